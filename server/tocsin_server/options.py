@@ -31,6 +31,10 @@ def _seconds(value: object) -> object:
     raise ValueError('a number of seconds, or a text such as "250ms", "300s", "5m" or "720h"')
 
 
+def _text(seconds: float) -> str:
+    return f"{seconds:.12g} s"
+
+
 def _texts(value: object) -> object:
     """A list as it is; a text from the environment at its commas."""
     if isinstance(value, str):
@@ -67,7 +71,7 @@ def _public_key(value: str) -> str:
 
 def _api_key(value: str) -> str:
     if not value.isascii() or not value.isprintable() or not value or " " in value:
-        raise ValueError("keys of printable ASCII without spaces, since they travel in a header")
+        raise ValueError("printable ASCII without spaces, since it travels in a header")
     return value
 
 
@@ -150,8 +154,8 @@ class ClientOptions(Options):
     def _pong_comes_before_the_next_ping(self) -> Self:
         if self.pong_timeout >= self.ping_interval:
             raise ValueError(
-                f"pong_timeout is {self.pong_timeout:g} s, but must be less than ping_interval "
-                f"({self.ping_interval:g} s), so that each pong has one ping to answer"
+                f"pong_timeout is {_text(self.pong_timeout)}, but must be less than ping_interval "
+                f"({_text(self.ping_interval)}), so that each pong has one ping to answer"
             )
         return self
 
@@ -216,14 +220,14 @@ class ChannelOptions(Options):
     def _history_is_whole(self) -> Self:
         if (self.history_size > 0) != (self.history_ttl > 0):
             raise ValueError(
-                f"history_size is {self.history_size} and history_ttl is {self.history_ttl:g} s, "
+                f"history_size is {self.history_size} and history_ttl is {_text(self.history_ttl)}, "
                 "but history needs both, or neither"
             )
         if self.force_recovery and not self.keeps_history:
             raise ValueError("force_recovery is true, but recovery needs history_size and history_ttl")
         if self.history_meta_ttl < self.history_ttl:
             raise ValueError(
-                f"history_meta_ttl is {self.history_meta_ttl:g} s, but must be at least history_ttl "
-                f"({self.history_ttl:g} s), so that no log outlives its position"
+                f"history_meta_ttl is {_text(self.history_meta_ttl)}, but must be at least history_ttl "
+                f"({_text(self.history_ttl)}), so that no log outlives its position"
             )
         return self

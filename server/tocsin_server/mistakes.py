@@ -1,0 +1,104 @@
+"""Configuration mistakes as sentences: the key, its value, where it was set and what was expected."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Location: TypeAlias = tuple[int | str, ...]
+"""Where a value is: `("client", "ping_interval")`, `("api", "keys", 0)`, or a section: `("channels",)`."""
+
+_SECRETS = {("client", "token_hmac_secret"), ("api", "keys"), ("engine", "url")}
+_SHOWN_CHARACTERS = 60
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+    "model_type": "a table of options",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_type": "a text",
+    "tuple_type": "a list of texts",
+    "value_error": "{error}",
+}
+"""What each of pydantic's complaints means to somebody who writes a configuration file."""
+
+
+def sentences(
+    error: ValidationError,
+    origin: Callable[[Location], str],
+    known_keys: Callable[[Location], Iterable[str]],
+) -> list[str]:
+    """One sentence for each mistake, in the order of the configuration's sections.
+
+    `origin` says where a location was set ("tocsin.toml"), or "" if that cannot be known; `known_keys` which
+    keys could stand in its place. The value of a secret, of an unknown key or of a section is never shown.
+    """
+    return [_sentence(mistake, origin, known_keys) for mistake in error.errors(include_url=False)]
+
+
+def _sentence(
+    mistake: "ErrorDetails",
+    origin: Callable[[Location], str],
+    known_keys: Callable[[Location], Iterable[str]],
+) -> str:
+    location = mistake["loc"]
+    where = f" in {place}" if (place := origin(location)) else ""
+    if mistake["type"] == "extra_forbidden":
+        return f"{_name(location)}{where} is not known{suggestion(str(location[-1]), known_keys(location))}"
+    expected = _expected(mistake)
+    if is_section(location):
+        verb = ":" if mistake["type"] == "value_error" else " must be"
+        return f"{_name(location)}{where}{verb} {expected}."
+    if location[:2] in _SECRETS:
+        return f"{_name(location)}{where} must be {expected}; its value is a secret and is not shown."
+    return f"{_name(location)} is {_shown(mistake['input'])}{where}, but must be {expected}."
+
+
+def is_section(location: Location) -> bool:
+    """Whether a location is a table of options, rather than one of them."""
+    return len(location) < 2 or (location[0] == "namespaces" and len(location) == 2)
+
+
+def _expected(mistake: "ErrorDetails") -> str:
+    if mistake["type"] not in _EXPECTED:
+        return f"otherwise: {mistake['msg']}"
+    return _EXPECTED[mistake["type"]].format(**mistake.get("ctx", {}))
+
+
+def _name(location: Location) -> str:
+    """The key as it would be written: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
+    if location[-1:] == ("[key]",):
+        return "The name of a namespace"
+    name = ".".join(str(part) for part in location if isinstance(part, str))
+    name += "".join(f"[{part}]" for part in location if isinstance(part, int))
+    if not name:
+        return "The configuration"
+    return f"[{name}]" if is_section(location) else name
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: which known one it resembles, if any."""
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {similar[0]}?" if similar else "."
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
