@@ -93,7 +93,7 @@ class _Layer:
     def has(self, location: Location) -> bool:
         table: object = self.values
         for part in location:
-            if isinstance(part, int):  # an item of a list comes from wherever the list does
+            if isinstance(part, int) or part == "[key]":  # an item of a list, a name: from where the whole is
                 break
             if not isinstance(table, Mapping) or part not in table:
                 return False
@@ -139,7 +139,7 @@ def _variables() -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():  # which the source would take for an empty one
-        raise ConfigError(f"The configuration file {path} does not exist.")
+        raise ConfigError(f"There is no configuration file {path}.")
     try:
         return TomlConfigSettingsSource(_Variables, path).toml_data
     except tomllib.TOMLDecodeError as error:

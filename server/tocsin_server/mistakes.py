@@ -59,6 +59,8 @@ def _sentence(
     if mistake["type"] == "extra_forbidden":
         return f"{_name(location)}{where} is not known{suggestion(str(location[-1]), known_keys(location))}"
     expected = _expected(mistake)
+    if not location:
+        return f"{expected}."
     if is_section(location):
         verb = ":" if mistake["type"] == "value_error" else " must be"
         return f"{_name(location)}{where}{verb} {expected}."
@@ -69,7 +71,7 @@ def _sentence(
 
 def is_section(location: Location) -> bool:
     """Whether a location is a table of options, rather than one of them."""
-    return len(location) < 2 or (location[0] == "namespaces" and len(location) == 2)
+    return len(location) == 1 or (len(location) == 2 and location[0] == "namespaces")
 
 
 def _expected(mistake: "ErrorDetails") -> str:
@@ -84,8 +86,6 @@ def _name(location: Location) -> str:
         return "The name of a namespace"
     name = ".".join(str(part) for part in location if isinstance(part, str))
     name += "".join(f"[{part}]" for part in location if isinstance(part, int))
-    if not name:
-        return "The configuration"
     return f"[{name}]" if is_section(location) else name
 
 

@@ -70,8 +70,8 @@ def _public_key(value: str) -> str:
 
 
 def _api_key(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or not value or " " in value:
-        raise ValueError("printable ASCII without spaces, since it travels in a header")
+    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ValueError("printable ASCII without a space at its ends, since it travels in a header")
     return value
 
 
