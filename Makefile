@@ -1,0 +1,76 @@
+# Every target prepares what it needs: a virtual environment in .venv, and Node's packages for the tests with JavaScript
+# clients. A machine needs Python >= 3.11 and make. ARGS="…" is passed on, as in `make run ARGS="--port 9000"`.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+SERVER := .venv/.server
+DEV := .venv/.dev
+JS := tests/conformance/js
+JS_PACKAGES := $(JS)/node_modules/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(SERVER) ## the demo: a small application, and the server beside it
+	$(BIN)/tocsin demo $(ARGS)
+
+.PHONY: test
+test: check tools ## check, then every test, with coverage
+	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: check
+check: $(DEV) ## format, lint, import contracts, types
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(DEV) ## what can be mended without thinking
+	$(BIN)/ruff check --fix --quiet || true
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(DEV) ## the figures, each a ratio inside one run
+	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: clean
+clean: ## remove everything that make made
+	rm -rf .venv $(JS)/node_modules dist build htmlcov .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find server client tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up ------------------------------------------------------------------------------------------------------------
+
+$(SERVER): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Tocsin needs Python 3.11 or later, and finds none on the PATH." >&2; exit 1; }
+	@echo "Preparing .venv with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv .venv || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --constraint constraints.txt --editable '.[server]'
+	@touch $@
+
+$(DEV): $(SERVER)
+	@$(PIP) install --constraint constraints.txt --editable '.[server,dev]'
+	@touch $@
+
+$(JS_PACKAGES): $(JS)/package.json
+	@cd $(JS) && ./install
+	@touch $@
+
+# Programs that pip cannot install. Without one, the tests that need it are skipped and say so; in CI they fail.
+.PHONY: tools
+tools:
+	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS_PACKAGES); \
+		else echo "No Node: tests with JavaScript clients are skipped; install the packages nodejs and npm."; fi
+	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit; done; \
+		echo "No Chromium: tests with a browser are skipped; install the package chromium."
+	@command -v redis-server >/dev/null || \
+		echo "No Redis: tests with several nodes are skipped; install the package redis-server."
