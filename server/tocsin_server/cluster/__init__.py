@@ -1,0 +1,1 @@
+"""Where state lives that outlasts a connection, behind three small interfaces: broker, presence, nodes."""

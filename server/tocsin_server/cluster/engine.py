@@ -1,0 +1,39 @@
+"""An engine: broker, presence and nodes over one store, started and stopped together."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tocsin_server.cluster.broker import Audience, Broker
+from tocsin_server.cluster.nodes import Household, Nodes
+from tocsin_server.cluster.presence import Presence
+
+
+class Resident(Audience, Household, Protocol):
+    """What a node is to its engine."""
+
+
+class Engine(Protocol):
+    """One per node. `start` before anything else, `stop` last."""
+
+    @property
+    def broker(self) -> Broker:
+        """Logs and announcements."""
+
+    @property
+    def presence(self) -> Presence:
+        """Who is where."""
+
+    @property
+    def nodes(self) -> Nodes:
+        """The other nodes."""
+
+    @property
+    def trouble(self) -> str:
+        """Why this node can at present not publish or hear, as a sentence; empty if it can."""
+
+    async def start(self, resident: Resident) -> None:
+        """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
+
+    async def stop(self) -> None:
+        """Let go of the store. Idempotent."""

@@ -1,0 +1,63 @@
+"""Nodes: which are there, how one tells all of them something, and how one asks all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSubscribe, ServerUnsubscribe
+
+
+class Order(Struct, frozen=True, omit_defaults=True):
+    """What every node does to its own connections of one user; the API's disconnect, subscribe and so on."""
+
+    user: str
+    event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh
+    client: str = ""
+    """Only this connection; empty: all of the user's."""
+    spared: tuple[str, ...] = ()
+    """Client ids that are left alone."""
+
+
+class Question(Struct, frozen=True, omit_defaults=True):
+    """What every node is asked about itself; with a channel pattern (a glob, "" for none), about its channels too."""
+
+    wants_channels: bool = False
+    pattern: str = ""
+
+
+class NodeReport(Struct, frozen=True):
+    """What one node answers about itself. `uptime` is in seconds, `num_users` counts anonymous ones as one."""
+
+    uid: str
+    name: str
+    version: str
+    num_clients: int
+    num_users: int
+    num_channels: int
+    num_subs: int
+    uptime: int
+    channels: dict[str, int] = {}
+    """Subscribers on this node by channel, if the question wanted them."""
+
+
+class Household(Protocol):
+    """Who carries out orders and answers questions: the node. Synchronous; never raises."""
+
+    def obey(self, order: Order) -> None:
+        """Do it to this node's own connections."""
+
+    def report(self, question: Question) -> NodeReport:
+        """Answer for this node alone."""
+
+
+class Nodes(Protocol):
+    """One per node. Every method raises EngineError if not every node could be reached."""
+
+    async def order(self, order: Order) -> None:
+        """Every node, this one included, obeys."""
+
+    async def survey(self, question: Question) -> Sequence[NodeReport]:
+        """Every living node answers."""

@@ -1,0 +1,31 @@
+"""Presence: who is in a channel, on whichever node. Each entry belongs to the node that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from tocsin_server.core.protocol import ClientInfo
+
+
+class PresenceStats(NamedTuple):
+    """How many connections and how many different users are in a channel; anonymous ones count as one user."""
+
+    clients: int
+    users: int
+
+
+class Presence(Protocol):
+    """One per node. Every method raises EngineError if the engine cannot do it. Calls take effect in the order they were made."""
+
+    async def add(self, channel: str, info: ClientInfo) -> None:
+        """A connection of this node is in a channel; again replaces its info."""
+
+    async def remove(self, channel: str, client: str) -> None:
+        """A connection of this node is no longer in a channel. Idempotent."""
+
+    async def members(self, channel: str) -> Mapping[str, ClientInfo]:
+        """Everybody in a channel, by client id."""
+
+    async def stats(self, channel: str) -> PresenceStats:
+        """How many are in a channel."""

@@ -1,0 +1,248 @@
+"""What may happen to a session, and what it may ask for in return.
+
+Events go in, effects come out; neither does anything by itself. A session never waits: where it needs the
+engine it emits `Enter` or `Ask`, and the answer arrives later as `Entered`, `EnterFailed` or `Answered`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec import Raw, Struct
+
+from tocsin_server.core import protocol
+from tocsin_server.core.protocol import NO_JSON, ClientInfo, Message, Position
+from tocsin_server.core.stream import History
+from tocsin_server.core.tokens import Override
+from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
+from tocsin_server.options import ChannelOptions
+
+
+class Instant(NamedTuple):
+    """A moment on both clocks: `monotonic` seconds for time-outs, `unix` seconds for what tokens say."""
+
+    monotonic: float
+    unix: float
+
+
+# -------------------------------------------------------------------------------------- events: from the peer
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One incoming message, as bytes."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """Commands that a transport made itself, on behalf of a peer that cannot send any."""
+
+    commands: Sequence[protocol.Command]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection is gone. No effect can reach the peer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """The session's deadline has come."""
+
+
+# ------------------------------------------------------------------------------------ events: from the engine
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """An `Enter` succeeded.
+
+    Each history is what was read, merged with what was heard meanwhile; None where nothing was to be read.
+
+    The session must be told in the same step in which they are merged: from here on, `Open` makes the peer
+    hear live.
+    """
+
+    histories: Mapping[str, History | None]
+
+
+@dataclass(frozen=True, slots=True)
+class EnterFailed:
+    """An `Enter` failed in the engine, for all its channels."""
+
+    channels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to an `Ask`."""
+
+    id: int
+    outcome: Struct | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBroken:
+    """What this connection hears of a channel no longer continues what it was told: its log was trimmed or replaced."""
+
+    channel: str
+
+
+# ----------------------------------------------------------------------------------------- events: from the server API
+# These travel between nodes, so they are wire types.
+
+
+class ServerSubscribe(Struct, frozen=True, omit_defaults=True, tag=True):
+    """Subscribe this connection to a channel from the server's side. `expire_at` is a unix second, 0 for never."""
+
+    channel: str
+    info: Raw = NO_JSON
+    data: Raw = NO_JSON
+    expire_at: float = 0
+    since: Position | None = None
+    override: Override | None = None
+
+
+class ServerUnsubscribe(Struct, frozen=True, omit_defaults=True, tag=True):
+    """End a subscription; without a channel, all of them."""
+
+    channel: str = ""
+    why: Unsubscribed = SERVER_UNSUBSCRIBE
+
+
+class ServerDisconnect(Struct, frozen=True, omit_defaults=True, tag=True):
+    """Close this connection."""
+
+    why: Disconnect
+
+
+class ServerRefresh(Struct, frozen=True, omit_defaults=True, tag=True):
+    """Move this connection's expiry to unix second `expire_at` (0: never), or expire it at once.
+
+    `info` replaces its conn_info.
+    """
+
+    is_expired: bool = False
+    expire_at: float = 0
+    info: Raw = NO_JSON
+
+
+Event = (
+    Received
+    | Commanded
+    | Lost
+    | Elapsed
+    | Entered
+    | EnterFailed
+    | Answered
+    | StreamBroken
+    | ServerSubscribe
+    | ServerUnsubscribe
+    | ServerDisconnect
+    | ServerRefresh
+)
+ServerEvent = ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh
+
+
+# ---------------------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write a message to the peer, after everything sent before."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Write what waits, then close with this code. The session is over."""
+
+    why: Disconnect
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """The peer is now known as this user."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """What to read of a log while entering: after `since` (None: only the top), at most `limit`; `latest`: only the newest one."""
+
+    since: Position | None = None
+    limit: int = 0
+    is_latest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One channel to enter: be present there as `info` if so configured, and read the log where `read` says."""
+
+    channel: str
+    options: ChannelOptions
+    info: ClientInfo
+    read: ReadLog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Start to hear these channels, holding what is heard.
+
+    Answered, for all of them together, by Entered or EnterFailed.
+    """
+
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Hear live from here on: exactly what comes after the history of `Entered`."""
+
+    channel: str
+    hears_joins: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell a channel that this connection joined."""
+
+    channel: str
+    info: ClientInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Stop hearing a channel and being present in it; tell the others if it was announced."""
+
+    channel: str
+    options: ChannelOptions
+    info: ClientInfo
+    was_announced: bool = False
+
+
+Request = (
+    protocol.PublishRequest
+    | protocol.PresenceRequest
+    | protocol.PresenceStatsRequest
+    | protocol.HistoryRequest
+    | protocol.RpcRequest
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Do what a permitted command asks, on behalf of `info`. Answered by Answered."""
+
+    id: int
+    request: Request
+    info: ClientInfo
+
+
+Effect = Send | Close | Identify | Enter | Open | Announce | Leave | Ask

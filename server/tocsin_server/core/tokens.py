@@ -1,0 +1,178 @@
+"""Connection and subscription tokens: JSON Web Tokens that an application signs and Tocsin only verifies (protocol §12).
+
+The key and its algorithms are fixed by the configuration, never by the token's header. Times are checked
+against the `unix_now` that the caller gives, so this module has no clock.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from tocsin_server.core.protocol import NO_JSON, compact
+from tocsin_server.options import ClientOptions
+
+HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+PUBLIC_KEY_ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
+
+Seconds = Annotated[float, Meta(ge=0, le=2**40)]
+
+
+class TokenInvalid(Exception):
+    """Not a token of ours: malformed, wrongly signed, or with claims that make no sense."""
+
+
+class TokenExpired(Exception):
+    """A token of ours whose time has passed or not yet come; a fresh one may be tried."""
+
+
+class Flag(Struct, frozen=True):
+    """A boolean that may be absent: `{"value": true}`."""
+
+    value: bool = False
+
+
+class Override(Struct, frozen=True):
+    """Channel options that a token or an API call sets for one subscription."""
+
+    presence: Flag | None = None
+    join_leave: Flag | None = None
+    force_recovery: Flag | None = None
+    force_positioning: Flag | None = None
+    force_push_join_leave: Flag | None = None
+
+
+class SubscriptionGrant(Struct, frozen=True):
+    """A server-side subscription that a connection token grants."""
+
+    info: Raw = NO_JSON
+    b64info: str = ""
+    data: Raw = NO_JSON
+    b64data: str = ""
+    override: Override | None = None
+
+
+class _Claims(Struct, frozen=True):
+    """Claims of both kinds of token. Times are unix seconds."""
+
+    exp: Seconds | None = None
+    nbf: Seconds | None = None
+    expire_at: Seconds | None = None
+    aud: str | list[str] = ""
+    iss: str = ""
+    info: Raw = NO_JSON
+    b64info: str = ""
+
+    def is_for(self, audience: str, issuer: str) -> bool:
+        """Whether the token names the configured audience and issuer; an empty one is not asked for."""
+        audiences = [self.aud] if isinstance(self.aud, str) else self.aud
+        return (not audience or audience in audiences) and (not issuer or issuer == self.iss)
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which what the token allows ends; None for never.
+
+        `expire_at` decouples it from `exp`; 0 means never.
+        """
+        return (self.expire_at or None) if self.expire_at is not None else self.exp
+
+
+class ConnectionClaims(_Claims, frozen=True):
+    """What a connection token says. An empty `sub` is an anonymous user."""
+
+    sub: str = ""
+    channel: Raw | UnsetType = UNSET
+    channels: Sequence[str] = ()
+    subs: dict[str, SubscriptionGrant] | None = None
+
+    @property
+    def grants(self) -> dict[str, SubscriptionGrant]:
+        """Server-side subscriptions by channel; `subs` wins over `channels`."""
+        return (
+            self.subs
+            if self.subs is not None
+            else {channel: SubscriptionGrant() for channel in self.channels}
+        )
+
+
+class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
+    """What a subscription token says: `sub` may enter `channel`, with connection `client` only if that is set."""
+
+    channel: str
+    sub: str = ""
+    client: str = ""
+    data: Raw = NO_JSON
+    override: Override | None = None
+
+
+Claims = TypeVar("Claims", bound=_Claims)
+
+
+def embedded(payload: Raw, base64_payload: str) -> Raw:
+    """A JSON payload given as such or in base64. Raises TokenInvalid if the base64 holds no JSON."""
+    if not base64_payload:
+        return payload
+    try:
+        return compact(base64.b64decode(base64_payload, validate=True))
+    except ValueError as error:
+        raise TokenInvalid(str(error)) from None
+
+
+class TokenVerifier:
+    """Checks tokens against the configured keys."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        self._jws = jwt.PyJWS()
+        self._keys: list[tuple[Any, list[str]]] = []
+        if options.token_hmac_secret:
+            self._keys.append((options.token_hmac_secret, [*HMAC_ALGORITHMS]))
+        if options.token_public_key:
+            self._keys.append(
+                (load_pem_public_key(options.token_public_key.encode()), [*PUBLIC_KEY_ALGORITHMS])
+            )
+        self._audience = options.token_audience
+        self._issuer = options.token_issuer
+
+    def connection(self, token: str, unix_now: float) -> ConnectionClaims:
+        """The claims of a connection token. Raises TokenInvalid or TokenExpired."""
+        claims = self._claims(token, unix_now, ConnectionClaims)
+        if claims.channel is not UNSET:
+            raise TokenInvalid("a subscription token is not a connection token")
+        return claims
+
+    def subscription(self, token: str, unix_now: float) -> SubscriptionClaims:
+        """The claims of a subscription token.
+
+        Raises TokenInvalid or TokenExpired; whose it is, the caller compares.
+        """
+        return self._claims(token, unix_now, SubscriptionClaims)
+
+    def _claims(self, token: str, unix_now: float, kind: type[Claims]) -> Claims:
+        payload = self._verified(token)
+        try:
+            payload.decode()
+            claims = msgspec.json.decode(payload, type=kind)
+        except (ValueError, RecursionError) as error:
+            raise TokenInvalid(str(error)) from None
+        if not claims.is_for(self._audience, self._issuer):
+            raise TokenInvalid("audience or issuer is another one")
+        if (claims.exp is not None and unix_now >= claims.exp) or (
+            claims.nbf is not None and unix_now < claims.nbf
+        ):
+            raise TokenExpired
+        return claims
+
+    def _verified(self, token: str) -> bytes:
+        for key, algorithms in self._keys:
+            try:
+                payload: bytes = self._jws.decode(token, key, algorithms=algorithms)
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+                continue
+            return payload
+        raise TokenInvalid("no configured key verifies it")
