@@ -114,7 +114,7 @@ def connection_claims(house: House, token: str, now: Instant) -> ConnectionClaim
 def subscription_claims(
     house: House, info: ClientInfo, channel: str, token: str, now: Instant
 ) -> SubscriptionClaims | Refusal | Disconnect:
-    """What a subscription token says: an invalid one is an error, one that is somebody else's a close (protocol §12)."""
+    """What a subscription token says: a bad one is an error, somebody else's is a close (protocol §12)."""
     try:
         claims = house.tokens.subscription(token, now.unix)
         embedded(claims.info, claims.b64info)
@@ -208,7 +208,7 @@ def _caller(house: House, info: ClientInfo) -> Caller:
 def _server_side(
     house: House, info: ClientInfo, claims: ConnectionClaims, positions: Mapping[str, SubscriptionPosition]
 ) -> dict[str, Subscription] | Refusal | Disconnect:
-    """Channels of the token, the personal channel, and what the client had before and may still have (protocol §3)."""
+    """The token's channels, the personal one, and those the client had and may still have (protocol §3)."""
     found: dict[str, Subscription] = {}
     for channel, grant in claims.grants.items():
         options = house.rules.options_for(channel)
@@ -242,7 +242,7 @@ def _add(house: House, info: ClientInfo, found: dict[str, Subscription], channel
 def _grant_features(
     house: House, subscription: Subscription, asked: SubscribeRequest, since: Position | None
 ) -> None:
-    """Positioning, recovery and join pushes: forced by the channel, or asked for and allowed (protocol §4)."""
+    """Positions, recovery, join pushes: forced by the channel, or asked for and allowed (protocol §4)."""
     options = subscription.options
     caller = _caller(house, subscription.info)
     may_read = grants.may_read_history(caller, options, is_subscribed=True) is None

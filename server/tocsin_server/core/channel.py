@@ -15,7 +15,7 @@ from tocsin_server.core.protocol import Position, Publication, Push, encode_push
 from tocsin_server.core.stream import History, Stream, Verdict, merge
 
 BATCH_BYTES = 65_536
-"""A batch takes no more items past this size: well below what may wait for one peer, so that a burst alone closes nobody."""
+"""Past this size a batch is full: well below what may wait for one peer, so no burst alone closes it."""
 
 
 class Framing(Protocol):

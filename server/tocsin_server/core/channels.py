@@ -67,7 +67,7 @@ class ChannelRules:
         return len(channel.encode(errors="surrogatepass")) > self._length_limit
 
     def is_well_formed(self, channel: str, options: ChannelOptions) -> bool:
-        """Whether a name is ASCII and its part after the namespace matches the configured pattern, if there is one."""
+        """Whether a name is ASCII and, after its namespace, matches the pattern that is configured for it."""
         if not channel.isascii():
             return False
         if not options.channel_regex:

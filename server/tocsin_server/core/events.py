@@ -87,17 +87,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class StreamBroken:
-    """What this connection hears of a channel no longer continues what it was told: its log was trimmed or replaced."""
+    """A channel's log was trimmed or replaced: what comes no longer continues what the peer was told."""
 
     channel: str
 
 
-# ----------------------------------------------------------------------------------------- events: from the server API
+# -------------------------------------------------------------------------------- events: from the server API
 # These travel between nodes, so they are wire types.
 
 
 class ServerSubscribe(Struct, frozen=True, omit_defaults=True, tag=True):
-    """Subscribe this connection to a channel from the server's side. `expire_at` is a unix second, 0 for never."""
+    """Subscribe this connection from the server's side, until unix second `expire_at` (0: for ever)."""
 
     channel: str
     info: Raw = NO_JSON
@@ -174,7 +174,10 @@ class Identify:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """What to read of a log while entering: after `since` (None: only the top), at most `limit`; `latest`: only the newest one."""
+    """What to read of a log while entering: its top, and what follows `since` or only the newest publication.
+
+    At most `limit` publications.
+    """
 
     since: Position | None = None
     limit: int = 0
@@ -183,7 +186,7 @@ class ReadLog:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One channel to enter: be present there as `info` if so configured, and read the log where `read` says."""
+    """One channel to enter: be present there as `info` if it keeps presence, and read what `read` says."""
 
     channel: str
     options: ChannelOptions

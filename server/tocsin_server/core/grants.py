@@ -17,7 +17,7 @@ from tocsin_server.options import ChannelOptions
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the user of a connection ("" is anonymous) and whether the server lets everybody do everything."""
+    """Who asks: a connection's user ("" is anonymous), and whether everybody may do everything here."""
 
     user: str
     is_insecure: bool = False

@@ -393,7 +393,9 @@ def _decode_command(line: bytes) -> Command | Malformed:
 
 
 def compact(payload: bytes | Raw) -> Raw:
-    """`payload` as it may travel: without line breaks, which JSON allows only between tokens and both transports use as a separator.
+    """`payload` as it may travel: without line breaks, which separate messages on both transports.
+
+    JSON allows them only between tokens, so that nothing is lost.
 
     Raises ValueError if it is not one JSON value in UTF-8.
     """

@@ -243,7 +243,7 @@ class Session:
         return [identify, self._enter(self._subscriptions.values())]
 
     def _refuse_connect(self, command_id: int, why: Refusal) -> list[Effect]:
-        """The rest of the frame is dropped; any later frame closes the connection, and so does time (protocol §3)."""
+        """Drop the rest of the frame; a later frame closes the connection, and so does time (protocol §3)."""
         self.phase = Phase.REFUSED
         self.backlog.clear()
         return self._refuse(command_id, why)
@@ -380,7 +380,7 @@ class Session:
         return [subscription.leave(), *reply]
 
     def _end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:
-        """End a subscription from the server's side; one that is not confirmed yet is told right after its confirmation."""
+        """End a subscription from the server's side: at once, or right after a confirmation still to come."""
         if not subscription.is_live:
             subscription.ended_while_entering = why
             return []
@@ -523,7 +523,7 @@ class Session:
         return effects
 
     def _break_stream(self, event: events.StreamBroken, _now: Instant) -> list[Effect]:
-        """A client-side subscription is made again by the client; for a server-side one it has to reconnect (protocol §10)."""
+        """The client makes its own subscription again; for a server-side one it reconnects (protocol §10)."""
         subscription = self._subscriptions.get(event.channel)
         if subscription is None or not subscription.is_live or not subscription.is_positioned:
             return []

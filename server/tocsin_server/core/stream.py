@@ -1,4 +1,4 @@
-"""Position arithmetic of a channel's log: what a returning subscriber missed, and whether a live view has a hole.
+"""Position arithmetic of a log: what a returning subscriber missed, and whether a live view has a hole.
 
 Offsets count 1, 2, 3 … within one epoch. Everything here is a value or a synchronous step; nothing waits.
 """
@@ -13,7 +13,7 @@ from tocsin_server.core.protocol import Position, Publication
 
 
 class History(NamedTuple):
-    """What an engine read: the log's top and the publications asked for, oldest first unless asked otherwise."""
+    """What an engine read of a log: its top, and the publications asked for, in the order asked for."""
 
     top: Position
     publications: Sequence[Publication] = ()

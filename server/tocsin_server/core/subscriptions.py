@@ -47,7 +47,7 @@ class Subscription:
     data: Raw = NO_JSON
     is_live: bool = False
     ended_while_entering: Unsubscribed | None = None
-    """Set if the server ended the subscription before it could be confirmed: told right after the confirmation."""
+    """Why the server ended it before it was confirmed, to be told right after the confirmation."""
 
     def entry(self, history_limit: int) -> Entry:
         """What entering the channel takes."""
@@ -92,7 +92,10 @@ class Subscription:
         )
 
     def push(self, result: SubscribeResult) -> SubscribePush:
-        """How a client hears of a subscription the server made later; publications it recovers follow as pushes of their own."""
+        """How a client hears of a subscription that the server made later.
+
+        What it recovers follows as pushes of their own.
+        """
         return SubscribePush(
             recoverable=result.recoverable,
             positioned=result.positioned,

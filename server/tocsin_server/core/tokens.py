@@ -1,4 +1,4 @@
-"""Connection and subscription tokens: JSON Web Tokens that an application signs and Tocsin only verifies (protocol §12).
+"""Connection and subscription tokens: JSON Web Tokens that an application signs (protocol §12).
 
 The key and its algorithms are fixed by the configuration, never by the token's header. Times are checked
 against the `unix_now` that the caller gives, so this module has no clock.
@@ -102,7 +102,7 @@ class ConnectionClaims(_Claims, frozen=True):
 
 
 class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
-    """What a subscription token says: `sub` may enter `channel`, with connection `client` only if that is set."""
+    """What a subscription token says: `sub` may enter `channel`, from connection `client` if it names one."""
 
     channel: str
     sub: str = ""

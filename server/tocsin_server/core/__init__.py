@@ -1,0 +1,1 @@
+"""What the server decides, without doing any of it: values, and synchronous steps from one to the next."""
