@@ -64,7 +64,7 @@ def _regex(value: str) -> str:
 
 
 def _public_key(value: str) -> str:
-    if value and not value.lstrip().startswith("-----BEGIN PUBLIC KEY-----"):
+    if value and not re.match(r"\s*-----BEGIN (RSA )?PUBLIC KEY-----\s", value):
         raise ValueError('a public key in PEM form, beginning with "-----BEGIN PUBLIC KEY-----"')
     return value
 
