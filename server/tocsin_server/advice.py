@@ -38,13 +38,12 @@ def safe_start_advice(settings: Settings) -> list[str]:
 
 def _address(settings: Settings) -> Door:
     host, port = settings.server.host, settings.server.port
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not _is_loopback(host):
-        return Door("address", f"{host}:{port}")
-    if "host" in settings.server.model_fields_set:
-        return Door("address", f"{host}:{port}, this machine only")
-    return Door(
-        "address", f"{host}:{port}, this machine only", 'set server.host (such as "0.0.0.0") for others'
-    )
+        return Door("address", address)
+    was_chosen = "host" in settings.server.model_fields_set
+    advice = "" if was_chosen else 'set server.host (such as "0.0.0.0") for others'
+    return Door("address", f"{address}, this machine only", advice)
 
 
 def _clients(settings: Settings) -> Door:

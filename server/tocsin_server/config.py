@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from tocsin_server.mistakes import Location, is_section, sentences, suggestion
 from tocsin_server.options import (
@@ -107,7 +101,10 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, object]]
     `overrides` are the command line's, by section and key; a value of None is a flag that was not given.
     Raises `ConfigError` with every problem found.
     """
-    layers = [_Layer("a flag", _given(overrides or {})), _Layer(_ENVIRONMENT, _variables())]
+    layers = [
+        _Layer("a flag", _given(overrides or {})),
+        _Layer(_ENVIRONMENT, EnvSettingsSource(_Variables)()),
+    ]
     if path:
         layers.append(_Layer(str(path), _read(path)))
     merged: dict[str, Any] = {}
@@ -130,22 +127,13 @@ def _given(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str,
     }
 
 
-def _variables() -> dict[str, Any]:
-    try:
-        return EnvSettingsSource(_Variables)()
-    except SettingsError as error:
-        raise ConfigError(f"The environment cannot be read: {error}.") from error
-
-
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():  # which the source would take for an empty one
-        raise ConfigError(f"There is no configuration file {path}.")
     try:
-        return TomlConfigSettingsSource(_Variables, path).toml_data
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The configuration file {path} is not valid TOML: {error}.") from error
+        return tomllib.loads(path.read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"The configuration file {path} is not UTF-8: {error.reason}.") from error
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise ConfigError(f"The configuration file {path} is not valid TOML: {error}.") from error
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
 

@@ -76,7 +76,7 @@ def is_section(location: Location) -> bool:
 
 def _expected(mistake: "ErrorDetails") -> str:
     if mistake["type"] not in _EXPECTED:
-        return f"otherwise: {mistake['msg']}"
+        return f"valid ({mistake['msg']})"
     return _EXPECTED[mistake["type"]].format(**mistake.get("ctx", {}))
 
 
