@@ -30,16 +30,18 @@ class Draft:
     idempotency_key: str = ""
     """Within one channel the same key is published once; later calls get the first answer."""
     version: int = 0
-    """Above 0, in a channel with a log: not published unless above the last version of the same `version_epoch`."""
+    """Above 0, in a channel with a log: published only if above the last version that was published there."""
     version_epoch: str = ""
+    """Versions compare only within one; the log remembers the last. An empty one compares with any."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
     """Which part of a log to read.
 
-    Forward: offsets above `since`, oldest first; reverse: below it, newest first. Without `since` from the oldest or the newest on.
-    `limit` 0 reads only the top, a negative one everything. The epoch in `since` is not compared here.
+    Forward: offsets above `since`, oldest first; reverse: below it, newest first. Without `since` from the
+    oldest or the newest on. `limit` 0 reads only the top, a negative one everything. The epoch in `since` is
+    not compared here.
     """
 
     since: Position | None = None
@@ -54,23 +56,28 @@ class Audience(Protocol):
     """Who a broker tells what it hears: the node. Both are synchronous and never raise."""
 
     def hear(self, channel: str, publication: Publication, epoch: str) -> None:
-        """A publication was announced in a channel this node listens to. `epoch` is empty where there is no log."""
+        """A publication was announced in a channel this node listens to.
+
+        `epoch` is empty, and the offset 0, where no log holds it. The engine may keep `publication` itself in
+        its log, so nobody changes it.
+        """
 
     def hear_presence(self, channel: str, push: Push) -> None:
         """A join or a leave was announced in a channel this node listens to."""
 
 
 class Broker(Protocol):
-    """One per node. Every method raises EngineError if the engine cannot do it, and then nothing was stored or announced.
+    """One per node.
 
+    Every method raises EngineError if the engine cannot do it, and then nothing was stored or announced.
     Calls are carried out in the order in which they were made.
     """
 
     async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
         """Append to the log if the channel keeps one and announce, in one atomic step.
 
-        Answers the publication's position; NO_POSITION without a log or with `skip_history`; the first answer for a repeated
-        idempotency key; the current top for an outdated version.
+        Answers the publication's position; NO_POSITION without a log or with `skip_history`; the first answer
+        for a repeated idempotency key; the current top for an outdated version.
         """
 
     async def announce(self, channel: str, push: Push) -> None:
@@ -83,7 +90,10 @@ class Broker(Protocol):
         """Hear a channel no more. Idempotent."""
 
     async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
-        """Read a log and its top as of one moment. The log gets an epoch by being read, also before its first publication."""
+        """Read a log and its top as of one moment.
+
+        The log gets an epoch by being read, also before its first publication.
+        """
 
     async def remove_history(self, channel: str) -> None:
         """Drop what a log keeps. Its top and epoch stay."""

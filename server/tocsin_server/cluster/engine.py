@@ -14,7 +14,7 @@ class Resident(Audience, Household, Protocol):
 
 
 class Engine(Protocol):
-    """One per node. `start` before anything else, `stop` last."""
+    """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
 
     @property
     def broker(self) -> Broker:

@@ -22,14 +22,18 @@ class Order(Struct, frozen=True, omit_defaults=True):
 
 
 class Question(Struct, frozen=True, omit_defaults=True):
-    """What every node is asked about itself; with a channel pattern (a glob, "" for none), about its channels too."""
+    """What every node is asked about itself and, if wanted, about its channels."""
 
     wants_channels: bool = False
     pattern: str = ""
+    """A glob that the channels' names must match; empty: all of them."""
 
 
 class NodeReport(Struct, frozen=True):
-    """What one node answers about itself. `uptime` is in seconds, `num_users` counts anonymous ones as one."""
+    """What one node answers about itself.
+
+    `uptime` is in seconds, `num_users` counts anonymous ones as one.
+    """
 
     uid: str
     name: str

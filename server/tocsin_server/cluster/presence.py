@@ -9,14 +9,18 @@ from tocsin_server.core.protocol import ClientInfo
 
 
 class PresenceStats(NamedTuple):
-    """How many connections and how many different users are in a channel; anonymous ones count as one user."""
+    """How many connections and how many different users are in a channel; anonymous ones are one user."""
 
     clients: int
     users: int
 
 
 class Presence(Protocol):
-    """One per node. Every method raises EngineError if the engine cannot do it. Calls take effect in the order they were made."""
+    """One per node.
+
+    Every method raises EngineError if the engine cannot do it. Calls take effect in the order in which they
+    were made.
+    """
 
     async def add(self, channel: str, info: ClientInfo) -> None:
         """A connection of this node is in a channel; again replaces its info."""
@@ -25,7 +29,7 @@ class Presence(Protocol):
         """A connection of this node is no longer in a channel. Idempotent."""
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Everybody in a channel, by client id."""
+        """Everybody in a channel, by client id, as of one moment."""
 
     async def stats(self, channel: str) -> PresenceStats:
         """How many are in a channel."""

@@ -1,0 +1,20 @@
+"""Opening an engine: which one a URL means."""
+
+from __future__ import annotations
+
+from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.memory.engine import MemoryEngine
+from tocsin_server.options import EngineOptions
+
+
+def open_engine(options: EngineOptions) -> Engine:
+    """The engine at `options.url`, not yet started.
+
+    Raises ValueError, with a sentence that shows no more of the URL than its scheme, if there is none for it.
+    """
+    scheme = options.url.partition("://")[0]
+    match scheme:
+        case "memory":
+            return MemoryEngine()
+        case _:
+            raise ValueError(f"engine.url begins with {scheme}://, but must begin with memory://.")
