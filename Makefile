@@ -65,12 +65,12 @@ $(JS_PACKAGES): $(JS)/package.json
 	@cd $(JS) && ./install
 	@touch $@
 
-# Programs that pip cannot install. Without one, the tests that need it are skipped and say so; in CI they fail.
+# Programs that pip cannot install; what needs one that is missing cannot run.
 .PHONY: tools
 tools:
 	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS_PACKAGES); \
-		else echo "No Node: tests with JavaScript clients are skipped; install the packages nodejs and npm."; fi
+		else echo "No Node: tests with JavaScript clients cannot run; install the packages nodejs and npm."; fi
 	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit; done; \
-		echo "No Chromium: tests with a browser are skipped; install the package chromium."
+		echo "No Chromium: tests with a browser cannot run; install the package chromium."
 	@command -v redis-server >/dev/null || \
-		echo "No Redis: tests with several nodes are skipped; install the package redis-server."
+		echo "No Redis: tests with several nodes cannot run; install the package redis-server."
