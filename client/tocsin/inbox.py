@@ -1,0 +1,66 @@
+"""What a caller has not read yet, bounded in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+EVENT_BYTES = 300  # what an event weighs beside its payload, so that a million tiny ones count too
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
+    """A queue whose writer never waits: over ``limit_bytes`` it calls ``full``, half empty again ``drained``.
+
+    The writer is expected to stop the source on ``full``. What is put nevertheless is kept: nothing is lost
+    here.
+    """
+
+    def __init__(self, limit_bytes: int, full: Callable[[], None], drained: Callable[[], None]) -> None:
+        self._limit = limit_bytes
+        self._full = full
+        self._drained = drained
+        self._items: deque[tuple[T, int]] = deque()
+        self._size = 0
+        self._is_full = False
+        self._is_closed = False
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, item: T, size: int) -> None:
+        """Add one item of ``size`` bytes, as counted on the wire."""
+        self._items.append((item, size + EVENT_BYTES))
+        self._size += size + EVENT_BYTES
+        self._changed.set()
+        if self._size > self._limit and not self._is_full:
+            self._is_full = True
+            self._full()
+
+    def close(self, error: Exception | None) -> None:
+        """End the reading, after what is still here: with an error, or quietly.
+
+        Only the first close counts.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._error = error
+            self._changed.set()
+
+    async def take(self) -> T:
+        """Wait for the next item; raises the closing error, or ``StopAsyncIteration``.
+
+        Cancelling loses nothing.
+        """
+        while not self._items:
+            if self._is_closed:
+                raise self._error if self._error is not None else StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        item, size = self._items.popleft()
+        self._size -= size
+        if self._is_full and self._size <= self._limit // 2:
+            self._is_full = False
+            self._drained()
+        return item

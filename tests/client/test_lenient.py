@@ -1,0 +1,60 @@
+"""The JSON codec of last resort."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin import lenient
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+)
+
+
+@given(values, st.sampled_from([None, 1, "\t"]))
+def test_what_python_writes_is_read_the_same(value: Any, indent: Any) -> None:
+    assert lenient.decode(json.dumps(value, indent=indent).replace("Infinity", "1e999")) == value
+
+
+@given(values)
+def test_what_is_written_is_read_the_same(value: Any) -> None:
+    text = lenient.encode(value)
+    assert lenient.decode(text) == value
+    assert text.isascii()
+    assert "Infinity" not in text
+
+
+@given(st.text(alphabet='{}[],:"\\ \n0123456789.eE+-truefalsn', max_size=30))
+def test_it_accepts_exactly_what_json_is(text: str) -> None:
+    """Python's own parser is the measure; its extra words (NaN, Infinity) cannot be spelled here."""
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            lenient.decode(text)
+    else:
+        assert lenient.decode(text) == expected
+
+
+def test_numbers_without_bounds_are_read() -> None:
+    assert lenient.decode("1" * 4000) == int("1" * 4000)
+    assert lenient.decode("-" + "1" * 5000) == -math.inf
+    assert lenient.decode("[1e999,0.1e1]") == [math.inf, 1.0]
+
+
+def test_depth_costs_memory_only() -> None:
+    text = '[{"a":' * 50_000 + "1" + "}]" * 50_000
+    assert lenient.encode(lenient.decode(text)) == text
+
+
+def test_what_json_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        lenient.encode([math.nan])
+    for text in ("NaN", "Infinity", "'a'", "[1,]", '{"a":1,}', "", "[1 2]", '{"a" 1}', "{1:2}", "]"):
+        with pytest.raises(ValueError, match=r"."):
+            lenient.decode(text)

@@ -1,0 +1,103 @@
+"""Commands, replies and their framing, against the vectors shared with the server."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin import protocol
+from tocsin.errors import BadProtocol
+from tocsin.protocol import Reply, RpcRequest
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "protocol.json").read_text())
+REQUESTS = {
+    "connect": protocol.ConnectRequest,
+    "subscribe": protocol.SubscribeRequest,
+    "unsubscribe": protocol.ChannelRequest,
+    "publish": protocol.PublishRequest,
+    "presence": protocol.ChannelRequest,
+    "history": protocol.HistoryRequest,
+    "rpc": protocol.RpcRequest,
+    "refresh": protocol.RefreshRequest,
+    "sub_refresh": protocol.RefreshRequest,
+}
+
+
+def by_name(vector: dict[str, Any]) -> str:
+    return str(vector["name"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["commands"], ids=by_name)
+def test_a_command_is_written_as_the_vector_says(vector: dict[str, Any]) -> None:
+    request: Any = msgspec.convert(vector["means"], REQUESTS[vector["method"]])
+    [frame] = protocol.encode([protocol.command(vector["id"], vector["method"], request)])
+    assert json.loads(frame) == json.loads(vector["wire"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["replies"], ids=by_name)
+def test_a_reply_means_what_the_vector_says(vector: dict[str, Any]) -> None:
+    [reply] = protocol.decode(vector["wire"])
+    assert reply == msgspec.convert(vector["means"], Reply)
+
+
+@pytest.mark.parametrize("vector", VECTORS["payloads"], ids=by_name)
+def test_an_odd_payload_reaches_the_caller(vector: dict[str, Any]) -> None:
+    """A payload is its publisher's business: what is JSON by RFC 8259 never costs the connection."""
+    [reply] = protocol.decode(f'{{"push":{{"channel":"a","pub":{{"data":{vector["wire"]},"offset":1}}}}}}')
+    assert reply.push is not None
+    assert reply.push.pub is not None
+    assert reply.push.pub.data == json.loads(vector["wire"])
+    assert reply.push.pub.offset == 1
+
+
+def test_deep_nesting_costs_neither_the_connection_nor_the_position() -> None:
+    depth = 10_000
+    deep = "[" * depth + "]" * depth
+    [reply] = protocol.decode(f'{{"push":{{"channel":"a","pub":{{"data":{deep},"offset":7}}}}}}')
+    assert reply.push is not None
+    assert reply.push.pub is not None
+    assert reply.push.pub.offset == 7
+
+
+def test_a_message_carries_several_objects_and_one_may_end_it() -> None:
+    replies = protocol.decode('{"id":1,"publish":{}}\n{}\n{"push":{"channel":"a"}}\n')
+    assert [reply.id for reply in replies] == [1, 0, 0]
+    assert [reply.is_ping for reply in replies] == [False, True, False]
+    assert protocol.decode(b'{"id":1,"publish":{}}') == replies[:1]
+
+
+@pytest.mark.parametrize("frame", ["<html>", "{", '{"id":-1.5}', '{"push":3}', "nul", '{"id":1}x', "[1"])
+def test_what_is_not_this_protocol_is_named_so(frame: str) -> None:
+    with pytest.raises(BadProtocol):
+        protocol.decode(frame)
+
+
+def test_commands_are_joined_up_to_the_size_of_a_frame() -> None:
+    """Half of what a server accepts, so that a hundred subscriptions with tokens arrive in several frames."""
+    commands = [protocol.command(n, "rpc", RpcRequest("m", "x" * 1000)) for n in range(1, 101)]
+    frames = protocol.encode(commands)
+    assert 1 < len(frames) < 10
+    assert all(len(frame) <= protocol.FRAME_BYTES for frame in frames)
+    lines = [json.loads(line) for frame in frames for line in frame.split("\n")]
+    assert [line["id"] for line in lines] == list(range(1, 101))
+    assert len(protocol.encode([protocol.command(1, "rpc", RpcRequest("m", "x" * 99_999))])) == 1
+
+
+@given(st.text() | st.binary())
+def test_no_frame_raises_anything_but_bad_protocol(frame: str | bytes) -> None:
+    with contextlib.suppress(BadProtocol):
+        protocol.decode(frame)
+
+
+def test_a_payload_of_the_caller_is_encoded_where_it_is_given() -> None:
+    """Dataclasses and the like are; what cannot be JSON fails there and not in the connection."""
+    assert bytes(protocol.payload({"a": [1, "ö"]})) == '{"a":[1,"ö"]}'.encode()
+    assert bytes(protocol.payload("\ud800")) == b'"\\ud800"'
+    assert bytes(protocol.payload(protocol.RpcRequest("\ud800"))) == b'{"method":"\\ud800"}'
+    with pytest.raises(TypeError):
+        protocol.payload(object())
