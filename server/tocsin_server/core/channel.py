@@ -93,31 +93,33 @@ class Channel:
         enter() --merge()--> admit() … leave()      hear() -> batches -> take_batch()
     """
 
-    __slots__ = ("_ahead", "_batches", "_entering", "_held", "_members", "_roster", "name", "stream")
+    __slots__ = ("_ahead", "_batches", "_entering", "_held", "_members", "_roster", "name", "stream", "waiting_bytes")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.stream = Stream()
         self._members: dict[Framing, dict[Listener, Member]] = {}
         self._entering = 0
-        self._held: list[Publication] = []
+        self._held: list[tuple[Publication, str]] = []
         self._ahead: list[Member] = []
         self._batches: deque[Batch] = deque()
         self._roster: Roster | None = None
+        self.waiting_bytes = 0
 
     def __len__(self) -> int:
         """How many peers hear the channel here."""
-        return sum(map(len, self._members.values()))
+        return sum(map(len, self._members.values())) + len(self._ahead)
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody here hears the channel or is about to."""
-        return bool(self._entering or any(self._members.values()))
+        return bool(self._entering or self._ahead or any(self._members.values()))
 
     @property
     def listeners(self) -> list[Listener]:
         """Everybody who hears the channel here."""
-        return [peer for members in self._members.values() for peer in members]
+        seated = [peer for members in self._members.values() for peer in members]
+        return seated + [member.peer for member in self._ahead]
 
     # --------------------------------------------------------------------------------------- coming and going
 
@@ -133,7 +135,8 @@ class Channel:
 
         None if that leaves a hole before what has been heard here: read again, the log knows by now.
         """
-        merged = merge(history, self._held)
+        held = [publication for publication, epoch in self._held if epoch == history.top.epoch]
+        merged = merge(history, held)
         if not self.stream.is_settled:
             self.stream.settle(merged.top)
         elif merged.top.epoch == self.stream.position.epoch and merged.top.offset < self.stream.offset:
@@ -189,10 +192,21 @@ class Channel:
         verdict = self.stream.take(publication.offset, epoch)
         if verdict is Verdict.NEXT:
             if self._entering:
-                self._held.append(publication)
+                self._held.append((publication, epoch))
             self._append(Item(Push(self.name, pub=publication), epoch))
             self._catch_up()
         return verdict
+
+    def restart(self, position: Position) -> list[Listener]:
+        """Continue from `position`, to which nothing that was heard leads; the log cannot mend the hole before it.
+
+        Returns everybody who must be told so, since they were not told everything up to there.
+        """
+        is_same_log = position.epoch == self.stream.position.epoch
+        self.stream.settle(position)
+        whole = [member.peer for member in self._ahead if is_same_log and member.start >= position.offset]
+        self._catch_up()
+        return [peer for peer in self.listeners if peer not in whole]
 
     def hear_presence(self, push: Push) -> None:
         """Take a join or leave: for those only who hear such pushes, and never joined with anything else."""
@@ -204,7 +218,6 @@ class Channel:
         if roster:
             self._batches.append(Batch(roster))
             self._put(self._batches[-1], Item(push))
-            self._roster = None
 
     def _append(self, item: Item) -> None:
         if self._roster is None:
@@ -224,6 +237,7 @@ class Channel:
     def _put(self, batch: Batch, item: Item) -> None:
         batch.items.append(item)
         batch.size += len(item.line)
+        self.waiting_bytes += len(item.line)
 
     def _catch_up(self) -> None:
         if self._ahead:
@@ -244,4 +258,6 @@ class Channel:
 
         The caller writes it wholly before it takes another of this channel.
         """
-        return self._batches.popleft()
+        batch = self._batches.popleft()
+        self.waiting_bytes -= batch.size
+        return batch

@@ -1,0 +1,213 @@
+"""Whatever the order of hearing, losing, reading, entering, leaving and writing, nobody misses anything.
+
+A machine drives one hub's channel as a node would: publications travel on a link that may lose them, the log
+is read at one moment and the answer arrives at another, and batches are written member by member.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.server.core.ears import Ear, Log
+from tocsin_server.core.channel import Channel, Listener
+from tocsin_server.core.hub import Hub
+from tocsin_server.core.protocol import Publication
+from tocsin_server.core.stream import History, Verdict
+
+picks = st.integers(min_value=0, max_value=99)
+KEPT = 4
+"""Short, so that logs are trimmed under those who read them."""
+
+
+class Interleavings(RuleBasedStateMachine):
+    """One channel, any number of peers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub: Hub[Ear] = Hub()
+        self.log = Log(KEPT)
+        self.link: deque[Publication] = deque()
+        self.entering: dict[Ear, History | None] = {}
+        self.live: dict[Ear, int | None] = {}
+        """Where each began; None for one without a position, which begins with the next it hears."""
+        self.gone: list[tuple[Ear, int]] = []
+        self.round: Iterator[None] = iter(())
+
+    # ----------------------------------------------------------------------------------------------- the link
+
+    @rule(count=st.integers(min_value=1, max_value=6))
+    def publish(self, count: int) -> None:
+        self.link.extend(self.log.append() for _ in range(count))
+
+    @precondition(lambda self: self.link)
+    @rule()
+    def lose(self) -> None:
+        self.link.popleft()
+
+    @precondition(lambda self: self.link)
+    @rule()
+    def hear(self) -> None:
+        publication = self.link.popleft()
+        channel = self.hub.channels.get("news")
+        if channel is not None and channel.hear(publication, self.log.epoch) is Verdict.GAP:
+            self._mend(channel)
+
+    @rule()
+    def check_top(self) -> None:
+        channel = self.hub.channels.get("news")
+        if channel is not None and channel.stream.is_settled and channel.stream.offset < self.log.top:
+            self._mend(channel)
+
+    def _mend(self, channel: Channel) -> None:
+        missed = self.log.read(channel.stream.offset)
+        if missed.publications[:1] and missed.publications[0].offset == channel.stream.offset + 1:
+            for publication in missed.publications:
+                channel.hear(publication, self.log.epoch)
+            return
+        for peer in channel.restart(missed.top):
+            self._break(peer)
+
+    def _break(self, peer: Listener) -> None:
+        assert isinstance(peer, Ear)
+        if self.live[peer] in (None, -1):
+            self.live[peer] = -1  # hears on behind the hole: only the order is still certain
+        else:
+            self._leave(peer)
+
+    # --------------------------------------------------------------------------------------- coming and going
+
+    @precondition(lambda self: len(self.entering) < 4)
+    @rule()
+    def enter(self) -> None:
+        self.hub.enter("news")
+        self.entering[Ear()] = None
+
+    @precondition(lambda self: self.entering)
+    @rule(pick=picks, behind=st.integers(min_value=0, max_value=3))
+    def read(self, pick: int, behind: int) -> None:
+        ear = self._pick(self.entering, pick)
+        self.entering[ear] = self.log.read(max(0, self.log.top - behind))
+
+    @precondition(lambda self: any(self.entering.values()))
+    @rule(pick=picks)
+    def admit(self, pick: int) -> None:
+        ear = self._pick([ear for ear, history in self.entering.items() if history], pick)
+        history = self.entering[ear]
+        channel = self.hub.channels["news"]
+        assert history is not None
+        merged = channel.merge(history)
+        if merged is None:
+            self.entering[ear] = None  # and is read again
+            return
+        offsets = [publication.offset for publication in merged.publications]
+        assert offsets == list(range(merged.top.offset - len(offsets) + 1, merged.top.offset + 1))
+        del self.entering[ear]
+        self.live[ear] = merged.top.offset
+        channel.admit(ear, merged.top.offset, hears_joins=False)
+
+    @precondition(lambda self: self.entering)
+    @rule(pick=picks)
+    def admit_without_a_position(self, pick: int) -> None:
+        ear = self._pick(self.entering, pick)
+        del self.entering[ear]
+        self.live[ear] = None
+        self.hub.channels["news"].admit(ear, 0, hears_joins=False)
+
+    @precondition(lambda self: self.live)
+    @rule(pick=picks)
+    def leave(self, pick: int) -> None:
+        self._leave(self._pick(self.live, pick))
+
+    @precondition(lambda self: self.entering)
+    @rule(pick=picks)
+    def leave_before_admission(self, pick: int) -> None:
+        ear = self._pick(self.entering, pick)
+        del self.entering[ear]
+        self.hub.leave(ear, "news")
+        self.gone.append((ear, 0))
+
+    def _leave(self, ear: Ear) -> None:
+        self._check(ear, self.live.pop(ear))
+        self.hub.leave(ear, "news")
+        self.gone.append((ear, len(ear.heard)))
+
+    def _pick(self, ears: object, pick: int) -> Ear:
+        chosen = list(ears)  # type: ignore[call-overload]
+        ear = chosen[pick % len(chosen)]
+        assert isinstance(ear, Ear)
+        return ear
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    @rule()
+    def write_one(self) -> None:
+        if next(self.round, self) is self and (channel := self.hub.channels.get("news")):
+            self.round = self._write_batch(channel)
+
+    def _write_batch(self, channel: Channel) -> Iterator[None]:
+        if channel.is_waiting:
+            batch = channel.take_batch()
+            for framing, members in batch.roster:
+                payload = framing.pack("news", batch.items)
+                for member in members:
+                    yield
+                    member.write(payload)
+
+    def _write_everything(self) -> None:
+        channel = self.hub.channels.get("news")
+        for _ in self.round:
+            pass
+        while channel is not None and channel.is_waiting:
+            for _ in self._write_batch(channel):
+                pass
+
+    # --------------------------------------------------------------------------------------------- what holds
+
+    def _check(self, ear: Ear, start: int | None) -> None:
+        heard = [offset for offset in ear.heard if isinstance(offset, int)]
+        if start == -1:
+            assert heard == sorted(set(heard))
+        elif heard:
+            first = heard[0] if start is None else start + 1
+            assert heard == list(range(first, first + len(heard)))
+
+    @invariant()
+    def everybody_hears_everything_once_and_in_order(self) -> None:
+        for ear, start in self.live.items():
+            self._check(ear, start)
+
+    @invariant()
+    def nobody_hears_anything_after_leaving(self) -> None:
+        assert [len(ear.heard) for ear, _ in self.gone] == [count for _, count in self.gone]
+
+    @invariant()
+    def the_hub_knows_exactly_who_is_there(self) -> None:
+        channel = self.hub.channels.get("news")
+        assert (channel is not None) == bool(self.live or self.entering)
+        if channel is not None:
+            assert set(channel.listeners) == set(self.live)
+            assert len(channel) == len(self.live)
+
+    def teardown(self) -> None:
+        """In the end everybody has heard up to the top, and when all have left nothing remains."""
+        while self.link:
+            self.hear()
+        self.check_top()
+        self._write_everything()
+        for ear, start in list(self.live.items()):
+            self._check(ear, start)
+            if start is not None and start >= 0:
+                assert start + len(ear.heard) == self.log.top
+            self._leave(ear)
+        for ear in list(self.entering):
+            self.hub.leave(ear, "news")
+        assert not self.hub.channels
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
