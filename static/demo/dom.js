@@ -1,0 +1,44 @@
+// @ts-check
+/** Making elements, and writing numbers for people. */
+
+/**
+ * @param {string} tag may carry classes, as in `p.note`
+ * @param {Object<string, any>} [properties] set on the element; `aria-…`, `role` and `for` as attributes
+ * @param {(Node | string)[]} children
+ * @returns {any}
+ */
+export function element(tag, properties = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const made = document.createElement(name);
+  made.className = classes.join(" ");
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.includes("-") || key === "role" || key === "for") made.setAttribute(key, value);
+    else made[key] = value;
+  }
+  made.append(...children);
+  return made;
+}
+
+/** @param {string} id @returns {any} */
+export const byId = (id) => document.getElementById(id);
+
+/** @param {number} milliseconds */
+export function duration(milliseconds) {
+  if (milliseconds < 1) return "< 1 ms";
+  if (milliseconds < 10) return `${milliseconds.toFixed(1)} ms`;
+  if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;
+  return milliseconds < 60_000 ? `${(milliseconds / 1000).toFixed(1)} s` : `${Math.round(milliseconds / 60_000)} min`;
+}
+
+/** @param {number} bytes */
+export const size = (bytes) => (bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(bytes < 100_000 ? 1 : 0)} kB`);
+
+/** @param {number} count @param {string} noun */
+export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Shows for a moment that this has just changed. @param {HTMLElement} target */
+export function flash(target) {
+  target.classList.remove("is-fresh");
+  void target.offsetWidth; // restarts the animation
+  target.classList.add("is-fresh");
+}

@@ -1,0 +1,135 @@
+// @ts-check
+/** One live connection, as the page follows it: what it heard, what waits for it, and how it came back. */
+import { duration, plural } from "./dom.js";
+import { serverNow } from "./identity.js";
+import { Tally } from "./tally.js";
+
+const SETTLE = 2_000; // milliseconds in which a live connection should have heard what the log holds
+const RETURN = 250; // milliseconds after a return in which what was missed has arrived
+
+/**
+ * Events: `change` · `heard` {offset, data, isRecovered, delay} · `story` a sentence about what just happened.
+ */
+export class Lane extends EventTarget {
+  tally = new Tally();
+  node = "–";
+  /** @type {import("./tally.js").Position | null} */ position = null;
+  #left = 0; // when it was last resumed, in milliseconds of this page
+  #back = { at: 0, top: 0, recovered: 0 }; // the last return: when, what the log held, what had been recovered before
+  #isSettling = false;
+
+  /**
+   * @param {string} name for people
+   * @param {any} transport which has `state`, `cut` and `resume` @param {EventTarget} source of the publications
+   * @param {import("./tally.js").Log} log
+   */
+  constructor(name, transport, source, log) {
+    super();
+    this.name = name;
+    this.transport = transport;
+    this.log = log;
+    const on = (/** @type {EventTarget} */ target, /** @type {string} */ type, /** @type {Function} */ react) =>
+      target.addEventListener(type, (/** @type {any} */ { detail }) => {
+        react(detail);
+        this.#changed();
+      });
+    on(transport, "state", (/** @type {any} */ detail) => this.#turned(detail));
+    on(transport, "connected", (/** @type {any} */ { node }) => (this.node = node ?? this.node));
+    on(source, "subscribed", (/** @type {any} */ { position }) => this.stand(position));
+    on(source, "publication", (/** @type {any} */ detail) => this.#hear(detail));
+    on(source, "duplicate", () => this.tally.duplicated++);
+    on(source, "gap", (/** @type {any} */ { from, to }) => this.#skip(from, to));
+    log.addEventListener("change", () => {
+      this.#settle();
+      this.#changed();
+    });
+  }
+
+  get state() {
+    return this.transport.state;
+  }
+
+  get waiting() {
+    return this.tally.waiting(this.log);
+  }
+
+  /** Begins the account where the connection stands. @param {import("./tally.js").Position | null} position */
+  stand(position) {
+    if (!position) return;
+    this.tally.begin(position);
+    this.position ??= position;
+    this.log.observe(position);
+    this.#changed();
+  }
+
+  toggle() {
+    if (this.state === "cut") this.transport.resume();
+    else this.transport.cut();
+  }
+
+  /** @param {any} publication */
+  #hear({ offset, epoch, data, recovered }) {
+    const isRecovered = recovered ?? (offset <= this.#back.top || data.sent < this.#back.at);
+    this.tally.hear({ offset, epoch }, isRecovered);
+    this.position = { offset, epoch };
+    this.log.observe(this.position);
+    this.dispatchEvent(new CustomEvent("heard", { detail: { offset, data, isRecovered, delay: serverNow() - data.sent } }));
+  }
+
+  /** @param {import("./tally.js").Position} from @param {import("./tally.js").Position} to */
+  #skip(from, to) {
+    this.tally.skip(to);
+    this.position = to;
+    this.log.observe(to);
+    const what = from.epoch === to.epoch ? plural(to.offset - from.offset, "message") : "the log was replaced; everything";
+    this.#tell(`${this.name} was told of a gap: ${what} before ${to.offset} cannot be had any more.`);
+  }
+
+  /** @param {{state: string, code: number, reason: string}} turn */
+  #turned({ state, code, reason }) {
+    if (state === "cut") this.#tell(`${this.name} is cut. What you send now waits for it in the log.`);
+    if (state === "disconnected") this.#tell(`${this.name} was closed: ${reason} (${code}).`);
+    if (state === "connecting") this.#left = performance.now();
+    if (state === "connected") this.#returned();
+  }
+
+  #returned() {
+    const took = performance.now() - this.#left;
+    const isFirst = !this.#left;
+    this.#back = { at: isFirst ? 0 : serverNow(), top: isFirst ? 0 : this.log.top, recovered: this.tally.recovered };
+    this.#settle();
+    if (!isFirst) setTimeout(() => this.#tellReturn(took, this.#back), RETURN);
+  }
+
+  /** @param {number} took @param {{recovered: number}} back */
+  #tellReturn(took, back) {
+    if (back !== this.#back || this.state !== "connected") return;
+    const recovered = this.tally.recovered - back.recovered;
+    const what = recovered ? `recovered ${plural(recovered, "message")}` : "had missed nothing";
+    this.#tell(`${this.name} came back in ${duration(took)} and ${what}.`);
+  }
+
+  /** What the log holds now must have been heard a while from now, unless the connection goes away meanwhile. */
+  #settle() {
+    if (this.#isSettling || this.state !== "connected") return;
+    const top = { offset: this.log.top, epoch: this.log.epoch };
+    const back = this.#back;
+    this.#isSettling = true;
+    setTimeout(() => {
+      this.#isSettling = false;
+      if (this.state !== "connected") return;
+      if (back === this.#back) this.tally.settle(top);
+      if (this.log.top > top.offset || back !== this.#back) this.#settle();
+      this.#changed();
+    }, SETTLE);
+  }
+
+  /** @param {string} sentence */
+  #tell(sentence) {
+    this.dispatchEvent(new CustomEvent("story", { detail: sentence }));
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
