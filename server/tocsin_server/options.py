@@ -44,8 +44,10 @@ def _texts(value: object) -> object:
 
 def _origin_pattern(value: str) -> str:
     scheme, found, host = value.partition("://")
-    if value != "*" and not (scheme and found and host and "/" not in host):
-        raise ValueError('"*", or origins with their scheme and no path, such as "https://*.example.com"')
+    if value not in ("*", "self") and not (scheme and found and host and "/" not in host):
+        raise ValueError(
+            '"*", "self", or origins with their scheme and no path, such as "https://*.example.com"'
+        )
     return value
 
 
@@ -101,7 +103,10 @@ class ServerOptions(Options):
     allowed_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_origin_pattern)], ...], BeforeValidator(_texts)
     ] = ()
-    """Origins (globs) of pages that may connect; empty: none. A client that sends no Origin always may."""
+    """Origins (globs) of pages that may connect; empty: none. A client that sends no Origin always may.
+
+    "self" stands for pages that come from the host and port they connect to.
+    """
     drain_seconds: Duration = 10
     """Over how long a stopping node spreads the departure of its clients."""
 

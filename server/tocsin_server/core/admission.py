@@ -182,7 +182,10 @@ def admit_server_side(
 def apply_token(
     house: House, info: ClientInfo, subscription: Subscription, token: str, now: Instant
 ) -> Refusal | Disconnect | None:
-    """Let a subscription token decide what a subscription is and until when; None if it is good."""
+    """Let a subscription token decide what a subscription is and until when; None if it is good.
+
+    A live one keeps its options, since it has to be left as it was entered.
+    """
     claims = subscription_claims(house, info, subscription.channel, token, now)
     if isinstance(claims, Refusal | Disconnect):
         return claims
@@ -191,8 +194,9 @@ def apply_token(
         return errors.EXPIRED
     subscription.expires_at = expires_at
     subscription.info = with_chan_info(info, embedded(claims.info, claims.b64info))
-    subscription.data = claims.data
-    subscription.options = overridden(subscription.options, claims.override)
+    subscription.data = embedded(claims.data, "")
+    if not subscription.is_live:
+        subscription.options = overridden(subscription.options, claims.override)
     return None
 
 
@@ -220,10 +224,12 @@ def _server_side(
     if house.options.personal_channel and claims.sub:
         _add(house, info, found, personal_channel(claims.sub, house.options.personal_channel_namespace))
     for channel in positions:
-        options = house.rules.options_for(channel)
-        if options is None:
+        name = grants.check_name(channel, house.rules)
+        if not channel or name is errors.UNKNOWN_CHANNEL:
             return errors.PROTOCOL_VIOLATION
-        if grants.may_subscribe(_caller(house, info), channel, options) is None:
+        if isinstance(name, Refusal):
+            continue
+        if grants.may_subscribe(_caller(house, info), channel, name) is None:
             _add(house, info, found, channel)
     for channel, subscription in found.items():
         subscription.is_server_side = True

@@ -93,7 +93,17 @@ class Channel:
         enter() --merge()--> admit() … leave()      hear() -> batches -> take_batch()
     """
 
-    __slots__ = ("_ahead", "_batches", "_entering", "_held", "_members", "_roster", "name", "stream", "waiting_bytes")
+    __slots__ = (
+        "_ahead",
+        "_batches",
+        "_entering",
+        "_held",
+        "_members",
+        "_roster",
+        "name",
+        "stream",
+        "waiting_bytes",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -198,9 +208,9 @@ class Channel:
         return verdict
 
     def restart(self, position: Position) -> list[Listener]:
-        """Continue from `position`, to which nothing that was heard leads; the log cannot mend the hole before it.
+        """Continue from `position`, after a hole that the log cannot mend.
 
-        Returns everybody who must be told so, since they were not told everything up to there.
+        Returns everybody who must be told of it, since they were not told everything up to there.
         """
         is_same_log = position.epoch == self.stream.position.epoch
         self.stream.settle(position)

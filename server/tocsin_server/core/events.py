@@ -206,9 +206,10 @@ class Enter:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Hear live from here on: exactly what comes after the history of `Entered`."""
+    """Hear live what comes after offset `start`, up to which the peer has been told everything."""
 
     channel: str
+    start: int = 0
     hears_joins: bool = False
 
 

@@ -12,7 +12,7 @@ channel; everything else waits its turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -54,12 +54,12 @@ from tocsin_server.core.protocol import (
     SubRefreshRequest,
     SubRefreshResult,
     SubscribeRequest,
-    SubscribeResult,
     UnsubscribePush,
     UnsubscribeRequest,
     compact,
     decode_commands,
 )
+from tocsin_server.core.stream import History
 from tocsin_server.core.subscriptions import Subscription, monotonic_deadline, ttl_seconds
 from tocsin_server.core.tokens import embedded
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
@@ -84,6 +84,7 @@ class Session:
     """
 
     __slots__ = (
+        "_announces_pings",
         "_asked",
         "_connect_id",
         "_entering",
@@ -111,6 +112,7 @@ class Session:
         ping_phase: float = 0.75,
         sends_pings: bool = True,
         wants_pong: bool = True,
+        announces_pings: bool = True,
     ) -> None:
         self.phase = Phase.NEW
         self.info = ClientInfo("", client)
@@ -123,6 +125,7 @@ class Session:
         self._connect_id = 0
         self._sends_pings = sends_pings
         self._wants_pong = wants_pong
+        self._announces_pings = sends_pings and announces_pings
         self._ping_phase = ping_phase
         self._stale_at: float | None = now.monotonic + house.options.stale_timeout
         self._next_ping_at: float | None = None
@@ -248,25 +251,26 @@ class Session:
         self.backlog.clear()
         return self._refuse(command_id, why)
 
-    def _confirm_connect(self, results: dict[str, SubscribeResult], now: Instant) -> list[Effect]:
+    def _confirm_connect(self, histories: Mapping[str, History | None], now: Instant) -> list[Effect]:
         self.phase = Phase.CONNECTED
         self._stale_at = None
         interval = self._house.options.ping_interval
         if self._sends_pings:
             self._next_ping_at = now.monotonic + interval * self._ping_phase
+        subs = {name: self._subscriptions[name].result(history, now) for name, history in histories.items()}
         result = ConnectResult(
             client=self.client,
             version=self._house.version,
             expires=self._expires_at is not None,
             ttl=ttl_seconds(self._expires_at, now),
-            subs=results,
-            ping=max(1, round(interval)) if self._sends_pings else 0,
-            pong=self._sends_pings and self._wants_pong,
+            subs=subs,
+            ping=max(1, round(interval)) if self._announces_pings else 0,
+            pong=self._announces_pings and self._wants_pong,
             node=self._house.node,
         )
         effects = self._reply(self._connect_id, "connect", result)
-        for channel in results:
-            effects += self._open(self._subscriptions[channel])
+        for channel, history in histories.items():
+            effects += self._open(self._subscriptions[channel], history)
         return effects
 
     def _refresh(self, command_id: int, request: RefreshRequest, now: Instant) -> list[Effect]:
@@ -307,19 +311,14 @@ class Session:
 
     def _take_entered(self, event: events.Entered, now: Instant) -> list[Effect]:
         if self.phase is Phase.CONNECTING:
-            results = {
-                channel: self._subscriptions[channel].result(history, now)
-                for channel, history in event.histories.items()
-            }
-            return self._confirm_connect(results, now)
+            return self._confirm_connect(event.histories, now)
         effects: list[Effect] = []
         for channel, history in event.histories.items():
-            subscription = self._subscriptions[channel]
-            result = subscription.result(history, now)
-            effects += self._confirm(subscription, result)
+            effects += self._confirm(self._subscriptions[channel], history, now)
         return effects
 
-    def _confirm(self, subscription: Subscription, result: SubscribeResult) -> list[Effect]:
+    def _confirm(self, subscription: Subscription, history: History | None, now: Instant) -> list[Effect]:
+        result = subscription.result(history, now)
         if subscription.is_server_side:
             confirmation: list[Effect] = [
                 self._push(subscription.channel, subscribe=subscription.push(result))
@@ -334,16 +333,16 @@ class Session:
                     subscription.leave(),
                 ]
             confirmation = self._reply(subscription.command_id, "subscribe", result)
-        effects = [*confirmation, *self._open(subscription)]
-        if subscription.ended_while_entering is not None:
-            effects += self._end(subscription, subscription.ended_while_entering)
-        return effects
+        return [*confirmation, *self._open(subscription, history)]
 
-    def _open(self, subscription: Subscription) -> list[Effect]:
+    def _open(self, subscription: Subscription, history: History | None) -> list[Effect]:
         subscription.is_live = True
-        effects: list[Effect] = [events.Open(subscription.channel, subscription.hears_joins)]
+        start = history.top.offset if history else 0
+        effects: list[Effect] = [events.Open(subscription.channel, start, subscription.hears_joins)]
         if subscription.options.join_leave:
             effects.append(events.Announce(subscription.channel, subscription.info))
+        if subscription.ended_while_entering is not None:
+            effects += self._end(subscription, subscription.ended_while_entering)
         return effects
 
     def _take_enter_failure(self, event: events.EnterFailed, _now: Instant) -> list[Effect]:

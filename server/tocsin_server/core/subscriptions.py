@@ -5,7 +5,7 @@ entering --Entered--> live --unsubscribe, expiry, close--> gone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import Raw
 
@@ -44,7 +44,7 @@ class Subscription:
     hears_joins: bool = False
     expires_at: float | None = None
     """Monotonic seconds."""
-    data: Raw = NO_JSON
+    data: Raw = field(default_factory=lambda: NO_JSON)
     is_live: bool = False
     ended_while_entering: Unsubscribed | None = None
     """Why the server ended it before it was confirmed, to be told right after the confirmation."""

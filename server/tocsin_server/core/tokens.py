@@ -115,9 +115,12 @@ Claims = TypeVar("Claims", bound=_Claims)
 
 
 def embedded(payload: Raw, base64_payload: str) -> Raw:
-    """A JSON payload given as such or in base64. Raises TokenInvalid if the base64 holds no JSON."""
+    """A JSON payload given as such or in base64, as it may travel; the same object if there is none.
+
+    Raises TokenInvalid if the base64 holds no JSON.
+    """
     if not base64_payload:
-        return payload
+        return compact(payload) if payload else payload
     try:
         return compact(base64.b64decode(base64_payload, validate=True))
     except ValueError as error:
@@ -144,6 +147,8 @@ class TokenVerifier:
         claims = self._claims(token, unix_now, ConnectionClaims)
         if claims.channel is not UNSET:
             raise TokenInvalid("a subscription token is not a connection token")
+        if "" in claims.grants:
+            raise TokenInvalid("a channel without a name cannot be granted")
         return claims
 
     def subscription(self, token: str, unix_now: float) -> SubscriptionClaims:

@@ -1,0 +1,95 @@
+"""One timer for all deadlines of a node: a heap of moments, and the loop's timer armed for the first of them.
+
+A session has one deadline, which mostly moves later (a pong came in). So a moment that comes too early is
+looked at again instead of being cancelled, and a connection costs one heap entry, not a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Owner = TypeVar("Owner")
+
+
+class Alarms(Generic[Owner]):
+    """Calls `ring(owner)` once the deadline that `deadline_of(owner)` names has come."""
+
+    def __init__(
+        self,
+        ring: Callable[[Owner], None],
+        deadline_of: Callable[[Owner], float | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._ring = ring
+        self._deadline_of = deadline_of
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._heap: list[tuple[float, int]] = []
+        self._owners: dict[int, Owner] = {}
+        self._entries: dict[Owner, tuple[float, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many owners have a deadline."""
+        return len(self._entries)
+
+    def watch(self, owner: Owner) -> None:
+        """Look at the owner's deadline again, after anything that may have moved it to an earlier moment."""
+        deadline = self._deadline_of(owner)
+        entry = self._entries.get(owner)
+        if deadline is None or (entry is not None and entry[0] <= deadline):
+            return
+        if entry is not None:
+            del self._owners[entry[1]]
+        self._push(owner, deadline)
+
+    def drop(self, owner: Owner) -> None:
+        """The owner is gone."""
+        entry = self._entries.pop(owner, None)
+        if entry is not None:
+            del self._owners[entry[1]]
+
+    def stop(self) -> None:
+        """Ring no more."""
+        self._heap.clear()
+        self._owners.clear()
+        self._entries.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _push(self, owner: Owner, deadline: float) -> None:
+        entry = (deadline, next(self._numbers))
+        self._owners[entry[1]] = owner
+        self._entries[owner] = entry
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] is entry:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, self._heap[0][0] - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            _, number = heapq.heappop(self._heap)
+            owner = self._owners.pop(number, None)
+            if owner is not None:
+                del self._entries[owner]
+                self._look_at(owner, now)
+        if self._heap and self._timer is None:
+            self._arm()
+
+    def _look_at(self, owner: Owner, now: float) -> None:
+        deadline = self._deadline_of(owner)
+        if deadline is not None and deadline <= now:
+            self._ring(owner)
+        self.watch(owner)

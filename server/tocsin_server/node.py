@@ -1,0 +1,447 @@
+"""A node: carries out what its sessions ask for, and tells them what the engine says.
+
+    transport --event--> session --effects--> node --> transport, hub, engine --event--> session …
+
+Shared state changes in synchronous methods only. Where an effect needs the engine it becomes a task of the
+node's own group, and the answer comes back as an event. Nothing here knows a socket, HTTP or Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Protocol, cast
+
+import structlog
+from msgspec import Struct
+
+from tocsin_server import __version__, errors
+from tocsin_server.alarms import Alarms
+from tocsin_server.cluster.broker import TOP_ONLY, Draft, HistoryQuery
+from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.nodes import NodeReport, Order, Question
+from tocsin_server.config import Settings
+from tocsin_server.core import events
+from tocsin_server.core.admission import House
+from tocsin_server.core.channel import Channel, Framing, Listener
+from tocsin_server.core.channels import ChannelRules
+from tocsin_server.core.events import Effect, Entry, Event, Instant, ReadLog, Send
+from tocsin_server.core.hub import Hub
+from tocsin_server.core.protocol import (
+    EMPTY,
+    HistoryRequest,
+    Message,
+    Position,
+    Presence,
+    PresenceRequest,
+    PresenceStatsRequest,
+    Publication,
+    PublishRequest,
+    Push,
+    RpcRequest,
+    RpcResult,
+)
+from tocsin_server.core.session import Session
+from tocsin_server.core.stream import History, Verdict
+from tocsin_server.core.tokens import TokenVerifier
+from tocsin_server.errors import Disconnect, EngineError, Refused
+from tocsin_server.fanout import FanOut
+from tocsin_server.metrics import Metrics
+from tocsin_server.service import RpcMethod, Service
+
+REREADS = 5
+"""How often a log is read that does not reach what was heard meanwhile. Only loss takes a second."""
+
+log = structlog.get_logger()
+
+
+class Peer(Protocol):
+    """A session with its transport. All methods are synchronous and never raise."""
+
+    session: Session
+
+    @property
+    def transport_name(self) -> str:
+        """`websocket`, `asgi` or `sse`, for logs and metrics."""
+
+    @property
+    def framing(self) -> Framing:
+        """How it wants payloads packed that many peers share."""
+
+    @property
+    def write(self) -> Callable[[Any], object]:
+        """Write a packed payload after everything written before."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Write messages of its own, after everything written before."""
+
+    def close(self, why: Disconnect) -> None:
+        """Write what waits, then close with this code."""
+
+    def hold_back(self, is_busy: bool) -> None:
+        """Read nothing more from the peer while its commands wait for the engine."""
+
+
+class Node:
+    """One server process's share of the system. Use inside `async with node.running()`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        name: str = "",
+        rpc_methods: Mapping[str, RpcMethod] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.uid = str(uuid.uuid4())
+        self.name = settings.server.name or name or self.uid[:8]
+        self.metrics = Metrics()
+        self.hub: Hub[Peer] = Hub()
+        self.rules = ChannelRules(
+            settings.channels, settings.namespaces, settings.client.channel_length_limit
+        )
+        self.service = Service(engine, self.rules, rpc_methods)
+        self.fan_out = FanOut(self._count_deliveries, self._drop_broken)
+        self._house = House(
+            settings.client,
+            self.rules,
+            TokenVerifier(settings.client),
+            node=self.name,
+            version=__version__,
+            connections_of=lambda user: len(self.hub.peers_of(user)),
+            rpc_methods=self.service.rpc_methods,
+        )
+        self._peers: set[Peer] = set()
+        self._alarms: Alarms[Peer] = Alarms(self._ring, lambda peer: peer.session.deadline, time.monotonic)
+        self._started_at = time.monotonic()
+        self._tasks: asyncio.TaskGroup | None = None
+        self.metrics.observe(
+            "tocsin_channels", "Channels with subscribers here.", lambda: len(self.hub.channels)
+        )
+
+    # --------------------------------------------------------------------------------------------------- life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Node]:
+        """Serve while inside.
+
+        On leaving, every remaining peer is told to come back elsewhere, and the engine is let go.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            await self.engine.start(self)
+            try:
+                yield self
+            finally:
+                self.disconnect_all(errors.SHUTDOWN)
+                self._alarms.stop()
+        self._tasks = None
+        await self.engine.stop()
+
+    @property
+    def trouble(self) -> str:
+        """Why this node is not ready, as a sentence; empty if it is: it can publish and it can hear."""
+        if self._tasks is None:
+            return "The node is not running."
+        return self.engine.trouble
+
+    def now(self) -> Instant:
+        """This moment."""
+        return Instant(time.monotonic(), time.time())
+
+    def new_session(
+        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+    ) -> Session:
+        """A session for a connection that has just been made."""
+        return Session(
+            self._house,
+            str(uuid.uuid4()),
+            self.now(),
+            ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
+            sends_pings=sends_pings,
+            wants_pong=wants_pong,
+            announces_pings=announces_pings,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that belongs to nobody's call. Its failure is logged, and is nobody else's."""
+        if self._tasks is None:
+            work.close()
+            return
+        self._tasks.create_task(self._guard(work))
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except EngineError as error:
+            self.metrics.engine_errors.inc()
+            log.warning("the engine could not do it", error=str(error))
+        except Exception:
+            log.exception("a task failed")
+
+    # -------------------------------------------------------------------------------------------------- peers
+
+    def attach(self, peer: Peer) -> None:
+        """A connection was made. From here on `tell` is what moves it, and `Lost` what ends it."""
+        self._peers.add(peer)
+        self.metrics.connections.labels(peer.transport_name).inc()
+        self._alarms.watch(peer)
+
+    def tell(self, peer: Peer, event: Event) -> None:
+        """Give an event to a peer's session and do what it asks for. Never raises."""
+        try:
+            effects = peer.session.handle(event, self.now())
+        except Exception:
+            log.exception("a session failed", client=peer.session.client)
+            effects = peer.session.handle(events.ServerDisconnect(errors.SERVER_ERROR), self.now())
+        self._carry_out(peer, effects)
+        if peer.session.is_closed:
+            self._detach(peer)
+        else:
+            self._alarms.watch(peer)
+            peer.hold_back(bool(peer.session.backlog))
+
+    def _detach(self, peer: Peer) -> None:
+        if peer in self._peers:
+            self._peers.discard(peer)
+            self.metrics.connections.labels(peer.transport_name).dec()
+            self._alarms.drop(peer)
+            self.hub.forget(peer)
+
+    def disconnect_all(self, why: Disconnect) -> None:
+        """Close every connection of this node."""
+        for peer in list(self._peers):
+            self.tell(peer, events.ServerDisconnect(why))
+
+    def _ring(self, peer: Peer) -> None:
+        self.tell(peer, events.Elapsed())
+
+    def _drop_broken(self, listener: Listener) -> None:
+        self.tell(cast("Peer", listener), events.ServerDisconnect(errors.SERVER_ERROR))
+
+    def _count_deliveries(self, items: int, members: int) -> None:
+        self.metrics.deliveries.inc(items * members)
+
+    # ------------------------------------------------------------------------------------------------ effects
+
+    def _carry_out(self, peer: Peer, effects: Sequence[Effect]) -> None:
+        messages: list[Message] = []
+        for effect in effects:
+            if isinstance(effect, Send):
+                messages.append(effect.message)
+                continue
+            if messages:
+                peer.send(messages)
+                messages = []
+            self._CARRY_OUT[type(effect)](self, peer, effect)
+        if messages:
+            peer.send(messages)
+
+    def _close(self, peer: Peer, effect: events.Close) -> None:
+        self.metrics.closes.labels(str(effect.why.code)).inc()
+        log.info("closed", client=peer.session.client, code=effect.why.code, reason=effect.why.reason)
+        peer.close(effect.why)
+
+    def _identify(self, peer: Peer, effect: events.Identify) -> None:
+        self.hub.identify(peer, effect.user)
+        options = self.settings.client
+        if options.personal_channel and options.personal_channel_single_connection and effect.user:
+            others = events.ServerDisconnect(errors.CONNECTION_LIMIT)
+            self._spawn(self.service.order(Order(effect.user, others, spared=(peer.session.client,))))
+
+    def _enter(self, peer: Peer, effect: events.Enter) -> None:
+        for entry in effect.entries:
+            self.hub.enter(entry.channel)
+        self._spawn(self._enter_all(peer, effect.entries))
+
+    async def _enter_all(self, peer: Peer, entries: Sequence[Entry]) -> None:
+        channels = [entry.channel for entry in entries]
+        try:
+            await _all(self.engine.broker.listen(channel) for channel in channels)
+            await _all(
+                self.engine.presence.add(entry.channel, entry.info)
+                for entry in entries
+                if entry.options.presence
+            )
+            outcome = await self._read_all(entries)
+        except EngineError as error:
+            self.metrics.engine_errors.inc()
+            log.warning("could not subscribe", channels=channels, error=str(error))
+            self.tell(peer, events.EnterFailed(channels))
+        else:
+            self.tell(peer, outcome)
+
+    async def _read_all(self, entries: Sequence[Entry]) -> events.Entered:
+        """Read the logs and merge them with what was heard meanwhile.
+
+        Nothing may be awaited between that and telling the session.
+        """
+        for _ in range(REREADS):
+            read = [entry for entry in entries if entry.read is not None]
+            histories = await _all(self._read(entry) for entry in read)
+            merged: dict[str, History | None] = {entry.channel: None for entry in entries}
+            for entry, history in zip(read, histories, strict=True):
+                merged[entry.channel] = self._merge(entry.channel, history)
+            if all(merged[entry.channel] is not None for entry in read):
+                return events.Entered(merged)
+        raise EngineError("the log does not reach what was heard")
+
+    async def _read(self, entry: Entry) -> History:
+        query = TOP_ONLY if entry.read is None else _query(entry.read)
+        history = await self.engine.broker.read(entry.channel, query, entry.options)
+        return History(history.top, history.publications[::-1]) if query.is_reverse else history
+
+    def _merge(self, name: str, history: History) -> History | None:
+        channel = self.hub.channels[name]
+        if channel.stream.is_settled and channel.stream.position.epoch != history.top.epoch:
+            self._break(channel, history.top)
+        return channel.merge(history)
+
+    def _open(self, peer: Peer, effect: events.Open) -> None:
+        self.hub.channels[effect.channel].admit(peer, effect.start, effect.hears_joins)
+
+    def _announce(self, _peer: Peer, effect: events.Announce) -> None:
+        joined = Push(effect.channel, join=Presence(effect.info))
+        self._spawn(self.engine.broker.announce(effect.channel, joined))
+
+    def _leave(self, peer: Peer, effect: events.Leave) -> None:
+        if self.hub.leave(peer, effect.channel):
+            self._spawn(self._forget(effect.channel))
+        if effect.options.presence:
+            self._spawn(self.engine.presence.remove(effect.channel, effect.info.client))
+        if effect.was_announced:
+            left = Push(effect.channel, leave=Presence(effect.info))
+            self._spawn(self.engine.broker.announce(effect.channel, left))
+
+    async def _forget(self, name: str) -> None:
+        if name not in self.hub.channels:  # nobody came back meanwhile; the broker keeps the order of calls
+            await self.engine.broker.forget(name)
+
+    def _ask(self, peer: Peer, effect: events.Ask) -> None:
+        self._spawn(self._answer(peer, effect))
+
+    async def _answer(self, peer: Peer, ask: events.Ask) -> None:
+        try:
+            outcome = await self._do(ask)
+        except Refused as error:
+            self.tell(peer, events.Answered(ask.id, error.refusal))
+        except EngineError as error:
+            self.metrics.engine_errors.inc()
+            log.warning("could not answer a command", error=str(error))
+            self.tell(peer, events.Answered(ask.id, errors.INTERNAL_ERROR))
+        except Exception:
+            log.exception("a command failed", client=peer.session.client)
+            self.tell(peer, events.Answered(ask.id, errors.INTERNAL_ERROR))
+        else:
+            self.tell(peer, events.Answered(ask.id, outcome))
+
+    async def _do(self, ask: events.Ask) -> Struct:
+        match ask.request:
+            case PublishRequest(channel, data):
+                await self.publish(channel, Draft(data, info=ask.info))
+                return EMPTY
+            case HistoryRequest(channel, limit, since, reverse):
+                cap = self.settings.client.history_limit
+                return await self.service.history(channel, limit, since, reverse, cap)
+            case PresenceRequest(channel):
+                return await self.service.presence(channel)
+            case PresenceStatsRequest(channel):
+                return await self.service.presence_stats(channel)
+            case RpcRequest(method, data):
+                return RpcResult(await self.service.rpc(ask.info.user, method, data))
+
+    async def publish(self, channel: str, draft: Draft) -> Position:
+        """Publish, once there is room: whoever publishes faster than this node can write waits.
+
+        Raises Refused or EngineError.
+        """
+        found = self.hub.channels.get(channel)
+        if found is not None:
+            await self.fan_out.room(found)
+        position = await self.service.publish(channel, draft)
+        self.metrics.publications.inc()
+        return position
+
+    # ----------------------------------------------------------------------------------- what the engine says
+
+    def hear(self, channel: str, publication: Publication, epoch: str) -> None:
+        """A publication was announced."""
+        found = self.hub.channels.get(channel)
+        if found is None:
+            return
+        verdict = found.hear(publication, epoch)
+        if verdict in (Verdict.GAP, Verdict.OTHER_EPOCH):
+            self._break(found, Position(publication.offset - 1, epoch))
+            found.hear(publication, epoch)
+        self.fan_out.wake(found)
+
+    def _break(self, channel: Channel, continued_from: Position) -> None:
+        """Tell whoever follows positions that what is heard no longer continues what it was told."""
+        channel.stream.settle(continued_from)
+        for listener in channel.listeners:
+            self.tell(cast("Peer", listener), events.StreamBroken(channel.name))
+
+    def hear_presence(self, channel: str, push: Push) -> None:
+        """A join or a leave was announced."""
+        found = self.hub.channels.get(channel)
+        if found is not None:
+            found.hear_presence(push)
+            self.fan_out.wake(found)
+
+    def obey(self, order: Order) -> None:
+        """Do to this node's connections of a user what the API asked for."""
+        for peer in self.hub.peers_of(order.user):
+            client = peer.session.client
+            if client not in order.spared and order.client in ("", client):
+                self.tell(peer, order.event)
+
+    def report(self, question: Question) -> NodeReport:
+        """This node's own figures."""
+        channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
+        wanted = {
+            name: clients
+            for name, clients in channels.items()
+            if question.wants_channels and (not question.pattern or fnmatchcase(name, question.pattern))
+        }
+        return NodeReport(
+            uid=self.uid,
+            name=self.name,
+            version=__version__,
+            num_clients=len(self.hub),
+            num_users=len(list(self.hub.users)),
+            num_channels=len(channels),
+            num_subs=sum(channels.values()),
+            uptime=int(time.monotonic() - self._started_at),
+            channels=wanted,
+        )
+
+    _CARRY_OUT: ClassVar[dict[type, Callable[[Any, Peer, Any], None]]] = {
+        events.Close: _close,
+        events.Identify: _identify,
+        events.Enter: _enter,
+        events.Open: _open,
+        events.Announce: _announce,
+        events.Leave: _leave,
+        events.Ask: _ask,
+    }
+
+
+async def _all(calls: Any) -> list[Any]:
+    """Await calls that may go out together; for one, without the cost of a task."""
+    awaitables = list(calls)
+    if len(awaitables) == 1:
+        return [await awaitables[0]]
+    return await asyncio.gather(*awaitables)
+
+
+def _query(read: ReadLog) -> HistoryQuery:
+    if read.is_latest:
+        return HistoryQuery(limit=1, is_reverse=True)
+    return TOP_ONLY if read.since is None else HistoryQuery(read.since, read.limit)

@@ -1,0 +1,118 @@
+"""Serving the application with uvicorn: one port for HTTP, SSE and our own WebSocket protocol.
+
+Leaving is ours: uvicorn's signal handling and sse-starlette's global exit flag are not used, so that two
+servers in one process do not touch each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from tocsin_server import errors
+from tocsin_server.node import Node
+from tocsin_server.options import ServerOptions
+from tocsin_server.transports.http import HttpProtocol
+from tocsin_server.transports.websocket import WebSocketProtocol
+
+GRACE_SECONDS = 10
+"""How long open requests may take to end once the server stops."""
+
+
+class Server(uvicorn.Server):
+    """One listening server. The first signal stops it, a second one at once.
+
+    `on_ready(url)` is called when it listens.
+    """
+
+    def __init__(
+        self, app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=options.host,
+                port=options.port,
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._node: Node = app.state.node
+        self._on_ready = on_ready
+        self.handles_signals = True
+
+    @property
+    def url(self) -> str:
+        """The address it listens on; only once it is started."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the node, listen, say so."""
+        await super().startup(sockets)
+        if self.started and self._on_ready is not None:
+            self._on_ready(self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send every client away, with the advice to come back, then wait for what is under way."""
+        self._node.disconnect_all(errors.SHUTDOWN)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        """Stop, or stop at once if asked again."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Listen to SIGINT and SIGTERM while serving.
+
+        uvicorn's own would raise them again after a clean end.
+        """
+        if not self.handles_signals:
+            yield
+            return
+        previous = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in previous.items():
+                signal.signal(sig, handler)
+
+
+@asynccontextmanager
+async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Server]:
+    """Serve inside the running loop, without touching signals; stops on leaving."""
+    listening = asyncio.Event()
+    server = Server(app, options, on_ready=lambda _url: listening.set())
+    server.handles_signals = False
+    task = asyncio.create_task(server.serve())
+    waiting = asyncio.create_task(listening.wait())
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            raise RuntimeError("the server did not start")
+        yield server
+    finally:
+        waiting.cancel()
+        server.should_exit = True
+        await task
+
+
+def serve(app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until a signal comes. Blocks."""
+    Server(app, options, on_ready).run()
