@@ -1,0 +1,111 @@
+"""What the contract suite needs of an engine: how to make one, and how to let its time pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from msgspec import Raw
+
+from tests.server.cluster.virtual_time import VirtualTime
+from tests.server.cluster.witness import Witness
+from tocsin_server.cluster.broker import Broker, Draft
+from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.memory.engine import MemoryEngine
+from tocsin_server.cluster.nodes import Nodes
+from tocsin_server.cluster.presence import Presence
+from tocsin_server.options import ChannelOptions
+
+NO_LOG = ChannelOptions()
+LOG = ChannelOptions(history_size=1000, history_ttl=3600)
+
+MARKS = "the suite's own channel"
+_marks = itertools.count(1)
+
+
+class Harness(Protocol):
+    """One empty store for one test."""
+
+    unit: float
+    """Seconds. The smallest time to live that this harness can tell from twice as much."""
+    has_room: bool
+    """Whether several nodes can share the store."""
+
+    def engine(self) -> Engine:
+        """A new engine over this store, to be started and stopped by whoever asked."""
+
+    async def advance(self, seconds: float) -> None:
+        """Let the engine's time pass: by moving its clock, or by waiting."""
+
+
+class MemoryHarness:
+    """Time is virtual, so that nobody waits; the store is the engine itself."""
+
+    unit = 1.0
+    has_room = False
+
+    def __init__(self) -> None:
+        self._time = VirtualTime()
+
+    def engine(self) -> Engine:
+        return MemoryEngine(clock=self._time.clock, call_later=self._time.call_later)
+
+    async def advance(self, seconds: float) -> None:
+        self._time.advance(seconds)
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Harness]:
+    """For the memory engine."""
+    yield MemoryHarness()
+
+
+HARNESSES: dict[str, Callable[[], AbstractAsyncContextManager[Harness]]] = {
+    "memory": memory,
+}
+"""Every engine that keeps the contract, by the id that its tests have."""
+
+
+class Node:
+    """A running engine, and the witness of what it tells."""
+
+    def __init__(self, engine: Engine, witness: Witness) -> None:
+        self.engine = engine
+        self.witness = witness
+
+    @property
+    def broker(self) -> Broker:
+        return self.engine.broker
+
+    @property
+    def presence(self) -> Presence:
+        return self.engine.presence
+
+    @property
+    def nodes(self) -> Nodes:
+        return self.engine.nodes
+
+    async def catch_up(self) -> None:
+        """Wait until this node has heard everything that was announced so far, in channels it listens to."""
+        mark = b"%d" % next(_marks)
+        await self.broker.listen(MARKS)
+        await self.broker.publish(MARKS, Draft(Raw(mark)), NO_LOG)
+        await self.witness.until(lambda: mark in self.witness.payloads(MARKS))
+
+
+@asynccontextmanager
+async def running(harness: Harness, uid: str = "n1") -> AsyncIterator[Node]:
+    """A node over the harness's store."""
+    node = Node(harness.engine(), Witness(uid))
+    await node.engine.start(node.witness)
+    try:
+        yield node
+    finally:
+        await node.engine.stop()
+
+
+def draft(number: int) -> Draft:
+    """A publication that says its number."""
+    return Draft(Raw(b"%d" % number))

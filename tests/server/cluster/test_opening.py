@@ -1,0 +1,19 @@
+"""Opening an engine by its URL."""
+
+import pytest
+
+from tocsin_server.cluster.memory.engine import MemoryEngine
+from tocsin_server.cluster.opening import open_engine
+from tocsin_server.options import EngineOptions
+
+
+def test_the_default_is_memory() -> None:
+    """So that a node starts without anything else."""
+    assert isinstance(open_engine(EngineOptions()), MemoryEngine)
+
+
+def test_a_scheme_without_an_engine_is_a_mistake_that_hides_the_url() -> None:
+    """The rest of it may hold a password."""
+    options = EngineOptions.model_construct(url="carrier://user:secret@host")
+    with pytest.raises(ValueError, match=r"^engine.url begins with carrier://, but must .* memory://\.$"):
+        open_engine(options)
