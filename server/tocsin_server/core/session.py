@@ -27,11 +27,13 @@ from tocsin_server.core.admission import (
     admit_subscription,
     apply_token,
     connection_claims,
+    with_chan_info,
 )
 from tocsin_server.core.events import Ask, Close, Effect, Enter, Event, Identify, Instant, Send
 from tocsin_server.core.grants import Caller
 from tocsin_server.core.protocol import (
     EMPTY,
+    NO_JSON,
     PING,
     ClientInfo,
     Command,
@@ -184,7 +186,10 @@ class Session:
                 effects += self._take_pong()
             else:
                 self.backlog.append(command)
+                was_new = self.phase is Phase.NEW
                 effects += self._run_backlog(now)
+                if was_new and self.phase is Phase.REFUSED:
+                    break
             if self.phase is Phase.CLOSED:
                 break
         return effects
@@ -287,6 +292,8 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._house.options.insecure:
             self._expires_at = monotonic_deadline(claims.expires_at, now)
+        if _is_over(self._expires_at, now):
+            return self._close(errors.CONNECTION_EXPIRED)
         self.info = ClientInfo(self.user, self.client, embedded(claims.info, claims.b64info))
         ttl = ttl_seconds(self._expires_at, now)
         result = RefreshResult(
@@ -391,7 +398,7 @@ class Session:
         if not request.channel:
             return self._close(errors.PROTOCOL_VIOLATION)
         subscription = self._subscriptions.get(request.channel)
-        if subscription is None:
+        if subscription is None or not subscription.is_live:
             return self._refuse(command_id, errors.PERMISSION_DENIED)
         if not request.token:
             return self._refuse(command_id, errors.BAD_REQUEST)
@@ -421,11 +428,13 @@ class Session:
         if isinstance(options, Refusal):
             return self._refuse(command_id, options)
         caller = Caller(self.user, self._house.options.insecure)
-        refusal = permit(caller, options, self._is_subscribed(channel))
+        is_subscribed = self._is_subscribed(channel)
+        refusal = permit(caller, options, is_subscribed)
         if refusal is not None:
             return self._refuse(command_id, refusal)
         self._asked = (command_id, method)
-        return [Ask(command_id, request, self.info)]
+        chan_info = self._subscriptions[channel].info.chan_info if is_subscribed else NO_JSON
+        return [Ask(command_id, request, with_chan_info(self.info, chan_info))]
 
     def _publish(self, command_id: int, request: PublishRequest, _now: Instant) -> list[Effect]:
         if not request.channel:
@@ -477,7 +486,8 @@ class Session:
     def _elapse(self, _event: events.Elapsed, now: Instant) -> list[Effect]:
         delay = self._house.options.expired_close_delay
         if _is_over(self._stale_at, now):
-            return self._close(errors.STALE)
+            is_our_fault = self.phase is Phase.CONNECTING
+            return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
         if _is_over(self._pong_due_at, now):
             return self._close(errors.NO_PONG)
         if _is_over(self._expires_at, now, delay):
@@ -539,6 +549,8 @@ class Session:
         self._expires_at = monotonic_deadline(event.expire_at, now)
         if event.info:
             self.info = ClientInfo(self.user, self.client, event.info)
+        if self.phase is not Phase.CONNECTED:
+            return []  # the connect reply, which nothing precedes, will say it
         ttl = ttl_seconds(self._expires_at, now)
         return [Send(PushEnvelope(Push(refresh=RefreshPush(self._expires_at is not None, ttl))))]
 
