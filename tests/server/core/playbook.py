@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Raw
+
 from tests.support.tokens import SECRET, connection_token
 from tocsin_server.core import events
 from tocsin_server.core.admission import House
 from tocsin_server.core.channels import ChannelRules
 from tocsin_server.core.events import Effect, Entered, EnterFailed, Event, Instant
-from tocsin_server.core.protocol import encode
+from tocsin_server.core.protocol import Position, Publication, encode
 from tocsin_server.core.session import Session
 from tocsin_server.core.stream import History
 from tocsin_server.core.tokens import TokenVerifier
@@ -26,6 +28,9 @@ from tocsin_server.options import ChannelOptions, ClientOptions
 
 START = Instant(monotonic=5_000.0, unix=1_900_000_000.0)
 """When every playbook begins, far from what any real clock says."""
+
+EPOCH = "abcdefgh"
+"""Of every log."""
 
 OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True)
 """A channel that everybody may enter, and nothing else."""
@@ -191,6 +196,25 @@ def subscriber(where: House | None = None, channel: str = "news", **claims: Any)
     playbook >> entered(channel)
     assert playbook.session.channels == [channel]
     return playbook
+
+
+def grantee(where: House | None = None, channel: str = "news", **claims: Any) -> Playbook:
+    """A connection that its token subscribed to `channel`."""
+    playbook = newcomer(where)
+    playbook >> {"id": 1, "connect": {"token": connection_token("ada", channels=[channel], **claims)}}
+    playbook >> entered(channel)
+    assert playbook.session.channels == [channel]
+    return playbook
+
+
+def ended(channel: str, code: int, reason: str) -> dict[str, Any]:
+    """The push that ends a subscription."""
+    return {"push": {"channel": channel, "unsubscribe": {"code": code, "reason": reason}}}
+
+
+def log_read(top: int, *offsets: int) -> History:
+    """What an engine read of a log whose top is `top`: the publications at `offsets`."""
+    return History(Position(top, EPOCH), [Publication(Raw(b"%d" % offset), offset) for offset in offsets])
 
 
 def error(command_id: int, code: int, message: str, **more: Any) -> dict[str, Any]:

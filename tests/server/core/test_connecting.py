@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec import Raw
 
 from tests.server.core.playbook import (
     LOGGED,
@@ -19,6 +18,7 @@ from tests.server.core.playbook import (
     entered,
     error,
     house,
+    log_read,
     newcomer,
     visitor,
     welcome,
@@ -36,8 +36,7 @@ from tocsin_server.core.events import (
     ServerSubscribe,
     ServerUnsubscribe,
 )
-from tocsin_server.core.protocol import Command, ConnectRequest, Position, Publication, SubscribeRequest
-from tocsin_server.core.stream import History
+from tocsin_server.core.protocol import Command, ConnectRequest, Position, SubscribeRequest
 from tocsin_server.options import ChannelOptions
 
 NOW = START.unix
@@ -46,11 +45,6 @@ WITH_JOINS = ChannelOptions(join_leave=True, force_push_join_leave=True)
 
 def connect(command_id: int = 1, **request: Any) -> dict[str, Any]:
     return {"id": command_id, "connect": request}
-
-
-def read(top: int, *offsets: int) -> History:
-    missed = [Publication(Raw(b"%d" % offset), offset) for offset in offsets]
-    return History(Position(top, "abcdefgh"), missed)
 
 
 # -------------------------------------------------------------------------------------------------- who is it
@@ -306,7 +300,7 @@ def test_server_side_subscriptions_recover() -> None:
         "lost": Position(1, ""),
         "fresh": None,
     }
-    playbook >> entered(here=read(4, 3, 4), lost=read(9, 8, 9), fresh=read(5))
+    playbook >> entered(here=log_read(4, 3, 4), lost=log_read(9, 8, 9), fresh=log_read(5))
     granted = {"recoverable": True, "positioned": True, "epoch": "abcdefgh"}
     subs = {
         "here": {
