@@ -1,0 +1,104 @@
+"""Calls: one method of the API as a value, and how one is carried out without ever raising."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from tocsin_server import errors
+from tocsin_server.errors import EngineError, Refusal, Refused
+from tocsin_server.http.api_types import Failure
+from tocsin_server.node import Node
+
+SLICE = 500
+"""How many calls of one request run before others have their turn: some milliseconds' worth."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is asked, what is answered, and the function between them."""
+
+    call: Callable[[Node, Any], Awaitable[Any]]
+    request: type[Struct]
+    result: type[Struct]
+    is_wrapped: bool = True
+    """Whether an answer holds the result under `result`, or is the result."""
+    decoder: msgspec.json.Decoder[Struct] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))
+
+    def read(self, params: Raw) -> Struct:
+        """The request that a JSON object says. Raises Refused, naming the member whose type is wrong."""
+        return read(self.decoder, params)
+
+
+def read(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
+    """A typed value from a JSON object. Raises Refused, naming the member whose type is wrong."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise Refused(bad_request(_in_words(str(error)))) from None
+    except RecursionError:
+        raise Refused(bad_request("nested too deeply")) from None
+
+
+def bad_request(detail: str) -> Refusal:
+    """Error 107 that says what is bad about the request."""
+    return replace(errors.BAD_REQUEST, message=f"{errors.BAD_REQUEST.message}: {detail}")
+
+
+def failure(refusal: Refusal) -> Failure:
+    """A refusal as the API writes it."""
+    return Failure(refusal.code, refusal.message)
+
+
+async def attempt(node: Node, answer: Awaitable[T]) -> T | Refusal:
+    """Await an answer; whatever goes wrong is a refusal.
+
+    What is our fault is logged, and tells the caller nothing.
+    """
+    try:
+        return await answer
+    except Refused as error:
+        return error.refusal
+    except EngineError as error:
+        node.metrics.engine_errors.inc()
+        log.warning("could not answer an API call", error=str(error))
+    except Exception:
+        log.exception("an API call failed")
+    return errors.INTERNAL_ERROR
+
+
+async def attempt_in_turn(node: Node, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+    """The outcomes of calls of which each begins when the one before has ended."""
+    outcomes: list[T | Refusal] = []
+    for number, call in enumerate(calls, 1):
+        outcomes.append(await attempt(node, call()))
+        if number % SLICE == 0:
+            await asyncio.sleep(0)  # where the engine is in memory nothing else gives way
+    return outcomes
+
+
+async def attempt_together(node: Node, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+    """The outcomes, in order, of calls that do not wait for each other."""
+    outcomes: list[T | Refusal] = []
+    for start in range(0, len(calls), SLICE):
+        some = calls[start : start + SLICE]
+        outcomes += await asyncio.gather(*(attempt(node, call()) for call in some))
+    return outcomes
+
+
+def _in_words(complaint: str) -> str:
+    """What msgspec says, as the end of a sentence: "expected `str`, got `int` at `$.channel`"."""
+    return (complaint[:1].lower() + complaint[1:]).replace(" - at ", " at ")
