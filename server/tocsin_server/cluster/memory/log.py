@@ -21,17 +21,15 @@ class Log:
     one of another epoch.
     """
 
-    __slots__ = ("_epoch", "_kept", "_offset", "_version", "_version_epoch", "kept_until", "known_until")
+    __slots__ = ("_epoch", "_kept", "_kept_until", "_known_until", "_offset", "_version", "_version_epoch")
 
     def __init__(self, epoch: str) -> None:
-        self.kept_until = math.inf
-        """When the publications lapse; infinite while there are none."""
-        self.known_until = math.inf
-        """When the log is over; infinite before it was first read or written."""
         self._epoch = epoch
         self._offset = 0
         self._version = 0
         self._version_epoch = ""
+        self._kept_until = math.inf
+        self._known_until = math.inf
         self._kept: dict[int, Publication] = {}  # by offset, without holes, up to the top
 
     @property
@@ -41,7 +39,7 @@ class Log:
 
     def is_over(self, now: float) -> bool:
         """Whether the log has been left alone for so long that its top is forgotten."""
-        return now >= self.known_until
+        return now >= self._known_until
 
     def append(self, draft: Draft, options: ChannelOptions, now: float) -> Publication | None:
         """Give a draft the next offset and keep it; None if its version is outdated."""
@@ -53,7 +51,7 @@ class Log:
         self._kept[self._offset] = publication
         while len(self._kept) > options.history_size:
             del self._kept[self._oldest]
-        self.kept_until = now + options.history_ttl
+        self._kept_until = now + options.history_ttl
         return publication
 
     def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
@@ -64,11 +62,10 @@ class Log:
     def remove_history(self) -> None:
         """Drop what is kept; the top stays."""
         self._kept.clear()
-        self.kept_until = math.inf
 
     def drop_lapsed(self, now: float) -> None:
         """Free what nobody can read any more."""
-        if now >= self.kept_until:
+        if now >= self._kept_until:
             self.remove_history()
 
     @property
@@ -78,7 +75,7 @@ class Log:
 
     def _use(self, options: ChannelOptions, now: float) -> None:
         self.drop_lapsed(now)
-        self.known_until = now + options.history_meta_ttl
+        self._known_until = now + options.history_meta_ttl
 
     def _is_outdated(self, draft: Draft) -> bool:
         if not draft.version:

@@ -47,7 +47,6 @@ class Logs:
         """Drop what a channel's log keeps, if there is one."""
         if log := self._logs.get(channel):
             log.remove_history()
-            self._contents.cancel(channel)
 
     def free(self, now: float) -> bool:
         """Free one lapsed thing; False if there is none."""
@@ -61,7 +60,6 @@ class Logs:
     def _open(self, channel: str, options: ChannelOptions, now: float) -> Log:
         log = self._logs.get(channel)
         if log is None or log.is_over(now):
-            self._contents.cancel(channel)
             log = self._logs[channel] = Log(self._make_epoch())
         self._lives.put(channel, options.history_meta_ttl, now)
         return log

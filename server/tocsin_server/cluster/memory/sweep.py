@@ -45,11 +45,6 @@ class Sweep:
         self._timer: Timer | None = None
         self._wakes_at = math.inf
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a timer is running."""
-        return self._timer is not None
-
     def start(self, call_later: CallLater) -> None:
         """Begin, also with what was expected before."""
         self._call_later = call_later

@@ -158,8 +158,8 @@ async def test_a_round_is_done_in_steps(time: VirtualTime) -> None:
     assert left == [STEP + 1, 1, 0]
 
 
-async def test_removed_history_needs_no_timer_of_its_own(broker: MemoryBroker, time: VirtualTime) -> None:
-    """Only the top is left to lapse."""
+async def test_removed_history_is_freed_at_once(broker: MemoryBroker, time: VirtualTime) -> None:
+    """Then only the top is left to lapse."""
     await broker.publish("news", ONE, LOG)
     await broker.remove_history("news")
     assert kept(broker) == 0
@@ -215,7 +215,7 @@ async def test_real_clocks_and_timers_do_the_same() -> None:
     async with asyncio.timeout(SOON):
         await freed.wait()
     assert len(engine.broker._logs) == 0
-    assert not engine.broker._sweep.is_waiting
+    assert engine.broker._sweep._timer is None
     await engine.stop()
 
 
