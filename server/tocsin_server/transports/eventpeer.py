@@ -1,0 +1,250 @@
+r"""One event stream: a session whose commands stood in its request, and the events that wait for its client.
+
+    opening --every channel answered--> streaming --close, or the client goes--> ended
+     \--anything refused--> refused: an HTTP status instead of a stream
+
+While it opens, everything but the answers is held, so that it begins with a position in every channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tocsin_server import errors
+from tocsin_server.core import events
+from tocsin_server.core.channel import Item
+from tocsin_server.core.eventrequest import FIRST_SUBSCRIBE_ID, EventRequest
+from tocsin_server.core.eventstream import (
+    BURST_FRAMING,
+    KEEP_ALIVE,
+    Burst,
+    disconnect_event,
+    gap_event,
+    positions_event,
+    subscribe_event,
+    unsubscribe_event,
+)
+from tocsin_server.core.protocol import (
+    ErrorBody,
+    Message,
+    Ping,
+    Position,
+    Push,
+    Reply,
+    SubscribePush,
+    SubscribeResult,
+)
+from tocsin_server.core.streamrefused import StreamRefused
+from tocsin_server.errors import Disconnect
+from tocsin_server.transports.outbox import Outbox
+
+if TYPE_CHECKING:
+    from tocsin_server.core.session import Session
+    from tocsin_server.node import Node
+
+CLOSE_SECONDS = 5.0
+"""How long what waits for a client may take to leave once its stream is to end (as protocol §8)."""
+
+RETRY_MILLISECONDS = (500, 5000)
+"""A client that is sent away comes back after a time drawn from this range.
+
+Ten thousand that are sent away together return at about 10,000 / 4.5 s = 2,200 a second, instead of all at
+once after the three seconds that browsers wait by themselves.
+"""
+
+
+class EventPeer:
+    """A session and what waits for its client.
+
+    `opened` is done once it is known what to answer the request: why it is refused, or None for a stream.
+    """
+
+    __slots__ = (
+        "_channel_indexes",
+        "_held",
+        "_held_bytes",
+        "_is_connected",
+        "_node",
+        "_positions",
+        "_request",
+        "_results",
+        "opened",
+        "outbox",
+        "session",
+    )
+
+    framing = BURST_FRAMING
+    transport_name = "sse"
+
+    def __init__(self, node: Node, session: Session, request: EventRequest) -> None:
+        self._node = node
+        self._request = request
+        self._channel_indexes = {channel: index for index, channel in enumerate(request.channels)}
+        self._positions = list(request.since)
+        self._results: dict[int, SubscribeResult] = {}
+        self._held: list[Burst | Push] | None = []
+        self._held_bytes = 0
+        self._is_connected = False
+        self.session = session
+        self.outbox = Outbox(node.settings.client.queue_limit_bytes)
+        self.opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
+
+    # ---------------------------------------------------------------------------------------- the node's side
+
+    def write(self, burst: Burst) -> None:
+        """Write what the channel tells everybody."""
+        if self._held is None:
+            self._write(burst)
+        else:
+            self._hold(self._held, burst)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Turn the session's messages into events."""
+        for message in messages:
+            if isinstance(message, Ping):
+                self._put(KEEP_ALIVE)
+            elif isinstance(message, Reply):
+                self._take_reply(message)
+            elif self._held is None:
+                self._take_push(message.push)
+            else:
+                self._held.append(message.push)
+
+    def close(self, why: Disconnect) -> None:
+        """End the stream with an event that says why; a client that is too slow gets nothing else."""
+        self._refuse(StreamRefused.by_close(why, is_connected=self._is_connected))
+        if why is errors.SLOW:
+            self.outbox.drop()
+        self.outbox.put(disconnect_event(why, random.randint(*RETRY_MILLISECONDS)))  # noqa: S311 - spreads load
+        self.outbox.end(within_seconds=CLOSE_SECONDS)
+
+    def hold_back(self, is_busy: bool) -> None:
+        """Do nothing: an event stream's client sends nothing that could be held back."""
+
+    # ------------------------------------------------------------------------------------------------ opening
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.connect is not None:
+            self._is_connected = True
+            for channel, result in reply.connect.subs.items():
+                if channel in self._channel_indexes:
+                    self._results[self._channel_indexes[channel]] = result
+            return
+        index = reply.id - FIRST_SUBSCRIBE_ID
+        if reply.error is not None:
+            self._take_error(index, reply.error)
+        elif reply.subscribe is None:
+            return
+        elif self._held is None:
+            self._resume(index, reply.subscribe)
+        else:
+            self._results[index] = reply.subscribe
+            self._begin_if_answered()
+
+    def _take_error(self, index: int, error: ErrorBody) -> None:
+        if self._held is None:
+            # A channel could not be subscribed again after a break: the next request is judged as a whole
+            self._tell_later(events.ServerDisconnect(errors.INSUFFICIENT_STATE))
+        elif error.code == errors.ALREADY_SUBSCRIBED.code and index in self._results:
+            self._begin_if_answered()  # the token subscribed it already, with the connect reply
+        else:
+            channel = self._request.channels[index] if index >= 0 else ""
+            self._refuse(StreamRefused.by_error(error, channel))
+
+    def _hold(self, held: list[Burst | Push], burst: Burst) -> None:
+        held.append(burst)
+        self._held_bytes += burst.size
+        if self._held_bytes > self._node.settings.client.queue_limit_bytes:
+            self._tell_later(events.ServerDisconnect(errors.SLOW))
+
+    def _refuse(self, why: StreamRefused) -> None:
+        if not self.opened.done():
+            self.opened.set_result(why)
+
+    def _begin_if_answered(self) -> None:
+        """Write the position in every channel, what cannot be recovered, what can, and what was held."""
+        if len(self._results) < len(self._positions) or self.opened.done():
+            return
+        self.opened.set_result(None)
+        held, self._held = self._held or [], None
+        results = sorted(self._results.items())
+        self._results = {}
+        for index, result in results:
+            if self._positions[index] is None or result.recovered:
+                self._positions[index] = _position(result)
+        self._put(positions_event(self._positions))
+        for index, result in results:
+            self._tell_loss(index, result)
+        for index, result in results:
+            self._write_missed(index, result)
+        for item in held:
+            if isinstance(item, Burst):
+                self.write(item)
+            else:
+                self._take_push(item)
+
+    # ---------------------------------------------------------------------------------------------- streaming
+
+    def _resume(self, index: int, result: SubscribeResult) -> None:
+        """Continue a channel that was subscribed again after a break."""
+        self._tell_loss(index, result)
+        self._write_missed(index, result)
+
+    def _tell_loss(self, index: int, result: SubscribeResult) -> None:
+        """Say what of a channel is lost, if its client wanted to recover and cannot."""
+        since = self._positions[index]
+        if since is None or not result.was_recovering or result.recovered:
+            return
+        self._positions[index] = _position(result)
+        to = Position(result.offset, result.epoch)
+        self._put(gap_event(self._request.channels[index], since, to, self._positions))
+
+    def _write_missed(self, index: int, result: SubscribeResult) -> None:
+        """Write what was recovered, however much: a client closed for it would come back for the same."""
+        channel = self._request.channels[index]
+        if result.publications:
+            items = [Item(Push(channel, pub=missed), result.epoch) for missed in result.publications]
+            self._write(Burst(channel, items), is_owed=True)
+
+    def _take_push(self, push: Push) -> None:
+        index = self._channel_indexes.get(push.channel)
+        if push.unsubscribe is not None:
+            is_broken = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
+            if is_broken and index is not None:
+                command = self._request.subscribe(index, self._positions[index])
+                self._tell_later(events.Commanded([command]))
+            else:
+                self._put(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
+        elif push.subscribe is not None:
+            if index is not None:
+                self._positions[index] = _position(push.subscribe)
+            self._put(subscribe_event(push.channel))
+        elif push.pub is not None:
+            position = None if index is None else self._positions[index]
+            self.write(Burst(push.channel, [Item(push, position.epoch if position else "")]))
+
+    def _write(self, burst: Burst, *, is_owed: bool = False) -> None:
+        index = self._channel_indexes.get(burst.channel)
+        if index is None or self._positions[index] is None:
+            self._put(burst.bare(), is_owed=is_owed)
+            return
+        is_alone = len(self._positions) == 1
+        self._put(burst.alone() if is_alone else burst.among(self._positions, index), is_owed=is_owed)
+        if burst.top is not None:
+            self._positions[index] = burst.top
+
+    def _put(self, event: bytes, *, is_owed: bool = False) -> None:
+        self.outbox.put(event, is_owed=is_owed)
+        if self.outbox.is_overfull:
+            self._tell_later(events.ServerDisconnect(errors.SLOW))
+
+    def _tell_later(self, event: events.Event) -> None:
+        """Tell the node, which is in the midst of telling us."""
+        asyncio.get_running_loop().call_soon(self._node.tell, self, event)
+
+
+def _position(result: SubscribeResult | SubscribePush) -> Position | None:
+    return Position(result.offset, result.epoch) if result.positioned else None
