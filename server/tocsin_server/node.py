@@ -384,8 +384,7 @@ class Node:
 
     def _break(self, channel: Channel, continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
-        channel.stream.settle(continued_from)
-        for listener in channel.listeners:
+        for listener in channel.restart(continued_from):
             self.tell(cast("Peer", listener), events.StreamBroken(channel.name))
 
     def hear_presence(self, channel: str, push: Push) -> None:

@@ -27,6 +27,10 @@ GRACE_SECONDS = 10
 """How long open requests may take to end once the server stops."""
 
 
+FORCED_SECONDS = 1
+"""How long the application may take to end if the server is asked to stop at once."""
+
+
 class Server(uvicorn.Server):
     """One listening server. The first signal stops it, a second one at once.
 
@@ -70,6 +74,9 @@ class Server(uvicorn.Server):
         """Send every client away, with the advice to come back, then wait for what is under way."""
         self._node.disconnect_all(errors.SHUTDOWN)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would let the loop cancel the application, and log that as a failure
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), FORCED_SECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Stop, or stop at once if asked again."""

@@ -147,6 +147,8 @@ def admit_subscription(
         return options
     if request.type:
         return errors.NOT_AVAILABLE
+    if request.tf:
+        return errors.BAD_REQUEST
     subscription = Subscription(channel, options, info, refuses_unrecovered=request.refuses_unrecovered)
     if request.token:
         verdict = apply_token(house, info, subscription, request.token, now)

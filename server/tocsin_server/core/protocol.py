@@ -90,6 +90,8 @@ class SubscribeRequest(Wire):
     recoverable: bool = False
     join_leave: bool = False
     flag: int = 0
+    tf: Raw = NO_JSON
+    """A tags filter, which is refused: no channel allows one."""
     type: int = 0
 
     @property

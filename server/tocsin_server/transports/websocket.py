@@ -9,6 +9,7 @@ transport's own buffer is what waits for a slow peer.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from tocsin_server.node import Node
 
 PATH = "/connection/websocket"
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.setLevel(logging.WARNING)  # the core tells of every connection it opens
 
 CLOSE_SECONDS = 5.0
 """How long the peer may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -137,7 +141,9 @@ class WebSocketPeer(asyncio.Protocol):
         self._node = node
         self._connections = connections
         self._connection = ServerProtocol(
-            max_size=node.settings.client.message_limit_bytes, select_subprotocol=_select_subprotocol
+            max_size=node.settings.client.message_limit_bytes,
+            select_subprotocol=_select_subprotocol,
+            logger=_LOGGER,
         )
         self._fragments: list[bytes] = []
         self._is_native_ping = False

@@ -1,0 +1,77 @@
+"""The ASGI application: HTTP API, SSE, health, metrics and the portable WebSocket endpoint, around one node.
+
+Served by `serving.py` it is the whole server. It can also be mounted in another Starlette or FastAPI
+application, which then runs the node in its own lifespan:
+
+    tocsin = create_app(settings)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        async with tocsin.state.node.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.mount("/push", tocsin)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.opening import open_engine
+from tocsin_server.config import Settings
+from tocsin_server.http.api import api_routes
+from tocsin_server.http.health import health_routes
+from tocsin_server.http.pages import page_routes
+from tocsin_server.node import Node
+from tocsin_server.service import RpcMethod
+from tocsin_server.transports.asgi import websocket_route
+from tocsin_server.transports.sse import events_route
+
+
+class State(TypedDict):
+    """What the lifespan gives every request, and `WebSocketProtocol`."""
+
+    node: Node
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    engine: Engine | None = None,
+    routes: Sequence[BaseRoute] = (),
+    rpc_methods: Mapping[str, RpcMethod] | None = None,
+    has_page: bool = False,
+) -> Starlette:
+    """Build the application; its node is `app.state.node`, started by the lifespan.
+
+    `routes` are an application's own and come first; `has_page` serves the demo page at `/`. `engine` is
+    opened from the settings unless given.
+    """
+    settings = settings or Settings()
+    node = Node(settings, engine or open_engine(settings.engine), rpc_methods=rpc_methods)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[State]:
+        async with node.running():
+            yield {"node": node}
+
+    app = Starlette(
+        routes=[
+            *routes,
+            websocket_route(node),
+            events_route(node),
+            *api_routes(node),
+            *health_routes(node),
+            *(page_routes() if has_page else ()),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.node = node
+    return app
