@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
-import pytest
+import pytest_asyncio
 from starlette.applications import Starlette
 
 from tests.server.http.listener import Listener, listening
@@ -93,6 +93,15 @@ class Served:
         await writer.wait_closed()
         return head
 
+    async def hang_up(self, sent: bytes) -> None:
+        """Say something on a connection of its own, then end it."""
+        url = httpx.URL(self.url)
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
     @asynccontextmanager
     async def listener(self, **connect: Any) -> AsyncIterator[Listener]:
         """A connected WebSocket client."""
@@ -122,8 +131,8 @@ async def served(**sections: Json) -> AsyncIterator[Served]:
         yield Served(node, server.url, http)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api() -> AsyncIterator[Served]:
-    """The API of a node with the usual settings."""
+    """The API of a node with the usual settings, shared by a file's tests: each takes channels of its own."""
     async with served() as running:
         yield running

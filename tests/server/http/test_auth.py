@@ -5,6 +5,8 @@ import pytest
 
 from tests.server.http.conftest import KEY, Served, served
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 INFO = "/api/info"
 
 

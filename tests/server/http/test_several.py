@@ -1,0 +1,109 @@
+"""Several calls in one request: batch, and the single endpoint of old."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.server.http.conftest import Served
+from tocsin_server.http.api_methods import COMMANDS
+from tocsin_server.http.api_types import BatchCommand, BatchReply
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Name = Callable[[str], str]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_a_batch_answers_each_command_in_its_place(api: Served, channel: Name, parallel: bool) -> None:
+    """Under the method's name, without a wrapper around all; errors do not stop the others."""
+    name = channel("open")
+    commands: list[Any] = [
+        {"publish": {"channel": name, "data": 1}},
+        {"nothing": {}},
+        {},
+        None,
+        {"publish": {"channel": "nowhere:1", "data": 1}},
+        {"publish": {"channel": "plain", "data": 1}},
+        {"history": {"channel": name, "limit": 1}},
+        {"unsubscribe": {"user": "nobody"}},
+    ]
+    answer = await api.call("batch", commands=commands, parallel=parallel)
+    epoch = answer["replies"][0]["publish"]["epoch"]
+    assert answer == {
+        "replies": [
+            {"publish": {"offset": 1, "epoch": epoch}},
+            {"error": {"code": 104, "message": "not found"}},
+            {"error": {"code": 104, "message": "not found"}},
+            {"error": {"code": 107, "message": "bad request: a command is null"}},
+            {"error": {"code": 102, "message": "unknown channel"}},
+            {"publish": {}},
+            {"history": {"publications": [{"data": 1, "offset": 1}], "epoch": epoch, "offset": 1}},
+            {"unsubscribe": {}},
+        ]
+    }
+
+
+async def test_an_empty_batch_has_no_replies(api: Served) -> None:
+    """Nothing was asked."""
+    assert await api.call("batch", commands=[]) == {"replies": []}
+
+
+async def test_a_wrong_type_anywhere_refuses_the_batch(api: Served, channel: Name) -> None:
+    """Before anything is done."""
+    name = channel("open")
+    commands = [{"publish": {"channel": name, "data": 1}}, {"presence": {"channel": 1}}]
+    code, message = await api.error("batch", commands=commands)
+    assert (code, message[-30:]) == (107, "at `$.commands[1].presence.channel`"[-30:])
+    assert (await api.result("history", channel=name))["offset"] == 0
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_a_batch_of_thousands_keeps_their_order(api: Served, channel: Name, parallel: bool) -> None:
+    """However it is cut into slices."""
+    name = channel("open")
+    commands = [{"publish": {"channel": name, "data": n}} for n in range(1200)]
+    replies = (await api.call("batch", commands=commands, parallel=parallel))["replies"]
+    assert [reply["publish"]["offset"] for reply in replies] == list(range(1, 1201))
+
+
+async def test_a_batch_knows_every_command() -> None:
+    """The types of its commands and replies are those of the table."""
+    commands = BatchCommand.__annotations__
+    replies = {name: kind for name, kind in BatchReply.__annotations__.items() if name != "error"}
+    assert commands == {name: f"{method.request.__name__} | None" for name, method in COMMANDS.items()}
+    assert replies == {name: f"{method.result.__name__} | None" for name, method in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("joint", ["\n", "", " \r\n\t"])
+async def test_the_single_endpoint_answers_line_by_line(api: Served, channel: Name, joint: str) -> None:
+    """Commands joined by whitespace or nothing; `id` comes back where one was given."""
+    name = channel("open")
+    commands: list[Any] = [
+        {"id": 1, "method": "publish", "params": {"channel": name, "data": "}{"}},
+        {"method": "publish", "params": {"channel": "nowhere:1", "data": 1}},
+        {"id": 3, "method": "nothing", "params": {}},
+        {"id": 4, "method": "presence", "params": {"channel": 1}},
+        {"id": 5, "params": {}},
+        {"id": 6, "method": "history_remove", "params": {"channel": name}},
+        {"method": "channels"},
+    ]
+    response = await api.post("/api", (joint.join(map(json.dumps, commands)) + joint).encode())
+    replies = [json.loads(line) for line in response.text.split("\n")]
+    assert replies[0] == {"id": 1, "result": {"offset": 1, "epoch": replies[0]["result"]["epoch"]}}
+    assert replies[1] == {"error": {"code": 102, "message": "unknown channel"}}
+    assert [(reply.get("id"), reply["error"]["code"]) for reply in replies[2:5]] == [
+        (3, 104),
+        (4, 107),
+        (None, 107),
+    ]
+    assert replies[5:] == [{"id": 6, "result": {}}, {"result": {"channels": {}}}]
+
+
+async def test_nothing_is_done_when_a_later_command_is_broken(api: Served, channel: Name) -> None:
+    """The whole body is read before the first command is carried out."""
+    name = channel("open")
+    command = json.dumps({"method": "publish", "params": {"channel": name, "data": 1}})
+    assert (await api.post("/api", f"{command}\n{{".encode())).status_code == 400
+    assert (await api.result("history", channel=name))["offset"] == 0
