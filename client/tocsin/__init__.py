@@ -1,5 +1,6 @@
 """The client of Tocsin: subscribe over WebSocket or Server-Sent Events, publish over HTTP."""
 
+from . import api
 from .client import Client
 from .errors import (
     BadProtocol,
@@ -13,6 +14,8 @@ from .errors import (
     TocsinError,
     Unauthorized,
 )
+from .publisher import AsyncPublisher, Publisher
+from .sse import EventStream
 from .subscription import Subscription
 from .values import (
     ClientInfo,
@@ -29,12 +32,14 @@ from .values import (
 )
 
 __all__ = [
+    "AsyncPublisher",
     "BadProtocol",
     "CallError",
     "Client",
     "ClientInfo",
     "ConnectionLost",
     "Disconnected",
+    "EventStream",
     "History",
     "Joined",
     "Left",
@@ -42,6 +47,7 @@ __all__ = [
     "Position",
     "PresenceStats",
     "Publication",
+    "Publisher",
     "ServerUnreachable",
     "State",
     "StateChanged",
@@ -52,4 +58,5 @@ __all__ = [
     "TocsinError",
     "Unauthorized",
     "Unsubscribed",
+    "api",
 ]

@@ -1,0 +1,85 @@
+"""The ``tocsin`` command: whatever commands the installed packages bring, each loaded when it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from tocsin.errors import TocsinError
+
+GROUP = "tocsin.commands"
+ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes")
+
+
+class Commands(Mapping[str, Any]):
+    """Commands by name, in the order of help. What cannot be imported says what to install."""
+
+    def __init__(self) -> None:
+        found = {point.name: point for point in entry_points(group=GROUP)}
+        names = [name for name in ORDER if name in found]
+        self._points = {name: found[name] for name in (*names, *sorted(found.keys() - set(names)))}
+
+    def __getitem__(self, name: str) -> Any:
+        point = self._points[name]
+        try:
+            return _command(name, point.load())
+        except ModuleNotFoundError as error:
+            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+            return _command(name, _missing(point, error), **anything)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Real-time push: publish over HTTP, hear it over WebSocket or Server-Sent Events.",
+    )
+    app.callback()(_nothing)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)  # noqa: S101 # it has a callback, so it is a group
+    group.commands = Commands()  # type: ignore[assignment] # only ever read
+    try:
+        group(prog_name="tocsin")
+    except TocsinError as error:
+        fail(str(error))
+
+
+def fail(sentence: str) -> NoReturn:
+    """End the command with one sentence."""
+    print(f"tocsin: {sentence}", file=sys.stderr)  # noqa: T201 # this is the command line
+    sys.exit(1)
+
+
+def _command(name: str, function: Callable[..., Any], **settings: Any) -> Any:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, context_settings=settings)(function)
+    return typer.main.get_command(app)
+
+
+def _missing(point: EntryPoint, error: ModuleNotFoundError) -> Callable[..., Any]:
+    extra = "" if point.value.startswith("tocsin.") else "[server]"
+    what = "the server" if extra else "a package that is not installed"
+    sentence = f"tocsin {point.name} needs {what}: pip install 'tocsin{extra}' ({error.name} is missing)"
+
+    def missing() -> None:
+        fail(sentence)
+
+    missing.__doc__ = f"Not installed: {sentence}".replace("[", r"\[")  # help is markup
+    return missing
+
+
+def _nothing() -> None:
+    """Only so that there are commands below this one."""

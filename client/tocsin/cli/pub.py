@@ -1,0 +1,63 @@
+"""``tocsin pub``: publish from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from tocsin.cli import fail
+from tocsin.cli.options import DEFAULT_URL, Url, read_data
+from tocsin.cli.output import to_line
+from tocsin.errors import TocsinError
+from tocsin.publisher import Publisher
+from tocsin.values import Position
+
+
+def pub(
+    channel: Annotated[str, typer.Argument(help="The channel.")],
+    data: Annotated[
+        str | None, typer.Argument(help="JSON, or any text. Without it, each line of standard input is one.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="A key of the HTTP API.")] = "",
+) -> None:
+    """Publish a message, or one per line of standard input; prints where each one went, as a JSON line.
+
+    What is not JSON is sent as a string. Empty lines are skipped. Stops at the first error, with exit code 1.
+    """
+    if data is None and sys.stdin.isatty():
+        fail("give DATA, or messages on standard input, one per line")
+    published = 0
+    try:
+        with Publisher(url, api_key) as publisher:
+            for message in _messages(data):
+                _print(channel, publisher.publish(channel, message))
+                published += 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing left to flush
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (TocsinError, ValueError) as error:
+        fail(f"{error}" if data is not None else f"{error}; {published} messages were published before")
+
+
+def _messages(data: str | None) -> Iterator[Any]:
+    if data is not None:
+        yield read_data(data)
+        return
+    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr] # a TextIOWrapper, here
+    for line in sys.stdin:
+        if line.strip():
+            yield read_data(line.strip())
+
+
+def _print(channel: str, position: Position | None) -> None:
+    fields: dict[str, Any] = {"channel": channel}
+    if position is not None:
+        fields |= {"offset": position.offset, "position": str(position)}
+    sys.stdout.write(to_line(fields) + "\n")
+    sys.stdout.flush()

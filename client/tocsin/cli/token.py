@@ -1,0 +1,51 @@
+"""``tocsin token``: make a token for trying things out; applications sign their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Annotated, Any
+
+import jwt
+import typer
+
+from tocsin.cli import fail
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def token(
+    user: Annotated[str, typer.Option(help="The user's id; empty is an anonymous user.")] = "",
+    channel: Annotated[str, typer.Option(help="Make a subscription token, for this channel.")] = "",
+    ttl: Annotated[str, typer.Option(help="Valid for: 300, 5m, 12h, 30d; 0 is for ever.")] = "1h",
+    info: Annotated[str, typer.Option(metavar="JSON", help="What others see of the user.")] = "",
+    secret: Annotated[
+        str, typer.Option(envvar="TOCSIN_CLIENT__TOKEN_HMAC_SECRET", help="The server's token_hmac_secret.")
+    ] = "",
+) -> None:
+    """Make a connection token, or with --channel a subscription token, signed with HS256."""
+    if not secret:
+        fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
+    claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}
+    if channel:
+        claims["channel"] = channel
+    if seconds := _seconds(ttl):
+        claims["exp"] = claims["iat"] + seconds
+    if info:
+        claims["info"] = _json(info)
+    typer.echo(jwt.encode(claims, secret, algorithm="HS256"))
+
+
+def _seconds(ttl: str) -> int:
+    match = re.fullmatch(r"([0-9]+)([smhd]?)", ttl)
+    if match is None:
+        fail(f"--ttl is {ttl!r}, but must be a number of seconds, or like 5m, 12h, 30d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _json(info: str) -> Any:
+    try:
+        return json.loads(info)
+    except ValueError as error:
+        return fail(f"--info is not JSON: {error}")
