@@ -1,0 +1,115 @@
+"""The index of one node: which peers are whose, and which channels anybody wants."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.server.core.ears import Ear
+from tocsin_server.core.hub import Hub
+
+
+def test_a_user_s_peers_are_known_until_they_are_forgotten() -> None:
+    """The anonymous user is a user like others."""
+    hub: Hub[Ear] = Hub()
+    first, second, nobody = Ear(), Ear(), Ear()
+    for peer, user in ((first, "ada"), (second, "ada"), (nobody, "")):
+        hub.identify(peer, user)
+    assert (set(hub.peers_of("ada")), hub.peers_of(""), len(hub)) == ({first, second}, [nobody], 3)
+    hub.forget(first)
+    hub.forget(first)
+    assert (hub.peers_of("ada"), set(hub), set(hub.users)) == ([second], {second, nobody}, {"ada", ""})
+    hub.forget(second)
+    assert (hub.peers_of("ada"), set(hub.users)) == ([], {""})
+
+
+def test_peers_may_be_forgotten_while_one_goes_through_them() -> None:
+    """Closing every connection of a user, or of the node, forgets them one by one."""
+    hub: Hub[Ear] = Hub()
+    for user in ("ada", "ada", "bob"):
+        hub.identify(Ear(), user)
+    for peer in hub.peers_of("ada"):
+        hub.forget(peer)
+    for peer in hub:
+        hub.forget(peer)
+    assert len(hub) == 0
+
+
+def test_only_the_last_departure_says_that_a_channel_is_wanted_no_more() -> None:
+    """Those who are about to hear it count."""
+    hub: Hub[Ear] = Hub()
+    live, entering = Ear(), Ear()
+    channel = hub.enter("news")
+    channel.admit(live, 0, hears_joins=False)
+    assert hub.enter("news") is channel
+    assert not hub.leave(live, "news")
+    assert hub.leave(entering, "news")
+    assert hub.channels == {}
+
+
+def test_a_channel_that_is_wanted_again_begins_anew() -> None:
+    """Nothing is known of what was published meanwhile."""
+    hub: Hub[Ear] = Hub()
+    former = hub.enter("news")
+    hub.leave(Ear(), "news")
+    assert hub.enter("news") is not former
+
+
+class Index(RuleBasedStateMachine):
+    """A hub beside a plain set of facts."""
+
+    peers = st.integers(0, 3)
+    names = st.sampled_from(["news", "more"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub: Hub[Ear] = Hub()
+        self.ears = [Ear() for _ in range(4)]
+        self.users: dict[Ear, str] = {}
+        self.places: dict[tuple[Ear, str], bool] = {}
+        """Whether the peer is live there; False while it is entering."""
+
+    @rule(peer=peers, user=st.sampled_from(["ada", "bob", ""]))
+    def identify(self, peer: int, user: str) -> None:
+        if self.ears[peer] not in self.users:
+            self.users[self.ears[peer]] = user
+            self.hub.identify(self.ears[peer], user)
+
+    @rule(peer=peers)
+    def forget(self, peer: int) -> None:
+        self.users.pop(self.ears[peer], None)
+        self.hub.forget(self.ears[peer])
+
+    @rule(peer=peers, name=names)
+    def enter(self, peer: int, name: str) -> None:
+        if (self.ears[peer], name) not in self.places:
+            self.places[self.ears[peer], name] = False
+            self.hub.enter(name)
+
+    @rule(peer=peers, name=names, hears_joins=st.booleans())
+    def admit(self, peer: int, name: str, hears_joins: bool) -> None:
+        if self.places.get((self.ears[peer], name)) is False:
+            self.places[self.ears[peer], name] = True
+            self.hub.channels[name].admit(self.ears[peer], 0, hears_joins)
+
+    @rule(peer=peers, name=names)
+    def leave(self, peer: int, name: str) -> None:
+        if self.places.pop((self.ears[peer], name), None) is not None:
+            was_last = self.hub.leave(self.ears[peer], name)
+            assert was_last == all(channel != name for _, channel in self.places)
+
+    @invariant()
+    def the_hub_agrees(self) -> None:
+        assert set(self.hub) == set(self.users)
+        assert set(self.hub.users) == set(self.users.values())
+        for user in self.users.values():
+            assert set(self.hub.peers_of(user)) == {ear for ear, name in self.users.items() if name == user}
+        assert set(self.hub.channels) == {name for _, name in self.places}
+        for name, channel in self.hub.channels.items():
+            live = {ear for (ear, place), is_live in self.places.items() if place == name and is_live}
+            assert set(channel.listeners) == live
+
+
+TestIndex = Index.TestCase
+TestIndex.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
