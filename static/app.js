@@ -1,7 +1,7 @@
 // @ts-check
 /** The demo page: everything put together. */
 import { wireComposer } from "./demo/composer.js";
-import { byId } from "./demo/dom.js";
+import { byId, once, pause } from "./demo/dom.js";
 import { Feed } from "./demo/feed.js";
 import { getToken, setClock, visitor } from "./demo/identity.js";
 import { showLane } from "./demo/lane-view.js";
@@ -17,34 +17,45 @@ import { EventStream, connect } from "./tocsin.js";
 
 const LOBBY = "chat:lobby";
 const HISTORY = 10; // messages from before we came that are shown
+const PATIENCE = 3_000; // milliseconds after which the stream begins without knowing where the socket stands
 
 const socketAddress = new URL("connection/websocket", location.href);
 socketAddress.protocol = socketAddress.protocol.replace("http", "ws");
 
 const client = connect(socketAddress.href, { getToken });
-const lobby = client.subscribe(LOBBY);
-const stream = new EventStream("events", { channels: [LOBBY], getToken });
-
+client.addEventListener("connected", () => (byId("whoami").textContent = visitor.name));
 setClock().catch(() => {}); // without it, times may be off by the length of a request
 
-const log = new Log();
-const lanes = [new Lane("WebSocket", client, lobby, log), new Lane("EventSource", stream, stream, log)];
-const feed = new Feed(byId("feed"), log, lanes);
-
-client.addEventListener("connected", () => (byId("whoami").textContent = visitor.name));
-stream.addEventListener("connected", () => lanes[1].stand(stream.position(LOBBY)));
-
 // --- the log and the connections to it ---
+const log = new Log();
 const logTape = new Tape(byId("log-tape"));
 log.addEventListener("change", () => {
   byId("log-top").textContent = String(log.top);
   logTape.draw(log.top, () => "stored");
 });
-for (const lane of lanes) {
+const feed = new Feed(byId("feed"), log);
+
+/** @param {Lane} lane */
+function show(lane) {
   showLane(byId(`lane-${lane.name.toLowerCase()}`), lane);
+  feed.follow(lane);
   lane.addEventListener("story", (/** @type {any} */ { detail }) => (byId("story").textContent = detail));
 }
-lobby.addEventListener("subscribed", welcome, { once: true });
+
+const lobby = client.subscribe(LOBBY);
+show(new Lane("WebSocket", client, lobby, log));
+
+// The stream begins where the socket stands, so that both are owed the same messages from the first on.
+await Promise.race([once(lobby, "subscribed"), pause(PATIENCE)]);
+const since = lobby.position ? { [LOBBY]: lobby.position } : {};
+const stream = new EventStream("events", { channels: [LOBBY], getToken, since });
+const streamLane = new Lane("EventSource", stream, stream, log);
+streamLane.stand(stream.position(LOBBY));
+stream.addEventListener("connected", () => streamLane.stand(stream.position(LOBBY)));
+show(streamLane);
+
+if (lobby.state === "subscribed") welcome();
+else lobby.addEventListener("subscribed", welcome, { once: true });
 
 /** Shows what was said before we came. */
 async function welcome() {

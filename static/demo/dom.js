@@ -42,3 +42,9 @@ export function flash(target) {
   void target.offsetWidth; // restarts the animation
   target.classList.add("is-fresh");
 }
+
+/** @param {EventTarget} target @param {string} type */
+export const once = (target, type) => new Promise((resolve) => target.addEventListener(type, resolve, { once: true }));
+
+/** @param {number} milliseconds */
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

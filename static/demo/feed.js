@@ -8,15 +8,19 @@ const SHORT = { WebSocket: "WS", EventSource: "ES" };
 export class Feed {
   /** @type {Map<string, {row: any, ways: Object<string, any>}>} */ #rows = new Map();
 
-  /** @param {HTMLElement} place @param {import("./tally.js").Log} log @param {import("./lane.js").Lane[]} lanes */
-  constructor(place, log, lanes) {
+  /** @type {import("./lane.js").Lane[]} */ #lanes = [];
+
+  /** @param {HTMLElement} place @param {import("./tally.js").Log} log */
+  constructor(place, log) {
     this.place = place;
     this.log = log;
-    this.lanes = lanes;
-    for (const lane of lanes) {
-      lane.addEventListener("heard", (/** @type {any} */ { detail }) => this.#heard(lane, detail));
-      lane.addEventListener("change", () => this.#refresh(lane));
-    }
+  }
+
+  /** Every message shown from now on says how this connection came by it. @param {import("./lane.js").Lane} lane */
+  follow(lane) {
+    this.#lanes.push(lane);
+    lane.addEventListener("heard", (/** @type {any} */ { detail }) => this.#heard(lane, detail));
+    lane.addEventListener("change", () => this.#refresh(lane));
   }
 
   /** Shows a message that is in the log, whether or not a connection has heard it. @param {number} offset @param {any} data */
@@ -24,7 +28,7 @@ export class Feed {
     const key = `${this.log.epoch}:${offset}`;
     const known = this.#rows.get(key);
     if (known) return known;
-    const ways = Object.fromEntries(this.lanes.map((lane) => [lane.name, element("span.way")]));
+    const ways = Object.fromEntries(this.#lanes.map((lane) => [lane.name, element("span.way")]));
     const row = element(
       "li.message",
       {},
@@ -36,7 +40,7 @@ export class Feed {
     this.#insert(row, offset);
     const entry = { row, ways };
     this.#rows.set(key, entry);
-    for (const lane of this.lanes) this.#mark(ways[lane.name], lane, lane.tally.mark(offset));
+    for (const lane of this.#lanes) this.#mark(ways[lane.name], lane, lane.tally.mark(offset));
     this.#trim();
     return entry;
   }

@@ -29,6 +29,7 @@ export function showLane(place, lane) {
     button.classList.toggle("is-primary", lane.state === "cut");
     button.disabled = lane.state === "disconnected";
     facts.node.set(lane.node);
+    facts.node.group.hidden = !lane.node;
     facts.position.set(position ? `${position.offset}@${position.epoch}` : "–");
     facts.recovered.set(tally.recovered);
     for (const name of /** @type {const} */ (["missed", "duplicated"])) {

@@ -12,7 +12,7 @@ const RETURN = 250; // milliseconds after a return in which what was missed has 
  */
 export class Lane extends EventTarget {
   tally = new Tally();
-  node = "–";
+  node = ""; // not every transport is told
   /** @type {import("./tally.js").Position | null} */ position = null;
   #left = 0; // when it was last resumed, in milliseconds of this page
   #back = { at: 0, top: 0, recovered: 0 }; // the last return: when, what the log held, what had been recovered before

@@ -1,0 +1,73 @@
+"""The demo as anybody would start it, and a browser to look at it with."""
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.support.server import TOCSIN, Server
+from tests.support.timing import SOON
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET_CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `tocsin demo`; afterwards it must have ended well, without a traceback."""
+    database = tmp_path_factory.mktemp("demo") / "demo.sqlite"
+    yield from running_demo(database)
+
+
+def running_demo(database: Path) -> Iterator[Server]:
+    """One `tocsin demo` on this database."""
+    command = [str(TOCSIN), "demo", "--port", "0", "--database", str(database)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = Server(process)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        code = server.stop()
+    assert "Traceback" not in server.errors, server.errors
+    assert code == 0, f"exit code {code}:\n{server.errors}"
+
+
+@pytest.fixture
+async def http(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A plain HTTP client of the demo."""
+    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """The system's Chromium."""
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET_CHROMIUM)
+        yield launched
+        await launched.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A page without anything on it; whatever it writes to its console as an error fails the test."""
+    opened = await browser.new_page()
+    opened.set_default_timeout(SOON * 1000)
+    complaints: list[str] = []
+    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    await opened.close()
+    assert complaints == []

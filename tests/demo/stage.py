@@ -1,0 +1,181 @@
+"""A server whose every word is written in the test: what the browser client says, and what it is told.
+
+It serves the files of `static/` too, so that a page of it may import the module under test.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tests.support.timing import SOON
+
+STATIC = Path(__file__).parents[2] / "static"
+
+Json = dict[str, Any]
+
+
+class Connection:
+    """One WebSocket of the client."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self.is_over = asyncio.Event()
+
+    async def hears(self) -> list[Json]:
+        """The lines of the next frame."""
+        async with asyncio.timeout(SOON):
+            frame = await self._websocket.receive_text()
+        return [json.loads(line) for line in frame.split("\n")]
+
+    async def says(self, *lines: Json) -> None:
+        """All in one frame."""
+        await self._websocket.send_text("\n".join(json.dumps(line) for line in lines))
+
+    async def welcomes(self, **result: Any) -> list[Json]:
+        """Answer connect, and give the other commands that came with it."""
+        connect, *others = await self.hears()
+        await self.says({"id": connect["id"], "connect": {"client": "c", "version": "1", **result}})
+        return others
+
+    async def is_left(self) -> None:
+        """Wait for the client to go."""
+        async with asyncio.timeout(SOON):
+            try:
+                while True:
+                    await self._websocket.receive_text()
+            except WebSocketDisconnect:
+                self.is_over.set()
+
+    def let_go(self) -> None:
+        self.is_over.set()
+
+    async def closes(self, code: int, reason: str) -> None:
+        await self._websocket.close(code, reason)
+        self.is_over.set()
+
+
+class Stream:
+    """One event stream of the client, with the request that asked for it."""
+
+    def __init__(self, request: Request) -> None:
+        self.query = dict(request.query_params)
+        self.last_event_id = request.headers.get("last-event-id")
+        self._chunks: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def says(self, data: Json, position: str | None = None, event: str = "message") -> None:
+        head = "" if position is None else f"id: {position}\n"
+        self._chunks.put_nowait(f"event: {event}\n{head}data: {json.dumps(data)}\n\n")
+
+    def ends(self, retry_milliseconds: int = 10) -> None:
+        """As a server does that wants its clients back soon."""
+        self._chunks.put_nowait(f"retry: {retry_milliseconds}\n\n")
+        self._chunks.put_nowait(None)
+
+    def let_go(self) -> None:
+        self._chunks.put_nowait(None)
+
+    async def chunks(self) -> AsyncIterator[str]:
+        yield ": hello\n\n"
+        while (chunk := await self._chunks.get()) is not None:
+            yield chunk
+
+
+class Stage:
+    """Where the test waits for the client."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.refuses_streams = False
+        self._open: list[Connection | Stream] = []
+        self._connections: asyncio.Queue[Connection] = asyncio.Queue()
+        self._streams: asyncio.Queue[Stream] = asyncio.Queue()
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http", "ws") + "/ws"
+
+    async def connection(self) -> Connection:
+        """The next WebSocket that the client opens."""
+        async with asyncio.timeout(SOON):
+            return await self._connections.get()
+
+    async def stream(self) -> Stream:
+        """The next event stream that the client opens."""
+        async with asyncio.timeout(SOON):
+            return await self._streams.get()
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        connection = Connection(websocket)
+        self._connections.put_nowait(connection)
+        self._open.append(connection)
+        await connection.is_over.wait()
+
+    def ends(self) -> None:
+        """Let go of everything that is still open."""
+        for one in self._open:
+            one.let_go()
+
+    async def on_events(self, request: Request) -> Response:
+        stream = Stream(request)
+        self._streams.put_nowait(stream)
+        self._open.append(stream)
+        if self.refuses_streams:
+            return PlainTextResponse("no", status_code=401)
+        return StreamingResponse(stream.chunks(), media_type="text/event-stream")
+
+
+async def on_page(_request: Request) -> Response:
+    """An empty page, whose icon need not be asked for."""
+    return HTMLResponse("<!doctype html><link rel=icon href=data:,><title>A page</title>")
+
+
+class Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_listening.set()
+
+
+@asynccontextmanager
+async def staging() -> AsyncIterator[Stage]:
+    """A stage on a free port of this machine."""
+    stage = Stage()
+    app = Starlette(
+        routes=[
+            WebSocketRoute("/ws", stage.on_websocket),
+            Route("/events", stage.on_events),
+            Route("/page", on_page),
+            Mount("/", StaticFiles(directory=STATIC)),
+        ]
+    )
+    config = uvicorn.Config(
+        app, port=0, lifespan="off", log_config=None, ws="websockets-sansio", timeout_graceful_shutdown=1
+    )
+    server = Server(config)
+    task = asyncio.create_task(server._serve())
+    await server.is_listening.wait()
+    stage.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        yield stage
+    finally:
+        stage.ends()
+        server.should_exit = True
+        await task

@@ -1,0 +1,69 @@
+"""The slow job over real sockets: accepted at once, followed by asking or listening, never left hanging."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.demo.conftest import running_demo
+from tests.support.server import Server
+from tocsin import Client
+
+_numbers = itertools.count(1)
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def link(demo: Server, http: httpx.AsyncClient) -> Json:
+    """A link that leads to the node itself."""
+    wanted = {"url": f"{demo.url}/health/live?{next(_numbers)}", "title": "Alive?"}
+    link: Json = (await http.post("/links", json=wanted)).json()
+    return link
+
+
+async def test_a_check_is_accepted_at_once_and_can_be_asked_about(
+    http: httpx.AsyncClient, link: Json
+) -> None:
+    response = await http.post(f"/links/{link['id']}/check")
+    assert response.status_code == 202
+    shown = await http.get(response.headers["Location"])
+    assert (shown.json()["id"], shown.json()["link_id"]) == (response.json()["id"], link["id"])
+
+
+async def test_whoever_listens_hears_each_step_and_the_verdict(
+    demo: Server, http: httpx.AsyncClient, link: Json
+) -> None:
+    """Then the link itself changes, which is what remains of the check."""
+    token = (await http.get("/demo/token")).json()["token"]
+    async with Client(demo.websocket_url, token=token) as client, client.subscribe("links") as told:
+        await told.ready()
+        check = (await http.post(f"/links/{link['id']}/check")).json()
+        news: list[Json] = []
+        while not news or news[-1]["event"] != "changed":
+            news.append((await anext(told)).data)
+    steps = [one for one in news if one["event"] == "check" and one["id"] == check["id"]]
+    assert [one["done"] for one in steps] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert steps[-1]["state"] == "done"
+    assert steps[-1]["says"].startswith("answered 5 of 5 times")
+    assert news[-1]["link"]["verdict"] == steps[-1]["says"]
+    shown = (await http.get(f"/checks/{check['id']}")).json()
+    assert (shown["state"], shown["verdict"]) == ("done", steps[-1]["says"])
+
+
+async def test_a_check_that_nobody_knows_is_not_found(http: httpx.AsyncClient) -> None:
+    response = await http.get("/checks/none")
+    assert response.status_code == 404
+
+
+def test_a_check_that_a_restart_interrupted_is_told_as_failed(tmp_path: Path) -> None:
+    """The database outlives the process; the check does not, and says so."""
+    database = tmp_path / "demo.sqlite"
+    for demo in running_demo(database):
+        check = httpx.post(f"{demo.url}/links/1/check").json()
+    for demo in running_demo(database):
+        shown = httpx.get(f"{demo.url}/checks/{check['id']}").json()
+        assert shown["state"] == "failed"
+        assert shown["verdict"].startswith("interrupted")

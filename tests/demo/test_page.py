@@ -1,0 +1,355 @@
+"""The page in a browser, as a visitor uses it, against a running demo."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, expect
+
+from tests.support.proxy import proxying
+from tests.support.server import Server
+from tests.support.timing import SOON
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
+
+LANES = ["websocket", "eventsource"]
+PATIENT = SOON * 1000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> None:
+    expect.set_options(timeout=PATIENT)
+
+
+async def opened(page: Page, url: str) -> Page:
+    """The page, once both connections are live."""
+    await page.goto(url)
+    for lane in LANES:
+        await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connected")
+    return page
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visited(demo: Server, page: Page) -> Page:
+    return await opened(page, demo.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def other(demo: Server, browser: Browser) -> AsyncIterator[Page]:
+    """Somebody else, with cookies of their own."""
+    context = await browser.new_context()
+    yield await opened(await context.new_page(), demo.url)
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """The application's REST face, for changes that are not made on the page."""
+    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False) as client:
+        yield client
+
+
+async def say(page: Page, text: str) -> Locator:
+    """Send it; the row it gets."""
+    await page.fill("#text", text)
+    await page.press("#text", "Enter")
+    row = page.locator(".message", has_text=text)
+    await expect(row).to_have_count(1)
+    return row
+
+
+async def send_ten(page: Page) -> None:
+    await page.click("#send-ten")
+    await expect(page.locator("#send-ten")).to_be_enabled()
+
+
+def fact(page: Page, lane: str, name: str) -> Locator:
+    return page.locator(f"#lane-{lane} [data-fact={name}]")
+
+
+def way(row: Locator, lane: str) -> Locator:
+    return row.locator(".way").nth(LANES.index(lane))
+
+
+async def toggle(page: Page, lane: str, state: str) -> None:
+    await page.click(f"#lane-{lane} .button")
+    await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", state)
+
+
+# --- the connections ---
+
+
+async def test_a_message_is_heard_on_both_connections(visited: Page) -> None:
+    row = await say(visited, "Heard on both")
+    for lane in LANES:
+        await expect(way(row, lane)).to_have_attribute("data-mark", "live")
+        await expect(way(row, lane)).to_contain_text("ms")
+
+
+async def test_the_websocket_says_which_node_holds_it(visited: Page) -> None:
+    await expect(fact(visited, "websocket", "node")).not_to_be_empty()
+
+
+@pytest.mark.parametrize("lane", LANES)
+async def test_a_cut_connection_comes_back_with_exactly_what_it_missed(visited: Page, lane: str) -> None:
+    await toggle(visited, lane, "cut")
+    await send_ten(visited)
+    await expect(visited.locator(f"#lane-{lane} .lane-state")).to_have_text("cut · 10 waiting")
+    assert await visited.locator(f"#lane-{lane} .mark.is-waiting").count() == 10
+    await toggle(visited, lane, "connected")
+    await expect(fact(visited, lane, "recovered")).to_have_text("10")
+    await expect(visited.locator("#story")).to_contain_text("recovered 10 messages")
+    assert await visited.locator(f"#lane-{lane} .mark.is-recovered").count() == 10
+    row = await say(visited, f"Live again on {lane}")
+    for each in LANES:
+        await expect(way(row, each)).to_have_attribute("data-mark", "live")
+        await expect(fact(visited, each, "missed")).to_have_text("0")
+        await expect(fact(visited, each, "duplicated")).to_have_text("0")
+
+
+async def test_saying_something_needs_no_connection(visited: Page) -> None:
+    for lane in LANES:
+        await toggle(visited, lane, "cut")
+    row = await say(visited, "Said into the dark")
+    for lane in LANES:
+        await expect(way(row, lane)).to_have_attribute("data-mark", "waiting")
+    for lane in LANES:
+        await toggle(visited, lane, "connected")
+        await expect(way(row, lane)).to_have_attribute("data-mark", "recovered")
+
+
+async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browser, other: Page) -> None:
+    """Nobody pressed a button: the connections are torn, and both come back by themselves."""
+    async with proxying(demo) as proxy:
+        page = await opened(await browser.new_page(), proxy.url)
+        await say(page, "Before the storm")
+        proxy.cut()
+        for lane in LANES:
+            await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
+        await send_ten(other)
+        proxy.mend()
+        for lane in LANES:
+            await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connected")
+            await expect(fact(page, lane, "recovered")).to_have_text("10")
+        await say(page, "After the storm")
+        for lane in LANES:
+            await expect(fact(page, lane, "missed")).to_have_text("0")
+            await expect(fact(page, lane, "duplicated")).to_have_text("0")
+        await page.close()
+
+
+async def test_what_a_connection_never_hears_is_counted_as_missed(visited: Page) -> None:
+    """The counter can count: a message taken from the stream before the page sees it is missing for good."""
+    await visited.evaluate("""async () => {
+        const {Track} = await import("/tocsin/track.js");
+        const take = Track.prototype.take;
+        let isTaken = false;
+        Track.prototype.take = function (target, channel, next) {
+            if (target.url !== undefined && channel === "chat:lobby" && !isTaken) return !(isTaken = true);
+            return take.call(this, target, channel, next);
+        };
+    }""")
+    row = await say(visited, "Taken from the stream")
+    await expect(way(row, "eventsource")).to_have_attribute("data-mark", "missed")
+    await expect(fact(visited, "eventsource", "missed")).to_have_text("1")
+    await expect(fact(visited, "websocket", "missed")).to_have_text("0")
+
+
+async def test_whoever_comes_later_sees_what_was_said_before(visited: Page, other: Page) -> None:
+    await say(visited, "Said early")
+    await other.reload()
+    row = other.locator(".message", has_text="Said early")
+    await expect(way(row, "websocket")).to_have_text("WS before you came")
+    for lane in LANES:
+        await expect(fact(other, lane, "missed")).to_have_text("0")
+
+
+# --- who is here ---
+
+
+async def test_others_appear_and_disappear(visited: Page, other: Page) -> None:
+    name = await other.locator("#whoami").text_content()
+    person = visited.locator("#people li", has_text=str(name))
+    await expect(person).to_have_count(1)
+    await expect(visited.locator("#people li", has_text="you ·")).to_have_count(1)
+    await other.context.close()
+    await expect(person).to_have_count(0)
+
+
+async def test_text_is_text_whatever_it_says(visited: Page, other: Page) -> None:
+    """Nothing that a visitor types becomes part of another's page."""
+    await say(other, "<img src=x onerror=alert(1)> & <b>bold</b>")
+    await expect(visited.locator(".message img, .message b")).to_have_count(0)
+    await expect(visited.locator(".message", has_text="<img src=x")).to_have_count(1)
+
+
+# --- asking, and being told ---
+
+
+def figure(page: Page, column: str, name: str) -> Locator:
+    return page.locator(f"#column-{column} [data-figure={name}]")
+
+
+async def milliseconds(figure: Locator) -> float:
+    """What a person reads there, as a number."""
+    number, unit = str(await figure.text_content()).removeprefix("< ").split()
+    return float(number) * {"ms": 1, "s": 1000, "min": 60_000}[unit]
+
+
+async def add(desk: httpx.AsyncClient, title: str) -> dict[str, Any]:
+    url = f"http://127.0.0.1:9/{title.replace(' ', '-')}"
+    response = await desk.post("/links", json={"title": title, "url": url})
+    assert response.status_code == 201, response.text
+    link: dict[str, Any] = response.json()
+    return link
+
+
+async def test_the_told_column_knows_before_the_asking_one(visited: Page, desk: httpx.AsyncClient) -> None:
+    await visited.select_option("#interval", "5000")
+    await expect(figure(visited, "polled", "requests")).not_to_have_text("0")
+    await add(desk, "Known by whom")
+    told = visited.locator("#column-told .links li", has_text="Known by whom")
+    polled = visited.locator("#column-polled .links li", has_text="Known by whom")
+    await expect(told).to_have_count(1)
+    assert await polled.count() == 0
+    await expect(visited.locator("#polled-behind")).to_have_text("1 behind")
+    await expect(polled).to_have_count(1)
+    await expect(visited.locator("#polled-behind")).to_be_empty()
+    late = await milliseconds(figure(visited, "polled", "last"))
+    assert await milliseconds(figure(visited, "told", "last")) < late
+    assert await figure(visited, "told", "requests").text_content() == "1"
+
+
+async def test_links_are_added_edited_and_deleted_on_the_page(visited: Page) -> None:
+    await visited.fill("#adder [name=title]", "From the page")
+    await visited.fill("#adder [name=url]", "http://127.0.0.1:9/from-the-page")
+    await visited.click("#adder button")
+    row = visited.locator("#column-told .links li", has_text="From the page")
+    await expect(row).to_have_count(1)
+    await row.get_by_role("button", name="Edit").click()
+    editor = visited.locator("#column-told .editor")
+    await editor.get_by_label("Title").fill("By another name")
+    await editor.get_by_role("button", name="Save").click()
+    renamed = visited.locator("#column-told .links li", has_text="By another name")
+    await expect(renamed).to_have_count(1)
+    await renamed.get_by_role("button", name="Delete").click()
+    await expect(renamed).to_have_count(0)
+    await expect(visited.locator("#column-polled .links li", has_text="By another name")).to_have_count(0)
+
+
+async def test_an_edit_of_what_somebody_else_has_changed_is_refused(
+    demo: Server, browser: Browser, desk: httpx.AsyncClient
+) -> None:
+    """The browser writes the 412 to the console, which is no mistake of the page."""
+    page = await opened(await browser.new_page(), demo.url)
+    link = await add(desk, "Two editors")
+    row = page.locator(f"#column-told .links li[data-id='{link['id']}']")
+    await row.get_by_role("button", name="Edit").click()
+    await desk.patch(f"/links/{link['id']}", json={"title": "The other was faster"})
+    await row.get_by_role("button", name="Save").click()
+    await expect(row.locator(".problem")).to_contain_text("has changed since")
+    await row.get_by_role("button", name="Cancel").click()
+    await expect(row).to_contain_text("The other was faster")
+    await page.close()
+
+
+async def test_a_check_is_followed_in_both_columns(visited: Page) -> None:
+    rows = [visited.locator(f"#column-{name} .links li[data-id='1']") for name in ("told", "polled")]
+    await rows[0].get_by_role("button", name="Check").click()
+    await expect(rows[0].locator("progress")).to_be_visible()
+    for row in rows:
+        await expect(row.locator(".verdict")).to_contain_text("answered 5 of 5 times")
+        await expect(row.locator("progress")).to_be_hidden()
+
+
+async def test_what_happened_while_the_socket_was_away_is_told_on_return(
+    visited: Page, desk: httpx.AsyncClient
+) -> None:
+    """Recovered from the log, without another request."""
+    await toggle(visited, "websocket", "cut")
+    await add(desk, "While away")
+    await expect(visited.locator("#column-polled .links li", has_text="While away")).to_have_count(1)
+    told = visited.locator("#column-told .links li", has_text="While away")
+    assert await told.count() == 0
+    await toggle(visited, "websocket", "connected")
+    await expect(told).to_have_count(1)
+    assert await figure(visited, "told", "requests").text_content() == "1"
+
+
+# --- for everybody, everywhere ---
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+async def test_no_width_needs_scrolling_sideways(visited: Page, width: int) -> None:
+    await visited.set_viewport_size({"width": width, "height": 780})
+    await toggle(visited, "eventsource", "cut")
+    await say(visited, "Averylongwordwithoutanyspace" * 8)
+    await visited.locator("#column-told .links li[data-id='2']").get_by_role("button", name="Edit").click()
+    await visited.locator("#column-polled .links li[data-id='3']").get_by_role("button", name="Check").click()
+    assert await visited.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+async def test_the_keyboard_is_enough(visited: Page) -> None:
+    """Skip to the connections, cut the first with Enter, and stay on the button that resumes it."""
+    await visited.keyboard.press("Tab")
+    await expect(visited.locator(".skip")).to_be_focused()
+    await visited.keyboard.press("Enter")
+    await visited.keyboard.press("Tab")
+    await expect(visited.get_by_role("button", name="Cut the WebSocket")).to_be_focused()
+    await visited.keyboard.press("Enter")
+    await expect(visited.get_by_role("button", name="Resume the WebSocket")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_text_can_be_read_in_light_and_dark(demo: Server, browser: Browser, scheme: Any) -> None:
+    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) for every colour that text has."""
+    page = await opened(await browser.new_page(color_scheme=scheme), demo.url)
+    await toggle(page, "eventsource", "cut")
+    ratios: dict[str, float] = await page.evaluate("""() => {
+        const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+        const channels = colour => {
+            paint.clearRect(0, 0, 1, 1);
+            paint.fillStyle = colour;
+            paint.fillRect(0, 0, 1, 1);
+            return [...paint.getImageData(0, 0, 1, 1).data];
+        };
+        const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        const light = colour => {
+            const [red, green, blue] = channels(colour).map(linear);
+            return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+        };
+        const behind = node => {
+            const colour = getComputedStyle(node).backgroundColor;
+            return channels(colour)[3] === 255 ? colour : behind(node.parentElement);
+        };
+        const ratios = {};
+        for (const node of document.querySelectorAll("p, a, h1, h2, h3, dt, dd, button, label, code")) {
+            if (!node.textContent.trim() || !node.checkVisibility()) continue;
+            const colours = [getComputedStyle(node).color, behind(node)];
+            const [one, two] = colours.map(light).sort((one, two) => two - one);
+            const name = `${node.tagName} ${node.className} ${node.textContent.trim()}`;
+            ratios[name] = (one + 0.05) / (two + 0.05);
+        }
+        return ratios;
+    }""")
+    await page.close()
+    assert len(ratios) > 20
+    assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+async def test_who_wants_no_motion_gets_none(demo: Server, browser: Browser) -> None:
+    page = await opened(await browser.new_page(reduced_motion="reduce"), demo.url)
+    await say(page, "Sitting still")
+    moving = await page.evaluate("document.getAnimations().length")
+    await page.close()
+    assert moving == 0
+
+
+async def test_nothing_is_fetched_from_anywhere_else(demo: Server, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await opened(page, demo.url)
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((demo.url, demo.url.replace("http", "ws")))] == []
