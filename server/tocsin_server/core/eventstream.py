@@ -1,7 +1,8 @@
 """What travels over an event stream (HTML standard, §9.2): events as bytes, ready to be written.
 
-A message is the push a WebSocket client gets, without its envelope. Its JSON never holds a line break, so
-that one `data:` line is enough.
+The data of a publication, join or leave is the push that a WebSocket client gets, without its envelope. Only
+publications are messages, so that an `onmessage` meets nothing else. JSON here holds no line break, so that
+one `data:` line is enough.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Raw, Struct
 
 from tocsin_server.core.channel import Item
 from tocsin_server.core.lastid import FAREWELL, write_position, write_positions
-from tocsin_server.core.protocol import Position
+from tocsin_server.core.protocol import NO_JSON, Position
 from tocsin_server.errors import Disconnect
 
 KEEP_ALIVE = b":\n\n"
@@ -101,7 +103,20 @@ def _position(item: Item) -> Position | None:
 
 
 def _bare(item: Item) -> bytes:
-    return b"data: %b\n\n" % item.line[_ENVELOPE:-1]
+    push = item.line[_ENVELOPE:-1]
+    if item.publication is not None:
+        return b"data: %b\n\n" % push
+    kind = b"join" if _decode_presence(push).join else b"leave"
+    return b"event: %b\ndata: %b\n\n" % (kind, push)
+
+
+class _Presence(Struct):
+    """As much of a join or leave as tells one from the other."""
+
+    join: Raw = NO_JSON
+
+
+_decode_presence = msgspec.json.Decoder(_Presence).decode
 
 
 class BurstFraming:

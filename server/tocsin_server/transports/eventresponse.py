@@ -3,7 +3,7 @@
 sse-starlette ends its streams when a process-global flag is set, which it looks for in a task per stream and
 a watcher per thread. A stream of Tocsin's own server ends when its node says so, and two servers in one
 process do not touch each other. Mounted in somebody else's server, where nobody tells the node that the
-server stops, the library's signal is heeded as in any other event stream there, and the client told to return.
+server stops, the library's signal is heeded as in any other event stream there.
 """
 
 from __future__ import annotations
