@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,14 +34,14 @@ class Method:
     result: type[Struct]
     is_wrapped: bool = True
     """Whether an answer holds the result under `result`, or is the result."""
-    decoder: msgspec.json.Decoder[Struct] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[Struct]:
+        return msgspec.json.Decoder(self.request)
 
     def read(self, params: Raw) -> Struct:
         """The request that a JSON object says. Raises Refused, naming the member whose type is wrong."""
-        return read(self.decoder, params)
+        return read(self._decoder, params)
 
 
 def read(decoder: msgspec.json.Decoder[T], text: Raw) -> T:

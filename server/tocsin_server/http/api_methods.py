@@ -217,12 +217,13 @@ def _draft(request: types.Publishing) -> Draft:
 
 def _payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
     """A payload as it may travel, from whichever form was given; NO_JSON if neither was."""
-    if not in_base64:
-        return NO_JSON if value is UNSET else compact(value)
     try:
-        return compact(base64.b64decode(in_base64, validate=True))
-    except ValueError:
-        raise Refused(bad_request(f"expected JSON in base64 at `$.b64{name}`")) from None
+        if in_base64:
+            return compact(base64.b64decode(in_base64, validate=True))
+        return NO_JSON if value is UNSET else compact(value)
+    except ValueError as error:
+        place = f"$.b64{name}" if in_base64 else f"$.{name}"
+        raise Refused(bad_request(f"no JSON at `{place}`: {error}")) from None
 
 
 async def _order(

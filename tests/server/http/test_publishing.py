@@ -64,7 +64,8 @@ async def test_base64_data_wins(api: Served, channel: Name) -> None:
 async def test_base64_must_hold_json(api: Served, channel: Name, encoded: str) -> None:
     """Error 107 that names the member."""
     code, message = await api.error("publish", channel=channel("open"), b64data=encoded)
-    assert (code, message) == (107, "bad request: expected JSON in base64 at `$.b64data`")
+    assert code == 107
+    assert message.startswith("bad request: no JSON at `$.b64data`: ")
 
 
 @pytest.mark.parametrize(
