@@ -1,0 +1,385 @@
+"""Tokens (protocol §12): which are ours, which are late, and what they say."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.tokens import SECRET, connection_token, subscription_token
+from tocsin_server.core.protocol import NO_JSON
+from tocsin_server.core.tokens import (
+    ConnectionClaims,
+    Flag,
+    Override,
+    TokenExpired,
+    TokenInvalid,
+    TokenVerifier,
+    embedded,
+)
+from tocsin_server.options import ClientOptions
+
+NOW = 1_900_000_000.0
+LONG_SECRET = SECRET * 2
+KEYS: dict[str, PrivateKeyTypes] = {
+    "RS256": rsa.generate_private_key(65537, 2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+OTHER_RSA = rsa.generate_private_key(65537, 2048)
+
+
+def pem(key: PrivateKeyTypes) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def verifier(**options: Any) -> TokenVerifier:
+    return TokenVerifier(ClientOptions(**{"token_hmac_secret": SECRET, **options}))
+
+
+def claims(token: str, **options: Any) -> ConnectionClaims:
+    return verifier(**options).connection(token, NOW)
+
+
+def signed(payload: bytes, header: dict[str, Any] | None = None) -> str:
+    """A token whose claims are these very bytes, rightly signed."""
+    return jwt.PyJWS().encode(payload, SECRET, algorithm="HS256", headers=header)
+
+
+def b64(payload: bytes) -> str:
+    return base64.b64encode(payload).decode()
+
+
+# ----------------------------------------------------------------------------------------------- signatures
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_one_secret_verifies_all_lengths_of_its_family(algorithm: str) -> None:
+    """The application chooses."""
+    token = connection_token("ada", secret=LONG_SECRET, algorithm=algorithm)
+    assert claims(token, token_hmac_secret=LONG_SECRET).sub == "ada"
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_public_key_verifies_its_own_family(algorithm: str) -> None:
+    """Alone, and beside a secret."""
+    key = KEYS[algorithm]
+    token = jwt.encode({"sub": "ada"}, key, algorithm=algorithm)  # type: ignore[arg-type]  # any private key
+    for secret in (SECRET, ""):
+        assert claims(token, token_hmac_secret=secret, token_public_key=pem(key)).sub == "ada"
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+@pytest.mark.parametrize("configured", KEYS)
+def test_a_key_of_another_family_is_no_key(algorithm: str, configured: str) -> None:
+    """Whatever the token's header says of itself."""
+    token = jwt.encode({"sub": "ada"}, KEYS[algorithm], algorithm=algorithm)  # type: ignore[arg-type]
+    if algorithm != configured:
+        with pytest.raises(TokenInvalid):
+            claims(token, token_public_key=pem(KEYS[configured]))
+
+
+def test_a_foreign_key_is_no_key() -> None:
+    """Of either kind."""
+    foreign = jwt.encode({"sub": "ada"}, OTHER_RSA, algorithm="RS256")
+    for token in (connection_token("ada", secret=LONG_SECRET), foreign):
+        with pytest.raises(TokenInvalid):
+            claims(token, token_public_key=pem(KEYS["RS256"]))
+
+
+def test_without_a_key_no_token_is_ours() -> None:
+    """Not even one signed with an empty secret."""
+    empty = _by_hand({"alg": "HS256"}, b'{"sub":"ada"}', secret=b"")
+    for token in (connection_token("ada"), empty):
+        with pytest.raises(TokenInvalid):
+            claims(token, token_hmac_secret="")
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None, 5, ["HS256"], {"HS256": 1}])
+def test_a_token_does_not_choose_to_go_unsigned(algorithm: Any) -> None:
+    """The keys and their algorithms are the configuration's."""
+    for secret in (b"", SECRET.encode()):
+        token = _by_hand({"alg": algorithm}, b'{"sub":"ada"}', secret)
+        with pytest.raises(TokenInvalid):
+            claims(token, token_public_key=pem(KEYS["RS256"]))
+        with pytest.raises(TokenInvalid):
+            claims(token.rpartition(".")[0] + ".")
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_public_key_is_nobody_s_secret(algorithm: str) -> None:
+    """HS256, signed with what everybody may read: the confusion that broke many a verifier."""
+    public = pem(KEYS[algorithm])
+    for secret in (public, public.strip(), public + "\n"):
+        token = _by_hand({"alg": "HS256"}, b'{"sub":"ada"}', secret.encode())
+        for hmac_secret in (SECRET, ""):
+            with pytest.raises(TokenInvalid):
+                claims(token, token_hmac_secret=hmac_secret, token_public_key=public)
+
+
+def _by_hand(header: dict[str, Any], payload: bytes, secret: bytes) -> str:
+    """A token that a library would refuse to make, signed as HS256."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
+    signature = hmac.digest(secret, b".".join(parts), hashlib.sha256)
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def test_a_token_made_by_hand_is_as_good_as_any() -> None:
+    """So that the forgeries above fail for what is wrong with them."""
+    assert claims(_by_hand({"alg": "HS256"}, b'{"sub":"ada"}', SECRET.encode())).sub == "ada"
+
+
+@given(st.text() | st.lists(st.binary(max_size=20), max_size=4).map(lambda parts: ".".join(map(b64, parts))))
+def test_no_text_raises_anything_but_that_it_is_invalid(token: str) -> None:
+    """Whatever a client sends as a token."""
+    with pytest.raises(TokenInvalid):
+        claims(token, token_public_key=pem(KEYS["RS256"]))
+
+
+@pytest.mark.parametrize(
+    ("header", "is_ours"),
+    [
+        ({"typ": "anything", "kid": "k1", "cty": 5}, True),
+        ({"x": "y" * 50_000}, True),
+        ({"kid": 5}, False),
+        ({"crit": ["x"], "x": 1}, False),
+        ({"crit": 5}, False),
+        ({"b64": False}, False),
+        ({"b64": False, "crit": ["b64"]}, False),
+    ],
+)
+def test_an_odd_header_is_ignored_unless_it_changes_what_is_signed(
+    header: dict[str, Any], is_ours: bool
+) -> None:
+    """What a token declares critical, and we do not know, we must not pass over (RFC 7515 §4.1.11)."""
+    token = _by_hand({"alg": "HS256", **header}, b'{"sub":"ada"}', SECRET.encode())
+    if is_ours:
+        assert claims(token).sub == "ada"
+    else:
+        with pytest.raises(TokenInvalid):
+            claims(token)
+
+
+def test_a_header_nested_without_end_is_invalid() -> None:
+    """It is read before the signature."""
+    deep = base64.urlsafe_b64encode(b'{"a":' * 100_000).rstrip(b"=").decode()
+    with pytest.raises(TokenInvalid):
+        claims(f"{deep}.e30.x")
+
+
+# ----------------------------------------------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_late"),
+    [
+        ({"exp": NOW}, True),
+        ({"exp": NOW - 0.5}, True),
+        ({"exp": NOW + 0.5}, False),
+        ({"exp": 0}, True),
+        ({"nbf": NOW + 0.5}, True),
+        ({"nbf": NOW}, False),
+        ({"exp": NOW + 60, "nbf": NOW + 30}, True),
+        ({"iat": NOW + 1_000_000, "jti": "x", "meta": {"a": 1}}, False),
+    ],
+)
+def test_a_token_holds_from_nbf_until_exp(payload: dict[str, Any], is_late: bool) -> None:
+    """By the caller's clock. Other claims about its making do not matter."""
+    token = connection_token("ada", **payload)
+    if is_late:
+        with pytest.raises(TokenExpired):
+            claims(token)
+    else:
+        assert claims(token).sub == "ada"
+
+
+def test_a_late_token_that_is_not_ours_is_invalid() -> None:
+    """Or a forgery would learn that it only needs to be fresher."""
+    with pytest.raises(TokenInvalid):
+        claims(connection_token("ada", secret=LONG_SECRET, exp=NOW - 1))
+    with pytest.raises(TokenInvalid):
+        claims(connection_token("ada", aud="others", exp=NOW - 1), token_audience="us")
+
+
+@pytest.mark.parametrize(
+    ("payload", "expires_at"),
+    [
+        ({}, None),
+        ({"exp": NOW + 60}, NOW + 60),
+        ({"exp": NOW + 60, "expire_at": NOW + 5}, NOW + 5),
+        ({"exp": NOW + 60, "expire_at": 0}, None),
+        ({"expire_at": NOW + 5}, NOW + 5),
+    ],
+)
+def test_what_a_token_allows_ends_with_it_unless_it_says_otherwise(
+    payload: dict[str, Any], expires_at: float | None
+) -> None:
+    """`expire_at` decouples the two; 0 means never."""
+    assert claims(connection_token("ada", **payload)).expires_at == expires_at
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_ours"),
+    [
+        ({"aud": "us", "iss": "app"}, True),
+        ({"aud": ["others", "us"], "iss": "app"}, True),
+        ({"aud": "others", "iss": "app"}, False),
+        ({"aud": ["others"], "iss": "app"}, False),
+        ({"aud": [], "iss": "app"}, False),
+        ({"iss": "app"}, False),
+        ({"aud": "us"}, False),
+        ({"aud": "us", "iss": "other"}, False),
+        ({"aud": "u", "iss": "app"}, False),
+    ],
+)
+def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any], is_ours: bool) -> None:
+    """Otherwise they may be anything."""
+    token = connection_token("ada", **payload)
+    assert claims(token).sub == "ada"
+    if is_ours:
+        assert claims(token, token_audience="us", token_issuer="app").sub == "ada"
+    else:
+        with pytest.raises(TokenInvalid):
+            claims(token, token_audience="us", token_issuer="app")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"sub": 42},
+        {"sub": ["ada"]},
+        {"exp": "soon"},
+        {"exp": True},
+        {"exp": -1},
+        {"exp": 1e300},
+        {"nbf": [1]},
+        {"expire_at": {}},
+        {"aud": 5},
+        {"aud": [5]},
+        {"iss": {}},
+        {"channels": "news"},
+        {"channels": [1]},
+        {"channels": [""]},
+        {"subs": ["news"]},
+        {"subs": {"news": 5}},
+        {"subs": {"": {}}},
+        {"subs": {"news": {"override": {"presence": True}}}},
+        {"b64info": 5},
+        {"channel": "news"},
+        {"channel": ""},
+        {"channel": 5},
+        {"channel": {}},
+    ],
+)
+def test_claims_that_make_no_sense_are_invalid(payload: dict[str, Any]) -> None:
+    """Wrong types, times out of this world, and the mark of a subscription token."""
+    with pytest.raises(TokenInvalid):
+        claims(signed(json.dumps(payload).encode()))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"5",
+        b'{"sub":"ada"',
+        b'{"sub":"\xff"}',
+        b'{"info":"\xed\xa0\x80"}',
+        b'{"sub":"ada"} {"sub":"bob"}',
+        b'{"a":' * 100_000,
+        b'{"info":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_a_payload_that_is_no_object_in_utf8_is_invalid(payload: bytes) -> None:
+    """Rightly signed as it may be."""
+    with pytest.raises(TokenInvalid):
+        claims(signed(payload))
+
+
+def test_a_huge_token_is_read_like_any_other() -> None:
+    """Its size is the transport's matter."""
+    token = connection_token("ada", info={"x": "y" * 60_000}, channels=[f"c{n}" for n in range(1_000)])
+    assert len(claims(token).grants) == 1_000
+
+
+def test_subs_win_over_channels() -> None:
+    """Even when there are none."""
+    both = claims(connection_token("ada", channels=["a"], subs={"b": {"info": 1}}))
+    assert set(both.grants) == {"b"}
+    assert bytes(both.grants["b"].info) == b"1"
+    assert claims(connection_token("ada", channels=["a"], subs={})).grants == {}
+    assert set(claims(connection_token("ada", channels=["a", "a"])).grants) == {"a"}
+
+
+# ---------------------------------------------------------------------------------------- subscription tokens
+
+
+def test_a_subscription_token_says_who_may_enter_what() -> None:
+    """With everything else that holds for this subscription."""
+    token = subscription_token(
+        "ada", "news", client="c1", data={"x": 1}, override={"force_recovery": {"value": True}}, exp=NOW + 9
+    )
+    said = verifier().subscription(token, NOW)
+    assert (said.sub, said.channel, said.client, bytes(said.data)) == ("ada", "news", "c1", b'{"x":1}')
+    assert said.override == Override(force_recovery=Flag(value=True))
+    assert said.expires_at == NOW + 9
+    with pytest.raises(TokenExpired):
+        verifier().subscription(token, NOW + 9)
+
+
+@pytest.mark.parametrize("payload", [{"sub": "ada"}, {"sub": "ada", "channel": None}, {"channel": 5}])
+def test_a_subscription_token_names_its_channel(payload: dict[str, Any]) -> None:
+    """A connection token is none."""
+    with pytest.raises(TokenInvalid):
+        verifier().subscription(signed(json.dumps(payload).encode()), NOW)
+
+
+# --------------------------------------------------------------------------------------------------- payloads
+
+
+@pytest.mark.parametrize(
+    "info", [b"1.0", b"null", b'"\\u00e9"', b'{ "b" : 1,  "a" : 1e2 }', b'{"a":1,"a":2}']
+)
+def test_info_is_kept_to_the_byte(info: bytes) -> None:
+    """As JSON or in base64: it is the application's, and nobody parses it here."""
+    raw = claims(signed(b'{"info": %s }' % info))
+    encoded = claims(signed(b'{"b64info":"%s"}' % b64(info).encode()))
+    assert bytes(embedded(raw.info, raw.b64info)) == info
+    assert bytes(embedded(encoded.info, encoded.b64info)) == info
+
+
+def test_only_line_breaks_are_taken_out_of_info() -> None:
+    """They may stand between tokens only, and would cut a message in two."""
+    info = b'{\r\n  "a": "\\n"\n}'
+    raw = claims(signed(b'{"info":%s}' % info))
+    for payload in (embedded(raw.info, ""), embedded(NO_JSON, b64(info))):
+        assert bytes(payload) == b'{  "a": "\\n"}'
+
+
+def test_no_info_is_the_absent_payload_itself() -> None:
+    """Which is left out of messages by its identity."""
+    said = claims(connection_token("ada"))
+    assert embedded(said.info, said.b64info) is NO_JSON
+
+
+@pytest.mark.parametrize(
+    "text", ["!!!", "e30", "e30=x", b64(b"{"), b64(b"\xff"), b64(b'"\xff"'), b64(b" "), "é"]
+)
+def test_base64_that_holds_no_json_is_invalid(text: str) -> None:
+    """Of the alphabet, padding and content that it should be."""
+    with pytest.raises(TokenInvalid):
+        embedded(NO_JSON, text)
