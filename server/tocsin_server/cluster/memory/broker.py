@@ -80,9 +80,8 @@ class MemoryBroker:
             self._tell(channel, Publication(draft.data, 0, draft.info, draft.tags), "")
             return NO_POSITION
         top, publication = self._logs.append(channel, draft, options, now)
-        self._sweep.expect(
-            now + options.history_ttl
-        )  # never later than history_meta_ttl, says ChannelOptions
+        # ChannelOptions sees to it that history_meta_ttl is no shorter.
+        self._sweep.expect(now + options.history_ttl)
         if publication:
             self._tell(channel, publication, top.epoch)
         return top

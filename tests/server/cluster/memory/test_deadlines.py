@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -52,3 +53,4 @@ class DeadlinesModel(RuleBasedStateMachine):
 
 
 TestDeadlines = DeadlinesModel.TestCase
+TestDeadlines.settings = settings(max_examples=60)  # of up to 50 steps each

@@ -62,6 +62,15 @@ async def test_publications_are_freed_when_they_lapse(broker: MemoryBroker, time
     assert not time.waiting
 
 
+async def test_a_log_may_be_over_before_what_it_keeps(broker: MemoryBroker, time: VirtualTime) -> None:
+    """If it is read with other options than it was written with; the sweep goes on."""
+    await broker.publish("news", ONE, LOG)
+    await broker.read("news", TOP_ONLY, ChannelOptions(history_meta_ttl=5))
+    time.advance(5)
+    assert len(broker._logs) == 0
+    assert not time.waiting
+
+
 async def test_channels_without_a_log_leave_nothing(broker: MemoryBroker, time: VirtualTime) -> None:
     """Neither in memory nor a timer."""
     await broker.publish("news", ONE, NO_LOG)

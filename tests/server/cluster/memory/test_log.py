@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import Raw
@@ -13,11 +14,13 @@ from tocsin_server.cluster.memory.log import Log
 from tocsin_server.core.protocol import Position
 from tocsin_server.options import ChannelOptions
 
-OPTIONS = st.builds(
-    ChannelOptions,
-    history_size=st.integers(1, 5),
-    history_ttl=st.sampled_from([2, 5]),
-    history_meta_ttl=st.sampled_from([5, 11]),
+OPTIONS = st.sampled_from(
+    [
+        ChannelOptions(history_size=size, history_ttl=ttl, history_meta_ttl=meta_ttl)
+        for size in (1, 2, 5)
+        for ttl in (2, 5)
+        for meta_ttl in (5, 11)
+    ]
 )
 SINCE = st.none() | st.builds(Position, st.integers(0, 30), st.sampled_from(["", "abcdefgh"]))
 QUERIES = st.builds(HistoryQuery, SINCE, st.integers(-2, 6), st.booleans())
@@ -98,3 +101,4 @@ class LogModel(RuleBasedStateMachine):
 
 
 TestLog = LogModel.TestCase
+TestLog.settings = settings(max_examples=60)  # of up to 50 steps each
