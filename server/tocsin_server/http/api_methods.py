@@ -216,14 +216,16 @@ def _draft(request: types.Publishing) -> Draft:
 
 
 def _payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
-    """A payload as it may travel, from whichever form was given; NO_JSON if neither was."""
+    """A payload as it may travel, from whichever form was given; NO_JSON if neither was.
+
+    A plain one is part of a body that was made compact as a whole; the copy lets go of that body.
+    """
+    if not in_base64:
+        return NO_JSON if value is UNSET else value.copy()
     try:
-        if in_base64:
-            return compact(base64.b64decode(in_base64, validate=True))
-        return NO_JSON if value is UNSET else compact(value)
+        return compact(base64.b64decode(in_base64, validate=True))
     except ValueError as error:
-        place = f"$.b64{name}" if in_base64 else f"$.{name}"
-        raise Refused(bad_request(f"no JSON at `{place}`: {error}")) from None
+        raise Refused(bad_request(f"no JSON at `$.b64{name}`: {error}")) from None
 
 
 async def _order(
