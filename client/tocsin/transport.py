@@ -105,5 +105,6 @@ def _refusal(error: InvalidStatus) -> Lost | Refused:
     if status == 401:
         refusal = Unauthorized("the server refused the connection: HTTP 401")
     elif status == 403:
-        refusal = PermissionDenied(status, "the server refused the connection: HTTP 403")
+        why = "HTTP 403: an origin or a path that it does not serve"
+        refusal = PermissionDenied(103, f"the server refused the connection: {why}")
     return Refused(refusal)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
+import msgspec
 import typer
+
+from tocsin import lenient
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -15,12 +17,9 @@ Url = Annotated[
 
 
 def read_data(text: str) -> Any:
-    """JSON where it is JSON, else the text itself as a string."""
+    """JSON where it is JSON, passed on as it was written; else the text itself as a string."""
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        lenient.decode(text)
+    except ValueError:
         return text
-
-
-def _refuse(word: str) -> Any:
-    raise ValueError(word)  # NaN and Infinity are words, not JSON
+    return msgspec.Raw(text.encode())

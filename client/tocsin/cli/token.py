@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import warnings
 from typing import Annotated, Any
 
 import jwt
@@ -12,6 +13,7 @@ import typer
 
 from tocsin.cli import fail
 
+SAFE_SECRET_BYTES = 32  # RFC 7518 §3.2, for SHA-256
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -34,6 +36,9 @@ def token(
         claims["exp"] = claims["iat"] + seconds
     if info:
         claims["info"] = _json(info)
+    if len(secret.encode()) < SAFE_SECRET_BYTES:
+        typer.echo(f"tocsin: the secret is weak: it has fewer than {SAFE_SECRET_BYTES} bytes", err=True)
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # which says the same at length
     typer.echo(jwt.encode(claims, secret, algorithm="HS256"))
 
 

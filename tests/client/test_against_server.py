@@ -1,0 +1,188 @@
+"""The client against a real node, through a link that can be cut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.support.configs import API_KEY
+from tests.support.proxy import Proxy
+from tests.support.server import Server
+from tests.support.tokens import connection_token
+from tocsin import (
+    AsyncPublisher,
+    CallError,
+    Client,
+    Disconnected,
+    EventStream,
+    Joined,
+    PermissionDenied,
+    Publication,
+    Publisher,
+    Subscribed,
+    Unauthorized,
+    api,
+)
+
+Name = Callable[[str], str]
+
+
+@pytest.fixture
+async def publisher(server: Server) -> AsyncIterator[AsyncPublisher]:
+    async with AsyncPublisher(server.url, API_KEY) as publisher:
+        yield publisher
+
+
+async def take(events: Any, count: int) -> list[Any]:
+    async with asyncio.timeout(20):
+        return [(await anext(events)).data for _ in range(count)]
+
+
+async def test_whatever_happens_to_the_link_every_message_is_heard_once_and_in_order(
+    proxy: Proxy, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name = channel("open")
+    async with Client(proxy.url) as client, client.subscribe(name) as news:
+        await publisher.batch([api.publish(name, n) for n in range(3)])
+        assert await take(news, 3) == [0, 1, 2]
+        for start in (3, 6, 9):
+            proxy.cut()
+            await publisher.batch([api.publish(name, n) for n in range(start, start + 3)])
+            proxy.mend()
+            assert await take(news, 3) == [start, start + 1, start + 2]
+            assert news.recovered is True
+
+
+async def test_what_the_log_no_longer_has_is_told(
+    proxy: Proxy, publisher: AsyncPublisher, channel: Name
+) -> None:
+    """The log keeps five."""
+    name = channel("short")
+    async with Client(proxy.url) as client, client.subscribe(name) as news:
+        await publisher.publish(name, 0)
+        assert await take(news, 1) == [0]
+        proxy.cut()
+        await publisher.batch([api.publish(name, n) for n in range(1, 10)])
+        proxy.mend()
+        events = news.events()
+        async with asyncio.timeout(20):
+            told = await anext(events)
+        assert isinstance(told, Subscribed)
+        assert told.recovered is False
+        await publisher.publish(name, 10)
+        assert await take(events, 1) == [10]
+
+
+async def test_an_event_stream_resumes_on_every_channel(
+    proxy: Proxy, publisher: AsyncPublisher, channel: Name
+) -> None:
+    one, other = channel("open"), channel("long")
+    async with EventStream(proxy.url, [one, other]) as stream:
+        events = stream.events()
+        async with asyncio.timeout(20):
+            while not isinstance(event := await anext(events), Subscribed) or event.channel != other:
+                pass
+        await publisher.broadcast([one, other], "a")
+        assert await take(stream, 2) == ["a", "a"]
+        proxy.cut()
+        await publisher.broadcast([one, other], "b")
+        await publisher.publish(one, "c")
+        proxy.mend()
+        assert sorted(await take(stream, 3)) == ["b", "b", "c"]
+        assert stream.recovered is True
+        assert stream.position.count("@") == 2
+
+
+async def test_an_event_stream_tells_what_the_log_no_longer_has(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name = channel("short")
+    for n in range(10):
+        position = await publisher.publish(name, n)
+    assert position is not None
+    async with EventStream(server.url, name, since=f"1@{position.epoch}") as stream:
+        reading = asyncio.create_task(take(stream, 1))
+        while not reading.done():
+            await publisher.publish(name, "live")
+            await asyncio.wait([reading], timeout=0.1)
+        assert reading.result() == ["live"]
+        assert stream.recovered is False
+
+
+async def test_calls_see_what_the_api_did_and_the_other_way_round(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name = channel("open")
+    token = connection_token("ada")
+    async with Client(server.url, token=token) as client, client.subscribe(name) as news:
+        await client.publish(name, {"n": 1})
+        [first] = [await anext(news)]
+        assert first.info is not None
+        assert first.info.user == "ada"
+        assert await publisher.publish(name, None, tags={"k": "v"}) is not None
+        page = await client.history(name, limit=10)
+        assert [(one.data, one.tags) for one in page.publications] == [({"n": 1}, {}), (None, {"k": "v"})]
+        assert page == await publisher.history(name)
+        assert [one.user for one in (await publisher.presence(name)).values()] == ["ada"]
+        assert await client.presence(name) == await publisher.presence(name)
+        assert (await client.presence_stats(name)).num_users == 1
+        assert (await publisher.channels())[name] == 1
+        with pytest.raises(CallError, match="108"):
+            await client.rpc("anything")
+
+
+async def test_joins_are_heard_and_a_forced_end_is_raised(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name, joined = channel("open"), asyncio.Queue[Any]()
+    async with Client(server.url) as watcher, Client(server.url, token=connection_token("bob")) as client:
+        watcher.subscribe(name, on_join=joined.put, on_publication=print)
+        news = await client.subscribe(name).ready()
+        async with asyncio.timeout(20):
+            while (event := await joined.get()).info.user != "bob":
+                pass
+            assert isinstance(event, Joined)
+            await publisher.disconnect("bob")
+            with pytest.raises(Disconnected, match="force disconnect"):
+                await anext(news)
+
+
+async def test_refusals_are_the_fitting_exceptions(server: Server, cautious: Server, channel: Name) -> None:
+    async with Client(cautious.url, token="nonsense") as client:
+        with pytest.raises(Unauthorized):
+            await client.ready()
+    async with Client(cautious.url, token=connection_token("ada")) as client:
+        with pytest.raises(PermissionDenied):
+            await client.subscribe("anything").ready()
+    with pytest.raises(Unauthorized):
+        await anext(EventStream(cautious.url, "anything"))
+    with pytest.raises(PermissionDenied):
+        await anext(EventStream(cautious.url, "anything", token=connection_token("ada")))
+    with Publisher(server.url, "wrong") as publisher, pytest.raises(Unauthorized):
+        publisher.publish("news", 1)
+
+
+async def test_odd_payloads_pass_through_client_server_and_log(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name = channel("open")
+    odd: list[Any] = ["😀", "\u2028", "", 2**64, [], {"": None}, "line\nbreak", 1.5e300]
+    async with Client(server.url) as client, client.subscribe(name) as news:
+        for one in odd:
+            await client.publish(name, one)
+        assert await take(news, len(odd)) == odd
+
+
+async def test_a_reader_far_behind_loses_nothing_on_a_real_node(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    name = channel("long")
+    async with Client(server.url, inbox_bytes=30_000) as client, client.subscribe(name) as news:
+        for start in range(0, 250, 50):
+            await publisher.batch([api.publish(name, n) for n in range(start, start + 50)])
+        heard: list[Publication] = []
+        async with asyncio.timeout(20):
+            while len(heard) < 250:
+                heard.append(await anext(news))
+        assert [one.data for one in heard] == list(range(250))
