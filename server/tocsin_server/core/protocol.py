@@ -7,6 +7,7 @@ left out when written, except those that clients index without asking.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
@@ -390,8 +391,25 @@ def _decode_command(line: bytes) -> Command | Malformed:
     try:
         line.decode()  # raw payloads are passed on unread, so their bytes are checked here
         return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
+        mended = mend_surrogates(line)
+        return MALFORMED if mended == line else _decode_command(mended)
+    except (UnicodeDecodeError, RecursionError):
         return MALFORMED
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def mend_surrogates(text: bytes) -> bytes:
+    """Replace escaped halves of surrogate pairs by U+FFFD, as every UTF-8 encoder does.
+
+    RFC 8259 §8.2 allows them, JavaScript writes them for a string cut in two, and no decoder here takes them.
+    """
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
 
 
 def compact(payload: bytes | Raw) -> Raw:
@@ -405,7 +423,12 @@ def compact(payload: bytes | Raw) -> Raw:
     text.decode()
     try:
         _check(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
+        mended = mend_surrogates(text)
+        if mended != text:
+            return compact(mended)
+        raise ValueError(str(error)) from None
+    except RecursionError as error:
         raise ValueError(str(error)) from None
     if b"\n" in text or b"\r" in text:
         text = text.replace(b"\n", b"").replace(b"\r", b"")

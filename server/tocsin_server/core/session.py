@@ -150,6 +150,12 @@ class Session:
         return self.phase is Phase.CLOSED
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something the peer asked for is not answered yet."""
+        is_asking = self._asked is not None or self._entering > 0
+        return is_asking or bool(self.backlog) or self.phase is Phase.CONNECTING
+
+    @property
     def channels(self) -> list[str]:
         """The channels this connection hears live."""
         return [channel for channel, subscription in self._subscriptions.items() if subscription.is_live]

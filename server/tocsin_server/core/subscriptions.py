@@ -18,7 +18,7 @@ from tocsin_server.options import ChannelOptions
 
 def ttl_seconds(deadline: float | None, now: Instant) -> int:
     """Whole seconds until a monotonic deadline, at least 1, as clients are told; 0 where there is none."""
-    return 0 if deadline is None else max(1, int(deadline - now.monotonic))
+    return 0 if deadline is None else min(max(1, int(deadline - now.monotonic)), 2**32 - 1)
 
 
 def monotonic_deadline(expire_at: float | None, now: Instant) -> float | None:

@@ -21,7 +21,7 @@ from tocsin_server.options import ClientOptions
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_KEY_ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 
-Seconds = Annotated[float, Meta(ge=0, le=2**40)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class TokenInvalid(Exception):

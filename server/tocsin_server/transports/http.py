@@ -9,12 +9,13 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_SECONDS = 10.0
-"""From the connection, or from the first byte of a later request, to the end of the request's head."""
-
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection that is dropped if a request's head takes too long."""
+    """One HTTP connection, dropped if a request's head takes longer than a connect may: stale_timeout.
+
+    That is from the connection, or from the first byte of a later request, to the end of the head. The node
+    is found in the lifespan state, under "node".
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -40,7 +41,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            seconds = self.app_state["node"].settings.client.stale_timeout
+            self._head_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _head_came(self) -> None:
         if self._head_timer is not None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -55,6 +54,14 @@ def text_frame(*lines: bytes) -> bytes:
 def _select_subprotocol(_connection: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Most clients offer none (protocol §1); those that offer JSON are told that it was chosen."""
     return JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None
+
+
+def _is_utf8(message: bytes) -> bool:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class RawFraming:
@@ -126,9 +133,13 @@ class WebSocketPeer(asyncio.Protocol):
         "_connection",
         "_connections",
         "_fragments",
+        "_has_left",
+        "_is_leaving",
         "_is_native_ping",
         "_is_paused",
+        "_is_shaken",
         "_node",
+        "_opcode",
         "_transport",
         "session",
         "write",
@@ -146,8 +157,12 @@ class WebSocketPeer(asyncio.Protocol):
             logger=_LOGGER,
         )
         self._fragments: list[bytes] = []
+        self._opcode = Opcode.TEXT
         self._is_native_ping = False
         self._is_paused = False
+        self._is_shaken = False
+        self._is_leaving = False
+        self._has_left = False
         self._close_timer: asyncio.TimerHandle | None = None
         self.session = node.new_session()
 
@@ -186,11 +201,21 @@ class WebSocketPeer(asyncio.Protocol):
         for event in connection.events_received():
             if isinstance(event, Request):
                 self._shake_hands(event)
-            else:
-                self._take_frame(cast("Frame", event))
-        self._flush()
-        if not self._is_open and not self.session.is_closed:
-            self._node.tell(self, events.Lost())  # the peer said goodbye, or broke the protocol
+            elif not self._take_frame(cast("Frame", event)):
+                break
+        if connection.state is State.OPEN or self._has_left:
+            self._flush()
+        else:  # the peer said goodbye or broke the protocol: what it asked for before is answered first
+            self._is_leaving = True
+            self._expect_close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Answer the peer's goodbye, once nothing it asked for is left to answer."""
+        if self._is_leaving and not self._has_left and not self.session.is_busy:
+            self._has_left = True
+            self._flush()
+            self._node.tell(self, events.Lost())
 
     def eof_received(self) -> None:
         """The peer sends no more; asyncio closes the transport."""
@@ -212,6 +237,7 @@ class WebSocketPeer(asyncio.Protocol):
         connection.send_response(response)
         if connection.state is not State.OPEN:
             return
+        self._is_shaken = True
         self._flush()
         query = parse_qs(urlsplit(request.path).query)
         self._is_native_ping = query.get("cf_ws_frame_ping_pong") == ["true"]
@@ -225,41 +251,27 @@ class WebSocketPeer(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------ reading
 
-    def _take_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.TEXT and frame.fin:
-            self._take_text(frame.data)
-        elif frame.opcode is Opcode.PONG:
-            if self._is_native_ping and self._is_open:
-                self._node.tell(self, events.Received(b"{}"))
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            self._take_fragment(frame)
-
-    def _take_fragment(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._fragments = [b"t" if frame.opcode is Opcode.TEXT else b"b"]
-        self._fragments.append(bytes(frame.data))
+    def _take_frame(self, frame: Frame) -> bool:
+        """Take one frame; False if nothing after it may be taken any more."""
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._opcode = frame.opcode
+        if frame.opcode is Opcode.PONG and self._is_native_ping:
+            self._node.tell(self, events.Received(b"{}"))
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return True
         if not frame.fin:
-            return
-        kind, *parts = self._fragments
-        self._fragments = []
-        message = b"".join(parts)
-        if kind == b"t":
-            self._take_text(message)
-        else:
-            self._take_message(message)
+            self._fragments.append(bytes(frame.data))
+            return True
+        message = b"".join((*self._fragments, frame.data))
+        self._fragments.clear()
+        return self._take_message(message)
 
-    def _take_text(self, message: bytes | bytearray | memoryview) -> None:
-        text = bytes(message)
-        try:
-            text.decode()
-        except UnicodeDecodeError:  # RFC 6455 §8.1
+    def _take_message(self, message: bytes) -> bool:
+        if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
             self._connection.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
-            return
-        self._take_message(text)
-
-    def _take_message(self, message: bytes) -> None:
-        if self._is_open:
-            self._node.tell(self, events.Received(message))
+            return False
+        self._node.tell(self, events.Received(message))
+        return True
 
     def hold_back(self, is_busy: bool) -> None:
         """Read nothing more while commands wait for the engine."""
@@ -269,12 +281,15 @@ class WebSocketPeer(asyncio.Protocol):
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
+        if self._is_leaving:
+            asyncio.get_running_loop().call_soon(self._leave)
 
     # ------------------------------------------------------------------------------------------------ writing
 
     @property
     def _is_open(self) -> bool:
-        return self._connection.state is State.OPEN
+        """Whether messages may still be written: no close frame has been."""
+        return self._is_shaken and not self._has_left
 
     def send(self, messages: Sequence[Message]) -> None:
         """Write the session's messages as one frame."""
@@ -287,10 +302,11 @@ class WebSocketPeer(asyncio.Protocol):
 
     def close(self, why: Disconnect) -> None:
         """Write the close frame after what waits, and drop the connection if it is not answered in time."""
-        try:
-            self._connection.send_close(why.code, why.reason)
-        except InvalidState:
+        if self._has_left:
             return
+        self._has_left = True
+        if self._connection.state is State.OPEN:
+            self._connection.send_close(why.code, why.reason)
         self._flush()
         self._expect_close()
         if self._is_paused:

@@ -1,0 +1,42 @@
+"""CPU per delivery, of contenders that take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from tests.bench.servers import Contender, Deliver
+
+TURNS = 15
+REST_SECONDS = 0.02
+"""Between turns, so that the readers' process catches up and nobody's buffers grow."""
+
+
+async def cpu_per_delivery(
+    contenders: Mapping[str, Contender], count: int, publications: int, burst: int = 1
+) -> dict[str, float]:
+    """Median microseconds of this process's CPU (user and kernel) per publication and subscriber."""
+    async with AsyncExitStack() as stack:
+        delivers = {
+            name: await stack.enter_async_context(contender(count)) for name, contender in contenders.items()
+        }
+        figures: dict[str, list[float]] = {name: [] for name in contenders}
+        for turn in range(TURNS + 1):
+            for name, deliver in delivers.items():
+                figure = await _turn(deliver, publications, burst) / (publications * burst * count)
+                if turn:  # the first one warms up
+                    figures[name].append(figure * 1e6)
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+async def _turn(deliver: Deliver, publications: int, burst: int) -> float:
+    spent = 0.0
+    for _ in range(publications):
+        await asyncio.sleep(REST_SECONDS)
+        started = time.process_time()
+        await deliver(burst)
+        spent += time.process_time() - started
+    return spent

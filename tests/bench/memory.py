@@ -1,0 +1,40 @@
+"""Resident memory per idle connection, each contender in a fresh process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+
+import psutil
+import uvloop
+
+from tests.bench import servers
+
+WARM_UP = 200
+"""Connections that come and go before, so that what is loaded once is not counted."""
+
+
+async def main(name: str, count: int) -> None:
+    """Print the bytes by which this process grew for each connection."""
+    servers.raise_file_limit()
+    contender = getattr(servers, name)
+    async with contender(WARM_UP):
+        gc.collect()
+        before = psutil.Process().memory_info().rss
+        async with contender(count):
+            gc.collect()
+            print((psutil.Process().memory_info().rss - before) / count)
+
+
+async def bytes_per_connection(name: str, count: int) -> float:
+    """What one idle connection of a contender costs the process that holds it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.memory", name, str(count)), stdout=-1
+    )
+    output, _ = await process.communicate()
+    return float(output)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

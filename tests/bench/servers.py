@@ -1,0 +1,153 @@
+"""What is measured, in the measuring process itself; the subscribers are in another."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import cast
+
+import uvicorn
+from msgspec import Raw
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tocsin_server.app import create_app
+from tocsin_server.cluster.broker import Draft
+from tocsin_server.config import Settings
+from tocsin_server.core.channel import Item
+from tocsin_server.core.protocol import Publication, Push
+from tocsin_server.options import ChannelOptions, ClientOptions, ServerOptions
+from tocsin_server.serving import serving
+from tocsin_server.transports.websocket import RAW_FRAMING
+
+PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
+"""128 bytes."""
+
+PUSH = Item(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
+FRAME = RAW_FRAMING.pack("bench", [PUSH])
+"""What Tocsin writes for one publication; the others write the same."""
+
+Deliver = Callable[[int], Awaitable[None]]
+"""Write a burst of so many publications to every subscriber; return when the transports have them."""
+
+SETTINGS = Settings(
+    server=ServerOptions(port=0),
+    client=ClientOptions(insecure=True, ping_interval=3600),
+    channels=ChannelOptions(history_size=100, history_ttl=300, force_recovery=True),
+)
+
+
+def raise_file_limit() -> None:
+    """Two sockets a subscriber, on one machine."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@asynccontextmanager
+async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
+    """So many subscribers in a process of their own, all of them ready."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.subscribers", kind, str(port), str(count)), stdin=-1, stdout=-1
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        if await process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the {kind} subscribers did not get through")
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+@asynccontextmanager
+async def floor(count: int) -> AsyncIterator[Deliver]:
+    """The same ready-made bytes to as many bare asyncio transports."""
+    transports: list[asyncio.Transport] = []
+
+    class Bare(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transports.append(cast("asyncio.Transport", transport))
+
+    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
+
+    async def deliver(burst: int) -> None:
+        for _ in range(burst):
+            for transport in transports:
+                transport.write(FRAME)
+            await settle()
+
+    async with subscribed("floor", server.sockets[0].getsockname()[1], count):
+        while len(transports) < count:
+            await asyncio.sleep(0.01)
+        yield deliver
+    server.close()
+
+
+@asynccontextmanager
+async def starlette(count: int) -> AsyncIterator[Deliver]:
+    """A Starlette route that awaits `send_text` for each peer, as one would write it first."""
+    sockets: set[WebSocket] = set()
+    text = FRAME[4:].decode()
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        sockets.add(websocket)
+        try:
+            while True:
+                await websocket.receive_text()
+        except WebSocketDisconnect:
+            sockets.discard(websocket)
+
+    app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
+    config = uvicorn.Config(app, port=0, ws="websockets-sansio", log_level="error", ws_ping_interval=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+
+    async def deliver(burst: int) -> None:
+        for _ in range(burst):
+            for websocket in list(sockets):
+                await websocket.send_text(text)
+            await settle()
+
+    async with subscribed("starlette", server.servers[0].sockets[0].getsockname()[1], count):
+        while len(sockets) < count:
+            await asyncio.sleep(0.01)
+        yield deliver
+    server.should_exit = True
+    await task
+
+
+@asynccontextmanager
+async def tocsin(count: int) -> AsyncIterator[Deliver]:
+    """Tocsin, publications going the way of every publication but for the HTTP request that brings them."""
+    app = create_app(SETTINGS)
+    node = app.state.node
+
+    async def deliver(burst: int) -> None:
+        for _ in range(burst):
+            await node.publish("bench", Draft(PAYLOAD))
+        while not node.fan_out.is_idle:
+            await asyncio.sleep(0)
+        await settle()
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(app, SETTINGS.server))
+        await stack.enter_async_context(subscribed("tocsin", int(server.url.rsplit(":", 1)[1]), count))
+        assert len(node.hub.channels["bench"]) == count
+        yield deliver
+
+
+async def settle() -> None:
+    """Two turns, in which uvloop hands its write queue to the kernel."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+Contender = Callable[[int], AbstractAsyncContextManager[Deliver]]

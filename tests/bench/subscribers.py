@@ -1,0 +1,81 @@
+"""A process of its own that opens many sockets, does what a subscriber does, and then only reads.
+
+    python -m tests.bench.subscribers KIND PORT COUNT
+
+KIND is `floor` (a bare TCP connection), `starlette` (a WebSocket handshake) or `tocsin` (handshake, connect,
+subscribe). Prints `ready` when all are there, and on standard input's end leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+
+import uvloop
+
+HANDSHAKE = (
+    b"GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"bench"}}'
+LOOPBACK_PORTS = 20_000
+"""Connections per source address, below the range of ephemeral ports."""
+
+
+def masked_text(payload: bytes) -> bytes:
+    """A client's text frame; a mask of zeros leaves the payload as it is."""
+    size = len(payload)
+    header = bytes((0x81, 0x80 | size)) if size < 126 else bytes((0x81, 0x80 | 126)) + size.to_bytes(2)
+    return header + bytes(4) + payload
+
+
+class Subscriber(asyncio.Protocol):
+    """Says hello and reads on. `ready` is set with the first bytes that follow the last thing it asked."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.ready = asyncio.get_running_loop().create_future()
+        self.is_upgraded = kind == "floor"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        if self.kind == "floor":
+            self.ready.set_result(None)
+        else:
+            path = b"/ws" if self.kind == "starlette" else b"/connection/websocket"
+            transport.write(HANDSHAKE % path)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        if self.ready.done():
+            return
+        if not self.is_upgraded and data.startswith(b"HTTP/1.1 101"):
+            self.is_upgraded = True
+            if self.kind == "starlette":
+                self.ready.set_result(None)
+            else:
+                self.transport.write(masked_text(SUBSCRIBE))  # type: ignore[attr-defined]
+        if b'"subscribe"' in data:
+            self.ready.set_result(None)
+
+
+async def main(kind: str, port: int, count: int) -> None:
+    loop = asyncio.get_running_loop()
+    subscribers = []
+    for number in range(count):
+        source = (f"127.0.0.{1 + number // LOOPBACK_PORTS}", 0)
+        _, subscriber = await loop.create_connection(
+            lambda: Subscriber(kind), "127.0.0.1", port, local_addr=source
+        )
+        subscribers.append(subscriber)
+        if number % 100 == 99:
+            await subscriber.ready
+    await asyncio.gather(*(subscriber.ready for subscriber in subscribers))
+    print("ready", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
