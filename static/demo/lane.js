@@ -50,7 +50,7 @@ export class Lane extends EventTarget {
   }
 
   get waiting() {
-    return this.tally.waiting(this.log);
+    return this.tally.waiting(this.log.position);
   }
 
   /** Begins the account where the connection stands. @param {import("./tally.js").Position | null} position */
@@ -112,7 +112,7 @@ export class Lane extends EventTarget {
   /** What the log holds now must have been heard a while from now, unless the connection goes away meanwhile. */
   #settle() {
     if (this.#isSettling || this.state !== "connected") return;
-    const top = { offset: this.log.top, epoch: this.log.epoch };
+    const top = this.log.position;
     const back = this.#back;
     this.#isSettling = true;
     setTimeout(() => {

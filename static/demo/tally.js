@@ -13,6 +13,11 @@ export class Log extends EventTarget {
   top = 0;
   epoch = "";
 
+  /** @returns {Position} of the newest message */
+  get position() {
+    return { offset: this.top, epoch: this.epoch };
+  }
+
   /** @param {Position | null | undefined} position */
   observe(position) {
     if (!position || (position.epoch === this.epoch && position.offset <= this.top)) return;

@@ -244,7 +244,7 @@ async def test_an_edit_of_what_somebody_else_has_changed_is_refused(
 ) -> None:
     """The browser writes the 412 to the console, which is no mistake of the page."""
     page = await opened(await browser.new_page(), demo.url)
-    link = await add(desk, "Two editors")
+    link = await add(desk, "Two hands")
     row = page.locator(f"#column-told .links li[data-id='{link['id']}']")
     await row.get_by_role("button", name="Edit").click()
     await desk.patch(f"/links/{link['id']}", json={"title": "The other was faster"})
@@ -285,7 +285,7 @@ async def test_what_happened_while_the_socket_was_away_is_told_on_return(
 async def test_no_width_needs_scrolling_sideways(visited: Page, width: int) -> None:
     await visited.set_viewport_size({"width": width, "height": 780})
     await toggle(visited, "eventsource", "cut")
-    await say(visited, "Averylongwordwithoutanyspace" * 8)
+    await say(visited, f"Averylongwordwithoutanyspace{width}" * 8)
     await visited.locator("#column-told .links li[data-id='2']").get_by_role("button", name="Edit").click()
     await visited.locator("#column-polled .links li[data-id='3']").get_by_role("button", name="Check").click()
     assert await visited.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
@@ -305,7 +305,7 @@ async def test_the_keyboard_is_enough(visited: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_text_can_be_read_in_light_and_dark(demo: Server, browser: Browser, scheme: Any) -> None:
     """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) for every colour that text has."""
-    page = await opened(await browser.new_page(color_scheme=scheme), demo.url)
+    page = await opened(await browser.new_page(color_scheme=scheme, reduced_motion="reduce"), demo.url)
     await toggle(page, "eventsource", "cut")
     ratios: dict[str, float] = await page.evaluate("""() => {
         const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
