@@ -31,6 +31,11 @@ class Metrics:
         self.closes = Counter(
             "tocsin_closes", "Connections closed by this node.", ["code"], registry=self.registry
         )
+        self.mended = Counter(
+            "tocsin_mended_publications",
+            "Publications whose announcement was missed, read from the log.",
+            registry=self.registry,
+        )
         self.engine_errors = Counter(
             "tocsin_engine_errors", "Calls the engine could not carry out.", registry=self.registry
         )

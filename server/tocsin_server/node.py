@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Protocol, cast
@@ -51,6 +51,7 @@ from tocsin_server.core.stream import History, Verdict
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.errors import Disconnect, EngineError, Refused
 from tocsin_server.fanout import FanOut
+from tocsin_server.mending import Mender
 from tocsin_server.metrics import Metrics
 from tocsin_server.service import RpcMethod, Service
 
@@ -120,6 +121,9 @@ class Node:
         )
         self._peers: set[Peer] = set()
         self._alarms: Alarms[Peer] = Alarms(self._ring, lambda peer: peer.session.deadline, time.monotonic)
+        self._mender = Mender(
+            engine.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
+        )
         self._started_at = time.monotonic()
         self._tasks: asyncio.TaskGroup | None = None
         self.metrics.observe(
@@ -378,9 +382,16 @@ class Node:
             return
         verdict = found.hear(publication, epoch)
         if verdict in (Verdict.GAP, Verdict.OTHER_EPOCH):
-            self._break(found, Position(publication.offset - 1, epoch))
-            found.hear(publication, epoch)
+            self._mender.mend(found)
         self.fan_out.wake(found)
+
+    def resume(self, channels: Collection[str]) -> None:
+        """The link to these channels is whole again; what was announced meanwhile was not heard."""
+        self._mender.mend_all(channels)
+
+    def _take_mended(self, channel: Channel, publications: int) -> None:
+        self.metrics.mended.inc(publications)
+        self.fan_out.wake(channel)
 
     def _break(self, channel: Channel, continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""

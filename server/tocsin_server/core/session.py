@@ -156,6 +156,11 @@ class Session:
         return is_asking or bool(self.backlog) or self.phase is Phase.CONNECTING
 
     @property
+    def awaits_pong(self) -> bool:
+        """Whether a ping is not answered yet."""
+        return self._pong_due_at is not None
+
+    @property
     def channels(self) -> list[str]:
         """The channels this connection hears live."""
         return [channel for channel, subscription in self._subscriptions.items() if subscription.is_live]

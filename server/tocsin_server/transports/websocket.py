@@ -255,7 +255,7 @@ class WebSocketPeer(asyncio.Protocol):
         """Take one frame; False if nothing after it may be taken any more."""
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._opcode = frame.opcode
-        if frame.opcode is Opcode.PONG and self._is_native_ping:
+        if frame.opcode is Opcode.PONG and self._is_native_ping and self.session.awaits_pong:
             self._node.tell(self, events.Received(b"{}"))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return True
