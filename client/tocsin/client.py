@@ -92,6 +92,7 @@ class Client:
 
     async def ready(self) -> Self:
         """Wait for the first connection; raises if it is refused for good. Bound it: ``asyncio.timeout``."""
+        self._require_driver()
         await asyncio.shield(self._connected)
         return self
 
@@ -125,20 +126,17 @@ class Client:
         driver = self._require_driver()
         self._make_room(channel)
         wanted = by_event(callbacks)
+        state = Channel(
+            channel,
+            since=Position.parse(since) if isinstance(since, str) else since,
+            token=token,
+            has_provider=get_token is not None,
+            data=None if data is None else protocol.payload(data),
+            wants_join_leave=values.Joined in wanted or values.Left in wanted,
+        )
         subscription = self._new_subscription(driver, channel)
         self._providers[channel] = get_token
-        driver.feed(
-            effects.Subscribe(
-                Channel(
-                    channel,
-                    since=Position.parse(since) if isinstance(since, str) else since,
-                    token=token,
-                    has_provider=get_token is not None,
-                    data=None if data is None else protocol.payload(data),
-                    wants_join_leave=values.Joined in wanted or values.Left in wanted,
-                )
-            )
-        )
+        driver.feed(effects.Subscribe(state))
         if wanted:
             driver.spawn(dispatch(subscription.events(), wanted))
         return subscription

@@ -18,7 +18,7 @@ from .driver import TokenProvider
 from .errors import BadProtocol, Disconnected
 from .feed import Feed, Hole, read_disconnect
 from .protocol import WireCode
-from .values import Event, Publication, State, StateChanged, Subscribed
+from .values import Event, Publication, State, StateChanged, Subscribed, Unsubscribed
 
 EVENTS_PATH = "/events"
 CONNECTION_EXPIRED = 3005
@@ -31,6 +31,7 @@ _PASSING_STATUSES = (408, 425, 429)
 class EventStream:
     """Iterate it for publications: ``async for publication in EventStream("http://localhost:8000", "news")``.
 
+    The end of one of several channels is raised as ``SubscriptionEnded``: iterate on for the others.
     It reconnects and resumes by itself, from ``since`` at first (the positions of all channels, as ``Last-
     Event-ID`` holds them), and raises when the server refuses it for good. Nothing runs while nobody waits
     for the next message: a slow reader slows the server's sending, and is disconnected and resumed when it is
@@ -82,9 +83,11 @@ class EventStream:
             event = await anext(self._events)
             if isinstance(event, Publication):
                 return event
+            if isinstance(event, Unsubscribed):
+                raise errors.subscription_error(event.channel, event.code, event.reason)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Iterate everything in order: StateChanged, Subscribed (with ``recovered``), Publication."""
+        """Iterate everything in order: StateChanged, Subscribed, Publication, Joined, Left, Unsubscribed."""
         async for event in self._events:
             yield event
 

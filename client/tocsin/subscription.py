@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .errors import subscription_error
+from .errors import SubscriptionEnded, subscription_error
 from .inbox import Inbox
 from .values import ChannelEvent, Position, Publication, Subscribed, Unsubscribed
 
@@ -86,16 +86,13 @@ class Subscription:
         """Called by the client when nothing more will come."""
         self._inbox.close(error)
         if not self._begun.done():
-            if error is None:
-                self._begun.cancel()
-            else:
-                self._begun.set_exception(error)
-                self._begun.exception()  # whoever does not wait for it hears of it from the iteration
+            self._begun.set_exception(error or SubscriptionEnded(self.channel, 0, "ended before it began"))
+            self._begun.exception()  # whoever does not wait for it hears of it from the iteration
 
     async def _take(self) -> ChannelEvent:
         event = await self._inbox.take()
         if isinstance(event, Subscribed):
             self.recovered, self.position = event.recovered, event.position
-        elif isinstance(event, Publication) and event.offset:
+        elif isinstance(event, Publication) and event.position:
             self.position = event.position
         return event

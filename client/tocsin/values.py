@@ -52,8 +52,8 @@ class Publication(Struct, frozen=True):
 
     @property
     def position(self) -> Position | None:
-        """Where to resume after this message; None in a channel without a log."""
-        return Position(self.offset, self.epoch) if self.offset else None
+        """Where to resume after this message; None where the server does not promise that."""
+        return Position(self.offset, self.epoch) if self.offset and self.epoch else None
 
 
 class Subscribed(Struct, frozen=True):

@@ -117,7 +117,7 @@ async def test_sub_resumes_by_itself_and_from_a_position(
         await publisher.publish(name, 1)
         assert (await command.line())["data"] == 1
         proxy.cut()
-        await command.says("connection lost")
+        await command.says("not connected")
         await publisher.publish(name, 2)
         proxy.mend()
         line = await command.line()
@@ -152,6 +152,7 @@ async def test_sub_ends_cleanly_on_a_signal(
         await command.says("subscribed")
         command.process.send_signal(number)
         assert await command.ends() == code
+        assert "to resume: --since 0@" in command.said
 
 
 async def test_sub_ends_cleanly_when_nobody_reads_even_before_the_next_message(
@@ -178,6 +179,22 @@ async def test_sub_ends_cleanly_when_its_reader_goes_in_the_midst_of_much(
         assert (await asyncio.to_thread(os.read, reader, 10)).startswith(b'{"channel"')
         os.close(reader)
         assert await command.ends() == 0
+
+
+async def test_sub_ends_cleanly_when_its_two_outputs_are_one_closed_pipe(
+    server: Server, channel: Name
+) -> None:
+    """As in `tocsin sub news 2>&1 | head -1`."""
+    process = await asyncio.create_subprocess_shell(
+        f"{TOCSIN} sub {channel('open')} --url {server.url} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}",
+        stdout=PIPE,
+        stderr=PIPE,
+        executable="/bin/bash",
+    )
+    async with asyncio.timeout(20):
+        output, errors = await process.communicate()
+    assert errors == b""
+    assert output.decode().splitlines()[1:] == ["0"]
 
 
 def _large(name: str, n: int) -> Any:

@@ -387,10 +387,35 @@ async def test_a_bug_in_the_client_is_told_to_its_readers(
                 await anext(subscription)
 
 
+async def test_waiting_for_what_ends_before_it_began_is_an_error_not_a_cancellation(
+    small: SmallServer,
+) -> None:
+    async with Client(small.url) as client:
+        small.answers["subscribe"] = None
+        subscription = client.subscribe("news")
+        waiting = asyncio.create_task(subscription.ready())
+        await small.until(lambda server: any("subscribe" in command for command in server.received))
+        await subscription.unsubscribe()
+        with pytest.raises(SubscriptionEnded, match="before it began"):
+            await waiting
+        other = client.subscribe("other")
+    with pytest.raises(SubscriptionEnded):
+        await other.ready()
+
+
+async def test_a_wrong_position_is_refused_and_leaves_the_channel_free(small: SmallServer) -> None:
+    async with Client(small.url) as client:
+        with pytest.raises(ValueError, match="offset@epoch"):
+            client.subscribe("news", since="5")
+        await client.subscribe("news", since="0@").ready()
+
+
 async def test_a_client_is_entered_before_use_and_only_once(small: SmallServer) -> None:
     client = Client(small.url)
     with pytest.raises(RuntimeError, match="enter the client"):
         client.subscribe("news")
+    with pytest.raises(RuntimeError, match="enter the client"):
+        await client.ready()
     async with client:
         with pytest.raises(TypeError, match="on_message"):
             client.subscribe("news", on_message=print)  # type: ignore[call-arg]

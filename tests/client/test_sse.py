@@ -23,6 +23,7 @@ from tocsin import (
     State,
     StateChanged,
     Subscribed,
+    SubscriptionEnded,
     Unauthorized,
     backoff,
 )
@@ -55,9 +56,9 @@ class Script:
             self.is_left.set()
 
 
-def event(offset: int, channel: str = "news", data: Any = None) -> str:
-    body = {"channel": channel, "pub": {"data": data or offset, "offset": offset}}
-    return f"id: {offset}@E\ndata: {json.dumps(body)}\n\n"
+def event(offset: int, rest: str = "", data: Any = None) -> str:
+    body = {"channel": "news", "pub": {"data": data or offset, "offset": offset}}
+    return f"id: {offset}@E{rest}\ndata: {json.dumps(body)}\n\n"
 
 
 OPENING = "id: 0@E\n\n"
@@ -138,6 +139,17 @@ async def test_a_disconnect_says_by_its_code_whether_to_come_back(script: Script
             await anext(stream)
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
+
+
+async def test_the_end_of_one_channel_is_raised_and_the_others_go_on(script: Script) -> None:
+    over = json.dumps({"channel": "other", "code": 2000, "reason": "server unsubscribe"})
+    script.acts = [
+        ["id: 0@E,0@E\n\n", f"event: unsubscribe\ndata: {over}\n\n", event(1, ",0@E", "go on"), None]
+    ]
+    async with EventStream(script.url, ["news", "other"]) as stream:
+        with pytest.raises(SubscriptionEnded, match="server unsubscribe"):
+            await anext(stream)
+        assert (await anext(stream)).data == "go on"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,7 +17,7 @@ from tocsin.cli.output import ClosedOutput, Output, to_line
 from tocsin.client import Client
 from tocsin.errors import TocsinError
 from tocsin.sse import EventStream
-from tocsin.values import Event, Position, Publication, State, StateChanged, Subscribed
+from tocsin.values import Event, Position, Publication, State, StateChanged, Subscribed, Unsubscribed
 
 CHILD_SECONDS = 5.0
 
@@ -48,7 +49,9 @@ def sub(
         positions = _positions(since, channels)
         follow = Following(url, token, channels, positions, limit, command)
         code = asyncio.run(_until_told(follow.over_events if sse else follow.over_websocket))
-    except (TocsinError, ValueError) as error:
+        if code and follow.position:
+            _report(f"ended; to resume: --since {follow.position}")
+    except (TocsinError, ValueError, OSError) as error:
         _report(str(error))
         code = 1
     raise typer.Exit(code)
@@ -72,6 +75,12 @@ class Following:
         self._left = limit
         self._command = command
 
+    @property
+    def position(self) -> str:
+        """Where to resume: behind what has been printed; empty while no channel has said where it stands."""
+        positions = self._positions.values()
+        return ",".join(str(position or "") for position in positions) if any(positions) else ""
+
     async def over_websocket(self, output: Output) -> None:
         """Follow until the limit, or an error."""
         async with Client(self._url, token=self._token, on_state=self._tell) as client:
@@ -88,18 +97,19 @@ class Following:
 
     async def over_events(self, output: Output) -> None:
         """The same, on one event stream."""
-        channels, positions = list(self._positions), self._positions.values()
-        since = ",".join(str(position or "") for position in positions) if any(positions) else ""
+        channels, since = list(self._positions), self.position
         async with EventStream(self._url, channels, token=self._token, since=since) as stream:
             await self._read(stream.events(), output)
 
     async def _read(self, events: AsyncIterator[Event], output: Output) -> None:
         async for event in events:
             if not isinstance(event, Publication):
+                if isinstance(event, Subscribed):
+                    self._positions[event.channel] = event.position
                 self._tell(event)
                 continue
             await self._deliver(event, output)
-            self._positions[event.channel] = event.position
+            self._positions[event.channel] = event.position or self._positions[event.channel]
             self._left -= 1
             if self._left == 0:
                 raise Finished
@@ -118,7 +128,9 @@ class Following:
             case StateChanged(State.CONNECTED):
                 _report(f"connected to {self._url}")
             case StateChanged(State.CONNECTING, _, reason) if reason != "connect called":
-                _report(f"connection lost, trying again: {reason}")
+                _report(f"not connected, trying again: {reason}")
+            case Unsubscribed(channel, code, reason):
+                _report(f"{channel}: unsubscribed: {reason} (code {code})")
             case Subscribed(channel, False, position):
                 _report(f"{channel}: messages may be missing before {position or 'this point'}")
             case Subscribed(channel, True, position):
@@ -171,8 +183,10 @@ async def _run(command: str, line: str) -> int:
 
 def _fields(publication: Publication) -> dict[str, Any]:
     fields: dict[str, Any] = {"channel": publication.channel, "data": publication.data}
+    if publication.offset:
+        fields["offset"] = publication.offset
     if publication.position is not None:
-        fields |= {"offset": publication.offset, "position": str(publication.position)}
+        fields["position"] = str(publication.position)
     if publication.tags:
         fields["tags"] = publication.tags
     if publication.info is not None:
@@ -199,4 +213,6 @@ def _positions(since: str, channels: list[str]) -> list[Position | None]:
 
 
 def _report(sentence: str) -> None:
-    print(f"tocsin sub: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 # this is the command line
+    """Straight to the descriptor: what a closed standard error cannot take is not tried again at exit."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"tocsin sub: {sentence}\n".encode())
