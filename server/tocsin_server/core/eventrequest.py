@@ -6,9 +6,8 @@ An EventSource cannot send commands, so its request is turned into those a WebSo
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Struct
@@ -74,13 +73,12 @@ class EventRequest:
 
 
 def read_request(
-    query_string: str, last_event_id: str | None, other_token: str, channel_limit: int
+    query: Mapping[str, Sequence[str]], last_event_id: str, other_token: str, channel_limit: int
 ) -> EventRequest:
-    """Understand a request. `last_event_id` is the header: where there is one it is newer than the query's.
+    """Understand a request; `other_token` came beside the query and counts where that has none.
 
-    `other_token` came by header or cookie and counts where the query has none. Raises StreamRefused.
+    Raises StreamRefused.
     """
-    query = parse_qs(query_string, keep_blank_values=True)
     channels = tuple(query.get("channel", ()))
     if not channels or not all(channels):
         raise StreamRefused.by_query("The query needs channel=NAME, once for each channel to hear.")
@@ -89,9 +87,8 @@ def read_request(
     if len(channels) > channel_limit:
         sentence = f"The query names {len(channels)} channels, but one stream may have {channel_limit}."
         raise StreamRefused.by_query(sentence, errors.LIMIT_EXCEEDED.code)
-    position = last_event_id if last_event_id is not None else query.get("last_event_id", [""])[-1]
     try:
-        since = read_positions(position, len(channels))
+        since = read_positions(last_event_id, len(channels))
     except ValueError as error:
         raise StreamRefused.by_query(f"The last event id {error}.") from None
     token = query.get("token", [""])[-1] or other_token

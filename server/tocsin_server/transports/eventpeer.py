@@ -57,10 +57,7 @@ once after the three seconds that browsers wait by themselves.
 
 
 class EventPeer:
-    """A session and what waits for its client.
-
-    `opened` is done once it is known what to answer the request: why it is refused, or None for a stream.
-    """
+    """A session, the channels of its request and what waits for its client."""
 
     __slots__ = (
         "_channel_indexes",
@@ -68,10 +65,10 @@ class EventPeer:
         "_held_bytes",
         "_is_connected",
         "_node",
+        "_opened",
         "_positions",
         "_request",
         "_results",
-        "opened",
         "outbox",
         "session",
     )
@@ -90,7 +87,7 @@ class EventPeer:
         self._is_connected = False
         self.session = session
         self.outbox = Outbox(node.settings.client.queue_limit_bytes)
-        self.opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
+        self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
 
@@ -125,6 +122,17 @@ class EventPeer:
         """Do nothing: an event stream's client sends nothing that could be held back."""
 
     # ------------------------------------------------------------------------------------------------ opening
+
+    async def opened(self) -> None:
+        """Wait until every channel is entered and the stream may begin. Raises StreamRefused."""
+        why = await self._opened
+        if why is not None:
+            raise why
+
+    @property
+    def refusal(self) -> StreamRefused | None:
+        """Why there will be no stream, as far as is known."""
+        return self._opened.result() if self._opened.done() else None
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.connect is not None:
@@ -161,14 +169,14 @@ class EventPeer:
             self._tell_later(events.ServerDisconnect(errors.SLOW))
 
     def _refuse(self, why: StreamRefused) -> None:
-        if not self.opened.done():
-            self.opened.set_result(why)
+        if not self._opened.done():
+            self._opened.set_result(why)
 
     def _begin_if_answered(self) -> None:
         """Write the position in every channel, what cannot be recovered, what can, and what was held."""
-        if len(self._results) < len(self._positions) or self.opened.done():
+        if len(self._results) < len(self._positions) or self._opened.done():
             return
-        self.opened.set_result(None)
+        self._opened.set_result(None)
         held, self._held = self._held or [], None
         results = sorted(self._results.items())
         self._results = {}

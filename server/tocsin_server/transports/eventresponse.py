@@ -9,7 +9,6 @@ server stops, the library's signal is heeded as in any other event stream there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -21,13 +20,13 @@ from tocsin_server.transports.eventpeer import EventPeer
 
 
 class EventStreamResponse(EventSourceResponse):
-    """A stream of what waits for a peer.
+    """The stream of what waits for an opened peer, which is lost when it is through.
 
     Two tasks: the request's own writes, another waits for the client to go.
     """
 
-    def __init__(self, node: Node, peer: EventPeer, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(peer.outbox, headers=headers, ping=0)
+    def __init__(self, node: Node, peer: EventPeer) -> None:
+        super().__init__(peer.outbox, ping=0)
         self._node = node
         self._peer = peer
 
@@ -36,13 +35,16 @@ class EventStreamResponse(EventSourceResponse):
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
-        async with asyncio.TaskGroup() as tasks:
-            watching = [tasks.create_task(self._listen_for_disconnect(receive))]
-            if scope.get("state", {}).get("node") is not self._node:
-                watching.append(tasks.create_task(self._leave_with_the_host()))
-            await self._peer.outbox.keep_limit(self._stream_response(send))
-            for task in watching:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = [tasks.create_task(self._listen_for_disconnect(receive))]
+                if scope.get("state", {}).get("node") is not self._node:
+                    watching.append(tasks.create_task(self._leave_with_the_host()))
+                await self._peer.outbox.keep_limit(self._stream_response(send))
+                for task in watching:
+                    task.cancel()
+        finally:
+            self._node.tell(self._peer, events.Lost())
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
         """Tell the node at once that the client is gone."""

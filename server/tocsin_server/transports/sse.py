@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,7 +28,7 @@ COOKIE = "tocsin_token"
 BEARER = "bearer "
 
 RETRY_AFTER_SECONDS = "5"
-"""What a client is told that came while the node can neither publish nor hear: about what mending takes."""
+"""What a client is told that came while the node cannot publish or hear: about what mending takes."""
 
 
 def events_route(node: Node) -> BaseRoute:
@@ -42,68 +43,60 @@ class EventStreams:
         self._node = node
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        request = Request(scope)
-        headers = cors_headers(request, self._node.settings.server.allowed_origins)
-        try:
-            self._check_origin(request)
-            if request.method == "OPTIONS":
-                response = preflight("GET", "Authorization, Last-Event-ID")
-            elif request.headers.get("last-event-id", "").startswith(FAREWELL):
-                response = Response(status_code=204)
-            elif request.method == "HEAD":
-                response = self._answer_head(request)
-            else:
-                await self._stream(request, headers, receive, send)
-                return
-        except StreamRefused as why:
-            response = _refusal(why)
-        response.headers.update(headers)
+        """Answer one request. Nothing of it but what the stream needs is kept while that lasts."""
+        response = await self._respond(Request(scope))
         await response(scope, receive, send)
 
-    def _check_origin(self, request: Request) -> None:
-        if not origin_is_allowed(request, self._node.settings.server.allowed_origins):
+    async def _respond(self, request: Request) -> Response:
+        origins = self._node.settings.server.allowed_origins
+        try:
+            response = await self._answer(request, origins)
+        except StreamRefused as why:
+            response = _refusal(why)
+        response.headers.update(cors_headers(request, origins))
+        return response
+
+    async def _answer(self, request: Request, origins: Sequence[str]) -> Response:
+        if not origin_is_allowed(request, origins):
             sentence = "This origin may not connect (allowed_origins)."
             raise StreamRefused(FORBIDDEN, errors.PERMISSION_DENIED.code, sentence)
-
-    def _answer_head(self, request: Request) -> Response:
-        """As GET would be answered, as far as that can be known without asking the engine."""
-        wanted = self._read(request)
+        if request.method == "OPTIONS":
+            return preflight("GET", "Authorization, Last-Event-ID")
+        query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        # The header is newer: an address is made once, and a browser that comes back says how far it got
+        last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
+        if last_event_id.startswith(FAREWELL):
+            return Response(status_code=204)
+        if self._node.trouble:
+            raise StreamRefused(UNAVAILABLE, errors.INTERNAL_ERROR.code, self._node.trouble)
+        channel_limit = self._node.settings.client.channel_limit
+        wanted = read_request(query, last_event_id, _token_beside_query(request), channel_limit)
         peer = EventPeer(self._node, self._new_session(), wanted)
-        for effect in rehearse(peer.session, self._commands(wanted), self._node.now()):
+        if request.method == "HEAD":
+            self._rehearse(peer, self._commands(wanted))
+        else:
+            await self._open(peer, self._commands(wanted))
+        return EventStreamResponse(self._node, peer)
+
+    async def _open(self, peer: EventPeer, commands: Sequence[Command]) -> None:
+        """Enter the channels. From here on the peer has to be told when its client is lost."""
+        self._node.attach(peer)
+        self._node.tell(peer, events.Commanded(commands))
+        try:
+            await peer.opened()
+        except BaseException:
+            self._node.tell(peer, events.Lost())
+            raise
+
+    def _rehearse(self, peer: EventPeer, commands: Sequence[Command]) -> None:
+        """Find out what GET would be answered, as far as that can be known without asking the engine."""
+        for effect in rehearse(peer.session, commands, self._node.now()):
             if isinstance(effect, events.Send):
                 peer.send([effect.message])
             else:
                 peer.close(effect.why)
-        if peer.opened.done() and (why := peer.opened.result()) is not None:
-            raise why
-        return EventStreamResponse(self._node, peer)
-
-    async def _stream(
-        self, request: Request, headers: Mapping[str, str], receive: Receive, send: Send
-    ) -> None:
-        wanted = self._read(request)
-        peer = EventPeer(self._node, self._new_session(), wanted)
-        self._node.attach(peer)
-        self._node.tell(peer, events.Commanded(self._commands(wanted)))
-        try:
-            why = await peer.opened
-            if why is not None:
-                raise why
-            response = EventStreamResponse(self._node, peer, headers)
-            await response(request.scope, receive, send)
-        finally:
-            self._node.tell(peer, events.Lost())
-
-    def _read(self, request: Request) -> EventRequest:
-        if self._node.trouble:
-            raise StreamRefused(UNAVAILABLE, errors.INTERNAL_ERROR.code, self._node.trouble)
-        return read_request(
-            request.url.query,
-            request.headers.get("last-event-id"),
-            _token_beside_query(request),
-            self._node.settings.client.channel_limit,
-        )
+        if peer.refusal is not None:
+            raise peer.refusal
 
     def _commands(self, wanted: EventRequest) -> list[Command]:
         """What to tell the session; with a token, what that subscribes by itself has to be known first."""

@@ -1,0 +1,116 @@
+"""What waits for a peer: in order, bounded, ended in time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.timing import SOON
+from tocsin_server.transports.outbox import TAKE_BYTES, Outbox
+
+
+def is_overfull(outbox: Outbox) -> bool:
+    return outbox.is_overfull
+
+
+async def all_of(outbox: Outbox) -> list[bytes]:
+    return [taken async for taken in outbox]
+
+
+@given(st.lists(st.binary(max_size=TAKE_BYTES), max_size=8))
+async def test_everything_comes_out_in_order_and_not_much_at_once(chunks: list[bytes]) -> None:
+    """Chunks are joined as far as they are small, and never cut."""
+    outbox = Outbox(limit=1)
+    for chunk in chunks:
+        outbox.put(chunk)
+    outbox.end(within_seconds=SOON)
+    taken = await all_of(outbox)
+    assert b"".join(taken) == b"".join(chunks)
+    assert all(len(part) < 2 * TAKE_BYTES for part in taken)
+
+
+async def test_the_separator_stands_between_what_is_joined() -> None:
+    """Messages that leave together are lines of one."""
+    outbox = Outbox(limit=100, separator=b"\n")
+    for chunk in (b"one", b"two", b"three"):
+        outbox.put(chunk)
+    outbox.end(within_seconds=SOON)
+    assert await all_of(outbox) == [b"one\ntwo\nthree"]
+
+
+async def test_a_writer_that_waits_is_woken() -> None:
+    """Whether something comes or nothing more will."""
+    outbox = Outbox(limit=100)
+    reading = asyncio.create_task(all_of(outbox))
+    for chunk in (b"one", b"two"):
+        await asyncio.sleep(0)
+        outbox.put(chunk)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    outbox.end(within_seconds=SOON)
+    assert await reading == [b"one", b"two"]
+
+
+async def test_what_is_being_sent_still_counts() -> None:
+    """A peer that reads nothing has its last piece in the sender's hands, where it is as much a burden."""
+    outbox = Outbox(limit=5)
+    outbox.put(b"12345")
+    taken = aiter(outbox)
+    await anext(taken)
+    assert not is_overfull(outbox)
+    outbox.put(b"6")
+    assert is_overfull(outbox)
+    assert await anext(taken) == b"6"
+    assert not is_overfull(outbox)
+
+
+async def test_what_is_owed_does_not_count_until_it_is_through() -> None:
+    """A recovery larger than the limit may be written, but does not widen it for what comes later."""
+    outbox = Outbox(limit=5)
+    outbox.put(b"0" * 100, is_owed=True)
+    outbox.put(b"12345")
+    assert not is_overfull(outbox)
+    outbox.put(b"6")
+    assert is_overfull(outbox)
+    taken = aiter(outbox)
+    assert len(await anext(taken)) == 106
+    following = asyncio.ensure_future(anext(taken))
+    await asyncio.sleep(0)
+    outbox.put(b"123456")
+    assert is_overfull(outbox)
+    await following
+
+
+async def test_nothing_follows_the_end() -> None:
+    """What is put after it is dropped, and does not count."""
+    outbox = Outbox(limit=3)
+    outbox.put(b"one")
+    outbox.end(within_seconds=SOON)
+    outbox.put(b"two")
+    assert not is_overfull(outbox)
+    assert await all_of(outbox) == [b"one"]
+
+
+async def _for_ever(_outbox: Outbox) -> None:
+    await asyncio.Event().wait()
+
+
+async def _to_the_end(outbox: Outbox) -> None:
+    await all_of(outbox)
+
+
+@pytest.mark.parametrize(("write", "is_through"), [(_for_ever, False), (_to_the_end, True)])
+@pytest.mark.parametrize("ends_first", [False, True])
+async def test_a_writer_is_interrupted_once_its_time_is_over(
+    write: Callable[[Outbox], Awaitable[None]], is_through: bool, ends_first: bool
+) -> None:
+    """A peer that does not read cannot keep its connection from ending."""
+    outbox = Outbox(limit=100)
+    if ends_first:
+        outbox.end(within_seconds=0.01)
+    else:
+        asyncio.get_running_loop().call_soon(outbox.end, 0.01)
+    async with asyncio.timeout(SOON):
+        assert await outbox.keep_limit(write(outbox)) is is_through
