@@ -47,6 +47,7 @@ show(new Lane("WebSocket", client, lobby, log));
 
 // The stream begins where the socket stands, so that both are owed the same messages from the first on.
 await Promise.race([once(lobby, "subscribed"), pause(PATIENCE)]);
+/** @type {Object<string, import("./tocsin.js").Position>} */
 const since = lobby.position ? { [LOBBY]: lobby.position } : {};
 const stream = new EventStream("events", { channels: [LOBBY], getToken, since });
 const streamLane = new Lane("EventSource", stream, stream, log);

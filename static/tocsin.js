@@ -7,9 +7,9 @@
  *     const news = client.subscribe("news");
  *     news.addEventListener("publication", ({ detail }) => console.log(detail.offset, detail.data));
  *
- * Both remember where they are in every channel and resume from there, on whichever node they come back to. What arrives
- * twice is dropped and told as `duplicate`; what cannot be had any more is told as `gap`. No dependency, no build:
- * this file and the folder `tocsin/` beside it. Speaks the JSON form of the Centrifuge client protocol.
+ * Both remember where they are in every channel and resume from there, on whichever node they come back to. What
+ * arrives twice is dropped and told as `duplicate`; what cannot be had any more is told as `gap`. No dependency, no
+ * build: this file and the folder `tocsin/` beside it. Speaks the JSON form of the Centrifuge client protocol.
  */
 import { Subscription } from "./tocsin/subscription.js";
 import { Emitter, TocsinError, isFinal, jitter } from "./tocsin/track.js";
@@ -255,7 +255,8 @@ export class Client extends Emitter {
     if (error) return call.reject(new TocsinError(error.code, error.message, error.temporary));
     // These two take effect here and not a promise's turn later: a push on the next line must find them done.
     if (call.method === "connect") this.#welcomed(reply.connect);
-    if (call.subscription && call.subscription.state !== "unsubscribed") call.subscription.granted(reply.subscribe, wire);
+    if (call.subscription && call.subscription.state !== "unsubscribed")
+      call.subscription.granted(reply.subscribe, wire);
     call.resolve(reply[call.method]);
   }
 
@@ -268,7 +269,7 @@ export class Client extends Emitter {
     else if (push.unsubscribe) subscription?.revoked(push.unsubscribe.code, push.unsubscribe.reason);
   }
 
-  /** Any word from the server says that it is there; none for too long says that it is gone. @param {number} patience */
+  /** Any word from the server says that it is there; too long none, that it is gone. @param {number} patience */
   #watch(patience) {
     clearTimeout(this.#timers.watchdog);
     if (patience) this.#timers.watchdog = window.setTimeout(() => this.#retry(2, "no ping"), patience);

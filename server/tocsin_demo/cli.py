@@ -1,12 +1,14 @@
 """`tocsin demo`: one node, an application beside it, and the page that shows both."""
 
 import asyncio
+import os
 import secrets
 import socket
+import sqlite3
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NoReturn
 
 import typer
 import uvloop
@@ -18,30 +20,35 @@ from tocsin_server.config import Settings
 from tocsin_server.options import ApiOptions, ChannelOptions, ClientOptions, ServerOptions
 from tocsin_server.serving import Server
 
+Level = Literal["debug", "info", "warning", "error"]
+
 HOST = "127.0.0.1"
 BACKLOG = 2048  # connections the system may hold ready, as uvicorn's own
 
 
 def demo(
-    port: Annotated[int, typer.Option(help="Port; 0 chooses one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses one.")] = 8000,
     database: Annotated[
         Path | None,
         typer.Option(help="Where the application keeps its links.", show_default="a temporary file"),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    log_level: Annotated[Level, typer.Option(help="What to log, on standard error.")] = "warning",
 ) -> None:
     """Run a node with a page that shows what it does, and an application that publishes to it."""
     logs.configure(log_level)
     try:
         listener = socket.create_server((HOST, port), backlog=BACKLOG)
     except OSError as error:
-        typer.echo(f"Port {port} cannot be used: {error.strerror}. --port 0 chooses a free one.", err=True)
-        raise typer.Exit(1) from None
+        reason = os.strerror(error.errno or 0).lower()
+        _fail(f"Port {port} cannot be used: {reason}. --port 0 chooses a free one.")
     with listener, tempfile.TemporaryDirectory(prefix="tocsin-demo-") as folder:
         running = _run(listener, database or Path(folder) / "demo.sqlite", open_page)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(running)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(running)
+        except sqlite3.Error as error:
+            _fail(f"The database {database} cannot be used: {error}.")
 
 
 def demo_settings(port: int) -> Settings:
@@ -79,6 +86,11 @@ async def _run(listener: socket.socket, database: Path, open_page: bool) -> None
         app = create_app(settings, routes=routes, has_page=True)
         server = Server(app, settings.server, on_ready=lambda url: _announce(url, open_page))
         await server.serve(sockets=[listener])
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(1)
 
 
 def _announce(url: str, open_page: bool) -> None:

@@ -9,6 +9,7 @@
  */
 export function element(tag, properties = {}, ...children) {
   const [name, ...classes] = tag.split(".");
+  /** @type {any} */
   const made = document.createElement(name);
   made.className = classes.join(" ");
   for (const [key, value] of Object.entries(properties)) {

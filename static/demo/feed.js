@@ -3,6 +3,9 @@
 import { duration, element, flash } from "./dom.js";
 
 const KEPT = 60;
+/** @type {Object<string, string>} */
+const WORDS = { live: "", recovered: "recovered, ", waiting: "waiting", missed: "missed", before: "before you came" };
+/** @type {Object<string, string>} */
 const SHORT = { WebSocket: "WS", EventSource: "ES" };
 
 export class Feed {
@@ -23,7 +26,7 @@ export class Feed {
     lane.addEventListener("change", () => this.#refresh(lane));
   }
 
-  /** Shows a message that is in the log, whether or not a connection has heard it. @param {number} offset @param {any} data */
+  /** A message of the log, whether or not a connection has heard it. @param {number} offset @param {any} data */
   show(offset, data) {
     const key = `${this.log.epoch}:${offset}`;
     const known = this.#rows.get(key);
@@ -74,8 +77,7 @@ export class Feed {
     way.className = `way is-${mark}`;
     way.dataset.mark = mark;
     const short = element("abbr", { title: lane.name }, SHORT[lane.name]);
-    const words = { live: "", recovered: "recovered, ", waiting: "waiting", missed: "missed", before: "before you came" };
-    way.replaceChildren(short, ` ${words[mark]}${delay === undefined ? "" : duration(delay)}`);
+    way.replaceChildren(short, ` ${WORDS[mark]}${delay === undefined ? "" : duration(delay)}`);
   }
 
   #trim() {

@@ -3,7 +3,11 @@
 import { element } from "./dom.js";
 import { Tape } from "./tape.js";
 
+/** @type {Object<string, string>} */
 const WORDS = { connecting: "connecting", connected: "live", cut: "cut", disconnected: "closed" };
+
+/** @type {Object<string, string>} */
+const ACTIONS = { cut: "Resume", disconnected: "Reload" };
 
 /** @param {HTMLElement} place @param {import("./lane.js").Lane} lane */
 export function showLane(place, lane) {
@@ -24,10 +28,9 @@ export function showLane(place, lane) {
     const { tally, log, waiting, position } = lane;
     place.dataset.state = lane.state;
     state.textContent = WORDS[lane.state] + (waiting ? ` · ${waiting} waiting` : "");
-    button.textContent = lane.state === "cut" ? "Resume" : "Cut";
+    button.textContent = ACTIONS[lane.state] ?? "Cut";
     button.setAttribute("aria-label", `${button.textContent} the ${lane.name}`);
-    button.classList.toggle("is-primary", lane.state === "cut");
-    button.disabled = lane.state === "disconnected";
+    button.classList.toggle("is-primary", button.textContent !== "Cut");
     facts.node.set(lane.node);
     facts.node.group.hidden = !lane.node;
     facts.position.set(position ? `${position.offset}@${position.epoch}` : "–");

@@ -15,7 +15,8 @@ export class Lane extends EventTarget {
   node = ""; // not every transport is told
   /** @type {import("./tally.js").Position | null} */ position = null;
   #left = 0; // when it was last resumed, in milliseconds of this page
-  #back = { at: 0, top: 0, recovered: 0 }; // the last return: when, what the log held, what had been recovered before
+  /** The last return: when, what the log held, what had been recovered before, and whether it found a gap. */
+  #back = { at: 0, top: 0, recovered: 0, hasGap: false };
   #isSettling = false;
 
   /**
@@ -62,8 +63,10 @@ export class Lane extends EventTarget {
     this.#changed();
   }
 
+  /** What the button does: cut, resume, or begin anew where the server has closed us for good. */
   toggle() {
-    if (this.state === "cut") this.transport.resume();
+    if (this.state === "disconnected") location.reload();
+    else if (this.state === "cut") this.transport.resume();
     else this.transport.cut();
   }
 
@@ -73,15 +76,19 @@ export class Lane extends EventTarget {
     this.tally.hear({ offset, epoch }, isRecovered);
     this.position = { offset, epoch };
     this.log.observe(this.position);
-    this.dispatchEvent(new CustomEvent("heard", { detail: { offset, data, isRecovered, delay: serverNow() - data.sent } }));
+    this.dispatchEvent(
+      new CustomEvent("heard", { detail: { offset, data, isRecovered, delay: serverNow() - data.sent } }),
+    );
   }
 
   /** @param {import("./tally.js").Position} from @param {import("./tally.js").Position} to */
   #skip(from, to) {
     this.tally.skip(to);
+    this.#back.hasGap = true;
     this.position = to;
     this.log.observe(to);
-    const what = from.epoch === to.epoch ? plural(to.offset - from.offset, "message") : "the log was replaced; everything";
+    const what =
+      from.epoch === to.epoch ? plural(to.offset - from.offset, "message") : "the log was replaced; everything";
     this.#tell(`${this.name} was told of a gap: ${what} before ${to.offset} cannot be had any more.`);
   }
 
@@ -96,14 +103,15 @@ export class Lane extends EventTarget {
   #returned() {
     const took = performance.now() - this.#left;
     const isFirst = !this.#left;
-    this.#back = { at: isFirst ? 0 : serverNow(), top: isFirst ? 0 : this.log.top, recovered: this.tally.recovered };
+    this.#back = { at: 0, top: 0, recovered: this.tally.recovered, hasGap: false };
+    if (!isFirst) Object.assign(this.#back, { at: serverNow(), top: this.log.top });
     this.#settle();
     if (!isFirst) setTimeout(() => this.#tellReturn(took, this.#back), RETURN);
   }
 
-  /** @param {number} took @param {{recovered: number}} back */
+  /** @param {number} took @param {{recovered: number, hasGap: boolean}} back */
   #tellReturn(took, back) {
-    if (back !== this.#back || this.state !== "connected") return;
+    if (back !== this.#back || back.hasGap || this.state !== "connected") return;
     const recovered = this.tally.recovered - back.recovered;
     const what = recovered ? `recovered ${plural(recovered, "message")}` : "had missed nothing";
     this.#tell(`${this.name} came back in ${duration(took)} and ${what}.`);

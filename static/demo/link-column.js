@@ -21,8 +21,11 @@ export function showColumn(place, list, began) {
   const items = element("ul.links");
   const empty = element("p.empty", {}, "No links yet.");
   place.append(
-    element("dl.figures", {}, ...Object.entries(FIGURES).map(([name, words]) =>
-      element("div", {}, element("dt", {}, words), figures[name]))),
+    element(
+      "dl.figures",
+      {},
+      ...Object.entries(FIGURES).map(([name, words]) => element("div", {}, element("dt", {}, words), figures[name])),
+    ),
     items,
     empty,
   );

@@ -2,8 +2,10 @@
 /** What one column knows of the links, how it came to know it, and how late. */
 import { serverNow } from "./identity.js";
 
-/** @typedef {{id: number, url: string, title: string, verdict: string | null, version: number, changed_at: number}} Link */
-/** @typedef {{id: string, link_id: number, state: string, done: number, total: number, says: string}} Check */
+/**
+ * @typedef {{id: number, url: string, title: string, verdict: string | null, version: number, changed_at: number}} Link
+ * @typedef {{id: string, link_id: number, state: string, done: number, total: number, says: string}} Check
+ */
 
 /** Events: `change` {learned: ids} · `check` {check}. */
 export class LinkList extends EventTarget {
@@ -60,9 +62,13 @@ export class LinkList extends EventTarget {
   }
 }
 
-/** Bytes of an answer as HTTP/1.1 writes it: status line, headers, body. @param {Response} response @param {string} body */
+/**
+ * Bytes of an answer as HTTP/1.1 writes it: status line, headers, body.
+ * @param {Response} response @param {string} body
+ */
 export function answerBytes(response, body) {
-  let bytes = `HTTP/1.1 ${response.status} ${response.statusText}\r\n\r\n`.length + new TextEncoder().encode(body).length;
+  let bytes =
+    `HTTP/1.1 ${response.status} ${response.statusText}\r\n\r\n`.length + new TextEncoder().encode(body).length;
   response.headers.forEach((value, name) => (bytes += name.length + value.length + 4));
   return bytes;
 }

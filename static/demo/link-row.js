@@ -18,7 +18,13 @@ export class LinkRow {
     this.verdict = element("p.verdict");
     this.progress = element("progress", { hidden: true, max: 1, value: 0, "aria-label": "check" });
     this.problem = element("p.problem", { role: "alert" });
-    this.shown = element("div.link", {}, element("p.link-name", {}, this.title, this.address), this.verdict, this.progress);
+    this.shown = element(
+      "div.link",
+      {},
+      element("p.link-name", {}, this.title, this.address),
+      this.verdict,
+      this.progress,
+    );
     this.actions = element("div.actions", {}, ...this.#buttons());
     this.node = element("li", {}, this.shown, this.actions, this.problem);
     this.show(link, false);
@@ -59,7 +65,12 @@ export class LinkRow {
   #edit() {
     const seen = this.link; // what the visitor looks at while typing; somebody else's change meanwhile is a conflict
     const field = (/** @type {string} */ name, /** @type {any} */ properties) =>
-      element("label", {}, element("span", {}, name), element("input", { required: true, autocomplete: "off", ...properties }));
+      element(
+        "label",
+        {},
+        element("span", {}, name),
+        element("input", { required: true, autocomplete: "off", ...properties }),
+      );
     const title = field("Title", { name: "title", value: seen.title, maxLength: 80 });
     const url = field("Address", { name: "url", type: "url", value: seen.url, maxLength: 500 });
     const save = element("button.button.is-small.is-primary", { type: "submit" }, "Save");

@@ -13,7 +13,10 @@ export function showPresence({ list, count }, client, lobby) {
   const draw = () => {
     const users = Map.groupBy
       ? Map.groupBy(people.values(), ({ user }) => user)
-      : [...people.values()].reduce((all, info) => all.set(info.user, [...(all.get(info.user) ?? []), info]), new Map());
+      : [...people.values()].reduce(
+          (all, info) => all.set(info.user, [...(all.get(info.user) ?? []), info]),
+          new Map(),
+        );
     list.replaceChildren(...[...users.values()].map(person));
     count.textContent = users.size ? `${users.size}` : "";
   };

@@ -6,12 +6,12 @@ import { Emitter, Track, isFinal, jitter } from "./track.js";
 /** @typedef {import("./track.js").State} State */
 
 /**
- * A thin layer: the EventSource reconnects and resumes by itself. This adds positions that can be read, `cut` and `resume`
- * across two EventSources, and a fresh token when the server refuses the old one.
+ * A thin layer: the EventSource reconnects and resumes by itself. This adds positions that can be read, `cut` and
+ * `resume` across two EventSources, and a fresh token when the server refuses the old one.
  *
- * Events: `state` {state, code, reason} · `connected` {client, node} if the server introduces itself · `publication`, see
- * {@link import("./track.js").Publication} · `gap` {channel, from, to} · `duplicate` {channel, offset} · `disconnect`
- * {code, reason} said by the server before it ends the stream.
+ * Events: `state` {state, code, reason} · `connected` {client, node} if the server introduces itself · `publication`,
+ * see {@link import("./track.js").Publication} · `gap` {channel, from, to} · `duplicate` {channel, offset} ·
+ * `disconnect` {code, reason} said by the server before it ends the stream.
  */
 export class EventStream extends Emitter {
   /** @type {EventSource | null} */ #source = null;

@@ -4,9 +4,9 @@ import { Emitter, Track, jitter } from "./track.js";
 
 /**
  * Events: `subscribed` {recovered, wasRecovering, position, wire} each time the server grants it · `publication`, see
- * {@link import("./track.js").Publication} · `join` and `leave` {client, user, conn_info} · `gap` {from, to} what lies
- * between is lost to us: reload what it described · `duplicate` {offset} came twice and was dropped · `unsubscribed`
- * {code, reason}, final.
+ * {@link import("./track.js").Publication} · `join` and `leave` {client, user, conn_info} · `gap` {from, to}: what
+ * lies between is lost to us, reload what it described · `duplicate` {offset} came twice and was dropped ·
+ * `unsubscribed` {code, reason}, final.
  */
 export class Subscription extends Emitter {
   #client;
@@ -42,7 +42,12 @@ export class Subscription extends Emitter {
   /** @internal the body of a subscribe command that continues where we are */
   get request() {
     const position = this.position;
-    return { channel: this.channel, positioned: true, recoverable: true, ...(position && { recover: true, ...position }) };
+    return {
+      channel: this.channel,
+      positioned: true,
+      recoverable: true,
+      ...(position && { recover: true, ...position }),
+    };
   }
 
   /** @internal @param {any} result of the subscribe command @param {string} wire */

@@ -12,7 +12,7 @@
  * @property {string} [epoch]
  * @property {any} [info]        who published it, if a client did
  * @property {Object<string, string>} [tags]
- * @property {boolean} [recovered]   given by the log on return, not heard live (a WebSocket knows; an EventSource cannot)
+ * @property {boolean} [recovered]   given by the log on return, not heard live (only a WebSocket knows)
  * @property {string} [wire]     the text that carried it, for those who count bytes
  */
 

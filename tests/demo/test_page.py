@@ -1,6 +1,7 @@
 """The page in a browser, as a visitor uses it, against a running demo."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from tests.demo.conftest import running_demo
 from tests.support.proxy import proxying
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -138,6 +140,28 @@ async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browse
             await expect(fact(page, lane, "missed")).to_have_text("0")
             await expect(fact(page, lane, "duplicated")).to_have_text("0")
         await page.close()
+
+
+async def test_a_log_that_is_gone_is_told(demo: Server, browser: Browser, tmp_path: Path) -> None:
+    """Another server has neither the log nor the keys.
+
+    One connection is closed for good; the other comes back with a fresh token and says that there is a gap.
+    """
+    for replacement in running_demo(tmp_path / "demo.sqlite"):
+        async with proxying(demo) as proxy:
+            page = await opened(await browser.new_page(), proxy.url)
+            await say(page, "Kept by the first only")
+            proxy.cut()
+            for lane in LANES:
+                await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
+            proxy.lead_to(replacement)
+            proxy.mend()
+            await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "disconnected")
+            await expect(page.locator("#lane-eventsource")).to_have_attribute("data-state", "connected")
+            await expect(page.locator("#story")).to_contain_text("told of a gap")
+            await page.get_by_role("button", name="Reload").click()
+            await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "connected")
+            await page.close()
 
 
 async def test_what_a_connection_never_hears_is_counted_as_missed(visited: Page) -> None:
