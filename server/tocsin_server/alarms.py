@@ -79,14 +79,16 @@ class Alarms(Generic[Owner]):
     def _wake(self) -> None:
         self._timer = None
         now = self._clock()
-        while self._heap and self._heap[0][0] <= now:
-            _, number = heapq.heappop(self._heap)
-            owner = self._owners.pop(number, None)
-            if owner is not None:
-                del self._entries[owner]
-                self._look_at(owner, now)
-        if self._heap and self._timer is None:
-            self._arm()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                _, number = heapq.heappop(self._heap)
+                owner = self._owners.pop(number, None)
+                if owner is not None:
+                    del self._entries[owner]
+                    self._look_at(owner, now)
+        finally:  # the timer is everybody's, so it goes on whatever one owner does
+            if self._heap and self._timer is None:
+                self._arm()
 
     def _look_at(self, owner: Owner, now: float) -> None:
         deadline = self._deadline_of(owner)
