@@ -53,7 +53,7 @@ export class Feed {
     this.place.querySelector(".empty")?.remove();
     const after = [...this.place.children].find((other) => Number(/** @type {any} */ (other).dataset.offset) < offset);
     this.place.insertBefore(row, after ?? null);
-    flash(row);
+    if (this.#lanes.some((lane) => lane.tally.mark(offset) !== "before")) flash(row);
   }
 
   /** @param {import("./lane.js").Lane} lane @param {any} publication */
