@@ -237,8 +237,8 @@ class SmallNode:
 
     # --------------------------------------------------------------------------------------------------- time
 
-    def wait(self, seconds: float) -> None:
-        """Keep every deadline that comes within so many seconds."""
+    def wait(self, seconds: float, answering: bool) -> None:
+        """Keep every deadline that comes within so many seconds; pings are answered, or none is."""
         end = Instant(self.now.monotonic + seconds, self.now.unix + seconds)
         while deadline := self._next_deadline(end.monotonic):
             self.now = Instant(deadline, self.now.unix + deadline - self.now.monotonic)
@@ -246,6 +246,9 @@ class SmallNode:
                 if peer.session.deadline is not None and peer.session.deadline <= deadline:
                     self.tell(peer, events.Elapsed())
                     assert peer.session.deadline is None or peer.session.deadline > deadline
+                if answering and peer.owes_pong:
+                    peer.owes_pong = False
+                    self.tell(peer, events.Received(b"{}"))
         self.now = end
 
     def _next_deadline(self, end: float) -> float | None:
