@@ -1,10 +1,12 @@
 """What an event stream carries: the channels of its query, and its position in all of them."""
 
+import asyncio
 from collections.abc import Callable
 
 from msgspec import Raw
 
 from tests.server.transports.streams import Event, Served, served
+from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.core.events import ServerRefresh, ServerSubscribe, ServerUnsubscribe
@@ -24,6 +26,24 @@ async def test_a_stream_begins_with_its_position_and_goes_on_with_what_is_publis
         await tocsin.publish(news, 2)
         message = {"channel": news, "pub": {"data": 2, "offset": 2}}
         assert await stream.next() == Event(data=message, id=f"2@{epoch}")
+
+
+async def test_curl_reads_it(tocsin: Served, channel: Name) -> None:
+    """A stream is lines of text, written as they come."""
+    news = channel("log")
+    curl = await asyncio.create_subprocess_exec(
+        "curl", "-sN", "--noproxy", "*", tocsin.url + tocsin.path(news), stdout=asyncio.subprocess.PIPE
+    )
+    assert curl.stdout is not None
+    async with asyncio.timeout(SOON):
+        first = await curl.stdout.readuntil(b"\n\n")
+        await tocsin.publish(news, 1)
+        message = await curl.stdout.readuntil(b"\n\n")
+    curl.terminate()
+    await curl.wait()
+    epoch = first.strip().removeprefix(b"id: 0@").decode()
+    push = f'{{"channel":"{news}","pub":{{"data":1,"offset":1}}}}'
+    assert message.decode() == f"id: 1@{epoch}\ndata: {push}\n\n"
 
 
 async def test_several_channels_share_one_stream(tocsin: Served, channel: Name) -> None:
