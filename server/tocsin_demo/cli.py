@@ -54,7 +54,7 @@ def demo(
 def demo_settings(port: int) -> Settings:
     """Safe settings for a page of our own: tokens and keys made now, and channels with a log."""
     return Settings(
-        server=ServerOptions(host=HOST, port=port, allowed_origins=("self",), drain_seconds=0),
+        server=ServerOptions(host=HOST, port=port, name="node-1", allowed_origins=("self",), drain_seconds=0),
         client=ClientOptions(token_hmac_secret=secrets.token_urlsafe(32)),
         api=ApiOptions(keys=(secrets.token_urlsafe(32),)),
         channels=_logged(history_size=300),  # "links"

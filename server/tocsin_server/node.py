@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
@@ -58,6 +59,9 @@ from tocsin_server.service import RpcMethod, Service
 REREADS = 5
 """How often a log is read that does not reach what was heard meanwhile. Only loss takes a second."""
 
+DRAIN_PAUSE_SECONDS = 0.02
+"""At most this long between two peers of a node that drains: a handful of them is gone in a moment."""
+
 log = structlog.get_logger()
 
 
@@ -96,13 +100,12 @@ class Node:
         settings: Settings,
         engine: Engine,
         *,
-        name: str = "",
         rpc_methods: Mapping[str, RpcMethod] | None = None,
     ) -> None:
         self.settings = settings
         self.engine = engine
         self.uid = str(uuid.uuid4())
-        self.name = settings.server.name or name or self.uid[:8]
+        self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.metrics = Metrics()
         self.hub: Hub[Peer] = Hub()
         self.rules = ChannelRules(
@@ -125,6 +128,7 @@ class Node:
             engine.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
         )
         self._started_at = time.monotonic()
+        self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
         self.metrics.observe(
             "tocsin_channels", "Channels with subscribers here.", lambda: len(self.hub.channels)
@@ -154,6 +158,8 @@ class Node:
         """Why this node is not ready, as a sentence; empty if it is: it can publish and it can hear."""
         if self._tasks is None:
             return "The node is not running."
+        if self._is_draining:
+            return "The node is draining: it sends its clients elsewhere, and stops."
         return self.engine.trouble
 
     def now(self) -> Instant:
@@ -197,6 +203,8 @@ class Node:
         self._peers.add(peer)
         self.metrics.connections.labels(peer.transport_name).inc()
         self._alarms.watch(peer)
+        if self._is_draining:
+            self.tell(peer, events.ServerDisconnect(errors.SHUTDOWN))
 
     def tell(self, peer: Peer, event: Event) -> None:
         """Give an event to a peer's session and do what it asks for. Never raises."""
@@ -218,6 +226,27 @@ class Node:
             self.metrics.connections.labels(peer.transport_name).dec()
             self._alarms.drop(peer)
             self.hub.forget(peer)
+
+    async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
+        """Leave on purpose: not ready from now on, and every peer is told to come back elsewhere.
+
+        Answers how many were.
+
+        They are told one after the other, over `seconds` if they are many, so that the other nodes do not
+        meet them all at once; `is_hurried` is asked before each whether the rest must go at once.
+        """
+        self._is_draining = True
+        peers = list(self._peers)
+        random.shuffle(peers)
+        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(peers)))
+        started = time.monotonic()
+        for number, peer in enumerate(peers):
+            self.tell(peer, events.ServerDisconnect(errors.SHUTDOWN))
+            ahead = started + number * pause - time.monotonic()
+            if not is_hurried() and ahead > 0:
+                await asyncio.sleep(ahead)
+        log.info("drained", connections=len(peers), seconds=round(time.monotonic() - started, 3))
+        return len(peers)
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""

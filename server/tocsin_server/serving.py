@@ -17,7 +17,6 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from tocsin_server import errors
 from tocsin_server.node import Node
 from tocsin_server.options import ServerOptions
 from tocsin_server.transports.http import HttpProtocol
@@ -55,6 +54,7 @@ class Server(uvicorn.Server):
             )
         )
         self._node: Node = app.state.node
+        self._drain_seconds = options.drain_seconds
         self._on_ready = on_ready
         self.handles_signals = True
 
@@ -71,8 +71,10 @@ class Server(uvicorn.Server):
             self._on_ready(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Send every client away, with the advice to come back, then wait for what is under way."""
-        self._node.disconnect_all(errors.SHUTDOWN)
+        """Drain: take no new connections, send every client elsewhere, then wait for what is under way."""
+        for server in self.servers:
+            server.close()
+        await self._node.drain(self._drain_seconds, lambda: self.force_exit)
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn would let the loop cancel the application, and log that as a failure
             with contextlib.suppress(TimeoutError):
