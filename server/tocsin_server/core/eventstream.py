@@ -7,13 +7,13 @@ one `data:` line is enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
 from tocsin_server.core.channel import Item
-from tocsin_server.core.lastid import FAREWELL, write_position, write_positions
+from tocsin_server.core.lastid import FAREWELL, write_position
 from tocsin_server.core.protocol import NO_JSON, Position
 from tocsin_server.errors import Disconnect
 
@@ -24,15 +24,15 @@ _ENVELOPE = len(b'{"push":')
 _encode = msgspec.json.encode
 
 
-def positions_event(positions: Sequence[Position | None]) -> bytes:
+def positions_event(places: Sequence[bytes]) -> bytes:
     """An id without data: the browser keeps it and dispatches nothing."""
-    return b"id: %b\n\n" % write_positions(positions).encode()
+    return b"id: %b\n\n" % b",".join(places)
 
 
-def gap_event(channel: str, since: Position, to: Position, positions: Sequence[Position | None]) -> bytes:
-    """What came after `since` and up to `to` is lost to this client; `positions` are those from here on."""
+def gap_event(channel: str, since: Position, to: Position, places: Sequence[bytes]) -> bytes:
+    """What came after `since` and up to `to` is lost to this client; `places` are those from here on."""
     gap = {"channel": channel, "from": since._asdict(), "to": to._asdict()}
-    return b"event: gap\nid: %b\ndata: %b\n\n" % (write_positions(positions).encode(), _encode(gap))
+    return b"event: gap\nid: %b\ndata: %b\n\n" % (b",".join(places), _encode(gap))
 
 
 def subscribe_event(channel: str) -> bytes:
@@ -57,52 +57,55 @@ def disconnect_event(why: Disconnect, retry_milliseconds: int) -> bytes:
 
 
 class Burst:
-    """Items of one channel that leave together.
+    """Items of one channel that leave together, as events; `size` is in bytes.
 
-    For streams of that channel alone the bytes are made once, by the first that asks.
+    For streams of that channel alone the bytes are made once, by the first that asks; for one of several
+    channels, what differs is the ids.
     """
 
-    __slots__ = ("_alone", "_bare", "channel", "items", "size", "top")
+    __slots__ = ("_alone", "_bare", "_events", "channel", "size")
 
     def __init__(self, channel: str, items: Sequence[Item]) -> None:
         self.channel = channel
-        self.items = items
-        self.size = sum(len(item.line) for item in items)
-        self.top = next(filter(None, map(_position, reversed(items))), None)
+        self._events = [(_place(item), _event(item)) for item in items]
+        self.size = sum(len(event) for _, event in self._events)
         self._alone: bytes | None = None
         self._bare: bytes | None = None
 
-    def bare(self) -> bytes:
-        """The events for whoever is promised no position in this channel: without ids."""
+    def without_ids(self) -> bytes:
+        """The events for whoever is promised no position in this channel."""
         if self._bare is None:
-            self._bare = b"".join(map(_bare, self.items))
+            self._bare = b"".join(event for _, event in self._events)
         return self._bare
 
-    def alone(self) -> bytes:
-        """The events for a stream of only this channel."""
+    def move(self, places: list[bytes], index: int) -> bytes:
+        """The events for a stream at `places`, of which this channel's, at `index`, is moved on."""
+        if len(places) > 1:
+            return b"".join(self._moving(places, index))
         if self._alone is None:
-            self._alone = self.among([None], 0)
+            self._alone = b"".join(self._moving(places, index))
+        for place, _ in reversed(self._events):
+            if place:
+                places[index] = place
+                break
         return self._alone
 
-    def among(self, positions: Sequence[Position | None], index: int) -> bytes:
-        """The events for a stream of several channels at `positions`, of which this one's is at `index`."""
-        before = "".join(write_position(position) + "," for position in positions[:index])
-        after = "".join("," + write_position(position) for position in positions[index + 1 :])
-        events: list[bytes] = []
-        for item in self.items:
-            position = _position(item)
-            if position is not None:
-                events.append(f"id: {before}{write_position(position)}{after}\n".encode())
-            events.append(_bare(item))
-        return b"".join(events)
+    def _moving(self, places: list[bytes], index: int) -> Iterator[bytes]:
+        for place, event in self._events:
+            if place:
+                places[index] = place
+                yield b"id: %b\n" % b",".join(places)
+            yield event
 
 
-def _position(item: Item) -> Position | None:
+def _place(item: Item) -> bytes:
     publication = item.publication
-    return Position(publication.offset, item.epoch) if publication and publication.is_logged else None
+    if publication is None or not publication.is_logged:
+        return b""
+    return write_position(Position(publication.offset, item.epoch))
 
 
-def _bare(item: Item) -> bytes:
+def _event(item: Item) -> bytes:
     push = item.line[_ENVELOPE:-1]
     if item.publication is not None:
         return b"data: %b\n\n" % push

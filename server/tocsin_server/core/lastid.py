@@ -10,7 +10,6 @@ so instead: it is how that advice survives an EventSource, which comes back what
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from tocsin_server.core.protocol import Position
 
@@ -20,14 +19,9 @@ FAREWELL = "disconnect:"
 _ELEMENT = re.compile(r"([0-9]{1,18})@([^\s,@]*)", re.ASCII)
 
 
-def write_position(position: Position | None) -> str:
-    """One channel's element."""
-    return "" if position is None else f"{position.offset}@{position.epoch}"
-
-
-def write_positions(positions: Sequence[Position | None]) -> str:
-    """A whole id."""
-    return ",".join(map(write_position, positions))
+def write_position(position: Position | None) -> bytes:
+    """One channel's element; a whole id is these, joined by commas."""
+    return b"" if position is None else b"%d@%b" % (position.offset, position.epoch.encode())
 
 
 def read_positions(text: str, channels: int) -> list[Position | None]:
@@ -42,10 +36,11 @@ def read_positions(text: str, channels: int) -> list[Position | None]:
     elements = text.split(",")
     if len(elements) != channels:
         raise ValueError(f"has {len(elements)} positions for {channels} channels")
-    return [_read_position(element) for element in elements]
+    return [read_position(element) for element in elements]
 
 
-def _read_position(element: str) -> Position | None:
+def read_position(element: str) -> Position | None:
+    """The position of one element. Raises ValueError if it is not one."""
     if not element:
         return None
     found = _ELEMENT.fullmatch(element)

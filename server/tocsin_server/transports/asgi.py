@@ -166,10 +166,7 @@ class AsgiPeer:
             self._node.tell(self, events.Received(data))
 
     async def _write_all(self, send: Send) -> None:
-        try:
-            async for lines in self._outbox:
-                await send({"type": "websocket.send", "text": lines.decode()})
-            if self._why is not None:
-                await send({"type": "websocket.close", "code": self._why.code, "reason": self._why.reason})
-        except OSError:
-            pass  # the peer is gone; the reader learns it too
+        async for lines in self._outbox:
+            await send({"type": "websocket.send", "text": lines.decode()})
+        if self._why is not None:
+            await send({"type": "websocket.close", "code": self._why.code, "reason": self._why.reason})

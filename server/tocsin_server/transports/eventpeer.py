@@ -27,6 +27,7 @@ from tocsin_server.core.eventstream import (
     subscribe_event,
     unsubscribe_event,
 )
+from tocsin_server.core.lastid import read_position, write_position
 from tocsin_server.core.protocol import (
     ErrorBody,
     Message,
@@ -66,7 +67,7 @@ class EventPeer:
         "_is_connected",
         "_node",
         "_opened",
-        "_positions",
+        "_places",
         "_request",
         "_results",
         "outbox",
@@ -80,7 +81,7 @@ class EventPeer:
         self._node = node
         self._request = request
         self._channel_indexes = {channel: index for index, channel in enumerate(request.channels)}
-        self._positions = list(request.since)
+        self._places = list(map(write_position, request.since))
         self._results: dict[int, SubscribeResult] = {}
         self._held: list[Burst | Push] | None = []
         self._held_bytes = 0
@@ -174,16 +175,16 @@ class EventPeer:
 
     def _begin_if_answered(self) -> None:
         """Write the position in every channel, what cannot be recovered, what can, and what was held."""
-        if len(self._results) < len(self._positions) or self._opened.done():
+        if len(self._results) < len(self._places) or self._opened.done():
             return
         self._opened.set_result(None)
         held, self._held = self._held or [], None
         results = sorted(self._results.items())
         self._results = {}
         for index, result in results:
-            if self._positions[index] is None or result.recovered:
-                self._positions[index] = _position(result)
-        self._put(positions_event(self._positions))
+            if result.recovered or not self._places[index]:
+                self._places[index] = _place(result)
+        self._put(positions_event(self._places))
         for index, result in results:
             self._tell_loss(index, result)
         for index, result in results:
@@ -203,12 +204,12 @@ class EventPeer:
 
     def _tell_loss(self, index: int, result: SubscribeResult) -> None:
         """Say what of a channel is lost, if its client wanted to recover and cannot."""
-        since = self._positions[index]
+        since = read_position(self._places[index].decode())
         if since is None or not result.was_recovering or result.recovered:
             return
-        self._positions[index] = _position(result)
+        self._places[index] = _place(result)
         to = Position(result.offset, result.epoch)
-        self._put(gap_event(self._request.channels[index], since, to, self._positions))
+        self._put(gap_event(self._request.channels[index], since, to, self._places))
 
     def _write_missed(self, index: int, result: SubscribeResult) -> None:
         """Write what was recovered, however much: a client closed for it would come back for the same."""
@@ -222,27 +223,24 @@ class EventPeer:
         if push.unsubscribe is not None:
             is_broken = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
             if is_broken and index is not None:
-                command = self._request.subscribe(index, self._positions[index])
+                command = self._request.subscribe(index, read_position(self._places[index].decode()))
                 self._tell_later(events.Commanded([command]))
             else:
                 self._put(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
         elif push.subscribe is not None:
             if index is not None:
-                self._positions[index] = _position(push.subscribe)
+                self._places[index] = _place(push.subscribe)
             self._put(subscribe_event(push.channel))
         elif push.pub is not None:
-            position = None if index is None else self._positions[index]
-            self.write(Burst(push.channel, [Item(push, position.epoch if position else "")]))
+            epoch = "" if index is None else self._places[index].decode().partition("@")[2]
+            self._write(Burst(push.channel, [Item(push, epoch)]))
 
     def _write(self, burst: Burst, *, is_owed: bool = False) -> None:
         index = self._channel_indexes.get(burst.channel)
-        if index is None or self._positions[index] is None:
-            self._put(burst.bare(), is_owed=is_owed)
-            return
-        is_alone = len(self._positions) == 1
-        self._put(burst.alone() if is_alone else burst.among(self._positions, index), is_owed=is_owed)
-        if burst.top is not None:
-            self._positions[index] = burst.top
+        if index is None or not self._places[index]:
+            self._put(burst.without_ids(), is_owed=is_owed)
+        else:
+            self._put(burst.move(self._places, index), is_owed=is_owed)
 
     def _put(self, event: bytes, *, is_owed: bool = False) -> None:
         self.outbox.put(event, is_owed=is_owed)
@@ -254,5 +252,5 @@ class EventPeer:
         asyncio.get_running_loop().call_soon(self._node.tell, self, event)
 
 
-def _position(result: SubscribeResult | SubscribePush) -> Position | None:
-    return Position(result.offset, result.epoch) if result.positioned else None
+def _place(result: SubscribeResult | SubscribePush) -> bytes:
+    return write_position(Position(result.offset, result.epoch)) if result.positioned else b""

@@ -79,16 +79,18 @@ class Outbox:
 
     # --------------------------------------------------------------------------------------------- the writer
 
-    async def keep_limit(self, writing: Awaitable[None]) -> bool:
-        """Await the writer, which iterates. False if it was interrupted: the peer did not read in time."""
+    async def keep_limit(self, writing: Awaitable[None]) -> None:
+        """Await the writer, which iterates, for as long as it may take.
+
+        It ends at once if it finds the peer gone: servers say so by an OSError, or not at all (ASGI 2.4).
+        """
         try:
             async with asyncio.timeout_at(self._deadline) as self._patience:
                 await writing
-        except TimeoutError:
-            return False
+        except OSError:  # which TimeoutError is too
+            pass
         finally:
             self._patience = None
-        return True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
