@@ -186,3 +186,55 @@ async def test_a_reader_far_behind_loses_nothing_on_a_real_node(
             while len(heard) < 250:
                 heard.append(await anext(news))
         assert [one.data for one in heard] == list(range(250))
+
+
+class Crowd:
+    """Readers of one channel, on both transports, who must be told of no loss."""
+
+    def __init__(self, url: str, channel: str, last: int) -> None:
+        self.heard: list[list[int]] = []
+        self.ready = asyncio.Semaphore(0)
+        self._url = url
+        self._channel = channel
+        self._last = last
+
+    async def over_websocket(self) -> None:
+        async with Client(self._url) as client:
+            await self._read(client.subscribe(self._channel).events())
+
+    async def over_events(self) -> None:
+        async with EventStream(self._url, self._channel) as stream:
+            await self._read(stream.events())
+
+    async def _read(self, events: Any) -> None:
+        heard: list[int] = []
+        self.heard.append(heard)
+        async for event in events:
+            if isinstance(event, Subscribed):
+                assert event.recovered is not False
+                self.ready.release()
+            elif isinstance(event, Publication):
+                heard.append(event.data)
+                if event.data == self._last:
+                    return
+
+
+async def test_many_readers_on_a_link_that_breaks_see_everything_once_and_in_order(
+    proxy: Proxy, publisher: AsyncPublisher, channel: Name
+) -> None:
+    """Three breaks and 300 messages are within what the log keeps, so nothing may be missing."""
+    name, count = channel("long"), 300
+    crowd = Crowd(proxy.url, name, count - 1)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as readers:
+        for _ in range(5):
+            readers.create_task(crowd.over_websocket())
+            readers.create_task(crowd.over_events())
+        for _ in range(10):
+            await crowd.ready.acquire()
+        for start in range(0, count, 20):
+            if start % 100 == 40:
+                proxy.cut()
+            await publisher.batch([api.publish(name, n) for n in range(start, start + 20)])
+            if start % 100 == 60:
+                proxy.mend()
+    assert crowd.heard == [list(range(count))] * 10
