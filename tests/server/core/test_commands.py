@@ -11,6 +11,7 @@ from tests.server.core.playbook import (
     OPEN,
     START,
     Entering,
+    Happening,
     Left,
     Playbook,
     Wait,
@@ -325,6 +326,23 @@ def test_an_answer_nobody_waits_for_is_nothing() -> None:
     playbook >> Answered(9, PresenceResult({})) << []
     playbook >> Answered(3, PresenceResult({})) << [{"id": 3, "presence": {"presence": {}}}]
     playbook >> Answered(3, PresenceResult({})) << []
+
+
+def test_a_session_is_busy_until_everything_is_answered() -> None:
+    """Its transport reads nothing more meanwhile."""
+    connect = {"id": 1, "connect": {"token": connection_token("ada", channels=["mine"])}}
+    frame = [{"id": 2, "subscribe": {"channel": "news"}}, ask("publish")]
+    steps: list[tuple[Happening, bool]] = [
+        (connect, True),
+        (entered("mine"), False),
+        (frame, True),
+        (entered("news"), True),
+        (Answered(3, EMPTY), False),
+    ]
+    playbook = newcomer(house(FREE))
+    for happening, is_busy in steps:
+        playbook >> happening
+        assert playbook.session.is_busy is is_busy
 
 
 def test_a_pong_is_taken_while_commands_wait() -> None:

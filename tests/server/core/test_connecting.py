@@ -112,6 +112,15 @@ def test_an_expiry_is_told_in_whole_seconds() -> None:
     newcomer() >> connect(token=token) << [Identify("ada"), welcome(expires=True, ttl=60)]
 
 
+@pytest.mark.parametrize("exp", [2**53, NOW * 1_000, 1e300])
+def test_an_expiry_that_nobody_will_see_is_told_as_the_longest_there_is(exp: float) -> None:
+    """`ttl` has 32 bits. Milliseconds taken for seconds are a common mistake, and a harmless one."""
+    playbook = newcomer()
+    playbook >> connect(token=connection_token("ada", exp=exp))
+    playbook << [Identify("ada"), welcome(expires=True, ttl=2**32 - 1)]
+    playbook >> Wait(20) << [{}]
+
+
 @pytest.mark.parametrize(("expire_at", "more"), [(0, {}), (NOW + 5, {"expires": True, "ttl": 5})])
 def test_expire_at_decides_over_exp(expire_at: float, more: dict[str, Any]) -> None:
     """Zero means never."""

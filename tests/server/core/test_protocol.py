@@ -166,6 +166,32 @@ def test_what_makes_no_sense_is_malformed(message: bytes) -> None:
     assert decoded(message)[-1] is MALFORMED
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (rb'"\ud83d"', rb'"\ufffd"'),
+        (rb'"\uDE00\uD83D"', rb'"\ufffd\ufffd"'),
+        (rb'"\ud83d\ude00"', rb'"\ud83d\ude00"'),
+        (rb'"\ud83d\ud83d\ude00\ude00"', rb'"\ufffd\ud83d\ude00\ufffd"'),
+        (rb'"\\ud83d \ud83d"', rb'"\\ud83d \ufffd"'),
+        (rb'{"\ud83d":"\u0041\n"}', rb'{"\ufffd":"\u0041\n"}'),
+    ],
+)
+def test_half_a_surrogate_pair_becomes_the_replacement_character(written: bytes, read: bytes) -> None:
+    """JavaScript writes it for a string cut in two; whole pairs and other escapes stay as they are."""
+    publish = command(b'{"id":1,"publish":{"channel":"\\ud83d","data":%s}}' % written).publish
+    assert publish is not None
+    assert (publish.channel, bytes(publish.data)) == ("\ufffd", read)
+    assert bytes(compact(written)) == read
+
+
+def test_mending_surrogates_mends_nothing_else() -> None:
+    """What is wrong besides stays wrong."""
+    assert decoded(rb'{"id":1,"publish":{"data":"\ud83d\x"}}')[-1] is MALFORMED
+    with pytest.raises(ValueError, match=r"."):
+        compact(rb'"\ud83d')
+
+
 def test_nothing_is_read_behind_what_makes_no_sense() -> None:
     """The connection is over there."""
     assert [type(one) for one in decoded(b'{}\nx\n{"id":1}')] == [Command, type(MALFORMED)]

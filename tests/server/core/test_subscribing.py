@@ -93,6 +93,7 @@ def test_a_channel_needs_a_name() -> None:
         ("ünïcode", {}, 107, "bad request"),
         ("numbers:abc", {"token": "garbage"}, 107, "bad request"),
         ("numbers:42", {"type": 1}, 108, "not available"),
+        ("numbers:42", {"tf": {"key": "a", "cmp": "ex"}}, 107, "bad request"),
         ("$news", {}, 103, "permission denied"),
         ("numbers:42", {"token": "garbage"}, 103, "permission denied"),
         ("closed:news", {}, 103, "permission denied"),

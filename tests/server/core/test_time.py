@@ -70,6 +70,7 @@ def test_a_silent_peer_is_told_to_come_back() -> None:
     """Its connection is dead, or it would have answered."""
     playbook = visitor()
     playbook >> Wait(18.75) << [PING]
+    assert playbook.session.awaits_pong
     playbook >> Wait(7.9) << []
     playbook >> Wait(0.1) << [Close(errors.NO_PONG)]
 

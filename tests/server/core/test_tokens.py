@@ -188,6 +188,7 @@ def test_a_header_nested_without_end_is_invalid() -> None:
         ({"exp": NOW - 0.5}, True),
         ({"exp": NOW + 0.5}, False),
         ({"exp": 0}, True),
+        ({"exp": 2**53, "expire_at": 1e300}, False),
         ({"nbf": NOW + 0.5}, True),
         ({"nbf": NOW}, False),
         ({"exp": NOW + 60, "nbf": NOW + 30}, True),
@@ -262,7 +263,6 @@ def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any
         {"exp": "soon"},
         {"exp": True},
         {"exp": -1},
-        {"exp": 1e300},
         {"nbf": [1]},
         {"expire_at": {}},
         {"aud": 5},
@@ -283,7 +283,7 @@ def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any
     ],
 )
 def test_claims_that_make_no_sense_are_invalid(payload: dict[str, Any]) -> None:
-    """Wrong types, times out of this world, and the mark of a subscription token."""
+    """Wrong types, times before all time, and the mark of a subscription token."""
     with pytest.raises(TokenInvalid):
         claims(signed(json.dumps(payload).encode()))
 
