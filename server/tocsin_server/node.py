@@ -62,6 +62,9 @@ REREADS = 5
 DRAIN_PAUSE_SECONDS = 0.02
 """At most this long between two peers of a node that drains: a handful of them is gone in a moment."""
 
+STOP_SECONDS = 5.0
+"""How long what is under way may take once the node stops: an application's method that hangs ends then."""
+
 log = structlog.get_logger()
 
 
@@ -142,16 +145,21 @@ class Node:
 
         On leaving, every remaining peer is told to come back elsewhere, and the engine is let go.
         """
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            await self.engine.start(self)
-            try:
-                yield self
-            finally:
-                self.disconnect_all(errors.SHUTDOWN)
-                self._alarms.stop()
-        self._tasks = None
-        await self.engine.stop()
+        try:
+            async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as self._tasks:
+                await self.engine.start(self)
+                try:
+                    yield self
+                finally:
+                    self._is_draining = True
+                    self.disconnect_all(errors.SHUTDOWN)
+                    self._alarms.stop()
+                    patience.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
+        except TimeoutError:
+            log.warning("what was under way was cut short", seconds=STOP_SECONDS)
+        finally:
+            self._tasks = None
+            await self.engine.stop()
 
     @property
     def trouble(self) -> str:
@@ -203,7 +211,7 @@ class Node:
         self._peers.add(peer)
         self.metrics.connections.labels(peer.transport_name).inc()
         self._alarms.watch(peer)
-        if self._is_draining:
+        if self._is_draining or self._tasks is None:
             self.tell(peer, events.ServerDisconnect(errors.SHUTDOWN))
 
     def tell(self, peer: Peer, event: Event) -> None:
@@ -213,6 +221,7 @@ class Node:
         except Exception:
             log.exception("a session failed", client=peer.session.client)
             effects = peer.session.handle(events.ServerDisconnect(errors.SERVER_ERROR), self.now())
+            effects += peer.session.handle(event, self.now())  # once more: closed, it leaves what it entered
         self._carry_out(peer, effects)
         if peer.session.is_closed:
             self._detach(peer)
@@ -286,8 +295,13 @@ class Node:
         self.hub.identify(peer, effect.user)
         options = self.settings.client
         if options.personal_channel and options.personal_channel_single_connection and effect.user:
+            self._spawn(self._keep_only(peer))
+
+    async def _keep_only(self, peer: Peer) -> None:
+        """Close the user's other connections, unless one of those made at the same time was quicker."""
+        if not peer.session.is_closed:
             others = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            self._spawn(self.service.order(Order(effect.user, others, spared=(peer.session.client,))))
+            await self.service.order(Order(peer.session.user, others, spared=(peer.session.client,)))
 
     def _enter(self, peer: Peer, effect: events.Enter) -> None:
         for entry in effect.entries:
@@ -307,6 +321,9 @@ class Node:
         except EngineError as error:
             self.metrics.engine_errors.inc()
             log.warning("could not subscribe", channels=channels, error=str(error))
+            self.tell(peer, events.EnterFailed(channels))
+        except Exception:
+            log.exception("a subscription failed", client=peer.session.client)
             self.tell(peer, events.EnterFailed(channels))
         else:
             self.tell(peer, outcome)
