@@ -155,7 +155,6 @@ class AsgiPeer:
             await self._may_read.wait()
         self._outbox.drop()
         self._outbox.end(within_seconds=0)
-        self._node.tell(self, events.Lost())
 
     def _take(self, message: Any) -> None:
         text = message.get("text")

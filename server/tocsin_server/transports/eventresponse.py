@@ -47,12 +47,11 @@ class EventStreamResponse(EventSourceResponse):
             self._node.tell(self._peer, events.Lost())
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
-        """Tell the node at once that the client is gone."""
+        """End at once when the client is gone."""
         while (await receive())["type"] != "http.disconnect":
             pass  # a body, which a GET should not have
         self._peer.outbox.drop()
         self._peer.outbox.end(within_seconds=0)
-        self._node.tell(self._peer, events.Lost())
 
     async def _leave_with_the_host(self) -> None:
         await self._listen_for_exit_signal()

@@ -16,17 +16,17 @@ from tests.support.timing import SOON
 from tocsin_server.app import create_app
 from tocsin_server.config import Settings
 from tocsin_server.node import Node
+from tocsin_server.service import RpcMethod
 
 
 async def _double(_user: str, params: Any) -> Any:
-    await asyncio.sleep(0)
     return params * 2
 
 
-def application(**sections: Json) -> tuple[FastAPI, Node]:
+def application(double: RpcMethod = _double, **sections: Json) -> tuple[FastAPI, Node]:
     """A host with a route of its own; what runs the node is its lifespan."""
     merged = {name: {**SETTINGS.get(name, {}), **sections.get(name, {})} for name in {*SETTINGS, *sections}}
-    tocsin = create_app(Settings.model_validate(merged), rpc_methods={"double": _double})
+    tocsin = create_app(Settings.model_validate(merged), rpc_methods={"double": double})
     node: Node = tocsin.state.node
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
 from tests.server.transports.streams import ORIGIN, Json
-from tests.support.timing import SOON
+from tests.support.timing import QUIET, SOON
 from tests.support.tokens import connection_token
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.cluster.nodes import Order
@@ -179,13 +179,26 @@ async def test_the_api_disconnects(mounted: Mounted) -> None:
         assert await closed(connection) == (3503, "force disconnect")
 
 
-async def test_commands_that_take_time_are_answered_in_order(mounted: Mounted) -> None:
-    """Nothing more is read of a client while its commands wait."""
-    async with mounted.opened() as connection:
+async def test_nothing_is_read_while_commands_wait() -> None:
+    """A client that sends faster than it is answered waits; nothing piles up, and it is answered in order."""
+    release = asyncio.Event()
+
+    async def double(_user: str, params: Any) -> Any:
+        await release.wait()
+        return params * 2
+
+    app, node = application(double)
+    async with under_uvicorn(app) as host, Mounted(node, host.authority).opened() as connection:
         await said(connection, CONNECT)
         for number in range(2, 20):
-            command = {"id": number, "rpc": {"method": "double", "data": number}}
-            await connection.send(json.dumps(command))
+            await connection.send(json.dumps({"id": number, "rpc": {"method": "double", "data": number}}))
+        (peer,) = node.hub
+        async with asyncio.timeout(SOON):
+            while not peer.session.backlog:  # noqa: ASYNC110 - the session tells nobody
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(QUIET)
+        assert len(peer.session.backlog) == 1
+        release.set()
         replies: list[Json] = []
         while len(replies) < 18:
             replies += await heard(connection)
