@@ -57,11 +57,6 @@ class Subscriptions:
             default=None,
         )
 
-    @property
-    def names(self) -> list[str]:
-        """Every channel that is wanted or given, live or not."""
-        return list(self._channels)
-
     # --- the connection comes and goes
 
     def connected(self, given: dict[str, SubscribeResult]) -> None:

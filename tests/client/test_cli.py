@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +292,7 @@ async def test_pub_says_in_one_sentence_why_it_cannot(server: Server) -> None:
         "pub", "objects:x", "--url", server.url, "--api-key", API_KEY, text='{"a":1}\n2\n{"a":3}\n'
     )
     assert (code, len(lines)) == (1, 1)
-    assert "1 messages were published before" in errors
+    assert "(message 2; those before it are published)" in errors
 
 
 async def test_token_makes_tokens_that_the_server_accepts(server: Server, channel: Name) -> None:
@@ -330,6 +331,7 @@ async def test_help_names_every_command_and_a_wrong_name_is_corrected() -> None:
     names = ("demo", "serve", "sub", "pub", "token", "check-config")
     places = [text.index(f" {name} ") for name in names]
     assert places == sorted(places)
+    assert (await done("--version"))[1] == [f"tocsin {version('tocsin')}"]
     code, _, errors = await done("suv")
     assert code == 2
     assert "Did you mean 'sub'?" in errors

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NoReturn
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -47,7 +47,7 @@ def main() -> None:
         pretty_exceptions_enable=False,
         help="Real-time push: publish over HTTP, hear it over WebSocket or Server-Sent Events.",
     )
-    app.callback()(_nothing)
+    app.callback(invoke_without_command=True)(_top)
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 # it has a callback, so it is a group
     group.commands = Commands()  # type: ignore[assignment] # only ever read
@@ -81,5 +81,9 @@ def _missing(point: EntryPoint, error: ModuleNotFoundError) -> Callable[..., Any
     return missing
 
 
-def _nothing() -> None:
-    """Only so that there are commands below this one."""
+def _top(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"tocsin {version('tocsin')}")
+        raise typer.Exit

@@ -42,7 +42,8 @@ def pub(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (TocsinError, ValueError) as error:
-        fail(f"{error}" if data is not None else f"{error}; {published} messages were published before")
+        where = "" if data is not None else f" (message {published + 1}; those before it are published)"
+        fail(f"{error}{where}")
 
 
 def _messages(data: str | None) -> Iterator[Any]:
