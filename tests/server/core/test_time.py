@@ -301,6 +301,16 @@ def test_one_deadline_serves_everything_that_is_due() -> None:
     playbook >> Wait(10) << [Close(errors.CONNECTION_EXPIRED)]
 
 
+def test_another_deadline_within_the_delay_ends_nothing_early() -> None:
+    """A ping that falls between an expiry and its end finds both expired, and leaves them to a refresh."""
+    playbook = visitor(exp=NOW + 10)
+    token = subscription_token("ada", "news", exp=NOW + 15)
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> entered("news")
+    playbook >> Wait(20) << [PING]
+    playbook >> PONG << []
+    playbook >> Wait(15) << [Close(errors.CONNECTION_EXPIRED), Left("news")]
+
+
 def test_a_late_clock_finds_everything_that_is_over() -> None:
     """One `Elapsed`, long after several deadlines: expired subscriptions end, and a ping is sent."""
     playbook = expiring(20, house(OPEN, ping_interval=100, pong_timeout=50))
