@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +54,7 @@ TOP_ONLY = HistoryQuery()
 
 
 class Audience(Protocol):
-    """Who a broker tells what it hears: the node. Both are synchronous and never raise."""
+    """Who a broker tells what it hears: the node. All are synchronous and never raise."""
 
     def hear(self, channel: str, publication: Publication, epoch: str) -> None:
         """A publication was announced in a channel this node listens to.
@@ -65,12 +66,21 @@ class Audience(Protocol):
     def hear_presence(self, channel: str, push: Push) -> None:
         """A join or a leave was announced in a channel this node listens to."""
 
+    def resume(self, channels: Collection[str]) -> None:
+        """The link to these channels was broken, and is whole again.
+
+        What was announced meanwhile was not heard: whoever follows positions reads the logs from where they
+        stood.
+        """
+
 
 class Broker(Protocol):
     """One per node.
 
-    Every method raises EngineError if the engine cannot do it, and then nothing was stored or announced.
-    Calls are carried out in the order in which they were made.
+    Every method raises EngineError if the engine cannot do it. Then nothing was stored or announced, unless
+    the error says that the outcome is unknown: a publish whose answer was lost may have happened, and with
+    an idempotency key it can be repeated safely. Calls are carried out in the order in which they were
+    made.
     """
 
     async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:

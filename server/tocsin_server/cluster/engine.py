@@ -32,6 +32,10 @@ class Engine(Protocol):
     def trouble(self) -> str:
         """Why this node can at present not publish or hear, as a sentence; empty if it can."""
 
+    @property
+    def lag_seconds(self) -> float:
+        """How long announcements are under way to this node, as last measured."""
+
     async def start(self, resident: Resident) -> None:
         """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
 

@@ -45,10 +45,21 @@ class NodeReport(Struct, frozen=True):
     uptime: int
     channels: dict[str, int] = {}
     """Subscribers on this node by channel, if the question wanted them."""
+    address: str = ""
+    """Where it can be reached: host and port."""
+    state: str = ""
+    """`ready`, `deaf`, `draining` … ; empty from a node that does not say."""
+    memory_bytes: int = 0
+    lag_seconds: float = 0
+    """How long announcements are under way to it."""
 
 
 class Household(Protocol):
     """Who carries out orders and answers questions: the node. Synchronous; never raises."""
+
+    @property
+    def uid(self) -> str:
+        """What the node is told apart by, the same as in its reports."""
 
     def obey(self, order: Order) -> None:
         """Do it to this node's own connections."""
@@ -58,10 +69,10 @@ class Household(Protocol):
 
 
 class Nodes(Protocol):
-    """One per node. Every method raises EngineError if not every node could be reached."""
+    """One per node. Every method raises EngineError, naming the nodes, if not every one could be reached."""
 
     async def order(self, order: Order) -> None:
-        """Every node, this one included, obeys."""
+        """Every node, this one included, obeys. Where some could not be reached, the others do."""
 
     async def survey(self, question: Question) -> Sequence[NodeReport]:
         """Every living node answers."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tocsin_server.cluster.engine import Engine
 from tocsin_server.cluster.memory.engine import MemoryEngine
+from tocsin_server.cluster.redis.address import parse_address
+from tocsin_server.cluster.redis.engine import RedisEngine
 from tocsin_server.options import EngineOptions
 
 
@@ -16,5 +18,9 @@ def open_engine(options: EngineOptions) -> Engine:
     match scheme:
         case "memory":
             return MemoryEngine()
+        case "redis" | "rediss" | "redis+sentinel":
+            return RedisEngine(parse_address(options.url), options.prefix)
         case _:
-            raise ValueError(f"engine.url begins with {scheme}://, but must begin with memory://.")
+            raise ValueError(
+                f"engine.url begins with {scheme}://, but must begin with memory:// or redis://."
+            )

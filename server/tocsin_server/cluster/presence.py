@@ -22,8 +22,11 @@ class Presence(Protocol):
     were made.
     """
 
-    async def add(self, channel: str, info: ClientInfo) -> None:
-        """A connection of this node is in a channel; again replaces its info."""
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
+        """A connection of this node is in a channel; again replaces its info.
+
+        `is_announced` says that its joining is, so that others announce its leaving if this node dies.
+        """
 
     async def remove(self, channel: str, client: str) -> None:
         """A connection of this node is no longer in a channel. Idempotent."""

@@ -15,5 +15,7 @@ def test_the_default_is_memory() -> None:
 def test_a_scheme_without_an_engine_is_a_mistake_that_hides_the_url() -> None:
     """The rest of it may hold a password."""
     options = EngineOptions.model_construct(url="carrier://user:secret@host")
-    with pytest.raises(ValueError, match=r"^engine.url begins with carrier://, but must .* memory://\.$"):
+    with pytest.raises(
+        ValueError, match=r"^engine.url begins with carrier://, but must .* memory:// or redis://\.$"
+    ):
         open_engine(options)

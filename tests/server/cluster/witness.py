@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from tests.support.timing import SOON
@@ -26,6 +26,7 @@ class Witness:
         self.uid = uid
         self.heard: list[Heard] = []
         self.pushes: list[tuple[str, Push]] = []
+        self.resumed: list[list[str]] = []
         self.orders: list[Order] = []
         self.questions: list[Question] = []
         self._news = asyncio.Event()
@@ -36,6 +37,10 @@ class Witness:
 
     def hear_presence(self, channel: str, push: Push) -> None:
         self.pushes.append((channel, push))
+        self._news.set()
+
+    def resume(self, channels: Collection[str]) -> None:
+        self.resumed.append(sorted(channels))
         self._news.set()
 
     def obey(self, order: Order) -> None:

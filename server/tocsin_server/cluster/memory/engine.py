@@ -59,6 +59,11 @@ class MemoryEngine:
         """Empty while the engine runs: memory is always there."""
         return "" if self._is_running else "The engine is not running."
 
+    @property
+    def lag_seconds(self) -> float:
+        """Nothing: what is published is heard before the call returns."""
+        return 0.0
+
     async def start(self, resident: Resident) -> None:
         """Let `resident` hear, obey and report."""
         self._broker.start(resident, self._call_later or asyncio.get_running_loop().call_later)

@@ -14,7 +14,7 @@ class MemoryPresence:
     def __init__(self) -> None:
         self._channels: dict[str, dict[str, ClientInfo]] = {}
 
-    async def add(self, channel: str, info: ClientInfo) -> None:
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:  # noqa: ARG002
         """A connection is in a channel; again replaces its info."""
         self._channels.setdefault(channel, {})[info.client] = info
 

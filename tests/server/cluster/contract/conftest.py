@@ -13,7 +13,7 @@ from tocsin_server.cluster.presence import Presence
 @pytest.fixture(params=HARNESSES.values(), ids=list(HARNESSES))
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """An empty store."""
-    async with request.param() as harness:
+    async with request.param(request) as harness:
         yield harness
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+import pytest
 from msgspec import Raw
 
+from tests.server.cluster.redis.redis_server import RedisServer
 from tests.server.cluster.virtual_time import VirtualTime
 from tests.server.cluster.witness import Witness
+from tests.support.timing import TICK
 from tocsin_server.cluster.broker import Broker, Draft
 from tocsin_server.cluster.engine import Engine
 from tocsin_server.cluster.memory.engine import MemoryEngine
 from tocsin_server.cluster.nodes import Nodes
 from tocsin_server.cluster.presence import Presence
+from tocsin_server.cluster.redis.address import parse_address
+from tocsin_server.cluster.redis.engine import RedisEngine
 from tocsin_server.options import ChannelOptions
 
 NO_LOG = ChannelOptions()
@@ -23,6 +29,7 @@ LOG = ChannelOptions(history_size=1000, history_ttl=3600)
 
 MARKS = "the suite's own channel"
 _marks = itertools.count(1)
+_prefixes = itertools.count(1)
 
 
 class Harness(Protocol):
@@ -56,14 +63,39 @@ class MemoryHarness:
         self._time.advance(seconds)
 
 
+class RedisHarness:
+    """Time is Redis' own, so it is waited for; the store is a prefix that nobody else has."""
+
+    unit = 2 * TICK
+    has_room = True
+
+    def __init__(self, url: str) -> None:
+        self._address = parse_address(url)
+        self._prefix = f"test{next(_prefixes)}"
+
+    def engine(self) -> Engine:
+        return RedisEngine(self._address, self._prefix)
+
+    async def advance(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 @asynccontextmanager
-async def memory() -> AsyncIterator[Harness]:
+async def memory(_request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """For the memory engine."""
     yield MemoryHarness()
 
 
-HARNESSES: dict[str, Callable[[], AbstractAsyncContextManager[Harness]]] = {
+@asynccontextmanager
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    """For the Redis engine, over a Redis of the tests' own."""
+    server: RedisServer = request.getfixturevalue("redis_server")
+    yield RedisHarness(server.url)
+
+
+HARNESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Harness]]] = {
     "memory": memory,
+    "redis": redis,
 }
 """Every engine that keeps the contract, by the id that its tests have."""
 

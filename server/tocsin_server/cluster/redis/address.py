@@ -1,0 +1,167 @@
+"""An address: where a URL says that Redis is, and how a connection to it is made."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import RedisError
+
+CONNECT_SECONDS = 2.0
+"""For one attempt, name look-up, TLS and authentication included."""
+
+READ_BYTES = 262_144
+"""What one read takes from a socket at most: a burst of announcements costs few turns of the event loop."""
+
+FAILURES = (RedisError, OSError, TimeoutError)
+"""What ends a connection, or an attempt to make one."""
+
+PORT = 6379
+SENTINEL_PORT = 26379
+
+_TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_SENTINEL = {"sentinel_username", "sentinel_password"}
+
+
+@dataclass(frozen=True)
+class Address:
+    """One Redis, or the Sentinels that know which one is the master. `name` holds no password."""
+
+    name: str
+    hosts: list[tuple[str, int]]
+    options: dict[str, Any] = field(repr=False)
+    is_tls: bool = False
+    service: str = ""
+    """The name that Sentinels know the master by; empty: `hosts` is that one Redis."""
+    sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Dialler:
+    """Makes connections, each to whatever is the master at that moment. `close` it in the end."""
+
+    def __init__(self, address: Address, client_name: str) -> None:
+        self.name = address.name
+        common = {
+            "protocol": 2,  # announcements then arrive as plain lists
+            "socket_timeout": None,  # time limits belong to calls, not to reads
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "socket_read_size": READ_BYTES,
+            "client_name": client_name,
+        }
+        self._options = {**common, **address.options}
+        self._is_tls = address.is_tls
+        self._hosts = address.hosts
+        self._sentinel: Sentinel | None = None
+        self._pool: SentinelConnectionPool | None = None
+        if address.service:
+            limits = {"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
+            sentinel_options = {**limits, **address.sentinel_options}
+            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                address.hosts, sentinel_kwargs=sentinel_options
+            )
+            self._pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+                address.service, self._sentinel, **self._options
+            )
+
+    async def connect(self) -> AbstractConnection:
+        """Make a connection, ready for commands. Raises one of FAILURES."""
+        connection = self._make()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await hang_up(connection)
+            raise
+        return connection
+
+    def _make(self) -> AbstractConnection:
+        if self._pool is not None:
+            made: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            return made
+        host, port = self._hosts[0]
+        kind = SSLConnection if self._is_tls else Connection
+        return kind(host=host, port=port, **self._options)
+
+    async def close(self) -> None:
+        """Let go of the Sentinels. Idempotent."""
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                await sentinel.aclose()
+
+
+async def hang_up(connection: AbstractConnection) -> None:
+    """Close a connection, whatever state it is in, without waiting for the other side."""
+    with suppress(*FAILURES):
+        await connection.disconnect(nowait=True)
+
+
+def parse_address(url: str) -> Address:
+    """Read a URL.
+
+        redis://[user:password@]host[:port][/db]
+        rediss://…                           options ssl_ca_certs, ssl_certfile, ssl_keyfile: names of files
+        redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
+                                             options sentinel_username, sentinel_password: for the Sentinels
+
+    Raises ValueError with a sentence that shows nothing of the URL but its scheme: the rest may hold a
+    password.
+    """
+    parts = urlsplit(url)
+    is_sentinel = parts.scheme == "redis+sentinel"
+    is_tls = parts.scheme == "rediss"
+    query = dict(parse_qsl(parts.query))
+    allowed = _SENTINEL if is_sentinel else _TLS if is_tls else set()
+    if unknown := sorted(query.keys() - allowed):
+        raise ValueError(f"engine.url, a {parts.scheme}:// URL, has an unknown option {', '.join(unknown)}.")
+    hosts = _hosts(parts, SENTINEL_PORT if is_sentinel else PORT)
+    path = [unquote(part) for part in parts.path.split("/") if part]
+    if is_sentinel and not path:
+        raise ValueError("engine.url, a redis+sentinel:// URL, must name the service: …/mymaster.")
+    service = path.pop(0) if is_sentinel else ""
+    options: dict[str, Any] = {"db": _database(parts.scheme, path), **_credentials(parts)}
+    if is_tls:
+        options |= query
+    names = ",".join(f"{host}:{port}" for host, port in hosts)
+    return Address(
+        f"{service} of {names}" if service else names,
+        hosts,
+        options,
+        is_tls,
+        service,
+        {name.removeprefix("sentinel_"): value for name, value in query.items()} if is_sentinel else {},
+    )
+
+
+def _hosts(parts: SplitResult, port: int) -> list[tuple[str, int]]:
+    hosts = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{text}")
+        try:
+            hosts.append((one.hostname or "", one.port or port))
+        except ValueError:
+            raise ValueError(f"engine.url, a {parts.scheme}:// URL, has a port that is none.") from None
+    if not all(host for host, _ in hosts) or (len(hosts) > 1 and parts.scheme != "redis+sentinel"):
+        raise ValueError(
+            f"engine.url begins with {parts.scheme}://, after which must come the host, "
+            "as in redis://127.0.0.1:6379."
+        )
+    return hosts
+
+
+def _database(scheme: str, path: list[str]) -> int:
+    if len(path) > 1 or not all(part.isdecimal() for part in path):
+        raise ValueError(
+            f"engine.url, a {scheme}:// URL, must end with the number of a database, or without."
+        )
+    return int(path[0]) if path else 0
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    found = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in found.items() if value}

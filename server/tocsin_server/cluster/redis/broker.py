@@ -1,0 +1,185 @@
+"""The broker of a node that shares a Redis: logs are streams there, announcements its pub/sub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from tocsin_server.cluster.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Audience, Draft, HistoryQuery
+from tocsin_server.cluster.redis import scripts, wire
+from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.pipeline import Argument, Pipeline
+from tocsin_server.cluster.redis.tops import Tops
+from tocsin_server.core.protocol import Position, Publication, Push
+from tocsin_server.core.stream import History
+from tocsin_server.options import ChannelOptions
+
+LONGEST_MS = 2**53
+"""Redis takes no lifetime that, added to its clock, leaves 64 bits."""
+
+log = structlog.get_logger()
+
+
+class RedisBroker:
+    """Everything that changes a log is a script, so that one step is one, and the order of calls is kept.
+
+    A Redis that restarts or fails over may have lost the end of a log. Then offsets would be given out
+    twice in one epoch. So whatever touches a log tells the script the highest position that this node has
+    seen of it (only of channels it listens to), and a log whose top is below that, in the same epoch,
+    begins anew in another one: by the first publication, or by the first read after `Audience.resume`. What
+    nobody sees is an end that was lost and replaced by as many publications of nodes that do not listen to
+    the channel before any node that does has read it.
+    """
+
+    def __init__(self, keys: Keys, pipeline: Pipeline, link: Link, make_epoch: Callable[[], str]) -> None:
+        self._keys = keys
+        self._pipeline = pipeline
+        self._link = link
+        self._make_epoch = make_epoch
+        self._tops = Tops()
+        self._channels: dict[bytes, str] = {}  # that are listened to, by the name of their announcements
+        self._audience: Audience | None = None
+
+    def start(self, audience: Audience) -> None:
+        """Tell `audience` what is heard from now on."""
+        self._audience = audience
+
+    def stop(self) -> None:
+        """Tell nobody anything any more. Idempotent."""
+        self._audience = None
+
+    def resume(self, names: Sequence[bytes]) -> None:
+        """The link to these is whole again."""
+        channels = [self._channels[name] for name in names if name in self._channels]
+        if channels and self._audience is not None:
+            self._audience.resume(channels)
+
+    async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
+        """Append and announce, as Broker says.
+
+        Where Redis did not answer in time, the publication may have been stored and announced nevertheless:
+        with an idempotency key it can be repeated safely.
+        """
+        body = wire.encode_body(draft.data, draft.info, draft.tags)
+        is_logged = options.keeps_history and not draft.skip_history
+        if is_logged:
+            position = await self._run(channel, draft.idempotency_key, wire.PUBLICATION, body, draft, options)
+            self._tops.see(channel, *position)
+            return position
+        return await self._run(channel, draft.idempotency_key, wire.UNLOGGED, body)
+
+    async def announce(self, channel: str, push: Push) -> None:
+        """Announce a join or leave, as Broker says."""
+        await self._run(channel, "", wire.encode_push(push), b"")
+
+    async def listen(self, channel: str) -> None:
+        """Hear a channel, as Broker says."""
+        name = self._keys.announcements(channel)
+        self._channels[name.encode()] = channel
+        self._tops.watch(channel)
+        await self._link.listen(name, partial(self._hear, channel))
+
+    async def forget(self, channel: str) -> None:
+        """Hear a channel no more. Idempotent."""
+        name = self._keys.announcements(channel)
+        self._channels.pop(name.encode(), None)
+        self._tops.drop(channel)
+        await self._link.forget(name)
+
+    async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+        """Read a log, as Broker says."""
+        answer = await self._pipeline.run_script(
+            scripts.READ,
+            [self._keys.meta(channel), self._keys.log(channel)],
+            _ms(options.history_meta_ttl),
+            *self._position(channel),
+            *_range(query),
+        )
+        offset, epoch, entries = answer
+        top = Position(int(offset), epoch.decode())
+        self._tops.see(channel, *top)
+        return History(top, [_publication(entry) for entry in entries])
+
+    async def remove_history(self, channel: str) -> None:
+        """Drop what a log keeps. Its top and epoch stay."""
+        await self._pipeline.run_script(scripts.REMOVE_HISTORY, [self._keys.log(channel)])
+
+    async def _run(
+        self,
+        channel: str,
+        idempotency_key: str,
+        head: bytes,
+        body: bytes,
+        draft: Draft | None = None,
+        options: ChannelOptions | None = None,
+    ) -> Position:
+        """Run the script; with `draft` and `options` it keeps a log."""
+        keys = self._keys
+        logged: tuple[Argument, ...] = (0, 0, 0, "", 0, "", 0, "")
+        if draft is not None and options is not None:
+            logged = (
+                options.history_size,
+                _ms(options.history_ttl),
+                _ms(options.history_meta_ttl),
+                *self._position(channel),
+                draft.version,
+                draft.version_epoch,
+            )
+        offset, epoch = await self._pipeline.run_script(
+            scripts.PUBLISH,
+            [keys.meta(channel), keys.log(channel), keys.answer(channel, idempotency_key)],
+            "PUBLISH",
+            keys.announcements(channel),
+            head,
+            body,
+            IDEMPOTENCY_SECONDS * 1000 if idempotency_key else 0,
+            *logged,
+        )
+        return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
+
+    def _position(self, channel: str) -> tuple[str, int, str]:
+        """The epoch for a log that begins, and what this node knows of one that does not."""
+        known = self._tops.known(channel)
+        return self._make_epoch(), known.offset, known.epoch
+
+    def _hear(self, channel: str, message: bytes) -> None:
+        if self._audience is None:
+            return
+        try:
+            if message.startswith(wire.PUBLICATION):
+                publication, epoch = wire.decode_publication(message)
+                self._tops.see(channel, publication.offset, epoch)
+                self._audience.hear(channel, publication, epoch)
+            elif message.startswith((wire.JOIN, wire.LEAVE)):
+                self._audience.hear_presence(channel, wire.decode_push(channel, message))
+            else:
+                log.warning("an announcement of another version was dropped", channel=channel)
+        except ValueError:
+            log.warning("an announcement was not understood", channel=channel, exc_info=True)
+
+
+def _ms(seconds: float) -> int:
+    """Milliseconds, as Redis takes them: at least one, and not beyond its clock."""
+    return min(LONGEST_MS, max(1, math.ceil(seconds * 1000)))
+
+
+def _range(query: HistoryQuery) -> tuple[Argument, ...]:
+    """The arguments of the reading script that say which part of the stream."""
+    since = query.since.offset if query.since else None
+    if query.limit == 0 or (query.is_reverse and since == 0):
+        return "", "", "", ""
+    beside = None if since is None else f"({since}-0"  # exclusive ends are of Redis 6.2
+    count = "" if query.limit < 0 else query.limit
+    if query.is_reverse:
+        return "XREVRANGE", beside or "+", "-", count
+    return "XRANGE", beside or "-", "+", count
+
+
+def _publication(entry: Any) -> Publication:
+    identity, fields = entry
+    return wire.decode_body(fields[1], int(identity.partition(b"-")[0]))

@@ -1,0 +1,79 @@
+"""The canary: announced every second the normal way, and expected back over the link, busy or idle."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import NoReturn
+
+from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.pipeline import Pipeline
+from tocsin_server.errors import EngineError
+
+CANARY_SECONDS = 1.0
+
+DEAF_AFTER = 2
+"""Canaries that Redis took and that did not come back. One second after the second of them, three have passed
+since the last that was heard. Those that Redis could not take say nothing about the link."""
+
+CALL_SECONDS = 2.0
+"""For a canary, so that a silent connection for calls is noticed in three seconds too."""
+
+
+class Canary:
+    """Numbers go out, numbers come back."""
+
+    def __init__(self, name: str, pipeline: Pipeline, link: Link) -> None:
+        self._name = name
+        self._pipeline = pipeline
+        self._link = link
+        self._number = 0
+        self._missing: list[int] = []
+        self._connection = 0
+        self._sent_at = 0.0
+        self.lag_seconds = 0.0
+        """How long the last canary that came back was under way."""
+
+    async def run(self) -> NoReturn:
+        """Sing until cancelled."""
+        with suppress(EngineError):  # the name is wanted all the same, and heard once there is a link
+            await self._link.listen(self._name, self._hear)
+        while True:
+            if self._link.is_whole:
+                await self._sing()
+            await self._rest()
+
+    def _hear(self, message: bytes) -> None:
+        heard = int(message)
+        self._missing = [number for number in self._missing if number > heard]
+        if heard == self._number:
+            self.lag_seconds = asyncio.get_running_loop().time() - self._sent_at
+            self._missing.clear()
+            self._number += 1  # its acknowledgement may come later, and then counts no more
+        self._link.prove()
+
+    async def _sing(self) -> None:
+        if self._link.connections != self._connection:
+            self._connection = self._link.connections
+            self._missing.clear()
+        if len(self._missing) >= DEAF_AFTER:
+            self._link.replace("its link is open but silent")
+            return
+        self._number += 1
+        number = self._number
+        self._sent_at = asyncio.get_running_loop().time()
+        try:
+            await self._pipeline.call("PUBLISH", self._name, number, seconds=CALL_SECONDS)
+        except EngineError:
+            return
+        if self._number == number:
+            self._missing.append(number)
+
+    async def _rest(self) -> None:
+        """Wait for the next second, or for a new link, which is to be proven at once."""
+        self._link.restored.clear()
+        try:
+            async with asyncio.timeout(CANARY_SECONDS):
+                await self._link.restored.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,134 @@
+"""The lease: this node's claim to be alive, renewed every second, and its eye on the others'."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import NoReturn
+
+import structlog
+
+from tocsin_server.cluster.redis import scripts
+from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.cluster.redis.pipeline import Pipeline
+from tocsin_server.cluster.redis.presence import RedisPresence
+from tocsin_server.cluster.redis.watch import DEAD, Watch
+from tocsin_server.errors import EngineError
+
+BEAT_SECONDS = 1.0
+
+MARK_LETTERS = 6
+
+HELD_AT_MOST = 4
+"""Leases of a node whose connection breaks again and again before its entries have moved. Others lapse."""
+
+log = structlog.get_logger()
+
+Reap = Callable[[str], Awaitable[None]]
+"""Takes a dead lease's entries away."""
+
+
+class Lease:
+    """A name in Redis with a number that grows. Whoever sees a number stand still reaps; no clock is shared.
+
+    A new name, to which all own entries of presence move, is taken whenever Redis may know less or more of
+    them than this node: after a new connection, which may lead to a Redis that lost something, after a call
+    of unknown outcome, and after others took this node for dead. The old name is renewed until they have
+    moved, then it lapses like that of a dead node, and whatever is left under it is reaped.
+    """
+
+    def __init__(
+        self, uid: str, keys: Keys, pipeline: Pipeline, presence: RedisPresence, reap: Reap, random: Random
+    ) -> None:
+        self._uid = uid
+        self._keys = keys
+        self._pipeline = pipeline
+        self._presence = presence
+        self._reap = reap
+        self._random = random
+        self._watch = Watch()
+        self._connection = 0
+        self._held: list[str] = []
+        self._moving: asyncio.Task[None] | None = None
+        self._reaping: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The lease under which entries are written now."""
+        return self._held[-1]
+
+    async def register(self) -> None:
+        """Take the first lease. Raises EngineError if Redis cannot be reached."""
+        await self._take()
+
+    async def run(self, tasks: asyncio.TaskGroup) -> NoReturn:
+        """Renew until cancelled, and reap the leases of nodes that stopped doing so, in `tasks`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began_at = loop.time()
+            try:
+                await self._beat(tasks)
+            except EngineError as error:
+                log.warning("the lease could not be renewed", error=str(error))
+            await asyncio.sleep(max(0.0, began_at + BEAT_SECONDS - loop.time()))
+
+    async def release(self) -> None:
+        """Leave. If entries are left, other nodes reap them at once."""
+        for lease in self._held:
+            if self._presence.is_empty:
+                await self._pipeline.call("HDEL", self._keys.nodes, lease)
+                await self._pipeline.call("DEL", self._keys.lease_channels(lease))
+            else:
+                await self._pipeline.call("HSET", self._keys.nodes, lease, DEAD)
+
+    async def _beat(self, tasks: asyncio.TaskGroup) -> None:
+        flat = await self._pipeline.run_script(scripts.BEAT, [self._keys.nodes], *self._held)
+        now = asyncio.get_running_loop().time()
+        beats = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not self._is_moving and self._must_move(beats.get(self.name.encode(), DEAD)):
+            await self._take()
+            self._moving = tasks.create_task(_guarded(self._move()))
+        for lapsed, beat in self._watch.look(beats, now):
+            lease = lapsed.decode()
+            if lease not in self._reaping and lease not in self._held:
+                self._reaping.add(lease)
+                tasks.create_task(_guarded(self._bury(lease, beat)))
+
+    @property
+    def _is_moving(self) -> bool:
+        return self._moving is not None and not self._moving.done()
+
+    def _must_move(self, beat: bytes) -> bool:
+        if beat == DEAD:
+            log.warning("this node was taken for dead, and is back", lease=self.name)
+            return True
+        return self._connection != self._pipeline.connections or self._presence.is_in_doubt
+
+    async def _take(self) -> None:
+        """Take a new lease; from here on entries are written under it."""
+        self._connection = self._pipeline.connections
+        mark = "".join(self._random.choices(string.ascii_letters, k=MARK_LETTERS))
+        lease = f"{self._uid}.{mark}"
+        await self._pipeline.call("HSET", self._keys.nodes, lease, 0)
+        self._held = [*self._held[1 - HELD_AT_MOST :], lease]
+        self._presence.move(lease)
+
+    async def _move(self) -> None:
+        await self._presence.register()
+        del self._held[:-1]
+
+    async def _bury(self, lease: str, beat: bytes) -> None:
+        try:
+            if await self._pipeline.run_script(scripts.BURY, [self._keys.nodes], lease, beat):
+                await self._reap(lease)
+        finally:
+            self._reaping.discard(lease)
+
+
+async def _guarded(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except EngineError as error:
+        log.warning("a lease could not be dealt with", error=str(error))

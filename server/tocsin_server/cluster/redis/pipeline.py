@@ -1,0 +1,245 @@
+"""The pipeline: every call of a node to Redis, over one connection, in the order in which they were made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, ResponseError
+
+from tocsin_server.cluster.redis import scripts
+from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Dialler, hang_up
+from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.scripts import Script
+from tocsin_server.errors import EngineError
+
+CALL_SECONDS = 3.0
+"""How long a call may take, waiting for its turn included. As long as a deaf link may go unnoticed."""
+
+QUEUE_BYTES = 67_108_864
+"""What may wait for Redis. Past it calls fail at once."""
+
+BATCH_BYTES = 1_048_576
+BATCH_CALLS = 1000
+"""What leaves together at most, so that the first answers of a flood do not wait for the last questions."""
+
+EXPIRY_SECONDS = 0.25
+"""How often calls that wait for a connection are looked through for those whose time is up."""
+
+log = structlog.get_logger()
+
+Argument = bytes | str | int
+
+
+class Call:
+    """Something asked of Redis. `deadline` is in the loop's time, `size` in bytes."""
+
+    __slots__ = ("answer", "command", "deadline", "script", "size")
+
+    def __init__(
+        self, command: Sequence[Argument], script: Script | None, deadline: float, answer: asyncio.Future[Any]
+    ) -> None:
+        self.command = command
+        self.script = script
+        self.deadline = deadline
+        self.answer = answer
+        self.size = sum(len(part) for part in command if not isinstance(part, int))
+
+    def fail(self, why: str) -> None:
+        """Tell the caller, if there still is one."""
+        if not self.answer.done():
+            self.answer.set_exception(EngineError(why))
+
+    def succeed(self, answer: Any) -> None:
+        """Tell the caller, if there still is one."""
+        if self.answer.done():
+            return
+        if isinstance(answer, ResponseError):
+            self.answer.set_exception(EngineError(f"Redis refused: {answer}"))
+        else:
+            self.answer.set_result(answer)
+
+
+class Pipeline:
+    """Calls wait while others are under way, and then leave together.
+
+        waiting --take()--> under way --answer--> succeeded | failed
+
+    One connection at a time, and nothing is sent again over the next one: what was under way when a
+    connection broke has an unknown outcome and fails, what waited is sent by the next one if it comes in
+    time. So a call that failed may have been carried out.
+    """
+
+    def __init__(self, dialler: Dialler, backoff: Backoff) -> None:
+        self._dialler = dialler
+        self._backoff = backoff
+        self._waiting: deque[Call] = deque()
+        self._waiting_bytes = 0
+        self._news = asyncio.Event()
+        self._is_running = False
+        self.trouble = "Redis has not been reached yet."
+        """Why nothing can be called at present, as a sentence; empty if it can."""
+        self.connections = 0
+        """How many there have been. A new one may lead to a Redis that has forgotten something."""
+
+    def call(self, *command: Argument, seconds: float = CALL_SECONDS) -> asyncio.Future[Any]:
+        """Send a command. The answer raises EngineError if Redis refused, or did not answer in time."""
+        return self._put(command, None, seconds)
+
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
+        """Run a script. The answer is a call's."""
+        return self._put(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, CALL_SECONDS)
+
+    def _put(self, command: Sequence[Argument], script: Script | None, seconds: float) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        call = Call(command, script, loop.time() + seconds, loop.create_future())
+        if not self._is_running:
+            call.fail("the engine is not running")
+        elif self._waiting_bytes + call.size > QUEUE_BYTES:
+            call.fail("too much waits for Redis")
+        else:
+            self._waiting.append(call)
+            self._waiting_bytes += call.size
+            self._news.set()
+        return call.answer
+
+    # --------------------------------------------------------------------------------------------------- life
+
+    async def run(self) -> NoReturn:
+        """Carry calls out until cancelled. Then all that wait fail."""
+        self._is_running = True
+        try:
+            while True:
+                await self._connect_and_serve()
+                with self._expiring():
+                    await asyncio.sleep(self._backoff.next())
+        finally:
+            self._is_running = False
+            self._fail_waiting()
+
+    async def _connect_and_serve(self) -> None:
+        connection: AbstractConnection | None = None
+        try:
+            with self._expiring():
+                connection = await self._dialler.connect()
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await _teach(connection)
+            self._backoff.reset()
+            self.connections += 1
+            self.trouble = ""
+            await self._serve(connection)
+        except FAILURES as error:
+            self._lament(error)
+        finally:
+            if connection is not None:
+                await hang_up(connection)
+
+    def _lament(self, error: Exception) -> None:
+        if not self.trouble:
+            log.warning("the connection to Redis broke", redis=self._dialler.name, error=reason(error))
+        self.trouble = f"Redis at {self._dialler.name} cannot be used: {reason(error)}."
+
+    async def _serve(self, connection: AbstractConnection) -> NoReturn:
+        while True:
+            if not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            batch = self._take()
+            try:
+                if batch:
+                    await self._exchange(connection, batch)
+            finally:
+                for call in batch:
+                    call.fail("Redis did not answer; whether it was done is unknown")
+
+    def _take(self) -> list[Call]:
+        batch: list[Call] = []
+        size = 0
+        now = asyncio.get_running_loop().time()
+        while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
+            call = self._waiting.popleft()
+            self._waiting_bytes -= call.size
+            if call.deadline <= now:
+                call.fail("Redis could not be asked in time")
+            elif not call.answer.done():
+                batch.append(call)
+                size += call.size
+        return batch
+
+    async def _exchange(self, connection: AbstractConnection, batch: list[Call]) -> None:
+        async with asyncio.timeout_at(min(call.deadline for call in batch)):
+            unknown = await self._ask(connection, batch)
+            if unknown:
+                # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order
+                # matters is a script, so none has overtaken another.
+                await _teach(connection)
+                for call in await self._ask(connection, unknown):
+                    call.fail("Redis forgets its scripts")
+
+    async def _ask(self, connection: AbstractConnection, batch: list[Call]) -> list[Call]:
+        """Send all, then read all answers; returns the calls whose scripts Redis does not know."""
+        await connection.send_packed_command(connection.pack_commands([call.command for call in batch]))
+        unknown = []
+        for call in batch:
+            answer = await _read(connection)
+            if isinstance(answer, NoScriptError):
+                unknown.append(call)
+            else:
+                call.succeed(answer)
+        return unknown
+
+    # ----------------------------------------------------------------------------------- calls that wait long
+
+    @contextmanager
+    def _expiring(self) -> Iterator[None]:
+        """Meanwhile, let calls fail whose time is up."""
+        timer: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+
+        def expire() -> None:
+            nonlocal timer
+            self._expire(loop.time())
+            timer = loop.call_later(EXPIRY_SECONDS, expire)
+
+        expire()
+        try:
+            yield
+        finally:
+            if timer:
+                timer.cancel()
+
+    def _expire(self, now: float) -> None:
+        while self._waiting and self._waiting[0].deadline <= now:
+            call = self._waiting.popleft()
+            self._waiting_bytes -= call.size
+            call.fail("Redis could not be reached in time")
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().fail("the engine is not running")
+        self._waiting_bytes = 0
+
+
+async def _teach(connection: AbstractConnection) -> None:
+    await connection.send_packed_command(
+        connection.pack_commands([("SCRIPT", "LOAD", script.text) for script in scripts.ALL])
+    )
+    for _ in scripts.ALL:
+        await connection.read_response()
+
+
+async def _read(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except ResponseError as error:
+        return error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, as the end of a sentence."""
+    return str(error).strip().rstrip(".") or type(error).__name__

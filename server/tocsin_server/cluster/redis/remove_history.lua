@@ -1,0 +1,3 @@
+-- Drop what a log keeps. Its top stays.
+--   KEYS  log
+redis.call('DEL', KEYS[1])

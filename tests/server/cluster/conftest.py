@@ -1,0 +1,14 @@
+"""Fixtures for every engine's tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The Redis that most tests share, each with a prefix of its own."""
+    with redis_running(tmp_path_factory.mktemp("redis"), "appendonly no") as server:
+        yield server
