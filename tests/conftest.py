@@ -1,0 +1,65 @@
+"""Fixtures for every suite: running servers, and plain clients of them."""
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.configs import CAUTIOUS, IMPATIENT, INSECURE, USUAL
+from tests.support.proxy import Proxy, proxying
+from tests.support.server import Server, serving
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that most tests share, so each test takes channels of its own (`channel`)."""
+    with serving(USUAL, tmp_path_factory.mktemp("usual")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short times and small limits."""
+    with serving(IMPATIENT, tmp_path_factory.mktemp("impatient")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that serves only who has a token."""
+    with serving(CAUTIOUS, tmp_path_factory.mktemp("cautious")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets everybody do everything."""
+    with serving(INSECURE, tmp_path_factory.mktemp("insecure")) as running:
+        yield running
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    """The HTTP API of `server`."""
+    async with Api(server) as client:
+        yield client
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A link to `server` that can be cut."""
+    async with proxying(server) as link:
+        yield link
+
+
+@pytest.fixture
+def channel() -> Callable[[str], str]:
+    """`channel("open")` is the name of a channel of that namespace that no other test uses."""
+
+    def name(namespace: str) -> str:
+        return f"{namespace}:{next(_numbers)}"
+
+    return name

@@ -1,0 +1,104 @@
+"""The configurations under test. Each namespace is named after what it is there to show."""
+
+from typing import Any
+
+from tests.support.tokens import SECRET
+
+API_KEY = "the-key-of-the-tests"
+SECOND_API_KEY = "another-key"
+TRUSTED_ORIGIN = "https://app.example"
+
+Table = dict[str, Any]
+
+PERMIT: Table = {
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "allow_publish_for_client": True,
+    "allow_publish_for_anonymous": True,
+    "allow_history_for_client": True,
+    "allow_history_for_anonymous": True,
+    "allow_presence_for_client": True,
+    "allow_presence_for_anonymous": True,
+}
+LOG: Table = {"history_size": 100, "history_ttl": "300s"}
+SEEN: Table = {"presence": True, "join_leave": True}
+
+NAMESPACES: dict[str, Table] = {
+    "open": {**PERMIT, **LOG, **SEEN, "force_recovery": True, "force_push_join_leave": True},
+    "closed": {**LOG, **SEEN},
+    "plain": PERMIT,
+    "short": {**PERMIT, "history_size": 5, "history_ttl": "300s", "force_recovery": True},
+    "brief": {**PERMIT, "history_size": 10, "history_ttl": "1s", "force_recovery": True},
+    "long": {**PERMIT, "history_size": 400, "history_ttl": "300s", "force_recovery": True},
+    "cache": {**PERMIT, **LOG, "force_recovery": True, "force_recovery_mode": "cache"},
+    "autocache": {
+        **PERMIT,
+        **LOG,
+        "force_recovery": True,
+        "force_recovery_mode": "cache",
+        "auto_cache_recover": True,
+    },
+    "known": {"allow_subscribe_for_client": True},
+    "member": {
+        **LOG,
+        **SEEN,
+        "allow_subscribe_for_client": True,
+        "allow_publish_for_subscriber": True,
+        "allow_history_for_subscriber": True,
+        "allow_presence_for_subscriber": True,
+    },
+    "asked": {
+        **LOG,
+        **SEEN,
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "allow_presence_for_client": True,
+        "allow_recovery": True,
+        "allow_positioning": True,
+    },
+    "readable": {**PERMIT, **LOG},
+    "unasked": {**LOG, "allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True},
+    "limited": {"allow_user_limited_channels": True},
+    "digits": {**PERMIT, "channel_regex": "^[0-9]+$"},
+    "objects": {**PERMIT, "publication_data_format": "json_object"},
+}
+
+USUAL: Table = {
+    "server": {"drain_seconds": 1, "allowed_origins": [TRUSTED_ORIGIN, "http://127.0.0.1:*"]},
+    "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
+    "api": {"keys": [API_KEY, SECOND_API_KEY]},
+    "channels": PERMIT,
+    "namespaces": NAMESPACES,
+}
+"""Generous: whoever comes may do whatever the namespace shows."""
+
+IMPATIENT: Table = {
+    **USUAL,
+    "client": {
+        "allow_anonymous": True,
+        "token_hmac_secret": SECRET,
+        "ping_interval": 1,
+        "pong_timeout": 0.5,
+        "stale_timeout": 1,
+        "expired_close_delay": 1,
+        "channel_limit": 10,
+        "message_limit_bytes": 4096,
+        "queue_limit_bytes": 65536,
+        "personal_channel": True,
+    },
+}
+"""Short times and small limits, and a personal channel for everybody with a name."""
+
+CAUTIOUS: Table = {
+    "server": {"drain_seconds": 1},
+    "client": {"token_hmac_secret": SECRET},
+    "api": {"keys": [API_KEY]},
+}
+"""What a careful person would write: tokens only, no origins, every channel closed."""
+
+INSECURE: Table = {
+    "server": {"drain_seconds": 1},
+    "client": {"insecure": True},
+    "namespaces": {"closed": LOG},
+}
+"""`--insecure` as a configuration file says it."""

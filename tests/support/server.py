@@ -1,0 +1,128 @@
+"""A real `tocsin serve` process, as anybody would start it: the command, a configuration file, a port."""
+
+import contextlib
+import json
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlencode
+
+from tests.support.timing import STARTED
+
+TOCSIN = Path(sys.executable).with_name("tocsin")
+READY = re.compile(r"listening on (http://\S+)")
+
+Config = Mapping[str, Any]
+
+
+class Server:
+    """A running server: where it is, and what it has said on standard error so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = ""
+        self._said: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=self._collect_errors, daemon=True),
+            threading.Thread(target=self._collect_output, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http://", "ws://") + "/connection/websocket"
+
+    @property
+    def api_url(self) -> str:
+        return self.url + "/api"
+
+    def events_url(self, *channels: str, **query: str) -> str:
+        """The address of an event stream of these channels."""
+        return f"{self.url}/events?" + urlencode([*(("channel", name) for name in channels), *query.items()])
+
+    @property
+    def errors(self) -> str:
+        """Everything on standard error since the start."""
+        return "".join(self._said)
+
+    def wait_until_ready(self) -> None:
+        """Learn the address from the line that says so; fail with what the server said instead."""
+        while (line := self._next_line()) is not None:
+            if found := READY.search(line):
+                self.url = found[1].rstrip("/")
+                return
+        raise AssertionError(f"tocsin serve ended before it listened:\n{self.errors}")
+
+    def stop(self) -> int:
+        """SIGTERM, as an init system does it; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STARTED)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"tocsin serve did not end on SIGTERM:\n{self.errors}") from None
+        finally:
+            for reader in self._readers:
+                reader.join(STARTED)
+        return code
+
+    def _next_line(self) -> str | None:
+        try:
+            return self._lines.get(timeout=STARTED)
+        except queue.Empty:
+            raise AssertionError(f"tocsin serve did not say where it listens:\n{self.errors}") from None
+
+    def _collect_errors(self) -> None:
+        with _pipe(self.process.stderr) as stream:
+            self._said.extend(iter(stream.readline, ""))
+
+    def _collect_output(self) -> None:
+        with _pipe(self.process.stdout) as stream:
+            for line in stream:
+                self._lines.put(line)
+        self._lines.put(None)
+
+
+@contextlib.contextmanager
+def serving(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
+    """Run a server with this configuration; afterwards it must have ended well, without a traceback."""
+    file = directory / "tocsin.toml"
+    file.write_text(as_toml(config))
+    command = [str(TOCSIN), "serve", "--port", "0", "--config", str(file), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = Server(process)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        code = server.stop()
+    assert "Traceback" not in server.errors, server.errors
+    assert code == 0, f"exit code {code}:\n{server.errors}"
+
+
+def as_toml(config: Config, prefix: str = "") -> str:
+    """TOML text of nested tables of plain values (a JSON string, number, list or boolean is a TOML one)."""
+    tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if key not in tables]
+    for key, table in tables.items():
+        lines += [f"[{prefix}{key}]", as_toml(table, f"{prefix}{key}.")]
+    return "\n".join(lines)
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream

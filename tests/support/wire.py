@@ -1,0 +1,163 @@
+"""The client protocol with nothing in between: commands go out as written, messages come in as sent."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.support.refusal import Refused
+from tests.support.server import Server
+from tests.support.timing import QUIET, SOON
+
+Json = dict[str, Any]
+
+
+class Close(NamedTuple):
+    """How the server ended a connection."""
+
+    code: int
+    reason: str
+
+
+class Wire:
+    """One connection. `read` must run beside its user: it answers pings (unless `answers_pings` is false).
+
+    `received` holds every message taken, in the order of arrival; `frames` every frame as it came.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.received: list[Json] = []
+        self.frames: list[str] = []
+        self.pings = 0
+        self.answers_pings = True
+        self.client = ""
+        self._ids = itertools.count(1)
+        self._arrived: asyncio.Queue[Json | None] = asyncio.Queue()
+        self._aside: deque[Json] = deque()
+
+    async def send(self, *commands: Json) -> None:
+        """All commands in one frame, as SDKs pipeline them."""
+        await self.send_text("\n".join(json.dumps(command) for command in commands))
+
+    async def send_text(self, text: str | bytes) -> None:
+        """Send; that the server has closed already is no error here, `closed` tells how."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self.connection.send(text)
+
+    async def receive(self) -> Json:
+        """The next message that is not a ping, in the order of arrival."""
+        async with asyncio.timeout(SOON):
+            message = await self._arrived.get()
+        if message is None:
+            self._arrived.put_nowait(None)
+            raise self.connection.protocol.close_exc
+        self.received.append(message)
+        return message
+
+    async def reply(self, number: int) -> Json:
+        """The reply with this id, error or not; what came before it is kept for `push` or another `reply`."""
+        return await self._find(lambda message: message.get("id") == number)
+
+    async def push(self, kind: str, channel: str | None = None) -> Json:
+        """The body of the next push of this kind (of this channel)."""
+
+        def fits(message: Json) -> bool:
+            push = message.get("push", {})
+            return kind in push and channel in (None, push.get("channel"))
+
+        body: Json = (await self._find(fits))["push"][kind]
+        return body
+
+    async def call(self, method: str, /, **params: Any) -> Json:
+        """Send a command with the next id; its result, or `Refused`."""
+        number = next(self._ids)
+        await self.send({"id": number, method: params})
+        answer = await self.reply(number)
+        if error := answer.get("error"):
+            raise Refused(error["code"], error["message"])
+        result: Json = answer[method]
+        return result
+
+    async def connect(self, **params: Any) -> Json:
+        result = await self.call("connect", **params)
+        self.client = result["client"]
+        return result
+
+    async def offsets(self, channel: str, count: int) -> list[int]:
+        """The offsets of the next publications of a channel."""
+        return [(await self.push("pub", channel))["offset"] for _ in range(count)]
+
+    async def closed(self) -> Close:
+        """Wait for the server to close; whatever it still sends is read first."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await self.receive()
+        return Close(self.connection.close_code or 0, self.connection.close_reason or "")
+
+    async def is_quiet(self) -> bool:
+        """Whether nothing but pings arrives for a moment."""
+        try:
+            async with asyncio.timeout(QUIET):
+                self._aside.append(await self.receive())
+        except TimeoutError:
+            return True
+        return False
+
+    async def _find(self, fits: Any) -> Json:
+        for message in self._aside:
+            if fits(message):
+                self._aside.remove(message)
+                return message
+        while not fits(message := await self.receive()):
+            self._aside.append(message)
+        return message
+
+    async def read(self) -> None:
+        """Take in what arrives, until the connection is closed."""
+        try:
+            async for frame in self.connection:
+                assert isinstance(frame, str), "JSON goes out in text frames (protocol §1)"
+                self.frames.append(frame)
+                for message in map(json.loads, frame.split("\n")):
+                    if message:
+                        self._arrived.put_nowait(message)
+                    else:
+                        await self._answer_ping()
+        except websockets.ConnectionClosedError:
+            pass  # `receive` says so
+        finally:
+            self._arrived.put_nowait(None)
+
+    async def _answer_ping(self) -> None:
+        self.pings += 1
+        if self.answers_pings:
+            await self.send({})
+
+
+@contextlib.asynccontextmanager
+async def opened(server: Server, url: str = "", **options: Any) -> AsyncIterator[Wire]:
+    """A WebSocket to the server on which nothing has been said yet."""
+    quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
+    async with connect(url or server.websocket_url, **{**quiet, **options}) as connection:
+        wire = Wire(connection)
+        reading = asyncio.create_task(wire.read())
+        try:
+            yield wire
+        finally:
+            await connection.close()
+            await reading
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Server, **params: Any) -> AsyncIterator[Wire]:
+    """A WebSocket whose connect command was answered; `params` are the command's."""
+    async with opened(server) as wire:
+        await wire.connect(**params)
+        yield wire
