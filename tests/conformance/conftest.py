@@ -1,0 +1,67 @@
+"""The clients of others, ready to be driven."""
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
+
+import pytest
+
+from tests.conformance.node_driver import SCRIPTS
+from tests.conformance.sdks.centrifuge_js import centrifuge_js
+from tests.conformance.sdks.centrifuge_python import centrifuge_python
+from tests.conformance.sdks.contract import Sdk
+from tests.support.api import Api
+from tests.support.server import Server
+from tests.support.wire import connected
+
+SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
+    "centrifuge-python": centrifuge_python,
+    "centrifuge-js": centrifuge_js,
+}
+
+
+class NewSdk(Protocol):
+    """Makes one more client of the SDK under test."""
+
+    async def __call__(self) -> Sdk: ...
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> None:
+    """The npm packages are installed beside the scripts that import them."""
+    if not (SCRIPTS / "node_modules").is_dir():
+        subprocess.run([SCRIPTS / "install"], check=True)
+
+
+@pytest.fixture
+async def others_are_served(server: Server, api: Api, channel: Callable[[str], str]) -> AsyncIterator[None]:
+    """Whatever the test does, a client that was there hears on, a new one is served, nothing was raised."""
+    news = channel("open")
+    async with connected(server) as old:
+        await old.call("subscribe", channel=news)
+        yield
+        async with connected(server) as new:
+            await new.call("subscribe", channel=news)
+            await api.publish(news, "still here")
+            for wire in (old, new):
+                assert (await wire.push("pub", news))["data"] == "still here"
+    assert "Traceback" not in server.errors, server.errors
+
+
+@pytest.fixture(params=SDKS)
+async def new_sdk(request: pytest.FixtureRequest) -> AsyncIterator[NewSdk]:
+    """For tests with several clients. Each SDK passes the same tests."""
+    if request.param == "centrifuge-js":
+        request.getfixturevalue("node_modules")
+    async with AsyncExitStack() as clients:
+
+        async def new() -> Sdk:
+            return await clients.enter_async_context(SDKS[request.param]())
+
+        yield new
+
+
+@pytest.fixture
+async def sdk(new_sdk: NewSdk) -> Sdk:
+    return await new_sdk()

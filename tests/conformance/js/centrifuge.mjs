@@ -1,0 +1,95 @@
+// The official JavaScript SDK, unmodified, as a test sees it.
+import { Centrifuge, UnauthorizedError } from "centrifuge";
+import WebSocket from "ws";
+import { emit, serve } from "./driver.mjs";
+
+let client;
+
+// Hands out the given tokens one by one, as an application's endpoint would; then it refuses.
+function tokenSource(tokens, asked) {
+  return async () => {
+    emit("token_asked", asked);
+    if (tokens.length === 0) throw new UnauthorizedError();
+    return tokens.shift();
+  };
+}
+
+function watchClient() {
+  for (const event of ["connecting", "disconnected"]) {
+    client.on(event, ({ code, reason }) => emit(event, { code, reason }));
+  }
+  client.on("connected", ({ client: id, data }) => emit("connected", { client: id, data }));
+  client.on("error", ({ type, error }) => emit("error", { type, ...error }));
+  client.on("message", ({ data }) => emit("message", { data }));
+  watch(client, "server_");
+}
+
+function watch(source, prefix) {
+  source.on("publication", ({ channel, data, offset, info, tags }) =>
+    emit(prefix + "publication", { channel, data, offset, info: person(info), tags }));
+  source.on("join", ({ channel, info }) => emit(prefix + "join", { channel, info: person(info) }));
+  source.on("leave", ({ channel, info }) => emit(prefix + "leave", { channel, info: person(info) }));
+  source.on("subscribing", ({ channel, code, reason }) => emit(prefix + "subscribing", { channel, code, reason }));
+  source.on("unsubscribed", ({ channel, code, reason }) => emit(prefix + "unsubscribed", { channel, code, reason }));
+  source.on("subscribed", (ctx) =>
+    emit(prefix + "subscribed", {
+      channel: ctx.channel,
+      recoverable: ctx.recoverable,
+      positioned: ctx.positioned,
+      position: ctx.streamPosition ?? null,
+      was_recovering: ctx.wasRecovering,
+      recovered: ctx.recovered,
+      data: ctx.data ?? null,
+    }));
+}
+
+function person(info) {
+  return info && { client: info.client, user: info.user, conn_info: info.connInfo ?? null, chan_info: info.chanInfo ?? null };
+}
+
+const people = (clients) => Object.fromEntries(Object.entries(clients).map(([id, info]) => [id, person(info)]));
+
+await serve({
+  connect({ url, token, tokens, name, data }) {
+    const getToken = tokens && tokenSource(tokens, { channel: null });
+    const patience = { minReconnectDelay: 50, maxReconnectDelay: 200 };
+    client = new Centrifuge(url, { websocket: WebSocket, token, getToken, name, data, ...patience });
+    watchClient();
+    client.connect();
+  },
+  disconnect() {
+    client.disconnect();
+  },
+  subscribe({ channel, tokens, recoverable, positioned, join_leave, since, token }) {
+    const getToken = tokens && tokenSource(tokens, { channel });
+    const options = { token, getToken, recoverable, positioned, joinLeave: join_leave, since, minResubscribeDelay: 50 };
+    const subscription = client.newSubscription(channel, options);
+    watch(subscription, "");
+    subscription.on("error", ({ error }) => emit("subscription_error", { channel, ...error }));
+    subscription.subscribe();
+  },
+  unsubscribe({ channel }) {
+    client.getSubscription(channel).unsubscribe();
+  },
+  async publish({ channel, data }) {
+    await client.publish(channel, data);
+  },
+  async presence({ channel }) {
+    return people((await client.presence(channel)).clients);
+  },
+  async presence_stats({ channel }) {
+    const { numClients, numUsers } = await client.presenceStats(channel);
+    return { clients: numClients, users: numUsers };
+  },
+  async history({ channel, limit, since, reverse }) {
+    const page = await client.history(channel, { limit, since, reverse });
+    const publications = page.publications.map(({ offset, data, info }) => ({ offset, data, info: person(info) ?? null }));
+    return { publications, offset: page.offset, epoch: page.epoch };
+  },
+  async rpc({ method, data }) {
+    return (await client.rpc(method, data)).data;
+  },
+  async send({ data }) {
+    await client.send(data);
+  },
+});

@@ -1,0 +1,59 @@
+"""What the tests ask of an SDK, in words common to all of them.
+
+Events in the journal, each with its details:
+
+    connected client · connecting code reason · disconnected code reason
+    subscribed channel recoverable positioned position was_recovering recovered data
+    subscribing unsubscribed channel code reason · publication channel data offset info
+    join leave channel info · token_asked channel
+    server_subscribed, server_publication, … the same of server-side subscriptions · subscription_error code
+"""
+
+from typing import Any, Protocol
+
+from tests.support.journal import Journal
+
+Json = dict[str, Any]
+
+
+class Sdk(Protocol):
+    """One client of an official SDK. What the server refuses raises `Refused`."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    async def connect(
+        self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
+    ) -> None:
+        """Start connecting. `tokens` are handed out one by one when the SDK asks for a token."""
+
+    async def disconnect(self) -> None: ...
+
+    async def subscribe(
+        self,
+        channel: str,
+        *,
+        token: str = "",
+        tokens: list[str] | None = None,
+        recoverable: bool = False,
+        positioned: bool = False,
+        join_leave: bool = False,
+    ) -> None:
+        """Start subscribing."""
+
+    async def unsubscribe(self, channel: str) -> None: ...
+
+    async def publish(self, channel: str, data: Any) -> None: ...
+
+    async def presence(self, channel: str) -> dict[str, Json]:
+        """Connection id → `{"client", "user", "conn_info", "chan_info"}`."""
+
+    async def presence_stats(self, channel: str) -> dict[str, int]:
+        """`{"clients", "users"}`."""
+
+    async def history(
+        self, channel: str, *, limit: int = 0, since: Json | None = None, reverse: bool = False
+    ) -> Json:
+        """`{"publications": [{"offset", "data", "info"}], "offset", "epoch"}`."""
+
+    async def rpc(self, method: str, data: Any) -> Any: ...

@@ -1,0 +1,185 @@
+"""Official SDKs in a channel: publications, presence, history, joins and leaves (protocol §4, §5)."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conformance.conftest import NewSdk
+from tests.conformance.sdks.contract import Sdk
+from tests.support.api import Api
+from tests.support.refusal import Refused
+from tests.support.server import Server
+from tests.support.tokens import connection_token
+from tests.support.wire import connected
+
+Name = Callable[[str], str]
+
+
+async def subscribed(sdk: Sdk, server: Server, *channels: str, user: str = "") -> str:
+    """Connect (as this user) and subscribe; the connection's id."""
+    await sdk.connect(server.websocket_url, token=connection_token(user) if user else "")
+    me: str = (await sdk.journal.next("connected"))["client"]
+    for name in channels:
+        await sdk.subscribe(name)
+        await sdk.journal.next("subscribed")
+    return me
+
+
+async def test_what_one_client_publishes_another_hears(
+    server: Server, new_sdk: NewSdk, channel: Name
+) -> None:
+    """A client's publication reaches every subscriber, itself included, and says who published it."""
+    news = channel("open")
+    ann, bob = await new_sdk(), await new_sdk()
+    ann_id = await subscribed(ann, server, news, user="ann")
+    await subscribed(bob, server, news)
+    await ann.publish(news, {"text": "grüße ✓", "list": [1, 2.5, None, True]})
+    for listener in (ann, bob):
+        heard = await listener.journal.next("publication")
+        assert heard["data"] == {"text": "grüße ✓", "list": [1, 2.5, None, True]}
+        assert heard["offset"] == 1
+        assert (heard["info"]["user"], heard["info"]["client"]) == ("ann", ann_id)
+
+
+async def test_what_the_back_end_publishes_a_client_hears(
+    server: Server, sdk: Sdk, api: Api, channel: Name
+) -> None:
+    """A publication of the HTTP API carries its tags, and no client's info."""
+    news = channel("open")
+    await subscribed(sdk, server, news)
+    await api.publish(news, "text", tags={"kind": "greeting"})
+    heard = await sdk.journal.next("publication")
+    assert (heard["data"], heard["tags"]) == ("text", {"kind": "greeting"})
+    assert heard.get("info") is None
+
+
+@pytest.mark.parametrize("data", ["text", 0, False, [], {}, [1, {"a": None}], {"text": "line\nline \u2028"}])
+async def test_any_json_arrives_as_it_was_sent(
+    server: Server, sdk: Sdk, api: Api, channel: Name, data: object
+) -> None:
+    """`data` is JSON of any type, embedded as it is."""
+    news = channel("open")
+    await subscribed(sdk, server, news)
+    await api.call("publish", channel=news, data=data)
+    assert (await sdk.journal.next("publication"))["data"] == data
+
+
+async def test_a_channel_without_a_log_gives_no_offsets(
+    server: Server, sdk: Sdk, api: Api, channel: Name
+) -> None:
+    """Where no history is kept, a publication has no offset, and the subscription no position."""
+    await sdk.connect(server.websocket_url)
+    await sdk.subscribe(news := channel("plain"))
+    subscribed = await sdk.journal.next("subscribed")
+    assert (subscribed["recoverable"], subscribed["positioned"], subscribed["position"]) == (
+        False,
+        False,
+        None,
+    )
+    await api.publish(news, {"n": 1})
+    assert not (await sdk.journal.next("publication")).get("offset")
+
+
+async def test_presence_lists_connections_and_counts_users(
+    server: Server, new_sdk: NewSdk, channel: Name
+) -> None:
+    """Presence lists each connection; the stats count connections, and users once each."""
+    news = channel("open")
+    ids = [await subscribed(await new_sdk(), server, news, user=user) for user in ("ann", "ann", "bob")]
+    asking = await new_sdk()
+    await subscribed(asking, server)
+    presence = await asking.presence(news)
+    assert {client: info["user"] for client, info in presence.items()} == dict(
+        zip(ids, ["ann", "ann", "bob"], strict=True)
+    )
+    assert await asking.presence_stats(news) == {"clients": 3, "users": 2}
+
+
+async def test_history_is_read_in_pages(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
+    """`limit`, `since` and `reverse` page through the log in both directions; the top is always told."""
+    news = channel("open")
+    await api.publish_numbers(news, range(1, 8))
+    await subscribed(sdk, server)
+    first = await sdk.history(news, limit=3)
+    assert [p["offset"] for p in first["publications"]] == [1, 2, 3]
+    assert [p["data"] for p in first["publications"]] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert first["offset"] == 7
+
+    since = {"offset": 3, "epoch": first["epoch"]}
+    later = await sdk.history(news, limit=-1, since=since)
+    assert [p["offset"] for p in later["publications"]] == [4, 5, 6, 7]
+    newest = await sdk.history(news, limit=2, reverse=True)
+    assert [p["offset"] for p in newest["publications"]] == [7, 6]
+    older = await sdk.history(news, limit=-1, since=since, reverse=True)
+    assert [p["offset"] for p in older["publications"]] == [2, 1]
+
+
+async def test_history_without_a_limit_is_a_position(
+    server: Server, sdk: Sdk, api: Api, channel: Name
+) -> None:
+    """`limit` 0 asks only where the channel is."""
+    news = channel("open")
+    await api.publish_numbers(news, range(3))
+    await subscribed(sdk, server)
+    page = await sdk.history(news)
+    assert (page["publications"], page["offset"]) == ([], 3)
+    assert page["epoch"]
+
+
+async def test_history_of_another_epoch_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
+    """A position in a log that no longer exists is answered with 112."""
+    await subscribed(sdk, server)
+    with pytest.raises(Refused) as refused:
+        await sdk.history(channel("open"), limit=1, since={"offset": 1, "epoch": "elsewhen"})
+    assert refused.value.code == 112
+
+
+async def test_joins_and_leaves_are_told_to_who_stays(server: Server, new_sdk: NewSdk, channel: Name) -> None:
+    """A subscriber hears its own join, the joins of others, and their leaves, with who it was."""
+    news = channel("open")
+    ann, bob = await new_sdk(), await new_sdk()
+    ann_id = await subscribed(ann, server, news, user="ann")
+    assert (await ann.journal.next("join"))["info"]["client"] == ann_id
+    bob_id = await subscribed(bob, server, news, user="bob")
+    joined = await ann.journal.next("join")
+    assert (joined["info"]["user"], joined["info"]["client"]) == ("bob", bob_id)
+    await bob.unsubscribe(news)
+    assert (await ann.journal.next("leave"))["info"]["client"] == bob_id
+    await ann.unsubscribe(news)
+    assert bob.journal.of("leave") == []
+
+
+async def test_joins_are_pushed_to_who_asked(server: Server, new_sdk: NewSdk, channel: Name) -> None:
+    """Where joins are not forced upon everybody, who asks and may see presence hears them, nobody else."""
+    news = channel("asked")
+    curious, other = await new_sdk(), await new_sdk()
+    await curious.connect(server.websocket_url, token=connection_token("curious"))
+    await curious.subscribe(news, join_leave=True)
+    await curious.journal.next("join")
+    await subscribed(other, server, news, user="other")
+    assert (await curious.journal.next("join"))["info"]["user"] == "other"
+    assert other.journal.of("join") == []
+
+
+async def test_after_unsubscribing_a_channel_is_silent(
+    server: Server, sdk: Sdk, api: Api, channel: Name
+) -> None:
+    """An unsubscribed client hears nothing, and is no longer present."""
+    news = channel("open")
+    await subscribed(sdk, server, news)
+    await sdk.unsubscribe(news)
+    assert (await sdk.journal.next("unsubscribed"))["code"] == 0
+    async with connected(server) as watcher:
+        await watcher.call("subscribe", channel=news)
+        await api.publish(news, {"n": 1})
+        await watcher.push("pub", news)
+    assert await api.call("presence_stats", channel=news) == {"num_clients": 0, "num_users": 0}
+    assert sdk.journal.of("publication") == []
+
+
+async def test_there_is_nothing_to_call(server: Server, sdk: Sdk) -> None:
+    """Where no procedure is registered, `rpc` is not available."""
+    await subscribed(sdk, server)
+    with pytest.raises(Refused) as refused:
+        await sdk.rpc("anything", {})
+    assert refused.value.code == 108
