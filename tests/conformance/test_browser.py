@@ -1,0 +1,191 @@
+"""Chromium's own WebSocket and EventSource, from pages of allowed and of other origins."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.support.api import Api
+from tests.support.proxy import Proxy, proxying
+from tests.support.server import Server
+from tests.support.timing import SOON
+from tests.support.tokens import connection_token
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Name = Callable[[str], str]
+
+CHROMIUM = "/usr/bin/chromium"
+PAGE = b"<!doctype html><title>A page</title>"
+
+OPEN_SOCKET = """url => new Promise(resolve => {
+    window.heard = [];
+    window.socket = new WebSocket(url);
+    const isPing = message => !message.id && !message.push;
+    const messages = data => data.split("\\n").map(line => JSON.parse(line));
+    socket.onmessage = ({data}) => heard.push(...messages(data).filter(message => !isPing(message)));
+    socket.onopen = () => resolve("open");
+    socket.onclose = ({code, reason}) => { window.ending = {code, reason}; resolve("closed"); };
+})"""
+OPEN_STREAM = """([url, options]) => new Promise(resolve => {
+    window.heard = [];
+    window.source = new EventSource(url, options);
+    const hear = ({data, lastEventId, type}) => heard.push({type, id: lastEventId, ...JSON.parse(data)});
+    for (const type of ["message", "gap", "disconnect"]) source.addEventListener(type, hear);
+    source.onopen = () => resolve("open");
+    source.onerror = () => { window.lost = true; resolve("error"); };
+})"""
+SEND = "commands => socket.send(commands.map(c => JSON.stringify(c)).join('\\n'))"
+HEARD = "count => window.heard.length >= count"
+
+
+async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Any request gets the same empty page."""
+    request = await reader.read(65536)  # nothing, where the browser only meant to be quick
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(PAGE)}\r\nConnection: close\r\n"
+    )
+    writer.write(head.encode() + b"\r\n" + PAGE if request else b"")
+    await writer.drain()
+    writer.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pages() -> AsyncIterator[int]:
+    """The port of a little web server with a page on it."""
+    listener = await asyncio.start_server(serve_page, "127.0.0.1", 0)
+    yield listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests, since it takes long to start."""
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        await running.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, pages: int) -> AsyncIterator[Page]:
+    """A page of an allowed origin, without a past."""
+    async with await browser.new_context() as visit:
+        visit.set_default_timeout(SOON * 1000)
+        opened = await visit.new_page()
+        await opened.goto(f"http://127.0.0.1:{pages}/")
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def api(server: Server) -> AsyncIterator[Api]:
+    """The API, in the event loop of the browser."""
+    async with Api(server) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """The link that can be cut, in the event loop of the browser."""
+    async with proxying(server) as link:
+        yield link
+
+
+async def heard(page: Page, count: int) -> list[dict[str, Any]]:
+    """What the page has heard, once there are `count` messages of it."""
+    await page.wait_for_function(HEARD, arg=count)
+    messages: list[dict[str, Any]] = await page.evaluate("window.heard")
+    return messages
+
+
+async def test_a_page_speaks_over_its_websocket(server: Server, api: Api, page: Page, channel: Name) -> None:
+    """Connect, subscribe and publish in one frame; the replies come in order, then what others publish."""
+    news = channel("open")
+    assert await page.evaluate(OPEN_SOCKET, server.websocket_url) == "open"
+    commands = [
+        {"id": 1, "connect": {"token": connection_token("ann")}},
+        {"id": 2, "subscribe": {"channel": news}},
+        {"id": 3, "publish": {"channel": news, "data": "mine"}},
+    ]
+    await page.evaluate(SEND, commands)
+    first = await heard(page, 5)
+    assert [message["id"] for message in first if "id" in message] == [1, 2, 3]
+    assert first[0]["connect"]["client"]
+    await api.publish(news, "theirs")
+    pushes = [message["push"] for message in await heard(page, 6) if "push" in message]
+    publications = [push["pub"] for push in pushes if "pub" in push]
+    assert [(pub["offset"], pub["data"]) for pub in publications] == [(1, "mine"), (2, "theirs")]
+
+
+async def test_a_page_is_told_why_its_websocket_closed(server: Server, page: Page) -> None:
+    """Code and reason of the close frame reach the page."""
+    await page.evaluate(OPEN_SOCKET, server.websocket_url)
+    await page.evaluate(SEND, [{"id": 1, "connect": {"token": "garbage"}}])
+    await page.wait_for_function("window.ending")
+    assert await page.evaluate("window.ending") == {"code": 3500, "reason": "invalid token"}
+
+
+async def test_a_page_hears_an_event_stream(server: Server, api: Api, page: Page, channel: Name) -> None:
+    """Two channels on one EventSource, each message with the position of both."""
+    one, two = channel("open"), channel("plain")
+    assert await page.evaluate(OPEN_STREAM, [server.events_url(one, two), {}]) == "open"
+    epoch = (await api.publish(one, {"n": 1}))["epoch"]
+    await api.publish(two, {"n": 2})
+    assert await heard(page, 2) == [
+        {"type": "message", "id": f"1@{epoch},", "channel": one, "pub": {"data": {"n": 1}, "offset": 1}},
+        {"type": "message", "id": f"1@{epoch},", "channel": two, "pub": {"data": {"n": 2}}},
+    ]
+
+
+async def test_a_page_that_heard_nothing_yet_resumes(
+    proxy: Proxy, api: Api, page: Page, channel: Name
+) -> None:
+    """The stream's first event gives the browser a position before any message: nothing is missed."""
+    news = channel("open")
+    assert await page.evaluate(OPEN_STREAM, [proxy.events_url(news), {}]) == "open"
+    proxy.cut()
+    await page.wait_for_function("window.lost")
+    await api.publish_numbers(news, range(1, 4))
+    proxy.mend()
+    assert [message["pub"]["offset"] for message in await heard(page, 3)] == [1, 2, 3]
+
+
+async def test_a_page_that_lost_its_stream_misses_nothing(
+    proxy: Proxy, api: Api, page: Page, channel: Name
+) -> None:
+    """Chromium comes back by itself with the last id; what it missed is heard, what is lost is told."""
+    news, short = channel("open"), channel("short")
+    await page.evaluate(OPEN_STREAM, [proxy.events_url(news, short), {}])
+    await api.publish(news, {"n": 1})
+    await heard(page, 1)
+    proxy.cut()
+    await page.wait_for_function("window.lost")
+    await api.publish_numbers(news, range(2, 5))
+    await api.publish_numbers(short, range(1, 9))
+    proxy.mend()
+    events = await heard(page, 5)
+    assert [event["pub"]["offset"] for event in events if event["channel"] == news] == [1, 2, 3, 4]
+    (gap,) = [event for event in events if event["channel"] == short]
+    assert (gap["type"], gap["from"]["offset"], gap["to"]["offset"]) == ("gap", 0, 8)
+
+
+async def test_a_cookie_opens_a_stream(server: Server, api: Api, page: Page, channel: Name) -> None:
+    """With credentials, the cookie `tocsin_token` says who listens."""
+    club = channel("known")
+    token = connection_token("ann")
+    await page.evaluate("token => { document.cookie = `tocsin_token=${token}` }", token)
+    opened = await page.evaluate(OPEN_STREAM, [server.events_url(club), {"withCredentials": True}])
+    assert opened == "open"
+    await api.publish(club, 1)
+    assert (await heard(page, 1))[0]["channel"] == club
+
+
+async def test_a_page_of_another_origin_is_kept_out(server: Server, page: Page, pages: int) -> None:
+    """The same page under another name may neither open a WebSocket nor read a stream."""
+    await page.goto(f"http://localhost:{pages}/")
+    assert await page.evaluate(OPEN_SOCKET, server.websocket_url) == "closed"
+    assert await page.evaluate(OPEN_STREAM, [server.events_url("open:1"), {}]) == "error"
