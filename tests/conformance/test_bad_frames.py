@@ -1,0 +1,167 @@
+"""Whatever is no frame of RFC 6455 gets that standard's code, and harms nobody else."""
+
+import struct
+from collections.abc import Callable
+from contextlib import aclosing
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.raw import (
+    Op,
+    RawConnection,
+    close_frame,
+    commands,
+    frame,
+    tcp,
+    upgraded,
+)
+from tests.support.server import Server
+from tests.support.wire import connected
+
+pytestmark = pytest.mark.usefixtures("others_are_served")
+
+Name = Callable[[str], str]
+CONNECT = commands({"id": 1, "connect": {}})
+LIMIT = 65536
+
+WRONG_FRAMES = {
+    "invalid UTF-8": (frame(b'{"id": 1, "connect": {"name": "\xff"}}'), 1007),
+    "an overlong encoding": (frame(b"\xc0\xaf"), 1007),
+    "half a character": (frame(b'{"name": "\xe2\x82'), 1007),
+    "an encoded surrogate": (frame(b"\xed\xa0\x80"), 1007),
+    "invalid UTF-8 as bytes": (frame(b'{"id": 1, "connect": {"name": "\xff"}}', Op.BINARY), 3501),
+    "garbage as bytes": (frame(bytes(range(256)), Op.BINARY), 3501),
+    "reserved bit 1": (frame('{"id": 1, "connect": {}}', reserved=4), 1002),
+    "reserved bit 2": (frame('{"id": 1, "connect": {}}', reserved=2), 1002),
+    "reserved bit 3": (frame('{"id": 1, "connect": {}}', reserved=1), 1002),
+    "an unmasked frame": (frame('{"id": 1, "connect": {}}', masked=False), 1002),
+    "an unknown opcode": (frame("", 3), 1002),
+    "an unknown control opcode": (frame("", 11), 1002),
+    "a continuation of nothing": (frame("{}", Op.CONTINUATION), 1002),
+    "a message inside a message": (frame("{", fin=False) + frame("}"), 1002),
+    "a ping in fragments": (frame("", Op.PING, fin=False), 1002),
+    "a ping too long": (frame("x" * 126, Op.PING), 1002),
+    "half a close code": (frame(b"\x03", Op.CLOSE), 1002),
+    "a close code never to be sent": (close_frame(1005), 1002),
+    "a close code below 1000": (close_frame(999), 1002),
+    "a message too large": (frame("x" * (LIMIT + 1)), 1009),
+    "a message too large, announced only": (b"\x81\xff" + struct.pack("!Q", 2**40) + b"\1\2\3\4", 1009),
+    "fragments too large together": (
+        frame("x" * 40_000, fin=False) + frame("x" * 40_000, Op.CONTINUATION),
+        1009,
+    ),
+}
+
+
+async def replied(connection: RawConnection, count: int) -> list[int]:
+    """The ids of the next replies."""
+    replies: list[int] = []
+    async with aclosing(connection.messages()) as messages:
+        async for message in messages:
+            replies += [message["id"]] if "id" in message else []
+            if len(replies) == count:
+                break
+    return replies
+
+
+@pytest.mark.parametrize(("data", "code"), WRONG_FRAMES.values(), ids=WRONG_FRAMES)
+async def test_a_wrong_frame_closes(server: Server, data: bytes, code: int) -> None:
+    """As the first frame, and on a connection that works."""
+    for before in (b"", CONNECT):
+        async with upgraded(server) as connection:
+            await connection.send(before + data)
+            assert (await connection.closed()).code == code
+
+
+async def test_a_length_of_64_bits_is_never_believed(server: Server) -> None:
+    """The highest bit of a length must be 0 (RFC 6455 §5.2); either way such a frame is too large."""
+    async with upgraded(server) as connection:
+        await connection.send(b"\x81\xff" + b"\xff" * 8 + b"\1\2\3\4")
+        assert (await connection.closed()).code in {1002, 1009}
+
+
+async def test_a_close_with_a_broken_reason_is_answered(server: Server) -> None:
+    async with upgraded(server) as connection:
+        await connection.send(close_frame(1000, b"\xff"))
+        assert (await connection.closed()).code in {1002, 1007}
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
+async def test_a_close_is_answered_with_its_code(server: Server, code: int) -> None:
+    """The closing handshake of RFC 6455 §5.5.1."""
+    async with upgraded(server) as connection:
+        await connection.send(CONNECT + close_frame(code))
+        assert (await connection.closed()).code == code
+
+
+async def test_what_follows_a_close_is_not_heard(server: Server, api: Api, channel: Name) -> None:
+    """Commands after the peer's close frame do nothing."""
+    news = channel("open")
+    async with upgraded(server) as connection:
+        await connection.send(CONNECT)
+        await replied(connection, 1)
+        late = commands({"id": 2, "publish": {"channel": news, "data": 1}})
+        await connection.send(close_frame() + late)
+        assert await replied(connection, 1) == []
+    assert (await api.call("history", channel=news))["offset"] == 0
+
+
+async def test_what_precedes_a_close_is_heard(server: Server, channel: Name) -> None:
+    """Commands sent with the close frame behind them are carried out, though nobody waits for the answer."""
+    news = channel("open")
+    async with connected(server) as listener, upgraded(server) as connection:
+        await listener.call("subscribe", channel=news)
+        last = commands({"id": 2, "publish": {"channel": news, "data": "goodbye"}})
+        await connection.send(CONNECT + last + close_frame())
+        assert (await listener.push("pub", news))["data"] == "goodbye"
+
+
+async def test_the_largest_message_is_served(server: Server) -> None:
+    """As many bytes as the limit, not one more."""
+    head, tail = '{"id": 2, "publish": {"channel": "plain:1", "data": "', '"}}'
+    command = head + "x" * (LIMIT - len(head) - len(tail)) + tail
+    async with upgraded(server) as connection:
+        await connection.send(CONNECT + frame(command))
+        assert await replied(connection, 2) == [1, 2]
+
+
+async def test_fragments_are_one_message(server: Server) -> None:
+    """Cut anywhere, also within a character, with pings in between."""
+    command = '{"id": 2, "publish": {"channel": "plain:1", "data": "größe"}}'.encode()
+    fragments = [frame(command[:1], fin=False)]
+    fragments += [frame(command[i : i + 1], Op.CONTINUATION, fin=False) for i in range(1, len(command))]
+    fragments.insert(30, frame("still there?", Op.PING))
+    async with upgraded(server) as connection:
+        await connection.send(CONNECT + b"".join(fragments) + frame("", Op.CONTINUATION))
+        assert await replied(connection, 2) == [1, 2]
+
+
+async def test_pings_of_frames_are_answered(server: Server) -> None:
+    """Before connect and after, with what they carried, also between the fragments of a message."""
+    message = frame('{"id": ', fin=False) + frame("c", Op.PING) + frame('1, "connect": {}}', Op.CONTINUATION)
+    async with upgraded(server) as connection:
+        await connection.send(frame("a", Op.PING) + frame("", Op.PING) + message + close_frame())
+        frames = [received async for received in connection.frames()]
+    assert [payload for op, payload in frames if op == Op.PONG] == [b"a", b"", b"c"]
+
+
+async def test_pongs_of_frames_nobody_asked_for_are_ignored(server: Server) -> None:
+    """RFC 6455 §5.5.3 permits them."""
+    async with upgraded(server) as connection:
+        await connection.send(frame("x", Op.PONG) + CONNECT)
+        assert await replied(connection, 1) == [1]
+
+
+async def test_a_peer_that_vanishes_is_forgotten(server: Server, channel: Name) -> None:
+    """Reset in the middle of a frame: its presence goes at once."""
+    news = channel("open")
+    async with connected(server) as watcher:
+        await watcher.call("subscribe", channel=news)
+        await watcher.push("join", news)
+        async with tcp(server) as connection:
+            await connection.upgrade()
+            subscribe = commands({"id": 2, "subscribe": {"channel": news}})
+            await connection.send(CONNECT + subscribe + frame("x" * 1000)[:500])
+            await watcher.push("join", news)
+        await watcher.push("leave", news)

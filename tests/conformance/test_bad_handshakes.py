@@ -1,0 +1,59 @@
+"""Whatever is no handshake is refused or cut off in time, and harms nobody else."""
+
+import pytest
+
+from tests.support.raw import HANDSHAKE, tcp
+from tests.support.server import Server
+
+pytestmark = pytest.mark.usefixtures("others_are_served")
+
+REFUSED_HANDSHAKES = {
+    "a plain GET": (
+        HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"").replace(b"Upgrade\r\n", b"close\r\n"),
+        {400},
+    ),
+    "a POST": (HANDSHAKE.replace(b"GET", b"POST"), {400, 405}),
+    "no key": (HANDSHAKE.replace(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""), {400}),
+    "a key too short": (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"c2hvcnQ="), {400}),
+    "a key that is no base64": (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"***"), {400}),
+    "an old version": (HANDSHAKE.replace(b"Version: 13", b"Version: 8"), {400, 426}),
+    "no version": (HANDSHAKE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), {400, 426}),
+    "another path": (HANDSHAKE.replace(b"/connection/websocket", b"/connection/nothing"), {403, 404}),
+    "the path of the API": (HANDSHAKE.replace(b"/connection/websocket", b"/api/publish"), {403, 404, 405}),
+    "no HTTP": (b"hello\r\n\r\n", {400}),
+    "HTTP of another kind": (HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/9.9"), {400, 505}),
+    "a header without a name": (HANDSHAKE.replace(b"Host: ", b": "), {400}),
+    "a broken header": (HANDSHAKE.replace(b"Host: ", b"Ho\x00st "), {400}),
+}
+
+SILENCES = {
+    "nothing": b"",
+    "half a request line": b"GET /connec",
+    "half a handshake": HANDSHAKE[:100],
+    "all but the last byte": HANDSHAKE[:-1],
+    "headers without end": HANDSHAKE[:-2] + b"X: " + b"x" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize(("data", "statuses"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
+async def test_what_is_no_handshake_is_refused(server: Server, data: bytes, statuses: set[int]) -> None:
+    """With a status of HTTP, and not with a fault of the server's."""
+    async with tcp(server) as connection:
+        await connection.send(data)
+        assert await connection.response() in statuses
+
+
+async def test_what_is_not_even_text_is_cut_off(server: Server) -> None:
+    """A TLS client at the wrong door, and noise."""
+    for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), bytes(range(256)) * 100):
+        async with tcp(server) as connection:
+            await connection.send(data)
+            assert b"101" not in await connection.ended()
+
+
+@pytest.mark.parametrize("data", SILENCES.values(), ids=SILENCES)
+async def test_silence_is_not_waited_for_in_vain(impatient: Server, data: bytes) -> None:
+    """Whoever begins and does not go on is cut off in bounded time."""
+    async with tcp(impatient) as connection:
+        await connection.send(data)
+        assert b"101" not in await connection.ended()
