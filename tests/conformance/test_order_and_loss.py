@@ -1,0 +1,204 @@
+"""Fifty subscribers come, go and come back while much is published: none misses anything unawares."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import websockets
+
+from tests.support.api import Api
+from tests.support.event_stream import streaming
+from tests.support.server import Server
+from tests.support.timing import SOON
+from tests.support.wire import connected
+
+Name = Callable[[str], str]
+
+SUBSCRIBERS = 50
+CHANNELS = 5
+PUBLICATIONS = 1000
+"""In each channel."""
+MOST_RECOVERED = 300
+"""What one recovery gives at most; the channel keeps some more."""
+VISITS = [1, 20, 200, 1000]
+"""How many messages a subscriber hears before it drops."""
+ABSENCES = [0, 0, 10, 100, 250, 450]
+"""For how many publications, in each channel, it then stays away."""
+
+
+@dataclass
+class Position:
+    """Where a subscriber is in one channel. Every message it gets is checked against it."""
+
+    offset: int = 0
+    epoch: str = ""
+    start: int = 0
+    heard: int = 0
+    holes: list[int] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.offset}@{self.epoch}"
+
+    def hear(self, publication: dict[str, Any]) -> None:
+        offset = self.offset + 1
+        assert publication["offset"] == offset, f"{publication} after {self}: lost, twice or out of order"
+        assert publication["data"] == {"n": offset}, f"not what was published at {offset}: {publication}"
+        self.offset = offset
+        self.heard += 1
+
+    def lose(self, top: int) -> None:
+        """Told that all up to `top` is not to be had, which must be true."""
+        missed = top - self.offset
+        assert missed > MOST_RECOVERED, f"{missed} missed since {self} could have been recovered"
+        self.holes.append(missed)
+        self.offset = top
+
+
+class Progress:
+    """How many publications each channel has, for those who wait for more."""
+
+    def __init__(self) -> None:
+        self.published = 0
+        self._changed = asyncio.Condition()
+
+    async def advance(self, published: int) -> None:
+        async with self._changed:
+            self.published = published
+            self._changed.notify_all()
+
+    async def reach(self, count: int) -> None:
+        wanted = min(count, PUBLICATIONS)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.published >= wanted)
+
+
+@dataclass
+class Subscriber:
+    """Listens for some messages, drops, stays away, comes back, until it has everything."""
+
+    server: Server
+    listen: "Callable[[Subscriber], Awaitable[None]]"
+    positions: dict[str, Position]
+    chance: random.Random
+    visits: int = 0
+    patience: int = 0
+    last_event_id: str | None = None
+
+    @property
+    def has_everything(self) -> bool:
+        return all(position.offset == PUBLICATIONS for position in self.positions.values())
+
+    def hear(self, push: dict[str, Any]) -> None:
+        """A publication; raises ConnectionAbortedError when this subscriber has had enough for now."""
+        self.positions[push["channel"]].hear(push["pub"])
+        self.patience -= 1
+        if self.patience == 0 or self.has_everything:
+            raise ConnectionAbortedError
+
+    async def run(self, progress: Progress) -> None:
+        while not self.has_everything:
+            self.visits += 1
+            self.patience = self.chance.choice(VISITS)
+            try:
+                await self.listen(self)
+            except (ConnectionError, websockets.ConnectionClosed):
+                await progress.reach(progress.published + self.chance.choice(ABSENCES))
+
+
+async def over_websocket(subscriber: Subscriber) -> None:
+    """One visit: subscribe to everything from where it was left, and listen."""
+    names = list(subscriber.positions)
+    async with connected(subscriber.server) as wire:
+        await wire.send(*[_subscribe(number, name, subscriber) for number, name in enumerate(names, 10)])
+        try:
+            while not subscriber.has_everything:
+                message = await wire.receive()
+                if "id" in message:
+                    _subscribed(subscriber, names[message["id"] - 10], message["subscribe"])
+                else:
+                    subscriber.hear(message["push"])
+        finally:
+            if subscriber.chance.random() < 0.5:
+                wire.connection.transport.abort()
+
+
+def _subscribe(number: int, name: str, subscriber: Subscriber) -> dict[str, Any]:
+    at = subscriber.positions[name]
+    position = {"recover": True, "offset": at.offset, "epoch": at.epoch}
+    return {"id": number, "subscribe": {"channel": name, **position}}
+
+
+def _subscribed(subscriber: Subscriber, name: str, result: dict[str, Any]) -> None:
+    position = subscriber.positions[name]
+    position.epoch = result["epoch"]
+    if not result.get("recovered"):
+        position.lose(result["offset"])
+    for publication in result.get("publications", []):
+        subscriber.hear({"channel": name, "pub": publication})
+
+
+async def over_event_stream(subscriber: Subscriber) -> None:
+    """One visit: one stream for all channels, from the last id on; every id is where the subscriber is."""
+    names = list(subscriber.positions)
+    address = urlsplit(subscriber.server.events_url(*names))
+    path = f"{address.path}?{address.query}"
+    async with streaming(subscriber.server, path, subscriber.last_event_id) as stream:
+        while not subscriber.has_everything:
+            async with asyncio.timeout(SOON):
+                event = await stream.next()
+            if subscriber.last_event_id is None:
+                _begin(subscriber, str(event.id))
+            subscriber.last_event_id = event.id
+            try:
+                if event.kind == "gap":
+                    subscriber.positions[event.data["channel"]].lose(event.data["to"]["offset"])
+                elif event.data:
+                    subscriber.hear(event.data)
+            finally:
+                assert event.id == ",".join(map(str, subscriber.positions.values()))
+
+
+def _begin(subscriber: Subscriber, positions: str) -> None:
+    """The first event of the first stream says where it begins."""
+    for position, text in zip(subscriber.positions.values(), positions.split(","), strict=True):
+        offset, position.epoch = text.split("@")
+        position.offset = position.start = int(offset)
+
+
+async def publish(api: Api, names: list[str], progress: Progress) -> None:
+    """All channels at once, one publication after the other."""
+    for number in range(1, PUBLICATIONS + 1):
+        answer = await api.call("broadcast", channels=names, data={"n": number})
+        assert [each["result"]["offset"] for each in answer["responses"]] == [number] * CHANNELS
+        await progress.advance(number)
+
+
+async def test_every_offset_is_heard_once_and_in_order_or_the_hole_is_told(
+    server: Server, api: Api, channel: Name
+) -> None:
+    """5,000 publications, 50 subscribers, half on WebSocket and half on event streams, dropping at random."""
+    names = [channel("long") for _ in range(CHANNELS)]
+    subscribers = [
+        Subscriber(
+            server,
+            over_websocket if number % 2 else over_event_stream,
+            {name: Position() for name in names},
+            random.Random(number),
+        )
+        for number in range(SUBSCRIBERS)
+    ]
+    progress = Progress()
+    async with asyncio.timeout(9 * SOON), asyncio.TaskGroup() as tasks:
+        for subscriber in subscribers:
+            tasks.create_task(subscriber.run(progress))
+        tasks.create_task(publish(api, names, progress))
+    for kind in (over_websocket, over_event_stream):
+        of_kind = [subscriber for subscriber in subscribers if subscriber.listen is kind]
+        positions = [position for subscriber in of_kind for position in subscriber.positions.values()]
+        for position in positions:
+            assert position.start + position.heard + sum(position.holes) == PUBLICATIONS
+        assert sum(subscriber.visits for subscriber in of_kind) > 4 * len(of_kind), "nobody ever dropped"
+        assert any(position.holes for position in positions), "nobody was ever away for too long"

@@ -1,0 +1,63 @@
+"""Who does not read is let go, so that nobody else waits for it (protocol §8: 3008)."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.api import Api
+from tests.support.configs import USUAL
+from tests.support.event_stream import EventStream, streaming
+from tests.support.raw import commands, upgraded
+from tests.support.server import Server, serving
+from tests.support.timing import SOON
+from tests.support.wire import Close, connected
+
+PAYLOAD = "x" * 60_000
+PUBLICATIONS = 300
+"""Together far more than the kernel's buffers and the server's limit hold."""
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets little wait for a peer."""
+    config = {**USUAL, "client": {**USUAL["client"], "queue_limit_bytes": 131_072}}
+    with serving(config, tmp_path_factory.mktemp("strict")) as running:
+        yield running
+
+
+async def flood(server: Server, channel: str) -> None:
+    """Publish until the slow are gone, while a quick subscriber hears everything in order."""
+    async with Api(server) as api, connected(server) as quick:
+        await quick.call("subscribe", channel=channel)
+        async with asyncio.timeout(SOON):
+            while (await api.call("presence_stats", channel=channel))["num_clients"] < 2:
+                await quick.is_quiet()
+        for number in range(1, PUBLICATIONS + 1):
+            await api.publish(channel, PAYLOAD)
+            assert await quick.offsets(channel, 1) == [number]
+        await quick.push("leave", channel)
+        presence = (await api.call("presence", channel=channel))["presence"]
+        assert list(presence) == [quick.client]
+
+
+async def drain(stream: EventStream) -> None:
+    """Read what is left, to the end."""
+    while True:
+        await stream.next()
+
+
+async def test_a_websocket_that_is_not_read_is_closed(strict: Server) -> None:
+    """The slow one is gone from presence, its connection ends; the quick one never waited."""
+    async with upgraded(strict) as slow:
+        await slow.send(commands({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:slow"}}))
+        await flood(strict, "open:slow")
+        assert await slow.closed() in {Close(3008, "slow"), Close(1006, "")}
+
+
+async def test_a_stream_that_is_not_read_is_ended(strict: Server) -> None:
+    """The same for an event stream, which does not even know that it is slow."""
+    async with streaming(strict, "/events?channel=open:stream") as slow:
+        await flood(strict, "open:stream")
+        with pytest.raises(ConnectionError):
+            await drain(slow)
