@@ -28,13 +28,15 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def listening(
     http: httpx.AsyncClient, url: str, **options: Any
 ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
-    """The events of a stream after its first, which only tells the position."""
+    """The events of a stream after its first two, which tell the position and who holds it."""
     source: EventSource
     async with aconnect_sse(http, "GET", url, **options) as source:
         source.response.raise_for_status()
         events = source.aiter_sse()
         first = await anext(events)
         assert (first.data, bool(first.id)) == ("", True)
+        second = await anext(events)
+        assert (second.event, sorted(second.json())) == ("connect", ["client", "node"])
         yield events
 
 
@@ -70,7 +72,7 @@ async def test_the_position_can_be_given_back(
             heard: list[ServerSentEvent] = []
             while len(heard) < 3:
                 event = await anext(events)
-                heard += [event] if event.data else []
+                heard += [event] if event.data and event.event == "message" else []
         assert [event.json()["pub"]["offset"] for event in heard] == [2, 3, 4]
         assert heard[-1].id == f"4@{epoch}"
 
@@ -116,7 +118,7 @@ async def test_a_position_of_another_epoch_is_a_gap(
     async with aconnect_sse(http, "GET", url) as source:
         events = source.aiter_sse()
         while (gap := await anext(events)).event != "gap":
-            assert not gap.data
+            assert gap.event == "connect" or not gap.data
     assert gap.json() == {
         "channel": news,
         "from": {"offset": 1, "epoch": "elsewhen"},

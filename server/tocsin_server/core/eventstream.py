@@ -29,6 +29,11 @@ def positions_event(places: Sequence[bytes]) -> bytes:
     return b"id: %b\n\n" % b",".join(places)
 
 
+def connect_event(client: str, node: str) -> bytes:
+    """Who holds the stream: the connection's id, as presence shows it, and its node's name."""
+    return b"event: connect\ndata: %b\n\n" % _encode({"client": client, "node": node})
+
+
 def gap_event(channel: str, since: Position, to: Position, places: Sequence[bytes]) -> bytes:
     """What came after `since` and up to `to` is lost to this client; `places` are those from here on."""
     gap = {"channel": channel, "from": since._asdict(), "to": to._asdict()}

@@ -114,14 +114,23 @@ class AsgiPeer:
 
     def write(self, lines: bytes) -> None:
         """Let lines wait to be written."""
-        self._outbox.put(lines)
+        self._put(lines)
+
+    def _put(self, lines: bytes, *, is_owed: bool = False) -> None:
+        self._outbox.put(lines, is_owed=is_owed)
         if self._outbox.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._node.tell, self, slow)
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Let the session's messages wait to be written."""
-        self.write(b"\n".join(map(encode, messages)))
+        """Let the session's messages wait to be written.
+
+        One answer may be larger than what may wait, such as a long recovery: a client closed for it would
+        come back for the same.
+        """
+        lines = b"\n".join(map(encode, messages))
+        is_large = len(lines) > self._node.settings.client.queue_limit_bytes
+        self._put(lines, is_owed=is_large and not self._outbox.is_owing)
 
     def close(self, why: Disconnect) -> None:
         """Write what waits, unless the peer is too slow for it, then close with this code."""

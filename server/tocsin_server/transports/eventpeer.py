@@ -21,6 +21,7 @@ from tocsin_server.core.eventstream import (
     BURST_FRAMING,
     KEEP_ALIVE,
     Burst,
+    connect_event,
     disconnect_event,
     gap_event,
     positions_event,
@@ -185,6 +186,7 @@ class EventPeer:
             if result.recovered or not self._places[index]:
                 self._places[index] = _place(result)
         self._put(positions_event(self._places))
+        self._put(connect_event(self.session.client, self._node.name))
         for index, result in results:
             self._tell_loss(index, result)
         for index, result in results:

@@ -1,6 +1,7 @@
-"""HTTP as uvicorn speaks it, with a limit it lacks: a request's head has to arrive in time.
+"""HTTP as uvicorn speaks it, with two limits it lacks: heads have to arrive and answers to be read in time.
 
-Without it a peer that sends half a request line and then nothing holds its socket for ever.
+Without them a peer that sends half a request line and then nothing, or never reads what it asked for, holds
+its socket for ever.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+STALL_SECONDS = 30.0
+"""How long a peer may read nothing while uvicorn's buffer for it (64 KiB) is full."""
+
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection, dropped if a request's head takes longer than a connect may: stale_timeout.
+    """One HTTP connection, dropped if its peer stalls.
 
-    That is from the connection, or from the first byte of a later request, to the end of the head. The node
-    is found in the lifespan state, under "node".
+    A request's head may take as long as a connect, stale_timeout: from the connection, or from the first byte
+    of a later request, to the end of the head. The node is found in the lifespan state, under "node".
     """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -27,7 +32,18 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._head_came()
+        self._reads_again()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The buffer is full."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The buffer has room again."""
+        self._reads_again()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """A request begins; the first one is expected already."""
@@ -38,6 +54,11 @@ class HttpProtocol(HttpToolsProtocol):
         """The head is whole."""
         self._head_came()
         super().on_headers_complete()
+
+    def _reads_again(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _expect_head(self) -> None:
         if self._head_timer is None:

@@ -49,6 +49,11 @@ class Outbox:
         """Whether more waits than may."""
         return self._size > self._limit + self._owed and not self._has_ended
 
+    @property
+    def is_owing(self) -> bool:
+        """Whether something that is owed still waits."""
+        return self._owed > 0
+
     def put(self, chunk: bytes, *, is_owed: bool = False) -> None:
         """Let a chunk wait. What comes after the end is dropped.
 

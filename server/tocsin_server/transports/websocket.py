@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -41,6 +41,9 @@ _LOGGER.setLevel(logging.WARNING)  # the core tells of every connection it opens
 
 CLOSE_SECONDS = 5.0
 """How long the peer may take to answer a close frame before the connection is dropped (protocol §8)."""
+
+LINGER_SECONDS = 1.0
+"""How long a peer that broke the protocol may take to read why, before its connection is dropped."""
 
 JSON_SUBPROTOCOL = Subprotocol("centrifuge-json")
 PROTOBUF_SUBPROTOCOL = "centrifuge-protobuf"
@@ -174,8 +177,7 @@ class WebSocketPeer(asyncio.Protocol):
         What may wait for a slow peer is its write buffer, up to the configured limit.
         """
         self._transport = cast("asyncio.Transport", transport)
-        limit = self._node.settings.client.queue_limit_bytes
-        self._transport.set_write_buffer_limits(high=limit, low=limit // 4)
+        self._allow()
         self.write: Callable[[bytes], object] = self._transport.write
         self._connections.add(self)
 
@@ -207,8 +209,9 @@ class WebSocketPeer(asyncio.Protocol):
             self._flush()
         else:  # the peer said goodbye or broke the protocol: what it asked for before is answered first
             self._is_leaving = True
-            self._expect_close()
             self._leave()
+            if not self._has_left:
+                self._expect_close(CLOSE_SECONDS)
 
     def _leave(self) -> None:
         """Answer the peer's goodbye, once nothing it asked for is left to answer."""
@@ -298,7 +301,18 @@ class WebSocketPeer(asyncio.Protocol):
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_open:
-            self._transport.write(text_frame(*map(encode, messages)))
+            frame = text_frame(*map(encode, messages))
+            if len(frame) > self._node.settings.client.queue_limit_bytes:
+                self._allow(len(frame))
+            self._transport.write(frame)
+
+    def _allow(self, size: int = 0) -> None:
+        """Let so much more wait than the limit, for one answer larger than it, such as a long recovery.
+
+        A client closed for it would come back for the same.
+        """
+        limit = self._node.settings.client.queue_limit_bytes
+        self._transport.set_write_buffer_limits(high=limit + size, low=limit // 4)
 
     def close(self, why: Disconnect) -> None:
         """Write the close frame after what waits, and drop the connection if it is not answered in time."""
@@ -307,8 +321,14 @@ class WebSocketPeer(asyncio.Protocol):
         self._has_left = True
         if self._connection.state is State.OPEN:
             self._connection.send_close(why.code, why.reason)
-        self._flush()
-        self._expect_close()
+            self._flush()
+        elif not self._transport.is_closing():
+            # the core has read on and would answer what came after, but the first reason counts
+            self._connection.data_to_send()
+            farewell = Frame(Opcode.CLOSE, Close(why.code, why.reason).serialize())
+            self._transport.write(farewell.serialize(mask=False))
+            self._end_writing()
+        self._expect_close(CLOSE_SECONDS)
         if self._is_paused:
             self._is_paused = False
             self._transport.resume_reading()
@@ -321,12 +341,18 @@ class WebSocketPeer(asyncio.Protocol):
             if data:
                 self._transport.write(data)
             else:
-                self._transport.close()
-                return
+                self._end_writing()
         if self._connection.close_expected():
-            self._expect_close()
+            self._expect_close(CLOSE_SECONDS)
 
-    def _expect_close(self) -> None:
+    def _end_writing(self) -> None:
+        """Close, but not under a peer that still sends: a reset would take away what it has not read yet."""
+        if self._connection.close_rcvd is None and self._is_shaken:
+            self._expect_close(LINGER_SECONDS)
+        else:
+            self._transport.close()
+
+    def _expect_close(self, seconds: float) -> None:
         if self._close_timer is None:
             loop = asyncio.get_running_loop()
-            self._close_timer = loop.call_later(CLOSE_SECONDS, self._transport.abort)
+            self._close_timer = loop.call_later(seconds, self._transport.abort)

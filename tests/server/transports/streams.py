@@ -63,13 +63,17 @@ class Event:
 
 
 class Stream:
-    """The body of a response with status 200, event by event. `comments` counts what came between them."""
+    """The body of a response with status 200, event by event.
+
+    `comments` counts what came between them; `connect` is what the stream said of itself.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._unread = b""
         self.comments = 0
+        self.connect: Json | None = None
         self.last_id = ""
 
     async def next(self) -> Event:
@@ -77,7 +81,9 @@ class Stream:
         async with asyncio.timeout(SOON):
             while True:
                 event = self._parse(await self._block())
-                if event is not None:
+                if event is not None and event.kind == "connect":
+                    self.connect = event.data
+                elif event is not None:
                     return event
 
     async def message(self) -> Json:

@@ -37,10 +37,12 @@ async def test_curl_reads_it(tocsin: Served, channel: Name) -> None:
     assert curl.stdout is not None
     async with asyncio.timeout(SOON):
         first = await curl.stdout.readuntil(b"\n\n")
+        second = await curl.stdout.readuntil(b"\n\n")
         await tocsin.publish(news, 1)
         message = await curl.stdout.readuntil(b"\n\n")
     curl.terminate()
     await curl.wait()
+    assert second.startswith(b'event: connect\ndata: {"client":"')
     epoch = first.strip().removeprefix(b"id: 0@").decode()
     push = f'{{"channel":"{news}","pub":{{"data":1,"offset":1}}}}'
     assert message.decode() == f"id: 1@{epoch}\ndata: {push}\n\n"
