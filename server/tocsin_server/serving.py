@@ -23,11 +23,17 @@ from tocsin_server.transports.http import HttpProtocol
 from tocsin_server.transports.websocket import WebSocketProtocol
 
 GRACE_SECONDS = 10
-"""How long open requests may take to end once the server stops."""
-
+"""How long open requests may take to end once the server stops. Then they are dropped."""
 
 FORCED_SECONDS = 1
-"""How long the application may take to end if the server is asked to stop at once."""
+"""How long what was dropped may take to notice, and the application to end."""
+
+TICK_SECONDS = 0.1
+"""How soon a second signal is noticed, which cannot wake the loop."""
+
+
+class CannotListen(Exception):
+    """The server's address cannot be had; the message is a sentence that says why."""
 
 
 class Server(uvicorn.Server):
@@ -50,12 +56,12 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
         self._node: Node = app.state.node
         self._drain_seconds = options.drain_seconds
         self._on_ready = on_ready
+        self._is_hurried = False
         self.handles_signals = True
 
     @property
@@ -74,15 +80,36 @@ class Server(uvicorn.Server):
         """Drain: take no new connections, send every client elsewhere, then wait for what is under way."""
         for server in self.servers:
             server.close()
-        await self._node.drain(self._drain_seconds, lambda: self.force_exit)
-        await super().shutdown(sockets)
+        await self._node.drain(self._drain_seconds, lambda: self._is_hurried)
+        dropping = asyncio.create_task(self._drop_what_stays())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            dropping.cancel()
         if self.force_exit:  # uvicorn would let the loop cancel the application, and log that as a failure
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lifespan.shutdown(), FORCED_SECONDS)
 
+    async def _drop_what_stays(self) -> None:
+        """Drop connections that stay too long, or at once if asked again.
+
+        uvicorn would cancel their requests, and log that as a failure; this way they end as if the client
+        had gone. Only what does not even notice that is left to it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GRACE_SECONDS
+        while not self._is_hurried and loop.time() < deadline:  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(TICK_SECONDS)
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None) or getattr(connection, "_transport", None)
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(FORCED_SECONDS)
+        self.force_exit = True
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Stop, or stop at once if asked again."""
-        self.force_exit = self.should_exit
+        self._is_hurried = self.should_exit
         self.should_exit = True
 
     @contextlib.contextmanager
@@ -102,13 +129,34 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
+def listen(options: ServerOptions) -> list[socket.socket]:
+    """Take the address, which may be several (localhost is), before anything is started. Raises CannotListen.
+
+    uvicorn would do it once the application runs, and leave the process where it fails.
+    """
+    taken: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, *_, address in sorted(set(found)):
+            taken.append(socket.create_server(address[:2], family=family))
+    except OSError as error:
+        for one in taken:
+            one.close()
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise CannotListen(f"Cannot listen on {options.host}:{options.port}: {reason}.") from error
+    return taken
+
+
 @asynccontextmanager
 async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Server]:
-    """Serve inside the running loop, without touching signals; stops on leaving."""
+    """Serve inside the running loop, without touching signals; stops on leaving. Raises CannotListen."""
+    sockets = listen(options)
     listening = asyncio.Event()
     server = Server(app, options, on_ready=lambda _url: listening.set())
     server.handles_signals = False
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(sockets))
     waiting = asyncio.create_task(listening.wait())
     try:
         await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -123,5 +171,6 @@ async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Serve
 
 
 def serve(app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until a signal comes. Blocks."""
-    Server(app, options, on_ready).run()
+    """Serve until a signal comes. Blocks. Raises CannotListen."""
+    sockets = listen(options)
+    Server(app, options, on_ready).run(sockets)

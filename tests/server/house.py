@@ -31,7 +31,7 @@ from tocsin_server.config import Settings
 from tocsin_server.core.protocol import Position
 from tocsin_server.node import Node
 from tocsin_server.options import ServerOptions
-from tocsin_server.serving import Server, serving
+from tocsin_server.serving import Server, listen, serving
 from tocsin_server.transports.websocket import WebSocketPeer
 
 Json = dict[str, Any]
@@ -148,7 +148,13 @@ class House:
         """A WebSocket on which nothing has been said yet."""
         quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
         async with connect(self.websocket_url + query, **{**quiet, **options}) as connection:
-            yield Wire(connection)
+            wire = Wire(connection)
+            reading = asyncio.create_task(wire.read())
+            try:
+                yield wire
+            finally:
+                await connection.close()
+                await reading
 
     @asynccontextmanager
     async def connected(self, *channels: str, **params: Any) -> AsyncIterator[Wire]:
@@ -201,11 +207,11 @@ async def housed(
 async def housed_secretly(certificate: str, key: str) -> AsyncIterator[House]:
     """The same over TLS, as a host application would configure it."""
     app = create_app(settings_of({}))
-    listening = asyncio.Event()
-    server = Server(app, ServerOptions(port=0), on_ready=lambda _url: listening.set())
+    options, listening = ServerOptions(port=0), asyncio.Event()
+    server = Server(app, options, on_ready=lambda _url: listening.set())
     server.handles_signals = False
     server.config.ssl_certfile, server.config.ssl_keyfile = certificate, key
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(listen(options)))
     try:
         async with asyncio.timeout(SOON):
             await listening.wait()

@@ -304,8 +304,8 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
         await emptied(node, staying)
 
 
-async def test_who_comes_back_at_once_is_present(node: Node) -> None:
-    """The leaving of a channel does not overtake the entering that followed it."""
+async def test_who_comes_back_at_once_is_present(node: Node, engine: HinderedEngine) -> None:
+    """The leaving of a channel does not overtake the entering that followed it, and is not worth a call."""
     news = new_channel("open")
     peer = await joined(node, news)
     for _ in range(10):
@@ -314,6 +314,7 @@ async def test_who_comes_back_at_once_is_present(node: Node) -> None:
         await settled(node)
         assert present_in(node) == {news: {peer.session.client}}
         assert listening_of(node) == {news}
+    assert engine.calls["forget"] == 0
     await emptied(node, peer)
 
 

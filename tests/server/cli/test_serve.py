@@ -1,0 +1,154 @@
+"""`tocsin serve` as a command: what it says, and how it ends when it cannot begin."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.server import TOCSIN, serving
+from tests.support.timing import STARTED
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, to its end."""
+    command = [str(TOCSIN), "serve", *arguments]
+    environment = {"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=STARTED, check=False, env=environment
+    )
+
+
+def test_help_names_every_flag() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    for flag in (
+        "--host",
+        "--port",
+        "--config",
+        "--engine",
+        "--workers",
+        "--insecure",
+        "--ui",
+        "--log-level",
+    ):
+        assert flag in result.stdout
+    assert "WebSocket, Server-Sent Events and the HTTP API on one port" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bogus"], "No such option: --bogus"),
+        (["--port", "many"], "Invalid value for '--port'"),
+        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_a_flag_that_cannot_be_read_is_a_mistake_in_usage(arguments: list[str], said: str) -> None:
+    """Exit code 2, as everywhere, and the flag is named."""
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--workers", "2"],
+            "More workers need an engine that they share, and memory:// is a process's own: use --workers 1.",
+        ),
+        (["--log-level", "loud"], "--log-level is loud, but must be debug, info, warning or error."),
+        (["--port", "99999"], "server.port is 99999 in a flag, but must be at most 65535."),
+        (
+            ["--config", "nowhere.toml"],
+            "The configuration file nowhere.toml cannot be read: No such file or directory.",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    """On standard error, with exit code 1; nothing was started."""
+    result = run(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{sentence}\n")
+
+
+def test_an_engine_that_is_not_known_is_refused_without_showing_its_password() -> None:
+    result = run("--engine", "nats://user:hush@example")
+    assert result.returncode == 1
+    assert result.stderr.startswith("engine.url")
+    assert result.stderr.count("\n") == 1
+    assert "hush" not in result.stderr
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_a_port_in_use_is_one_sentence(level: str) -> None:
+    """After the advice of every start; no traceback, no log of a start that was none, and exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("--port", str(port), "--insecure", "--log-level", level)
+    lines = [line for line in result.stderr.splitlines() if "INSECURE" not in line]
+    assert result.returncode == 1
+    assert lines[-1] == f"Cannot listen on 127.0.0.1:{port}: Address already in use."
+    assert not [line for line in lines if line.startswith(("{", "Traceback"))]
+    assert result.stdout == ""
+
+
+def test_a_host_that_is_not_ours_is_one_sentence() -> None:
+    """192.0.2.0/24 is nobody's (RFC 5737)."""
+    result = run("--host", "192.0.2.1", "--port", "0")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Cannot listen on 192.0.2.1:0: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_safe_start_says_what_to_set(tmp_path: Path) -> None:
+    """Every closed door with its key, before anything else; only the address goes to standard output."""
+    with serving({"server": {"drain_seconds": 0}}, tmp_path) as server:
+        assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
+        assert httpx.post(f"{server.api_url}/info", json={}, trust_env=False).status_code == 401
+        assert httpx.get(server.url, trust_env=False).status_code == 404
+    advice = [line for line in server.errors.splitlines() if not line.startswith("{")]
+    for key in (
+        "client.token_hmac_secret",
+        "allow_subscribe_for_client",
+        "server.allowed_origins",
+        "api.keys",
+    ):
+        assert any(f"set {key}" in line for line in advice), key
+    assert server.errors.startswith(advice[0])
+
+
+def test_insecure_says_loudly_what_it_opens(tmp_path: Path) -> None:
+    """And opens it: the API without a key, pages of every origin."""
+    with serving({"server": {"drain_seconds": 0}}, tmp_path, "--insecure") as server:
+        answer = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
+        assert answer.status_code == 200
+        assert len(answer.json()["result"]["nodes"]) == 1
+        page = {"Origin": "https://anywhere.example"}
+        stream = httpx.get(
+            f"{server.url}/events?channel=a", headers={**page, "Last-Event-ID": "x"}, trust_env=False
+        )
+        assert stream.headers["access-control-allow-origin"] in ("*", page["Origin"])
+    assert server.errors.count("INSECURE") == 2
+
+
+def test_ui_serves_the_page_and_lets_it_connect(tmp_path: Path) -> None:
+    """`--ui` alone allows pages of this server's own origin; a configured list stays as it is."""
+    origins: list[str]
+    for origins, status in (([], 204), (["https://app.example"], 403)):
+        config = {"server": {"drain_seconds": 0, "allowed_origins": origins}}
+        with serving(config, tmp_path, "--ui") as server:
+            page = httpx.get(server.url, trust_env=False)
+            assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            preflight = httpx.options(
+                f"{server.url}/events?channel=a",
+                headers={"Origin": server.url, "Access-Control-Request-Method": "GET"},
+                trust_env=False,
+            )
+            assert preflight.status_code == status
