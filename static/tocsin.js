@@ -56,6 +56,7 @@ export class Client extends Emitter {
     this.#token = token;
     /** @type {State} */
     this.state = "connecting";
+    this.node = ""; // which node holds the connection, or held it last
     addEventListener("online", this.#online);
     this.#open();
   }
@@ -202,6 +203,7 @@ export class Client extends Emitter {
     this.#wantsPong = Boolean(result.pong);
     this.#watch(this.#silence);
     this.#refreshIn(result);
+    this.node = result.node ?? "";
     this.#become("connected");
     this.emit("connected", result);
   }

@@ -1,32 +1,25 @@
 // @ts-check
-/** Saying something: a request to the application, as from any page of any web site. */
+/** The form in which something is said. */
 import { duration } from "./dom.js";
-import { serverNow, visitor } from "./identity.js";
+import { serverNow } from "./identity.js";
 
 /**
- * @param {HTMLFormElement} form @param {HTMLButtonElement} sendTen @param {HTMLElement} note
- * @param {(position: {offset: number, epoch: string}, data: any) => void} stored what the log now holds
+ * @param {{form: HTMLFormElement, sendTen: HTMLButtonElement, note: HTMLElement}} places
+ * @param {import("./speech.js").Say} say
  */
-export function wireComposer(form, sendTen, note, stored) {
+export function wireComposer({ form, sendTen, note }, say) {
   const input = /** @type {HTMLInputElement} */ (form.elements.namedItem("text"));
 
-  const say = async (/** @type {string} */ text) => {
-    const sent = serverNow();
-    const response = await fetch("messages", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text, sent }),
-    });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.error.message);
-    stored(answer, { text, sent, ...visitor });
-    note.textContent = `Stored as message ${answer.offset}, ${duration(serverNow() - sent)} after you sent it.`;
+  const send = async (/** @type {string} */ text) => {
+    const { data, position } = await say(text);
+    const taken = position ? `Stored as message ${position.offset}` : "Taken by the server";
+    note.textContent = `${taken}, ${duration(serverNow() - data.sent)} after you sent it.`;
   };
-  const attempt = async (/** @type {() => Promise<void>} */ send) => {
+  const attempt = async (/** @type {() => Promise<void>} */ sending) => {
     try {
-      await send();
+      await sending();
     } catch (error) {
-      note.textContent = `Not sent: ${/** @type {Error} */ (error).message}`;
+      note.textContent = `Not sent: ${/** @type {Error} */ (error).message}.`;
     }
   };
 
@@ -35,13 +28,13 @@ export function wireComposer(form, sendTen, note, stored) {
     const text = input.value.trim();
     if (!text) return input.focus();
     input.value = "";
-    attempt(() => say(text));
+    attempt(() => send(text));
   });
   sendTen.addEventListener("click", () =>
     attempt(async () => {
       sendTen.disabled = true;
       try {
-        for (let number = 1; number <= 10; number++) await say(`${number} of 10`);
+        for (let number = 1; number <= 10; number++) await send(`${number} of 10`);
       } finally {
         sendTen.disabled = false;
       }

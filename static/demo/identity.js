@@ -3,8 +3,10 @@
 
 const SAMPLES = 5; // of the clock; the quickest answer says most
 const clock = { ahead: 0, doubt: Infinity };
-/** @type {{user: string, name: string}} */
-export const visitor = { user: "", name: "" };
+/** @type {{user: string, name: string, connections: Set<string>}} `connections`: the ids that the server gave ours */
+export const visitor = { user: "", name: "", connections: new Set() };
+
+class NoApplicationError extends Error {}
 
 /** Milliseconds since 1970 by the application's clock, as near as the quickest answer so far lets us know it. */
 export const serverNow = () => performance.timeOrigin + performance.now() + clock.ahead;
@@ -18,11 +20,25 @@ export function getToken() {
   return turn;
 }
 
+/**
+ * The first token, "" if the application could not give one now, or null where there is no application: a node that
+ * serves the page alone knows no such address.
+ * @returns {Promise<string | null>}
+ */
+export async function meet() {
+  try {
+    return await getToken();
+  } catch (error) {
+    return error instanceof NoApplicationError ? null : "";
+  }
+}
+
 /** On the way it tells us our name and the time. */
 async function ask() {
   const began = performance.timeOrigin + performance.now();
   const response = await fetch("demo/token", { cache: "no-store" });
   const ended = performance.timeOrigin + performance.now();
+  if (response.status === 404) throw new NoApplicationError("there is no application here");
   if (!response.ok) throw new Error(`the application answered ${response.status}`);
   const { token, user, name, now } = await response.json();
   Object.assign(visitor, { user, name });

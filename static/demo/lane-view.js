@@ -14,7 +14,7 @@ export function showLane(place, lane) {
   const state = element("p.lane-state");
   const button = element("button.button", { type: "button", onclick: () => lane.toggle() });
   const tape = element("div.tape", { role: "img" });
-  const facts = { node: fact("node"), position: fact("position"), recovered: fact("recovered") };
+  const facts = { node: fact("node"), heard: fact("heard"), position: fact("position"), recovered: fact("recovered") };
   const counts = { missed: fact("missed"), duplicated: fact("duplicated") };
   place.append(
     element("div.lane-head", {}, element("h3", {}, lane.name), state),
@@ -33,6 +33,9 @@ export function showLane(place, lane) {
     button.classList.toggle("is-primary", button.textContent !== "Cut");
     facts.node.set(lane.node);
     facts.node.group.hidden = !lane.node;
+    facts.heard.set(lane.heard);
+    facts.heard.group.hidden = log.isKept;
+    for (const { group } of [facts.position, facts.recovered, ...Object.values(counts)]) group.hidden = !log.isKept;
     facts.position.set(position ? `${position.offset}@${position.epoch}` : "–");
     facts.recovered.set(tally.recovered);
     for (const name of /** @type {const} */ (["missed", "duplicated"])) {

@@ -2,6 +2,7 @@
 /** One live connection, as the page follows it: what it heard, what waits for it, and how it came back. */
 import { duration, plural } from "./dom.js";
 import { serverNow } from "./identity.js";
+import { readMessage } from "./message.js";
 import { Tally } from "./tally.js";
 
 const SETTLE = 2_000; // milliseconds in which a live connection should have heard what the log holds
@@ -12,7 +13,7 @@ const RETURN = 250; // milliseconds after a return in which what was missed has 
  */
 export class Lane extends EventTarget {
   tally = new Tally();
-  node = ""; // not every transport is told
+  heard = 0;
   /** @type {import("./tally.js").Position | null} */ position = null;
   #left = 0; // when it was last resumed, in milliseconds of this page
   /** The last return: when, what the log held, what had been recovered before, and whether it found a gap. */
@@ -21,7 +22,7 @@ export class Lane extends EventTarget {
 
   /**
    * @param {string} name for people
-   * @param {any} transport which has `state`, `cut` and `resume` @param {EventTarget} source of the publications
+   * @param {any} transport which has `state`, `node`, `cut` and `resume` @param {EventTarget} source of the publications
    * @param {import("./tally.js").Log} log
    */
   constructor(name, transport, source, log) {
@@ -35,7 +36,7 @@ export class Lane extends EventTarget {
         this.#changed();
       });
     on(transport, "state", (/** @type {any} */ detail) => this.#turned(detail));
-    on(transport, "connected", (/** @type {any} */ { node }) => (this.node = node ?? this.node));
+    on(transport, "connected", () => {}); // it knows its node now
     on(source, "subscribed", (/** @type {any} */ { position }) => this.stand(position));
     on(source, "publication", (/** @type {any} */ detail) => this.#hear(detail));
     on(source, "duplicate", () => this.tally.duplicated++);
@@ -48,6 +49,10 @@ export class Lane extends EventTarget {
 
   get state() {
     return this.transport.state;
+  }
+
+  get node() {
+    return this.transport.node;
   }
 
   get waiting() {
@@ -70,15 +75,21 @@ export class Lane extends EventTarget {
     else this.transport.cut();
   }
 
-  /** @param {any} publication */
+  /** @param {any} publication of which only a log's has an epoch */
   #hear({ offset, epoch, data, recovered }) {
-    const isRecovered = recovered ?? (offset <= this.#back.top || data.sent < this.#back.at);
-    this.tally.hear({ offset, epoch }, isRecovered);
-    this.position = { offset, epoch };
-    this.log.observe(this.position);
-    this.dispatchEvent(
-      new CustomEvent("heard", { detail: { offset, data, isRecovered, delay: serverNow() - data.sent } }),
-    );
+    const { sent = Infinity } = readMessage(data);
+    const isRecovered = recovered ?? (offset <= this.#back.top || sent < this.#back.at);
+    this.heard++;
+    if (epoch !== undefined) this.#move({ offset, epoch }, isRecovered);
+    const heard = { offset: epoch && offset, data, isRecovered, delay: serverNow() - sent };
+    this.dispatchEvent(new CustomEvent("heard", { detail: heard }));
+  }
+
+  /** @param {import("./tally.js").Position} position @param {boolean} isRecovered */
+  #move(position, isRecovered) {
+    this.tally.hear(position, isRecovered);
+    this.position = position;
+    this.log.observe(position);
   }
 
   /** @param {import("./tally.js").Position} from @param {import("./tally.js").Position} to */
@@ -94,7 +105,8 @@ export class Lane extends EventTarget {
 
   /** @param {{state: string, code: number, reason: string}} turn */
   #turned({ state, code, reason }) {
-    if (state === "cut") this.#tell(`${this.name} is cut. What you send now waits for it in the log.`);
+    const fate = this.log.isKept ? "waits for it in the log" : "is lost to it";
+    if (state === "cut") this.#tell(`${this.name} is cut. What is sent now ${fate}.`);
     if (state === "disconnected") this.#tell(`${this.name} was closed: ${reason} (${code}).`);
     if (state === "connecting") this.#left = performance.now();
     if (state === "connected") this.#returned();
@@ -112,6 +124,8 @@ export class Lane extends EventTarget {
   /** @param {number} took @param {{recovered: number, hasGap: boolean}} back */
   #tellReturn(took, back) {
     if (back !== this.#back || back.hasGap || this.state !== "connected") return;
+    if (!this.log.isKept)
+      return this.#tell(`${this.name} came back in ${duration(took)}, without what was said meanwhile.`);
     const recovered = this.tally.recovered - back.recovered;
     const what = recovered ? `recovered ${plural(recovered, "message")}` : "had missed nothing";
     this.#tell(`${this.name} came back in ${duration(took)} and ${what}.`);

@@ -4,14 +4,14 @@ import { LinkList, answerBytes } from "./link-list.js";
 
 export class PolledLinks extends LinkList {
   interval = 2_000;
+  #isAsking = false;
   #timer = 0;
   /** @type {Set<string>} */ #checks = new Set(); // that we know of and have not seen end
 
   /** @param {number} interval milliseconds */
   every(interval) {
     this.interval = interval;
-    clearTimeout(this.#timer);
-    this.#turn();
+    if (!this.#isAsking) this.#turn();
   }
 
   /** A check that we began ourselves; of others' we hear nothing. @param {string} checkId */
@@ -21,8 +21,10 @@ export class PolledLinks extends LinkList {
 
   async #turn() {
     const began = performance.now();
-    await this.#ask().catch(() => {}); // the next turn asks again
     clearTimeout(this.#timer);
+    this.#isAsking = true;
+    await this.#ask().catch(() => {}); // the next turn asks again
+    this.#isAsking = false;
     this.#timer = window.setTimeout(() => this.#turn(), Math.max(0, this.interval - (performance.now() - began)));
   }
 

@@ -12,10 +12,19 @@ const REMEMBERED = 200; // marks kept for drawing; the counts need none of them
 export class Log extends EventTarget {
   top = 0;
   epoch = "";
+  isKept = true; // until the channel turns out to keep none, and so to have no offsets to count by
 
   /** @returns {Position} of the newest message */
   get position() {
     return { offset: this.top, epoch: this.epoch };
+  }
+
+  /** The channel was entered. @param {Position | null} position null where no log is kept */
+  entered(position) {
+    const isKept = position !== null;
+    if (isKept === this.isKept) return;
+    this.isKept = isKept;
+    this.dispatchEvent(new Event("change"));
   }
 
   /** @param {Position | null | undefined} position */

@@ -31,6 +31,7 @@ export class EventStream extends Emitter {
     this.getToken = getToken;
     /** @type {State} */
     this.state = "connecting";
+    this.node = ""; // which node holds the stream, or held it last, if it says so
     this.#tracks = new Map(channels.map((channel) => [channel, new Track()]));
     for (const [channel, track] of this.#tracks) track.position = since[channel] ?? null;
     this.#open();
@@ -104,7 +105,9 @@ export class EventStream extends Emitter {
   #introduced(event) {
     const positions = readPositions(event.lastEventId);
     [...this.#tracks.values()].forEach((track, index) => (track.position ??= positions[index] ?? null));
-    this.emit("connected", JSON.parse(event.data));
+    const introduction = JSON.parse(event.data);
+    this.node = introduction.node ?? "";
+    this.emit("connected", introduction);
   }
 
   /** @param {MessageEvent} event */

@@ -63,11 +63,17 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """A page without anything on it; whatever it writes to its console as an error fails the test."""
-    opened = await browser.new_page()
-    opened.set_default_timeout(SOON * 1000)
-    complaints: list[str] = []
-    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened, complaints = await new_page(browser)
     yield opened
     await opened.close()
     assert complaints == []
+
+
+async def new_page(browser: Browser) -> tuple[Page, list[str]]:
+    """A page of somebody new, and the list of what it will complain about."""
+    page = await browser.new_page(reduced_motion="reduce")  # as many frames as there are changes
+    page.set_default_timeout(SOON * 1000)
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page, complaints

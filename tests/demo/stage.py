@@ -1,6 +1,7 @@
 """A server whose every word is written in the test: what the browser client says, and what it is told.
 
-It serves the files of `static/` too, so that a page of it may import the module under test.
+One server has a stage for each test, and serves the files of `static/` too, so that a page of it may import
+the module under test.
 """
 
 import asyncio
@@ -95,16 +96,14 @@ class Stream:
 class Stage:
     """Where the test waits for the client."""
 
-    def __init__(self) -> None:
-        self.url = ""
+    def __init__(self, url: str, number: int) -> None:
+        self.url = url
+        self.events_url = f"{url}/events/{number}"
+        self.websocket_url = f"{url.replace('http', 'ws')}/ws/{number}"
         self.refuses_streams = False
         self._open: list[Connection | Stream] = []
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self._streams: asyncio.Queue[Stream] = asyncio.Queue()
-
-    @property
-    def websocket_url(self) -> str:
-        return self.url.replace("http", "ws") + "/ws"
 
     async def connection(self) -> Connection:
         """The next WebSocket that the client opens."""
@@ -137,6 +136,31 @@ class Stage:
         return StreamingResponse(stream.chunks(), media_type="text/event-stream")
 
 
+class Theatre:
+    """The server, once it listens, and its stages."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._stages: list[Stage] = []
+
+    def stage(self) -> Stage:
+        """One that nobody has been on."""
+        stage = Stage(self.url, len(self._stages))
+        self._stages.append(stage)
+        return stage
+
+    def ends(self) -> None:
+        for stage in self._stages:
+            stage.ends()
+
+    async def on_websocket(self, websocket: WebSocket) -> None:
+        await self._stages[websocket.path_params["number"]].on_websocket(websocket)
+
+    async def on_events(self, request: Request) -> Response:
+        stage: Stage = self._stages[request.path_params["number"]]
+        return await stage.on_events(request)
+
+
 async def on_page(_request: Request) -> Response:
     """An empty page, whose icon need not be asked for."""
     return HTMLResponse("<!doctype html><link rel=icon href=data:,><title>A page</title>")
@@ -155,13 +179,13 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def staging() -> AsyncIterator[Stage]:
-    """A stage on a free port of this machine."""
-    stage = Stage()
+async def playing() -> AsyncIterator[Theatre]:
+    """A theatre on a free port of this machine."""
+    theatre = Theatre()
     app = Starlette(
         routes=[
-            WebSocketRoute("/ws", stage.on_websocket),
-            Route("/events", stage.on_events),
+            WebSocketRoute("/ws/{number:int}", theatre.on_websocket),
+            Route("/events/{number:int}", theatre.on_events),
             Route("/page", on_page),
             Mount("/", StaticFiles(directory=STATIC)),
         ]
@@ -172,10 +196,10 @@ async def staging() -> AsyncIterator[Stage]:
     server = Server(config)
     task = asyncio.create_task(server._serve())
     await server.is_listening.wait()
-    stage.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    theatre.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        yield stage
+        yield theatre
     finally:
-        stage.ends()
+        theatre.ends()
         server.should_exit = True
         await task

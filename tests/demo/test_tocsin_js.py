@@ -7,13 +7,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from tests.demo.stage import Connection, Stage, staging
+from tests.demo.conftest import new_page
+from tests.demo.stage import Connection, Stage, Theatre, playing
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
 Json = dict[str, Any]
 
-SETTING = """async url => {
+SETTING = """async ([socketUrl, eventsUrl]) => {
     const tocsin = await import("/tocsin.js");
     window.told = [];
     window.tell = (target, ...types) => types.forEach(type =>
@@ -21,7 +22,7 @@ SETTING = """async url => {
     window.tokens = ["first", "second", "third"];
     window.getToken = () => tokens.shift();
     window.connect = options => {
-        window.client = tocsin.connect(url, options);
+        window.client = tocsin.connect(socketUrl, options);
         tell(client, "state", "connected");
     };
     window.follow = (channel, options) => {
@@ -30,24 +31,47 @@ SETTING = """async url => {
         return subscription;
     };
     window.listen = options => {
-        window.stream = new tocsin.EventStream("/events", options);
+        window.stream = new tocsin.EventStream(eventsUrl, options);
         tell(stream, "state", "connected", "publication", "duplicate", "gap", "disconnect");
     };
 }"""
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
-    async with staging() as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def theatre() -> AsyncIterator[Theatre]:
+    async with playing() as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def script(stage: Stage, page: Page) -> Page:
-    """A page with the module loaded and nothing else."""
-    await page.goto(f"{stage.url}/page")
-    await page.evaluate(SETTING, stage.websocket_url)
-    return page
+async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+    made = theatre.stage()
+    yield made
+    made.ends()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def actor(theatre: Theatre, browser: Browser) -> AsyncIterator[tuple[Page, list[str]]]:
+    """The page that plays in all of them, and what it complains about."""
+    page, complaints = await new_page(browser)
+    await page.goto(f"{theatre.url}/page")
+    yield page, complaints
+    await page.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def script(stage: Stage, actor: tuple[Page, list[str]]) -> AsyncIterator[Page]:
+    """A page with the module loaded and nothing else; what it opens is closed afterwards."""
+    page, complaints = actor
+    complaints.clear()
+    await set_the_scene(page, stage)
+    yield page
+    await page.evaluate("() => { window.client?.close(); window.stream?.close(); }")
+    assert complaints == []
+
+
+async def set_the_scene(page: Page, stage: Stage) -> None:
+    await page.evaluate(SETTING, [stage.websocket_url, stage.events_url])
 
 
 async def told(page: Page, *types: str, count: int) -> list[Json]:
@@ -217,9 +241,12 @@ async def test_a_voided_state_is_forgotten(script: Page, stage: Stage) -> None:
     assert "recover" not in subscribe["subscribe"]
 
 
-async def test_a_silent_server_is_left_and_found_again(script: Page, stage: Stage) -> None:
+async def test_a_silent_server_is_left_and_found_again(page: Page, stage: Stage) -> None:
     """It promised a ping every second; ten more are its grace. The page's clock is moved on."""
+    script = page
     await script.clock.install()
+    await script.goto(f"{stage.url}/page")
+    await set_the_scene(script, stage)
     await script.evaluate("() => { connect({token: 't'}); }")
     connection = await stage.connection()
     await connection.welcomes(ping=1, pong=True)
@@ -419,7 +446,7 @@ async def test_a_refused_stream_tries_again_with_a_fresh_token(stage: Stage, bro
     """EventSource itself would give up. The browser writes the refusal to the console: no mistake here."""
     script = await browser.new_page()
     await script.goto(f"{stage.url}/page")
-    await script.evaluate(SETTING, stage.websocket_url)
+    await set_the_scene(script, stage)
     stage.refuses_streams = True
     await script.evaluate("() => listen({channels: ['a'], getToken})")
     first = await stage.stream()
