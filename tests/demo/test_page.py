@@ -255,10 +255,10 @@ async def test_links_are_added_edited_and_deleted_on_the_page(visited: Page) -> 
 
 
 async def test_an_edit_of_what_somebody_else_has_changed_is_refused(
-    demo: Server, browser: Browser, desk: httpx.AsyncClient
+    visitor: tuple[Page, list[str]], desk: httpx.AsyncClient
 ) -> None:
     """The browser writes the 412 to the console, which is no mistake of the page."""
-    page = await opened(await browser.new_page(), demo.url)
+    page, _ = visitor
     link = await add(desk, "Two hands")
     row = page.locator(f"#column-told .links li[data-id='{link['id']}']")
     await row.get_by_role("button", name="Edit").click()
@@ -267,7 +267,6 @@ async def test_an_edit_of_what_somebody_else_has_changed_is_refused(
     await expect(row.locator(".problem")).to_contain_text("has changed since")
     await row.get_by_role("button", name="Cancel").click()
     await expect(row).to_contain_text("The other was faster")
-    await page.close()
 
 
 async def test_a_check_is_followed_in_both_columns(visited: Page) -> None:
@@ -322,11 +321,11 @@ async def test_the_keyboard_is_enough(demo: Server, page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_can_be_read_in_light_and_dark(demo: Server, browser: Browser, scheme: Any) -> None:
+async def test_text_can_be_read_in_light_and_dark(visited: Page, scheme: Any) -> None:
     """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) for every colour that text has."""
-    page = await opened(await browser.new_page(color_scheme=scheme, reduced_motion="reduce"), demo.url)
-    await toggle(page, "eventsource", "cut")
-    ratios: dict[str, float] = await page.evaluate("""() => {
+    await visited.emulate_media(color_scheme=scheme)
+    await toggle(visited, "eventsource", "cut")
+    ratios: dict[str, float] = await visited.evaluate("""() => {
         const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
         const channels = colour => {
             paint.clearRect(0, 0, 1, 1);
@@ -353,17 +352,19 @@ async def test_text_can_be_read_in_light_and_dark(demo: Server, browser: Browser
         }
         return ratios;
     }""")
-    await page.close()
     assert len(ratios) > 20
     assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
 
 
-async def test_who_wants_no_motion_gets_none(demo: Server, browser: Browser) -> None:
-    page = await opened(await browser.new_page(reduced_motion="reduce"), demo.url)
-    await say(page, "Sitting still")
-    moving = await page.evaluate("document.getAnimations().length")
-    await page.close()
-    assert moving == 0
+async def test_who_wants_no_motion_gets_none(visited: Page) -> None:
+    """As the visitor's browser says; where it says otherwise, a new message moves."""
+    await say(visited, "Sitting still")
+    assert await visited.evaluate("document.getAnimations().length") == 0
+    await visited.emulate_media(reduced_motion="no-preference")
+    await say(visited, "Arriving with a flourish")
+    moving = await visited.evaluate("document.getAnimations().length")
+    await visited.emulate_media(reduced_motion="reduce")
+    assert moving > 0
 
 
 async def test_nothing_is_fetched_from_anywhere_else(demo: Server, page: Page) -> None:
