@@ -64,8 +64,10 @@ async def test_a_message_is_heard_on_both_connections(visited: Page) -> None:
         await expect(way(row, lane)).to_contain_text("ms")
 
 
-async def test_the_websocket_says_which_node_holds_it(visited: Page) -> None:
-    await expect(fact(visited, "websocket", "node")).to_have_text("node-1")
+@pytest.mark.parametrize("lane", LANES)
+async def test_each_connection_says_which_node_holds_it(visited: Page, lane: str) -> None:
+    await expect(fact(visited, lane, "node")).to_be_visible()
+    await expect(fact(visited, lane, "node")).to_have_text("node-1")
 
 
 async def newest_marks(page: Page, lane: str) -> set[str]:
