@@ -98,12 +98,12 @@ async def test_curl_listens_and_resumes(server: Server, api: Api, channel: Name)
     async with running(*listen) as client:
         await line_with(client, "id: 0@")
         epoch = (await api.publish(news, {"n": 1}))["epoch"]
-        data = await line_with(client, "data: ")
+        data = await line_with(client, '"pub"')
         assert json.loads(data.removeprefix("data: "))["pub"] == {"data": {"n": 1}, "offset": 1}
     await api.publish_numbers(news, range(2, 4))
     async with running(*listen, "-H", f"Last-Event-ID: 1@{epoch}") as client:
         for n in (2, 3):
-            data = await line_with(client, "data: ")
+            data = await line_with(client, '"pub"')
             assert json.loads(data.removeprefix("data: "))["pub"]["offset"] == n
 
 

@@ -151,14 +151,15 @@ async def over_event_stream(subscriber: Subscriber) -> None:
                 event = await stream.next()
             if subscriber.last_event_id is None:
                 _begin(subscriber, str(event.id))
-            subscriber.last_event_id = event.id
             try:
                 if event.kind == "gap":
                     subscriber.positions[event.data["channel"]].lose(event.data["to"]["offset"])
-                elif event.data:
+                elif event.kind == "message" and event.data:
                     subscriber.hear(event.data)
             finally:
-                assert event.id == ",".join(map(str, subscriber.positions.values()))
+                if event.id is not None:
+                    subscriber.last_event_id = event.id
+                assert subscriber.last_event_id == ",".join(map(str, subscriber.positions.values()))
 
 
 def _begin(subscriber: Subscriber, positions: str) -> None:

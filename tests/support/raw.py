@@ -130,6 +130,7 @@ class RawConnection:
             if op == Op.CLOSE:
                 close = Close(int.from_bytes(payload[:2]), payload[2:].decode())
                 await self.send(frame(payload, Op.CLOSE))
+                self.end()
         return close
 
     async def ended(self) -> bytes:
