@@ -51,9 +51,21 @@ def _origin_pattern(value: str) -> str:
     return value
 
 
+_HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^/@?#,:\[\]]+)(?::\d{1,5})?"
+_ENGINE_URL = re.compile(
+    rf"memory://|rediss?://(?:[^/@]*@)?{_HOST}(?:/\d*)?(?:\?.+)?"
+    rf"|redis\+sentinel://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*/[^/?]+(?:/\d*)?(?:\?.+)?"
+)
+
+
 def _engine_url(value: str) -> str:
-    if value != "memory://":
-        raise ValueError('"memory://", which is the only engine of this version')
+    if value.startswith("redis+cluster://"):
+        raise ValueError("that of one Redis or of its Sentinels, since Redis Cluster is not supported yet")
+    if not _ENGINE_URL.fullmatch(value):
+        raise ValueError(
+            '"memory://", "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]", the same with "rediss://" for '
+            'TLS, or "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]"'
+        )
     return value
 
 
@@ -112,7 +124,7 @@ class ServerOptions(Options):
 
 
 class EngineOptions(Options):
-    """`[engine]`: where shared state lives."""
+    """`[engine]`: where shared state lives, which several nodes need a Redis for."""
 
     url: Annotated[str, AfterValidator(_engine_url)] = Field(default="memory://", repr=False)
     prefix: str = Field(default="tocsin", pattern=r"^[-a-zA-Z0-9_.]+$")

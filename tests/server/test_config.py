@@ -133,8 +133,8 @@ def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPa
             "client.token_hmac_secret in tocsin.toml must be a text; its value is a secret and is not shown.",
         ),
         (
-            f'[engine]\nurl = "redis://:{SECRET}@127.0.0.1"',
-            'engine.url in tocsin.toml must be "memory://", which is the only engine of this version;',
+            f'[engine]\nurl = "redis://:{SECRET}@"',
+            'engine.url in tocsin.toml must be "memory://", "redis://',
         ),
         (
             "[server",

@@ -130,8 +130,44 @@ def test_secrets_are_not_in_the_representation() -> None:
     assert "hush" not in f"{options!r} {options[0]} {options[1]}"
 
 
-def test_this_version_knows_one_engine() -> None:
-    """Others are refused in words rather than at the first publication."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://",
+        "redis://127.0.0.1",
+        "redis://[::1]:6379/0",
+        "redis://:p%40ss@redis.example.com:6380/2",
+        "rediss://user:pass@h?ssl_ca_certs=/etc/ca.pem",
+        "redis+sentinel://h/main",
+        "redis+sentinel://:pass@a:1,b:2/main/3?sentinel_password=x",
+    ],
+)
+def test_engines_have_addresses(url: str) -> None:
+    """Of one node, of a Redis, of Sentinels. One node is the default."""
     assert EngineOptions().url == "memory://"
-    with pytest.raises(ValidationError, match="only engine"):
-        EngineOptions(url="redis://127.0.0.1")
+    assert EngineOptions(url=url).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "memory://x",
+        "redis://",
+        "redis:/h",
+        "redis://h:p",
+        "redis://h/x",
+        "http://h",
+        "redis+sentinel://h",
+    ],
+)
+def test_an_address_without_an_engine_is_a_mistake(url: str) -> None:
+    """Said with the forms that there are."""
+    with pytest.raises(ValidationError, match="redis\\+sentinel://"):
+        EngineOptions(url=url)
+
+
+def test_a_cluster_is_refused_in_a_sentence() -> None:
+    """Rather than half supported."""
+    with pytest.raises(ValidationError, match="Redis Cluster is not supported yet"):
+        EngineOptions(url="redis+cluster://h")

@@ -10,14 +10,14 @@ from tocsin_server.cluster.redis.link import Link
 from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.errors import EngineError
 
-CANARY_SECONDS = 1.0
+CANARY_SECONDS = 0.9
+"""About a second: three of them, and the time they take, are less than three."""
 
 DEAF_AFTER = 2
-"""Canaries that Redis took and that did not come back. One second after the second of them, three have passed
-since the last that was heard. Those that Redis could not take say nothing about the link."""
+"""Canaries that Redis took and that did not come back, when it is time for the next.
 
-CALL_SECONDS = 2.0
-"""For a canary, so that a silent connection for calls is noticed in three seconds too."""
+By then nothing was heard for three times CANARY_SECONDS. What Redis could not take says nothing of the link.
+"""
 
 
 class Canary:
@@ -63,7 +63,7 @@ class Canary:
         number = self._number
         self._sent_at = asyncio.get_running_loop().time()
         try:
-            await self._pipeline.call("PUBLISH", self._name, number, seconds=CALL_SECONDS)
+            await self._pipeline.call("PUBLISH", self._name, number)
         except EngineError:
             return
         if self._number == number:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import hiredis
 import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ResponseError
@@ -19,7 +20,16 @@ from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.errors import EngineError
 
 CALL_SECONDS = 3.0
-"""How long a call may take, waiting for its turn included. As long as a deaf link may go unnoticed."""
+"""How long a call may wait for its turn. As long as a deaf link may go unnoticed."""
+
+SILENCE_SECONDS = 2.0
+"""How long Redis may let the next answer wait, before the connection counts as broken.
+
+Not how long all answers may take: a Redis that is merely overloaded gains nothing by a new connection.
+"""
+
+ATTENTION_SECONDS = 0.1
+"""How often an answer puts that limit off: doing so for each would cost more than reading it."""
 
 QUEUE_BYTES = 67_108_864
 """What may wait for Redis. Past it calls fail at once."""
@@ -37,18 +47,14 @@ Argument = bytes | str | int
 
 
 class Call:
-    """Something asked of Redis. `deadline` is in the loop's time, `size` in bytes."""
+    """Something asked of Redis, as it is sent; not after `deadline`, in the loop's time."""
 
-    __slots__ = ("answer", "command", "deadline", "script", "size")
+    __slots__ = ("answer", "command", "deadline")
 
-    def __init__(
-        self, command: Sequence[Argument], script: Script | None, deadline: float, answer: asyncio.Future[Any]
-    ) -> None:
+    def __init__(self, command: bytes, deadline: float, answer: asyncio.Future[Any]) -> None:
         self.command = command
-        self.script = script
         self.deadline = deadline
         self.answer = answer
-        self.size = sum(len(part) for part in command if not isinstance(part, int))
 
     def fail(self, why: str) -> None:
         """Tell the caller, if there still is one."""
@@ -88,23 +94,26 @@ class Pipeline:
         """How many there have been. A new one may lead to a Redis that has forgotten something."""
 
     def call(self, *command: Argument, seconds: float = CALL_SECONDS) -> asyncio.Future[Any]:
-        """Send a command. The answer raises EngineError if Redis refused, or did not answer in time."""
-        return self._put(command, None, seconds)
+        """Send a command within `seconds`.
+
+        The answer raises EngineError if Redis refused, could not be asked in time, or did not answer.
+        """
+        return self._put(command, seconds)
 
     def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """Run a script. The answer is a call's."""
-        return self._put(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, CALL_SECONDS)
+        return self._put(("EVALSHA", script.digest, len(keys), *keys, *arguments), CALL_SECONDS)
 
-    def _put(self, command: Sequence[Argument], script: Script | None, seconds: float) -> asyncio.Future[Any]:
+    def _put(self, command: tuple[Argument, ...], seconds: float) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        call = Call(command, script, loop.time() + seconds, loop.create_future())
+        call = Call(_pack(*command), loop.time() + seconds, loop.create_future())
         if not self._is_running:
             call.fail("the engine is not running")
-        elif self._waiting_bytes + call.size > QUEUE_BYTES:
+        elif self._waiting_bytes + len(call.command) > QUEUE_BYTES:
             call.fail("too much waits for Redis")
         else:
             self._waiting.append(call)
-            self._waiting_bytes += call.size
+            self._waiting_bytes += len(call.command)
             self._news.set()
         return call.answer
 
@@ -163,34 +172,41 @@ class Pipeline:
         now = asyncio.get_running_loop().time()
         while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
             call = self._waiting.popleft()
-            self._waiting_bytes -= call.size
+            self._waiting_bytes -= len(call.command)
             if call.deadline <= now:
                 call.fail("Redis could not be asked in time")
             elif not call.answer.done():
                 batch.append(call)
-                size += call.size
+                size += len(call.command)
         return batch
 
     async def _exchange(self, connection: AbstractConnection, batch: list[Call]) -> None:
-        async with asyncio.timeout_at(min(call.deadline for call in batch)):
-            unknown = await self._ask(connection, batch)
-            if unknown:
-                # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order
-                # matters is a script, so none has overtaken another.
+        unknown = await self._ask(connection, batch)
+        if unknown:
+            # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order matters
+            # is a script, so none has overtaken another.
+            async with asyncio.timeout(SILENCE_SECONDS):
                 await _teach(connection)
-                for call in await self._ask(connection, unknown):
-                    call.fail("Redis forgets its scripts")
+            for call in await self._ask(connection, unknown):
+                call.fail("Redis forgets its scripts")
 
     async def _ask(self, connection: AbstractConnection, batch: list[Call]) -> list[Call]:
         """Send all, then read all answers; returns the calls whose scripts Redis does not know."""
-        await connection.send_packed_command(connection.pack_commands([call.command for call in batch]))
         unknown = []
-        for call in batch:
-            answer = await _read(connection)
-            if isinstance(answer, NoScriptError):
-                unknown.append(call)
-            else:
-                call.succeed(answer)
+        loop = asyncio.get_running_loop()
+        heard_at = loop.time()
+        async with asyncio.timeout(SILENCE_SECONDS) as silence:
+            await connection.send_packed_command(b"".join([call.command for call in batch]))
+            for call in batch:
+                answer = await _read(connection)
+                if isinstance(answer, NoScriptError):
+                    unknown.append(call)
+                else:
+                    call.succeed(answer)
+                now = loop.time()
+                if now - heard_at > ATTENTION_SECONDS:
+                    silence.reschedule(now + SILENCE_SECONDS)
+                    heard_at = now
         return unknown
 
     # ----------------------------------------------------------------------------------- calls that wait long
@@ -216,7 +232,7 @@ class Pipeline:
     def _expire(self, now: float) -> None:
         while self._waiting and self._waiting[0].deadline <= now:
             call = self._waiting.popleft()
-            self._waiting_bytes -= call.size
+            self._waiting_bytes -= len(call.command)
             call.fail("Redis could not be reached in time")
 
     def _fail_waiting(self) -> None:
@@ -225,10 +241,14 @@ class Pipeline:
         self._waiting_bytes = 0
 
 
+def _pack(*command: Argument) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one word only
+    return packed
+
+
 async def _teach(connection: AbstractConnection) -> None:
-    await connection.send_packed_command(
-        connection.pack_commands([("SCRIPT", "LOAD", script.text) for script in scripts.ALL])
-    )
+    commands = [_pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+    await connection.send_packed_command(b"".join(commands))
     for _ in scripts.ALL:
         await connection.read_response()
 
@@ -242,4 +262,6 @@ async def _read(connection: AbstractConnection) -> Any:
 
 def reason(error: BaseException) -> str:
     """What went wrong, as the end of a sentence."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     return str(error).strip().rstrip(".") or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tocsin_server.cluster.presence import PresenceStats
 from tocsin_server.cluster.redis import scripts, wire
@@ -12,6 +12,8 @@ from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.core.protocol import ClientInfo, Presence, Push
 from tocsin_server.errors import EngineError
+
+Call = asyncio.Future[Any]
 
 REGISTERED_TOGETHER = 200
 """Entries written in one go, so that publications find their turn between them."""
@@ -68,14 +70,20 @@ class RedisPresence:
                 for channel, entry in own[first : first + REGISTERED_TOGETHER]
                 if self._own.get(channel, {}).get(entry.info.client) is entry
             ]
-            await asyncio.gather(*(self._write(channel, entry, is_again=True) for channel, entry in some))
+            await asyncio.gather(
+                *(self._list(channel) for channel in dict.fromkeys(channel for channel, _ in some)),
+                *(self._write(channel, entry, is_again=True) for channel, entry in some),
+            )
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
         """A connection is in a channel, as Presence says."""
         entry = Entry(info, is_announced)
+        # The lease's list comes first: an entry in a channel that is not on it would stay for ever.
+        calls = [] if channel in self._own else [self._list(channel)]
         self._own.setdefault(channel, {})[info.client] = entry
+        calls.append(self._write(channel, entry))
         try:
-            await self._write(channel, entry)
+            await asyncio.gather(*calls)
         except (EngineError, asyncio.CancelledError):
             self.is_in_doubt = True
             if self._own.get(channel, {}).get(info.client) is entry:
@@ -104,22 +112,21 @@ class RedisPresence:
         """How many are in a channel."""
         return PresenceStats(*await self._pipeline.run_script(scripts.STATS, self._channel_keys(channel)))
 
-    async def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> None:
-        # The lease's list comes first: an entry that is not on it would stay for ever.
+    def _list(self, channel: str) -> Call:
+        return self._pipeline.call("SADD", self._keys.lease_channels(self._lease), channel)
+
+    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> Call:
         join = b""
         if is_again and entry.is_announced:
             join = wire.encode_push(Push(channel, join=Presence(entry.info)))
-        await asyncio.gather(
-            self._pipeline.call("SADD", self._keys.lease_channels(self._lease), channel),
-            self._pipeline.run_script(
-                scripts.ADD,
-                self._channel_keys(channel),
-                entry.info.client,
-                wire.encode_entry(self._lease, entry.is_announced, entry.info),
-                "PUBLISH",
-                self._keys.announcements(channel),
-                join,
-            ),
+        return self._pipeline.run_script(
+            scripts.ADD,
+            self._channel_keys(channel),
+            entry.info.client,
+            wire.encode_entry(self._lease, entry.is_announced, entry.info),
+            "PUBLISH",
+            self._keys.announcements(channel),
+            join,
         )
 
     def _drop(self, channel: str, client: str) -> bool:

@@ -20,13 +20,22 @@ local function is_outdated()
 end
 
 local function append()
-  local offset, epoch = open(meta, log, meta_lifetime, fresh, known_offset, known_epoch)
-  if is_outdated() then return offset, epoch end
-  offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
-  redis.call('XADD', log, 'MAXLEN', size, offset .. '-0', '1', body)
-  redis.call('PEXPIRE', log, lifetime)
-  redis.call(publish, announcements, head .. offset .. ' ' .. epoch .. '\n' .. body)
+  local offset, epoch = open(meta, log, fresh, known_offset, known_epoch)
+  if not is_outdated() then
+    offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
+    redis.call('XADD', log, 'MAXLEN', size, offset .. '-0', '1', body)
+    redis.call('PEXPIRE', log, lifetime)
+    redis.call(publish, announcements, head .. offset .. ' ' .. epoch .. '\n' .. body)
+  end
+  redis.call('PEXPIRE', meta, meta_lifetime)
   return offset, epoch
+end
+
+local function remember(offset, epoch)
+  if answer_lifetime ~= '0' then
+    redis.call('SET', first_answer, offset .. ' ' .. epoch, 'PX', answer_lifetime)
+  end
+  return {offset, epoch}
 end
 
 if answer_lifetime ~= '0' then
@@ -35,13 +44,9 @@ if answer_lifetime ~= '0' then
     return {string.match(answer, '^(%d+) (.*)$')}
   end
 end
-local offset, epoch = '0', ''
-if size == '0' then
-  redis.call(publish, announcements, head .. body)
-else
-  offset, epoch = append()
+if size ~= '0' then
+  return remember(append())
 end
-if answer_lifetime ~= '0' then
-  redis.call('SET', first_answer, offset .. ' ' .. epoch, 'PX', answer_lifetime)
-end
-return {offset, epoch}
+local answer = remember('0', '')
+redis.call(publish, announcements, head .. body)
+return answer

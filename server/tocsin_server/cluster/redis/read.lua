@@ -2,7 +2,8 @@
 --   KEYS  meta, log
 --   ARGV  lifetime of meta (ms), fresh epoch, known offset, known epoch, XRANGE or XREVRANGE or '', from, to, count ('': all)
 -- Answers {offset, epoch, entries}.
-local offset, epoch = open(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+local offset, epoch = open(KEYS[1], KEYS[2], ARGV[2], ARGV[3], ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
 local range, from, to, count = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 if range == '' then
   return {offset, epoch, {}}

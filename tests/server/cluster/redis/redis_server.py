@@ -17,13 +17,16 @@ from tests.support.timing import STARTED, TICK
 
 
 class RedisServer:
-    """May be stopped, started again, and frozen. `config` are further lines of its configuration."""
+    """May be stopped, started again, and frozen. `config` are lines of its configuration.
 
-    def __init__(self, directory: Path, *config: str, program: str = "redis-server") -> None:
-        self.port = free_port()
+    In them `{free_port}` is another port that is free; `second_port` in the end.
+    """
+
+    def __init__(self, directory: Path, *config: str, is_sentinel: bool = False) -> None:
+        self.port, self.second_port = free_ports(2)
         self.directory = directory
         self._config = config
-        self._program = program
+        self._flags = ["--sentinel"] if is_sentinel else []
         self._process: subprocess.Popen[bytes] | None = None
         self._client: redis.Redis | None = None
 
@@ -42,12 +45,17 @@ class RedisServer:
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def start(self) -> None:
-        lines = ["bind 127.0.0.1", f"port {self.port}", f"dir {self.directory}", 'save ""', *self._config]
+        lines = ["bind 127.0.0.1", f"port {self.port}", f"dir {self.directory}", *self._config]
+        lines = [line.replace("{free_port}", str(self.second_port)) for line in lines]
+        if not self._flags:
+            lines.append('save ""')
         file = self.directory / "redis.conf"
         if not file.exists():  # a Sentinel writes into its own
             file.write_text("\n".join(lines) + "\n")
         with (self.directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, str(file)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                ["redis-server", str(file), *self._flags], stdout=log, stderr=log
+            )
         self._wait_until_ready()
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
@@ -82,21 +90,24 @@ class RedisServer:
                     if client.ping():
                         return
             except redis.ConnectionError:
-                if time.monotonic() > give_up_at:
-                    raise
+                has_ended = self._process is not None and self._process.poll() is not None
+                if has_ended or time.monotonic() > give_up_at:
+                    raise AssertionError((self.directory / "redis.log").read_text()) from None
                 time.sleep(TICK / 5)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Different ones."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 @contextlib.contextmanager
-def redis_running(directory: Path, *config: str, program: str = "redis-server") -> Iterator[RedisServer]:
-    server = RedisServer(directory, *config, program=program)
+def redis_running(directory: Path, *config: str, is_sentinel: bool = False) -> Iterator[RedisServer]:
+    server = RedisServer(directory, *config, is_sentinel=is_sentinel)
     server.start()
     try:
         yield server

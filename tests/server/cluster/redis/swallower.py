@@ -1,0 +1,93 @@
+"""A TCP link that can swallow: it stays open, and nothing comes through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Way:
+    """One connection through it."""
+
+    def __init__(self) -> None:
+        self.is_pubsub = False
+        self.is_swallowed = False
+
+
+class Swallower:
+    """`port` leads to a server. `segments` counts what clients sent."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._ways: set[Way] = set()
+        self._swallows_all = False
+        self.port = 0
+        self.segments = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def swallow_pubsub(self) -> None:
+        """Nothing comes through the present connections that hear announcements; new ones work."""
+        for way in self._ways:
+            way.is_swallowed = way.is_pubsub
+
+    def swallow_all(self) -> None:
+        """From now on nothing comes through any connection, those that are still to be made included."""
+        self._swallows_all = True
+        for way in self._ways:
+            way.is_swallowed = True
+
+    def mend(self) -> None:
+        """Connections made from now on work."""
+        self._swallows_all = False
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        way = Way()
+        way.is_swallowed = self._swallows_all
+        self._ways.add(way)
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            await asyncio.gather(
+                self._copy(way, reader, there, is_upwards=True),
+                self._copy(way, there_reader, writer, is_upwards=False),
+            )
+        finally:
+            self._ways.discard(way)
+            writer.transport.abort()
+            there.transport.abort()
+
+    async def _copy(
+        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_upwards: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if is_upwards:
+                    self.segments += 1
+                    way.is_pubsub = way.is_pubsub or b"\r\nSUBSCRIBE\r\n" in data
+                if not way.is_swallowed:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def swallowing(target: int) -> AsyncIterator[Swallower]:
+    swallower = Swallower(target)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(swallower.lead(reader, writer)))
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    swallower.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield swallower
+    finally:
+        listener.close()
+        await listener.wait_closed()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""Starting: by any kind of address, or with a sentence that says why not."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.server.cluster.contract.harness import LOG, Node, draft
+from tests.server.cluster.redis.certificates import write_certificate
+from tests.server.cluster.redis.conftest import Running
+from tests.server.cluster.redis.redis_server import RedisServer, free_ports, redis_running
+from tests.server.cluster.redis.swallower import Swallower
+from tests.server.cluster.witness import Witness
+from tocsin_server.cluster.redis.address import parse_address
+from tocsin_server.cluster.redis.engine import RedisEngine
+from tocsin_server.errors import EngineError
+
+
+async def failed_start(url: str) -> str:
+    """What a start says that must fail."""
+    engine = RedisEngine(parse_address(url), "test")
+    with pytest.raises(EngineError) as caught:
+        await engine.start(Witness())
+    await engine.stop()
+    return str(caught.value)
+
+
+async def works(node: Node) -> None:
+    await node.broker.listen("news")
+    await node.broker.publish("news", draft(1), LOG)
+    await node.catch_up()
+    assert node.witness.payloads("news") == [b"1"]
+
+
+async def test_where_no_redis_is_nothing_starts() -> None:
+    """The error says where."""
+    (port,) = free_ports(1)
+    assert f"127.0.0.1:{port}" in await failed_start(f"redis://127.0.0.1:{port}")
+
+
+async def test_where_nobody_answers_nothing_starts(swallower: Swallower) -> None:
+    """In bounded time."""
+    swallower.swallow_all()
+    assert "cannot be used" in await failed_start(swallower.url)
+
+
+async def test_a_wrong_password_is_said_without_it(fleeting_redis: RedisServer) -> None:
+    """So is a missing one."""
+    fleeting_redis.command("CONFIG", "SET", "requirepass", "right")
+    for credentials in ("", "user:wrong-one@", ":wrong-one@"):
+        said = await failed_start(f"redis://{credentials}127.0.0.1:{fleeting_redis.port}")
+        assert "wrong-one" not in said
+        assert "cannot be used" in said
+
+
+async def test_a_password_and_a_database(running: Running, fleeting_redis: RedisServer) -> None:
+    """Are taken from the address, percent-encoded where they must be."""
+    fleeting_redis.command("CONFIG", "SET", "requirepass", "p@ss:/word")
+    async with running(f"redis://:p%40ss%3A%2Fword@127.0.0.1:{fleeting_redis.port}/3") as node:
+        await works(node)
+    fleeting_redis.command("AUTH", "p@ss:/word")
+    info = fleeting_redis.client.info("keyspace")
+    assert isinstance(info, dict)
+    assert list(info) == ["db3"]
+
+
+async def test_tls(running: Running, tmp_path: Path) -> None:
+    """The certificate is checked against the authority that the address names."""
+    certificate, key = write_certificate(tmp_path)
+    lines = [
+        "tls-port {free_port}",
+        f"tls-cert-file {certificate}",
+        f"tls-key-file {key}",
+        "tls-auth-clients no",
+    ]
+    with redis_running(tmp_path, *lines) as server:
+        async with running(f"rediss://127.0.0.1:{server.second_port}?ssl_ca_certs={certificate}") as node:
+            await works(node)
+        assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
+
+
+async def test_a_mistake_in_a_task_ends_the_engine_and_is_said(
+    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part dies silently: the node is not ready any more, and calls fail."""
+    async with running(redis_server.url) as node:
+        engine = node.engine
+        assert isinstance(engine, RedisEngine)
+
+        async def stumble(*_: object) -> None:
+            raise KeyError("beat")
+
+        monkeypatch.setattr(engine._lease, "_beat", stumble)
+        assert engine._task is not None
+        await engine._task
+        assert engine.trouble.endswith(".")
+        with pytest.raises(EngineError):
+            await node.broker.publish("news", draft(1), LOG)

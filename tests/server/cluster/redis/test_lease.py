@@ -1,0 +1,151 @@
+"""Leases: whoever dies is noticed, and its users leave once; whoever only stood still comes back."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.server.cluster.contract.harness import Node
+from tests.server.cluster.redis.conftest import Running
+from tests.server.cluster.redis.nodes_apart import NOBODY, NodeApart, running_apart
+from tests.server.cluster.redis.redis_server import RedisServer
+from tests.support.timing import QUIET
+from tocsin_server.cluster.nodes import Question
+from tocsin_server.core.protocol import ClientInfo, Push
+from tocsin_server.errors import EngineError
+
+NOTICED = 5.0
+"""Seconds after which a killed node's users have left."""
+
+
+@pytest.fixture
+async def apart(redis_server: RedisServer, prefix: str) -> AsyncIterator[NodeApart]:
+    """A node in another process."""
+    async with running_apart(redis_server.url, prefix, "apart") as node:
+        yield node
+
+
+def left(node: Node) -> list[str]:
+    """The clients whose leaving was heard."""
+    return [push.leave.info.client for _, push in node.witness.pushes if push.leave]
+
+
+def joined(node: Node) -> list[str]:
+    return [push.join.info.client for _, push in node.witness.pushes if push.join]
+
+
+async def test_the_users_of_a_killed_node_leave_once(
+    running: Running, node: Node, apart: NodeApart, redis_server: RedisServer, prefix: str
+) -> None:
+    """Within five seconds, whoever of the others reaps.
+
+    A user who is there with another connection does not leave, unless it has no name; nor does anybody whose
+    joining was not announced.
+    """
+    async with running(redis_server.url, "n2") as other:
+        for each in (node, other):
+            await each.broker.listen("news")
+        for client, user in (("c1", "1"), ("c2", "2"), ("c3", "3"), ("c3b", "3"), ("c5", NOBODY)):
+            await apart.add("news", client, user)
+        await apart.do("add", "news", "c4", "4")
+        await other.presence.add("news", ClientInfo("2", "c9"), is_announced=True)
+        await other.presence.add("news", ClientInfo("", "c8"), is_announced=True)
+        apart.signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        for each in (node, other):
+            await each.witness.until_pushed(4)
+        assert time.monotonic() - killed_at < NOTICED
+        assert sorted(await node.presence.members("news")) == ["c8", "c9"]
+        assert await node.presence.stats("news") == (2, 2)
+        await each_is_buried(redis_server, prefix, "apart")
+        await asyncio.sleep(QUIET)  # a second set of leaves would come now
+        for each in (node, other):
+            assert sorted(left(each)) == ["c1", "c3", "c3b", "c5"]
+        assert redis_server.command("KEYS", f"{prefix}:node:apart*") == []
+
+
+async def each_is_buried(server: RedisServer, prefix: str, uid: str) -> None:
+    """Wait until no lease of a node is left."""
+    async with asyncio.timeout(NOTICED):
+        while leases(server, prefix, uid):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(QUIET / 10)
+
+
+async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) -> None:
+    """Others took it for dead; once it goes on, its users are there again, and everybody is told."""
+    await node.broker.listen("news")
+    await apart.add("news", "c1", "1")
+    apart.signal(signal.SIGSTOP)
+    await node.witness.until(lambda: left(node) == ["c1"])
+    assert not await node.presence.members("news")
+    apart.signal(signal.SIGCONT)
+    await node.witness.until(lambda: joined(node) == ["c1"])
+    assert list(await node.presence.members("news")) == ["c1"]
+    assert sorted(report.uid for report in await node.nodes.survey(Question())) == ["apart", "n1"]
+
+
+async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeApart) -> None:
+    """Who is alive and silent is a mistake, not nobody."""
+    apart.signal(signal.SIGSTOP)
+    with pytest.raises(EngineError, match="no answer from node apart"):
+        await node.nodes.survey(Question())
+
+
+async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
+    running: Running, node: Node, redis_server: RedisServer
+) -> None:
+    """At once: nobody has to wait for its lease."""
+    await node.broker.listen("news")
+    async with running(redis_server.url, "n2") as other:
+        await other.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
+    await node.witness.until(lambda: left(node) == ["c1"])
+    assert not await node.presence.members("news")
+
+
+async def test_a_cut_connection_makes_nobody_leave(
+    node: Node, running: Running, redis_server: RedisServer, prefix: str
+) -> None:
+    """The node takes a new lease and moves its entries; what lapses then is empty."""
+    await node.broker.listen("news")
+    async with running(redis_server.url, "n2") as other:
+        infos = [ClientInfo(f"{number}", f"c{number}") for number in range(500)]
+        await asyncio.gather(*(other.presence.add("news", info, is_announced=True) for info in infos))
+        before = leases(redis_server, prefix, "n2")
+        redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        async with asyncio.timeout(NOTICED):
+            while before <= leases(redis_server, prefix, "n2"):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(QUIET / 10)
+        await each_is_buried(redis_server, prefix, before.pop().decode())
+        assert len(await node.presence.members("news")) == 500
+        pushes: list[tuple[str, Push]] = node.witness.pushes
+        assert pushes == []
+        await asyncio.gather(*(other.presence.remove("news", info.client) for info in infos))
+    assert redis_server.command("KEYS", f"{prefix}:node:n2*") == []
+
+
+def leases(server: RedisServer, prefix: str, uid: str) -> set[bytes]:
+    return {lease for lease in server.command("HKEYS", f"{prefix}:nodes") if lease.startswith(uid.encode())}
+
+
+async def test_a_heartbeat_costs_the_same_however_many_are_present(
+    node: Node, redis_server: RedisServer
+) -> None:
+    """One write in a second, not one for each connection."""
+    await asyncio.gather(*(node.presence.add("news", ClientInfo("1", f"c{number}")) for number in range(300)))
+    redis_server.command("CONFIG", "RESETSTAT")
+    await asyncio.sleep(10 * QUIET)
+    stats = redis_server.client.info("commandstats")
+    assert isinstance(stats, dict)
+    assert sum(command["calls"] for command in stats.values()) < 50
+    await asyncio.gather(*(node.presence.remove("news", f"c{number}") for number in range(300)))
+
+
+async def test_ten_thousand_members_can_be_read(node: Node) -> None:
+    """And counted."""
+    infos = [ClientInfo(f"{number % 100}", f"c{number}") for number in range(10_000)]
+    for first in range(0, 10_000, 1000):
+        await asyncio.gather(*(node.presence.add("news", info) for info in infos[first : first + 1000]))
+    assert len(await node.presence.members("news")) == 10_000
+    assert await node.presence.stats("news") == (10_000, 100)

@@ -1,0 +1,24 @@
+"""Waiting for an engine to notice, and to recover. Its trouble is looked at, since nobody is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tests.server.cluster.contract.harness import Node
+from tests.support.timing import SOON, TICK
+
+
+async def until_troubled(node: Node) -> tuple[str, float]:
+    """What the trouble is, and how many seconds it took."""
+    began_at = time.monotonic()
+    async with asyncio.timeout(SOON):
+        while not node.engine.trouble:  # noqa: ASYNC110 - a property, as the health check reads it
+            await asyncio.sleep(TICK / 10)
+    return node.engine.trouble, time.monotonic() - began_at
+
+
+async def until_whole(node: Node) -> None:
+    async with asyncio.timeout(SOON):
+        while node.engine.trouble:  # noqa: ASYNC110 - a property, as the health check reads it
+            await asyncio.sleep(TICK / 10)
