@@ -43,6 +43,8 @@ def engine() -> HinderedEngine:
 async def node(engine: HinderedEngine) -> AsyncIterator[Node]:
     async with running(engine) as node:
         yield node
+        for gate in engine.held.values():
+            gate.set()  # whatever a test that failed left waiting
 
 
 async def settled(node: Node) -> None:
