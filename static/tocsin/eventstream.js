@@ -34,6 +34,7 @@ export class EventStream extends Emitter {
     this.node = ""; // which node holds the stream, or held it last, if it says so
     this.#tracks = new Map(channels.map((channel) => [channel, new Track()]));
     for (const [channel, track] of this.#tracks) track.position = since[channel] ?? null;
+    addEventListener("online", this.#online);
     this.#open();
   }
 
@@ -63,6 +64,13 @@ export class EventStream extends Emitter {
   close() {
     this.#drop("disconnected", 0, "close called");
   }
+
+  /** The network is back: do not wait for the browser's own next attempt, which is seconds away. */
+  #online = () => {
+    if (this.state !== "connecting") return;
+    this.#source?.close();
+    this.#open();
+  };
 
   async #open() {
     clearTimeout(this.#timer);
@@ -146,6 +154,7 @@ export class EventStream extends Emitter {
     this.#source = null;
     this.#opening++;
     clearTimeout(this.#timer);
+    if (state === "disconnected") removeEventListener("online", this.#online);
     this.#become(state, code, reason);
   }
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -85,13 +84,13 @@ async def visiting(browser: Browser, url: str) -> AsyncIterator[Visit]:
 
 
 @asynccontextmanager
-async def visiting_a_server_with(browser: Browser, config: Table) -> AsyncIterator[Page]:
+async def visiting_a_server_with(browser: Browser, config: Table) -> AsyncIterator[Visit]:
     """A page of a server in this process, which has no more to be told than what it permits."""
     settings = Settings.model_validate(config)
     allowed = settings.server.model_copy(update={"allowed_origins": ("self",), "port": 0})
     app = create_app(settings.model_copy(update={"server": allowed}), has_page=True)
     async with serving_here(app, allowed) as server, visiting(browser, server.url) as visit:
-        yield visit.page
+        yield visit
 
 
 async def heard(page: Page) -> list[int]:
@@ -202,21 +201,21 @@ async def test_whoever_is_here_is_seen(configured: Server, logged: Page, browser
 # --- refusals ---
 
 
-async def test_a_server_that_wants_tokens_is_believed(tmp_path: Path, browser: Browser) -> None:
+async def test_a_server_that_wants_tokens_is_believed(browser: Browser) -> None:
     """One sentence says what to set; nothing is tried again and again."""
-    with serving({}, tmp_path, "--ui") as closed:
-        async with visiting(browser, closed.url) as visit:
-            await expect(visit.page.locator("#story")).to_have_text(
-                "This server lets nobody in without a token: "
-                "set client.allow_anonymous = true, or use --insecure."
-            )
-            for place in ("#composer", "#lane-websocket", "#feed", "#whoami"):
-                await expect(visit.page.locator(place)).to_be_hidden()
-            assert sum("/connection/websocket" in asked for asked in visit.asked) == 1
+    async with visiting_a_server_with(browser, {}) as visit:
+        await expect(visit.page.locator("#story")).to_have_text(
+            "This server lets nobody in without a token: "
+            "set client.allow_anonymous = true, or use --insecure."
+        )
+        for place in ("#composer", "#lane-websocket", "#feed", "#whoami"):
+            await expect(visit.page.locator(place)).to_be_hidden()
+        assert sum("/connection/websocket" in asked for asked in visit.asked) == 1
 
 
 async def test_a_channel_that_lets_nobody_in_is_named_with_the_option_that_would(browser: Browser) -> None:
-    async with visiting_a_server_with(browser, ANONYMOUS) as page:
+    async with visiting_a_server_with(browser, ANONYMOUS) as visit:
+        page = visit.page
         await expect(page.locator("#story")).to_have_text(
             "The server does not let us into lobby: permission denied, "
             "unless allow_subscribe_for_anonymous = true is set in [channels]."
@@ -226,7 +225,8 @@ async def test_a_channel_that_lets_nobody_in_is_named_with_the_option_that_would
 
 async def test_a_channel_that_may_only_be_heard_is_heard(browser: Browser) -> None:
     listening = {"allow_subscribe_for_anonymous": True}
-    async with visiting_a_server_with(browser, {**ANONYMOUS, "namespaces": {"chat": listening}}) as page:
+    async with visiting_a_server_with(browser, {**ANONYMOUS, "namespaces": {"chat": listening}}) as visit:
+        page = visit.page
         await live(page)
         await page.fill("#text", "May I?")
         await page.press("#text", "Enter")

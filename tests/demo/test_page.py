@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.demo.conftest import new_page, running_demo
-from tests.demo.visit import LANES, fact, live, opened, resume, say, send_ten, toggle, way
+from tests.demo.visit import LANES, fact, live, online, opened, resume, say, send_ten, toggle, way
 from tests.support.proxy import proxying
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -17,10 +17,17 @@ from tests.support.timing import SOON
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
 
+@pytest.fixture(scope="module")
+def asked() -> list[str]:
+    """What the page of `visitor` has asked for, of whomever."""
+    return []
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def visitor(demo: Server, browser: Browser) -> AsyncIterator[tuple[Page, list[str]]]:
+async def visitor(demo: Server, browser: Browser, asked: list[str]) -> AsyncIterator[tuple[Page, list[str]]]:
     """Somebody who stays for all of these tests, and what their page complains about."""
     page, complaints = await new_page(browser)
+    page.on("request", lambda request: asked.append(request.url))
     await opened(page, demo.url)
     await page.select_option("#interval", "1000")
     yield page, complaints
@@ -106,7 +113,7 @@ async def test_saying_something_needs_no_connection(visited: Page) -> None:
 
 
 async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browser, other: Page) -> None:
-    """Nobody pressed a button: the connections are torn, and both come back by themselves."""
+    """Nobody presses a button: the connections are torn, and both come back by themselves."""
     async with proxying(demo) as proxy:
         page = await opened(await browser.new_page(), proxy.url)
         await say(page, "Before the storm")
@@ -115,6 +122,7 @@ async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browse
             await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
         await send_ten(other)
         proxy.mend()
+        await online(page)
         await live(page)
         for lane in LANES:
             await expect(fact(page, lane, "recovered")).to_have_text("10")
@@ -144,6 +152,7 @@ async def test_a_log_that_is_gone_is_told(demo: Server, replacement: Server, bro
             await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
         proxy.lead_to(replacement)
         proxy.mend()
+        await online(page)
         await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "disconnected")
         await expect(page.locator("#lane-eventsource")).to_have_attribute("data-state", "connected")
         await expect(page.locator("#story")).to_contain_text("told of a gap")
@@ -369,9 +378,8 @@ async def test_who_wants_no_motion_gets_none(visited: Page) -> None:
     assert moving > 0
 
 
-async def test_nothing_is_fetched_from_anywhere_else(demo: Server, page: Page) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    await opened(page, demo.url)
+async def test_nothing_is_fetched_from_anywhere_else(demo: Server, visited: Page, asked: list[str]) -> None:
+    """Neither when it is opened nor while it is used."""
+    await say(visited, "Nobody else need know")
     assert len(asked) > 10
     assert [url for url in asked if not url.startswith((demo.url, demo.url.replace("http", "ws")))] == []

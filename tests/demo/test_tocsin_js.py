@@ -420,6 +420,18 @@ async def test_a_stream_that_ends_is_resumed_by_the_browser(script: Page, stage:
     assert (await stage.stream()).last_event_id == "1@x"
 
 
+async def test_a_stream_comes_back_at_once_when_the_network_does(script: Page, stage: Stage) -> None:
+    """However long the browser would have waited."""
+    await script.evaluate("() => listen({channels: ['a']})")
+    stream = await stage.stream()
+    stream.says(sent(1), "1@x")
+    await told(script, "publication", count=1)
+    stream.ends(retry_milliseconds=600_000)
+    await script.wait_for_function("stream.state === 'connecting'")
+    await script.evaluate("() => { dispatchEvent(new Event('online')); }")
+    assert (await stage.stream()).query["last_event_id"] == "1@x"
+
+
 async def test_a_gap_is_told_and_passed(script: Page, stage: Stage) -> None:
     await script.evaluate("() => listen({channels: ['a']})")
     stream = await stage.stream()

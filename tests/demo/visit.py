@@ -46,6 +46,11 @@ async def toggle(page: Page, lane: str, state: str) -> None:
     await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", state)
 
 
+async def online(page: Page) -> None:
+    """What the browser tells every page when the network is back."""
+    await page.evaluate("() => { dispatchEvent(new Event('online')); }")
+
+
 async def resume(page: Page) -> None:
     """Put right what a visitor may have cut."""
     for lane in LANES:
