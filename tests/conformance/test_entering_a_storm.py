@@ -1,0 +1,81 @@
+"""Who subscribes while much is being published begins exactly where its position says (protocol §10)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from tests.support.api import Api
+from tests.support.event_stream import Event, streaming
+from tests.support.server import Server
+from tests.support.wire import connected
+
+Name = Callable[[str], str]
+
+CHANNELS = 20
+ENTRIES = 20
+FOLLOWED = 3
+"""How many publications each newcomer checks after its position."""
+
+
+@asynccontextmanager
+async def storm(api: Api, names: list[str]) -> AsyncIterator[None]:
+    """All the while, publications into all channels at once."""
+
+    async def publish() -> None:
+        while True:
+            await api.call("broadcast", channels=names, data=0)
+
+    publishing = [asyncio.create_task(publish()) for _ in range(4)]
+    try:
+        yield
+    finally:
+        for task in publishing:
+            task.cancel()
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+
+def assert_consecutive(start: dict[str, int], heard: list[tuple[str, int]]) -> None:
+    """Each channel's offsets follow its start without a hole."""
+    for name, offset in start.items():
+        offsets = [each for channel, each in heard if channel == name]
+        assert offsets == list(range(offset + 1, offset + 1 + len(offsets))), name
+
+
+async def test_a_websocket_that_enters_has_no_hole(server: Server, api: Api, channel: Name) -> None:
+    """After the offset of its subscribe reply comes the next one."""
+    names = [channel("long") for _ in range(CHANNELS)]
+    async with storm(api, names):
+        for _ in range(ENTRIES):
+            async with connected(server) as wire:
+                await wire.send(
+                    *[{"id": n, "subscribe": {"channel": name}} for n, name in enumerate(names, 10)]
+                )
+                replies = [await wire.reply(number) for number in range(10, 10 + CHANNELS)]
+                for name in names:
+                    await wire.offsets(name, FOLLOWED)
+            start = {
+                name: reply["subscribe"].get("offset", 0) for name, reply in zip(names, replies, strict=True)
+            }
+            pushes = [message["push"] for message in wire.received if "push" in message]
+            assert_consecutive(start, [(push["channel"], push["pub"]["offset"]) for push in pushes])
+
+
+async def test_an_event_stream_that_enters_has_no_hole(server: Server, api: Api, channel: Name) -> None:
+    """After the positions of its first event come the next ones."""
+    names = [channel("long") for _ in range(CHANNELS)]
+    await api.call("broadcast", channels=names, data=0)
+    address = urlsplit(server.events_url(*names))
+    async with storm(api, names):
+        for _ in range(ENTRIES):
+            async with streaming(server, f"{address.path}?{address.query}") as stream:
+                first = await stream.next()
+                events: list[Event] = []
+                while len(events) < FOLLOWED * CHANNELS:
+                    event = await stream.next()
+                    events += [event] if event.kind == "message" else []
+            positions = str(first.id).split(",")
+            start = {name: int(at.split("@")[0]) for name, at in zip(names, positions, strict=True)}
+            assert_consecutive(
+                start, [(event.data["channel"], event.data["pub"]["offset"]) for event in events]
+            )
