@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
+from typing import NoReturn
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
@@ -30,6 +31,12 @@ EPOCH_LETTERS = 8
 
 OLDEST = (6, 2)
 """Redis 6.2 knows exclusive ends of ranges, which reading a log needs. Nothing here needs 7."""
+
+START_SECONDS = 5.0
+"""For hearing itself over a Redis that answers."""
+
+PAUSE_SECONDS = 1.0
+"""Before a part that died is run again."""
 
 STOP_SECONDS = 1.0
 """For taking leave of a Redis that may be gone."""
@@ -58,6 +65,7 @@ class RedisEngine:
         self._canary: Canary | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
+        self._mistake = ""
 
     @property
     def broker(self) -> RedisBroker:
@@ -79,6 +87,10 @@ class RedisEngine:
         """Why this node can at present not publish or hear, as a sentence; empty if it can."""
         if not self._is_running:
             return "The engine is not running."
+        return self._mistake or self._trouble_of_redis
+
+    @property
+    def _trouble_of_redis(self) -> str:
         return self._pipeline.trouble or self._link.trouble
 
     @property
@@ -122,28 +134,34 @@ class RedisEngine:
     async def _run(
         self, resident: Resident, lease: Lease, canary: Canary, started: asyncio.Future[None]
     ) -> None:
-        """Own every task. Where one dies of a mistake, all end, and `trouble` says so."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pipeline.run())
-                tasks.create_task(self._link.run())
-                await asyncio.sleep(0)  # so that both take calls
-                tasks.create_task(canary.run())
-                await self._nodes.start(resident)
-                await lease.register()
-                await self._link.proven.wait()
-                tasks.create_task(lease.run(tasks))
+        """Own every task."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep("pipeline", self._pipeline.run))
+            tasks.create_task(self._keep("link", self._link.run))
+            await asyncio.sleep(0)  # so that both take calls
+            tasks.create_task(self._keep("canary", canary.run))
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await self._nodes.start(resident)
+                    await lease.register()
+                    await self._link.proven.wait()
+            except (EngineError, TimeoutError) as error:
+                started.set_exception(EngineError(self._trouble_of_redis or reason(error)))
+            else:
+                tasks.create_task(self._keep("lease", lambda: lease.run(tasks)))
                 self._is_running = True
                 started.set_result(None)
-        except* EngineError as errors:
-            if not started.done():
-                started.set_exception(EngineError(reason(errors.exceptions[0])))
-        except* Exception:
-            log.exception("the engine failed")
-        finally:
-            self._is_running = False
-            if not started.done():
-                started.set_exception(EngineError("the engine failed"))
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[NoReturn]]) -> NoReturn:
+        """Run a part for ever: one that dies of a mistake is news, and is run again."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                log.exception("a part of the engine died, and is run again", part=name)
+                self._mistake = f"The engine's {name} died of a mistake, which was logged."
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._mistake = ""
 
     async def _examine(self) -> None:
         """See to it that there is a Redis, and that it is not too old. At once, without a second attempt."""

@@ -132,3 +132,5 @@ async def _guarded(work: Awaitable[None]) -> None:
         await work
     except EngineError as error:
         log.warning("a lease could not be dealt with", error=str(error))
+    except Exception:
+        log.exception("a lease could not be dealt with")

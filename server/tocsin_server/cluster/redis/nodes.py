@@ -116,12 +116,14 @@ class RedisNodes:
             raise EngineError(f"no answer from node {', '.join(sorted(silent))}")
 
     async def _living(self) -> set[str]:
+        """The uids of all nodes with a lease; this one's too, should Redis just have forgotten it."""
         flat = await self._pipeline.call("HGETALL", self._keys.nodes)
-        return {
+        living = {
             lease.decode().rpartition(".")[0]
             for lease, beat in zip(flat[::2], flat[1::2], strict=True)
             if beat != DEAD
         }
+        return living | ({self._household.uid} if self._household else set())
 
     def _hear(self, message: bytes) -> None:
         if self._household is None:

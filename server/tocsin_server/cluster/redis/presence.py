@@ -38,6 +38,7 @@ class RedisPresence:
         self._pipeline = pipeline
         self._lease = ""
         self._own: dict[str, dict[str, Entry]] = {}
+        self._listed: set[str] = set()  # channels that are on the list of the present lease
         self.is_in_doubt = False
 
     @property
@@ -48,6 +49,7 @@ class RedisPresence:
     def move(self, lease: str) -> None:
         """Write entries under another lease from now on. Those there are must be registered."""
         self._lease = lease
+        self._listed.clear()
         self.is_in_doubt = False
 
     async def register(self) -> None:
@@ -71,19 +73,15 @@ class RedisPresence:
                 if self._own.get(channel, {}).get(entry.info.client) is entry
             ]
             await asyncio.gather(
-                *(self._list(channel) for channel in dict.fromkeys(channel for channel, _ in some)),
-                *(self._write(channel, entry, is_again=True) for channel, entry in some),
+                *(call for channel, entry in some for call in self._write(channel, entry, is_again=True))
             )
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
         """A connection is in a channel, as Presence says."""
         entry = Entry(info, is_announced)
-        # The lease's list comes first: an entry in a channel that is not on it would stay for ever.
-        calls = [] if channel in self._own else [self._list(channel)]
         self._own.setdefault(channel, {})[info.client] = entry
-        calls.append(self._write(channel, entry))
         try:
-            await asyncio.gather(*calls)
+            await asyncio.gather(*self._write(channel, entry))
         except (EngineError, asyncio.CancelledError):
             self.is_in_doubt = True
             if self._own.get(channel, {}).get(info.client) is entry:
@@ -92,9 +90,10 @@ class RedisPresence:
 
     async def remove(self, channel: str, client: str) -> None:
         """A connection is no longer in a channel. Idempotent."""
-        is_last = self._drop(channel, client)
+        self._drop(channel, client)
         calls = [self._pipeline.run_script(scripts.REMOVE, self._channel_keys(channel), client)]
-        if is_last:
+        if channel not in self._own and channel in self._listed:
+            self._listed.discard(channel)
             calls.append(self._pipeline.call("SREM", self._keys.lease_channels(self._lease), channel))
         try:
             await asyncio.gather(*calls)
@@ -112,30 +111,32 @@ class RedisPresence:
         """How many are in a channel."""
         return PresenceStats(*await self._pipeline.run_script(scripts.STATS, self._channel_keys(channel)))
 
-    def _list(self, channel: str) -> Call:
-        return self._pipeline.call("SADD", self._keys.lease_channels(self._lease), channel)
-
-    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> Call:
+    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> list[Call]:
+        calls: list[Call] = []
+        if channel not in self._listed:  # first: an entry in a channel that is not listed would stay for ever
+            self._listed.add(channel)
+            calls.append(self._pipeline.call("SADD", self._keys.lease_channels(self._lease), channel))
         join = b""
         if is_again and entry.is_announced:
             join = wire.encode_push(Push(channel, join=Presence(entry.info)))
-        return self._pipeline.run_script(
-            scripts.ADD,
-            self._channel_keys(channel),
-            entry.info.client,
-            wire.encode_entry(self._lease, entry.is_announced, entry.info),
-            "PUBLISH",
-            self._keys.announcements(channel),
-            join,
+        calls.append(
+            self._pipeline.run_script(
+                scripts.ADD,
+                self._channel_keys(channel),
+                entry.info.client,
+                wire.encode_entry(self._lease, entry.is_announced, entry.info),
+                "PUBLISH",
+                self._keys.announcements(channel),
+                join,
+            )
         )
+        return calls
 
-    def _drop(self, channel: str, client: str) -> bool:
-        """Forget an own entry; whether that was the last of its channel."""
+    def _drop(self, channel: str, client: str) -> None:
         entries = self._own.get(channel, {})
         entries.pop(client, None)
         if not entries:
             self._own.pop(channel, None)
-        return not entries
 
     def _channel_keys(self, channel: str) -> list[str]:
         return [self._keys.presence(channel), self._keys.users(channel)]

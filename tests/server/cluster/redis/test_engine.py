@@ -9,6 +9,7 @@ from tests.server.cluster.redis.certificates import write_certificate
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.cluster.redis.swallower import Swallower
+from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.server.cluster.witness import Witness
 from tocsin_server.cluster.redis.address import parse_address
 from tocsin_server.cluster.redis.engine import RedisEngine
@@ -78,20 +79,26 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
         assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
 
 
-async def test_a_mistake_in_a_task_ends_the_engine_and_is_said(
-    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("part", "step"), [("lease", "_beat"), ("canary", "_sing"), ("pipeline", "_take")])
+async def test_a_part_that_dies_is_news_and_is_run_again(
+    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, part: str, step: str
 ) -> None:
-    """No part dies silently: the node is not ready any more, and calls fail."""
+    """No task dies silently: the node is not ready, says why, and is ready again."""
     async with running(redis_server.url) as node:
-        engine = node.engine
-        assert isinstance(engine, RedisEngine)
 
-        async def stumble(*_: object) -> None:
-            raise KeyError("beat")
+        def stumble(*_: object) -> None:
+            raise KeyError(step)
 
-        monkeypatch.setattr(engine._lease, "_beat", stumble)
-        assert engine._task is not None
-        await engine._task
-        assert engine.trouble.endswith(".")
-        with pytest.raises(EngineError):
-            await node.broker.publish("news", draft(1), LOG)
+        monkeypatch.setattr(getattr(node.engine, f"_{part}"), step, stumble)
+        trouble, _ = await until_troubled(node)
+        assert part in trouble
+        monkeypatch.undo()
+        await until_whole(node)
+        await works(node)
+
+
+async def test_where_announcements_are_forbidden_nothing_starts(fleeting_redis: RedisServer) -> None:
+    """In bounded time, with what Redis says."""
+    fleeting_redis.command("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
+    said = await failed_start(f"redis://deaf:x@127.0.0.1:{fleeting_redis.port}")
+    assert "no permission" in said
