@@ -116,7 +116,9 @@ async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browse
     """Nobody presses a button: the connections are torn, and both come back by themselves."""
     async with proxying(demo) as proxy:
         page = await opened(await browser.new_page(), proxy.url)
-        await say(page, "Before the storm")
+        row = await say(page, "Before the storm")
+        for lane in LANES:
+            await expect(way(row, lane)).to_have_attribute("data-mark", "live")
         proxy.cut()
         for lane in LANES:
             await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
