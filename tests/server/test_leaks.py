@@ -173,14 +173,13 @@ async def grow(visits: Callable[[], Iterator[Visit]], warm_up: int, count: int) 
         after = await footprint(house)
         assert after.tasks == before.tasks
         assert after.descriptors <= before.descriptors
-        return (after.bytes - before.bytes) / (count - warm_up)
+        return float(after.bytes - before.bytes) / (count - warm_up)
 
 
 def run(visits: Callable[[], Iterator[Visit]], warm_up: int, count: int) -> float:
     """On the event loop of a real server."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        grown: float = runner.run(grow(visits, warm_up, count))
-        return grown
+        return runner.run(grow(visits, warm_up, count))
 
 
 def test_twenty_thousand_websockets_that_came_and_went_leave_nothing() -> None:

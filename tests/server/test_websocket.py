@@ -339,7 +339,7 @@ async def test_pages_connect_only_from_where_they_may() -> None:
             here: 101,
             here.replace("http", "https"): 101,  # TLS may end before us
             "https://app.example.com": 101,
-            "https://APP.example.com": 101,
+            "HTTPS://app.EXAMPLE.com": 101,
             f"http://127.0.0.1:{house.port + 1}": 403,
             f"{here}.evil.example": 403,
             "http://localhost": 403,
@@ -351,6 +351,13 @@ async def test_pages_connect_only_from_where_they_may() -> None:
         for origin, status in answers.items():
             assert await status_of(house, origin) == status, origin
         await house.empty()
+
+
+async def test_no_page_connects_unless_one_may() -> None:
+    """Not even one that this server served: "self" has to be said."""
+    async with housed() as house:
+        assert await status_of(house, house.url) == 403
+        assert await status_of(house, None) == 101
 
 
 async def echo(websocket: WebSocket) -> None:
