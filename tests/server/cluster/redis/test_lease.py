@@ -86,6 +86,22 @@ async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) 
     assert sorted(report.uid for report in await node.nodes.survey(Question())) == ["apart", "n1"]
 
 
+async def test_a_node_that_was_declared_dead_takes_a_new_lease(
+    node: Node, redis_server: RedisServer, prefix: str
+) -> None:
+    """Also if nobody has reaped the old one yet; then it does so itself, and nobody has left."""
+    await node.broker.listen("news")
+    await node.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
+    (lease,) = leases(redis_server, prefix, "n1")
+    redis_server.command("HSET", f"{prefix}:nodes", lease, "dead")
+    async with asyncio.timeout(NOTICED):
+        while not leases(redis_server, prefix, "n1") - {lease}:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(QUIET / 10)
+    await each_is_buried(redis_server, prefix, lease.decode())
+    assert list(await node.presence.members("news")) == ["c1"]
+    assert left(node) == []
+
+
 async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeApart) -> None:
     """Who is alive and silent is a mistake, not nobody."""
     apart.signal(signal.SIGSTOP)

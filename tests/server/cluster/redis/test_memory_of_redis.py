@@ -5,6 +5,7 @@ import asyncio
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer
+from tests.server.cluster.redis.swallower import Swallower
 from tests.server.cluster.redis.troubles import until_whole
 from tocsin_server.cluster.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.cluster.nodes import Question
@@ -103,6 +104,19 @@ async def test_what_was_heard_counts_as_well(
         await other.witness.until_heard(5)
         roll_back(redis_server, prefix, 4)
         assert (await other.broker.read("news", TOP_ONLY, LOG)).top.epoch != top.epoch
+
+
+async def test_what_was_answered_counts_although_nothing_is_heard(
+    running: Running, swallower: Swallower, redis_server: RedisServer, prefix: str
+) -> None:
+    """A deaf publisher knows what it was told."""
+    async with running(swallower.url) as node:
+        await node.broker.listen("news")
+        swallower.swallow_pubsub()
+        top = await published(node, 5)
+        roll_back(redis_server, prefix, 3)
+        assert (await node.broker.publish("news", draft(4), LOG)).epoch != top.epoch
+        assert not node.witness.heard
 
 
 async def test_what_a_node_knew_of_a_channel_it_forgot_does_not_count(

@@ -68,3 +68,15 @@ async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
             await api.call("disconnect", user="42")
         for wire in (one, other):
             assert (await wire.closed()).code == 3503
+
+
+async def test_links_that_break_lose_nothing(servers: list[Server], redis_server: RedisServer) -> None:
+    """The client stays connected, and hears every publication once and in order."""
+    here, there = servers
+    async with connected(there) as wire, Api(here) as api:
+        await wire.call("subscribe", channel="open:4")
+        for first in range(1, 151, 50):
+            await api.publish_numbers("open:4", range(first, first + 25))
+            assert redis_server.cut_links()
+            await api.publish_numbers("open:4", range(first + 25, first + 50))
+        assert await wire.offsets("open:4", 150) == list(range(1, 151))
