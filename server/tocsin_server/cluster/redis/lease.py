@@ -14,7 +14,7 @@ from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.cluster.redis.presence import RedisPresence
-from tocsin_server.cluster.redis.watch import DEAD, Watch
+from tocsin_server.cluster.redis.watch import DEAD, Watch, node_of
 from tocsin_server.errors import EngineError
 
 BEAT_SECONDS = 1.0
@@ -75,12 +75,12 @@ class Lease:
             await asyncio.sleep(max(0.0, began_at + BEAT_SECONDS - loop.time()))
 
     async def release(self) -> None:
-        """Leave. If entries are left, other nodes reap them at once."""
-        for lease in self._held:
-            if self._presence.is_empty:
+        """Leave. Nobody expects answers of this node any more, and what it left others reap at once."""
+        for lease in await self._pipeline.call("HKEYS", self._keys.nodes):
+            if lease == self.name.encode() and self._presence.is_empty:
                 await self._pipeline.call("HDEL", self._keys.nodes, lease)
-                await self._pipeline.call("DEL", self._keys.lease_channels(lease))
-            else:
+                await self._pipeline.call("DEL", self._keys.lease_channels(self.name))
+            elif node_of(lease) == self._uid:
                 await self._pipeline.call("HSET", self._keys.nodes, lease, DEAD)
 
     async def _beat(self, tasks: asyncio.TaskGroup) -> None:
@@ -110,7 +110,7 @@ class Lease:
         """Take a new lease; from here on entries are written under it."""
         self._connection = self._pipeline.connections
         mark = "".join(self._random.choices(string.ascii_letters, k=MARK_LETTERS))
-        lease = f"{self._uid}.{mark}"
+        lease = f"{self._uid}.{mark}"  # see node_of
         await self._pipeline.call("HSET", self._keys.nodes, lease, 0)
         self._held = [*self._held[1 - HELD_AT_MOST :], lease]
         self._presence.move(lease)

@@ -15,7 +15,7 @@ from tocsin_server.cluster.nodes import Household, NodeReport, Order, Question
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.link import Link
 from tocsin_server.cluster.redis.pipeline import Pipeline
-from tocsin_server.cluster.redis.watch import DEAD
+from tocsin_server.cluster.redis.watch import DEAD, node_of
 from tocsin_server.errors import EngineError
 
 ANSWER_SECONDS = 2.0
@@ -118,11 +118,7 @@ class RedisNodes:
     async def _living(self) -> set[str]:
         """The uids of all nodes with a lease; this one's too, should Redis just have forgotten it."""
         flat = await self._pipeline.call("HGETALL", self._keys.nodes)
-        living = {
-            lease.decode().rpartition(".")[0]
-            for lease, beat in zip(flat[::2], flat[1::2], strict=True)
-            if beat != DEAD
-        }
+        living = {node_of(lease) for lease, beat in zip(flat[::2], flat[1::2], strict=True) if beat != DEAD}
         return living | ({self._household.uid} if self._household else set())
 
     def _hear(self, message: bytes) -> None:

@@ -18,6 +18,11 @@ BLIND_SECONDS = 2.5
 """Between two looks. What stood still in such a gap proves nothing: Redis may have been away for all."""
 
 
+def node_of(lease: bytes) -> str:
+    """The uid of the node that a lease is, or was, of."""
+    return lease.decode().rpartition(".")[0]
+
+
 class Watch:
     """Compares what it is shown.
 

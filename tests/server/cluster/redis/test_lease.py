@@ -120,6 +120,19 @@ async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
     assert not await node.presence.members("news")
 
 
+async def test_nobody_waits_for_a_node_that_has_left(
+    node: Node, running: Running, redis_server: RedisServer, prefix: str
+) -> None:
+    """Not even if it had just moved to a new lease, and the old one has not lapsed yet."""
+    async with running(redis_server.url, "n2"):
+        before = leases(redis_server, prefix, "n2")
+        redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        async with asyncio.timeout(NOTICED):
+            while leases(redis_server, prefix, "n2") <= before:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(QUIET / 10)
+    assert [report.uid for report in await node.nodes.survey(Question())] == ["n1"]
+
+
 async def test_a_cut_connection_makes_nobody_leave(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
 ) -> None:
