@@ -1,0 +1,196 @@
+"""Hypothesis speaks to the server: right, nearly right and wrong, in one write and byte by byte.
+
+A server that reads a stream must not care where the network cuts it: both ways it answers the same.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.raw import Frame, Op, RawConnection, close_frame, frame, upgraded
+from tests.support.server import Server
+from tests.support.timing import TICK
+
+pytestmark = pytest.mark.usefixtures("others_are_served")
+
+FUZZING = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+CHANNELS = st.sampled_from(["plain:fuzz"] * 4 + ["plain:other", "closed:1", "nowhere:1", "digits:x"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+IN_CHANNEL = {"channel": CHANNELS}
+RECOVERY = {"recover": st.booleans(), "offset": st.integers(0, 5), "epoch": st.text(max_size=3)}
+ANSWERED = {
+    "subscribe": st.fixed_dictionaries(IN_CHANNEL, optional=RECOVERY),
+    "unsubscribe": st.fixed_dictionaries(IN_CHANNEL),
+    "publish": st.fixed_dictionaries({**IN_CHANNEL, "data": JSON}),
+    "presence": st.fixed_dictionaries(IN_CHANNEL),
+    "history": st.fixed_dictionaries(IN_CHANNEL, optional={"limit": st.integers(-2, 9)}),
+    "rpc": st.fixed_dictionaries({"method": st.text(max_size=5)}),
+}
+"""Methods and their parameters, which get a reply, be it an error."""
+CLOSED = {
+    "connect": st.fixed_dictionaries({}, optional={"token": st.text(max_size=5)}),
+    "refresh": st.fixed_dictionaries({"token": st.text(max_size=5)}),
+    "send": st.fixed_dictionaries({"data": JSON}),
+    "subscribe": JSON,
+    "publish": JSON,
+}
+"""Those that end a connection, most of them."""
+
+
+def commands_of(methods: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    calls = st.one_of(*[st.fixed_dictionaries({name: params}) for name, params in methods.items()])
+    return st.builds(lambda number, call: {"id": number, **call}, st.integers(1, 99), calls)
+
+
+FIRST_END, LAST_END = 1001, 1002
+ENOUGH = 10 * TICK
+"""How long to wait for the answer to a command that half a frame before it has swallowed."""
+CONNECT = frame('{"id": 100, "connect": {}}')
+
+
+def text_frame(text: str) -> bytes:
+    return frame(text.encode("utf-8", "replace"))
+
+
+SENSE = st.lists(commands_of(ANSWERED), min_size=1, max_size=4).map(
+    lambda each: text_frame("\n".join(json.dumps(command) for command in each))
+)
+NONSENSE = st.one_of(
+    st.builds(lambda command: text_frame(json.dumps(command)), commands_of(CLOSED)),
+    st.builds(
+        lambda command, cut: text_frame(json.dumps(command)[:cut]), commands_of(ANSWERED), st.integers(0, 60)
+    ),
+    st.builds(text_frame, st.text(max_size=20)),
+    st.builds(
+        frame,
+        st.binary(max_size=20),
+        st.integers(0, 15),
+        fin=st.booleans(),
+        reserved=st.integers(0, 7),
+        masked=st.booleans(),
+    ),
+    st.binary(max_size=20),
+)
+CONVERSATIONS = st.builds(
+    lambda start, good, bad: start + b"".join(good + bad),
+    st.sampled_from([CONNECT, CONNECT, CONNECT, b""]),
+    st.lists(SENSE, max_size=5),
+    st.lists(NONSENSE | SENSE, max_size=3),
+)
+
+
+class Answer(NamedTuple):
+    """All that a connection was told.
+
+    Replies are compared as a set: each has its id, and one that waits for the engine may be overtaken.
+    """
+
+    replies: list[Any]
+    pushes: list[Any]
+    control: list[tuple[int, bytes]]
+
+
+class Reader:
+    """Collects an answer frame by frame, until the server closes or has answered to the last command."""
+
+    def __init__(self, connection: RawConnection) -> None:
+        self.connection = connection
+        self.answer = Answer([], [], [])
+        self._client = b"?"
+
+    @property
+    def is_closed(self) -> bool:
+        return any(op == Op.CLOSE for op, _ in self.answer.control)
+
+    async def finish(self) -> Answer:
+        """Ask for the end twice: when the second answer is here, so is all that the first one set off."""
+        with contextlib.suppress(TimeoutError):
+            async with aclosing(self.connection.frames()) as frames:
+                for number in (FIRST_END, LAST_END):
+                    if self.is_closed:
+                        break
+                    await self.connection.send(
+                        frame(json.dumps({"id": number, "unsubscribe": {"channel": "plain:end"}}))
+                    )
+                    async with asyncio.timeout(ENOUGH):
+                        await self._until_reply(number, frames)
+        self.answer.replies.sort(key=json.dumps)
+        return self.answer
+
+    async def _until_reply(self, number: int, frames: AsyncIterator[Frame]) -> None:
+        async for op, payload in frames:
+            if op == Op.TEXT:
+                assert not self.is_closed, "no data follows a close frame (RFC 6455 §5.5.1)"
+                for line in payload.splitlines():
+                    self._take(line)
+            elif op != Op.PONG or not self.is_closed:  # a ping may be answered even then, but need not
+                self.answer.control.append((op, payload))
+            if op == Op.CLOSE:
+                self.connection.end()
+            if any(reply.get("id") == number for reply in self.answer.replies):
+                return
+
+    def _take(self, line: bytes) -> None:
+        client = json.loads(line).get("connect", {}).get("client", "").encode()
+        self._client = client or self._client
+        message = json.loads(line.replace(self._client, b"this connection"))
+        (self.answer.pushes if "push" in message else self.answer.replies).append(message)
+
+
+def is_part(one: list[Any], other: list[Any]) -> bool:
+    """Whether the shorter one has nothing that the longer one has not, in the same order."""
+    fewer, more = sorted((one, other), key=len)
+    rest = iter(more)
+    return all(message in rest for message in fewer)
+
+
+@FUZZING
+@given(conversation=CONVERSATIONS)
+async def test_a_conversation_is_the_same_in_one_piece_and_in_many(
+    server: Server, conversation: bytes
+) -> None:
+    """Replies, pushes, pongs and the close are the same however the bytes arrive.
+
+    Only that nothing is waited for: a close may overtake the reply to a subscribe, an unsubscribe the push of a
+    publication before it.
+    """
+    answers = []
+    for send in (RawConnection.send, RawConnection.send_slowly):
+        async with upgraded(server) as connection:
+            await send(connection, conversation)
+            answers.append(await Reader(connection).finish())
+    whole, slow = answers
+    assert whole.control == slow.control
+    assert is_part(whole.pushes, slow.pushes)
+    if whole.control:
+        assert is_part(whole.replies, slow.replies)
+    else:
+        assert whole.replies == slow.replies
+
+
+@FUZZING
+@given(noise=st.binary(min_size=1, max_size=300))
+async def test_noise_ends_with_a_close(server: Server, noise: bytes) -> None:
+    """Random bytes after the handshake: the server closes by itself, or with the client, and says why."""
+    async with upgraded(server) as connection:
+        await connection.send(CONNECT + noise + close_frame() * 3)
+        connection.end()
+        frames = [received async for received in connection.frames()]
+    assert all(op in {Op.TEXT, Op.CLOSE, Op.PONG} for op, _ in frames)
