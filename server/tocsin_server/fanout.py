@@ -68,7 +68,9 @@ class FanOut:
     def _turn(self) -> None:
         self._is_scheduled = False
         written = 0
-        while self._rounds and written < SLICE:
+        for _ in range(len(self._rounds)):  # once each: a transport hands over to the kernel between turns
+            if written >= SLICE:
+                break
             channel, batch = self._rounds.popleft()
             slice_written = next(batch, None)
             if slice_written is not None:

@@ -16,22 +16,22 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import structlog
 from msgspec import Struct
 
 from tocsin_server import __version__, errors
 from tocsin_server.alarms import Alarms
-from tocsin_server.cluster.broker import TOP_ONLY, Draft, HistoryQuery
+from tocsin_server.cluster.broker import Draft
 from tocsin_server.cluster.engine import Engine
 from tocsin_server.cluster.nodes import NodeReport, Order, Question
 from tocsin_server.config import Settings
 from tocsin_server.core import events
 from tocsin_server.core.admission import House
-from tocsin_server.core.channel import Channel, Framing, Listener
+from tocsin_server.core.channel import Channel, Listener
 from tocsin_server.core.channels import ChannelRules
-from tocsin_server.core.events import Effect, Entry, Event, Instant, ReadLog, Send
+from tocsin_server.core.events import Effect, Entry, Event, Instant, Send
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.protocol import (
     EMPTY,
@@ -48,16 +48,15 @@ from tocsin_server.core.protocol import (
     RpcResult,
 )
 from tocsin_server.core.session import Session
-from tocsin_server.core.stream import History, Verdict
+from tocsin_server.core.stream import Verdict
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.errors import Disconnect, EngineError, Refused
+from tocsin_server.entering import Entrance
+from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.fanout import FanOut
 from tocsin_server.mending import Mender
 from tocsin_server.metrics import Metrics
+from tocsin_server.peer import Peer
 from tocsin_server.service import RpcMethod, Service
-
-REREADS = 5
-"""How often a log is read that does not reach what was heard meanwhile. Only loss takes a second."""
 
 DRAIN_PAUSE_SECONDS = 0.02
 """At most this long between two peers of a node that drains: a handful of them is gone in a moment."""
@@ -66,33 +65,6 @@ STOP_SECONDS = 5.0
 """How long what is under way may take once the node stops: an application's method that hangs ends then."""
 
 log = structlog.get_logger()
-
-
-class Peer(Protocol):
-    """A session with its transport. All methods are synchronous and never raise."""
-
-    session: Session
-
-    @property
-    def transport_name(self) -> str:
-        """`websocket`, `asgi` or `sse`, for logs and metrics."""
-
-    @property
-    def framing(self) -> Framing:
-        """How it wants payloads packed that many peers share."""
-
-    @property
-    def write(self) -> Callable[[Any], object]:
-        """Write a packed payload after everything written before."""
-
-    def send(self, messages: Sequence[Message]) -> None:
-        """Write messages of its own, after everything written before."""
-
-    def close(self, why: Disconnect) -> None:
-        """Write what waits, then close with this code."""
-
-    def hold_back(self, is_busy: bool) -> None:
-        """Read nothing more from the peer while its commands wait for the engine."""
 
 
 class Node:
@@ -130,6 +102,7 @@ class Node:
         self._mender = Mender(
             engine.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
         )
+        self._entrance = Entrance(engine, self.hub, self._break)
         self._started_at = time.monotonic()
         self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
@@ -239,10 +212,9 @@ class Node:
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Leave on purpose: not ready from now on, and every peer is told to come back elsewhere.
 
-        Answers how many were.
-
         They are told one after the other, over `seconds` if they are many, so that the other nodes do not
-        meet them all at once; `is_hurried` is asked before each whether the rest must go at once.
+        meet them all at once; `is_hurried` is asked before each whether the rest must go at once. Answers how
+        many were told.
         """
         self._is_draining = True
         peers = list(self._peers)
@@ -310,49 +282,15 @@ class Node:
 
     async def _enter_all(self, peer: Peer, entries: Sequence[Entry]) -> None:
         channels = [entry.channel for entry in entries]
+        outcome: Event = events.EnterFailed(channels)
         try:
-            await _all(self.engine.broker.listen(channel) for channel in channels)
-            await _all(
-                self.engine.presence.add(entry.channel, entry.info)
-                for entry in entries
-                if entry.options.presence
-            )
-            outcome = await self._read_all(entries)
+            outcome = await self._entrance.enter(entries)
         except EngineError as error:
             self.metrics.engine_errors.inc()
             log.warning("could not subscribe", channels=channels, error=str(error))
-            self.tell(peer, events.EnterFailed(channels))
         except Exception:
             log.exception("a subscription failed", client=peer.session.client)
-            self.tell(peer, events.EnterFailed(channels))
-        else:
-            self.tell(peer, outcome)
-
-    async def _read_all(self, entries: Sequence[Entry]) -> events.Entered:
-        """Read the logs and merge them with what was heard meanwhile.
-
-        Nothing may be awaited between that and telling the session.
-        """
-        for _ in range(REREADS):
-            read = [entry for entry in entries if entry.read is not None]
-            histories = await _all(self._read(entry) for entry in read)
-            merged: dict[str, History | None] = {entry.channel: None for entry in entries}
-            for entry, history in zip(read, histories, strict=True):
-                merged[entry.channel] = self._merge(entry.channel, history)
-            if all(merged[entry.channel] is not None for entry in read):
-                return events.Entered(merged)
-        raise EngineError("the log does not reach what was heard")
-
-    async def _read(self, entry: Entry) -> History:
-        query = TOP_ONLY if entry.read is None else _query(entry.read)
-        history = await self.engine.broker.read(entry.channel, query, entry.options)
-        return History(history.top, history.publications[::-1]) if query.is_reverse else history
-
-    def _merge(self, name: str, history: History) -> History | None:
-        channel = self.hub.channels[name]
-        if channel.stream.is_settled and channel.stream.position.epoch != history.top.epoch:
-            self._break(channel, history.top)
-        return channel.merge(history)
+        self.tell(peer, outcome)
 
     def _open(self, peer: Peer, effect: events.Open) -> None:
         self.hub.channels[effect.channel].admit(peer, effect.start, effect.hears_joins)
@@ -378,19 +316,17 @@ class Node:
         self._spawn(self._answer(peer, effect))
 
     async def _answer(self, peer: Peer, ask: events.Ask) -> None:
+        outcome: Struct | Refusal = errors.INTERNAL_ERROR
         try:
             outcome = await self._do(ask)
         except Refused as error:
-            self.tell(peer, events.Answered(ask.id, error.refusal))
+            outcome = error.refusal
         except EngineError as error:
             self.metrics.engine_errors.inc()
             log.warning("could not answer a command", error=str(error))
-            self.tell(peer, events.Answered(ask.id, errors.INTERNAL_ERROR))
         except Exception:
             log.exception("a command failed", client=peer.session.client)
-            self.tell(peer, events.Answered(ask.id, errors.INTERNAL_ERROR))
-        else:
-            self.tell(peer, events.Answered(ask.id, outcome))
+        self.tell(peer, events.Answered(ask.id, outcome))
 
     async def _do(self, ask: events.Ask) -> Struct:
         match ask.request:
@@ -487,17 +423,3 @@ class Node:
         events.Leave: _leave,
         events.Ask: _ask,
     }
-
-
-async def _all(calls: Any) -> list[Any]:
-    """Await calls that may go out together; for one, without the cost of a task."""
-    awaitables = list(calls)
-    if len(awaitables) == 1:
-        return [await awaitables[0]]
-    return await asyncio.gather(*awaitables)
-
-
-def _query(read: ReadLog) -> HistoryQuery:
-    if read.is_latest:
-        return HistoryQuery(limit=1, is_reverse=True)
-    return TOP_ONLY if read.since is None else HistoryQuery(read.since, read.limit)

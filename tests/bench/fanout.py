@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from tests.bench.servers import Contender, Deliver
 
-TURNS = 15
+TURNS = 9
 REST_SECONDS = 0.02
 """Between turns, so that the readers' process catches up and nobody's buffers grow."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 
 import psutil
+import structlog
 import uvloop
 
 from tests.bench import servers
@@ -18,6 +20,7 @@ WARM_UP = 200
 async def main(name: str, count: int) -> None:
     """Print the bytes by which this process grew for each connection."""
     servers.raise_file_limit()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     contender = getattr(servers, name)
     async with contender(WARM_UP):
         gc.collect()

@@ -9,7 +9,6 @@ subscribe). Prints `ready` when all are there, and on standard input's end leave
 from __future__ import annotations
 
 import asyncio
-import resource
 import sys
 
 import uvloop
@@ -19,8 +18,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"bench"}}'
-LOOPBACK_PORTS = 20_000
-"""Connections per source address, below the range of ephemeral ports."""
 
 
 def masked_text(payload: bytes) -> bytes:
@@ -63,10 +60,7 @@ async def main(kind: str, port: int, count: int) -> None:
     loop = asyncio.get_running_loop()
     subscribers = []
     for number in range(count):
-        source = (f"127.0.0.{1 + number // LOOPBACK_PORTS}", 0)
-        _, subscriber = await loop.create_connection(
-            lambda: Subscriber(kind), "127.0.0.1", port, local_addr=source
-        )
+        _, subscriber = await loop.create_connection(lambda: Subscriber(kind), "127.0.0.1", port)
         subscribers.append(subscriber)
         if number % 100 == 99:
             await subscriber.ready
@@ -76,6 +70,4 @@ async def main(kind: str, port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

@@ -96,7 +96,7 @@ def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPa
         ),
         (
             '[server]\nallowed_origins = ["*", "app.example"]',
-            'server.allowed_origins[1] is "app.example" in tocsin.toml, but must be "*", or origins',
+            'server.allowed_origins[1] is "app.example" in tocsin.toml, but must be "*", "self", or origins',
         ),
         (
             '[namespaces.chat]\nchannel_regex = "("',

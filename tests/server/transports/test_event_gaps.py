@@ -11,7 +11,7 @@ from tocsin_server.core.events import StreamBroken
 from tocsin_server.core.protocol import Position
 from tocsin_server.core.stream import History
 from tocsin_server.errors import EngineError
-from tocsin_server.node import Peer
+from tocsin_server.peer import Peer
 
 Name = Callable[[str], str]
 
