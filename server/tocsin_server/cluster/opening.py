@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tocsin_server.cluster.engine import Engine
 from tocsin_server.cluster.memory.engine import MemoryEngine
-from tocsin_server.cluster.redis.address import parse_address
-from tocsin_server.cluster.redis.engine import RedisEngine
 from tocsin_server.options import EngineOptions
 
 
@@ -19,6 +17,10 @@ def open_engine(options: EngineOptions) -> Engine:
         case "memory":
             return MemoryEngine()
         case "redis" | "rediss" | "redis+sentinel":
+            # Here, since it takes a quarter of a second, which a node alone need not wait.
+            from tocsin_server.cluster.redis.address import parse_address  # noqa: PLC0415
+            from tocsin_server.cluster.redis.engine import RedisEngine  # noqa: PLC0415
+
             return RedisEngine(parse_address(options.url), options.prefix)
         case _:
             raise ValueError(

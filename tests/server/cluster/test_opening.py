@@ -4,12 +4,21 @@ import pytest
 
 from tocsin_server.cluster.memory.engine import MemoryEngine
 from tocsin_server.cluster.opening import open_engine
+from tocsin_server.cluster.redis.engine import RedisEngine
 from tocsin_server.options import EngineOptions
 
 
 def test_the_default_is_memory() -> None:
     """So that a node starts without anything else."""
     assert isinstance(open_engine(EngineOptions()), MemoryEngine)
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "redis+sentinel://h/main"])
+async def test_a_redis_is_an_engine(url: str) -> None:
+    """Of the same kind, whichever way leads to it."""
+    engine = open_engine(EngineOptions(url=url))
+    assert isinstance(engine, RedisEngine)
+    await engine.stop()
 
 
 def test_a_scheme_without_an_engine_is_a_mistake_that_hides_the_url() -> None:

@@ -46,7 +46,8 @@ class Reaper:
             self._pipeline.call("HDEL", self._keys.nodes, lease),
             self._pipeline.call("DEL", claim),
         )
-        log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
+        if channels:
+            log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
 
     async def _reap_channel(self, lease: str, channel: str) -> int:
         entries: int = await self._pipeline.run_script(

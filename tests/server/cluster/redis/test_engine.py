@@ -79,7 +79,7 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
         assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
 
 
-@pytest.mark.parametrize(("part", "step"), [("lease", "_beat"), ("canary", "_sing"), ("pipeline", "_take")])
+@pytest.mark.parametrize(("part", "step"), [("lease", "_beat"), ("pipeline", "_take")])
 async def test_a_part_that_dies_is_news_and_is_run_again(
     running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, part: str, step: str
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.server.cluster.redis.nodes_apart import NOBODY, NodeApart, running_ap
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.support.timing import QUIET
 from tocsin_server.cluster.nodes import Question
+from tocsin_server.cluster.redis import wire
+from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.core.protocol import ClientInfo, Push
 from tocsin_server.errors import EngineError
 
@@ -164,17 +167,19 @@ async def test_a_heartbeat_costs_the_same_however_many_are_present(
     """One write in a second, not one for each connection."""
     await asyncio.gather(*(node.presence.add("news", ClientInfo("1", f"c{number}")) for number in range(300)))
     redis_server.command("CONFIG", "RESETSTAT")
-    await asyncio.sleep(10 * QUIET)
+    await asyncio.sleep(6 * QUIET)
     stats = redis_server.client.info("commandstats")
     assert isinstance(stats, dict)
-    assert sum(command["calls"] for command in stats.values()) < 50
+    assert sum(command["calls"] for command in stats.values()) < 30
     await asyncio.gather(*(node.presence.remove("news", f"c{number}") for number in range(300)))
 
 
-async def test_ten_thousand_members_can_be_read(node: Node) -> None:
+async def test_ten_thousand_members_can_be_read(node: Node, redis_server: RedisServer, prefix: str) -> None:
     """And counted."""
     infos = [ClientInfo(f"{number % 100}", f"c{number}") for number in range(10_000)]
-    for first in range(0, 10_000, 1000):
-        await asyncio.gather(*(node.presence.add("news", info) for info in infos[first : first + 1000]))
+    entries: dict[Any, Any] = {info.client: wire.encode_entry("n9.x", False, info) for info in infos}
+    keys = Keys(prefix)
+    redis_server.client.hset(keys.presence("news"), mapping=entries)
+    redis_server.client.hset(keys.users("news"), mapping={f"{user}": 100 for user in range(100)})
     assert len(await node.presence.members("news")) == 10_000
     assert await node.presence.stats("news") == (10_000, 100)
