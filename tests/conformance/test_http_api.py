@@ -163,6 +163,13 @@ async def test_errors_can_be_statuses(
     assert (await api.post(method, params)).json()["error"]["code"] == code
 
 
+async def test_statuses_can_be_the_rule(cautious: Server) -> None:
+    """With `error_mode` set, nobody has to ask for transport mode."""
+    async with Api(cautious) as api:
+        response = await api.post("publish", {"channel": "nowhere:1", "data": 1})
+    assert (response.status_code, response.json()["code"]) == (404, 102)
+
+
 async def test_base64_data_is_decoded(api: Api, channel: Name) -> None:
     """`b64data` carries JSON that the caller has encoded."""
     news = channel("open")

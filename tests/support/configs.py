@@ -92,7 +92,7 @@ IMPATIENT: Table = {
 CAUTIOUS: Table = {
     "server": {"drain_seconds": 1},
     "client": {"token_hmac_secret": SECRET},
-    "api": {"keys": [API_KEY]},
+    "api": {"keys": [API_KEY], "error_mode": "transport"},
 }
 """What a careful person would write: tokens only, no origins, every channel closed."""
 
