@@ -32,6 +32,14 @@ async def cpu_per_delivery(
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
+async def cpu_one_by_one(contenders: Mapping[str, Contender], count: int) -> dict[str, float]:
+    """The same for so many subscribers that the open files do not suffice for all contenders at once."""
+    return {
+        name: (await cpu_per_delivery({name: contender}, count, publications=1))[name]
+        for name, contender in contenders.items()
+    }
+
+
 async def _turn(deliver: Deliver, publications: int, burst: int) -> float:
     spent = 0.0
     for _ in range(publications):

@@ -41,16 +41,16 @@ SETTINGS = Settings(
 )
 
 
-FILES = 40_960
-"""Two contenders of ten thousand connections, and room for the rest."""
+FILES = 12_000
+"""Ten thousand connections, and room for the rest."""
 
 
 def raise_file_limit() -> None:
     """Allow as many sockets as the largest figure takes, or say how."""
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
-    except ValueError:
-        sys.exit(f"This needs {FILES:,} open files: try again after `ulimit -Hn {FILES}`, as root.")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < FILES:
+        sys.exit(f"This needs {FILES:,} open files, and the hard limit is {hard:,} (ulimit -Hn).")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @asynccontextmanager
