@@ -43,7 +43,9 @@ class Entrance:
         engine = self._engine
         await together(engine.broker.listen(entry.channel) for entry in entries)
         await together(
-            engine.presence.add(entry.channel, entry.info) for entry in entries if entry.options.presence
+            engine.presence.add(entry.channel, entry.info, is_announced=entry.options.join_leave)
+            for entry in entries
+            if entry.options.presence
         )
         to_read = [entry for entry in entries if entry.read is not None]
         for _ in range(REREADS):

@@ -53,7 +53,10 @@ class Unsubscribed:
 
 
 class EngineError(Exception):
-    """The engine could not do what was asked; nothing was stored or announced. May be retried."""
+    """The engine could not do what was asked. May be retried.
+
+    Nothing was stored or announced, unless it says that the outcome is unknown.
+    """
 
 
 class Refused(Exception):

@@ -9,6 +9,7 @@ node's own group, and the answer comes back as an event. Nothing here knows a so
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -16,6 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import structlog
@@ -81,6 +83,8 @@ class Node:
         self.engine = engine
         self.uid = str(uuid.uuid4())
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
+        self.address = ""
+        """Where it listens, once somebody serves it."""
         self.metrics = Metrics()
         self.hub: Hub[Peer] = Hub()
         self.rules = ChannelRules(
@@ -104,6 +108,7 @@ class Node:
         )
         self._entrance = Entrance(engine, self.hub, self._break)
         self._started_at = time.monotonic()
+        self._is_prepared = False
         self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
         self.metrics.observe(
@@ -118,9 +123,9 @@ class Node:
 
         On leaving, every remaining peer is told to come back elsewhere, and the engine is let go.
         """
+        await self.prepare()
         try:
             async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as self._tasks:
-                await self.engine.start(self)
                 try:
                     yield self
                 finally:
@@ -132,7 +137,17 @@ class Node:
             log.warning("what was under way was cut short", seconds=STOP_SECONDS)
         finally:
             self._tasks = None
+            self._is_prepared = False
             await self.engine.stop()
+
+    async def prepare(self) -> None:
+        """Reach the engine, which `running` does unless it was done.
+
+        Raises EngineError, with a sentence for whoever starts it.
+        """
+        if not self._is_prepared:
+            await self.engine.start(self)
+            self._is_prepared = True
 
     @property
     def trouble(self) -> str:
@@ -412,6 +427,10 @@ class Node:
             num_subs=sum(channels.values()),
             uptime=int(time.monotonic() - self._started_at),
             channels=wanted,
+            address=self.address,
+            state="draining" if self._is_draining else "deaf" if self.engine.trouble else "ready",
+            memory_bytes=_resident_bytes(),
+            lag_seconds=self.engine.lag_seconds,
         )
 
     _CARRY_OUT: ClassVar[dict[type, Callable[[Any, Peer, Any], None]]] = {
@@ -423,3 +442,12 @@ class Node:
         events.Leave: _leave,
         events.Ask: _ask,
     }
+
+
+def _resident_bytes() -> int:
+    """Memory this process holds, or 0 where the system does not say it this way."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

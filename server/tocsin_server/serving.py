@@ -71,8 +71,10 @@ class Server(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the node, listen, say so."""
+        """Start the node, listen, say so. Raises EngineError if the node cannot reach its engine."""
+        await self._node.prepare()
         await super().startup(sockets)
+        self._node.address = self.url.partition("://")[2]
         if self.started and self._on_ready is not None:
             self._on_ready(self.url)
 

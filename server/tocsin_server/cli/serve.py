@@ -11,6 +11,7 @@ from tocsin_server import __version__, logs
 from tocsin_server.advice import safe_start_advice
 from tocsin_server.app import create_app
 from tocsin_server.config import ConfigError, Settings, load
+from tocsin_server.errors import EngineError
 from tocsin_server.serving import CannotListen
 from tocsin_server.serving import serve as serve_app
 
@@ -48,7 +49,7 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
             settings.server,
             on_ready=lambda url: typer.echo(f"Tocsin {__version__} listening on {url}"),
         )
-    except CannotListen as error:
+    except (CannotListen, EngineError, ValueError) as error:
         _fail(str(error))
 
 

@@ -112,8 +112,8 @@ class Served:
 @asynccontextmanager
 async def served(**sections: Json) -> AsyncIterator[Served]:
     """Serve a node with the usual settings, where `sections` do not replace them."""
-    settings = Settings.model_validate({**SETTINGS, **sections})
-    node = Node(settings, open_engine(settings.engine), name="here", rpc_methods={"double": _double})
+    settings = Settings.model_validate({**SETTINGS, "server": {"name": "here"}, **sections})
+    node = Node(settings, open_engine(settings.engine), rpc_methods={"double": _double})
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Json]:
