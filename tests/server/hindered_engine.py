@@ -67,9 +67,9 @@ class _Hindered:
         self._engine = engine
 
     def __getattr__(self, name: str) -> Any:
-        async def call(*arguments: Any) -> Any:
+        async def call(*arguments: Any, **options: Any) -> Any:
             async with self._engine.line_of(self._service):
                 await self._engine.delay(name)
-                return await getattr(self._service, name)(*arguments)
+                return await getattr(self._service, name)(*arguments, **options)
 
         return call

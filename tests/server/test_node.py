@@ -390,7 +390,10 @@ async def test_a_node_reports_what_it_holds(node: Node) -> None:
         num_channels=2,
         num_subs=3,
         uptime=report.uptime,
+        state="ready",
+        memory_bytes=report.memory_bytes,
     )
+    assert report.memory_bytes > 10_000_000, "no Python is smaller"
     assert node.report(Question(wants_channels=True)).channels == {news: 2, others: 1}
     assert node.report(Question(wants_channels=True, pattern="pl*:*")).channels == {others: 1}
 

@@ -49,7 +49,6 @@ async def test_other_paths_are_not_found(api: Served, method: str, path: str) ->
         b'{"channel":1,',
         b"\xff\xfe",
         b'{"channel":"a","data":"\xff"}',
-        b'{"channel":"\\ud800","data":1}',
         b'{"channel":"a","data":NaN}',
         b"[" * 100_000,
         b'{"channel":"a","data":' + b"[" * 400_000,

@@ -4,13 +4,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.server.cluster.contract.harness import HARNESSES, Harness, Node, running
+from tests.server.cluster.contract.harness import FOR_SEVERAL_NODES, HARNESSES, Harness, Node, running
 from tests.server.cluster.witness import Witness
 from tocsin_server.cluster.broker import Broker
 from tocsin_server.cluster.presence import Presence
 
 
-@pytest.fixture(params=HARNESSES.values(), ids=list(HARNESSES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every engine, or every engine for several nodes where the test has a neighbour."""
+    if "harness" in metafunc.fixturenames:
+        names = FOR_SEVERAL_NODES if "neighbour" in metafunc.fixturenames else list(HARNESSES)
+        metafunc.parametrize("harness", [HARNESSES[name] for name in names], ids=names, indirect=True)
+
+
+@pytest.fixture
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """An empty store."""
     async with request.param(request) as harness:
@@ -27,8 +34,6 @@ async def node(harness: Harness) -> AsyncIterator[Node]:
 @pytest.fixture
 async def neighbour(harness: Harness, node: Node) -> AsyncIterator[Node]:
     """A second node over the store of `node`."""
-    if not harness.has_room:
-        pytest.skip("this engine is for one node")
     async with running(harness, "n2") as neighbour:
         yield neighbour
 

@@ -37,8 +37,6 @@ class Harness(Protocol):
 
     unit: float
     """Seconds. The smallest time to live that this harness can tell from twice as much."""
-    has_room: bool
-    """Whether several nodes can share the store."""
 
     def engine(self) -> Engine:
         """A new engine over this store, to be started and stopped by whoever asked."""
@@ -51,7 +49,6 @@ class MemoryHarness:
     """Time is virtual, so that nobody waits; the store is the engine itself."""
 
     unit = 1.0
-    has_room = False
 
     def __init__(self) -> None:
         self._time = VirtualTime()
@@ -67,7 +64,6 @@ class RedisHarness:
     """Time is Redis' own, so it is waited for; the store is a prefix that nobody else has."""
 
     unit = 1.5 * TICK
-    has_room = True
 
     def __init__(self, url: str) -> None:
         self._address = parse_address(url)
@@ -98,6 +94,9 @@ HARNESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManag
     "redis": redis,
 }
 """Every engine that keeps the contract, by the id that its tests have."""
+
+FOR_SEVERAL_NODES = ["redis"]
+"""Those over whose store several nodes may run."""
 
 
 class Node:

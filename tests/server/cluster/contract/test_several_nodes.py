@@ -1,4 +1,4 @@
-"""Several nodes over one store: what one does, all know. Skipped for engines that are for one node."""
+"""Several nodes over one store: what one does, all know."""
 
 import asyncio
 
