@@ -12,6 +12,7 @@ from tocsin import AsyncPublisher, TocsinError
 from tocsin_demo.announcer import Announce
 from tocsin_demo.check_log import CheckLog
 from tocsin_demo.checks import Checks
+from tocsin_demo.cluster import Cluster
 from tocsin_demo.database import Database
 from tocsin_demo.links import Links
 from tocsin_demo.messages import Messages
@@ -29,15 +30,14 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def application(
-    database: Path, push_server: str, api_key: str, token_secret: str
+    database: Path, push_server: str, api_key: str, token_secret: str, cluster: Cluster
 ) -> AsyncIterator[list[Route]]:
     """The routes, answering as long as the context lasts. `push_server` is the address of any of its nodes.
 
     Leaving gives up the checks that still run.
     """
-    tables = Database(database)
+    tables = prepare(database, push_server)
     store = Store(tables)
-    _fill(store, push_server)
     visitors = Visitors(token_secret)
     async with (
         AsyncPublisher(push_server, api_key=api_key) as publisher,
@@ -45,7 +45,13 @@ async def application(
     ):
         links = Links(store, announce_with(publisher))
         messages = Messages(visitors, publisher)
-        yield [*links.routes, *checks.routes, *visitors.routes, *messages.routes]
+        yield [
+            *links.routes,
+            *checks.routes,
+            *visitors.routes,
+            *messages.routes,
+            *cluster.routes(publisher, visitors),
+        ]
 
 
 def announce_with(publisher: AsyncPublisher) -> Announce:
@@ -63,8 +69,14 @@ def announce_with(publisher: AsyncPublisher) -> Announce:
     return announce
 
 
-def _fill(store: Store, push_server: str) -> None:
-    """A new database begins with addresses that a check can reach without leaving this machine."""
+def prepare(database: Path, push_server: str) -> Database:
+    """The database; a new one begins with addresses that a check can reach without leaving this machine.
+
+    Where several processes will share it, do this before any of them starts.
+    """
+    tables = Database(database)
+    store = Store(tables)
     if store.changes().version == 0:
         for title, path in FIRST_LINKS:
             store.add(push_server + path, title)
+    return tables

@@ -8,6 +8,7 @@ told.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
@@ -21,6 +22,12 @@ from tocsin_server.core.stream import History
 
 PAGE = 1000
 """Publications read at a time, so that a long log does not stall the loop or fill memory."""
+
+PATROL_SECONDS = 10.0
+"""How often each channel's log is looked at: one short read, for a loss that nothing else would show."""
+
+PATROL_STEP_SECONDS = 0.1
+"""The looks are spread over a round, in steps of this length."""
 
 log = structlog.get_logger()
 
@@ -55,7 +62,7 @@ class Mender:
         """Read what this channel missed. If that is under way, look once more afterwards."""
         if channel in self._under_way:
             self._again.add(channel)
-        elif channel.stream.is_settled:
+        elif channel.stream.is_settled and self._keeps_log(channel):
             self._under_way.add(channel)
             self._spawn(self._run(channel))
 
@@ -65,6 +72,15 @@ class Mender:
             if (channel := self._channels.get(name)) is not None:
                 self.mend(channel)
 
+    async def patrol(self) -> None:
+        """Look at each channel's log every PATROL_SECONDS, for good: only so a lost last one shows."""
+        steps = round(PATROL_SECONDS / PATROL_STEP_SECONDS)
+        while True:
+            names = list(self._channels)
+            for step in range(steps):
+                self.mend_all(names[step::steps])
+                await asyncio.sleep(PATROL_STEP_SECONDS)
+
     async def _run(self, channel: Channel) -> None:
         try:
             while await self._mend_page(channel) or channel in self._again:
@@ -73,10 +89,14 @@ class Mender:
             self._under_way.discard(channel)
             self._again.discard(channel)
 
+    def _keeps_log(self, channel: Channel) -> bool:
+        options = self._rules.options_for(channel.name)
+        return options is not None and options.keeps_history
+
     async def _mend_page(self, channel: Channel) -> bool:
         """Put in one page; True if there may be more."""
         options = self._rules.options_for(channel.name)
-        if options is None or not options.keeps_history:
+        if options is None:
             return False
         since = channel.stream.position
         history = await self._broker.read(channel.name, HistoryQuery(since, PAGE), options)

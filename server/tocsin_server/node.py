@@ -126,9 +126,11 @@ class Node:
         await self.prepare()
         try:
             async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as self._tasks:
+                patrol = self._tasks.create_task(self._patrol())
                 try:
                     yield self
                 finally:
+                    patrol.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._alarms.stop()
@@ -139,6 +141,10 @@ class Node:
             self._tasks = None
             self._is_prepared = False
             await self.engine.stop()
+
+    async def _patrol(self) -> None:
+        if self.engine.may_lose_announcements:
+            await self._mender.patrol()
 
     async def prepare(self) -> None:
         """Reach the engine, which `running` does unless it was done.

@@ -67,8 +67,7 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         """The address it listens on; only once it is started."""
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(self.servers[0].sockets[0])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the node, listen, say so. Raises EngineError if the node cannot reach its engine."""
@@ -131,6 +130,12 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
+def url_of(listening: socket.socket) -> str:
+    """The address of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def listen(options: ServerOptions) -> list[socket.socket]:
     """Take the address, which may be several (localhost is), before anything is started. Raises CannotListen.
 
@@ -170,6 +175,33 @@ async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Serve
         waiting.cancel()
         server.should_exit = True
         await task
+
+
+def work(
+    app: Starlette,
+    options: ServerOptions,
+    sockets: list[socket.socket],
+    parent: int,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve as one of several workers on sockets they share, until a signal comes or `parent` is gone.
+
+    Blocks.
+
+    `parent` is a descriptor that becomes readable then. Raises EngineError if the node cannot reach its
+    engine.
+    """
+
+    def is_ready(_url: str) -> None:
+        asyncio.get_running_loop().add_reader(parent, leave)
+        on_ready()
+
+    def leave() -> None:
+        asyncio.get_running_loop().remove_reader(parent)
+        server.handle_exit(signal.SIGTERM, None)
+
+    server = Server(app, options, is_ready)
+    server.run(sockets)
 
 
 def serve(app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 from websockets.asyncio.client import ClientConnection, connect
 
+from tocsin_server import mending
 from tocsin_server.app import create_app
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.cluster.engine import Resident
@@ -131,3 +132,13 @@ async def test_who_follows_no_positions_hears_on_after_a_hole_the_log_no_longer_
     async with listening(lambda publication: publication.offset in (1, 10), "plain:news") as (node, listener):
         await publish(node, "plain:news", *range(1, 11))
         assert await listener.data(6) == [1, 6, 7, 8, 9, 10], "the log keeps five"
+
+
+async def test_a_lost_last_announcement_is_found_by_looking_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LossyEngine, "may_lose_announcements", True)
+    monkeypatch.setattr(mending, "PATROL_SECONDS", 0.2)
+    async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
+        await publish(node, "news", 1, 2, 3)
+        assert await listener.data(3) == [1, 2, 3]

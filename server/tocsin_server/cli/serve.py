@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,9 @@ from tocsin_server.advice import safe_start_advice
 from tocsin_server.app import create_app
 from tocsin_server.config import ConfigError, Settings, load
 from tocsin_server.errors import EngineError
-from tocsin_server.serving import CannotListen
+from tocsin_server.serving import CannotListen, listen, url_of, work
 from tocsin_server.serving import serve as serve_app
+from tocsin_server.workers import CANNOT_START, Crew
 
 
 def serve(  # noqa: PLR0917 - typer reads the flags off it
@@ -33,24 +36,46 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a node: WebSocket, Server-Sent Events and the HTTP API on one port."""
-    if workers > 1:
-        _fail(
-            "More workers need an engine that they share, and memory:// is a process's own: use --workers 1."
-        )
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
     logs.configure(log_level)
     settings = _settings(config, _overrides(host, port, engine, insecure), ui)
+    if workers > 1 and settings.engine.url == "memory://":
+        _fail(
+            f"--workers {workers} needs an engine that the workers share, and memory:// is a process's own: "
+            "set engine.url to a redis:// one, or use --workers 1."
+        )
     for sentence in safe_start_advice(settings):
         typer.echo(sentence, err=True)
     try:
-        serve_app(
-            create_app(settings, has_page=ui),
-            settings.server,
-            on_ready=lambda url: typer.echo(f"Tocsin {__version__} listening on {url}"),
-        )
+        if workers > 1:
+            _serve_with(workers, settings, ui)
+        else:
+            serve_app(create_app(settings, has_page=ui), settings.server, on_ready=_say_ready)
     except (CannotListen, EngineError, ValueError) as error:
         _fail(str(error))
+
+
+def _say_ready(url: str) -> None:
+    typer.echo(f"Tocsin {__version__} listening on {url}")
+
+
+def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
+    """Serve with several processes on one address; each is a node of its own."""
+    sockets = listen(settings.server)
+    name = settings.server.name or f"{socket.gethostname()}_{sockets[0].getsockname()[1]}"
+
+    def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
+        own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
+        try:
+            app = create_app(settings.model_copy(update={"server": own}), has_page=ui)
+            work(app, own, sockets, parent, on_ready)
+        except (EngineError, ValueError) as error:
+            typer.echo(str(error), err=True)
+            return CANNOT_START
+        return 0
+
+    raise typer.Exit(Crew(workers, start, lambda: _say_ready(url_of(sockets[0]))).run())
 
 
 def _overrides(

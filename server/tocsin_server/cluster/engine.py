@@ -36,6 +36,10 @@ class Engine(Protocol):
     def lag_seconds(self) -> float:
         """How long announcements are under way to this node, as last measured."""
 
+    @property
+    def may_lose_announcements(self) -> bool:
+        """Whether what is stored may go unheard, so that logs have to be looked at now and then."""
+
     async def start(self, resident: Resident) -> None:
         """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
 

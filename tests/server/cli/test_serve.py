@@ -62,7 +62,10 @@ def test_a_flag_that_cannot_be_read_is_a_mistake_in_usage(arguments: list[str], 
     [
         (
             ["--workers", "2"],
-            "More workers need an engine that they share, and memory:// is a process's own: use --workers 1.",
+            (
+                "--workers 2 needs an engine that the workers share, and memory:// is a process's own: "
+                "set engine.url to a redis:// one, or use --workers 1."
+            ),
         ),
         (["--log-level", "loud"], "--log-level is loud, but must be debug, info, warning or error."),
         (["--port", "99999"], "server.port is 99999 in a flag, but must be at most 65535."),

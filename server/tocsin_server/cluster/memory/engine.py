@@ -64,6 +64,11 @@ class MemoryEngine:
         """Nothing: what is published is heard before the call returns."""
         return 0.0
 
+    @property
+    def may_lose_announcements(self) -> bool:
+        """Never: publishing and hearing are one step."""
+        return False
+
     async def start(self, resident: Resident) -> None:
         """Let `resident` hear, obey and report."""
         self._broker.start(resident, self._call_later or asyncio.get_running_loop().call_later)

@@ -98,6 +98,11 @@ class RedisEngine:
         """How long the last announcement of this node's own canary was under way."""
         return self._canary.lag_seconds if self._canary else 0.0
 
+    @property
+    def may_lose_announcements(self) -> bool:
+        """Always: Redis' pub/sub is fire and forget."""
+        return True
+
     async def start(self, resident: Resident) -> None:
         """Reach Redis, prove the link, and register this node. Raises EngineError if any of it fails."""
         await self._examine()

@@ -1,0 +1,84 @@
+"""`tocsin serve --workers`: several nodes on one port, kept at work by their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.support.server import TOCSIN, Server, serving
+from tests.support.timing import STARTED, TICK
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def crew(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
+    config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
+    with serving(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
+        yield server
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + STARTED
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(TICK / 5)
+
+
+def workers(server: Server) -> set[int]:
+    return {child.pid for child in psutil.Process(server.process.pid).children()}
+
+
+def names(server: Server) -> list[str]:
+    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
+    return sorted(node["name"] for node in response.json().get("result", {"nodes": []})["nodes"])
+
+
+def test_each_worker_is_a_node_and_all_share_the_port(crew: Server) -> None:
+    assert len(workers(crew)) == WORKERS
+    eventually(lambda: len(names(crew)) == WORKERS)
+    assert [name.rsplit("_", 1)[1] for name in names(crew)] == ["1", "2"]
+
+
+def test_a_worker_that_dies_is_replaced(crew: Server) -> None:
+    before = workers(crew)
+    os.kill(min(before), signal.SIGKILL)
+    eventually(lambda: len(workers(crew) - before) == 1)
+    eventually(lambda: len(names(crew)) == WORKERS)
+
+
+def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
+    before = workers(crew)
+    assert crew.stop() == 0
+    assert not [pid for pid in before if psutil.pid_exists(pid)]
+
+
+def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
+    config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
+    with pytest.raises(AssertionError), serving(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
+        before = workers(server)
+        server.process.kill()
+        eventually(lambda: not [pid for pid in before if psutil.pid_exists(pid)])
+
+
+def test_workers_that_cannot_start_end_the_command_with_a_sentence() -> None:
+    command = [str(TOCSIN), "serve", "--port", "0", "--workers", "2", "--engine", "redis://127.0.0.1:1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=STARTED, check=False)
+    assert result.returncode == 1
+    assert "Redis at 127.0.0.1:1 cannot be used" in result.stderr
+    assert "Traceback" not in result.stderr
