@@ -127,6 +127,11 @@ def info() -> Call[list[dict[str, Any]]]:
     return _call("info", lambda result: list(result["nodes"]))
 
 
+def drain(node: str) -> Call[None]:
+    """Have a node leave on purpose, by its uid or name: its clients go to the others, then it stops."""
+    return _call("drain", _nothing, node=node)
+
+
 def disconnect(
     user: str, *, client: str = "", whitelist: Sequence[str] = (), code: int = 0, reason: str = ""
 ) -> Call[None]:

@@ -27,7 +27,7 @@ from tocsin_server import __version__, errors
 from tocsin_server.alarms import Alarms
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.cluster.engine import Engine
-from tocsin_server.cluster.nodes import NodeReport, Order, Question
+from tocsin_server.cluster.nodes import Drain, NodeReport, Order, Question
 from tocsin_server.config import Settings
 from tocsin_server.core import events
 from tocsin_server.core.admission import House
@@ -85,6 +85,8 @@ class Node:
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.address = ""
         """Where it listens, once somebody serves it."""
+        self.leave: Callable[[], None] = self._leave_host
+        """Begin to leave on purpose. Whoever serves the node puts its own way to stop here."""
         self.metrics = Metrics()
         self.hub: Hub[Peer] = Hub()
         self.rules = ChannelRules(
@@ -250,6 +252,13 @@ class Node:
         log.info("drained", connections=len(peers), seconds=round(time.monotonic() - started, 3))
         return len(peers)
 
+    def _leave_host(self) -> None:
+        """Send the clients elsewhere; the application that this node is mounted in lives on."""
+        self._spawn(self._drain_host())
+
+    async def _drain_host(self) -> None:
+        await self.drain(self.settings.server.drain_seconds, lambda: False)
+
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
         for peer in list(self._peers):
@@ -409,7 +418,11 @@ class Node:
             self.fan_out.wake(found)
 
     def obey(self, order: Order) -> None:
-        """Do to this node's connections of a user what the API asked for."""
+        """Do to this node's connections of a user, or to the node, what the API asked for."""
+        if isinstance(order.event, Drain):
+            if order.event.node == self.uid:
+                self.leave()
+            return
         for peer in self.hub.peers_of(order.user):
             client = peer.session.client
             if client not in order.spared and order.client in ("", client):

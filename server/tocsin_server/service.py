@@ -14,7 +14,7 @@ import msgspec
 from tocsin_server import errors
 from tocsin_server.cluster.broker import Draft, HistoryQuery
 from tocsin_server.cluster.engine import Engine
-from tocsin_server.cluster.nodes import NodeReport, Order, Question
+from tocsin_server.cluster.nodes import Drain, NodeReport, Order, Question
 from tocsin_server.core.channels import ChannelRules
 from tocsin_server.core.protocol import (
     HistoryResult,
@@ -108,6 +108,13 @@ class Service:
     async def nodes(self) -> list[NodeReport]:
         """What each node says of itself."""
         return list(await self._engine.nodes.survey(Question()))
+
+    async def drain(self, name: str) -> None:
+        """Have the node of this uid or name leave on purpose: its clients go elsewhere, then it stops."""
+        for node in await self.nodes():
+            if name in (node.uid, node.uid[:8], node.name):
+                return await self.order(Order("", Drain(node.uid)))
+        raise Refused(errors.NOT_FOUND)
 
     async def channels(self, pattern: str) -> dict[str, int]:
         """How many subscribers each channel has anywhere; of those that match the glob, if there is one."""

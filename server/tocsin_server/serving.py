@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
         )
         self._node: Node = app.state.node
         self._drain_seconds = options.drain_seconds
+        self._node.leave = self._leave
         self._on_ready = on_ready
         self._is_hurried = False
         self.handles_signals = True
@@ -107,6 +108,10 @@ class Server(uvicorn.Server):
                 transport.abort()
         await asyncio.sleep(FORCED_SECONDS)
         self.force_exit = True
+
+    def _leave(self) -> None:
+        """Stop because the API said so."""
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
         """Stop, or stop at once if asked again."""

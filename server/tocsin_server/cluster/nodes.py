@@ -10,11 +10,18 @@ from msgspec import Struct
 from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSubscribe, ServerUnsubscribe
 
 
+class Drain(Struct, frozen=True, tag=True):
+    """One node leaves on purpose, as with SIGTERM."""
+
+    node: str
+    """Its uid."""
+
+
 class Order(Struct, frozen=True, omit_defaults=True):
     """What every node does to its own connections of one user; the API's disconnect, subscribe and so on."""
 
     user: str
-    event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh
+    event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh | Drain
     client: str = ""
     """Only this connection; empty: all of the user's."""
     spared: tuple[str, ...] = ()

@@ -102,6 +102,15 @@ async def info(node: Node, _request: types.InfoRequest) -> types.InfoResult:
     return types.InfoResult(msgspec.convert(reports, list[types.NodeFigures], from_attributes=True))
 
 
+async def drain(node: Node, request: types.DrainRequest) -> types.EmptyResult:
+    """Have a node leave on purpose, as with SIGTERM: its clients are sent elsewhere, then it stops.
+
+    Answers once it has begun. Error 104 if there is no such node.
+    """
+    await node.service.drain(request.node)
+    return DONE
+
+
 async def rpc(node: Node, request: types.RpcRequest) -> types.RpcResult:
     """Call a method that the application registered. Error 104 if there is none of that name."""
     if request.method not in node.service.rpc_methods:
@@ -182,7 +191,11 @@ COMMANDS = {
 }
 """What may also stand in a batch and go to the single endpoint."""
 
-METHODS = {**COMMANDS, "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False)}
+METHODS = {
+    **COMMANDS,
+    "drain": Method(drain, types.DrainRequest, types.EmptyResult),
+    "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False),
+}
 """What has a path of its own, `/api/<name>`."""
 
 

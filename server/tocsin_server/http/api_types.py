@@ -237,7 +237,11 @@ class InfoRequest(Struct):
 
 
 class NodeFigures(Struct):
-    """One node. `uptime` is in seconds."""
+    """One node.
+
+    `uptime` is in seconds, `state` is `ready`, `deaf` or `draining`, `lag_seconds` how long announcements are
+    under way to it.
+    """
 
     uid: str
     name: str
@@ -247,6 +251,16 @@ class NodeFigures(Struct):
     num_channels: int
     num_subs: int
     uptime: int
+    address: str
+    state: str
+    memory_bytes: int
+    lag_seconds: float
+
+
+class DrainRequest(Struct):
+    """A node that is to leave."""
+
+    node: Annotated[str, Meta(min_length=1, description="Its uid or name, as `info` says it.")]
 
 
 class InfoResult(Struct):

@@ -114,6 +114,7 @@ async def test_info_describes_each_node(api: Served, channel: Name) -> None:
         await listener.call("subscribe", channel=channel("open"))
         (node,) = (await api.result("info"))["nodes"]
     assert node.pop("uptime") >= 0
+    assert node.pop("memory_bytes") > 0
     assert node == {
         "uid": api.node.uid,
         "name": "here",
@@ -122,6 +123,9 @@ async def test_info_describes_each_node(api: Served, channel: Name) -> None:
         "num_users": 1,
         "num_channels": 1,
         "num_subs": 1,
+        "address": api.url.partition("://")[2],
+        "state": "ready",
+        "lag_seconds": 0.0,
     }
 
 

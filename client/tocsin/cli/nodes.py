@@ -1,0 +1,64 @@
+"""``tocsin nodes``: which nodes there are and how they are, and having one leave."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tocsin.cli import fail
+from tocsin.cli.options import DEFAULT_URL, Url
+from tocsin.cli.output import to_line
+from tocsin.errors import TocsinError
+from tocsin.publisher import Publisher
+
+
+class Action(StrEnum):
+    """What may be done with a node."""
+
+    drain = "drain"
+
+
+def nodes(
+    action: Annotated[Action | None, typer.Argument(help="drain: have a node leave on purpose.")] = None,
+    node: Annotated[str, typer.Argument(help="Its id or name, as the table says it.")] = "",
+    url: Url = DEFAULT_URL,
+    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="A key of the HTTP API.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each node.")] = False,
+) -> None:
+    """Show every living node, or have one leave: its clients are sent to the others, then it stops."""
+    if (action is None) != (not node):
+        fail("give drain and the node's id or name, or neither")
+    try:
+        with Publisher(url, api_key) as publisher:
+            if action is Action.drain:
+                publisher.drain(node)
+            else:
+                _show(publisher.info(), as_json)
+    except (TocsinError, ValueError) as error:
+        fail(str(error))
+
+
+def _show(found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.writelines(to_line(node) + "\n" for node in found)
+        return
+    table = Table("id", "name", "address", "uptime", "clients", "channels", "memory", "lag", "state")
+    for node in sorted(found, key=lambda node: str(node["name"])):
+        table.add_row(
+            node["uid"][:8],
+            node["name"],
+            node.get("address", ""),
+            str(timedelta(seconds=node["uptime"])),
+            f"{node['num_clients']:,}",
+            f"{node['num_channels']:,}",
+            f"{node.get('memory_bytes', 0) / 2**20:.0f} MiB",
+            f"{node.get('lag_seconds', 0) * 1000:.1f} ms",
+            node.get("state", ""),
+        )
+    Console().print(table)

@@ -1,0 +1,49 @@
+"""``tocsin nodes``, as a real command against a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.support.server import TOCSIN, Server, serving
+from tests.support.timing import STARTED
+
+
+def nodes(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(TOCSIN), "nodes", *arguments, "--url", server.url],
+        capture_output=True,
+        text=True,
+        timeout=STARTED,
+        check=False,
+        env={"COLUMNS": "200", "NO_COLOR": "1", "PATH": "/usr/bin:/bin"},
+    )
+
+
+def test_each_node_is_a_row_or_a_line_of_json(tmp_path: Path) -> None:
+    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+        table = nodes(server)
+        (node,) = [json.loads(line) for line in nodes(server, "--json").stdout.splitlines()]
+    assert table.returncode == 0
+    assert all(word in table.stdout for word in ("harbour", f":{server.port}", "ready", "MiB"))
+    assert node["name"] == "harbour"
+    assert node["memory_bytes"] > 0
+
+
+def test_a_node_leaves_when_it_is_told_to(tmp_path: Path) -> None:
+    """By name, by id or by the part of the id that the table shows; it ends as with SIGTERM."""
+    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+        assert nodes(server, "drain", "harbour").returncode == 0
+        assert server.process.wait(STARTED) == 0
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with serving({"api": {"keys": ["secret"]}}, tmp_path) as server:
+        unknown = nodes(server, "drain", "nobody", "--api-key", "secret")
+        refused = nodes(server)
+        half = nodes(server, "drain")
+    assert (unknown.returncode, refused.returncode, half.returncode) == (1, 1, 1)
+    assert "not found" in unknown.stderr
+    assert half.stderr == "tocsin: give drain and the node's id or name, or neither\n"
+    assert "Traceback" not in unknown.stderr + refused.stderr + half.stderr
