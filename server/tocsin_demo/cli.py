@@ -1,16 +1,14 @@
 """`tocsin demo`: nodes, an application beside them, and the page that shows both."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sqlite3
 import tempfile
 import webbrowser
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 import uvloop
@@ -27,8 +25,6 @@ from tocsin_server.serving import Server
 Level = Literal["debug", "info", "warning", "error"]
 
 BACKLOG = 2048  # connections the system may hold ready, as uvicorn's own
-
-Announcing = Callable[[str], None]
 
 
 def demo(
@@ -54,11 +50,11 @@ def demo(
     with listener, tempfile.TemporaryDirectory(prefix="tocsin-demo-") as name:
         folder = Path(name)
         ground = Ground(listener.getsockname()[1], str(database or folder / "demo.sqlite"))
-        announce = _announcing(open_page)
         if redis is None:
-            running = _run_one(listener, ground, announce)
+            running = _run_one(listener, ground, open_page)
         else:
-            running = _run_several(_reserved(listener), ground, announce, redis, folder, nodes)
+            listener.close()
+            running = _run_several(Supervisor(ground, nodes, log_level), redis, folder, open_page)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(running)
@@ -66,3 +62,72 @@ def demo(
             _fail(f"The database {database} cannot be used: {error}.")
         except (NoRedisError, StartError) as error:
             _fail(str(error))
+
+
+async def _run_one(listener: socket.socket, ground: Ground, open_page: bool) -> None:
+    """One node, in this process, which has no neighbours and no use for Redis."""
+    cluster = Cluster("node-1")
+    async with application(
+        Path(ground.database), ground.url, ground.api_key, ground.token_secret, cluster
+    ) as routes:
+        settings = demo_settings(ground, "node-1")
+        app = create_app(settings, routes=routes, has_page=True)
+        server = Server(app, settings.server, on_ready=lambda url: _announce(url, open_page))
+        await server.serve(sockets=[listener])
+
+
+async def _run_several(supervisor: Supervisor, redis: str, folder: Path, open_page: bool) -> None:
+    """Processes, until a signal comes; a second one hurries them. Raises NoRedisError and StartError."""
+    running = asyncio.current_task()
+    is_stopping = False
+
+    def stop() -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            supervisor.hurry()
+        elif running is not None:
+            is_stopping = running.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        await _supervise(supervisor, redis, folder, open_page)
+    except asyncio.CancelledError:
+        if not is_stopping:
+            raise
+
+
+async def _supervise(supervisor: Supervisor, redis: str, folder: Path, open_page: bool) -> None:
+    ground = supervisor.ground
+    try:
+        with _reserved(ground.port):
+            prepare(Path(ground.database), ground.url)
+            async with redis_running(redis, folder) as server, asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.must_not_end())
+                tasks.create_task(supervisor.run(server.url))
+                await supervisor.is_ready.wait()
+                _announce(ground.url, open_page)
+    except* (NoRedisError, StartError) as group:
+        raise group.exceptions[0] from None
+    except* sqlite3.Error as group:
+        raise group.exceptions[0] from None
+
+
+def _reserved(port: int) -> socket.socket:
+    """The port is ours while this is open, even if no node is left; nodes share it, and nobody calls here."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    place.bind((HOST, port))
+    return place
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(1)
+
+
+def _announce(url: str, open_page: bool) -> None:
+    typer.echo(f"Tocsin demo listening on {url}")
+    typer.echo("Open it in two tabs. Ctrl-C ends it.")
+    if open_page:
+        webbrowser.open(url)

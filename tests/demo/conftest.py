@@ -30,9 +30,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from running_demo(database)
 
 
-def running_demo(database: Path) -> Iterator[Server]:
-    """One `tocsin demo` on this database. SIGTERM ends it, with 0 and not a word on standard error."""
-    command = [str(TOCSIN), "demo", "--port", "0", "--database", str(database)]
+def running_demo(database: Path, nodes: int = 1) -> Iterator[Server]:
+    """A `tocsin demo` on this database. SIGTERM ends it, with 0 and not a word on standard error."""
+    command = [str(TOCSIN), "demo", "--port", "0", "--nodes", str(nodes), "--database", str(database)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     server = Server(process)
     try:
