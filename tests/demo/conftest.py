@@ -13,6 +13,7 @@ from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON
 
 CHROMIUM = "/usr/bin/chromium"
+MISSING = '"no answer from node '
 QUIET_CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -31,16 +32,24 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def running_demo(database: Path, nodes: int = 1) -> Iterator[Server]:
-    """A `tocsin demo` on this database. SIGTERM ends it, with 0 and not a word on standard error."""
-    command = [str(TOCSIN), "demo", "--port", "0", "--nodes", str(nodes), "--database", str(database)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    server = Server(process)
+    """A `tocsin demo` on this database. SIGTERM ends it, with 0 and not a word on standard error.
+
+    Unless one of several nodes was killed: until its lease lapses, the others say that it does not answer.
+    """
+    server = starting(database, nodes)
     try:
         server.wait_until_ready()
         yield server
     finally:
         code = server.stop()
-    assert (code, server.errors) == (0, "")
+    unexpected = [line for line in server.errors.splitlines() if nodes == 1 or MISSING not in line]
+    assert (code, unexpected) == (0, [])
+
+
+def starting(database: Path, nodes: int = 1) -> Server:
+    """A `tocsin demo` that has just been started; the caller ends it."""
+    command = [str(TOCSIN), "demo", "--port", "0", "--nodes", str(nodes), "--database", str(database)]
+    return Server(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
