@@ -11,6 +11,7 @@ from functools import cache, partial
 from typing import cast
 
 import psutil
+import pytest
 import uvloop
 
 from tests.server.house import House, housed, until
@@ -182,11 +183,13 @@ def run(visits: Callable[[], Iterator[Visit]], warm_up: int, count: int) -> floa
         return runner.run(grow(visits, warm_up, count))
 
 
+@pytest.mark.no_cover  # it is measured, and coverage costs it minutes
 def test_twenty_thousand_websockets_that_came_and_went_leave_nothing() -> None:
     """Clean, aborted in the handshake, after it, while entering a channel and while in it."""
     assert run(websocket_visits, WARM_UP, WEBSOCKETS) < WEBSOCKET_BYTES
 
 
+@pytest.mark.no_cover
 def test_hundreds_of_event_streams_that_came_and_went_leave_nothing() -> None:
     """Refused, aborted before and after they were open."""
     assert run(stream_visits, STREAMS // 3, STREAMS) < STREAM_BYTES
