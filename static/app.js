@@ -4,6 +4,7 @@ import { admitted, becomeAnonymous, knownChannel } from "./demo/alone.js";
 import { byId } from "./demo/dom.js";
 import { getToken, meet, setClock, visitor } from "./demo/identity.js";
 import { showKnowing } from "./demo/knowing.js";
+import { ClusterMap } from "./demo/map.js";
 import { openRoom, refuse } from "./demo/room.js";
 import { sayOverSocket, sayToApplication } from "./demo/speech.js";
 import { connect } from "./tocsin.js";
@@ -24,7 +25,8 @@ function withApplication(token) {
   client.addEventListener("connected", showName);
   setClock().catch(() => {}); // without it, times may be off by the length of a request
   const invitation = "Both are open. Cut one, send ten, then resume it.";
-  openRoom(client, LOBBY, { say: sayToApplication, invitation, getToken });
+  const map = new ClusterMap();
+  openRoom(client, LOBBY, { say: sayToApplication, invitation, getToken, met: (lane) => map.follow(lane) });
   showKnowing(client);
 }
 

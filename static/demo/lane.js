@@ -9,13 +9,15 @@ const SETTLE = 2_000; // milliseconds in which a live connection should have hea
 const RETURN = 250; // milliseconds after a return in which what was missed has arrived
 
 /**
- * Events: `change` · `heard` {offset, data, isRecovered, delay} · `story` a sentence about what just happened.
+ * Events: `change` · `turn` it came or went · `heard` {offset, data, isRecovered, delay} · `story` a sentence about what
+ * just happened.
  */
 export class Lane extends EventTarget {
   tally = new Tally();
   heard = 0;
   /** @type {import("./tally.js").Position | null} */ position = null;
   #left = 0; // when it was last resumed, in milliseconds of this page
+  #leftNode = ""; // which held it then
   /** The last return: when, what the log held, what had been recovered before, and whether it found a gap. */
   #back = { at: 0, top: 0, recovered: 0, hasGap: false };
   #isSettling = false;
@@ -108,8 +110,9 @@ export class Lane extends EventTarget {
     const fate = this.log.isKept ? "waits for it in the log" : "is lost to it";
     if (state === "cut") this.#tell(`${this.name} is cut. What is sent now ${fate}.`);
     if (state === "disconnected") this.#tell(`${this.name} was closed: ${reason} (${code}).`);
-    if (state === "connecting") this.#left = performance.now();
+    if (state === "connecting") [this.#left, this.#leftNode] = [performance.now(), this.node];
     if (state === "connected") this.#returned();
+    this.dispatchEvent(new Event("turn"));
   }
 
   #returned() {
@@ -128,7 +131,8 @@ export class Lane extends EventTarget {
       return this.#tell(`${this.name} came back in ${duration(took)}, without what was said meanwhile.`);
     const recovered = this.tally.recovered - back.recovered;
     const what = recovered ? `recovered ${plural(recovered, "message")}` : "had missed nothing";
-    this.#tell(`${this.name} came back in ${duration(took)} and ${what}.`);
+    const where = this.node && this.node !== this.#leftNode ? ` to ${this.node}` : "";
+    this.#tell(`${this.name} came back${where} in ${duration(took)} and ${what}.`);
   }
 
   /** What the log holds now must have been heard a while from now, unless the connection goes away meanwhile. */

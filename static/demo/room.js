@@ -17,10 +17,10 @@ const PATIENCE = 3_000; // milliseconds after which the stream begins without kn
 
 /**
  * @param {import("../tocsin.js").Client} client @param {string} channel
- * @param {{say: import("./speech.js").Say, invitation: string, getToken?: import("../tocsin.js").GetToken}} manner
- *   `invitation`: what to try first
+ * @param {{say: import("./speech.js").Say, invitation: string, getToken?: import("../tocsin.js").GetToken,
+ *   met?: (lane: Lane) => void}} manner   `invitation`: what to try first; `met` is told of each connection
  */
-export async function openRoom(client, channel, { say, invitation, getToken }) {
+export async function openRoom(client, channel, { say, invitation, getToken, met = () => {} }) {
   const log = new Log();
   const feed = new Feed(byId("feed"), log);
   showLog(log, channel);
@@ -32,7 +32,9 @@ export async function openRoom(client, channel, { say, invitation, getToken }) {
     refuse(`The server does not let us into ${channel}: ${refusal(code, reason, "subscribe", channel)}.`),
   );
   const drawPresence = showPresence({ list: byId("people"), count: byId("presence-count") }, client, lobby);
-  show(new Lane("WebSocket", client, lobby, log), feed);
+  const socket = new Lane("WebSocket", client, lobby, log);
+  show(socket, feed);
+  met(socket);
   wireComposer({ form: byId("composer"), sendTen: byId("send-ten"), note: byId("composer-note") }, async (text) => {
     const said = await say(text);
     log.observe(said.position);
@@ -53,6 +55,7 @@ export async function openRoom(client, channel, { say, invitation, getToken }) {
     drawPresence();
   });
   show(lane, feed);
+  met(lane);
 }
 
 /** @param {string} sentence about what just happened */

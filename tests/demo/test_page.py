@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.demo.conftest import new_page, running_demo
-from tests.demo.visit import LANES, fact, live, online, opened, resume, say, send_ten, toggle, way
+from tests.demo.visit import LANES, contrasts, fact, live, online, opened, resume, say, send_ten, toggle, way
 from tests.support.proxy import proxying
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -338,33 +338,7 @@ async def test_text_can_be_read_in_light_and_dark(visited: Page, scheme: Any) ->
     """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) for every colour that text has."""
     await visited.emulate_media(color_scheme=scheme)
     await toggle(visited, "eventsource", "cut")
-    ratios: dict[str, float] = await visited.evaluate("""() => {
-        const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-        const channels = colour => {
-            paint.clearRect(0, 0, 1, 1);
-            paint.fillStyle = colour;
-            paint.fillRect(0, 0, 1, 1);
-            return [...paint.getImageData(0, 0, 1, 1).data];
-        };
-        const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-        const light = colour => {
-            const [red, green, blue] = channels(colour).map(linear);
-            return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-        };
-        const behind = node => {
-            const colour = getComputedStyle(node).backgroundColor;
-            return channels(colour)[3] === 255 ? colour : behind(node.parentElement);
-        };
-        const ratios = {};
-        for (const node of document.querySelectorAll("p, a, h1, h2, h3, dt, dd, button, label, code")) {
-            if (!node.textContent.trim() || !node.checkVisibility()) continue;
-            const colours = [getComputedStyle(node).color, behind(node)];
-            const [one, two] = colours.map(light).sort((one, two) => two - one);
-            const name = `${node.tagName} ${node.className} ${node.textContent.trim()}`;
-            ratios[name] = (one + 0.05) / (two + 0.05);
-        }
-        return ratios;
-    }""")
+    ratios = await contrasts(visited)
     assert len(ratios) > 20
     assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
 

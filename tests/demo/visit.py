@@ -57,3 +57,35 @@ async def resume(page: Page) -> None:
         if await page.get_attribute(f"#lane-{lane}", "data-state") == "cut":
             await toggle(page, lane, "connected")
     await live(page)
+
+
+async def contrasts(page: Page) -> dict[str, float]:
+    """How every text that is shown stands out from what is behind it (WCAG 2.2, 1.4.3), by its words."""
+    ratios: dict[str, float] = await page.evaluate("""() => {
+        const paint = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+        const channels = colour => {
+            paint.clearRect(0, 0, 1, 1);
+            paint.fillStyle = colour;
+            paint.fillRect(0, 0, 1, 1);
+            return [...paint.getImageData(0, 0, 1, 1).data];
+        };
+        const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        const light = colour => {
+            const [red, green, blue] = channels(colour).map(linear);
+            return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+        };
+        const behind = node => {
+            const colour = getComputedStyle(node).backgroundColor;
+            return channels(colour)[3] === 255 ? colour : behind(node.parentElement);
+        };
+        const ratios = {};
+        for (const node of document.querySelectorAll("p, a, h1, h2, h3, dt, dd, button, label, code")) {
+            if (!node.textContent.trim() || !node.checkVisibility()) continue;
+            const colours = [getComputedStyle(node).color, behind(node)];
+            const [one, two] = colours.map(light).sort((one, two) => two - one);
+            const name = `${node.tagName} ${node.className} ${node.textContent.trim()}`;
+            ratios[name] = (one + 0.05) / (two + 0.05);
+        }
+        return ratios;
+    }""")
+    return ratios
