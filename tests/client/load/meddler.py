@@ -1,0 +1,84 @@
+"""A link to a server that drops, doubles or swaps chosen publications on WebSockets."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+
+from websockets.frames import Frame, Opcode
+
+from tests.support.server import Server
+from tocsin.load import frames
+from tocsin.load.frames import FrameReader
+
+_NUMBER = re.compile(rb'"n":([0-9]+),"at"')
+
+
+class Meddler:
+    """What to do to publications, by the number they carry in their channel."""
+
+    def __init__(self, server: Server) -> None:
+        self.drop: set[int] = set()
+        self.double: set[int] = set()
+        self.swap: set[int] = set()  # comes after the next one
+        self.port = 0
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        await asyncio.gather(_copy(reader, up_writer), self._meddle(up_reader, writer))
+
+    async def _meddle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            if b" 101 " not in head.split(b"\r\n")[0]:
+                await _copy(reader, writer)
+                return
+            messages = FrameReader()
+            held: list[bytes] = []
+            while data := await reader.read(65536):
+                for opcode, payload in messages.feed(data):
+                    lines = payload.split(b"\n") if opcode == frames.TEXT else [payload]
+                    for line in lines:
+                        for sent in self._instead_of(line, held):
+                            writer.write(Frame(Opcode(opcode), sent).serialize(mask=False))
+        writer.close()
+
+    def _instead_of(self, line: bytes, held: list[bytes]) -> Iterator[bytes]:
+        found = _NUMBER.search(line)
+        number = int(found[1]) if found else 0
+        if number in self.swap:
+            held.append(line)
+            return
+        if number not in self.drop:
+            yield line
+        if number in self.double:
+            yield line
+        if number:
+            yield from held
+            held.clear()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def meddling(server: Server) -> AsyncIterator[Meddler]:
+    meddler = Meddler(server)
+    listener = await asyncio.start_server(meddler.link, "127.0.0.1", 0)
+    meddler.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield meddler
+    finally:
+        listener.close()
+        await listener.wait_closed()
