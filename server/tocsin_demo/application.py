@@ -12,7 +12,7 @@ from tocsin import AsyncPublisher, TocsinError
 from tocsin_demo.announcer import Announce
 from tocsin_demo.check_log import CheckLog
 from tocsin_demo.checks import Checks
-from tocsin_demo.cluster import Cluster
+from tocsin_demo.cluster import Cluster, Survey
 from tocsin_demo.database import Database
 from tocsin_demo.links import Links
 from tocsin_demo.messages import Messages
@@ -43,15 +43,19 @@ async def application(
         AsyncPublisher(push_server, api_key=api_key) as publisher,
         Checks(store, CheckLog(tables), announce_with(publisher)) as checks,
     ):
+        survey = Survey(publisher)
         links = Links(store, announce_with(publisher))
         messages = Messages(visitors, publisher)
-        yield [
-            *links.routes,
-            *checks.routes,
-            *visitors.routes,
-            *messages.routes,
-            *cluster.routes(publisher, visitors),
-        ]
+        try:
+            yield [
+                *links.routes,
+                *checks.routes,
+                *visitors.routes,
+                *messages.routes,
+                *cluster.routes(survey, visitors),
+            ]
+        finally:
+            await survey.stop()
 
 
 def announce_with(publisher: AsyncPublisher) -> Announce:

@@ -11,7 +11,6 @@ Besides: 401 nobody we know, 404 no such node or nobody who could do it, 409 it 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from starlette.background import BackgroundTask
@@ -58,6 +57,42 @@ class View(msgspec.Struct, frozen=True):
     trouble: str = ""
 
 
+Outcome = tuple[list[Report], str]  # what nodes said, and why they did not
+
+
+class Survey:
+    """Asks all nodes through the HTTP API. Who asks while an answer is under way waits for that one.
+
+    Owned by whoever runs the application: `stop` gives up what is under way.
+    """
+
+    def __init__(self, publisher: AsyncPublisher) -> None:
+        self._publisher = publisher
+        self._asking: asyncio.Task[Outcome] | None = None
+
+    async def reports(self) -> Outcome:
+        """What the nodes said, or nothing and why not."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        try:
+            async with asyncio.timeout(SURVEY_SECONDS):
+                return await asyncio.shield(self._asking)
+        except TimeoutError:
+            return [], "a node does not answer, and its lease has not lapsed yet"
+
+    async def stop(self) -> None:
+        """Nobody waits any more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
+
+    async def _ask(self) -> Outcome:
+        try:
+            return msgspec.convert(await self._publisher.info(), list[Report]), ""
+        except TocsinError as error:
+            return [], str(error)
+
+
 class Cluster:
     """What this node knows of its neighbours, and how it passes a visitor's wish to the supervisor.
 
@@ -73,11 +108,11 @@ class Cluster:
         """The supervisor says who is there."""
         self._members = roster.members
 
-    def routes(self, publisher: AsyncPublisher, visitors: Visitors) -> list[Route]:
-        """`publisher` asks the nodes; only `visitors` may trouble them."""
+    def routes(self, survey: Survey, visitors: Visitors) -> list[Route]:
+        """Anybody may look; only `visitors` may trouble nodes."""
 
         async def show(_request: Request) -> Response:
-            return answer(await self._view(publisher))
+            return answer(await self._view(survey))
 
         def doing(deed: Deed) -> Route:
             async def do(request: Request) -> Response:
@@ -99,22 +134,11 @@ class Cluster:
         response.background = BackgroundTask(self._wish, wish)
         return response
 
-    async def _view(self, publisher: AsyncPublisher) -> View:
-        reports, trouble = await _survey(publisher)
+    async def _view(self, survey: Survey) -> View:
+        reports, trouble = await survey.reports()
         by_name = {report.name: report for report in reports}
         nodes = [
             Seen(one.name, one.condition, one.pid, one.address, by_name.get(one.name))
             for one in self._members
         ]
         return View(nodes, self._name, trouble)
-
-
-async def _survey(publisher: AsyncPublisher) -> tuple[list[Report], str]:
-    try:
-        async with asyncio.timeout(SURVEY_SECONDS):
-            answers: Any = await publisher.info()
-    except TimeoutError:
-        return [], "a node does not answer, and its lease has not lapsed yet"
-    except TocsinError as error:
-        return [], str(error)
-    return [msgspec.convert(one, Report) for one in answers], ""

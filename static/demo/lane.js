@@ -110,6 +110,8 @@ export class Lane extends EventTarget {
     const fate = this.log.isKept ? "waits for it in the log" : "is lost to it";
     if (state === "cut") this.#tell(`${this.name} is cut. What is sent now ${fate}.`);
     if (state === "disconnected") this.#tell(`${this.name} was closed: ${reason} (${code}).`);
+    if (state === "connecting" && reason)
+      this.#tell(`${this.name} lost ${this.node || "its node"} and comes back by itself. What is sent now ${fate}.`);
     if (state === "connecting") [this.#left, this.#leftNode] = [performance.now(), this.node];
     if (state === "connected") this.#returned();
     this.dispatchEvent(new Event("turn"));
