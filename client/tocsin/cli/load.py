@@ -48,7 +48,7 @@ def load(  # noqa: PLR0917 # each flag is an argument
     ] = "",
     rate: Annotated[float, typer.Option(min=0, help="Connects per second; 0: as fast as it goes.")] = 500,
     publish_rate: Annotated[
-        float, typer.Option(min=0, help="Publications per second, over all channels.")
+        float, typer.Option(min=0, help="Publications per second, over all channels; 0: none.")
     ] = 100,
     size: Annotated[
         int, typer.Option(min=0, help="Bytes of a publication's data; the least is about 60.")

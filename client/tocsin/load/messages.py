@@ -30,7 +30,7 @@ class Begin(Struct, tag=True):
 
 
 class Finish(Struct, tag=True):
-    """Publishing is over: wait, so many seconds at most, until all heard the last number of their channel."""
+    """Publishing is over: wait, so many seconds at most, until all are back and up to date."""
 
     tops: list[int]
     seconds: float

@@ -91,21 +91,25 @@ class Run:
         publishing = self._publishing = Publishing(load, plan.urls, plan.api_key)
         async with Crew(_shares(plan, processes, channels, run)) as crew:
             crew.heard = self._watcher.moved
-            await self._unless_stopped(crew, publishing)
+            await self._connect_and_publish(crew, publishing)
             self._watcher.phase("hearing the last", crew, publishing)
             results = await crew.finish(publishing.tops, plan.grace_seconds)
             return _report(plan, crew, publishing, results)
 
-    async def _unless_stopped(self, crew: Crew, publishing: Publishing) -> None:
+    async def _connect_and_publish(self, crew: Crew, publishing: Publishing) -> None:
         plan = self._plan
         self._watcher.phase("connecting", crew, publishing)
         patience = SETTLE_SECONDS + (plan.connections / plan.rate if plan.rate else plan.connections / 500)
         await self._until_stopped(crew.settle(patience))
-        if self._stopped.is_set() or not plan.publish_rate:
+        if self._stopped.is_set():
             return
         await crew.begin(BEGIN_SECONDS)
-        self._watcher.phase("publishing", crew, publishing)
-        await publishing.run()
+        if plan.publish_rate:
+            self._watcher.phase("publishing", crew, publishing)
+            await publishing.run()
+        else:
+            self._watcher.phase("holding", crew, publishing)
+            await self._until_stopped(asyncio.sleep(plan.seconds))
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         tasks: list[asyncio.Task[Any]] = [

@@ -165,7 +165,8 @@ class Worker:
 
 def _still_waits(listener: Listener, tops: list[int]) -> bool:
     record = listener.record
-    return not listener.is_over and record.has_begun and record.heard.top < tops[record.channel]
+    is_behind = not listener.is_subscribed or record.heard.top < tops[record.channel]
+    return is_behind and record.has_begun and not listener.is_over
 
 
 async def main() -> None:

@@ -189,3 +189,13 @@ async def test_a_refusal_is_a_failure_with_its_reason(cautious: Server) -> None:
     assert report.connected == 0
     assert not report.is_good
     assert sum(report.connect_failures.values()) == 40
+
+
+async def test_connections_can_be_held_without_publishing(server: Server) -> None:
+    watcher = Watcher()
+    run, running = start(server.url, watcher, publish_rate=0)
+    await watcher.until(lambda crew, _: "holding" in watcher.phases and crew.subscribed == 40)
+    run.stop()
+    report = await ended(running)
+    assert (report.connected, report.still_away, report.acknowledged) == (40, 0, 0)
+    assert report.is_good
