@@ -138,11 +138,13 @@ class Supervisor:
 
 
 async def _end(place: Place, process: Process) -> None:
+    """Tell it to end. It is killed if it takes too long, or if we may not wait."""
     place.signal(signal.SIGTERM)
     _input(process).close()
     try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
     finally:
         place.signal(signal.SIGKILL)
 

@@ -124,6 +124,35 @@ def test_nothing_is_left_running(tmp_path: Path, end: signal.Signals) -> None:
     demo.stop()
 
 
+def test_without_its_redis_it_ends_and_says_so(tmp_path: Path) -> None:
+    demo = starting(tmp_path / "demo.sqlite", nodes=2)
+    demo.wait_until_ready()
+    children = started_by(demo)
+    for child in children:
+        if child.name() == "redis-server":
+            child.kill()
+    assert demo.process.wait(STARTED) == 1
+    assert left_of(children) == []
+    demo.stop()
+    assert demo.errors.splitlines()[-1] == "Redis has ended, and the nodes with it."
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Though a node hangs, which would be waited for."""
+    demo = starting(tmp_path / "demo.sqlite", nodes=2)
+    demo.wait_until_ready()
+    children = started_by(demo)
+    (hanging, *_) = [child for child in children if child.name() != "redis-server"]
+    hanging.suspend()
+    demo.process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs([child for child in children if child.name() != "redis-server"], SOON / 2)
+    assert left == [hanging]
+    demo.process.send_signal(signal.SIGTERM)
+    assert demo.process.wait(SOON) == 0
+    assert left_of(children) == []
+    demo.stop()
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_nothing_is_left_of_a_start_that_is_interrupted(tmp_path: Path, count: int) -> None:
     """Ended as soon as it has started so many processes."""
