@@ -42,6 +42,10 @@ format: $(DEV) ## what can be mended without thinking
 bench: $(DEV) ## the figures, each a ratio inside one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: chaos
+chaos: $(DEV) ## every fault several times under load; exit 1 if anything is lost
+	$(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: clean
 clean: ## remove everything that make made
 	rm -rf .venv $(JS)/node_modules dist build htmlcov .coverage .coverage.* \

@@ -1,0 +1,130 @@
+"""The faults, as data: each strikes for real, and makes sure that it did."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from tests.faults.cluster import NAMESPACE, Member
+from tests.faults.stage import CHANNELS, Fault, Stage
+from tests.faults.subscribers import Wire
+from tests.support.api import NO_TLS
+from tests.support.timing import STARTED, TICK
+
+PARTITION_SECONDS = 5.0
+"""Longer than a node takes to notice."""
+
+KILOBYTE = "x" * 1000
+
+
+async def kill(stage: Stage) -> None:
+    """A node dies without a word, and is started again."""
+    await stage.cluster.members[0].kill()
+    await stage.cluster.members[0].start()
+
+
+async def roll(stage: Stage) -> None:
+    """Each node leaves on purpose, and comes back before the next one leaves."""
+    for member in stage.cluster.members:
+        await member.stop()
+        await member.start()
+        await stage.cluster.until_ready(member)
+
+
+async def cut_links(stage: Stage) -> None:
+    """Redis hangs up on everybody who hears announcements."""
+    assert await asyncio.to_thread(stage.cluster.redis.cut_links) == len(stage.cluster.members)
+
+
+async def silence_link(stage: Stage) -> None:
+    """The last node's link stays open, and nothing comes through, until that node gives it up."""
+    links = stage.cluster.listener_ids()
+    stage.cluster.way.swallow_pubsub()
+    async with asyncio.timeout(STARTED):
+        while links <= stage.cluster.listener_ids():  # noqa: ASYNC110 - Redis has to be asked
+            await asyncio.sleep(TICK)
+
+
+async def overflow_links(stage: Stage) -> None:
+    """What waits for a link passes the limit of Redis, which hangs up and drops all of it."""
+    redis = stage.cluster.redis
+    (before,) = redis.command("CONFIG", "GET", "client-output-buffer-limit").values()
+    links = stage.cluster.listener_ids()
+    redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 48kb 0 0")
+    try:
+        async with asyncio.timeout(STARTED):
+            while links & stage.cluster.listener_ids():
+                await asyncio.gather(*(stage.publishing.publish(name, 50 * KILOBYTE) for name in CHANNELS))
+    finally:
+        redis.command("CONFIG", "SET", "client-output-buffer-limit", before)
+
+
+async def freeze_redis(stage: Stage) -> None:
+    """Redis does nothing for a while, and its connections stay open."""
+    stage.cluster.redis.freeze()
+    try:
+        await asyncio.sleep(stage.size.frozen_seconds)
+    finally:
+        stage.cluster.redis.thaw()
+
+
+async def restart_redis(stage: Stage) -> None:
+    """Redis is killed, and starts with the file that it wrote."""
+    await stage.cluster.restart_redis()
+
+
+async def empty_redis(stage: Stage) -> None:
+    """Redis is killed, and starts with nothing: every log has died."""
+    await stage.cluster.restart_redis(empty=True)
+
+
+async def part(stage: Stage) -> None:
+    """The last node cannot reach Redis, and its connections stay open."""
+    stage.cluster.way.swallow_all()
+    await stage.cluster.until_not_ready(stage.cluster.members[-1])
+    await asyncio.sleep(PARTITION_SECONDS)
+    stage.cluster.way.mend()
+
+
+async def read_nothing(stage: Stage) -> None:
+    """A subscriber stays connected and reads nothing, until its node gives it up; then it comes back."""
+    member, wire, heavy = stage.cluster.members[0], Wire(receive_bytes=65536), f"{NAMESPACE}:heavy"
+    channels = [*CHANNELS[:3], heavy]
+    goals = {channel: await stage.publishing.publish(channel) for channel in channels}
+    await stage.arrive(stage.subscribe(wire.subscribe, channels, member.url), goals)
+    wire.may_read.clear()
+    given_up = await _given_up(member)
+    async with asyncio.timeout(STARTED):
+        while await _given_up(member) == given_up:
+            await asyncio.gather(*(stage.publishing.publish(heavy, 240 * KILOBYTE) for _ in range(4)))
+    wire.may_read.set()
+
+
+async def _given_up(member: Member) -> float:
+    """How many connections this node has closed since they were too slow."""
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
+        text = (await http.get(f"{member.url}/metrics")).text
+    counts = [
+        line.split()[-1] for line in text.splitlines() if line.startswith('tocsin_closes_total{code="3008"}')
+    ]
+    return float(counts[0]) if counts else 0
+
+
+BRIEF = [
+    Fault("kill -9 of a node", kill),
+    Fault("SIGTERM of each node in turn", roll),
+    Fault("CLIENT KILL TYPE pubsub", cut_links),
+    Fault("a link that is open and silent", silence_link),
+    Fault("Redis frozen", freeze_redis),
+    Fault("Redis restarted, with its file", restart_redis),
+]
+"""Those that heal within seconds."""
+
+ALL = [
+    *BRIEF,
+    Fault("output buffer of the links full", overflow_links),
+    Fault("a node parted from Redis", part),
+    Fault("a subscriber that reads nothing", read_nothing),
+    Fault("Redis restarted, empty", empty_redis, log_dies=True),
+]

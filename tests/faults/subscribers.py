@@ -1,0 +1,141 @@
+"""Subscribers of three kinds: the client over WebSocket, the client over an event stream, and bare wire.
+
+The clients drop what comes twice and recover what is missing, as they should; the bare wire shows to the
+record whatever the server sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from tests.faults.record import Journal
+from tests.support.timing import TICK
+from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
+from tocsin.values import Event
+
+
+class Subscribe(Protocol):
+    """Subscribes at an address, comes back whenever it has to, and writes journals, until cancelled."""
+
+    __qualname__: str
+
+    def __call__(self, url: str, journals: Sequence[Journal], /) -> Coroutine[Any, Any, None]: ...
+
+
+async def by_client(url: str, journals: Sequence[Journal]) -> None:
+    """One WebSocket for all channels."""
+    async with Client(url) as client, asyncio.TaskGroup() as tasks:
+        for journal in journals:
+            subscription = client.subscribe(journal.channel)
+            tasks.create_task(_follow(subscription.events(), {journal.channel: journal}))
+
+
+async def by_event_stream(url: str, journals: Sequence[Journal]) -> None:
+    """One event stream for all channels."""
+    by_channel = {journal.channel: journal for journal in journals}
+    async with EventStream(url, list(by_channel)) as stream:
+        await _follow(stream.events(), by_channel)
+
+
+async def _follow(events: AsyncIterator[Event], journals: dict[str, Journal]) -> None:
+    async for event in events:
+        if isinstance(event, Publication):
+            journals[event.channel].hear(Position(event.offset, event.epoch), event.data["n"])
+        elif isinstance(event, Subscribed) and event.recovered is not True:
+            assert event.position is not None
+            journal = journals[event.channel]
+            (journal.begin if event.recovered is None else journal.tell)(event.position)
+        elif isinstance(event, Unsubscribed):
+            raise AssertionError(f"sent away from a channel for good: {event}")
+
+
+class Wire:
+    """A WebSocket without a client. `may_read` cleared, it reads nothing more, and stays connected.
+
+    `receive_bytes` is how much the system keeps for it then; 0 leaves that to the system.
+    """
+
+    def __init__(self, receive_bytes: int = 0) -> None:
+        self._receive_bytes = receive_bytes
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+
+    async def subscribe(self, url: str, journals: Sequence[Journal]) -> None:
+        """Come back as soon as a connection ends, each time from where the journals are."""
+        address = url.replace("http://", "ws://") + "/connection/websocket"
+        options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, WebSocketException, ComeBack):
+                async with connect(address, sock=await self._dial(url), **options) as connection:
+                    await self._visit(connection, journals)
+            await asyncio.sleep(random.uniform(5, 10) * TICK)
+
+    async def _dial(self, url: str) -> socket.socket:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        plain = socket.socket()
+        plain.setblocking(False)
+        if self._receive_bytes:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
+        try:
+            await asyncio.get_running_loop().sock_connect(plain, (host, int(port)))
+        except BaseException:
+            plain.close()
+            raise
+        return plain
+
+    async def _visit(self, connection: ClientConnection, journals: Sequence[Journal]) -> None:
+        commands = [{"id": 1, "connect": {}}, *map(_subscribe, range(2, len(journals) + 2), journals)]
+        await connection.send("\n".join(map(json.dumps, commands)))
+        by_channel = {journal.channel: journal for journal in journals}
+        while True:
+            await self.may_read.wait()
+            for line in str(await connection.recv()).split("\n"):
+                message = json.loads(line)
+                if not message:
+                    await connection.send("{}")
+                elif push := message.get("push"):
+                    _pushed(by_channel[push["channel"]], push)
+                elif message["id"] > 1:
+                    _subscribed(journals[message["id"] - 2], message)
+
+
+class ComeBack(Exception):
+    """This connection is of no more use: a new one recovers."""
+
+
+def _subscribe(number: int, journal: Journal) -> dict[str, Any]:
+    request: dict[str, Any] = {"channel": journal.channel}
+    if at := journal.position:
+        request |= {"recover": True, "offset": at.offset, "epoch": at.epoch}
+    return {"id": number, "subscribe": request}
+
+
+def _subscribed(journal: Journal, reply: dict[str, Any]) -> None:
+    if "error" in reply:
+        raise ComeBack
+    result = reply["subscribe"]
+    epoch = result["epoch"]
+    if journal.position is None:
+        journal.begin(Position(result.get("offset", 0), epoch))
+    elif not result.get("recovered"):
+        journal.tell(Position(result.get("offset", 0), epoch))
+    for publication in result.get("publications", []):
+        journal.hear(Position(publication["offset"], epoch), publication["data"]["n"])
+
+
+def _pushed(journal: Journal, push: dict[str, Any]) -> None:
+    if "unsubscribe" in push:
+        raise ComeBack
+    if publication := push.get("pub"):
+        assert journal.position is not None, "a push before its subscribe reply"
+        position = Position(publication["offset"], journal.position.epoch)
+        journal.hear(position, publication["data"]["n"])

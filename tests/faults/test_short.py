@@ -1,0 +1,27 @@
+"""The faults that heal within seconds, with a smaller crowd. All of them: `make chaos`."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.faults import BRIEF
+from tests.faults.stage import SHORT, Fault, Stage, staged
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with staged(tmp_path_factory.mktemp("faults"), SHORT) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("fault", BRIEF, ids=lambda fault: fault.name)
+async def test_everybody_hears_everything_once_and_in_order_whatever_breaks(
+    stage: Stage, fault: Fault
+) -> None:
+    """Every publication that was acknowledged, and nobody is told of a loss, since there is none."""
+    outcome = await stage.suffer(fault)
+    assert outcome.tally.acknowledged > 0
+    assert outcome.is_as_promised, outcome
