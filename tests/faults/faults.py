@@ -7,6 +7,7 @@ import asyncio
 import httpx
 
 from tests.faults.cluster import NAMESPACE, Member
+from tests.faults.record import Journal
 from tests.faults.stage import CHANNELS, Fault, Stage
 from tests.faults.subscribers import Wire
 from tests.support.api import NO_TLS
@@ -91,14 +92,20 @@ async def read_nothing(stage: Stage) -> None:
     """A subscriber stays connected and reads nothing, until its node gives it up; then it comes back."""
     member, wire, heavy = stage.cluster.members[0], Wire(receive_bytes=65536), f"{NAMESPACE}:heavy"
     channels = [*CHANNELS[:3], heavy]
-    goals = {channel: await stage.publishing.publish(channel) for channel in channels}
-    await stage.arrive(stage.subscribe(wire.subscribe, channels, member.url), goals)
-    wire.may_read.clear()
-    given_up = await _given_up(member)
-    async with asyncio.timeout(STARTED):
-        while await _given_up(member) == given_up:
-            await asyncio.gather(*(stage.publishing.publish(heavy, 240 * KILOBYTE) for _ in range(4)))
-    wire.may_read.set()
+    journals = [Journal(stage.record, channel, "who read nothing") for channel in channels]
+    reading = asyncio.create_task(wire.subscribe(member.url, journals))
+    try:
+        await stage.arrive(journals, await stage.mark(channels))
+        wire.may_read.clear()
+        given_up = await _given_up(member)
+        async with asyncio.timeout(STARTED):
+            while await _given_up(member) == given_up:
+                await asyncio.gather(*(stage.publishing.publish(heavy, 240 * KILOBYTE) for _ in range(4)))
+        wire.may_read.set()
+        await stage.arrive(journals, await stage.mark(channels))
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _given_up(member: Member) -> float:

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from tests.faults.cluster import Cluster, Member
 from tests.faults.record import Record
@@ -17,6 +17,9 @@ from tocsin import AsyncPublisher, History, Position, TocsinError
 
 PUBLISHERS = 60
 """At work at once. Each waits for its answer before the next publication, as a back end would."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Publishing:
@@ -49,21 +52,24 @@ class Publishing:
         """Publish once, however many attempts that takes: they share one idempotency key."""
         number = next(self._numbers)
         data: dict[str, Any] = {"n": number, "padding": padding}
-        async with asyncio.timeout(6 * SOON):
-            while True:
-                try:
-                    publisher = self._publisher(random.choice(self._cluster.running))
-                    position = await publisher.publish(channel, data, idempotency_key=f"key-{number}")
-                except (TocsinError, IndexError):  # no answer, a refusal for now, or no node at all
-                    await asyncio.sleep(2 * TICK)
-                    continue
-                assert position is not None
-                self._record.acknowledge(channel, position, number)
-                return position
+        position = await self._insist(
+            lambda publisher: publisher.publish(channel, data, idempotency_key=f"key-{number}")
+        )
+        assert position is not None
+        self._record.acknowledge(channel, position, number)
+        return position
 
     async def history(self, channel: str) -> History:
         """The log, as a node reads it."""
-        return await self._publisher(random.choice(self._cluster.running)).history(channel)
+        return await self._insist(lambda publisher: publisher.history(channel))
+
+    async def _insist(self, call: Callable[[AsyncPublisher], Awaitable[Answer]]) -> Answer:
+        """Ask any node, and another one where no answer comes, or a refusal for now."""
+        async with asyncio.timeout(6 * SOON):
+            while True:
+                with contextlib.suppress(TocsinError, IndexError):  # or there is no node at all
+                    return await call(self._publisher(random.choice(self._cluster.running)))
+                await asyncio.sleep(2 * TICK)
 
     def _publisher(self, member: Member) -> AsyncPublisher:
         known = self._by_url.get(member.url)

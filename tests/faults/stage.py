@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.faults.balancer import balancing
 from tests.faults.cluster import NAMESPACE, Cluster, clustered
@@ -76,17 +76,16 @@ class Stage:
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
 
-    def subscribe(self, kind: Subscribe, channels: Sequence[str], url: str = "") -> list[Journal]:
+    def subscribe(self, kind: Subscribe, channels: Sequence[str]) -> None:
         """Add a subscriber."""
         who = f"{kind.__qualname__} {len(self.journals)}"
         journals = [Journal(self.record, channel, who) for channel in channels]
         self.journals += journals
-        self.run(kind(url or self._url, journals))
-        return journals
+        self.run(kind(self._url, journals))
 
-    def run(self, work: Awaitable[None]) -> None:
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until the end. Its failure is that of the stage."""
-        self._running.append(self._tasks.create_task(_await(work)))
+        self._running.append(self._tasks.create_task(work))
 
     def end(self) -> None:
         """Stop publishers and subscribers."""
@@ -113,10 +112,13 @@ class Stage:
 
     async def heal(self) -> None:
         """Wait until all nodes are ready, and everybody has everything that was published until now."""
-        channels = sorted({journal.channel for journal in self.journals})
-        goals = await asyncio.gather(*(self.publishing.publish(channel) for channel in channels))
-        await self.arrive(self.journals, dict(zip(channels, goals, strict=True)))
+        await self.arrive(self.journals, await self.mark(CHANNELS))
         await self.cluster.until_ready()
+
+    async def mark(self, channels: Sequence[str]) -> dict[str, Position]:
+        """Publish to each channel; the positions are where whoever has everything must be."""
+        marks = await asyncio.gather(*(self.publishing.publish(channel) for channel in channels))
+        return dict(zip(channels, marks, strict=True))
 
     async def arrive(self, journals: Sequence[Journal], goals: dict[str, Position]) -> None:
         """Wait until these have everything up to these positions. What does not come in time is lost."""
@@ -131,14 +133,10 @@ class Stage:
             journal.give_up()
 
     async def _audit(self) -> None:
-        for channel in {journal.channel for journal in self.journals}:
+        for channel in CHANNELS:
             owed = self.record.take_acknowledged(channel)
             log = await self.publishing.history(channel)
             self.record.audit(channel, owed, log.position.epoch, log.publications)
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work
 
 
 def _channels_of(number: int) -> list[str]:
@@ -156,7 +154,7 @@ async def staged(directory: Path, size: Size) -> AsyncIterator[Stage]:
             stage.run(cluster.watch())
             for number in range(size.subscribers):
                 kind = (by_client, by_event_stream, Wire().subscribe)[number % 3]
-                stage.subscribe(kind, random.sample(_channels_of(number), len(_channels_of(number))))
+                stage.subscribe(kind, _channels_of(number))
             await stage.heal()
             stage.run(stage.publishing.run())
             yield stage
