@@ -42,7 +42,9 @@ async def wreak(faults: list[Fault], rounds: int) -> bool:
                     console.print(f"[dim]round {number + 1}: {fault.name}: {', '.join(row([outcome])[2:])}")
                     for remark in outcome.remarks:
                         console.print(f"  [red]{remark}")
-    table = Table(*COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second")
+    table = Table(
+        *COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second"
+    )
     for fault in faults:
         is_right = all(outcome.is_as_promised for outcome in outcomes[fault.name])
         table.add_row(*row(outcomes[fault.name]), style="" if is_right else "red")
