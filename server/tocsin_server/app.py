@@ -73,5 +73,6 @@ def create_app(
         ],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.node = node
     return app

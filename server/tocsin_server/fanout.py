@@ -72,7 +72,7 @@ class FanOut:
             if written >= SLICE:
                 break
             channel, batch = self._rounds.popleft()
-            slice_written = next(batch, None)
+            slice_written = self._write_slice(channel, batch)
             if slice_written is not None:
                 written += slice_written
                 self._rounds.append((channel, batch))
@@ -86,11 +86,21 @@ class FanOut:
             self._next_turn.set_result(None)
             self._next_turn = None
 
+    def _write_slice(self, channel: Channel, batch: Iterator[int]) -> int | None:
+        """How many writes it was; None once the batch is written, or could not be."""
+        try:
+            return next(batch, None)
+        except Exception:  # a fault of ours in one batch: its readers come back and recover, the others go on
+            log.exception("a batch failed", channel=channel.name)
+            for peer in channel.listeners:
+                self._on_failed(peer)
+            return None
+
     def _write_batch(self, channel: Channel) -> Iterator[int]:
         """Write one batch of a channel; yields after each slice how many writes it was."""
         batch = channel.take_batch()
-        for framing, members in batch.roster:
-            payload = framing.pack(channel.name, batch.items)
+        for framing, members, items in batch.roster:
+            payload = framing.pack(channel.name, items)
             for start in range(0, len(members), SLICE):
                 part = members[start : start + SLICE]
                 for member in part:
@@ -101,4 +111,4 @@ class FanOut:
                         member.retire()
                         self._on_failed(member.peer)
                 yield len(part)
-            self._on_written(len(batch.items), len(members))
+            self._on_written(len(items), len(members))

@@ -1,5 +1,8 @@
 """Whatever is no handshake is refused or cut off in time, and harms nobody else."""
 
+import asyncio
+import contextlib
+
 import pytest
 
 from tests.support.raw import HANDSHAKE, tcp
@@ -57,3 +60,21 @@ async def test_silence_is_not_waited_for_in_vain(impatient: Server, data: bytes)
     async with tcp(impatient) as connection:
         await connection.send(data)
         assert b"101" not in await connection.ended()
+
+
+@pytest.mark.parametrize("line", ["X: " + "a" * 60, "X: " + "a" * 60_000], ids=["many", "long"])
+async def test_a_head_that_never_ends_is_refused(server: Server, line: str) -> None:
+    """Whoever sends header lines for ever is answered 431 and cut off, long before it fills memory."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\n")
+    answer = asyncio.ensure_future(reader.read(12))
+    with contextlib.suppress(ConnectionError):
+        for _ in range(20_000):
+            writer.write(line.encode() + b"\r\n")
+            await writer.drain()
+            if answer.done():
+                break
+    with contextlib.suppress(ConnectionError):
+        assert await answer == b"HTTP/1.1 431"
+    assert answer.done()
+    writer.close()

@@ -55,6 +55,8 @@ def main() -> None:
         group(prog_name="tocsin")
     except TocsinError as error:
         fail(str(error))
+    except KeyboardInterrupt:  # also while a command's packages are still being loaded
+        sys.exit(130)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -60,5 +60,11 @@ def _print(channel: str, position: Position | None) -> None:
     fields: dict[str, Any] = {"channel": channel}
     if position is not None:
         fields |= {"offset": position.offset, "position": str(position)}
-    sys.stdout.write(to_line(fields) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(to_line(fields) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"published, but standard output cannot be written: {error.strerror}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli import fail
 from tocsin.cli.options import DEFAULT_URL, Url
 from tocsin.cli.output import ClosedOutput, Output, to_line
 from tocsin.client import Client
@@ -154,6 +155,8 @@ async def _until_told(follow: Callable[[Output], Coroutine[Any, Any, None]]) -> 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, tell, 128 + number)
+    if sys.stdout is None:
+        fail("standard output is closed")
     output = Output(sys.stdout.fileno())
     output.watch(lambda: tell(0))
     following = asyncio.create_task(follow(output))

@@ -1,18 +1,21 @@
 """One channel on one node: who hears it here, what was heard of it, and what waits to be written.
 
-A publication that is heard joins the last batch, unless the channel's members changed since that batch was
-begun. So a batch has one roster, everybody in it gets all of it, and a peer that subscribes between two
-publications gets exactly what comes after its reply.
+What is heard waits, in one order. A batch takes all of it, for whoever is there when it is taken; each member
+knows how many items the channel had had when it was seated, so that one who came while something waited gets
+exactly what was heard after its reply. However many come and go, what waits leaves joined.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from tocsin_server.core.protocol import Position, Publication, Push, encode_push
 from tocsin_server.core.stream import History, Stream, Verdict, merge
+
+HELD = 1000
+"""Publications held for those who are entering. Whoever reads a log that ends before them reads it again."""
 
 BATCH_BYTES = 65_536
 """Past this size a batch is full: well below what may wait for one peer, so no burst alone closes it."""
@@ -54,12 +57,14 @@ class Item:
 class Member:
     """A peer's place in a channel. Once retired it writes nothing, even in a round that is under way."""
 
-    __slots__ = ("hears_joins", "peer", "start", "write")
+    __slots__ = ("hears_joins", "peer", "since", "start", "write")
 
     def __init__(self, peer: Listener, start: int, hears_joins: bool) -> None:
         self.peer = peer
         self.write = peer.write
         self.start = start
+        self.since = 0
+        """How many items the channel had had when it was seated."""
         self.hears_joins = hears_joins
 
     def retire(self) -> None:
@@ -71,18 +76,17 @@ def _discard(_payload: Any) -> None:
     """Stand in for the writing of a member that left."""
 
 
-Roster = list[tuple[Framing, list[Member]]]
+Seats = list[tuple[Framing, list[Member]]]
 
 
 class Batch:
-    """Items that leave together, and everybody who gets them. `size` is in bytes."""
+    """Items that leave together: for each framing who gets them, and which of them."""
 
-    __slots__ = ("items", "roster", "size")
+    __slots__ = ("items", "roster")
 
-    def __init__(self, roster: Roster) -> None:
-        self.roster = roster
-        self.items: list[Item] = []
-        self.size = 0
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+        self.roster: list[tuple[Framing, list[Member], list[Item]]] = []
 
 
 class Channel:
@@ -90,16 +94,19 @@ class Channel:
 
     Synchronous: every method is one step, and the caller schedules what is to be written.
 
-        enter() --merge()--> admit() … leave()      hear() -> batches -> take_batch()
+        enter() --merge()--> admit() … leave()      hear() -> waiting -> take_batch()
     """
 
     __slots__ = (
         "_ahead",
-        "_batches",
         "_entering",
         "_held",
+        "_join_hearers",
+        "_late",
         "_members",
         "_roster",
+        "_taken",
+        "_waiting",
         "name",
         "stream",
         "waiting_bytes",
@@ -110,10 +117,13 @@ class Channel:
         self.stream = Stream()
         self._members: dict[Framing, dict[Listener, Member]] = {}
         self._entering = 0
-        self._held: list[tuple[Publication, str]] = []
+        self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD)
         self._ahead: list[Member] = []
-        self._batches: deque[Batch] = deque()
-        self._roster: Roster | None = None
+        self._waiting: deque[Item] = deque()
+        self._taken = 0
+        self._late: list[Member] = []
+        self._join_hearers = 0
+        self._roster: Seats | None = None
         self.waiting_bytes = 0
 
     def __len__(self) -> int:
@@ -164,23 +174,29 @@ class Channel:
 
     def leave(self, peer: Listener) -> None:
         """Stop writing to `peer`, or forget that it was about to be admitted."""
-        member = self._members.get(peer.framing, {}).pop(peer, None) or self._pop_ahead(peer)
-        if member is None:
+        member = self._members.get(peer.framing, {}).pop(peer, None)
+        if member is not None:
+            member.retire()
+            self._join_hearers -= member.hears_joins
+            self._late = [late for late in self._late if late is not member]
+            self._roster = None
+        elif not self._pop_ahead(peer):
             self._stop_holding()
-            return
-        member.retire()
-        self._roster = None
 
     def _seat(self, member: Member) -> None:
+        member.since = self._taken + len(self._waiting)
+        if self._waiting:
+            self._late.append(member)
+        self._join_hearers += member.hears_joins
         self._members.setdefault(member.peer.framing, {})[member.peer] = member
         self._roster = None
 
-    def _pop_ahead(self, peer: Listener) -> Member | None:
+    def _pop_ahead(self, peer: Listener) -> bool:
         for member in self._ahead:
             if member.peer is peer:
                 self._ahead.remove(member)
-                return member
-        return None
+                return True
+        return False
 
     def _stop_holding(self) -> None:
         self._entering -= 1
@@ -219,35 +235,14 @@ class Channel:
         return [peer for peer in self.listeners if peer not in whole]
 
     def hear_presence(self, push: Push) -> None:
-        """Take a join or leave: for those only who hear such pushes, and never joined with anything else."""
-        roster = [
-            (framing, hearing)
-            for framing, members in self._members.items()
-            if (hearing := [member for member in members.values() if member.hears_joins])
-        ]
-        if roster:
-            self._batches.append(Batch(roster))
-            self._put(self._batches[-1], Item(push))
+        """Take a join or leave, for those who hear such pushes."""
+        if self._join_hearers:
+            self._append(Item(push))
 
     def _append(self, item: Item) -> None:
-        if self._roster is None:
-            self._roster = [
-                (framing, list(members.values())) for framing, members in self._members.items() if members
-            ]
-        if not self._roster:
-            return
-        if (
-            not self._batches
-            or self._batches[-1].roster is not self._roster
-            or self._batches[-1].size > BATCH_BYTES
-        ):
-            self._batches.append(Batch(self._roster))
-        self._put(self._batches[-1], item)
-
-    def _put(self, batch: Batch, item: Item) -> None:
-        batch.items.append(item)
-        batch.size += len(item.line)
-        self.waiting_bytes += len(item.line)
+        if any(self._members.values()):
+            self._waiting.append(item)
+            self.waiting_bytes += len(item.line)
 
     def _catch_up(self) -> None:
         if self._ahead:
@@ -261,13 +256,50 @@ class Channel:
     @property
     def is_waiting(self) -> bool:
         """Whether anything waits to be written."""
-        return bool(self._batches)
+        return bool(self._waiting)
 
     def take_batch(self) -> Batch:
-        """Take what is to be written next.
+        """Take what is to be written next, for everybody who was there when it was heard.
 
         The caller writes it wholly before it takes another of this channel.
         """
-        batch = self._batches.popleft()
-        self.waiting_bytes -= batch.size
+        first = self._taken
+        batch = Batch(self._take_items())
+        is_for_all = not any(item.publication is None for item in batch.items)
+        for framing, members in self._seats():
+            if is_for_all and not self._late:
+                batch.roster.append((framing, members, batch.items))
+            else:
+                batch.roster += _sorted_out(framing, members, batch.items, first)
+        self._late = [member for member in self._late if member.since > self._taken]
         return batch
+
+    def _take_items(self) -> list[Item]:
+        items: list[Item] = []
+        size = 0
+        while self._waiting and size <= BATCH_BYTES:
+            items.append(self._waiting.popleft())
+            size += len(items[-1].line)
+        self._taken += len(items)
+        self.waiting_bytes -= size
+        return items
+
+    def _seats(self) -> Seats:
+        if self._roster is None:
+            self._roster = [
+                (framing, list(members.values())) for framing, members in self._members.items() if members
+            ]
+        return self._roster
+
+
+def _sorted_out(
+    framing: Framing, members: list[Member], items: list[Item], first: int
+) -> Iterator[tuple[Framing, list[Member], list[Item]]]:
+    """Who gets which of the items: not those from before one came, and joins only who hears them."""
+    groups: dict[tuple[int, bool], list[Member]] = {}
+    for member in members:
+        groups.setdefault((max(member.since - first, 0), member.hears_joins), []).append(member)
+    for (skipped, hears_joins), group in groups.items():
+        told = [item for item in items[skipped:] if hears_joins or item.publication is not None]
+        if told:
+            yield framing, group, told

@@ -67,7 +67,7 @@ def write_all(channel: Channel) -> None:
     """Write whatever waits."""
     while channel.is_waiting:
         batch = channel.take_batch()
-        for framing, members in batch.roster:
-            payload = framing.pack(channel.name, batch.items)
+        for framing, members, items in batch.roster:
+            payload = framing.pack(channel.name, items)
             for member in members:
                 member.write(payload)

@@ -229,8 +229,8 @@ class SmallNode:
     def write_batch(self, channel: Channel) -> Iterator[None]:
         """Write a batch member by member."""
         batch = channel.take_batch()
-        for framing, members in batch.roster:
-            payload = framing.pack(channel.name, batch.items)
+        for framing, members, items in batch.roster:
+            payload = framing.pack(channel.name, items)
             for member in members:
                 yield
                 member.write(payload)

@@ -57,15 +57,35 @@ def test_a_batch_takes_nothing_more_once_somebody_came() -> None:
     assert (early.heard, late.heard) == ([1, 2], [2])
 
 
-def test_a_batch_takes_nothing_more_once_somebody_left() -> None:
-    """What comes after a departure is not even packed together with what came before it."""
+def test_what_waits_leaves_joined_however_many_come_and_go() -> None:
+    """Who came between two publications gets the second only, and nobody else gets more writes for it."""
+    channel = settled(0)
+    staying = admit(channel)
+    channel.hear(pub(1), EPOCH)
+    for offset in (2, 3, 4):
+        leaving = admit(channel, start=offset - 1)
+        channel.hear(pub(offset), EPOCH)
+        channel.leave(leaving)
+    coming = admit(channel, start=4)
+    channel.hear(pub(5), EPOCH)
+    batch = channel.take_batch()
+    assert (len(batch.items), channel.is_waiting) == (5, False)
+    for framing, members, items in batch.roster:
+        for member in members:
+            member.write(framing.pack(channel.name, items))
+    assert (staying.heard, staying.writes) == ([1, 2, 3, 4, 5], 1)
+    assert (coming.heard, coming.writes) == ([5], 1)
+
+
+def test_what_waits_is_written_once_for_who_stays_when_somebody_left() -> None:
+    """A departure divides nothing."""
     channel = settled(0)
     staying, leaving = admit(channel), admit(channel)
     channel.hear(pub(1), EPOCH)
     channel.leave(leaving)
     channel.hear(pub(2), EPOCH)
     write_all(channel)
-    assert (staying.heard, staying.writes, leaving.heard) == ([1, 2], 2, [])
+    assert (staying.heard, staying.writes, leaving.heard) == ([1, 2], 1, [])
 
 
 def test_a_peer_that_leaves_in_the_middle_of_a_round_hears_nothing_more_of_it() -> None:
@@ -75,7 +95,7 @@ def test_a_peer_that_leaves_in_the_middle_of_a_round_hears_nothing_more_of_it() 
     channel.hear(pub(1), EPOCH)
     batch = channel.take_batch()
     channel.leave(leaving)
-    for _framing, members in batch.roster:
+    for _framing, members, _items in batch.roster:
         for member in members:
             member.write([1])
     assert leaving.heard == []

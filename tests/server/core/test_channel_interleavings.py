@@ -152,8 +152,8 @@ class Interleavings(RuleBasedStateMachine):
     def _write_batch(self, channel: Channel) -> Iterator[None]:
         if channel.is_waiting:
             batch = channel.take_batch()
-            for framing, members in batch.roster:
-                payload = framing.pack("news", batch.items)
+            for framing, members, items in batch.roster:
+                payload = framing.pack("news", items)
                 for member in members:
                     yield
                     member.write(payload)
