@@ -1,8 +1,8 @@
 """Every reason to refuse or to close, in one table.
 
 The same values serve replies, WebSocket close frames, the last event of an SSE stream, HTTP answers and
-metric labels. Codes and messages are those of the Centrifuge protocol (docs/protocol: error codes, disconnect
-codes, unsubscribe codes), so its SDKs react to them without being told. Ranges carry the advice:
+metric labels. Codes and messages are those of the Centrifuge protocol, so its SDKs react to them untold.
+Ranges carry the advice:
 
     errors       below 400 are the protocol's, 400-1999 an application's
     disconnects  3000-3499 and 4000-4499 say come back, 3500-3999 and 4500-4999 say don't

@@ -48,7 +48,10 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         sys.stdout.writelines(to_line(node) + "\n" for node in found)
         return
-    table = Table("id", "name", "address", "uptime", "clients", "channels", "memory", "lag", "state")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True, min_width=8)  # what `drain` takes is never cut
+    for heading in ("name", "address", "uptime", "clients", "channels", "memory", "lag", "state"):
+        table.add_column(heading, overflow="fold")
     for node in sorted(found, key=lambda node: str(node["name"])):
         table.add_row(
             node["uid"][:8],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Raw
 
 from tests.server.core.ears import Ear, Log, Offsets, write_all
-from tocsin_server.core.channel import BATCH_BYTES, Channel
+from tocsin_server.core.channel import BATCH_BYTES, HELD, Channel
 from tocsin_server.core.protocol import ClientInfo, Position, Presence, Publication, Push
 from tocsin_server.core.stream import History, Verdict
 
@@ -55,6 +55,17 @@ def test_a_batch_takes_nothing_more_once_somebody_came() -> None:
     channel.hear(pub(2), EPOCH)
     write_all(channel)
     assert (early.heard, late.heard) == ([1, 2], [2])
+
+
+def test_what_is_held_for_newcomers_is_bounded() -> None:
+    """A log read so long ago that what followed it is no longer held has to be read again."""
+    channel = settled(0)
+    admit(channel)
+    channel.enter()
+    for offset in range(1, HELD + 2):
+        channel.hear(pub(offset), EPOCH)
+    assert channel.merge(History(Position(0, EPOCH))) is None
+    assert channel.merge(History(Position(1, EPOCH))) is not None
 
 
 def test_what_waits_leaves_joined_however_many_come_and_go() -> None:
