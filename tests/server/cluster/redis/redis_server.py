@@ -35,6 +35,11 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
     def client(self) -> redis.Redis:
         """A plain client, for looking in and for making trouble."""
         if self._client is None:

@@ -1,0 +1,208 @@
+"""A real Redis Cluster of the tests' own: three masters with a replica each, killed, failed over, resharded.
+
+Everything here blocks: in a coroutine call it by `asyncio.to_thread`, or a node in the test stands still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from tests.server.cluster.redis.redis_server import RedisServer
+from tests.support.timing import STARTED, TICK
+from tocsin_server.cluster.redis.keys import Keys
+
+MASTERS = 3
+REPLICAS = 1
+"""Of each master."""
+NODE_TIMEOUT_MS = 1000
+"""A master that is silent for so long is failed over: after a kill it takes about two seconds."""
+
+LINES = (
+    "cluster-enabled yes",
+    "cluster-config-file nodes.conf",
+    f"cluster-node-timeout {NODE_TIMEOUT_MS}",
+    "cluster-port {free_port}",  # not the port plus 10000, which may not exist
+    "cluster-replica-validity-factor 0",
+    "repl-diskless-sync-delay 0",
+    "repl-ping-replica-period 1",  # a replica that has never heard its master is not listed
+)
+
+
+class Range(NamedTuple):
+    """Slots that are served together; ports of the master and then of its replicas."""
+
+    first: int
+    last: int
+    ports: tuple[int, ...]
+
+
+class RedisCluster:
+    """Six servers. `config` are further lines of each one's configuration."""
+
+    def __init__(self, directory: Path, *config: str) -> None:
+        self._directory = directory
+        self._config = config
+        self.servers: list[RedisServer] = []
+
+    @property
+    def url(self) -> str:
+        """As the engine takes it, with every server in it."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def start(self) -> None:
+        """Start all servers and join them to one cluster, in which every master has its replica."""
+        for number in range(MASTERS * (1 + REPLICAS)):
+            folder = self._directory / f"server-{number}"
+            folder.mkdir()
+            server = RedisServer(folder, *LINES, *self._config)
+            server.start()
+            self.servers.append(server)
+        hosts = [f"127.0.0.1:{server.port}@{server.second_port}" for server in self.servers]
+        command = ["redis-cli", "--cluster", "create", *hosts, "--cluster-replicas", f"{REPLICAS}"]
+        subprocess.run([*command, "--cluster-yes"], check=True, capture_output=True, timeout=STARTED)
+        self.heal()
+
+    def stop(self) -> None:
+        """End all at once."""
+        for server in self.servers:
+            server.stop()
+
+    # ------------------------------------------------------------------------------------------ looking in
+
+    @property
+    def running(self) -> list[RedisServer]:
+        """Those that have not been killed."""
+        return [server for server in self.servers if server.is_running]
+
+    @property
+    def masters(self) -> list[RedisServer]:
+        """Those that serve slots."""
+        ports = {served.ports[0] for served in ranges(self.running[0])}
+        return [server for server in self.servers if server.port in ports]
+
+    def master_of(self, channel: str) -> RedisServer:
+        """Who serves a channel."""
+        return self._server(self._range_of(channel).ports[0])
+
+    def replica_of(self, channel: str) -> RedisServer:
+        """Who would serve a channel if its master died."""
+        return self._server(self._range_of(channel).ports[1])
+
+    def channels_on_all(self) -> list[str]:
+        """One channel for each master."""
+        found: dict[int, str] = {}
+        for number in range(1000):
+            found.setdefault(self.master_of(f"c{number}").port, f"c{number}")
+            if len(found) == len(self.masters):
+                break
+        return list(found.values())
+
+    def _range_of(self, channel: str) -> Range:
+        slot = slot_of(channel)
+        return next(some for some in ranges(self.running[0]) if some.first <= slot <= some.last)
+
+    def _server(self, port: int) -> RedisServer:
+        return next(server for server in self.servers if server.port == port)
+
+    # ------------------------------------------------------------------------------------- making trouble
+
+    def kill_master_of(self, channel: str) -> RedisServer:
+        """Kill who serves a channel; its replica takes over by itself. `heal` starts it again."""
+        master = self.master_of(channel)
+        master.stop()
+        return master
+
+    def failover(self, channel: str) -> None:
+        """Let a channel's master and its replica change places, without losing anything."""
+        replica = self.replica_of(channel)
+        replica.command("CLUSTER", "FAILOVER")
+        until(lambda: self.master_of(channel) is replica and self._is_healthy())
+
+    def migrate(self, channel: str) -> RedisServer:
+        """Move a channel's slot, and all keys in it, to another master, which is returned."""
+        slot, source = slot_of(channel), self.master_of(channel)
+        target = next(server for server in self.masters if server is not source)
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(target))
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for server in (target, source, *self.masters):
+            server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
+        until(self._is_healthy)
+        return target
+
+    def heal(self) -> None:
+        """Start again whoever was killed, and wait until everybody agrees that all is well."""
+        for server in self.servers:
+            if not server.is_running:
+                server.start()
+        until(self._is_healthy)
+
+    def _is_healthy(self) -> bool:
+        views = [ranges(server) for server in self.servers]
+        replicas = [server for server in self.servers if server not in self.masters]
+        return (
+            all(view == views[0] for view in views)
+            and all(len(served.ports) == 1 + REPLICAS for served in views[0])
+            and sum(served.last - served.first + 1 for served in views[0]) == REDIS_CLUSTER_HASH_SLOTS
+            and all(_is_well(server) for server in self.servers)
+            and all(_follows(server) for server in replicas)
+        )
+
+
+def slot_of(channel: str) -> int:
+    """The slot in which all keys of a channel are, whatever their prefix."""
+    return key_slot(Keys("tocsin").announcements(channel).encode())
+
+
+def ranges(server: RedisServer) -> list[Range]:
+    """Who serves what, as one server sees it."""
+    answer = server.command("CLUSTER", "SLOTS")
+    return sorted(Range(first, last, tuple(host[1] for host in hosts)) for first, last, *hosts in answer)
+
+
+def node_id(server: RedisServer) -> str:
+    """What a server is called in its cluster."""
+    name: bytes = server.command("CLUSTER", "MYID")
+    return name.decode()
+
+
+def _is_well(server: RedisServer) -> bool:
+    answer: bytes = server.command("CLUSTER", "INFO")
+    return b"cluster_state:ok" in answer
+
+
+def _follows(server: RedisServer) -> bool:
+    info = server.client.info("replication")
+    assert isinstance(info, dict)
+    return info.get("master_link_status") == "up"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; servers that cannot say are asked again."""
+    give_up_at = time.monotonic() + STARTED
+    while True:
+        with contextlib.suppress(redis.RedisError, StopIteration):
+            if condition():
+                return
+        assert time.monotonic() < give_up_at, "the cluster did not become what it should"
+        time.sleep(TICK / 5)
+
+
+@contextlib.contextmanager
+def cluster_running(directory: Path, *config: str) -> Iterator[RedisCluster]:
+    """A cluster, healthy to begin with."""
+    cluster = RedisCluster(directory, *config)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
