@@ -78,3 +78,5 @@ async def test_a_head_that_never_ends_is_refused(server: Server, line: str) -> N
         assert await answer == b"HTTP/1.1 431"
     assert answer.done()
     writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()

@@ -9,6 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.api import Api
+from tests.support.links import accepting
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -50,16 +51,13 @@ async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     )
     writer.write(head.encode() + b"\r\n" + PAGE if request else b"")
     await writer.drain()
-    writer.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pages() -> AsyncIterator[int]:
     """The port of a little web server with a page on it."""
-    listener = await asyncio.start_server(serve_page, "127.0.0.1", 0)
-    yield listener.sockets[0].getsockname()[1]
-    listener.close()
-    await listener.wait_closed()
+    async with accepting(serve_page) as port:
+        yield port
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

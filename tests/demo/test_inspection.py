@@ -1,10 +1,12 @@
 """What a check of a link does, against real sockets of this machine."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.links import accepting
 from tocsin_demo.check_log import Finding
 from tocsin_demo.inspection import ATTEMPTS, inspect, verdict
 from tocsin_demo.store import Link
@@ -24,22 +26,17 @@ class Place:
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(asyncio.IncompleteReadError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 self.asked.append(head.decode())
                 writer.write(f"HTTP/1.1 {self.answer}\r\nContent-Length: 0\r\n\r\n".encode())
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
 
 
 @pytest.fixture
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     made = Place(getattr(request, "param", "200 OK"))
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    yield made
-    server.close()
-    await server.wait_closed()
+    async with accepting(made.serve) as made.port:
+        yield made
 
 
 def link(url: str, link_id: int = 1, title: str = "A") -> Link:
@@ -73,10 +70,8 @@ async def test_an_error_is_no_good_answer(place: Place) -> None:
 
 
 async def test_a_closed_port_gives_no_good_answer(place: Place) -> None:
-    listener = await asyncio.start_server(place.serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    listener.close()
-    await listener.wait_closed()
+    async with accepting(place.serve) as port:
+        pass
     assert verdict(await findings(f"http://127.0.0.1:{port}/")).startswith("no good answer: ")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.support.links import accepting, connecting, copy
 from tests.support.server import Server
 
 
@@ -52,30 +53,16 @@ class Proxy:
         if self._is_cut:
             writer.transport.abort()
             return
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
-        self._links |= {writer, upstream_writer}
-        try:
-            await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
-        finally:
-            self._links -= {writer, upstream_writer}
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+        async with connecting(self._server.port) as (upstream_reader, upstream_writer):
+            self._links |= {writer, upstream_writer}
+            try:
+                await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+            finally:
+                self._links -= {writer, upstream_writer}
 
 
 @contextlib.asynccontextmanager
 async def proxying(server: Server) -> AsyncIterator[Proxy]:
     proxy = Proxy(server)
-    listener = await asyncio.start_server(proxy.link, "127.0.0.1", 0)
-    proxy.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with accepting(proxy.link) as proxy.port:
         yield proxy
-    finally:
-        proxy.cut()
-        listener.close()
-        await listener.wait_closed()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from websockets.frames import Frame, Opcode
 
+from tests.support.links import accepting, connecting, copy
 from tests.support.server import Server
 from tocsin.load import frames
 from tocsin.load.frames import FrameReader
@@ -29,15 +30,15 @@ class Meddler:
         return f"http://127.0.0.1:{self.port}"
 
     async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
-        await asyncio.gather(_copy(reader, up_writer), self._meddle(up_reader, writer))
+        async with connecting(self._server.port) as (up_reader, up_writer):
+            await asyncio.gather(copy(reader, up_writer), self._meddle(up_reader, writer))
 
     async def _meddle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             writer.write(head)
             if b" 101 " not in head.split(b"\r\n")[0]:
-                await _copy(reader, writer)
+                await copy(reader, writer)
                 return
             messages = FrameReader()
             held: list[bytes] = []
@@ -64,21 +65,8 @@ class Meddler:
             held.clear()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
 @contextlib.asynccontextmanager
 async def meddling(server: Server) -> AsyncIterator[Meddler]:
     meddler = Meddler(server)
-    listener = await asyncio.start_server(meddler.link, "127.0.0.1", 0)
-    meddler.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with accepting(meddler.link) as meddler.port:
         yield meddler
-    finally:
-        listener.close()
-        await listener.wait_closed()

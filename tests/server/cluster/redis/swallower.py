@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.support.links import accepting, connecting
+
 
 class Way:
     """One connection through it."""
@@ -48,16 +50,14 @@ class Swallower:
         way = Way()
         way.is_swallowed = self._swallows_all
         self._ways.add(way)
-        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
         try:
-            await asyncio.gather(
-                self._copy(way, reader, there, is_upwards=True),
-                self._copy(way, there_reader, writer, is_upwards=False),
-            )
+            async with connecting(self._target) as (there_reader, there):
+                await asyncio.gather(
+                    self._copy(way, reader, there, is_upwards=True),
+                    self._copy(way, there_reader, writer, is_upwards=False),
+                )
         finally:
             self._ways.discard(way)
-            writer.transport.abort()
-            there.transport.abort()
 
     async def _copy(
         self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_upwards: bool
@@ -76,18 +76,5 @@ class Swallower:
 @contextlib.asynccontextmanager
 async def swallowing(target: int) -> AsyncIterator[Swallower]:
     swallower = Swallower(target)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(swallower.lead(reader, writer)))
-
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-    swallower.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with accepting(swallower.lead) as swallower.port:
         yield swallower
-    finally:
-        listener.close()
-        await listener.wait_closed()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
