@@ -387,12 +387,12 @@ class Node:
 
     # ----------------------------------------------------------------------------------- what the engine says
 
-    def hear(self, channel: str, publication: Publication, epoch: str) -> None:
+    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         """A publication was announced."""
         found = self.hub.channels.get(channel)
         if found is None:
             return
-        verdict = found.hear(publication, epoch)
+        verdict = found.hear(publication, epoch, published_at)
         if verdict in (Verdict.GAP, Verdict.OTHER_EPOCH):
             self._mender.mend(found)
         self.fan_out.wake(found)

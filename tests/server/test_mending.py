@@ -44,9 +44,9 @@ class LossyEngine(MemoryEngine):
     async def start(self, resident: Resident) -> None:
         hear = resident.hear
 
-        def hear_some(channel: str, publication: Publication, epoch: str) -> None:
+        def hear_some(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
             if self._keeps(publication):
-                hear(channel, publication, epoch)
+                hear(channel, publication, epoch, published_at)
 
         resident.hear = hear_some  # type: ignore[method-assign]
         await super().start(resident)

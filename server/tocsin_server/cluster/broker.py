@@ -56,11 +56,12 @@ TOP_ONLY = HistoryQuery()
 class Audience(Protocol):
     """Who a broker tells what it hears: the node. All are synchronous and never raise."""
 
-    def hear(self, channel: str, publication: Publication, epoch: str) -> None:
+    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         """A publication was announced in a channel this node listens to.
 
-        `epoch` is empty, and the offset 0, where no log holds it. The engine may keep `publication` itself in
-        its log, so nobody changes it.
+        `epoch` is empty, and the offset 0, where no log holds it. `published_at` is when some node gave it to
+        its engine, by this node's monotonic clock, or 0 if that is not known. The engine may keep
+        `publication` itself in its log, so nobody changes it.
         """
 
     def hear_presence(self, channel: str, push: Push) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_server.cluster.broker import Audience, Broker
@@ -11,6 +12,22 @@ from tocsin_server.cluster.presence import Presence
 
 class Resident(Audience, Household, Protocol):
     """What a node is to its engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What an engine says of itself to whoever watches it; as it stands, of one that cannot fail."""
+
+    is_deaf: bool = False
+    """Whether a link over which this node hears is dead, or has not been proven yet."""
+    silence_seconds: float = 0.0
+    """How long ago this node last heard itself: the age of its canary, the oldest if it has several."""
+    waiting_bytes: int = 0
+    """Calls that wait to be sent to the store."""
+    links: int = 0
+    """Links that were whole so far, the first included: more than there are, if some had to be replaced."""
+    reaped_nodes: int = 0
+    """Leases of other nodes that this one has cleared away after they lapsed."""
 
 
 class Engine(Protocol):
@@ -35,6 +52,10 @@ class Engine(Protocol):
     @property
     def lag_seconds(self) -> float:
         """How long announcements are under way to this node, as last measured."""
+
+    @property
+    def vitals(self) -> Vitals:
+        """What watches it may know, as of now."""
 
     @property
     def may_lose_announcements(self) -> bool:

@@ -46,12 +46,14 @@ class Listener(Protocol):
 class Item:
     """Something a channel's peers are told, as a line of JSON that all framings share."""
 
-    __slots__ = ("epoch", "line", "publication")
+    __slots__ = ("epoch", "line", "publication", "published_at")
 
-    def __init__(self, push: Push, epoch: str = "") -> None:
+    def __init__(self, push: Push, epoch: str = "", published_at: float = 0.0) -> None:
         self.line = encode_push(push)
         self.publication = push.pub
         self.epoch = epoch
+        self.published_at = published_at
+        """0 where it is not known."""
 
 
 class Member:
@@ -205,13 +207,13 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------ hearing
 
-    def hear(self, publication: Publication, epoch: str) -> Verdict:
+    def hear(self, publication: Publication, epoch: str, published_at: float = 0.0) -> Verdict:
         """Take a publication that the engine announced.
 
         It is written only if it continues what was heard before.
         """
         if not publication.is_logged:
-            self._append(Item(Push(self.name, pub=publication)))
+            self._append(Item(Push(self.name, pub=publication), "", published_at))
             return Verdict.NEXT
         if not self.stream.is_settled:
             self.stream.settle(Position(publication.offset - 1, epoch))
@@ -219,7 +221,7 @@ class Channel:
         if verdict is Verdict.NEXT:
             if self._entering:
                 self._held.append((publication, epoch))
-            self._append(Item(Push(self.name, pub=publication), epoch))
+            self._append(Item(Push(self.name, pub=publication), epoch, published_at))
             self._catch_up()
         return verdict
 

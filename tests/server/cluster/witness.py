@@ -25,14 +25,16 @@ class Witness:
     def __init__(self, uid: str = "n1") -> None:
         self.uid = uid
         self.heard: list[Heard] = []
+        self.published_at: list[float] = []
         self.pushes: list[tuple[str, Push]] = []
         self.resumed: list[list[str]] = []
         self.orders: list[Order] = []
         self.questions: list[Question] = []
         self._news = asyncio.Event()
 
-    def hear(self, channel: str, publication: Publication, epoch: str) -> None:
+    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         self.heard.append(Heard(channel, publication, epoch))
+        self.published_at.append(published_at)
         self._news.set()
 
     def hear_presence(self, channel: str, push: Push) -> None:

@@ -77,15 +77,15 @@ class MemoryBroker:
 
     def _publish(self, channel: str, draft: Draft, options: ChannelOptions, now: float) -> Position:
         if not options.keeps_history or draft.skip_history:
-            self._tell(channel, Publication(draft.data, 0, draft.info, draft.tags), "")
+            self._tell(channel, Publication(draft.data, 0, draft.info, draft.tags), "", now)
             return NO_POSITION
         top, publication = self._logs.append(channel, draft, options, now)
         # ChannelOptions sees to it that history_meta_ttl is no shorter.
         self._sweep.expect(now + options.history_ttl)
         if publication:
-            self._tell(channel, publication, top.epoch)
+            self._tell(channel, publication, top.epoch, now)
         return top
 
-    def _tell(self, channel: str, publication: Publication, epoch: str) -> None:
+    def _tell(self, channel: str, publication: Publication, epoch: str, now: float) -> None:
         if self._audience and channel in self._listening:
-            self._audience.hear(channel, publication, epoch)
+            self._audience.hear(channel, publication, epoch, now)

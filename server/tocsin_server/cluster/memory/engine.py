@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from random import Random, SystemRandom
 
-from tocsin_server.cluster.engine import Resident
+from tocsin_server.cluster.engine import Resident, Vitals
 from tocsin_server.cluster.memory.broker import MemoryBroker
 from tocsin_server.cluster.memory.nodes import MemoryNodes
 from tocsin_server.cluster.memory.presence import MemoryPresence
@@ -63,6 +63,11 @@ class MemoryEngine:
     def lag_seconds(self) -> float:
         """Nothing: what is published is heard before the call returns."""
         return 0.0
+
+    @property
+    def vitals(self) -> Vitals:
+        """Nothing to report: nothing is between this node and its store."""
+        return Vitals()
 
     @property
     def may_lose_announcements(self) -> bool:

@@ -11,6 +11,7 @@ import structlog
 
 from tocsin_server.cluster.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Audience, Draft, HistoryQuery
 from tocsin_server.cluster.redis import scripts, wire
+from tocsin_server.cluster.redis.clock import SharedClock
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.link import Link
 from tocsin_server.cluster.redis.pipeline import Argument, Pipeline
@@ -36,10 +37,18 @@ class RedisBroker:
     the channel before any node that does has read it.
     """
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, link: Link, make_epoch: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        pipeline: Pipeline,
+        link: Link,
+        clock: SharedClock,
+        make_epoch: Callable[[], str],
+    ) -> None:
         self._keys = keys
         self._pipeline = pipeline
         self._link = link
+        self._clock = clock
         self._make_epoch = make_epoch
         self._tops = Tops()
         self._channels: dict[bytes, str] = {}  # that are listened to, by the name of their announcements
@@ -68,10 +77,12 @@ class RedisBroker:
         body = wire.encode_body(draft.data, draft.info, draft.tags)
         is_logged = options.keeps_history and not draft.skip_history
         if is_logged:
-            position = await self._run(channel, draft.idempotency_key, wire.PUBLICATION, body, draft, options)
+            head = wire.publication_head(self._clock.stamp())
+            position = await self._run(channel, draft.idempotency_key, head, body, draft, options)
             self._tops.see(channel, *position)
             return position
-        return await self._run(channel, draft.idempotency_key, wire.UNLOGGED, body)
+        head = wire.unlogged_head(self._clock.stamp())
+        return await self._run(channel, draft.idempotency_key, head, body)
 
     async def announce(self, channel: str, push: Push) -> None:
         """Announce a join or leave, as Broker says."""
@@ -152,9 +163,9 @@ class RedisBroker:
             return
         try:
             if message.startswith(wire.PUBLICATION):
-                publication, epoch = wire.decode_publication(message)
+                publication, epoch, stamp = wire.decode_publication(message)
                 self._tops.see(channel, publication.offset, epoch)
-                self._audience.hear(channel, publication, epoch)
+                self._audience.hear(channel, publication, epoch, self._clock.moment(stamp))
             elif message.startswith((wire.JOIN, wire.LEAVE)):
                 self._audience.hear_presence(channel, wire.decode_push(channel, message))
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import NoReturn
 
@@ -33,6 +34,12 @@ class Canary:
         self._sent_at = 0.0
         self.lag_seconds = 0.0
         """How long the last canary that came back was under way."""
+        self._heard_at = time.monotonic()
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long ago a canary last came back."""
+        return time.monotonic() - self._heard_at
 
     async def run(self) -> NoReturn:
         """Sing until cancelled."""
@@ -45,9 +52,10 @@ class Canary:
 
     def _hear(self, message: bytes) -> None:
         heard = int(message)
+        self._heard_at = time.monotonic()  # finer than the loop's, whose time stands still within a turn
         self._missing = [number for number in self._missing if number > heard]
         if heard == self._number:
-            self.lag_seconds = asyncio.get_running_loop().time() - self._sent_at
+            self.lag_seconds = self._heard_at - self._sent_at
             self._missing.clear()
             self._number += 1  # its acknowledgement may come later, and then counts no more
         self._link.prove()
@@ -61,7 +69,7 @@ class Canary:
             return
         self._number += 1
         number = self._number
-        self._sent_at = asyncio.get_running_loop().time()
+        self._sent_at = time.monotonic()
         try:
             await self._pipeline.call("PUBLISH", self._name, number)
         except EngineError:

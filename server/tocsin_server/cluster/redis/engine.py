@@ -12,11 +12,12 @@ from typing import NoReturn
 import structlog
 from redis.asyncio.connection import AbstractConnection
 
-from tocsin_server.cluster.engine import Resident
+from tocsin_server.cluster.engine import Resident, Vitals
 from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Address, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.broker import RedisBroker
 from tocsin_server.cluster.redis.canary import Canary
+from tocsin_server.cluster.redis.clock import SharedClock
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.lease import Lease
 from tocsin_server.cluster.redis.link import Link
@@ -58,11 +59,13 @@ class RedisEngine:
         self._keys = Keys(prefix)
         self._pipeline = Pipeline(self._dialler, Backoff(self._random))
         self._link = Link(self._dialler, Backoff(self._random), self._resume)
-        self._broker = RedisBroker(self._keys, self._pipeline, self._link, self._make_epoch)
+        self._clock = SharedClock(self._keys, self._pipeline)
+        self._broker = RedisBroker(self._keys, self._pipeline, self._link, self._clock, self._make_epoch)
         self._presence = RedisPresence(self._keys, self._pipeline)
         self._nodes = RedisNodes(self._keys, self._pipeline, self._link)
         self._lease: Lease | None = None
         self._canary: Canary | None = None
+        self._reaper: Reaper | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
         self._mistake = ""
@@ -99,6 +102,17 @@ class RedisEngine:
         return self._canary.lag_seconds if self._canary else 0.0
 
     @property
+    def vitals(self) -> Vitals:
+        """Of its pipeline, link, canary and reaper."""
+        return Vitals(
+            is_deaf=bool(self._link.trouble),
+            silence_seconds=self._canary.silence_seconds if self._canary else 0.0,
+            waiting_bytes=self._pipeline.waiting_bytes,
+            links=self._link.connections,
+            reaped_nodes=self._reaper.reaped_nodes if self._reaper else 0,
+        )
+
+    @property
     def may_lose_announcements(self) -> bool:
         """Always: Redis' pub/sub is fire and forget."""
         return True
@@ -107,9 +121,9 @@ class RedisEngine:
         """Reach Redis, prove the link, and register this node. Raises EngineError if any of it fails."""
         await self._examine()
         self._canary = Canary(self._keys.canary(resident.uid), self._pipeline, self._link)
-        reaper = Reaper(resident.uid, self._keys, self._pipeline)
+        self._reaper = Reaper(resident.uid, self._keys, self._pipeline)
         self._lease = Lease(
-            resident.uid, self._keys, self._pipeline, self._presence, reaper.reap, self._random
+            resident.uid, self._keys, self._pipeline, self._presence, self._reaper.reap, self._random
         )
         self._broker.start(resident)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -145,6 +159,7 @@ class RedisEngine:
             tasks.create_task(self._keep("link", self._link.run))
             await asyncio.sleep(0)  # so that both take calls
             tasks.create_task(self._keep("canary", canary.run))
+            tasks.create_task(self._keep("clock", self._clock.run))
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await self._nodes.start(resident)

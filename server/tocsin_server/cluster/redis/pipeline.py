@@ -85,7 +85,8 @@ class Pipeline:
         self._dialler = dialler
         self._backoff = backoff
         self._waiting: deque[Call] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """Of the calls that have not been sent yet."""
         self._news = asyncio.Event()
         self._is_running = False
         self.trouble = "Redis has not been reached yet."
@@ -109,11 +110,11 @@ class Pipeline:
         call = Call(_pack(*command), loop.time() + seconds, loop.create_future())
         if not self._is_running:
             call.fail("the engine is not running")
-        elif self._waiting_bytes + len(call.command) > QUEUE_BYTES:
+        elif self.waiting_bytes + len(call.command) > QUEUE_BYTES:
             call.fail("too much waits for Redis")
         else:
             self._waiting.append(call)
-            self._waiting_bytes += len(call.command)
+            self.waiting_bytes += len(call.command)
             self._news.set()
         return call.answer
 
@@ -172,7 +173,7 @@ class Pipeline:
         now = asyncio.get_running_loop().time()
         while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
             call = self._waiting.popleft()
-            self._waiting_bytes -= len(call.command)
+            self.waiting_bytes -= len(call.command)
             if call.deadline <= now:
                 call.fail("Redis could not be asked in time")
             elif not call.answer.done():
@@ -232,13 +233,13 @@ class Pipeline:
     def _expire(self, now: float) -> None:
         while self._waiting and self._waiting[0].deadline <= now:
             call = self._waiting.popleft()
-            self._waiting_bytes -= len(call.command)
+            self.waiting_bytes -= len(call.command)
             call.fail("Redis could not be reached in time")
 
     def _fail_waiting(self) -> None:
         while self._waiting:
             self._waiting.popleft().fail("the engine is not running")
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
 
 
 def _pack(*command: Argument) -> bytes:

@@ -9,6 +9,7 @@ import structlog
 from tocsin_server.cluster.redis import scripts, wire
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.pipeline import Pipeline
+from tocsin_server.cluster.redis.watch import node_of
 
 REAPED_TOGETHER = 50
 """Channels in one go, so that publications find their turn between them."""
@@ -29,6 +30,8 @@ class Reaper:
         self._uid = uid
         self._keys = keys
         self._pipeline = pipeline
+        self.reaped_nodes = 0
+        """Leases of other nodes that are no more."""
 
     async def reap(self, lease: str) -> None:
         """Reap a lease that is dead, unless another node is doing so."""
@@ -46,6 +49,7 @@ class Reaper:
             self._pipeline.call("HDEL", self._keys.nodes, lease),
             self._pipeline.call("DEL", claim),
         )
+        self.reaped_nodes += node_of(lease.encode()) != self._uid
         if channels:
             log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
 

@@ -31,5 +31,6 @@ STATS = _load("stats")
 REAP = _load("presence", "reap")
 BEAT = _load("beat")
 BURY = _load("bury")
+TIME = _load("time")
 
-ALL = (PUBLISH, READ, REMOVE_HISTORY, ADD, REMOVE, STATS, REAP, BEAT, BURY)
+ALL = (PUBLISH, READ, REMOVE_HISTORY, ADD, REMOVE, STATS, REAP, BEAT, BURY, TIME)

@@ -1,12 +1,13 @@
 r"""What travels through Redis and lies in it, as bytes. Payloads are copied, never parsed.
 
-    publication   1p<offset> <epoch>\n<body>      offset 0 and no epoch where no log holds it
+    publication   1p<stamp> <offset> <epoch>\n<body>      offset 0 and no epoch where no log holds it
     join, leave   1j\n<info>   1l\n<info>
     log entry     field "1", value <body>
     presence      [lease, is announced, info]
 
-Body and info are MessagePack; the 1 is the format's version. A node that reads another version than its own
-takes no notice, so two versions of Tocsin that differ in it must not share a prefix.
+A stamp is when it was published (see clock). Body and info are MessagePack; the 1 is the format's version. A
+node that reads another version than its own takes no notice, so two versions of Tocsin that differ in it must
+not share a prefix.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from msgspec import Raw
 from tocsin_server.core.protocol import NO_JSON, ClientInfo, Presence, Publication, Push
 
 PUBLICATION = b"1p"
-"""What a script completes by offset and epoch."""
-UNLOGGED = b"1p0 \n"
 JOIN = b"1j\n"
 LEAVE = b"1l\n"
 FIELD = b"1"
@@ -34,6 +33,16 @@ _decode_info = msgspec.msgpack.Decoder(_Info).decode
 _decode_entry = msgspec.msgpack.Decoder(_Entry).decode
 
 
+def publication_head(stamp: int) -> bytes:
+    """What a script completes by offset and epoch."""
+    return b"1p%d " % stamp
+
+
+def unlogged_head(stamp: int) -> bytes:
+    """What stands before the body where no log holds it."""
+    return b"1p%d 0 \n" % stamp
+
+
 def encode_body(data: Raw, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:
     """A publication without its place in a log."""
     return _encode((memoryview(data), None if info is None else _pack(info), tags))
@@ -45,11 +54,11 @@ def decode_body(body: bytes | memoryview, offset: int) -> Publication:
     return Publication(Raw(data), offset, None if info is None else _unpack(info), tags)
 
 
-def decode_publication(message: bytes) -> tuple[Publication, str]:
-    """The publication that an announcement carries, and its epoch."""
+def decode_publication(message: bytes) -> tuple[Publication, str, int]:
+    """The publication that an announcement carries, its epoch, and its stamp."""
     end = message.index(b"\n")
-    offset, _, epoch = message[len(PUBLICATION) : end].partition(b" ")
-    return decode_body(memoryview(message)[end + 1 :], int(offset)), epoch.decode()
+    stamp, offset, epoch = message[len(PUBLICATION) : end].split(b" ")
+    return decode_body(memoryview(message)[end + 1 :], int(offset)), epoch.decode(), int(stamp)
 
 
 def encode_push(push: Push) -> bytes:

@@ -136,7 +136,9 @@ async def test_a_listener_that_dies_of_a_mistake_is_replaced_and_said(
     await still_hears(node, "a")
 
 
-@pytest.mark.parametrize("message", [b"", b"9p1 epoch\n", b"1p1 epoch\n\xc1", b"1p\n", b"1j\n\xc0", b"1x"])
+@pytest.mark.parametrize(
+    "message", [b"", b"9p0 1 epoch\n", b"1p0 1 epoch\n\xc1", b"1p\n", b"1j\n\xc0", b"1x"]
+)
 async def test_what_is_not_understood_is_dropped(
     node: Node, redis_server: RedisServer, prefix: str, message: bytes
 ) -> None:

@@ -30,9 +30,10 @@ def test_a_publication_arrives_as_it_was(
 ) -> None:
     """Also where its data is no JSON at all, since nobody looks."""
     body = wire.encode_body(Raw(data), info, tags)
-    message = wire.PUBLICATION + f"{offset} {epoch}\n".encode() + body
-    assert wire.decode_publication(message) == (Publication(Raw(data), offset, info, tags), epoch)
-    assert wire.decode_publication(wire.UNLOGGED + body) == (Publication(Raw(data), 0, info, tags), "")
+    message = wire.publication_head(5) + f"{offset} {epoch}\n".encode() + body
+    assert wire.decode_publication(message) == (Publication(Raw(data), offset, info, tags), epoch, 5)
+    unlogged = wire.unlogged_head(7) + body
+    assert wire.decode_publication(unlogged) == (Publication(Raw(data), 0, info, tags), "", 7)
 
 
 @settings(deadline=None)
