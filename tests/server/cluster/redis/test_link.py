@@ -125,7 +125,7 @@ async def test_a_listener_that_dies_of_a_mistake_is_replaced_and_said(
     """An audience never raises; if it does nevertheless, the node does not go deaf over it."""
     await listening(node, "a")
 
-    def stumble(channel: str, publication: Publication, epoch: str) -> None:
+    def stumble(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         monkeypatch.undo()
         raise KeyError(channel)
 
