@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tocsin_server.cluster.broker import TOP_ONLY, HistoryQuery
-from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.engine import Services
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Entered, Entry, ReadLog
 from tocsin_server.core.hub import Hub
@@ -30,7 +30,9 @@ class Entrance:
     `on_broken(channel, position)` is called where the log turns out to be another one than was heard so far.
     """
 
-    def __init__(self, engine: Engine, hub: Hub[Any], on_broken: Callable[[Channel, Position], None]) -> None:
+    def __init__(
+        self, engine: Services, hub: Hub[Any], on_broken: Callable[[Channel, Position], None]
+    ) -> None:
         self._engine = engine
         self._hub = hub
         self._on_broken = on_broken

@@ -26,7 +26,8 @@ from msgspec import Struct
 from tocsin_server import __version__, errors
 from tocsin_server.alarms import Alarms
 from tocsin_server.cluster.broker import Draft
-from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.engine import Engine, Services
+from tocsin_server.cluster.metered import MeteredServices
 from tocsin_server.cluster.nodes import Drain, NodeReport, Order, Question
 from tocsin_server.config import Settings
 from tocsin_server.core import events
@@ -52,6 +53,7 @@ from tocsin_server.core.protocol import (
 from tocsin_server.core.session import Session
 from tocsin_server.core.stream import Verdict
 from tocsin_server.core.tokens import TokenVerifier
+from tocsin_server.counting import add_readings, count_recoveries
 from tocsin_server.entering import Entrance
 from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.fanout import FanOut
@@ -92,8 +94,9 @@ class Node:
         self.rules = ChannelRules(
             settings.channels, settings.namespaces, settings.client.channel_length_limit
         )
-        self.service = Service(engine, self.rules, rpc_methods)
-        self.fan_out = FanOut(self._count_deliveries, self._drop_broken)
+        self._services: Services = MeteredServices(engine, self.metrics)
+        self.service = Service(self._services, self.rules, rpc_methods)
+        self.fan_out = FanOut(self.metrics, self._drop_broken)
         self._house = House(
             settings.client,
             self.rules,
@@ -106,16 +109,14 @@ class Node:
         self._peers: set[Peer] = set()
         self._alarms: Alarms[Peer] = Alarms(self._ring, lambda peer: peer.session.deadline, time.monotonic)
         self._mender = Mender(
-            engine.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
+            self._services.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
         )
-        self._entrance = Entrance(engine, self.hub, self._break)
+        self._entrance = Entrance(self._services, self.hub, self._break)
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
-        self.metrics.observe(
-            "tocsin_channels", "Channels with subscribers here.", lambda: len(self.hub.channels)
-        )
+        add_readings(self.metrics, self.name, self.hub, self._peers, engine, lambda: self._is_draining)
 
     # --------------------------------------------------------------------------------------------------- life
 
@@ -195,7 +196,6 @@ class Node:
         try:
             await work
         except EngineError as error:
-            self.metrics.engine_errors.inc()
             log.warning("the engine could not do it", error=str(error))
         except Exception:
             log.exception("a task failed")
@@ -218,6 +218,10 @@ class Node:
             log.exception("a session failed", client=peer.session.client)
             effects = peer.session.handle(events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             effects += peer.session.handle(event, self.now())  # once more: closed, it leaves what it entered
+        if isinstance(event, events.Received):
+            self.metrics.received_bytes.count += len(event.message)
+        elif isinstance(event, events.Entered):
+            count_recoveries(self.metrics, peer.transport_name, effects)
         self._carry_out(peer, effects)
         if peer.session.is_closed:
             self._detach(peer)
@@ -270,9 +274,6 @@ class Node:
     def _drop_broken(self, listener: Listener) -> None:
         self.tell(cast("Peer", listener), events.ServerDisconnect(errors.SERVER_ERROR))
 
-    def _count_deliveries(self, items: int, members: int) -> None:
-        self.metrics.deliveries.inc(items * members)
-
     # ------------------------------------------------------------------------------------------------ effects
 
     def _carry_out(self, peer: Peer, effects: Sequence[Effect]) -> None:
@@ -289,7 +290,7 @@ class Node:
             peer.send(messages)
 
     def _close(self, peer: Peer, effect: events.Close) -> None:
-        self.metrics.closes.labels(str(effect.why.code)).inc()
+        self.metrics.count_close(effect.why.code)
         log.info("closed", client=peer.session.client, code=effect.why.code, reason=effect.why.reason)
         peer.close(effect.why)
 
@@ -316,7 +317,6 @@ class Node:
         try:
             outcome = await self._entrance.enter(entries)
         except EngineError as error:
-            self.metrics.engine_errors.inc()
             log.warning("could not subscribe", channels=channels, error=str(error))
         except Exception:
             log.exception("a subscription failed", client=peer.session.client)
@@ -327,20 +327,20 @@ class Node:
 
     def _announce(self, _peer: Peer, effect: events.Announce) -> None:
         joined = Push(effect.channel, join=Presence(effect.info))
-        self._spawn(self.engine.broker.announce(effect.channel, joined))
+        self._spawn(self._services.broker.announce(effect.channel, joined))
 
     def _leave(self, peer: Peer, effect: events.Leave) -> None:
         if self.hub.leave(peer, effect.channel):
             self._spawn(self._forget(effect.channel))
         if effect.options.presence:
-            self._spawn(self.engine.presence.remove(effect.channel, effect.info.client))
+            self._spawn(self._services.presence.remove(effect.channel, effect.info.client))
         if effect.was_announced:
             left = Push(effect.channel, leave=Presence(effect.info))
-            self._spawn(self.engine.broker.announce(effect.channel, left))
+            self._spawn(self._services.broker.announce(effect.channel, left))
 
     async def _forget(self, name: str) -> None:
         if name not in self.hub.channels:  # nobody came back meanwhile; the broker keeps the order of calls
-            await self.engine.broker.forget(name)
+            await self._services.broker.forget(name)
 
     def _ask(self, peer: Peer, effect: events.Ask) -> None:
         self._spawn(self._answer(peer, effect))
@@ -352,7 +352,6 @@ class Node:
         except Refused as error:
             outcome = error.refusal
         except EngineError as error:
-            self.metrics.engine_errors.inc()
             log.warning("could not answer a command", error=str(error))
         except Exception:
             log.exception("a command failed", client=peer.session.client)
@@ -408,6 +407,7 @@ class Node:
     def _break(self, channel: Channel, continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
         for listener in channel.restart(continued_from):
+            self.metrics.broken_streams.inc()
             self.tell(cast("Peer", listener), events.StreamBroken(channel.name))
 
     def hear_presence(self, channel: str, push: Push) -> None:

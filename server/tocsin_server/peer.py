@@ -28,6 +28,10 @@ class Peer(Protocol):
     def write(self) -> Callable[[Any], object]:
         """Write a packed payload after everything written before."""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits to be sent to it."""
+
     def send(self, messages: Sequence[Message]) -> None:
         """Write messages of its own, after everything written before."""
 

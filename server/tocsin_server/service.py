@@ -13,7 +13,7 @@ import msgspec
 
 from tocsin_server import errors
 from tocsin_server.cluster.broker import Draft, HistoryQuery
-from tocsin_server.cluster.engine import Engine
+from tocsin_server.cluster.engine import Services
 from tocsin_server.cluster.nodes import Drain, NodeReport, Order, Question
 from tocsin_server.core.channels import ChannelRules
 from tocsin_server.core.protocol import (
@@ -37,7 +37,7 @@ class Service:
     """The engine behind the rules. Methods raise Refused with the protocol's code, or EngineError."""
 
     def __init__(
-        self, engine: Engine, rules: ChannelRules, rpc_methods: Mapping[str, RpcMethod] | None = None
+        self, engine: Services, rules: ChannelRules, rpc_methods: Mapping[str, RpcMethod] | None = None
     ) -> None:
         self._engine = engine
         self._rules = rules

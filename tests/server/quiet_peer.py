@@ -50,6 +50,11 @@ class QuietPeer:
 
     # ---------------------------------------------------------------------------------------- the node's side
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Nothing: a list is never slow."""
+        return 0
+
     def write(self, payload: bytes) -> None:
         """Take what the channel tells everybody."""
         assert self.why is None, "nothing follows a close"

@@ -13,6 +13,7 @@ from tests.server.house import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, Listener
 from tocsin_server.fanout import SLICE, WAITING_BYTES, FanOut
+from tocsin_server.metrics import Metrics
 from tocsin_server.transports.websocket import RAW_FRAMING
 
 
@@ -20,9 +21,9 @@ class Round:
     """A channel with a log, its ears, and the fan-out that writes to them."""
 
     def __init__(self, name: str = "news", fan_out: FanOut | None = None) -> None:
-        self.written: list[tuple[int, int]] = []
         self.failed: list[Listener] = []
-        self.fan_out = fan_out or FanOut(lambda *count: self.written.append(count), self.failed.append)
+        self.metrics = Metrics()
+        self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
         self.channel = Channel(name)
         self.log = Log()
 
@@ -59,8 +60,7 @@ async def test_everybody_hears_everything_in_order() -> None:
         await asyncio.sleep(0)
     await round_.idle()
     assert all(ear.heard == list(range(1, 39)) for ear in ears)
-    assert sum(items for items, _ in round_.written) == 38
-    assert {members for _, members in round_.written} == {3 * SLICE}
+    assert round_.metrics.deliveries.count == 38 * 3 * SLICE
 
 
 async def test_nothing_is_written_from_inside_a_publish() -> None:
@@ -120,7 +120,7 @@ async def test_whatever_waits_meanwhile_waits_for_one_slice() -> None:
 
 async def test_many_channels_together_take_no_more_than_two_slices() -> None:
     """A turn is over once it has written a slice, whichever channels that took."""
-    fan_out = FanOut(lambda *_: None, lambda _: None)
+    fan_out = FanOut(Metrics(), lambda _: None)
     rounds = [Round(f"news{number}", fan_out) for number in range(20)]
     ears = [ear for round_ in rounds for ear in round_.add(SLICE - 1)]
     meter = Meter(ears)

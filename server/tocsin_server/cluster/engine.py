@@ -30,8 +30,8 @@ class Vitals:
     """Leases of other nodes that this one has cleared away after they lapsed."""
 
 
-class Engine(Protocol):
-    """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
+class Services(Protocol):
+    """What of an engine is called."""
 
     @property
     def broker(self) -> Broker:
@@ -44,6 +44,10 @@ class Engine(Protocol):
     @property
     def nodes(self) -> Nodes:
         """The other nodes."""
+
+
+class Engine(Services, Protocol):
+    """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
 
     @property
     def trouble(self) -> str:

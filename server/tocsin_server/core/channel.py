@@ -25,7 +25,7 @@ class Framing(Protocol):
     """How the peers of one transport want what they all get: packed once, then written to each."""
 
     def pack(self, channel: str, items: Sequence[Item]) -> Any:
-        """Return one payload that carries all `items`, in order."""
+        """Return one payload that carries all `items`, in order; its length is in bytes."""
 
 
 class Listener(Protocol):
@@ -84,10 +84,12 @@ Seats = list[tuple[Framing, list[Member]]]
 class Batch:
     """Items that leave together: for each framing who gets them, and which of them."""
 
-    __slots__ = ("items", "roster")
+    __slots__ = ("items", "published_at", "roster")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
+        self.published_at = next((item.published_at for item in items if item.published_at), 0.0)
+        """When its oldest publication was made, of those of which it is known; 0 if of none."""
         self.roster: list[tuple[Framing, list[Member], list[Item]]] = []
 
 
@@ -142,6 +144,11 @@ class Channel:
         """Everybody who hears the channel here."""
         seated = [peer for members in self._members.values() for peer in members]
         return seated + [member.peer for member in self._ahead]
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held for those who are entering."""
+        return sum(len(publication.data) for publication, _ in self._held)
 
     # --------------------------------------------------------------------------------------- coming and going
 

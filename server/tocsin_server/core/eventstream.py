@@ -77,6 +77,9 @@ class Burst:
         self._alone: bytes | None = None
         self._bare: bytes | None = None
 
+    def __len__(self) -> int:
+        return self.size
+
     def without_ids(self) -> bytes:
         """The events for whoever is promised no position in this channel."""
         if self._bare is None:

@@ -58,7 +58,7 @@ def api_routes(node: Node) -> list[BaseRoute]:
 def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
     async def answer(request: Request) -> Response:
         text = json_object(await _admitted(request, keys, node))
-        outcome = await attempt(node, _call(node, method, text))
+        outcome = await attempt(_call(node, method, text))
         if isinstance(outcome, Refusal):
             return _refused(outcome, is_status=_wants_statuses(request, node))
         return _json({"result": outcome} if method.is_wrapped else outcome)
@@ -96,9 +96,7 @@ async def _legacy(node: Node, text: Raw) -> LegacyReply:
     except Refused as error:
         return LegacyReply(error=failure(error.refusal))
     method = COMMANDS.get(command.method)
-    outcome = (
-        await attempt(node, _call(node, method, command.params or NO_PARAMS)) if method else errors.NOT_FOUND
-    )
+    outcome = await attempt(_call(node, method, command.params or NO_PARAMS)) if method else errors.NOT_FOUND
     if isinstance(outcome, Refusal):
         return LegacyReply(command.id, failure(outcome))
     return LegacyReply(command.id, result=Raw(_encode(outcome)))

@@ -64,7 +64,7 @@ def failure(refusal: Refusal) -> Failure:
     return Failure(refusal.code, refusal.message)
 
 
-async def attempt(node: Node, answer: Awaitable[T]) -> T | Refusal:
+async def attempt(answer: Awaitable[T]) -> T | Refusal:
     """Await an answer; whatever goes wrong is a refusal.
 
     What is our fault is logged, and tells the caller nothing.
@@ -74,29 +74,28 @@ async def attempt(node: Node, answer: Awaitable[T]) -> T | Refusal:
     except Refused as error:
         return error.refusal
     except EngineError as error:
-        node.metrics.engine_errors.inc()
         log.warning("could not answer an API call", error=str(error))
     except Exception:
         log.exception("an API call failed")
     return errors.INTERNAL_ERROR
 
 
-async def attempt_in_turn(node: Node, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+async def attempt_in_turn(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
     """The outcomes of calls of which each begins when the one before has ended."""
     outcomes: list[T | Refusal] = []
     for number, call in enumerate(calls, 1):
-        outcomes.append(await attempt(node, call()))
+        outcomes.append(await attempt(call()))
         if number % SLICE == 0:
             await asyncio.sleep(0)  # where the engine is in memory nothing else gives way
     return outcomes
 
 
-async def attempt_together(node: Node, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+async def attempt_together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
     """The outcomes, in order, of calls that do not wait for each other."""
     outcomes: list[T | Refusal] = []
     for start in range(0, len(calls), SLICE):
         some = calls[start : start + SLICE]
-        outcomes += await asyncio.gather(*(attempt(node, call()) for call in some))
+        outcomes += await asyncio.gather(*(attempt(call()) for call in some))
     return outcomes
 
 

@@ -48,7 +48,7 @@ async def broadcast(node: Node, request: types.BroadcastRequest) -> types.Broadc
     """
     draft = _draft(request)
     calls = [partial(_publish, node, channel, draft) for channel in request.channels]
-    outcomes = await attempt_together(node, calls)
+    outcomes = await attempt_together(calls)
     return types.BroadcastResult(
         [
             types.BroadcastAnswer(error=failure(outcome))
@@ -165,7 +165,7 @@ async def batch(node: Node, request: types.BatchRequest) -> types.BatchResult:
     104 in place of a command without a known method, 107 in place of null. The result is not wrapped.
     """
     calls = [partial(_run, node, command) for command in request.commands]
-    outcomes = await (attempt_together if request.parallel else attempt_in_turn)(node, calls)
+    outcomes = await (attempt_together if request.parallel else attempt_in_turn)(calls)
     return types.BatchResult(
         [
             types.BatchReply(error=failure(outcome)) if isinstance(outcome, Refusal) else outcome

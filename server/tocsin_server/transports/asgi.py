@@ -112,6 +112,11 @@ class AsgiPeer:
 
     # ------------------------------------------------------------------------------------ the node's side
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What its outbox holds."""
+        return self._outbox.waiting_bytes
+
     def write(self, lines: bytes) -> None:
         """Let lines wait to be written."""
         self._put(lines)
@@ -129,6 +134,7 @@ class AsgiPeer:
         come back for the same.
         """
         lines = b"\n".join(map(encode, messages))
+        self._node.metrics.sent_bytes.count += len(lines)
         is_large = len(lines) > self._node.settings.client.queue_limit_bytes
         self._put(lines, is_owed=is_large and not self._outbox.is_owing)
 

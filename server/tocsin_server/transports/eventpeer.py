@@ -93,10 +93,15 @@ class EventPeer:
 
     # ---------------------------------------------------------------------------------------- the node's side
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What its outbox holds, and what is held until it begins."""
+        return self.outbox.waiting_bytes + self._held_bytes
+
     def write(self, burst: Burst) -> None:
         """Write what the channel tells everybody."""
         if self._held is None:
-            self._write(burst)
+            self._put(self._events_of(burst))
         else:
             self._hold(self._held, burst)
 
@@ -104,7 +109,7 @@ class EventPeer:
         """Turn the session's messages into events."""
         for message in messages:
             if isinstance(message, Ping):
-                self._put(KEEP_ALIVE)
+                self._put_own(KEEP_ALIVE)
             elif isinstance(message, Reply):
                 self._take_reply(message)
             elif self._held is None:
@@ -117,7 +122,9 @@ class EventPeer:
         self._refuse(StreamRefused.by_close(why, is_connected=self._is_connected))
         if why is errors.SLOW:
             self.outbox.drop()
-        self.outbox.put(disconnect_event(why, random.randint(*RETRY_MILLISECONDS)))  # noqa: S311 - spreads load
+        farewell = disconnect_event(why, random.randint(*RETRY_MILLISECONDS))  # noqa: S311 - spreads load
+        self._node.metrics.sent_bytes.count += len(farewell)
+        self.outbox.put(farewell)
         self.outbox.end(within_seconds=CLOSE_SECONDS)
 
     def hold_back(self, is_busy: bool) -> None:
@@ -180,13 +187,14 @@ class EventPeer:
             return
         self._opened.set_result(None)
         held, self._held = self._held or [], None
+        self._held_bytes = 0
         results = sorted(self._results.items())
         self._results = {}
         for index, result in results:
             if result.recovered or not self._places[index]:
                 self._places[index] = _place(result)
-        self._put(positions_event(self._places))
-        self._put(connect_event(self.session.client, self._node.name))
+        self._put_own(positions_event(self._places))
+        self._put_own(connect_event(self.session.client, self._node.name))
         for index, result in results:
             self._tell_loss(index, result)
         for index, result in results:
@@ -211,14 +219,14 @@ class EventPeer:
             return
         self._places[index] = _place(result)
         to = Position(result.offset, result.epoch)
-        self._put(gap_event(self._request.channels[index], since, to, self._places))
+        self._put_own(gap_event(self._request.channels[index], since, to, self._places))
 
     def _write_missed(self, index: int, result: SubscribeResult) -> None:
         """Write what was recovered, however much: a client closed for it would come back for the same."""
         channel = self._request.channels[index]
         if result.publications:
             items = [Item(Push(channel, pub=missed), result.epoch) for missed in result.publications]
-            self._write(Burst(channel, items), is_owed=True)
+            self._put_own(self._events_of(Burst(channel, items)), is_owed=True)
 
     def _take_push(self, push: Push) -> None:
         index = self._channel_indexes.get(push.channel)
@@ -228,21 +236,25 @@ class EventPeer:
                 command = self._request.subscribe(index, read_position(self._places[index].decode()))
                 self._tell_later(events.Commanded([command]))
             else:
-                self._put(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
+                self._put_own(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
         elif push.subscribe is not None:
             if index is not None:
                 self._places[index] = _place(push.subscribe)
-            self._put(subscribe_event(push.channel))
+            self._put_own(subscribe_event(push.channel))
         elif push.pub is not None:
             epoch = "" if index is None else self._places[index].decode().partition("@")[2]
-            self._write(Burst(push.channel, [Item(push, epoch)]))
+            self._put_own(self._events_of(Burst(push.channel, [Item(push, epoch)])))
 
-    def _write(self, burst: Burst, *, is_owed: bool = False) -> None:
+    def _events_of(self, burst: Burst) -> bytes:
         index = self._channel_indexes.get(burst.channel)
         if index is None or not self._places[index]:
-            self._put(burst.without_ids(), is_owed=is_owed)
-        else:
-            self._put(burst.move(self._places, index), is_owed=is_owed)
+            return burst.without_ids()
+        return burst.move(self._places, index)
+
+    def _put_own(self, event: bytes, *, is_owed: bool = False) -> None:
+        """Write what only this stream is told; what all are is counted by whoever writes it to all."""
+        self._node.metrics.sent_bytes.count += len(event)
+        self._put(event, is_owed=is_owed)
 
     def _put(self, event: bytes, *, is_owed: bool = False) -> None:
         self.outbox.put(event, is_owed=is_owed)

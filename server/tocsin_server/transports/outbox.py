@@ -50,6 +50,11 @@ class Outbox:
         return self._size > self._limit + self._owed and not self._has_ended
 
     @property
+    def waiting_bytes(self) -> int:
+        """How much waits."""
+        return self._size
+
+    @property
     def is_owing(self) -> bool:
         """Whether something that is owed still waits."""
         return self._owed > 0

@@ -294,6 +294,11 @@ class WebSocketPeer(asyncio.Protocol):
         """Whether messages may still be written: no close frame has been."""
         return self._is_shaken and not self._has_left
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What the transport's buffer holds."""
+        return self._transport.get_write_buffer_size()
+
     def send(self, messages: Sequence[Message]) -> None:
         """Write the session's messages as one frame."""
         if self._is_native_ping and any(isinstance(message, Ping) for message in messages):
@@ -305,6 +310,7 @@ class WebSocketPeer(asyncio.Protocol):
             if len(frame) > self._node.settings.client.queue_limit_bytes:
                 self._allow(len(frame))
             self._transport.write(frame)
+            self._node.metrics.sent_bytes.count += len(frame)
 
     def _allow(self, size: int = 0) -> None:
         """Let so much more wait than the limit, for one answer larger than it, such as a long recovery.

@@ -120,7 +120,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody() -> Non
             await loop.sock_sendall(slow, b"GET /events?channel=log:1 HTTP/1.1\r\nHost: x\r\n\r\n")
             async with tocsin.stream("log:1") as stream:
                 number = 0
-                while "3008" not in tocsin.node.metrics.page().decode():
+                while 'code="3008"' not in tocsin.node.metrics.page().decode():
                     number += 1
                     filler = Raw(b'"' + b"x" * 20_000 + b'"')
                     await tocsin.node.publish("log:1", Draft(filler))

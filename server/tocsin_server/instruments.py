@@ -1,0 +1,78 @@
+"""Instruments for what happens with each publication or write: plain numbers, shown when they are asked for.
+
+The loop's thread alone counts, so they need no lock, as a Counter of prometheus_client takes one; and a
+duration finds its bucket by bisection, not by a walk.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds of the buckets: from what a few writes take to what anybody would call broken."""
+
+
+class Tally(Collector):
+    """A number that only grows: whoever counts adds to `count`."""
+
+    def __init__(self, name: str, help_text: str, registry: CollectorRegistry) -> None:
+        self.count = 0
+        self._name = name
+        self._help = help_text
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The number as of now."""
+        yield CounterMetricFamily(self._name, self._help, value=self.count)
+
+
+class Durations:
+    """How many durations, in seconds, fell into which bucket."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one. A negative one, which only clocks can bring about, counts as none at all."""
+        seconds = max(0.0, seconds)
+        self._counts[bisect_left(SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Show them."""
+        bounds = (*map(str, SECONDS), "+Inf")
+        family.add_metric(
+            labels, list(zip(bounds, map(float, accumulate(self._counts)), strict=True)), self._sum
+        )
+
+
+class Histogram(Collector):
+    """Durations, apart by the values of a label if there is one."""
+
+    def __init__(self, name: str, help_text: str, registry: CollectorRegistry, label: str = "") -> None:
+        self._name = name
+        self._help = help_text
+        self._label = label
+        self._durations: dict[str, Durations] = {} if label else {"": Durations()}
+        registry.register(self)
+
+    def of(self, value: str = "") -> Durations:
+        """Those with this value of the label, or all."""
+        return self._durations.setdefault(value, Durations())
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, as of now."""
+        labels = [self._label] if self._label else []
+        family = HistogramMetricFamily(self._name, self._help, labels=labels)
+        for value, durations in self._durations.items():
+            durations.add_to(family, [value] if labels else [])
+        yield family
