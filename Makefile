@@ -76,5 +76,7 @@ tools:
 		else echo "No Node: tests with JavaScript clients cannot run; install the packages nodejs and npm."; fi
 	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit; done; \
 		echo "No Chromium: tests with a browser cannot run; install the package chromium."
+	@command -v nginx >/dev/null || \
+		echo "No nginx: tests with a load balancer cannot run; install the package nginx-light."
 	@command -v redis-server >/dev/null || \
 		echo "No Redis: tests with several nodes cannot run; install the package redis-server."

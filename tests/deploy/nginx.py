@@ -1,0 +1,65 @@
+"""A real nginx with the repository's configuration, at other addresses."""
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.support.timing import STARTED, TICK
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+HOST = "127.0.0.1"
+
+
+def configuration(text: str, port: int, nodes: Sequence[int], directory: Path) -> str:
+    """The text as it is in the repository, but for addresses, the number of workers, and where files go."""
+
+    def servers(found: re.Match[str]) -> str:
+        indent, options = found[1], found[2]
+        return "".join(f"{indent}server {HOST}:{node}{options};\n" for node in nodes)
+
+    text, upstreams = re.subn(r"(?:( +)server node-\d:8000( [^;]+);\n)+", servers, text)
+    assert upstreams == 2
+    text, listeners = re.subn(r"(?m)^( +)listen 80 ", rf"\1listen {HOST}:{port} ", text)
+    assert listeners == 1
+    text = text.replace("worker_processes auto;", "worker_processes 1;")
+    text = re.sub(r"worker_rlimit_nofile \d+;", "", text)  # only root may raise it
+    text = text.replace("worker_connections 65536;", "worker_connections 4096;")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"    {kind}_temp_path {directory / kind};\n" for kind in kinds)
+    return text.replace("http {\n", "http {\n" + places)
+
+
+@contextlib.contextmanager
+def nginx_before(nodes: Sequence[int], port: int, directory: Path) -> Iterator[Path]:
+    """Run it; gives the file with what it has to say. It must find nothing to warn of."""
+    file, errors = directory / "nginx.conf", directory / "errors.log"
+    text = (DEPLOY / "nginx" / "nginx.conf").read_text()
+    file.write_text(configuration(text, port, nodes, directory))
+    more = f"daemon off; pid {directory / 'nginx.pid'};"
+    process = subprocess.Popen(
+        ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait_until_it_listens(process, port)
+        yield errors
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=STARTED)
+    assert "[emerg]" not in said, said
+    assert "[warn]" not in said, said
+
+
+def _wait_until_it_listens(process: subprocess.Popen[str], port: int) -> None:
+    give_up_at = time.monotonic() + STARTED
+    while time.monotonic() < give_up_at and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), STARTED):
+            return
+        time.sleep(TICK / 5)
+    raise AssertionError("nginx does not listen")
