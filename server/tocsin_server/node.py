@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -35,6 +34,7 @@ from tocsin_server.core.admission import House
 from tocsin_server.core.channel import Channel, Listener
 from tocsin_server.core.channels import ChannelRules
 from tocsin_server.core.events import Effect, Entry, Event, Instant, Send
+from tocsin_server.core.glob import compile_glob
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.protocol import (
     EMPTY,
@@ -431,10 +431,11 @@ class Node:
     def report(self, question: Question) -> NodeReport:
         """This node's own figures."""
         channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
+        is_asked_for = compile_glob(question.pattern or "*").fullmatch
         wanted = {
             name: clients
             for name, clients in channels.items()
-            if question.wants_channels and (not question.pattern or fnmatchcase(name, question.pattern))
+            if question.wants_channels and is_asked_for(name)
         }
         return NodeReport(
             uid=self.uid,

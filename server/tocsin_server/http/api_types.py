@@ -154,7 +154,7 @@ class HistoryResult(Struct):
 class ChannelsRequest(Struct):
     """Which channels."""
 
-    pattern: Annotated[str, Meta(description="A glob (`*`, `?`, `[…]`); empty: all.")] = ""
+    pattern: Annotated[str, Meta(description="A glob (`*`, `?`, `[…]`, `{a,b}`); empty: all.")] = ""
 
 
 class ChannelFigures(Struct):
