@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,8 +16,12 @@ import psutil
 import pytest
 
 from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.support.event_stream import streaming
+from tests.support.raw import tcp
 from tests.support.server import TOCSIN, Server, serving
 from tests.support.timing import STARTED, TICK
+from tests.support.wire import Wire, opened
+from tocsin_server.serving import GRACE_SECONDS
 
 WORKERS = 2
 
@@ -66,6 +72,52 @@ def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
     before = workers(crew)
     assert crew.stop() == 0
     assert not [pid for pid in before if psutil.pid_exists(pid)]
+
+
+MANY = 40
+"""Connections, by which both workers have some unless one never accepts."""
+
+
+async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[Wire]:
+    """Connections to both workers."""
+    wires: list[Wire] = []
+    nodes: set[str] = set()
+    while len(nodes) < WORKERS:
+        assert len(wires) < MANY
+        wire = await stack.enter_async_context(opened(server))
+        nodes.add((await wire.connect())["node"])
+        wires.append(wire)
+    return wires
+
+
+async def test_a_signal_to_the_parent_drains_every_worker(crew: Server) -> None:
+    """Clients of each are told to come back, over WebSockets and event streams, and all end well."""
+    async with contextlib.AsyncExitStack() as stack:
+        wires = await visit(crew, stack)
+        stream = await stack.enter_async_context(streaming(crew, "/events?channel=open"))
+        ending = asyncio.create_task(asyncio.to_thread(crew.stop))
+        assert {(await wire.closed()).code for wire in wires} == {3001}
+        while (event := await stream.next()).kind != "disconnect":
+            pass
+        assert event.data["code"] == 3001
+        with pytest.raises(ConnectionError):
+            await stream.next()
+        assert await ending == 0
+
+
+async def test_a_second_signal_ends_every_worker_at_once(crew: Server) -> None:
+    """Whatever keeps them waiting."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4 * WORKERS):
+            request = await stack.enter_async_context(tcp(crew))
+            await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+        wires = await visit(crew, stack)
+        crew.process.send_signal(signal.SIGTERM)
+        assert {(await wire.closed()).code for wire in wires} == {3001}
+        await asyncio.sleep(5 * TICK)
+        assert crew.process.poll() is None, "it waits for what is stuck"
+        crew.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(crew.process.wait, GRACE_SECONDS / 2) == 0
 
 
 def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
