@@ -1,20 +1,19 @@
-"""The cluster under test: one Redis, nodes in processes of their own, and what watches who is ready."""
+"""The cluster under test: nodes in processes of their own, and what watches who is ready."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
-import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
-from tests.server.cluster.redis.redis_server import RedisServer, redis_running
-from tests.server.cluster.redis.swallower import Swallower, swallowing
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, Table
 from tests.support.server import TOCSIN, Server, as_toml
@@ -27,19 +26,23 @@ CONFIG: Table = {
     "client": {"insecure": True, "queue_limit_bytes": 262_144},
     "api": {"keys": [API_KEY]},
     "namespaces": {
-        NAMESPACE: {"history_size": 20_000, "history_ttl": "3600s", "force_recovery": True},
+        NAMESPACE: {"history_size": 20_000, "history_ttl": "5h", "force_recovery": True},
     },
 }
-"""Logs that outlast any fault, so that nobody has to be told of anything unless a log dies."""
+"""Logs outlast any fault, clocks that jump by hours included: nobody has to be told unless a log dies."""
 
 
 class Member:
-    """One node: a process that may die and come back, at another port each time."""
+    """One node: a process that may die and come back, at another port each time unless it has one."""
 
-    def __init__(self, directory: Path, redis_url: str) -> None:
+    def __init__(
+        self, directory: Path, config: Table, environment: Mapping[str, str] | None = None, port: int = 0
+    ) -> None:
         directory.mkdir()
         self._file = directory / "tocsin.toml"
-        self._file.write_text(as_toml({**CONFIG, "engine": {"url": redis_url, "prefix": "faults"}}))
+        self._file.write_text(as_toml(config))
+        self._environment = {**os.environ, **(environment or {})}
+        self._port = port
         self.server: Server | None = None
         self.is_ready = False
 
@@ -48,8 +51,9 @@ class Member:
         self.server = await asyncio.to_thread(self._start)
 
     def _start(self) -> Server:
-        command = [str(TOCSIN), "serve", "--port", "0", "--config", str(self._file)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [str(TOCSIN), "serve", "--port", str(self._port), "--config", str(self._file)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=self._environment)
         server = Server(process)
         try:
             server.wait_until_ready()
@@ -82,13 +86,10 @@ class Member:
 
 
 class Cluster:
-    """Three members; the last one reaches Redis through `way`, on which bytes can be lost."""
+    """Members that share an engine. Who derives from it knows the Redis, and what can be done to it."""
 
-    def __init__(self, directory: Path, redis: RedisServer, way: Swallower) -> None:
-        self.redis = redis
-        self.way = way
-        urls = [redis.url, redis.url, way.url]
-        self.members = [Member(directory / f"node-{number}", url) for number, url in enumerate(urls)]
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
 
     @property
     def running(self) -> list[Member]:
@@ -104,16 +105,12 @@ class Cluster:
             if member.server is not None
         ]
 
-    async def restart_redis(self, *, empty: bool = False) -> None:
-        """Kill it and start it again, with what it had written down or without."""
-        await asyncio.to_thread(self.redis.stop)
-        if empty:
-            shutil.rmtree(self.redis.directory / "appendonlydir")
-        await asyncio.to_thread(self.redis.start)
+    def said(self) -> list[tuple[float, str]]:
+        """What the running members logged, each line with its moment."""
+        return [line for member in self.running if member.server for line in member.server.said]
 
-    def listener_ids(self) -> set[int]:
-        """The connections that hear announcements, by their numbers at Redis."""
-        return {int(line["id"]) for line in self.redis.client.client_list(_type="pubsub")}
+    async def settle(self) -> None:
+        """Wait until the next fault can strike."""
 
     async def watch(self) -> None:
         """Ask every node whether it is ready, for good, as a balancer does."""
@@ -138,24 +135,36 @@ class Cluster:
 
 
 async def _look(member: Member, http: httpx.AsyncClient) -> None:
+    if (server := member.server) is None:  # it ended since it was to be looked at
+        return
     try:
-        answer = await http.get(f"{member.url}/health/ready")
+        answer = await http.get(f"{server.url}/health/ready")
     except httpx.TransportError:
         member.is_ready = False
     else:
-        member.is_ready = member.server is not None and answer.status_code == 200
+        member.is_ready = member.server is server and answer.status_code == 200
+
+
+Home = TypeVar("Home", bound=Cluster)
+
+
+def engine(url: str) -> Table:
+    """The usual configuration, with this Redis."""
+    return {**CONFIG, "engine": {"url": url, "prefix": "faults"}}
 
 
 @contextlib.asynccontextmanager
-async def clustered(directory: Path) -> AsyncIterator[Cluster]:
-    """Start everything; afterwards every node must have ended well."""
-    folder = directory / "redis"
-    folder.mkdir()
-    with redis_running(folder, "appendonly yes", "appendfsync always") as redis:
-        async with swallowing(redis.port) as way:
-            cluster = Cluster(directory, redis, way)
-            try:
-                await asyncio.gather(*(member.start() for member in cluster.members))
-                yield cluster
-            finally:
-                await asyncio.gather(*(member.stop() for member in cluster.members))
+async def started(cluster: Home) -> AsyncIterator[Home]:
+    """Start every member; afterwards every one must have ended well."""
+    try:
+        await asyncio.gather(*(member.start() for member in cluster.members))
+        yield cluster
+    finally:
+        await asyncio.gather(*(member.stop() for member in cluster.members))
+
+
+def folder(parent: Path, name: str) -> Path:
+    """Make one."""
+    made = parent / name
+    made.mkdir()
+    return made

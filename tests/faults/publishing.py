@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from tests.faults.caller import Caller
 from tests.faults.cluster import Cluster, Member
 from tests.faults.record import Record
-from tests.support.configs import API_KEY
+from tests.support.server import Server
 from tests.support.timing import SOON, TICK
-from tocsin import AsyncPublisher, History, Position, TocsinError
+from tocsin import History, Position, TocsinError, api
+from tocsin.api import Call
 
 PUBLISHERS = 60
 """At work at once. Each waits for its answer before the next publication, as a back end would."""
-
 
 Answer = TypeVar("Answer")
 
@@ -31,14 +32,17 @@ class Publishing:
         self._channels = channels
         self._pause = PUBLISHERS / rate
         self._numbers = itertools.count(1)
-        self._calls = contextlib.AsyncExitStack()
-        self._by_url: dict[str, AsyncPublisher] = {}
+        self._callers: dict[Server, Caller] = {}
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        async with self._calls, asyncio.TaskGroup() as tasks:
-            for _ in range(PUBLISHERS):
-                tasks.create_task(self._work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(PUBLISHERS):
+                    tasks.create_task(self._work())
+        finally:
+            for caller in self._callers.values():
+                await caller.close()
 
     async def _work(self) -> None:
         await asyncio.sleep(random.uniform(0, self._pause))
@@ -52,28 +56,29 @@ class Publishing:
         """Publish once, however many attempts that takes: they share one idempotency key."""
         number = next(self._numbers)
         data: dict[str, Any] = {"n": number, "padding": padding}
-        position = await self._insist(
-            lambda publisher: publisher.publish(channel, data, idempotency_key=f"key-{number}")
-        )
+        position = await self._insist(api.publish(channel, data, idempotency_key=f"key-{number}"))
         assert position is not None
         self._record.acknowledge(channel, position, number)
         return position
 
-    async def history(self, channel: str) -> History:
-        """The log, as a node reads it."""
-        return await self._insist(lambda publisher: publisher.history(channel))
+    async def log(self, channel: str, owed: Iterable[Position]) -> History:
+        """The log as a node reads it, from the first place on that may hold what is owed."""
+        top = (await self._insist(api.history(channel, limit=0))).position
+        first = min((place.offset for place in owed if place.epoch == top.epoch), default=top.offset + 1)
+        since = Position(first - 1, top.epoch)
+        return await self._insist(api.history(channel, since=since))
 
-    async def _insist(self, call: Callable[[AsyncPublisher], Awaitable[Answer]]) -> Answer:
+    async def _insist(self, call: Call[Answer]) -> Answer:
         """Ask any node, and another one where no answer comes, or a refusal for now."""
         async with asyncio.timeout(6 * SOON):
             while True:
-                with contextlib.suppress(TocsinError, IndexError):  # or there is no node at all
-                    return await call(self._publisher(random.choice(self._cluster.running)))
+                with contextlib.suppress(
+                    TocsinError, OSError, EOFError, IndexError
+                ):  # or there is no node at all
+                    return await self._caller(random.choice(self._cluster.running)).call(call)
                 await asyncio.sleep(2 * TICK)
 
-    def _publisher(self, member: Member) -> AsyncPublisher:
-        known = self._by_url.get(member.url)
-        if known is None:
-            known = self._by_url[member.url] = AsyncPublisher(member.url, API_KEY, timeout_seconds=SOON / 2)
-            self._calls.push_async_callback(known.close)
-        return known
+    def _caller(self, member: Member) -> Caller:
+        server = member.server
+        assert server is not None
+        return self._callers.setdefault(server, Caller(server.port))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from tests.faults.balancer import balancing
-from tests.faults.cluster import NAMESPACE, Cluster, clustered
+from tests.faults.cluster import NAMESPACE, Home
 from tests.faults.publishing import Publishing
 from tests.faults.record import Journal, Record, Tally
 from tests.faults.subscribers import Subscribe, Wire, by_client, by_event_stream
@@ -18,6 +21,12 @@ from tests.support.timing import STARTED
 from tocsin import Position
 
 CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
+
+CONNECTION_ENDED = "a subscriber's connection ended"
+LINK_BROKEN = "to Redis broke"
+LOG_DIED = "the log cannot mend"
+TOO_SLOW = '"code": 3008'
+"""Signs that somebody noticed: the first is a subscriber's, the others are in nodes' logs."""
 
 
 @dataclass(frozen=True)
@@ -29,44 +38,73 @@ class Size:
     frozen_seconds: float
 
 
-SHORT = Size(subscribers=60, rate=50, frozen_seconds=2)
+SHORT = Size(subscribers=60, rate=50, frozen_seconds=3)
 FULL = Size(subscribers=300, rate=200, frozen_seconds=5)
 
 
+class Logs(Enum):
+    """What becomes of the channels' logs. Who subscribed to one that dies must be told, and nobody else."""
+
+    LIVE = 0
+    MAY_DIE = 1
+    DIE = 2
+
+
 @dataclass(frozen=True)
-class Fault:
+class Fault(Generic[Home]):
     """Something that goes wrong. `strike` returns once it is over; what it broke may still have to heal.
 
-    Where the log dies nothing can be recovered, and everybody must be told; anywhere else nobody may be.
+    `sign` are the words by which a log or a subscriber shows that it was noticed. Without a sign nobody may
+    notice anything. Only where it says so connections may end.
     """
 
     name: str
-    strike: Callable[[Stage], Awaitable[None]]
-    log_dies: bool = False
+    strike: Callable[[Stage[Home]], Awaitable[None]]
+    sign: str = ""
+    logs: Logs = Logs.LIVE
+    ends_connections: bool = False
+
+
+@dataclass(frozen=True)
+class Setting(Generic[Home]):
+    """Where faults strike: `open` runs the cluster, `brief` are those of its faults that heal fast."""
+
+    open: Callable[[Path], AbstractAsyncContextManager[Home]]
+    brief: Sequence[Fault[Home]]
+    long: Sequence[Fault[Home]] = ()
+
+    @property
+    def faults(self) -> list[Fault[Home]]:
+        """All of them."""
+        return [*self.brief, *self.long]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it. `healed_seconds` are from the fault's end until everybody had everything."""
+    """What became of a fault. `owed_told` are the subscriptions whose log died.
 
-    fault: Fault
+    `detected_seconds` are from the strike to the first sign, `healed_seconds` from the fault's end until
+    everybody had everything. `remarks` say what is not as promised.
+    """
+
+    name: str
     tally: Tally
+    owed_told: int
+    detected_seconds: float | None
     lasted_seconds: float
     healed_seconds: float
-    untold: int
-    remarks: tuple[str, ...]
+    remarks: Sequence[str]
 
     @property
     def is_as_promised(self) -> bool:
         """Nothing lost, twice or late; told is everybody whose log died, and nobody else."""
-        is_told_right = not self.untold if self.fault.log_dies else not self.tally.told
-        return self.tally.is_clean and is_told_right
+        return self.tally.is_clean and not self.remarks
 
 
-class Stage:
+class Stage(Generic[Home]):
     """Everything a fault can reach. `journals` are those of all subscribers."""
 
-    def __init__(self, cluster: Cluster, size: Size, url: str, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, cluster: Home, size: Size, url: str, tasks: asyncio.TaskGroup) -> None:
         self.cluster = cluster
         self.size = size
         self.record = Record()
@@ -75,6 +113,8 @@ class Stage:
         self._url = url
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
+        self._ends: list[float] = []
+        self._epochs: dict[str, str] = {}
 
     def subscribe(self, kind: Subscribe, channels: Sequence[str]) -> None:
         """Add a subscriber."""
@@ -82,6 +122,10 @@ class Stage:
         journals = [Journal(self.record, channel, who) for channel in channels]
         self.journals += journals
         self.run(kind(self._url, journals))
+
+    def see_end(self) -> None:
+        """A subscriber's connection ended, and the subscriber did not end it."""
+        self._ends.append(time.monotonic())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until the end. Its failure is that of the stage."""
@@ -92,23 +136,30 @@ class Stage:
         for task in self._running:
             task.cancel()
 
-    async def suffer(self, fault: Fault) -> Outcome:
+    async def suffer(self, fault: Fault[Home]) -> Outcome:
         """Let a fault strike, and wait until it is healed."""
-        clock = asyncio.get_running_loop().time
+        await self.cluster.settle()
         before = self.record.tally.since(Tally())
         for journal in self.journals:
             journal.is_told = False
-        started = clock()
+        struck = time.monotonic()
         await fault.strike(self)
-        ended = clock()
+        over = time.monotonic()
         await self.heal()
-        healed = clock()
-        await self._audit()
-        untold = sum(not journal.is_told for journal in self.journals)
-        tally = self.record.tally.since(before)
-        remarks = tuple(self.record.remarks)
+        healed = time.monotonic()
+        dead = await self.audit()
+        detected = self._first_sign(fault.sign, struck)
+        remarks = [*self.record.remarks, *self._complain(fault, dead, detected, struck)]
         self.record.remarks.clear()
-        return Outcome(fault, tally, ended - started, healed - ended, untold, remarks)
+        return Outcome(
+            fault.name,
+            self.record.tally.since(before),
+            sum(journal.channel in dead for journal in self.journals),
+            None if detected is None else detected - struck,
+            over - struck,
+            healed - over,
+            remarks,
+        )
 
     async def heal(self) -> None:
         """Wait until all nodes are ready, and everybody has everything that was published until now."""
@@ -132,11 +183,43 @@ class Stage:
         for journal in journals:
             journal.give_up()
 
-    async def _audit(self) -> None:
-        for channel in CHANNELS:
-            owed = self.record.take_acknowledged(channel)
-            log = await self.publishing.history(channel)
-            self.record.audit(channel, owed, log.position.epoch, log.publications)
+    async def audit(self) -> set[str]:
+        """Compare what was acknowledged with the logs; the channels whose log is not the one it was."""
+        owed = {channel: self.record.take_acknowledged(channel) for channel in CHANNELS}
+        logs = await asyncio.gather(*(self.publishing.log(*each) for each in owed.items()))
+        dead = set()
+        for (channel, places), log in zip(owed.items(), logs, strict=True):
+            epoch = log.position.epoch
+            self.record.audit(channel, places, epoch, log.publications)
+            if self._epochs.setdefault(channel, epoch) != epoch:
+                self._epochs[channel] = epoch
+                dead.add(channel)
+        return dead
+
+    def _first_sign(self, sign: str, since: float) -> float | None:
+        """When the first sign was seen, if any was; without a given one, any sign counts."""
+        said = [*self.cluster.said(), *((at, CONNECTION_ENDED) for at in self._ends)]
+        signs = (sign,) if sign else (CONNECTION_ENDED, LINK_BROKEN, LOG_DIED, TOO_SLOW)
+        return min(
+            (at for at, line in said if at >= since and any(one in line for one in signs)), default=None
+        )
+
+    def _complain(
+        self, fault: Fault[Home], dead: set[str], detected: float | None, struck: float
+    ) -> Sequence[str]:
+        complaints = []
+        untold = sum(journal.channel in dead and not journal.is_told for journal in self.journals)
+        overtold = sum(journal.channel not in dead and journal.is_told for journal in self.journals)
+        ended = sum(at >= struck for at in self._ends)
+        if untold or overtold:
+            complaints.append(f"{untold} should have been told and were not, {overtold} the other way round")
+        if (dead and fault.logs is Logs.LIVE) or (len(dead) < len(CHANNELS) and fault.logs is Logs.DIE):
+            complaints.append(f"{len(dead)} of {len(CHANNELS)} logs died")
+        if ended and not fault.ends_connections:
+            complaints.append(f"{ended} connections ended")
+        if (detected is None) != (not fault.sign):
+            complaints.append("somebody noticed something" if detected else "nobody noticed it")
+        return complaints
 
 
 def _channels_of(number: int) -> list[str]:
@@ -146,16 +229,21 @@ def _channels_of(number: int) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def staged(directory: Path, size: Size) -> AsyncIterator[Stage]:
+async def staged(setting: Setting[Home], directory: Path, size: Size) -> AsyncIterator[Stage[Home]]:
     """Everybody subscribed, all nodes ready, and publications under way."""
-    async with clustered(directory) as cluster, balancing(cluster.ports) as url, asyncio.TaskGroup() as tasks:
+    async with (
+        setting.open(directory) as cluster,
+        balancing(cluster.ports) as url,
+        asyncio.TaskGroup() as tasks,
+    ):
         stage = Stage(cluster, size, url, tasks)
         try:
             stage.run(cluster.watch())
             for number in range(size.subscribers):
-                kind = (by_client, by_event_stream, Wire().subscribe)[number % 3]
+                kind = (by_client, by_event_stream, Wire(stage.see_end).subscribe)[number % 3]
                 stage.subscribe(kind, _channels_of(number))
             await stage.heal()
+            await stage.audit()
             stage.run(stage.publishing.run())
             yield stage
         finally:

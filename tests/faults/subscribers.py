@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -61,10 +61,12 @@ async def _follow(events: AsyncIterator[Event], journals: dict[str, Journal]) ->
 class Wire:
     """A WebSocket without a client. `may_read` cleared, it reads nothing more, and stays connected.
 
-    `receive_bytes` is how much the system keeps for it then; 0 leaves that to the system.
+    `receive_bytes` is how much the system keeps for it then; 0 leaves that to the system. `on_end` is called
+    when a connection ends that this side did not end.
     """
 
-    def __init__(self, receive_bytes: int = 0) -> None:
+    def __init__(self, on_end: Callable[[], None] = lambda: None, receive_bytes: int = 0) -> None:
+        self._on_end = on_end
         self._receive_bytes = receive_bytes
         self.may_read = asyncio.Event()
         self.may_read.set()
@@ -76,7 +78,11 @@ class Wire:
         while True:
             with contextlib.suppress(OSError, TimeoutError, WebSocketException, ComeBack):
                 async with connect(address, sock=await self._dial(url), **options) as connection:
-                    await self._visit(connection, journals)
+                    try:
+                        await self._visit(connection, journals)
+                    except (OSError, WebSocketException):
+                        self._on_end()
+                        raise
             await asyncio.sleep(random.uniform(5, 10) * TICK)
 
     async def _dial(self, url: str) -> socket.socket:

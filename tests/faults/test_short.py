@@ -5,21 +5,22 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.faults.faults import BRIEF
+from tests.faults.alone import Alone
+from tests.faults.breaking import ON_ONE_REDIS
 from tests.faults.stage import SHORT, Fault, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with staged(tmp_path_factory.mktemp("faults"), SHORT) as stage:
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage[Alone]]:
+    async with staged(ON_ONE_REDIS, tmp_path_factory.mktemp("faults"), SHORT) as stage:
         yield stage
 
 
-@pytest.mark.parametrize("fault", BRIEF, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", ON_ONE_REDIS.brief, ids=lambda fault: fault.name)
 async def test_everybody_hears_everything_once_and_in_order_whatever_breaks(
-    stage: Stage, fault: Fault
+    stage: Stage[Alone], fault: Fault[Alone]
 ) -> None:
     """Every publication that was acknowledged, and nobody is told of a loss, since there is none."""
     outcome = await stage.suffer(fault)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,8 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.url = ""
-        self._said: list[str] = []
+        self.said: list[tuple[float, str]] = []
+        """The lines on standard error, each with the moment (`time.monotonic`) at which it came."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(target=self._collect_errors, daemon=True),
@@ -55,7 +57,7 @@ class Server:
     @property
     def errors(self) -> str:
         """Everything on standard error since the start."""
-        return "".join(self._said)
+        return "".join(line for _, line in self.said)
 
     def wait_until_ready(self) -> None:
         """Learn the address from the line that says so; fail with what the server said instead."""
@@ -88,7 +90,7 @@ class Server:
 
     def _collect_errors(self) -> None:
         with _pipe(self.process.stderr) as stream:
-            self._said.extend(iter(stream.readline, ""))
+            self.said.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
 
     def _collect_output(self) -> None:
         with _pipe(self.process.stdout) as stream:

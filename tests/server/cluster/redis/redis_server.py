@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ class RedisServer:
     In them `{free_port}` is another port that is free; `second_port` in the end.
     """
 
-    def __init__(self, directory: Path, *config: str, is_sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *config: str,
+        is_sentinel: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port, self.second_port = free_ports(2)
         self.directory = directory
         self._config = config
         self._flags = ["--sentinel"] if is_sentinel else []
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._client: redis.Redis | None = None
 
@@ -59,7 +67,7 @@ class RedisServer:
             file.write_text("\n".join(lines) + "\n")
         with (self.directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["redis-server", str(file), *self._flags], stdout=log, stderr=log
+                ["redis-server", str(file), *self._flags], stdout=log, stderr=log, env=self._environment
             )
         self._wait_until_ready()
 
@@ -111,8 +119,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def redis_running(directory: Path, *config: str, is_sentinel: bool = False) -> Iterator[RedisServer]:
-    server = RedisServer(directory, *config, is_sentinel=is_sentinel)
+def redis_running(
+    directory: Path,
+    *config: str,
+    is_sentinel: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RedisServer]:
+    server = RedisServer(directory, *config, is_sentinel=is_sentinel, environment=environment)
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""The faults, as data: each strikes for real, and makes sure that it did."""
+"""What breaks nodes, links and a Redis that stands alone: for real, and making sure that it did."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import asyncio
 
 import httpx
 
+from tests.faults.alone import Alone, alone
 from tests.faults.cluster import NAMESPACE, Member
 from tests.faults.record import Journal
-from tests.faults.stage import CHANNELS, Fault, Stage
+from tests.faults.stage import (
+    CHANNELS,
+    CONNECTION_ENDED,
+    LINK_BROKEN,
+    LOG_DIED,
+    TOO_SLOW,
+    Fault,
+    Logs,
+    Setting,
+    Stage,
+)
 from tests.faults.subscribers import Wire
 from tests.support.api import NO_TLS
 from tests.support.timing import STARTED, TICK
@@ -19,13 +30,13 @@ PARTITION_SECONDS = 5.0
 KILOBYTE = "x" * 1000
 
 
-async def kill(stage: Stage) -> None:
+async def kill(stage: Stage[Alone]) -> None:
     """A node dies without a word, and is started again."""
     await stage.cluster.members[0].kill()
     await stage.cluster.members[0].start()
 
 
-async def roll(stage: Stage) -> None:
+async def roll(stage: Stage[Alone]) -> None:
     """Each node leaves on purpose, and comes back before the next one leaves."""
     for member in stage.cluster.members:
         await member.stop()
@@ -33,12 +44,12 @@ async def roll(stage: Stage) -> None:
         await stage.cluster.until_ready(member)
 
 
-async def cut_links(stage: Stage) -> None:
+async def cut_links(stage: Stage[Alone]) -> None:
     """Redis hangs up on everybody who hears announcements."""
     assert await asyncio.to_thread(stage.cluster.redis.cut_links) == len(stage.cluster.members)
 
 
-async def silence_link(stage: Stage) -> None:
+async def silence_link(stage: Stage[Alone]) -> None:
     """The last node's link stays open, and nothing comes through, until that node gives it up."""
     links = stage.cluster.listener_ids()
     stage.cluster.way.swallow_pubsub()
@@ -47,7 +58,7 @@ async def silence_link(stage: Stage) -> None:
             await asyncio.sleep(TICK)
 
 
-async def overflow_links(stage: Stage) -> None:
+async def overflow_links(stage: Stage[Alone]) -> None:
     """What waits for a link passes the limit of Redis, which hangs up and drops all of it."""
     redis = stage.cluster.redis
     (before,) = redis.command("CONFIG", "GET", "client-output-buffer-limit").values()
@@ -61,7 +72,7 @@ async def overflow_links(stage: Stage) -> None:
         redis.command("CONFIG", "SET", "client-output-buffer-limit", before)
 
 
-async def freeze_redis(stage: Stage) -> None:
+async def freeze_redis(stage: Stage[Alone]) -> None:
     """Redis does nothing for a while, and its connections stay open."""
     stage.cluster.redis.freeze()
     try:
@@ -70,17 +81,17 @@ async def freeze_redis(stage: Stage) -> None:
         stage.cluster.redis.thaw()
 
 
-async def restart_redis(stage: Stage) -> None:
+async def restart_redis(stage: Stage[Alone]) -> None:
     """Redis is killed, and starts with the file that it wrote."""
     await stage.cluster.restart_redis()
 
 
-async def empty_redis(stage: Stage) -> None:
+async def empty_redis(stage: Stage[Alone]) -> None:
     """Redis is killed, and starts with nothing: every log has died."""
     await stage.cluster.restart_redis(empty=True)
 
 
-async def part(stage: Stage) -> None:
+async def part(stage: Stage[Alone]) -> None:
     """The last node cannot reach Redis, and its connections stay open."""
     stage.cluster.way.swallow_all()
     await stage.cluster.until_not_ready(stage.cluster.members[-1])
@@ -88,7 +99,7 @@ async def part(stage: Stage) -> None:
     stage.cluster.way.mend()
 
 
-async def read_nothing(stage: Stage) -> None:
+async def read_nothing(stage: Stage[Alone]) -> None:
     """A subscriber stays connected and reads nothing, until its node gives it up; then it comes back."""
     member, wire, heavy = stage.cluster.members[0], Wire(receive_bytes=65536), f"{NAMESPACE}:heavy"
     channels = [*CHANNELS[:3], heavy]
@@ -118,20 +129,20 @@ async def _given_up(member: Member) -> float:
     return float(counts[0]) if counts else 0
 
 
-BRIEF = [
-    Fault("kill -9 of a node", kill),
-    Fault("SIGTERM of each node in turn", roll),
-    Fault("CLIENT KILL TYPE pubsub", cut_links),
-    Fault("a link that is open and silent", silence_link),
-    Fault("Redis frozen", freeze_redis),
-    Fault("Redis restarted, with its file", restart_redis),
-]
-"""Those that heal within seconds."""
-
-ALL = [
-    *BRIEF,
-    Fault("output buffer of the links full", overflow_links),
-    Fault("a node parted from Redis", part),
-    Fault("a subscriber that reads nothing", read_nothing),
-    Fault("Redis restarted, empty", empty_redis, log_dies=True),
-]
+ON_ONE_REDIS = Setting(
+    alone,
+    brief=[
+        Fault("kill -9 of a node", kill, CONNECTION_ENDED, ends_connections=True),
+        Fault("SIGTERM of each node in turn", roll, CONNECTION_ENDED, ends_connections=True),
+        Fault("CLIENT KILL TYPE pubsub", cut_links, LINK_BROKEN),
+        Fault("a link that is open and silent", silence_link, LINK_BROKEN),
+        Fault("Redis frozen", freeze_redis, LINK_BROKEN),
+        Fault("Redis restarted, with its file", restart_redis, LINK_BROKEN),
+    ],
+    long=[
+        Fault("output buffer of the links full", overflow_links, LINK_BROKEN),
+        Fault("a node parted from Redis", part, LINK_BROKEN),
+        Fault("a subscriber that reads nothing", read_nothing, TOO_SLOW),
+        Fault("Redis restarted, empty", empty_redis, LOG_DIED, Logs.DIE),
+    ],
+)
