@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from functools import update_wrapper
 from random import random
+from ssl import SSLContext
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
@@ -100,9 +101,16 @@ class Publisher:
     ``BadProtocol``. Safe to share between threads. ``close`` it, or use ``with``.
     """
 
-    def __init__(self, url: str, api_key: str = "", *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str = "",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        ssl: SSLContext | None = None,
+    ) -> None:
         self._endpoint = _Endpoint(url, api_key)
-        self._http = httpx.Client(timeout=timeout_seconds)
+        self._http = httpx.Client(timeout=timeout_seconds, verify=ssl or True)
 
     publish = _plain(api.publish)
     broadcast = _plain(api.broadcast)
@@ -155,9 +163,16 @@ class AsyncPublisher:
     with``.
     """
 
-    def __init__(self, url: str, api_key: str = "", *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str = "",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        ssl: SSLContext | None = None,
+    ) -> None:
         self._endpoint = _Endpoint(url, api_key)
-        self._http = httpx.AsyncClient(timeout=timeout_seconds)
+        self._http = httpx.AsyncClient(timeout=timeout_seconds, verify=ssl or True)
 
     publish = _async(api.publish)
     broadcast = _async(api.broadcast)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
+from ssl import SSLContext
 from typing import Any, NoReturn, Self, Unpack
 
 import httpx
@@ -25,6 +27,7 @@ CONNECTION_EXPIRED = 3005
 OPEN_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # the server's keep-alive comments come several times a minute
 LONGEST_RETRY_SECONDS = 300.0
+_TIMEOUT = httpx.Timeout(OPEN_SECONDS, read=SILENCE_SECONDS)
 _PASSING_STATUSES = (408, 425, 429)
 
 
@@ -51,6 +54,7 @@ class EventStream:
         get_token: TokenProvider | None = None,
         since: str = "",
         headers: Mapping[str, str] | None = None,
+        ssl: SSLContext | None = None,
         **callbacks: Unpack[ClientCallbacks],
     ) -> None:
         names = [channels] if isinstance(channels, str) else list(channels)
@@ -60,7 +64,7 @@ class EventStream:
             token,
             get_token,
             since,
-            dict(headers or {}),
+            partial(httpx.AsyncClient, headers=headers, timeout=_TIMEOUT, verify=ssl or True),
             by_event(callbacks),
         )
         self._events = self._reader.run()  # the reader knows nothing of us: dropping us ends it
@@ -112,7 +116,7 @@ class Reader:
         token: str,
         get_token: TokenProvider | None,
         since: str,
-        headers: dict[str, str],
+        dial: Callable[[], httpx.AsyncClient],
         callbacks: dict[type, Callback],
     ) -> None:
         self.recovered: bool | None = None
@@ -120,7 +124,7 @@ class Reader:
         self._channels = channels
         self._token = token
         self._get_token = get_token
-        self._headers = headers
+        self._dial = dial
         self._callbacks = callbacks
         self._feed = Feed(channels, since)
         self._retry_seconds: float | None = None
@@ -134,8 +138,7 @@ class Reader:
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Connect, read, and again, until it is refused for good."""
-        timeout = httpx.Timeout(OPEN_SECONDS, read=SILENCE_SECONDS)
-        async with httpx.AsyncClient(timeout=timeout) as http:
+        async with self._dial() as http:
             yield await self._tell(StateChanged(State.CONNECTING, 0, "connect called"))
             while True:
                 why = Disconnected(0, "the stream ended")
@@ -152,7 +155,7 @@ class Reader:
 
     async def _read(self, http: httpx.AsyncClient) -> AsyncGenerator[Event, None]:
         """One connection, until it ends or breaks."""
-        headers = {**self._headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if token := await self._find_token():
             headers["Authorization"] = f"Bearer {token}"
         if self._feed.last_event_id:

@@ -14,8 +14,15 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 HOST = "127.0.0.1"
 
 
-def configuration(text: str, port: int, nodes: Sequence[int], directory: Path) -> str:
-    """The text as it is in the repository, but for addresses, the number of workers, and where files go."""
+Tls = tuple[Path, Path] | None
+"""The files of a certificate and of its key."""
+
+
+def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, tls: Tls) -> str:
+    """The text as it is in the repository, but for addresses, the number of workers, and where files are.
+
+    With `tls`, the lines for it are no longer comments.
+    """
 
     def servers(found: re.Match[str]) -> str:
         indent, options = found[1], found[2]
@@ -23,7 +30,12 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path) -
 
     text, upstreams = re.subn(r"(?:( +)server node-\d:8000( [^;]+);\n)+", servers, text)
     assert upstreams == 2
-    text, listeners = re.subn(r"(?m)^( +)listen 80 ", rf"\1listen {HOST}:{port} ", text)
+    if tls is not None:
+        text = re.sub(r"(?m)^ +listen 80 .*\n", "", text)
+        text = re.sub(r"(?m)^( +)# (listen 443|ssl_certificate)", r"\1\2", text)
+        for name, file in zip(("tls.crt", "tls.key"), tls, strict=True):
+            text = text.replace(f"/etc/nginx/tls/{name}", str(file))
+    text, listeners = re.subn(r"(?m)^( +)listen (?:80|443) ", rf"\1listen {HOST}:{port} ", text)
     assert listeners == 1
     text = text.replace("worker_processes auto;", "worker_processes 1;")
     text = re.sub(r"worker_rlimit_nofile \d+;", "", text)  # only root may raise it
@@ -34,11 +46,11 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path) -
 
 
 @contextlib.contextmanager
-def nginx_before(nodes: Sequence[int], port: int, directory: Path) -> Iterator[Path]:
+def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
     """Run it; gives the file with what it has to say. It must find nothing to warn of."""
     file, errors = directory / "nginx.conf", directory / "errors.log"
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
-    file.write_text(configuration(text, port, nodes, directory))
+    file.write_text(configuration(text, port, nodes, directory, tls))
     more = f"daemon off; pid {directory / 'nginx.pid'};"
     process = subprocess.Popen(
         ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", more],

@@ -1,0 +1,114 @@
+"""What clients do, through nginx over TLS: `https://` and `wss://`, with an authority of one's own."""
+
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.nginx import HOST, nginx_before
+from tests.server.cluster.redis.certificates import write_certificate
+from tests.server.cluster.redis.redis_server import free_ports
+from tests.support.configs import API_KEY
+from tests.support.server import TOCSIN, serving
+from tests.support.timing import SOON, STARTED
+from tocsin import AsyncPublisher, Client, EventStream, Publisher, ServerUnreachable
+
+CONFIG: dict[str, Any] = {
+    "client": {"insecure": True},
+    "api": {"keys": [API_KEY]},
+    "channels": {"history_size": 100, "history_ttl": "1h", "force_recovery": True},
+}
+
+
+class Site:
+    """Its address, and the file with the certificate of its authority."""
+
+    def __init__(self, url: str, authority: Path) -> None:
+        self.url = url
+        self.authority = authority
+        self.ssl = ssl.create_default_context(cafile=authority)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands, which take the authority from there, as other programs do."""
+        return {**os.environ, "SSL_CERT_FILE": str(self.authority)}
+
+    def tocsin(self, *words: str) -> str:
+        """Run the command to its end, which must be a good one; its output."""
+        command = [str(TOCSIN), words[0], "--url", self.url, *words[1:]]
+        ended = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=STARTED, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One node behind nginx, whose own lines for TLS are made active."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = write_certificate(folder)
+    (port,) = free_ports(1)
+    with serving(CONFIG, folder) as server, nginx_before([server.port], port, folder, tls=(certificate, key)):
+        yield Site(f"https://{HOST}:{port}", certificate)
+
+
+@pytest.fixture
+async def publisher(site: Site) -> AsyncIterator[AsyncPublisher]:
+    async with AsyncPublisher(site.url, API_KEY, ssl=site.ssl) as publisher:
+        yield publisher
+
+
+async def test_a_websocket(site: Site, publisher: AsyncPublisher) -> None:
+    """wss://, of the same address."""
+    async with Client(site.url, ssl=site.ssl) as client:
+        subscription = client.subscribe("websocket")
+        await subscription.ready()
+        await publisher.publish("websocket", 1)
+        async with asyncio.timeout(SOON):
+            assert (await anext(subscription)).data == 1
+
+
+async def test_an_event_stream(site: Site, publisher: AsyncPublisher) -> None:
+    """Over HTTP/1.1, as the client speaks it."""
+    position = await publisher.publish("stream", 1)
+    assert position is not None
+    async with EventStream(site.url, "stream", since=f"0@{position.epoch}", ssl=site.ssl) as stream:
+        async with asyncio.timeout(SOON):
+            assert (await anext(stream)).data == 1
+
+
+def test_a_plain_publisher(site: Site) -> None:
+    with Publisher(site.url, API_KEY, ssl=site.ssl) as publisher:
+        assert publisher.publish("plain", 1)
+
+
+async def test_whoever_does_not_know_the_authority_does_not_connect(site: Site) -> None:
+    """And is told why."""
+    async with AsyncPublisher(site.url, API_KEY) as publisher:
+        with pytest.raises(ServerUnreachable, match="certificate"):
+            await publisher.publish("plain", 1)
+
+
+def test_the_commands(site: Site) -> None:
+    """What one publishes, another hears."""
+    command = [str(TOCSIN), "sub", "news", "--url", site.url, "--since", "0@"]
+    with subprocess.Popen(command, env=site.environment, stdout=subprocess.PIPE, text=True) as hearing:
+        assert hearing.stdout is not None
+        site.tocsin("pub", "news", '{"a": 1}', "--api-key", API_KEY)
+        assert json.loads(hearing.stdout.readline())["data"] == {"a": 1}
+        hearing.terminate()
+
+
+def test_the_load_script(site: Site) -> None:
+    """WebSockets and event streams, all of which hear everything."""
+    site.tocsin(
+        "load", "--api-key", API_KEY, "--connections", "20", "--transport", "mix",
+        "--publish-rate", "20", "--seconds", "1", "--processes", "1",
+    )  # fmt: skip
