@@ -20,12 +20,12 @@ def count_recoveries(metrics: Metrics, transport: str, effects: Sequence[Effect]
         if isinstance(effect, Send) and isinstance(effect.message, Reply):
             reply = effect.message
             if reply.error is not None and reply.error.code == errors.UNRECOVERABLE_POSITION.code:
-                metrics.recoveries.labels(transport, "refused").inc()
+                metrics.recoveries.add(transport, "refused")
             for result in _results(reply):
                 if result.was_recovering:
                     outcome = "recovered" if result.recovered else "not_recovered"
-                    metrics.recoveries.labels(transport, outcome).inc()
-                    metrics.recovered_publications.inc(len(result.publications))
+                    metrics.recoveries.add(transport, outcome)
+                    metrics.recovered_publications.count += len(result.publications)
 
 
 def _results(reply: Reply) -> Iterable[SubscribeResult]:

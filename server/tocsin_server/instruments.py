@@ -1,12 +1,13 @@
-"""Instruments for what happens with each publication or write: plain numbers, shown when they are asked for.
+"""Instruments: plain numbers that are counted, and shown when the page is asked for.
 
-The loop's thread alone counts, so they need no lock, as a Counter of prometheus_client takes one; and a
-duration finds its bucket by bisection, not by a walk.
+The loop's thread alone counts, so they need no lock, as those of prometheus_client take one; a duration finds
+its bucket by bisection, not by a walk; and none brings along a second metric that says when it was made.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -30,6 +31,28 @@ class Tally(Collector):
     def collect(self) -> Iterator[Metric]:
         """The number as of now."""
         yield CounterMetricFamily(self._name, self._help, value=self.count)
+
+
+class Tallies(Collector):
+    """Numbers that only grow, by the values of labels."""
+
+    def __init__(self, name: str, help_text: str, registry: CollectorRegistry, *labels: str) -> None:
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self._name = name
+        self._help = help_text
+        self._labels = labels
+        registry.register(self)
+
+    def add(self, *values: str) -> None:
+        """Count one with these values of the labels."""
+        self.counts[values] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Those that were counted, as of now."""
+        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, count in self.counts.items():
+            family.add_metric(values, count)
+        yield family
 
 
 class Durations:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tocsin_server import errors
-from tocsin_server.instruments import Histogram, Tally
+from tocsin_server.instruments import Histogram, Tallies, Tally
 
 OTHER = "other"
 """Stands for every close code that is not in the table: an application may give any to the API."""
@@ -33,8 +33,8 @@ class Metrics:
         self.engine_call_seconds = Histogram(
             "tocsin_engine_call_seconds", "What calls to the engine took.", self.registry, "call"
         )
-        self.engine_errors = self._counter(
-            "tocsin_engine_errors", "Calls that the engine could not carry out.", "call"
+        self.engine_errors = Tallies(
+            "tocsin_engine_errors", "Calls that the engine could not carry out.", self.registry, "call"
         )
         ProcessCollector(registry=self.registry)
 
@@ -42,7 +42,7 @@ class Metrics:
         self.connections = Gauge(
             "tocsin_connections", "Open connections.", ["transport"], registry=self.registry
         )
-        self._closes = self._counter("tocsin_closes", "Connections closed by this node.", "code")
+        self._closes = Tallies("tocsin_closes", "Connections closed by this node.", self.registry, "code")
         self.received_bytes = Tally(
             "tocsin_received_bytes", "Bytes of messages that clients sent.", self.registry
         )
@@ -51,7 +51,7 @@ class Metrics:
         )
 
     def _add_publications(self) -> None:
-        self.publications = self._counter("tocsin_publications", "Publications accepted by this node.")
+        self.publications = Tally("tocsin_publications", "Publications accepted by this node.", self.registry)
         self.deliveries = Tally(
             "tocsin_deliveries", "Publications and other pushes written to subscribers.", self.registry
         )
@@ -67,26 +67,33 @@ class Metrics:
         ).of()
 
     def _add_recoveries(self) -> None:
-        self.recoveries = self._counter(
-            "tocsin_recoveries", "Subscriptions that asked for what they had missed.", "transport", "outcome"
+        self.recoveries = Tallies(
+            "tocsin_recoveries",
+            "Subscriptions that asked for what they had missed.",
+            self.registry,
+            "transport",
+            "outcome",
         )
-        self.recovered_publications = self._counter(
-            "tocsin_recovered_publications", "Publications that returning subscribers were given."
+        self.recovered_publications = Tally(
+            "tocsin_recovered_publications",
+            "Publications that returning subscribers were given.",
+            self.registry,
         )
-        self.mended = self._counter(
-            "tocsin_mended_publications", "Publications whose announcement was missed, read from the log."
+        self.mended = Tally(
+            "tocsin_mended_publications",
+            "Publications whose announcement was missed, read from the log.",
+            self.registry,
         )
-        self.broken_streams = self._counter(
-            "tocsin_broken_streams", "Subscriptions told of a hole that the log could not mend."
+        self.broken_streams = Tally(
+            "tocsin_broken_streams",
+            "Subscriptions told of a hole that the log could not mend.",
+            self.registry,
         )
-
-    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(name, help_text, labels, registry=self.registry)
 
     def count_close(self, code: int) -> None:
         """A connection was closed by this node."""
         label = str(code)
-        self._closes.labels(label if label in _CODES else OTHER).inc()
+        self._closes.add(label if label in _CODES else OTHER)
 
     def observe(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is read when it is asked for."""

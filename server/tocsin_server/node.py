@@ -381,7 +381,7 @@ class Node:
         if found is not None:
             await self.fan_out.room(found)
         position = await self.service.publish(channel, draft)
-        self.metrics.publications.inc()
+        self.metrics.publications.count += 1
         return position
 
     # ----------------------------------------------------------------------------------- what the engine says
@@ -401,13 +401,13 @@ class Node:
         self._mender.mend_all(channels)
 
     def _take_mended(self, channel: Channel, publications: int) -> None:
-        self.metrics.mended.inc(publications)
+        self.metrics.mended.count += publications
         self.fan_out.wake(channel)
 
     def _break(self, channel: Channel, continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
         for listener in channel.restart(continued_from):
-            self.metrics.broken_streams.inc()
+            self.metrics.broken_streams.count += 1
             self.tell(cast("Peer", listener), events.StreamBroken(channel.name))
 
     def hear_presence(self, channel: str, push: Push) -> None:

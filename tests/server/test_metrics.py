@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.server.hindered_engine import HinderedEngine
 from tests.server.house import House, housed, publish, until
+from tests.server.metrics_page import of, read
 from tests.server.quiet_peer import joined, running
 from tests.support.raw import HANDSHAKE, Op, commands
 from tocsin_server import errors
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import Disconnect, EngineError
 from tocsin_server.metrics import Metrics
-from tocsin_server.node import Node
-
-
-def read(page: bytes) -> dict[str, float]:
-    """Every sample by name and labels, as Prometheus would write it."""
-    samples = {}
-    for family in text_string_to_metric_families(page.decode()):
-        for sample in family.samples:
-            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
-            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return samples
-
-
-def of(node: Node) -> dict[str, float]:
-    return read(node.metrics.page())
 
 
 async def test_connections_are_counted_while_they_are_open() -> None:
@@ -43,6 +27,8 @@ async def test_connections_are_counted_while_they_are_open() -> None:
             assert samples["tocsin_connections{transport=websocket}"] == 2
             assert samples["tocsin_connections{transport=sse}"] == 1
             assert samples["tocsin_channels"] == 2
+            assert samples["tocsin_subscriptions"] == 2
+            assert samples["tocsin_users"] == 1, "nameless ones are one"
         await until(lambda: not house.node._peers)
         samples = of(house.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
@@ -74,6 +60,16 @@ async def test_closes_are_counted_by_their_code() -> None:
         bad.say_all({"id": 9, "connect": {}})
         closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
         assert closes == {"tocsin_closes_total{code=3503}": 2, "tocsin_closes_total{code=3501}": 1}
+
+
+async def test_codes_that_an_application_made_up_are_counted_as_one() -> None:
+    """However many different ones it gives to the API: labels are of the server's own table."""
+    async with running() as node:
+        for code in (4000, 4001, 4999):
+            await joined(node)
+            node.disconnect_all(Disconnect(code, "because"))
+        closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
+        assert closes == {"tocsin_closes_total{code=other}": 3}
 
 
 async def test_failures_of_the_engine_are_counted() -> None:

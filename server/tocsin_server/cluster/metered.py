@@ -32,7 +32,7 @@ class Meter:
         try:
             return await call
         except EngineError:
-            self._errors.labels(name).inc()
+            self._errors.add(name)
             raise
         finally:
             self._seconds.of(name).observe(time.monotonic() - started)
