@@ -1,0 +1,39 @@
+"""The documents lead somewhere: every link to a file that is there, every promise to a test that is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "server/*.md", "client/*.md", "deploy/*.md", "tests/**/README.md")
+    for path in TOP.glob(pattern)
+    if "node_modules" not in path.parts
+)
+LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]+))?\)")
+PROMISED = re.compile(r"`([a-z_/]+\.py)::(test_[a-z0-9_]+)`")
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub calls its headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", document.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TOP)))
+def test_every_link_leads_to_something(document: Path) -> None:
+    for name, anchor in LINK.findall(document.read_text()):
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), anchor
+
+
+def test_every_promise_has_its_test() -> None:
+    """By its name; whether the test holds the promise is for people to see."""
+    promised = PROMISED.findall((TOP / "docs" / "state.md").read_text())
+    assert len(promised) > 20
+    for file, name in promised:
+        found = re.search(rf"(?m)^(async )?def {name}\(", (TOP / "tests" / file).read_text())
+        assert found, f"{file}::{name}"
