@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults.breaking import ON_ONE_REDIS
+from tests.faults.clocks import WITH_CLOCKS
+from tests.faults.sentinels import BEHIND_SENTINELS
 from tests.faults.stage import FULL, Fault, Outcome, Setting, staged
 
-SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS]
+SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, WITH_CLOCKS]
 
 COLUMNS = (
     "fault",

@@ -45,6 +45,8 @@ class Member:
         self._port = port
         self.server: Server | None = None
         self.is_ready = False
+        self.health = ""
+        """What it last answered when it was asked whether it is ready."""
 
     async def start(self) -> None:
         """Run it until it listens."""
@@ -128,10 +130,13 @@ class Cluster:
         await self._until(*members, is_ready=False)
 
     async def _until(self, *members: Member, is_ready: bool) -> None:
-        async with asyncio.timeout(STARTED):
-            for member in members:
-                while member.is_ready != is_ready:  # noqa: ASYNC110 - known by looking, see `watch`
-                    await asyncio.sleep(TICK)
+        try:
+            async with asyncio.timeout(STARTED):
+                for member in members:
+                    while member.is_ready != is_ready:  # noqa: ASYNC110 - known by looking, see `watch`
+                        await asyncio.sleep(TICK)
+        except TimeoutError:
+            raise AssertionError([f"{member.server}: {member.health}" for member in self.members]) from None
 
 
 async def _look(member: Member, http: httpx.AsyncClient) -> None:
@@ -139,10 +144,11 @@ async def _look(member: Member, http: httpx.AsyncClient) -> None:
         return
     try:
         answer = await http.get(f"{server.url}/health/ready")
-    except httpx.TransportError:
-        member.is_ready = False
+    except httpx.TransportError as error:
+        member.is_ready, member.health = False, repr(error)
     else:
         member.is_ready = member.server is server and answer.status_code == 200
+        member.health = answer.text
 
 
 Home = TypeVar("Home", bound=Cluster)

@@ -56,19 +56,19 @@ class Publishing:
         """Publish once, however many attempts that takes: they share one idempotency key."""
         number = next(self._numbers)
         data: dict[str, Any] = {"n": number, "padding": padding}
-        position = await self._insist(api.publish(channel, data, idempotency_key=f"key-{number}"))
+        position = await self.ask(api.publish(channel, data, idempotency_key=f"key-{number}"))
         assert position is not None
         self._record.acknowledge(channel, position, number)
         return position
 
     async def log(self, channel: str, owed: Iterable[Position]) -> History:
         """The log as a node reads it, from the first place on that may hold what is owed."""
-        top = (await self._insist(api.history(channel, limit=0))).position
+        top = (await self.ask(api.history(channel, limit=0))).position
         first = min((place.offset for place in owed if place.epoch == top.epoch), default=top.offset + 1)
         since = Position(first - 1, top.epoch)
-        return await self._insist(api.history(channel, since=since))
+        return await self.ask(api.history(channel, since=since))
 
-    async def _insist(self, call: Call[Answer]) -> Answer:
+    async def ask(self, call: Call[Answer]) -> Answer:
         """Ask any node, and another one where no answer comes, or a refusal for now."""
         async with asyncio.timeout(6 * SOON):
             while True:
