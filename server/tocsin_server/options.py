@@ -55,16 +55,16 @@ _HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^/@?#,:\[\]]+)(?::\d{1,5})?"
 _ENGINE_URL = re.compile(
     rf"memory://|rediss?://(?:[^/@]*@)?{_HOST}(?:/\d*)?(?:\?.+)?"
     rf"|redis\+sentinel://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*/[^/?]+(?:/\d*)?(?:\?.+)?"
+    rf"|rediss?\+cluster://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*/?(?:\?.+)?"
 )
 
 
 def _engine_url(value: str) -> str:
-    if value.startswith("redis+cluster://"):
-        raise ValueError("that of one Redis or of its Sentinels, since Redis Cluster is not supported yet")
     if not _ENGINE_URL.fullmatch(value):
         raise ValueError(
             '"memory://", "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]", the same with "rediss://" for '
-            'TLS, or "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]"'
+            'TLS, "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]", or '
+            '"redis+cluster://[USER:PASSWORD@]HOST[:PORT],…", with "rediss+cluster://" for TLS'
         )
     return value
 

@@ -140,10 +140,13 @@ def test_secrets_are_not_in_the_representation() -> None:
         "rediss://user:pass@h?ssl_ca_certs=/etc/ca.pem",
         "redis+sentinel://h/main",
         "redis+sentinel://:pass@a:1,b:2/main/3?sentinel_password=x",
+        "redis+cluster://h",
+        "redis+cluster://user:pass@a:1,[::1]:2,c",
+        "rediss+cluster://a:1,b:2/?ssl_ca_certs=/etc/ca.pem",
     ],
 )
 def test_engines_have_addresses(url: str) -> None:
-    """Of one node, of a Redis, of Sentinels. One node is the default."""
+    """Of one node, of a Redis, of Sentinels, of a cluster. One node is the default."""
     assert EngineOptions().url == "memory://"
     assert EngineOptions(url=url).url == url
 
@@ -159,15 +162,13 @@ def test_engines_have_addresses(url: str) -> None:
         "redis://h/x",
         "http://h",
         "redis+sentinel://h",
+        "redis+cluster://",
+        "redis+cluster://h/1",
+        "redis+cluster://a,,b",
+        "cluster://h",
     ],
 )
 def test_an_address_without_an_engine_is_a_mistake(url: str) -> None:
     """Said with the forms that there are."""
-    with pytest.raises(ValidationError, match="redis\\+sentinel://"):
+    with pytest.raises(ValidationError, match=r"redis\+sentinel://.*redis\+cluster://"):
         EngineOptions(url=url)
-
-
-def test_a_cluster_is_refused_in_a_sentence() -> None:
-    """Rather than half supported."""
-    with pytest.raises(ValidationError, match="Redis Cluster is not supported yet"):
-        EngineOptions(url="redis+cluster://h")

@@ -128,16 +128,29 @@ class RedisCluster:
 
     def migrate(self, channel: str) -> RedisServer:
         """Move a channel's slot, and all keys in it, to another master, which is returned."""
+        with self.migrating(channel) as move:
+            move()
+        return self.master_of(channel)
+
+    @contextlib.contextmanager
+    def migrating(self, channel: str) -> Iterator[Callable[[], None]]:
+        """Let a channel's slot be on its way to another master; call what is given to move its keys."""
         slot, source = slot_of(channel), self.master_of(channel)
         target = next(server for server in self.masters if server is not source)
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
         source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(target))
-        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
-        for server in (target, source, *self.masters):
-            server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
-        until(self._is_healthy)
-        return target
+
+        def move() -> None:
+            while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
+        try:
+            yield move
+        finally:
+            move()
+            for server in (target, source, *self.masters):
+                server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
+            until(self._is_healthy)
 
     def heal(self) -> None:
         """Start again whoever was killed, and wait until everybody agrees that all is well."""

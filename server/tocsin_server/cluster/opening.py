@@ -16,7 +16,7 @@ def open_engine(options: EngineOptions) -> Engine:
     match scheme:
         case "memory":
             return MemoryEngine()
-        case "redis" | "rediss" | "redis+sentinel":
+        case "redis" | "rediss" | "redis+sentinel" | "redis+cluster" | "rediss+cluster":
             # Here, since it takes a quarter of a second, which a node alone need not wait.
             from tocsin_server.cluster.redis.address import parse_address  # noqa: PLC0415
             from tocsin_server.cluster.redis.engine import RedisEngine  # noqa: PLC0415

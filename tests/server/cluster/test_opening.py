@@ -13,7 +13,9 @@ def test_the_default_is_memory() -> None:
     assert isinstance(open_engine(EngineOptions()), MemoryEngine)
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "redis+sentinel://h/main"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://h", "redis+sentinel://h/main", "redis+cluster://h,i", "rediss+cluster://h"]
+)
 async def test_a_redis_is_an_engine(url: str) -> None:
     """Of the same kind, whichever way leads to it."""
     engine = open_engine(EngineOptions(url=url))

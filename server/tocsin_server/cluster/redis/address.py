@@ -30,7 +30,7 @@ _SENTINEL = {"sentinel_username", "sentinel_password"}
 
 @dataclass(frozen=True)
 class Address:
-    """One Redis, or the Sentinels that know which one is the master. `name` holds no password."""
+    """One Redis, Sentinels that know who is the master, or some of a cluster. `name` holds no password."""
 
     name: str
     hosts: list[tuple[str, int]]
@@ -39,6 +39,8 @@ class Address:
     service: str = ""
     """The name that Sentinels know the master by; empty: `hosts` is that one Redis."""
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    is_cluster: bool = False
+    """Whether `hosts` are servers of a cluster, whose others they know."""
 
 
 class Dialler:
@@ -105,6 +107,8 @@ def parse_address(url: str) -> Address:
 
         redis://[user:password@]host[:port][/db]
         rediss://…                           options ssl_ca_certs, ssl_certfile, ssl_keyfile: names of files
+        redis+cluster://[user:password@]host[:port][,host[:port]…]
+        rediss+cluster://…                   options as for rediss
         redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
                                              options sentinel_username, sentinel_password: for the Sentinels
 
@@ -113,16 +117,21 @@ def parse_address(url: str) -> Address:
     """
     parts = urlsplit(url)
     is_sentinel = parts.scheme == "redis+sentinel"
-    is_tls = parts.scheme == "rediss"
+    is_cluster = parts.scheme.endswith("+cluster")
+    is_tls = parts.scheme.startswith("rediss")
     query = dict(parse_qsl(parts.query))
     allowed = _SENTINEL if is_sentinel else _TLS if is_tls else set()
     if unknown := sorted(query.keys() - allowed):
         raise ValueError(f"engine.url, a {parts.scheme}:// URL, has an unknown option {', '.join(unknown)}.")
-    hosts = _hosts(parts, SENTINEL_PORT if is_sentinel else PORT)
+    hosts = _hosts(parts, SENTINEL_PORT if is_sentinel else PORT, are_many=is_sentinel or is_cluster)
     path = [unquote(part) for part in parts.path.split("/") if part]
     if is_sentinel and not path:
         raise ValueError("engine.url, a redis+sentinel:// URL, must name the service: …/mymaster.")
     service = path.pop(0) if is_sentinel else ""
+    if is_cluster and path:
+        raise ValueError(
+            f"engine.url, a {parts.scheme}:// URL, must end with its hosts: a cluster has no databases."
+        )
     options: dict[str, Any] = {"db": _database(parts.scheme, path), **_credentials(parts)}
     if is_tls:
         options |= query
@@ -134,10 +143,11 @@ def parse_address(url: str) -> Address:
         is_tls,
         service,
         {name.removeprefix("sentinel_"): value for name, value in query.items()} if is_sentinel else {},
+        is_cluster,
     )
 
 
-def _hosts(parts: SplitResult, port: int) -> list[tuple[str, int]]:
+def _hosts(parts: SplitResult, port: int, *, are_many: bool) -> list[tuple[str, int]]:
     hosts = []
     for text in parts.netloc.rpartition("@")[2].split(","):
         one = urlsplit(f"//{text}")
@@ -145,7 +155,7 @@ def _hosts(parts: SplitResult, port: int) -> list[tuple[str, int]]:
             hosts.append((one.hostname or "", one.port or port))
         except ValueError:
             raise ValueError(f"engine.url, a {parts.scheme}:// URL, has a port that is none.") from None
-    if not all(host for host, _ in hosts) or (len(hosts) > 1 and parts.scheme != "redis+sentinel"):
+    if not all(host for host, _ in hosts) or (len(hosts) > 1 and not are_many):
         raise ValueError(
             f"engine.url begins with {parts.scheme}://, after which must come the host, "
             "as in redis://127.0.0.1:6379."

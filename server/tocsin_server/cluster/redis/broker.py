@@ -11,10 +11,9 @@ import structlog
 
 from tocsin_server.cluster.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Audience, Draft, HistoryQuery
 from tocsin_server.cluster.redis import scripts, wire
+from tocsin_server.cluster.redis.calls import Argument, Calls, Ears
 from tocsin_server.cluster.redis.clock import SharedClock
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.link import Link
-from tocsin_server.cluster.redis.pipeline import Argument, Pipeline
 from tocsin_server.cluster.redis.tops import Tops
 from tocsin_server.core.protocol import Position, Publication, Push
 from tocsin_server.core.stream import History
@@ -40,14 +39,14 @@ class RedisBroker:
     def __init__(
         self,
         keys: Keys,
-        pipeline: Pipeline,
-        link: Link,
+        calls: Calls,
+        ears: Ears,
         clock: SharedClock,
         make_epoch: Callable[[], str],
     ) -> None:
         self._keys = keys
-        self._pipeline = pipeline
-        self._link = link
+        self._calls = calls
+        self._ears = ears
         self._clock = clock
         self._make_epoch = make_epoch
         self._tops = Tops()
@@ -93,18 +92,18 @@ class RedisBroker:
         name = self._keys.announcements(channel)
         self._channels[name.encode()] = channel
         self._tops.watch(channel)
-        await self._link.listen(name, partial(self._hear, channel))
+        await self._ears.listen(name, partial(self._hear, channel))
 
     async def forget(self, channel: str) -> None:
         """Hear a channel no more. Idempotent."""
         name = self._keys.announcements(channel)
         self._channels.pop(name.encode(), None)
         self._tops.drop(channel)
-        await self._link.forget(name)
+        await self._ears.forget(name)
 
     async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a log, as Broker says."""
-        answer = await self._pipeline.run_script(
+        answer = await self._calls.run_script(
             scripts.READ,
             [self._keys.meta(channel), self._keys.log(channel)],
             _ms(options.history_meta_ttl),
@@ -118,7 +117,7 @@ class RedisBroker:
 
     async def remove_history(self, channel: str) -> None:
         """Drop what a log keeps. Its top and epoch stay."""
-        await self._pipeline.run_script(scripts.REMOVE_HISTORY, [self._keys.log(channel)])
+        await self._calls.run_script(scripts.REMOVE_HISTORY, [self._keys.log(channel)])
 
     async def _run(
         self,
@@ -130,7 +129,15 @@ class RedisBroker:
         options: ChannelOptions | None = None,
     ) -> Position:
         """Run the script; with `draft` and `options` it keeps a log."""
-        keys = self._keys
+        keys, calls = self._keys, self._calls
+        names = [keys.meta(channel), keys.log(channel)]
+        if idempotency_key:
+            names.append(keys.answer(channel, idempotency_key))
+        elif draft is None and calls.is_sharded:
+            # A plain command, since a cluster asks for a script's keys: while a slot moves, those that are
+            # not there are looked for where it moves to, and nobody listens there yet.
+            await calls.call(calls.publish, keys.announcements(channel), head + body)
+            return NO_POSITION
         logged: tuple[Argument, ...] = (0, 0, 0, "", 0, "", 0, "")
         if draft is not None and options is not None:
             logged = (
@@ -141,10 +148,10 @@ class RedisBroker:
                 draft.version,
                 draft.version_epoch,
             )
-        offset, epoch = await self._pipeline.run_script(
+        offset, epoch = await calls.run_script(
             scripts.PUBLISH,
-            [keys.meta(channel), keys.log(channel), keys.answer(channel, idempotency_key)],
-            "PUBLISH",
+            names,
+            calls.publish,
             keys.announcements(channel),
             head,
             body,

@@ -26,6 +26,7 @@ class Canary:
 
     def __init__(self, name: str, pipeline: Pipeline, link: Link) -> None:
         self._name = name
+        self._heard_name = ""
         self._pipeline = pipeline
         self._link = link
         self._number = 0
@@ -41,14 +42,29 @@ class Canary:
         """How long ago a canary last came back."""
         return time.monotonic() - self._heard_at
 
+    @property
+    def name(self) -> str:
+        """Under which it is announced."""
+        return self._name
+
+    def rename(self, name: str) -> None:
+        """Sing under another name from now on: the link is no longer to hear the one there was."""
+        self._name = name
+
     async def run(self) -> NoReturn:
         """Sing until cancelled."""
-        with suppress(EngineError):  # the name is wanted all the same, and heard once there is a link
-            await self._link.listen(self._name, self._hear)
         while True:
+            if self._heard_name != self._name:
+                await self._listen()
             if self._link.is_whole:
                 await self._sing()
             await self._rest()
+
+    async def _listen(self) -> None:
+        self._heard_name = self._name
+        self._missing.clear()
+        with suppress(EngineError):  # the name is wanted all the same, and heard once there is a link
+            await self._link.listen(self._name, self._hear)
 
     def _hear(self, message: bytes) -> None:
         heard = int(message)
@@ -71,7 +87,7 @@ class Canary:
         number = self._number
         self._sent_at = time.monotonic()
         try:
-            await self._pipeline.call("PUBLISH", self._name, number)
+            await self._pipeline.call(self._pipeline.publish, self._name, number)
         except EngineError:
             return
         if self._number == number:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from tocsin_server.cluster.redis import scripts
+from tocsin_server.cluster.redis.calls import Calls
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.errors import EngineError
 
 LOOK_SECONDS = 1.0
@@ -42,9 +42,9 @@ class Look(NamedTuple):
 class SharedClock:
     """Asked of the Redis that holds the leases, which is the same for all nodes."""
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keys: Keys, calls: Calls, now: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
-        self._pipeline = pipeline
+        self._calls = calls
         self._now = now
         self._looks: deque[Look] = deque(maxlen=LOOKS)
         self._ahead: float | None = None
@@ -66,7 +66,7 @@ class SharedClock:
 
     async def _look(self) -> None:
         asked_at = self._now()
-        seconds, microseconds = await self._pipeline.run_script(scripts.TIME, [self._keys.nodes])
+        seconds, microseconds = await self._calls.run_script(scripts.TIME, [self._keys.nodes])
         answered_at = self._now()
         self.see(int(seconds) + int(microseconds) / 1e6, asked_at, answered_at)
 

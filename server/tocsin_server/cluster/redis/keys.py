@@ -61,3 +61,7 @@ class Keys:
     def canary(self, node: str) -> str:
         """Pub/sub: a node's canaries."""
         return f"{self._prefix}:node:{node}:canary"
+
+    def shard_canary(self, node: str, tag: str) -> str:
+        """Pub/sub: a node's canaries in the slot of a hash tag."""
+        return f"{self.canary(node)}:{{{tag}}}"

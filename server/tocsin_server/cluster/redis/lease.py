@@ -11,8 +11,8 @@ from typing import NoReturn
 import structlog
 
 from tocsin_server.cluster.redis import scripts
+from tocsin_server.cluster.redis.calls import Calls
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.cluster.redis.presence import RedisPresence
 from tocsin_server.cluster.redis.watch import DEAD, Watch, node_of
 from tocsin_server.errors import EngineError
@@ -40,11 +40,11 @@ class Lease:
     """
 
     def __init__(
-        self, uid: str, keys: Keys, pipeline: Pipeline, presence: RedisPresence, reap: Reap, random: Random
+        self, uid: str, keys: Keys, calls: Calls, presence: RedisPresence, reap: Reap, random: Random
     ) -> None:
         self._uid = uid
         self._keys = keys
-        self._pipeline = pipeline
+        self._calls = calls
         self._presence = presence
         self._reap = reap
         self._random = random
@@ -76,15 +76,15 @@ class Lease:
 
     async def release(self) -> None:
         """Leave. Nobody expects answers of this node any more, and what it left others reap at once."""
-        for lease in await self._pipeline.call("HKEYS", self._keys.nodes):
+        for lease in await self._calls.call("HKEYS", self._keys.nodes):
             if lease == self.name.encode() and self._presence.is_empty:
-                await self._pipeline.call("HDEL", self._keys.nodes, lease)
-                await self._pipeline.call("DEL", self._keys.lease_channels(self.name))
+                await self._calls.call("HDEL", self._keys.nodes, lease)
+                await self._calls.call("DEL", self._keys.lease_channels(self.name))
             elif node_of(lease) == self._uid:
-                await self._pipeline.call("HSET", self._keys.nodes, lease, DEAD)
+                await self._calls.call("HSET", self._keys.nodes, lease, DEAD)
 
     async def _beat(self, tasks: asyncio.TaskGroup) -> None:
-        flat = await self._pipeline.run_script(scripts.BEAT, [self._keys.nodes], *self._held)
+        flat = await self._calls.run_script(scripts.BEAT, [self._keys.nodes], *self._held)
         now = asyncio.get_running_loop().time()
         beats = dict(zip(flat[::2], flat[1::2], strict=True))
         if not self._is_moving and self._must_move(beats.get(self.name.encode(), DEAD)):
@@ -104,14 +104,14 @@ class Lease:
         if beat == DEAD:
             log.warning("this node was taken for dead, and is back", lease=self.name)
             return True
-        return self._connection != self._pipeline.connections or self._presence.is_in_doubt
+        return self._connection != self._calls.connections or self._presence.is_in_doubt
 
     async def _take(self) -> None:
         """Take a new lease; from here on entries are written under it."""
-        self._connection = self._pipeline.connections
+        self._connection = self._calls.connections
         mark = "".join(self._random.choices(string.ascii_letters, k=MARK_LETTERS))
         lease = f"{self._uid}.{mark}"  # see node_of
-        await self._pipeline.call("HSET", self._keys.nodes, lease, 0)
+        await self._calls.call("HSET", self._keys.nodes, lease, 0)
         self._held = [*self._held[1 - HELD_AT_MOST :], lease]
         self._presence.move(lease)
 
@@ -121,7 +121,7 @@ class Lease:
 
     async def _bury(self, lease: str, beat: bytes) -> None:
         try:
-            if await self._pipeline.run_script(scripts.BURY, [self._keys.nodes], lease, beat):
+            if await self._calls.run_script(scripts.BURY, [self._keys.nodes], lease, beat):
                 await self._reap(lease)
         finally:
             self._reaping.discard(lease)

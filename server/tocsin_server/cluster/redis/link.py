@@ -11,8 +11,9 @@ from redis.asyncio.connection import AbstractConnection
 
 from tocsin_server.cluster.redis.address import FAILURES, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
-from tocsin_server.cluster.redis.pipeline import CALL_SECONDS, reason
-from tocsin_server.cluster.redis.subscriptions import Hear, Subscriptions
+from tocsin_server.cluster.redis.calls import CALL_SECONDS, Hear
+from tocsin_server.cluster.redis.pipeline import reason
+from tocsin_server.cluster.redis.subscriptions import Command, Subscriptions
 from tocsin_server.errors import EngineError
 
 log = structlog.get_logger()
@@ -53,15 +54,11 @@ class Link:
         """Why nothing can be heard at present, as a sentence; empty if a canary came through."""
 
     async def listen(self, name: str, hear: Hear) -> None:
-        """Once this returns, whatever is announced under `name` reaches `hear`. Idempotent.
-
-        Raises EngineError if Redis does not confirm in time. Then it may be heard nevertheless, until
-        forgotten.
-        """
+        """Hear a name, as Ears says."""
         await self._confirmed(self._subscriptions.want(name.encode(), hear))
 
     async def forget(self, name: str) -> None:
-        """Once this returns, nothing announced under `name` is heard. Idempotent."""
+        """Hear a name no more. Idempotent."""
         await self._confirmed(self._subscriptions.forget(name.encode()))
 
     async def _confirmed(self, confirmation: asyncio.Future[None] | None) -> None:
@@ -134,9 +131,12 @@ class Link:
             await self._wishes.wait()
             self._wishes.clear()
             while command := self._subscriptions.take():
-                word = "SUBSCRIBE" if command.is_subscribe else "UNSUBSCRIBE"
-                await connection.send_command(word, *command.names)
+                await self._send(connection, command)
             self._check_restored()
+
+    async def _send(self, connection: AbstractConnection, command: Command) -> None:
+        word = "SUBSCRIBE" if command.is_subscribe else "UNSUBSCRIBE"
+        await connection.send_command(word, *command.names)
 
     async def _hear(self, connection: AbstractConnection) -> NoReturn:
         while True:

@@ -12,9 +12,8 @@ import structlog
 from msgspec import Struct
 
 from tocsin_server.cluster.nodes import Household, NodeReport, Order, Question
+from tocsin_server.cluster.redis.calls import Calls, Ears
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.link import Link
-from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.cluster.redis.watch import DEAD, node_of
 from tocsin_server.errors import EngineError
 
@@ -57,10 +56,10 @@ class Inquiry:
 class RedisNodes:
     """Every node hears what is asked, this one included, and answers to whoever asked."""
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, link: Link) -> None:
+    def __init__(self, keys: Keys, calls: Calls, ears: Ears) -> None:
         self._keys = keys
-        self._pipeline = pipeline
-        self._link = link
+        self._calls = calls
+        self._ears = ears
         self._household: Household | None = None
         self._inquiries: dict[int, Inquiry] = {}
         self._ids = itertools.count(1)
@@ -68,8 +67,8 @@ class RedisNodes:
     async def start(self, household: Household) -> None:
         """Let `household` obey and report from now on. Raises EngineError if Redis cannot be heard."""
         self._household = household
-        await self._link.listen(self._keys.control, self._hear)
-        await self._link.listen(self._keys.answers(household.uid), self._hear_answer)
+        await self._ears.listen(self._keys.control, self._hear)
+        await self._ears.listen(self._keys.answers(household.uid), self._hear_answer)
 
     def stop(self) -> None:
         """Obey and reach nobody any more. Idempotent."""
@@ -97,7 +96,7 @@ class RedisNodes:
         try:
             asked = Asked(number, self._keys.answers(household.uid), order, question)
             living = await self._living()
-            await self._pipeline.call("PUBLISH", self._keys.control, _encode(asked))
+            await self._calls.call(self._calls.publish, self._keys.control, _encode(asked))
             await self._answered(inquiry, living)
         finally:
             del self._inquiries[number]
@@ -117,7 +116,7 @@ class RedisNodes:
 
     async def _living(self) -> set[str]:
         """The uids of all nodes with a lease; this one's too, should Redis just have forgotten it."""
-        flat = await self._pipeline.call("HGETALL", self._keys.nodes)
+        flat = await self._calls.call("HGETALL", self._keys.nodes)
         living = {node_of(lease) for lease, beat in zip(flat[::2], flat[1::2], strict=True) if beat != DEAD}
         return living | ({self._household.uid} if self._household else set())
 
@@ -132,8 +131,8 @@ class RedisNodes:
         if asked.order is not None:
             self._household.obey(asked.order)
         report = None if asked.question is None else self._household.report(asked.question)
-        answer = self._pipeline.call(
-            "PUBLISH", asked.back, _encode(Answer(asked.id, self._household.uid, report))
+        answer = self._calls.call(
+            self._calls.publish, asked.back, _encode(Answer(asked.id, self._household.uid, report))
         )
         answer.add_done_callback(_ignore)
 

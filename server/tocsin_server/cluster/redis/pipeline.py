@@ -16,11 +16,9 @@ from redis.exceptions import NoScriptError, ResponseError
 from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.errors import EngineError
-
-CALL_SECONDS = 3.0
-"""How long a call may wait for its turn. As long as a deaf link may go unnoticed."""
 
 SILENCE_SECONDS = 2.0
 """How long Redis may let the next answer wait, before the connection counts as broken.
@@ -43,18 +41,17 @@ EXPIRY_SECONDS = 0.25
 
 log = structlog.get_logger()
 
-Argument = bytes | str | int
-
 
 class Call:
     """Something asked of Redis, as it is sent; not after `deadline`, in the loop's time."""
 
     __slots__ = ("answer", "command", "deadline")
 
-    def __init__(self, command: bytes, deadline: float, answer: asyncio.Future[Any]) -> None:
+    def __init__(self, command: bytes, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
         self.command = command
-        self.deadline = deadline
-        self.answer = answer
+        self.deadline = loop.time() + seconds
+        self.answer: Answer = loop.create_future()
 
     def fail(self, why: str) -> None:
         """Tell the caller, if there still is one."""
@@ -81,12 +78,17 @@ class Pipeline:
     time. So a call that failed may have been carried out.
     """
 
-    def __init__(self, dialler: Dialler, backoff: Backoff) -> None:
+    is_sharded = False
+
+    def __init__(self, dialler: Dialler, backoff: Backoff, publish: str = "PUBLISH") -> None:
+        self.publish = publish
         self._dialler = dialler
         self._backoff = backoff
         self._waiting: deque[Call] = deque()
         self.waiting_bytes = 0
         """Of the calls that have not been sent yet."""
+        self.under_way: list[Call] = []
+        """Those that were sent together last."""
         self._news = asyncio.Event()
         self._is_running = False
         self.trouble = "Redis has not been reached yet."
@@ -94,20 +96,28 @@ class Pipeline:
         self.connections = 0
         """How many there have been. A new one may lead to a Redis that has forgotten something."""
 
-    def call(self, *command: Argument, seconds: float = CALL_SECONDS) -> asyncio.Future[Any]:
-        """Send a command within `seconds`.
+    def call(
+        self,
+        *command: Argument,
+        seconds: float = CALL_SECONDS,
+        after: Answer | None = None,  # noqa: ARG002 - it is behind any earlier call
+    ) -> Answer:
+        """Send a command within `seconds`."""
+        return self.put(Call(pack(*command), seconds))
 
-        The answer raises EngineError if Redis refused, could not be asked in time, or did not answer.
-        """
-        return self._put(command, seconds)
+    def run_script(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        *arguments: Argument,
+        after: Answer | None = None,  # noqa: ARG002 - it is behind any earlier call
+    ) -> Answer:
+        """Run a script."""
+        command = pack("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self.put(Call(command, CALL_SECONDS))
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        """Run a script. The answer is a call's."""
-        return self._put(("EVALSHA", script.digest, len(keys), *keys, *arguments), CALL_SECONDS)
-
-    def _put(self, command: tuple[Argument, ...], seconds: float) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        call = Call(_pack(*command), loop.time() + seconds, loop.create_future())
+    def put(self, call: Call) -> Answer:
+        """Let a call wait for its turn."""
         if not self._is_running:
             call.fail("the engine is not running")
         elif self.waiting_bytes + len(call.command) > QUEUE_BYTES:
@@ -117,6 +127,13 @@ class Pipeline:
             self.waiting_bytes += len(call.command)
             self._news.set()
         return call.answer
+
+    def take_back(self) -> list[Call]:
+        """The calls that have not been sent. They no longer are, unless they are put again."""
+        calls = list(self._waiting)
+        self._waiting.clear()
+        self.waiting_bytes = 0
+        return calls
 
     # --------------------------------------------------------------------------------------------------- life
 
@@ -159,13 +176,14 @@ class Pipeline:
             if not self._waiting:
                 self._news.clear()
                 await self._news.wait()
-            batch = self._take()
+            batch = self.under_way = self._take()
             try:
                 if batch:
                     await self._exchange(connection, batch)
-            finally:
+            except BaseException:
                 for call in batch:
                     call.fail("Redis did not answer; whether it was done is unknown")
+                raise
 
     def _take(self) -> list[Call]:
         batch: list[Call] = []
@@ -242,13 +260,14 @@ class Pipeline:
         self.waiting_bytes = 0
 
 
-def _pack(*command: Argument) -> bytes:
+def pack(*command: Argument) -> bytes:
+    """A command as it is sent."""
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one word only
     return packed
 
 
 async def _teach(connection: AbstractConnection) -> None:
-    commands = [_pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+    commands = [pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
     await connection.send_packed_command(b"".join(commands))
     for _ in scripts.ALL:
         await connection.read_response()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tocsin_server.cluster.presence import PresenceStats
 from tocsin_server.cluster.redis import scripts, wire
+from tocsin_server.cluster.redis.calls import Answer, Calls
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.core.protocol import ClientInfo, Presence, Push
 from tocsin_server.errors import EngineError
-
-Call = asyncio.Future[Any]
 
 REGISTERED_TOGETHER = 200
 """Entries written in one go, so that publications find their turn between them."""
@@ -33,9 +31,9 @@ class RedisPresence:
     lease, to which only the own entries move, ends the doubt.
     """
 
-    def __init__(self, keys: Keys, pipeline: Pipeline) -> None:
+    def __init__(self, keys: Keys, calls: Calls) -> None:
         self._keys = keys
-        self._pipeline = pipeline
+        self._calls = calls
         self._lease = ""
         self._own: dict[str, dict[str, Entry]] = {}
         self._listed: set[str] = set()  # channels that are on the list of the present lease
@@ -91,10 +89,11 @@ class RedisPresence:
     async def remove(self, channel: str, client: str) -> None:
         """A connection is no longer in a channel. Idempotent."""
         self._drop(channel, client)
-        calls = [self._pipeline.run_script(scripts.REMOVE, self._channel_keys(channel), client)]
+        calls = [self._calls.run_script(scripts.REMOVE, self._channel_keys(channel), client)]
         if channel not in self._own and channel in self._listed:
             self._listed.discard(channel)
-            calls.append(self._pipeline.call("SREM", self._keys.lease_channels(self._lease), channel))
+            index = self._keys.lease_channels(self._lease)
+            calls.append(self._calls.call("SREM", index, channel, after=calls[0]))
         try:
             await asyncio.gather(*calls)
         except (EngineError, asyncio.CancelledError):
@@ -103,31 +102,34 @@ class RedisPresence:
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
         """Everybody in a channel, by client id, as of one moment."""
-        entries = await self._pipeline.call("HVALS", self._keys.presence(channel))
+        entries = await self._calls.call("HVALS", self._keys.presence(channel))
         infos = map(wire.decode_entry, entries)
         return {info.client: info for info in infos}
 
     async def stats(self, channel: str) -> PresenceStats:
         """How many are in a channel."""
-        return PresenceStats(*await self._pipeline.run_script(scripts.STATS, self._channel_keys(channel)))
+        return PresenceStats(*await self._calls.run_script(scripts.STATS, self._channel_keys(channel)))
 
-    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> list[Call]:
-        calls: list[Call] = []
+    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> list[Answer]:
+        calls: list[Answer] = []
+        listed: Answer | None = None
         if channel not in self._listed:  # first: an entry in a channel that is not listed would stay for ever
             self._listed.add(channel)
-            calls.append(self._pipeline.call("SADD", self._keys.lease_channels(self._lease), channel))
+            listed = self._calls.call("SADD", self._keys.lease_channels(self._lease), channel)
+            calls.append(listed)
         join = b""
         if is_again and entry.is_announced:
             join = wire.encode_push(Push(channel, join=Presence(entry.info)))
         calls.append(
-            self._pipeline.run_script(
+            self._calls.run_script(
                 scripts.ADD,
                 self._channel_keys(channel),
                 entry.info.client,
                 wire.encode_entry(self._lease, entry.is_announced, entry.info),
-                "PUBLISH",
+                self._calls.publish,
                 self._keys.announcements(channel),
                 join,
+                after=listed,
             )
         )
         return calls

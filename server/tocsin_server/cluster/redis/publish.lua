@@ -1,5 +1,5 @@
 -- Give a publication its place in the log, keep it, and announce it; or only announce it.
---   KEYS  meta, log, answer to the idempotency key
+--   KEYS  meta, log, answer to the idempotency key if there is one
 --   ARGV  PUBLISH or SPUBLISH, name of the announcements, head, body, lifetime of the answer (0: no idempotency key),
 --         history size (0: no log), its lifetime, lifetime of meta, fresh epoch, known offset, known epoch,
 --         version, version epoch; lifetimes in ms

@@ -7,8 +7,8 @@ import asyncio
 import structlog
 
 from tocsin_server.cluster.redis import scripts, wire
+from tocsin_server.cluster.redis.calls import Calls
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.cluster.redis.watch import node_of
 
 REAPED_TOGETHER = 50
@@ -26,39 +26,39 @@ class Reaper:
     That holds whoever reaps and however often; the claim only spares work.
     """
 
-    def __init__(self, uid: str, keys: Keys, pipeline: Pipeline) -> None:
+    def __init__(self, uid: str, keys: Keys, calls: Calls) -> None:
         self._uid = uid
         self._keys = keys
-        self._pipeline = pipeline
+        self._calls = calls
         self.reaped_nodes = 0
         """Leases of other nodes that are no more."""
 
     async def reap(self, lease: str) -> None:
         """Reap a lease that is dead, unless another node is doing so."""
         claim = self._keys.lease_reaper(lease)
-        if not await self._pipeline.call("SET", claim, self._uid, "NX", "PX", CLAIM_MS):
+        if not await self._calls.call("SET", claim, self._uid, "NX", "PX", CLAIM_MS):
             return
         index = self._keys.lease_channels(lease)
-        channels = [name.decode() for name in await self._pipeline.call("SMEMBERS", index)]
+        channels = [name.decode() for name in await self._calls.call("SMEMBERS", index)]
         entries = 0
         for first in range(0, len(channels), REAPED_TOGETHER):
             some = channels[first : first + REAPED_TOGETHER]
             entries += sum(await asyncio.gather(*(self._reap_channel(lease, channel) for channel in some)))
         await asyncio.gather(
-            self._pipeline.call("DEL", index),
-            self._pipeline.call("HDEL", self._keys.nodes, lease),
-            self._pipeline.call("DEL", claim),
+            self._calls.call("DEL", index),
+            self._calls.call("HDEL", self._keys.nodes, lease),
+            self._calls.call("DEL", claim),
         )
         self.reaped_nodes += node_of(lease.encode()) != self._uid
         if channels:
             log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
 
     async def _reap_channel(self, lease: str, channel: str) -> int:
-        entries: int = await self._pipeline.run_script(
+        entries: int = await self._calls.run_script(
             scripts.REAP,
             [self._keys.presence(channel), self._keys.users(channel)],
             lease,
-            "PUBLISH",
+            self._calls.publish,
             self._keys.announcements(channel),
             wire.LEAVE,
         )

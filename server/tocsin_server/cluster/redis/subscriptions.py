@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
+
+from tocsin_server.cluster.redis.calls import Hear
 
 COMMAND_NAMES = 200
 """Names in one command: a thousand channels are neither a thousand commands nor one that stalls Redis."""
-
-Hear = Callable[[bytes], None]
-"""Takes a message of one channel. Synchronous."""
 
 
 class Command(NamedTuple):
@@ -39,6 +37,11 @@ class Wish:
     def adopt(self, other: Wish) -> None:
         """Let whoever waits for another wish wait for this one."""
         self._waiters += other._waiters
+
+    def take_over(self, other: Wish) -> None:
+        """Let whoever waits for another wish wait for this one, and no more for that."""
+        self.adopt(other)
+        other._waiters = []
 
     def confirm(self) -> None:
         """Tell all who wait."""
@@ -127,7 +130,7 @@ class Subscriptions:
         asked, wish = self._asked.popleft()
         if asked != name:
             raise ValueError("Redis confirmed what was not asked")
-        if self._last_asked[name] is wish:
+        if self._last_asked.get(name) is wish:
             del self._last_asked[name]
         if wish.is_wanted:
             self._confirmed.add(name)

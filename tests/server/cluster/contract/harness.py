@@ -14,6 +14,7 @@ from msgspec import Raw
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.server.cluster.virtual_time import VirtualTime
 from tests.server.cluster.witness import Witness
+from tests.support.redis_cluster import RedisCluster
 from tests.support.timing import TICK
 from tocsin_server.cluster.broker import Broker, Draft
 from tocsin_server.cluster.engine import Engine
@@ -89,13 +90,21 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     yield RedisHarness(server.url)
 
 
+@asynccontextmanager
+async def redis_cluster(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    """For the Redis engine, over a Redis Cluster of the tests' own."""
+    cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+    yield RedisHarness(cluster.url)
+
+
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Harness]]] = {
     "memory": memory,
     "redis": redis,
+    "redis-cluster": redis_cluster,
 }
 """Every engine that keeps the contract, by the id that its tests have."""
 
-FOR_SEVERAL_NODES = ["redis"]
+FOR_SEVERAL_NODES = ["redis", "redis-cluster"]
 """Those over whose store several nodes may run."""
 
 

@@ -16,6 +16,8 @@ from tocsin_server.cluster.redis.address import Dialler, parse_address
         ("rediss://h?ssl_ca_certs=ca.pem", "h:6379", {"db": 0, "ssl_ca_certs": "ca.pem"}),
         ("redis+sentinel://h/main", "main of h:26379", {"db": 0}),
         ("redis+sentinel://:p@h:1,i/main/3", "main of h:1,i:26379", {"db": 3, "password": "p"}),
+        ("redis+cluster://:p@h:1,i", "h:1,i:6379", {"db": 0, "password": "p"}),
+        ("rediss+cluster://h/?ssl_ca_certs=ca.pem", "h:6379", {"db": 0, "ssl_ca_certs": "ca.pem"}),
     ],
 )
 def test_an_address_says_where_and_how(url: str, name: str, options: dict[str, object]) -> None:
@@ -39,6 +41,10 @@ def test_an_address_says_where_and_how(url: str, name: str, options: dict[str, o
         ("rediss://h?decode_responses=secret", "unknown option decode_responses"),
         ("redis+sentinel://h", "must name the service"),
         ("redis+sentinel://h/main/secret", "number of a database"),
+        ("redis+cluster://", "must come the host"),
+        ("redis+cluster://h:secret,i", "port"),
+        ("redis+cluster://h/0", "no databases"),
+        ("redis+cluster://h?ssl_ca_certs=secret", "unknown option ssl_ca_certs"),
     ],
 )
 def test_a_mistake_is_said_without_the_url(url: str, why: str) -> None:

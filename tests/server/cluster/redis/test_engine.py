@@ -13,6 +13,8 @@ from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.server.cluster.witness import Witness
 from tocsin_server.cluster.redis.address import parse_address
 from tocsin_server.cluster.redis.engine import RedisEngine
+from tocsin_server.cluster.redis.lease import Lease
+from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.errors import EngineError
 
 
@@ -79,9 +81,16 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
         assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
 
 
-@pytest.mark.parametrize(("part", "step"), [("lease", "_beat"), ("pipeline", "_take")])
+@pytest.mark.parametrize(
+    ("part", "kind", "step"), [("lease", Lease, "_beat"), ("pipeline", Pipeline, "_take")]
+)
 async def test_a_part_that_dies_is_news_and_is_run_again(
-    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, part: str, step: str
+    running: Running,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    kind: type,
+    step: str,
 ) -> None:
     """No task dies silently: the node is not ready, says why, and is ready again."""
     async with running(redis_server.url) as node:
@@ -89,7 +98,7 @@ async def test_a_part_that_dies_is_news_and_is_run_again(
         def stumble(*_: object) -> None:
             raise KeyError(step)
 
-        monkeypatch.setattr(getattr(node.engine, f"_{part}"), step, stumble)
+        monkeypatch.setattr(kind, step, stumble)
         trouble, _ = await until_troubled(node)
         assert part in trouble
         monkeypatch.undo()

@@ -1,0 +1,91 @@
+"""The scout: asks the servers of a cluster who serves what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+from redis.asyncio.connection import AbstractConnection
+
+from tocsin_server.cluster.redis.address import FAILURES, Address, Dialler, hang_up
+from tocsin_server.cluster.redis.examination import OLDEST_CLUSTER, check_version, server_facts
+from tocsin_server.cluster.redis.pipeline import pack, reason
+from tocsin_server.cluster.redis.topology import SLOTS, Host, Topology, parse_topology
+from tocsin_server.errors import EngineError
+
+ANSWER_SECONDS = 1.0
+"""For a server to be reached and to answer, before the next one is asked."""
+
+
+class Scout:
+    """Knows the servers that the address names, and how to reach any other."""
+
+    def __init__(self, address: Address, client_name: str) -> None:
+        self._address = address
+        self._client_name = client_name
+        self.name = address.name
+        self.hosts = [Host(*host) for host in address.hosts]
+
+    def address_of(self, host: Host) -> Address:
+        """The address of one server of the cluster."""
+        return replace(self._address, name=str(host), hosts=[(host.name, host.port)])
+
+    async def examine(self) -> None:
+        """See to it that there is a cluster that serves all slots and is not too old. Raises EngineError."""
+        for host in self.hosts:
+            dialler = Dialler(self.address_of(host), self._client_name)
+            try:
+                facts = await server_facts(dialler)
+            except FAILURES as error:
+                failure = reason(error)
+                continue
+            if facts.get("redis_mode") != "cluster":
+                raise EngineError(f"Redis at {host} is not a cluster: engine.url must begin with redis://")
+            check_version(facts, str(host), OLDEST_CLUSTER, " in a cluster, for sharded pub/sub")
+            break
+        else:
+            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {failure}")
+        try:
+            topology = await self.look(self.hosts)
+        except FAILURES as error:
+            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {reason(error)}") from None
+        if topology.trouble:
+            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {topology.trouble}")
+
+    async def look(self, hosts: Iterable[Host]) -> Topology:
+        """What the first of these servers says that is content with its cluster, else the first that answers.
+
+        Raises one of FAILURES if none does.
+        """
+        found: Topology | None = None
+        failure: Exception = OSError("no server is known")
+        for host in hosts:
+            try:
+                topology = await self._ask(host)
+            except FAILURES as error:
+                failure = error
+                continue
+            if not topology.trouble:
+                return topology
+            found = found or topology
+        if found is None:
+            raise failure
+        return found
+
+    async def _ask(self, host: Host) -> Topology:
+        connection: AbstractConnection | None = None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                connection = await Dialler(self.address_of(host), self._client_name).connect()
+                await connection.send_packed_command(pack("CLUSTER", "INFO") + pack("CLUSTER", "SLOTS"))
+                info = bytes(await connection.read_response())
+                topology = parse_topology(await connection.read_response(), host)
+        finally:
+            if connection is not None:
+                await hang_up(connection)
+        if topology.uncovered:
+            return replace(topology, trouble=f"only {SLOTS - topology.uncovered} of {SLOTS} slots are served")
+        if b"cluster_state:ok" not in info:
+            return replace(topology, trouble="it says that it is down")
+        return topology

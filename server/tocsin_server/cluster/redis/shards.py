@@ -1,0 +1,358 @@
+"""The shards of a cluster: every call goes to, and every name is heard from, the master of its slot."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from random import Random
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AskError, MovedError
+
+from tocsin_server.cluster.redis.address import FAILURES, Address, Dialler
+from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument, Hear
+from tocsin_server.cluster.redis.detour import Detours, RoutedCall
+from tocsin_server.cluster.redis.keeper import Keeper
+from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline, pack, reason
+from tocsin_server.cluster.redis.scout import Scout
+from tocsin_server.cluster.redis.scripts import Script
+from tocsin_server.cluster.redis.shard import Shard
+from tocsin_server.cluster.redis.shard_link import ShardLink
+from tocsin_server.cluster.redis.shard_subscriptions import Moved
+from tocsin_server.cluster.redis.topology import UNKNOWN, Host, Topology, slot_of, tag_within
+from tocsin_server.cluster.redis.way import Resume
+from tocsin_server.errors import EngineError
+
+LOOK_SECONDS = 10.0
+"""How often the topology is looked at when nothing gives rise to doubt."""
+
+LOOK_PAUSE_SECONDS = 0.1
+"""Between two looks at least. While slots move or a master is gone, calls wait for the next one."""
+
+PUBLISH = "SPUBLISH"
+
+log = structlog.get_logger()
+
+Master = Shard[ShardLink]
+
+
+class Shards:
+    """Takes calls and hears like one Redis.
+
+    What a master does not carry out, since a slot has moved or is moving, is sent again (Detours): Redis says
+    so before it does anything. A master that is gone is waited for as long as any other Redis; what waits for
+    it goes to whoever is promoted in its place, and what was under way has an unknown outcome and fails.
+    """
+
+    publish = PUBLISH
+    is_sharded = True
+
+    def __init__(self, address: Address, prefix: str, keeper: Keeper, random: Random, resume: Resume) -> None:
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+        self._keeper = keeper
+        self._random = random
+        self._resume = resume
+        self._scout = Scout(address, prefix)
+        self._topology = UNKNOWN
+        self._shards: dict[Host, Master] = {}
+        self._homeless: list[Moved] = []  # names in slots that nobody serves at present
+        self._detours = Detours(self._send, self._look_again)
+        self._numbers = itertools.count()
+        self._uid = ""
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: dict[Master, asyncio.Task[None]] = {}
+        self._past_connections = self._past_links = 0
+        self._is_open = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._backoff = Backoff(random)
+        self._hint: Host | None = None
+        self._waiting_for_look: list[asyncio.Future[None]] = []
+        self._trouble = "Redis Cluster has not been reached yet."
+
+    # -------------------------------------------------------------------------------------------------- calls
+
+    @property
+    def connections(self) -> int:
+        """How many there have been to any master."""
+        return self._past_connections + sum(shard.pipeline.connections for shard in self._shards.values())
+
+    def call(self, *command: Argument, seconds: float = CALL_SECONDS, after: Answer | None = None) -> Answer:
+        """Send a command to the master of its key within `seconds`."""
+        return self._route(self._make(pack(*command), seconds, f"{command[1]!s}", after))
+
+    def run_script(
+        self, script: Script, keys: Sequence[str], *arguments: Argument, after: Answer | None = None
+    ) -> Answer:
+        """Run a script at the master of its keys."""
+        command = pack("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self._route(self._make(command, CALL_SECONDS, keys[0], after))
+
+    def _make(self, command: bytes, seconds: float, key: str, after: Answer | None = None) -> RoutedCall:
+        return RoutedCall(command, seconds, slot_of(key), next(self._numbers), self._redirect, after)
+
+    def _route(self, call: RoutedCall) -> Answer:
+        if self._tasks is None:
+            call.fail("the engine is not running")
+        elif call.after is not None or call.slot in self._detours:
+            self._detours.hold(call)
+        else:
+            self._send(call)
+        return call.answer
+
+    def _send(self, call: RoutedCall) -> None:
+        shard = self._shards.get(call.helper) if call.helper else None
+        call.helper = None
+        if shard is not None:
+            shard.pipeline.put(Call(pack("ASKING"), CALL_SECONDS)).add_done_callback(_ignore)
+        else:
+            shard = self._shards.get(self._topology.owners[call.slot])
+        if shard is None:
+            call.fail("no server of the Redis Cluster serves its slot")
+        else:
+            shard.pipeline.put(call)
+
+    def _redirect(self, call: RoutedCall, answer: Exception) -> None:
+        """Redis did not carry a call out: it must be sent again, perhaps elsewhere."""
+        host = Host(answer.host, answer.port) if isinstance(answer, AskError) else None
+        is_helped = host in self._shards and not isinstance(answer, MovedError)
+        call.helper = host if is_helped else None
+        if host is not None and host.name:
+            self._hint = host
+        self._detours.hold(call, must_look=not is_helped)
+
+    # --------------------------------------------------------------------------------------------------- ears
+
+    async def listen(self, name: str, hear: Hear) -> None:
+        """Hear a name, as Ears says."""
+        await self._link_of(name).listen(name, hear)
+
+    async def forget(self, name: str) -> None:
+        """Hear a name no more. Idempotent."""
+        self._homeless = [moved for moved in self._homeless if moved.name != name.encode()]
+        await self._link_of(name).forget(name)
+
+    def _link_of(self, name: str) -> ShardLink:
+        if self._tasks is None:
+            raise EngineError("the engine is not running")
+        shard = self._shards.get(self._topology.owners[slot_of(name)])
+        if shard is None:
+            raise EngineError("no server of the Redis Cluster serves its slot")
+        return shard.link
+
+    # ---------------------------------------------------------------------------------------------------- way
+
+    @property
+    def calls(self) -> Shards:
+        """These."""
+        return self
+
+    @property
+    def ears(self) -> Shards:
+        """These."""
+        return self
+
+    @property
+    def shards(self) -> list[Master]:
+        """The masters."""
+        return list(self._shards.values())
+
+    @property
+    def trouble(self) -> str:
+        """That of the cluster, or of the first master that has any."""
+        troubles = (shard.trouble for shard in self._shards.values())
+        return next((trouble for trouble in troubles if trouble), self._trouble)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Those of all masters, and of calls that wait for one."""
+        return self._detours.waiting_bytes + sum(shard.pipeline.waiting_bytes for shard in self.shards)
+
+    @property
+    def links(self) -> int:
+        """Those to all masters that there have been."""
+        return self._past_links + sum(shard.link.connections for shard in self.shards)
+
+    async def examine(self) -> None:
+        """See to it that there is a cluster, whole and not too old."""
+        await self._scout.examine()
+
+    async def run(self, uid: str) -> None:
+        """Follow the cluster until cancelled."""
+        self._uid = uid
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._detours.open(tasks)
+                for shard in self._shards.values():
+                    self._run(shard)
+                while True:
+                    await self._look()
+                    await self._rest()
+        finally:
+            self._tasks = None
+            self._detours.close()
+
+    async def opened(self) -> None:
+        """Wait until the topology is known."""
+        await self._is_open.wait()
+
+    async def proven(self) -> None:
+        """Wait until a canary came through from every master."""
+        for shard in self.shards:
+            await shard.link.proven.wait()
+
+    async def close(self) -> None:
+        """Nothing is left open."""
+
+    # ----------------------------------------------------------------------------------------------- topology
+
+    def doubt(self) -> None:
+        """What is known of the topology may be wrong: look at it soon."""
+        self._doubt.set()
+
+    async def _look_again(self) -> None:
+        """Wait for a look at the topology that begins after now."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting_for_look.append(waiter)
+        self._doubt.set()
+        await waiter
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(LOOK_PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._doubt.wait()
+        except TimeoutError:
+            return
+
+    async def _look(self) -> None:
+        self._doubt.clear()
+        waiters, self._waiting_for_look = self._waiting_for_look, []
+        try:
+            topology = await self._scout.look(self._worth_asking())
+        except FAILURES as error:
+            self._waiting_for_look += waiters
+            self._doubt.set()
+            self._trouble = f"Redis Cluster at {self._scout.name} cannot be used: {reason(error)}."
+            await asyncio.sleep(self._backoff.next())
+            return
+        self._backoff.reset()
+        await self._adopt(topology)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _worth_asking(self) -> list[Host]:
+        """All servers, those first that probably know, and are there."""
+        well = [host for host, shard in self._shards.items() if not shard.trouble]
+        others = [*{*self._topology.hosts, *self._scout.hosts}]
+        for hosts in (well, others):
+            self._random.shuffle(hosts)
+        hint, self._hint = self._hint, None
+        return list(dict.fromkeys([*([hint] if hint else []), *well, *others]))
+
+    async def _adopt(self, topology: Topology) -> None:
+        fresh = {host: self._open(host) for host in topology.masters - self._shards.keys()}
+        for shard in fresh.values():
+            await shard.opened.wait()
+        self._shards.update(fresh)
+        has_changed = topology.owners != self._topology.owners
+        self._topology = topology
+        self._trouble = ""
+        if topology.trouble:
+            self._trouble = f"Redis Cluster at {self._scout.name} cannot be used: {topology.trouble}."
+        if has_changed:
+            self._rearrange()
+        for shard in self._shards.values():
+            shard.link.retry()
+        self._is_open.set()
+
+    def _rearrange(self) -> None:
+        """Move names and calls to the masters that their slots have now."""
+        moved, self._homeless = self._homeless, []
+        slots_of = self._topology.slots_of
+        for host, shard in list(self._shards.items()):
+            slots = slots_of.get(host, set())
+            moved += self._surrendered(shard, slots)
+            self._redirect_all(shard)
+            if not slots:
+                self._retire(host)
+            elif not shard.canary.name or slot_of(shard.canary.name) not in slots:
+                shard.canary.rename(self._keys.shard_canary(self._uid, tag_within(slots)))
+        for one in moved:
+            self._settle(one)
+
+    def _surrendered(self, shard: Master, slots: set[int]) -> list[Moved]:
+        """The names that are no longer in a master's slots. Its canary does not move to another one."""
+        names = shard.link.surrender(lambda name: slot_of(name) not in slots)
+        return [moved for moved in names if moved.name != shard.canary.name.encode()]
+
+    def _redirect_all(self, shard: Master) -> None:
+        """Let calls that have not been sent go to whoever has their slot now, behind those that were."""
+        owners = self._topology.owners
+        self._detours.accompany(
+            call
+            for call in shard.pipeline.under_way
+            if isinstance(call, RoutedCall) and self._shards.get(owners[call.slot]) is not shard
+        )
+        for call in shard.pipeline.take_back():
+            if isinstance(call, RoutedCall):
+                self._route(call)
+            else:
+                shard.pipeline.put(call)
+
+    def _settle(self, moved: Moved) -> None:
+        shard = self._shards.get(self._topology.owners[slot_of(moved.name)])
+        if shard is None:
+            self._homeless.append(moved)
+        else:
+            shard.link.adopt(moved)
+
+    # ------------------------------------------------------------------------------------------------ masters
+
+    def _open(self, host: Host) -> Master:
+        dialler = WaryDialler(self._scout.address_of(host), self._prefix, self.doubt)
+        pipeline = Pipeline(dialler, Backoff(self._random), PUBLISH)
+        link = ShardLink(dialler, Backoff(self._random), self._resume, self.doubt)
+        shard = Shard(pipeline, link)
+        self._run(shard)
+        log.info("a master of the Redis Cluster is used from now on", redis=str(host))
+        return shard
+
+    def _run(self, shard: Master) -> None:
+        assert self._tasks is not None  # noqa: S101 - for mypy: only called while running
+        self._running[shard] = self._tasks.create_task(shard.run(self._keeper))
+
+    def _retire(self, host: Host) -> None:
+        """Use a server no more that serves no slots."""
+        shard = self._shards.pop(host)
+        self._past_connections += shard.pipeline.connections
+        self._past_links += shard.link.connections
+        running = self._running.pop(shard)
+        # What it was asked it may still answer: if it became a replica, with where to go.
+        asyncio.get_running_loop().call_later(SILENCE_SECONDS, running.cancel)
+        log.info("a server of the Redis Cluster is used no more", redis=str(host))
+
+
+class WaryDialler(Dialler):
+    """Whoever dials again has lost a connection, perhaps to a server that is no longer what it was."""
+
+    def __init__(self, address: Address, client_name: str, doubt: Callable[[], None]) -> None:
+        super().__init__(address, client_name)
+        self._doubt = doubt
+
+    async def connect(self) -> AbstractConnection:
+        """Make a connection, and give rise to doubt."""
+        self._doubt()
+        return await super().connect()
+
+
+def _ignore(answer: Answer) -> None:
+    """Whether a server took ASKING shows in what it answers next."""
+    if not answer.cancelled():
+        answer.exception()
