@@ -28,6 +28,7 @@ function withApplication(token) {
   const map = new ClusterMap();
   openRoom(client, LOBBY, { say: sayToApplication, invitation, getToken, met: (lane) => map.follow(lane) });
   showKnowing(client);
+  map.listen(client.subscribe("links"), client);
 }
 
 async function alone() {

@@ -7,20 +7,19 @@ import socket
 import sqlite3
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 import uvloop
 
-from tocsin_demo.application import application, prepare
-from tocsin_demo.cluster import Cluster
+from tocsin_demo.first_links import prepare
 from tocsin_demo.redis_server import NoRedisError, find_redis, redis_running
-from tocsin_demo.settings import HOST, Ground, demo_settings
+from tocsin_demo.settings import HOST, Ground
 from tocsin_demo.supervisor import StartError, Supervisor
+from tocsin_demo.wire import Member
 from tocsin_server import logs
-from tocsin_server.app import create_app
-from tocsin_server.serving import Server
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -65,15 +64,9 @@ def demo(
 
 
 async def _run_one(listener: socket.socket, ground: Ground, open_page: bool) -> None:
-    """One node, in this process, which has no neighbours and no use for Redis."""
-    cluster = Cluster("node-1")
-    async with application(
-        Path(ground.database), ground.url, ground.api_key, ground.token_secret, cluster
-    ) as routes:
-        settings = demo_settings(ground, "node-1")
-        app = create_app(settings, routes=routes, has_page=True)
-        server = Server(app, settings.server, on_ready=lambda url: _announce(url, open_page))
-        await server.serve(sockets=[listener])
+    from tocsin_demo import alone  # noqa: PLC0415 - several nodes bring what it needs, and start sooner without
+
+    await alone.run(listener, ground, lambda url: _announce(url, open_page))
 
 
 async def _run_several(supervisor: Supervisor, redis: str, folder: Path, open_page: bool) -> None:
@@ -104,9 +97,9 @@ async def _supervise(supervisor: Supervisor, redis: str, folder: Path, open_page
             prepare(Path(ground.database), ground.url)
             async with redis_running(redis, folder) as server, asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.must_not_end())
-                tasks.create_task(supervisor.run(server.url))
+                tasks.create_task(supervisor.run(server))
                 await supervisor.is_ready.wait()
-                _announce(ground.url, open_page)
+                _announce(ground.url, open_page, supervisor.members)
     except* (NoRedisError, StartError) as group:
         raise group.exceptions[0] from None
     except* sqlite3.Error as group:
@@ -126,8 +119,12 @@ def _fail(sentence: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _announce(url: str, open_page: bool) -> None:
+def _announce(url: str, open_page: bool, members: Sequence[Member] = ()) -> None:
     typer.echo(f"Tocsin demo listening on {url}")
+    for member in members:
+        typer.echo(f"  {member.name}  http://{member.address}  process {member.pid}")
+    if members:
+        typer.echo("The page can kill, drain and deafen them; `kill -9` and `kill` do the first two here.")
     typer.echo("Open it in two tabs. Ctrl-C ends it.")
     if open_page:
         webbrowser.open(url)

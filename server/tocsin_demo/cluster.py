@@ -1,15 +1,16 @@
 """The nodes as a visitor sees and troubles them; only the demo has this.
 
-| request                         | answers                                                                  |
-|---------------------------------|--------------------------------------------------------------------------|
-| `GET /demo/nodes`               | 200 {nodes: [{name, condition, pid, address, report}], told_by, trouble} |
-| `POST /demo/nodes/{name}/kill`  | 202: its supervisor kills the process (SIGKILL); another takes its place |
-| `POST /demo/nodes/{name}/drain` | 202: it is told to leave (SIGTERM); another takes its place              |
+| request                          | answers                                                                |
+|----------------------------------|------------------------------------------------------------------------|
+| `GET /demo/nodes`                | 200 {nodes, incidents, told_by, now}: wire.Member, incidents.Incident  |
+| `POST /demo/nodes/{name}/kill`   | 202: the process is killed (SIGKILL); another takes its place          |
+| `POST /demo/nodes/{name}/drain`  | 202: it is told to leave (SIGTERM); another takes its place            |
+| `POST /demo/nodes/{name}/deafen` | 202: for some seconds it hears nothing that Redis announces            |
+| `POST /demo/nodes/{name}/heal`   | 202: it hears again                                                    |
 
 Besides: 401 nobody we know, 404 no such node or nobody who could do it, 409 it does not run.
 """
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -18,79 +19,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tocsin import AsyncPublisher, TocsinError
 from tocsin_demo.answers import RefusalError, answer, resource
+from tocsin_demo.incidents import Incident
+from tocsin_demo.place import milliseconds
 from tocsin_demo.visitors import Visitors
 from tocsin_demo.wire import Deed, Member, Roster, Wish
 
-SURVEY_SECONDS = 0.5
-"""How long an answer waits for the nodes. One that died is waited for until its lease has lapsed."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a node says of itself in the HTTP API's `info`."""
-
-    name: str
-    state: str = ""
-    num_clients: int = 0
-    num_channels: int = 0
-    uptime: int = 0
-    memory_bytes: int = 0
-    lag_seconds: float = 0
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """One node: its process as the supervisor sees it, and what it says itself, if it does."""
-
-    name: str
-    condition: str
-    pid: int
-    address: str
-    report: Report | None
-
 
 class View(msgspec.Struct, frozen=True):
-    """All of them. `told_by` is the node that answers; `trouble` says why reports are missing."""
+    """All nodes. `told_by` is the one that answers, `now` when it did, in milliseconds since 1970."""
 
-    nodes: list[Seen]
+    nodes: tuple[Member, ...]
+    incidents: tuple[Incident, ...]
     told_by: str
-    trouble: str = ""
-
-
-Outcome = tuple[list[Report], str]  # what nodes said, and why they did not
-
-
-class Survey:
-    """Asks all nodes through the HTTP API. Who asks while an answer is under way waits for that one.
-
-    Owned by whoever runs the application: `stop` gives up what is under way.
-    """
-
-    def __init__(self, publisher: AsyncPublisher) -> None:
-        self._publisher = publisher
-        self._asking: asyncio.Task[Outcome] | None = None
-
-    async def reports(self) -> Outcome:
-        """What the nodes said, or nothing and why not."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        try:
-            async with asyncio.timeout(SURVEY_SECONDS):
-                return await asyncio.shield(self._asking)
-        except TimeoutError:
-            return [], "a node does not answer, and its lease has not lapsed yet"
-
-    async def stop(self) -> None:
-        """Nobody waits any more."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait((self._asking,))
-
-    async def _ask(self) -> Outcome:
-        try:
-            return msgspec.convert(await self._publisher.info(), list[Report]), ""
-        except TocsinError as error:
-            return [], str(error)
+    now: float
 
 
 class Cluster:
@@ -100,19 +42,28 @@ class Cluster:
     """
 
     def __init__(self, name: str, wish: Callable[[Wish], None] | None = None) -> None:
-        self._name = name
+        self.name = name
         self._wish = wish
-        self._members: tuple[Member, ...] = (Member(name, "running", 0),)
+        self._roster = Roster((Member(name, "running", 0),))
 
     def learn(self, roster: Roster) -> None:
-        """The supervisor says who is there."""
-        self._members = roster.members
+        """The supervisor says how it stands with all of them."""
+        self._roster = roster
 
-    def routes(self, survey: Survey, visitors: Visitors) -> list[Route]:
+    def takers(self) -> dict[str, str]:
+        """The nodes that can do their work, with the address of each."""
+        return {member.name: member.address for member in self._roster.members if member.is_ready}
+
+    @property
+    def has_other_takers(self) -> bool:
+        """Whether somebody else can do this node's work."""
+        return bool(self.takers().keys() - {self.name})
+
+    def routes(self, visitors: Visitors) -> list[Route]:
         """Anybody may look; only `visitors` may trouble nodes."""
 
         async def show(_request: Request) -> Response:
-            return answer(await self._view(survey))
+            return answer(View(self._roster.members, self._roster.incidents, self.name, milliseconds()))
 
         def doing(deed: Deed) -> Route:
             async def do(request: Request) -> Response:
@@ -121,11 +72,12 @@ class Cluster:
 
             return resource(f"/demo/nodes/{{name}}/{deed}", POST=do)
 
-        return [resource("/demo/nodes", GET=show), doing("kill"), doing("drain")]
+        deeds: tuple[Deed, ...] = ("kill", "drain", "deafen", "heal")
+        return [resource("/demo/nodes", GET=show), *map(doing, deeds)]
 
     def _take(self, wish: Wish) -> Response:
         """Done once the answer is on its way, for it may be this very node that goes."""
-        known = {member.name: member for member in self._members}
+        known = {member.name: member for member in self._roster.members}
         if self._wish is None or wish.name not in known:
             raise RefusalError(404, "not_found", "there is no such node that could be troubled")
         if known[wish.name].condition != "running":
@@ -133,12 +85,3 @@ class Cluster:
         response = answer(wish, 202)
         response.background = BackgroundTask(self._wish, wish)
         return response
-
-    async def _view(self, survey: Survey) -> View:
-        reports, trouble = await survey.reports()
-        by_name = {report.name: report for report in reports}
-        nodes = [
-            Seen(one.name, one.condition, one.pid, one.address, by_name.get(one.name))
-            for one in self._members
-        ]
-        return View(nodes, self._name, trouble)

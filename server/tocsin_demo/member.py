@@ -1,6 +1,6 @@
 """One node of the demo in a process of its own: `python -m tocsin_demo.member`, run by the supervisor.
 
-It listens on the port that all nodes share, and on one that is its alone.
+It listens on the port that all nodes share while it is ready, and always on one that is its alone.
 """
 
 import asyncio
@@ -9,20 +9,25 @@ import socket
 import sys
 from asyncio import StreamReader, StreamReaderProtocol
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import uvloop
 
 from tocsin_demo.application import application
 from tocsin_demo.cluster import Cluster
+from tocsin_demo.door import BACKLOG, Door
 from tocsin_demo.settings import HOST, demo_settings
-from tocsin_demo.wire import Plan, Ready, Roster, Wish, line_of
+from tocsin_demo.wire import Plan, Ready, Report, Roster, Wish, line_of
 from tocsin_server import logs
 from tocsin_server.app import create_app
+from tocsin_server.cluster.nodes import Question
 from tocsin_server.errors import EngineError
+from tocsin_server.node import Node
 from tocsin_server.serving import Server
 
-BACKLOG = 2048  # connections the system may hold ready, as uvicorn's own
+LOOK_SECONDS = 0.25
+"""Between two looks at the own node: what has changed is told, and the door follows."""
 
 ORPHANED_SECONDS = 10
 """How long a node without its supervisor may take to end."""
@@ -40,19 +45,22 @@ async def run() -> None:
     logs.configure(plan.log_level)
     cluster = Cluster(plan.name, _say)
     ground = plan.ground
-    shared = socket.create_server((HOST, ground.port), backlog=BACKLOG, reuse_port=True)
     own = socket.create_server((HOST, 0), backlog=BACKLOG)
     async with application(
         Path(ground.database), ground.url, ground.api_key, ground.token_secret, cluster
     ) as routes:
-        settings = demo_settings(ground, plan.name)
-        app = create_app(settings, routes=routes, has_page=True)
-        server = Server(app, settings.server, on_ready=lambda url: _say(Ready(url.partition("://")[2])))
-        following = asyncio.create_task(_follow(reader, cluster, server))
+        app = create_app(demo_settings(ground, plan.name), routes=routes, has_page=True)
+        listens = asyncio.Event()
+        server = Server(app, app.state.node.settings.server, on_ready=lambda _url: listens.set())
+        beside = [
+            asyncio.create_task(_follow(reader, cluster, server)),
+            asyncio.create_task(_attend(app.state.node, cluster, Door(server, ground.port), listens)),
+        ]
         try:
-            await server.serve(sockets=[own, shared])
+            await server.serve(sockets=[own])
         finally:
-            following.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _follow(reader: StreamReader, cluster: Cluster, server: Server) -> None:
@@ -63,7 +71,37 @@ async def _follow(reader: StreamReader, cluster: Cluster, server: Server) -> Non
     server.should_exit = True
 
 
-def _say(message: Ready | Wish) -> None:
+async def _attend(node: Node, cluster: Cluster, door: Door, listens: asyncio.Event) -> NoReturn:
+    """Say how it stands with this node, and keep the door open while it is ready, or nobody else is."""
+    await listens.wait()
+    await door.stand(is_open=True)
+    said = _report(node)
+    _say(Ready(node.address))
+    _say(said)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        report = _report(node)
+        if report != said:
+            said = report
+            _say(said)
+        is_of_use = report.state == "ready" or (report.state == "deaf" and not cluster.has_other_takers)
+        await door.stand(is_open=is_of_use)
+
+
+def _report(node: Node) -> Report:
+    figures = node.report(Question(wants_channels=True))
+    return Report(
+        figures.uid,
+        figures.state,
+        node.trouble,
+        figures.num_clients,
+        figures.channels,
+        round(figures.memory_bytes, -6),
+        round(figures.lag_seconds, 4),
+    )
+
+
+def _say(message: Ready | Report | Wish) -> None:
     sys.stdout.buffer.write(line_of(message))
     sys.stdout.buffer.flush()
 

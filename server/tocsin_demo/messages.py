@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tocsin import AsyncPublisher, TocsinError
+from tocsin import TocsinError
 from tocsin_demo.announcer import LOBBY
 from tocsin_demo.answers import RefusalError, answer, read, resource
+from tocsin_demo.publishers import Publishers
 from tocsin_demo.visitors import Visitors
 
 
@@ -39,9 +40,9 @@ class Messages:
     The answer is the message's position in the channel's log, as the push server gave it.
     """
 
-    def __init__(self, visitors: Visitors, publisher: AsyncPublisher) -> None:
+    def __init__(self, visitors: Visitors, publishers: Publishers) -> None:
         self._visitors = visitors
-        self._publisher = publisher
+        self._publishers = publishers
 
     @property
     def routes(self) -> list[Route]:
@@ -53,7 +54,7 @@ class Messages:
         wanted = await read(request, MessageInput)
         news = MessageNews(wanted.text.strip(), visitor.name, visitor.user, wanted.sent)
         try:
-            position = await self._publisher.publish(LOBBY, msgspec.to_builtins(news))
+            position = await self._publishers.publish(LOBBY, msgspec.to_builtins(news))
         except TocsinError as error:
             raise RefusalError(502, "not_published", f"the push server did not take it: {error}") from None
         return answer(position, 201)

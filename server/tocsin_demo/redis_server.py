@@ -42,13 +42,21 @@ def find_redis() -> str | None:
 
 
 class RedisServer:
-    """A running Redis, and the URL by which the engine reaches it."""
+    """A running Redis, and the URLs by which an engine reaches it."""
 
     def __init__(self, process: Process, port: int, password: str) -> None:
         self.process = process
         self.port = port
-        self.url = f"redis://:{password}@{HOST}:{port}"
         self.password = password
+
+    @property
+    def url(self) -> str:
+        """Straight to it."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """By way of another port that leads to it."""
+        return f"redis://:{self.password}@{HOST}:{port}"
 
     async def must_not_end(self) -> None:
         """Raises NoRedisError once it has ended."""

@@ -9,8 +9,8 @@ const SETTLE = 2_000; // milliseconds in which a live connection should have hea
 const RETURN = 250; // milliseconds after a return in which what was missed has arrived
 
 /**
- * Events: `change` · `turn` it came or went · `heard` {offset, data, isRecovered, delay} · `story` a sentence about what
- * just happened.
+ * Events: `change` · `turn` it came or went · `heard` {channel, offset, epoch, tags, data, isRecovered, delay} ·
+ * `returned` {from, to, took, recovered} from one node to another · `story` a sentence about what just happened.
  */
 export class Lane extends EventTarget {
   tally = new Tally();
@@ -21,6 +21,8 @@ export class Lane extends EventTarget {
   /** The last return: when, what the log held, what had been recovered before, and whether it found a gap. */
   #back = { at: 0, top: 0, recovered: 0, hasGap: false };
   #isSettling = false;
+  /** Whether what it does not hear is missed by now, and not only late: its node may know that it hears nothing. */
+  mayMiss = () => true;
 
   /**
    * @param {string} name for people
@@ -78,12 +80,12 @@ export class Lane extends EventTarget {
   }
 
   /** @param {any} publication of which only a log's has an epoch */
-  #hear({ offset, epoch, data, recovered }) {
+  #hear({ channel, offset, epoch, tags, data, recovered }) {
     const { sent = Infinity } = readMessage(data);
     const isRecovered = recovered ?? (offset <= this.#back.top || sent < this.#back.at);
     this.heard++;
     if (epoch !== undefined) this.#move({ offset, epoch }, isRecovered);
-    const heard = { offset: epoch && offset, data, isRecovered, delay: serverNow() - sent };
+    const heard = { channel, offset: epoch && offset, epoch, tags, data, isRecovered, delay: serverNow() - sent };
     this.dispatchEvent(new CustomEvent("heard", { detail: heard }));
   }
 
@@ -132,6 +134,8 @@ export class Lane extends EventTarget {
     if (!this.log.isKept)
       return this.#tell(`${this.name} came back in ${duration(took)}, without what was said meanwhile.`);
     const recovered = this.tally.recovered - back.recovered;
+    const detail = { from: this.#leftNode, to: this.node, took, recovered };
+    this.dispatchEvent(new CustomEvent("returned", { detail }));
     const what = recovered ? `recovered ${plural(recovered, "message")}` : "had missed nothing";
     const where = this.node && this.node !== this.#leftNode ? ` to ${this.node}` : "";
     this.#tell(`${this.name} came back${where} in ${duration(took)} and ${what}.`);
@@ -146,8 +150,9 @@ export class Lane extends EventTarget {
     setTimeout(() => {
       this.#isSettling = false;
       if (this.state !== "connected") return;
-      if (back === this.#back) this.tally.settle(top);
-      if (this.log.top > top.offset || back !== this.#back) this.#settle();
+      const mayMiss = this.mayMiss();
+      if (back === this.#back && mayMiss) this.tally.settle(top);
+      if (!mayMiss || this.log.top > top.offset || back !== this.#back) this.#settle();
       this.#changed();
     }, SETTLE);
   }

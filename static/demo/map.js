@@ -1,17 +1,24 @@
 // @ts-check
 /** The map of the cluster: its nodes, what they share, and which of them hold the visitor's two connections. */
-import { byId, element } from "./dom.js";
+import { Chronicle } from "./chronicle.js";
+import { byId, element, pause } from "./dom.js";
 import { NodeCard } from "./node-card.js";
 import { Nodes } from "./nodes.js";
+import { Travel } from "./travel.js";
 import { Wires } from "./wires.js";
 
 /** @typedef {import("./lane.js").Lane} Lane */
+
+const TICK = 100; // milliseconds between two looks at the clock, while something is counted down
 
 export class ClusterMap {
   nodes = new Nodes();
   /** @type {Map<string, NodeCard>} */ #cards = new Map();
   /** @type {{lane: Lane, end: HTMLElement, held: HTMLElement}[]} */ #ends = [];
   #wires = new Wires(byId("wires"), byId("map"));
+  #travel = new Travel(byId("map"), this.#wires, () => this.#cards.values(), byId("travel-note"));
+  #chronicle = new Chronicle(byId("chronicle"));
+  #isTicking = false;
 
   constructor() {
     this.nodes.addEventListener("change", () => this.#draw());
@@ -19,28 +26,53 @@ export class ClusterMap {
     this.nodes.follow();
   }
 
-  /** Shows which node holds this connection from now on. @param {Lane} lane */
+  /** Shows which node holds this connection from now on, and what comes over it. @param {Lane} lane */
   follow(lane) {
     const held = element("span.visually-hidden");
     const end = element("li.end", {}, lane.name, held);
     this.#ends.push({ lane, end, held });
     byId("ends").append(end);
+    lane.mayMiss = () => this.nodes.hears(lane.node);
     lane.addEventListener("change", () => this.#drawWires());
     lane.addEventListener("turn", () => this.nodes.refresh());
-    lane.addEventListener("heard", () => pulse(end));
+    lane.addEventListener("heard", (/** @type {any} */ { detail }) => this.#travel.heard(lane, detail));
+    this.#chronicle.follow(lane);
     this.#drawWires();
+  }
+
+  /** Shows too what comes in another channel over the same connection. @param {EventTarget} channel @param {{node: string}} client */
+  listen(channel, client) {
+    channel.addEventListener("publication", (/** @type {any} */ { detail }) =>
+      this.#travel.heard(
+        { name: "WebSocket", node: client.node },
+        { ...detail, isRecovered: Boolean(detail.recovered) },
+      ),
+    );
   }
 
   #draw() {
     document.body.dataset.nodes = this.nodes.all.length > 1 ? "several" : "one";
-    for (const node of this.nodes.all) this.#card(node.name).draw(node, this.nodes.trouble);
+    for (const node of this.nodes.all) this.#card(node.name).draw(node, this.nodes.now);
     byId("nodes-note").textContent = this.#note();
+    this.#chronicle.draw(this.nodes.incidents);
     this.#drawWires();
+    this.#tick();
   }
 
   #note() {
-    if (this.nodes.trouble === "no node answers") return "No node answers just now.";
+    if (!this.nodes.isReached) return "No node answers just now.";
     return `${this.nodes.all.length} processes on one port. What they share is in Redis.`;
+  }
+
+  /** Counts down what is counted down, as long as anything is. */
+  async #tick() {
+    if (this.#isTicking) return;
+    this.#isTicking = true;
+    while (this.nodes.isRestless && !document.hidden) {
+      for (const card of this.#cards.values()) card.tick(this.nodes.now);
+      await pause(TICK);
+    }
+    this.#isTicking = false;
   }
 
   /** @param {string} name */
@@ -54,7 +86,7 @@ export class ClusterMap {
     return card;
   }
 
-  /** @param {"kill" | "drain"} deed @param {string} name */
+  /** @param {import("./nodes.js").Deed} deed @param {string} name */
   async #do(deed, name) {
     const problem = byId("nodes-problem");
     problem.textContent = "";
@@ -70,15 +102,9 @@ export class ClusterMap {
       const card = lane.state === "connected" ? this.#cards.get(lane.node) : undefined;
       end.dataset.state = lane.state;
       held.textContent = card ? `, held by ${card.name}` : ", held by no node";
-      this.#wires.draw(lane.name, end, card?.place ?? null, { state: lane.state, lane: number });
+      this.#wires.draw(lane.name, end, card?.place ?? null, { state: card?.state ?? "", lane: number });
     });
-    for (const { name, place } of this.#cards.values())
-      this.#wires.draw(name, place, byId("store"), { state: place.dataset.state ?? "" });
+    for (const { name, place, state } of this.#cards.values())
+      this.#wires.draw(name, place, byId("store"), { state });
   }
-}
-
-/** Shows that something has just come over it. @param {HTMLElement} end */
-function pulse(end) {
-  end.classList.remove("is-fresh");
-  requestAnimationFrame(() => end.classList.add("is-fresh"));
 }

@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const BEND = 12; // pixels; radius of a corner
+const MARGIN = 18; // from the right edge to the line that leads to Redis, where all nodes are in one column
 
 /** @typedef {{x: number, y: number, width: number, height: number}} Box */
 
@@ -31,13 +32,24 @@ export class Wires {
     path.dataset.kind = lane === undefined ? "store" : "visitor";
     if (!to) return path.removeAttribute("d");
     const [start, end] = [this.#box(from), this.#box(to)];
-    path.setAttribute("d", lane === undefined ? straight(start, end) : this.#route(start, end, lane));
+    const isStacked = (lane === undefined ? start : end).width > this.ground.clientWidth * 0.6;
+    path.setAttribute("d", lane === undefined ? this.#down(start, end, isStacked) : up(start, end, isStacked, lane));
   }
 
-  /** @param {Box} start @param {Box} end @param {number} lane */
-  #route(start, end, lane) {
-    const isStacked = end.width > this.ground.clientWidth * 0.6;
-    return isStacked ? alongside(start, end) : across(start, end, lane);
+  /** The way a line takes, from the visitor to a node or from a node to Redis; "" if there is none. @param {string} name */
+  way(name) {
+    return this.#paths.get(name)?.getAttribute("d") ?? "";
+  }
+
+  /** From a node to Redis. @param {Box} start @param {Box} end @param {boolean} isStacked */
+  #down(start, end, isStacked) {
+    if (!isStacked) return straight(start, end);
+    const x = this.ground.clientWidth - MARGIN;
+    const [y, bottom] = [start.y + 26, end.y + end.height / 2];
+    return (
+      `M${start.x + start.width} ${y}H${x - BEND}Q${x} ${y} ${x} ${y + BEND}` +
+      `V${bottom - BEND}Q${x} ${bottom} ${x - BEND} ${bottom}H${end.x + end.width}`
+    );
   }
 
   /** @param {string} name */
@@ -57,6 +69,9 @@ export class Wires {
     return { x: box.left - left, y: box.top - top, width: box.width, height: box.height };
   }
 }
+
+/** From one of the visitor's connections. @param {Box} start @param {Box} end @param {boolean} isStacked @param {number} lane */
+const up = (start, end, isStacked, lane) => (isStacked ? alongside(start, end) : across(start, end, lane));
 
 /** From above into the top of a node, in a soft curve. @param {Box} start @param {Box} end @param {number} lane */
 function across(start, end, lane) {

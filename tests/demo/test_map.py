@@ -1,14 +1,15 @@
 """The map of the cluster on the page, and what a visitor sees when a node goes that holds a connection."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.demo.conftest import new_page, running_demo
+from tests.demo.conftest import new_page
 from tests.demo.nodes import Nodes
 from tests.demo.visit import LANES, contrasts, fact, live, opened, say, way
 from tests.support.server import Server
@@ -17,11 +18,8 @@ from tests.support.timing import SOON
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
 NAMES = ["node-1", "node-2", "node-3"]
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from running_demo(tmp_path_factory.mktemp("several") / "demo.sqlite", nodes=3)
+AGAIN = 3 * SOON * 1000
+"""Milliseconds for a node to be back, or to hear again."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -33,12 +31,18 @@ async def visitor(several: Server, browser: Browser) -> AsyncIterator[Page]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def visited(visitor: Page) -> Page:
-    """The page with both connections live and all nodes ready."""
+async def visited(several: Server, visitor: Page) -> Page:
+    """The page with both connections live, at nodes that are ready, and a third that may still be away."""
     await live(visitor)
-    for name in NAMES:
-        await expect(node(visitor, name)).to_have_attribute("data-state", "ready", timeout=3 * SOON * 1000)
+    for lane in LANES:
+        await ready(visitor, await holder(visitor, lane))
+    await expect(visitor.locator(".node[data-state=ready]").nth(1)).to_be_attached(timeout=AGAIN)
     return visitor
+
+
+async def ready(page: Page, *names: str) -> None:
+    for name in names:
+        await expect(node(page, name)).to_have_attribute("data-state", "ready", timeout=AGAIN)
 
 
 def node(page: Page, name: str) -> Locator:
@@ -54,10 +58,23 @@ async def holder(page: Page, lane: str) -> str:
     return await fact(page, lane, "node").inner_text()
 
 
+def figure(page: Page, name: str, what: str) -> Locator:
+    return node(page, name).locator(f"[data-fact={what}]")
+
+
+def incident(page: Page, name: str) -> Locator:
+    """What is told last of a node."""
+    return page.locator(".incident", has_text=name).first
+
+
 async def test_the_map_shows_every_node(visited: Page) -> None:
+    """What it says of itself, its process, and how long announcements are under way to it."""
     await expect(visited.locator(".node h3")).to_have_text(NAMES)
+    await ready(visited, *NAMES)
     for name in NAMES:
-        await expect(node(visited, name).locator("dd").nth(2)).to_have_text(re.compile(r"^\d+$"))
+        await expect(figure(visited, name, "lag")).to_have_text(re.compile(r"^(< 1|\d+(\.\d)?) ms$"))
+        await expect(node(visited, name)).to_contain_text(re.compile(r"ready, up \d+ (s|min)"))
+        await expect(node(visited, name)).to_contain_text(re.compile(r"Process \d+, \d+ MB"))
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -65,26 +82,49 @@ async def test_a_line_leads_to_the_node_that_holds_the_connection(visited: Page,
     held_by = await holder(visited, lane)
     assert held_by in NAMES
     await expect(line(visited, lane)).to_have_attribute("data-to", held_by)
-    await expect(node(visited, held_by).locator("dd").first).not_to_have_text("0")
+    await expect(figure(visited, held_by, "connections")).not_to_have_text("0")
     await expect(visited.locator(".end").nth(LANES.index(lane))).to_contain_text(f"held by {held_by}")
 
 
-@pytest.mark.parametrize("deed", ["Kill", "Drain"])
-@pytest.mark.parametrize("lane", LANES)
+async def say_elsewhere(several: Server, avoided: str, text: str, count: int = 10) -> None:
+    """Somebody else says something, through a node that is not this one."""
+    async with Nodes.of(several) as nodes:
+        (alive, *_) = [
+            node["address"]
+            for name, node in (await nodes.all()).items()
+            if name != avoided and node["report"]
+        ]
+        for number in range(count):
+            said = {"text": f"{text}: {number} of ten", "sent": time.time() * 1000}
+            answer = await nodes.http.post(f"http://{alive}/messages", json=said)
+            assert answer.status_code == 201
+
+
+async def heard_all(page: Page, text: str, count: int = 10) -> None:
+    """Once on each connection, and nothing is counted as missed or duplicated."""
+    for each in LANES:
+        for number in range(count):
+            row = page.locator(".message", has_text=f"{text}: {number} of ten")
+            await expect(way(row, each)).to_have_attribute("data-mark", re.compile("live|recovered"))
+        await expect(fact(page, each, "missed")).to_have_text("0")
+        await expect(fact(page, each, "duplicated")).to_have_text("0")
+
+
+@pytest.mark.parametrize(
+    ("deed", "lane", "told"),
+    [
+        ("Kill", "websocket", r"was killed.*WebSocket moved to node-\d in .*recovered, 0 missed"),
+        ("Drain", "eventsource", r"told to leave.*EventSource moved to node-\d in .*recovered, 0 missed"),
+    ],
+)
 async def test_a_node_that_goes_costs_its_connections_nothing(
-    several: Server, visited: Page, lane: str, deed: str
+    several: Server, visited: Page, lane: str, deed: str, told: str
 ) -> None:
     """Ten messages are said meanwhile, by somebody else, and every one is heard once on both connections."""
     gone = await holder(visited, lane)
-    async with Nodes.of(several) as nodes:
-        (alive, *_) = [address for name, address in (await nodes.addresses()).items() if name != gone]
-        await visited.get_by_role("button", name=f"{deed} {gone}").click()
-        await nodes.until(lambda node: node["condition"] == "ended", gone)
-        for number in range(10):
-            said = {"text": f"{deed} {lane}: {number} of ten", "sent": 0}
-            answer = await nodes.http.post(f"http://{alive}/messages", json=said)
-            assert answer.status_code == 201
+    await visited.get_by_role("button", name=f"{deed} {gone}").click()
     await expect(node(visited, gone)).to_have_attribute("data-state", "ended")
+    await say_elsewhere(several, gone, f"{deed} {lane}")
     await expect(fact(visited, lane, "node")).not_to_have_text(gone)
     await live(visited)
     await expect(line(visited, lane)).to_have_attribute("data-to", await holder(visited, lane))
@@ -92,11 +132,40 @@ async def test_a_node_that_goes_costs_its_connections_nothing(
     row = await say(visited, f"After all: {deed} {lane}")
     for each in LANES:
         await expect(way(row, each)).to_have_attribute("data-mark", "live")
-        for number in range(10):
-            heard = visited.locator(".message", has_text=f"{deed} {lane}: {number} of ten")
-            await expect(way(heard, each)).to_have_attribute("data-mark", re.compile("live|recovered"))
-        await expect(fact(visited, each, "missed")).to_have_text("0")
-        await expect(fact(visited, each, "duplicated")).to_have_text("0")
+    await heard_all(visited, f"{deed} {lane}")
+    await expect(incident(visited, gone)).to_contain_text(re.compile(told))
+
+
+async def test_a_lease_is_seen_to_lapse(visited: Page) -> None:
+    """Counted down on the map, and told with its time; then another process has the name."""
+    await ready(visited, "node-2")
+    await visited.get_by_role("button", name="Kill node-2").click()
+    await expect(node(visited, "node-2")).to_contain_text(re.compile(r"lease lapses within [0-4]\.\d\ss"))
+    await expect(node(visited, "node-2")).to_contain_text("No lease is left of it.")
+    await expect(incident(visited, "node-2")).to_contain_text(re.compile(r"lease lapsed after [1-9]\.\d\ss"))
+
+
+async def test_a_deaf_node_keeps_its_connections_and_they_miss_nothing(
+    several: Server, visited: Page
+) -> None:
+    """What is said meanwhile waits, and is not counted as missed; once it hears again, the log brings it."""
+    deaf = await holder(visited, "websocket")
+    await visited.get_by_role("button", name=f"Deafen {deaf}").click()
+    await expect(node(visited, deaf)).to_have_attribute("data-state", "silent")
+    await say_elsewhere(several, deaf, "Deaf")
+    await expect(node(visited, deaf)).to_have_attribute("data-state", "deaf")
+    await expect(node(visited, deaf)).to_contain_text("its link is open but silent")
+    await expect(visited.locator("#lane-websocket")).to_have_attribute("data-state", "connected")
+    assert await fact(visited, "websocket", "missed").inner_text() == "0"
+    await visited.get_by_role("button", name=f"Heal {deaf}").click()
+    await ready(visited, deaf)
+    await heard_all(visited, "Deaf")
+    assert await holder(visited, "websocket") == deaf
+    for told in (
+        r"noticed after .*link healed after",
+        r"WebSocket stayed connected: 1\d messages brought .*, 0 missed",
+    ):
+        await expect(incident(visited, deaf)).to_contain_text(re.compile(told))
 
 
 async def test_a_cut_connection_is_held_by_no_node(visited: Page) -> None:
@@ -107,8 +176,54 @@ async def test_a_cut_connection_is_held_by_no_node(visited: Page) -> None:
     await expect(line(visited, "eventsource")).to_have_attribute("d", re.compile("^M"))
 
 
+async def test_what_travels_is_true(several: Server, visited: Page) -> None:
+    """Told in words too: the node that took it, and those whose subscribers it is for."""
+    await ready(visited, *NAMES)
+    row = await say(visited, "On its way")
+    await expect(way(row, "websocket")).to_have_attribute("data-mark", "live")
+    offset = await row.locator(".offset").inner_text()
+    note = visited.locator("#travel-note")
+    await expect(note).to_contain_text(f"chat:lobby {offset}: taken by node-")
+    said = await note.inner_text()
+    async with Nodes.of(several) as nodes:
+        delivering = [
+            name for name, node in (await nodes.all()).items() if node["report"]["channels"].get("chat:lobby")
+        ]
+    assert re.findall(r"node-\d", said.partition("through Redis to")[2]) == delivering
+
+
+def points(way: str | None) -> tuple[int, ...]:
+    """The numbers in a path, to a pixel."""
+    return tuple(round(float(number)) for number in re.findall(r"[\d.]+", way or ""))
+
+
+async def test_dots_travel_for_those_who_like_it_and_leave_nothing(several: Server, browser: Browser) -> None:
+    """From the taker, to each node that delivers, to each connection, all on lines of the map."""
+    page, complaints = await new_page(browser)
+    await page.emulate_media(reduced_motion="no-preference")
+    await opened(page, several.url)
+    await ready(page, *NAMES)
+    await page.evaluate("""() => {
+        window.ways = [];
+        new MutationObserver(records => records.forEach(({addedNodes}) => addedNodes.forEach(dot => {
+            if (dot.className?.startsWith?.("dot")) ways.push(dot.style.offsetPath);
+        }))).observe(document.querySelector("#map"), {childList: true});
+    }""")
+    await say(page, "Seen on its way")
+    delivering = re.findall(r"node-\d", (await page.inner_text("#travel-note")).partition("through")[2])
+    await page.wait_for_function(f"ways.length === {1 + len(delivering) + 2}")
+    lines = await page.evaluate(
+        "[...document.querySelectorAll('.wires path')].map(path => path.getAttribute('d'))"
+    )
+    assert {points(way) for way in await page.evaluate("ways")} <= {points(line) for line in lines}
+    await expect(page.locator(".dot")).to_have_count(0)
+    await page.close()
+    assert complaints == []
+
+
 async def test_the_keyboard_reaches_what_troubles_a_node(visited: Page) -> None:
     """And stays there while the map is drawn anew."""
+    await ready(visited, "node-1")
     drain = visited.get_by_role("button", name="Drain node-1")
     await drain.focus()
     await visited.keyboard.press("Enter")
@@ -118,6 +233,8 @@ async def test_the_keyboard_reaches_what_troubles_a_node(visited: Page) -> None:
     await expect(visited.get_by_role("button", name="Kill node-1")).to_be_focused()
     await visited.keyboard.press("Enter")
     await expect(visited.locator("#nodes-problem")).to_have_text("Not done: node-1 is ended.")
+    await visited.keyboard.press("Tab")
+    await expect(visited.get_by_role("button", name="Deafen node-1")).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [320, 768, 1280])
