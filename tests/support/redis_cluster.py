@@ -105,6 +105,12 @@ class RedisCluster:
                 break
         return list(found.values())
 
+    def until_known(self, port: int) -> None:
+        """Wait until all servers say that there is a master at a port."""
+        until(
+            lambda: all(any(port == served.ports[0] for served in ranges(server)) for server in self.running)
+        )
+
     def _range_of(self, channel: str) -> Range:
         slot = slot_of(channel)
         return next(some for some in ranges(self.running[0]) if some.first <= slot <= some.last)

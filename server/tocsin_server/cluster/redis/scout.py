@@ -41,8 +41,10 @@ class Scout:
                 failure = reason(error)
                 continue
             if facts.get("redis_mode") != "cluster":
-                raise EngineError(f"Redis at {host} is not a cluster: engine.url must begin with redis://")
-            check_version(facts, str(host), OLDEST_CLUSTER, " in a cluster, for sharded pub/sub")
+                raise EngineError(
+                    f"Redis at {host} is not a cluster: engine.url must begin with redis:// or rediss://"
+                )
+            check_version(facts, str(host), OLDEST_CLUSTER, " as part of a cluster, for sharded pub/sub")
             break
         else:
             raise EngineError(f"Redis Cluster at {self.name} cannot be used: {failure}")

@@ -11,14 +11,14 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, MovedError
 
-from tocsin_server.cluster.redis.address import FAILURES, Address, Dialler
+from tocsin_server.cluster.redis.address import Address, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument, Hear
 from tocsin_server.cluster.redis.detour import Detours, RoutedCall
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline, pack, reason
-from tocsin_server.cluster.redis.scout import Scout
+from tocsin_server.cluster.redis.lookout import Lookout
+from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline, pack
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.cluster.redis.shard_link import ShardLink
@@ -26,12 +26,6 @@ from tocsin_server.cluster.redis.shard_subscriptions import Moved
 from tocsin_server.cluster.redis.topology import UNKNOWN, Host, Topology, slot_of, tag_within
 from tocsin_server.cluster.redis.way import Resume
 from tocsin_server.errors import EngineError
-
-LOOK_SECONDS = 10.0
-"""How often the topology is looked at when nothing gives rise to doubt."""
-
-LOOK_PAUSE_SECONDS = 0.1
-"""Between two looks at least. While slots move or a master is gone, calls wait for the next one."""
 
 PUBLISH = "SPUBLISH"
 
@@ -57,22 +51,17 @@ class Shards:
         self._keeper = keeper
         self._random = random
         self._resume = resume
-        self._scout = Scout(address, prefix)
+        self._lookout = Lookout(address, prefix, random, self._adopt)
         self._topology = UNKNOWN
         self._shards: dict[Host, Master] = {}
         self._homeless: list[Moved] = []  # names in slots that nobody serves at present
-        self._detours = Detours(self._send, self._look_again)
+        self._detours = Detours(self._send, self._lookout.look_again)
         self._numbers = itertools.count()
         self._uid = ""
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[Master, asyncio.Task[None]] = {}
         self._past_connections = self._past_links = 0
         self._is_open = asyncio.Event()
-        self._doubt = asyncio.Event()
-        self._backoff = Backoff(random)
-        self._hint: Host | None = None
-        self._waiting_for_look: list[asyncio.Future[None]] = []
-        self._trouble = "Redis Cluster has not been reached yet."
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -121,8 +110,8 @@ class Shards:
         host = Host(answer.host, answer.port) if isinstance(answer, AskError) else None
         is_helped = host in self._shards and not isinstance(answer, MovedError)
         call.helper = host if is_helped else None
-        if host is not None and host.name:
-            self._hint = host
+        if host is not None:
+            self._lookout.hint(host)
         self._detours.hold(call, must_look=not is_helped)
 
     # --------------------------------------------------------------------------------------------------- ears
@@ -165,7 +154,7 @@ class Shards:
     def trouble(self) -> str:
         """That of the cluster, or of the first master that has any."""
         troubles = (shard.trouble for shard in self._shards.values())
-        return next((trouble for trouble in troubles if trouble), self._trouble)
+        return next((trouble for trouble in troubles if trouble), self._lookout.trouble)
 
     @property
     def waiting_bytes(self) -> int:
@@ -179,7 +168,7 @@ class Shards:
 
     async def examine(self) -> None:
         """See to it that there is a cluster, whole and not too old."""
-        await self._scout.examine()
+        await self._lookout.scout.examine()
 
     async def run(self, uid: str) -> None:
         """Follow the cluster until cancelled."""
@@ -190,9 +179,7 @@ class Shards:
                 self._detours.open(tasks)
                 for shard in self._shards.values():
                     self._run(shard)
-                while True:
-                    await self._look()
-                    await self._rest()
+                await self._lookout.run(self._trusted)
         finally:
             self._tasks = None
             self._detours.close()
@@ -211,50 +198,9 @@ class Shards:
 
     # ----------------------------------------------------------------------------------------------- topology
 
-    def doubt(self) -> None:
-        """What is known of the topology may be wrong: look at it soon."""
-        self._doubt.set()
-
-    async def _look_again(self) -> None:
-        """Wait for a look at the topology that begins after now."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting_for_look.append(waiter)
-        self._doubt.set()
-        await waiter
-
-    async def _rest(self) -> None:
-        await asyncio.sleep(LOOK_PAUSE_SECONDS)
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._doubt.wait()
-        except TimeoutError:
-            return
-
-    async def _look(self) -> None:
-        self._doubt.clear()
-        waiters, self._waiting_for_look = self._waiting_for_look, []
-        try:
-            topology = await self._scout.look(self._worth_asking())
-        except FAILURES as error:
-            self._waiting_for_look += waiters
-            self._doubt.set()
-            self._trouble = f"Redis Cluster at {self._scout.name} cannot be used: {reason(error)}."
-            await asyncio.sleep(self._backoff.next())
-            return
-        self._backoff.reset()
-        await self._adopt(topology)
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _worth_asking(self) -> list[Host]:
-        """All servers, those first that probably know, and are there."""
-        well = [host for host, shard in self._shards.items() if not shard.trouble]
-        others = [*{*self._topology.hosts, *self._scout.hosts}]
-        for hosts in (well, others):
-            self._random.shuffle(hosts)
-        hint, self._hint = self._hint, None
-        return list(dict.fromkeys([*([hint] if hint else []), *well, *others]))
+    def _trusted(self) -> list[Host]:
+        """Masters that are there."""
+        return [host for host, shard in self._shards.items() if not shard.trouble]
 
     async def _adopt(self, topology: Topology) -> None:
         fresh = {host: self._open(host) for host in topology.masters - self._shards.keys()}
@@ -263,9 +209,6 @@ class Shards:
         self._shards.update(fresh)
         has_changed = topology.owners != self._topology.owners
         self._topology = topology
-        self._trouble = ""
-        if topology.trouble:
-            self._trouble = f"Redis Cluster at {self._scout.name} cannot be used: {topology.trouble}."
         if has_changed:
             self._rearrange()
         for shard in self._shards.values():
@@ -316,9 +259,9 @@ class Shards:
     # ------------------------------------------------------------------------------------------------ masters
 
     def _open(self, host: Host) -> Master:
-        dialler = WaryDialler(self._scout.address_of(host), self._prefix, self.doubt)
+        dialler = WaryDialler(self._lookout.scout.address_of(host), self._prefix, self._lookout.doubt)
         pipeline = Pipeline(dialler, Backoff(self._random), PUBLISH)
-        link = ShardLink(dialler, Backoff(self._random), self._resume, self.doubt)
+        link = ShardLink(dialler, Backoff(self._random), self._resume, self._lookout.doubt)
         shard = Shard(pipeline, link)
         self._run(shard)
         log.info("a master of the Redis Cluster is used from now on", redis=str(host))

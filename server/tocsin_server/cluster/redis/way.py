@@ -99,7 +99,8 @@ class StraightWay:
             raise EngineError(f"Redis at {name} cannot be used: {reason(error)}") from None
         if facts.get("redis_mode") == "cluster":
             raise EngineError(
-                f"Redis at {name} is part of a cluster: engine.url must begin with redis+cluster://"
+                f"Redis at {name} is part of a cluster: "
+                "engine.url must begin with redis+cluster:// or rediss+cluster://"
             )
         check_version(facts, name, OLDEST)
 

@@ -48,6 +48,11 @@ class RedisServer:
         return self._process is not None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def client(self) -> redis.Redis:
         """A plain client, for looking in and for making trouble."""
         if self._client is None:

@@ -66,7 +66,7 @@ class Swallower:
             while data := await reader.read(65536):
                 if is_upwards:
                     self.segments += 1
-                    way.is_pubsub = way.is_pubsub or b"\r\nSUBSCRIBE\r\n" in data
+                    way.is_pubsub = way.is_pubsub or b"SUBSCRIBE\r\n" in data
                 if not way.is_swallowed:
                     writer.write(data)
                     await writer.drain()

@@ -10,6 +10,8 @@ from msgspec import Raw
 
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
+from tests.server.cluster.redis.swallower import swallowing
+from tests.server.cluster.redis.test_link import LATE, NOTICED
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.support.redis_cluster import RedisCluster, until
 from tests.support.timing import SOON, TICK
@@ -236,6 +238,31 @@ async def test_one_deaf_link_is_named_and_mended(
     await until_whole(node)
     assert node.engine.vitals.links == before + 1
     await hears(node, *channels)
+
+
+async def test_one_link_that_is_open_and_silent_is_replaced(
+    running: Running, cluster: RedisCluster, channels: list[str]
+) -> None:
+    """Although all others are well: within three seconds the node knows which one is deaf, and mends it."""
+    channel = channels[0]
+    master = cluster.master_of(channel)
+    async with swallowing(master.port) as way:
+        master.command("CONFIG", "SET", "cluster-announce-port", way.port)
+        try:
+            await asyncio.to_thread(cluster.until_known, way.port)
+            async with running(cluster.url) as node:
+                await listening(node, channels)
+                way.swallow_pubsub()
+                trouble, seconds = await until_troubled(node)
+                assert f"{way.port} cannot be heard: its link is open but silent" in trouble
+                assert seconds < NOTICED + LATE
+                await node.broker.publish(channel, draft(1), LOG)
+                await node.witness.until(lambda: node.witness.resumed == [[channel]])
+                await until_whole(node)
+                await hears(node, *channels)
+        finally:
+            master.command("CONFIG", "SET", "cluster-announce-port", 0)
+            await asyncio.to_thread(cluster.until_known, master.port)
 
 
 async def test_a_master_that_stands_still_is_named(
