@@ -90,7 +90,10 @@ class Histogram(Collector):
 
     def of(self, value: str = "") -> Durations:
         """Those with this value of the label, or all."""
-        return self._durations.setdefault(value, Durations())
+        found = self._durations.get(value)
+        if found is None:
+            found = self._durations[value] = Durations()
+        return found
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as of now."""
