@@ -171,7 +171,7 @@ class Detours:
             for call in detour.take(may_go=may_go, now=loop.time()):
                 self.waiting_bytes -= len(call.command)
                 self._go(detour, call, loop.time())
-        del self._detours[slot]
+        self._detours.pop(slot, None)
 
     async def _is_free(self, detour: Detour) -> bool:
         """Wait for whatever is in the way, but not so long that calls would fail late."""

@@ -264,7 +264,8 @@ class Shards:
         link = ShardLink(dialler, Backoff(self._random), self._resume, self._lookout.doubt)
         shard = Shard(pipeline, link)
         self._run(shard)
-        log.info("a master of the Redis Cluster is used from now on", redis=str(host))
+        if self._is_open.is_set():
+            log.info("a master of the Redis Cluster is used from now on", redis=str(host))
         return shard
 
     def _run(self, shard: Master) -> None:

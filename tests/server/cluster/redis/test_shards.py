@@ -2,19 +2,26 @@
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from msgspec import Raw
 
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
+from tests.server.cluster.redis.nodes_apart import running_apart
 from tests.server.cluster.redis.swallower import swallowing
 from tests.server.cluster.redis.test_link import LATE, NOTICED
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
+from tests.support.api import Api
+from tests.support.configs import USUAL
 from tests.support.redis_cluster import RedisCluster, until
+from tests.support.server import serving
 from tests.support.timing import SOON, TICK
+from tests.support.wire import connected
 from tocsin_server.cluster.broker import Draft, HistoryQuery
 from tocsin_server.cluster.nodes import Question
 from tocsin_server.core.protocol import ClientInfo, Position
@@ -299,3 +306,34 @@ async def test_nobody_leaves_over_a_failover(
         for channel in channels:
             assert list(await node.presence.members(channel)) == ["c2"]
         assert not [push for _, push in node.witness.pushes if push.leave]
+
+
+async def test_the_users_of_a_killed_node_leave_once(
+    node: Node, cluster: RedisCluster, channels: list[str], prefix: str
+) -> None:
+    """Whichever masters have its channels, its lease, and the list of what it had."""
+    await listening(node, channels)
+    async with running_apart(cluster.url, prefix, "apart") as apart:
+        for channel in channels:
+            await apart.add(channel, "c1", "42")
+        apart.signal(signal.SIGKILL)
+        await node.witness.until_pushed(len(channels))
+    for channel in channels:
+        assert await node.presence.members(channel) == {}
+    assert sorted(channel for channel, push in node.witness.pushes if push.leave) == sorted(channels)
+    assert node.engine.vitals.reaped_nodes <= 1
+
+
+async def test_a_served_node_follows_a_failover(
+    cluster: RedisCluster, channels: list[str], prefix: str, tmp_path: Path
+) -> None:
+    """Its clients stay connected and hear every publication that was acknowledged, once and in order."""
+    channel = f"open:{channels[0]}"
+    config = {**USUAL, "engine": {"url": cluster.url, "prefix": prefix}}
+    with serving(config, tmp_path) as server:
+        async with connected(server) as wire, Api(server) as api:
+            await wire.call("subscribe", channel=channel)
+            await api.publish_numbers(channel, range(1, 51))
+            await asyncio.to_thread(cluster.failover, channel)
+            await api.publish_numbers(channel, range(51, 101))
+            assert await wire.offsets(channel, 100) == list(range(1, 101))
