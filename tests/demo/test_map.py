@@ -13,7 +13,7 @@ from tests.demo.conftest import new_page
 from tests.demo.nodes import Nodes
 from tests.demo.visit import LANES, contrasts, fact, live, opened, say, way
 from tests.support.server import Server
-from tests.support.timing import SOON
+from tests.support.timing import QUIET, SOON
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
@@ -148,14 +148,14 @@ async def test_a_lease_is_seen_to_lapse(visited: Page) -> None:
 async def test_a_deaf_node_keeps_its_connections_and_they_miss_nothing(
     several: Server, visited: Page
 ) -> None:
-    """What is said meanwhile waits, and is not counted as missed; once it hears again, the log brings it."""
+    """What is said meanwhile is not counted as missed, however long it waits for the log to bring it."""
     deaf = await holder(visited, "websocket")
     await visited.get_by_role("button", name=f"Deafen {deaf}").click()
     await expect(node(visited, deaf)).to_have_attribute("data-state", "silent")
     await say_elsewhere(several, deaf, "Deaf")
     await expect(node(visited, deaf)).to_have_attribute("data-state", "deaf")
     await expect(node(visited, deaf)).to_contain_text("its link is open but silent")
-    await expect(visited.locator("#lane-websocket")).to_have_attribute("data-state", "connected")
+    await expect(node(visited, deaf)).to_contain_text(re.compile(r"hears again in [0-3]\."))
     assert await fact(visited, "websocket", "missed").inner_text() == "0"
     await visited.get_by_role("button", name=f"Heal {deaf}").click()
     await ready(visited, deaf)
@@ -219,6 +219,30 @@ async def test_dots_travel_for_those_who_like_it_and_leave_nothing(several: Serv
     await expect(page.locator(".dot")).to_have_count(0)
     await page.close()
     assert complaints == []
+
+
+async def test_a_page_that_nobody_looks_at_asks_nothing(visited: Page) -> None:
+    """And asks at once when somebody does again."""
+    asked: list[str] = []
+    visited.on("request", lambda request: asked.append(request.url) if "/demo/nodes" in request.url else None)
+    await show(visited, is_hidden=True)
+    await visited.wait_for_timeout(QUIET * 1000)  # for a question that was under way
+    asked.clear()
+    await visited.wait_for_timeout(1_200)  # longer than a page that is looked at waits between questions
+    assert asked == []
+    async with visited.expect_request("**/demo/nodes"):
+        await show(visited, is_hidden=False)
+
+
+async def show(page: Page, *, is_hidden: bool) -> None:
+    """What a browser tells a page whose tab is left, or comes to the front."""
+    await page.evaluate(
+        """isHidden => {
+            Object.defineProperty(document, "hidden", {configurable: true, value: isHidden});
+            dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
 
 
 async def test_the_keyboard_reaches_what_troubles_a_node(visited: Page) -> None:
