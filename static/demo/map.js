@@ -17,7 +17,7 @@ export class ClusterMap {
   /** @type {{lane: Lane, end: HTMLElement, held: HTMLElement}[]} */ #ends = [];
   #wires = new Wires(byId("wires"), byId("map"));
   #travel = new Travel(byId("map"), this.#wires, () => this.#cards.values(), byId("travel-note"));
-  #chronicle = new Chronicle(byId("chronicle"));
+  #chronicle = new Chronicle(byId("chronicle"), () => this.nodes.now);
   #isTicking = false;
 
   constructor() {
