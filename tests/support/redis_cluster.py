@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -104,6 +104,12 @@ class RedisCluster:
             if len(found) == len(self.masters):
                 break
         return list(found.values())
+
+    def until_replicated(self, channel: str) -> None:
+        """Wait until a channel's replica has all that its master has."""
+        master, replica = self.master_of(channel), self.replica_of(channel)
+        offset = _replication(master)["master_repl_offset"]
+        until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
 
     def until_known(self, port: int) -> None:
         """Wait until all servers say that there is a master at a port."""
@@ -200,9 +206,13 @@ def _is_well(server: RedisServer) -> bool:
 
 
 def _follows(server: RedisServer) -> bool:
+    return _replication(server).get("master_link_status") == "up"
+
+
+def _replication(server: RedisServer) -> dict[str, Any]:
     info = server.client.info("replication")
     assert isinstance(info, dict)
-    return info.get("master_link_status") == "up"
+    return info
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ from tests.server.cluster.redis.test_link import LATE, NOTICED
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.support.api import Api
 from tests.support.configs import USUAL
-from tests.support.redis_cluster import RedisCluster, until
+from tests.support.redis_cluster import RedisCluster
 from tests.support.server import serving
 from tests.support.timing import SOON, TICK
 from tests.support.wire import connected
@@ -161,6 +161,26 @@ async def test_a_killed_master_is_replaced_by_its_replica(
     assert list(await node.presence.members(channel)) == ["c1"]
 
 
+async def test_what_waits_for_a_killed_master_goes_to_its_replica(
+    node: Node, cluster: RedisCluster, channels: list[str]
+) -> None:
+    """In the order of the calls, and without an error: nothing of it had been sent."""
+    channel = channels[0]
+    await node.broker.listen(channel)
+    top = await node.broker.publish(channel, draft(0), LOG)
+    replica = cluster.replica_of(channel)
+    cluster.until_replicated(channel)
+    cluster.kill_master_of(channel)
+    with pytest.raises(EngineError, match="unknown"):
+        await node.broker.publish(channel, draft(77), LOG)
+    publishing = [asyncio.create_task(node.broker.publish(channel, draft(n), LOG)) for n in range(10)]
+    await asyncio.sleep(TICK)
+    replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
+    positions = await asyncio.gather(*publishing)
+    assert positions == [Position(offset, top.epoch) for offset in range(2, 12)]
+    assert [data for data, _ in await kept(node, channel)][1:] == [b"%d" % number for number in range(10)]
+
+
 async def test_a_log_whose_end_a_failover_lost_is_another_one(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
@@ -169,7 +189,7 @@ async def test_a_log_whose_end_a_failover_lost_is_another_one(
     await node.broker.listen(channel)
     await node.broker.publish(channel, draft(1), LOG)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
-    until(lambda: master.command("WAIT", 1, 1000) == 1)
+    cluster.until_replicated(channel)
     replica.freeze()
     try:
         assert master.command("CLIENT", "KILL", "TYPE", "replica")
