@@ -28,6 +28,16 @@ GRACE_SECONDS = 10
 FORCED_SECONDS = 1
 """How long what was dropped may take to notice, and the application to end."""
 
+ACCEPTED_TOGETHER = 8
+"""Connections that one turn of the loop accepts, which libuv does once a turn for each listening socket.
+
+So a socket listens as often as that: the clients of a node that died come all at once, and a loop that has
+much to do turns a few hundred times a second. More would have those wait that are connected already.
+"""
+
+BACKLOG = 4096
+"""What may wait for that. Past it the system drops attempts, which come again a second later, then three."""
+
 TICK_SECONDS = 0.1
 """How soon a second signal is noticed, which cannot wake the loop."""
 
@@ -56,6 +66,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                backlog=BACKLOG,
             )
         )
         self._node: Node = app.state.node
@@ -73,7 +84,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the node, listen, say so. Raises EngineError if the node cannot reach its engine."""
         await self._node.prepare()
-        await super().startup(sockets)
+        copies = [sock.dup() for sock in sockets or () for _ in range(ACCEPTED_TOGETHER - 1)]
+        await super().startup([*sockets, *copies] if sockets else None)
         self._node.address = self.url.partition("://")[2]
         if self.started and self._on_ready is not None:
             self._on_ready(self.url)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.server.house import House, housed, listening_of, new_channel, publish, settings_of
 from tests.support.event_stream import Event, EventStream, streaming
@@ -111,6 +112,25 @@ async def test_an_address_that_is_taken_is_an_exception_not_an_exit() -> None:
             async with serving_app(app, ServerOptions(port=port)):
                 pass
     assert app.state.node.trouble == "The node is not running."
+
+
+def test_clients_that_come_all_at_once_are_accepted_several_in_a_turn_of_the_loop() -> None:
+    """Those of a node that died do: one in a turn, as libuv has it, would make the last one wait for long."""
+    uvloop.run(_accepted_in_few_turns(clients=80))
+
+
+async def _accepted_in_few_turns(clients: int) -> None:
+    async with housed() as house, AsyncExitStack() as stack:
+        accepted = house.server.server_state.connections
+        for _ in range(clients):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", house.port))
+        turns = 0
+        while len(accepted) < clients:
+            assert turns < clients / 2
+            turns += 1
+            await asyncio.sleep(0)
 
 
 def test_every_address_of_a_name_is_listened_on() -> None:
