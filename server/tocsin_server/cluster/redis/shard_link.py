@@ -53,8 +53,8 @@ class ShardLink(Link):
         while True:
             try:
                 kind, name, message = await connection.read_response(disconnect_on_error=False)
-            except REDIRECTIONS:
-                self._subscriptions.refuse()
+            except REDIRECTIONS as refusal:
+                self._subscriptions.refuse(getattr(refusal, "slot_id", None))
                 self._doubt()
                 self._check_restored()
                 continue

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tocsin_server.cluster.redis.calls import Hear
 from tocsin_server.cluster.redis.subscriptions import Subscriptions, Wish
+from tocsin_server.cluster.redis.topology import slot_of
 
 
 class Moved(NamedTuple):
@@ -45,8 +46,14 @@ class ShardSubscriptions(Subscriptions):
             self._astray.discard(name)
         return is_found
 
-    def refuse(self) -> None:
-        """Redis refused what was asked longest ago: it does not serve the name, not yet or not any more."""
+    def refuse(self, slot: int | None = None) -> None:
+        """Redis refused what was asked longest ago: it does not serve the name, not yet or not any more.
+
+        Unless that is in another slot than the one Redis speaks of. Then it refuses to forget a name that it
+        had just taken away, and that was believed to be the answer.
+        """
+        if not self._asked or slot not in (None, slot_of(self._asked[0][0])):
+            return
         name, wish = self._asked.popleft()
         if self._last_asked.get(name) is wish:
             del self._last_asked[name]
