@@ -1,10 +1,14 @@
-"""`make bench`: measures, prints a table, exits 1 if a figure misses what is asked of it."""
+"""`make bench`: measures, prints a table, exits 1 if a figure misses what is asked of it.
+
+With the names of parts (`ARGS=nodes`) only those.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,8 +18,11 @@ from rich.table import Table
 
 from tests.bench import servers
 from tests.bench.fanout import cpu_one_by_one, cpu_per_delivery
+from tests.bench.hop import Hop, hops
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
+from tests.bench.publishing import per_cpu_second
+from tests.bench.unwanted import HEARTBEAT_BYTES, work_of_a_bystander
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class Figure:
 Figures = AsyncIterator[Figure]
 
 
-async def measure() -> Figures:
-    """Everything, one after the other; each ratio from contenders that ran side by side."""
+async def one_node() -> Figures:
+    """Fan-out and connections; each ratio from contenders that ran side by side."""
     own = {"floor": servers.floor, "tocsin": servers.tocsin}
     side_by_side = await cpu_per_delivery({**own, "starlette": servers.starlette}, 1000, publications=8)
     cost, bare, route = (side_by_side[name] for name in ("tocsin", "floor", "starlette"))
@@ -58,18 +65,56 @@ async def measure() -> Figures:
     yield at_most("memory of an idle subscriber : Starlette's route", mine, theirs, "KiB", 0.6)
 
 
+async def several_nodes() -> Figures:
+    """Real processes over a real Redis; the contenders take turns."""
+    hop = await hops()
+    for which, mine, bare in zip(Hop._fields, hop["node"], hop["bare"], strict=True):
+        yield at_most(f"a hop from node to node, {which} : bare redis-py", mine, bare, "ms", 2)
+    for which, mine, bare in zip(Hop._fields, hop["api"], hop["bare"], strict=True):
+        yield at_most(f"the same from an HTTP request on, {which}", mine, bare, "ms", math.inf)
+    publishes = await per_cpu_second()
+    yield at_least(
+        "publishes a CPU second, batch : one a request", publishes["batch"], publishes["single"], 3
+    )
+    idle, beside, published = await work_of_a_bystander()
+    extra = beside.bytes - idle.bytes
+    yield Figure(
+        "a node's bytes to and from Redis for channels nobody on it wants",
+        f"{extra:+,} beside {idle.bytes:,} of heartbeats, {published:,} published",
+        "0, ± 1 heartbeat",
+        abs(extra) <= HEARTBEAT_BYTES,
+    )
+
+
+PARTS = {"node": one_node, "nodes": several_nodes}
+
+
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:
-    """A ratio that may not exceed a limit."""
+    """A ratio that may not exceed a limit; with an infinite one it is only shown."""
     ratio = one / other
-    return Figure(what, f"{one:.3g} : {other:.3g} {unit} = {ratio:.2f}", f"≤ {limit:.2f}", ratio <= limit)
+    asked = f"≤ {limit:.2f}" if limit < math.inf else "shown only"
+    return Figure(what, f"{one:.3g} : {other:.3g} {unit} = {ratio:.2f}", asked, ratio <= limit)
 
 
-async def show() -> bool:
+def at_least(what: str, one: float, other: float, limit: float) -> Figure:
+    """A ratio that must reach a limit."""
+    ratio = one / other
+    return Figure(what, f"{one:,.0f} : {other:,.0f} = {ratio:.2f}", f"≥ {limit:.2f}", ratio >= limit)
+
+
+async def measure(parts: Sequence[str]) -> Figures:
+    """Parts, one after the other."""
+    for part in parts:
+        async for figure in PARTS[part]():
+            yield figure
+
+
+async def show(parts: Sequence[str]) -> bool:
     """Print each figure as soon as it is known; whether all are as asked."""
     console = Console()
     table = Table("figure", "measured", "asked", title="Tocsin, each figure a ratio inside this run")
     missed = 0
-    async for figure in measure():
+    async for figure in measure(parts):
         missed += not figure.is_met
         color = "green" if figure.is_met else "red"
         table.add_row(figure.what, f"[{color}]{figure.measured}", figure.asked)
@@ -82,7 +127,7 @@ def main() -> None:
     """Measure and print."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     servers.raise_file_limit()
-    sys.exit(not uvloop.run(show()))
+    sys.exit(not uvloop.run(show(sys.argv[1:] or list(PARTS))))
 
 
 if __name__ == "__main__":

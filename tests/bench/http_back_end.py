@@ -1,0 +1,58 @@
+"""A back end that publishes over HTTP: one keep-alive connection, and no more of HTTP than that takes.
+
+So what is measured is the server's work and not an HTTP library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from tests.support.links import connecting
+
+
+class BackEnd:
+    """One request at a time, over one connection, made again if the server closed it while it was idle."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stack = AsyncExitStack()
+        self._reader = asyncio.StreamReader()
+        self._reader.feed_eof()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._stack.aclose()
+
+    async def _connect(self) -> None:
+        await self._stack.aclose()
+        self._reader, self._writer = await self._stack.enter_async_context(connecting(self._port))
+
+    async def post(self, method: str, body: bytes) -> bytes:
+        """Call the API; its answer's body, which must be one of success."""
+        if self._reader.at_eof():
+            await self._connect()
+        self._writer.write(
+            b"POST /api/%b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (method.encode(), len(body), body)
+        )
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        answer = await self._reader.readexactly(length)
+        if not head.startswith(b"HTTP/1.1 200") or b'"error"' in answer:
+            raise RuntimeError(f"the node answered {answer!r}")
+        return answer
+
+
+def publication(channel: str, data: Any) -> dict[str, Any]:
+    """What `publish` takes."""
+    return {"channel": channel, "data": data}
+
+
+def as_json(value: Any) -> bytes:
+    """Compact."""
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,88 @@
+"""Real nodes over a real Redis, for figures that take several processes; and what those spend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.support.server import Server, serving
+
+CONFIG: dict[str, Any] = {
+    "server": {"drain_seconds": 0},
+    "client": {"insecure": True, "ping_interval": 3600},
+    "api": {"insecure": True},
+    "channels": {"history_size": 100, "history_ttl": "300s", "force_recovery": True},
+}
+"""Every channel keeps a log."""
+
+
+def engine_at(url: str) -> dict[str, str]:
+    """What is configured of it."""
+    return {"url": url, "prefix": "bench"}
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[RedisServer]:
+    """A Redis that writes nothing to a disk, whose speed is nobody's figure here."""
+    with tempfile.TemporaryDirectory() as folder, redis_running(Path(folder), "appendonly no") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def node(redis_url: str) -> Iterator[Server]:
+    """One `tocsin serve`."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = {**CONFIG, "engine": engine_at(redis_url)}
+        with serving(config, Path(folder), "--log-level", "warning") as server:
+            yield server
+
+
+def cpu_seconds(*pids: int) -> float:
+    """User and kernel time of processes so far."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return float(sum(time.user + time.system for time in times))
+
+
+class Helper:
+    """A process of a module of this package, which answers each line with a line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ask(self, *words: object) -> list[float]:
+        """Say a line; the numbers of the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+        return await self.numbers()
+
+    async def numbers(self) -> list[float]:
+        """The numbers of the next line."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a process of the benchmark died")
+        return [float(word) for word in line.split()]
+
+
+@contextlib.asynccontextmanager
+async def helper(module: str, *arguments: object) -> AsyncIterator[Helper]:
+    """Run it; it has said its first line, which means that it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)), stdin=-1, stdout=-1
+    )
+    try:
+        one = Helper(process)
+        await one.numbers()
+        yield one
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
