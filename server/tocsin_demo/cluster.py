@@ -78,10 +78,15 @@ class Cluster:
     def _take(self, wish: Wish) -> Response:
         """Done once the answer is on its way, for it may be this very node that goes."""
         known = {member.name: member for member in self._roster.members}
-        if self._wish is None or wish.name not in known:
+        pass_on = self._wish
+        if pass_on is None or wish.name not in known:
             raise RefusalError(404, "not_found", "there is no such node that could be troubled")
         if known[wish.name].condition != "running":
             raise RefusalError(409, "not_running", f"{wish.name} is {known[wish.name].condition}")
+
+        async def do() -> None:  # not in a thread, as a plain function would be
+            pass_on(wish)
+
         response = answer(wish, 202)
-        response.background = BackgroundTask(self._wish, wish)
+        response.background = BackgroundTask(do)
         return response

@@ -4,6 +4,7 @@ It listens on the port that all nodes share while it is ready, and always on one
 """
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -102,8 +103,10 @@ def _report(node: Node) -> Report:
 
 
 def _say(message: Ready | Report | Wish) -> None:
-    sys.stdout.buffer.write(line_of(message))
-    sys.stdout.buffer.flush()
+    """To the supervisor; if it is gone, `_follow` notices."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.buffer.write(line_of(message))
+        sys.stdout.buffer.flush()
 
 
 def main() -> None:

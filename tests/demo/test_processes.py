@@ -1,10 +1,11 @@
 """`tocsin demo` with several nodes: whom it starts, what becomes of one that dies, and how all of it ends."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -142,20 +143,34 @@ async def test_a_process_killed_from_elsewhere_is_replaced_too(nodes: Nodes) -> 
     assert (await nodes.incidents())[-1]["kind"] == "end"
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=lambda end: end.name)
-def test_nothing_is_left_running(tmp_path: Path, end: signal.Signals) -> None:
+def test_nothing_is_left_running(tmp_path: Path) -> None:
     """However the supervisor ends, while it swallows what a node would hear."""
-    demo = starting(tmp_path / "demo.sqlite", nodes=2)
-    demo.wait_until_ready()
-    children = started_by(demo)
-    assert len(children) == 3
-    with httpx.Client(base_url=demo.url, trust_env=False) as http:
+    with two(tmp_path) as demos:
+        for demo, end in zip(demos, (signal.SIGINT, signal.SIGKILL), strict=True):
+            demo.wait_until_ready()
+            children = started_by(demo)
+            assert len(children) == 3
+            deafen(demo.url)
+            demo.process.send_signal(end)
+            assert left_of(children) == []
+            assert demo.process.wait(STARTED) == (-end if end == signal.SIGKILL else 0)
+
+
+def deafen(url: str) -> None:
+    with httpx.Client(base_url=url, trust_env=False) as http:
         http.get("/demo/token")
         assert http.post("/demo/nodes/node-1/deafen").status_code == 202
-    demo.process.send_signal(end)
-    assert left_of(children) == []
-    assert demo.process.wait(STARTED) == (-end if end == signal.SIGKILL else 0)
-    demo.stop()
+
+
+@contextlib.contextmanager
+def two(folder: Path) -> Iterator[list[Server]]:
+    """Demos with two nodes each, started at the same time, since that is what takes long."""
+    demos = [starting(folder / f"{name}.sqlite", nodes=2) for name in ("one", "other")]
+    try:
+        yield demos
+    finally:
+        for demo in demos:
+            demo.stop()
 
 
 def test_without_its_redis_it_ends_and_says_so(tmp_path: Path) -> None:
@@ -187,15 +202,15 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     demo.stop()
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_nothing_is_left_of_a_start_that_is_interrupted(tmp_path: Path, count: int) -> None:
-    """Ended as soon as it has started so many processes."""
-    demo = starting(tmp_path / "demo.sqlite", nodes=2)
-    while len(children := started_by(demo)) < count:
-        assert demo.process.poll() is None
-    assert demo.stop() == 0
-    assert left_of(children) == []
-    assert demo.errors == ""
+def test_nothing_is_left_of_a_start_that_is_interrupted(tmp_path: Path) -> None:
+    """Ended as soon as Redis has been started, or all processes have."""
+    with two(tmp_path) as demos:
+        for demo, count in zip(demos, (1, 3), strict=True):
+            while len(children := started_by(demo)) < count:
+                assert demo.process.poll() is None
+            assert demo.stop() == 0
+            assert left_of(children) == []
+            assert demo.errors == ""
 
 
 def test_without_redis_it_is_one_node_and_says_so(tmp_path: Path) -> None:
