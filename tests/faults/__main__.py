@@ -1,4 +1,4 @@
-"""`make chaos`: every fault several times, a table, and exit code 1 if anything was lost."""
+"""`make chaos`: every fault several times, many clients at once, and exit code 1 if anything was lost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from rich.table import Table
 
 from tests.faults.breaking import ON_ONE_REDIS
 from tests.faults.clocks import WITH_CLOCKS
+from tests.faults.herd import fold, restart, stampede
 from tests.faults.sentinels import BEHIND_SENTINELS
+from tests.faults.slots import ON_SLOTS
 from tests.faults.stage import FULL, Fault, Outcome, Setting, staged
 
-SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, WITH_CLOCKS]
+SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, ON_SLOTS, WITH_CLOCKS]
+
+HERD = 5000
+RESTARTED = 2000
+"""How many clients a killed node has, and how many are there when Redis restarts."""
 
 COLUMNS = (
     "fault",
@@ -40,32 +46,43 @@ console = Console(width=140)
 async def wreak(settings: Sequence[Setting[Any]], only: str, rounds: int) -> bool:
     """Let every fault strike in each round, in a random order; say whether all was as promised."""
     outcomes: dict[str, list[Outcome]] = {}
+    is_right = True
     for setting in settings:
         faults = [fault for fault in setting.faults if only in fault.name]
         outcomes |= {fault.name: [] for fault in faults}
         if faults:
-            await _wreak_in(setting, faults, rounds, outcomes)
+            is_right &= await _wreak_in(setting, faults, rounds, outcomes)
     table = Table(
         *COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second"
     )
-    for each in outcomes.values():
+    for each in filter(None, outcomes.values()):
         table.add_row(*row(each), style="" if all(one.is_as_promised for one in each) else "red")
     console.print(table)
-    return all(one.is_as_promised for each in outcomes.values() for one in each)
+    return is_right and all(one.is_as_promised for each in outcomes.values() for one in each)
 
 
 async def _wreak_in(
     setting: Setting[Any], faults: list[Fault[Any]], rounds: int, outcomes: dict[str, list[Outcome]]
-) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        async with staged(setting, Path(directory), FULL) as stage:
-            for number in range(rounds):
-                for fault in random.sample(faults, len(faults)):
-                    outcome = await stage.suffer(fault)
-                    outcomes[fault.name].append(outcome)
-                    console.print(f"[dim]round {number + 1}: {fault.name}: {', '.join(row([outcome])[2:])}")
-                    for remark in outcome.remarks:
-                        console.print(f"  [red]{remark}")
+) -> bool:
+    """Say whether everything ran to its end, and ended well."""
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            async with staged(setting, Path(directory), FULL) as stage:
+                for number in range(rounds):
+                    for fault in random.sample(faults, len(faults)):
+                        outcome = await stage.suffer(fault)
+                        outcomes[fault.name].append(outcome)
+                        _show(number, outcome)
+    except Exception as error:  # noqa: BLE001 - the other settings are worth a look too
+        console.print(f"[red]{error!r}", soft_wrap=True)
+        return False
+    return True
+
+
+def _show(number: int, outcome: Outcome) -> None:
+    console.print(f"[dim]round {number + 1}: {outcome.name}: {', '.join(row([outcome])[2:])}")
+    for remark in outcome.remarks:
+        console.print(f"  [red]{remark}")
 
 
 def row(outcomes: list[Outcome]) -> list[str]:
@@ -84,13 +101,32 @@ def row(outcomes: list[Outcome]) -> list[str]:
     return [outcomes[0].name, str(len(outcomes)), *counts, *times]
 
 
+async def gather() -> bool:
+    """Many at once; say whether all was as promised."""
+    is_right = True
+    with tempfile.TemporaryDirectory() as directory:
+        async with fold(Path(directory)) as cluster:
+            for account in (await stampede(cluster, HERD), await restart(cluster, RESTARTED)):
+                console.print(f"[bold]{account.name}")
+                for line in (*account.facts, *(f"[red]{complaint}" for complaint in account.complaints)):
+                    console.print(f"  {line}")
+                is_right &= not account.complaints
+    return is_right
+
+
+async def run(only: str, rounds: int) -> bool:
+    """Everything, or what has `only` in its name."""
+    is_right = await wreak(SETTINGS, only, rounds)
+    return (only not in "herd" or await gather()) and is_right
+
+
 def main() -> None:
     """Run, print, exit."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--rounds", type=int, default=3, help="how often each fault strikes")
-    parser.add_argument("--only", default="", help="only faults with this in their names")
+    parser.add_argument("--only", default="", help="only faults with this in their names, or herd")
     options = parser.parse_args()
-    sys.exit(not uvloop.run(wreak(SETTINGS, options.only, options.rounds)))
+    sys.exit(not uvloop.run(run(options.only, options.rounds)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
 CONNECTION_ENDED = "a subscriber's connection ended"
 LINK_BROKEN = "to Redis broke"
 LOG_DIED = "the log cannot mend"
+MASTER_CHANGED = "a master of the Redis Cluster is used"
 TOO_SLOW = '"code": 3008'
 """Signs that somebody noticed: the first is a subscriber's, the others are in nodes' logs."""
 
@@ -199,7 +200,7 @@ class Stage(Generic[Home]):
     def _first_sign(self, sign: str, since: float) -> float | None:
         """When the first sign was seen, if any was; without a given one, any sign counts."""
         said = [*self.cluster.said(), *((at, CONNECTION_ENDED) for at in self._ends)]
-        signs = (sign,) if sign else (CONNECTION_ENDED, LINK_BROKEN, LOG_DIED, TOO_SLOW)
+        signs = (sign,) if sign else (CONNECTION_ENDED, LINK_BROKEN, LOG_DIED, MASTER_CHANGED, TOO_SLOW)
         return min(
             (at for at, line in said if at >= since and any(one in line for one in signs)), default=None
         )

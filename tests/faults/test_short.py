@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from tests.faults.alone import Alone
 from tests.faults.breaking import ON_ONE_REDIS
+from tests.faults.clocks import WITH_CLOCKS
 from tests.faults.stage import SHORT, Fault, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,4 +26,13 @@ async def test_everybody_hears_everything_once_and_in_order_whatever_breaks(
     """Every publication that was acknowledged, and nobody is told of a loss, since there is none."""
     outcome = await stage.suffer(fault)
     assert outcome.tally.acknowledged > 0
+    assert outcome.is_as_promised, outcome
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_nobody_notices_clocks_that_jump(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is lost, nobody is sent away, and all who are present stay so."""
+    async with staged(WITH_CLOCKS, tmp_path_factory.mktemp("clocks"), SHORT) as stage:
+        (fault,) = WITH_CLOCKS.faults
+        outcome = await stage.suffer(fault)
     assert outcome.is_as_promised, outcome
