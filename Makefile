@@ -80,3 +80,5 @@ tools:
 		echo "No nginx: tests with a load balancer cannot run; install the package nginx-light."
 	@command -v redis-server >/dev/null || \
 		echo "No Redis: tests with several nodes cannot run; install the package redis-server."
+	@command -v faketime >/dev/null || \
+		echo "No libfaketime: tests with clocks that jump cannot run; install the package faketime."
