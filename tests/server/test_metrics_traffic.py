@@ -103,34 +103,36 @@ async def test_recoveries_over_websockets_are_counted_by_their_end() -> None:
         position = await first.call("history", channel=news)
         await publish(house.node, news, b"1", b"2", b"3")
         returning = {"channel": news, "recover": True, "offset": 0, "epoch": position["epoch"]}
-        async with house.connected() as wire:
-            assert (await wire.call("subscribe", **returning))["recovered"]
+        for _ in range(2):
+            async with house.connected() as wire:
+                assert (await wire.call("subscribe", **returning))["recovered"]
         async with house.connected() as wire:
             assert "recovered" not in await wire.call("subscribe", **{**returning, "epoch": "another"})
         async with house.connected() as wire:
             with pytest.raises(Exception, match="unrecoverable"):
                 await wire.call("subscribe", **{**returning, "epoch": "another", "flag": 2})
         assert recoveries(house) == {
-            "{outcome=recovered,transport=websocket}": 1,
+            "{outcome=recovered,transport=websocket}": 2,
             "{outcome=not_recovered,transport=websocket}": 1,
             "{outcome=refused,transport=websocket}": 1,
         }
-        assert of(house.node)["tocsin_recovered_publications_total"] == 3
+        assert of(house.node)["tocsin_recovered_publications_total"] == 6
 
 
 async def test_recoveries_of_event_streams_are_counted_by_their_end() -> None:
     """Each channel of its request is one."""
-    one, other = new_channel("log"), new_channel("log")
+    one, other, third = (new_channel("log") for _ in range(3))
     async with housed() as house, house.http() as http:
         await publish(house.node, one, b"1", b"2")
         position = await publish(house.node, other, b"1")
         epoch = (await house.node.service.history(one, 0, None, False)).epoch
-        query: Any = {"channel": [one, other], "last_event_id": f"1@{epoch},{position.offset}@another"}
+        lost = f"{position.offset}@another"
+        query: Any = {"channel": [one, other, third], "last_event_id": f"1@{epoch},{lost},{lost}"}
         async with http.stream("GET", "/events", params=query) as stream:
             assert stream.status_code == 200
             assert recoveries(house) == {
                 "{outcome=recovered,transport=sse}": 1,
-                "{outcome=not_recovered,transport=sse}": 1,
+                "{outcome=not_recovered,transport=sse}": 2,
             }
             assert of(house.node)["tocsin_recovered_publications_total"] == 1
 
