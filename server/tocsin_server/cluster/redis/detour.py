@@ -21,7 +21,7 @@ REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 class RoutedCall(Call):
     """A call that finds its way: one that was redirected is given back to whoever routes it."""
 
-    __slots__ = ("after", "helper", "number", "redirect", "slot")
+    __slots__ = ("after", "helper", "is_held", "number", "redirect", "slot")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class RoutedCall(Call):
         """To be carried out only once this was."""
         self.helper: Host | None = None
         """Who takes it next, since its slot is on its way there."""
+        self.is_held = False
+        """Whether it is on a detour, and not sent or, after a redirection, not sent again."""
 
     def __lt__(self, other: RoutedCall) -> bool:
         return self.number < other.number
@@ -86,6 +88,7 @@ class Detour:
     def hold(self, call: RoutedCall) -> None:
         """Keep a call that is not to be sent yet, or was redirected."""
         self._settle(call)
+        call.is_held = True
         heapq.heappush(self._held, call)
 
     def accompany(self, call: RoutedCall) -> None:
@@ -110,7 +113,9 @@ class Detour:
             call = self._held[0]
             if call.deadline > now and (not may_go or call.must_wait):
                 return
-            yield heapq.heappop(self._held)
+            heapq.heappop(self._held)
+            call.is_held = False
+            yield call
 
 
 class Detours:
@@ -151,9 +156,12 @@ class Detours:
             call.fail("the engine is not running")
 
     def accompany(self, calls: Iterable[RoutedCall]) -> None:
-        """Let what comes after these calls, which were sent, wait until they are answered or redirected."""
+        """Let what comes after these calls, which were sent, wait until they are answered or redirected.
+
+        Those that are redirected by now wait themselves: nothing may wait for them.
+        """
         for call in calls:
-            if not call.answer.done() and (detour := self._of(call.slot)):
+            if not (call.answer.done() or call.is_held) and (detour := self._of(call.slot)):
                 detour.accompany(call)
 
     def _of(self, slot: int) -> Detour | None:

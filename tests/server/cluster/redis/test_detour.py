@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import TryAgainError
 
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tocsin_server.cluster.redis import detour as module
 from tocsin_server.cluster.redis.calls import Answer
 from tocsin_server.cluster.redis.detour import Detours, RoutedCall
@@ -142,6 +142,17 @@ async def test_a_call_fails_in_time(town: Town) -> None:
     town.detours.hold(call, must_look=True)
     with pytest.raises(EngineError, match="in time"):
         await asyncio.wait_for(call.answer, 20 * TICK)
+
+
+async def test_what_was_redirected_already_is_not_waited_for(town: Town) -> None:
+    """The topology changes while it waits, and its old master still counts it among what was sent last."""
+    call = town.call(seconds=4 * TICK)
+    town.detours.hold(call, must_look=True)
+    await turn()
+    town.detours.accompany([call])
+    async with asyncio.timeout(SOON):
+        with pytest.raises(EngineError, match="in time"):
+            await call.answer
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent(town: Town) -> None:
