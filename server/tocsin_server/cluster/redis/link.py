@@ -12,7 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from tocsin_server.cluster.redis.address import FAILURES, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Hear
-from tocsin_server.cluster.redis.pipeline import reason
+from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, reason
 from tocsin_server.cluster.redis.subscriptions import Command, Subscriptions
 from tocsin_server.errors import EngineError
 
@@ -106,6 +106,7 @@ class Link:
                 tasks.create_task(_until(self._deafness))
                 tasks.create_task(self._ask(connection))
                 tasks.create_task(self._hear(connection))
+                tasks.create_task(self._see_progress())
         except* (*FAILURES, Deaf) as errors:
             self._lament(errors)
         except* Exception as errors:
@@ -146,6 +147,14 @@ class Link:
                 self._check_restored()
             elif hear := self._subscriptions.hear_of(name):
                 hear(message)
+
+    async def _see_progress(self) -> None:
+        """Until it is whole, and a canary can watch over it."""
+        while not self.is_whole:
+            missing = self._subscriptions.missing
+            await asyncio.sleep(SILENCE_SECONDS)
+            if not self.is_whole and self._subscriptions.missing == missing:
+                raise Deaf("its link is open but silent")
 
     def _check_restored(self) -> None:
         if self.is_whole or not self._subscriptions.is_restored:

@@ -144,6 +144,11 @@ class Subscriptions:
         """Whether everything that was wanted when this connection began is heard again."""
         return not self._restoring
 
+    @property
+    def missing(self) -> int:
+        """How many names of those are not heard yet."""
+        return len(self._restoring)
+
     def take_restored(self) -> list[bytes]:
         """The names that were heard before, were not for a while, and are again."""
         restored = [name for name in self._lost if name in self._confirmed]

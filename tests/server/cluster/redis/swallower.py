@@ -24,6 +24,7 @@ class Swallower:
         self._target = target
         self._ways: set[Way] = set()
         self._swallows_all = False
+        self._swallows_subscribers = False
         self.port = 0
         self.segments = 0
 
@@ -42,9 +43,13 @@ class Swallower:
         for way in self._ways:
             way.is_swallowed = True
 
+    def swallow_subscribers(self) -> None:
+        """From now on nothing comes through a connection that begins to hear announcements."""
+        self._swallows_subscribers = True
+
     def mend(self) -> None:
         """Connections made from now on work."""
-        self._swallows_all = False
+        self._swallows_all = self._swallows_subscribers = False
 
     async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         way = Way()
@@ -66,7 +71,9 @@ class Swallower:
             while data := await reader.read(65536):
                 if is_upwards:
                     self.segments += 1
-                    way.is_pubsub = way.is_pubsub or b"SUBSCRIBE\r\n" in data
+                    begins = not way.is_pubsub and b"SUBSCRIBE\r\n" in data
+                    way.is_pubsub |= begins
+                    way.is_swallowed |= begins and self._swallows_subscribers
                 if not way.is_swallowed:
                     writer.write(data)
                     await writer.drain()

@@ -10,7 +10,7 @@ from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.server.cluster.redis.swallower import Swallower
-from tests.server.cluster.redis.troubles import until_troubled, until_whole
+from tests.server.cluster.redis.troubles import until_trouble, until_troubled, until_whole
 from tests.server.cluster.witness import Heard
 from tests.support.timing import SOON
 from tocsin_server.cluster.broker import Draft
@@ -71,6 +71,21 @@ async def test_a_link_that_is_open_and_silent_is_replaced(running: Running, swal
         await node.broker.publish("a", draft(1), LOG)
         await node.witness.until(lambda: node.witness.resumed == [["a"]])
         await until_whole(node)
+        await still_hears(node, "a")
+
+
+async def test_a_link_that_is_silent_from_the_beginning_is_replaced(
+    running: Running, swallower: Swallower, redis_server: RedisServer
+) -> None:
+    """Nothing confirms what it asks for, so no canary can tell."""
+    async with running(swallower.url) as node:
+        await listening(node, "a")
+        swallower.swallow_subscribers()
+        redis_server.cut_links()
+        await until_trouble(node, "silent")
+        swallower.mend()
+        await until_whole(node)
+        assert node.witness.resumed == [["a"]]
         await still_hears(node, "a")
 
 
