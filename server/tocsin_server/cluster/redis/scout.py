@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 
@@ -16,6 +17,8 @@ from tocsin_server.errors import EngineError
 
 ANSWER_SECONDS = 1.0
 """For a server to be reached and to answer, before the next one is asked."""
+
+Found = TypeVar("Found")
 
 
 class Scout:
@@ -33,27 +36,31 @@ class Scout:
 
     async def examine(self) -> None:
         """See to it that there is a cluster that serves all slots and is not too old. Raises EngineError."""
-        for host in self.hosts:
-            dialler = Dialler(self.address_of(host), self._client_name)
-            try:
-                facts = await server_facts(dialler)
-            except FAILURES as error:
-                failure = reason(error)
-                continue
-            if facts.get("redis_mode") != "cluster":
-                raise EngineError(
-                    f"Redis at {host} is not a cluster: engine.url must begin with redis:// or rediss://"
-                )
-            check_version(facts, str(host), OLDEST_CLUSTER, " as part of a cluster, for sharded pub/sub")
-            break
-        else:
-            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {failure}")
-        try:
-            topology = await self.look(self.hosts)
-        except FAILURES as error:
-            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {reason(error)}") from None
+        host, facts = await self._translated(self._first_facts())
+        if facts.get("redis_mode") != "cluster":
+            raise EngineError(
+                f"Redis at {host} is not a cluster: engine.url must begin with redis:// or rediss://"
+            )
+        check_version(facts, str(host), OLDEST_CLUSTER, " as part of a cluster, for sharded pub/sub")
+        topology = await self._translated(self.look([host, *self.hosts]))
         if topology.trouble:
             raise EngineError(f"Redis Cluster at {self.name} cannot be used: {topology.trouble}")
+
+    async def _translated(self, answer: Awaitable[Found]) -> Found:
+        try:
+            return await answer
+        except FAILURES as error:
+            raise EngineError(f"Redis Cluster at {self.name} cannot be used: {reason(error)}") from None
+
+    async def _first_facts(self) -> tuple[Host, dict[str, str]]:
+        """What the first named server that answers says of itself. Raises one of FAILURES if none does."""
+        failure: Exception = OSError("no server is named")
+        for host in self.hosts:
+            try:
+                return host, await server_facts(Dialler(self.address_of(host), self._client_name))
+            except FAILURES as error:
+                failure = error
+        raise failure
 
     async def look(self, hosts: Iterable[Host]) -> Topology:
         """What the first of these servers says that is content with its cluster, else the first that answers.

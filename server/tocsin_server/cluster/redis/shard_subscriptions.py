@@ -58,9 +58,13 @@ class ShardSubscriptions(Subscriptions):
         if self._last_asked.get(name) is wish:
             del self._last_asked[name]
         newer = self._pending.get(name) or self._last_asked.get(name)
+        self._restoring.discard(name)  # the link may be whole without it
+        if name in self._lost:
+            self._lost.discard(name)
+            self._astray.add(name)
         if not wish.is_wanted or name not in self._hears:
             self._confirmed.discard(name)
-            self._restoring.discard(name)
+            self._astray.discard(name)
             wish.confirm()
         elif newer is not None:
             newer.adopt(wish)
