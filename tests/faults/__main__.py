@@ -6,6 +6,7 @@ import argparse
 import random
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,18 @@ async def _wreak_in(
                         outcomes[fault.name].append(outcome)
                         _show(number, outcome)
     except Exception as error:  # noqa: BLE001 - the other settings are worth a look too
-        console.print(f"[red]{error!r}", soft_wrap=True)
+        _lament(error)
         return False
     return True
+
+
+def _lament(error: BaseException) -> None:
+    """Print where each of what went wrong together did."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            _lament(one)
+    else:
+        console.print("".join(traceback.format_exception(error)), style="red", markup=False, soft_wrap=True)
 
 
 def _show(number: int, outcome: Outcome) -> None:

@@ -240,6 +240,7 @@ async def staged(setting: Setting[Home], directory: Path, size: Size) -> AsyncIt
         stage = Stage(cluster, size, url, tasks)
         try:
             stage.run(cluster.watch())
+            await cluster.until_ready()  # so that every node has subscribers of every channel
             for number in range(size.subscribers):
                 kind = (by_client, by_event_stream, Wire(stage.see_end).subscribe)[number % 3]
                 stage.subscribe(kind, _channels_of(number))
