@@ -87,10 +87,14 @@ class Canary:
         number = self._number
         self._sent_at = time.monotonic()
         try:
-            await self._pipeline.call(self._pipeline.publish, self._name, number)
+            hearers = await self._pipeline.call(self._pipeline.publish, self._name, number)
         except EngineError:
             return
-        if self._number == number:
+        if not hearers and self._link.is_whole and self._link.connections == self._connection:
+            # A master that became a replica passes on what its master announces, canaries too, as long as it
+            # hears that. Promoted again, it may lack the end of a log, which nobody has heard of then.
+            self._link.replace("its link does not lead to the server that takes its calls")
+        elif self._number == number:
             self._missing.append(number)
 
     async def _rest(self) -> None:

@@ -1,0 +1,56 @@
+"""The canary tells whether the link leads to where calls go, although it comes back."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.support.timing import SOON, TICK
+from tocsin_server.cluster.redis.address import Dialler, parse_address
+from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.canary import CANARY_SECONDS, Canary
+from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.pipeline import Pipeline
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A master and its replica."""
+    one, two = tmp_path / "master", tmp_path / "replica"
+    one.mkdir()
+    two.mkdir()
+    with (
+        redis_running(one, "repl-diskless-sync-delay 0") as master,
+        redis_running(two, f"replicaof 127.0.0.1 {master.port}") as replica,
+    ):
+        yield master, replica
+
+
+def dialler(server: RedisServer) -> Dialler:
+    return Dialler(parse_address(server.url), "canary")
+
+
+@pytest.mark.parametrize("is_astray", [False, True], ids=["at the master", "at a replica"])
+async def test_a_link_to_another_server_is_replaced(
+    servers: tuple[RedisServer, RedisServer], is_astray: bool
+) -> None:
+    """A replica announces what its master does, until it is cut off from it and promoted."""
+    pipeline = Pipeline(dialler(servers[0]), Backoff(Random(1)))
+    link = Link(dialler(servers[is_astray]), Backoff(Random(1)), lambda names: None)
+    tasks = [asyncio.create_task(part) for part in (pipeline.run(), link.run())]
+    await asyncio.sleep(0)  # both take calls
+    tasks.append(asyncio.create_task(Canary("canary", pipeline, link).run()))
+    try:
+        async with asyncio.timeout(SOON):
+            await link.proven.wait()
+            while is_astray and link.connections < 2:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(TICK)
+        await asyncio.sleep(2 * CANARY_SECONDS)
+        assert (link.connections > 1) == is_astray
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
