@@ -50,7 +50,8 @@ class Driver:
         self._heard: deque[effects.Event] = deque()
         self._is_feeding = False
         self._transport: Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes_at = 0.0  # kept here: uvloop's handle of a timer that is due at once does not know it
         self._keys = count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,10 +131,11 @@ class Driver:
     def _set_timer(self) -> None:
         """Wake at the deadline; a timer too early finds nothing to do, which is cheaper than moving it."""
         deadline = self._session.deadline
-        if self._timer is not None and (deadline is None or self._timer.when() > deadline):
+        if self._timer is not None and (deadline is None or self._wakes_at > deadline):
             self._timer.cancel()
             self._timer = None
         if self._timer is None and deadline is not None:
+            self._wakes_at = deadline
             self._timer = self._loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
