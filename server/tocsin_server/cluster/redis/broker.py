@@ -22,6 +22,12 @@ from tocsin_server.options import ChannelOptions
 LONGEST_MS = 2**53
 """Redis takes no lifetime that, added to its clock, leaves 64 bits."""
 
+NOT_LOGGED: tuple[Argument, ...] = (0, 0, 0, "", 0, "", 0, 0, "")
+"""Where no log is kept."""
+
+ABOVE_STAMPS = 2**64 - 2
+"""The second half of an id above those of all publications at an offset."""
+
 log = structlog.get_logger()
 
 
@@ -31,9 +37,9 @@ class RedisBroker:
     A Redis that restarts or fails over may have lost the end of a log. Then offsets would be given out
     twice in one epoch. So whatever touches a log tells the script the highest position that this node has
     seen of it (only of channels it listens to), and a log whose top is below that, in the same epoch,
-    begins anew in another one: by the first publication, or by the first read after `Audience.resume`. What
-    nobody sees is an end that was lost and replaced by as many publications of nodes that do not listen to
-    the channel before any node that does has read it.
+    begins anew in another one: by the first publication, or by the first read after `Audience.resume`. An
+    end that was lost and replaced by as many other publications shows by a read as well: entries bear the
+    stamps of their publications, and this node knows which one it has seen there.
     """
 
     def __init__(
@@ -75,13 +81,14 @@ class RedisBroker:
         """
         body = wire.encode_body(draft.data, draft.info, draft.tags)
         is_logged = options.keeps_history and not draft.skip_history
+        stamp = self._clock.stamp()
         if is_logged:
-            head = wire.publication_head(self._clock.stamp())
-            position = await self._run(channel, draft.idempotency_key, head, body, draft, options)
+            logged = self._logged(channel, draft, options, stamp)
+            head = wire.publication_head(stamp)
+            position = await self._run(channel, draft.idempotency_key, head, body, logged)
             self._tops.see(channel, *position)
             return position
-        head = wire.unlogged_head(self._clock.stamp())
-        return await self._run(channel, draft.idempotency_key, head, body)
+        return await self._run(channel, draft.idempotency_key, wire.unlogged_head(stamp), body)
 
     async def announce(self, channel: str, push: Push) -> None:
         """Announce a join or leave, as Broker says."""
@@ -107,12 +114,15 @@ class RedisBroker:
             scripts.READ,
             [self._keys.meta(channel), self._keys.log(channel)],
             _ms(options.history_meta_ttl),
-            *self._position(channel),
+            self._make_epoch(),
+            *self._tops.known(channel),
             *_range(query),
         )
         offset, epoch, entries = answer
         top = Position(int(offset), epoch.decode())
         self._tops.see(channel, *top)
+        for newest in entries[:1] if query.is_reverse else entries[-1:]:
+            self._tops.see(channel, _offset(newest), top.epoch, _stamp(newest))
         return History(top, [_publication(entry) for entry in entries])
 
     async def remove_history(self, channel: str) -> None:
@@ -125,29 +135,18 @@ class RedisBroker:
         idempotency_key: str,
         head: bytes,
         body: bytes,
-        draft: Draft | None = None,
-        options: ChannelOptions | None = None,
+        logged: tuple[Argument, ...] = (),
     ) -> Position:
-        """Run the script; with `draft` and `options` it keeps a log."""
+        """Run the script; with `logged` it keeps a log."""
         keys, calls = self._keys, self._calls
         names = [keys.meta(channel), keys.log(channel)]
         if idempotency_key:
             names.append(keys.answer(channel, idempotency_key))
-        elif draft is None and calls.is_sharded:
+        elif not logged and calls.is_sharded:
             # A plain command, since a cluster asks for a script's keys: while a slot moves, those that are
             # not there are looked for where it moves to, and nobody listens there yet.
             await calls.call(calls.publish, keys.announcements(channel), head + body)
             return NO_POSITION
-        logged: tuple[Argument, ...] = (0, 0, 0, "", 0, "", 0, "")
-        if draft is not None and options is not None:
-            logged = (
-                options.history_size,
-                _ms(options.history_ttl),
-                _ms(options.history_meta_ttl),
-                *self._position(channel),
-                draft.version,
-                draft.version_epoch,
-            )
         offset, epoch = await calls.run_script(
             scripts.PUBLISH,
             names,
@@ -156,14 +155,26 @@ class RedisBroker:
             head,
             body,
             IDEMPOTENCY_SECONDS * 1000 if idempotency_key else 0,
-            *logged,
+            *(logged or NOT_LOGGED),
         )
         return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
 
-    def _position(self, channel: str) -> tuple[str, int, str]:
-        """The epoch for a log that begins, and what this node knows of one that does not."""
+    def _logged(
+        self, channel: str, draft: Draft, options: ChannelOptions, stamp: int
+    ) -> tuple[Argument, ...]:
+        """What the script has to know of the log, as far as this node knows it."""
         known = self._tops.known(channel)
-        return self._make_epoch(), known.offset, known.epoch
+        return (
+            options.history_size,
+            _ms(options.history_ttl),
+            _ms(options.history_meta_ttl),
+            self._make_epoch(),
+            known.offset,
+            known.epoch,
+            stamp,
+            draft.version,
+            draft.version_epoch,
+        )
 
     def _hear(self, channel: str, message: bytes) -> None:
         if self._audience is None:
@@ -171,7 +182,8 @@ class RedisBroker:
         try:
             if message.startswith(wire.PUBLICATION):
                 publication, epoch, stamp = wire.decode_publication(message)
-                self._tops.see(channel, publication.offset, epoch)
+                if not self._tops.see(channel, publication.offset, epoch, stamp):
+                    self._audience.resume([channel])  # reading the log settles it
                 self._audience.hear(channel, publication, epoch, self._clock.moment(stamp))
             elif message.startswith((wire.JOIN, wire.LEAVE)):
                 self._audience.hear_presence(channel, wire.decode_push(channel, message))
@@ -191,13 +203,19 @@ def _range(query: HistoryQuery) -> tuple[Argument, ...]:
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
         return "", "", "", ""
-    beside = None if since is None else f"({since}-0"  # exclusive ends are of Redis 6.2
     count = "" if query.limit < 0 else query.limit
-    if query.is_reverse:
-        return "XREVRANGE", beside or "+", "-", count
-    return "XRANGE", beside or "-", "+", count
+    if query.is_reverse:  # exclusive ends are of Redis 6.2
+        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", count
+    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", count
 
 
 def _publication(entry: Any) -> Publication:
-    identity, fields = entry
-    return wire.decode_body(fields[1], int(identity.partition(b"-")[0]))
+    return wire.decode_body(entry[1][1], _offset(entry))
+
+
+def _offset(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _stamp(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[2])

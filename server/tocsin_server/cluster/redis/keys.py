@@ -26,7 +26,7 @@ class Keys:
         return f"{self._prefix}:{{{tag}}}"
 
     def log(self, channel: str) -> str:
-        """Stream: the publications that are kept, with ids `<offset>-0`."""
+        """Stream: the publications that are kept, with ids `<offset>-<stamp>`."""
         return f"{self.announcements(channel)}:log"
 
     def meta(self, channel: str) -> str:

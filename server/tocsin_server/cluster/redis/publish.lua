@@ -2,12 +2,12 @@
 --   KEYS  meta, log, answer to the idempotency key if there is one
 --   ARGV  PUBLISH or SPUBLISH, name of the announcements, head, body, lifetime of the answer (0: no idempotency key),
 --         history size (0: no log), its lifetime, lifetime of meta, fresh epoch, known offset, known epoch,
---         version, version epoch; lifetimes in ms
+--         stamp, version, version epoch; lifetimes in ms
 -- Answers {offset, epoch}.
 local meta, log, first_answer = KEYS[1], KEYS[2], KEYS[3]
 local publish, announcements, head, body, answer_lifetime = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local size, lifetime, meta_lifetime, fresh = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local known_offset, known_epoch, version, version_epoch = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local known_offset, known_epoch, stamp, version, version_epoch = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 
 -- A version is outdated if it is not above the last one, and compares with it. A newer one is remembered.
 local function is_outdated()
@@ -20,10 +20,10 @@ local function is_outdated()
 end
 
 local function append()
-  local offset, epoch = open(meta, log, fresh, known_offset, known_epoch)
+  local offset, epoch = open(meta, log, fresh, known_offset, known_epoch, '0')
   if not is_outdated() then
     offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
-    redis.call('XADD', log, 'MAXLEN', size, offset .. '-0', '1', body)
+    redis.call('XADD', log, 'MAXLEN', size, offset .. '-' .. stamp, '1', body)
     redis.call('PEXPIRE', log, lifetime)
     redis.call(publish, announcements, head .. offset .. ' ' .. epoch .. '\n' .. body)
   end

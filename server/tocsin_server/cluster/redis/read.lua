@@ -1,10 +1,11 @@
 -- Read a log and its top as of one moment.
 --   KEYS  meta, log
---   ARGV  lifetime of meta (ms), fresh epoch, known offset, known epoch, XRANGE or XREVRANGE or '', from, to, count ('': all)
+--   ARGV  lifetime of meta (ms), fresh epoch, known offset, known epoch, known stamp, XRANGE or XREVRANGE or '', from, to,
+--         count ('': all)
 -- Answers {offset, epoch, entries}.
-local offset, epoch = open(KEYS[1], KEYS[2], ARGV[2], ARGV[3], ARGV[4])
+local offset, epoch = open(KEYS[1], KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
-local range, from, to, count = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local range, from, to, count = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if range == '' then
   return {offset, epoch, {}}
 elseif count == '' then

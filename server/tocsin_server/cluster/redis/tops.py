@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from tocsin_server.cluster.broker import NO_POSITION
-from tocsin_server.core.protocol import Position
+from typing import NamedTuple
+
+
+class Top(NamedTuple):
+    """A position, and the stamp of the publication that was seen there (see clock); 0 if it was not seen."""
+
+    offset: int
+    epoch: str
+    stamp: int = 0
+
+
+UNSEEN = Top(0, "")
 
 
 class Tops:
     """Only channels that are watched have one, and it never falls within one epoch."""
 
     def __init__(self) -> None:
-        self._tops: dict[str, Position] = {}
+        self._tops: dict[str, Top] = {}
 
     def watch(self, channel: str) -> None:
         """Remember a channel's top from now on. Idempotent."""
-        self._tops.setdefault(channel, NO_POSITION)
+        self._tops.setdefault(channel, UNSEEN)
 
     def drop(self, channel: str) -> None:
         """Remember a channel's top no more. Idempotent."""
         self._tops.pop(channel, None)
 
-    def see(self, channel: str, offset: int, epoch: str) -> None:
-        """A publication, an answer or a top was seen."""
+    def see(self, channel: str, offset: int, epoch: str, stamp: int = 0) -> bool:
+        """A publication, an answer or a top was seen. False if another publication was seen there before."""
         known = self._tops.get(channel)
-        if known is not None and epoch and (epoch != known.epoch or offset > known.offset):
-            self._tops[channel] = Position(offset, epoch)
+        if known is None or not epoch:
+            return True
+        if offset > known.offset or epoch != known.epoch:
+            self._tops[channel] = Top(offset, epoch, stamp)
+        elif offset == known.offset and stamp:
+            if known.stamp:
+                return stamp == known.stamp
+            self._tops[channel] = Top(offset, epoch, stamp)
+        return True
 
-    def known(self, channel: str) -> Position:
-        """The highest position seen; NO_POSITION if none."""
-        return self._tops.get(channel, NO_POSITION)
+    def known(self, channel: str) -> Top:
+        """The highest that was seen; UNSEEN if none."""
+        return self._tops.get(channel, UNSEEN)

@@ -2,12 +2,12 @@ r"""What travels through Redis and lies in it, as bytes. Payloads are copied, ne
 
     publication   1p<stamp> <offset> <epoch>\n<body>      offset 0 and no epoch where no log holds it
     join, leave   1j\n<info>   1l\n<info>
-    log entry     field "1", value <body>
+    log entry     id <offset>-<stamp>, field "1", value <body>
     presence      [lease, is announced, info]
 
-A stamp is when it was published (see clock). Body and info are MessagePack; the 1 is the format's version. A
-node that reads another version than its own takes no notice, so two versions of Tocsin that differ in it must
-not share a prefix.
+A stamp is when it was published (see clock), and tells it from any other in its place. Body and info are
+MessagePack; the 1 is the format's version. A node that reads another version than its own takes no notice, so
+two versions of Tocsin that differ in it must not share a prefix.
 """
 
 from __future__ import annotations

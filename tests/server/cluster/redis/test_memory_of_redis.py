@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer
@@ -61,10 +63,19 @@ async def test_a_redis_that_forgot_begins_anew(running: Running, fleeting_redis:
 def roll_back(server: RedisServer, prefix: str, offset: int) -> None:
     """Make Redis forget the end of the log of `news`, as a failover to a late replica does."""
     log = f"{prefix}:{{news}}:log"
-    for lost in range(offset + 1, 10):
-        server.command("XDEL", log, f"{lost}-0")
-    server.command("XSETID", log, f"{offset}-0")
+    for identity, _ in server.command("XRANGE", log, offset + 1, "+"):
+        server.command("XDEL", log, identity)
+    server.command("XSETID", log, f"{offset}-{2**64 - 1}")
     server.command("HSET", f"{prefix}:{{news}}:meta", "offset", offset)
+
+
+def replace_end(server: RedisServer, prefix: str) -> None:
+    """Put another publication into the place of the last one, as after a failover."""
+    log = f"{prefix}:{{news}}:log"
+    ((identity, fields),) = server.command("XREVRANGE", log, "+", "-", "COUNT", 1)
+    offset, stamp = map(int, identity.split(b"-"))
+    server.command("XDEL", log, identity)
+    server.command("XADD", log, f"{offset}-{stamp + 1}", "1", fields[b"1"])
 
 
 async def test_a_read_shows_that_a_log_was_rolled_back(
@@ -128,6 +139,60 @@ async def test_what_a_node_knew_of_a_channel_it_forgot_does_not_count(
     await node.broker.forget("news")
     roll_back(redis_server, prefix, 3)
     assert await node.broker.publish("news", draft(4), LOG) == (4, top.epoch)
+
+
+@pytest.mark.parametrize("replaced", [2, 4], ids=["as far", "further"])
+async def test_an_end_that_was_lost_and_replaced_is_seen_by_reading(
+    running: Running, swallower: Swallower, node: Node, redis_server: RedisServer, prefix: str, replaced: int
+) -> None:
+    """Who publishes knows nothing of it; who had heard the lost ones finds others in their places."""
+    async with running(swallower.url, "n2") as other:
+        await other.broker.listen("news")
+        top = await published(node, 5)
+        await other.witness.until_heard(5)
+        swallower.swallow_pubsub()
+        roll_back(redis_server, prefix, 3)
+        assert await published(node, replaced) == (3 + replaced, top.epoch)
+        history = await other.broker.read("news", HistoryQuery(top, -1), LOG)
+        assert history.top.offset == 0
+        assert history.top.epoch != top.epoch
+
+
+async def test_what_was_read_tells_as_well_what_was_replaced(
+    node: Node, redis_server: RedisServer, prefix: str
+) -> None:
+    """A node that came late knows the log's last publication by having read it."""
+    await published(node, 5)
+    await node.broker.listen("news")
+    top = (await node.broker.read("news", ALL, LOG)).top
+    replace_end(redis_server, prefix)
+    assert (await node.broker.read("news", TOP_ONLY, LOG)).top.epoch != top.epoch
+
+
+async def test_an_announcement_in_anothers_place_gives_rise_to_reading(
+    running: Running, node: Node, redis_server: RedisServer, prefix: str
+) -> None:
+    """Without waiting for a new link."""
+    async with running(redis_server.url, "n2") as other:
+        await other.broker.listen("news")
+        await published(node, 5)
+        await other.witness.until_heard(5)
+        roll_back(redis_server, prefix, 3)
+        await published(node, 1)
+        await other.catch_up()
+        assert other.witness.resumed == []
+        await published(node, 1)
+        await other.witness.until(lambda: other.witness.resumed == [["news"]])
+
+
+async def test_a_log_that_has_dropped_the_place_is_believed(
+    node: Node, redis_server: RedisServer, prefix: str
+) -> None:
+    """Nothing is known against it."""
+    await node.broker.listen("news")
+    top = await published(node, 5)
+    redis_server.command("XTRIM", f"{prefix}:{{news}}:log", "MAXLEN", 0)
+    assert (await node.broker.read("news", TOP_ONLY, LOG)).top == top
 
 
 async def test_offsets_that_grow_longer_are_not_taken_for_smaller(node: Node) -> None:
