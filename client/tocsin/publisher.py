@@ -16,6 +16,7 @@ from . import api, backoff
 from .address import http_url
 from .api import Call
 from .errors import BadProtocol, ServerUnreachable, TimedOut, TocsinError, Unauthorized, call_error
+from .http import HttpClient
 from .protocol import to_json
 
 ATTEMPTS = 3
@@ -172,7 +173,7 @@ class AsyncPublisher:
         ssl: SSLContext | None = None,
     ) -> None:
         self._endpoint = _Endpoint(url, api_key)
-        self._http = httpx.AsyncClient(timeout=timeout_seconds, verify=ssl or True)
+        self._http = HttpClient(timeout=timeout_seconds, verify=ssl or True)
 
     publish = _async(api.publish)
     broadcast = _async(api.broadcast)

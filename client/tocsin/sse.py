@@ -19,6 +19,7 @@ from .callbacks import Callback, ClientCallbacks, by_event, call
 from .driver import TokenProvider
 from .errors import BadProtocol, Disconnected
 from .feed import Feed, Hole, read_disconnect
+from .http import HttpClient
 from .protocol import WireCode
 from .values import Event, Publication, State, StateChanged, Subscribed, Unsubscribed
 
@@ -64,7 +65,7 @@ class EventStream:
             token,
             get_token,
             since,
-            partial(httpx.AsyncClient, headers=headers, timeout=_TIMEOUT, verify=ssl or True),
+            partial(HttpClient, headers=headers, timeout=_TIMEOUT, verify=ssl or True),
             by_event(callbacks),
         )
         self._events = self._reader.run()  # the reader knows nothing of us: dropping us ends it

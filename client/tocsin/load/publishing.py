@@ -21,6 +21,7 @@ import httpx
 from tocsin import api
 from tocsin.address import http_url
 from tocsin.errors import BadProtocol, CallError, TocsinError, Unauthorized
+from tocsin.http import HttpClient
 from tocsin.protocol import to_json
 from tocsin.values import Position
 
@@ -78,7 +79,7 @@ class Publishing:
     async def run(self) -> None:
         """Publish until the time or the number is reached, or ``stop`` is called."""
         limits = httpx.Limits(max_connections=2 * LANES, keepalive_expiry=IDLE_SECONDS)
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, headers=self._headers) as http:
+        async with HttpClient(timeout=TIMEOUT_SECONDS, limits=limits, headers=self._headers) as http:
             self._started = time.monotonic()
             end = asyncio.get_running_loop().call_later(self._load.seconds, self.stop)
             try:
