@@ -12,6 +12,27 @@ from tests.support.server import Server, serving
 
 _numbers = itertools.count(1)
 
+LONG = (
+    "server/test_leaks",
+    "demo/",
+    "faults/",
+    "deploy/test_nginx",
+    "conformance/test_order_and_loss",
+    "conformance/test_fuzz_connection",
+    "server/core/test_session_stateful",
+    "client/load/test_run",
+)
+"""Files that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that several processes end together."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(LONG) if f"tests/{name}" in item.nodeid), len(LONG))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -111,7 +111,7 @@ async def test_an_error_to_connect_leaves_the_connection_useless(server: Server)
 
 async def test_a_connection_nobody_refreshes_is_closed(impatient: Server) -> None:
     """A while after its token's time: 3005, which invites back."""
-    async with connected(impatient, token=connection_token("ann", exp=seconds_from_now(1))) as wire:
+    async with connected(impatient, token=connection_token("ann", exp=seconds_from_now(3))) as wire:
         assert await wire.closed() == Close(3005, "connection expired")
 
 

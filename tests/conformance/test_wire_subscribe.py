@@ -182,7 +182,7 @@ async def test_an_expired_subscription_is_taken_away(impatient: Server, channel:
     """A subscription nobody refreshes is pushed out with 2501: subscribe again, with a new token."""
     door = channel("closed")
     async with connected(impatient, token=connection_token("ann")) as wire:
-        token = subscription_token("ann", door, exp=seconds_from_now(1))
+        token = subscription_token("ann", door, exp=seconds_from_now(3))
         await wire.call("subscribe", channel=door, token=token)
         expired = await wire.push("unsubscribe", door)
         assert expired == {"code": 2501, "reason": "subscription expired"}

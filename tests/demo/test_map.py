@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.demo.conftest import new_page
 from tests.demo.nodes import Nodes
-from tests.demo.visit import LANES, contrasts, fact, live, opened, say, way
+from tests.demo.visit import LANES, contrasts, fact, holds, live, opened, say, way
 from tests.support.server import Server
 from tests.support.timing import QUIET, SOON
 
@@ -211,7 +211,7 @@ async def test_dots_travel_for_those_who_like_it_and_leave_nothing(several: Serv
     }""")
     await say(page, "Seen on its way")
     delivering = re.findall(r"node-\d", (await page.inner_text("#travel-note")).partition("through")[2])
-    await page.wait_for_function(f"ways.length === {1 + len(delivering) + 2}")
+    await holds(page, f"ways.length === {1 + len(delivering) + 2}")
     lines = await page.evaluate(
         "[...document.querySelectorAll('.wires path')].map(path => path.getAttribute('d'))"
     )

@@ -9,7 +9,20 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.demo.conftest import new_page, running_demo
-from tests.demo.visit import LANES, contrasts, fact, live, online, opened, resume, say, send_ten, toggle, way
+from tests.demo.visit import (
+    LANES,
+    contrasts,
+    fact,
+    holds,
+    live,
+    online,
+    opened,
+    resume,
+    say,
+    send_ten,
+    toggle,
+    way,
+)
 from tests.support.proxy import proxying
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -162,7 +175,7 @@ async def test_a_log_that_is_gone_is_told(demo: Server, replacement: Server, bro
         await online(page)
         await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "disconnected")
         await expect(page.locator("#lane-eventsource")).to_have_attribute("data-state", "connected")
-        await page.wait_for_function("stories.some(story => story.includes('told of a gap'))")
+        await holds(page, "stories.some(story => story.includes('told of a gap'))")
         await page.get_by_role("button", name="Reload").click()
         await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "connected")
         await page.close()

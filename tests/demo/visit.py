@@ -1,6 +1,10 @@
 """Using the page, as a visitor does."""
 
+import asyncio
+
 from playwright.async_api import Locator, Page, expect
+
+from tests.support.timing import SOON, TICK
 
 LANES = ["websocket", "eventsource"]
 
@@ -16,6 +20,13 @@ async def live(page: Page) -> None:
     """Until both connections are."""
     for lane in LANES:
         await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connected")
+
+
+async def holds(page: Page, expression: str) -> None:
+    """Wait until it does. Asked from outside: the page's own policy lets nobody evaluate texts."""
+    async with asyncio.timeout(SOON):
+        while not await page.evaluate(expression):  # noqa: ASYNC110 - known by looking
+            await asyncio.sleep(TICK / 2)
 
 
 async def say(page: Page, text: str) -> Locator:

@@ -92,7 +92,7 @@ async def test_a_channel_may_be_named_that_the_token_subscribes_by_itself(
 async def test_a_subscription_that_expires_leaves_the_stream() -> None:
     """Its token cannot be refreshed here: the client is told, and keeps its other channels."""
     async with served(client={"expired_close_delay": "10ms"}) as tocsin:
-        token = subscription_token("", "closed:1", exp=seconds_from_now(1) + 1)
+        token = subscription_token("", "closed:1", exp=seconds_from_now(3))
         async with tocsin.stream("closed:1", "lobby", sub_token=token) as stream:
             event = await stream.next()
             assert event == Event(
@@ -106,7 +106,7 @@ async def test_a_subscription_that_expires_leaves_the_stream() -> None:
 async def test_a_connection_that_expires_ends_its_stream_and_needs_a_fresh_token() -> None:
     """The client is told to come back; with the same token it is 401 then, which ends an EventSource."""
     async with served(client={"expired_close_delay": "10ms"}) as tocsin:
-        token = connection_token("ann", exp=seconds_from_now(1) + 1)
+        token = connection_token("ann", exp=seconds_from_now(3))
         async with tocsin.stream("lobby", token=token) as stream:
             (last,) = await stream.rest()
         assert (last.kind, last.data) == ("disconnect", {"code": 3005, "reason": "connection expired"})

@@ -50,7 +50,7 @@ class Link:
         self.is_whole = False
         self.connections = 0
         """How many there have been that were whole."""
-        self.trouble = "Redis has not been heard yet."
+        self.trouble = f"Redis at {dialler.name} has not been heard yet."
         """Why nothing can be heard at present, as a sentence; empty if a canary came through."""
 
     async def listen(self, name: str, hear: Hear) -> None:

@@ -91,7 +91,7 @@ class Pipeline:
         """Those that were sent together last."""
         self._news = asyncio.Event()
         self._is_running = False
-        self.trouble = "Redis has not been reached yet."
+        self.trouble = f"Redis at {dialler.name} has not been reached yet."
         """Why nothing can be called at present, as a sentence; empty if it can."""
         self.connections = 0
         """How many there have been. A new one may lead to a Redis that has forgotten something."""
