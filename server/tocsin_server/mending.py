@@ -103,10 +103,13 @@ class Mender:
         is_another_log = history.top.epoch != since.epoch or history.top.offset < since.offset
         if is_another_log:
             history = await self._broker.read(channel.name, HistoryQuery(limit=PAGE), options)
+            # A newcomer's reading may have settled it meanwhile, and this node hears the other log already.
+            is_another_log = not channel.stream.position.epoch == history.top.epoch != since.epoch
         if self._channels.get(channel.name) is not channel:
             return False  # nobody here hears it any more
         self._put_in(channel, history, is_another_log)
-        return channel.stream.position != history.top
+        offset, epoch = channel.stream.position
+        return epoch != history.top.epoch or offset < history.top.offset
 
     def _put_in(self, channel: Channel, history: History, is_another_log: bool) -> None:
         heard = -1 if is_another_log else channel.stream.offset

@@ -14,6 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 RESTART_SECONDS = 1.0
@@ -65,7 +66,8 @@ class Crew:
         """Pass a signal on. The first one lets workers drain, the second one hurries them."""
         self._is_stopping = True
         for pid in self._workers:
-            os.kill(pid, signal.SIGTERM if sig == signal.SIGINT else sig)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGTERM if sig == signal.SIGINT else sig)
 
     def _pause(self) -> float | None:
         if self._is_stopping or not self._missing:
@@ -83,9 +85,12 @@ class Crew:
                 self._start(number)
 
     def _start(self, number: int) -> None:
+        # A signal between the two lines would be passed on to all but this one.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         pid = os.fork()
         if pid:
             self._workers[pid] = number
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             return
         code = 1
         try:
@@ -93,6 +98,7 @@ class Crew:
             signal.set_wakeup_fd(-1)
             for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(sig, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.close(self._alive_end)
             code = self._work(number, self._alive, lambda: self._report(number))
         finally:

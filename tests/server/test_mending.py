@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -14,18 +14,19 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tocsin_server import mending
 from tocsin_server.app import create_app
-from tocsin_server.cluster.broker import Draft
+from tocsin_server.cluster.broker import Draft, HistoryQuery
 from tocsin_server.cluster.engine import Resident
 from tocsin_server.cluster.memory.engine import MemoryEngine
 from tocsin_server.config import Settings
 from tocsin_server.core.protocol import Publication
+from tocsin_server.core.stream import History
 from tocsin_server.node import Node
 from tocsin_server.options import ChannelOptions, ClientOptions, ServerOptions
 from tocsin_server.serving import serving
 
 SECONDS = 10
 CHANNEL = ChannelOptions(history_size=5, history_ttl=300, force_recovery=True)
-PLAIN = ChannelOptions(history_size=5, history_ttl=300)
+PLAIN = ChannelOptions(history_size=5, history_ttl=300, allow_positioning=True)
 SETTINGS = Settings(
     server=ServerOptions(port=0),
     client=ClientOptions(insecure=True),
@@ -77,19 +78,27 @@ class Listener:
         return [(await self.next_push())["pub"]["data"] for _ in range(count)]
 
 
-@asynccontextmanager
-async def listening(
+def listening(
     keeps: Callable[[Publication], bool], channel: str
-) -> AsyncIterator[tuple[Node, Listener]]:
-    app = create_app(SETTINGS, engine=LossyEngine(keeps))
-    async with serving(app, SETTINGS.server) as server:
-        url = server.url.replace("http", "ws") + "/connection/websocket"
-        async with connect(url) as socket:
-            subscribe = f'{{"id":2,"subscribe":{{"channel":"{channel}"}}}}'
-            await socket.send('{"id":1,"connect":{}}\n' + subscribe)
-            while b'"id":2' not in await socket.recv(decode=False):
-                pass
-            yield app.state.node, Listener(socket)
+) -> AbstractAsyncContextManager[tuple[Node, Listener]]:
+    return listening_to(LossyEngine(keeps), channel)
+
+
+@asynccontextmanager
+async def listening_to(engine: MemoryEngine, channel: str) -> AsyncIterator[tuple[Node, Listener]]:
+    app = create_app(SETTINGS, engine=engine)
+    async with serving(app, SETTINGS.server), subscribed(app.state.node, channel) as listener:
+        yield app.state.node, listener
+
+
+@asynccontextmanager
+async def subscribed(node: Node, channel: str, more: str = "") -> AsyncIterator[Listener]:
+    async with connect(f"ws://{node.address}/connection/websocket") as socket:
+        subscribe = f'{{"id":2,"subscribe":{{"channel":"{channel}"{more}}}}}'
+        await socket.send('{"id":1,"connect":{}}\n' + subscribe)
+        while b'"id":2' not in await socket.recv(decode=False):
+            pass
+        yield Listener(socket)
 
 
 async def publish(node: Node, channel: str, *numbers: int) -> None:
@@ -132,6 +141,78 @@ async def test_who_follows_no_positions_hears_on_after_a_hole_the_log_no_longer_
     async with listening(lambda publication: publication.offset in (1, 10), "plain:news") as (node, listener):
         await publish(node, "plain:news", *range(1, 11))
         assert await listener.data(6) == [1, 6, 7, 8, 9, 10], "the log keeps five"
+
+
+class SlowEngine(LossyEngine):
+    """The read with this number takes until `allow` is called; `reads` counts all."""
+
+    def __init__(self, slow: int) -> None:
+        super().__init__(lambda _: True)
+        self.reads = 0
+        self._slow = slow
+        self._answered = asyncio.Condition()
+        self._read = self.broker.read
+        self.broker.read = self._read_slowly  # type: ignore[method-assign]
+
+    async def _read_slowly(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+        self.reads += 1
+        is_slow = self.reads == self._slow
+        history = await self._read(channel, query, options)
+        if is_slow:
+            async with self._answered:
+                await self._answered.wait()
+        return history
+
+    async def until_asked(self, number: int) -> None:
+        """Wait until so many reads were asked for."""
+        async with asyncio.timeout(SECONDS):
+            while self.reads < number:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0)
+
+    def lose(self, channel: str) -> None:
+        """Forget a log."""
+        del self.broker._logs._logs[channel]
+
+    async def allow(self) -> None:
+        """Let it answer, with what was there when it was asked."""
+        async with self._answered:
+            self._answered.notify_all()
+
+
+async def turns() -> None:
+    """Let everything happen that is due."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_who_hears_more_than_a_read_brought_does_not_read_on() -> None:
+    """As happens all the time in a channel with many publications."""
+    engine = SlowEngine(slow=2)
+    async with listening_to(engine, "news") as (node, listener):
+        node.resume(["news"])
+        await engine.until_asked(2)
+        await publish(node, "news", 1, 2)
+        assert await listener.data(2) == [1, 2]
+        await engine.allow()
+        await turns()
+        assert engine.reads == 2
+
+
+async def test_another_log_that_a_newcomer_found_is_not_begun_twice() -> None:
+    """Who reads it for the others is slower than the newcomer, with whom they hear it already."""
+    engine = SlowEngine(slow=2)
+    async with listening_to(engine, "plain:news") as (node, listener):
+        await publish(node, "plain:news", 1, 2)
+        engine.lose("plain:news")
+        node.resume(["plain:news"])
+        await engine.until_asked(2)
+        async with subscribed(node, "plain:news", ',"positioned":true') as newcomer:
+            await publish(node, "plain:news", 3)
+            await newcomer.next_push()
+            await engine.allow()
+            await turns()
+            await publish(node, "plain:news", 4)
+            assert await listener.data(4) == [1, 2, 3, 4]
 
 
 async def test_a_lost_last_announcement_is_found_by_looking_now_and_then(

@@ -56,7 +56,6 @@ class RedisEngine:
         self._presence = RedisPresence(keys, calls)
         self._nodes = RedisNodes(keys, calls, ears)
         self._lease: Lease | None = None
-        self._reaper: Reaper | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
 
@@ -80,7 +79,7 @@ class RedisEngine:
         """Why this node can at present not publish or hear, as a sentence; empty if it can."""
         if not self._is_running:
             return "The engine is not running."
-        return self._keeper.mistake or self._way.trouble
+        return self._keeper.mistake or self._way.trouble or (self._lease.trouble if self._lease else "")
 
     @property
     def lag_seconds(self) -> float:
@@ -89,14 +88,14 @@ class RedisEngine:
 
     @property
     def vitals(self) -> Vitals:
-        """Of its pipelines, links, canaries and reaper."""
+        """Of its pipelines, links, canaries and lease."""
         shards = self._way.shards
         return Vitals(
             is_deaf=any(shard.link.trouble for shard in shards),
             silence_seconds=max((shard.canary.silence_seconds for shard in shards), default=0.0),
             waiting_bytes=self._way.waiting_bytes,
             links=self._way.links,
-            reaped_nodes=self._reaper.reaped_nodes if self._reaper else 0,
+            reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
         )
 
     @property
@@ -108,8 +107,8 @@ class RedisEngine:
         """Reach Redis, prove the links, and register this node. Raises EngineError if any of it fails."""
         await self._way.examine()
         calls = self._way.calls
-        self._reaper = Reaper(resident.uid, self._keys, calls)
-        self._lease = Lease(resident.uid, self._keys, calls, self._presence, self._reaper.reap, self._random)
+        reaper = Reaper(resident.uid, self._keys, calls)
+        self._lease = Lease(resident.uid, self._keys, calls, self._presence, reaper.reap, self._random)
         self._broker.start(resident)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(resident, self._lease, started))

@@ -13,6 +13,7 @@ import structlog
 from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.calls import Calls
 from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.cluster.redis.pipeline import Refused
 from tocsin_server.cluster.redis.presence import RedisPresence
 from tocsin_server.cluster.redis.watch import DEAD, Watch, node_of
 from tocsin_server.errors import EngineError
@@ -26,8 +27,8 @@ HELD_AT_MOST = 4
 
 log = structlog.get_logger()
 
-Reap = Callable[[str], Awaitable[None]]
-"""Takes a dead lease's entries away."""
+Reap = Callable[[str], Awaitable[bool]]
+"""Takes a dead lease's entries away; says whether another node is not doing so already."""
 
 
 class Lease:
@@ -53,6 +54,10 @@ class Lease:
         self._held: list[str] = []
         self._moving: asyncio.Task[None] | None = None
         self._reaping: set[str] = set()
+        self.trouble = ""
+        """Why Redis does not let this node renew it, as a sentence: then it takes no other write either."""
+        self.reaped_nodes = 0
+        """Nodes that died, and were reaped by this one."""
 
     @property
     def name(self) -> str:
@@ -70,7 +75,9 @@ class Lease:
             began_at = loop.time()
             try:
                 await self._beat(tasks)
+                self.trouble = ""
             except EngineError as error:
+                self.trouble = f"Redis takes no writes: {error}." if isinstance(error, Refused) else ""
                 log.warning("the lease could not be renewed", error=str(error))
             await asyncio.sleep(max(0.0, began_at + BEAT_SECONDS - loop.time()))
 
@@ -90,11 +97,14 @@ class Lease:
         if not self._is_moving and self._must_move(beats.get(self.name.encode(), DEAD)):
             await self._take()
             self._moving = tasks.create_task(_guarded(self._move()))
-        for lapsed, beat in self._watch.look(beats, now):
-            lease = lapsed.decode()
+        lapsed = dict(self._watch.look(beats, now))
+        living = {node_of(name) for name in beats.keys() - lapsed.keys()}
+        for name, beat in lapsed.items():
+            lease = name.decode()
             if lease not in self._reaping and lease not in self._held:
                 self._reaping.add(lease)
-                tasks.create_task(_guarded(self._bury(lease, beat)))
+                is_death = beat != DEAD and node_of(name) not in living
+                tasks.create_task(_guarded(self._bury(lease, beat, is_death=is_death)))
 
     @property
     def _is_moving(self) -> bool:
@@ -119,10 +129,10 @@ class Lease:
         await self._presence.register()
         del self._held[:-1]
 
-    async def _bury(self, lease: str, beat: bytes) -> None:
+    async def _bury(self, lease: str, beat: bytes, *, is_death: bool) -> None:
         try:
             if await self._calls.run_script(scripts.BURY, [self._keys.nodes], lease, beat):
-                await self._reap(lease)
+                self.reaped_nodes += await self._reap(lease) and is_death
         finally:
             self._reaping.discard(lease)
 

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import hiredis
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as ConnectionFailed
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Dialler, hang_up
@@ -42,6 +43,10 @@ EXPIRY_SECONDS = 0.25
 log = structlog.get_logger()
 
 
+class Refused(EngineError):
+    """Redis answered that it will not."""
+
+
 class Call:
     """Something asked of Redis, as it is sent; not after `deadline`, in the loop's time."""
 
@@ -63,7 +68,7 @@ class Call:
         if self.answer.done():
             return
         if isinstance(answer, ResponseError):
-            self.answer.set_exception(EngineError(f"Redis refused: {answer}"))
+            self.answer.set_exception(Refused(f"Redis refused: {answer}"))
         else:
             self.answer.set_result(answer)
 
@@ -222,6 +227,8 @@ class Pipeline:
                     unknown.append(call)
                 else:
                     call.succeed(answer)
+                    if isinstance(answer, ResponseError) and _is_of_replica(answer):
+                        raise ConnectionFailed("it is a replica now, which takes no writes")
                 now = loop.time()
                 if now - heard_at > ATTENTION_SECONDS:
                     silence.reschedule(now + SILENCE_SECONDS)
@@ -278,6 +285,11 @@ async def _read(connection: AbstractConnection) -> Any:
         return await connection.read_response(disconnect_on_error=False)
     except ResponseError as error:
         return error
+
+
+def _is_of_replica(error: ResponseError) -> bool:
+    """Whether a server said so. Before Redis 7 a script quotes its command's error."""
+    return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,6 @@ import structlog
 from tocsin_server.cluster.redis import scripts, wire
 from tocsin_server.cluster.redis.calls import Calls
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.watch import node_of
 
 REAPED_TOGETHER = 50
 """Channels in one go, so that publications find their turn between them."""
@@ -30,14 +29,12 @@ class Reaper:
         self._uid = uid
         self._keys = keys
         self._calls = calls
-        self.reaped_nodes = 0
-        """Leases of other nodes that are no more."""
 
-    async def reap(self, lease: str) -> None:
-        """Reap a lease that is dead, unless another node is doing so."""
+    async def reap(self, lease: str) -> bool:
+        """Reap a lease that is dead, unless another node is doing so: then the answer is no."""
         claim = self._keys.lease_reaper(lease)
         if not await self._calls.call("SET", claim, self._uid, "NX", "PX", CLAIM_MS):
-            return
+            return False
         index = self._keys.lease_channels(lease)
         channels = [name.decode() for name in await self._calls.call("SMEMBERS", index)]
         entries = 0
@@ -49,9 +46,9 @@ class Reaper:
             self._calls.call("HDEL", self._keys.nodes, lease),
             self._calls.call("DEL", claim),
         )
-        self.reaped_nodes += node_of(lease.encode()) != self._uid
         if channels:
             log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
+        return True
 
     async def _reap_channel(self, lease: str, channel: str) -> int:
         entries: int = await self._calls.run_script(

@@ -153,6 +153,7 @@ async def test_a_cut_connection_makes_nobody_leave(
         assert len(await node.presence.members("news")) == 500
         pushes: list[tuple[str, Push]] = node.witness.pushes
         assert pushes == []
+        assert [one.engine.vitals.reaped_nodes for one in (node, other)] == [0, 0], "both live"
         await asyncio.gather(*(other.presence.remove("news", info.client) for info in infos))
     assert redis_server.command("KEYS", f"{prefix}:node:n2*") == []
 

@@ -108,6 +108,35 @@ async def test_a_node_that_is_cut_off_knows_it(running: Running, swallower: Swal
         await still_hears(node, "a")
 
 
+async def test_a_redis_that_becomes_a_replica_is_noticed(
+    running: Running, lasting_redis: RedisServer, redis_server: RedisServer
+) -> None:
+    """It hangs up on nobody, announces on, and takes no writes. Another one may have the address by then."""
+    async with running(lasting_redis.url) as node:
+        await listening(node, "a")
+        lasting_redis.command("REPLICAOF", "127.0.0.1", redis_server.port)
+        await until_trouble(node, "replica")
+        with pytest.raises(EngineError):
+            await node.broker.publish("a", draft(1), LOG)
+        lasting_redis.command("REPLICAOF", "NO", "ONE")
+        await until_whole(node)
+        await still_hears(node, "a")
+
+
+async def test_a_redis_that_is_full_is_noticed(running: Running, lasting_redis: RedisServer) -> None:
+    """Announcements go on, and no write."""
+    async with running(lasting_redis.url) as node:
+        await listening(node, "a")
+        lasting_redis.command("CONFIG", "SET", "maxmemory", 1)
+        await until_trouble(node, "takes no writes")
+        assert "maxmemory" in node.engine.trouble
+        with pytest.raises(EngineError):
+            await node.broker.publish("a", draft(1), LOG)
+        lasting_redis.command("CONFIG", "SET", "maxmemory", 0)
+        await until_whole(node)
+        await still_hears(node, "a")
+
+
 async def test_a_redis_that_stands_still_harms_nobody(running: Running, fleeting_redis: RedisServer) -> None:
     """It comes back with what it knew, and everything goes on."""
     async with running(fleeting_redis.url) as node:
