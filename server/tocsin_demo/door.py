@@ -8,9 +8,7 @@ import asyncio
 import socket
 
 from tocsin_demo.settings import HOST
-from tocsin_server.serving import Server
-
-BACKLOG = 2048  # connections the system may hold ready, as uvicorn's own
+from tocsin_server.serving import BACKLOG, Server
 
 
 class Door:

@@ -19,7 +19,7 @@ from tocsin_demo.application import application
 from tocsin_demo.cluster import Cluster
 from tocsin_demo.door import BACKLOG, Door
 from tocsin_demo.settings import HOST, demo_settings
-from tocsin_demo.wire import Plan, Ready, Report, Roster, Wish, line_of
+from tocsin_demo.wire import LONGEST_LINE, Plan, Ready, Report, Roster, Wish, line_of
 from tocsin_server import logs
 from tocsin_server.app import create_app
 from tocsin_server.cluster.nodes import Question
@@ -37,7 +37,7 @@ ORPHANED_SECONDS = 10
 async def run() -> None:
     """Serve until a signal comes, or the supervisor is gone."""
     loop = asyncio.get_running_loop()
-    reader = StreamReader()
+    reader = StreamReader(LONGEST_LINE)
     await loop.connect_read_pipe(lambda: StreamReaderProtocol(reader), sys.stdin.buffer)
     first = await reader.readline()
     if not first:

@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from tocsin_demo.cable import Cable
-from tocsin_demo.wire import Condition, Member, Plan, Report, line_of
+from tocsin_demo.wire import LONGEST_LINE, Condition, Member, Plan, Report, line_of
 
 STOP_SECONDS = 15.0
 """How long a node may take to end. Then it is killed."""
@@ -67,6 +67,7 @@ class Place:
             *("-m", "tocsin_demo.member"),
             stdin=PIPE,
             stdout=PIPE,
+            limit=LONGEST_LINE,
             start_new_session=True,  # Ctrl-C is for the supervisor, which passes it on
         )
         self.process, self.address, self.report = process, "", None

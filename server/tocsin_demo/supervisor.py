@@ -100,7 +100,7 @@ class Supervisor:
         self._tell()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(asyncio.sleep(away))
-            if not has_left:
+            if uid and not has_left:
                 tasks.create_task(self._see_lapse(place, uid, leases))
 
     async def _see_lapse(self, place: Place, uid: str, leases: Leases) -> None:

@@ -13,6 +13,9 @@ import msgspec
 from tocsin_demo.incidents import Incident
 from tocsin_demo.settings import Ground
 
+LONGEST_LINE = 2**24
+"""Bytes. A report lists every channel of a node, whose names visitors choose."""
+
 Condition = Literal["starting", "running", "draining", "ended"]
 Deed = Literal["kill", "drain", "deafen", "heal"]
 

@@ -89,6 +89,6 @@ def _add_vitals(metrics: Metrics, engine: Engine) -> None:
     )
     metrics.observe_count(
         "tocsin_reaped_nodes",
-        "Leases of other nodes that this one has cleared away after they lapsed.",
+        "Nodes that died, and after which this one has cleared away.",
         lambda: engine.vitals.reaped_nodes,
     )

@@ -27,7 +27,7 @@ class Vitals:
     links: int = 0
     """Links that were whole so far, the first included: more than there are, if some had to be replaced."""
     reaped_nodes: int = 0
-    """Leases of other nodes that this one has cleared away after they lapsed."""
+    """Nodes that died, and after which this one has cleared away."""
 
 
 class Services(Protocol):

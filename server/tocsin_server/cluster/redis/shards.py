@@ -17,6 +17,7 @@ from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument, He
 from tocsin_server.cluster.redis.detour import Detours, RoutedCall
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.cluster.redis.link import Resume
 from tocsin_server.cluster.redis.lookout import Lookout
 from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline, pack
 from tocsin_server.cluster.redis.scripts import Script
@@ -24,7 +25,6 @@ from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.cluster.redis.shard_link import ShardLink
 from tocsin_server.cluster.redis.shard_subscriptions import Moved
 from tocsin_server.cluster.redis.topology import UNKNOWN, Host, Topology, slot_of, tag_within
-from tocsin_server.cluster.redis.way import Resume
 from tocsin_server.errors import EngineError
 
 PUBLISH = "SPUBLISH"

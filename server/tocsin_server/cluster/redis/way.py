@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
@@ -12,12 +12,10 @@ from tocsin_server.cluster.redis.calls import Calls, Ears
 from tocsin_server.cluster.redis.examination import OLDEST, check_version, server_facts
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.link import Link, Resume
 from tocsin_server.cluster.redis.pipeline import Pipeline, reason
 from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.errors import EngineError
-
-Resume = Callable[[Sequence[bytes]], None]
 
 
 class Way(Protocol):
