@@ -17,7 +17,7 @@ import uvloop
 
 from tocsin_demo.application import application
 from tocsin_demo.cluster import Cluster
-from tocsin_demo.door import BACKLOG, Door
+from tocsin_demo.door import Door
 from tocsin_demo.settings import HOST, demo_settings
 from tocsin_demo.wire import LONGEST_LINE, Plan, Ready, Report, Roster, Wish, line_of
 from tocsin_server import logs
@@ -25,7 +25,7 @@ from tocsin_server.app import create_app
 from tocsin_server.cluster.nodes import Question
 from tocsin_server.errors import EngineError
 from tocsin_server.node import Node
-from tocsin_server.serving import Server
+from tocsin_server.serving import BACKLOG, Server
 
 LOOK_SECONDS = 0.25
 """Between two looks at the own node: what has changed is told, and the door follows."""
