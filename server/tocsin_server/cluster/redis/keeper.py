@@ -14,6 +14,17 @@ PAUSE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
+def raise_if_cancelled() -> None:
+    """For whoever goes on after a failure.
+
+    A task group (of Python 3.11 to 3.12) that is cancelled raises what fails in it meanwhile, instead of
+    CancelledError; taken for an ordinary failure, nothing would ever end the task.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Keeper:
     """A part that dies of a mistake is news, and is run again."""
 
@@ -27,6 +38,7 @@ class Keeper:
             try:
                 await run()
             except Exception:
+                raise_if_cancelled()
                 log.exception("a part of the engine died, and is run again", part=name)
                 self.mistake = f"The engine's {name} died of a mistake, which was logged."
             await asyncio.sleep(PAUSE_SECONDS)

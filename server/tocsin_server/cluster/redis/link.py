@@ -12,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from tocsin_server.cluster.redis.address import FAILURES, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Hear
+from tocsin_server.cluster.redis.keeper import raise_if_cancelled
 from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, reason
 from tocsin_server.cluster.redis.subscriptions import Command, Subscriptions
 from tocsin_server.errors import EngineError
@@ -91,6 +92,7 @@ class Link:
         try:
             while True:
                 await self._connect_and_hear()
+                raise_if_cancelled()
                 await asyncio.sleep(self._backoff.next())
         finally:
             self._is_running = False

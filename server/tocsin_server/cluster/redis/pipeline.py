@@ -18,6 +18,7 @@ from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Dialler, hang_up
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument
+from tocsin_server.cluster.redis.keeper import raise_if_cancelled
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.errors import EngineError
 
@@ -148,6 +149,7 @@ class Pipeline:
         try:
             while True:
                 await self._connect_and_serve()
+                raise_if_cancelled()
                 with self._expiring():
                     await asyncio.sleep(self._backoff.next())
         finally:
