@@ -24,7 +24,7 @@ run: $(SERVER) ## the demo: a small application, and the server beside it
 
 .PHONY: test
 test: check tools ## check, then every test, with coverage
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
 check: $(DEV) ## format, lint, import contracts, types

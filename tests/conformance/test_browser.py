@@ -12,7 +12,7 @@ from tests.support.api import Api
 from tests.support.links import accepting
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import Server
-from tests.support.timing import SOON
+from tests.support.timing import STARTED
 from tests.support.tokens import connection_token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,7 +73,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def page(browser: Browser, pages: int) -> AsyncIterator[Page]:
     """A page of an allowed origin, without a past."""
     async with await browser.new_context() as visit:
-        visit.set_default_timeout(SOON * 1000)
+        visit.set_default_timeout(STARTED * 1000)
         opened = await visit.new_page()
         await opened.goto(f"http://127.0.0.1:{pages}/")
         yield opened

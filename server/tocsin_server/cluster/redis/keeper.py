@@ -17,8 +17,10 @@ log = structlog.get_logger()
 def raise_if_cancelled() -> None:
     """For whoever goes on after a failure.
 
-    A task group (of Python 3.11 to 3.12) that is cancelled raises what fails in it meanwhile, instead of
-    CancelledError; taken for an ordinary failure, nothing would ever end the task.
+    A task group that is cancelled raises what fails in it meanwhile, instead of CancelledError; taken for an
+    ordinary failure, nothing would ever end the task. (Up to Python 3.12 a group counts a failure as a
+    cancellation of its task if the group's body is over by then: so the body has to wait, as that of a link
+    does.)
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -105,10 +105,10 @@ class Link:
             self._subscriptions.begin()
             self._wishes.set()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_until(self._deafness))
                 tasks.create_task(self._ask(connection))
                 tasks.create_task(self._hear(connection))
                 tasks.create_task(self._see_progress())
+                await self._deafness
         except* (*FAILURES, Deaf) as errors:
             self._lament(errors)
         except* Exception as errors:
@@ -168,7 +168,3 @@ class Link:
         if names := self._subscriptions.take_restored():
             log.info("the link to Redis is whole again", redis=self._dialler.name, channels=len(names))
             self._resume(names)
-
-
-async def _until(failure: asyncio.Future[NoReturn]) -> None:
-    await failure
