@@ -45,11 +45,6 @@ class Place:
         self._running = contextlib.ExitStack()
         self._server: Server | None = None
 
-    @property
-    def errors(self) -> str:
-        assert self._server is not None
-        return self._server.errors
-
     def start(self) -> None:
         self._server = self._running.enter_context(
             serving(self._config, self._directory, "--port", str(self.port))
