@@ -5,7 +5,8 @@
 
 KIND is `bare` (redis-py to and from the Redis at PORT), `api` (the HTTP API of the node at PORT, or a
 WebSocket to it) or `node` (an application with a node mounted in it, over the Redis at PORT). A publication
-says when it was made, by the clock that all processes of a machine share.
+says when it was made, by the clock that all processes of a machine share. Its channel is called as KIND is,
+so that nobody hears it but who is asked.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tocsin_server.cluster.broker import Draft
 from tocsin_server.config import Settings
 from tocsin_server.node import Node
 
-CHANNEL = "bench"
 BACK_ENDS = 4
 """Publish in turn, so that an answer that is late does not hold the next publication up."""
 
@@ -53,13 +53,13 @@ def publication_now() -> str:
 async def bare_publisher(stack: AsyncExitStack, port: int) -> Publish:
     """redis-py, with a connection of its own."""
     client = await stack.enter_async_context(Redis(port=port, single_connection_client=True))
-    return lambda data: client.publish(CHANNEL, data)
+    return lambda data: client.publish("bare", data)
 
 
 async def api_publisher(stack: AsyncExitStack, port: int) -> Publish:
     """The HTTP API, with a connection of its own."""
     back_end = await stack.enter_async_context(BackEnd(port))
-    return lambda data: back_end.post("publish", as_json(publication(CHANNEL, data)))
+    return lambda data: back_end.post("publish", as_json(publication("api", data)))
 
 
 async def node_publisher(stack: AsyncExitStack, port: int) -> Publish:
@@ -67,7 +67,7 @@ async def node_publisher(stack: AsyncExitStack, port: int) -> Publish:
     settings = Settings.model_validate({**CONFIG, "engine": engine_at(f"redis://127.0.0.1:{port}")})
     node: Node = create_app(settings).state.node
     await stack.enter_async_context(node.running())
-    return lambda data: node.publish(CHANNEL, Draft(Raw(as_json(data))))
+    return lambda data: node.publish("node", Draft(Raw(as_json(data))))
 
 
 async def publishers_of(kind: str, stack: AsyncExitStack, port: int) -> list[Publish]:
@@ -122,15 +122,15 @@ class Ages:
 async def hear_bare(port: int, ages: Ages) -> None:
     """redis-py's pub/sub, and a callback for each message."""
     async with Redis(port=port) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(**{CHANNEL: lambda message: ages.hear(message["data"])})
+        await pubsub.subscribe(bare=lambda message: ages.hear(message["data"]))
         await pubsub.run()
 
 
 class Ear(Subscriber):
     """A subscriber that looks at what comes."""
 
-    def __init__(self, ages: Ages) -> None:
-        super().__init__("tocsin")
+    def __init__(self, channel: str, ages: Ages) -> None:
+        super().__init__("tocsin", channel)
         self.ages = ages
 
     def data_received(self, data: bytes) -> None:
@@ -141,16 +141,18 @@ class Ear(Subscriber):
             super().data_received(data)
 
 
-async def hear_tocsin(port: int, ages: Ages) -> None:
+async def hear_tocsin(channel: str, port: int, ages: Ages) -> None:
     """A WebSocket."""
     loop = asyncio.get_running_loop()
-    _, ear = await loop.create_connection(lambda: Ear(ages), "127.0.0.1", port)
+    _, ear = await loop.create_connection(lambda: Ear(channel, ages), "127.0.0.1", port)
     await ear.ready
 
 
 async def hear_main(kind: str, port: int) -> None:
     ages = Ages()
-    hearing = asyncio.ensure_future((hear_bare if kind == "bare" else hear_tocsin)(port, ages))
+    hearing = asyncio.ensure_future(
+        hear_bare(port, ages) if kind == "bare" else hear_tocsin(kind, port, ages)
+    )
     await asyncio.wait([hearing], timeout=1)
     async for (count,) in questions():
         print(await ages.report(int(count)), flush=True)

@@ -17,7 +17,7 @@ HANDSHAKE = (
     b"GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"bench"}}'
+SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
 
 
 def masked_text(payload: bytes) -> bytes:
@@ -30,8 +30,9 @@ def masked_text(payload: bytes) -> bytes:
 class Subscriber(asyncio.Protocol):
     """Says hello and reads on. `ready` is set with the first bytes that follow the last thing it asked."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, channel: str = "bench") -> None:
         self.kind = kind
+        self.channel = channel.encode()
         self.ready = asyncio.get_running_loop().create_future()
         self.is_upgraded = kind == "floor"
 
@@ -51,7 +52,7 @@ class Subscriber(asyncio.Protocol):
             if self.kind == "starlette":
                 self.ready.set_result(None)
             else:
-                self.transport.write(masked_text(SUBSCRIBE))  # type: ignore[attr-defined]
+                self.transport.write(masked_text(SUBSCRIBE % self.channel))  # type: ignore[attr-defined]
         if b'"subscribe"' in data:
             self.ready.set_result(None)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from tocsin_server.core.protocol import ClientInfo, Position, Publication, Push
 from tocsin_server.core.stream import History
@@ -19,8 +19,7 @@ IDEMPOTENCY_SECONDS = 300
 """How long the first answer to an idempotency key is remembered (protocol §14)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A publication before it has a place in a log."""
 
     data: Raw

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio import connection as redis_py
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.exceptions import RedisError
+
+from tocsin_server.cluster.redis.connection import FAILURES, Connection
 
 CONNECT_SECONDS = 2.0
 """For one attempt, name look-up, TLS and authentication included."""
-
-READ_BYTES = 262_144
-"""What one read takes from a socket at most: a burst of announcements costs few turns of the event loop."""
-
-FAILURES = (RedisError, OSError, TimeoutError)
-"""What ends a connection, or an attempt to make one."""
 
 PORT = 6379
 SENTINEL_PORT = 26379
@@ -52,7 +48,6 @@ class Dialler:
             "protocol": 2,  # announcements then arrive as plain lists
             "socket_timeout": None,  # time limits belong to calls, not to reads
             "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_read_size": READ_BYTES,
             "client_name": client_name,
         }
         self._options = {**common, **address.options}
@@ -70,23 +65,33 @@ class Dialler:
                 address.service, self._sentinel, **self._options
             )
 
-    async def connect(self) -> AbstractConnection:
-        """Make a connection, ready for commands. Raises one of FAILURES."""
-        connection = self._make()
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Connection]:
+        """A connection, ready for commands, as long as it is held. Raises one of FAILURES."""
+        connection = await self.connect()
+        try:
+            yield connection
+        finally:
+            await connection.hang_up()
+
+    async def connect(self) -> Connection:
+        """Make a connection; whoever does hangs up. Raises one of FAILURES."""
+        made = self._make()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await made.connect()  # type: ignore[no-untyped-call]
         except BaseException:
-            await hang_up(connection)
+            with suppress(*FAILURES):
+                await made.disconnect(nowait=True)
             raise
-        return connection
+        return Connection(made)
 
-    def _make(self) -> AbstractConnection:
+    def _make(self) -> redis_py.AbstractConnection:
         if self._pool is not None:
-            made: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            made: redis_py.AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             return made
         host, port = self._hosts[0]
-        kind = SSLConnection if self._is_tls else Connection
+        kind = redis_py.SSLConnection if self._is_tls else redis_py.Connection
         return kind(host=host, port=port, **self._options)
 
     async def close(self) -> None:
@@ -94,12 +99,6 @@ class Dialler:
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
-
-
-async def hang_up(connection: AbstractConnection) -> None:
-    """Close a connection, whatever state it is in, without waiting for the other side."""
-    with suppress(*FAILURES):
-        await connection.disconnect(nowait=True)
 
 
 def parse_address(url: str) -> Address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -139,19 +139,19 @@ class RedisBroker:
     ) -> Position:
         """Run the script; with `logged` it keeps a log."""
         keys, calls = self._keys, self._calls
-        names = [keys.meta(channel), keys.log(channel)]
+        announcements, *names = keys.of_log(channel)
         if idempotency_key:
             names.append(keys.answer(channel, idempotency_key))
         elif not logged and calls.is_sharded:
             # A plain command, since a cluster asks for a script's keys: while a slot moves, those that are
             # not there are looked for where it moves to, and nobody listens there yet.
-            await calls.call(calls.publish, keys.announcements(channel), head + body)
+            await calls.call(calls.publish, announcements, head + body)
             return NO_POSITION
         offset, epoch = await calls.run_script(
             scripts.PUBLISH,
             names,
             calls.publish,
-            keys.announcements(channel),
+            announcements,
             head,
             body,
             IDEMPOTENCY_SECONDS * 1000 if idempotency_key else 0,
@@ -193,6 +193,7 @@ class RedisBroker:
             log.warning("an announcement was not understood", channel=channel, exc_info=True)
 
 
+@lru_cache(maxsize=128)  # as many as there are options, and asked with every publication
 def _ms(seconds: float) -> int:
     """Milliseconds, as Redis takes them: at least one, and not beyond its clock."""
     return min(LONGEST_MS, max(1, math.ceil(seconds * 1000)))

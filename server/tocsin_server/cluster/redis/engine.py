@@ -11,11 +11,11 @@ from tocsin_server.cluster.engine import Resident, Vitals
 from tocsin_server.cluster.redis.address import Address
 from tocsin_server.cluster.redis.broker import RedisBroker
 from tocsin_server.cluster.redis.clock import SharedClock
+from tocsin_server.cluster.redis.connection import reason
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.lease import Lease
 from tocsin_server.cluster.redis.nodes import RedisNodes
-from tocsin_server.cluster.redis.pipeline import reason
 from tocsin_server.cluster.redis.presence import RedisPresence
 from tocsin_server.cluster.redis.reaper import Reaper
 from tocsin_server.cluster.redis.shards import Shards

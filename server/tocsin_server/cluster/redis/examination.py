@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from redis.asyncio.connection import AbstractConnection
-
-from tocsin_server.cluster.redis.address import CONNECT_SECONDS, Dialler, hang_up
+from tocsin_server.cluster.redis.address import CONNECT_SECONDS, Dialler
+from tocsin_server.cluster.redis.connection import pack
 from tocsin_server.errors import EngineError
 
 OLDEST = (6, 2)
@@ -18,15 +17,8 @@ OLDEST_CLUSTER = (7, 0)
 
 async def server_facts(dialler: Dialler) -> dict[str, str]:
     """What a server says of itself. Raises one of FAILURES."""
-    connection: AbstractConnection | None = None
-    try:
-        connection = await dialler.connect()
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await connection.send_command("INFO", "server")
-            answer = await connection.read_response()
-    finally:
-        if connection is not None:
-            await hang_up(connection)
+    async with dialler.connected() as connection, asyncio.timeout(CONNECT_SECONDS):
+        (answer,) = await connection.ask(pack("INFO", "server"))
     return dict(line.partition(":")[::2] for line in bytes(answer).decode().splitlines())
 
 

@@ -14,19 +14,6 @@ PAUSE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-def raise_if_cancelled() -> None:
-    """For whoever goes on after a failure.
-
-    A task group that is cancelled raises what fails in it meanwhile, instead of CancelledError; taken for an
-    ordinary failure, nothing would ever end the task. (Up to Python 3.12 a group counts a failure as a
-    cancellation of its task if the group's body is over by then: so the body has to wait, as that of a link
-    does.)
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 class Keeper:
     """A part that dies of a mistake is news, and is run again."""
 
@@ -40,8 +27,19 @@ class Keeper:
             try:
                 await run()
             except Exception:
-                raise_if_cancelled()
+                _raise_if_cancelled()
                 log.exception("a part of the engine died, and is run again", part=name)
                 self.mistake = f"The engine's {name} died of a mistake, which was logged."
             await asyncio.sleep(PAUSE_SECONDS)
             self.mistake = ""
+
+
+def _raise_if_cancelled() -> None:
+    """A task group that is cancelled raises what fails in it meanwhile, instead of CancelledError.
+
+    Taken for an ordinary failure, nothing would ever end the task. (Up to Python 3.12 a group counts a
+    failure as a cancellation of its task, if its body is over by then: so the bodies of parts wait.)
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

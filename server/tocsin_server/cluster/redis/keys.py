@@ -33,6 +33,11 @@ class Keys:
         """Hash: offset, epoch, version and version_epoch of a log."""
         return f"{self.announcements(channel)}:meta"
 
+    def of_log(self, channel: str) -> tuple[str, str, str]:
+        """The names that a publication takes: announcements, meta and log."""
+        announcements = self.announcements(channel)
+        return announcements, f"{announcements}:meta", f"{announcements}:log"
+
     def answer(self, channel: str, idempotency_key: str) -> str:
         """Text: the answer that an idempotency key was given, as `<offset> <epoch>`."""
         key = idempotency_key.replace("%", "%25").replace("}", "%7D")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
 
-from tocsin_server.cluster.redis.address import FAILURES, Dialler, hang_up
+from tocsin_server.cluster.redis.address import Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Hear
-from tocsin_server.cluster.redis.keeper import raise_if_cancelled
-from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, reason
+from tocsin_server.cluster.redis.connection import FAILURES, Connection, pack, reason
+from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS
 from tocsin_server.cluster.redis.subscriptions import Command, Subscriptions
 from tocsin_server.errors import EngineError
 
@@ -41,8 +40,8 @@ class Link:
         self._backoff = backoff
         self._resume = resume
         self._subscriptions = Subscriptions()
-        self._wishes = asyncio.Event()
-        self._deafness: asyncio.Future[NoReturn] | None = None
+        self._connection: Connection | None = None
+        self._is_about_to_ask = False
         self._is_running = False
         self.restored = asyncio.Event()
         """Set by every connection that hears all that is wanted. Whoever waits for it clears it."""
@@ -66,7 +65,7 @@ class Link:
         if not self._is_running:
             raise EngineError("the engine is not running")
         if confirmation is not None:
-            self._wishes.set()
+            self._ask_soon()
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     await confirmation
@@ -81,8 +80,8 @@ class Link:
 
     def replace(self, why: str) -> None:
         """Give the present connection up, since it is deaf."""
-        if self._deafness is not None and not self._deafness.done():
-            self._deafness.set_exception(Deaf(why))
+        if self._connection is not None:
+            self._connection.end(Deaf(why))
 
     # --------------------------------------------------------------------------------------------------- life
 
@@ -92,71 +91,71 @@ class Link:
         try:
             while True:
                 await self._connect_and_hear()
-                raise_if_cancelled()
                 await asyncio.sleep(self._backoff.next())
         finally:
             self._is_running = False
 
     async def _connect_and_hear(self) -> None:
-        connection: AbstractConnection | None = None
-        self._deafness = asyncio.get_running_loop().create_future()
         try:
-            connection = await self._dialler.connect()
-            self._subscriptions.begin()
-            self._wishes.set()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._ask(connection))
-                tasks.create_task(self._hear(connection))
-                tasks.create_task(self._see_progress())
-                await self._deafness
-        except* (*FAILURES, Deaf) as errors:
-            self._lament(errors)
-        except* Exception as errors:
+            async with self._dialler.connected() as connection:
+                try:
+                    await self._serve(connection)
+                finally:
+                    self._connection = None
+                    self.is_whole = False
+                    self.proven.clear()
+        except (*FAILURES, Deaf) as error:
+            self._lament(error)
+        except Exception as error:
             log.exception("the listener died, and is replaced")
-            self._lament(errors)
-        finally:
-            self.is_whole = False
-            self.proven.clear()
-            self._deafness.cancel()
-            if connection is not None:
-                await hang_up(connection)
+            self._lament(error)
 
-    def _lament(self, errors: BaseExceptionGroup[Exception]) -> None:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+    async def _serve(self, connection: Connection) -> NoReturn:
+        self._subscriptions.begin()
+        connection.take = self._take
+        self._connection = connection
+        self._ask()
+        while True:
+            missing = self._subscriptions.missing
+            await connection.hold(SILENCE_SECONDS)
+            if not self.is_whole and self._subscriptions.missing == missing:
+                raise Deaf("its link is open but silent")  # once it is whole, a canary watches over it
+
+    def _lament(self, error: Exception) -> None:
         if not self.trouble:
             log.warning("the link to Redis broke", redis=self._dialler.name, error=reason(error))
         self.trouble = f"Redis at {self._dialler.name} cannot be heard: {reason(error)}."
 
-    async def _ask(self, connection: AbstractConnection) -> NoReturn:
-        while True:
-            await self._wishes.wait()
-            self._wishes.clear()
+    def _ask_soon(self) -> None:
+        """What is wished for within one turn of the loop leaves together."""
+        if self._connection is not None and not self._is_about_to_ask:
+            self._is_about_to_ask = True
+            asyncio.get_running_loop().call_soon(self._ask)
+
+    def _ask(self) -> None:
+        self._is_about_to_ask = False
+        if self._connection is None:
+            return
+        try:
             while command := self._subscriptions.take():
-                await self._send(connection, command)
+                self._send(self._connection, command)
             self._check_restored()
+        except Exception as error:  # noqa: BLE001 - logged where the connection ends
+            self._connection.end(error)
 
-    async def _send(self, connection: AbstractConnection, command: Command) -> None:
+    def _send(self, connection: Connection, command: Command) -> None:
         word = "SUBSCRIBE" if command.is_subscribe else "UNSUBSCRIBE"
-        await connection.send_command(word, *command.names)
+        connection.send(pack(word, *command.names))
 
-    async def _hear(self, connection: AbstractConnection) -> NoReturn:
-        while True:
-            kind, name, message = await connection.read_response(disconnect_on_error=False)
-            if kind != b"message":
-                self._subscriptions.confirm(name)
-                self._check_restored()
-            elif hear := self._subscriptions.hear_of(name):
-                hear(message)
-
-    async def _see_progress(self) -> None:
-        """Until it is whole, and a canary can watch over it."""
-        while not self.is_whole:
-            missing = self._subscriptions.missing
-            await asyncio.sleep(SILENCE_SECONDS)
-            if not self.is_whole and self._subscriptions.missing == missing:
-                raise Deaf("its link is open but silent")
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            raise reply
+        kind, name, message = reply
+        if kind != b"message":
+            self._subscriptions.confirm(name)
+            self._check_restored()
+        elif hear := self._subscriptions.hear_of(name):
+            hear(message)
 
     def _check_restored(self) -> None:
         if self.is_whole or not self._subscriptions.is_restored:

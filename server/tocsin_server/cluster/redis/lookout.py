@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 from typing import NoReturn
 
-from tocsin_server.cluster.redis.address import FAILURES, Address
+from tocsin_server.cluster.redis.address import Address
 from tocsin_server.cluster.redis.backoff import Backoff
-from tocsin_server.cluster.redis.keeper import raise_if_cancelled
-from tocsin_server.cluster.redis.pipeline import reason
+from tocsin_server.cluster.redis.connection import FAILURES, reason
 from tocsin_server.cluster.redis.scout import Scout
 from tocsin_server.cluster.redis.topology import Host, Topology
 
@@ -61,7 +60,6 @@ class Lookout:
         """Look until cancelled. `trusted` has the servers that are known to be there."""
         while True:
             await self._look([*trusted()])
-            raise_if_cancelled()
             await asyncio.sleep(PAUSE_SECONDS)
             await self._rest()
 

@@ -8,17 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import hiredis
 import structlog
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from tocsin_server.cluster.redis import scripts
-from tocsin_server.cluster.redis.address import CONNECT_SECONDS, FAILURES, Dialler, hang_up
+from tocsin_server.cluster.redis.address import CONNECT_SECONDS, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument
-from tocsin_server.cluster.redis.keeper import raise_if_cancelled
+from tocsin_server.cluster.redis.connection import FAILURES, Connection, pack, reason
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.errors import EngineError
 
@@ -28,9 +26,6 @@ SILENCE_SECONDS = 2.0
 Not how long all answers may take: a Redis that is merely overloaded gains nothing by a new connection.
 """
 
-ATTENTION_SECONDS = 0.1
-"""How often an answer puts that limit off: doing so for each would cost more than reading it."""
-
 QUEUE_BYTES = 67_108_864
 """What may wait for Redis. Past it calls fail at once."""
 
@@ -39,7 +34,7 @@ BATCH_CALLS = 1000
 """What leaves together at most, so that the first answers of a flood do not wait for the last questions."""
 
 EXPIRY_SECONDS = 0.25
-"""How often calls that wait for a connection are looked through for those whose time is up."""
+"""How often to look whose time is up. To time each call would cost more than to read its answer."""
 
 log = structlog.get_logger()
 
@@ -74,6 +69,23 @@ class Call:
             self.answer.set_result(answer)
 
 
+class Lesson(Call):
+    """A script that Redis is told again. Nobody waits for it."""
+
+    __slots__ = ()
+
+    def __init__(self, command: bytes) -> None:
+        super().__init__(command, SILENCE_SECONDS)
+
+    def fail(self, why: str) -> None:
+        """The next connection begins with it anyway."""
+
+    def succeed(self, answer: Any) -> None:
+        """Redis knows it; or will not learn, and another connection has to be tried."""
+        if isinstance(answer, Exception):
+            raise answer
+
+
 class Pipeline:
     """Calls wait while others are under way, and then leave together.
 
@@ -93,9 +105,13 @@ class Pipeline:
         self._waiting: deque[Call] = deque()
         self.waiting_bytes = 0
         """Of the calls that have not been sent yet."""
-        self.under_way: list[Call] = []
-        """Those that were sent together last."""
-        self._news = asyncio.Event()
+        self.under_way: deque[Call] = deque()
+        """Those of the calls sent last that have not been answered."""
+        self._unknown: list[Call] = []  # those of them whose scripts Redis does not know
+        self._is_repeating = False
+        self._sent_at = 0.0
+        self._connection: Connection | None = None
+        self._is_about_to_send = False
         self._is_running = False
         self.trouble = f"Redis at {dialler.name} has not been reached yet."
         """Why nothing can be called at present, as a sentence; empty if it can."""
@@ -131,7 +147,9 @@ class Pipeline:
         else:
             self._waiting.append(call)
             self.waiting_bytes += len(call.command)
-            self._news.set()
+            if not self._is_about_to_send and not self.under_way:
+                self._is_about_to_send = True
+                asyncio.get_running_loop().call_soon(self._send_waiting)
         return call.answer
 
     def take_back(self) -> list[Call]:
@@ -147,97 +165,44 @@ class Pipeline:
         """Carry calls out until cancelled. Then all that wait fail."""
         self._is_running = True
         try:
-            while True:
-                await self._connect_and_serve()
-                raise_if_cancelled()
-                with self._expiring():
+            with self._expiring():
+                while True:
+                    await self._connect_and_serve()
                     await asyncio.sleep(self._backoff.next())
         finally:
             self._is_running = False
             self._fail_waiting()
 
     async def _connect_and_serve(self) -> None:
-        connection: AbstractConnection | None = None
         try:
-            with self._expiring():
-                connection = await self._dialler.connect()
+            async with self._dialler.connected() as connection:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await _teach(connection)
-            self._backoff.reset()
-            self.connections += 1
-            self.trouble = ""
-            await self._serve(connection)
+                    await connection.ask(*_lessons())
+                self._backoff.reset()
+                self.connections += 1
+                self.trouble = ""
+                try:
+                    await self._serve(connection)
+                finally:
+                    self._connection = None
+                    self._fail_under_way()
         except FAILURES as error:
             self._lament(error)
-        finally:
-            if connection is not None:
-                await hang_up(connection)
+
+    async def _serve(self, connection: Connection) -> NoReturn:
+        connection.take = self._take
+        self._connection = connection
+        self._send_waiting()
+        while True:
+            await connection.hold(EXPIRY_SECONDS)
+            heard_at = max(connection.heard_at, self._sent_at)
+            if self.under_way and asyncio.get_running_loop().time() - heard_at > SILENCE_SECONDS:
+                raise TimeoutError
 
     def _lament(self, error: Exception) -> None:
         if not self.trouble:
             log.warning("the connection to Redis broke", redis=self._dialler.name, error=reason(error))
         self.trouble = f"Redis at {self._dialler.name} cannot be used: {reason(error)}."
-
-    async def _serve(self, connection: AbstractConnection) -> NoReturn:
-        while True:
-            if not self._waiting:
-                self._news.clear()
-                await self._news.wait()
-            batch = self.under_way = self._take()
-            try:
-                if batch:
-                    await self._exchange(connection, batch)
-            except BaseException:
-                for call in batch:
-                    call.fail("Redis did not answer; whether it was done is unknown")
-                raise
-
-    def _take(self) -> list[Call]:
-        batch: list[Call] = []
-        size = 0
-        now = asyncio.get_running_loop().time()
-        while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
-            call = self._waiting.popleft()
-            self.waiting_bytes -= len(call.command)
-            if call.deadline <= now:
-                call.fail("Redis could not be asked in time")
-            elif not call.answer.done():
-                batch.append(call)
-                size += len(call.command)
-        return batch
-
-    async def _exchange(self, connection: AbstractConnection, batch: list[Call]) -> None:
-        unknown = await self._ask(connection, batch)
-        if unknown:
-            # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order matters
-            # is a script, so none has overtaken another.
-            async with asyncio.timeout(SILENCE_SECONDS):
-                await _teach(connection)
-            for call in await self._ask(connection, unknown):
-                call.fail("Redis forgets its scripts")
-
-    async def _ask(self, connection: AbstractConnection, batch: list[Call]) -> list[Call]:
-        """Send all, then read all answers; returns the calls whose scripts Redis does not know."""
-        unknown = []
-        loop = asyncio.get_running_loop()
-        heard_at = loop.time()
-        async with asyncio.timeout(SILENCE_SECONDS) as silence:
-            await connection.send_packed_command(b"".join([call.command for call in batch]))
-            for call in batch:
-                answer = await _read(connection)
-                if isinstance(answer, NoScriptError):
-                    unknown.append(call)
-                else:
-                    call.succeed(answer)
-                    if isinstance(answer, ResponseError) and _is_of_replica(answer):
-                        raise ConnectionFailed("it is a replica now, which takes no writes")
-                now = loop.time()
-                if now - heard_at > ATTENTION_SECONDS:
-                    silence.reschedule(now + SILENCE_SECONDS)
-                    heard_at = now
-        return unknown
-
-    # ----------------------------------------------------------------------------------- calls that wait long
 
     @contextmanager
     def _expiring(self) -> Iterator[None]:
@@ -259,43 +224,80 @@ class Pipeline:
 
     def _expire(self, now: float) -> None:
         while self._waiting and self._waiting[0].deadline <= now:
-            call = self._waiting.popleft()
-            self.waiting_bytes -= len(call.command)
-            call.fail("Redis could not be reached in time")
+            self._pop().fail("Redis could not be asked in time")
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            self._waiting.popleft().fail("the engine is not running")
-        self.waiting_bytes = 0
+            self._pop().fail("the engine is not running")
+
+    def _fail_under_way(self) -> None:
+        for call in [*self._unknown, *self.under_way]:
+            call.fail("Redis did not answer; whether it was done is unknown")
+        self._unknown.clear()
+        self.under_way.clear()
+
+    # ----------------------------------------------------------------------------------------- back and forth
+
+    def _send_waiting(self) -> None:
+        """Let leave what waits, once nothing is under way."""
+        self._is_about_to_send = False
+        if self._connection is None or self.under_way:
+            return
+        batch: list[Call] = []
+        size = 0
+        now = asyncio.get_running_loop().time()
+        while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
+            call = self._pop()
+            if call.deadline <= now:
+                call.fail("Redis could not be asked in time")
+            elif not call.answer.done():
+                batch.append(call)
+                size += len(call.command)
+        if batch:
+            self._send(self._connection, batch)
+
+    def _pop(self) -> Call:
+        call = self._waiting.popleft()
+        self.waiting_bytes -= len(call.command)
+        return call
+
+    def _send(self, connection: Connection, batch: list[Call]) -> None:
+        self.under_way.extend(batch)
+        self._sent_at = asyncio.get_running_loop().time()
+        connection.send(b"".join([call.command for call in batch]))
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+            raise reply
+        call = self.under_way.popleft()
+        if isinstance(reply, NoScriptError):
+            self._unknown.append(call)
+        else:
+            call.succeed(reply)
+            if isinstance(reply, ResponseError) and _is_of_replica(reply):
+                raise ConnectionFailed("it is a replica now, which takes no writes")
+        if not self.under_way:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """All that was sent has been answered."""
+        unknown, self._unknown = self._unknown, []
+        if unknown and self._connection is not None and not self._is_repeating:
+            # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order matters
+            # is a script, so none has overtaken another.
+            self._is_repeating = True
+            self._send(self._connection, [*map(Lesson, _lessons()), *unknown])
+            return
+        self._is_repeating = False
+        for call in unknown:
+            call.fail("Redis forgets its scripts")
+        self._send_waiting()
 
 
-def pack(*command: Argument) -> bytes:
-    """A command as it is sent."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one word only
-    return packed
-
-
-async def _teach(connection: AbstractConnection) -> None:
-    commands = [pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
-    await connection.send_packed_command(b"".join(commands))
-    for _ in scripts.ALL:
-        await connection.read_response()
-
-
-async def _read(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response(disconnect_on_error=False)
-    except ResponseError as error:
-        return error
+def _lessons() -> list[bytes]:
+    return [pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
 
 
 def _is_of_replica(error: ResponseError) -> bool:
     """Whether a server said so. Before Redis 7 a script quotes its command's error."""
     return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, as the end of a sentence."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error).strip().rstrip(".") or type(error).__name__

@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from redis.asyncio.connection import AbstractConnection
-
-from tocsin_server.cluster.redis.address import FAILURES, Address, Dialler, hang_up
+from tocsin_server.cluster.redis.address import Address, Dialler
+from tocsin_server.cluster.redis.connection import FAILURES, pack, reason
 from tocsin_server.cluster.redis.examination import OLDEST_CLUSTER, check_version, server_facts
-from tocsin_server.cluster.redis.pipeline import pack, reason
 from tocsin_server.cluster.redis.topology import SLOTS, Host, Topology, parse_topology
 from tocsin_server.errors import EngineError
 
@@ -83,18 +81,12 @@ class Scout:
         return found
 
     async def _ask(self, host: Host) -> Topology:
-        connection: AbstractConnection | None = None
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                connection = await Dialler(self.address_of(host), self._client_name).connect()
-                await connection.send_packed_command(pack("CLUSTER", "INFO") + pack("CLUSTER", "SLOTS"))
-                info = bytes(await connection.read_response())
-                topology = parse_topology(await connection.read_response(), host)
-        finally:
-            if connection is not None:
-                await hang_up(connection)
+        dialler = Dialler(self.address_of(host), self._client_name)
+        async with asyncio.timeout(ANSWER_SECONDS), dialler.connected() as connection:
+            info, slots = await connection.ask(pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS"))
+        topology = parse_topology(slots, host)
         if topology.uncovered:
             return replace(topology, trouble=f"only {SLOTS - topology.uncovered} of {SLOTS} slots are served")
-        if b"cluster_state:ok" not in info:
+        if b"cluster_state:ok" not in bytes(info):
             return replace(topology, trouble="it says that it is down")
         return topology

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
-
-from redis.asyncio.connection import AbstractConnection
+from typing import Any
 
 from tocsin_server.cluster.redis.address import Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.connection import Connection, pack
 from tocsin_server.cluster.redis.detour import REDIRECTIONS
 from tocsin_server.cluster.redis.link import Link, Resume
-from tocsin_server.cluster.redis.pipeline import pack
 from tocsin_server.cluster.redis.shard_subscriptions import Moved, ShardSubscriptions
 from tocsin_server.cluster.redis.subscriptions import Command
 
@@ -30,42 +28,41 @@ class ShardLink(Link):
     def surrender(self, is_elsewhere: Callable[[bytes], bool]) -> list[Moved]:
         """Give up the names that another link is to hear, with whoever waits for them."""
         moved = self._subscriptions.surrender(is_elsewhere)
-        self._wishes.set()
+        self._ask_soon()
         return moved
 
     def adopt(self, moved: Moved) -> None:
         """Hear a name that another link gave up."""
         self._subscriptions.adopt(moved)
-        self._wishes.set()
+        self._ask_soon()
 
     def retry(self) -> None:
         """Ask once more for names that are served here after all."""
         self._subscriptions.retry()
-        self._wishes.set()
+        self._ask_soon()
 
-    async def _send(self, connection: AbstractConnection, command: Command) -> None:
+    def _send(self, connection: Connection, command: Command) -> None:
         # One command for each name, since names of one command would have to be in one slot.
         word = "SSUBSCRIBE" if command.is_subscribe else "SUNSUBSCRIBE"
-        commands = [pack(word, name) for name in command.names]
-        await connection.send_packed_command(b"".join(commands))
+        connection.send(b"".join([pack(word, name) for name in command.names]))
 
-    async def _hear(self, connection: AbstractConnection) -> NoReturn:
-        while True:
-            try:
-                kind, name, message = await connection.read_response(disconnect_on_error=False)
-            except REDIRECTIONS as refusal:
-                self._subscriptions.refuse(getattr(refusal, "slot_id", None))
-                self._doubt()
-                self._check_restored()
-                continue
-            if kind == b"smessage":
-                if hear := self._subscriptions.hear_of(name):
-                    hear(message)
-            elif kind == b"sunsubscribe" and self._subscriptions.is_unasked(name):
-                self._subscriptions.lose(name)
-                self._doubt()
-            else:
-                self._confirm(name)
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, REDIRECTIONS):
+            self._subscriptions.refuse(getattr(reply, "slot_id", None))
+            self._doubt()
+            self._check_restored()
+            return
+        if isinstance(reply, Exception):
+            raise reply
+        kind, name, message = reply
+        if kind == b"smessage":
+            if hear := self._subscriptions.hear_of(name):
+                hear(message)
+        elif kind == b"sunsubscribe" and self._subscriptions.is_unasked(name):
+            self._subscriptions.lose(name)
+            self._doubt()
+        else:
+            self._confirm(name)
 
     def _confirm(self, name: bytes) -> None:
         self._subscriptions.confirm(name)

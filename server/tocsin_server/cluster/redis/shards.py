@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AskError, MovedError
 
 from tocsin_server.cluster.redis.address import Address, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument, Hear
+from tocsin_server.cluster.redis.connection import Connection, pack
 from tocsin_server.cluster.redis.detour import Detours, RoutedCall
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.link import Resume
 from tocsin_server.cluster.redis.lookout import Lookout
-from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline, pack
+from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.cluster.redis.shard_link import ShardLink
@@ -290,7 +290,7 @@ class WaryDialler(Dialler):
         super().__init__(address, client_name)
         self._doubt = doubt
 
-    async def connect(self) -> AbstractConnection:
+    async def connect(self) -> Connection:
         """Make a connection, and give rise to doubt."""
         self._doubt()
         return await super().connect()

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
-from tocsin_server.cluster.redis.address import FAILURES, Address, Dialler
+from tocsin_server.cluster.redis.address import Address, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import Calls, Ears
+from tocsin_server.cluster.redis.connection import FAILURES, reason
 from tocsin_server.cluster.redis.examination import OLDEST, check_version, server_facts
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.link import Link, Resume
-from tocsin_server.cluster.redis.pipeline import Pipeline, reason
+from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.errors import EngineError
 

@@ -82,7 +82,7 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "step"), [("lease", Lease, "_beat"), ("pipeline", Pipeline, "_take")]
+    ("part", "kind", "step"), [("lease", Lease, "_beat"), ("pipeline", Pipeline, "_go_on")]
 )
 async def test_a_part_that_dies_is_news_and_is_run_again(
     running: Running,

@@ -3,11 +3,9 @@
 import asyncio
 import time
 from random import Random
-from typing import Any
 
 import pytest
 from msgspec import Raw
-from redis.asyncio.connection import AbstractConnection
 
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
@@ -19,6 +17,7 @@ from tests.support.timing import SOON
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.connection import Connection
 from tocsin_server.cluster.redis.link import Link
 from tocsin_server.core.protocol import Publication
 from tocsin_server.errors import EngineError
@@ -80,32 +79,33 @@ async def test_a_link_that_is_open_and_silent_is_replaced(running: Running, swal
         await still_hears(node, "a")
 
 
-class BreakingDialler(Dialler):
-    """Its connections break just when whoever reads from them is cancelled."""
+class RecordingDialler(Dialler):
+    """Keeps what it connected last."""
 
-    async def connect(self) -> AbstractConnection:
-        connection = await super().connect()
-        read = connection.read_response
+    connection: Connection
 
-        async def read_until_cancelled(**options: Any) -> Any:
-            try:
-                return await read(**options)
-            except asyncio.CancelledError:
-                raise ConnectionResetError from None
-
-        connection.read_response = read_until_cancelled  # type: ignore[assignment]
-        return connection
+    async def connect(self) -> Connection:
+        self.connection = await super().connect()
+        return self.connection
 
 
-async def test_a_link_that_breaks_while_it_is_stopped_stops(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("is_broken_first", [True, False])
+async def test_a_link_that_breaks_while_it_is_stopped_stops(
+    redis_server: RedisServer, *, is_broken_first: bool
+) -> None:
     """Else whoever stops the engine would wait for ever."""
-    address = parse_address(redis_server.url)
-    link = Link(BreakingDialler(address, "test"), Backoff(Random()), lambda _: None)
+    dialler = RecordingDialler(parse_address(redis_server.url), "test")
+    link = Link(dialler, Backoff(Random()), lambda _: None)
     running = asyncio.create_task(link.run())
     async with asyncio.timeout(SOON):
         await link.restored.wait()
         await asyncio.sleep(0)
-        running.cancel()
+        if is_broken_first:
+            dialler.connection.end(ConnectionResetError())
+            running.cancel()
+        else:
+            running.cancel()
+            dialler.connection.end(ConnectionResetError())
         with pytest.raises(asyncio.CancelledError):
             await running
 
