@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import servers
-from tests.bench.fanout import cpu_one_by_one, cpu_per_delivery
+from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, hops
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
@@ -39,20 +39,20 @@ Figures = AsyncIterator[Figure]
 
 
 async def one_node() -> Figures:
-    """Fan-out and connections; each ratio from contenders that ran side by side."""
-    own = {"floor": servers.floor, "tocsin": servers.tocsin}
-    side_by_side = await cpu_per_delivery({**own, "starlette": servers.starlette}, 1000, publications=8)
+    """Fan-out and connections; each ratio from contenders that take turns."""
+    own = ["floor", "tocsin"]
+    side_by_side = await cpu_per_delivery([*own, "starlette"], 1000, publications=8)
     cost, bare, route = (side_by_side[name] for name in ("tocsin", "floor", "starlette"))
     yield at_most("a delivery, 1,000 subscribers : bare transports", cost, bare, "µs", 1.3)
     yield at_most("a delivery, 1,000 subscribers : Starlette's send_text", cost, route, "µs", 0.6)
     limit = cost / bare * 1.2
     few = await cpu_per_delivery(own, 100, publications=40)
     yield at_most("a delivery, 100 subscribers : bare transports", few["tocsin"], few["floor"], "µs", limit)
-    many = await cpu_one_by_one(own, 10_000)
+    many = await cpu_per_delivery(own, 10_000, publications=1)
     yield at_most(
         "a delivery, 10,000 subscribers : bare transports", many["tocsin"], many["floor"], "µs", limit
     )
-    joined = await cpu_per_delivery({"tocsin": servers.tocsin}, 1000, 1, burst=300)
+    joined = await cpu_per_delivery(["tocsin"], 1000, 1, burst=300)
     yield at_most("a delivery, burst of 300 : one at a time", joined["tocsin"], cost, "µs", 1 / 5)
     median, high = await ping_while_writing(10_000, seconds=8)
     yield Figure(

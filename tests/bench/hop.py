@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
+from tests.bench.helpers import helper
 
 RATE = 1000
 """Publications a second."""
@@ -38,7 +39,7 @@ async def hops() -> dict[str, Hop]:
         }
         ends = {
             kind: [
-                await stack.enter_async_context(nodes.helper("hop_ends", what, kind, port))
+                await stack.enter_async_context(helper("hop_ends", what, kind, port))
                 for what, port in zip(("publish", "hear"), ports[kind], strict=True)
             ]
             for kind in ports

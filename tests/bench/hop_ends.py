@@ -17,7 +17,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import structlog
@@ -25,6 +25,7 @@ import uvloop
 from msgspec import Raw
 from redis.asyncio import Redis
 
+from tests.bench.helpers import questions
 from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.nodes import CONFIG, engine_at
 from tests.bench.subscribers import Subscriber
@@ -158,16 +159,6 @@ async def hear_main(kind: str, port: int) -> None:
         print(await ages.report(int(count)), flush=True)
     hearing.cancel()
     await asyncio.wait([hearing])
-
-
-async def questions() -> AsyncIterator[list[float]]:
-    """Lines of numbers, until standard input ends; says first that this process is ready."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    print(flush=True)
-    while line := await reader.readline():
-        yield [float(word) for word in line.split()]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ async def main(name: str, count: int) -> None:
     """Print the bytes by which this process grew for each connection."""
     servers.raise_file_limit()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    contender = getattr(servers, name)
+    contender = servers.CONTENDERS[name]
     async with contender(WARM_UP):
         gc.collect()
         before = psutil.Process().memory_info().rss

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,40 +47,3 @@ def cpu_seconds(*pids: int) -> float:
     """User and kernel time of processes so far."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return float(sum(time.user + time.system for time in times))
-
-
-class Helper:
-    """A process of a module of this package, which answers each line with a line."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ask(self, *words: object) -> list[float]:
-        """Say a line; the numbers of the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
-        return await self.numbers()
-
-    async def numbers(self) -> list[float]:
-        """The numbers of the next line."""
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a process of the benchmark died")
-        return [float(word) for word in line.split()]
-
-
-@contextlib.asynccontextmanager
-async def helper(module: str, *arguments: object) -> AsyncIterator[Helper]:
-    """Run it; it has said its first line, which means that it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)), stdin=-1, stdout=-1
-    )
-    try:
-        one = Helper(process)
-        await one.numbers()
-        yield one
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()

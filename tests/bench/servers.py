@@ -1,20 +1,28 @@
-"""What is measured, in the measuring process itself; the subscribers are in another."""
+"""What is measured: each contender a process, its subscribers another.
+
+python -m tests.bench.servers NAME COUNT    asked PUBLICATIONS BURST, answers what they took, in CPU seconds
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
+import structlog
 import uvicorn
+import uvloop
 from msgspec import Raw
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.bench.helpers import questions
 from tocsin_server.app import create_app
 from tocsin_server.cluster.broker import Draft
 from tocsin_server.config import Settings
@@ -30,6 +38,9 @@ PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 PUSH = Item(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
 FRAME = RAW_FRAMING.pack("bench", [PUSH])
 """What Tocsin writes for one publication; the others write the same."""
+
+REST_SECONDS = 0.02
+"""Before each publication, so that the readers' process catches up and nobody's buffers grow."""
 
 Deliver = Callable[[int], Awaitable[None]]
 """Write a burst of so many publications to every subscriber; return when the transports have them."""
@@ -156,4 +167,28 @@ async def settle() -> None:
     await asyncio.sleep(0)
 
 
-Contender = Callable[[int], AbstractAsyncContextManager[Deliver]]
+CONTENDERS = {"floor": floor, "starlette": starlette, "tocsin": tocsin}
+
+
+async def main(name: str, count: int) -> None:
+    """Deliver what is asked for."""
+    raise_file_limit()
+    async with CONTENDERS[name](count) as deliver:
+        async for publications, burst in questions():
+            print(await spent(deliver, int(publications), int(burst)), flush=True)
+
+
+async def spent(deliver: Deliver, publications: int, burst: int) -> float:
+    """CPU seconds of this process."""
+    seconds = 0.0
+    for _ in range(publications):
+        await asyncio.sleep(REST_SECONDS)
+        started = time.process_time()
+        await deliver(burst)
+        seconds += time.process_time() - started
+    return seconds
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

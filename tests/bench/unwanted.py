@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
+from tests.bench.helpers import helper
 from tests.support.links import accepting, connecting
 
 SECONDS = 6.0
@@ -59,10 +60,8 @@ async def work_of_a_bystander() -> tuple[Work, Work, int]:
         starting = nodes.node(f"redis://127.0.0.1:{port}")
         bystander = await asyncio.to_thread(starting.__enter__)
         try:
-            hearing = await stack.enter_async_context(nodes.helper("hop_ends", "hear", "api", busy.port))
-            publishing = await stack.enter_async_context(
-                nodes.helper("hop_ends", "publish", "api", busy.port)
-            )
+            hearing = await stack.enter_async_context(helper("hop_ends", "hear", "api", busy.port))
+            publishing = await stack.enter_async_context(helper("hop_ends", "publish", "api", busy.port))
 
             async def measure(rate: int) -> Work:
                 sent, cpu = gauge.bytes, nodes.cpu_seconds(bystander.process.pid)
