@@ -50,8 +50,11 @@ class Place:
         )
 
     def tell(self, message: msgspec.Struct) -> None:
-        """Over its standard input; a process that has just died is told nothing."""
-        if self.process is not None and self.process.returncode is None:
+        """Over its standard input; a process that has just died is told nothing.
+
+        Its input may be gone before it is known to have ended.
+        """
+        if self.process is not None and not _input(self.process).is_closing():
             _input(self.process).write(line_of(message))
 
     def signal(self, number: signal.Signals) -> None:
