@@ -89,7 +89,7 @@ class Lesson(Call):
 class Pipeline:
     """Calls wait while others are under way, and then leave together.
 
-        waiting --take()--> under way --answer--> succeeded | failed
+        waiting --sent--> under way --answer--> succeeded | failed
 
     One connection at a time, and nothing is sent again over the next one: what was under way when a
     connection broke has an unknown outcome and fails, what waited is sent by the next one if it comes in
@@ -235,6 +235,7 @@ class Pipeline:
             call.fail("Redis did not answer; whether it was done is unknown")
         self._unknown.clear()
         self.under_way.clear()
+        self._is_repeating = False
 
     # ----------------------------------------------------------------------------------------- back and forth
 

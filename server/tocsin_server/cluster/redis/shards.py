@@ -233,6 +233,9 @@ class Shards:
     def _surrendered(self, shard: Master, slots: set[int]) -> list[Moved]:
         """The names that are no longer in a master's slots. Its canary does not move to another one."""
         names = shard.link.surrender(lambda name: slot_of(name) not in slots)
+        for moved in names:
+            if moved.name == shard.canary.name.encode():
+                moved.wish.confirm()  # it is about to sing under another name
         return [moved for moved in names if moved.name != shard.canary.name.encode()]
 
     def _redirect_all(self, shard: Master) -> None:
