@@ -17,7 +17,7 @@ application, which then runs the node in its own lifespan:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 
 from tocsin_server.cluster.engine import Engine
 from tocsin_server.cluster.opening import open_engine
+from tocsin_server.colleagues import Colleagues
 from tocsin_server.config import Settings
 from tocsin_server.http.api import api_routes
 from tocsin_server.http.health import health_routes
@@ -48,18 +49,23 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
     rpc_methods: Mapping[str, RpcMethod] | None = None,
     has_page: bool = False,
+    colleagues: Colleagues | None = None,
 ) -> Starlette:
     """Build the application; its node is `app.state.node`, started by the lifespan.
 
     `routes` are an application's own and come first; `has_page` serves the demo page at `/`. `engine` is
-    opened from the settings unless given.
+    opened from the settings unless given. `colleagues` are the other workers on the same port, if there are
+    any.
     """
     settings = settings or Settings()
     node = Node(settings, engine or open_engine(settings.engine), rpc_methods=rpc_methods)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
-        async with node.running():
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(node.running())
+            if colleagues is not None:
+                await stack.enter_async_context(colleagues.answering(node.metrics.page))
             yield {"node": node}
 
     app = Starlette(
@@ -68,7 +74,7 @@ def create_app(
             websocket_route(node),
             events_route(node),
             *api_routes(node),
-            *health_routes(node),
+            *health_routes(node, colleagues),
             *(page_routes() if has_page else ()),
         ],
         lifespan=lifespan,

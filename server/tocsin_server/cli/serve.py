@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from tocsin_server import __version__, logs
 from tocsin_server.advice import safe_start_advice
 from tocsin_server.app import create_app
+from tocsin_server.colleagues import Colleagues
 from tocsin_server.config import ConfigError, Settings, load
 from tocsin_server.errors import EngineError
 from tocsin_server.serving import CannotListen, listen, url_of, work
@@ -68,14 +70,17 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
     def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
         try:
-            app = create_app(settings.model_copy(update={"server": own}), has_page=ui)
+            colleagues = Colleagues(Path(folder), number + 1)
+            app = create_app(settings.model_copy(update={"server": own}), has_page=ui, colleagues=colleagues)
             work(app, own, sockets, parent, on_ready)
         except (EngineError, ValueError) as error:
             typer.echo(str(error), err=True)
             return CANNOT_START
         return 0
 
-    raise typer.Exit(Crew(workers, start, lambda: _say_ready(url_of(sockets[0]))).run())
+    with TemporaryDirectory(prefix="tocsin-") as folder:
+        code = Crew(workers, start, lambda: _say_ready(url_of(sockets[0]))).run()
+    raise typer.Exit(code)
 
 
 def _overrides(

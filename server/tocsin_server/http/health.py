@@ -7,11 +7,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tocsin_server.colleagues import Colleagues
 from tocsin_server.node import Node
 
 
-def health_routes(node: Node) -> list[Route]:
-    """`/health/live`, `/health/ready` and `/metrics`."""
+def health_routes(node: Node, colleagues: Colleagues | None) -> list[Route]:
+    """`/health/live`, `/health/ready` and `/metrics`, which shows `colleagues` too."""
 
     async def live(_request: Request) -> Response:
         """200 as long as the loop turns; says nothing about the engine."""
@@ -23,6 +24,8 @@ def health_routes(node: Node) -> list[Route]:
         return JSONResponse({"node": node.name, "trouble": trouble}, status_code=503 if trouble else 200)
 
     async def metrics(_request: Request) -> Response:
-        return Response(node.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+        own = node.metrics.page()
+        page = own if colleagues is None else await colleagues.page(own)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.server.metrics_page import read
 from tests.support.event_stream import streaming
 from tests.support.raw import tcp
 from tests.support.server import TOCSIN, Server, serving
@@ -24,6 +25,9 @@ from tests.support.wire import Wire, opened
 from tocsin_server.serving import GRACE_SECONDS
 
 WORKERS = 2
+
+MANY = 40
+"""Connections, by which both workers have some unless one never accepts."""
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +72,23 @@ def test_a_worker_that_dies_is_replaced(crew: Server) -> None:
     eventually(lambda: len(names(crew)) == WORKERS)
 
 
+def shown_workers(server: Server) -> set[str]:
+    page = read(httpx.get(f"{server.url}/metrics", trust_env=False).content)
+    return {name.rpartition("worker=")[2].rstrip("}") for name in page if name.startswith("tocsin_node_info")}
+
+
+def test_one_scrape_shows_all_workers(crew: Server) -> None:
+    """Whichever takes it; also after one has died and another has taken its place."""
+    everybody = {str(number + 1) for number in range(WORKERS)}
+    assert [shown_workers(crew) for _ in range(MANY)] == [everybody] * MANY
+    os.kill(min(workers(crew)), signal.SIGKILL)
+    eventually(lambda: len(workers(crew)) == WORKERS and shown_workers(crew) == everybody)
+
+
 def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
     before = workers(crew)
     assert crew.stop() == 0
     assert not [pid for pid in before if psutil.pid_exists(pid)]
-
-
-MANY = 40
-"""Connections, by which both workers have some unless one never accepts."""
 
 
 async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[Wire]:
