@@ -1,7 +1,8 @@
 """A connection: replies in their order, and an end that is told, whatever comes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from redis.exceptions import ConnectionError as ConnectionFailed
@@ -32,20 +33,24 @@ async def test_replies_come_in_the_order_of_the_commands(connection: Connection)
     assert await connection.ask(pack("ECHO", "1"), pack("ECHO", 2), pack("ECHO", b"3")) == [b"1", b"2", b"3"]
 
 
+def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractAsyncContextManager[int]:
+    """A way to a Redis on which what it says is altered: bytes into pieces."""
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with connecting(target) as (redis_reader, redis_writer), asyncio.TaskGroup() as tasks:
+            tasks.create_task(copy(reader, redis_writer))
+            while data := await redis_reader.read(65536):
+                for piece in alter(data):
+                    writer.write(piece)
+                    await asyncio.sleep(0)
+
+    return accepting(lead)
+
+
 async def test_replies_may_come_in_pieces(redis_server: RedisServer) -> None:
     """Byte by byte, and what belongs to the greeting is not taken for one."""
-
-    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with (
-            connecting(redis_server.port) as (redis_reader, redis_writer),
-            asyncio.TaskGroup() as tasks,
-        ):
-            tasks.create_task(copy(reader, redis_writer))
-            while byte := await redis_reader.read(1):
-                writer.write(byte)
-                await asyncio.sleep(0)
-
-    async with accepting(dribble) as port, dialler(port).connected() as connection:
+    way = altered(redis_server.port, lambda data: (bytes((byte,)) for byte in data))
+    async with way as port, dialler(port).connected() as connection:
         assert await connection.ask(pack("ECHO", "piece"), pack("PING")) == [b"piece", b"PONG"]
 
 
@@ -105,17 +110,8 @@ async def test_a_mistake_of_whoever_takes_ends_it(connection: Connection) -> Non
 
 async def test_a_reply_that_is_none_ends_it(redis_server: RedisServer) -> None:
     """As a failure, like any other."""
-
-    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with (
-            connecting(redis_server.port) as (redis_reader, redis_writer),
-            asyncio.TaskGroup() as tasks,
-        ):
-            tasks.create_task(copy(reader, redis_writer))
-            while data := await redis_reader.read(65536):
-                writer.write(data.replace(b"+PONG", b"?PONG"))
-
-    async with accepting(babble) as port, dialler(port).connected() as connection:
+    way = altered(redis_server.port, lambda data: [data.replace(b"+PONG", b"?PONG")])
+    async with way as port, dialler(port).connected() as connection:
         with pytest.raises(FAILURES):
             await connection.ask(pack("PING"))
 
