@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import NoReturn
 
@@ -96,7 +97,7 @@ class Lease:
         beats = dict(zip(flat[::2], flat[1::2], strict=True))
         if not self._is_moving and self._must_move(beats.get(self.name.encode(), DEAD)):
             await self._take()
-            self._moving = tasks.create_task(_guarded(self._move()))
+            self._moving = tasks.create_task(_guarded(self._move))
         lapsed = dict(self._watch.look(beats, now))
         living = {node_of(name) for name in beats.keys() - lapsed.keys()}
         for name, beat in lapsed.items():
@@ -104,7 +105,7 @@ class Lease:
             if lease not in self._reaping and lease not in self._held:
                 self._reaping.add(lease)
                 is_death = beat != DEAD and node_of(name) not in living
-                tasks.create_task(_guarded(self._bury(lease, beat, is_death=is_death)))
+                tasks.create_task(_guarded(partial(self._bury, lease, beat, is_death=is_death)))
 
     @property
     def _is_moving(self) -> bool:
@@ -137,9 +138,9 @@ class Lease:
             self._reaping.discard(lease)
 
 
-async def _guarded(work: Awaitable[None]) -> None:
+async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
     try:
-        await work
+        await work()
     except EngineError as error:
         log.warning("a lease could not be dealt with", error=str(error))
     except Exception:
