@@ -31,9 +31,10 @@ KILOBYTE = "x" * 1000
 
 
 async def kill(stage: Stage[Alone]) -> None:
-    """A node dies without a word, and is started again."""
-    await stage.cluster.members[0].kill()
-    await stage.cluster.members[0].start()
+    """A node dies without a word, the one that has most connections, and is started again."""
+    member = max(stage.cluster.members, key=lambda member: member.connections)
+    await member.kill()
+    await member.start()
 
 
 async def roll(stage: Stage[Alone]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+import psutil
 
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, Table
@@ -90,6 +91,13 @@ class Member:
     def url(self) -> str:
         assert self.server is not None
         return self.server.url
+
+    @property
+    def connections(self) -> int:
+        """How many sockets it has open at present."""
+        if self.server is None:
+            return 0
+        return len(psutil.Process(self.server.process.pid).net_connections("tcp"))
 
 
 class Cluster:
