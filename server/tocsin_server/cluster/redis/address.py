@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import connection as redis_py
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
 
 from tocsin_server.cluster.redis.connection import FAILURES, Connection
 
 CONNECT_SECONDS = 2.0
 """For one attempt, name look-up, TLS and authentication included."""
 
+CONTEXT_SECONDS = 60.0
+"""How long a TLS context serves: to make one takes tens of milliseconds, and certificates are renewed."""
+
 PORT = 6379
 SENTINEL_PORT = 26379
 
 _TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _SENTINEL = {"sentinel_username", "sentinel_password"}
+
+
+class TlsContexts:
+    """Lets connections share a TLS context, which redis-py would make for each."""
+
+    def __init__(self) -> None:
+        self._context: redis_py.RedisSSLContext | None = None
+        self._made_at = 0.0
+
+    def lend(self, connection: redis_py.SSLConnection) -> None:
+        """Give it the one there is, or keep its own, which it will make from its options."""
+        now = time.monotonic()
+        if self._context is None or now - self._made_at > CONTEXT_SECONDS:
+            self._context, self._made_at = connection.ssl_context, now
+        connection.ssl_context = self._context
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,7 @@ class Address:
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
     is_cluster: bool = False
     """Whether `hosts` are servers of a cluster, whose others they know."""
+    contexts: TlsContexts = field(default_factory=TlsContexts, repr=False, compare=False)
 
 
 class Dialler:
@@ -53,11 +75,18 @@ class Dialler:
         self._options = {**common, **address.options}
         self._is_tls = address.is_tls
         self._hosts = address.hosts
+        self._contexts = address.contexts
         self._sentinel: Sentinel | None = None
         self._pool: SentinelConnectionPool | None = None
         if address.service:
-            limits = {"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
-            sentinel_options = {**limits, **address.sentinel_options}
+            # All of them and the master have to be tried within one attempt: the first ones may be down.
+            seconds = CONNECT_SECONDS / (len(address.hosts) + 1)
+            sentinel_options = {
+                "socket_timeout": seconds,
+                "socket_connect_timeout": seconds,
+                "retry": Retry(NoBackoff(), 0),
+                **address.sentinel_options,
+            }
             self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
                 address.hosts, sentinel_kwargs=sentinel_options
             )
@@ -78,8 +107,9 @@ class Dialler:
         """Make a connection; whoever does hangs up. Raises one of FAILURES."""
         made = self._make()
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await made.connect()  # type: ignore[no-untyped-call]
+            with _cancellable():
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await made.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             with suppress(*FAILURES):
                 await made.disconnect(nowait=True)
@@ -91,14 +121,32 @@ class Dialler:
             made: redis_py.AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             return made
         host, port = self._hosts[0]
-        kind = redis_py.SSLConnection if self._is_tls else redis_py.Connection
-        return kind(host=host, port=port, **self._options)
+        if not self._is_tls:
+            return redis_py.Connection(host=host, port=port, **self._options)
+        connection = redis_py.SSLConnection(host=host, port=port, **self._options)
+        self._contexts.lend(connection)
+        return connection
 
     async def close(self) -> None:
         """Let go of the Sentinels. Idempotent."""
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """See to it that a cancellation meanwhile is not lost.
+
+    asyncio.wait_for, with which redis-py asks Sentinels, may swallow one (up to Python 3.11).
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def parse_address(url: str) -> Address:

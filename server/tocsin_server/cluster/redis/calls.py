@@ -35,7 +35,8 @@ class Calls(Protocol):
     def call(self, *command: Argument, seconds: float = CALL_SECONDS, after: Answer | None = None) -> Answer:
         """Send a command, whose second word is its key or its channel, within `seconds`.
 
-        With `after`, which an earlier call answered, not before that call was carried out.
+        With `after`, which an earlier call answered, not before that call was carried out; on a cluster not
+        at all if it failed.
         """
 
     def run_script(

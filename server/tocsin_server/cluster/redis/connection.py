@@ -17,6 +17,12 @@ from tocsin_server.cluster.redis.calls import Argument
 FAILURES = (RedisError, OSError, TimeoutError)
 """What ends a connection, or an attempt to make one."""
 
+SILENCE_SECONDS = 2.0
+"""How long Redis may let the next answer wait, before the connection counts as broken.
+
+Not how long all answers may take: a Redis that is merely overloaded gains nothing by a new connection.
+"""
+
 Take = Callable[[Any], None]
 """Takes one reply; an error that Redis answers is a reply too. What it raises ends the connection."""
 
@@ -46,9 +52,15 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = made._writer.transport  # type: ignore[union-attr,assignment]  # noqa: SLF001
         self._transport.set_protocol(self)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be sent or heard any more. Whoever holds it may not have been told yet."""
+        return self._ended.done() or self._transport.is_closing()
+
     def send(self, commands: bytes) -> None:
-        """Send without waiting."""
-        self._transport.write(commands)
+        """Send without waiting. Where it is over, nothing."""
+        if not self._transport.is_closing():  # uvloop refuses to write then
+            self._transport.write(commands)
 
     async def ask(self, *commands: bytes) -> list[Any]:
         """Send commands, and wait for the reply to each. Raises one of FAILURES."""
@@ -58,6 +70,8 @@ class Connection(asyncio.Protocol):
         def take(reply: Any) -> None:
             if isinstance(reply, Exception):
                 raise reply
+            if answered.done():
+                _refuse(reply)
             replies.append(reply)
             if len(replies) == len(commands):
                 answered.set_result(None)
@@ -72,7 +86,7 @@ class Connection(asyncio.Protocol):
         return replies
 
     async def hold(self, seconds: float) -> None:
-        """Wait so long. Raises what it ends of, if it does meanwhile."""
+        """Wait so long. Raises what has ended it, if it ends meanwhile."""
         await asyncio.wait([self._ended], timeout=seconds)
         if self._ended.done():
             self._ended.result()

@@ -38,7 +38,7 @@ def _raise_if_cancelled() -> None:
     """A task group that is cancelled raises what fails in it meanwhile, instead of CancelledError.
 
     Taken for an ordinary failure, nothing would ever end the task. (Up to Python 3.12 a group counts a
-    failure as a cancellation of its task, if its body is over by then: so the bodies of parts wait.)
+    failure as a cancellation of its task, if its body is over by then: so a body waits where tasks may fail.)
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

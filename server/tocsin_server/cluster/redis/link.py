@@ -11,8 +11,7 @@ import structlog
 from tocsin_server.cluster.redis.address import Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Hear
-from tocsin_server.cluster.redis.connection import FAILURES, Connection, pack, reason
-from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS
+from tocsin_server.cluster.redis.connection import FAILURES, SILENCE_SECONDS, Connection, pack, reason
 from tocsin_server.cluster.redis.subscriptions import Command, Subscriptions
 from tocsin_server.errors import EngineError
 
@@ -139,7 +138,7 @@ class Link:
         try:
             while command := self._subscriptions.take():
                 self._send(self._connection, command)
-            self._check_restored()
+            self._see_progress()
         except Exception as error:  # noqa: BLE001 - logged where the connection ends
             self._connection.end(error)
 
@@ -153,11 +152,13 @@ class Link:
         kind, name, message = reply
         if kind != b"message":
             self._subscriptions.confirm(name)
-            self._check_restored()
+            self._see_progress()
         elif hear := self._subscriptions.hear_of(name):
             hear(message)
 
-    def _check_restored(self) -> None:
+    def _see_progress(self) -> None:
+        if self._subscriptions.has_more:
+            self._ask_soon()
         if self.is_whole or not self._subscriptions.is_restored:
             return
         self.is_whole = True

@@ -76,7 +76,7 @@ class Lookout:
         try:
             topology = await self.scout.look(self._in_order(trusted))
         except FAILURES as error:
-            self._waiters += waiters
+            self._waiters += [waiter for waiter in waiters if not waiter.done()]
             self._doubt.set()
             self.trouble = f"Redis Cluster at {self.scout.name} cannot be used: {reason(error)}."
             await asyncio.sleep(self._backoff.next())

@@ -16,15 +16,9 @@ from tocsin_server.cluster.redis import scripts
 from tocsin_server.cluster.redis.address import CONNECT_SECONDS, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument
-from tocsin_server.cluster.redis.connection import FAILURES, Connection, pack, reason
+from tocsin_server.cluster.redis.connection import FAILURES, SILENCE_SECONDS, Connection, pack, reason
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.errors import EngineError
-
-SILENCE_SECONDS = 2.0
-"""How long Redis may let the next answer wait, before the connection counts as broken.
-
-Not how long all answers may take: a Redis that is merely overloaded gains nothing by a new connection.
-"""
 
 QUEUE_BYTES = 67_108_864
 """What may wait for Redis. Past it calls fail at once."""
@@ -34,7 +28,10 @@ BATCH_CALLS = 1000
 """What leaves together at most, so that the first answers of a flood do not wait for the last questions."""
 
 EXPIRY_SECONDS = 0.25
-"""How often to look whose time is up. To time each call would cost more than to read its answer."""
+"""How often to look whose time is up: of calls that wait, of detours, and of Redis if it owes an answer.
+
+To time each call would cost more than to read its answer.
+"""
 
 log = structlog.get_logger()
 
@@ -105,9 +102,8 @@ class Pipeline:
         self._waiting: deque[Call] = deque()
         self.waiting_bytes = 0
         """Of the calls that have not been sent yet."""
-        self.under_way: deque[Call] = deque()
-        """Those of the calls sent last that have not been answered."""
-        self._unknown: list[Call] = []  # those of them whose scripts Redis does not know
+        self._unanswered: deque[Call] = deque()  # of the calls sent last, and
+        self._unknown: list[Call] = []  # those whose scripts Redis does not know
         self._is_repeating = False
         self._sent_at = 0.0
         self._connection: Connection | None = None
@@ -117,6 +113,11 @@ class Pipeline:
         """Why nothing can be called at present, as a sentence; empty if it can."""
         self.connections = 0
         """How many there have been. A new one may lead to a Redis that has forgotten something."""
+
+    @property
+    def under_way(self) -> list[Call]:
+        """The calls that were sent and have not been carried out yet, as far as is known, in their order."""
+        return [*self._unknown, *self._unanswered]
 
     def call(
         self,
@@ -147,7 +148,7 @@ class Pipeline:
         else:
             self._waiting.append(call)
             self.waiting_bytes += len(call.command)
-            if not self._is_about_to_send and not self.under_way:
+            if not self._is_about_to_send and not self._unanswered:
                 self._is_about_to_send = True
                 asyncio.get_running_loop().call_soon(self._send_waiting)
         return call.answer
@@ -178,7 +179,6 @@ class Pipeline:
             async with self._dialler.connected() as connection:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await connection.ask(*_lessons())
-                self._backoff.reset()
                 self.connections += 1
                 self.trouble = ""
                 try:
@@ -196,7 +196,7 @@ class Pipeline:
         while True:
             await connection.hold(EXPIRY_SECONDS)
             heard_at = max(connection.heard_at, self._sent_at)
-            if self.under_way and asyncio.get_running_loop().time() - heard_at > SILENCE_SECONDS:
+            if self._unanswered and asyncio.get_running_loop().time() - heard_at > SILENCE_SECONDS:
                 raise TimeoutError
 
     def _lament(self, error: Exception) -> None:
@@ -231,10 +231,10 @@ class Pipeline:
             self._pop().fail("the engine is not running")
 
     def _fail_under_way(self) -> None:
-        for call in [*self._unknown, *self.under_way]:
+        for call in self.under_way:
             call.fail("Redis did not answer; whether it was done is unknown")
         self._unknown.clear()
-        self.under_way.clear()
+        self._unanswered.clear()
         self._is_repeating = False
 
     # ----------------------------------------------------------------------------------------- back and forth
@@ -242,7 +242,7 @@ class Pipeline:
     def _send_waiting(self) -> None:
         """Let leave what waits, once nothing is under way."""
         self._is_about_to_send = False
-        if self._connection is None or self.under_way:
+        if self._connection is None or self._connection.is_over or self._unanswered:
             return
         batch: list[Call] = []
         size = 0
@@ -263,29 +263,33 @@ class Pipeline:
         return call
 
     def _send(self, connection: Connection, batch: list[Call]) -> None:
-        self.under_way.extend(batch)
+        self._unanswered.extend(batch)
         self._sent_at = asyncio.get_running_loop().time()
         connection.send(b"".join([call.command for call in batch]))
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             raise reply
-        call = self.under_way.popleft()
+        if not self._unanswered:
+            raise ConnectionFailed("Redis answered what nobody asked")
+        call = self._unanswered[0]
         if isinstance(reply, NoScriptError):
             self._unknown.append(call)
         else:
-            call.succeed(reply)
+            call.succeed(reply)  # until it returns, whoever makes an end of all fails this one too
             if isinstance(reply, ResponseError) and _is_of_replica(reply):
                 raise ConnectionFailed("it is a replica now, which takes no writes")
-        if not self.under_way:
+        self._unanswered.popleft()
+        if not self._unanswered:
             self._go_on()
 
     def _go_on(self) -> None:
         """All that was sent has been answered."""
+        self._backoff.reset()
         unknown, self._unknown = self._unknown, []
         if unknown and self._connection is not None and not self._is_repeating:
-            # Only SCRIPT FLUSH does this. It forgets all scripts at once, and everything whose order matters
-            # is a script, so none has overtaken another.
+            # Only SCRIPT FLUSH does this. It forgets all scripts at once, so none of these has overtaken
+            # another, unless another node told Redis in between.
             self._is_repeating = True
             self._send(self._connection, [*map(Lesson, _lessons()), *unknown])
             return

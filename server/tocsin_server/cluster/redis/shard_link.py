@@ -50,7 +50,7 @@ class ShardLink(Link):
         if isinstance(reply, REDIRECTIONS):
             self._subscriptions.refuse(getattr(reply, "slot_id", None))
             self._doubt()
-            self._check_restored()
+            self._see_progress()
             return
         if isinstance(reply, Exception):
             raise reply
@@ -68,4 +68,4 @@ class ShardLink(Link):
         self._subscriptions.confirm(name)
         if self._subscriptions.take_found(name):
             self._resume([name])
-        self._check_restored()
+        self._see_progress()

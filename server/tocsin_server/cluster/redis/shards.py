@@ -13,13 +13,13 @@ from redis.exceptions import AskError, MovedError
 from tocsin_server.cluster.redis.address import Address, Dialler
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.calls import CALL_SECONDS, Answer, Argument, Hear
-from tocsin_server.cluster.redis.connection import Connection, pack
+from tocsin_server.cluster.redis.connection import SILENCE_SECONDS, Connection, pack
 from tocsin_server.cluster.redis.detour import Detours, RoutedCall
 from tocsin_server.cluster.redis.keeper import Keeper
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.link import Resume
 from tocsin_server.cluster.redis.lookout import Lookout
-from tocsin_server.cluster.redis.pipeline import SILENCE_SECONDS, Call, Pipeline
+from tocsin_server.cluster.redis.pipeline import Call, Pipeline
 from tocsin_server.cluster.redis.scripts import Script
 from tocsin_server.cluster.redis.shard import Shard
 from tocsin_server.cluster.redis.shard_link import ShardLink

@@ -12,6 +12,10 @@ COMMAND_NAMES = 200
 """Names in one command: a thousand channels are neither a thousand commands nor one that stalls Redis."""
 
 
+UNCONFIRMED_NAMES = 2000
+"""What is asked for at most before Redis has confirmed some of it: one that reads nothing costs no memory."""
+
+
 class Command(NamedTuple):
     """What to send next."""
 
@@ -111,7 +115,7 @@ class Subscriptions:
 
     def take(self) -> Command | None:
         """What to send next, or None. From here on it counts as asked."""
-        if not self._pending:
+        if not self.has_more:
             return None
         names: list[bytes] = []
         is_subscribe = next(iter(self._pending.values())).is_wanted
@@ -138,6 +142,11 @@ class Subscriptions:
             self._confirmed.discard(name)
         self._restoring.discard(name)
         wish.confirm()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to send now."""
+        return bool(self._pending) and len(self._asked) < UNCONFIRMED_NAMES
 
     @property
     def is_restored(self) -> bool:

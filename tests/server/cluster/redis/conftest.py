@@ -1,11 +1,13 @@
 """Fixtures of the Redis engine's own tests."""
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.server.cluster.contract.harness import Node
 from tests.server.cluster.redis.redis_server import RedisServer, redis_running
@@ -15,6 +17,12 @@ from tocsin_server.cluster.redis.address import parse_address
 from tocsin_server.cluster.redis.engine import RedisEngine
 
 _numbers = itertools.count(1)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """These run on the loop of `tocsin serve`; the contract runs on asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
+
 
 Running = Callable[..., AbstractAsyncContextManager[Node]]
 

@@ -11,14 +11,14 @@ from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.server.cluster.redis.swallower import Swallower
-from tests.server.cluster.redis.troubles import until_trouble, until_troubled, until_whole
+from tests.server.cluster.redis.troubles import RecordingDialler, until_trouble, until_troubled, until_whole
 from tests.server.cluster.witness import Heard
 from tests.support.timing import SOON
 from tocsin_server.cluster.broker import Draft
-from tocsin_server.cluster.redis.address import Dialler, parse_address
+from tocsin_server.cluster.redis.address import parse_address
 from tocsin_server.cluster.redis.backoff import Backoff
-from tocsin_server.cluster.redis.connection import Connection
 from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.subscriptions import UNCONFIRMED_NAMES
 from tocsin_server.core.protocol import Publication
 from tocsin_server.errors import EngineError
 
@@ -77,16 +77,6 @@ async def test_a_link_that_is_open_and_silent_is_replaced(running: Running, swal
         await node.witness.until(lambda: node.witness.resumed == [["a"]])
         await until_whole(node)
         await still_hears(node, "a")
-
-
-class RecordingDialler(Dialler):
-    """Keeps what it connected last."""
-
-    connection: Connection
-
-    async def connect(self) -> Connection:
-        self.connection = await super().connect()
-        return self.connection
 
 
 @pytest.mark.parametrize("is_broken_first", [True, False])
@@ -240,6 +230,19 @@ async def test_many_channels_take_few_commands(node: Node, redis_server: RedisSe
     assert stats["cmdstat_subscribe"]["calls"] <= 10
     async with asyncio.timeout(SOON):
         await asyncio.gather(*(node.broker.forget(f"c{number}") for number in range(1000)))
+
+
+async def test_more_channels_than_are_asked_for_at_once_are_all_heard(
+    node: Node, redis_server: RedisServer
+) -> None:
+    """Wanted together, and again after the link broke."""
+    channels = [f"c{number}" for number in range(2 * UNCONFIRMED_NAMES)]
+    await listening(node, *channels)
+    redis_server.cut_links()
+    await node.witness.until(lambda: bool(node.witness.resumed))
+    assert sorted(node.witness.resumed[0]) == sorted(channels)
+    await until_whole(node)
+    await still_hears(node, channels[0], channels[-1])
 
 
 async def test_a_node_hears_only_what_it_listens_to(

@@ -60,10 +60,12 @@ async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: Swallower
         assert before["tocsin_links_total"] == 1
         assert 0 < before["tocsin_canary_lag_seconds"] < STARTED
         swallower.swallow_pubsub()
+        swallower.swallow_subscribers()  # so that one is deaf long enough to be looked at
         await publish(house.node, CHANNEL, b"1", b"2")
         deaf = await until_page(house, lambda samples: samples["tocsin_deaf"] == 1)
         assert deaf["tocsin_canary_age_seconds"] > 1.5
         assert deaf["tocsin_engine_ready"] == 0
+        swallower.mend()
         whole = await until_page(house, lambda samples: samples["tocsin_deaf"] == 0)
         assert whole["tocsin_links_total"] == 2
         assert whole["tocsin_canary_age_seconds"] < deaf["tocsin_canary_age_seconds"]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -12,13 +13,14 @@ from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.redis_server import RedisServer, free_ports
 from tests.server.cluster.redis.swallower import Swallower
-from tests.server.cluster.redis.troubles import until_whole
+from tests.server.cluster.redis.troubles import RecordingDialler, until_whole
 from tests.support.timing import SOON
 from tocsin_server.cluster.broker import Draft, HistoryQuery
 from tocsin_server.cluster.redis import pipeline as module
 from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
-from tocsin_server.cluster.redis.pipeline import Pipeline
+from tocsin_server.cluster.redis.connection import pack
+from tocsin_server.cluster.redis.pipeline import Call, Pipeline
 from tocsin_server.errors import EngineError
 
 ALL = HistoryQuery(limit=-1)
@@ -83,6 +85,56 @@ async def test_a_call_without_a_redis_fails_in_time(nowhere: Pipeline) -> None:
         await nowhere.call("PING", seconds=0.3)
     assert 0.2 < time.monotonic() - began_at < SOON / 5
     assert "127.0.0.1" in nowhere.trouble
+
+
+async def test_a_call_made_just_when_the_connection_is_lost_waits_for_the_next(
+    redis_server: RedisServer,
+) -> None:
+    """Before anybody has been told that it is lost."""
+    dialler = RecordingDialler(parse_address(redis_server.url), "test")
+    pipeline = Pipeline(dialler, Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    await pipeline.call("PING")
+    dialler.connection._transport.abort()
+    assert await pipeline.call("ECHO", "here") == b"here"
+    assert pipeline.connections == 2
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Stumbling(Call):
+    """Whoever is told of its answer makes a mistake."""
+
+    def succeed(self, answer: Any) -> None:
+        raise RuntimeError(answer)
+
+
+async def test_a_call_whose_answer_is_a_mistake_fails(redis_server: RedisServer) -> None:
+    """Nobody waits for it for ever, and the mistake is told to whoever runs the pipeline."""
+    pipeline = Pipeline(Dialler(parse_address(redis_server.url), "test"), Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(SOON):
+        with pytest.raises(EngineError, match="unknown"):
+            await pipeline.put(Stumbling(pack("PING"), SOON))
+        with pytest.raises(RuntimeError):
+            await task
+
+
+async def test_an_answer_to_nothing_ends_the_connection_only(redis_server: RedisServer) -> None:
+    """Such as a proxy gives before it hangs up."""
+    dialler = RecordingDialler(parse_address(redis_server.url), "test")
+    pipeline = Pipeline(dialler, Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    await pipeline.call("PING")
+    dialler.connection.data_received(b"-ERR idle timeout\r\n")
+    assert await pipeline.call("ECHO", "here") == b"here"
+    assert pipeline.connections == 2
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_waits_is_bounded(nowhere: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Sentinels: the node follows the master."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 import redis
@@ -13,6 +15,9 @@ from tests.server.cluster.redis.redis_server import RedisServer, redis_running
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.support.timing import SOON, TICK
 from tocsin_server.cluster.broker import HistoryQuery
+from tocsin_server.cluster.redis.address import Dialler, parse_address
+from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -72,3 +77,40 @@ async def test_a_failover_is_followed(running: Running, master: RedisServer, sen
         node.witness.heard.clear()
         await node.broker.publish("news", draft(3), NO_LOG)
         await node.witness.until(lambda: b"3" in node.witness.payloads("news"))
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+async def test_one_sentinel_that_is_down_locks_nobody_out(
+    running: Running, sentinel: RedisServer, tmp_path: Path, *, is_frozen: bool
+) -> None:
+    """Whichever place it has in the address, and whether it refuses or says nothing."""
+    with redis_running(_folder(tmp_path, "other"), is_sentinel=True) as other:
+        if is_frozen:
+            other.freeze()
+        else:
+            other.stop()
+        async with running(
+            f"redis+sentinel://127.0.0.1:{other.port},127.0.0.1:{sentinel.port}/mymaster"
+        ) as node:
+            await node.broker.publish("news", draft(1), LOG)
+
+
+TURNS = 120
+"""Of the loop, more than finding the master takes."""
+
+
+async def test_whoever_is_stopped_while_asking_sentinels_stops(sentinel: RedisServer) -> None:
+    """At whichever moment; redis-py may swallow that."""
+    address = parse_address(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster")
+    for turns in range(TURNS):
+        dialler = Dialler(address, "test")
+        running = asyncio.create_task(Pipeline(dialler, Backoff(Random(1))).run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running], timeout=SOON)
+        has_stopped = running.cancelled()
+        running.cancel()
+        await asyncio.wait([running], timeout=SOON)
+        await dialler.close()
+        assert has_stopped, f"not after {turns} turns"

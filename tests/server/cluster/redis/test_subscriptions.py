@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin_server.cluster.redis.subscriptions import COMMAND_NAMES, Subscriptions
+from tocsin_server.cluster.redis.subscriptions import COMMAND_NAMES, UNCONFIRMED_NAMES, Subscriptions
 
 NAMES = [b"a", b"b", b"c"]
 STEPS = st.lists(
@@ -161,3 +161,15 @@ async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
     while command := subscriptions.take():
         sizes.append(len(command.names))
     assert sizes == [COMMAND_NAMES, COMMAND_NAMES, 1]
+
+
+async def test_what_is_unconfirmed_is_bounded(subscriptions: Subscriptions) -> None:
+    """A Redis that reads nothing is asked for no more, until it confirms some of it."""
+    for number in range(UNCONFIRMED_NAMES + 1):
+        subscriptions.want(b"%d" % number, ignore)
+    asked: list[bytes] = []
+    while command := subscriptions.take():
+        asked += command.names
+    assert len(asked) == UNCONFIRMED_NAMES
+    subscriptions.confirm(asked[0])
+    assert subscriptions.take() == (True, [b"%d" % UNCONFIRMED_NAMES])

@@ -7,6 +7,18 @@ import time
 
 from tests.server.cluster.contract.harness import Node
 from tests.support.timing import SOON, TICK
+from tocsin_server.cluster.redis.address import Dialler
+from tocsin_server.cluster.redis.connection import Connection
+
+
+class RecordingDialler(Dialler):
+    """Keeps what it connected last."""
+
+    connection: Connection
+
+    async def connect(self) -> Connection:
+        self.connection = await super().connect()
+        return self.connection
 
 
 async def until_troubled(node: Node) -> tuple[str, float]:
