@@ -133,10 +133,23 @@ class RedisCluster:
         return master
 
     def failover(self, channel: str) -> None:
-        """Let a channel's master and its replica change places, without losing anything."""
+        """Let a channel's master and its replica change places, without losing anything.
+
+        Redis gives up after 5 s where the others do not vote, as they do not twice within a short time.
+        """
         replica = self.replica_of(channel)
-        replica.command("CLUSTER", "FAILOVER")
-        until(lambda: self.master_of(channel) is replica and self._is_healthy())
+        ask_at = 0.0
+
+        def has_happened() -> bool:
+            nonlocal ask_at
+            if self.master_of(channel) is replica:
+                return self._is_healthy()
+            if time.monotonic() >= ask_at:
+                replica.command("CLUSTER", "FAILOVER")
+                ask_at = time.monotonic() + FAILOVER_SECONDS
+            return False
+
+        until(has_happened)
 
     def migrate(self, channel: str) -> RedisServer:
         """Move a channel's slot, and all keys in it, to another master, which is returned."""
@@ -181,6 +194,10 @@ class RedisCluster:
             and all(_is_well(server) for server in self.servers)
             and all(_follows(server) for server in replicas)
         )
+
+
+FAILOVER_SECONDS = 5.5
+"""After which a failover that was asked for has happened, or will not."""
 
 
 def slot_of(channel: str) -> int:
