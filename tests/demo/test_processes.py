@@ -33,7 +33,8 @@ async def nodes(several: Server) -> AsyncIterator[Nodes]:
         yield nodes
 
 
-def test_it_starts_three_nodes_and_a_redis(several: Server) -> None:
+@pytest.mark.usefixtures("nodes")
+async def test_it_starts_three_nodes_and_a_redis(several: Server) -> None:
     names = sorted(Path(child.exe()).name.rstrip("0123456789.") for child in started_by(several))
     assert len(names) == 4
     assert [name for name in names if name.startswith("python")] == names[:3]
