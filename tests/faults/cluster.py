@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -111,14 +110,9 @@ class Cluster:
         """Those with a process that listens."""
         return [member for member in self.members if member.server is not None]
 
-    def ports(self) -> list[int]:
-        """Where to connect: those that are ready first, each kind in a random order."""
-        members = random.sample(self.running, len(self.running))
-        return [
-            member.server.port
-            for member in sorted(members, key=lambda member: not member.is_ready)
-            if member.server is not None
-        ]
+    def ports(self) -> dict[int, bool]:
+        """Where to connect, each port with whether its member is ready."""
+        return {member.server.port: member.is_ready for member in self.members if member.server is not None}
 
     def said(self) -> list[tuple[float, str]]:
         """What the running members logged, each line with its moment."""

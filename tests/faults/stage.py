@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Generic
 
-from tests.faults.balancer import balancing
+from tests.faults.balancer import Balancer, balancing
 from tests.faults.cluster import NAMESPACE, Home
 from tests.faults.publishing import Publishing
 from tests.faults.record import Journal, Record, Tally
@@ -105,13 +105,13 @@ class Outcome:
 class Stage(Generic[Home]):
     """Everything a fault can reach. `journals` are those of all subscribers."""
 
-    def __init__(self, cluster: Home, size: Size, url: str, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, cluster: Home, size: Size, balancer: Balancer, tasks: asyncio.TaskGroup) -> None:
         self.cluster = cluster
         self.size = size
         self.record = Record()
         self.publishing = Publishing(cluster, self.record, CHANNELS, size.rate)
         self.journals: list[Journal] = []
-        self._url = url
+        self._balancer = balancer
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
         self._ends: list[float] = []
@@ -122,7 +122,7 @@ class Stage(Generic[Home]):
         who = f"{kind.__qualname__} {len(self.journals)}"
         journals = [Journal(self.record, channel, who) for channel in channels]
         self.journals += journals
-        self.run(kind(self._url, journals))
+        self.run(kind(self._balancer.url, journals))
 
     def see_end(self) -> None:
         """A subscriber's connection ended, and the subscriber did not end it."""
@@ -140,6 +140,8 @@ class Stage(Generic[Home]):
     async def suffer(self, fault: Fault[Home]) -> Outcome:
         """Let a fault strike, and wait until it is healed."""
         await self.cluster.settle()
+        self._balancer.spread()  # a node that came back has nobody, and what befalls it would befall nobody
+        await self.heal()
         before = self.record.tally.since(Tally())
         for journal in self.journals:
             journal.is_told = False
@@ -234,10 +236,10 @@ async def staged(setting: Setting[Home], directory: Path, size: Size) -> AsyncIt
     """Everybody subscribed, all nodes ready, and publications under way."""
     async with (
         setting.open(directory) as cluster,
-        balancing(cluster.ports) as url,
+        balancing(cluster.ports) as balancer,
         asyncio.TaskGroup() as tasks,
     ):
-        stage = Stage(cluster, size, url, tasks)
+        stage = Stage(cluster, size, balancer, tasks)
         try:
             stage.run(cluster.watch())
             await cluster.until_ready()  # so that every node has subscribers of every channel
