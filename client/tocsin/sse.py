@@ -129,6 +129,7 @@ class Reader:
         self._callbacks = callbacks
         self._feed = Feed(channels, since)
         self._retry_seconds: float | None = None
+        self._is_sent_away = False
         self._attempt = 0
         self._is_token_new = False
 
@@ -174,6 +175,7 @@ class Reader:
                 if sse.retry is not None:
                     self._retry_seconds = min(sse.retry / 1000, LONGEST_RETRY_SECONDS)
                 if sse.event == "disconnect":
+                    self._is_sent_away = True
                     self._ended(read_disconnect(sse.data))
                 for event in self._feed.take(sse.event, sse.data, sse.id):
                     yield event
@@ -221,9 +223,10 @@ class Reader:
         return event
 
     def _pause(self) -> float:
-        """The server's ``retry:`` for the first attempt, spread by half of it; then backoff."""
+        """If the server sent it away, its ``retry:``, spread by half of it; otherwise backoff."""
         attempt, self._attempt = self._attempt, self._attempt + 1
-        if attempt == 0 and self._retry_seconds is not None:
+        is_sent_away, self._is_sent_away = self._is_sent_away, False
+        if is_sent_away and self._retry_seconds is not None:
             return self._retry_seconds * random.uniform(1.0, 1.5)  # noqa: S311 # jitter
         return backoff.delay(attempt, random.random())  # noqa: S311 # jitter
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.timing import SOON
 from tocsin import (
     BadProtocol,
     Disconnected,
@@ -61,8 +62,8 @@ def event(offset: int, rest: str = "", data: Any = None) -> str:
     return f"id: {offset}@E{rest}\ndata: {json.dumps(body)}\n\n"
 
 
-OPENING = "id: 0@E\n\n"
-MOVED = 'event: disconnect\nretry: 10\ndata: {"code":3001,"reason":"shutdown"}\n\n'
+OPENING = "id: 0@E\nretry: 10\n\n"
+MOVED = 'event: disconnect\ndata: {"code":3001,"reason":"shutdown"}\n\n'
 
 
 @pytest.fixture
@@ -128,6 +129,24 @@ async def test_a_hole_is_read_again_from_the_last_good_place(script: Script) -> 
     async with EventStream(script.url, "news") as stream:
         assert [(await anext(stream)).data for _ in range(3)] == [1, 2, 3]
     assert script.requests[1].headers["last-event-id"] == "1@E"
+
+
+async def test_who_is_sent_away_comes_back_when_the_server_said(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the backoff, which knows nothing of how many others were sent away."""
+    script.acts = [[OPENING, event(1), MOVED], [event(2), None]]
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 600)
+    async with EventStream(script.url, "news") as stream, asyncio.timeout(SOON):
+        assert [(await anext(stream)).data for _ in range(2)] == [1, 2]
+
+
+async def test_who_was_sent_away_once_does_not_wait_as_long_after_a_break(script: Script) -> None:
+    """What a server says of one goodbye holds for that one."""
+    patient = "id: 1@E\nretry: 600000\n\n"
+    script.acts = [[OPENING, event(1), MOVED], [patient, event(2)], [event(3), None]]
+    async with EventStream(script.url, "news") as stream, asyncio.timeout(SOON):
+        assert [(await anext(stream)).data for _ in range(3)] == [1, 2, 3]
 
 
 async def test_a_disconnect_says_by_its_code_whether_to_come_back(script: Script) -> None:

@@ -24,9 +24,9 @@ _ENVELOPE = len(b'{"push":')
 _encode = msgspec.json.encode
 
 
-def positions_event(places: Sequence[bytes]) -> bytes:
-    """An id without data: the browser keeps it and dispatches nothing."""
-    return b"id: %b\n\n" % b",".join(places)
+def opening_event(places: Sequence[bytes], retry_milliseconds: int) -> bytes:
+    """Where the stream begins, and when to come back after it: a browser keeps both, dispatching nothing."""
+    return b"id: %b\nretry: %d\n\n" % (b",".join(places), retry_milliseconds)
 
 
 def connect_event(client: str, node: str) -> bytes:
@@ -50,13 +50,11 @@ def unsubscribe_event(channel: str, code: int, reason: str) -> bytes:
     return b"event: unsubscribe\ndata: %b\n\n" % _encode({"channel": channel, "code": code, "reason": reason})
 
 
-def disconnect_event(why: Disconnect, retry_milliseconds: int) -> bytes:
-    """The last event of a stream: when to come back, or an id that keeps the client from coming back."""
-    advice = b"retry: %d" % retry_milliseconds
-    if not why.may_reconnect:
-        advice = b"id: %b%d" % (FAREWELL.encode(), why.code)
-    return b"event: disconnect\n%b\ndata: %b\n\n" % (
-        advice,
+def disconnect_event(why: Disconnect) -> bytes:
+    """The last event of a stream; where nobody is to come back, with an id that keeps the client from it."""
+    farewell = b"" if why.may_reconnect else b"id: %b%d\n" % (FAREWELL.encode(), why.code)
+    return b"event: disconnect\n%bdata: %b\n\n" % (
+        farewell,
         _encode({"code": why.code, "reason": why.reason}),
     )
 

@@ -24,7 +24,7 @@ from tocsin_server.core.eventstream import (
     connect_event,
     disconnect_event,
     gap_event,
-    positions_event,
+    opening_event,
     subscribe_event,
     unsubscribe_event,
 )
@@ -51,9 +51,9 @@ CLOSE_SECONDS = 5.0
 """How long what waits for a client may take to leave once its stream is to end (as protocol §8)."""
 
 RETRY_MILLISECONDS = (500, 5000)
-"""A client that is sent away comes back after a time drawn from this range.
+"""A client comes back after a time drawn from this range when its stream opens, however that ends.
 
-Ten thousand that are sent away together return at about 10,000 / 4.5 s = 2,200 a second, instead of all at
+Ten thousand of a node that stops or dies return at about 10,000 / 4.5 s = 2,200 a second, instead of all at
 once after the three seconds that browsers wait by themselves.
 """
 
@@ -122,7 +122,7 @@ class EventPeer:
         self._refuse(StreamRefused.by_close(why, is_connected=self._is_connected))
         if why is errors.SLOW:
             self.outbox.drop()
-        farewell = disconnect_event(why, random.randint(*RETRY_MILLISECONDS))  # noqa: S311 - spreads load
+        farewell = disconnect_event(why)
         self._node.metrics.sent_bytes.count += len(farewell)
         self.outbox.put(farewell)
         self.outbox.end(within_seconds=CLOSE_SECONDS)
@@ -193,7 +193,8 @@ class EventPeer:
         for index, result in results:
             if result.recovered or not self._places[index]:
                 self._places[index] = _place(result)
-        self._put_own(positions_event(self._places))
+        retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load
+        self._put_own(opening_event(self._places, retry_milliseconds))
         self._put_own(connect_event(self.session.client, self._node.name))
         for index, result in results:
             self._tell_loss(index, result)

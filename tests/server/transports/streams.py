@@ -59,13 +59,13 @@ class Event:
     kind: str = "message"
     data: Any = None
     id: str | None = None
-    retry: int | None = None
 
 
 class Stream:
     """The body of a response with status 200, event by event.
 
-    `comments` counts what came between them; `connect` is what the stream said of itself.
+    `comments` counts what came between them; `connect` is what the stream said of itself, `retry` after how
+    many milliseconds to come back.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,6 +75,7 @@ class Stream:
         self.comments = 0
         self.connect: Json | None = None
         self.last_id = ""
+        self.retry = 0
 
     async def next(self) -> Event:
         """The next event. Raises EOFError once the response is complete."""
@@ -145,7 +146,7 @@ class Stream:
                 case "id":
                     event.id = self.last_id = value
                 case "retry":
-                    event.retry = int(value)
+                    self.retry = int(value)
                 case _:
                     raise AssertionError(f"no field of an event stream: {line!r}")
         return event

@@ -104,4 +104,3 @@ async def test_a_channel_that_cannot_be_entered_again_ends_the_stream(
         tocsin.node.tell(await peer_of(tocsin), StreamBroken(news))
         (last,) = await stream.rest()
     assert (last.kind, last.data["code"]) == ("disconnect", 3010)
-    assert last.retry is not None

@@ -56,7 +56,6 @@ async def test_a_host_that_stops_sends_its_streams_away(
                 if len(seen) == 1:
                     host.stop()
     assert (seen[-1].event, seen[-1].json()["code"]) == ("disconnect", 3001)
-    assert seen[-1].retry is not None
 
 
 async def test_a_host_that_stops_is_nothing_to_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What an event stream carries: the channels of its query, and its position in all of them."""
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from msgspec import Raw
@@ -43,7 +44,9 @@ async def test_curl_reads_it(tocsin: Served, channel: Name) -> None:
     curl.terminate()
     await curl.wait()
     assert second.startswith(b'event: connect\ndata: {"client":"')
-    epoch = first.strip().removeprefix(b"id: 0@").decode()
+    begin = re.fullmatch(rb"id: 0@(\w+)\nretry: \d+\n\n", first)
+    assert begin is not None
+    epoch = begin[1].decode()
     push = f'{{"channel":"{news}","pub":{{"data":1,"offset":1}}}}'
     assert message.decode() == f"id: 1@{epoch}\ndata: {push}\n\n"
 
