@@ -11,6 +11,7 @@ Ranges carry the advice:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -57,6 +58,14 @@ class EngineError(Exception):
 
     Nothing was stored or announced, unless it says that the outcome is unknown.
     """
+
+
+class Unanswered(EngineError):
+    """Some nodes, which live, did not answer in time. The others did, and have obeyed if it was an order."""
+
+    def __init__(self, uids: Iterable[str]) -> None:
+        self.uids = frozenset(uids)
+        super().__init__(f"no answer from node {', '.join(sorted(uid[:8] for uid in self.uids))}")
 
 
 class Refused(Exception):

@@ -421,6 +421,7 @@ class Node:
         """Do to this node's connections of a user, or to the node, what the API asked for."""
         if isinstance(order.event, Drain):
             if order.event.node == self.uid:
+                self._is_draining = True  # from now on, not once whoever serves it gets to it
                 self.leave()
             return
         for peer in self.hub.peers_of(order.user):

@@ -23,7 +23,7 @@ from tocsin_server.core.protocol import (
     PresenceStatsResult,
     SincePosition,
 )
-from tocsin_server.errors import Refused
+from tocsin_server.errors import Refused, Unanswered
 from tocsin_server.options import ChannelOptions
 
 RpcMethod = Callable[[str, Any], Awaitable[Any]]
@@ -106,20 +106,36 @@ class Service:
         await self._engine.nodes.order(order)
 
     async def nodes(self) -> list[NodeReport]:
-        """What each node says of itself."""
-        return list(await self._engine.nodes.survey(Question()))
+        """What each node says of itself. One that says nothing is there too, in the state `silent`."""
+        survey = await self._engine.nodes.survey(Question())
+        return [*survey.reports, *survey.silent]
 
     async def drain(self, name: str) -> None:
-        """Have the node of this uid or name leave on purpose: its clients go elsewhere, then it stops."""
+        """Have the node of this uid or name leave on purpose: its clients go elsewhere, then it stops.
+
+        Raises Unanswered if it did not say that it will; what the others say does not matter.
+        """
         for node in await self.nodes():
             if name in (node.uid, node.uid[:8], node.name):
-                return await self.order(Order("", Drain(node.uid)))
-        raise Refused(errors.NOT_FOUND)
+                break
+        else:
+            raise Refused(errors.NOT_FOUND)
+        try:
+            await self.order(Order("", Drain(node.uid)))
+        except Unanswered as error:
+            if node.uid in error.uids:
+                raise Unanswered([node.uid]) from None
 
     async def channels(self, pattern: str) -> dict[str, int]:
-        """How many subscribers each channel has anywhere; of those that match the glob, if there is one."""
+        """How many subscribers each channel has anywhere; of those that match the glob, if there is one.
+
+        Raises Unanswered if there may be more of them.
+        """
         found: dict[str, int] = {}
-        for report in await self._engine.nodes.survey(Question(wants_channels=True, pattern=pattern)):
+        survey = await self._engine.nodes.survey(Question(wants_channels=True, pattern=pattern))
+        if survey.silent:
+            raise Unanswered(node.uid for node in survey.silent)
+        for report in survey.reports:
             for channel, clients in report.channels.items():
                 found[channel] = found.get(channel, 0) + clients
         return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 from tocsin_server.cluster.broker import Draft, HistoryQuery
 from tocsin_server.cluster.engine import Services
-from tocsin_server.cluster.nodes import NodeReport, Order, Question
+from tocsin_server.cluster.nodes import Order, Question, Survey
 from tocsin_server.cluster.presence import PresenceStats
 from tocsin_server.core.protocol import ClientInfo, Position, Push
 from tocsin_server.core.stream import History
@@ -121,7 +121,7 @@ class MeteredNodes:
         """Every node obeys."""
         await self._time("order", self._engine.nodes.order(order))
 
-    async def survey(self, question: Question) -> Sequence[NodeReport]:
+    async def survey(self, question: Question) -> Survey:
         """Every living node answers."""
         return await self._time("survey", self._engine.nodes.survey(question))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -55,10 +55,18 @@ class NodeReport(Struct, frozen=True):
     address: str = ""
     """Where it can be reached: host and port."""
     state: str = ""
-    """`ready`, `deaf`, `draining` … ; empty from a node that does not say."""
+    """`ready`, `deaf`, `draining`; `silent` for one that did not answer; empty if a node does not say."""
     memory_bytes: int = 0
     lag_seconds: float = 0
     """How long announcements are under way to it."""
+
+
+class Survey(NamedTuple):
+    """What the nodes answered."""
+
+    reports: Sequence[NodeReport]
+    silent: Sequence[NodeReport] = ()
+    """Nodes that live and did not answer in time: who they are, as far as is known, without figures."""
 
 
 class Household(Protocol):
@@ -76,10 +84,10 @@ class Household(Protocol):
 
 
 class Nodes(Protocol):
-    """One per node. Every method raises EngineError, naming the nodes, if not every one could be reached."""
+    """One per node. Every method raises EngineError if nobody could be reached."""
 
     async def order(self, order: Order) -> None:
-        """Every node, this one included, obeys. Where some could not be reached, the others do."""
+        """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
 
-    async def survey(self, question: Question) -> Sequence[NodeReport]:
-        """Every living node answers."""
+    async def survey(self, question: Question) -> Survey:
+        """Every living node answers, or is among the silent ones."""

@@ -13,7 +13,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from tocsin_server import errors
-from tocsin_server.errors import EngineError, Refusal, Refused
+from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered
 from tocsin_server.http.api_types import Failure
 from tocsin_server.node import Node
 
@@ -67,12 +67,15 @@ def failure(refusal: Refusal) -> Failure:
 async def attempt(answer: Awaitable[T]) -> T | Refusal:
     """Await an answer; whatever goes wrong is a refusal.
 
-    What is our fault is logged, and tells the caller nothing.
+    What is our fault is logged, and tells the caller nothing but which nodes did not answer.
     """
     try:
         return await answer
     except Refused as error:
         return error.refusal
+    except Unanswered as error:
+        log.warning("could not answer an API call", error=str(error))
+        return replace(errors.INTERNAL_ERROR, message=f"{errors.INTERNAL_ERROR.message}: {error}")
     except EngineError as error:
         log.warning("could not answer an API call", error=str(error))
     except Exception:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tocsin_server.cluster.nodes import Household, NodeReport, Order, Question
+from tocsin_server.cluster.nodes import Household, Order, Question, Survey
 from tocsin_server.errors import EngineError
 
 
@@ -26,9 +24,9 @@ class MemoryNodes:
         """This node obeys."""
         self._resident().obey(order)
 
-    async def survey(self, question: Question) -> Sequence[NodeReport]:
+    async def survey(self, question: Question) -> Survey:
         """This node answers."""
-        return [self._resident().report(question)]
+        return Survey([self._resident().report(question)])
 
     def _resident(self) -> Household:
         if self._household is None:

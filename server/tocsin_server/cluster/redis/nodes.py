@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from tocsin_server.cluster.nodes import Household, NodeReport, Order, Question
+from tocsin_server.cluster.nodes import Household, NodeReport, Order, Question, Survey
 from tocsin_server.cluster.redis.calls import Calls, Ears
 from tocsin_server.cluster.redis.keys import Keys
 from tocsin_server.cluster.redis.watch import DEAD, node_of
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import EngineError, Unanswered
 
 ANSWER_SECONDS = 2.0
 """How long a node may take to answer."""
@@ -50,11 +49,16 @@ class Inquiry:
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
+        self.silent: set[str] = set()
+        """The uids of those that live and did not answer in time."""
         self.news = asyncio.Event()
 
 
 class RedisNodes:
-    """Every node hears what is asked, this one included, and answers to whoever asked."""
+    """Every other node hears what is asked, and answers to whoever asked.
+
+    This one, which may be deaf, obeys and answers without Redis.
+    """
 
     def __init__(self, keys: Keys, calls: Calls, ears: Ears) -> None:
         self._keys = keys
@@ -63,6 +67,7 @@ class RedisNodes:
         self._household: Household | None = None
         self._inquiries: dict[int, Inquiry] = {}
         self._ids = itertools.count(1)
+        self._known: dict[str, NodeReport] = {}
 
     async def start(self, household: Household) -> None:
         """Let `household` obey and report from now on. Raises EngineError if Redis cannot be heard."""
@@ -75,18 +80,20 @@ class RedisNodes:
         self._household = None
 
     async def order(self, order: Order) -> None:
-        """Every node, this one included, obeys.
+        """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
+        inquiry = await self._ask(order=order)
+        if inquiry.silent:
+            raise Unanswered(inquiry.silent)
 
-        Raises EngineError naming those that did not say so in time; the others have obeyed.
-        """
-        await self._ask(order=order)
+    async def survey(self, question: Question) -> Survey:
+        """Every living node answers, or is among the silent ones."""
+        inquiry = await self._ask(question=question)
+        reports = [answer.report for answer in inquiry.answers.values() if answer.report is not None]
+        silent = [self._known.get(uid) or _stranger(uid) for uid in sorted(inquiry.silent)]
+        self._known = {one.uid: _stranger(one.uid, one) for one in [*reports, *silent]}
+        return Survey(reports, silent)
 
-    async def survey(self, question: Question) -> Sequence[NodeReport]:
-        """Every living node answers. Raises EngineError naming those that did not in time."""
-        answers = await self._ask(question=question)
-        return [answer.report for answer in answers if answer.report is not None]
-
-    async def _ask(self, order: Order | None = None, question: Question | None = None) -> list[Answer]:
+    async def _ask(self, order: Order | None = None, question: Question | None = None) -> Inquiry:
         household = self._household
         if household is None:
             raise EngineError("the engine is not running")
@@ -95,45 +102,42 @@ class RedisNodes:
         self._inquiries[number] = inquiry
         try:
             asked = Asked(number, self._keys.answers(household.uid), order, question)
-            living = await self._living()
+            others = await self._others(household)
             await self._calls.call(self._calls.publish, self._keys.control, _encode(asked))
-            await self._answered(inquiry, living)
+            inquiry.answers[household.uid] = _answer(household, asked)
+            await self._answered(inquiry, others)
+            if inquiry.silent:  # who has died meanwhile cannot be waited for
+                inquiry.silent &= await self._others(household)
         finally:
             del self._inquiries[number]
-        return list(inquiry.answers.values())
+        return inquiry
 
-    async def _answered(self, inquiry: Inquiry, living: set[str]) -> None:
+    async def _answered(self, inquiry: Inquiry, others: set[str]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS):
-                while living - inquiry.answers.keys():
+                while others - inquiry.answers.keys():
                     inquiry.news.clear()
                     await inquiry.news.wait()
-        silent = living - inquiry.answers.keys()
-        if silent:
-            silent &= await self._living()  # who has died meanwhile cannot be waited for
-        if silent:
-            raise EngineError(f"no answer from node {', '.join(sorted(silent))}")
+        inquiry.silent = others - inquiry.answers.keys()
 
-    async def _living(self) -> set[str]:
-        """The uids of all nodes with a lease; this one's too, should Redis just have forgotten it."""
+    async def _others(self, household: Household) -> set[str]:
+        """The uids of all other nodes with a lease."""
         flat = await self._calls.call("HGETALL", self._keys.nodes)
         living = {node_of(lease) for lease, beat in zip(flat[::2], flat[1::2], strict=True) if beat != DEAD}
-        return living | ({self._household.uid} if self._household else set())
+        return living - {household.uid}
 
     def _hear(self, message: bytes) -> None:
-        if self._household is None:
+        household = self._household
+        if household is None:
             return
         try:
             asked = _decode_asked(message)
         except msgspec.DecodeError:
             log.warning("an order or question was not understood", exc_info=True)
             return
-        if asked.order is not None:
-            self._household.obey(asked.order)
-        report = None if asked.question is None else self._household.report(asked.question)
-        answer = self._calls.call(
-            self._calls.publish, asked.back, _encode(Answer(asked.id, self._household.uid, report))
-        )
+        if asked.back == self._keys.answers(household.uid):
+            return
+        answer = self._calls.call(self._calls.publish, asked.back, _encode(_answer(household, asked)))
         answer.add_done_callback(_ignore)
 
     def _hear_answer(self, message: bytes) -> None:
@@ -142,6 +146,20 @@ class RedisNodes:
         if inquiry is not None:
             inquiry.answers[answer.uid] = answer
             inquiry.news.set()
+
+
+def _answer(household: Household, asked: Asked) -> Answer:
+    """Obey, or report."""
+    if asked.order is not None:
+        household.obey(asked.order)
+    report = None if asked.question is None else household.report(asked.question)
+    return Answer(asked.id, household.uid, report)
+
+
+def _stranger(uid: str, known: NodeReport | None = None) -> NodeReport:
+    """A node that does not say how it is, with what is known of it from earlier."""
+    name, version, address = (known.name, known.version, known.address) if known else ("", "", "")
+    return NodeReport(uid, name, version, 0, 0, 0, 0, 0, address=address, state="silent")
 
 
 def _ignore(answer: asyncio.Future[object]) -> None:

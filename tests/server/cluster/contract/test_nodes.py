@@ -52,6 +52,7 @@ async def test_orders_are_obeyed_in_the_order_they_were_given(node: Node) -> Non
 @pytest.mark.parametrize("question", [Question(), Question(True, "chat:*"), Question(True)])
 async def test_a_survey_asks_this_node_too(node: Node, question: Question) -> None:
     """What it answers is passed on as it is."""
-    reports = await node.nodes.survey(question)
-    assert list(reports) == [Witness("n1").report(question)]
+    survey = await node.nodes.survey(question)
+    assert list(survey.reports) == [Witness("n1").report(question)]
+    assert not survey.silent
     assert node.witness.questions == [question]

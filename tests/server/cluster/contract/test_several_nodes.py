@@ -80,6 +80,6 @@ async def test_an_order_reaches_both(node: Node, neighbour: Node) -> None:
 async def test_a_survey_asks_both(node: Node, neighbour: Node) -> None:
     """And none that has stopped."""
     for each in (node, neighbour):
-        assert sorted(report.uid for report in await each.nodes.survey(Question())) == ["n1", "n2"]
+        assert sorted(report.uid for report in (await each.nodes.survey(Question())).reports) == ["n1", "n2"]
     await neighbour.engine.stop()
-    assert [report.uid for report in await node.nodes.survey(Question())] == ["n1"]
+    assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]

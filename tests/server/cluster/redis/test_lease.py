@@ -13,11 +13,12 @@ from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.nodes_apart import NOBODY, NodeApart, running_apart
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.support.timing import QUIET
-from tocsin_server.cluster.nodes import Question
+from tocsin_server.cluster.nodes import Order, Question
 from tocsin_server.cluster.redis import wire
 from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.core.events import ServerRefresh
 from tocsin_server.core.protocol import ClientInfo, Push
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import Unanswered
 
 NOTICED = 5.0
 """Seconds after which a killed node's users have left."""
@@ -86,7 +87,7 @@ async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) 
     apart.signal(signal.SIGCONT)
     await node.witness.until(lambda: joined(node) == ["c1"])
     assert list(await node.presence.members("news")) == ["c1"]
-    assert sorted(report.uid for report in await node.nodes.survey(Question())) == ["apart", "n1"]
+    assert sorted(report.uid for report in (await node.nodes.survey(Question())).reports) == ["apart", "n1"]
 
 
 async def test_a_node_that_was_declared_dead_takes_a_new_lease(
@@ -106,10 +107,23 @@ async def test_a_node_that_was_declared_dead_takes_a_new_lease(
 
 
 async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeApart) -> None:
-    """Who is alive and silent is a mistake, not nobody."""
+    """Who is alive and silent is somebody, and is known by what was heard of it before."""
+    heard = await node.nodes.survey(Question(wants_channels=True))
+    (known,) = [report for report in heard.reports if report.uid == "apart"]
     apart.signal(signal.SIGSTOP)
-    with pytest.raises(EngineError, match="no answer from node apart"):
-        await node.nodes.survey(Question())
+    survey = await node.nodes.survey(Question())
+    assert [report.uid for report in survey.reports] == ["n1"]
+    assert [(one.uid, one.name, one.state) for one in survey.silent] == [("apart", known.name, "silent")]
+    assert survey.silent[0].num_clients == 0
+    assert not survey.silent[0].channels
+
+
+async def test_an_order_names_the_node_that_does_not_obey(node: Node, apart: NodeApart) -> None:
+    """The others do."""
+    apart.signal(signal.SIGSTOP)
+    with pytest.raises(Unanswered, match="no answer from node apart"):
+        await node.nodes.order(Order("42", ServerRefresh()))
+    assert node.witness.orders == [Order("42", ServerRefresh())]
 
 
 async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
@@ -133,7 +147,7 @@ async def test_nobody_waits_for_a_node_that_has_left(
         async with asyncio.timeout(NOTICED):
             while leases(redis_server, prefix, "n2") <= before:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(QUIET / 10)
-    assert [report.uid for report in await node.nodes.survey(Question())] == ["n1"]
+    assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]
 
 
 async def test_a_cut_connection_makes_nobody_leave(

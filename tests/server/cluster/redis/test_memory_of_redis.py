@@ -57,7 +57,7 @@ async def test_a_redis_that_forgot_begins_anew(running: Running, fleeting_redis:
         await node.witness.until_pushed(1)
         assert node.witness.pushes[0][1].join is not None
         assert list(await node.presence.members("news")) == ["c1"]
-        assert [report.uid for report in await node.nodes.survey(Question())] == ["n1"]
+        assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]
 
 
 def roll_back(server: RedisServer, prefix: str, offset: int) -> None:

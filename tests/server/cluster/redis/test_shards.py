@@ -112,7 +112,7 @@ async def test_channels_of_all_masters_are_one_system(node: Node, channels: list
         assert list(await node.presence.members(channel)) == ["c1"]
         assert len(await kept(node, channel)) == 1
     await node.witness.until_heard(len(channels))
-    assert [report.uid for report in await node.nodes.survey(Question())] == ["n1"]
+    assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]
     assert node.engine.vitals.links == len(channels)
 
 
@@ -326,7 +326,7 @@ async def test_nobody_leaves_over_a_failover(
             await asyncio.to_thread(cluster.failover, channel)
         await until_whole(node)
         await until_whole(other)
-        assert sorted(report.uid for report in await node.nodes.survey(Question())) == ["n1", "n2"]
+        assert sorted(report.uid for report in (await node.nodes.survey(Question())).reports) == ["n1", "n2"]
         for channel in channels:
             assert list(await node.presence.members(channel)) == ["c2"]
         assert not [push for _, push in node.witness.pushes if push.leave]
