@@ -37,6 +37,15 @@ async def test_a_node_that_drains_is_not_ready() -> None:
         assert (await wire.closed()).code == 3001
 
 
+async def test_a_node_that_is_told_to_leave_is_not_ready_from_then_on() -> None:
+    """Not only once whoever serves it gets to it."""
+    async with housed() as house, house.http() as http:
+        house.node.leave = lambda: None
+        assert (await http.post("/api/drain", json={"node": house.node.name})).json() == {"result": {}}
+        ready = await http.get("/health/ready")
+        assert (ready.status_code, "draining" in ready.json()["trouble"]) == (503, True)
+
+
 async def test_an_application_that_forgot_to_run_its_node_is_told() -> None:
     """Mounted without its lifespan: not ready, instead of taking clients it cannot serve."""
     app = create_app(settings_of({}))
