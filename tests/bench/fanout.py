@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from tests.bench.helpers import helper
 
-TURNS = 9
+TURNS = 15
 
 
 async def cpu_per_delivery(
