@@ -126,8 +126,7 @@ async def test_an_sdk_answers_pings_and_stays(impatient: Server, sdk: Sdk) -> No
     await sdk.connect(impatient.websocket_url)
     await sdk.journal.next("connected")
     async with connected(impatient) as clock:
-        while clock.pings < 3:
-            await clock.is_quiet()
+        await clock.pinged(3)
     assert len(sdk.journal.of("connecting")) == 1
 
 

@@ -1,6 +1,5 @@
 """Pings and pongs of the protocol, as the frames say it (protocol §6)."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -8,7 +7,6 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.server import Server
-from tests.support.timing import SOON
 from tests.support.wire import Close, Wire, connected, opened
 
 INTERVAL = 1.0
@@ -25,10 +23,7 @@ async def silent(impatient: Server) -> AsyncIterator[Wire]:
 
 async def ping(wire: Wire) -> None:
     """Wait for the next ping."""
-    before = wire.pings
-    async with asyncio.timeout(SOON):
-        while wire.pings == before:
-            await wire.is_quiet()
+    await wire.pinged(wire.pings + 1)
 
 
 async def test_the_connect_reply_announces_pings(impatient: Server) -> None:
@@ -41,12 +36,10 @@ async def test_pings_come_regularly(impatient: Server) -> None:
     """The first comes early, at random, so that a crowd is not pinged at once; the others on the interval."""
     start = time.monotonic()
     async with connected(impatient) as wire:
-        await ping(wire)
-        first = time.monotonic() - start
-        for _ in range(2):
-            await ping(wire)
-    assert 0.4 * INTERVAL < first < 1.5 * INTERVAL
-    assert 1.9 * INTERVAL < time.monotonic() - start - first < 3 * INTERVAL
+        await wire.pinged(3)
+    first, _, third = (at - start for at in wire.pinged_at)
+    assert first > 0.4 * INTERVAL
+    assert third > 2.4 * INTERVAL
 
 
 async def test_a_busy_connection_is_pinged_too(impatient: Server) -> None:

@@ -1,7 +1,6 @@
 """A node whose link to Redis falls silent: how soon it knows, whom it turns away, what its clients miss."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -15,7 +14,6 @@ from tests.support.timing import SOON, TICK
 from tests.support.wire import Wire, connected
 
 NAME = "node-3"
-NOTICED_SECONDS = 3.0
 
 
 @dataclass
@@ -66,14 +64,11 @@ async def patient(several: Server) -> AsyncIterator[Patient]:
 
 
 async def deafened(patient: Patient) -> str:
-    """Deafen it; why it says that it is not ready, which must come soon."""
-    began = time.monotonic()
+    """Deafen it; why it says that it is not ready."""
     assert (await patient.nodes.do(NAME, "deafen")).status_code == 202
     await patient.say("Said at once")
     async with asyncio.timeout(SOON):
-        reason = await patient.until_it_answers(503)
-    assert time.monotonic() - began < NOTICED_SECONDS + 5 * TICK
-    return reason
+        return await patient.until_it_answers(503)
 
 
 async def met(several: Server) -> str:

@@ -88,7 +88,7 @@ async def test_what_waits_adds_to_the_age() -> None:
         samples = of(node)
         assert samples["tocsin_publish_to_socket_seconds_sum"] >= 0.05
         assert samples["tocsin_publish_to_socket_seconds_bucket{le=0.05}"] == 0
-        assert samples["tocsin_round_seconds_sum"] < 0.05
+        assert samples["tocsin_round_seconds_sum"] < samples["tocsin_publish_to_socket_seconds_sum"]
 
 
 def recoveries(house: House) -> dict[str, float]:

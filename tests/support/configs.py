@@ -78,7 +78,7 @@ IMPATIENT: Table = {
         "allow_anonymous": True,
         "token_hmac_secret": SECRET,
         "ping_interval": 1,
-        "pong_timeout": 0.5,
+        "pong_timeout": 0.9,
         "stale_timeout": 1,
         "expired_close_delay": 1,
         "channel_limit": 10,

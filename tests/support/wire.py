@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ class Wire:
         self.connection = connection
         self.received: list[Json] = []
         self.frames: list[str] = []
-        self.pings = 0
+        self.pinged_at: list[float] = []
+        self._pinged = asyncio.Condition()
         self.answers_pings = True
         self.client = ""
         self._ids = itertools.count(1)
@@ -136,9 +138,20 @@ class Wire:
             self._arrived.put_nowait(None)
 
     async def _answer_ping(self) -> None:
-        self.pings += 1
+        self.pinged_at.append(time.monotonic())
         if self.answers_pings:
             await self.send({})
+        async with self._pinged:
+            self._pinged.notify_all()
+
+    @property
+    def pings(self) -> int:
+        return len(self.pinged_at)
+
+    async def pinged(self, count: int) -> None:
+        """Wait until so many pings came."""
+        async with asyncio.timeout(SOON), self._pinged:
+            await self._pinged.wait_for(lambda: self.pings >= count)
 
 
 @contextlib.asynccontextmanager

@@ -144,7 +144,7 @@ async def test_what_is_dropped_doubled_and_swapped_on_the_way_is_counted(server:
     """Each of 40 connections loses three, hears two twice, and one too late."""
     async with meddling(server) as meddler:
         meddler.drop, meddler.double, meddler.swap = {10, 11, 40}, {20, 21}, {30}
-        _, running = start(meddler.url, Watcher(), transport="websocket", grace_seconds=1.0)
+        _, running = start(meddler.url, Watcher(), transport="websocket")
         report = await ended(running)
     assert report.verdict == Verdict(expected=2000, lost=120, duplicated=80, reordered=40)
     assert not report.is_good

@@ -41,13 +41,6 @@ SETTINGS: Json = {
         "seen": {**OPEN, "presence": True, "join_leave": True, "force_push_join_leave": True},
         "named": {"allow_subscribe_for_client": True},
         "closed": {**LOG, "force_recovery": True},
-        "fleeting": {
-            **OPEN,
-            "history_size": 10,
-            "history_ttl": "50ms",
-            "history_meta_ttl": "50ms",
-            "force_recovery": True,
-        },
     },
 }
 
@@ -97,6 +90,13 @@ class Stream:
     async def numbers(self, count: int) -> list[int]:
         """The data of the next publications."""
         return [(await self.message())["pub"]["data"] for _ in range(count)]
+
+    async def commented(self, count: int) -> None:
+        """Wait until so many comments came, and nothing else but what the stream says of itself."""
+        async with asyncio.timeout(SOON):
+            while self.comments < count:
+                event = self._parse(await self._block())
+                assert event is None or event.kind == "connect"
 
     async def is_quiet(self) -> bool:
         """Whether no event comes for a moment."""

@@ -216,7 +216,7 @@ async def test_pings_may_be_left_to_the_server(mounted: Mounted) -> None:
 
 
 async def test_a_client_that_vanishes_is_missed_at_once(mounted: Mounted) -> None:
-    """Its leave reaches the others within a second."""
+    """Its leave reaches the others long before anybody would be pinged."""
     subscribe = {"id": 2, "subscribe": {"channel": "seen:1"}}
     async with mounted.opened() as watcher:
         await said(watcher, CONNECT, subscribe)
@@ -225,7 +225,7 @@ async def test_a_client_that_vanishes_is_missed_at_once(mounted: Mounted) -> Non
             await said(connection, CONNECT, subscribe)
             assert "join" in (await heard(watcher))[0]["push"]
             connection.transport.abort()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(SOON):
                 assert "leave" in (await heard(watcher))[0]["push"]
 
 

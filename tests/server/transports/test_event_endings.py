@@ -19,9 +19,6 @@ from tocsin_server.transports.eventpeer import RETRY_MILLISECONDS
 
 Name = Callable[[str], str]
 
-GONE_SECONDS = 1.0
-"""By when a client that vanished must be missed."""
-
 
 @pytest.mark.parametrize("why", [errors.SHUTDOWN, errors.CONNECTION_EXPIRED, Disconnect(4001, "moved")])
 async def test_a_client_that_may_come_back_keeps_its_position(
@@ -68,12 +65,12 @@ async def test_a_client_sent_away_for_good_stops_by_itself(
 
 
 async def test_a_client_that_vanishes_is_missed_at_once(tocsin: Served, channel: Name) -> None:
-    """Its presence goes within a second, without anything being written to it."""
+    """Its presence goes long before anything would be written to it."""
     room = channel("seen")
     async with tocsin.stream(room) as watcher, tocsin.stream(room, token=connection_token("ann")) as ann:
         assert [(await watcher.next()).kind for _ in range(2)] == ["join", "join"]
         ann.abort()
-        async with asyncio.timeout(GONE_SECONDS):
+        async with asyncio.timeout(SOON):
             left = await watcher.next()
         assert (left.kind, left.data["leave"]["info"]["user"]) == ("leave", "ann")
         assert (await tocsin.node.service.presence_stats(room)).num_clients == 1
@@ -86,7 +83,7 @@ async def test_a_client_that_says_goodbye_is_missed_at_once(tocsin: Served, chan
         async with tocsin.http.stream("GET", tocsin.path(room)) as response:
             assert response.status_code == 200
             assert [(await watcher.next()).kind for _ in range(2)] == ["join", "join"]
-        async with asyncio.timeout(GONE_SECONDS):
+        async with asyncio.timeout(SOON):
             assert (await watcher.next()).kind == "leave"
 
 

@@ -1,6 +1,6 @@
 """Retention: how much a log keeps, for how long, and how long its top outlives that (protocol §10).
 
-Times are in units of the harness, so that an engine whose time cannot be moved may really wait.
+Times are in units of the harness, which lets them pass.
 """
 
 import pytest

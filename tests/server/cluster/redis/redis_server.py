@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -114,13 +116,22 @@ class RedisServer:
                 time.sleep(TICK / 5)
 
 
+FIRST_PORT, PORTS_OF_A_WORKER = 12_000, 2000
+"""Below those that the system gives to whoever asks for any: nobody is given one before it is bound."""
+
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(random.randrange(PORTS_OF_A_WORKER))  # another run may be under way
+
+
 def free_ports(count: int) -> list[int]:
-    """Different ones."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Different ones, each time others."""
+    found: list[int] = []
+    while len(found) < count:
+        port = FIRST_PORT + _worker * PORTS_OF_A_WORKER + next(_ports) % PORTS_OF_A_WORKER
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @contextlib.contextmanager

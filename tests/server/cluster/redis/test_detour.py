@@ -141,7 +141,7 @@ async def test_a_call_fails_in_time(town: Town) -> None:
     call = town.call(seconds=TICK)
     town.detours.hold(call, must_look=True)
     with pytest.raises(EngineError, match="in time"):
-        await asyncio.wait_for(call.answer, 20 * TICK)
+        await asyncio.wait_for(call.answer, SOON)
 
 
 async def test_what_was_redirected_already_is_not_waited_for(town: Town) -> None:

@@ -99,7 +99,7 @@ async def test_a_part_that_dies_is_news_and_is_run_again(
             raise KeyError(step)
 
         monkeypatch.setattr(kind, step, stumble)
-        trouble, _ = await until_troubled(node)
+        trouble = await until_troubled(node)
         assert part in trouble
         monkeypatch.undo()
         await until_whole(node)

@@ -1,7 +1,6 @@
 """The link's faults: each is noticed, the link replaced, and the audience told what it did not hear."""
 
 import asyncio
-import time
 from random import Random
 
 import pytest
@@ -21,11 +20,6 @@ from tocsin_server.cluster.redis.link import Link
 from tocsin_server.cluster.redis.subscriptions import UNCONFIRMED_NAMES
 from tocsin_server.core.protocol import Publication
 from tocsin_server.errors import EngineError
-
-NOTICED = 3.0
-"""Seconds after which a deaf node must know it."""
-LATE = 1.0
-"""Seconds by which a busy machine may be late."""
 
 
 async def listening(node: Node, *channels: str) -> None:
@@ -66,14 +60,12 @@ async def test_what_is_wanted_while_the_link_is_broken_is_heard_once_it_is_whole
 
 
 async def test_a_link_that_is_open_and_silent_is_replaced(running: Running, swallower: Swallower) -> None:
-    """Within three seconds the node knows that it is deaf; soon after it may be heard again it is not."""
+    """The node knows that it is deaf; soon after it may be heard again it is not."""
     async with running(swallower.url) as node:
         await listening(node, "a")
         swallower.swallow_pubsub()
         swallower.swallow_subscribers()  # else its replacement may be whole before anybody looks
-        trouble, seconds = await until_troubled(node)
-        assert "silent" in trouble
-        assert seconds < NOTICED + LATE
+        await until_trouble(node, "silent")
         swallower.mend()
         await node.broker.publish("a", draft(1), LOG)
         await node.witness.until(lambda: node.witness.resumed == [["a"]])
@@ -122,14 +114,11 @@ async def test_a_node_that_is_cut_off_knows_it(running: Running, swallower: Swal
     async with running(swallower.url) as node:
         await listening(node, "a")
         swallower.swallow_all()
-        began_at = time.monotonic()
         publishing = asyncio.create_task(node.broker.publish("a", draft(1), LOG))
-        trouble, seconds = await until_troubled(node)
-        assert seconds < NOTICED + LATE
-        assert trouble.endswith(".")
-        with pytest.raises(EngineError):
-            await publishing
-        assert time.monotonic() - began_at < NOTICED + LATE
+        assert (await until_troubled(node)).endswith(".")
+        async with asyncio.timeout(SOON):
+            with pytest.raises(EngineError):
+                await publishing
         swallower.mend()
         await until_whole(node)
         await node.witness.until(lambda: node.witness.resumed == [["a"]])
@@ -171,8 +160,7 @@ async def test_a_redis_that_stands_still_harms_nobody(running: Running, fleeting
         await listening(node, "a")
         position = await node.broker.publish("a", draft(1), LOG)
         fleeting_redis.freeze()
-        _, seconds = await until_troubled(node)
-        assert seconds < NOTICED + LATE
+        await until_troubled(node)
         fleeting_redis.thaw()
         await until_whole(node)
         assert (await node.broker.publish("a", draft(2), LOG)).epoch == position.epoch

@@ -124,6 +124,7 @@ async def test_what_was_answered_counts_although_nothing_is_heard(
     async with running(swallower.url) as node:
         await node.broker.listen("news")
         swallower.swallow_pubsub()
+        swallower.swallow_subscribers()
         top = await published(node, 5)
         roll_back(redis_server, prefix, 3)
         assert (await node.broker.publish("news", draft(4), LOG)).epoch != top.epoch

@@ -39,6 +39,12 @@ async def until_page(house: House, fact: Fact) -> dict[str, float]:
     return samples
 
 
+def clock_error(house: House) -> float:
+    """Seconds by which its reckoning of Redis' time may be wrong: what asking took is part of it."""
+    assert isinstance(house.node.engine, RedisEngine)
+    return max(look.error for look in house.node.engine._clock._looks)
+
+
 async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServer, prefix: str) -> None:
     """From the call there to the write here, over the clock of Redis."""
     url = redis_server.url
@@ -48,7 +54,9 @@ async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServ
         name = "tocsin_publish_to_socket_seconds"
         samples = await until_page(there, lambda samples: samples["tocsin_deliveries_total"] == 20)
         assert samples[f"{name}_count"] == samples["tocsin_round_seconds_count"] > 0
-        assert samples["tocsin_round_seconds_sum"] < samples[f"{name}_sum"] < 20 * STARTED
+        wrong = samples[f"{name}_count"] * sum(clock_error(house) for house in (here, there))
+        rounds, ages = samples["tocsin_round_seconds_sum"], samples[f"{name}_sum"]
+        assert rounds - wrong < ages < 20 * STARTED
         assert of(here.node)[f"{name}_count"] == 0, "nobody hears it there"
 
 
@@ -85,10 +93,9 @@ async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefi
             await first
         fleeting_redis.thaw()
         await asyncio.gather(second, return_exceptions=True)
-        samples = of(house.node)
+        samples = await until_page(house, lambda samples: samples["tocsin_queue_bytes{place=engine}"] == 0)
         assert samples["tocsin_engine_errors_total{call=publish}"] >= 1
         assert samples["tocsin_engine_call_seconds_sum{call=publish}"] > 1
-        assert samples["tocsin_queue_bytes{place=engine}"] == 0
 
 
 async def test_a_log_that_died_shows(redis_server: RedisServer, prefix: str) -> None:

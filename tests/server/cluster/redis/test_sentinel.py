@@ -31,12 +31,16 @@ def master(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
+PATIENT_MS, IMPATIENT_MS = 60_000, 300
+"""How long a master may be silent: before a test lets it die, so that none does by itself, and then."""
+
+
 @pytest.fixture
 def sentinel(tmp_path: Path, master: RedisServer) -> Iterator[RedisServer]:
-    """One that notices fast and decides alone."""
+    """One that decides alone."""
     lines = [
         f"sentinel monitor mymaster 127.0.0.1 {master.port} 1",
-        "sentinel down-after-milliseconds mymaster 300",
+        f"sentinel down-after-milliseconds mymaster {PATIENT_MS}",
         "sentinel failover-timeout mymaster 2000",
     ]
     with redis_running(_folder(tmp_path, "sentinel"), *lines, is_sentinel=True) as server:
@@ -67,7 +71,9 @@ async def test_a_failover_is_followed(running: Running, master: RedisServer, sen
     async with running(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster") as node:
         await node.broker.listen("news")
         top = await node.broker.publish("news", draft(1), LOG)
-        master.command("WAIT", 1, 1000)
+        written = master.client.info("replication")["master_repl_offset"]
+        _until(lambda: master.client.info("replication")["slave0"]["offset"] >= written)
+        sentinel.command("SENTINEL", "SET", "mymaster", "down-after-milliseconds", IMPATIENT_MS)
         master.stop()
         await until_troubled(node)
         await until_whole(node)

