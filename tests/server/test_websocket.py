@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
@@ -242,6 +243,25 @@ async def test_a_held_back_peer_that_is_lost_is_noticed(engine: HinderedEngine) 
             writer.transport.abort()
         gate.set()
         await house.empty()
+
+
+@pytest.mark.parametrize("fragment", [b"", b" "], ids=["empty", "a byte each"])
+async def test_fragments_cost_no_more_than_what_is_in_them(house: House, fragment: bytes) -> None:
+    """However many there are: a size is all that bounds a message, and it does not count frames."""
+    many = 10_000
+    pieces = frame(fragment, Op.CONTINUATION, fin=False) * many
+    async with house.tcp() as (connection, _):
+        await opened(connection)
+        await connection.send(frame(b'{"id": 2,', fin=False) + pieces + frame(b"all?", Op.PING))
+        async for received in connection.frames():
+            assert received == (Op.PONG, b"all?")
+            break
+        assert sys.getsizeof(house.peer._fragments) < 1000 + 2 * len(fragment) * many
+        await connection.send(frame(b'"presence": {"channel": "open:1"}}', Op.CONTINUATION))
+        assert await told(connection, 1) == [{"id": 2, "presence": {"presence": {}}}]
+        assert sys.getsizeof(house.peer._fragments) < 1000
+        await connection.send(commands({"id": 3, "presence": {"channel": "open:1"}}))
+        assert await told(connection, 1) == [{"id": 3, "presence": {"presence": {}}}]
 
 
 # ------------------------------------------------------------------------------------------------------ pings

@@ -159,7 +159,7 @@ class WebSocketPeer(asyncio.Protocol):
             select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
         )
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._opcode = Opcode.TEXT
         self._is_native_ping = False
         self._is_paused = False
@@ -262,10 +262,14 @@ class WebSocketPeer(asyncio.Protocol):
             self._node.tell(self, events.Received(b"{}"))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return True
+        if frame.fin and not self._fragments:
+            return self._take_message(bytes(frame.data))
+        self._fragments += (
+            frame.data
+        )  # joined at once: of however many, what is kept is what `max_size` counts
         if not frame.fin:
-            self._fragments.append(bytes(frame.data))
             return True
-        message = b"".join((*self._fragments, frame.data))
+        message = bytes(self._fragments)
         self._fragments.clear()
         return self._take_message(message)
 
