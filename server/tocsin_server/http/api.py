@@ -21,9 +21,9 @@ from starlette.routing import BaseRoute, Route, Router
 from tocsin_server import errors
 from tocsin_server.errors import Refusal, Refused
 from tocsin_server.http.api_body import json_object, json_objects, read_body
-from tocsin_server.http.api_calls import Method, attempt, failure, read
+from tocsin_server.http.api_calls import Method, attempt, failure, in_turn, read, too_many_calls
 from tocsin_server.http.api_methods import COMMANDS, METHODS
-from tocsin_server.http.api_types import LegacyCommand, LegacyReply
+from tocsin_server.http.api_types import CALLS_LIMIT, LegacyCommand, LegacyReply
 from tocsin_server.http.auth import ApiKeys
 from tocsin_server.http.openapi import api_document
 from tocsin_server.node import Node
@@ -68,9 +68,11 @@ def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
 
 def _single_endpoint(node: Node, keys: ApiKeys) -> Endpoint:
     async def answer(request: Request) -> Response:
-        commands = json_objects(await _admitted(request, keys, node))
-        replies = [_encode(await _legacy(node, command)) for command in commands]
-        return Response(b"\n".join(replies), media_type="application/json")
+        commands = json_objects(await _admitted(request, keys, node), CALLS_LIMIT + 1)
+        if len(commands) > CALLS_LIMIT:
+            return _json(LegacyReply(error=failure(too_many_calls("commands"))))
+        replies = await in_turn(_legacy(node, command) for command in commands)
+        return Response(b"\n".join(map(_encode, replies)), media_type="application/json")
 
     return answer
 

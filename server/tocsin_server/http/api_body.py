@@ -43,8 +43,10 @@ def json_object(body: bytes) -> Raw:
     return text
 
 
-def json_objects(body: bytes) -> list[Raw]:
+def json_objects(body: bytes, most: int) -> list[Raw]:
     """One JSON object or several, joined by whitespace or by nothing; 400 if there is anything else.
+
+    Looks no further than the first `most`.
 
     The standard library's parser finds where each ends; since it takes more for JSON than there is,
     `json_object` checks what it found.
@@ -53,7 +55,7 @@ def json_objects(body: bytes) -> list[Raw]:
     try:
         text = body.decode().strip(_WHITESPACE)
         start = 0
-        while start < len(text) or not objects:
+        while (start < len(text) and len(objects) < most) or not objects:
             _, end = _scan(text, start)
             objects.append(json_object(text[start:end].encode()))
             start = _skip_gap(text, end)

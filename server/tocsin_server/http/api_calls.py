@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered
-from tocsin_server.http.api_types import Failure
+from tocsin_server.http.api_types import CALLS_LIMIT, Failure
 from tocsin_server.node import Node
 
 SLICE = 500
@@ -59,6 +59,11 @@ def bad_request(detail: str) -> Refusal:
     return replace(errors.BAD_REQUEST, message=f"{errors.BAD_REQUEST.message}: {detail}")
 
 
+def too_many_calls(what: str) -> Refusal:
+    """Error 107 that says how many calls a request may hold."""
+    return bad_request(f"more than {CALLS_LIMIT} {what}")
+
+
 def failure(refusal: Refusal) -> Failure:
     """A refusal as the API writes it."""
     return Failure(refusal.code, refusal.message)
@@ -83,14 +88,19 @@ async def attempt(answer: Awaitable[T]) -> T | Refusal:
     return errors.INTERNAL_ERROR
 
 
-async def attempt_in_turn(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The outcomes of calls of which each begins when the one before has ended."""
-    outcomes: list[T | Refusal] = []
-    for number, call in enumerate(calls, 1):
-        outcomes.append(await attempt(call()))
+async def in_turn(answers: Iterable[Awaitable[T]]) -> list[T]:
+    """Await answers of which each begins when the one before has ended."""
+    outcomes: list[T] = []
+    for number, answer in enumerate(answers, 1):
+        outcomes.append(await answer)
         if number % SLICE == 0:
             await asyncio.sleep(0)  # where the engine is in memory nothing else gives way
     return outcomes
+
+
+async def attempt_in_turn(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+    """The outcomes of calls of which each begins when the one before has ended."""
+    return await in_turn(attempt(call()) for call in calls)
 
 
 async def attempt_together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:

@@ -24,7 +24,14 @@ from tocsin_server.core.events import (
 from tocsin_server.core.protocol import NO_JSON, ClientInfo, Position, Publication, compact
 from tocsin_server.errors import Disconnect, Refusal, Refused
 from tocsin_server.http import api_types as types
-from tocsin_server.http.api_calls import Method, attempt_in_turn, attempt_together, bad_request, failure
+from tocsin_server.http.api_calls import (
+    Method,
+    attempt_in_turn,
+    attempt_together,
+    bad_request,
+    failure,
+    too_many_calls,
+)
 from tocsin_server.node import Node
 
 DONE = types.EmptyResult()
@@ -164,6 +171,8 @@ async def batch(node: Node, request: types.BatchRequest) -> types.BatchResult:
     Each has its own reply, in the order of the commands; one that is refused does not stop the others. Error
     104 in place of a command without a known method, 107 in place of null. The result is not wrapped.
     """
+    if sum(map(_weight, request.commands)) > types.CALLS_LIMIT:
+        raise Refused(too_many_calls("calls, each channel of a broadcast being one"))
     calls = [partial(_run, node, command) for command in request.commands]
     outcomes = await (attempt_together if request.parallel else attempt_in_turn)(calls)
     return types.BatchResult(
@@ -197,6 +206,11 @@ METHODS = {
     "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False),
 }
 """What has a path of its own, `/api/<name>`."""
+
+
+def _weight(command: types.BatchCommand | None) -> int:
+    """As how many calls a command counts."""
+    return len(command.broadcast.channels) if command and command.broadcast else 1
 
 
 async def _run(node: Node, command: types.BatchCommand | None) -> types.BatchReply:

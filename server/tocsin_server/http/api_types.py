@@ -16,6 +16,12 @@ from tocsin_server.core.tokens import Override
 REASON_LIMIT_BYTES = 123
 """A WebSocket close frame holds 125 bytes, two of which are the code (RFC 6455 §5.5)."""
 
+CALLS_LIMIT = 10_000
+"""How many calls one request may hold, each channel of a broadcast being one.
+
+Some hundred milliseconds' worth with an engine in memory: the body's size alone would allow for seconds.
+"""
+
 Channel = Annotated[str, Meta(min_length=1, description="The channel's name.")]
 User = Annotated[str, Meta(min_length=1, description="Whose connections.")]
 Client = Annotated[str, Meta(description="Only the connection with this client id.")]
@@ -69,7 +75,7 @@ class PublishRequest(Publishing, kw_only=True):
 class BroadcastRequest(Publishing, kw_only=True):
     """The same publication for several channels."""
 
-    channels: Annotated[list[Channel], Meta(min_length=1)]
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=CALLS_LIMIT)]
 
 
 class PublishResult(Struct, omit_defaults=True):
@@ -304,9 +310,12 @@ class BatchCommand(Struct):
 
 
 class BatchRequest(Struct):
-    """Several calls. A member of the wrong type in any of them refuses them all."""
+    """Several calls. A member of the wrong type in any of them refuses them all.
 
-    commands: list[BatchCommand | None]
+    Each channel of a broadcast counts as one call.
+    """
+
+    commands: Annotated[list[BatchCommand | None], Meta(max_length=CALLS_LIMIT)]
     parallel: Annotated[bool, Meta(description="Do not wait for one before the next begins.")] = False
 
 

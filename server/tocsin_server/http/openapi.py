@@ -13,7 +13,7 @@ from tocsin_server import __version__
 from tocsin_server.http import auth
 from tocsin_server.http.api_calls import Method
 from tocsin_server.http.api_methods import METHODS
-from tocsin_server.http.api_types import Failure, LegacyCommand, LegacyReply
+from tocsin_server.http.api_types import CALLS_LIMIT, Failure, LegacyCommand, LegacyReply
 
 Json = dict[str, Any]
 
@@ -25,11 +25,11 @@ tried again), 102 unknown channel, 104 not found, 107 bad request, 108 not avail
 position. In transport error mode an error is the response's status instead: 500 for 100, 404 for 102 and 104,
 400 for 107 and 108, 416 for 112.
 """
-SINGLE_ENDPOINT = """\
+SINGLE_ENDPOINT = f"""\
 The single endpoint of old.
 
 One command or several, joined by whitespace or by nothing; each is answered on a line of its own, in their
-order.
+order. More than {CALLS_LIMIT} are refused together, with error 107.
 """
 SECURITY: Json = {
     "header": {"type": "apiKey", "in": "header", "name": auth.HEADER},

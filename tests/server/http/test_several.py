@@ -1,14 +1,17 @@
 """Several calls in one request: batch, and the single endpoint of old."""
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.server.http.conftest import Served
+from tocsin_server.http.api_calls import SLICE
 from tocsin_server.http.api_methods import COMMANDS
-from tocsin_server.http.api_types import BatchCommand, BatchReply
+from tocsin_server.http.api_types import CALLS_LIMIT, BatchCommand, BatchReply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,6 +69,72 @@ async def test_a_batch_of_thousands_keeps_their_order(api: Served, channel: Name
     commands = [{"publish": {"channel": name, "data": n}} for n in range(1200)]
     replies = (await api.call("batch", commands=commands, parallel=parallel))["replies"]
     assert [reply["publish"]["offset"] for reply in replies] == list(range(1, 1201))
+
+
+def single(*commands: Any) -> bytes:
+    """The body of a request to the single endpoint."""
+    return b"".join(json.dumps(command).encode() for command in commands)
+
+
+@pytest.mark.parametrize("way", ["single", "in turn", "parallel"])
+async def test_others_have_their_turn_between_thousands_of_calls(
+    api: Served, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The loop goes round between slices, though the engine in memory never gives way."""
+    turn = 0
+    calls_in_turn: Counter[int] = Counter()
+
+    async def note(_user: str, _params: Any) -> None:
+        calls_in_turn[turn] += 1
+
+    async def go_round() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setitem(api.node.service.rpc_methods, "note", note)
+    other = asyncio.create_task(go_round())
+    try:
+        if way == "single":
+            response = await api.post(
+                "/api", single(*[{"method": "rpc", "params": {"method": "note"}}] * 1500)
+            )
+            assert response.text.split("\n") == ['{"result":{"data":null}}'] * 1500
+        else:
+            commands = [{"rpc": {"method": "note"}}] * 1500
+            await api.call("batch", commands=commands, parallel=way == "parallel")
+    finally:
+        other.cancel()
+        await asyncio.wait([other])
+    assert calls_in_turn.total() == 1500
+    assert max(calls_in_turn.values()) <= SLICE
+
+
+async def test_a_request_holds_as_many_calls_as_the_limit_and_no_more(api: Served, channel: Name) -> None:
+    """Commands, channels, or the channels of a batch's broadcasts together: one too many refuses them all."""
+    name = channel("open")
+    commands: list[Any] = [{"publish": {"channel": name, "data": 1}}] + [None] * (CALLS_LIMIT - 1)
+    assert len((await api.call("batch", commands=commands))["replies"]) == CALLS_LIMIT
+    told = f"bad request: expected `array` of length <= {CALLS_LIMIT} at "
+    assert await api.error("batch", commands=[*commands, None]) == (107, told + "`$.commands`")
+    channels = [name] * (CALLS_LIMIT + 1)
+    assert await api.error("broadcast", channels=channels, data=1) == (107, told + "`$.channels`")
+    half = {"broadcast": {"channels": [name] * (CALLS_LIMIT // 2), "data": 1}}
+    told = f"bad request: more than {CALLS_LIMIT} calls, each channel of a broadcast being one"
+    assert await api.error("batch", commands=[half, half, {}]) == (107, told)
+    assert (await api.result("history", channel=name))["offset"] == 1
+
+
+async def test_the_single_endpoint_refuses_too_many_commands_at_once(api: Served, channel: Name) -> None:
+    """With one line for all, before anything is done; as many as the limit are answered."""
+    name = channel("open")
+    command = single({"method": "publish", "params": {"channel": name, "data": 1}})
+    assert len((await api.post("/api", command + b"{}" * (CALLS_LIMIT - 1))).text.split("\n")) == CALLS_LIMIT
+    response = await api.post("/api", command + b"{}" * CALLS_LIMIT)
+    told = {"code": 107, "message": f"bad request: more than {CALLS_LIMIT} commands"}
+    assert (response.status_code, response.json()) == (200, {"error": told})
+    assert (await api.result("history", channel=name))["offset"] == 1
 
 
 async def test_a_batch_knows_every_command() -> None:
