@@ -7,6 +7,16 @@ Ranges carry the advice:
     errors       below 400 are the protocol's, 400-1999 an application's
     disconnects  3000-3499 and 4000-4499 say come back, 3500-3999 and 4500-4999 say don't
     unsubscribes 2000-2499 say stay away, 2500-2999 say subscribe again
+
+Some are named for clients and the API alone, and Tocsin never sends them of itself:
+
+    111, 3013    no rates are limited here; an application's RPC method may raise any error, though
+    113          there are neither map subscriptions nor publishes that are in conflict with others
+    3000         what a client says of an end without a code
+    3009         a write that fails finds nobody to tell
+    3011, 3014   what the API's `disconnect`, which takes any code, may say; 2502 has no such way
+    3507         whoever may not connect hears 3500 or 3501, and of a single command error 103
+    3509         the first violation closes already, and errors are not counted
 """
 
 from __future__ import annotations
@@ -90,16 +100,21 @@ TOKEN_EXPIRED = Refusal(109, "token expired", http_status=401)
 EXPIRED = Refusal(110, "expired")
 TOO_MANY_REQUESTS = Refusal(111, "too many requests", temporary=True, http_status=429)
 UNRECOVERABLE_POSITION = Refusal(112, "unrecoverable position", http_status=416)
+CONCURRENT_PAGINATION = Refusal(113, "concurrent pagination", temporary=True, http_status=409)
 CONFLICT = Refusal(113, "conflict", http_status=409)
 
+CONNECTION_CLOSED = Disconnect(3000, "connection closed")
 SHUTDOWN = Disconnect(3001, "shutdown")
 SERVER_ERROR = Disconnect(3004, "internal server error")
 CONNECTION_EXPIRED = Disconnect(3005, "connection expired")
 SUBSCRIPTION_EXPIRED = Disconnect(3006, "subscription expired")
 SLOW = Disconnect(3008, "slow")
+WRITE_ERROR = Disconnect(3009, "write error")
 INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
+FORCE_RECONNECT = Disconnect(3011, "force reconnect")
 NO_PONG = Disconnect(3012, "no pong")
 OVERLOADED = Disconnect(3013, "too many requests")
+STATE_INVALIDATED = Disconnect(3014, "state invalidated")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 PROTOCOL_VIOLATION = Disconnect(3501, "bad request")
 STALE = Disconnect(3502, "stale")
@@ -109,7 +124,9 @@ CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
 FORBIDDEN = Disconnect(3507, "permission denied")
 UNSUPPORTED = Disconnect(3508, "not available")
+TOO_MANY_ERRORS = Disconnect(3509, "too many errors")
 
 SERVER_UNSUBSCRIBE = Unsubscribed(2000, "server unsubscribe")
 UNSUBSCRIBED_INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = Unsubscribed(2501, "subscription expired")
+UNSUBSCRIBED_STATE_INVALIDATED = Unsubscribed(2502, "state invalidated")
