@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any
 
@@ -320,6 +321,34 @@ async def test_a_pong_frame_is_no_pong_of_the_protocol() -> None:
             if op == Op.CLOSE:
                 await connection.send(frame(payload, Op.CLOSE))
         assert (op, payload) == (Op.CLOSE, b"\x0b\xc4no pong")
+
+
+# ------------------------------------------------------------------------------------------------------- cost
+
+
+async def test_no_connection_has_a_task_of_its_own(house: House) -> None:
+    """Idle or written to: what a task costs, times all who are connected, is what is saved here."""
+    news = new_channel("plain")
+    tasks = len(asyncio.all_tasks())
+    async with AsyncExitStack() as stack:
+        crowd = [(await stack.enter_async_context(house.tcp()))[0] for _ in range(50)]
+        subscribe = {"id": 2, "subscribe": {"channel": news}}
+        await asyncio.gather(*(opened(connection, subscribe) for connection in crowd))
+        await publish(house.node, news, b"1")
+        for connection in crowd:
+            assert await told(connection, 1) == [{"push": {"channel": news, "pub": {"data": 1}}}]
+        await until(lambda: len(asyncio.all_tasks()) - tasks < len(crowd))
+
+
+async def test_nothing_is_compressed(house: House) -> None:
+    """Not even for who offers it: each frame is built once for all, and compressed ones are read late."""
+    async with house.wire(compression="deflate") as wire:
+        request, response = wire.connection.request, wire.connection.response
+        assert request is not None
+        assert response is not None
+        assert "permessage-deflate" in request.headers["Sec-WebSocket-Extensions"]
+        assert "Sec-WebSocket-Extensions" not in response.headers
+        await wire.connect()
 
 
 # ------------------------------------------------------------------------------------------------------ doors
