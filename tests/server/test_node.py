@@ -320,6 +320,21 @@ async def test_who_comes_back_at_once_is_present(node: Node, engine: HinderedEng
     await emptied(node, peer)
 
 
+# ------------------------------------------------------------------------------------------------------ pings
+
+
+async def test_sessions_are_not_pinged_in_step(node: Node) -> None:
+    """The first ping of each falls anywhere in the second half of the interval, though all came at once."""
+    phases = set()
+    for _ in range(20):
+        session, now = node.new_session(), node.now()
+        session.handle(Received(b'{"id":1,"connect":{}}'), now)
+        assert session.deadline is not None
+        phases.add((session.deadline - now.monotonic) / node.settings.client.ping_interval)
+    assert all(0.49 < phase < 1.01 for phase in phases)
+    assert len(phases) == 20
+
+
 # ------------------------------------------------------------------------------------------------------ users
 
 SINGLE = {"personal_channel": True, "personal_channel_single_connection": True}
