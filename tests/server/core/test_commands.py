@@ -240,6 +240,13 @@ def test_a_history_has_nothing_before_its_beginning() -> None:
     visitor(house(FREE)) >> command << [error(3, 107, "bad request")]
 
 
+def test_a_history_may_be_read_on_from_its_beginning() -> None:
+    """Forward from offset 0 is the whole of it, as for a client that has seen nothing yet."""
+    command = {"id": 3, "history": {"channel": "news", "limit": 9, "since": {"offset": 0}}}
+    request = HistoryRequest("news", 9, SincePosition(0))
+    visitor(house(FREE)) >> command << [Ask(3, request, ADA)]
+
+
 def test_a_procedure_needs_somebody_who_registered_it() -> None:
     """108 where nothing is registered, 104 where something else is."""
     call = {"id": 3, "rpc": {"method": "add", "data": [1, 2]}}

@@ -55,6 +55,7 @@ async def test_history_pages_both_ways(api: Served, channel: Name) -> None:
     assert await offsets() == []
     assert await offsets(limit=2) == [1, 2]
     assert await offsets(limit=-1, since={"offset": 3}) == [4, 5]
+    assert await offsets(limit=2, since={"offset": 0}) == [1, 2]
     assert await offsets(limit=2, reverse=True) == [5, 4]
     assert await offsets(limit=-1, reverse=True, since={"offset": 3}) == [2, 1]
 
