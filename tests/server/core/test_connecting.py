@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.server.core.playbook import (
+    EPOCH,
     LOGGED,
     OPEN,
     START,
@@ -275,9 +276,10 @@ def test_a_user_is_in_its_personal_channel_where_that_is_configured() -> None:
 
 
 def test_too_many_server_side_subscriptions_close() -> None:
-    """The limit is the same for both sides' subscriptions."""
+    """The limit is the same for both sides' subscriptions; as many as it says are admitted."""
     token = connection_token("ada", channels=["a", "b", "c"])
     newcomer(house(channel_limit=2)) >> connect(token=token) << [Close(errors.CHANNEL_LIMIT)]
+    newcomer(house(channel_limit=3)) >> connect(token=token) << [Identify("ada"), Entering("a", "b", "c")]
 
 
 def test_what_a_client_had_and_may_still_have_it_has_again() -> None:
@@ -285,6 +287,18 @@ def test_what_a_client_had_and_may_still_have_it_has_again() -> None:
     had = {name: {"recover": True} for name in ("news", "$secret", "ünïcode", "x" * 256)}
     playbook = newcomer()
     playbook >> connect(token=connection_token("ada"), subs=had) << [Identify("ada"), Entering("news")]
+
+
+def test_what_a_token_grants_is_what_it_says_whatever_the_client_had() -> None:
+    """Naming its channel adds a position, and takes nothing of its data and options."""
+    playbook = newcomer(house(LOGGED))
+    sub = {"data": {"topic": "x"}, "override": {"join_leave": {"value": True}}}
+    token = connection_token("ada", subs={"news": sub})
+    playbook >> connect(token=token, subs={"news": {"recover": True, "offset": 5, "epoch": EPOCH}})
+    playbook >> entered(news=log_read(5))
+    told = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 5, "data": {"topic": "x"}}
+    told |= {"recovered": True, "was_recovering": True}
+    playbook << [welcome(subs={"news": told}), Open("news", 5), Joined("news")]
 
 
 @pytest.mark.parametrize("name", ["nowhere:news", ""])

@@ -27,6 +27,8 @@ from tests.server.core.playbook import (
 )
 from tocsin_server import errors
 from tocsin_server.core.events import (
+    Answered,
+    Ask,
     Close,
     Enter,
     Lost,
@@ -36,7 +38,7 @@ from tocsin_server.core.events import (
     ServerSubscribe,
     ServerUnsubscribe,
 )
-from tocsin_server.core.protocol import Position
+from tocsin_server.core.protocol import EMPTY, ClientInfo, Position, PublishRequest
 from tocsin_server.core.tokens import Flag, Override
 from tocsin_server.errors import Disconnect, Unsubscribed
 from tocsin_server.options import ChannelOptions
@@ -119,6 +121,24 @@ def test_a_client_s_commands_do_not_wait_for_an_api_subscription() -> None:
         ]
     )
     playbook >> {"id": 4, "subscribe": {"channel": "news"}} << [error(4, 105, "already subscribed")]
+
+
+def test_a_client_is_in_no_channel_before_it_was_told() -> None:
+    """Until then it may not do what subscribers may, nor is it seen as what the subscription says."""
+    for_all = ChannelOptions(allow_publish_for_client=True)
+    for_subscribers = ChannelOptions(allow_publish_for_subscriber=True)
+    command = {"id": 2, "publish": {"channel": "news", "data": 1}}
+    request = PublishRequest("news", Raw(b"1"))
+    for channels, early in (
+        (for_all, Ask(2, request, ClientInfo("ada", "c1"))),
+        (for_subscribers, error(2, 103, "permission denied")),
+    ):
+        playbook = visitor(house(channels))
+        playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}')) << [Entering("news")]
+        playbook >> command << [early]
+        playbook >> Answered(2, EMPTY)
+        playbook >> entered("news") << [pushed("news", subscribe={}), Open("news")]
+        playbook >> command << [Ask(2, request, ClientInfo("ada", "c1", chan_info=Raw(b'{"seat":1}')))]
 
 
 def test_an_api_subscription_that_fails_leaves_no_trace() -> None:

@@ -42,6 +42,7 @@ OFFERED = ChannelOptions(
     allow_positioning=True,
 )
 """A channel with a log, whose subscribers get a position if they ask."""
+WITHOUT_A_LOG = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
 JOINS = ChannelOptions(
     allow_subscribe_for_client=True, presence=True, join_leave=True, allow_presence_for_subscriber=True
 )
@@ -252,9 +253,25 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
     ("channels", "asked", "granted"),
     [
         (OPEN, {"positioned": True, "recoverable": True}, {}),
+        (WITHOUT_A_LOG, {"positioned": True, "recoverable": True}, {}),
+        (
+            WITHOUT_A_LOG,
+            {"token": subscription_token("ada", "news", override={"force_recovery": {"value": True}})},
+            {},
+        ),
+        (
+            WITHOUT_A_LOG,
+            {"token": subscription_token("ada", "news", override={"force_positioning": {"value": True}})},
+            {},
+        ),
         (OFFERED, {}, {}),
         (OFFERED, {"positioned": True}, {"positioned": True}),
         (OFFERED, {"recoverable": True}, {"positioned": True, "recoverable": True}),
+        (
+            OFFERED,
+            {"recover": True, "offset": 7, "epoch": EPOCH},
+            {"positioned": True, "recoverable": True, "was_recovering": True, "recovered": True},
+        ),
         (LOGGED, {}, {"positioned": True, "recoverable": True}),
         (OFFERED.model_copy(update={"force_positioning": True}), {}, {"positioned": True}),
         (OFFERED.model_copy(update={"allow_recovery": False}), {"recoverable": True}, {}),
