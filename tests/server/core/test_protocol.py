@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from tocsin_server.core.protocol import (
     ConnectResult,
     ErrorBody,
     HistoryResult,
+    Ping,
     Presence,
     PresenceResult,
     PresenceStatsResult,
@@ -37,7 +40,11 @@ from tocsin_server.core.protocol import (
     decode_commands,
     encode,
     encode_push,
+    mend_surrogates,
 )
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "protocol.json").read_text())
+"""Shared with the client."""
 
 JSON = st.recursive(
     st.none()
@@ -84,6 +91,10 @@ LIKELY = st.dictionaries(
     max_size=3,
 )
 """Objects that look like commands, and often are."""
+
+
+def by_name(vector: dict[str, Any]) -> str:
+    return str(vector["name"])
 
 
 def decoded(message: bytes) -> list[Any]:
@@ -192,6 +203,13 @@ def test_mending_surrogates_mends_nothing_else() -> None:
         compact(rb'"\ud83d')
 
 
+@pytest.mark.parametrize("vector", VECTORS["commands"], ids=by_name)
+def test_a_command_means_what_the_vector_says(vector: dict[str, Any]) -> None:
+    """All of it: written again, it is the same."""
+    read = json.loads(msgspec.json.encode(command(vector["wire"])))
+    assert read == {"id": vector["id"], vector["method"]: vector["means"]}
+
+
 def test_nothing_is_read_behind_what_makes_no_sense() -> None:
     """The connection is over there."""
     assert [type(one) for one in decoded(b'{}\nx\n{"id":1}')] == [Command, type(MALFORMED)]
@@ -294,6 +312,25 @@ ADA = ClientInfo("", "c1")
 def test_zero_values_are_left_out_but_for_those_that_clients_index(message: Any, line: str) -> None:
     """A result's own key is always there, and so is an error's code and message."""
     assert encode(message) == line.encode()
+
+
+@pytest.mark.parametrize("vector", VECTORS["replies"], ids=by_name)
+def test_a_message_is_written_as_the_vector_says(vector: dict[str, Any]) -> None:
+    """The types have room for everything in it, and leave nothing out that a client indexes."""
+    kinds = {"id": Reply, "push": PushEnvelope}
+    kind = next((kinds[key] for key in vector["means"] if key in kinds), Ping)
+    message: Any = msgspec.json.decode(vector["wire"], type=kind)
+    assert json.loads(encode(message)) == json.loads(vector["wire"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["payloads"], ids=by_name)
+def test_an_odd_payload_is_passed_on(vector: dict[str, Any]) -> None:
+    """As it was written, but for half surrogates."""
+    payload = vector["wire"].encode()
+    publish = command(b'{"id":1,"publish":{"channel":"a","data":%s}}' % payload).publish
+    assert publish is not None
+    line = encode_push(Push("a", pub=Publication(compact(publish.data))))
+    assert line == b'{"push":{"channel":"a","pub":{"data":%s}}}' % mend_surrogates(payload)
 
 
 def test_a_push_is_written_alike_alone_and_in_its_envelope() -> None:
