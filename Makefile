@@ -1,5 +1,9 @@
 # Every target prepares what it needs: a virtual environment in .venv, and Node's packages for the tests with JavaScript
-# clients. A machine needs Python >= 3.11 and make. ARGS="…" is passed on, as in `make run ARGS="--port 9000"`.
+# clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on, as
+# in `make run ARGS="--port 9000"`.
+
+# Debian has nginx there, which is not on everybody's PATH.
+export PATH := $(PATH):/usr/sbin
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -23,7 +27,7 @@ run: $(SERVER) ## the demo: a small application, and the server beside it
 	$(BIN)/tocsin demo $(ARGS)
 
 .PHONY: test
-test: check tools ## check, then every test, with coverage
+test: tools check $(JS_PACKAGES) ## check, then every test, with coverage
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
@@ -65,20 +69,17 @@ $(DEV): $(SERVER)
 	@$(PIP) install --constraint constraints.txt --editable '.[server,dev]'
 	@touch $@
 
-$(JS_PACKAGES): $(JS)/package.json
+$(JS_PACKAGES): $(JS)/package.json | tools
 	@cd $(JS) && ./install
 	@touch $@
 
-# Programs that pip cannot install; what needs one that is missing cannot run.
+# What the tests need and pip cannot install: each Debian package, with the programs of which any will do.
 .PHONY: tools
 tools:
-	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS_PACKAGES); \
-		else echo "No Node: tests with JavaScript clients cannot run; install the packages nodejs and npm."; fi
-	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit; done; \
-		echo "No Chromium: tests with a browser cannot run; install the package chromium."
-	@command -v nginx >/dev/null || \
-		echo "No nginx: tests with a load balancer cannot run; install the package nginx-light."
-	@command -v redis-server >/dev/null || \
-		echo "No Redis: tests with several nodes cannot run; install the package redis-server."
-	@command -v faketime >/dev/null || \
-		echo "No libfaketime: tests with clocks that jump cannot run; install the package faketime."
+	@missing=; need() { package=$$1; shift; \
+		for program; do command -v $$program >/dev/null && return; done; missing="$$missing $$package"; }; \
+	node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || missing=" nodejs"; \
+	need npm npm; need chromium chromium chromium-browser google-chrome; need nginx-light nginx; \
+	need redis-server redis-server; need faketime faketime; need curl curl; \
+	test -z "$$missing" || { echo "The tests need programs that are not here (of Node 20 or later). On Debian:" >&2; \
+		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }

@@ -9,6 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.api import Api
+from tests.support.browser import chromium
 from tests.support.links import accepting
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import Server
@@ -19,7 +20,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Name = Callable[[str], str]
 
-CHROMIUM = "/usr/bin/chromium"
 PAGE = b"<!doctype html><title>A page</title>"
 
 OPEN_SOCKET = """url => new Promise(resolve => {
@@ -64,7 +64,7 @@ async def pages() -> AsyncIterator[int]:
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests, since it takes long to start."""
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield running
         await running.close()
 

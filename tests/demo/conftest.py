@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.support.browser import chromium
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
 
-CHROMIUM = "/usr/bin/chromium"
 DEAFENED = re.compile("the link to Redis broke|Redis did not confirm the subscription in time")
 """What a node says that hears nothing, and whose clients leave meanwhile."""
 
@@ -96,7 +96,7 @@ async def http(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
 async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium."""
     async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET_CHROMIUM)
+        launched = await playwright.chromium.launch(executable_path=chromium(), args=QUIET_CHROMIUM)
         yield launched
         await launched.close()
 
