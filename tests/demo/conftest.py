@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.demo.stage import Stage, Theatre, playing
 from tests.support.browser import chromium
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
@@ -118,3 +119,18 @@ async def new_page(browser: Browser) -> tuple[Page, list[str]]:
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return page, complaints
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def theatre() -> AsyncIterator[Theatre]:
+    """A server whose every word is written in the tests of a module."""
+    async with playing() as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+    """The part of it that is this test's."""
+    made = theatre.stage()
+    yield made
+    made.ends()

@@ -27,6 +27,17 @@ STATIC = Path(__file__).parents[2] / "static"
 Json = dict[str, Any]
 
 
+def publication(offset: int, channel: str = "news", **more: Any) -> Json:
+    """What a subscriber hears."""
+    return {"push": {"channel": channel, "pub": {"data": {"n": offset}, "offset": offset, **more}}}
+
+
+def granted(command: Json, offset: int, epoch: str = "e", **more: Any) -> Json:
+    """The answer to a subscribe command: the subscriber stands at `offset`."""
+    result = {"recoverable": True, "positioned": True, "epoch": epoch, "offset": offset}
+    return {"id": command["id"], "subscribe": {**result, **more}}
+
+
 class Connection:
     """One WebSocket of the client."""
 

@@ -1,5 +1,6 @@
 """The page in a browser, as a visitor uses it, against a running demo."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.demo.visit import (
     LANES,
     contrasts,
     fact,
+    figure,
     holds,
     live,
     online,
@@ -82,6 +84,18 @@ async def test_a_message_is_heard_on_both_connections(visited: Page) -> None:
     for lane in LANES:
         await expect(way(row, lane)).to_have_attribute("data-mark", "live")
         await expect(way(row, lane)).to_contain_text("ms")
+
+
+async def test_a_message_shows_its_offset_and_connections_stand_there(visited: Page) -> None:
+    """One further than at the message before."""
+    offsets = []
+    for text in ("Here", "And one further"):
+        row = await say(visited, text)
+        offset = await row.locator(".offset").inner_text()
+        for lane in LANES:
+            await expect(fact(visited, lane, "position")).to_have_text(re.compile(rf"^{offset}@\w+$"))
+        offsets.append(int(offset))
+    assert offsets[1] == offsets[0] + 1
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -229,10 +243,6 @@ async def test_text_is_text_whatever_it_says(visited: Page, other: Page) -> None
 
 
 # --- asking, and being told ---
-
-
-def figure(page: Page, column: str, name: str) -> Locator:
-    return page.locator(f"#column-{column} [data-figure={name}]")
 
 
 async def milliseconds(figure: Locator) -> float:

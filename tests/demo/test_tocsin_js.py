@@ -8,11 +8,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.demo.conftest import new_page
-from tests.demo.stage import Connection, Stage, Theatre, playing
+from tests.demo.stage import Connection, Json, Stage, Theatre, granted, publication
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
-
-Json = dict[str, Any]
 
 SETTING = """async ([socketUrl, eventsUrl]) => {
     const tocsin = await import("/tocsin.js");
@@ -35,19 +33,6 @@ SETTING = """async ([socketUrl, eventsUrl]) => {
         tell(stream, "state", "connected", "publication", "duplicate", "gap", "disconnect");
     };
 }"""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def theatre() -> AsyncIterator[Theatre]:
-    async with playing() as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
-    made = theatre.stage()
-    yield made
-    made.ends()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -80,15 +65,6 @@ async def told(page: Page, *types: str, count: int) -> list[Json]:
     await page.wait_for_function(f"([types, count]) => ({pick})(types).length >= count", arg=[types, count])
     events: list[Json] = await page.evaluate(pick, types)
     return events
-
-
-def publication(offset: int, channel: str = "news", **more: Any) -> Json:
-    return {"push": {"channel": channel, "pub": {"data": {"n": offset}, "offset": offset, **more}}}
-
-
-def granted(command: Json, offset: int, epoch: str = "e", **more: Any) -> Json:
-    result = {"recoverable": True, "positioned": True, "epoch": epoch, "offset": offset}
-    return {"id": command["id"], "subscribe": {**result, **more}}
 
 
 async def subscribed(script: Page, stage: Stage, offset: int = 0, **result: Any) -> Connection:

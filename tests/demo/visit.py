@@ -7,6 +7,8 @@ from playwright.async_api import Locator, Page, expect
 from tests.support.timing import SOON, TICK
 
 LANES = ["websocket", "eventsource"]
+UNKNOWN = "\N{EN DASH}"
+"""What the page shows in the place of a number that it has not got."""
 
 
 async def opened(page: Page, url: str) -> Page:
@@ -41,6 +43,11 @@ async def say(page: Page, text: str) -> Locator:
 async def send_ten(page: Page) -> None:
     await page.click("#send-ten")
     await expect(page.locator("#send-ten")).to_be_enabled()
+
+
+def figure(page: Page, column: str, name: str) -> Locator:
+    """What a column says of itself."""
+    return page.locator(f"#column-{column} [data-figure={name}]")
 
 
 def fact(page: Page, lane: str, name: str) -> Locator:
