@@ -81,6 +81,28 @@ async def test_what_is_said_at_one_node_is_heard_at_the_others(nodes: Nodes) -> 
             assert await heard(wire, stream) == (said["text"], said["text"])
 
 
+async def test_links_may_be_asked_of_any_node(nodes: Nodes) -> None:
+    """Added at one, read, changed and deleted at others, which know its version; the first tells of all."""
+    http, addresses = nodes.http, list((await nodes.addresses()).values())
+    token = (await http.get("/demo/token")).json()["token"]
+    async with connected(nodes.own(addresses[0]), token=token) as wire:
+        await wire.call("subscribe", channel="links")
+        wanted = {"url": "http://127.0.0.1:9/anywhere", "title": "Added at the first"}
+        added = await http.post(f"http://{addresses[0]}/links", json=wanted)
+        assert added.status_code == 201
+        first, second, third = [f"http://{address}{added.headers['Location']}" for address in addresses]
+        assert (await http.get(second)).json() == added.json()
+        known = {"If-Match": added.headers["ETag"]}
+        changed = await http.patch(third, json={"title": "Changed at the third"}, headers=known)
+        assert changed.status_code == 200
+        assert (await http.delete(second, headers=known)).status_code == 412
+        known = {"If-Match": changed.headers["ETag"]}
+        assert (await http.delete(second, headers=known)).status_code == 204
+        assert [(await http.get(link)).status_code for link in (first, second, third)] == [404, 404, 404]
+        news = [(await wire.push("pub", "links"))["data"]["event"] for _ in range(3)]
+        assert news == ["added", "changed", "deleted"]
+
+
 async def test_a_node_that_goes_comes_back_as_another_process(nodes: Nodes) -> None:
     """One is killed and another drained at the same time; the first waits for its lease to lapse."""
     before = await nodes.pids()
