@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.configs import USUAL
 from tests.support.raw import HANDSHAKE, tcp
-from tests.support.server import Server
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.usefixtures("others_are_served")
 
@@ -38,6 +40,20 @@ SILENCES = {
 }
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The usual server, but that it waits three seconds for a peer to begin."""
+    config = {**USUAL, "client": {**USUAL["client"], "stale_timeout": 3}}
+    with serving(config, tmp_path_factory.mktemp("brisk")) as running:
+        yield running
+
+
+async def answer_to(server: Server, data: bytes) -> bytes:
+    async with tcp(server) as connection:
+        await connection.send(data)
+        return await connection.ended()
+
+
 @pytest.mark.parametrize(("data", "statuses"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
 async def test_what_is_no_handshake_is_refused(server: Server, data: bytes, statuses: set[int]) -> None:
     """With a status of HTTP, and not with a fault of the server's."""
@@ -49,17 +65,15 @@ async def test_what_is_no_handshake_is_refused(server: Server, data: bytes, stat
 async def test_what_is_not_even_text_is_cut_off(server: Server) -> None:
     """A TLS client at the wrong door, and noise."""
     for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), bytes(range(256)) * 100):
-        async with tcp(server) as connection:
-            await connection.send(data)
-            assert b"101" not in await connection.ended()
+        assert b"101" not in await answer_to(server, data)
 
 
-@pytest.mark.parametrize("data", SILENCES.values(), ids=SILENCES)
-async def test_silence_is_not_waited_for_in_vain(impatient: Server, data: bytes) -> None:
+async def test_silence_is_not_waited_for_in_vain(server: Server) -> None:
     """Whoever begins and does not go on is cut off in bounded time."""
-    async with tcp(impatient) as connection:
-        await connection.send(data)
-        assert b"101" not in await connection.ended()
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(answer_to(server, data)) for data in SILENCES.values()]
+    for silence, answer in zip(SILENCES, answers, strict=True):
+        assert b"101" not in answer.result(), silence
 
 
 @pytest.mark.parametrize("line", ["X: " + "a" * 60, "X: " + "a" * 60_000], ids=["many", "long"])

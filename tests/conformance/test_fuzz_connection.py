@@ -1,6 +1,9 @@
 """Hypothesis speaks to the server: right, nearly right and wrong, in one write and byte by byte.
 
 A server that reads a stream must not care where the network cuts it: both ways it answers the same.
+
+What is said is the same at every run (`derandomize`), so that a failure comes of a change and never of luck.
+Whoever hunts for more takes that away and raises `max_examples`.
 """
 
 import asyncio
