@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ from tests.support.server import Server, serving
 from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire import Close, Wire, connected
 from tocsin_server.app import create_app
+from tocsin_server.node import DRAIN_PAUSE_SECONDS
 from tocsin_server.options import ServerOptions
 from tocsin_server.serving import GRACE_SECONDS, CannotListen, listen
 from tocsin_server.serving import serving as serving_app
@@ -146,8 +148,11 @@ def test_every_address_of_a_name_is_listened_on() -> None:
 
 
 async def test_sigterm_sends_everybody_away_and_ends_well(tmp_path: Path) -> None:
-    """Exit code 0, no traceback; WebSocket and SSE clients are told 3001, also while nobody asks anything."""
-    with serving(CONFIG, tmp_path) as server:
+    """Exit code 0, no traceback; WebSocket and SSE clients are told 3001, also while nobody asks anything.
+
+    The log says how many it moved, and in how many seconds, which are not fewer than it paused.
+    """
+    with serving({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
         async with AsyncExitStack() as stack:
             wire, stream = await clients_of_process(server, stack)
             server.process.send_signal(signal.SIGTERM)
@@ -158,6 +163,10 @@ async def test_sigterm_sends_everybody_away_and_ends_well(tmp_path: Path) -> Non
                 await stream.next()
             assert await asyncio.to_thread(server.process.wait, STARTED) == 0
         assert "Traceback" not in server.errors
+    lines = [json.loads(line) for _, line in server.said if line.startswith("{")]
+    (line,) = (line for line in lines if line["event"] == "drained")
+    assert line["connections"] == 2
+    assert line["seconds"] > DRAIN_PAUSE_SECONDS / 2
 
 
 async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[Wire, EventStream]:
