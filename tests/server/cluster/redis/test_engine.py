@@ -11,8 +11,9 @@ from tests.server.cluster.redis.redis_server import RedisServer, free_ports, red
 from tests.server.cluster.redis.swallower import Swallower
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.server.cluster.witness import Witness
-from tocsin_server.cluster.redis.address import parse_address
+from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.engine import RedisEngine
+from tocsin_server.cluster.redis.examination import server_facts
 from tocsin_server.cluster.redis.lease import Lease
 from tocsin_server.cluster.redis.pipeline import Pipeline
 from tocsin_server.errors import EngineError
@@ -103,6 +104,24 @@ async def test_a_part_that_dies_is_news_and_is_run_again(
         assert part in trouble
         monkeypatch.undo()
         await until_whole(node)
+        await works(node)
+
+
+async def test_an_old_redis_is_refused(
+    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it is and what it should be, which is less than is asked of a cluster."""
+    said = {"redis_version": "6.0.9"}
+
+    async def facts(dialler: Dialler) -> dict[str, str]:
+        return await server_facts(dialler) | said
+
+    monkeypatch.setattr("tocsin_server.cluster.redis.way.server_facts", facts)
+    assert await failed_start(redis_server.url) == (
+        f"Redis at 127.0.0.1:{redis_server.port} is 6.0.9, but must be at least 6.2"
+    )
+    said["redis_version"] = "6.2.0"
+    async with running(redis_server.url) as node:
         await works(node)
 
 
