@@ -1,15 +1,19 @@
 """Two served nodes over one Redis, as their clients and the back end see them."""
 
+import asyncio
 import contextlib
+import re
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.client.test_cli_nodes import nodes
 from tests.server.cluster.redis.redis_server import RedisServer
 from tests.support.api import Api
-from tests.support.configs import USUAL
+from tests.support.configs import API_KEY, USUAL
 from tests.support.server import Server, serving
+from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tests.support.wire import connected
 
@@ -19,11 +23,12 @@ def servers(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
     """Real processes."""
     with contextlib.ExitStack() as stack:
 
-        def serve(folder: Path) -> Server:
-            config = {**USUAL, "engine": {"url": redis_server.url, "prefix": "served"}}
-            return stack.enter_context(serving(config, folder))
+        def serve(name: str) -> Server:
+            engine = {"url": redis_server.url, "prefix": "served"}
+            config = {**USUAL, "server": {**USUAL["server"], "name": name}, "engine": engine}
+            return stack.enter_context(serving(config, tmp_path_factory.mktemp(name)))
 
-        yield [serve(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
+        yield [serve(name) for name in ("first", "second")]
 
 
 async def test_what_one_node_publishes_another_delivers(servers: list[Server]) -> None:
@@ -68,6 +73,60 @@ async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
             await api.call("disconnect", user="42")
         for wire in (one, other):
             assert (await wire.closed()).code == 3503
+
+
+async def test_what_is_done_to_a_user_reaches_connections_at_another_node(servers: list[Server]) -> None:
+    """Subscribe, unsubscribe and refresh; nobody else is meant."""
+    here, there = servers
+    async with (
+        Api(here) as api,
+        connected(there, token=connection_token("43")) as wire,
+        connected(there, token=connection_token("44")) as other,
+    ):
+        await api.call("subscribe", user="43", channel="plain:5", data={"seat": 1})
+        assert (await wire.push("subscribe", "plain:5"))["data"] == {"seat": 1}
+        await api.publish("plain:5", {"n": 1})
+        assert (await wire.push("pub", "plain:5"))["data"] == {"n": 1}
+        await api.call("unsubscribe", user="43", channel="plain:5")
+        assert (await wire.push("unsubscribe", "plain:5"))["code"] == 2000
+        await api.call("refresh", user="43", expire_at=int(time.time()) + 1000)
+        refreshed = await wire.push("refresh")
+        assert refreshed["expires"]
+        assert refreshed["ttl"] > 0
+        await api.call("refresh", user="43", expired=True)
+        assert (await wire.closed()).code == 3005
+        await other.call("subscribe", channel="plain:5")
+        assert not [message for message in other.received if "push" in message]
+
+
+async def numbers_of(api: Api) -> dict[str, tuple[int, int]]:
+    """Clients and channels of each node."""
+    nodes = (await api.call("info"))["nodes"]
+    return {node["name"]: (node["num_clients"], node["num_channels"]) for node in nodes}
+
+
+async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Server]) -> None:
+    """A row for each, in the order of their names, whichever is asked."""
+    here, there = servers
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(Api(here))
+        both = "plain:6", "plain:7"
+        for server, *channels in ((here, *both), (here, *both), (here,), (there, "plain:6")):
+            wire = await stack.enter_async_context(connected(server))
+            for channel in channels:
+                await wire.call("subscribe", channel=channel)
+        async with asyncio.timeout(SOON):
+            while await numbers_of(api) != {"first": (3, 2), "second": (1, 1)}:
+                pass  # clients of other tests are still leaving
+        ids = {node["name"]: node["uid"][:8] for node in (await api.call("info"))["nodes"]}
+        table = await asyncio.to_thread(nodes, there, "--api-key", API_KEY)
+    headings, *rows = table.stdout.splitlines()
+    assert " ".join(headings.split()) == "id name address uptime clients channels memory lag state"
+    expected = ("first", here, "3 +2"), ("second", there, "1 +1")
+    for row, (name, server, numbers) in zip(rows, expected, strict=True):
+        place = rf"{ids[name]} +{name} +127\.0\.0\.1:{server.port}"
+        figures = rf"\d+:\d\d:\d\d +{numbers} +[1-9]\d* MiB +\d+\.\d ms"
+        assert re.fullmatch(rf"{place} +{figures} +ready *", row)
 
 
 async def test_links_that_break_lose_nothing(servers: list[Server], redis_server: RedisServer) -> None:
