@@ -41,6 +41,15 @@ async def test_the_page_hides_nothing_else() -> None:
         assert (await http.post("/", content=b"")).status_code == 405
 
 
+async def test_what_the_demo_does_to_its_nodes_is_the_demos_alone() -> None:
+    """Where everybody may do everything, nobody kills or deafens a node through its page."""
+    async with housed(has_page=True, client={"insecure": True}) as house, house.http() as http:
+        for deed in ("kill", "drain", "deafen", "heal"):
+            refused = await http.post(f"/demo/nodes/{house.node.name}/{deed}")
+            assert refused.status_code in (404, 405), deed
+        assert house.node.trouble == ""
+
+
 def test_the_files_are_the_packages_or_the_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel brings its own; an editable install finds them beside the packages."""
     assert (pages.static_directory() / "index.html").is_file()
