@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.server.cluster.redis.test_link import NOTICED
 from tests.support.timing import SOON, TICK
 from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.backoff import Backoff
-from tocsin_server.cluster.redis.canary import CANARY_SECONDS, Canary
-from tocsin_server.cluster.redis.link import Link
+from tocsin_server.cluster.redis.canary import CANARY_SECONDS, DEAF_AFTER, Canary
+from tocsin_server.cluster.redis.link import Deaf, Link
 from tocsin_server.cluster.redis.pipeline import Pipeline
 
 
@@ -54,3 +57,38 @@ async def test_a_link_to_another_server_is_replaced(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Sleepless(Canary):
+    """Counts its rests, which take no time."""
+
+    rests = 0
+
+    async def _rest(self) -> None:
+        self.rests += 1
+        await asyncio.sleep(0)
+
+
+async def test_a_silent_link_is_noticed_in_as_many_rests_as_fit_into_three_seconds() -> None:
+    """Even if it falls silent right after it was heard. No machine is too slow for this count."""
+
+    async def call(_command: str, _name: str, number: int) -> int:
+        if number == 1:
+            canary._hear(b"1")
+        return 1
+
+    async def listen(*_: object) -> None:
+        pass
+
+    def replace(why: str) -> None:
+        raise Deaf(why)
+
+    link: Any = SimpleNamespace(
+        is_whole=True, connections=1, listen=listen, prove=lambda: None, replace=replace
+    )
+    pipeline: Any = SimpleNamespace(publish="PUBLISH", call=call)
+    canary = Sleepless("canary", pipeline, link)
+    with pytest.raises(Deaf):
+        await asyncio.wait_for(canary.run(), SOON)
+    assert canary.rests == DEAF_AFTER + 1
+    assert canary.rests * CANARY_SECONDS < NOTICED
