@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from tests.server.cluster.redis.redis_server import RedisServer, redis_running
-from tests.server.cluster.redis.test_link import NOTICED
 from tests.support.timing import SOON, TICK
 from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.backoff import Backoff
 from tocsin_server.cluster.redis.canary import CANARY_SECONDS, DEAF_AFTER, Canary
 from tocsin_server.cluster.redis.link import Deaf, Link
 from tocsin_server.cluster.redis.pipeline import Pipeline
+
+NOTICED = 3.0
+"""Seconds after which a deaf node must know it."""
 
 
 @pytest.fixture
