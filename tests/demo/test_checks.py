@@ -1,6 +1,7 @@
 """The slow job over real sockets: accepted at once, followed by asking or listening, never left hanging."""
 
 import itertools
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,11 @@ async def test_a_check_that_nobody_knows_is_not_found(http: httpx.AsyncClient) -
 def test_a_check_that_a_restart_interrupted_is_told_as_failed(tmp_path: Path) -> None:
     """The database outlives the process; the check does not, and says so."""
     database = tmp_path / "demo.sqlite"
-    for demo in running_demo(database):
-        check = httpx.post(f"{demo.url}/links/1/check").json()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # so that the check is still under way
+        wanted = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "title": "Never answers"}
+        for demo in running_demo(database):
+            link = httpx.post(f"{demo.url}/links", json=wanted).json()
+            check = httpx.post(f"{demo.url}/links/{link['id']}/check").json()
     for demo in running_demo(database):
         shown = httpx.get(f"{demo.url}/checks/{check['id']}").json()
         assert shown["state"] == "failed"

@@ -141,9 +141,16 @@ async def test_a_node_that_goes_costs_its_connections_nothing(
 async def test_a_lease_is_seen_to_lapse(visited: Page) -> None:
     """Counted down on the map, and told with its time; then another process has the name."""
     await ready(visited, "node-2")
+    await visited.evaluate("""() => {
+        window.stories = [];
+        const story = () => stories.push(document.querySelector('[data-node="node-2"]')?.innerText ?? "");
+        new MutationObserver(story).observe(
+            document.querySelector("#map"), {childList: true, subtree: true, characterData: true}
+        );
+    }""")
     await visited.get_by_role("button", name="Kill node-2").click()
-    await expect(node(visited, "node-2")).to_contain_text(re.compile(r"lease lapses within [0-4]\.\d\ss"))
-    await expect(node(visited, "node-2")).to_contain_text("No lease is left of it.")
+    for told in (r"lease lapses within [0-4]\.\d\ss", r"No lease is left of it\."):
+        await holds(visited, f"stories.some(story => /{told}/.test(story))")
     await expect(incident(visited, "node-2")).to_contain_text(re.compile(r"lease lapsed after [1-9]\.\d\ss"))
 
 
@@ -214,7 +221,11 @@ async def test_dots_travel_for_those_who_like_it_and_leave_nothing(several: Serv
             if (dot.className?.startsWith?.("dot")) ways.push(dot.style.offsetPath);
         }))).observe(document.querySelector("#map"), {childList: true});
     }""")
-    await say(page, "Seen on its way")
+    row = await say(page, "Seen on its way")
+    for lane in LANES:
+        await expect(way(row, lane)).to_have_attribute("data-mark", "live")
+    offset = await row.locator(".offset").inner_text()
+    await expect(page.locator("#travel-note")).to_contain_text(f"chat:lobby {offset}: taken by node-")
     delivering = re.findall(r"node-\d", (await page.inner_text("#travel-note")).partition("through")[2])
     await holds(page, f"ways.length === {1 + len(delivering) + 2}")
     lines = await page.evaluate(
@@ -260,6 +271,8 @@ async def test_the_keyboard_reaches_what_troubles_a_node(visited: Page) -> None:
     await expect(drain).to_be_focused()
     await visited.keyboard.press("Tab")
     await expect(visited.get_by_role("button", name="Kill node-1")).to_be_focused()
+    problem = {"error": {"message": "node-1 is ended"}}  # which it is for a moment only
+    await visited.route("**/demo/nodes/node-1/kill", lambda route: route.fulfill(status=409, json=problem))
     await visited.keyboard.press("Enter")
     await expect(visited.locator("#nodes-problem")).to_have_text("Not done: node-1 is ended.")
     await visited.keyboard.press("Tab")

@@ -109,14 +109,14 @@ async def test_a_node_that_goes_comes_back_as_another_process(nodes: Nodes) -> N
     via = (await nodes.addresses())["node-1"]
     for name, deed in (("node-2", "kill"), ("node-3", "drain")):
         assert (await nodes.do(name, deed, via)).status_code == 202
-    for name in ("node-2", "node-3"):
-        await nodes.until(lambda node: node["condition"] == "ended", name)
-        assert not psutil.pid_exists(before[name])
+    await nodes.until(lambda node: node["condition"] == "ended", "node-2")
     killed = (await nodes.all())["node-2"]
     assert killed["lapses_by"] < killed["returns_at"]
     assert (await nodes.do("node-2", "kill", via)).status_code == 409
     for name in ("node-2", "node-3"):
+        await nodes.until(lambda node: node["pid"] not in before.values(), name)
         await nodes.until_ready(name)
+        assert not psutil.pid_exists(before[name])
     after = await nodes.pids()
     assert after["node-1"] == before["node-1"]
     assert {after[name] for name in ("node-2", "node-3")}.isdisjoint(before.values())
