@@ -170,6 +170,8 @@ def listen(options: ServerOptions) -> list[socket.socket]:
         )
         for family, *_, address in sorted(set(found)):
             taken.append(socket.create_server(address[:2], family=family))
+            # What is accepted inherits it. asyncio's own loop would not set it, and small writes would wait.
+            taken[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         for one in taken:
             one.close()

@@ -144,6 +144,15 @@ def test_every_address_of_a_name_is_listened_on() -> None:
         one.close()
 
 
+def test_what_is_written_leaves_at_once() -> None:
+    """On any loop: nobody waits for an acknowledgement of what was written just before."""
+    (listening,) = listen(ServerOptions(port=0))
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # --------------------------------------------------------------------------------------- a process of its own
 
 
