@@ -7,7 +7,10 @@ import random
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from tests.faults.clocks import WITH_CLOCKS
 from tests.faults.herd import fold, restart, stampede
 from tests.faults.sentinels import BEHIND_SENTINELS
 from tests.faults.slots import ON_SLOTS
-from tests.faults.stage import FULL, Fault, Outcome, Setting, staged
+from tests.faults.stage import FULL, Fault, Outcome, Setting, Size, Stage, staged
 
 SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, ON_SLOTS, WITH_CLOCKS]
 
@@ -44,40 +47,75 @@ COLUMNS = (
 console = Console(width=140)
 
 
-async def wreak(settings: Sequence[Setting[Any]], only: str, rounds: int) -> bool:
+@dataclass
+class Strikes:
+    """What became of one fault: an outcome of each strike, but not of those that raised or had no stage."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def are_as_promised(self) -> bool:
+        """All of them."""
+        return not self.failed and all(outcome.is_as_promised for outcome in self.outcomes)
+
+
+Results = dict[str, Strikes]
+"""The strikes of each fault, by its name."""
+
+Staged = Callable[[Setting[Any], Path, Size], AbstractAsyncContextManager[Stage[Any]]]
+
+
+async def wreak(
+    settings: Sequence[Setting[Any]], only: str, rounds: int, staged: Staged = staged
+) -> tuple[Results, bool]:
     """Let every fault strike in each round, in a random order; say whether all was as promised."""
-    outcomes: dict[str, list[Outcome]] = {}
+    results: Results = {}
     is_right = True
     for setting in settings:
         faults = [fault for fault in setting.faults if only in fault.name]
-        outcomes |= {fault.name: [] for fault in faults}
-        if faults:
-            is_right &= await _wreak_in(setting, faults, rounds, outcomes)
-    table = Table(
-        *COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second"
-    )
-    for each in filter(None, outcomes.values()):
-        table.add_row(*row(each), style="" if all(one.is_as_promised for one in each) else "red")
-    console.print(table)
-    return is_right and all(one.is_as_promised for each in outcomes.values() for one in each)
+        results |= {fault.name: Strikes() for fault in faults}
+        is_right &= await _wreak_in(setting, faults, rounds, results, staged)
+    return results, is_right and all(strikes.are_as_promised for strikes in results.values())
 
 
 async def _wreak_in(
-    setting: Setting[Any], faults: list[Fault[Any]], rounds: int, outcomes: dict[str, list[Outcome]]
+    setting: Setting[Any], faults: list[Fault[Any]], rounds: int, results: Results, staged: Staged
 ) -> bool:
-    """Say whether everything ran to its end, and ended well."""
+    """Say whether every stage was set and cleared well.
+
+    After a strike that raised a new one is set: nobody has mended what it broke on the old one.
+    """
+    waiting = deque(
+        (number, fault) for number in range(rounds) for fault in random.sample(faults, len(faults))
+    )
+    is_right = True
+    while waiting:
+        left = len(waiting)
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                async with staged(setting, Path(directory), FULL) as stage:
+                    while waiting:
+                        await _strike(stage, *waiting.popleft(), results)
+        except Exception as error:  # noqa: BLE001 - the other faults are worth a look too
+            _lament(error)
+            is_right = False
+            if len(waiting) == left:  # it could not be set, and would not be the next time
+                for _, fault in waiting:
+                    results[fault.name].failed += 1
+                break
+    return is_right
+
+
+async def _strike(stage: Stage[Any], number: int, fault: Fault[Any], results: Results) -> None:
     try:
-        with tempfile.TemporaryDirectory() as directory:
-            async with staged(setting, Path(directory), FULL) as stage:
-                for number in range(rounds):
-                    for fault in random.sample(faults, len(faults)):
-                        outcome = await stage.suffer(fault)
-                        outcomes[fault.name].append(outcome)
-                        _show(number, outcome)
-    except Exception as error:  # noqa: BLE001 - the other settings are worth a look too
-        _lament(error)
-        return False
-    return True
+        outcome = await stage.suffer(fault)
+    except BaseException:  # cancelled too: then what runs on the stage has failed
+        results[fault.name].failed += 1
+        console.print(f"[red]round {number + 1}: {fault.name} failed")
+        raise
+    results[fault.name].outcomes.append(outcome)
+    _show(number, outcome)
 
 
 def _lament(error: BaseException) -> None:
@@ -90,12 +128,18 @@ def _lament(error: BaseException) -> None:
 
 
 def _show(number: int, outcome: Outcome) -> None:
-    console.print(f"[dim]round {number + 1}: {outcome.name}: {', '.join(row([outcome])[2:])}")
+    console.print(f"[dim]round {number + 1}: {outcome.name}: {', '.join(_figures([outcome]))}")
     for remark in outcome.remarks:
         console.print(f"  [red]{remark}")
 
 
-def row(outcomes: list[Outcome]) -> list[str]:
+def row(name: str, strikes: Strikes) -> list[str]:
+    """How often a fault struck, and what that came to."""
+    times = f"{len(strikes.outcomes)}" + (f", {strikes.failed} failed" if strikes.failed else "")
+    return [name, times, *(_figures(strikes.outcomes) if strikes.outcomes else ())]
+
+
+def _figures(outcomes: list[Outcome]) -> list[str]:
     """The sums of one fault's outcomes, and the longest times."""
     tallies = [outcome.tally for outcome in outcomes]
     names = ("acknowledged", "lost", "duplicated", "reordered", "told")
@@ -108,7 +152,18 @@ def row(outcomes: list[Outcome]) -> list[str]:
         f"{max(outcome.lasted_seconds for outcome in outcomes):.1f}",
         f"{max(outcome.healed_seconds for outcome in outcomes):.1f}",
     ]
-    return [outcomes[0].name, str(len(outcomes)), *counts, *times]
+    return [*counts, *times]
+
+
+def tabulate(results: Results) -> None:
+    """Print a row for each fault that struck."""
+    table = Table(
+        *COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second"
+    )
+    for name, strikes in results.items():
+        if strikes.outcomes or strikes.failed:
+            table.add_row(*row(name, strikes), style="" if strikes.are_as_promised else "red")
+    console.print(table)
 
 
 async def gather() -> bool:
@@ -126,7 +181,8 @@ async def gather() -> bool:
 
 async def run(only: str, rounds: int) -> bool:
     """Everything, or what has `only` in its name."""
-    is_right = await wreak(SETTINGS, only, rounds)
+    results, is_right = await wreak(SETTINGS, only, rounds)
+    tabulate(results)
     return (only not in "herd" or await gather()) and is_right
 
 
