@@ -16,7 +16,7 @@ from tests.faults.balancer import Balancer, balancing
 from tests.faults.cluster import NAMESPACE, Home
 from tests.faults.publishing import Publishing
 from tests.faults.record import Journal, Record, Tally
-from tests.faults.subscribers import Subscribe, Wire, by_client, by_event_stream
+from tests.faults.subscribers import EventWire, Subscribe, Wire, by_client, by_event_stream
 from tests.support.timing import STARTED
 from tocsin import Position
 
@@ -225,9 +225,13 @@ class Stage(Generic[Home]):
         return complaints
 
 
+def _kinds(stage: Stage[Home]) -> Sequence[Subscribe]:
+    return by_client, by_event_stream, Wire(stage.see_end).subscribe, EventWire(stage.see_end).subscribe
+
+
 def _channels_of(number: int) -> list[str]:
-    """One channel each, and for every seventh subscriber another one."""
-    first = number % len(CHANNELS)
+    """One channel each, the same for one of every kind, and for every seventh subscriber another one."""
+    first = number // 4 % len(CHANNELS)
     return [CHANNELS[first], CHANNELS[first - 3]] if number % 7 == 0 else [CHANNELS[first]]
 
 
@@ -244,8 +248,7 @@ async def staged(setting: Setting[Home], directory: Path, size: Size) -> AsyncIt
             stage.run(cluster.watch())
             await cluster.until_ready()  # so that every node has subscribers of every channel
             for number in range(size.subscribers):
-                kind = (by_client, by_event_stream, Wire(stage.see_end).subscribe)[number % 3]
-                stage.subscribe(kind, _channels_of(number))
+                stage.subscribe(_kinds(stage)[number % 4], _channels_of(number))
             await stage.heal()
             await stage.audit()
             stage.run(stage.publishing.run())

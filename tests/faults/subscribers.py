@@ -1,6 +1,6 @@
-"""Subscribers of three kinds: the client over WebSocket, the client over an event stream, and bare wire.
+"""Subscribers of four kinds: over a WebSocket or an event stream, each with the client and without.
 
-The clients drop what comes twice and recover what is missing, as they should; the bare wire shows to the
+The clients drop what comes twice and recover what is missing, as they should; those without show to the
 record whatever the server sends.
 """
 
@@ -13,14 +13,23 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from tests.faults.record import Journal
+from tests.support.event_stream import Event as Sent
+from tests.support.event_stream import streaming_at
 from tests.support.timing import TICK
 from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
 from tocsin.values import Event
+
+AWAY_SECONDS = (5 * TICK, 10 * TICK)
+"""How long somebody without a client stays away, at least and at most, once a connection has ended."""
+
+LONGEST_LINE = 2**17
+"""Bytes: longer than any message that every subscriber gets."""
 
 
 class Subscribe(Protocol):
@@ -83,16 +92,16 @@ class Wire:
                     except (OSError, WebSocketException):
                         self._on_end()
                         raise
-            await asyncio.sleep(random.uniform(5, 10) * TICK)
+            await asyncio.sleep(random.uniform(*AWAY_SECONDS))
 
     async def _dial(self, url: str) -> socket.socket:
-        host, _, port = url.removeprefix("http://").rpartition(":")
+        host, port = _address(url)
         plain = socket.socket()
         plain.setblocking(False)
         if self._receive_bytes:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
         try:
-            await asyncio.get_running_loop().sock_connect(plain, (host, int(port)))
+            await asyncio.get_running_loop().sock_connect(plain, (host, port))
         except BaseException:
             plain.close()
             raise
@@ -112,6 +121,39 @@ class Wire:
                     _pushed(by_channel[push["channel"]], push)
                 elif message["id"] > 1:
                     _subscribed(journals[message["id"] - 2], message)
+
+
+class EventWire:
+    """An event stream without a client. It comes back with the last id that it was sent, as a browser does.
+
+    `on_end` is called when a stream ends, which is never this side's doing.
+    """
+
+    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
+        self._on_end = on_end
+
+    async def subscribe(self, url: str, journals: Sequence[Journal]) -> None:
+        """Come back as soon as a stream ends."""
+        _, port = _address(url)
+        path = "/events?" + urlencode([("channel", journal.channel) for journal in journals])
+        last_id: str | None = None
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                async with streaming_at(port, path, last_id, LONGEST_LINE) as stream:
+                    while True:
+                        try:
+                            event = await stream.next()
+                        except OSError:
+                            self._on_end()
+                            raise
+                        last_id = last_id if event.id is None else event.id
+                        _sent(event, journals)
+            await asyncio.sleep(random.uniform(*AWAY_SECONDS))
+
+
+def _address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
 
 
 class ComeBack(Exception):
@@ -145,3 +187,19 @@ def _pushed(journal: Journal, push: dict[str, Any]) -> None:
         assert journal.position is not None, "a push before its subscribe reply"
         position = Position(publication["offset"], journal.position.epoch)
         journal.hear(position, publication["data"]["n"])
+
+
+def _sent(event: Sent, journals: Sequence[Journal]) -> None:
+    """Events of other kinds say nothing of what was published."""
+    by_channel = {journal.channel: journal for journal in journals}
+    if event.kind == "gap":
+        by_channel[event.data["channel"]].tell(Position(**event.data["to"]))
+    elif event.kind == "message" and event.id:
+        positions = dict(zip(by_channel, map(Position.parse, event.id.split(",")), strict=True))
+        for journal in journals:
+            if journal.position is None:
+                journal.begin(positions[journal.channel])
+        if event.data:
+            channel, publication = event.data["channel"], event.data["pub"]
+            position = Position(publication["offset"], positions[channel].epoch)
+            by_channel[channel].hear(position, publication["data"]["n"])

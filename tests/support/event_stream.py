@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from tests.support.server import Server
 from tests.support.timing import SOON
 
+LONGEST_LINE = 2**16
+"""Bytes. As much again is read ahead."""
+
 
 class Event(NamedTuple):
     """One event: its type, its data (None without any) and its id (None without any)."""
@@ -58,14 +61,27 @@ class EventStream:
 async def streaming(
     server: Server, path: str, last_event_id: str | None = None
 ) -> AsyncIterator[EventStream]:
-    """A stream whose response was 200. HTTP/1.0, so that its body comes without chunks."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    """A stream of this server."""
+    async with streaming_at(server.port, path, last_event_id) as stream:
+        yield stream
+
+
+@contextlib.asynccontextmanager
+async def streaming_at(
+    port: int, path: str, last_event_id: str | None = None, longest_line: int = LONGEST_LINE
+) -> AsyncIterator[EventStream]:
+    """A stream whose response was 200, or ConnectionRefusedError.
+
+    HTTP/1.0, so that its body comes without chunks.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=longest_line)
     resume = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id is not None else ""
     writer.write(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{resume}\r\n".encode())
     try:
         async with asyncio.timeout(SOON):
             head = await reader.readuntil(b"\r\n\r\n")
-        assert b" 200 " in head, head
+        if b" 200 " not in head:
+            raise ConnectionRefusedError(head)
         yield EventStream(reader, writer)
     finally:
         writer.close()
