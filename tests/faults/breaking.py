@@ -12,6 +12,8 @@ from tests.faults.record import Journal
 from tests.faults.stage import (
     CHANNELS,
     CONNECTION_ENDED,
+    DEAF_SECONDS,
+    LATE_SECONDS,
     LINK_BROKEN,
     LOG_DIED,
     TOO_SLOW,
@@ -134,20 +136,29 @@ async def _given_up(member: Member) -> float:
     return float(counts[0]) if counts else 0
 
 
+DEAF = DEAF_SECONDS + LATE_SECONDS
+
 ON_ONE_REDIS = Setting(
     alone,
     brief=[
-        Fault("kill -9 of a node", kill, CONNECTION_ENDED, ends_connections=True),
-        Fault("SIGTERM of each node in turn", roll, CONNECTION_ENDED, ends_connections=True),
-        Fault("CLIENT KILL TYPE pubsub", cut_links, LINK_BROKEN),
-        Fault("a link that is open and silent", silence_link, LINK_BROKEN),
-        Fault("Redis frozen", freeze_redis, LINK_BROKEN),
-        Fault("Redis restarted, with its file", restart_redis, LINK_BROKEN),
+        Fault("kill -9 of a node", kill, CONNECTION_ENDED, LATE_SECONDS, ends_connections=True),
+        Fault(
+            "SIGTERM of each node in turn",
+            roll,
+            CONNECTION_ENDED,
+            LATE_SECONDS,
+            ends_connections=True,
+            lets_publish=True,
+        ),
+        Fault("CLIENT KILL TYPE pubsub", cut_links, LINK_BROKEN, LATE_SECONDS),
+        Fault("a link that is open and silent", silence_link, LINK_BROKEN, DEAF, lets_publish=True),
+        Fault("Redis frozen", freeze_redis, LINK_BROKEN, DEAF),
+        Fault("Redis restarted, with its file", restart_redis, LINK_BROKEN, LATE_SECONDS),
     ],
     long=[
         Fault("output buffer of the links full", overflow_links, LINK_BROKEN),
-        Fault("a node parted from Redis", part, LINK_BROKEN),
+        Fault("a node parted from Redis", part, LINK_BROKEN, DEAF, lets_publish=True),
         Fault("a subscriber that reads nothing", read_nothing, TOO_SLOW),
-        Fault("Redis restarted, empty", empty_redis, LOG_DIED, Logs.DIE),
+        Fault("Redis restarted, empty", empty_redis, LOG_DIED, logs=Logs.DIE),
     ],
 )

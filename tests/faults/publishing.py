@@ -13,20 +13,26 @@ from tests.faults.caller import Caller
 from tests.faults.cluster import Cluster, Member
 from tests.faults.record import Record
 from tests.support.server import Server
-from tests.support.timing import SOON, TICK
+from tests.support.timing import SOON, STARTED, TICK
 from tocsin import History, Position, TocsinError, api
 from tocsin.api import Call
 
 PUBLISHERS = 60
 """At work at once. Each waits for its answer before the next publication, as a back end would."""
+GOING_ON = 10
+"""Publications. So many that are answered show that publishers go on."""
 
 Answer = TypeVar("Answer")
 
 
 class Publishing:
-    """Publishes numbered messages at `rate` a second, spread over channels and nodes."""
+    """Publishes numbered messages at `rate` a second, spread over channels and nodes.
+
+    `answered` counts those that were acknowledged, without those that somebody asked for.
+    """
 
     def __init__(self, cluster: Cluster, record: Record, channels: Sequence[str], rate: float) -> None:
+        self.answered = 0
         self._cluster = cluster
         self._record = record
         self._channels = channels
@@ -49,8 +55,18 @@ class Publishing:
         while True:
             started = asyncio.get_running_loop().time()
             await self.publish(random.choice(self._channels))
+            self.answered += 1
             ahead = started + self._pause - asyncio.get_running_loop().time()
             await asyncio.sleep(max(0, ahead))
+
+    async def goes_on(self) -> bool:
+        """Wait until some more were acknowledged; say whether they were."""
+        goal = self.answered + GOING_ON
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STARTED):
+                while self.answered < goal:  # noqa: ASYNC110 - sixty of them would have to tell
+                    await asyncio.sleep(TICK / 10)
+        return self.answered >= goal
 
     async def publish(self, channel: str, padding: str = "") -> Position:
         """Publish once, however many attempts that takes: they share one idempotency key."""

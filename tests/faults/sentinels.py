@@ -163,5 +163,5 @@ async def watched(directory: Path) -> AsyncIterator[Watched]:
 BEHIND_SENTINELS = Setting(
     watched,
     brief=[Fault("a Sentinel failover, planned", hand_over, LINK_BROKEN)],
-    long=[Fault("a Sentinel failover, the master killed", kill_master, LINK_BROKEN, Logs.MAY_DIE)],
+    long=[Fault("a Sentinel failover, the master killed", kill_master, LINK_BROKEN, logs=Logs.MAY_DIE)],
 )

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from tests.faults.alone import EVERYTHING
 from tests.faults.cluster import Cluster, Member, engine, folder, started
-from tests.faults.stage import CHANNELS, LINK_BROKEN, MASTER_CHANGED, Fault, Logs, Setting, Stage
+from tests.faults.stage import (
+    CHANNELS,
+    LATE_SECONDS,
+    LINK_BROKEN,
+    MASTER_CHANGED,
+    Fault,
+    Logs,
+    Setting,
+    Stage,
+)
 from tests.support.redis_cluster import RedisCluster, cluster_running, until
 
 
@@ -48,5 +57,5 @@ async def slotted(directory: Path) -> AsyncIterator[Slotted]:
 ON_SLOTS = Setting(
     slotted,
     brief=[Fault("a slot's master fails over, planned", hand_over, MASTER_CHANGED)],
-    long=[Fault("a slot's master is killed", kill_master, LINK_BROKEN, Logs.MAY_DIE)],
+    long=[Fault("a slot's master is killed", kill_master, LINK_BROKEN, LATE_SECONDS, Logs.MAY_DIE)],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +18,7 @@ from tests.faults.cluster import NAMESPACE, Home
 from tests.faults.publishing import Publishing
 from tests.faults.record import Journal, Record, Tally
 from tests.faults.subscribers import EventWire, Subscribe, Wire, by_client, by_event_stream
-from tests.support.timing import STARTED
+from tests.support.timing import STARTED, TICK
 from tocsin import Position
 
 CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
@@ -28,6 +29,13 @@ LOG_DIED = "the log cannot mend"
 MASTER_CHANGED = "a master of the Redis Cluster is used"
 TOO_SLOW = '"code": 3008'
 """Signs that somebody noticed: the first is a subscriber's, the others are in nodes' logs."""
+
+LATE_SECONDS = 60 * TICK
+"""How late a sign may come on a machine that is busy, or stalls."""
+DEAF_SECONDS = 3.0
+"""A node notices in this time that it hears nothing, or is not answered; then a sign may still be late."""
+LEAST_SHARE = 1 / 20
+"""Of their rate. Publishers reach it on any machine while a fault lasts that does not stop them."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,61 @@ class Fault(Generic[Home]):
     """Something that goes wrong. `strike` returns once it is over; what it broke may still have to heal.
 
     `sign` are the words by which a log or a subscriber shows that it was noticed. Without a sign nobody may
-    notice anything. Only where it says so connections may end.
+    notice anything. It comes within `sign_seconds`, which are infinite where the design has no time for it.
+    Only where it says so connections may end, and publishers go on while it lasts.
     """
 
     name: str
     strike: Callable[[Stage[Home]], Awaitable[None]]
     sign: str = ""
+    sign_seconds: float = math.inf
     logs: Logs = Logs.LIVE
     ends_connections: bool = False
+    lets_publish: bool = False
+
+    def complain(self, seen: Seen) -> list[str]:
+        """What was not as promised, but for what the record counts."""
+        complaints = []
+        if seen.untold or seen.overtold:
+            complaints.append(
+                f"{seen.untold} should have been told and were not, {seen.overtold} the other way round"
+            )
+        if (seen.dead and self.logs is Logs.LIVE) or (seen.dead < len(CHANNELS) and self.logs is Logs.DIE):
+            complaints.append(f"{seen.dead} of {len(CHANNELS)} logs died")
+        if seen.ended and not self.ends_connections:
+            complaints.append(f"{seen.ended} connections ended")
+        if seen.detected_seconds is None:
+            if self.sign:
+                complaints.append("nobody noticed it")
+        elif not self.sign:
+            complaints.append("somebody noticed something")
+        elif seen.detected_seconds > self.sign_seconds:
+            complaints.append(f"noticed after {seen.detected_seconds:.1f} s")
+        if self.lets_publish and seen.published < LEAST_SHARE * seen.rate * seen.lasted_seconds:
+            complaints.append(f"only {seen.published} publications in {seen.lasted_seconds:.1f} s")
+        if not seen.is_published_after:
+            complaints.append("nobody published any more")
+        return complaints
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a fault went.
+
+    `dead` logs; subscriptions that were not told that theirs died, or were told and it had not; connections
+    that ended. Seconds until it was detected, and that it lasted; publications that were acknowledged in this
+    time, at `rate` a second if nothing had been wrong, and whether any were afterwards.
+    """
+
+    dead: int = 0
+    untold: int = 0
+    overtold: int = 0
+    ended: int = 0
+    detected_seconds: float | None = None
+    lasted_seconds: float = 0
+    published: int = 0
+    rate: float = 0
+    is_published_after: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,21 +200,33 @@ class Stage(Generic[Home]):
         before = self.record.tally.since(Tally())
         for journal in self.journals:
             journal.is_told = False
-        struck = time.monotonic()
+        answered, struck = self.publishing.answered, time.monotonic()
         await fault.strike(self)
-        over = time.monotonic()
+        answered, over = self.publishing.answered - answered, time.monotonic()
         await self.heal()
+        goes_on = await self.publishing.goes_on()
         healed = time.monotonic()
         dead = await self.audit()
-        detected = self._first_sign(fault.sign, struck)
-        remarks = [*self.record.remarks, *self._complain(fault, dead, detected, struck)]
+        sign = self._first_sign(fault.sign, struck)
+        seen = Seen(
+            len(dead),
+            sum(journal.channel in dead and not journal.is_told for journal in self.journals),
+            sum(journal.channel not in dead and journal.is_told for journal in self.journals),
+            sum(at >= struck for at in self._ends),
+            None if sign is None else sign - struck,
+            over - struck,
+            answered,
+            self.size.rate,
+            goes_on,
+        )
+        remarks = [*self.record.remarks, *fault.complain(seen)]
         self.record.remarks.clear()
         return Outcome(
             fault.name,
             self.record.tally.since(before),
             sum(journal.channel in dead for journal in self.journals),
-            None if detected is None else detected - struck,
-            over - struck,
+            seen.detected_seconds,
+            seen.lasted_seconds,
             healed - over,
             remarks,
         )
@@ -206,23 +273,6 @@ class Stage(Generic[Home]):
         return min(
             (at for at, line in said if at >= since and any(one in line for one in signs)), default=None
         )
-
-    def _complain(
-        self, fault: Fault[Home], dead: set[str], detected: float | None, struck: float
-    ) -> Sequence[str]:
-        complaints = []
-        untold = sum(journal.channel in dead and not journal.is_told for journal in self.journals)
-        overtold = sum(journal.channel not in dead and journal.is_told for journal in self.journals)
-        ended = sum(at >= struck for at in self._ends)
-        if untold or overtold:
-            complaints.append(f"{untold} should have been told and were not, {overtold} the other way round")
-        if (dead and fault.logs is Logs.LIVE) or (len(dead) < len(CHANNELS) and fault.logs is Logs.DIE):
-            complaints.append(f"{len(dead)} of {len(CHANNELS)} logs died")
-        if ended and not fault.ends_connections:
-            complaints.append(f"{ended} connections ended")
-        if (detected is None) != (not fault.sign):
-            complaints.append("somebody noticed something" if detected else "nobody noticed it")
-        return complaints
 
 
 def _kinds(stage: Stage[Home]) -> Sequence[Subscribe]:
