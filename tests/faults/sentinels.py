@@ -21,6 +21,8 @@ SERVICE = "mymaster"
 QUORUM = 2
 BEHIND_SECONDS = 0.5
 """How far behind its master a replica is made before the master dies."""
+STANDSTILL_MS = 60_000
+"""A Sentinel that stood still for longer does nothing for half a minute. Usually it is two seconds."""
 
 SENTINEL = (
     "sentinel monitor {service} {host} {port} {quorum}",
@@ -139,10 +141,14 @@ def _sentinels(directory: Path, master: RedisServer) -> Iterator[list[RedisServe
     facts = {"service": SERVICE, "host": HOST, "port": master.port, "quorum": QUORUM}
     lines = [line.format(**facts) for line in SENTINEL]
     with contextlib.ExitStack() as stack:
-        yield [
+        sentinels = [
             stack.enter_context(redis_running(folder(directory, f"sentinel-{at}"), *lines, is_sentinel=True))
             for at in range(3)
         ]
+        for sentinel in sentinels:
+            with contextlib.suppress(redis.ResponseError):  # before Redis 7.0 that is fixed
+                sentinel.command("SENTINEL", "DEBUG", "TILT-TRIGGER", STANDSTILL_MS)
+        yield sentinels
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,8 @@
 """The faults that heal within seconds, with a smaller crowd. All of them: `make chaos`."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -8,7 +10,9 @@ import pytest_asyncio
 from tests.faults.alone import Alone
 from tests.faults.breaking import ON_ONE_REDIS
 from tests.faults.clocks import WITH_CLOCKS
-from tests.faults.stage import SHORT, Fault, Stage, staged
+from tests.faults.sentinels import BEHIND_SENTINELS
+from tests.faults.slots import ON_SLOTS
+from tests.faults.stage import SHORT, Fault, Setting, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,6 +31,16 @@ async def test_everybody_hears_everything_once_and_in_order_whatever_breaks(
     outcome = await stage.suffer(fault)
     assert outcome.tally.acknowledged > 0
     assert outcome.is_as_promised, outcome
+
+
+@pytest.mark.parametrize("setting", [BEHIND_SENTINELS, ON_SLOTS], ids=["Sentinel", "Redis Cluster"])
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_failover_that_was_planned_loses_nothing(setting: Setting[Any], tmp_path: Path) -> None:
+    """Nor is anybody told of a loss, or sent away."""
+    async with staged(setting, tmp_path, SHORT) as stage:
+        outcomes = [await stage.suffer(fault) for fault in setting.brief]
+    assert outcomes
+    assert all(outcome.is_as_promised for outcome in outcomes), outcomes
 
 
 @pytest.mark.asyncio(loop_scope="function")
