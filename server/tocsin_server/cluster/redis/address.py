@@ -12,13 +12,17 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import connection as redis_py
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from tocsin_server.cluster.redis.connection import FAILURES, Connection
+from tocsin_server.cluster.redis.sentinels import Sentinels
 
 CONNECT_SECONDS = 2.0
 """For one attempt, name look-up, TLS and authentication included."""
+
+SENTINEL_SECONDS = CONNECT_SECONDS / 4
+"""For each step of asking a Sentinel, so that there is time left to reach the master."""
 
 CONTEXT_SECONDS = 60.0
 """How long a TLS context serves: to make one takes tens of milliseconds, and certificates are renewed."""
@@ -76,22 +80,20 @@ class Dialler:
         self._is_tls = address.is_tls
         self._hosts = address.hosts
         self._contexts = address.contexts
-        self._sentinel: Sentinel | None = None
+        self._sentinels: Sentinels | None = None
         self._pool: SentinelConnectionPool | None = None
         if address.service:
-            # All of them and the master have to be tried within one attempt: the first ones may be down.
-            seconds = CONNECT_SECONDS / (len(address.hosts) + 1)
             sentinel_options = {
-                "socket_timeout": seconds,
-                "socket_connect_timeout": seconds,
+                "socket_timeout": SENTINEL_SECONDS,
+                "socket_connect_timeout": SENTINEL_SECONDS,
                 "retry": Retry(NoBackoff(), 0),
                 **address.sentinel_options,
             }
-            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            self._sentinels = Sentinels(  # type: ignore[no-untyped-call]
                 address.hosts, sentinel_kwargs=sentinel_options
             )
             self._pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-                address.service, self._sentinel, **self._options
+                address.service, self._sentinels, **self._options
             )
 
     @asynccontextmanager
@@ -129,8 +131,8 @@ class Dialler:
 
     async def close(self) -> None:
         """Let go of the Sentinels. Idempotent."""
-        if self._sentinel is not None:
-            for sentinel in self._sentinel.sentinels:
+        if self._sentinels is not None:
+            for sentinel in self._sentinels.sentinels:
                 await sentinel.aclose()
 
 

@@ -11,12 +11,14 @@ import redis
 
 from tests.server.cluster.contract.harness import LOG, NO_LOG, draft
 from tests.server.cluster.redis.conftest import Running
-from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.server.cluster.redis.redis_server import RedisServer, free_ports, redis_running
+from tests.server.cluster.redis.test_engine import failed_start
 from tests.server.cluster.redis.troubles import until_troubled, until_whole
 from tests.support.timing import SOON, TICK
 from tocsin_server.cluster.broker import HistoryQuery
 from tocsin_server.cluster.redis.address import Dialler, parse_address
 from tocsin_server.cluster.redis.backoff import Backoff
+from tocsin_server.cluster.redis.connection import pack
 from tocsin_server.cluster.redis.pipeline import Pipeline
 
 
@@ -101,7 +103,36 @@ async def test_one_sentinel_that_is_down_locks_nobody_out(
             await node.broker.publish("news", draft(1), LOG)
 
 
-TURNS = 120
+async def test_who_has_seen_the_latest_failover_is_believed(
+    master: RedisServer, sentinel: RedisServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Another Sentinel, asked first, is behind: it names a master of earlier."""
+    earlier = f"sentinel monitor mymaster 127.0.0.1 {redis_server.port} 1"
+    _until(lambda: bool(sentinel.command("SENTINEL", "FAILOVER", "mymaster")))
+    _until(lambda: _named(sentinel) != master.port)
+    with redis_running(_folder(tmp_path, "behind"), earlier, is_sentinel=True) as behind:
+        assert _named(behind) == redis_server.port
+        hosts = f"127.0.0.1:{behind.port},127.0.0.1:{sentinel.port}"
+        dialler = Dialler(parse_address(f"redis+sentinel://{hosts}/mymaster"), "test")
+        async with dialler.connected() as connection:
+            (answer,) = await connection.ask(pack("CONFIG", "GET", "port"))
+        await dialler.close()
+    assert int(answer[1]) == _named(sentinel)
+
+
+async def test_where_no_sentinel_knows_the_master_each_says_why(sentinel: RedisServer) -> None:
+    """In a sentence."""
+    (nowhere,) = free_ports(1)
+    said = await failed_start(f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:{nowhere}/another")
+    assert "no Sentinel names a master of another: Error 111 connecting to" in said
+
+
+def _named(sentinel: RedisServer) -> int:
+    """The port of the master, as a Sentinel says."""
+    return int(sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
+
+
+TURNS = 240
 """Of the loop, more than finding the master takes."""
 
 
