@@ -89,8 +89,8 @@ class RedisNodes:
         """Every living node answers, or is among the silent ones."""
         inquiry = await self._ask(question=question)
         reports = [answer.report for answer in inquiry.answers.values() if answer.report is not None]
-        silent = [self._known.get(uid) or _stranger(uid) for uid in sorted(inquiry.silent)]
-        self._known = {one.uid: _stranger(one.uid, one) for one in [*reports, *silent]}
+        silent = [self._known.get(uid) or _silent(uid) for uid in sorted(inquiry.silent)]
+        self._known = {one.uid: _silent(one.uid, one) for one in [*reports, *silent]}
         return Survey(reports, silent)
 
     async def _ask(self, order: Order | None = None, question: Question | None = None) -> Inquiry:
@@ -156,7 +156,7 @@ def _answer(household: Household, asked: Asked) -> Answer:
     return Answer(asked.id, household.uid, report)
 
 
-def _stranger(uid: str, known: NodeReport | None = None) -> NodeReport:
+def _silent(uid: str, known: NodeReport | None = None) -> NodeReport:
     """A node that does not say how it is, with what is known of it from earlier."""
     name, version, address = (known.name, known.version, known.address) if known else ("", "", "")
     return NodeReport(uid, name, version, 0, 0, 0, 0, 0, address=address, state="silent")
