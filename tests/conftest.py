@@ -13,13 +13,13 @@ from tests.support.server import Server, serving
 _numbers = itertools.count(1)
 
 LONG = (
-    "server/test_leaks",
+    "server/node/test_leaks",
     "demo/",
     "faults/",
     "deploy/test_nginx",
     "conformance/test_order_and_loss",
     "conformance/test_fuzz_connection",
-    "server/core/test_session_stateful",
+    "server/core/session/test_stateful",
     "client/load/test_run",
 )
 """Files that take long, the longest first."""

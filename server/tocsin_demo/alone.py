@@ -8,7 +8,7 @@ from tocsin_demo.application import application
 from tocsin_demo.cluster import Cluster
 from tocsin_demo.settings import Ground, demo_settings
 from tocsin_server.app import create_app
-from tocsin_server.serving import Server
+from tocsin_server.serving.server import Server
 
 NAME = "node-1"
 

@@ -19,7 +19,7 @@ from tocsin_demo.redis_server import NoRedisError, find_redis, redis_running
 from tocsin_demo.settings import HOST, Ground
 from tocsin_demo.supervisor import StartError, Supervisor
 from tocsin_demo.wire import Member
-from tocsin_server import logs
+from tocsin_server.logging import configure_logging
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -37,7 +37,7 @@ def demo(
     log_level: Annotated[Level, typer.Option(help="What to log, on standard error.")] = "warning",
 ) -> None:
     """Run nodes with a page that shows what they do, and an application that publishes to them."""
-    logs.configure(log_level)
+    configure_logging(log_level)
     redis = find_redis() if nodes > 1 else None
     if nodes > 1 and redis is None:
         typer.echo("There is no redis-server on the PATH, so this is one node, in memory.")

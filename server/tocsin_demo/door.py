@@ -8,7 +8,7 @@ import asyncio
 import socket
 
 from tocsin_demo.settings import HOST
-from tocsin_server.serving import BACKLOG, Server
+from tocsin_server.serving.server import BACKLOG, Server
 
 
 class Door:

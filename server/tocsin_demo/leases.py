@@ -6,15 +6,15 @@ from typing import Self, cast
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from tocsin_server.cluster.redis.keys import Keys
-from tocsin_server.cluster.redis.watch import node_of
-from tocsin_server.options import EngineOptions
+from tocsin_server.config.options import EngineOptions
+from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.engine.redis.membership.failure_detector import node_of
 
 LOOK_SECONDS = 0.1
 """Between two looks, while somebody waits for a lease to go."""
 
 LAPSE_SECONDS = 4.0
-"""By then the lease of a node that was killed has lapsed (tocsin_server/cluster/redis/watch.py)."""
+"""By then the lease of a killed node has expired (engine/redis/membership/failure_detector.py)."""
 
 PATIENCE_SECONDS = 30.0
 """After which nobody waits any more."""

@@ -20,12 +20,12 @@ from tocsin_demo.cluster import Cluster
 from tocsin_demo.door import Door
 from tocsin_demo.settings import HOST, demo_settings
 from tocsin_demo.wire import LONGEST_LINE, Plan, Ready, Report, Roster, Wish, line_of
-from tocsin_server import logs
 from tocsin_server.app import create_app
-from tocsin_server.cluster.nodes import Question
+from tocsin_server.engine.nodes import Question
 from tocsin_server.errors import EngineError
-from tocsin_server.node import Node
-from tocsin_server.serving import BACKLOG, Server
+from tocsin_server.logging import configure_logging
+from tocsin_server.node.node import Node
+from tocsin_server.serving.server import BACKLOG, Server
 
 LOOK_SECONDS = 0.25
 """Between two looks at the own node: what has changed is told, and the door follows."""
@@ -43,7 +43,7 @@ async def run() -> None:
     if not first:
         return  # the supervisor has been killed already
     plan = msgspec.json.decode(first, type=Plan)
-    logs.configure(plan.log_level)
+    configure_logging(plan.log_level)
     cluster = Cluster(plan.name, _say)
     ground = plan.ground
     own = socket.create_server((HOST, 0), backlog=BACKLOG)

@@ -4,8 +4,14 @@ import secrets
 
 import msgspec
 
-from tocsin_server.config import Settings
-from tocsin_server.options import ApiOptions, ChannelOptions, ClientOptions, EngineOptions, ServerOptions
+from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import (
+    ApiOptions,
+    ChannelOptions,
+    ClientOptions,
+    EngineOptions,
+    ServerOptions,
+)
 
 HOST = "127.0.0.1"
 

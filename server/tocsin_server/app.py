@@ -23,17 +23,17 @@ from typing import TypedDict
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from tocsin_server.cluster.engine import Engine
-from tocsin_server.cluster.opening import open_engine
-from tocsin_server.colleagues import Colleagues
-from tocsin_server.config import Settings
-from tocsin_server.http.api import api_routes
-from tocsin_server.http.health import health_routes
-from tocsin_server.http.pages import page_routes
-from tocsin_server.node import Node
-from tocsin_server.service import RpcMethod
-from tocsin_server.transports.asgi import websocket_route
-from tocsin_server.transports.sse import events_route
+from tocsin_server.admin.health import health_routes
+from tocsin_server.admin.pages import page_routes
+from tocsin_server.api.routes import api_routes
+from tocsin_server.config.loading import Settings
+from tocsin_server.engine.engine import Engine
+from tocsin_server.engine.factory import open_engine
+from tocsin_server.metrics.multiprocess import Colleagues
+from tocsin_server.node.node import Node
+from tocsin_server.node.operations import RpcMethod
+from tocsin_server.transports.sse.endpoint import events_route
+from tocsin_server.transports.websocket.asgi import websocket_route
 
 
 class State(TypedDict):

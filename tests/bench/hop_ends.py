@@ -30,9 +30,9 @@ from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.nodes import CONFIG, engine_at
 from tests.bench.subscribers import Subscriber
 from tocsin_server.app import create_app
-from tocsin_server.cluster.broker import Draft
-from tocsin_server.config import Settings
-from tocsin_server.node import Node
+from tocsin_server.config.loading import Settings
+from tocsin_server.engine.broker import Draft
+from tocsin_server.node.node import Node
 
 BACK_ENDS = 4
 """Publish in turn, so that an answer that is late does not hold the next publication up."""

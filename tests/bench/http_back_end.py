@@ -10,7 +10,7 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from tests.support.links import connecting
+from tests.support.proxies import connecting
 
 
 class BackEnd:

@@ -11,8 +11,8 @@ from websockets.asyncio.client import connect
 
 from tests.bench.servers import PAYLOAD, SETTINGS, subscribed
 from tocsin_server.app import create_app
-from tocsin_server.cluster.broker import Draft
-from tocsin_server.serving import serving
+from tocsin_server.engine.broker import Draft
+from tocsin_server.serving.server import serving
 
 
 async def main(port: str, seconds: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.server import Server, serving
 
 CONFIG: dict[str, Any] = {

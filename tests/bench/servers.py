@@ -24,13 +24,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.bench.helpers import questions
 from tocsin_server.app import create_app
-from tocsin_server.cluster.broker import Draft
-from tocsin_server.config import Settings
+from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
 from tocsin_server.core.channel import Item
-from tocsin_server.core.protocol import Publication, Push
-from tocsin_server.options import ChannelOptions, ClientOptions, ServerOptions
-from tocsin_server.serving import serving
-from tocsin_server.transports.websocket import RAW_FRAMING
+from tocsin_server.engine.broker import Draft
+from tocsin_server.protocol.messages import Publication, Push
+from tocsin_server.serving.server import serving
+from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 """128 bytes."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.bench import nodes
 from tests.bench.helpers import helper
-from tests.support.links import accepting, connecting
+from tests.support.proxies import accepting, connecting
 
 SECONDS = 6.0
 """Several times what comes every second anyway: canary, lease and clock."""

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.api import Api
 from tests.support.browser import chromium
-from tests.support.links import accepting
+from tests.support.proxies import accepting
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import Server
 from tests.support.timing import STARTED

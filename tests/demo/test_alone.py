@@ -15,8 +15,8 @@ from tests.support.configs import PERMIT, SEEN, Table
 from tests.support.server import Server, serving
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
-from tocsin_server.config import Settings
-from tocsin_server.serving import serving as serving_here
+from tocsin_server.config.loading import Settings
+from tocsin_server.serving.server import serving as serving_here
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 

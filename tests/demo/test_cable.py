@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.links import accepting, connecting
+from tests.support.proxies import accepting, connecting
 from tests.support.timing import QUIET, SOON
 from tocsin_demo.cable import Cable, Silence, laid
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.links import accepting
+from tests.support.proxies import accepting
 from tocsin_demo.check_log import Finding
 from tocsin_demo.inspection import ATTEMPTS, inspect, verdict
 from tocsin_demo.store import Link

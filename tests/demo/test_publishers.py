@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.links import accepting
+from tests.support.proxies import accepting
 from tocsin import AsyncPublisher, CallError, ServerUnreachable
 from tocsin_demo.publishers import Publishers
 from tocsin_server.app import create_app
-from tocsin_server.config import Settings
-from tocsin_server.options import ApiOptions, ChannelOptions, ServerOptions
-from tocsin_server.serving import serving
+from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import ApiOptions, ChannelOptions, ServerOptions
+from tocsin_server.serving.server import serving
 
 KEY = "key"
 

@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from tests.deploy.nginx import DEPLOY
 from tocsin_server.app import create_app
-from tocsin_server.config import Settings, load
-from tocsin_server.serving import GRACE_SECONDS
+from tocsin_server.config.loading import Settings, load
+from tocsin_server.serving.server import GRACE_SECONDS
 
 KUBERNETES = DEPLOY / "kubernetes"
 TOP = DEPLOY.parent

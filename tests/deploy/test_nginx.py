@@ -15,7 +15,7 @@ import pytest
 from tests.deploy.nginx import HOST, nginx_before
 from tests.faults.record import Journal, Record
 from tests.faults.subscribers import Wire, by_client, by_event_stream
-from tests.server.cluster.redis.redis_server import RedisServer, free_ports, redis_running
+from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY
 from tests.support.server import Server, serving

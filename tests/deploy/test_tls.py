@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.deploy.nginx import HOST, nginx_before
-from tests.server.cluster.redis.certificates import write_certificate
-from tests.server.cluster.redis.redis_server import free_ports
+from tests.server.engine.redis.certificates import write_certificate
+from tests.server.engine.redis.redis_server import free_ports
 from tests.support.configs import API_KEY
 from tests.support.server import TOCSIN, serving
 from tests.support.timing import SOON, STARTED

@@ -20,10 +20,10 @@ from rich.table import Table
 
 from tests.faults.breaking import ON_ONE_REDIS
 from tests.faults.clocks import WITH_CLOCKS
-from tests.faults.herd import fold, restart, stampede
+from tests.faults.fault_environment import FULL, Fault, Outcome, Setting, Size, Stage, staged
+from tests.faults.mass_reconnect import fold, restart, stampede
 from tests.faults.sentinels import BEHIND_SENTINELS
 from tests.faults.slots import ON_SLOTS
-from tests.faults.stage import FULL, Fault, Outcome, Setting, Size, Stage, staged
 
 SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, ON_SLOTS, WITH_CLOCKS]
 

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from tests.support.links import HOST, accepting, connecting, copy
+from tests.support.proxies import HOST, accepting, connecting, copy
 
 Ports = Callable[[], Mapping[int, bool]]
 """Where a new connection may lead at present, each port with whether its node is ready."""

@@ -6,10 +6,8 @@ import asyncio
 
 import httpx
 
-from tests.faults.alone import Alone, alone
 from tests.faults.cluster import NAMESPACE, Member
-from tests.faults.record import Journal
-from tests.faults.stage import (
+from tests.faults.fault_environment import (
     CHANNELS,
     CONNECTION_ENDED,
     DEAF_SECONDS,
@@ -22,6 +20,8 @@ from tests.faults.stage import (
     Setting,
     Stage,
 )
+from tests.faults.record import Journal
+from tests.faults.standalone import Alone, alone
 from tests.faults.subscribers import Wire
 from tests.support.api import NO_TLS
 from tests.support.timing import STARTED, TICK

@@ -7,7 +7,7 @@ import contextlib
 from typing import TypeVar
 
 from tests.support.configs import API_KEY
-from tests.support.links import HOST
+from tests.support.proxies import HOST
 from tests.support.timing import SOON
 from tocsin import BadProtocol
 from tocsin.api import Call, read_answer

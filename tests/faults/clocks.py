@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults.alone import EVERYTHING
 from tests.faults.cluster import CONFIG, NAMESPACE, Cluster, Member, folder, started
-from tests.faults.stage import Fault, Setting, Stage
-from tests.server.cluster.redis.redis_server import RedisServer, redis_running
+from tests.faults.fault_environment import Fault, Setting, Stage
+from tests.faults.standalone import EVERYTHING
+from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.api import NO_TLS
 from tests.support.configs import PERMIT, Table
 from tests.support.timing import STARTED, TICK

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import redis
 
-from tests.faults.alone import EVERYTHING
 from tests.faults.cluster import Cluster, Member, engine, folder, started
-from tests.faults.stage import LINK_BROKEN, Fault, Logs, Setting, Stage
-from tests.server.cluster.redis.redis_server import RedisServer, redis_running
-from tests.server.cluster.redis.swallower import swallowing
-from tests.support.links import HOST
+from tests.faults.fault_environment import LINK_BROKEN, Fault, Logs, Setting, Stage
+from tests.faults.standalone import EVERYTHING
+from tests.server.engine.redis.blackhole_proxy import swallowing
+from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.support.proxies import HOST
 from tests.support.timing import STARTED, TICK
 
 SERVICE = "mymaster"

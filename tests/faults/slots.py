@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.faults.alone import EVERYTHING
 from tests.faults.cluster import Cluster, Member, engine, folder, started
-from tests.faults.stage import (
+from tests.faults.fault_environment import (
     CHANNELS,
     LATE_SECONDS,
     LINK_BROKEN,
@@ -19,6 +18,7 @@ from tests.faults.stage import (
     Setting,
     Stage,
 )
+from tests.faults.standalone import EVERYTHING
 from tests.support.redis_cluster import RedisCluster, cluster_running, until
 
 

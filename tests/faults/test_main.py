@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.faults.__main__ import Results, row, wreak
+from tests.faults.fault_environment import Fault, Outcome, Setting, Size, Stage
 from tests.faults.record import Tally
-from tests.faults.stage import Fault, Outcome, Setting, Size, Stage
 
 FAULTS = ("one", "two", "three")
 

@@ -12,7 +12,7 @@ import pytest
 from tests.faults import subscribers
 from tests.faults.record import Journal, Record, Tally
 from tests.faults.subscribers import EventWire
-from tests.support.links import HOST, accepting
+from tests.support.proxies import HOST, accepting
 from tests.support.timing import SOON
 from tocsin import Position
 

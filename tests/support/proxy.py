@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.support.links import accepting, connecting, copy
+from tests.support.proxies import accepting, connecting, copy
 from tests.support.server import Server
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tests.server.cluster.redis.redis_server import RedisServer
+from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.timing import STARTED, TICK
-from tocsin_server.cluster.redis.keys import Keys
+from tocsin_server.engine.redis.keys import Keys
 
 MASTERS = 3
 REPLICAS = 1

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tocsin_server.advice import doors
-from tocsin_server.config import ConfigError, load
+from tocsin_server.config.exposure import doors
+from tocsin_server.config.loading import ConfigError, load
 
 
 def check_config(

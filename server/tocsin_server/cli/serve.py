@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tocsin_server import __version__, logs
-from tocsin_server.advice import safe_start_advice
+from tocsin_server import __version__
 from tocsin_server.app import create_app
-from tocsin_server.colleagues import Colleagues
-from tocsin_server.config import ConfigError, Settings, load
+from tocsin_server.config.exposure import safe_start_advice
+from tocsin_server.config.loading import ConfigError, Settings, load
 from tocsin_server.errors import EngineError
-from tocsin_server.serving import CannotListen, listen, url_of, work
-from tocsin_server.serving import serve as serve_app
-from tocsin_server.workers import CANNOT_START, Crew
+from tocsin_server.logging import configure_logging
+from tocsin_server.metrics.multiprocess import Colleagues
+from tocsin_server.serving.prefork import CANNOT_START, Crew
+from tocsin_server.serving.server import CannotListen, listen, url_of, work
+from tocsin_server.serving.server import serve as serve_app
 
 
 def serve(  # noqa: PLR0917 - typer reads the flags off it
@@ -40,7 +41,7 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
     """Run a node: WebSocket, Server-Sent Events and the HTTP API on one port."""
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
-    logs.configure(log_level)
+    configure_logging(log_level)
     settings = _settings(config, _overrides(host, port, engine, insecure), ui)
     if workers > 1 and settings.engine.url == "memory://":
         _fail(

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from tocsin_server.core.protocol import Position, Publication, Push, encode_push
-from tocsin_server.core.stream import History, Stream, Verdict, merge
+from tocsin_server.core.positions import History, Stream, Verdict, merge
+from tocsin_server.protocol.messages import Position, Publication, Push, encode_push
 
 HELD = 1000
 """Publications held for those who are entering. Whoever reads a log that ends before them reads it again."""

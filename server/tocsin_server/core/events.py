@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
-from tocsin_server.core import protocol
-from tocsin_server.core.protocol import NO_JSON, ClientInfo, Message, Position
-from tocsin_server.core.stream import History
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
-from tocsin_server.options import ChannelOptions
+from tocsin_server.protocol import messages
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Message, Position
 
 
 class Instant(NamedTuple):
@@ -41,7 +41,7 @@ class Received:
 class Commanded:
     """Commands that a transport made itself, on behalf of a peer that cannot send any."""
 
-    commands: Sequence[protocol.Command]
+    commands: Sequence[messages.Command]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +232,11 @@ class Leave:
 
 
 Request = (
-    protocol.PublishRequest
-    | protocol.PresenceRequest
-    | protocol.PresenceStatsRequest
-    | protocol.HistoryRequest
-    | protocol.RpcRequest
+    messages.PublishRequest
+    | messages.PresenceRequest
+    | messages.PresenceStatsRequest
+    | messages.HistoryRequest
+    | messages.RpcRequest
 )
 
 

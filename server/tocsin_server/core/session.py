@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from tocsin_server import errors
-from tocsin_server.core import events, grants
-from tocsin_server.core.admission import (
+from tocsin_server.core import events, permissions
+from tocsin_server.core.authorization import (
     House,
     admit_connection,
     admit_server_side,
@@ -29,8 +29,12 @@ from tocsin_server.core.admission import (
     with_chan_info,
 )
 from tocsin_server.core.events import Ask, Close, Effect, Enter, Event, Identify, Instant, Send
-from tocsin_server.core.grants import Caller
-from tocsin_server.core.protocol import (
+from tocsin_server.core.permissions import Caller
+from tocsin_server.core.positions import History
+from tocsin_server.core.subscription import Subscription, monotonic_deadline, ttl_seconds
+from tocsin_server.core.tokens import embedded
+from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
+from tocsin_server.protocol.messages import (
     EMPTY,
     NO_JSON,
     PING,
@@ -60,10 +64,6 @@ from tocsin_server.core.protocol import (
     compact,
     decode_commands,
 )
-from tocsin_server.core.stream import History
-from tocsin_server.core.subscriptions import Subscription, monotonic_deadline, ttl_seconds
-from tocsin_server.core.tokens import embedded
-from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 
 
 class Phase(Enum):
@@ -434,7 +434,7 @@ class Session:
         channel = request.channel  # type: ignore[union-attr]  # rpc does not come here
         if not channel:
             return self._close(errors.PROTOCOL_VIOLATION)
-        options = grants.check_name(channel, self._house.rules)
+        options = permissions.check_name(channel, self._house.rules)
         if isinstance(options, Refusal):
             return self._refuse(command_id, options)
         caller = Caller(self.user, self._house.options.insecure)
@@ -452,18 +452,18 @@ class Session:
         if not request.data:
             return self._refuse(command_id, errors.BAD_REQUEST)
         clean = PublishRequest(request.channel, compact(request.data))
-        return self._ask(command_id, "publish", clean, grants.may_publish)
+        return self._ask(command_id, "publish", clean, permissions.may_publish)
 
     def _presence(self, command_id: int, request: PresenceRequest, _now: Instant) -> list[Effect]:
-        return self._ask(command_id, "presence", request, grants.may_read_presence)
+        return self._ask(command_id, "presence", request, permissions.may_read_presence)
 
     def _presence_stats(self, command_id: int, request: PresenceStatsRequest, _now: Instant) -> list[Effect]:
-        return self._ask(command_id, "presence_stats", request, grants.may_read_presence)
+        return self._ask(command_id, "presence_stats", request, permissions.may_read_presence)
 
     def _history(self, command_id: int, request: HistoryRequest, _now: Instant) -> list[Effect]:
         if request.reverse and request.since is not None and request.since.offset == 0:
             return self._refuse(command_id, errors.BAD_REQUEST)
-        return self._ask(command_id, "history", request, grants.may_read_history)
+        return self._ask(command_id, "history", request, permissions.may_read_history)
 
     def _rpc(self, command_id: int, request: RpcRequest, _now: Instant) -> list[Effect]:
         if not self._house.rpc_methods:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from websockets.frames import Frame, Opcode
 
-from tests.support.links import accepting, connecting, copy
+from tests.support.proxies import accepting, connecting, copy
 from tests.support.server import Server
 from tocsin.load import frames
 from tocsin.load.frames import FrameReader

@@ -16,15 +16,15 @@ from typing import Any
 from msgspec import Raw
 
 from tests.support.tokens import SECRET, connection_token
+from tocsin_server.config.options import ChannelOptions, ClientOptions
 from tocsin_server.core import events
-from tocsin_server.core.admission import House
-from tocsin_server.core.channels import ChannelRules
+from tocsin_server.core.authorization import House
+from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Effect, Entered, EnterFailed, Event, Instant
-from tocsin_server.core.protocol import Position, Publication, encode
+from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
-from tocsin_server.core.stream import History
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.options import ChannelOptions, ClientOptions
+from tocsin_server.protocol.messages import Position, Publication, encode
 
 START = Instant(monotonic=5_000.0, unix=1_900_000_000.0)
 """When every playbook begins, far from what any real clock says."""

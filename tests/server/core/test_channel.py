@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from tests.server.core.ears import Ear, Log, Offsets, write_all
+from tests.server.core.recording_connection import Ear, Log, Offsets, write_all
 from tocsin_server.core.channel import BATCH_BYTES, HELD, Channel
-from tocsin_server.core.protocol import ClientInfo, Position, Presence, Publication, Push
-from tocsin_server.core.stream import History, Verdict
+from tocsin_server.core.positions import History, Verdict
+from tocsin_server.protocol.messages import ClientInfo, Position, Presence, Publication, Push
 
 EPOCH = "abcdefgh"
 JOINED = Push("news", join=Presence(ClientInfo("ada", "c1")))

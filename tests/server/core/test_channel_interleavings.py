@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.server.core.ears import Ear, Log
+from tests.server.core.recording_connection import Ear, Log
 from tocsin_server.core.channel import Channel, Listener
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.protocol import Publication
-from tocsin_server.core.stream import History, Verdict
+from tocsin_server.core.positions import History, Verdict
+from tocsin_server.protocol.messages import Publication
 
 picks = st.integers(min_value=0, max_value=99)
 KEPT = 4

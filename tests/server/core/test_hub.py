@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.server.core.ears import Ear
+from tests.server.core.recording_connection import Ear
 from tocsin_server.core.hub import Hub
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.tokens import SECRET, connection_token, subscription_token
-from tocsin_server.core.protocol import NO_JSON
+from tocsin_server.config.options import ClientOptions
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     Flag,
@@ -27,7 +27,7 @@ from tocsin_server.core.tokens import (
     TokenVerifier,
     embedded,
 )
-from tocsin_server.options import ClientOptions
+from tocsin_server.protocol.messages import NO_JSON
 
 NOW = 1_900_000_000.0
 LONG_SECRET = SECRET * 2

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from tests.server.transports.streams import Served, served
+from tests.server.transports.sse.streams import Served, served
 
 _numbers = itertools.count(1)
 

@@ -11,12 +11,12 @@ import hypercorn.asyncio
 import uvicorn
 from fastapi import FastAPI
 
-from tests.server.transports.streams import SETTINGS, Json
+from tests.server.transports.sse.streams import SETTINGS, Json
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
-from tocsin_server.config import Settings
-from tocsin_server.node import Node
-from tocsin_server.service import RpcMethod
+from tocsin_server.config.loading import Settings
+from tocsin_server.node.node import Node
+from tocsin_server.node.operations import RpcMethod
 
 
 async def _double(_user: str, params: Any) -> Any:

@@ -1,0 +1,157 @@
+"""The API's description of itself: OpenAPI 3.1, generated from the types that it reads and writes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from tocsin_server import __version__
+from tocsin_server.api import auth
+from tocsin_server.api.calls import Method
+from tocsin_server.api.methods import METHODS
+from tocsin_server.api.types import CALLS_LIMIT, Failure, LegacyCommand, LegacyReply
+
+Json = dict[str, Any]
+
+DESCRIPTION = """\
+How a back end talks to Tocsin: publish to channels, ask about them, and act on users' connections.
+
+A call is answered with 200 and either `result` or `error`. Codes of errors: 100 internal server error (may be
+tried again), 102 unknown channel, 104 not found, 107 bad request, 108 not available, 112 unrecoverable
+position. In transport error mode an error is the response's status instead: 500 for 100, 404 for 102 and 104,
+400 for 107 and 108, 416 for 112.
+"""
+SINGLE_ENDPOINT = f"""\
+The single endpoint of old.
+
+One command or several, joined by whitespace or by nothing; each is answered on a line of its own, in their
+order. More than {CALLS_LIMIT} are refused together, with error 107.
+"""
+SECURITY: Json = {
+    "header": {"type": "apiKey", "in": "header", "name": auth.HEADER},
+    "authorization": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"`{auth.SCHEME} KEY`",
+    },
+    "query": {"type": "apiKey", "in": "query", "name": auth.PARAMETER},
+}
+ERROR_MODE: Json = {
+    "name": "X-Centrifugo-Error-Mode",
+    "in": "header",
+    "description": "`transport`: an error is the response's status.",
+    "schema": {"type": "string", "enum": ["transport"]},
+}
+
+
+@lru_cache(maxsize=8)
+def api_document(root_path: str = "") -> Json:
+    """The document, for an application that is mounted at `root_path`. Not to be changed."""
+    types = {Failure, LegacyCommand, LegacyReply}
+    types |= {kind for method in METHODS.values() for kind in (method.request, method.result)}
+    _, schemas = msgspec.json.schema_components(_by_name(types), ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tocsin server API", "version": __version__, "description": DESCRIPTION},
+        "servers": [{"url": root_path or "/"}],
+        "security": [{scheme: []} for scheme in SECURITY],
+        "paths": {
+            **{f"/api/{name}": {"post": _operation(name, method)} for name, method in METHODS.items()},
+            "/api": {"post": _single_endpoint()},
+        },
+        "components": {
+            "schemas": schemas,
+            "responses": _responses(),
+            "parameters": {"ErrorMode": ERROR_MODE},
+            "securitySchemes": SECURITY,
+        },
+    }
+
+
+def _by_name(types: Iterable[type]) -> list[type]:
+    return sorted(types, key=lambda kind: kind.__name__)
+
+
+def _operation(name: str, method: Method) -> Json:
+    return {
+        "operationId": name,
+        **_prose(method.call.__doc__ or ""),
+        "parameters": [{"$ref": "#/components/parameters/ErrorMode"}],
+        "requestBody": _body(method.request),
+        "responses": {
+            "200": _answer(method),
+            "400": _common("BadRequest"),
+            "401": _common("Unauthorized"),
+            "404": _common("Refused"),
+            "413": _common("TooLarge"),
+            "416": _common("Refused"),
+            "500": _common("Refused"),
+        },
+    }
+
+
+def _single_endpoint() -> Json:
+    return {
+        "operationId": "commands",
+        **_prose(SINGLE_ENDPOINT),
+        "deprecated": True,
+        "requestBody": _body(LegacyCommand),
+        "responses": {
+            "200": {"description": "A reply for each command.", "content": _content(_ref(LegacyReply))},
+            "400": _common("BadRequest"),
+            "401": _common("Unauthorized"),
+            "413": _common("TooLarge"),
+        },
+    }
+
+
+def _answer(method: Method) -> Json:
+    refused = _object(error=_ref(Failure))
+    done = _object(result=_ref(method.result)) if method.is_wrapped else _ref(method.result)
+    return {"description": "What came of it.", "content": _content({"oneOf": [done, refused]})}
+
+
+def _responses() -> Json:
+    """What every operation may answer besides a result."""
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    refused = _content(_ref(Failure))
+    return {
+        "BadRequest": {
+            "description": "The body is not a JSON object; in transport error mode also errors 107 and 108.",
+            "content": {**text, **refused},
+        },
+        "Unauthorized": {"description": "No key, or a wrong one. The body is empty."},
+        "TooLarge": {"description": "The body is larger than `[api] body_limit_bytes`.", "content": text},
+        "Refused": {"description": "In transport error mode: the error.", "content": refused},
+    }
+
+
+def _prose(docstring: str) -> Json:
+    summary, _, description = inspect.cleandoc(docstring).partition("\n\n")
+    prose = {"summary": " ".join(summary.split())}
+    return {**prose, "description": description} if description else prose
+
+
+def _body(kind: type) -> Json:
+    return {"required": True, "content": _content(_ref(kind))}
+
+
+def _content(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _ref(kind: type) -> Json:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def _common(name: str) -> Json:
+    return {"$ref": f"#/components/responses/{name}"}

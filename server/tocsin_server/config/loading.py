@@ -1,0 +1,177 @@
+"""The configuration of a node: a TOML file, the environment and the command line's flags, in rising priority.
+
+Read once, at start. Every key of the file is also an environment variable: `[client] insecure` is
+`TOCSIN_CLIENT__INSECURE`.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from tocsin_server.config.errors import Location, is_section, sentences, suggestion
+from tocsin_server.config.options import (
+    NAMESPACE_PATTERN,
+    ApiOptions,
+    ChannelOptions,
+    ClientOptions,
+    EngineOptions,
+    Options,
+    ServerOptions,
+)
+
+_PREFIX = "TOCSIN_"
+_SEPARATOR = "__"
+_ENVIRONMENT = "the environment"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` has one sentence for each reason."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _namespace_name(value: str) -> str:
+    if not re.fullmatch(NAMESPACE_PATTERN, value):
+        raise ValueError('two or more letters, digits, "-" or "_"')
+    return value
+
+
+class Settings(Options):
+    """Everything that can be set. Without arguments: the safe defaults."""
+
+    server: ServerOptions = ServerOptions()
+    engine: EngineOptions = EngineOptions()
+    client: ClientOptions = ClientOptions()
+    api: ApiOptions = ApiOptions()
+    channels: ChannelOptions = ChannelOptions()
+    """Options of channels without a namespace."""
+    namespaces: dict[Annotated[str, AfterValidator(_namespace_name)], ChannelOptions] = Field(
+        default_factory=dict
+    )
+    """Options of channels `NAME:…`, by that name."""
+
+    @model_validator(mode="after")
+    def _personal_channels_have_a_namespace(self) -> Self:
+        name = self.client.personal_channel_namespace
+        if name and name not in self.namespaces:
+            raise ValueError(
+                f'client.personal_channel_namespace is "{name}", but there is no section [namespaces.{name}]'
+            )
+        return self
+
+
+class _Variables(BaseSettings, Settings):
+    """How the environment spells the settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter=_SEPARATOR, enable_decoding=False
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What one source sets, and how to speak of it."""
+
+    name: str
+    values: Mapping[str, Any]
+
+    def has(self, location: Location) -> bool:
+        table: object = self.values
+        for part in location:
+            if isinstance(part, int) or part == "[key]":  # an item of a list, a name: from where the whole is
+                break
+            if not isinstance(table, Mapping) or part not in table:
+                return False
+            table = table[part]
+        return True
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Settings:
+    """Settings of the file at `path`, the environment above it, and `overrides` above both.
+
+    `overrides` are the command line's, by section and key; a value of None is a flag that was not given.
+    Raises `ConfigError` with every problem found.
+    """
+    layers = [
+        _Layer("a flag", _given(overrides or {})),
+        _Layer(_ENVIRONMENT, EnvSettingsSource(_Variables)()),
+    ]
+    if path:
+        layers.append(_Layer(str(path), _read(path)))
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = _merge(merged, layer.values)
+    problems = list(_unknown_variables(os.environ))
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        problems += sentences(error, lambda location: _origin(location, layers), _known_keys)
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def _given(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+    return {
+        section: {key: value for key, value in keys.items() if value is not None}
+        for section, keys in overrides.items()
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The configuration file {path} is not UTF-8: {error.reason}.") from error
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise ConfigError(f"The configuration file {path} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both_are_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both_are_tables else value
+    return merged
+
+
+def _origin(location: Location, layers: Iterable[_Layer]) -> str:
+    """Where a key was set; for a section, every source that sets something in it."""
+    setting = [layer.name for layer in layers if layer.has(location)]
+    if len(location) > 1 and setting[:1] == [_ENVIRONMENT]:
+        return f"the environment variable {_variable(location)}"
+    return " and ".join(setting if is_section(location) else setting[:1])
+
+
+def _variable(location: Location) -> str:
+    return _PREFIX + _SEPARATOR.join(part for part in location if isinstance(part, str)).upper()
+
+
+def _known_keys(location: Location) -> Iterable[str]:
+    """The keys that could stand where an unknown one stands."""
+    if len(location) == 1:
+        return Settings.model_fields
+    if location[0] == "namespaces":
+        return ChannelOptions.model_fields
+    section = Settings.model_fields[str(location[0])].annotation
+    return getattr(section, "model_fields", ())
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables of sections that do not exist, which the source passes over in silence."""
+    for name in sorted(environment):
+        section, separator, _ = name.lower().removeprefix(_PREFIX.lower()).partition(_SEPARATOR)
+        if name.upper().startswith(_PREFIX) and separator and section not in Settings.model_fields:
+            end = suggestion(section, Settings.model_fields)
+            yield f"The environment variable {name} is of no known section{end}"

@@ -1,0 +1,101 @@
+"""Who may do what in which channel (protocol §12, §13).
+
+Each function answers with the reason to refuse, or None.
+
+A valid subscription token overrides every other rule, the `$` prefix included. `insecure` permits everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.channel_names import ChannelRules, is_private, limited_to
+from tocsin_server.core.tokens import Override
+from tocsin_server.errors import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, UNKNOWN_CHANNEL, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a connection's user ("" is anonymous), and whether everybody may do everything here."""
+
+    user: str
+    is_insecure: bool = False
+
+
+def may_subscribe(caller: Caller, channel: str, options: ChannelOptions) -> Refusal | None:
+    """Whether a client may enter a channel without a subscription token."""
+    if caller.is_insecure:
+        return None
+    if is_private(channel):
+        return PERMISSION_DENIED
+    if options.allow_user_limited_channels and (users := limited_to(channel)) is not None:
+        return None if caller.user and caller.user in users else PERMISSION_DENIED
+    is_allowed = _allowed(caller, options.allow_subscribe_for_client, options.allow_subscribe_for_anonymous)
+    return None if is_allowed else PERMISSION_DENIED
+
+
+def may_publish(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
+    """Whether a client may publish into a channel."""
+    return _permit(
+        caller,
+        options.allow_publish_for_client,
+        options.allow_publish_for_subscriber and is_subscribed,
+        options.allow_publish_for_anonymous,
+    )
+
+
+def may_read_history(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
+    """Whether a client may read a channel's log; 108 where there is none."""
+    if not options.keeps_history:
+        return NOT_AVAILABLE
+    return _permit(
+        caller,
+        options.allow_history_for_client,
+        options.allow_history_for_subscriber and is_subscribed,
+        options.allow_history_for_anonymous,
+    )
+
+
+def may_read_presence(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
+    """Whether a client may see who is in a channel; 108 where presence is off."""
+    if not options.presence:
+        return NOT_AVAILABLE
+    return _permit(
+        caller,
+        options.allow_presence_for_client,
+        options.allow_presence_for_subscriber and is_subscribed,
+        options.allow_presence_for_anonymous,
+    )
+
+
+def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
+    """The options of a channel that a client names, or why the name will not do."""
+    if rules.is_too_long(channel):
+        return BAD_REQUEST
+    options = rules.options_for(channel)
+    if options is None:
+        return UNKNOWN_CHANNEL
+    return options if rules.is_well_formed(channel, options) else BAD_REQUEST
+
+
+def overridden(options: ChannelOptions, override: Override | None) -> ChannelOptions:
+    """The options of one subscription: the channel's, changed by what its token or API call sets."""
+    if override is None:
+        return options
+    changes = {
+        name: flag.value
+        for name in override.__struct_fields__
+        if (flag := getattr(override, name)) is not None
+    }
+    return options.model_copy(update=changes) if changes else options
+
+
+def _permit(caller: Caller, for_client: bool, for_subscriber: bool, for_anonymous: bool) -> Refusal | None:
+    if caller.is_insecure or _allowed(caller, for_client or for_subscriber, for_anonymous):
+        return None
+    return PERMISSION_DENIED
+
+
+def _allowed(caller: Caller, for_users: bool, for_anonymous: bool) -> bool:
+    return for_users if caller.user else for_anonymous

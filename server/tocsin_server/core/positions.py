@@ -1,0 +1,123 @@
+"""Position arithmetic of a log: what a returning subscriber missed, and whether a live view has a hole.
+
+Offsets count 1, 2, 3 … within one epoch. Everything here is a value or a synchronous step; nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from tocsin_server.protocol.messages import Position, Publication
+
+
+class History(NamedTuple):
+    """What an engine read of a log: its top, and the publications asked for, in the order asked for."""
+
+    top: Position
+    publications: Sequence[Publication] = ()
+
+
+class Recovery(NamedTuple):
+    """Whether a returning subscriber can be given everything it missed, and that."""
+
+    is_recovered: bool
+    publications: Sequence[Publication] = ()
+
+
+NOT_RECOVERED = Recovery(False)
+
+
+def recover(since: Position, history: History) -> Recovery:
+    """Decide a recovery in stream mode (protocol §10).
+
+    `history` holds what the log kept after `since.offset`, oldest first.
+
+    Recovered only if nothing is missing between the client's offset and the top. An empty epoch matches any.
+    """
+    top, missed = history
+    if since.epoch and since.epoch != top.epoch:
+        return NOT_RECOVERED
+    if not missed:
+        return Recovery(since.offset == top.offset)
+    is_whole = missed[0].offset == since.offset + 1 and missed[-1].offset == top.offset == since.offset + len(
+        missed
+    )
+    return Recovery(True, missed) if is_whole else NOT_RECOVERED
+
+
+def recover_latest(since: Position, history: History) -> Recovery:
+    """Decide a recovery in cache mode, where only the newest publication matters.
+
+    `history` holds that one if it is kept.
+    """
+    top, kept = history
+    is_current = since.offset == top.offset and since.epoch == top.epoch
+    if kept and kept[-1].offset == top.offset:
+        return Recovery(True, () if is_current and since.offset > 0 else kept[-1:])
+    return Recovery(is_current or (since.offset == top.offset and not since.epoch))
+
+
+def merge(history: History, live: Iterable[Publication]) -> History:
+    """`history` continued by what was heard live while it was being read, without duplicate or gap.
+
+    Stops at the first hole in `live`: what lies behind it comes when the hole is mended.
+    """
+    offset = history.top.offset
+    merged = list(history.publications)
+    for publication in live:
+        if publication.offset == offset + 1:
+            merged.append(publication)
+            offset += 1
+    return History(Position(offset, history.top.epoch), merged)
+
+
+class Verdict(Enum):
+    """How a publication that was heard continues what this node has heard before."""
+
+    NEXT = "next"
+    OLD = "old"
+    GAP = "gap"
+    OTHER_EPOCH = "other epoch"
+
+
+class Stream:
+    """One node's live view of one channel's log: the position up to which everything has been heard.
+
+    unsettled --settle()--> settled --take()--> settled …
+    """
+
+    __slots__ = ("_epoch", "_offset")
+
+    def __init__(self) -> None:
+        self._offset = -1
+        self._epoch = ""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a position is known to continue from."""
+        return self._offset >= 0
+
+    @property
+    def offset(self) -> int:
+        """Offset up to which everything has been heard; -1 before the first position is known."""
+        return self._offset
+
+    @property
+    def position(self) -> Position:
+        """The position up to which everything has been heard. Only of a settled stream."""
+        return Position(self._offset, self._epoch)
+
+    def settle(self, position: Position) -> None:
+        """Continue from `position`: the first one read, or the one after a break."""
+        self._offset, self._epoch = position
+
+    def take(self, offset: int, epoch: str) -> Verdict:
+        """Judge a heard publication; only NEXT moves the position."""
+        if epoch != self._epoch:
+            return Verdict.OTHER_EPOCH
+        if offset == self._offset + 1:
+            self._offset = offset
+            return Verdict.NEXT
+        return Verdict.OLD if offset <= self._offset else Verdict.GAP

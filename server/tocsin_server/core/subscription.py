@@ -1,0 +1,111 @@
+"""One connection's place in one channel: what was granted, how it recovers, when it ends.
+
+entering --Entered--> live --unsubscribe, expiry, close--> gone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Raw
+
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.events import Entry, Instant, Leave, ReadLog
+from tocsin_server.core.positions import NOT_RECOVERED, History, Recovery, recover, recover_latest
+from tocsin_server.errors import Unsubscribed
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
+
+
+def ttl_seconds(deadline: float | None, now: Instant) -> int:
+    """Whole seconds until a monotonic deadline, at least 1, as clients are told; 0 where there is none."""
+    return 0 if deadline is None else min(max(1, int(deadline - now.monotonic)), 2**32 - 1)
+
+
+def monotonic_deadline(expire_at: float | None, now: Instant) -> float | None:
+    """The monotonic second of a unix expiry; None and 0 mean never."""
+    return now.monotonic + expire_at - now.unix if expire_at else None
+
+
+@dataclass(slots=True)
+class Subscription:
+    """What a session remembers of one channel it is in, or about to be in."""
+
+    channel: str
+    options: ChannelOptions
+    info: ClientInfo
+    command_id: int = 0
+    """The subscribe command to reply to; 0 for a server-side subscription."""
+    is_server_side: bool = False
+    is_positioned: bool = False
+    is_recoverable: bool = False
+    since: Position | None = None
+    """Where the client wants to recover from; None if it does not."""
+    refuses_unrecovered: bool = False
+    hears_joins: bool = False
+    expires_at: float | None = None
+    """Monotonic seconds."""
+    data: Raw = field(default_factory=lambda: NO_JSON)
+    is_live: bool = False
+    ended_while_entering: Unsubscribed | None = None
+    """Why the server ended it before it was confirmed, to be told right after the confirmation."""
+
+    def entry(self, history_limit: int) -> Entry:
+        """What entering the channel takes."""
+        return Entry(self.channel, self.options, self.info, self._what_to_read(history_limit))
+
+    def _what_to_read(self, history_limit: int) -> ReadLog | None:
+        if not self.is_positioned:
+            return None
+        if self.since is None or not self.is_recoverable:
+            return ReadLog()
+        if self.options.force_recovery_mode == "cache":
+            return ReadLog(is_latest=True)
+        return ReadLog(self.since, history_limit)
+
+    def _recovery(self, history: History | None) -> Recovery:
+        """What the client missed, if it asked and everything is there."""
+        if history is None or self.since is None or not self.is_recoverable:
+            return NOT_RECOVERED
+        decide = recover_latest if self.options.force_recovery_mode == "cache" else recover
+        return decide(self.since, history)
+
+    def result(self, history: History | None, now: Instant) -> SubscribeResult:
+        """The subscribe reply.
+
+        A recovered client is told the offset it sent and advances by the publications (protocol §4).
+        """
+        recovery = self._recovery(history)
+        offset, epoch = history.top if history else (0, "")
+        if recovery.is_recovered and self.since is not None:
+            offset = self.since.offset
+        return SubscribeResult(
+            recoverable=self.is_recoverable,
+            positioned=self.is_positioned,
+            epoch=epoch,
+            offset=offset,
+            recovered=recovery.is_recovered,
+            was_recovering=self.since is not None,
+            publications=list(recovery.publications),
+            expires=self.expires_at is not None,
+            ttl=ttl_seconds(self.expires_at, now),
+            data=self.data,
+        )
+
+    def push(self, result: SubscribeResult) -> SubscribePush:
+        """How a client hears of a subscription that the server made later.
+
+        What it recovers follows as pushes of their own.
+        """
+        return SubscribePush(
+            recoverable=result.recoverable,
+            positioned=result.positioned,
+            epoch=result.epoch,
+            offset=result.offset,
+            data=result.data,
+        )
+
+    def leave(self) -> Leave:
+        """The effect that ends it."""
+        return Leave(
+            self.channel, self.options, self.info, was_announced=self.is_live and self.options.join_leave
+        )

@@ -1,0 +1,72 @@
+"""An engine: broker, presence and nodes over one store, started and stopped together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tocsin_server.engine.broker import Audience, Broker
+from tocsin_server.engine.nodes import Household, Nodes
+from tocsin_server.engine.presence import Presence
+
+
+class Resident(Audience, Household, Protocol):
+    """What a node is to its engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What an engine says of itself to whoever watches it; as it stands, of one that cannot fail."""
+
+    is_deaf: bool = False
+    """Whether a link over which this node hears is dead, or has not been proven yet."""
+    silence_seconds: float = 0.0
+    """How long ago this node last heard itself: the age of its canary, the oldest if it has several."""
+    waiting_bytes: int = 0
+    """Calls that wait to be sent to the store."""
+    links: int = 0
+    """Links that were whole so far, the first included: more than there are, if some had to be replaced."""
+    reaped_nodes: int = 0
+    """Nodes that died, and after which this one has cleared away."""
+
+
+class Services(Protocol):
+    """What of an engine is called."""
+
+    @property
+    def broker(self) -> Broker:
+        """Logs and announcements."""
+
+    @property
+    def presence(self) -> Presence:
+        """Who is where."""
+
+    @property
+    def nodes(self) -> Nodes:
+        """The other nodes."""
+
+
+class Engine(Services, Protocol):
+    """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
+
+    @property
+    def trouble(self) -> str:
+        """Why this node can at present not publish or hear, as a sentence; empty if it can."""
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long announcements are under way to this node, as last measured."""
+
+    @property
+    def vitals(self) -> Vitals:
+        """What watches it may know, as of now."""
+
+    @property
+    def may_lose_announcements(self) -> bool:
+        """Whether what is stored may go unheard, so that logs have to be looked at now and then."""
+
+    async def start(self, resident: Resident) -> None:
+        """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
+
+    async def stop(self) -> None:
+        """Let go of the store. Idempotent."""

@@ -1,0 +1,1 @@
+"""Which nodes are alive, and what happens to the entries of those that are not."""

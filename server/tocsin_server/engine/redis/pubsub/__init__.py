@@ -1,0 +1,1 @@
+"""The pub/sub connection of a node, and the proof that it works."""

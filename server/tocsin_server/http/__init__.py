@@ -1,1 +1,0 @@
-"""What is answered over plain HTTP: the server API, health, metrics, and the page."""

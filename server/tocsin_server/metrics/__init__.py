@@ -1,0 +1,1 @@
+"""Prometheus metrics: what is counted, with which instruments, and across workers."""

@@ -1,0 +1,1 @@
+"""A node: it carries out its sessions' effects and owns every task."""

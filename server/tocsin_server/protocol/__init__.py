@@ -1,0 +1,1 @@
+"""The client protocol: messages, and the codecs that turn them into bytes."""

@@ -1,0 +1,1 @@
+"""uvicorn around the application, and several worker processes on one port."""

@@ -1,0 +1,136 @@
+"""presence, presence_stats, history, history_remove, channels, info, rpc."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.server.api.conftest import Served
+from tests.support.tokens import connection_token
+from tocsin_server import __version__
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Name = Callable[[str], str]
+
+
+async def test_presence_says_who_is_there(api: Served, channel: Name) -> None:
+    """By client id, with what the token says of the user."""
+    name = channel("open")
+    ann = connection_token("ann", info={"name": "Ann"})
+    async with api.listener(token=ann) as one, api.listener(token=ann) as two, api.listener() as nobody:
+        for listener in (one, two, nobody):
+            await listener.call("subscribe", channel=name)
+        presence = (await api.result("presence", channel=name))["presence"]
+        stats = await api.result("presence_stats", channel=name)
+    info = {"user": "ann", "conn_info": {"name": "Ann"}}
+    assert presence == {
+        one.client: {**info, "client": one.client},
+        two.client: {**info, "client": two.client},
+        nobody.client: {"user": "", "client": nobody.client},
+    }
+    assert stats == {"num_clients": 3, "num_users": 2}
+
+
+async def test_what_clients_index_is_there_when_it_is_empty(api: Served, channel: Name) -> None:
+    """No member is left out because there is nothing in it."""
+    name = channel("open")
+    assert await api.result("presence", channel=name) == {"presence": {}}
+    assert await api.result("presence_stats", channel=name) == {"num_clients": 0, "num_users": 0}
+    assert await api.result("channels", pattern="none") == {"channels": {}}
+    page = await api.result("history", channel=name, limit=-1)
+    assert (page["publications"], page["offset"], bool(page["epoch"])) == ([], 0, True)
+
+
+async def test_history_pages_both_ways(api: Served, channel: Name) -> None:
+    """`limit` 0 is the top alone, a negative one everything; `since` is where a page begins."""
+    name = channel("open")
+    for n in range(1, 6):
+        await api.result("publish", channel=name, data=n)
+
+    async def offsets(**query: object) -> list[int]:
+        page = await api.result("history", channel=name, **query)
+        assert page["offset"] == 5
+        return [publication["offset"] for publication in page["publications"]]
+
+    assert await offsets() == []
+    assert await offsets(limit=2) == [1, 2]
+    assert await offsets(limit=-1, since={"offset": 3}) == [4, 5]
+    assert await offsets(limit=2, since={"offset": 0}) == [1, 2]
+    assert await offsets(limit=2, reverse=True) == [5, 4]
+    assert await offsets(limit=-1, reverse=True, since={"offset": 3}) == [2, 1]
+
+
+async def test_a_page_of_another_epoch_is_refused(api: Served, channel: Name) -> None:
+    """Error 112, since offsets of another log mean nothing here."""
+    since = {"offset": 1, "epoch": "other"}
+    refused = await api.error("history", channel=channel("open"), limit=1, since=since)
+    assert refused == (112, "unrecoverable position")
+
+
+async def test_history_says_who_published(api: Served, channel: Name) -> None:
+    """`info` where it was a client, nothing where it was the API; tags where there are some."""
+    name = channel("open")
+    async with api.listener(token=connection_token("ann")) as ann:
+        await ann.call("publish", channel=name, data=1)
+    await api.result("publish", channel=name, data=2, tags={"a": "b"})
+    first, second = (await api.result("history", channel=name, limit=-1))["publications"]
+    assert first == {"data": 1, "offset": 1, "info": {"user": "ann", "client": ann.client}}
+    assert second == {"data": 2, "offset": 2, "tags": {"a": "b"}}
+
+
+async def test_history_removed_goes_on_counting(api: Served, channel: Name) -> None:
+    """The log is empty, its top stays."""
+    name = channel("open")
+    first = await api.result("publish", channel=name, data=1)
+    assert await api.call("history_remove", channel=name) == {"result": {}}
+    page = await api.result("history", channel=name, limit=-1)
+    assert page == {"publications": [], **first}
+    assert await api.result("publish", channel=name, data=2) == {**first, "offset": 2}
+
+
+@pytest.mark.parametrize("method", ["presence", "presence_stats", "history", "history_remove"])
+async def test_what_a_channel_has_not_is_not_available(api: Served, method: str) -> None:
+    """Error 108 where the feature is off, 102 where the namespace is unknown."""
+    assert await api.error(method, channel="plain") == (108, "not available")
+    assert await api.error(method, channel="nowhere:1") == (102, "unknown channel")
+
+
+async def test_channels_with_subscribers_are_listed(api: Served, channel: Name) -> None:
+    """With how many they have; a glob chooses, `*` also across the colon."""
+    one, two, empty = channel("open"), channel("open"), channel("open")
+    await api.result("publish", channel=empty, data=1)
+    async with api.listener() as listener, api.listener() as other:
+        for name in (one, two):
+            await listener.call("subscribe", channel=name)
+        await other.call("subscribe", channel=two)
+        everything = (await api.result("channels"))["channels"]
+        some = (await api.result("channels", pattern=f"o*{two[-2:]}"))["channels"]
+    assert everything == {one: {"num_clients": 1}, two: {"num_clients": 2}}
+    assert some == {two: {"num_clients": 2}}
+
+
+async def test_info_describes_each_node(api: Served, channel: Name) -> None:
+    """Its name, version and figures, and nothing else."""
+    async with api.listener(token=connection_token("ann")) as listener:
+        await listener.call("subscribe", channel=channel("open"))
+        (node,) = (await api.result("info"))["nodes"]
+    assert node.pop("uptime") >= 0
+    assert node.pop("memory_bytes") > 0
+    assert node == {
+        "uid": api.node.uid,
+        "name": "here",
+        "version": __version__,
+        "num_clients": 1,
+        "num_users": 1,
+        "num_channels": 1,
+        "num_subs": 1,
+        "address": api.url.partition("://")[2],
+        "state": "ready",
+        "lag_seconds": 0.0,
+    }
+
+
+async def test_rpc_calls_what_the_application_registered(api: Served) -> None:
+    """As no user in particular."""
+    assert await api.result("rpc", method="double", params=[1]) == {"data": {"user": "", "twice": [1, 1]}}
+    assert await api.error("rpc", method="other") == (104, "not found")

@@ -1,0 +1,144 @@
+"""publish and broadcast."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.server.api.conftest import Served
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Name = Callable[[str], str]
+
+
+async def _kept(api: Served, channel: str) -> list[Any]:
+    page = await api.result("history", channel=channel, limit=-1)
+    return [publication["data"] for publication in page["publications"]]
+
+
+async def test_publish_answers_the_position(api: Served, channel: Name) -> None:
+    """Offsets count 1, 2, 3 in one epoch."""
+    name = channel("open")
+    results = [await api.result("publish", channel=name, data={"n": n}) for n in range(3)]
+    assert [result["offset"] for result in results] == [1, 2, 3]
+    assert len({result["epoch"] for result in results}) == 1
+    assert results[0]["epoch"]
+
+
+async def test_publish_without_history_answers_nothing(api: Served, channel: Name) -> None:
+    """Where there is no position, the result is an empty object."""
+    assert await api.call("publish", channel="plain", data=1) == {"result": {}}
+    assert await api.result("publish", channel=channel("open"), data=1, skip_history=True) == {}
+
+
+async def test_subscribers_hear_what_was_published(api: Served, channel: Name) -> None:
+    """Data and tags as given, without line breaks; no info, since no client published it."""
+    name = channel("open")
+    async with api.listener() as listener:
+        await listener.call("subscribe", channel=name)
+        body = f'{{"channel": "{name}", "tags": {{"a": "b"}},\n"data": {{"text":\r\n "two\\nlines"}} }}'
+        assert (await api.post("/api/publish", body.encode())).status_code == 200
+        heard = await listener.push("pub")
+    assert heard == {"data": {"text": "two\nlines"}, "offset": 1, "tags": {"a": "b"}}
+
+
+@pytest.mark.parametrize("data", [None, 0, "", False, [], {}, "text", 1.5, {"a": [1, {"b": None}]}])
+async def test_every_json_value_is_data(api: Served, channel: Name, data: Any) -> None:
+    """Also those that are empty."""
+    name = channel("open")
+    await api.result("publish", channel=name, data=data)
+    assert await _kept(api, name) == [data]
+
+
+async def test_base64_data_wins(api: Served, channel: Name) -> None:
+    """`b64data` is JSON in base64, and counts before `data`."""
+    name = channel("open")
+    encoded = base64.b64encode(b'{"a":\n1}').decode()
+    await api.result("publish", channel=name, b64data=encoded, data="other")
+    assert await _kept(api, name) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("encoded", ["***", "e30", "größe", base64.b64encode(b"no JSON").decode(), "//79"])
+async def test_base64_must_hold_json(api: Served, channel: Name, encoded: str) -> None:
+    """Error 107 that names the member."""
+    code, message = await api.error("publish", channel=channel("open"), b64data=encoded)
+    assert code == 107
+    assert message.startswith("bad request: no JSON at `$.b64data`: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "where"), [("publish", {"channel": "a"}), ("broadcast", {"channels": ["a"]})]
+)
+async def test_a_publication_needs_data(api: Served, method: str, where: dict[str, Any]) -> None:
+    """In one form or the other."""
+    assert (await api.error(method, **where))[0] == 107
+
+
+async def test_a_namespace_can_want_objects(api: Served) -> None:
+    """With `publication_data_format = "json_object"` anything else is 107."""
+    assert await api.result("publish", channel="objects:1", data={}) == {}
+    assert (await api.error("publish", channel="objects:1", data=[]))[0] == 107
+
+
+async def test_a_repeated_key_publishes_once(api: Served, channel: Name) -> None:
+    """The first answer again, also after others; another channel is another matter."""
+    name, other = channel("open"), channel("open")
+    first = await api.result("publish", channel=name, data=1, idempotency_key="k")
+    await api.result("publish", channel=name, data=2)
+    assert await api.result("publish", channel=name, data=3, idempotency_key="k") == first
+    assert (await api.result("publish", channel=other, data=4, idempotency_key="k"))["offset"] == 1
+    assert await _kept(api, name) == [1, 2]
+
+
+async def test_only_newer_versions_are_published(api: Served, channel: Name) -> None:
+    """An old version answers the top as it is; versions compare within their epoch."""
+    name = channel("open")
+    asked = [(2, "a"), (1, "a"), (2, "a"), (3, "a"), (1, "b")]
+    results = [
+        await api.result(
+            "publish", channel=name, data=f"{epoch}{version}", version=version, version_epoch=epoch
+        )
+        for version, epoch in asked
+    ]
+    assert [result["offset"] for result in results] == [1, 1, 1, 2, 3]
+    assert await _kept(api, name) == ["a2", "a3", "b1"]
+
+
+async def test_delta_is_ignored(api: Served, channel: Name) -> None:
+    """What asks for it is published whole."""
+    name = channel("open")
+    await api.result("publish", channel=name, data={"a": 1}, delta=True)
+    assert await _kept(api, name) == [{"a": 1}]
+
+
+async def test_broadcast_answers_for_each_channel_in_order(api: Served, channel: Name) -> None:
+    """A refused one does not stop the others, one without history answers an empty result."""
+    one, two = channel("open"), channel("open")
+    await api.result("publish", channel=two, data=0)
+    answers = (await api.result("broadcast", channels=[one, "nowhere:1", "plain", two], data=1))["responses"]
+    assert answers[0]["result"]["offset"] == 1
+    assert answers[1] == {"error": {"code": 102, "message": "unknown channel"}}
+    assert answers[2] == {"result": {}}
+    assert answers[3]["result"]["offset"] == 2
+    assert await _kept(api, two) == [0, 1]
+
+
+async def test_a_repeated_broadcast_publishes_once_in_each_channel(api: Served, channel: Name) -> None:
+    """The key counts for each channel by itself."""
+    names = [channel("open"), channel("open")]
+    first, again = [
+        await api.result("broadcast", channels=names, data=1, idempotency_key="k") for _ in range(2)
+    ]
+    assert first == again
+    assert [await _kept(api, name) for name in names] == [[1], [1]]
+
+
+async def test_a_broadcast_to_thousands_keeps_their_order(api: Served) -> None:
+    """However it is cut into slices."""
+    names = ["open:many" if n % 3 else f"nowhere:{n}" for n in range(1700)]
+    answers = (await api.result("broadcast", channels=names, data=1))["responses"]
+    assert [("error" in answer) for answer in answers] == [name != "open:many" for name in names]
+    offsets = [answer["result"]["offset"] for answer in answers if "result" in answer]
+    assert offsets == list(range(1, len(offsets) + 1))

@@ -1,0 +1,46 @@
+"""The page about configuration says what the code does."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tocsin_server.config.loading import load
+from tocsin_server.config.options import (
+    ApiOptions,
+    ChannelOptions,
+    ClientOptions,
+    EngineOptions,
+    Options,
+    ServerOptions,
+)
+
+PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        ("[server]", ServerOptions()),
+        ("[engine]", EngineOptions()),
+        ("[client]", ClientOptions()),
+        ("[api]", ApiOptions()),
+        ("[channels] and [namespaces.NAME]", ChannelOptions()),
+    ],
+)
+def test_the_page_has_every_key_with_its_default(section: str, options: Options) -> None:
+    """Read as TOML, its defaults are the section's own; no key is missing, none is invented."""
+    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
+    written = {key: tomllib.loads(f"value = {default}")["value"] for key, default in rows}
+    assert list(written) == list(type(options).model_fields)
+    for key, default in written.items():
+        assert getattr(type(options)(**{key: default}), key) == getattr(options, key)
+
+
+def test_the_example_is_a_configuration(tmp_path: Path) -> None:
+    """Copied as it stands."""
+    file = tmp_path / "tocsin.toml"
+    file.write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
+    assert load(file).namespaces["chat"].keeps_history

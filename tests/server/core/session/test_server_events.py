@@ -1,0 +1,235 @@
+"""What the server API does to a connection (protocol §14): subscribe, unsubscribe, disconnect, refresh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from tests.server.core.playbook import (
+    EPOCH,
+    LOGGED,
+    START,
+    Entering,
+    Joined,
+    Left,
+    Wait,
+    ended,
+    enter_failed,
+    entered,
+    error,
+    grantee,
+    house,
+    log_read,
+    subscriber,
+    visitor,
+)
+from tocsin_server import errors
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.events import (
+    Answered,
+    Ask,
+    Close,
+    Enter,
+    Lost,
+    Open,
+    ServerDisconnect,
+    ServerRefresh,
+    ServerSubscribe,
+    ServerUnsubscribe,
+)
+from tocsin_server.core.tokens import Flag, Override
+from tocsin_server.errors import Disconnect, Unsubscribed
+from tocsin_server.protocol.messages import EMPTY, ClientInfo, Position, PublishRequest
+
+NOW = START.unix
+CLOSED = ChannelOptions()
+
+
+def pushed(channel: str, **kind: Any) -> dict[str, Any]:
+    return {"push": {"channel": channel, **kind}}
+
+
+# -------------------------------------------------------------------------------------------------- subscribe
+
+
+def test_the_api_subscribes_whoever_it_likes() -> None:
+    """The permissions of clients do not concern it; the client hears of it before it hears anything."""
+    playbook = visitor(house(CLOSED))
+    playbook >> ServerSubscribe("$news", data=Raw(b'{"topic":"x"}')) << [Entering("$news")]
+    playbook >> entered("$news")
+    playbook << [pushed("$news", subscribe={"data": {"topic": "x"}}), Open("$news")]
+
+
+def test_an_api_subscription_may_have_info_and_options_of_its_own() -> None:
+    """For this subscription alone."""
+    playbook = visitor(house(CLOSED))
+    override = Override(join_leave=Flag(True), force_push_join_leave=Flag(True), presence=Flag(True))
+    playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}'), override=override)
+    enter = playbook.effects[0]
+    assert isinstance(enter, Enter)
+    assert bytes(enter.entries[0].info.chan_info) == b'{"seat":1}'
+    assert enter.entries[0].options.presence
+    playbook >> entered("news")
+    playbook << [pushed("news", subscribe={}), Open("news", hears_joins=True), Joined("news")]
+
+
+def test_an_api_subscription_recovers_by_pushes() -> None:
+    """The push that tells of it has no room for publications, so they follow it, before anything live."""
+    playbook = visitor(house(LOGGED))
+    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Entering("news")]
+    (
+        playbook
+        >> entered(news=log_read(4, 3, 4))
+        << [
+            pushed("news", subscribe={"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 2}),
+            pushed("news", pub={"data": 3, "offset": 3}),
+            pushed("news", pub={"data": 4, "offset": 4}),
+            Open("news", 4),
+        ]
+    )
+
+
+def test_an_api_subscription_that_cannot_recover_begins_at_the_top() -> None:
+    """The position says where."""
+    playbook = visitor(house(LOGGED))
+    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Entering("news")]
+    at_top = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 9}
+    playbook >> entered(news=log_read(9, 8, 9)) << [pushed("news", subscribe=at_top), Open("news", 9)]
+
+
+def test_an_api_subscription_changes_nothing_where_there_is_one_or_no_room() -> None:
+    """Nor where the channel's namespace is unknown."""
+    for where, channel in ((None, "news"), (None, "nowhere:news"), (house(channel_limit=1), "more")):
+        subscriber(where) >> ServerSubscribe(channel) << []
+
+
+def test_a_client_s_commands_do_not_wait_for_an_api_subscription() -> None:
+    """It asked for nothing."""
+    playbook = visitor()
+    playbook >> ServerSubscribe("news") << [Entering("news")]
+    playbook >> {"id": 2, "subscribe": {"channel": "more"}} << [Entering("more")]
+    playbook >> {"id": 3, "unsubscribe": {"channel": "x"}} << []
+    (
+        playbook
+        >> entered("more")
+        << [
+            {"id": 2, "subscribe": {}},
+            Open("more"),
+            {"id": 3, "unsubscribe": {}},
+        ]
+    )
+    playbook >> {"id": 4, "subscribe": {"channel": "news"}} << [error(4, 105, "already subscribed")]
+
+
+def test_a_client_is_in_no_channel_before_it_was_told() -> None:
+    """Until then it may not do what subscribers may, nor is it seen as what the subscription says."""
+    for_all = ChannelOptions(allow_publish_for_client=True)
+    for_subscribers = ChannelOptions(allow_publish_for_subscriber=True)
+    command = {"id": 2, "publish": {"channel": "news", "data": 1}}
+    request = PublishRequest("news", Raw(b"1"))
+    for channels, early in (
+        (for_all, Ask(2, request, ClientInfo("ada", "c1"))),
+        (for_subscribers, error(2, 103, "permission denied")),
+    ):
+        playbook = visitor(house(channels))
+        playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}')) << [Entering("news")]
+        playbook >> command << [early]
+        playbook >> Answered(2, EMPTY)
+        playbook >> entered("news") << [pushed("news", subscribe={}), Open("news")]
+        playbook >> command << [Ask(2, request, ClientInfo("ada", "c1", chan_info=Raw(b'{"seat":1}')))]
+
+
+def test_an_api_subscription_that_fails_leaves_no_trace() -> None:
+    """The client was never told of it."""
+    playbook = visitor()
+    playbook >> ServerSubscribe("news") << [Entering("news")]
+    playbook >> enter_failed("news") << [Left("news")]
+    playbook >> ServerSubscribe("news") << [Entering("news")]
+
+
+# ------------------------------------------------------------------------------------------------ unsubscribe
+
+
+def test_the_api_unsubscribes_from_one_channel() -> None:
+    """From either side's subscription; the client is told to stay away."""
+    for playbook in (subscriber(), grantee()):
+        playbook >> ServerUnsubscribe("other") << []
+        playbook >> ServerUnsubscribe("news") << [Left("news"), ended("news", 2000, "server unsubscribe")]
+        assert playbook.session.channels == []
+
+
+def test_the_api_unsubscribes_from_all_channels() -> None:
+    """Where none is named."""
+    playbook = subscriber()
+    playbook >> {"id": 3, "subscribe": {"channel": "more"}} >> entered("more")
+    (
+        playbook
+        >> ServerUnsubscribe()
+        << [
+            Left("news"),
+            ended("news", 2000, "server unsubscribe"),
+            Left("more"),
+            ended("more", 2000, "server unsubscribe"),
+        ]
+    )
+
+
+def test_the_api_may_give_a_reason_of_its_own() -> None:
+    """An application's code tells its client what to do."""
+    why = Unsubscribed(2100, "moved")
+    subscriber() >> ServerUnsubscribe("news", why) << [Left("news"), ended("news", 2100, "moved")]
+
+
+def test_an_api_subscription_may_be_ended_while_it_is_entered() -> None:
+    """The client hears of both, in order."""
+    playbook = visitor()
+    playbook >> ServerSubscribe("news") << [Entering("news")]
+    playbook >> ServerUnsubscribe() << []
+    (
+        playbook
+        >> entered("news")
+        << [
+            pushed("news", subscribe={}),
+            Open("news"),
+            Left("news"),
+            ended("news", 2000, "server unsubscribe"),
+        ]
+    )
+
+
+def test_an_api_subscription_of_a_connection_that_is_lost_is_undone() -> None:
+    """When the engine is through."""
+    playbook = visitor()
+    playbook >> ServerSubscribe("news") << [Entering("news")]
+    playbook >> Lost() << []
+    playbook >> entered("news") << [Left("news")]
+
+
+# ------------------------------------------------------------------------------------- disconnect and refresh
+
+
+@pytest.mark.parametrize("why", [errors.FORCE_DISCONNECT, Disconnect(4100, "go elsewhere"), errors.SHUTDOWN])
+def test_the_api_disconnects_with_any_code(why: Disconnect) -> None:
+    """An application's own codes included."""
+    subscriber() >> ServerDisconnect(why) << [Close(why), Left("news")]
+
+
+def test_the_api_moves_a_connection_s_expiry() -> None:
+    """The client is told, though SDKs ignore it, and the connection ends then."""
+    playbook = visitor(house(ping_interval=1_000))
+    playbook >> ServerRefresh(expire_at=NOW + 60) << [{"push": {"refresh": {"expires": True, "ttl": 60}}}]
+    playbook >> Wait(84.9) << []
+    playbook >> ServerRefresh() << [{"push": {"refresh": {}}}]
+    playbook >> Wait(100) << []
+    playbook >> ServerRefresh(is_expired=True) << [Close(errors.CONNECTION_EXPIRED)]
+
+
+def test_the_api_renews_what_others_see_of_a_connection() -> None:
+    """Without info, what there was stays."""
+    playbook = visitor(info={"name": "Ada"})
+    playbook >> ServerRefresh()
+    assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada"}'
+    playbook >> ServerRefresh(info=Raw(b'{"name":"Ada Lovelace"}'))
+    assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada Lovelace"}'

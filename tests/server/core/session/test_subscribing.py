@@ -1,0 +1,397 @@
+"""Subscribing and unsubscribing (protocol §4, §12): what is checked in which order, and what is granted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server.core.playbook import (
+    EPOCH,
+    LOGGED,
+    OPEN,
+    START,
+    Entering,
+    Joined,
+    Left,
+    Playbook,
+    ended,
+    enter_failed,
+    entered,
+    error,
+    grantee,
+    house,
+    log_read,
+    newcomer,
+    subscriber,
+    visitor,
+)
+from tests.support.tokens import connection_token, subscription_token
+from tocsin_server import errors
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.events import Close, Enter, Lost, Open, ServerUnsubscribe
+from tocsin_server.protocol.messages import ClientInfo
+
+NOW = START.unix
+CLOSED = ChannelOptions()
+OFFERED = ChannelOptions(
+    allow_subscribe_for_client=True,
+    history_size=10,
+    history_ttl=60,
+    allow_recovery=True,
+    allow_positioning=True,
+)
+"""A channel with a log, whose subscribers get a position if they ask."""
+WITHOUT_A_LOG = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
+JOINS = ChannelOptions(
+    allow_subscribe_for_client=True, presence=True, join_leave=True, allow_presence_for_subscriber=True
+)
+
+
+def subscribe(channel: str = "news", command_id: int = 2, **request: Any) -> dict[str, Any]:
+    return {"id": command_id, "subscribe": {"channel": channel, **request}}
+
+
+def unsubscribe(channel: str = "news", command_id: int = 3) -> dict[str, Any]:
+    return {"id": command_id, "unsubscribe": {"channel": channel}}
+
+
+def result(command_id: int = 2, **granted: Any) -> dict[str, Any]:
+    return {"id": command_id, "subscribe": granted}
+
+
+def granted_info(playbook: Playbook) -> ClientInfo:
+    """As whom the subscription that is being entered is seen."""
+    enter = playbook.effects[-1]
+    assert isinstance(enter, Enter)
+    return enter.entries[0].info
+
+
+# ----------------------------------------------------------------------------------------------------- checks
+
+
+def test_a_subscription_is_entered_and_then_confirmed_and_then_open() -> None:
+    """The reply precedes whatever is heard."""
+    playbook = visitor()
+    playbook >> subscribe() << [Entering("news")]
+    playbook >> entered("news") << [result(), Open("news")]
+
+
+def test_a_channel_needs_a_name() -> None:
+    """An empty one is a violation of the protocol."""
+    visitor() >> subscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
+
+
+@pytest.mark.parametrize(
+    ("channel", "more", "code", "message"),
+    [
+        ("x" * 256, {}, 107, "bad request"),
+        ("nowhere:" + "x" * 256, {}, 107, "bad request"),
+        ("taken", {}, 105, "already subscribed"),
+        ("taken", {"token": "garbage"}, 105, "already subscribed"),
+        ("nowhere:news", {}, 102, "unknown channel"),
+        ("nowhere:ünïcode", {}, 102, "unknown channel"),
+        ("ünïcode", {}, 107, "bad request"),
+        ("numbers:abc", {"token": "garbage"}, 107, "bad request"),
+        ("numbers:42", {"type": 1}, 108, "not available"),
+        ("numbers:42", {"tf": {"key": "a", "cmp": "ex"}}, 107, "bad request"),
+        ("$news", {}, 103, "permission denied"),
+        ("numbers:42", {"token": "garbage"}, 103, "permission denied"),
+        ("closed:news", {}, 103, "permission denied"),
+    ],
+)
+def test_checks_come_in_the_protocol_s_order(
+    channel: str, more: dict[str, Any], code: int, message: str
+) -> None:
+    """Each name is wrong in one way, or in two of which the first is told."""
+    digits = OPEN.model_copy(update={"channel_regex": r"^\d+$"})
+    playbook = visitor(house(OPEN, {"numbers": digits, "closed": CLOSED}))
+    playbook >> subscribe("taken", 9) >> entered("taken")
+    playbook >> subscribe(channel, **more) << [error(2, code, message)]
+
+
+def test_a_name_of_exactly_the_limit_is_allowed() -> None:
+    """The limit counts bytes."""
+    playbook = visitor()
+    playbook >> subscribe("x" * 255) << [Entering("x" * 255)]
+    playbook >> subscribe("é" * 128, 3) << [error(3, 107, "bad request")]
+
+
+def test_a_connection_has_so_many_channels_and_no_more() -> None:
+    """Those that are only being entered count; the limit comes before the name's namespace."""
+    playbook = visitor(house(channel_limit=2))
+    playbook >> subscribe("a", 2) >> entered("a")
+    playbook >> subscribe("b", 3) << [Entering("b")]
+    playbook >> subscribe("nowhere:c", 4) << [error(4, 106, "limit exceeded")]
+
+
+def test_what_the_server_subscribed_is_subscribed() -> None:
+    """A client cannot subscribe again to what its token gave it."""
+    grantee() >> subscribe() << [error(2, 105, "already subscribed")]
+
+
+# ------------------------------------------------------------------------------------------------ permissions
+
+
+def test_anonymous_users_need_a_permission_of_their_own() -> None:
+    """What is open to users is not open to everybody."""
+    for_users = ChannelOptions(allow_subscribe_for_client=True)
+    for channels, effects in ((for_users, [error(2, 103, "permission denied")]), (OPEN, [Entering("news")])):
+        playbook = newcomer(house(channels, allow_anonymous=True))
+        playbook >> {"id": 1, "connect": {}}
+        playbook >> subscribe() << effects
+
+
+def test_a_user_limited_channel_is_for_those_in_its_name() -> None:
+    """The users after the last `#`; others need a token, however open the namespace is."""
+    limited = house(OPEN.model_copy(update={"allow_user_limited_channels": True}))
+    for channel in ("dialog#ada,bob", "dialog#x#ada", "#ada"):
+        visitor(limited) >> subscribe(channel) << [Entering(channel)]
+    for channel in ("dialog#bob", "dialog#ada#bob", "#", "dialog#ada "):
+        visitor(limited) >> subscribe(channel) << [error(2, 103, "permission denied")]
+    token = subscription_token("ada", "dialog#bob")
+    visitor(limited) >> subscribe("dialog#bob", token=token) << [Entering("dialog#bob")]
+
+
+def test_a_private_channel_is_open_to_those_with_a_token() -> None:
+    """A valid subscription token overrides every other rule."""
+    for channel in ("$news", "closed:news"):
+        token = subscription_token("ada", channel)
+        visitor(house(OPEN, {"closed": CLOSED})) >> subscribe(channel, token=token) << [Entering(channel)]
+
+
+def test_an_insecure_server_permits_everything() -> None:
+    """The private channel included."""
+    playbook = newcomer(house(CLOSED, insecure=True))
+    playbook >> {"id": 1, "connect": {}}
+    playbook >> subscribe("$news") << [Entering("$news")]
+
+
+def test_a_pattern_is_for_what_comes_after_the_namespace() -> None:
+    """And after a `$`."""
+    digits = ChannelOptions(allow_subscribe_for_client=True, channel_regex=r"^\d+$")
+    playbook = visitor(house(digits, {"numbers": digits}))
+    playbook >> subscribe("42") << [Entering("42")]
+    playbook >> subscribe("numbers:42", 3) << [Entering("numbers:42")]
+    playbook >> subscribe("$numbers:4x", 4) << [error(4, 107, "bad request")]
+    token = subscription_token("ada", "$numbers:42")
+    playbook >> subscribe("$numbers:42", 5, token=token) << [Entering("$numbers:42")]
+
+
+# ----------------------------------------------------------------------------------------------------- tokens
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        subscription_token("ada", "news", secret="another secret, which is just as long as the right one"),
+        subscription_token("ada", "news", b64info="!!!"),
+        connection_token("ada"),
+    ],
+    ids=["foreign", "bad info", "for a connection"],
+)
+def test_an_invalid_subscription_token_is_an_error(token: str) -> None:
+    """The connection lives on: only an invalid connection token closes it."""
+    visitor() >> subscribe(token=token) << [error(2, 103, "permission denied")]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        subscription_token("ada", "other"),
+        subscription_token("bob", "news"),
+        subscription_token("ada", "news", client="c2"),
+    ],
+    ids=["channel", "user", "client"],
+)
+def test_somebody_else_s_subscription_token_closes(token: str) -> None:
+    """It is a valid token, for another channel, user or connection."""
+    visitor() >> subscribe(token=token) << [Close(errors.INVALID_TOKEN)]
+
+
+def test_a_token_for_this_very_connection_is_good() -> None:
+    """`client` binds a token to one connection."""
+    visitor() >> subscribe(token=subscription_token("ada", "news", client="c1")) << [Entering("news")]
+
+
+def test_an_expired_subscription_token_is_an_error_that_a_fresh_one_mends() -> None:
+    """109 makes an SDK fetch a new token."""
+    token = subscription_token("ada", "news", exp=NOW)
+    visitor() >> subscribe(token=token) << [error(2, 109, "token expired")]
+    token = subscription_token("ada", "news", exp=NOW + 9, expire_at=NOW - 1)
+    visitor() >> subscribe(token=token) << [error(2, 110, "expired")]
+
+
+def test_a_token_brings_expiry_and_data_into_the_reply() -> None:
+    """The client refreshes after `ttl` seconds."""
+    playbook = visitor()
+    playbook >> subscribe(token=subscription_token("ada", "news", exp=NOW + 60, data={"topic": "x"}))
+    playbook >> entered("news") << [result(expires=True, ttl=60, data={"topic": "x"}), Open("news")]
+
+
+def test_a_token_says_what_the_channel_sees_of_the_connection() -> None:
+    """Beside what the connection token says for all channels."""
+    playbook = visitor(info={"name": "Ada"})
+    playbook >> subscribe(token=subscription_token("ada", "news", info={"seat": 1}))
+    info = granted_info(playbook)
+    assert (bytes(info.conn_info), bytes(info.chan_info)) == (b'{"name":"Ada"}', b'{"seat":1}')
+
+
+def test_a_token_may_change_the_options_of_its_subscription() -> None:
+    """Here: it is announced, though the channel does not announce anybody."""
+    override = {"join_leave": {"value": True}, "force_push_join_leave": {"value": True}}
+    playbook = visitor()
+    playbook >> subscribe(token=subscription_token("ada", "news", override=override))
+    playbook >> entered("news") << [result(), Open("news", hears_joins=True), Joined("news")]
+    playbook >> unsubscribe() << [Left("news", was_announced=True), {"id": 3, "unsubscribe": {}}]
+
+
+# ---------------------------------------------------------------------------------- positions and join pushes
+
+
+@pytest.mark.parametrize(
+    ("channels", "asked", "granted"),
+    [
+        (OPEN, {"positioned": True, "recoverable": True}, {}),
+        (WITHOUT_A_LOG, {"positioned": True, "recoverable": True}, {}),
+        (
+            WITHOUT_A_LOG,
+            {"token": subscription_token("ada", "news", override={"force_recovery": {"value": True}})},
+            {},
+        ),
+        (
+            WITHOUT_A_LOG,
+            {"token": subscription_token("ada", "news", override={"force_positioning": {"value": True}})},
+            {},
+        ),
+        (OFFERED, {}, {}),
+        (OFFERED, {"positioned": True}, {"positioned": True}),
+        (OFFERED, {"recoverable": True}, {"positioned": True, "recoverable": True}),
+        (
+            OFFERED,
+            {"recover": True, "offset": 7, "epoch": EPOCH},
+            {"positioned": True, "recoverable": True, "was_recovering": True, "recovered": True},
+        ),
+        (LOGGED, {}, {"positioned": True, "recoverable": True}),
+        (OFFERED.model_copy(update={"force_positioning": True}), {}, {"positioned": True}),
+        (OFFERED.model_copy(update={"allow_recovery": False}), {"recoverable": True}, {}),
+        (OFFERED.model_copy(update={"allow_positioning": False}), {"positioned": True}, {}),
+        (
+            ChannelOptions(
+                allow_subscribe_for_client=True,
+                allow_history_for_subscriber=True,
+                history_size=1,
+                history_ttl=1,
+            ),
+            {"recoverable": True},
+            {"positioned": True, "recoverable": True},
+        ),
+    ],
+)
+def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
+    channels: ChannelOptions, asked: dict[str, Any], granted: dict[str, Any]
+) -> None:
+    """Who may read history may have positions; a channel without a log has none."""
+    playbook = visitor(house(channels))
+    playbook >> subscribe(**asked) << [Entering("news")]
+    if granted:
+        playbook >> entered(news=log_read(7)) << [result(**granted, epoch=EPOCH, offset=7), Open("news", 7)]
+    else:
+        playbook >> entered("news") << [result(), Open("news")]
+
+
+@pytest.mark.parametrize(
+    ("channels", "asked", "hears_joins"),
+    [
+        (JOINS, {}, False),
+        (JOINS, {"join_leave": True}, True),
+        (JOINS.model_copy(update={"force_push_join_leave": True}), {}, True),
+        (JOINS.model_copy(update={"allow_presence_for_subscriber": False}), {"join_leave": True}, False),
+    ],
+)
+def test_joins_are_heard_where_forced_or_asked_for_and_allowed(
+    channels: ChannelOptions, asked: dict[str, Any], hears_joins: bool
+) -> None:
+    """Who may see presence may hear it change; who is announced is the channel's matter alone."""
+    playbook = visitor(house(channels))
+    playbook >> subscribe(**asked)
+    playbook >> entered("news") << [result(), Open("news", hears_joins=hears_joins), Joined("news")]
+
+
+# ------------------------------------------------------------------------------------------------ unsubscribe
+
+
+def test_unsubscribing_leaves_before_it_is_confirmed() -> None:
+    """Nothing of the channel follows the reply."""
+    playbook = subscriber()
+    playbook >> unsubscribe() << [Left("news"), {"id": 3, "unsubscribe": {}}]
+    assert playbook.session.channels == []
+
+
+def test_unsubscribing_is_idempotent() -> None:
+    """An SDK reconnects on an error here."""
+    for channel in ("news", "nowhere:news", "$x", "ünïcode"):
+        visitor() >> unsubscribe(channel) << [{"id": 3, "unsubscribe": {}}]
+
+
+def test_unsubscribing_needs_a_channel() -> None:
+    """An empty one is a violation of the protocol."""
+    visitor() >> unsubscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
+
+
+def test_a_client_may_unsubscribe_from_what_the_server_subscribed() -> None:
+    """It is the same place in the channel, whoever made it."""
+    grantee() >> unsubscribe() << [Left("news"), {"id": 3, "unsubscribe": {}}]
+
+
+def test_an_unsubscribe_waits_for_the_subscribe_before_it() -> None:
+    """Both are answered in order, and the channel is entered and left once."""
+    playbook = visitor()
+    playbook >> [subscribe(), unsubscribe()] << [Entering("news")]
+    (
+        playbook
+        >> entered("news")
+        << [
+            result(),
+            Open("news"),
+            Left("news"),
+            {"id": 3, "unsubscribe": {}},
+        ]
+    )
+
+
+def test_an_unsubscribe_by_the_api_while_entering_follows_the_confirmation() -> None:
+    """SDKs ignore the end of a subscription that they have not been told of."""
+    playbook = visitor(house(JOINS))
+    playbook >> subscribe()
+    playbook >> ServerUnsubscribe("news") << []
+    (
+        playbook
+        >> entered("news")
+        << [
+            result(),
+            Open("news"),
+            Joined("news"),
+            Left("news", was_announced=True),
+            ended("news", 2000, "server unsubscribe"),
+        ]
+    )
+
+
+def test_a_failure_to_enter_is_an_error_that_is_tried_again() -> None:
+    """What was begun is undone, and the channel may be subscribed again."""
+    playbook = visitor()
+    playbook >> subscribe()
+    failure = error(2, 100, "internal server error", temporary=True)
+    playbook >> enter_failed("news") << [Left("news"), failure]
+    playbook >> subscribe(command_id=3) << [Entering("news")]
+
+
+@pytest.mark.parametrize("through", [entered("news"), enter_failed("news")])
+def test_a_connection_lost_while_entering_leaves_once(through: Any) -> None:
+    """When the engine is through, and not before: it may still be adding what has to be removed."""
+    playbook = visitor()
+    playbook >> subscribe()
+    playbook >> Lost() << []
+    playbook >> through << [Left("news")]
+    playbook >> through << []

@@ -1,0 +1,128 @@
+"""History: which part of a log is read, and that its top is there from the first touch on."""
+
+import asyncio
+
+import pytest
+
+from tests.server.engine.contract.harness import LOG, draft
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.positions import History
+from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
+from tocsin_server.protocol.messages import Position
+
+THREE = ChannelOptions(history_size=3, history_ttl=3600)
+"""After five publications: 3, 4, 5."""
+
+
+def offsets(history: History) -> list[int]:
+    return [publication.offset for publication in history.publications]
+
+
+async def filled(broker: Broker) -> str:
+    """Publishes five times; the epoch."""
+    for number in range(1, 6):
+        position = await broker.publish("news", draft(number), THREE)
+    return position.epoch
+
+
+async def test_a_log_has_an_epoch_from_its_first_touch(broker: Broker) -> None:
+    """Clients come back with what they read before the first publication."""
+    top, publications = await broker.read("news", TOP_ONLY, LOG)
+    assert top.offset == 0
+    assert top.epoch
+    assert not publications
+    assert (await broker.read("news", TOP_ONLY, LOG)).top == top
+    assert await broker.publish("news", draft(1), LOG) == (1, top.epoch)
+
+
+async def test_concurrent_first_touches_agree(broker: Broker) -> None:
+    """There is one first touch."""
+    histories = await asyncio.gather(*(broker.read("news", TOP_ONLY, LOG) for _ in range(10)))
+    assert len({history.top for history in histories}) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "since", "is_reverse", "expected"),
+    [
+        (0, None, False, []),
+        (0, 3, False, []),
+        (0, None, True, []),
+        (-1, None, False, [3, 4, 5]),
+        (-1, None, True, [5, 4, 3]),
+        (2, None, False, [3, 4]),
+        (2, None, True, [5, 4]),
+        (3, None, False, [3, 4, 5]),
+        (10, None, False, [3, 4, 5]),
+        (10, None, True, [5, 4, 3]),
+        (-1, 0, False, [3, 4, 5]),
+        (-1, 1, False, [3, 4, 5]),
+        (-1, 3, False, [4, 5]),
+        (1, 3, False, [4]),
+        (-1, 4, False, [5]),
+        (-1, 5, False, []),
+        (-1, 6, False, []),
+        (-1, 2**63 - 1, False, []),
+        (-1, 5, True, [4, 3]),
+        (1, 5, True, [4]),
+        (-1, 4, True, [3]),
+        (-1, 3, True, []),
+        (-1, 1, True, []),
+        (-1, 6, True, [5, 4, 3]),
+        (-1, 2**63 - 1, True, [5, 4, 3]),
+        (-(2**31), None, False, [3, 4, 5]),
+        (2**31 - 1, None, True, [5, 4, 3]),
+    ],
+)
+async def test_a_query_reads_its_part(
+    broker: Broker, limit: int, since: int | None, is_reverse: bool, expected: list[int]
+) -> None:
+    """Beside it always the top. What was trimmed is no error: reading begins at the oldest that is kept."""
+    epoch = await filled(broker)
+    query = HistoryQuery(None if since is None else Position(since, epoch), limit, is_reverse)
+    history = await broker.read("news", query, THREE)
+    assert history.top == (5, epoch)
+    assert offsets(history) == expected
+    assert [bytes(publication.data) for publication in history.publications] == [b"%d" % n for n in expected]
+
+
+@pytest.mark.parametrize("epoch", ["", "another"])
+async def test_the_epoch_of_a_query_is_not_compared(broker: Broker, epoch: str) -> None:
+    """Whoever asked sees the log's in the answer, and decides."""
+    await filled(broker)
+    assert offsets(await broker.read("news", HistoryQuery(Position(4, epoch), -1), THREE)) == [5]
+
+
+@pytest.mark.parametrize("is_reverse", [False, True])
+async def test_an_empty_log_reads_as_empty(broker: Broker, is_reverse: bool) -> None:
+    """From any place, in either direction."""
+    for since in (None, Position(0, ""), Position(7, "")):
+        history = await broker.read("news", HistoryQuery(since, -1, is_reverse), LOG)
+        assert history.top.offset == 0
+        assert not history.publications
+
+
+async def test_removed_history_leaves_the_top(broker: Broker) -> None:
+    """Offsets go on where they were, in the same epoch, and what was removed does not come back."""
+    epoch = await filled(broker)
+    await broker.remove_history("news")
+    assert await broker.read("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
+    assert await broker.publish("news", draft(6), THREE) == (6, epoch)
+    assert offsets(await broker.read("news", HistoryQuery(limit=-1), THREE)) == [6]
+    assert offsets(await broker.read("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
+
+
+async def test_removing_a_history_that_is_not_there_is_no_mistake(broker: Broker) -> None:
+    """And touches no other channel's."""
+    await filled(broker)
+    await broker.remove_history("weather")
+    assert len((await broker.read("news", HistoryQuery(limit=-1), THREE)).publications) == 3
+
+
+async def test_what_was_read_stays_as_it_was(broker: Broker) -> None:
+    """A history is of one moment, whatever is published or removed after it."""
+    await filled(broker)
+    history = await broker.read("news", HistoryQuery(limit=-1), THREE)
+    await broker.publish("news", draft(6), THREE)
+    await broker.remove_history("news")
+    assert history.top.offset == 5
+    assert offsets(history) == [3, 4, 5]

@@ -1,0 +1,124 @@
+"""Retention: how much a log keeps, for how long, and how long its top outlives that (protocol §10).
+
+Times are in units of the harness, which lets them pass.
+"""
+
+import pytest
+
+from tests.server.engine.contract.harness import Harness, draft
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.engine.broker import TOP_ONLY, Broker, Draft, HistoryQuery
+
+ALL = HistoryQuery(limit=-1)
+
+
+@pytest.fixture
+def options(harness: Harness) -> ChannelOptions:
+    """Publications live 4 units, the top 12."""
+    unit = harness.unit
+    return ChannelOptions(history_size=10, history_ttl=4 * unit, history_meta_ttl=12 * unit)
+
+
+async def kept(broker: Broker, options: ChannelOptions) -> list[int]:
+    return [publication.offset for publication in (await broker.read("news", ALL, options)).publications]
+
+
+async def test_a_log_keeps_its_last_publications(broker: Broker) -> None:
+    """As many as it may; the top does not care."""
+    one = ChannelOptions(history_size=1, history_ttl=3600)
+    for number in range(1, 4):
+        await broker.publish("news", draft(number), one)
+        assert await kept(broker, one) == [number]
+
+
+async def test_a_smaller_size_counts_from_the_next_publication(broker: Broker) -> None:
+    """A changed configuration needs no clean-up."""
+    for number in range(1, 6):
+        await broker.publish("news", draft(number), ChannelOptions(history_size=5, history_ttl=3600))
+    two = ChannelOptions(history_size=2, history_ttl=3600)
+    await broker.publish("news", draft(6), two)
+    assert await kept(broker, two) == [5, 6]
+
+
+async def test_publications_lapse_together_after_the_last_one(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """Each publication gives those before it another time to live."""
+    await broker.publish("news", draft(1), options)
+    await harness.advance(3 * harness.unit)
+    await broker.publish("news", draft(2), options)
+    await harness.advance(3 * harness.unit)
+    assert await kept(broker, options) == [1, 2]
+    await harness.advance(2 * harness.unit)
+    assert not await kept(broker, options)
+
+
+async def test_reading_does_not_keep_publications_alive(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """Nor does publishing what is outdated or skips the log."""
+    await broker.publish("news", Draft(draft(1).data, version=1), options)
+    await harness.advance(3 * harness.unit)
+    assert await kept(broker, options) == [1]
+    await broker.publish("news", Draft(draft(1).data, version=1), options)
+    await broker.publish("news", Draft(draft(1).data, skip_history=True), options)
+    await harness.advance(2 * harness.unit)
+    assert not await kept(broker, options)
+
+
+async def test_the_top_outlives_the_publications(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """What is published then is alone in the log, with the next offset."""
+    first = await broker.publish("news", draft(1), options)
+    await harness.advance(6 * harness.unit)
+    assert await broker.read("news", ALL, options) == (first, [])
+    assert await broker.publish("news", draft(2), options) == (2, first.epoch)
+    assert await kept(broker, options) == [2]
+
+
+async def test_a_log_that_lapsed_unseen_is_empty_for_the_next_publication(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """Nothing that lapsed comes back."""
+    first = await broker.publish("news", draft(1), options)
+    await harness.advance(6 * harness.unit)
+    assert await broker.publish("news", draft(2), options) == (2, first.epoch)
+    assert await kept(broker, options) == [2]
+
+
+async def test_a_channel_left_alone_begins_anew(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """Another epoch tells clients that offsets start over."""
+    first = await broker.publish("news", draft(1), options)
+    await harness.advance(14 * harness.unit)
+    second = await broker.publish("news", draft(2), options)
+    assert second.offset == 1
+    assert second.epoch != first.epoch
+    assert await kept(broker, options) == [1]
+
+
+async def test_a_version_is_forgotten_with_the_top(
+    broker: Broker, harness: Harness, options: ChannelOptions
+) -> None:
+    """It belongs to the log."""
+    await broker.publish("news", Draft(draft(1).data, version=5), options)
+    await harness.advance(14 * harness.unit)
+    assert (await broker.publish("news", Draft(draft(2).data, version=1), options)).offset == 1
+    assert await kept(broker, options) == [1]
+
+
+@pytest.mark.parametrize("use", ["read", "publish"])
+async def test_using_a_channel_keeps_its_top(
+    broker: Broker, harness: Harness, options: ChannelOptions, use: str
+) -> None:
+    """Reading is enough, as subscribers do."""
+    epoch = (await broker.read("news", TOP_ONLY, options)).top.epoch
+    for _ in range(2):
+        await harness.advance(8 * harness.unit)
+        if use == "read":
+            position = (await broker.read("news", TOP_ONLY, options)).top
+        else:
+            position = await broker.publish("news", draft(1), options)
+        assert position.epoch == epoch

@@ -1,0 +1,87 @@
+"""A node in a process of its own, to be killed or frozen: `python nodes_apart.py URL PREFIX UID`.
+
+It says `ready` on standard output, then obeys lines on standard input: `add CHANNEL CLIENT USER [announced]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+NOBODY = "-"
+"""Stands for the user without a name."""
+
+ROOT = Path(__file__).parents[4]
+
+
+class NodeApart:
+    """The process, seen from the test."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def add(self, channel: str, client: str, user: str, *, is_announced: bool = True) -> None:
+        await self.do("add", channel, client, user, *(["announced"] if is_announced else []))
+
+    async def do(self, *words: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(words).encode() + b"\n")
+        assert await self.line() == "done"
+
+    async def line(self) -> str:
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode().strip()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> None:
+        if self._process.returncode is None:
+            self.signal(signal.SIGKILL)
+        await self._process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def running_apart(url: str, prefix: str, uid: str) -> AsyncIterator[NodeApart]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.server.engine.redis.node_process", url, prefix, uid),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    node = NodeApart(process)
+    try:
+        assert await node.line() == "ready"
+        yield node
+    finally:
+        await node.end()
+
+
+async def _run(url: str, prefix: str, uid: str) -> None:
+    from tests.server.engine.recording_handler import Witness  # noqa: PLC0415 - only the process needs it
+    from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
+    from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
+    from tocsin_server.protocol.messages import ClientInfo  # noqa: PLC0415
+
+    engine = RedisEngine(parse_address(url), prefix)
+    await engine.start(Witness(uid))
+    print("ready", flush=True)  # noqa: T201 - this is how it talks
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        match line.split():
+            case ["add", channel, client, user, *announced]:
+                await engine.presence.add(
+                    channel, ClientInfo(user.removeprefix(NOBODY), client), bool(announced)
+                )
+            case ["remove", channel, client]:
+                await engine.presence.remove(channel, client)
+        print("done", flush=True)  # noqa: T201 - this is how it talks
+    await engine.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(*sys.argv[1:]))

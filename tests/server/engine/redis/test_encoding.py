@@ -1,0 +1,53 @@
+"""What travels: it arrives as it was, and payloads are never parsed."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from tocsin_server.engine.redis import encoding
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Presence, Publication, Push
+
+INFOS = st.builds(
+    ClientInfo,
+    st.text(),
+    st.text(),
+    st.one_of(st.just(NO_JSON), st.text(min_size=1).map(lambda text: Raw(text.encode()))),
+    st.one_of(st.just(NO_JSON), st.text(min_size=1).map(lambda text: Raw(text.encode()))),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.binary(min_size=1),
+    st.one_of(st.none(), INFOS),
+    st.one_of(st.none(), st.dictionaries(st.text(), st.text(), max_size=3)),
+    st.integers(0, 2**63 - 1),
+    st.text(alphabet="abcXYZ"),
+)
+def test_a_publication_arrives_as_it_was(
+    data: bytes, info: ClientInfo | None, tags: dict[str, str] | None, offset: int, epoch: str
+) -> None:
+    """Also where its data is no JSON at all, since nobody looks."""
+    body = encoding.encode_body(Raw(data), info, tags)
+    message = encoding.publication_head(5) + f"{offset} {epoch}\n".encode() + body
+    assert encoding.decode_publication(message) == (Publication(Raw(data), offset, info, tags), epoch, 5)
+    unlogged = encoding.unlogged_head(7) + body
+    assert encoding.decode_publication(unlogged) == (Publication(Raw(data), 0, info, tags), "", 7)
+
+
+@settings(deadline=None)
+@given(INFOS)
+def test_joins_leaves_and_entries_arrive_as_they_were(info: ClientInfo) -> None:
+    """An absent payload stays the one that is left out when written."""
+    for push in (Push("news", join=Presence(info)), Push("news", leave=Presence(info))):
+        assert encoding.decode_push("news", encoding.encode_push(push)) == push
+    decoded = encoding.decode_entry(encoding.encode_entry("n1.x", True, info))
+    assert decoded == info
+    assert (decoded.conn_info is NO_JSON) == (info.conn_info is NO_JSON)
+
+
+def test_nothing_else_is_announced() -> None:
+    """A push that is neither is a mistake of this program."""
+    with pytest.raises(ValueError, match="only joins and leaves"):
+        encoding.encode_push(Push("news"))

@@ -1,0 +1,54 @@
+"""Names in Redis: one channel's in one slot of a cluster, and no two things under one name."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from tocsin_server.engine.redis.keys import Keys
+
+KEYS = Keys("tocsin")
+NAMES = st.text(alphabet="a}{%:logidem7D25", max_size=12)
+
+
+def names_of(channel: str, idempotency_key: str) -> list[str]:
+    """Every name that belongs to a channel."""
+    return [
+        KEYS.announcements(channel),
+        KEYS.log(channel),
+        KEYS.meta(channel),
+        KEYS.presence(channel),
+        KEYS.users(channel),
+        KEYS.answer(channel, idempotency_key),
+    ]
+
+
+@settings(deadline=None)
+@given(NAMES, NAMES)
+def test_all_names_of_a_channel_are_in_one_slot(channel: str, idempotency_key: str) -> None:
+    """Else a script could not touch them together."""
+    assert len({key_slot(name.encode()) for name in names_of(channel, idempotency_key)}) == 1
+
+
+@settings(deadline=None)
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_different_things_have_different_names(a: str, key_a: str, b: str, key_b: str) -> None:
+    """Of one channel and of two, whatever they are called."""
+    ours, theirs = names_of(a, key_a), names_of(b, key_b)
+    assert len(set(ours)) == len(ours)
+    if a != b:
+        assert not set(ours) & set(theirs)
+    assert (KEYS.answer(a, key_a) == KEYS.answer(b, key_b)) == ((a, key_a) == (b, key_b))
+
+
+def test_the_names_are_those_that_are_documented() -> None:
+    """Somebody may look at them with other tools."""
+    assert names_of("chat:1", "k") == [
+        "tocsin:{chat:1}",
+        "tocsin:{chat:1}:log",
+        "tocsin:{chat:1}:meta",
+        "tocsin:{chat:1}:presence",
+        "tocsin:{chat:1}:users",
+        "tocsin:{chat:1}:idem:k",
+    ]
+    assert [KEYS.nodes, KEYS.control] == ["tocsin:nodes", "tocsin:control"]
+    assert KEYS.lease_channels("n1.x") == "tocsin:node:n1.x:channels"

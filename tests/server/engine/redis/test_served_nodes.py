@@ -1,0 +1,141 @@
+"""Two served nodes over one Redis, as their clients and the back end see them."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.client.test_cli_nodes import nodes
+from tests.server.engine.redis.redis_server import RedisServer
+from tests.support.api import Api
+from tests.support.configs import API_KEY, USUAL
+from tests.support.server import Server, serving
+from tests.support.timing import SOON
+from tests.support.tokens import connection_token
+from tests.support.wire import connected
+
+
+@pytest.fixture(scope="module")
+def servers(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Real processes."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(name: str) -> Server:
+            engine = {"url": redis_server.url, "prefix": "served"}
+            config = {**USUAL, "server": {**USUAL["server"], "name": name}, "engine": engine}
+            return stack.enter_context(serving(config, tmp_path_factory.mktemp(name)))
+
+        yield [serve(name) for name in ("first", "second")]
+
+
+async def test_what_one_node_publishes_another_delivers(servers: list[Server]) -> None:
+    """In order, with the position that the publisher was told."""
+    here, there = servers
+    async with connected(there) as wire, Api(here) as api:
+        await wire.call("subscribe", channel="open:1")
+        assert await api.publish_numbers("open:1", range(1, 21)) == list(range(1, 21))
+        assert await wire.offsets("open:1", 20) == list(range(1, 21))
+
+
+async def test_a_client_goes_on_at_another_node(servers: list[Server]) -> None:
+    """From the position it had at the first."""
+    here, there = servers
+    async with connected(here) as wire, Api(there) as api:
+        start = await wire.call("subscribe", channel="open:2")
+        await api.publish_numbers("open:2", range(1, 4))
+        await wire.offsets("open:2", 3)
+    async with Api(here) as api:
+        await api.publish_numbers("open:2", range(4, 7))
+    async with connected(there) as wire:
+        position = {"recover": True, "epoch": start["epoch"], "offset": 3}
+        result = await wire.call("subscribe", channel="open:2", **position)
+        assert result["recovered"]
+        assert [publication["offset"] for publication in result["publications"]] == [4, 5, 6]
+
+
+async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
+    """Whichever is asked; and one order reaches a user everywhere."""
+    here, there = servers
+    token = connection_token("42")
+    async with connected(here, token=token) as one, connected(there, token=token) as other:
+        for wire in (one, other):
+            await wire.call("subscribe", channel="open:3")
+        async with Api(here) as api:
+            presence = await api.call("presence", channel="open:3")
+            assert sorted(presence["presence"]) == sorted([one.client, other.client])
+            assert (await api.call("presence_stats", channel="open:3"))["num_users"] == 1
+            assert len((await api.call("info"))["nodes"]) == 2
+            channels = await api.call("channels", pattern="open:3")
+            assert channels["channels"] == {"open:3": {"num_clients": 2}}
+            await api.call("disconnect", user="42")
+        for wire in (one, other):
+            assert (await wire.closed()).code == 3503
+
+
+async def test_what_is_done_to_a_user_reaches_connections_at_another_node(servers: list[Server]) -> None:
+    """Subscribe, unsubscribe and refresh; nobody else is meant."""
+    here, there = servers
+    async with (
+        Api(here) as api,
+        connected(there, token=connection_token("43")) as wire,
+        connected(there, token=connection_token("44")) as other,
+    ):
+        await api.call("subscribe", user="43", channel="plain:5", data={"seat": 1})
+        assert (await wire.push("subscribe", "plain:5"))["data"] == {"seat": 1}
+        await api.publish("plain:5", {"n": 1})
+        assert (await wire.push("pub", "plain:5"))["data"] == {"n": 1}
+        await api.call("unsubscribe", user="43", channel="plain:5")
+        assert (await wire.push("unsubscribe", "plain:5"))["code"] == 2000
+        await api.call("refresh", user="43", expire_at=int(time.time()) + 1000)
+        refreshed = await wire.push("refresh")
+        assert refreshed["expires"]
+        assert refreshed["ttl"] > 0
+        await api.call("refresh", user="43", expired=True)
+        assert (await wire.closed()).code == 3005
+        await other.call("subscribe", channel="plain:5")
+        assert not [message for message in other.received if "push" in message]
+
+
+async def numbers_of(api: Api) -> dict[str, tuple[int, int]]:
+    """Clients and channels of each node."""
+    nodes = (await api.call("info"))["nodes"]
+    return {node["name"]: (node["num_clients"], node["num_channels"]) for node in nodes}
+
+
+async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Server]) -> None:
+    """A row for each, in the order of their names, whichever is asked."""
+    here, there = servers
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(Api(here))
+        both = "plain:6", "plain:7"
+        for server, *channels in ((here, *both), (here, *both), (here,), (there, "plain:6")):
+            wire = await stack.enter_async_context(connected(server))
+            for channel in channels:
+                await wire.call("subscribe", channel=channel)
+        async with asyncio.timeout(SOON):
+            while await numbers_of(api) != {"first": (3, 2), "second": (1, 1)}:
+                pass  # clients of other tests are still leaving
+        ids = {node["name"]: node["uid"][:8] for node in (await api.call("info"))["nodes"]}
+        table = await asyncio.to_thread(nodes, there, "--api-key", API_KEY)
+    headings, *rows = table.stdout.splitlines()
+    assert " ".join(headings.split()) == "id name address uptime clients channels memory lag state"
+    expected = ("first", here, "3 +2"), ("second", there, "1 +1")
+    for row, (name, server, numbers) in zip(rows, expected, strict=True):
+        place = rf"{ids[name]} +{name} +127\.0\.0\.1:{server.port}"
+        figures = rf"\d+:\d\d:\d\d +{numbers} +[1-9]\d* MiB +\d+\.\d ms"
+        assert re.fullmatch(rf"{place} +{figures} +ready *", row)
+
+
+async def test_links_that_break_lose_nothing(servers: list[Server], redis_server: RedisServer) -> None:
+    """The client stays connected, and hears every publication once and in order."""
+    here, there = servers
+    async with connected(there) as wire, Api(here) as api:
+        await wire.call("subscribe", channel="open:4")
+        for first in range(1, 151, 50):
+            await api.publish_numbers("open:4", range(first, first + 25))
+            assert redis_server.cut_links()
+            await api.publish_numbers("open:4", range(first + 25, first + 50))
+        assert await wire.offsets("open:4", 150) == list(range(1, 151))

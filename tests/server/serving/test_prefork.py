@@ -1,0 +1,149 @@
+"""`tocsin serve --workers`: several nodes on one port, kept at work by their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.server.metrics.metrics_page import read
+from tests.support.event_stream import streaming
+from tests.support.raw import tcp
+from tests.support.server import TOCSIN, Server, serving
+from tests.support.timing import STARTED, TICK
+from tests.support.wire import Wire, opened
+from tocsin_server.serving.server import GRACE_SECONDS
+
+WORKERS = 2
+
+MANY = 40
+"""Connections, by which both workers have some unless one never accepts."""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def crew(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
+    config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
+    with serving(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
+        yield server
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + STARTED
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(TICK / 5)
+
+
+def workers(server: Server) -> set[int]:
+    return {child.pid for child in psutil.Process(server.process.pid).children()}
+
+
+def names(server: Server) -> list[str]:
+    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
+    return sorted(node["name"] for node in response.json().get("result", {"nodes": []})["nodes"])
+
+
+def test_each_worker_is_a_node_and_all_share_the_port(crew: Server) -> None:
+    assert len(workers(crew)) == WORKERS
+    eventually(lambda: len(names(crew)) == WORKERS)
+    assert [name.rsplit("_", 1)[1] for name in names(crew)] == ["1", "2"]
+
+
+def test_a_worker_that_dies_is_replaced(crew: Server) -> None:
+    before = workers(crew)
+    os.kill(min(before), signal.SIGKILL)
+    eventually(lambda: len(workers(crew) - before) == 1)
+    eventually(lambda: len(names(crew)) == WORKERS)
+
+
+def shown_workers(server: Server) -> set[str]:
+    page = read(httpx.get(f"{server.url}/metrics", trust_env=False).content)
+    return {name.rpartition("worker=")[2].rstrip("}") for name in page if name.startswith("tocsin_node_info")}
+
+
+def test_one_scrape_shows_all_workers(crew: Server) -> None:
+    """Whichever takes it; also after one has died and another has taken its place."""
+    everybody = {str(number + 1) for number in range(WORKERS)}
+    eventually(lambda: all(shown_workers(crew) == everybody for _ in range(MANY)))  # one may be slow once
+    os.kill(min(workers(crew)), signal.SIGKILL)
+    eventually(lambda: len(workers(crew)) == WORKERS and shown_workers(crew) == everybody)
+
+
+def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
+    before = workers(crew)
+    assert crew.stop() == 0
+    assert not [pid for pid in before if psutil.pid_exists(pid)]
+
+
+async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[Wire]:
+    """Connections to both workers."""
+    wires: list[Wire] = []
+    nodes: set[str] = set()
+    while len(nodes) < WORKERS:
+        assert len(wires) < MANY
+        wire = await stack.enter_async_context(opened(server))
+        nodes.add((await wire.connect())["node"])
+        wires.append(wire)
+    return wires
+
+
+async def test_a_signal_to_the_parent_drains_every_worker(crew: Server) -> None:
+    """Clients of each are told to come back, over WebSockets and event streams, and all end well."""
+    async with contextlib.AsyncExitStack() as stack:
+        wires = await visit(crew, stack)
+        stream = await stack.enter_async_context(streaming(crew, "/events?channel=open"))
+        ending = asyncio.create_task(asyncio.to_thread(crew.stop))
+        assert {(await wire.closed()).code for wire in wires} == {3001}
+        while (event := await stream.next()).kind != "disconnect":
+            pass
+        assert event.data["code"] == 3001
+        with pytest.raises(ConnectionError):
+            await stream.next()
+        assert await ending == 0
+
+
+async def test_a_second_signal_ends_every_worker_at_once(crew: Server) -> None:
+    """Whatever keeps them waiting."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4 * WORKERS):
+            request = await stack.enter_async_context(tcp(crew))
+            await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+        wires = await visit(crew, stack)
+        crew.process.send_signal(signal.SIGTERM)
+        assert {(await wire.closed()).code for wire in wires} == {3001}
+        await asyncio.sleep(5 * TICK)
+        assert crew.process.poll() is None, "it waits for what is stuck"
+        crew.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(crew.process.wait, GRACE_SECONDS / 2) == 0
+
+
+def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
+    config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
+    with pytest.raises(AssertionError), serving(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
+        before = workers(server)
+        server.process.kill()
+        eventually(lambda: not [pid for pid in before if psutil.pid_exists(pid)])
+
+
+def test_workers_that_cannot_start_end_the_command_with_a_sentence() -> None:
+    command = [str(TOCSIN), "serve", "--port", "0", "--workers", "2", "--engine", "redis://127.0.0.1:1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=STARTED, check=False)
+    assert result.returncode == 1
+    assert "Redis at 127.0.0.1:1 cannot be used" in result.stderr
+    assert "Traceback" not in result.stderr
