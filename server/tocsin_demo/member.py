@@ -21,7 +21,7 @@ from tocsin_demo.door import Door
 from tocsin_demo.settings import HOST, demo_settings
 from tocsin_demo.wire import LONGEST_LINE, Plan, Ready, Report, Roster, Wish, line_of
 from tocsin_server.app import create_app
-from tocsin_server.engine.nodes import Question
+from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.node.node import Node
@@ -90,11 +90,11 @@ async def _attend(node: Node, cluster: Cluster, door: Door, listens: asyncio.Eve
 
 
 def _report(node: Node) -> Report:
-    figures = node.report(Question(wants_channels=True))
+    figures = node.node_info(SurveyRequest(wants_channels=True))
     return Report(
         figures.uid,
         figures.state,
-        node.trouble,
+        node.unready_reason,
         figures.num_clients,
         figures.channels,
         round(figures.memory_bytes, -6),

@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 
 from tests.bench.servers import PAYLOAD, SETTINGS, subscribed
 from tocsin_server.app import create_app
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.serving.server import serving
 
 
@@ -42,7 +42,7 @@ async def ping_while_writing(count: int, seconds: float) -> tuple[float, float]:
             )
             answer = asyncio.ensure_future(pinger.communicate())
             while not answer.done():
-                await node.publish("bench", Draft(PAYLOAD))
+                await node.publish("bench", NewPublication(PAYLOAD))
                 while not node.fan_out.is_idle:
                     await asyncio.sleep(0)
             median, high = map(float, answer.result()[0].split())

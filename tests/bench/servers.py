@@ -26,8 +26,8 @@ from tests.bench.helpers import questions
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
-from tocsin_server.core.channel import Item
-from tocsin_server.engine.broker import Draft
+from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.protocol.messages import Publication, Push
 from tocsin_server.serving.server import serving
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
@@ -35,7 +35,7 @@ from tocsin_server.transports.websocket.raw import RAW_FRAMING
 PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 """128 bytes."""
 
-PUSH = Item(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
+PUSH = ChannelMessage(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
 FRAME = RAW_FRAMING.pack("bench", [PUSH])
 """What Tocsin writes for one publication; the others write the same."""
 
@@ -149,7 +149,7 @@ async def tocsin(count: int) -> AsyncIterator[Deliver]:
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            await node.publish("bench", Draft(PAYLOAD))
+            await node.publish("bench", NewPublication(PAYLOAD))
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
         await settle()

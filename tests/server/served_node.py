@@ -26,13 +26,13 @@ from tests.support.wire import Wire
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Position
 from tocsin_server.serving.server import Server, listen, serving
-from tocsin_server.transports.websocket.raw import WebSocketPeer
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 Json = dict[str, Any]
 Sections = Mapping[str, Mapping[str, Any]]
@@ -83,7 +83,7 @@ def _tasks_of(node: Node) -> int:
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
     """Publish JSON values, one after the other; the position of the last."""
     for value in data:
-        position = await node.publish(channel, Draft(Raw(value)))
+        position = await node.publish(channel, NewPublication(Raw(value)))
     return position
 
 
@@ -101,12 +101,12 @@ def present_in(node: Node) -> dict[str, set[str]]:
 
 def assert_nothing_is_left(node: Node) -> None:
     """No trace of any connection, in any of the places that know of connections."""
-    assert not node._peers
+    assert not node._connections
     assert not len(node.hub)
     assert not list(node.hub.users)
     assert not node.hub.channels
-    assert not len(node._alarms)
-    assert not node._alarms._owners
+    assert not len(node._deadlines)
+    assert not node._deadlines._owners
     assert is_settled(node)
     assert not node.fan_out._busy
     assert not listening_of(node)
@@ -134,10 +134,10 @@ class House:
         return int(self.url.rsplit(":", 1)[1])
 
     @property
-    def peer(self) -> WebSocketPeer:
+    def peer(self) -> WebSocketConnection:
         """The only peer."""
-        (peer,) = self.node._peers
-        assert isinstance(peer, WebSocketPeer)
+        (peer,) = self.node._connections
+        assert isinstance(peer, WebSocketConnection)
         return peer
 
     def http(self, **options: Any) -> httpx.AsyncClient:
@@ -183,7 +183,9 @@ class House:
 
     async def empty(self) -> None:
         """Wait until every connection is gone and everything done, then look for what is left."""
-        await until(lambda: not self.node._peers and not self.node.hub.channels and is_settled(self.node))
+        await until(
+            lambda: not self.node._connections and not self.node.hub.channels and is_settled(self.node)
+        )
         assert_nothing_is_left(self.node)
 
 

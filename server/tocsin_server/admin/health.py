@@ -20,7 +20,7 @@ def health_routes(node: Node, colleagues: Colleagues | None) -> list[Route]:
 
     async def ready(_request: Request) -> Response:
         """200 if this node can publish and hear, else 503 and why not."""
-        trouble = node.trouble
+        trouble = node.unready_reason
         return JSONResponse({"node": node.name, "trouble": trouble}, status_code=503 if trouble else 200)
 
     async def metrics(_request: Request) -> Response:

@@ -28,8 +28,8 @@ from tocsin_server.core.events import (
     ServerSubscribe,
     ServerUnsubscribe,
 )
-from tocsin_server.engine.broker import Draft
-from tocsin_server.engine.nodes import Order
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication, compact
@@ -68,13 +68,13 @@ async def broadcast(node: Node, request: types.BroadcastRequest) -> types.Broadc
 
 async def presence(node: Node, request: types.ChannelRequest) -> types.PresenceResult:
     """Who is in a channel. Error 108 where presence is off."""
-    found = (await node.service.presence(request.channel)).presence
+    found = (await node.operations.presence(request.channel)).presence
     return types.PresenceResult({client: _member(info) for client, info in found.items()})
 
 
 async def presence_stats(node: Node, request: types.ChannelRequest) -> types.PresenceStatsResult:
     """How many connections and users are in a channel. Error 108 where presence is off."""
-    found = await node.service.presence_stats(request.channel)
+    found = await node.operations.presence_stats(request.channel)
     return types.PresenceStatsResult(found.num_clients, found.num_users)
 
 
@@ -84,20 +84,20 @@ async def history(node: Node, request: types.HistoryRequest) -> types.HistoryRes
     Forward from the oldest kept or from after `since`, with `reverse` backward from the newest or from before
     it. Error 108 where no history is kept, 112 where `since` is of another epoch.
     """
-    page = await node.service.history(request.channel, request.limit, request.since, request.reverse)
+    page = await node.operations.history(request.channel, request.limit, request.since, request.reverse)
     kept = [_kept(publication) for publication in page.publications]
     return types.HistoryResult(kept, page.epoch, page.offset)
 
 
 async def history_remove(node: Node, request: types.ChannelRequest) -> types.EmptyResult:
     """Drop what a channel's log keeps. Offsets go on from where they were."""
-    await node.service.remove_history(request.channel)
+    await node.operations.remove_history(request.channel)
     return DONE
 
 
 async def channels(node: Node, request: types.ChannelsRequest) -> types.ChannelsResult:
     """Which channels have subscribers, and how many."""
-    found = await node.service.channels(request.pattern)
+    found = await node.operations.channels(request.pattern)
     return types.ChannelsResult(
         {channel: types.ChannelFigures(clients) for channel, clients in found.items()}
     )
@@ -105,7 +105,7 @@ async def channels(node: Node, request: types.ChannelsRequest) -> types.Channels
 
 async def info(node: Node, _request: types.InfoRequest) -> types.InfoResult:
     """Which nodes are there, and what they serve."""
-    reports = await node.service.nodes()
+    reports = await node.operations.nodes()
     return types.InfoResult(msgspec.convert(reports, list[types.NodeFigures], from_attributes=True))
 
 
@@ -114,15 +114,15 @@ async def drain(node: Node, request: types.DrainRequest) -> types.EmptyResult:
 
     Answers once it has begun. Error 104 if there is no such node.
     """
-    await node.service.drain(request.node)
+    await node.operations.drain(request.node)
     return DONE
 
 
 async def rpc(node: Node, request: types.RpcRequest) -> types.RpcResult:
     """Call a method that the application registered. Error 104 if there is none of that name."""
-    if request.method not in node.service.rpc_methods:
+    if request.method not in node.operations.rpc_methods:
         raise Refused(errors.NOT_FOUND)
-    return types.RpcResult(await node.service.rpc("", request.method, request.params or NO_JSON))
+    return types.RpcResult(await node.operations.rpc("", request.method, request.params or NO_JSON))
 
 
 async def disconnect(node: Node, request: types.DisconnectRequest) -> types.EmptyResult:
@@ -135,7 +135,7 @@ async def disconnect(node: Node, request: types.DisconnectRequest) -> types.Empt
 async def unsubscribe(node: Node, request: types.UnsubscribeRequest) -> types.EmptyResult:
     """End a subscription of a user's connections, or all of them; they are told with code 2000."""
     if request.channel:
-        node.service.options_for(request.channel)
+        node.operations.options_for(request.channel)
     return await _order(node, request, ServerUnsubscribe(request.channel))
 
 
@@ -146,7 +146,7 @@ async def subscribe(node: Node, request: types.SubscribeRequest) -> types.EmptyR
     `recover_since` also sends what was published since, `override` changes the channel's options for them.
     Also succeeds if the user has no connection.
     """
-    node.service.options_for(request.channel)
+    node.operations.options_for(request.channel)
     since = request.recover_since
     event = ServerSubscribe(
         request.channel,
@@ -223,16 +223,16 @@ async def _run(node: Node, command: types.BatchCommand | None) -> types.BatchRep
     raise Refused(errors.NOT_FOUND)
 
 
-async def _publish(node: Node, channel: str, draft: Draft) -> types.PublishResult:
+async def _publish(node: Node, channel: str, draft: NewPublication) -> types.PublishResult:
     position = await node.publish(channel, draft)
     return types.PublishResult(position.offset, position.epoch)
 
 
-def _draft(request: types.Publishing) -> Draft:
+def _draft(request: types.Publishing) -> NewPublication:
     data = _payload(request.data, request.b64data, "data")
     if not data:
         raise Refused(bad_request("neither `data` nor `b64data`"))
-    return Draft(
+    return NewPublication(
         data,
         tags=request.tags,
         skip_history=request.skip_history,
@@ -260,7 +260,7 @@ async def _order(
 ) -> types.EmptyResult:
     """Have all nodes do it to the connections meant; a session id means none, since nobody was given any."""
     if not request.session:
-        await node.service.order(Order(request.user, event, request.client, spared))
+        await node.operations.control(ControlCommand(request.user, event, request.client, spared))
     return DONE
 
 

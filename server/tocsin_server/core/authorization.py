@@ -15,7 +15,7 @@ from tocsin_server import errors
 from tocsin_server.config.options import ClientOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.channel_names import ChannelRules, personal_channel
-from tocsin_server.core.events import Instant, ServerSubscribe
+from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.subscription import Subscription, monotonic_deadline
 from tocsin_server.core.tokens import (
@@ -36,12 +36,12 @@ from tocsin_server.protocol.messages import (
 )
 
 
-def _nobody(_user: str) -> int:
+def _no_connections(_user: str) -> int:
     return 0
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class SessionContext:
     """What every session of a node shares and only reads."""
 
     options: ClientOptions
@@ -49,13 +49,13 @@ class House:
     tokens: TokenVerifier
     node: str
     version: str
-    connections_of: Callable[[str], int] = _nobody
+    connections_of: Callable[[str], int] = _no_connections
     """How many connections a user has on this node."""
     rpc_methods: Container[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AuthorizedConnection:
     """A connection that is let in."""
 
     info: ClientInfo
@@ -67,9 +67,9 @@ class Admission:
     """Everything it is subscribed to from the server's side."""
 
 
-def admit_connection(
-    house: House, client: str, request: ConnectRequest, now: Instant
-) -> Admission | Refusal | Disconnect:
+def authorize_connection(
+    house: SessionContext, client: str, request: ConnectRequest, now: Timestamp
+) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3)."""
     claims = connection_claims(house, request.token, now)
     if isinstance(claims, Refusal | Disconnect):
@@ -90,10 +90,12 @@ def admit_connection(
         return subscriptions
     if len(subscriptions) > options.channel_limit:
         return errors.CHANNEL_LIMIT
-    return Admission(info, expires_at, frozenset(claims.grants), subscriptions)
+    return AuthorizedConnection(info, expires_at, frozenset(claims.grants), subscriptions)
 
 
-def connection_claims(house: House, token: str, now: Instant) -> ConnectionClaims | Refusal | Disconnect:
+def connection_claims(
+    house: SessionContext, token: str, now: Timestamp
+) -> ConnectionClaims | Refusal | Disconnect:
     """What a connection token says, or an anonymous user's claims where there is none and that is allowed."""
     if not token:
         is_open = house.options.insecure or house.options.allow_anonymous
@@ -112,7 +114,7 @@ def connection_claims(house: House, token: str, now: Instant) -> ConnectionClaim
 
 
 def subscription_claims(
-    house: House, info: ClientInfo, channel: str, token: str, now: Instant
+    house: SessionContext, info: ClientInfo, channel: str, token: str, now: Timestamp
 ) -> SubscriptionClaims | Refusal | Disconnect:
     """What a subscription token says: a bad one is an error, somebody else's is a close (protocol §12)."""
     try:
@@ -126,8 +128,12 @@ def subscription_claims(
     return claims if is_ours else errors.INVALID_TOKEN
 
 
-def admit_subscription(
-    house: House, info: ClientInfo, taken: Mapping[str, Subscription], request: SubscribeRequest, now: Instant
+def authorize_subscription(
+    house: SessionContext,
+    info: ClientInfo,
+    taken: Mapping[str, Subscription],
+    request: SubscribeRequest,
+    now: Timestamp,
 ) -> Subscription | Refusal | Disconnect:
     """Decide a subscribe command; `taken` are the connection's subscriptions so far.
 
@@ -162,8 +168,8 @@ def admit_subscription(
     return subscription
 
 
-def admit_server_side(
-    house: House, info: ClientInfo, event: ServerSubscribe, now: Instant
+def server_side_subscription(
+    house: SessionContext, info: ClientInfo, event: ServerSubscribe, now: Timestamp
 ) -> Subscription | None:
     """The subscription an API call makes, or None if its namespace is unknown."""
     options = house.rules.options_for(event.channel)
@@ -182,7 +188,7 @@ def admit_server_side(
 
 
 def apply_token(
-    house: House, info: ClientInfo, subscription: Subscription, token: str, now: Instant
+    house: SessionContext, info: ClientInfo, subscription: Subscription, token: str, now: Timestamp
 ) -> Refusal | Disconnect | None:
     """Let a subscription token decide what a subscription is and until when; None if it is good.
 
@@ -207,12 +213,15 @@ def with_chan_info(info: ClientInfo, chan_info: Raw) -> ClientInfo:
     return ClientInfo(info.user, info.client, info.conn_info, chan_info) if chan_info else info
 
 
-def _caller(house: House, info: ClientInfo) -> Caller:
+def _caller(house: SessionContext, info: ClientInfo) -> Caller:
     return Caller(info.user, house.options.insecure)
 
 
 def _server_side(
-    house: House, info: ClientInfo, claims: ConnectionClaims, positions: Mapping[str, SubscriptionPosition]
+    house: SessionContext,
+    info: ClientInfo,
+    claims: ConnectionClaims,
+    positions: Mapping[str, SubscriptionPosition],
 ) -> dict[str, Subscription] | Refusal | Disconnect:
     """The token's channels, the personal one, and those the client had and may still have (protocol §3)."""
     found: dict[str, Subscription] = {}
@@ -241,14 +250,14 @@ def _server_side(
     return found
 
 
-def _add(house: House, info: ClientInfo, found: dict[str, Subscription], channel: str) -> None:
+def _add(house: SessionContext, info: ClientInfo, found: dict[str, Subscription], channel: str) -> None:
     options = house.rules.options_for(channel)
     if options is not None and channel not in found:
         found[channel] = Subscription(channel, options, info)
 
 
 def _grant_features(
-    house: House, subscription: Subscription, asked: SubscribeRequest, since: Position | None
+    house: SessionContext, subscription: Subscription, asked: SubscribeRequest, since: Position | None
 ) -> None:
     """Positions, recovery, join pushes: forced by the channel, or asked for and allowed (protocol §4)."""
     options = subscription.options
@@ -264,4 +273,4 @@ def _grant_features(
     subscription.since = since
     may_see = permissions.may_read_presence(caller, options, is_subscribed=True) is None
     is_asked = options.force_push_join_leave or (asked.join_leave and may_see)
-    subscription.hears_joins = options.join_leave and is_asked
+    subscription.receives_joins = options.join_leave and is_asked

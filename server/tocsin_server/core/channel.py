@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from tocsin_server.core.positions import History, Stream, Verdict, merge
+from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.messages import Position, Publication, Push, encode_push
 
-HELD = 1000
+HELD_LIMIT = 1000
 """Publications held for those who are entering. Whoever reads a log that ends before them reads it again."""
 
 BATCH_BYTES = 65_536
@@ -24,11 +24,11 @@ BATCH_BYTES = 65_536
 class Framing(Protocol):
     """How the peers of one transport want what they all get: packed once, then written to each."""
 
-    def pack(self, channel: str, items: Sequence[Item]) -> Any:
+    def pack(self, channel: str, items: Sequence[ChannelMessage]) -> Any:
         """Return one payload that carries all `items`, in order; its length is in bytes."""
 
 
-class Listener(Protocol):
+class SubscriberConnection(Protocol):
     """What a channel needs to know of a peer."""
 
     @property
@@ -43,7 +43,7 @@ class Listener(Protocol):
         """
 
 
-class Item:
+class ChannelMessage:
     """Something a channel's peers are told, as a line of JSON that all framings share."""
 
     __slots__ = ("epoch", "line", "publication", "published_at")
@@ -56,18 +56,18 @@ class Item:
         """0 where it is not known."""
 
 
-class Member:
+class Subscriber:
     """A peer's place in a channel. Once retired it writes nothing, even in a round that is under way."""
 
-    __slots__ = ("hears_joins", "peer", "since", "start", "write")
+    __slots__ = ("connection", "joined_at", "receives_joins", "start_offset", "write")
 
-    def __init__(self, peer: Listener, start: int, hears_joins: bool) -> None:
-        self.peer = peer
+    def __init__(self, peer: SubscriberConnection, start: int, hears_joins: bool) -> None:
+        self.connection = peer
         self.write = peer.write
-        self.start = start
-        self.since = 0
+        self.start_offset = start
+        self.joined_at = 0
         """How many items the channel had had when it was seated."""
-        self.hears_joins = hears_joins
+        self.receives_joins = hears_joins
 
     def retire(self) -> None:
         """Write no more."""
@@ -78,19 +78,19 @@ def _discard(_payload: Any) -> None:
     """Stand in for the writing of a member that left."""
 
 
-Seats = list[tuple[Framing, list[Member]]]
+SubscriberGroups = list[tuple[Framing, list[Subscriber]]]
 
 
 class Batch:
     """Items that leave together: for each framing who gets them, and which of them."""
 
-    __slots__ = ("items", "published_at", "roster")
+    __slots__ = ("messages", "published_at", "recipients")
 
-    def __init__(self, items: list[Item]) -> None:
-        self.items = items
+    def __init__(self, items: list[ChannelMessage]) -> None:
+        self.messages = items
         self.published_at = next((item.published_at for item in items if item.published_at), 0.0)
         """When its oldest publication was made, of those of which it is known; 0 if of none."""
-        self.roster: list[tuple[Framing, list[Member], list[Item]]] = []
+        self.recipients: list[tuple[Framing, list[Subscriber], list[ChannelMessage]]] = []
 
 
 class Channel:
@@ -102,48 +102,48 @@ class Channel:
     """
 
     __slots__ = (
-        "_ahead",
-        "_entering",
+        "_groups",
         "_held",
-        "_join_hearers",
-        "_late",
-        "_members",
-        "_roster",
-        "_taken",
-        "_waiting",
+        "_join_receivers",
+        "_joined_mid_batch",
+        "_queue",
+        "_sent_count",
+        "_subscribers",
+        "_subscribing",
+        "_waiting_for_offset",
         "name",
-        "stream",
-        "waiting_bytes",
+        "queued_bytes",
+        "tracker",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.stream = Stream()
-        self._members: dict[Framing, dict[Listener, Member]] = {}
-        self._entering = 0
-        self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD)
-        self._ahead: list[Member] = []
-        self._waiting: deque[Item] = deque()
-        self._taken = 0
-        self._late: list[Member] = []
-        self._join_hearers = 0
-        self._roster: Seats | None = None
-        self.waiting_bytes = 0
+        self.tracker = PositionTracker()
+        self._subscribers: dict[Framing, dict[SubscriberConnection, Subscriber]] = {}
+        self._subscribing = 0
+        self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD_LIMIT)
+        self._waiting_for_offset: list[Subscriber] = []
+        self._queue: deque[ChannelMessage] = deque()
+        self._sent_count = 0
+        self._joined_mid_batch: list[Subscriber] = []
+        self._join_receivers = 0
+        self._groups: SubscriberGroups | None = None
+        self.queued_bytes = 0
 
     def __len__(self) -> int:
         """How many peers hear the channel here."""
-        return sum(map(len, self._members.values())) + len(self._ahead)
+        return sum(map(len, self._subscribers.values())) + len(self._waiting_for_offset)
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody here hears the channel or is about to."""
-        return bool(self._entering or self._ahead or any(self._members.values()))
+        return bool(self._subscribing or self._waiting_for_offset or any(self._subscribers.values()))
 
     @property
-    def listeners(self) -> list[Listener]:
+    def connections(self) -> list[SubscriberConnection]:
         """Everybody who hears the channel here."""
-        seated = [peer for members in self._members.values() for peer in members]
-        return seated + [member.peer for member in self._ahead]
+        seated = [peer for members in self._subscribers.values() for peer in members]
+        return seated + [member.connection for member in self._waiting_for_offset]
 
     @property
     def held_bytes(self) -> int:
@@ -152,12 +152,12 @@ class Channel:
 
     # --------------------------------------------------------------------------------------- coming and going
 
-    def enter(self) -> None:
+    def begin_subscribe(self) -> None:
         """Hold what is heard from now on, for somebody about to be admitted.
 
         Must be followed by `admit` or `leave`.
         """
-        self._entering += 1
+        self._subscribing += 1
 
     def merge(self, history: History) -> History | None:
         """Continue what was read with what was heard meanwhile.
@@ -166,148 +166,158 @@ class Channel:
         """
         held = [publication for publication, epoch in self._held if epoch == history.top.epoch]
         merged = merge(history, held)
-        if not self.stream.is_settled:
-            self.stream.settle(merged.top)
-        elif merged.top.epoch == self.stream.position.epoch and merged.top.offset < self.stream.offset:
+        if not self.tracker.is_known:
+            self.tracker.set(merged.top)
+        elif merged.top.epoch == self.tracker.position.epoch and merged.top.offset < self.tracker.offset:
             return None
         return merged
 
-    def admit(self, peer: Listener, start: int, hears_joins: bool) -> None:
+    def go_live(self, peer: SubscriberConnection, start: int, hears_joins: bool) -> None:
         """Let `peer`, which has everything up to offset `start`, hear what comes after it."""
         self._stop_holding()
-        member = Member(peer, start, hears_joins)
-        if start > self.stream.offset and self.stream.is_settled:
-            self._ahead.append(member)  # the log told it more than this node has heard yet
+        member = Subscriber(peer, start, hears_joins)
+        if start > self.tracker.offset and self.tracker.is_known:
+            self._waiting_for_offset.append(member)  # the log told it more than this node has heard yet
         else:
-            self._seat(member)
+            self._add(member)
 
-    def leave(self, peer: Listener) -> None:
+    def unsubscribe(self, peer: SubscriberConnection) -> None:
         """Stop writing to `peer`, or forget that it was about to be admitted."""
-        member = self._members.get(peer.framing, {}).pop(peer, None)
+        member = self._subscribers.get(peer.framing, {}).pop(peer, None)
         if member is not None:
             member.retire()
-            self._join_hearers -= member.hears_joins
-            self._late = [late for late in self._late if late is not member]
-            self._roster = None
-        elif not self._pop_ahead(peer):
+            self._join_receivers -= member.receives_joins
+            self._joined_mid_batch = [late for late in self._joined_mid_batch if late is not member]
+            self._groups = None
+        elif not self._remove_waiting_for_offset(peer):
             self._stop_holding()
 
-    def _seat(self, member: Member) -> None:
-        member.since = self._taken + len(self._waiting)
-        if self._waiting:
-            self._late.append(member)
-        self._join_hearers += member.hears_joins
-        self._members.setdefault(member.peer.framing, {})[member.peer] = member
-        self._roster = None
+    def _add(self, member: Subscriber) -> None:
+        member.joined_at = self._sent_count + len(self._queue)
+        if self._queue:
+            self._joined_mid_batch.append(member)
+        self._join_receivers += member.receives_joins
+        self._subscribers.setdefault(member.connection.framing, {})[member.connection] = member
+        self._groups = None
 
-    def _pop_ahead(self, peer: Listener) -> bool:
-        for member in self._ahead:
-            if member.peer is peer:
-                self._ahead.remove(member)
+    def _remove_waiting_for_offset(self, peer: SubscriberConnection) -> bool:
+        for member in self._waiting_for_offset:
+            if member.connection is peer:
+                self._waiting_for_offset.remove(member)
                 return True
         return False
 
     def _stop_holding(self) -> None:
-        self._entering -= 1
-        if not self._entering:
+        self._subscribing -= 1
+        if not self._subscribing:
             self._held.clear()
 
     # ------------------------------------------------------------------------------------------------ hearing
 
-    def hear(self, publication: Publication, epoch: str, published_at: float = 0.0) -> Verdict:
+    def receive(self, publication: Publication, epoch: str, published_at: float = 0.0) -> Continuity:
         """Take a publication that the engine announced.
 
         It is written only if it continues what was heard before.
         """
         if not publication.is_logged:
-            self._append(Item(Push(self.name, pub=publication), "", published_at))
-            return Verdict.NEXT
-        if not self.stream.is_settled:
-            self.stream.settle(Position(publication.offset - 1, epoch))
-        verdict = self.stream.take(publication.offset, epoch)
-        if verdict is Verdict.NEXT:
-            if self._entering:
+            self._append(ChannelMessage(Push(self.name, pub=publication), "", published_at))
+            return Continuity.NEXT
+        if not self.tracker.is_known:
+            self.tracker.set(Position(publication.offset - 1, epoch))
+        verdict = self.tracker.advance(publication.offset, epoch)
+        if verdict is Continuity.NEXT:
+            if self._subscribing:
                 self._held.append((publication, epoch))
-            self._append(Item(Push(self.name, pub=publication), epoch, published_at))
+            self._append(ChannelMessage(Push(self.name, pub=publication), epoch, published_at))
             self._catch_up()
         return verdict
 
-    def restart(self, position: Position) -> list[Listener]:
+    def reset(self, position: Position) -> list[SubscriberConnection]:
         """Continue from `position`, after a hole that the log cannot mend.
 
         Returns everybody who must be told of it, since they were not told everything up to there.
         """
-        is_same_log = position.epoch == self.stream.position.epoch
-        self.stream.settle(position)
-        whole = [member.peer for member in self._ahead if is_same_log and member.start >= position.offset]
+        is_same_log = position.epoch == self.tracker.position.epoch
+        self.tracker.set(position)
+        whole = [
+            member.connection
+            for member in self._waiting_for_offset
+            if is_same_log and member.start_offset >= position.offset
+        ]
         self._catch_up()
-        return [peer for peer in self.listeners if peer not in whole]
+        return [peer for peer in self.connections if peer not in whole]
 
-    def hear_presence(self, push: Push) -> None:
+    def receive_join_leave(self, push: Push) -> None:
         """Take a join or leave, for those who hear such pushes."""
-        if self._join_hearers:
-            self._append(Item(push))
+        if self._join_receivers:
+            self._append(ChannelMessage(push))
 
-    def _append(self, item: Item) -> None:
-        if any(self._members.values()):
-            self._waiting.append(item)
-            self.waiting_bytes += len(item.line)
+    def _append(self, item: ChannelMessage) -> None:
+        if any(self._subscribers.values()):
+            self._queue.append(item)
+            self.queued_bytes += len(item.line)
 
     def _catch_up(self) -> None:
-        if self._ahead:
-            caught_up = [member for member in self._ahead if member.start <= self.stream.offset]
-            self._ahead = [member for member in self._ahead if member.start > self.stream.offset]
+        if self._waiting_for_offset:
+            caught_up = [
+                member for member in self._waiting_for_offset if member.start_offset <= self.tracker.offset
+            ]
+            self._waiting_for_offset = [
+                member for member in self._waiting_for_offset if member.start_offset > self.tracker.offset
+            ]
             for member in caught_up:
-                self._seat(member)
+                self._add(member)
 
     # ------------------------------------------------------------------------------------------------ writing
 
     @property
-    def is_waiting(self) -> bool:
+    def has_queued(self) -> bool:
         """Whether anything waits to be written."""
-        return bool(self._waiting)
+        return bool(self._queue)
 
     def take_batch(self) -> Batch:
         """Take what is to be written next, for everybody who was there when it was heard.
 
         The caller writes it wholly before it takes another of this channel.
         """
-        first = self._taken
-        batch = Batch(self._take_items())
-        is_for_all = not any(item.publication is None for item in batch.items)
-        for framing, members in self._seats():
-            if is_for_all and not self._late:
-                batch.roster.append((framing, members, batch.items))
+        first = self._sent_count
+        batch = Batch(self._take_messages())
+        is_for_all = not any(item.publication is None for item in batch.messages)
+        for framing, members in self._subscriber_groups():
+            if is_for_all and not self._joined_mid_batch:
+                batch.recipients.append((framing, members, batch.messages))
             else:
-                batch.roster += _sorted_out(framing, members, batch.items, first)
-        self._late = [member for member in self._late if member.since > self._taken]
+                batch.recipients += _group_by_messages(framing, members, batch.messages, first)
+        self._joined_mid_batch = [
+            member for member in self._joined_mid_batch if member.joined_at > self._sent_count
+        ]
         return batch
 
-    def _take_items(self) -> list[Item]:
-        items: list[Item] = []
+    def _take_messages(self) -> list[ChannelMessage]:
+        items: list[ChannelMessage] = []
         size = 0
-        while self._waiting and size <= BATCH_BYTES:
-            items.append(self._waiting.popleft())
+        while self._queue and size <= BATCH_BYTES:
+            items.append(self._queue.popleft())
             size += len(items[-1].line)
-        self._taken += len(items)
-        self.waiting_bytes -= size
+        self._sent_count += len(items)
+        self.queued_bytes -= size
         return items
 
-    def _seats(self) -> Seats:
-        if self._roster is None:
-            self._roster = [
-                (framing, list(members.values())) for framing, members in self._members.items() if members
+    def _subscriber_groups(self) -> SubscriberGroups:
+        if self._groups is None:
+            self._groups = [
+                (framing, list(members.values())) for framing, members in self._subscribers.items() if members
             ]
-        return self._roster
+        return self._groups
 
 
-def _sorted_out(
-    framing: Framing, members: list[Member], items: list[Item], first: int
-) -> Iterator[tuple[Framing, list[Member], list[Item]]]:
+def _group_by_messages(
+    framing: Framing, members: list[Subscriber], items: list[ChannelMessage], first: int
+) -> Iterator[tuple[Framing, list[Subscriber], list[ChannelMessage]]]:
     """Who gets which of the items: not those from before one came, and joins only who hears them."""
-    groups: dict[tuple[int, bool], list[Member]] = {}
+    groups: dict[tuple[int, bool], list[Subscriber]] = {}
     for member in members:
-        groups.setdefault((max(member.since - first, 0), member.hears_joins), []).append(member)
+        groups.setdefault((max(member.joined_at - first, 0), member.receives_joins), []).append(member)
     for (skipped, hears_joins), group in groups.items():
         told = [item for item in items[skipped:] if hears_joins or item.publication is not None]
         if told:

@@ -20,7 +20,7 @@ from tocsin_server.protocol import messages
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Message, Position
 
 
-class Instant(NamedTuple):
+class Timestamp(NamedTuple):
     """A moment on both clocks: `monotonic` seconds for time-outs, `unix` seconds for what tokens say."""
 
     monotonic: float
@@ -38,19 +38,19 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Commanded:
+class CommandsIssued:
     """Commands that a transport made itself, on behalf of a peer that cannot send any."""
 
     commands: Sequence[messages.Command]
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class ConnectionLost:
     """The connection is gone. No effect can reach the peer any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elapsed:
+class DeadlineReached:
     """The session's deadline has come."""
 
 
@@ -58,7 +58,7 @@ class Elapsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class SubscriptionsOpened:
     """An `Enter` succeeded.
 
     Each history is what was read, merged with what was heard meanwhile; None where nothing was to be read.
@@ -71,14 +71,14 @@ class Entered:
 
 
 @dataclass(frozen=True, slots=True)
-class EnterFailed:
+class SubscriptionsFailed:
     """An `Enter` failed in the engine, for all its channels."""
 
     channels: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Executed:
     """The answer to an `Ask`."""
 
     id: int
@@ -86,7 +86,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamBroken:
+class ChannelReset:
     """A channel's log was trimmed or replaced: what comes no longer continues what the peer was told."""
 
     channel: str
@@ -133,13 +133,13 @@ class ServerRefresh(Struct, frozen=True, omit_defaults=True, tag=True):
 
 Event = (
     Received
-    | Commanded
-    | Lost
-    | Elapsed
-    | Entered
-    | EnterFailed
-    | Answered
-    | StreamBroken
+    | CommandsIssued
+    | ConnectionLost
+    | DeadlineReached
+    | SubscriptionsOpened
+    | SubscriptionsFailed
+    | Executed
+    | ChannelReset
     | ServerSubscribe
     | ServerUnsubscribe
     | ServerDisconnect
@@ -173,7 +173,7 @@ class Identify:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadLog:
+class HistoryRead:
     """What to read of a log while entering: its top, and what follows `since` or only the newest publication.
 
     At most `limit` publications.
@@ -185,36 +185,36 @@ class ReadLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SubscriptionPlan:
     """One channel to enter: be present there as `info` if it keeps presence, and read what `read` says."""
 
     channel: str
     options: ChannelOptions
     info: ClientInfo
-    read: ReadLog | None = None
+    read: HistoryRead | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Enter:
+class OpenSubscriptions:
     """Start to hear these channels, holding what is heard.
 
     Answered, for all of them together, by Entered or EnterFailed.
     """
 
-    entries: Sequence[Entry]
+    plans: Sequence[SubscriptionPlan]
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class GoLive:
     """Hear live what comes after offset `start`, up to which the peer has been told everything."""
 
     channel: str
     start: int = 0
-    hears_joins: bool = False
+    receives_joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
+class PublishJoin:
     """Tell a channel that this connection joined."""
 
     channel: str
@@ -222,7 +222,7 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class CloseSubscription:
     """Stop hearing a channel and being present in it; tell the others if it was announced."""
 
     channel: str
@@ -231,7 +231,7 @@ class Leave:
     was_announced: bool = False
 
 
-Request = (
+EngineRequest = (
     messages.PublishRequest
     | messages.PresenceRequest
     | messages.PresenceStatsRequest
@@ -241,12 +241,12 @@ Request = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Execute:
     """Do what a permitted command asks, on behalf of `info`. Answered by Answered."""
 
     id: int
-    request: Request
+    request: EngineRequest
     info: ClientInfo
 
 
-Effect = Send | Close | Identify | Enter | Open | Announce | Leave | Ask
+Effect = Send | Close | Identify | OpenSubscriptions | GoLive | PublishJoin | CloseSubscription | Execute

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from tocsin_server.core.channel import Channel, Listener
+from tocsin_server.core.channel import Channel, SubscriberConnection
 
-Peer = TypeVar("Peer", bound=Listener)
+Peer = TypeVar("Peer", bound=SubscriberConnection)
 
 
 class Hub(Generic[Peer]):
@@ -37,7 +37,7 @@ class Hub(Generic[Peer]):
         self._peers[peer] = user
         self._users.setdefault(user, set()).add(peer)
 
-    def forget(self, peer: Peer) -> None:
+    def remove(self, peer: Peer) -> None:
         """`peer` is gone. Does nothing if it was never identified."""
         user = self._peers.pop(peer, None)
         if user is None:
@@ -47,7 +47,7 @@ class Hub(Generic[Peer]):
         if not peers:
             del self._users[user]
 
-    def peers_of(self, user: str) -> list[Peer]:
+    def connections_of(self, user: str) -> list[Peer]:
         """The user's peers here, as of now."""
         return list(self._users.get(user, ()))
 
@@ -58,18 +58,18 @@ class Hub(Generic[Peer]):
 
     # ----------------------------------------------------------------------------------------------- channels
 
-    def enter(self, name: str) -> Channel:
+    def begin_subscribe(self, name: str) -> Channel:
         """Somebody is about to hear a channel. Must be followed by the channel's `admit`, or by `leave`."""
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = Channel(name)
-        channel.enter()
+        channel.begin_subscribe()
         return channel
 
-    def leave(self, peer: Peer, name: str) -> bool:
+    def unsubscribe(self, peer: Peer, name: str) -> bool:
         """`peer` hears a channel no more. True if it was the last one here who did."""
         channel = self.channels[name]
-        channel.leave(peer)
+        channel.unsubscribe(peer)
         if channel.is_wanted:
             return False
         del self.channels[name]

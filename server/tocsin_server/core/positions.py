@@ -73,7 +73,7 @@ def merge(history: History, live: Iterable[Publication]) -> History:
     return History(Position(offset, history.top.epoch), merged)
 
 
-class Verdict(Enum):
+class Continuity(Enum):
     """How a publication that was heard continues what this node has heard before."""
 
     NEXT = "next"
@@ -82,7 +82,7 @@ class Verdict(Enum):
     OTHER_EPOCH = "other epoch"
 
 
-class Stream:
+class PositionTracker:
     """One node's live view of one channel's log: the position up to which everything has been heard.
 
     unsettled --settle()--> settled --take()--> settled …
@@ -95,7 +95,7 @@ class Stream:
         self._epoch = ""
 
     @property
-    def is_settled(self) -> bool:
+    def is_known(self) -> bool:
         """Whether a position is known to continue from."""
         return self._offset >= 0
 
@@ -109,15 +109,15 @@ class Stream:
         """The position up to which everything has been heard. Only of a settled stream."""
         return Position(self._offset, self._epoch)
 
-    def settle(self, position: Position) -> None:
+    def set(self, position: Position) -> None:
         """Continue from `position`: the first one read, or the one after a break."""
         self._offset, self._epoch = position
 
-    def take(self, offset: int, epoch: str) -> Verdict:
+    def advance(self, offset: int, epoch: str) -> Continuity:
         """Judge a heard publication; only NEXT moves the position."""
         if epoch != self._epoch:
-            return Verdict.OTHER_EPOCH
+            return Continuity.OTHER_EPOCH
         if offset == self._offset + 1:
             self._offset = offset
-            return Verdict.NEXT
-        return Verdict.OLD if offset <= self._offset else Verdict.GAP
+            return Continuity.NEXT
+        return Continuity.OLD if offset <= self._offset else Continuity.GAP

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.events import Entry, Instant, Leave, ReadLog
+from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.positions import NOT_RECOVERED, History, Recovery, recover, recover_latest
 from tocsin_server.errors import Unsubscribed
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
 
 
-def ttl_seconds(deadline: float | None, now: Instant) -> int:
+def ttl_seconds(deadline: float | None, now: Timestamp) -> int:
     """Whole seconds until a monotonic deadline, at least 1, as clients are told; 0 where there is none."""
     return 0 if deadline is None else min(max(1, int(deadline - now.monotonic)), 2**32 - 1)
 
 
-def monotonic_deadline(expire_at: float | None, now: Instant) -> float | None:
+def monotonic_deadline(expire_at: float | None, now: Timestamp) -> float | None:
     """The monotonic second of a unix expiry; None and 0 mean never."""
     return now.monotonic + expire_at - now.unix if expire_at else None
 
@@ -41,26 +41,26 @@ class Subscription:
     since: Position | None = None
     """Where the client wants to recover from; None if it does not."""
     refuses_unrecovered: bool = False
-    hears_joins: bool = False
+    receives_joins: bool = False
     expires_at: float | None = None
     """Monotonic seconds."""
     data: Raw = field(default_factory=lambda: NO_JSON)
     is_live: bool = False
-    ended_while_entering: Unsubscribed | None = None
+    ended_while_opening: Unsubscribed | None = None
     """Why the server ended it before it was confirmed, to be told right after the confirmation."""
 
-    def entry(self, history_limit: int) -> Entry:
+    def plan(self, history_limit: int) -> SubscriptionPlan:
         """What entering the channel takes."""
-        return Entry(self.channel, self.options, self.info, self._what_to_read(history_limit))
+        return SubscriptionPlan(self.channel, self.options, self.info, self._what_to_read(history_limit))
 
-    def _what_to_read(self, history_limit: int) -> ReadLog | None:
+    def _what_to_read(self, history_limit: int) -> HistoryRead | None:
         if not self.is_positioned:
             return None
         if self.since is None or not self.is_recoverable:
-            return ReadLog()
+            return HistoryRead()
         if self.options.force_recovery_mode == "cache":
-            return ReadLog(is_latest=True)
-        return ReadLog(self.since, history_limit)
+            return HistoryRead(is_latest=True)
+        return HistoryRead(self.since, history_limit)
 
     def _recovery(self, history: History | None) -> Recovery:
         """What the client missed, if it asked and everything is there."""
@@ -69,7 +69,7 @@ class Subscription:
         decide = recover_latest if self.options.force_recovery_mode == "cache" else recover
         return decide(self.since, history)
 
-    def result(self, history: History | None, now: Instant) -> SubscribeResult:
+    def result(self, history: History | None, now: Timestamp) -> SubscribeResult:
         """The subscribe reply.
 
         A recovered client is told the offset it sent and advances by the publications (protocol §4).
@@ -104,8 +104,8 @@ class Subscription:
             data=result.data,
         )
 
-    def leave(self) -> Leave:
+    def close(self) -> CloseSubscription:
         """The effect that ends it."""
-        return Leave(
+        return CloseSubscription(
             self.channel, self.options, self.info, was_announced=self.is_live and self.options.join_leave
         )

@@ -19,7 +19,7 @@ IDEMPOTENCY_SECONDS = 300
 """How long the first answer to an idempotency key is remembered (protocol §14)."""
 
 
-class Draft(Struct, frozen=True):
+class NewPublication(Struct, frozen=True):
     """A publication before it has a place in a log."""
 
     data: Raw
@@ -52,10 +52,10 @@ class HistoryQuery:
 TOP_ONLY = HistoryQuery()
 
 
-class Audience(Protocol):
+class BrokerHandler(Protocol):
     """Who a broker tells what it hears: the node. All are synchronous and never raise."""
 
-    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         """A publication was announced in a channel this node listens to.
 
         `epoch` is empty, and the offset 0, where no log holds it. `published_at` is when some node gave it to
@@ -63,10 +63,10 @@ class Audience(Protocol):
         `publication` itself in its log, so nobody changes it.
         """
 
-    def hear_presence(self, channel: str, push: Push) -> None:
+    def on_join_leave(self, channel: str, push: Push) -> None:
         """A join or a leave was announced in a channel this node listens to."""
 
-    def resume(self, channels: Collection[str]) -> None:
+    def on_resubscribed(self, channels: Collection[str]) -> None:
         """The link to these channels was broken, and is whole again.
 
         What was announced meanwhile was not heard: whoever follows positions reads the logs from where they
@@ -83,23 +83,23 @@ class Broker(Protocol):
     made.
     """
 
-    async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
+    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
         """Append to the log if the channel keeps one and announce, in one atomic step.
 
         Answers the publication's position; NO_POSITION without a log or with `skip_history`; the first answer
         for a repeated idempotency key; the current top for an outdated version.
         """
 
-    async def announce(self, channel: str, push: Push) -> None:
+    async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Announce a join or leave, without a log."""
 
-    async def listen(self, channel: str) -> None:
+    async def subscribe(self, channel: str) -> None:
         """Hear a channel: once this returns, whatever is published reaches the audience. Idempotent."""
 
-    async def forget(self, channel: str) -> None:
+    async def unsubscribe(self, channel: str) -> None:
         """Hear a channel no more. Idempotent."""
 
-    async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a log and its top as of one moment.
 
         The log gets an epoch by being read, also before its first publication.

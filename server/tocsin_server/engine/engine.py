@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from tocsin_server.engine.broker import Audience, Broker
-from tocsin_server.engine.nodes import Household, Nodes
-from tocsin_server.engine.presence import Presence
+from tocsin_server.engine.broker import Broker, BrokerHandler
+from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
+from tocsin_server.engine.presence import PresenceStore
 
 
-class Resident(Audience, Household, Protocol):
+class EngineHandler(BrokerHandler, ControlHandler, Protocol):
     """What a node is to its engine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class EngineHealth:
     """What an engine says of itself to whoever watches it; as it stands, of one that cannot fail."""
 
     is_deaf: bool = False
@@ -30,7 +30,7 @@ class Vitals:
     """Nodes that died, and after which this one has cleared away."""
 
 
-class Services(Protocol):
+class EngineServices(Protocol):
     """What of an engine is called."""
 
     @property
@@ -38,19 +38,19 @@ class Services(Protocol):
         """Logs and announcements."""
 
     @property
-    def presence(self) -> Presence:
+    def presence(self) -> PresenceStore:
         """Who is where."""
 
     @property
-    def nodes(self) -> Nodes:
+    def nodes(self) -> NodeRegistry:
         """The other nodes."""
 
 
-class Engine(Services, Protocol):
+class Engine(EngineServices, Protocol):
     """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Why this node can at present not publish or hear, as a sentence; empty if it can."""
 
     @property
@@ -58,14 +58,14 @@ class Engine(Services, Protocol):
         """How long announcements are under way to this node, as last measured."""
 
     @property
-    def vitals(self) -> Vitals:
+    def vitals(self) -> EngineHealth:
         """What watches it may know, as of now."""
 
     @property
     def may_lose_announcements(self) -> bool:
         """Whether what is stored may go unheard, so that logs have to be looked at now and then."""
 
-    async def start(self, resident: Resident) -> None:
+    async def start(self, resident: EngineHandler) -> None:
         """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 
 
-def open_engine(options: EngineOptions) -> Engine:
+def create_engine(options: EngineOptions) -> Engine:
     """The engine at `options.url`, not yet started.
 
     Raises ValueError, with a sentence that shows no more of the URL than its scheme, if there is none for it.

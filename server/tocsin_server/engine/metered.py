@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import Draft, HistoryQuery
-from tocsin_server.engine.engine import Services
-from tocsin_server.engine.nodes import Order, Question, Survey
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.engine import EngineServices
+from tocsin_server.engine.nodes import ControlCommand, Survey, SurveyRequest
 from tocsin_server.engine.presence import PresenceStats
 from tocsin_server.errors import EngineError
 from tocsin_server.metrics.registry import Metrics
@@ -49,12 +49,12 @@ class Meter:
 class MeteredBroker:
     """The broker of an engine, measured."""
 
-    def __init__(self, engine: Services, meter: Meter) -> None:
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._meter = meter
         self._time = meter.time
 
-    async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
+    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
         """Append and announce, as Broker says. Measured in place: this is called most."""
         started = time.monotonic()
         try:
@@ -65,31 +65,31 @@ class MeteredBroker:
         finally:
             self._meter.count("publish", started)
 
-    async def announce(self, channel: str, push: Push) -> None:
+    async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Announce a join or leave, as Broker says."""
-        await self._time("announce", self._engine.broker.announce(channel, push))
+        await self._time("publish_join_leave", self._engine.broker.publish_join_leave(channel, push))
 
-    async def listen(self, channel: str) -> None:
+    async def subscribe(self, channel: str) -> None:
         """Hear a channel, as Broker says."""
-        await self._time("listen", self._engine.broker.listen(channel))
+        await self._time("subscribe", self._engine.broker.subscribe(channel))
 
-    async def forget(self, channel: str) -> None:
+    async def unsubscribe(self, channel: str) -> None:
         """Hear a channel no more."""
-        await self._time("forget", self._engine.broker.forget(channel))
+        await self._time("unsubscribe", self._engine.broker.unsubscribe(channel))
 
-    async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a log, as Broker says."""
-        return await self._time("read", self._engine.broker.read(channel, query, options))
+        return await self._time("read_history", self._engine.broker.read_history(channel, query, options))
 
     async def remove_history(self, channel: str) -> None:
         """Drop what a log keeps."""
         await self._time("remove_history", self._engine.broker.remove_history(channel))
 
 
-class MeteredPresence:
+class MeteredPresenceStore:
     """The presence of an engine, measured."""
 
-    def __init__(self, engine: Services, meter: Meter) -> None:
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._time = meter.time
 
@@ -110,27 +110,27 @@ class MeteredPresence:
         return await self._time("presence_stats", self._engine.presence.stats(channel))
 
 
-class MeteredNodes:
+class MeteredNodeRegistry:
     """The nodes of an engine, measured."""
 
-    def __init__(self, engine: Services, meter: Meter) -> None:
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._time = meter.time
 
-    async def order(self, order: Order) -> None:
+    async def publish_control(self, order: ControlCommand) -> None:
         """Every node obeys."""
-        await self._time("order", self._engine.nodes.order(order))
+        await self._time("control", self._engine.nodes.publish_control(order))
 
-    async def survey(self, question: Question) -> Survey:
+    async def survey(self, question: SurveyRequest) -> Survey:
         """Every living node answers."""
         return await self._time("survey", self._engine.nodes.survey(question))
 
 
-class MeteredServices:
+class MeteredEngine:
     """What of an engine is called, measured. Whoever starts, stops or watches it does so without this."""
 
-    def __init__(self, engine: Services, metrics: Metrics) -> None:
+    def __init__(self, engine: EngineServices, metrics: Metrics) -> None:
         meter = Meter(metrics)
         self.broker = MeteredBroker(engine, meter)
-        self.presence = MeteredPresence(engine, meter)
-        self.nodes = MeteredNodes(engine, meter)
+        self.presence = MeteredPresenceStore(engine, meter)
+        self.nodes = MeteredNodeRegistry(engine, meter)

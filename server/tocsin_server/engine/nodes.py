@@ -17,18 +17,18 @@ class Drain(Struct, frozen=True, tag=True):
     """Its uid."""
 
 
-class Order(Struct, frozen=True, omit_defaults=True):
+class ControlCommand(Struct, frozen=True, omit_defaults=True):
     """What every node does to its own connections of one user; the API's disconnect, subscribe and so on."""
 
     user: str
     event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh | Drain
     client: str = ""
     """Only this connection; empty: all of the user's."""
-    spared: tuple[str, ...] = ()
+    exclude_clients: tuple[str, ...] = ()
     """Client ids that are left alone."""
 
 
-class Question(Struct, frozen=True, omit_defaults=True):
+class SurveyRequest(Struct, frozen=True, omit_defaults=True):
     """What every node is asked about itself and, if wanted, about its channels."""
 
     wants_channels: bool = False
@@ -36,7 +36,7 @@ class Question(Struct, frozen=True, omit_defaults=True):
     """A glob that the channels' names must match; empty: all of them."""
 
 
-class NodeReport(Struct, frozen=True):
+class NodeInfo(Struct, frozen=True):
     """What one node answers about itself.
 
     `uptime` is in seconds, `num_users` counts anonymous ones as one.
@@ -64,30 +64,30 @@ class NodeReport(Struct, frozen=True):
 class Survey(NamedTuple):
     """What the nodes answered."""
 
-    reports: Sequence[NodeReport]
-    silent: Sequence[NodeReport] = ()
+    nodes: Sequence[NodeInfo]
+    silent: Sequence[NodeInfo] = ()
     """Nodes that live and did not answer in time: who they are, as far as is known, without figures."""
 
 
-class Household(Protocol):
+class ControlHandler(Protocol):
     """Who carries out orders and answers questions: the node. Synchronous; never raises."""
 
     @property
     def uid(self) -> str:
         """What the node is told apart by, the same as in its reports."""
 
-    def obey(self, order: Order) -> None:
+    def on_control(self, order: ControlCommand) -> None:
         """Do it to this node's own connections."""
 
-    def report(self, question: Question) -> NodeReport:
+    def node_info(self, question: SurveyRequest) -> NodeInfo:
         """Answer for this node alone."""
 
 
-class Nodes(Protocol):
+class NodeRegistry(Protocol):
     """One per node. Every method raises EngineError if nobody could be reached."""
 
-    async def order(self, order: Order) -> None:
+    async def publish_control(self, order: ControlCommand) -> None:
         """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
 
-    async def survey(self, question: Question) -> Survey:
+    async def survey(self, question: SurveyRequest) -> Survey:
         """Every living node answers, or is among the silent ones."""

@@ -15,7 +15,7 @@ class PresenceStats(NamedTuple):
     users: int
 
 
-class Presence(Protocol):
+class PresenceStore(Protocol):
     """One per node.
 
     Every method raises EngineError if the engine cannot do it. Calls take effect in the order in which they

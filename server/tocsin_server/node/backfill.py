@@ -23,16 +23,16 @@ from tocsin_server.protocol.messages import Position
 PAGE = 1000
 """Publications read at a time, so that a long log does not stall the loop or fill memory."""
 
-PATROL_SECONDS = 10.0
+TOP_CHECK_SECONDS = 10.0
 """How often each channel's log is looked at: one short read, for a loss that nothing else would show."""
 
-PATROL_STEP_SECONDS = 0.1
+TOP_CHECK_STEP_SECONDS = 0.1
 """The looks are spread over a round, in steps of this length."""
 
 log = structlog.get_logger()
 
 
-class Mender:
+class Backfill:
     """Mends channels of one node, each by one task at a time.
 
     `channels` is the hub's index, `spawn` runs a coroutine that belongs to nobody's call, `on_mended(channel,
@@ -58,28 +58,28 @@ class Mender:
         self._under_way: set[Channel] = set()
         self._again: set[Channel] = set()
 
-    def mend(self, channel: Channel) -> None:
+    def request(self, channel: Channel) -> None:
         """Read what this channel missed. If that is under way, look once more afterwards."""
         if channel in self._under_way:
             self._again.add(channel)
-        elif channel.stream.is_settled and self._keeps_log(channel):
+        elif channel.tracker.is_known and self._keeps_log(channel):
             self._under_way.add(channel)
             self._spawn(self._run(channel))
 
-    def mend_all(self, names: Collection[str]) -> None:
+    def request_all(self, names: Collection[str]) -> None:
         """Read what these channels missed: their link was replaced."""
         for name in names:
             if (channel := self._channels.get(name)) is not None:
-                self.mend(channel)
+                self.request(channel)
 
-    async def patrol(self) -> None:
+    async def check_tops(self) -> None:
         """Look at each channel's log every PATROL_SECONDS, for good: only so a lost last one shows."""
-        steps = round(PATROL_SECONDS / PATROL_STEP_SECONDS)
+        steps = round(TOP_CHECK_SECONDS / TOP_CHECK_STEP_SECONDS)
         while True:
             names = list(self._channels)
             for step in range(steps):
-                self.mend_all(names[step::steps])
-                await asyncio.sleep(PATROL_STEP_SECONDS)
+                self.request_all(names[step::steps])
+                await asyncio.sleep(TOP_CHECK_STEP_SECONDS)
 
     async def _run(self, channel: Channel) -> None:
         try:
@@ -98,31 +98,31 @@ class Mender:
         options = self._rules.options_for(channel.name)
         if options is None:
             return False
-        since = channel.stream.position
-        history = await self._broker.read(channel.name, HistoryQuery(since, PAGE), options)
+        since = channel.tracker.position
+        history = await self._broker.read_history(channel.name, HistoryQuery(since, PAGE), options)
         is_another_log = history.top.epoch != since.epoch or history.top.offset < since.offset
         if is_another_log:
-            history = await self._broker.read(channel.name, HistoryQuery(limit=PAGE), options)
+            history = await self._broker.read_history(channel.name, HistoryQuery(limit=PAGE), options)
             # A newcomer's reading may have settled it meanwhile, and this node hears the other log already.
-            is_another_log = not channel.stream.position.epoch == history.top.epoch != since.epoch
+            is_another_log = not channel.tracker.position.epoch == history.top.epoch != since.epoch
         if self._channels.get(channel.name) is not channel:
             return False  # nobody here hears it any more
         self._put_in(channel, history, is_another_log)
-        offset, epoch = channel.stream.position
+        offset, epoch = channel.tracker.position
         return epoch != history.top.epoch or offset < history.top.offset
 
     def _put_in(self, channel: Channel, history: History, is_another_log: bool) -> None:
-        heard = -1 if is_another_log else channel.stream.offset
+        heard = -1 if is_another_log else channel.tracker.offset
         missed = [publication for publication in history.publications if publication.offset > heard]
         before = missed[0].offset - 1 if missed else history.top.offset
         if is_another_log or before > heard:
             self._break(channel, Position(before, history.top.epoch))
         for publication in missed:
-            channel.hear(publication, history.top.epoch)
+            channel.receive(publication, history.top.epoch)
         if missed:
             log.info("mended from the log", channel=channel.name, publications=len(missed))
             self._on_mended(channel, len(missed))
 
     def _break(self, channel: Channel, position: Position) -> None:
-        log.warning("the log cannot mend", channel=channel.name, heard=channel.stream.position, log=position)
+        log.warning("the log cannot mend", channel=channel.name, heard=channel.tracker.position, log=position)
         self._on_broken(channel, position)

@@ -11,7 +11,7 @@ from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import Message
 
 
-class Peer(Protocol):
+class Connection(Protocol):
     """A session with its transport. All methods are synchronous and never raise."""
 
     session: Session
@@ -29,7 +29,7 @@ class Peer(Protocol):
         """Write a packed payload after everything written before."""
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """How much waits to be sent to it."""
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -38,5 +38,5 @@ class Peer(Protocol):
     def close(self, why: Disconnect) -> None:
         """Write what waits, then close with this code."""
 
-    def hold_back(self, is_busy: bool) -> None:
+    def pause_reading(self, is_busy: bool) -> None:
         """Read nothing more from the peer while its commands wait for the engine."""

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 
-class Alarms(Generic[Owner]):
+class DeadlineQueue(Generic[Owner]):
     """Calls `ring(owner)` once the deadline that `deadline_of(owner)` names has come."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Alarms(Generic[Owner]):
         """How many owners have a deadline."""
         return len(self._entries)
 
-    def watch(self, owner: Owner) -> None:
+    def update(self, owner: Owner) -> None:
         """Look at the owner's deadline again, after anything that may have moved it to an earlier moment."""
         deadline = self._deadline_of(owner)
         entry = self._entries.get(owner)
@@ -47,7 +47,7 @@ class Alarms(Generic[Owner]):
             del self._owners[entry[1]]
         self._push(owner, deadline)
 
-    def drop(self, owner: Owner) -> None:
+    def remove(self, owner: Owner) -> None:
         """The owner is gone."""
         entry = self._entries.pop(owner, None)
         if entry is not None:
@@ -94,4 +94,4 @@ class Alarms(Generic[Owner]):
         deadline = self._deadline_of(owner)
         if deadline is not None and deadline <= now:
             self._ring(owner)
-        self.watch(owner)
+        self.update(owner)

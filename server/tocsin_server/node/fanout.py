@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from tocsin_server.core.channel import Batch, Channel, Listener
+from tocsin_server.core.channel import Batch, Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
 
 SLICE = 200
 """Writes per turn: at 5-6 µs each about a millisecond, a tenth of what a person could notice."""
 
-WAITING_BYTES = 4 * 1_048_576
+QUEUED_BYTES = 4 * 1_048_576
 """What may wait in one channel before publishers wait too: some ten thousand publications."""
 
 log = structlog.get_logger()
@@ -34,10 +34,10 @@ class FanOut:
     What is counted is counted once a batch, so that it costs nothing for each peer.
     """
 
-    def __init__(self, metrics: Metrics, on_failed: Callable[[Listener], None]) -> None:
+    def __init__(self, metrics: Metrics, on_failed: Callable[[SubscriberConnection], None]) -> None:
         self._metrics = metrics
         self._on_failed = on_failed
-        self._rounds: deque[tuple[Channel, Iterator[int]]] = deque()
+        self._batches: deque[tuple[Channel, Iterator[int]]] = deque()
         self._busy: set[Channel] = set()
         self._is_scheduled = False
         self._next_turn: asyncio.Future[None] | None = None
@@ -45,21 +45,21 @@ class FanOut:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be written."""
-        return not self._rounds
+        return not self._batches
 
-    async def room(self, channel: Channel) -> None:
+    async def wait_for_room(self, channel: Channel) -> None:
         """Wait until a channel has few enough bytes waiting that more may be published."""
-        while channel.waiting_bytes > WAITING_BYTES:
+        while channel.queued_bytes > QUEUED_BYTES:
             if self._next_turn is None:
                 self._next_turn = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._next_turn)
 
     def wake(self, channel: Channel) -> None:
         """A channel has something waiting. Writes nothing now."""
-        if channel in self._busy or not channel.is_waiting:
+        if channel in self._busy or not channel.has_queued:
             return
         self._busy.add(channel)
-        self._rounds.append((channel, self._write_batch(channel)))
+        self._batches.append((channel, self._write_batch(channel)))
         self._schedule()
 
     def _schedule(self) -> None:
@@ -70,19 +70,19 @@ class FanOut:
     def _turn(self) -> None:
         self._is_scheduled = False
         written = 0
-        for _ in range(len(self._rounds)):  # once each: a transport hands over to the kernel between turns
+        for _ in range(len(self._batches)):  # once each: a transport hands over to the kernel between turns
             if written >= SLICE:
                 break
-            channel, batch = self._rounds.popleft()
+            channel, batch = self._batches.popleft()
             slice_written = self._write_slice(channel, batch)
             if slice_written is not None:
                 written += slice_written
-                self._rounds.append((channel, batch))
-            elif channel.is_waiting:
-                self._rounds.append((channel, self._write_batch(channel)))
+                self._batches.append((channel, batch))
+            elif channel.has_queued:
+                self._batches.append((channel, self._write_batch(channel)))
             else:
                 self._busy.discard(channel)
-        if self._rounds:
+        if self._batches:
             self._schedule()
         if self._next_turn is not None:
             self._next_turn.set_result(None)
@@ -94,7 +94,7 @@ class FanOut:
             return next(batch, None)
         except Exception:  # a fault of ours in one batch: its readers come back and recover, the others go on
             log.exception("a batch failed", channel=channel.name)
-            for peer in channel.listeners:
+            for peer in channel.connections:
                 self._on_failed(peer)
             return None
 
@@ -102,7 +102,7 @@ class FanOut:
         """Write one batch of a channel; yields after each slice how many writes it was."""
         started = time.monotonic()
         batch = channel.take_batch()
-        for framing, members, items in batch.roster:
+        for framing, members, items in batch.recipients:
             payload = framing.pack(channel.name, items)
             for start in range(0, len(members), SLICE):
                 part = members[start : start + SLICE]
@@ -112,11 +112,11 @@ class FanOut:
                     except Exception:  # whatever one peer's transport does, the others are written to
                         log.exception("a write failed", channel=channel.name)
                         member.retire()
-                        self._on_failed(member.peer)
+                        self._on_failed(member.connection)
                 yield len(part)
             self._metrics.deliveries.count += len(items) * len(members)
             self._metrics.sent_bytes.count += len(payload) * len(members)
-        if batch.roster:
+        if batch.recipients:
             self._time(batch, started)
 
     def _time(self, batch: Batch, started: float) -> None:

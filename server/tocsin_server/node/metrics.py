@@ -10,7 +10,7 @@ from tocsin_server.core.events import Effect, Send
 from tocsin_server.core.hub import Hub
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.connection import Peer
+from tocsin_server.node.connection import Connection
 from tocsin_server.protocol.messages import Reply, SubscribeResult
 
 
@@ -34,11 +34,11 @@ def _results(reply: Reply) -> Iterable[SubscribeResult]:
     return () if reply.subscribe is None else (reply.subscribe,)
 
 
-def add_readings(
+def add_gauges(
     metrics: Metrics,
     name: str,
     hub: Hub[Any],
-    peers: Collection[Peer],
+    peers: Collection[Connection],
     engine: Engine,
     is_draining: Callable[[], bool],
 ) -> None:
@@ -55,8 +55,8 @@ def add_readings(
         "What waits: for peers to be sent, in channels for their round, for newcomers, for the engine.",
         "place",
         {
-            "peers": lambda: sum(peer.waiting_bytes for peer in peers),
-            "channels": lambda: sum(channel.waiting_bytes for channel in channels.values()),
+            "peers": lambda: sum(peer.queued_bytes for peer in peers),
+            "channels": lambda: sum(channel.queued_bytes for channel in channels.values()),
             "newcomers": lambda: sum(channel.held_bytes for channel in channels.values()),
             "engine": lambda: engine.vitals.waiting_bytes,
         },
@@ -67,7 +67,9 @@ def add_readings(
 
 def _add_vitals(metrics: Metrics, engine: Engine) -> None:
     metrics.observe(
-        "tocsin_engine_ready", "1 if this node can publish and hear, else 0.", lambda: not engine.trouble
+        "tocsin_engine_ready",
+        "1 if this node can publish and hear, else 0.",
+        lambda: not engine.unready_reason,
     )
     metrics.observe(
         "tocsin_deaf",

@@ -25,34 +25,34 @@ from msgspec import Struct
 from tocsin_server import __version__, errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
-from tocsin_server.core.authorization import House
-from tocsin_server.core.channel import Channel, Listener
+from tocsin_server.core.authorization import SessionContext
+from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.core.events import Effect, Entry, Event, Instant, Send
+from tocsin_server.core.events import Effect, Event, Send, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.positions import Verdict
+from tocsin_server.core.positions import Continuity
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.engine.broker import Draft
-from tocsin_server.engine.engine import Engine, Services
-from tocsin_server.engine.metered import MeteredServices
-from tocsin_server.engine.nodes import Drain, NodeReport, Order, Question
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.engine.engine import Engine, EngineServices
+from tocsin_server.engine.metered import MeteredEngine
+from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.backfill import Mender
-from tocsin_server.node.connection import Peer
-from tocsin_server.node.deadlines import Alarms
+from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.connection import Connection
+from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.fanout import FanOut
-from tocsin_server.node.metrics import add_readings, count_recoveries
-from tocsin_server.node.operations import RpcMethod, Service
-from tocsin_server.node.subscribing import Entrance
+from tocsin_server.node.metrics import add_gauges, count_recoveries
+from tocsin_server.node.operations import Operations, RpcMethod
+from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import (
     EMPTY,
     HistoryRequest,
     Message,
     Position,
-    Presence,
+    PresenceChange,
     PresenceRequest,
     PresenceStatsRequest,
     Publication,
@@ -87,36 +87,38 @@ class Node:
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.address = ""
         """Where it listens, once somebody serves it."""
-        self.leave: Callable[[], None] = self._leave_host
+        self.on_drain_requested: Callable[[], None] = self._leave_host
         """Begin to leave on purpose. Whoever serves the node puts its own way to stop here."""
         self.metrics = Metrics()
-        self.hub: Hub[Peer] = Hub()
+        self.hub: Hub[Connection] = Hub()
         self.rules = ChannelRules(
             settings.channels, settings.namespaces, settings.client.channel_length_limit
         )
-        self._services: Services = MeteredServices(engine, self.metrics)
-        self.service = Service(self._services, self.rules, rpc_methods)
+        self._services: EngineServices = MeteredEngine(engine, self.metrics)
+        self.operations = Operations(self._services, self.rules, rpc_methods)
         self.fan_out = FanOut(self.metrics, self._drop_broken)
-        self._house = House(
+        self._house = SessionContext(
             settings.client,
             self.rules,
             TokenVerifier(settings.client),
             node=self.name,
             version=__version__,
-            connections_of=lambda user: len(self.hub.peers_of(user)),
-            rpc_methods=self.service.rpc_methods,
+            connections_of=lambda user: len(self.hub.connections_of(user)),
+            rpc_methods=self.operations.rpc_methods,
         )
-        self._peers: set[Peer] = set()
-        self._alarms: Alarms[Peer] = Alarms(self._ring, lambda peer: peer.session.deadline, time.monotonic)
-        self._mender = Mender(
+        self._connections: set[Connection] = set()
+        self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
+            self._on_deadline, lambda peer: peer.session.deadline, time.monotonic
+        )
+        self._backfill = Backfill(
             self._services.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
         )
-        self._entrance = Entrance(self._services, self.hub, self._break)
+        self._subscription_setup = SubscriptionSetup(self._services, self.hub, self._break)
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
-        add_readings(self.metrics, self.name, self.hub, self._peers, engine, lambda: self._is_draining)
+        add_gauges(self.metrics, self.name, self.hub, self._connections, engine, lambda: self._is_draining)
 
     # --------------------------------------------------------------------------------------------------- life
 
@@ -129,14 +131,14 @@ class Node:
         await self.prepare()
         try:
             async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as self._tasks:
-                patrol = self._tasks.create_task(self._patrol())
+                patrol = self._tasks.create_task(self._check_tops())
                 try:
                     yield self
                 finally:
                     patrol.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
-                    self._alarms.stop()
+                    self._deadlines.stop()
                     patience.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
             log.warning("what was under way was cut short", seconds=STOP_SECONDS)
@@ -145,9 +147,9 @@ class Node:
             self._is_prepared = False
             await self.engine.stop()
 
-    async def _patrol(self) -> None:
+    async def _check_tops(self) -> None:
         if self.engine.may_lose_announcements:
-            await self._mender.patrol()
+            await self._backfill.check_tops()
 
     async def prepare(self) -> None:
         """Reach the engine, which `running` does unless it was done.
@@ -159,17 +161,17 @@ class Node:
             self._is_prepared = True
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Why this node is not ready, as a sentence; empty if it is: it can publish and it can hear."""
         if self._tasks is None:
             return "The node is not running."
         if self._is_draining:
             return "The node is draining: it sends its clients elsewhere, and stops."
-        return self.engine.trouble
+        return self.engine.unready_reason
 
-    def now(self) -> Instant:
+    def now(self) -> Timestamp:
         """This moment."""
-        return Instant(time.monotonic(), time.time())
+        return Timestamp(time.monotonic(), time.time())
 
     def new_session(
         self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
@@ -202,15 +204,15 @@ class Node:
 
     # -------------------------------------------------------------------------------------------------- peers
 
-    def attach(self, peer: Peer) -> None:
+    def attach(self, peer: Connection) -> None:
         """A connection was made. From here on `tell` is what moves it, and `Lost` what ends it."""
-        self._peers.add(peer)
+        self._connections.add(peer)
         self.metrics.connections.labels(peer.transport_name).inc()
-        self._alarms.watch(peer)
+        self._deadlines.update(peer)
         if self._is_draining or self._tasks is None:
-            self.tell(peer, events.ServerDisconnect(errors.SHUTDOWN))
+            self.handle_event(peer, events.ServerDisconnect(errors.SHUTDOWN))
 
-    def tell(self, peer: Peer, event: Event) -> None:
+    def handle_event(self, peer: Connection, event: Event) -> None:
         """Give an event to a peer's session and do what it asks for. Never raises."""
         try:
             effects = peer.session.handle(event, self.now())
@@ -220,21 +222,21 @@ class Node:
             effects += peer.session.handle(event, self.now())  # once more: closed, it leaves what it entered
         if isinstance(event, events.Received):
             self.metrics.received_bytes.count += len(event.message)
-        elif isinstance(event, events.Entered):
+        elif isinstance(event, events.SubscriptionsOpened):
             count_recoveries(self.metrics, peer.transport_name, effects)
         self._carry_out(peer, effects)
         if peer.session.is_closed:
             self._detach(peer)
         else:
-            self._alarms.watch(peer)
-            peer.hold_back(bool(peer.session.backlog))
+            self._deadlines.update(peer)
+            peer.pause_reading(bool(peer.session.backlog))
 
-    def _detach(self, peer: Peer) -> None:
-        if peer in self._peers:
-            self._peers.discard(peer)
+    def _detach(self, peer: Connection) -> None:
+        if peer in self._connections:
+            self._connections.discard(peer)
             self.metrics.connections.labels(peer.transport_name).dec()
-            self._alarms.drop(peer)
-            self.hub.forget(peer)
+            self._deadlines.remove(peer)
+            self.hub.remove(peer)
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Leave on purpose: not ready from now on, and every peer is told to come back elsewhere.
@@ -244,12 +246,12 @@ class Node:
         many were told.
         """
         self._is_draining = True
-        peers = list(self._peers)
+        peers = list(self._connections)
         random.shuffle(peers)
         pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(peers)))
         started = time.monotonic()
         for number, peer in enumerate(peers):
-            self.tell(peer, events.ServerDisconnect(errors.SHUTDOWN))
+            self.handle_event(peer, events.ServerDisconnect(errors.SHUTDOWN))
             ahead = started + number * pause - time.monotonic()
             if not is_hurried() and ahead > 0:
                 await asyncio.sleep(ahead)
@@ -265,18 +267,18 @@ class Node:
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
-        for peer in list(self._peers):
-            self.tell(peer, events.ServerDisconnect(why))
+        for peer in list(self._connections):
+            self.handle_event(peer, events.ServerDisconnect(why))
 
-    def _ring(self, peer: Peer) -> None:
-        self.tell(peer, events.Elapsed())
+    def _on_deadline(self, peer: Connection) -> None:
+        self.handle_event(peer, events.DeadlineReached())
 
-    def _drop_broken(self, listener: Listener) -> None:
-        self.tell(cast("Peer", listener), events.ServerDisconnect(errors.SERVER_ERROR))
+    def _drop_broken(self, listener: SubscriberConnection) -> None:
+        self.handle_event(cast("Connection", listener), events.ServerDisconnect(errors.SERVER_ERROR))
 
     # ------------------------------------------------------------------------------------------------ effects
 
-    def _carry_out(self, peer: Peer, effects: Sequence[Effect]) -> None:
+    def _carry_out(self, peer: Connection, effects: Sequence[Effect]) -> None:
         messages: list[Message] = []
         for effect in effects:
             if isinstance(effect, Send):
@@ -285,67 +287,69 @@ class Node:
             if messages:
                 peer.send(messages)
                 messages = []
-            self._CARRY_OUT[type(effect)](self, peer, effect)
+            self._ON_EFFECT[type(effect)](self, peer, effect)
         if messages:
             peer.send(messages)
 
-    def _close(self, peer: Peer, effect: events.Close) -> None:
+    def _close(self, peer: Connection, effect: events.Close) -> None:
         self.metrics.count_close(effect.why.code)
         log.info("closed", client=peer.session.client, code=effect.why.code, reason=effect.why.reason)
         peer.close(effect.why)
 
-    def _identify(self, peer: Peer, effect: events.Identify) -> None:
+    def _identify(self, peer: Connection, effect: events.Identify) -> None:
         self.hub.identify(peer, effect.user)
         options = self.settings.client
         if options.personal_channel and options.personal_channel_single_connection and effect.user:
             self._spawn(self._keep_only(peer))
 
-    async def _keep_only(self, peer: Peer) -> None:
+    async def _keep_only(self, peer: Connection) -> None:
         """Close the user's other connections, unless one of those made at the same time was quicker."""
         if not peer.session.is_closed:
             others = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            await self.service.order(Order(peer.session.user, others, spared=(peer.session.client,)))
+            await self.operations.control(
+                ControlCommand(peer.session.user, others, exclude_clients=(peer.session.client,))
+            )
 
-    def _enter(self, peer: Peer, effect: events.Enter) -> None:
-        for entry in effect.entries:
-            self.hub.enter(entry.channel)
-        self._spawn(self._enter_all(peer, effect.entries))
+    def _enter(self, peer: Connection, effect: events.OpenSubscriptions) -> None:
+        for entry in effect.plans:
+            self.hub.begin_subscribe(entry.channel)
+        self._spawn(self._enter_all(peer, effect.plans))
 
-    async def _enter_all(self, peer: Peer, entries: Sequence[Entry]) -> None:
+    async def _enter_all(self, peer: Connection, entries: Sequence[SubscriptionPlan]) -> None:
         channels = [entry.channel for entry in entries]
-        outcome: Event = events.EnterFailed(channels)
+        outcome: Event = events.SubscriptionsFailed(channels)
         try:
-            outcome = await self._entrance.enter(entries)
+            outcome = await self._subscription_setup.open(entries)
         except EngineError as error:
             log.warning("could not subscribe", channels=channels, error=str(error))
         except Exception:
             log.exception("a subscription failed", client=peer.session.client)
-        self.tell(peer, outcome)
+        self.handle_event(peer, outcome)
 
-    def _open(self, peer: Peer, effect: events.Open) -> None:
-        self.hub.channels[effect.channel].admit(peer, effect.start, effect.hears_joins)
+    def _open(self, peer: Connection, effect: events.GoLive) -> None:
+        self.hub.channels[effect.channel].go_live(peer, effect.start, effect.receives_joins)
 
-    def _announce(self, _peer: Peer, effect: events.Announce) -> None:
-        joined = Push(effect.channel, join=Presence(effect.info))
-        self._spawn(self._services.broker.announce(effect.channel, joined))
+    def _announce(self, _peer: Connection, effect: events.PublishJoin) -> None:
+        joined = Push(effect.channel, join=PresenceChange(effect.info))
+        self._spawn(self._services.broker.publish_join_leave(effect.channel, joined))
 
-    def _leave(self, peer: Peer, effect: events.Leave) -> None:
-        if self.hub.leave(peer, effect.channel):
+    def _leave(self, peer: Connection, effect: events.CloseSubscription) -> None:
+        if self.hub.unsubscribe(peer, effect.channel):
             self._spawn(self._forget(effect.channel))
         if effect.options.presence:
             self._spawn(self._services.presence.remove(effect.channel, effect.info.client))
         if effect.was_announced:
-            left = Push(effect.channel, leave=Presence(effect.info))
-            self._spawn(self._services.broker.announce(effect.channel, left))
+            left = Push(effect.channel, leave=PresenceChange(effect.info))
+            self._spawn(self._services.broker.publish_join_leave(effect.channel, left))
 
     async def _forget(self, name: str) -> None:
         if name not in self.hub.channels:  # nobody came back meanwhile; the broker keeps the order of calls
-            await self._services.broker.forget(name)
+            await self._services.broker.unsubscribe(name)
 
-    def _ask(self, peer: Peer, effect: events.Ask) -> None:
+    def _ask(self, peer: Connection, effect: events.Execute) -> None:
         self._spawn(self._answer(peer, effect))
 
-    async def _answer(self, peer: Peer, ask: events.Ask) -> None:
+    async def _answer(self, peer: Connection, ask: events.Execute) -> None:
         outcome: Struct | Refusal = errors.INTERNAL_ERROR
         try:
             outcome = await self._do(ask)
@@ -355,50 +359,50 @@ class Node:
             log.warning("could not answer a command", error=str(error))
         except Exception:
             log.exception("a command failed", client=peer.session.client)
-        self.tell(peer, events.Answered(ask.id, outcome))
+        self.handle_event(peer, events.Executed(ask.id, outcome))
 
-    async def _do(self, ask: events.Ask) -> Struct:
+    async def _do(self, ask: events.Execute) -> Struct:
         match ask.request:
             case PublishRequest(channel, data):
-                await self.publish(channel, Draft(data, info=ask.info))
+                await self.publish(channel, NewPublication(data, info=ask.info))
                 return EMPTY
             case HistoryRequest(channel, limit, since, reverse):
                 cap = self.settings.client.history_limit
-                return await self.service.history(channel, limit, since, reverse, cap)
+                return await self.operations.history(channel, limit, since, reverse, cap)
             case PresenceRequest(channel):
-                return await self.service.presence(channel)
+                return await self.operations.presence(channel)
             case PresenceStatsRequest(channel):
-                return await self.service.presence_stats(channel)
+                return await self.operations.presence_stats(channel)
             case RpcRequest(method, data):
-                return RpcResult(await self.service.rpc(ask.info.user, method, data))
+                return RpcResult(await self.operations.rpc(ask.info.user, method, data))
 
-    async def publish(self, channel: str, draft: Draft) -> Position:
+    async def publish(self, channel: str, draft: NewPublication) -> Position:
         """Publish, once there is room: whoever publishes faster than this node can write waits.
 
         Raises Refused or EngineError.
         """
         found = self.hub.channels.get(channel)
         if found is not None:
-            await self.fan_out.room(found)
-        position = await self.service.publish(channel, draft)
+            await self.fan_out.wait_for_room(found)
+        position = await self.operations.publish(channel, draft)
         self.metrics.publications.count += 1
         return position
 
     # ----------------------------------------------------------------------------------- what the engine says
 
-    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         """A publication was announced."""
         found = self.hub.channels.get(channel)
         if found is None:
             return
-        verdict = found.hear(publication, epoch, published_at)
-        if verdict in (Verdict.GAP, Verdict.OTHER_EPOCH):
-            self._mender.mend(found)
+        verdict = found.receive(publication, epoch, published_at)
+        if verdict in (Continuity.GAP, Continuity.OTHER_EPOCH):
+            self._backfill.request(found)
         self.fan_out.wake(found)
 
-    def resume(self, channels: Collection[str]) -> None:
+    def on_resubscribed(self, channels: Collection[str]) -> None:
         """The link to these channels is whole again; what was announced meanwhile was not heard."""
-        self._mender.mend_all(channels)
+        self._backfill.request_all(channels)
 
     def _take_mended(self, channel: Channel, publications: int) -> None:
         self.metrics.mended.count += publications
@@ -406,30 +410,30 @@ class Node:
 
     def _break(self, channel: Channel, continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
-        for listener in channel.restart(continued_from):
+        for listener in channel.reset(continued_from):
             self.metrics.broken_streams.count += 1
-            self.tell(cast("Peer", listener), events.StreamBroken(channel.name))
+            self.handle_event(cast("Connection", listener), events.ChannelReset(channel.name))
 
-    def hear_presence(self, channel: str, push: Push) -> None:
+    def on_join_leave(self, channel: str, push: Push) -> None:
         """A join or a leave was announced."""
         found = self.hub.channels.get(channel)
         if found is not None:
-            found.hear_presence(push)
+            found.receive_join_leave(push)
             self.fan_out.wake(found)
 
-    def obey(self, order: Order) -> None:
+    def on_control(self, order: ControlCommand) -> None:
         """Do to this node's connections of a user, or to the node, what the API asked for."""
         if isinstance(order.event, Drain):
             if order.event.node == self.uid:
                 self._is_draining = True  # from now on, not once whoever serves it gets to it
-                self.leave()
+                self.on_drain_requested()
             return
-        for peer in self.hub.peers_of(order.user):
+        for peer in self.hub.connections_of(order.user):
             client = peer.session.client
-            if client not in order.spared and order.client in ("", client):
-                self.tell(peer, order.event)
+            if client not in order.exclude_clients and order.client in ("", client):
+                self.handle_event(peer, order.event)
 
-    def report(self, question: Question) -> NodeReport:
+    def node_info(self, question: SurveyRequest) -> NodeInfo:
         """This node's own figures."""
         channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
         is_asked_for = compile_glob(question.pattern or "*").fullmatch
@@ -438,7 +442,7 @@ class Node:
             for name, clients in channels.items()
             if question.wants_channels and is_asked_for(name)
         }
-        return NodeReport(
+        return NodeInfo(
             uid=self.uid,
             name=self.name,
             version=__version__,
@@ -449,19 +453,19 @@ class Node:
             uptime=int(time.monotonic() - self._started_at),
             channels=wanted,
             address=self.address,
-            state="draining" if self._is_draining else "deaf" if self.engine.trouble else "ready",
+            state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
         )
 
-    _CARRY_OUT: ClassVar[dict[type, Callable[[Any, Peer, Any], None]]] = {
+    _ON_EFFECT: ClassVar[dict[type, Callable[[Any, Connection, Any], None]]] = {
         events.Close: _close,
         events.Identify: _identify,
-        events.Enter: _enter,
-        events.Open: _open,
-        events.Announce: _announce,
-        events.Leave: _leave,
-        events.Ask: _ask,
+        events.OpenSubscriptions: _enter,
+        events.GoLive: _open,
+        events.PublishJoin: _announce,
+        events.CloseSubscription: _leave,
+        events.Execute: _ask,
     }
 
 

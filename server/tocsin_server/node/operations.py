@@ -14,9 +14,9 @@ import msgspec
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.engine.broker import Draft, HistoryQuery
-from tocsin_server.engine.engine import Services
-from tocsin_server.engine.nodes import Drain, NodeReport, Order, Question
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.engine import EngineServices
+from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import Refused, Unanswered
 from tocsin_server.protocol.messages import (
     HistoryResult,
@@ -33,11 +33,11 @@ May raise Refused.
 """
 
 
-class Service:
+class Operations:
     """The engine behind the rules. Methods raise Refused with the protocol's code, or EngineError."""
 
     def __init__(
-        self, engine: Services, rules: ChannelRules, rpc_methods: Mapping[str, RpcMethod] | None = None
+        self, engine: EngineServices, rules: ChannelRules, rpc_methods: Mapping[str, RpcMethod] | None = None
     ) -> None:
         self._engine = engine
         self._rules = rules
@@ -54,7 +54,7 @@ class Service:
             raise Refused(errors.BAD_REQUEST)
         return options
 
-    async def publish(self, channel: str, draft: Draft) -> Position:
+    async def publish(self, channel: str, draft: NewPublication) -> Position:
         """Publish into a channel; the position is (0, "") where it keeps no log."""
         options = self.options_for(channel)
         if options.publication_data_format == "json_object" and bytes(draft.data)[:1] != b"{":
@@ -73,7 +73,7 @@ class Service:
         if cap is not None and not 0 <= limit <= cap:
             limit = cap
         position = None if since is None else Position(since.offset, since.epoch)
-        top, publications = await self._engine.broker.read(
+        top, publications = await self._engine.broker.read_history(
             channel, HistoryQuery(position, limit, is_reverse), options
         )
         if since is not None and since.epoch and since.epoch != top.epoch:
@@ -101,14 +101,14 @@ class Service:
         if not self.options_for(channel).presence:
             raise Refused(errors.NOT_AVAILABLE)
 
-    async def order(self, order: Order) -> None:
+    async def control(self, order: ControlCommand) -> None:
         """Have every node do something to a user's connections."""
-        await self._engine.nodes.order(order)
+        await self._engine.nodes.publish_control(order)
 
-    async def nodes(self) -> list[NodeReport]:
+    async def nodes(self) -> list[NodeInfo]:
         """What each node says of itself. One that says nothing is there too, in the state `silent`."""
-        survey = await self._engine.nodes.survey(Question())
-        return [*survey.reports, *survey.silent]
+        survey = await self._engine.nodes.survey(SurveyRequest())
+        return [*survey.nodes, *survey.silent]
 
     async def drain(self, name: str) -> None:
         """Have the node of this uid or name leave on purpose: its clients go elsewhere, then it stops.
@@ -121,7 +121,7 @@ class Service:
         else:
             raise Refused(errors.NOT_FOUND)
         try:
-            await self.order(Order("", Drain(node.uid)))
+            await self.control(ControlCommand("", Drain(node.uid)))
         except Unanswered as error:
             if node.uid in error.uids:
                 raise Unanswered([node.uid]) from None
@@ -132,10 +132,10 @@ class Service:
         Raises Unanswered if there may be more of them.
         """
         found: dict[str, int] = {}
-        survey = await self._engine.nodes.survey(Question(wants_channels=True, pattern=pattern))
+        survey = await self._engine.nodes.survey(SurveyRequest(wants_channels=True, pattern=pattern))
         if survey.silent:
             raise Unanswered(node.uid for node in survey.silent)
-        for report in survey.reports:
+        for report in survey.nodes:
             for channel, clients in report.channels.items():
                 found[channel] = found.get(channel, 0) + clients
         return found

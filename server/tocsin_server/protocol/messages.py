@@ -296,7 +296,7 @@ class Reply(Wire):
 # ----------------------------------------------------------------------------------- pushes, server to client
 
 
-class Presence(Wire):
+class PresenceChange(Wire):
     """Body of a join or leave push."""
 
     info: ClientInfo
@@ -331,8 +331,8 @@ class Push(Wire):
 
     channel: str = ""
     pub: Publication | None = None
-    join: Presence | None = None
-    leave: Presence | None = None
+    join: PresenceChange | None = None
+    leave: PresenceChange | None = None
     unsubscribe: UnsubscribePush | None = None
     subscribe: SubscribePush | None = None
     refresh: RefreshPush | None = None

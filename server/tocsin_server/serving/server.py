@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         )
         self._node: Node = app.state.node
         self._drain_seconds = options.drain_seconds
-        self._node.leave = self._leave
+        self._node.on_drain_requested = self._leave
         self._on_ready = on_ready
         self._is_hurried = False
         self.handles_signals = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.server.node.faulty_engine import HinderedEngine
+from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import housed, settings_of
 from tocsin_server.app import create_app
 
@@ -18,7 +18,7 @@ async def test_a_serving_node_is_live_and_ready() -> None:
 
 async def test_a_node_that_cannot_hear_is_not_ready_and_says_why() -> None:
     """503 for whoever balances the load; the process lives, so nobody restarts it."""
-    engine = HinderedEngine()
+    engine = FaultyEngine()
     async with housed(engine=engine) as house, house.http() as http:
         engine.why_not = "The link to the store is deaf."
         ready = await http.get("/health/ready")
@@ -40,7 +40,7 @@ async def test_a_node_that_drains_is_not_ready() -> None:
 async def test_a_node_that_is_told_to_leave_is_not_ready_from_then_on() -> None:
     """Not only once whoever serves it gets to it."""
     async with housed() as house, house.http() as http:
-        house.node.leave = lambda: None
+        house.node.on_drain_requested = lambda: None
         assert (await http.post("/api/drain", json={"node": house.node.name})).json() == {"result": {}}
         ready = await http.get("/health/ready")
         assert (ready.status_code, "draining" in ready.json()["trouble"]) == (503, True)

@@ -47,7 +47,7 @@ async def test_what_the_demo_does_to_its_nodes_is_the_demos_alone() -> None:
         for deed in ("kill", "drain", "deafen", "heal"):
             refused = await http.post(f"/demo/nodes/{house.node.name}/{deed}")
             assert refused.status_code in (404, 405), deed
-        assert house.node.trouble == ""
+        assert house.node.unready_reason == ""
 
 
 def test_the_files_are_the_packages_or_the_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

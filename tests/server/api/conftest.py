@@ -16,7 +16,7 @@ from tests.support.tokens import SECRET
 from tocsin_server.api.routes import api_routes
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.engine.factory import open_engine
+from tocsin_server.engine.factory import create_engine
 from tocsin_server.node.node import Node
 from tocsin_server.serving.server import serving
 
@@ -113,7 +113,7 @@ class Served:
 async def served(**sections: Json) -> AsyncIterator[Served]:
     """Serve a node with the usual settings, where `sections` do not replace them."""
     settings = Settings.model_validate({**SETTINGS, "server": {"name": "here"}, **sections})
-    node = Node(settings, open_engine(settings.engine), rpc_methods={"double": _double})
+    node = Node(settings, create_engine(settings.engine), rpc_methods={"double": _double})
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Json]:

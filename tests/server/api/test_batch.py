@@ -93,7 +93,7 @@ async def test_others_have_their_turn_between_thousands_of_calls(
             turn += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setitem(api.node.service.rpc_methods, "note", note)
+    monkeypatch.setitem(api.node.operations.rpc_methods, "note", note)
     other = asyncio.create_task(go_round())
     try:
         if way == "single":

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tocsin_server.core.channel import Item
+from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Position
 
@@ -14,7 +14,7 @@ from tocsin_server.protocol.messages import Position
 class Lines:
     """Packs what many peers hear into the lines that they are sent."""
 
-    def pack(self, _channel: str, items: Sequence[Item]) -> list[bytes]:
+    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> list[bytes]:
         """One payload."""
         return [item.line for item in items]
 
@@ -22,7 +22,7 @@ class Lines:
 LINES = Lines()
 
 
-class Onlooker:
+class CheckingClient:
     """One connection as its client sees it: what it sent, what it heard, and where it stands in each channel.
 
     Publications of logged channels say in their data which log and offset they are of, so that the client can

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 
 from msgspec import Raw, Struct
 
-from tests.server.core.checking_client import Onlooker
+from tests.server.core.checking_client import CheckingClient
 from tests.server.core.playbook import START
 from tests.server.core.recording_connection import Log
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel
-from tocsin_server.core.events import Effect, Entry, Event, Instant
+from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.positions import History, Verdict
+from tocsin_server.core.positions import Continuity, History
 from tocsin_server.protocol.messages import (
     EMPTY,
     HistoryRequest,
     HistoryResult,
     Position,
-    Presence,
+    PresenceChange,
     PresenceRequest,
     PresenceResult,
     PresenceStatsResult,
@@ -40,8 +40,8 @@ KEPT = 4
 class Entrance:
     """Channels being entered: the logs are read at one moment, and merged at another."""
 
-    peer: Onlooker
-    entries: list[Entry]
+    peer: CheckingClient
+    entries: list[SubscriptionPlan]
     reads: dict[str, History | None] | None = None
 
 
@@ -49,8 +49,8 @@ class Entrance:
 class Question:
     """A command that the engine is asked."""
 
-    peer: Onlooker
-    ask: events.Ask
+    peer: CheckingClient
+    ask: events.Execute
 
 
 class EpochLog(Log):
@@ -65,59 +65,61 @@ class EpochLog(Log):
 
 
 @dataclass
-class SmallNode:
+class ModelNode:
     """Carries out effects at once, except what needs the engine."""
 
-    now: Instant = START
-    hub: Hub[Onlooker] = field(default_factory=Hub)
-    peers: list[Onlooker] = field(default_factory=list)
+    now: Timestamp = START
+    hub: Hub[CheckingClient] = field(default_factory=Hub)
+    peers: list[CheckingClient] = field(default_factory=list)
     jobs: list[Entrance | Question] = field(default_factory=list)
     link: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
     logs: dict[str, EpochLog] = field(default_factory=dict)
-    entered: Counter[tuple[Onlooker, str]] = field(default_factory=Counter)
+    entered: Counter[tuple[CheckingClient, str]] = field(default_factory=Counter)
     """How often each peer entered a channel more than it left it."""
     rounds: list[Iterator[None]] = field(default_factory=list)
 
-    def attach(self, peer: Onlooker) -> None:
+    def attach(self, peer: CheckingClient) -> None:
         """A connection was made."""
         self.peers.append(peer)
 
-    def tell(self, peer: Onlooker, event: Event) -> None:
+    def tell(self, peer: CheckingClient, event: Event) -> None:
         """Give a session an event, and do what it asks for."""
         was_closed = peer.session.is_closed
         effects = peer.session.handle(event, self.now)
         for effect in effects:
-            assert not was_closed or isinstance(effect, events.Leave), "a closed session is not silent"
+            assert not was_closed or isinstance(effect, events.CloseSubscription), (
+                "a closed session is not silent"
+            )
             self._carry_out(peer, effect)
             was_closed = was_closed or isinstance(effect, events.Close)
         assert not was_closed or peer.session.is_closed
         if peer.session.is_closed:
             peer.is_closed = True
-            self.hub.forget(peer)
+            self.hub.remove(peer)
 
-    def _carry_out(self, peer: Onlooker, effect: Effect) -> None:
+    def _carry_out(self, peer: CheckingClient, effect: Effect) -> None:
         match effect:
             case events.Send(message):
                 peer.hear(json.loads(encode(message)))
             case events.Identify(user):
                 self.hub.identify(peer, user)
-            case events.Enter(entries):
+            case events.OpenSubscriptions(entries):
                 for entry in entries:
                     self.entered[peer, entry.channel] += 1
                     assert self.entered[peer, entry.channel] == 1, "entered twice"
-                    self.hub.enter(entry.channel)
+                    self.hub.begin_subscribe(entry.channel)
                 self.jobs.append(Entrance(peer, list(entries)))
-            case events.Open(channel, start, hears_joins):
-                self.hub.channels[channel].admit(peer, start, hears_joins)
-            case events.Announce(channel, info):
-                self.link.append((channel, Push(channel, join=Presence(info)), ""))
-            case events.Leave(channel, _, info, was_announced):
+            case events.GoLive(channel, start, hears_joins):
+                self.hub.channels[channel].go_live(peer, start, hears_joins)
+            case events.PublishJoin(channel, info):
+                self.link.append((channel, Push(channel, join=PresenceChange(info)), ""))
+            case events.CloseSubscription(channel, _, info, was_announced):
                 self.entered[peer, channel] -= 1
                 assert self.entered[peer, channel] == 0, "left twice"
-                self.hub.leave(peer, channel)
+                self.hub.unsubscribe(peer, channel)
                 if was_announced:
-                    self.link.append((channel, Push(channel, leave=Presence(info)), ""))
-            case events.Ask():
+                    self.link.append((channel, Push(channel, leave=PresenceChange(info)), ""))
+            case events.Execute():
                 self.jobs.append(Question(peer, effect))
 
     # --------------------------------------------------------------------------------------------- the engine
@@ -144,10 +146,10 @@ class SmallNode:
         if isinstance(job, Question):
             self.jobs.remove(job)
             outcome = self._answer(job.ask) if succeeds else errors.INTERNAL_ERROR
-            self.tell(job.peer, events.Answered(job.ask.id, outcome))
+            self.tell(job.peer, events.Executed(job.ask.id, outcome))
         elif not succeeds:
             self.jobs.remove(job)
-            self.tell(job.peer, events.EnterFailed([entry.channel for entry in job.entries]))
+            self.tell(job.peer, events.SubscriptionsFailed([entry.channel for entry in job.entries]))
         elif job.reads is None:
             job.reads = {entry.channel: self._read(entry) for entry in job.entries}
         else:
@@ -159,15 +161,15 @@ class SmallNode:
             job.reads = None  # to be read again
             return
         self.jobs.remove(job)
-        self.tell(job.peer, events.Entered(merged))
+        self.tell(job.peer, events.SubscriptionsOpened(merged))
 
     def _merge(self, name: str, read: History) -> History | None:
         channel = self.hub.channels[name]
-        if channel.stream.is_settled and channel.stream.position.epoch != read.top.epoch:
+        if channel.tracker.is_known and channel.tracker.position.epoch != read.top.epoch:
             self._restart(channel, read.top)
         return channel.merge(read)
 
-    def _read(self, entry: Entry) -> History | None:
+    def _read(self, entry: SubscriptionPlan) -> History | None:
         if entry.read is None:
             return None
         log = self.log(entry.channel)
@@ -178,7 +180,7 @@ class SmallNode:
         read = log.read(entry.read.since.offset)
         return History(read.top, read.publications[: entry.read.limit])
 
-    def _answer(self, ask: events.Ask) -> Struct:
+    def _answer(self, ask: events.Execute) -> Struct:
         match ask.request:
             case PublishRequest(channel):
                 self.publish(channel)
@@ -200,36 +202,36 @@ class SmallNode:
         if channel is None:
             return
         if isinstance(said, Push):
-            channel.hear_presence(said)
+            channel.receive_join_leave(said)
             return
-        verdict = channel.hear(said, epoch)
-        if verdict is Verdict.GAP and epoch == self.log(name).epoch:
+        verdict = channel.receive(said, epoch)
+        if verdict is Continuity.GAP and epoch == self.log(name).epoch:
             self.mend(channel)
-        elif verdict in (Verdict.GAP, Verdict.OTHER_EPOCH):
+        elif verdict in (Continuity.GAP, Continuity.OTHER_EPOCH):
             self._restart(channel, Position(said.offset - 1, epoch))
-            channel.hear(said, epoch)
+            channel.receive(said, epoch)
 
     def mend(self, channel: Channel) -> None:
         """Hear from the log what was lost on the link, or tell those who miss what it no longer holds."""
         log = self.log(channel.name)
-        missed = log.read(channel.stream.offset)
-        if missed.publications and missed.publications[0].offset == channel.stream.offset + 1:
+        missed = log.read(channel.tracker.offset)
+        if missed.publications and missed.publications[0].offset == channel.tracker.offset + 1:
             for publication in missed.publications:
-                channel.hear(publication, log.epoch)
+                channel.receive(publication, log.epoch)
         elif missed.publications:
             self._restart(channel, missed.top)
 
     def _restart(self, channel: Channel, position: Position) -> None:
-        for peer in channel.restart(position):
-            assert isinstance(peer, Onlooker)
-            self.tell(peer, events.StreamBroken(channel.name))
+        for peer in channel.reset(position):
+            assert isinstance(peer, CheckingClient)
+            self.tell(peer, events.ChannelReset(channel.name))
 
     # ------------------------------------------------------------------------------------------------ writing
 
     def write_batch(self, channel: Channel) -> Iterator[None]:
         """Write a batch member by member."""
         batch = channel.take_batch()
-        for framing, members, items in batch.roster:
+        for framing, members, items in batch.recipients:
             payload = framing.pack(channel.name, items)
             for member in members:
                 yield
@@ -239,12 +241,12 @@ class SmallNode:
 
     def wait(self, seconds: float, answering: bool) -> None:
         """Keep every deadline that comes within so many seconds; pings are answered, or none is."""
-        end = Instant(self.now.monotonic + seconds, self.now.unix + seconds)
+        end = Timestamp(self.now.monotonic + seconds, self.now.unix + seconds)
         while deadline := self._next_deadline(end.monotonic):
-            self.now = Instant(deadline, self.now.unix + deadline - self.now.monotonic)
+            self.now = Timestamp(deadline, self.now.unix + deadline - self.now.monotonic)
             for peer in self.peers:
                 if peer.session.deadline is not None and peer.session.deadline <= deadline:
-                    self.tell(peer, events.Elapsed())
+                    self.tell(peer, events.DeadlineReached())
                     assert peer.session.deadline is None or peer.session.deadline > deadline
                 if answering and peer.owes_pong:
                     peer.owes_pong = False

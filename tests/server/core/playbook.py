@@ -18,15 +18,15 @@ from msgspec import Raw
 from tests.support.tokens import SECRET, connection_token
 from tocsin_server.config.options import ChannelOptions, ClientOptions
 from tocsin_server.core import events
-from tocsin_server.core.authorization import House
+from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.core.events import Effect, Entered, EnterFailed, Event, Instant
+from tocsin_server.core.events import Effect, Event, SubscriptionsFailed, SubscriptionsOpened, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.protocol.messages import Position, Publication, encode
 
-START = Instant(monotonic=5_000.0, unix=1_900_000_000.0)
+START = Timestamp(monotonic=5_000.0, unix=1_900_000_000.0)
 """When every playbook begins, far from what any real clock says."""
 
 EPOCH = "abcdefgh"
@@ -83,20 +83,20 @@ Happening = Event | Wait | bytes | Mapping[str, Any] | Sequence[Mapping[str, Any
 Expected = dict[str, Any] | Effect | Entering | Left | Joined
 
 
-def entered(*channels: str, **histories: History) -> Entered:
+def entered(*channels: str, **histories: History) -> SubscriptionsOpened:
     """The engine's answer to an Enter: nothing was read for `channels`, and something for `histories`."""
-    return Entered({**dict.fromkeys(channels), **histories})
+    return SubscriptionsOpened({**dict.fromkeys(channels), **histories})
 
 
-def enter_failed(*channels: str) -> EnterFailed:
+def enter_failed(*channels: str) -> SubscriptionsFailed:
     """The engine could not."""
-    return EnterFailed(channels)
+    return SubscriptionsFailed(channels)
 
 
 class Playbook:
     """A session, its clock, and the effects of what happened last."""
 
-    def __init__(self, session: Session, now: Instant = START) -> None:
+    def __init__(self, session: Session, now: Timestamp = START) -> None:
         self.session = session
         self.now = now
         self.effects: list[Effect] = []
@@ -114,11 +114,11 @@ class Playbook:
         return self
 
     def _wait(self, seconds: float) -> list[Effect]:
-        end = Instant(self.now.monotonic + seconds, self.now.unix + seconds)
+        end = Timestamp(self.now.monotonic + seconds, self.now.unix + seconds)
         effects: list[Effect] = []
         while (deadline := self.session.deadline) is not None and deadline <= end.monotonic:
-            self.now = Instant(deadline, self.now.unix + deadline - self.now.monotonic)
-            effects += self.session.handle(events.Elapsed(), self.now)
+            self.now = Timestamp(deadline, self.now.unix + deadline - self.now.monotonic)
+            effects += self.session.handle(events.DeadlineReached(), self.now)
             assert self.session.deadline != deadline
         self.now = end
         return effects
@@ -138,11 +138,11 @@ def _seen(effect: Effect) -> Expected:
             sent = json.loads(encode(message))
             assert isinstance(sent, dict)
             return sent
-        case events.Enter(entries):
+        case events.OpenSubscriptions(entries):
             return Entering(*(entry.channel for entry in entries))
-        case events.Leave(channel, _, _, was_announced):
+        case events.CloseSubscription(channel, _, _, was_announced):
             return Left(channel, was_announced)
-        case events.Announce(channel, _):
+        case events.PublishJoin(channel, _):
             return Joined(channel)
         case _:
             return effect
@@ -155,10 +155,10 @@ def house(
     rpc_methods: frozenset[str] = frozenset(),
     connections: int = 0,
     **client: Any,
-) -> House:
+) -> SessionContext:
     """What a node with these options gives its sessions."""
     options = ClientOptions(token_hmac_secret=SECRET, **client)
-    return House(
+    return SessionContext(
         options=options,
         rules=ChannelRules(channels, namespaces or {}, options.channel_length_limit),
         tokens=TokenVerifier(options),
@@ -169,7 +169,7 @@ def house(
     )
 
 
-def newcomer(where: House | None = None, **kind: Any) -> Playbook:
+def newcomer(where: SessionContext | None = None, **kind: Any) -> Playbook:
     """A connection that has not said anything yet."""
     return Playbook(Session(where or house(), "c1", START, **kind))
 
@@ -180,30 +180,30 @@ def welcome(command_id: int = 1, **more: Any) -> dict[str, Any]:
     return {"id": command_id, "connect": {key: value for key, value in result.items() if value is not None}}
 
 
-def visitor(where: House | None = None, user: str = "ada", **claims: Any) -> Playbook:
+def visitor(where: SessionContext | None = None, user: str = "ada", **claims: Any) -> Playbook:
     """A connection of `user` that has connected, and is in no channel."""
     playbook = newcomer(where)
     playbook >> {"id": 1, "connect": {"token": connection_token(user, **claims)}}
-    assert playbook.session.channels == []
+    assert playbook.session.live_channels == []
     assert playbook.session.user == user
     return playbook
 
 
-def subscriber(where: House | None = None, channel: str = "news", **claims: Any) -> Playbook:
+def subscriber(where: SessionContext | None = None, channel: str = "news", **claims: Any) -> Playbook:
     """A visitor that is in `channel`."""
     playbook = visitor(where, **claims)
     playbook >> {"id": 2, "subscribe": {"channel": channel}} << [Entering(channel)]
     playbook >> entered(channel)
-    assert playbook.session.channels == [channel]
+    assert playbook.session.live_channels == [channel]
     return playbook
 
 
-def grantee(where: House | None = None, channel: str = "news", **claims: Any) -> Playbook:
+def grantee(where: SessionContext | None = None, channel: str = "news", **claims: Any) -> Playbook:
     """A connection that its token subscribed to `channel`."""
     playbook = newcomer(where)
     playbook >> {"id": 1, "connect": {"token": connection_token("ada", channels=[channel], **claims)}}
     playbook >> entered(channel)
-    assert playbook.session.channels == [channel]
+    assert playbook.session.live_channels == [channel]
     return playbook
 
 

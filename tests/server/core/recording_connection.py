@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from tocsin_server.core.channel import Channel, Item
+from tocsin_server.core.channel import Channel, ChannelMessage
 from tocsin_server.core.positions import History
 from tocsin_server.protocol.messages import Position, Publication
 
@@ -15,7 +15,7 @@ from tocsin_server.protocol.messages import Position, Publication
 class Offsets:
     """Packs publications as their offsets and other pushes as their lines, for tests to read."""
 
-    def pack(self, _channel: str, items: Sequence[Item]) -> list[int | bytes]:
+    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> list[int | bytes]:
         """One payload: what an `Ear` remembers."""
         return [item.publication.offset if item.publication else item.line for item in items]
 
@@ -23,7 +23,7 @@ class Offsets:
 OFFSETS = Offsets()
 
 
-class Ear:
+class RecordingConnection:
     """A peer: `heard` in order, and `writes`, how many payloads that took."""
 
     def __init__(self, framing: Offsets = OFFSETS) -> None:
@@ -65,9 +65,9 @@ class Log:
 
 def write_all(channel: Channel) -> None:
     """Write whatever waits."""
-    while channel.is_waiting:
+    while channel.has_queued:
         batch = channel.take_batch()
-        for framing, members, items in batch.roster:
+        for framing, members, items in batch.recipients:
             payload = framing.pack(channel.name, items)
             for member in members:
                 member.write(payload)

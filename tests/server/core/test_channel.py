@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from tests.server.core.recording_connection import Ear, Log, Offsets, write_all
-from tocsin_server.core.channel import BATCH_BYTES, HELD, Channel
-from tocsin_server.core.positions import History, Verdict
-from tocsin_server.protocol.messages import ClientInfo, Position, Presence, Publication, Push
+from tests.server.core.recording_connection import Log, Offsets, RecordingConnection, write_all
+from tocsin_server.core.channel import BATCH_BYTES, HELD_LIMIT, Channel
+from tocsin_server.core.positions import Continuity, History
+from tocsin_server.protocol.messages import ClientInfo, Position, PresenceChange, Publication, Push
 
 EPOCH = "abcdefgh"
-JOINED = Push("news", join=Presence(ClientInfo("ada", "c1")))
+JOINED = Push("news", join=PresenceChange(ClientInfo("ada", "c1")))
 JOIN_LINE = b'{"push":{"channel":"news","join":{"info":{"user":"ada","client":"c1"}}}}'
 
 
@@ -18,18 +18,20 @@ def pub(offset: int = 0, data: bytes = b"1") -> Publication:
     return Publication(Raw(data), offset)
 
 
-def admit(channel: Channel, start: int = 0, hears_joins: bool = False, framing: Offsets | None = None) -> Ear:
+def admit(
+    channel: Channel, start: int = 0, hears_joins: bool = False, framing: Offsets | None = None
+) -> RecordingConnection:
     """A peer that has entered with everything up to `start`."""
-    ear = Ear(framing) if framing else Ear()
-    channel.enter()
-    channel.admit(ear, start, hears_joins)
+    ear = RecordingConnection(framing) if framing else RecordingConnection()
+    channel.begin_subscribe()
+    channel.go_live(ear, start, hears_joins)
     return ear
 
 
 def settled(offset: int) -> Channel:
     """A channel that has heard everything up to `offset`."""
     channel = Channel("news")
-    channel.stream.settle(Position(offset, EPOCH))
+    channel.tracker.set(Position(offset, EPOCH))
     return channel
 
 
@@ -41,7 +43,7 @@ def test_what_waits_for_the_same_peers_leaves_in_one_write() -> None:
     channel = settled(0)
     ear = admit(channel)
     for offset in (1, 2, 3):
-        channel.hear(pub(offset), EPOCH)
+        channel.receive(pub(offset), EPOCH)
     write_all(channel)
     assert (ear.heard, ear.writes) == ([1, 2, 3], 1)
 
@@ -50,9 +52,9 @@ def test_a_batch_takes_nothing_more_once_somebody_came() -> None:
     """A newcomer hears what comes after it entered, though an unwritten batch holds what came before."""
     channel = settled(0)
     early = admit(channel)
-    channel.hear(pub(1), EPOCH)
+    channel.receive(pub(1), EPOCH)
     late = admit(channel, start=1)
-    channel.hear(pub(2), EPOCH)
+    channel.receive(pub(2), EPOCH)
     write_all(channel)
     assert (early.heard, late.heard) == ([1, 2], [2])
 
@@ -61,9 +63,9 @@ def test_what_is_held_for_newcomers_is_bounded() -> None:
     """A log read so long ago that what followed it is no longer held has to be read again."""
     channel = settled(0)
     admit(channel)
-    channel.enter()
-    for offset in range(1, HELD + 2):
-        channel.hear(pub(offset), EPOCH)
+    channel.begin_subscribe()
+    for offset in range(1, HELD_LIMIT + 2):
+        channel.receive(pub(offset), EPOCH)
     assert channel.merge(History(Position(0, EPOCH))) is None
     assert channel.merge(History(Position(1, EPOCH))) is not None
 
@@ -72,16 +74,16 @@ def test_what_waits_leaves_joined_however_many_come_and_go() -> None:
     """Who came between two publications gets the second only, and nobody else gets more writes for it."""
     channel = settled(0)
     staying = admit(channel)
-    channel.hear(pub(1), EPOCH)
+    channel.receive(pub(1), EPOCH)
     for offset in (2, 3, 4):
         leaving = admit(channel, start=offset - 1)
-        channel.hear(pub(offset), EPOCH)
-        channel.leave(leaving)
+        channel.receive(pub(offset), EPOCH)
+        channel.unsubscribe(leaving)
     coming = admit(channel, start=4)
-    channel.hear(pub(5), EPOCH)
+    channel.receive(pub(5), EPOCH)
     batch = channel.take_batch()
-    assert (len(batch.items), channel.is_waiting) == (5, False)
-    for framing, members, items in batch.roster:
+    assert (len(batch.messages), channel.has_queued) == (5, False)
+    for framing, members, items in batch.recipients:
         for member in members:
             member.write(framing.pack(channel.name, items))
     assert (staying.heard, staying.writes) == ([1, 2, 3, 4, 5], 1)
@@ -92,9 +94,9 @@ def test_what_waits_is_written_once_for_who_stays_when_somebody_left() -> None:
     """A departure divides nothing."""
     channel = settled(0)
     staying, leaving = admit(channel), admit(channel)
-    channel.hear(pub(1), EPOCH)
-    channel.leave(leaving)
-    channel.hear(pub(2), EPOCH)
+    channel.receive(pub(1), EPOCH)
+    channel.unsubscribe(leaving)
+    channel.receive(pub(2), EPOCH)
     write_all(channel)
     assert (staying.heard, staying.writes, leaving.heard) == ([1, 2], 1, [])
 
@@ -103,10 +105,10 @@ def test_a_peer_that_leaves_in_the_middle_of_a_round_hears_nothing_more_of_it() 
     """The batch is already taken and partly written when it goes."""
     channel = settled(0)
     leaving = admit(channel)
-    channel.hear(pub(1), EPOCH)
+    channel.receive(pub(1), EPOCH)
     batch = channel.take_batch()
-    channel.leave(leaving)
-    for _framing, members, _items in batch.roster:
+    channel.unsubscribe(leaving)
+    for _framing, members, _items in batch.recipients:
         for member in members:
             member.write([1])
     assert leaving.heard == []
@@ -116,11 +118,11 @@ def test_a_peer_that_came_back_hears_nothing_meant_for_its_former_place() -> Non
     """Each entrance is a place of its own: a batch from before the departure does not reach it."""
     channel = settled(0)
     ear = admit(channel)
-    channel.hear(pub(1), EPOCH)
-    channel.leave(ear)
-    channel.enter()
-    channel.admit(ear, 1, hears_joins=False)
-    channel.hear(pub(2), EPOCH)
+    channel.receive(pub(1), EPOCH)
+    channel.unsubscribe(ear)
+    channel.begin_subscribe()
+    channel.go_live(ear, 1, hears_joins=False)
+    channel.receive(pub(2), EPOCH)
     write_all(channel)
     assert ear.heard == [2]
 
@@ -129,11 +131,11 @@ def test_what_comes_while_a_batch_is_being_written_leaves_in_the_next() -> None:
     """A taken batch is never changed."""
     channel = settled(0)
     admit(channel)
-    channel.hear(pub(1), EPOCH)
+    channel.receive(pub(1), EPOCH)
     first = channel.take_batch()
-    channel.hear(pub(2), EPOCH)
+    channel.receive(pub(2), EPOCH)
     second = channel.take_batch()
-    assert [len(first.items), len(second.items), channel.is_waiting] == [1, 1, False]
+    assert [len(first.messages), len(second.messages), channel.has_queued] == [1, 1, False]
 
 
 def test_a_full_batch_takes_nothing_more() -> None:
@@ -142,7 +144,7 @@ def test_a_full_batch_takes_nothing_more() -> None:
     ear = admit(channel)
     half = b'"' + b"x" * (BATCH_BYTES // 2) + b'"'
     for offset in (1, 2, 3, 4):
-        channel.hear(pub(offset, half), EPOCH)
+        channel.receive(pub(offset, half), EPOCH)
     write_all(channel)
     assert (ear.heard, ear.writes) == ([1, 2, 3, 4], 2)
 
@@ -150,9 +152,9 @@ def test_a_full_batch_takes_nothing_more() -> None:
 def test_nothing_waits_where_nobody_listens() -> None:
     """A channel that is only being entered writes to nobody, yet its view of the log moves on."""
     channel = settled(0)
-    channel.enter()
-    channel.hear(pub(1), EPOCH)
-    assert (channel.is_waiting, channel.stream.offset) == (False, 1)
+    channel.begin_subscribe()
+    channel.receive(pub(1), EPOCH)
+    assert (channel.has_queued, channel.tracker.offset) == (False, 1)
 
 
 def test_each_framing_is_packed_once_for_all_its_peers() -> None:
@@ -167,7 +169,7 @@ def test_each_framing_is_packed_once_for_all_its_peers() -> None:
     one, other = Counting(), Counting()
     channel = settled(0)
     ears = [admit(channel, framing=framing) for framing in (one, one, other)]
-    channel.hear(pub(1), EPOCH)
+    channel.receive(pub(1), EPOCH)
     write_all(channel)
     assert ([ear.heard for ear in ears], packed) == ([[1]] * 3, [one, other])
 
@@ -179,7 +181,7 @@ def test_joins_reach_only_those_who_hear_joins() -> None:
     """Whether a peer hears joins is its own."""
     channel = settled(0)
     curious, other = admit(channel, hears_joins=True), admit(channel)
-    channel.hear_presence(JOINED)
+    channel.receive_join_leave(JOINED)
     write_all(channel)
     assert (curious.heard, other.heard) == ([JOIN_LINE], [])
 
@@ -188,9 +190,9 @@ def test_a_join_keeps_its_place_between_publications() -> None:
     """Nothing overtakes it, and what comes after it is not joined to it."""
     channel = settled(0)
     curious, other = admit(channel, hears_joins=True), admit(channel)
-    channel.hear(pub(1), EPOCH)
-    channel.hear_presence(JOINED)
-    channel.hear(pub(2), EPOCH)
+    channel.receive(pub(1), EPOCH)
+    channel.receive_join_leave(JOINED)
+    channel.receive(pub(2), EPOCH)
     write_all(channel)
     assert (curious.heard, other.heard) == ([1, JOIN_LINE, 2], [1, 2])
 
@@ -199,8 +201,8 @@ def test_a_join_that_nobody_hears_makes_nobody_wait() -> None:
     """No empty batch is begun."""
     channel = settled(0)
     admit(channel)
-    channel.hear_presence(JOINED)
-    assert not channel.is_waiting
+    channel.receive_join_leave(JOINED)
+    assert not channel.has_queued
 
 
 # -------------------------------------------------------------------------------------------------- positions
@@ -209,34 +211,41 @@ def test_a_join_that_nobody_hears_makes_nobody_wait() -> None:
 def test_the_first_publication_heard_settles_an_unsettled_stream() -> None:
     """A channel nobody reads needs no position to begin with; holes are seen from then on."""
     channel = Channel("news")
-    assert [channel.hear(pub(7), EPOCH), channel.hear(pub(9), EPOCH)] == [Verdict.NEXT, Verdict.GAP]
-    assert channel.stream.position == Position(7, EPOCH)
+    assert [channel.receive(pub(7), EPOCH), channel.receive(pub(9), EPOCH)] == [
+        Continuity.NEXT,
+        Continuity.GAP,
+    ]
+    assert channel.tracker.position == Position(7, EPOCH)
 
 
 def test_a_publication_without_an_offset_neither_settles_nor_moves_the_stream() -> None:
     """It is written all the same."""
     channel = Channel("news")
     ear = admit(channel)
-    assert channel.hear(pub(), "") is Verdict.NEXT
+    assert channel.receive(pub(), "") is Continuity.NEXT
     write_all(channel)
-    assert (ear.heard, channel.stream.is_settled) == ([0], False)
+    assert (ear.heard, channel.tracker.is_known) == ([0], False)
 
 
 def test_only_what_continues_the_stream_is_written() -> None:
     """A repetition, a leap and a foreign epoch are reported to the caller and reach nobody."""
     channel = settled(4)
     ear = admit(channel, start=4)
-    verdicts = [channel.hear(pub(4), EPOCH), channel.hear(pub(6), EPOCH), channel.hear(pub(5), "other")]
+    verdicts = [
+        channel.receive(pub(4), EPOCH),
+        channel.receive(pub(6), EPOCH),
+        channel.receive(pub(5), "other"),
+    ]
     write_all(channel)
-    assert (verdicts, ear.heard) == ([Verdict.OLD, Verdict.GAP, Verdict.OTHER_EPOCH], [])
+    assert (verdicts, ear.heard) == ([Continuity.OLD, Continuity.GAP, Continuity.OTHER_EPOCH], [])
 
 
 def test_what_is_heard_while_entering_continues_what_was_read() -> None:
     """The log was read at 2; 3 and 4 were heard before the answer came."""
     channel = settled(2)
-    channel.enter()
-    channel.hear(pub(3), EPOCH)
-    channel.hear(pub(4), EPOCH)
+    channel.begin_subscribe()
+    channel.receive(pub(3), EPOCH)
+    channel.receive(pub(4), EPOCH)
     merged = channel.merge(History(Position(2, EPOCH), [pub(2)]))
     assert merged is not None
     assert (merged.top.offset, [publication.offset for publication in merged.publications]) == (4, [2, 3, 4])
@@ -245,15 +254,15 @@ def test_what_is_heard_while_entering_continues_what_was_read() -> None:
 def test_what_was_read_settles_a_channel_that_has_heard_nothing() -> None:
     """So a hole right after the first subscription is seen."""
     channel = Channel("news")
-    channel.enter()
+    channel.begin_subscribe()
     channel.merge(History(Position(5, EPOCH)))
-    assert channel.hear(pub(7), EPOCH) is Verdict.GAP
+    assert channel.receive(pub(7), EPOCH) is Continuity.GAP
 
 
 def test_a_read_from_before_a_hole_has_to_be_repeated() -> None:
     """The log was read at 2, but what is heard has gone on to 9 without being held since."""
     channel = settled(9)
-    channel.enter()
+    channel.begin_subscribe()
     assert channel.merge(History(Position(2, EPOCH))) is None
     assert channel.merge(History(Position(9, EPOCH))) == History(Position(9, EPOCH), [])
 
@@ -261,8 +270,8 @@ def test_a_read_from_before_a_hole_has_to_be_repeated() -> None:
 def test_what_was_held_of_a_former_epoch_does_not_continue_the_log_of_a_new_one() -> None:
     """Offset 3 of one log is not offset 3 of the other."""
     channel = settled(2)
-    channel.enter()
-    channel.hear(pub(3), EPOCH)
+    channel.begin_subscribe()
+    channel.receive(pub(3), EPOCH)
     merged = channel.merge(History(Position(2, "replaced"), [pub(1), pub(2)]))
     assert merged == History(Position(2, "replaced"), [pub(1), pub(2)])
 
@@ -272,7 +281,7 @@ def test_a_peer_ahead_of_what_was_heard_hears_nothing_that_it_was_told_already()
     channel = settled(3)
     behind, ahead = admit(channel, start=3), admit(channel, start=5)
     for offset in (4, 5, 6):
-        channel.hear(pub(offset), EPOCH)
+        channel.receive(pub(offset), EPOCH)
     write_all(channel)
     assert (behind.heard, ahead.heard) == ([4, 5, 6], [6])
 
@@ -281,34 +290,34 @@ def test_a_peer_that_is_ahead_counts_like_any_other() -> None:
     """It wants the channel, is listed and counted, so nobody else's departure closes the channel under it."""
     channel = settled(3)
     ahead = admit(channel, start=5)
-    assert (channel.is_wanted, len(channel), channel.listeners) == (True, 1, [ahead])
-    channel.leave(ahead)
-    assert (channel.is_wanted, len(channel), channel.listeners) == (False, 0, [])
-    channel.hear(pub(4), EPOCH)
-    channel.hear(pub(5), EPOCH)
+    assert (channel.is_wanted, len(channel), channel.connections) == (True, 1, [ahead])
+    channel.unsubscribe(ahead)
+    assert (channel.is_wanted, len(channel), channel.connections) == (False, 0, [])
+    channel.receive(pub(4), EPOCH)
+    channel.receive(pub(5), EPOCH)
     assert len(channel) == 0
 
 
 def test_leaving_before_admission_gives_back_only_what_was_held() -> None:
     """Another peer that is still entering goes on holding."""
     channel = settled(0)
-    channel.enter()
-    channel.enter()
-    channel.hear(pub(1), EPOCH)
-    channel.leave(Ear())
+    channel.begin_subscribe()
+    channel.begin_subscribe()
+    channel.receive(pub(1), EPOCH)
+    channel.unsubscribe(RecordingConnection())
     assert channel.merge(History(Position(0, EPOCH))) == History(Position(1, EPOCH), [pub(1)])
-    channel.leave(Ear())
+    channel.unsubscribe(RecordingConnection())
     assert not channel.is_wanted
 
 
 def test_nothing_is_held_once_nobody_is_entering() -> None:
     """Whoever enters next begins with an empty hand."""
     channel = settled(0)
-    channel.enter()
-    channel.hear(pub(1), EPOCH)
-    channel.admit(Ear(), 1, hears_joins=False)
-    channel.hear(pub(2), EPOCH)
-    channel.enter()
+    channel.begin_subscribe()
+    channel.receive(pub(1), EPOCH)
+    channel.go_live(RecordingConnection(), 1, hears_joins=False)
+    channel.receive(pub(2), EPOCH)
+    channel.begin_subscribe()
     assert channel.merge(History(Position(1, EPOCH))) is None
     assert channel.merge(History(Position(2, EPOCH))) == History(Position(2, EPOCH), [])
 
@@ -320,11 +329,11 @@ def test_a_restart_names_everybody_who_was_not_told_everything() -> None:
     """At 3 a hole up to 8 opened that the log cannot mend. Whoever entered at 8 or beyond misses nothing."""
     channel = settled(3)
     missing, short, exact, beyond = (admit(channel, start=start) for start in (3, 5, 8, 9))
-    assert channel.restart(Position(8, EPOCH)) == [missing, short]
+    assert channel.reset(Position(8, EPOCH)) == [missing, short]
     for ear in (missing, short):
-        channel.leave(ear)
-    channel.hear(pub(9), EPOCH)
-    channel.hear(pub(10), EPOCH)
+        channel.unsubscribe(ear)
+    channel.receive(pub(9), EPOCH)
+    channel.receive(pub(10), EPOCH)
     write_all(channel)
     assert (exact.heard, beyond.heard) == ([9, 10], [10])
 
@@ -333,7 +342,7 @@ def test_a_restart_in_another_epoch_breaks_everybody() -> None:
     """Offsets of two logs do not compare, so nobody's view continues."""
     channel = settled(3)
     ears = [admit(channel, start=start) for start in (3, 5)]
-    assert channel.restart(Position(5, "replaced")) == ears
+    assert channel.reset(Position(5, "replaced")) == ears
 
 
 def test_a_channel_hears_on_from_where_it_was_restarted() -> None:
@@ -342,5 +351,5 @@ def test_a_channel_hears_on_from_where_it_was_restarted() -> None:
     channel = settled(1)
     for _ in range(6):
         log.append()
-    channel.restart(log.read().top)
-    assert channel.hear(log.append(), log.epoch) is Verdict.NEXT
+    channel.reset(log.read().top)
+    assert channel.receive(log.append(), log.epoch) is Continuity.NEXT

@@ -13,10 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.server.core.recording_connection import Ear, Log
-from tocsin_server.core.channel import Channel, Listener
+from tests.server.core.recording_connection import Log, RecordingConnection
+from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.positions import History, Verdict
+from tocsin_server.core.positions import Continuity, History
 from tocsin_server.protocol.messages import Publication
 
 picks = st.integers(min_value=0, max_value=99)
@@ -29,13 +29,13 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub: Hub[Ear] = Hub()
+        self.hub: Hub[RecordingConnection] = Hub()
         self.log = Log(KEPT)
         self.link: deque[Publication] = deque()
-        self.entering: dict[Ear, History | None] = {}
-        self.live: dict[Ear, int | None] = {}
+        self.entering: dict[RecordingConnection, History | None] = {}
+        self.live: dict[RecordingConnection, int | None] = {}
         """Where each began; None for one without a position, which begins with the next it hears."""
-        self.gone: list[tuple[Ear, int]] = []
+        self.gone: list[tuple[RecordingConnection, int]] = []
         self.round: Iterator[None] = iter(())
 
     # ----------------------------------------------------------------------------------------------- the link
@@ -54,26 +54,26 @@ class Interleavings(RuleBasedStateMachine):
     def hear(self) -> None:
         publication = self.link.popleft()
         channel = self.hub.channels.get("news")
-        if channel is not None and channel.hear(publication, self.log.epoch) is Verdict.GAP:
+        if channel is not None and channel.receive(publication, self.log.epoch) is Continuity.GAP:
             self._mend(channel)
 
     @rule()
     def check_top(self) -> None:
         channel = self.hub.channels.get("news")
-        if channel is not None and channel.stream.is_settled and channel.stream.offset < self.log.top:
+        if channel is not None and channel.tracker.is_known and channel.tracker.offset < self.log.top:
             self._mend(channel)
 
     def _mend(self, channel: Channel) -> None:
-        missed = self.log.read(channel.stream.offset)
-        if missed.publications[:1] and missed.publications[0].offset == channel.stream.offset + 1:
+        missed = self.log.read(channel.tracker.offset)
+        if missed.publications[:1] and missed.publications[0].offset == channel.tracker.offset + 1:
             for publication in missed.publications:
-                channel.hear(publication, self.log.epoch)
+                channel.receive(publication, self.log.epoch)
             return
-        for peer in channel.restart(missed.top):
+        for peer in channel.reset(missed.top):
             self._break(peer)
 
-    def _break(self, peer: Listener) -> None:
-        assert isinstance(peer, Ear)
+    def _break(self, peer: SubscriberConnection) -> None:
+        assert isinstance(peer, RecordingConnection)
         if self.live[peer] in (None, -1):
             self.live[peer] = -1  # hears on behind the hole: only the order is still certain
         else:
@@ -84,8 +84,8 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: len(self.entering) < 4)
     @rule()
     def enter(self) -> None:
-        self.hub.enter("news")
-        self.entering[Ear()] = None
+        self.hub.begin_subscribe("news")
+        self.entering[RecordingConnection()] = None
 
     @precondition(lambda self: self.entering)
     @rule(pick=picks, behind=st.integers(min_value=0, max_value=3))
@@ -108,7 +108,7 @@ class Interleavings(RuleBasedStateMachine):
         assert offsets == list(range(merged.top.offset - len(offsets) + 1, merged.top.offset + 1))
         del self.entering[ear]
         self.live[ear] = merged.top.offset
-        channel.admit(ear, merged.top.offset, hears_joins=False)
+        channel.go_live(ear, merged.top.offset, hears_joins=False)
 
     @precondition(lambda self: self.entering)
     @rule(pick=picks)
@@ -116,7 +116,7 @@ class Interleavings(RuleBasedStateMachine):
         ear = self._pick(self.entering, pick)
         del self.entering[ear]
         self.live[ear] = None
-        self.hub.channels["news"].admit(ear, 0, hears_joins=False)
+        self.hub.channels["news"].go_live(ear, 0, hears_joins=False)
 
     @precondition(lambda self: self.live)
     @rule(pick=picks)
@@ -128,18 +128,18 @@ class Interleavings(RuleBasedStateMachine):
     def leave_before_admission(self, pick: int) -> None:
         ear = self._pick(self.entering, pick)
         del self.entering[ear]
-        self.hub.leave(ear, "news")
+        self.hub.unsubscribe(ear, "news")
         self.gone.append((ear, 0))
 
-    def _leave(self, ear: Ear) -> None:
+    def _leave(self, ear: RecordingConnection) -> None:
         self._check(ear, self.live.pop(ear))
-        self.hub.leave(ear, "news")
+        self.hub.unsubscribe(ear, "news")
         self.gone.append((ear, len(ear.heard)))
 
-    def _pick(self, ears: object, pick: int) -> Ear:
+    def _pick(self, ears: object, pick: int) -> RecordingConnection:
         chosen = list(ears)  # type: ignore[call-overload]
         ear = chosen[pick % len(chosen)]
-        assert isinstance(ear, Ear)
+        assert isinstance(ear, RecordingConnection)
         return ear
 
     # ------------------------------------------------------------------------------------------------ writing
@@ -150,9 +150,9 @@ class Interleavings(RuleBasedStateMachine):
             self.round = self._write_batch(channel)
 
     def _write_batch(self, channel: Channel) -> Iterator[None]:
-        if channel.is_waiting:
+        if channel.has_queued:
             batch = channel.take_batch()
-            for framing, members, items in batch.roster:
+            for framing, members, items in batch.recipients:
                 payload = framing.pack("news", items)
                 for member in members:
                     yield
@@ -162,13 +162,13 @@ class Interleavings(RuleBasedStateMachine):
         channel = self.hub.channels.get("news")
         for _ in self.round:
             pass
-        while channel is not None and channel.is_waiting:
+        while channel is not None and channel.has_queued:
             for _ in self._write_batch(channel):
                 pass
 
     # --------------------------------------------------------------------------------------------- what holds
 
-    def _check(self, ear: Ear, start: int | None) -> None:
+    def _check(self, ear: RecordingConnection, start: int | None) -> None:
         heard = [offset for offset in ear.heard if isinstance(offset, int)]
         if start == -1:
             assert heard == sorted(set(heard))
@@ -190,7 +190,7 @@ class Interleavings(RuleBasedStateMachine):
         channel = self.hub.channels.get("news")
         assert (channel is not None) == bool(self.live or self.entering)
         if channel is not None:
-            assert set(channel.listeners) == set(self.live)
+            assert set(channel.connections) == set(self.live)
             assert len(channel) == len(self.live)
 
     def teardown(self) -> None:
@@ -205,7 +205,7 @@ class Interleavings(RuleBasedStateMachine):
                 assert start + len(ear.heard) == self.log.top
             self._leave(ear)
         for ear in list(self.entering):
-            self.hub.leave(ear, "news")
+            self.hub.unsubscribe(ear, "news")
         assert not self.hub.channels
 
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from tests.server.core.playbook import EPOCH, log_read
 from tests.server.core.recording_connection import Log
-from tocsin_server.core.positions import History, Recovery, Stream, Verdict, merge, recover, recover_latest
+from tocsin_server.core.positions import (
+    Continuity,
+    History,
+    PositionTracker,
+    Recovery,
+    merge,
+    recover,
+    recover_latest,
+)
 from tocsin_server.protocol.messages import Position
 
 counts = st.integers(min_value=0, max_value=12)
@@ -108,36 +116,36 @@ def test_merging_leaves_what_was_read_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("offset", "epoch", "verdict", "position"),
     [
-        (5, EPOCH, Verdict.NEXT, 5),
-        (4, EPOCH, Verdict.OLD, 4),
-        (1, EPOCH, Verdict.OLD, 4),
-        (6, EPOCH, Verdict.GAP, 4),
-        (5, "replaced", Verdict.OTHER_EPOCH, 4),
+        (5, EPOCH, Continuity.NEXT, 5),
+        (4, EPOCH, Continuity.OLD, 4),
+        (1, EPOCH, Continuity.OLD, 4),
+        (6, EPOCH, Continuity.GAP, 4),
+        (5, "replaced", Continuity.OTHER_EPOCH, 4),
     ],
 )
 def test_only_the_next_publication_moves_a_stream(
-    offset: int, epoch: str, verdict: Verdict, position: int
+    offset: int, epoch: str, verdict: Continuity, position: int
 ) -> None:
     """Everything else is a matter for the node."""
-    stream = Stream()
-    stream.settle(Position(4, EPOCH))
-    assert stream.take(offset, epoch) is verdict
+    stream = PositionTracker()
+    stream.set(Position(4, EPOCH))
+    assert stream.advance(offset, epoch) is verdict
     assert stream.position == Position(position, EPOCH)
 
 
 def test_a_stream_is_unsettled_until_a_position_is_known() -> None:
     """Also position 0, of a log without a publication, is a position."""
-    stream = Stream()
-    assert (stream.is_settled, stream.offset) == (False, -1)
-    stream.settle(Position(0, EPOCH))
-    assert (stream.is_settled, stream.offset) == (True, 0)
+    stream = PositionTracker()
+    assert (stream.is_known, stream.offset) == (False, -1)
+    stream.set(Position(0, EPOCH))
+    assert (stream.is_known, stream.offset) == (True, 0)
 
 
 @given(st.lists(st.integers(1, 12)))
 def test_what_a_stream_takes_is_gapless(heard: list[int]) -> None:
     """In whatever order publications come."""
-    stream = Stream()
-    stream.settle(Position(0, EPOCH))
-    taken = [offset for offset in heard if stream.take(offset, EPOCH) is Verdict.NEXT]
+    stream = PositionTracker()
+    stream.set(Position(0, EPOCH))
+    taken = [offset for offset in heard if stream.advance(offset, EPOCH) is Continuity.NEXT]
     assert taken == list(range(1, len(taken) + 1))
     assert stream.offset == len(taken)

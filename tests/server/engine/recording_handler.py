@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from tests.support.timing import SOON
-from tocsin_server.engine.nodes import NodeReport, Order, Question
+from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.protocol.messages import Publication, Push
 
 
@@ -19,7 +19,7 @@ class Heard(NamedTuple):
     epoch: str
 
 
-class Witness:
+class RecordingHandler:
     """Hears, obeys and reports, in the order in which it was asked to."""
 
     def __init__(self, uid: str = "n1") -> None:
@@ -28,30 +28,30 @@ class Witness:
         self.published_at: list[float] = []
         self.pushes: list[tuple[str, Push]] = []
         self.resumed: list[list[str]] = []
-        self.orders: list[Order] = []
-        self.questions: list[Question] = []
+        self.orders: list[ControlCommand] = []
+        self.questions: list[SurveyRequest] = []
         self._news = asyncio.Event()
 
-    def hear(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         self.heard.append(Heard(channel, publication, epoch))
         self.published_at.append(published_at)
         self._news.set()
 
-    def hear_presence(self, channel: str, push: Push) -> None:
+    def on_join_leave(self, channel: str, push: Push) -> None:
         self.pushes.append((channel, push))
         self._news.set()
 
-    def resume(self, channels: Collection[str]) -> None:
+    def on_resubscribed(self, channels: Collection[str]) -> None:
         self.resumed.append(sorted(channels))
         self._news.set()
 
-    def obey(self, order: Order) -> None:
+    def on_control(self, order: ControlCommand) -> None:
         self.orders.append(order)
         self._news.set()
 
-    def report(self, question: Question) -> NodeReport:
+    def node_info(self, question: SurveyRequest) -> NodeInfo:
         self.questions.append(question)
-        return NodeReport(self.uid, f"host_{self.uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
+        return NodeInfo(self.uid, f"host_{self.uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
 
     def offsets(self, channel: str) -> list[int]:
         """The offsets heard in a channel."""

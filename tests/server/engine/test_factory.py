@@ -3,14 +3,14 @@
 import pytest
 
 from tocsin_server.config.options import EngineOptions
-from tocsin_server.engine.factory import open_engine
+from tocsin_server.engine.factory import create_engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.redis.engine import RedisEngine
 
 
 def test_the_default_is_memory() -> None:
     """So that a node starts without anything else."""
-    assert isinstance(open_engine(EngineOptions()), MemoryEngine)
+    assert isinstance(create_engine(EngineOptions()), MemoryEngine)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_the_default_is_memory() -> None:
 )
 async def test_a_redis_is_an_engine(url: str) -> None:
     """Of the same kind, whichever way leads to it."""
-    engine = open_engine(EngineOptions(url=url))
+    engine = create_engine(EngineOptions(url=url))
     assert isinstance(engine, RedisEngine)
     await engine.stop()
 
@@ -29,4 +29,4 @@ def test_a_scheme_without_an_engine_is_a_mistake_that_hides_the_url() -> None:
     with pytest.raises(
         ValueError, match=r"^engine.url begins with carrier://, but must .* memory:// or redis://\.$"
     ):
-        open_engine(options)
+        create_engine(options)

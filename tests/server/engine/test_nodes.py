@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from tests.server.engine.contract.test_nodes import ORDERS
-from tests.server.engine.recording_handler import Witness
-from tocsin_server.engine.nodes import Question
+from tests.server.engine.recording_handler import RecordingHandler
+from tocsin_server.engine.nodes import SurveyRequest
 
-QUESTION = Question(True, "chat:*")
+QUESTION = SurveyRequest(True, "chat:*")
 
 
 @pytest.mark.parametrize(
     "value",
-    [*ORDERS.values(), QUESTION, Witness("n1").report(QUESTION)],
+    [*ORDERS.values(), QUESTION, RecordingHandler("n1").node_info(QUESTION)],
     ids=lambda value: type(value).__name__,
 )
 def test_what_travels_between_nodes_arrives_as_it_was(value: Any) -> None:

@@ -33,7 +33,7 @@ def page(publications: int, *calls: str) -> bytes:
 
 def test_a_page_of_several_loses_nothing_and_keeps_apart() -> None:
     """Every sample of each, with its worker; types and names as on the page of one."""
-    one, other = page(1, "publish"), page(2, "publish", "read")
+    one, other = page(1, "publish"), page(2, "publish", "read_history")
     merged = read(merge({"1": one, "2": other}))
     assert merged["tocsin_publications_total{worker=1}"] == 1
     assert merged["tocsin_publications_total{worker=2}"] == 2

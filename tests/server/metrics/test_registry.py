@@ -6,7 +6,7 @@ import asyncio
 
 from tests.server.metrics.metrics_page import of, read
 from tests.server.node.fake_connection import joined, running
-from tests.server.node.faulty_engine import HinderedEngine
+from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import House, housed, publish, until
 from tests.support.raw import HANDSHAKE, Op, commands
 from tocsin_server import errors
@@ -29,7 +29,7 @@ async def test_connections_are_counted_while_they_are_open() -> None:
             assert samples["tocsin_channels"] == 2
             assert samples["tocsin_subscriptions"] == 2
             assert samples["tocsin_users"] == 1, "nameless ones are one"
-        await until(lambda: not house.node._peers)
+        await until(lambda: not house.node._connections)
         samples = of(house.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
         assert samples["tocsin_connections{transport=sse}"] == 0
@@ -73,15 +73,15 @@ async def test_codes_that_an_application_made_up_are_counted_as_one() -> None:
 
 
 async def test_failures_of_the_engine_are_counted() -> None:
-    engine = HinderedEngine()
+    engine = FaultyEngine()
     async with running(engine) as node:
         peer = await joined(node)
-        engine.failing |= dict.fromkeys(["publish", "listen"], EngineError("out of reach"))
+        engine.failing |= dict.fromkeys(["publish", "subscribe"], EngineError("out of reach"))
         await peer.call("publish", channel="plain:1", data=1)
         await peer.call("subscribe", channel="plain:1")
         samples = of(node)
         assert samples["tocsin_engine_errors_total{call=publish}"] == 1
-        assert samples["tocsin_engine_errors_total{call=listen}"] == 1
+        assert samples["tocsin_engine_errors_total{call=subscribe}"] == 1
 
 
 async def test_a_peer_that_is_refused_at_the_door_is_no_connection() -> None:

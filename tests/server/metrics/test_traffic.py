@@ -12,7 +12,7 @@ import pytest
 
 from tests.server.metrics.metrics_page import of
 from tests.server.node.fake_connection import joined, running
-from tests.server.node.faulty_engine import HinderedEngine
+from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import House, housed, is_settled, new_channel, publish, until
 from tests.support.raw import commands, frame
 from tests.support.timing import SOON
@@ -125,7 +125,7 @@ async def test_recoveries_of_event_streams_are_counted_by_their_end() -> None:
     async with housed() as house, house.http() as http:
         await publish(house.node, one, b"1", b"2")
         position = await publish(house.node, other, b"1")
-        epoch = (await house.node.service.history(one, 0, None, False)).epoch
+        epoch = (await house.node.operations.history(one, 0, None, False)).epoch
         lost = f"{position.offset}@another"
         query: Any = {"channel": [one, other, third], "last_event_id": f"1@{epoch},{lost},{lost}"}
         async with http.stream("GET", "/events", params=query) as stream:
@@ -178,7 +178,7 @@ async def test_what_waits_in_channels_is_seen() -> None:
 
 async def test_what_is_held_for_newcomers_is_seen() -> None:
     """While they are being made present, here."""
-    engine, news = HinderedEngine(), new_channel("open")
+    engine, news = FaultyEngine(), new_channel("open")
     async with running(engine) as node:
         peer = await joined(node)
         gate = engine.hold("add")
@@ -193,18 +193,26 @@ async def test_what_is_held_for_newcomers_is_seen() -> None:
 
 async def test_calls_to_the_engine_are_timed_by_name() -> None:
     """Those that fail, too."""
-    engine = HinderedEngine()
+    engine = FaultyEngine()
     async with running(engine) as node:
         peer = await joined(node, "open:1")
         await peer.call("publish", channel="open:1", data=1)
         for question in ("presence", "presence_stats", "history"):
             await peer.call(question, channel="open:1")
-        await node.service.nodes()
-        await node.service.remove_history("open:1")
+        await node.operations.nodes()
+        await node.operations.remove_history("open:1")
         node.disconnect_all(SHUTDOWN)
         await until(lambda: is_settled(node))
         samples = of(node)
-        calls = ["publish", "announce", "listen", "forget", "read", "remove_history", "survey"]
+        calls = [
+            "publish",
+            "publish_join_leave",
+            "subscribe",
+            "unsubscribe",
+            "read_history",
+            "remove_history",
+            "survey",
+        ]
         calls += ["presence_add", "presence_remove", "presence_members", "presence_stats"]
         for call in calls:
             assert samples[f"tocsin_engine_call_seconds_count{{call={call}}}"] >= 1, call

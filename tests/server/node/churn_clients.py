@@ -152,9 +152,9 @@ async def footprint(house: House) -> Footprint:
     state = house.server.server_state
     await until(lambda: not state.connections and not state.tasks)
     await house.empty()
-    await until(lambda: not house.node._alarms._heap)
-    assert house.node._alarms._timer is None
-    assert not house.node._mender._under_way
+    await until(lambda: not house.node._deadlines._heap)
+    assert house.node._deadlines._timer is None
+    assert not house.node._backfill._under_way
     return Footprint()
 
 

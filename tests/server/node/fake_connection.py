@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Raw
 
 from tests.server.served_node import Sections, settings_of, until
-from tocsin_server.core.channel import Item
-from tocsin_server.core.events import Lost, Received
+from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.events import ConnectionLost, Received
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.errors import Disconnect
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 class Lines:
     """Packs items as lines, one payload for everybody."""
 
-    def pack(self, _channel: str, items: Sequence[Item]) -> bytes:
+    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the lines."""
         return b"\n".join(item.line for item in items)
 
@@ -33,7 +33,7 @@ class Lines:
 LINES = Lines()
 
 
-class QuietPeer:
+class FakeConnection:
     """A peer whose transport is a list: `told` holds every message, in order."""
 
     transport_name = "quiet"
@@ -51,7 +51,7 @@ class QuietPeer:
     # ---------------------------------------------------------------------------------------- the node's side
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """Nothing: a list is never slow."""
         return 0
 
@@ -70,7 +70,7 @@ class QuietPeer:
         assert self.why is None, "nobody is closed twice"
         self.why = why
 
-    def hold_back(self, is_busy: bool) -> None:
+    def pause_reading(self, is_busy: bool) -> None:
         """Remember it."""
         self.held_back.append(is_busy)
 
@@ -85,7 +85,7 @@ class QuietPeer:
     def say_all(self, *commands: Json) -> None:
         """Send commands in one message."""
         message = "\n".join(json.dumps(command) for command in commands).encode()
-        self._node.tell(self, Received(message))
+        self._node.handle_event(self, Received(message))
 
     async def call(self, method: str, /, **params: Any) -> Json:
         """Send a command; its reply, whole."""
@@ -101,7 +101,7 @@ class QuietPeer:
 
     def lose(self) -> None:
         """Be gone without a word."""
-        self._node.tell(self, Lost())
+        self._node.handle_event(self, ConnectionLost())
 
     def pushes(self, kind: str) -> list[Json]:
         """The bodies of all pushes of this kind so far."""
@@ -113,9 +113,9 @@ class QuietPeer:
         return [publication["data"] for publication in self.pushes("pub")]
 
 
-async def joined(node: Node, *channels: str, **connect: Any) -> QuietPeer:
+async def joined(node: Node, *channels: str, **connect: Any) -> FakeConnection:
     """A peer that has connected and subscribed."""
-    peer = QuietPeer(node)
+    peer = FakeConnection(node)
     assert "connect" in await peer.call("connect", **connect)
     for channel in channels:
         assert "subscribe" in await peer.call("subscribe", channel=channel)

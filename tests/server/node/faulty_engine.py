@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
-from tocsin_server.engine.memory.presence import MemoryPresence
+from tocsin_server.engine.memory.presence import MemoryPresenceStore
 
 
-class HinderedEngine(MemoryEngine):
+class FaultyEngine(MemoryEngine):
     """Calls by name: `failing` raise, `held` wait for their event, the others take `turns()` of the loop.
 
     Whatever they are made to do, the calls to one service are carried out in the order in which they came.
@@ -33,12 +33,12 @@ class HinderedEngine(MemoryEngine):
         return cast("MemoryBroker", _Hindered(self._broker, self))
 
     @property
-    def presence(self) -> MemoryPresence:
-        return cast("MemoryPresence", _Hindered(self._presence, self))
+    def presence(self) -> MemoryPresenceStore:
+        return cast("MemoryPresenceStore", _Hindered(self._presence, self))
 
     @property
-    def trouble(self) -> str:
-        return self.why_not or super().trouble
+    def unready_reason(self) -> str:
+        return self.why_not or super().unready_reason
 
     def hold(self, name: str) -> asyncio.Event:
         """Let calls of this name wait, until the event is set."""
@@ -62,7 +62,7 @@ class HinderedEngine(MemoryEngine):
 class _Hindered:
     """One service of the engine."""
 
-    def __init__(self, service: object, engine: HinderedEngine) -> None:
+    def __init__(self, service: object, engine: FaultyEngine) -> None:
         self._service = service
         self._engine = engine
 

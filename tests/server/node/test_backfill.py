@@ -16,8 +16,8 @@ from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import Draft, HistoryQuery
-from tocsin_server.engine.engine import Resident
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.engine import EngineHandler
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.node import backfill
 from tocsin_server.node.node import Node
@@ -42,14 +42,14 @@ class LossyEngine(MemoryEngine):
         super().__init__()
         self._keeps = keeps
 
-    async def start(self, resident: Resident) -> None:
-        hear = resident.hear
+    async def start(self, resident: EngineHandler) -> None:
+        hear = resident.on_publication
 
         def hear_some(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
             if self._keeps(publication):
                 hear(channel, publication, epoch, published_at)
 
-        resident.hear = hear_some  # type: ignore[method-assign]
+        resident.on_publication = hear_some  # type: ignore[method-assign]
         await super().start(resident)
 
 
@@ -103,7 +103,7 @@ async def subscribed(node: Node, channel: str, more: str = "") -> AsyncIterator[
 
 async def publish(node: Node, channel: str, *numbers: int) -> None:
     for number in numbers:
-        await node.publish(channel, Draft(Raw(str(number).encode())))
+        await node.publish(channel, NewPublication(Raw(str(number).encode())))
 
 
 @pytest.mark.parametrize("channel", ["news", "plain:news"])
@@ -116,7 +116,7 @@ async def test_a_lost_announcement_is_read_from_the_log_once_the_next_one_is_hea
 async def test_a_lost_last_announcement_is_read_once_the_link_is_said_to_be_whole_again() -> None:
     async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
         await publish(node, "news", 1, 2, 3)
-        node.resume(["news", "a channel nobody hears"])
+        node.on_resubscribed(["news", "a channel nobody hears"])
         assert await listener.data(3) == [1, 2, 3]
 
 
@@ -151,8 +151,8 @@ class SlowEngine(LossyEngine):
         self.reads = 0
         self._slow = slow
         self._answered = asyncio.Condition()
-        self._read = self.broker.read
-        self.broker.read = self._read_slowly  # type: ignore[method-assign]
+        self._read = self.broker.read_history
+        self.broker.read_history = self._read_slowly  # type: ignore[method-assign]
 
     async def _read_slowly(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         self.reads += 1
@@ -189,7 +189,7 @@ async def test_who_hears_more_than_a_read_brought_does_not_read_on() -> None:
     """As happens all the time in a channel with many publications."""
     engine = SlowEngine(slow=2)
     async with listening_to(engine, "news") as (node, listener):
-        node.resume(["news"])
+        node.on_resubscribed(["news"])
         await engine.until_asked(2)
         await publish(node, "news", 1, 2)
         assert await listener.data(2) == [1, 2]
@@ -204,7 +204,7 @@ async def test_another_log_that_a_newcomer_found_is_not_begun_twice() -> None:
     async with listening_to(engine, "plain:news") as (node, listener):
         await publish(node, "plain:news", 1, 2)
         engine.lose("plain:news")
-        node.resume(["plain:news"])
+        node.on_resubscribed(["plain:news"])
         await engine.until_asked(2)
         async with subscribed(node, "plain:news", ',"positioned":true') as newcomer:
             await publish(node, "plain:news", 3)
@@ -219,7 +219,7 @@ async def test_a_lost_last_announcement_is_found_by_looking_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LossyEngine, "may_lose_announcements", True)
-    monkeypatch.setattr(backfill, "PATROL_SECONDS", 0.2)
+    monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 0.2)
     async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
         await publish(node, "news", 1, 2, 3)
         assert await listener.data(3) == [1, 2, 3]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.server.engine.virtual_time import VirtualTime
 from tocsin_server.node import deadlines as alarms_module
-from tocsin_server.node.deadlines import Alarms
+from tocsin_server.node.deadlines import DeadlineQueue
 
 
 @dataclass(eq=False)
@@ -28,7 +28,9 @@ class Bell:
     def __init__(self) -> None:
         self.time = VirtualTime()
         self.rung: list[tuple[float, Owner]] = []
-        self.alarms: Alarms[Owner] = Alarms(self.ring, lambda owner: owner.deadline, self.time.clock)
+        self.alarms: DeadlineQueue[Owner] = DeadlineQueue(
+            self.ring, lambda owner: owner.deadline, self.time.clock
+        )
 
     def ring(self, owner: Owner) -> None:
         self.rung.append((self.time.now, owner))
@@ -36,12 +38,12 @@ class Bell:
 
     def watch(self, deadline: float | None) -> Owner:
         owner = Owner(deadline)
-        self.alarms.watch(owner)
+        self.alarms.update(owner)
         return owner
 
     def move(self, owner: Owner, deadline: float | None) -> None:
         owner.deadline = deadline
-        self.alarms.watch(owner)
+        self.alarms.update(owner)
 
     def is_empty(self) -> bool:
         entries = self.alarms._heap or self.alarms._owners or self.alarms._entries
@@ -119,7 +121,7 @@ def test_a_dropped_owner_is_forgotten_at_once(bell: Bell) -> None:
     """What stays until its moment is a number, not the owner."""
     owner = bell.watch(5)
     other = bell.watch(6)
-    bell.alarms.drop(owner)
+    bell.alarms.remove(owner)
     assert list(bell.alarms._owners.values()) == [other]
     bell.time.advance(10)
     assert bell.rung == [(6, other)]
@@ -127,7 +129,7 @@ def test_a_dropped_owner_is_forgotten_at_once(bell: Bell) -> None:
 
 
 def test_dropping_an_owner_that_is_not_watched_does_nothing(bell: Bell) -> None:
-    bell.alarms.drop(Owner(1))
+    bell.alarms.remove(Owner(1))
     assert bell.is_empty()
 
 
@@ -152,8 +154,8 @@ def test_owners_may_be_watched_and_dropped_while_the_bell_rings(bell: Bell) -> N
     def ring(owner: Owner) -> None:
         bell.ring(owner)
         if owner is first:
-            bell.alarms.drop(second)
-            bell.alarms.watch(late)
+            bell.alarms.remove(second)
+            bell.alarms.update(late)
 
     bell.alarms._ring = ring
     first, second = bell.watch(5), bell.watch(5)
@@ -226,7 +228,7 @@ def test_everybody_rings_exactly_when_due(steps: list[tuple[str, int, int | None
                 due.pop(number, None)
                 due.update({} if deadline is None else {number: deadline})
             elif step == "drop":
-                bell.alarms.drop(owners[number])
+                bell.alarms.remove(owners[number])
                 due.pop(number, None)
             else:
                 end = bell.time.now + number

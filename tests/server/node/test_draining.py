@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.node.fake_connection import QuietPeer, joined, running
+from tests.server.node.fake_connection import FakeConnection, joined, running
 from tests.server.served_node import housed, new_channel, publish, until
 from tests.support.wire import Close
 from tocsin_server import errors
@@ -55,7 +55,7 @@ async def node() -> AsyncIterator[Node]:
         yield node
 
 
-async def many(node: Node, *channels: str) -> list[QuietPeer]:
+async def many(node: Node, *channels: str) -> list[FakeConnection]:
     return [await joined(node, *channels) for _ in range(MANY)]
 
 
@@ -67,8 +67,8 @@ async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: N
     """Who is still there hears everything meanwhile; the order is not that in which the node has them."""
     news = new_channel("open")
     peers = await many(node, news)
-    had = list(node._peers)
-    told: list[QuietPeer] = []
+    had = list(node._connections)
+    told: list[FakeConnection] = []
 
     def is_hurried() -> bool:
         before = len(told)
@@ -77,7 +77,7 @@ async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: N
         return False
 
     async def hear() -> None:
-        assert node.trouble.startswith("The node is draining")
+        assert node.unready_reason.startswith("The node is draining")
         staying = [peer for peer in peers if not peer.why]
         assert staying or len(pauses.seconds) == MANY - 1
         await publish(node, news, b"%d" % len(pauses.seconds))
@@ -134,14 +134,14 @@ async def test_a_pause_that_took_longer_is_made_up_for(node: Node, pauses: Pause
 async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: Pauses) -> None:
     """The one is told nothing any more, the other at once."""
     peers = await many(node)
-    leaving: list[QuietPeer] = []
-    coming: list[QuietPeer] = []
+    leaving: list[FakeConnection] = []
+    coming: list[FakeConnection] = []
 
     async def visit() -> None:
         if staying := [peer for peer in peers if not peer.why and peer not in leaving]:
             staying[0].lose()
             leaving.append(staying[0])
-        coming.append(QuietPeer(node))
+        coming.append(FakeConnection(node))
         assert coming[-1].why == errors.SHUTDOWN
 
     pauses.meanwhile = visit
@@ -149,7 +149,7 @@ async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: P
     assert leaving
     assert {peer.why for peer in leaving} == {None}
     assert {peer.why for peer in peers if peer not in leaving} == {errors.SHUTDOWN}
-    assert not node._peers
+    assert not node._connections
 
 
 async def test_a_second_signal_hurries_who_drains(pauses: Pauses) -> None:

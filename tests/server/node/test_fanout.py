@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.server.core.recording_connection import Ear, Log
+from tests.server.core.recording_connection import Log, RecordingConnection
 from tests.server.served_node import until
 from tests.support.timing import SOON
-from tocsin_server.core.channel import Channel, Listener
+from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.fanout import SLICE, WAITING_BYTES, FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, SLICE, FanOut
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 
@@ -21,7 +21,7 @@ class Round:
     """A channel with a log, its ears, and the fan-out that writes to them."""
 
     def __init__(self, name: str = "news", fan_out: FanOut | None = None) -> None:
-        self.failed: list[Listener] = []
+        self.failed: list[SubscriberConnection] = []
         self.metrics = Metrics()
         self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
         self.channel = Channel(name)
@@ -30,25 +30,25 @@ class Round:
     def admit(self, *ears: Any) -> None:
         """Let ears hear what comes after the log's top."""
         for ear in ears:
-            self.channel.enter()
+            self.channel.begin_subscribe()
             self.channel.merge(self.log.read(self.log.top))
-            self.channel.admit(ear, self.log.top, hears_joins=False)
+            self.channel.go_live(ear, self.log.top, hears_joins=False)
 
-    def add(self, count: int) -> list[Ear]:
-        ears = [Ear() for _ in range(count)]
+    def add(self, count: int) -> list[RecordingConnection]:
+        ears = [RecordingConnection() for _ in range(count)]
         self.admit(*ears)
         return ears
 
     def publish(self, count: int = 1) -> None:
         for _ in range(count):
-            self.channel.hear(self.log.append(), self.log.epoch)
+            self.channel.receive(self.log.append(), self.log.epoch)
             self.fan_out.wake(self.channel)
 
     async def idle(self) -> None:
         await until(lambda: self.fan_out.is_idle)
         assert not self.fan_out._busy
-        assert not self.channel.is_waiting
-        assert self.channel.waiting_bytes == 0
+        assert not self.channel.has_queued
+        assert self.channel.queued_bytes == 0
 
 
 async def test_everybody_hears_everything_in_order() -> None:
@@ -90,7 +90,7 @@ async def test_what_comes_while_a_round_is_written_joins_the_next() -> None:
 class Meter:
     """A callback that comes back every turn of the loop, and how much was written in between, at most."""
 
-    def __init__(self, ears: Sequence[Ear]) -> None:
+    def __init__(self, ears: Sequence[RecordingConnection]) -> None:
         self._ears = ears
         self._seen = 0
         self._handle = asyncio.get_running_loop().call_soon(self._look)
@@ -148,7 +148,7 @@ async def test_channels_take_turns() -> None:
     assert all(one.heard == [1] for one in crowd)
 
 
-class Broken(Ear):
+class Broken(RecordingConnection):
     """A peer whose transport fails."""
 
     def _hear(self, payload: list[int | bytes]) -> None:
@@ -179,7 +179,7 @@ async def test_who_leaves_during_a_round_gets_nothing_more() -> None:
     await asyncio.sleep(0)
     written_to, waiting = ears[0], ears[-1]
     for ear in (written_to, waiting):
-        round_.channel.leave(ear)
+        round_.channel.unsubscribe(ear)
     round_.publish()
     await round_.idle()
     assert (written_to.heard, waiting.heard) == ([1], [])
@@ -190,13 +190,13 @@ async def test_who_leaves_while_it_is_written_to_stops_the_others_from_nothing()
     """A write may make its own peer leave, or a neighbour in the same slice."""
     round_ = Round()
 
-    class Leaving(Ear):
+    class Leaving(RecordingConnection):
         def _hear(self, payload: list[int | bytes]) -> None:
             super()._hear(payload)
-            round_.channel.leave(self)
-            round_.channel.leave(neighbour)
+            round_.channel.unsubscribe(self)
+            round_.channel.unsubscribe(neighbour)
 
-    leaving, neighbour = Leaving(), Ear()
+    leaving, neighbour = Leaving(), RecordingConnection()
     first = round_.add(1)
     round_.admit(leaving, neighbour)
     last = round_.add(1)
@@ -222,7 +222,7 @@ async def test_who_subscribes_during_a_round_gets_exactly_what_comes_after_its_r
     assert all(ear.heard == [1, 2, 3, 4, 5] for ear in ears)
 
 
-class Keeping(Ear):
+class Keeping(RecordingConnection):
     """Remembers the very object that was written."""
 
     def __init__(self) -> None:
@@ -253,16 +253,16 @@ async def test_all_sockets_are_written_the_same_bytes() -> None:
 async def test_a_channel_that_nobody_hears_has_nothing_to_write() -> None:
     round_ = Round()
     (ear,) = round_.add(1)
-    round_.channel.leave(ear)
+    round_.channel.unsubscribe(ear)
     round_.publish()
     assert round_.fan_out.is_idle
-    assert round_.channel.waiting_bytes == 0
+    assert round_.channel.queued_bytes == 0
 
 
 def fill(round_: Round) -> int:
     """Publish until the channel has more waiting than may; how many publications that took."""
     count = 0
-    while round_.channel.waiting_bytes <= WAITING_BYTES:
+    while round_.channel.queued_bytes <= QUEUED_BYTES:
         round_.publish(1000)
         count += 1000
     return count
@@ -273,16 +273,16 @@ async def test_publishers_wait_while_too_much_waits() -> None:
     round_ = Round()
     (ear,) = round_.add(1)
     async with asyncio.timeout(SOON):
-        await round_.fan_out.room(round_.channel)
+        await round_.fan_out.wait_for_room(round_.channel)
     count = fill(round_)
-    waiting = asyncio.create_task(round_.fan_out.room(round_.channel))
+    waiting = asyncio.create_task(round_.fan_out.wait_for_room(round_.channel))
     other = Round("other", round_.fan_out)
     async with asyncio.timeout(SOON):
-        await other.fan_out.room(other.channel)
+        await other.fan_out.wait_for_room(other.channel)
     assert not waiting.done()
     async with asyncio.timeout(SOON):
         await waiting
-    assert round_.channel.waiting_bytes <= WAITING_BYTES
+    assert round_.channel.queued_bytes <= QUEUED_BYTES
     await round_.idle()
     assert ear.heard == list(range(1, count + 1))
 
@@ -293,17 +293,17 @@ async def test_publishers_wait_until_there_is_room_not_for_a_turn() -> None:
     ears = round_.add(3 * SLICE)
     fill(round_)
     round_.publish(5000)
-    waiting, gone = (asyncio.create_task(round_.fan_out.room(round_.channel)) for _ in range(2))
+    waiting, gone = (asyncio.create_task(round_.fan_out.wait_for_room(round_.channel)) for _ in range(2))
     for _ in range(5):
         await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert ears[0].writes < 5, "a batch takes several turns"
-    assert round_.channel.waiting_bytes > WAITING_BYTES
+    assert round_.channel.queued_bytes > QUEUED_BYTES
     assert not waiting.done()
     async with asyncio.timeout(SOON):
         await waiting
-    assert round_.channel.waiting_bytes <= WAITING_BYTES
+    assert round_.channel.queued_bytes <= QUEUED_BYTES
     await round_.idle()
     assert all(ear.heard == list(range(1, round_.log.top + 1)) for ear in ears)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.node.fake_connection import QuietPeer, joined, running
-from tests.server.node.faulty_engine import HinderedEngine
+from tests.server.node.fake_connection import FakeConnection, joined, running
+from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import (
     assert_nothing_is_left,
     is_settled,
@@ -25,9 +25,17 @@ from tests.server.served_node import (
 )
 from tests.support.timing import TICK
 from tocsin_server import errors
-from tocsin_server.core.events import Effect, Entered, Event, Instant, Lost, Received, ServerDisconnect
+from tocsin_server.core.events import (
+    ConnectionLost,
+    Effect,
+    Event,
+    Received,
+    ServerDisconnect,
+    SubscriptionsOpened,
+    Timestamp,
+)
 from tocsin_server.core.session import Session
-from tocsin_server.engine.nodes import NodeReport, Order, Question
+from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
 
@@ -35,12 +43,12 @@ UNREACHABLE = EngineError("the store is out of reach")
 
 
 @pytest.fixture
-def engine() -> HinderedEngine:
-    return HinderedEngine()
+def engine() -> FaultyEngine:
+    return FaultyEngine()
 
 
 @pytest.fixture
-async def node(engine: HinderedEngine) -> AsyncIterator[Node]:
+async def node(engine: FaultyEngine) -> AsyncIterator[Node]:
     async with running(engine) as node:
         yield node
         for gate in engine.held.values():
@@ -51,7 +59,7 @@ async def settled(node: Node) -> None:
     await until(lambda: is_settled(node))
 
 
-async def emptied(node: Node, *peers: QuietPeer) -> None:
+async def emptied(node: Node, *peers: FakeConnection) -> None:
     """Let the peers go; nothing must be left."""
     for peer in peers:
         peer.lose()
@@ -68,7 +76,7 @@ class Failing(Session):
     __slots__ = ()
     on: type[Event] = Received
 
-    def handle(self, event: Event, now: Instant) -> list[Effect]:
+    def handle(self, event: Event, now: Timestamp) -> list[Effect]:
         if isinstance(event, self.on) and not self.is_closed:
             raise RuntimeError("a fault")
         return super().handle(event, now)
@@ -78,7 +86,7 @@ class FailingToEnter(Failing):
     """A session with a fault where it learns that it may hear."""
 
     __slots__ = ()
-    on = Entered
+    on = SubscriptionsOpened
 
 
 async def test_a_session_that_fails_is_closed_alone(node: Node) -> None:
@@ -124,8 +132,10 @@ async def test_a_method_that_fails_is_answered_and_logged() -> None:
         assert peer.why is None
 
 
-@pytest.mark.parametrize("call", ["listen", "add", "read", "remove", "announce", "forget"])
-async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: HinderedEngine, call: str) -> None:
+@pytest.mark.parametrize(
+    "call", ["subscribe", "add", "read_history", "remove", "publish_join_leave", "unsubscribe"]
+)
+async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: FaultyEngine, call: str) -> None:
     """A fault in the engine (not a failure that it reports) is logged once; everybody else goes on."""
     news, other_news = new_channel("open"), new_channel("open")
     other = await joined(node, other_news)
@@ -135,21 +145,21 @@ async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: HinderedE
         answer = await peer.call("subscribe", channel=news)
         peer.lose()
         await settled(node)
-    assert ("error" in answer) == (call in ("listen", "add", "read"))
+    assert ("error" in answer) == (call in ("subscribe", "add", "read_history"))
     assert any(line["log_level"] == "error" and line.get("exc_info") for line in logs)
     engine.failing.clear()
     await publish(node, other_news, b"1")
     await until(lambda: other.data == [1])
     assert news not in node.hub.channels
-    assert not node._peers - {other}
+    assert not node._connections - {other}
 
 
 # ---------------------------------------------------------------------------------------- the engine's faults
 
 
-@pytest.mark.parametrize("call", ["listen", "add", "read"])
+@pytest.mark.parametrize("call", ["subscribe", "add", "read_history"])
 async def test_a_subscription_that_the_engine_cannot_make_is_refused(
-    node: Node, engine: HinderedEngine, call: str
+    node: Node, engine: FaultyEngine, call: str
 ) -> None:
     """Error 100, temporary; nothing is left behind, and the client may try again."""
     news = new_channel("open")
@@ -170,12 +180,12 @@ async def test_a_subscription_that_the_engine_cannot_make_is_refused(
 
 
 async def test_a_failed_subscription_takes_nothing_from_who_was_there(
-    node: Node, engine: HinderedEngine
+    node: Node, engine: FaultyEngine
 ) -> None:
     """The channel is still listened to for the others, and the failed one is not present."""
     news = new_channel("open")
     other, peer = await joined(node, news), await joined(node)
-    engine.failing["read"] = UNREACHABLE
+    engine.failing["read_history"] = UNREACHABLE
     assert "error" in await peer.call("subscribe", channel=news)
     await settled(node)
     assert listening_of(node) == {news}
@@ -188,20 +198,18 @@ async def test_a_failed_subscription_takes_nothing_from_who_was_there(
 
 
 async def test_channels_of_a_token_that_cannot_be_entered_close_the_connection(
-    node: Node, engine: HinderedEngine
+    node: Node, engine: FaultyEngine
 ) -> None:
     """There is no reply that could say it: 3004, so the client comes back; all of them are left."""
-    engine.failing["read"] = UNREACHABLE
-    peer = QuietPeer(node)
+    engine.failing["read_history"] = UNREACHABLE
+    peer = FakeConnection(node)
     peer.say("connect", token=token_of("ann", channels=[new_channel("open"), new_channel("open")]))
     await until(lambda: peer.why)
     assert peer.why == errors.SERVER_ERROR
     await emptied(node)
 
 
-async def test_a_publish_that_failed_is_never_answered_with_success(
-    node: Node, engine: HinderedEngine
-) -> None:
+async def test_a_publish_that_failed_is_never_answered_with_success(node: Node, engine: FaultyEngine) -> None:
     """Error 100, and nobody hears it."""
     news = new_channel("open")
     peer = await joined(node, news)
@@ -218,11 +226,11 @@ async def test_a_publish_that_failed_is_never_answered_with_success(
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats", "history"])
 async def test_a_question_that_the_engine_cannot_answer_is_refused(
-    node: Node, engine: HinderedEngine, method: str
+    node: Node, engine: FaultyEngine, method: str
 ) -> None:
     news = new_channel("open")
     peer = await joined(node, news)
-    engine.failing |= dict.fromkeys(["members", "stats", "read"], UNREACHABLE)
+    engine.failing |= dict.fromkeys(["members", "stats", "read_history"], UNREACHABLE)
     assert (await peer.call(method, channel=news))["error"]["code"] == 100
     engine.failing.clear()
     assert method in await peer.call(method, channel=news)
@@ -240,10 +248,10 @@ async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int
     """Thirty peers subscribe to one channel and leave it at once, over an engine that takes its time."""
     chance = random.Random(seed)
     news = new_channel("open")
-    async with running(HinderedEngine(chance_turns(chance))) as node:
+    async with running(FaultyEngine(chance_turns(chance))) as node:
         peers = [await joined(node) for _ in range(30)]
 
-        async def come_and_go(peer: QuietPeer) -> None:
+        async def come_and_go(peer: FakeConnection) -> None:
             for _ in range(chance.randrange(1, 5)):
                 await peer.call("subscribe", channel=news)
                 for _ in range(chance.randrange(3)):
@@ -257,7 +265,7 @@ async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int
                 await peer.call("unsubscribe", channel=news)
             await asyncio.gather(*map(come_and_go, peers))
             await settled(node)
-            hearing = [peer for peer in peers if news in peer.session.channels]
+            hearing = [peer for peer in peers if news in peer.session.live_channels]
             assert listening_of(node) == ({news} if hearing else set())
             assert present_in(node).get(news, set()) == {peer.session.client for peer in hearing}
             before = {peer: len(peer.data) for peer in peers}
@@ -271,11 +279,11 @@ async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int
 async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
     """Connections that drop while connecting, entering, leaving or asking leave nothing anywhere."""
     chance = random.Random(seed)
-    async with running(HinderedEngine(chance_turns(chance))) as node:
+    async with running(FaultyEngine(chance_turns(chance))) as node:
         staying = await joined(node, "open:stay")
 
         async def visit(number: int) -> None:
-            peer = QuietPeer(node)
+            peer = FakeConnection(node)
             channels = [f"open:{number % 7}", f"plain:{number % 5}"]
             token = token_of(f"user{number % 9}", channels=channels[: chance.randrange(3)])
             peer.say_all(
@@ -292,7 +300,7 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
         for _ in range(3):
             await asyncio.gather(*(visit(number) for number in range(40)))
         await settled(node)
-        assert set(node._peers) == {staying}
+        assert set(node._connections) == {staying}
         assert listening_of(node) == {"open:stay"}
         assert present_in(node) == {"open:stay": {staying.session.client}}
         joins, leaves = (
@@ -306,7 +314,7 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
         await emptied(node, staying)
 
 
-async def test_who_comes_back_at_once_is_present(node: Node, engine: HinderedEngine) -> None:
+async def test_who_comes_back_at_once_is_present(node: Node, engine: FaultyEngine) -> None:
     """The leaving of a channel does not overtake the entering that followed it, and is not worth a call."""
     news = new_channel("open")
     peer = await joined(node, news)
@@ -316,7 +324,7 @@ async def test_who_comes_back_at_once_is_present(node: Node, engine: HinderedEng
         await settled(node)
         assert present_in(node) == {news: {peer.session.client}}
         assert listening_of(node) == {news}
-    assert engine.calls["forget"] == 0
+    assert engine.calls["unsubscribe"] == 0
     await emptied(node, peer)
 
 
@@ -354,12 +362,12 @@ async def test_a_new_connection_of_a_user_closes_the_others() -> None:
 async def test_of_connections_made_at_once_one_stays() -> None:
     """They must not send each other away, since none of them would come back."""
     async with running(client=SINGLE) as node:
-        peers = [QuietPeer(node) for _ in range(5)]
+        peers = [FakeConnection(node) for _ in range(5)]
         for peer in peers:
             peer.say("connect", token=token_of("ann"))
         await until(lambda: sum(peer.why is not None for peer in peers) >= 4)
         await settled(node)
-        assert len(node.hub.peers_of("ann")) == 1
+        assert len(node.hub.connections_of("ann")) == 1
         (stayed,) = (peer for peer in peers if peer.why is None)
         assert stayed.reply(1)
 
@@ -367,7 +375,7 @@ async def test_of_connections_made_at_once_one_stays() -> None:
 async def test_a_user_has_as_many_connections_as_allowed() -> None:
     """One more is closed with 3504, also if they come at once; whoever leaves makes room."""
     async with running(client={"user_connection_limit": 2}) as node:
-        peers = [QuietPeer(node) for _ in range(4)]
+        peers = [FakeConnection(node) for _ in range(4)]
         for peer in peers:
             peer.say("connect", token=token_of("ann"))
         assert [peer.why for peer in peers] == [None, None, *[errors.CONNECTION_LIMIT] * 2]
@@ -381,10 +389,10 @@ async def test_an_order_concerns_those_it_names(node: Node) -> None:
     ann = [await joined(node, token=token_of("ann")) for _ in range(3)]
     bob = await joined(node, token=token_of("bob"))
     away = ServerDisconnect(errors.FORCE_DISCONNECT)
-    node.obey(Order("ann", away, client=ann[0].session.client))
+    node.on_control(ControlCommand("ann", away, client=ann[0].session.client))
     assert [peer.why for peer in (*ann, bob)] == [errors.FORCE_DISCONNECT, None, None, None]
-    node.obey(Order("bob", away, client=ann[1].session.client))
-    node.obey(Order("ann", away, spared=(ann[1].session.client,)))
+    node.on_control(ControlCommand("bob", away, client=ann[1].session.client))
+    node.on_control(ControlCommand("ann", away, exclude_clients=(ann[1].session.client,)))
     assert [peer.why is None for peer in (*ann, bob)] == [False, True, False, True]
 
 
@@ -394,9 +402,9 @@ async def test_a_node_reports_what_it_holds(node: Node) -> None:
     await joined(node, news, others, token=token_of("ann"))
     await joined(node, news, token=token_of("ann"))
     await joined(node)
-    QuietPeer(node)
-    report = node.report(Question())
-    assert report == NodeReport(
+    FakeConnection(node)
+    report = node.node_info(SurveyRequest())
+    assert report == NodeInfo(
         uid=node.uid,
         name=node.name,
         version=report.version,
@@ -409,24 +417,24 @@ async def test_a_node_reports_what_it_holds(node: Node) -> None:
         memory_bytes=report.memory_bytes,
     )
     assert report.memory_bytes > 10_000_000, "no Python is smaller"
-    assert node.report(Question(wants_channels=True)).channels == {news: 2, others: 1}
-    assert node.report(Question(wants_channels=True, pattern="pl*:*")).channels == {others: 1}
+    assert node.node_info(SurveyRequest(wants_channels=True)).channels == {news: 2, others: 1}
+    assert node.node_info(SurveyRequest(wants_channels=True, pattern="pl*:*")).channels == {others: 1}
 
 
-async def test_what_is_being_entered_is_not_reported(node: Node, engine: HinderedEngine) -> None:
-    gate = engine.hold("listen")
+async def test_what_is_being_entered_is_not_reported(node: Node, engine: FaultyEngine) -> None:
+    gate = engine.hold("subscribe")
     peer = await joined(node)
     peer.say("subscribe", channel=new_channel("open"))
-    assert node.report(Question(wants_channels=True)).channels == {}
+    assert node.node_info(SurveyRequest(wants_channels=True)).channels == {}
     gate.set()
     await until(lambda: peer.reply(2))
-    assert node.report(Question()).num_channels == 1
+    assert node.node_info(SurveyRequest()).num_channels == 1
 
 
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-class BrokenPeer(QuietPeer):
+class BrokenPeer(FakeConnection):
     """A peer whose transport fails when it is written to."""
 
     def write(self, payload: bytes) -> None:
@@ -452,7 +460,7 @@ async def test_a_peer_that_cannot_be_written_to_is_closed_and_the_others_get_eve
     await emptied(node, first, last)
 
 
-async def test_commands_that_wait_hold_the_reading_back(node: Node, engine: HinderedEngine) -> None:
+async def test_commands_that_wait_hold_the_reading_back(node: Node, engine: FaultyEngine) -> None:
     """Until everything that was asked is answered."""
     peer = await joined(node)
     gate = engine.hold("publish")
@@ -470,34 +478,34 @@ async def test_commands_that_wait_hold_the_reading_back(node: Node, engine: Hind
 
 async def test_a_node_that_stops_sends_everybody_back() -> None:
     """3001 for all, whatever they are doing, and everything they had is let go before the engine is."""
-    engine = HinderedEngine()
+    engine = FaultyEngine()
     async with running(engine) as node:
         live = await joined(node, "open:1", token=token_of("ann"))
-        gate = engine.hold("read")
-        entering, silent = await joined(node), QuietPeer(node)
+        gate = engine.hold("read_history")
+        entering, silent = await joined(node), FakeConnection(node)
         entering.say("subscribe", channel="open:2")
         asyncio.get_running_loop().call_later(0.01, gate.set)
-        assert node.trouble == ""
+        assert node.unready_reason == ""
     assert [peer.why for peer in (live, entering, silent)] == [errors.SHUTDOWN] * 3
     assert_nothing_is_left(node)
-    assert node._alarms._timer is None
-    assert node.trouble == "The node is not running."
+    assert node._deadlines._timer is None
+    assert node.unready_reason == "The node is not running."
     with pytest.raises(EngineError):
         await publish(node, "open:1", b"1")
 
 
 async def test_who_comes_to_a_node_that_does_not_run_is_sent_away() -> None:
     """3001, before it starts as well as once it stops: nothing could be done for it, and nothing is left."""
-    node = Node(settings_of({}), HinderedEngine())
-    peers = [QuietPeer(node)]
+    node = Node(settings_of({}), FaultyEngine())
+    peers = [FakeConnection(node)]
     async with node.running():
         pass
-    peers.append(QuietPeer(node))
+    peers.append(FakeConnection(node))
     for peer in peers:
         peer.say("connect")
         assert peer.told == []
         assert peer.why == errors.SHUTDOWN
-        node.tell(peer, Lost())
+        node.handle_event(peer, ConnectionLost())
     assert_nothing_is_left(node)
 
 
@@ -524,8 +532,8 @@ async def test_a_method_that_never_answers_does_not_keep_the_node_from_stopping(
 
 async def test_a_node_says_why_it_is_not_ready() -> None:
     """Its own reason before it runs, the engine's while it does."""
-    engine = HinderedEngine()
+    engine = FaultyEngine()
     async with running(engine) as node:
-        assert node.trouble == ""
+        assert node.unready_reason == ""
         engine.why_not = "The link is deaf."
-        assert node.trouble == "The link is deaf."
+        assert node.unready_reason == "The link is deaf."

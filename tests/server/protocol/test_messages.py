@@ -22,7 +22,7 @@ from tocsin_server.protocol.messages import (
     ErrorBody,
     HistoryResult,
     Ping,
-    Presence,
+    PresenceChange,
     PresenceResult,
     PresenceStatsResult,
     Publication,
@@ -295,7 +295,7 @@ ADA = ClientInfo("", "c1")
             '{"push":{"channel":"a","pub":{"data":1,"offset":7,"info":{"user":"","client":"c1"},"tags":{"t":"v"}}}}',
         ),
         (
-            PushEnvelope(Push("a", join=Presence(ADA))),
+            PushEnvelope(Push("a", join=PresenceChange(ADA))),
             '{"push":{"channel":"a","join":{"info":{"user":"","client":"c1"}}}}',
         ),
         (

@@ -81,7 +81,7 @@ async def test_two_servers_in_one_process_do_not_touch_each_other() -> None:
             await hear(staying, *old, news, 3)
         new = await clients_of(staying, stack, news)
         await hear(staying, *new, news, 4)
-        assert staying.node.trouble == ""
+        assert staying.node.unready_reason == ""
         assert listening_of(staying.node) == {news}
 
 

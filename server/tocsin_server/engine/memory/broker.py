@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Audience, Draft, HistoryQuery
+from tocsin_server.engine.broker import (
+    IDEMPOTENCY_SECONDS,
+    NO_POSITION,
+    BrokerHandler,
+    HistoryQuery,
+    NewPublication,
+)
 from tocsin_server.engine.memory.idempotency import Answers
 from tocsin_server.engine.memory.logs import Logs
 from tocsin_server.engine.memory.sweeper import CallLater, Sweep
@@ -23,9 +29,9 @@ class MemoryBroker:
         self._answers = Answers()
         self._sweep = Sweep((self._logs, self._answers), clock)
         self._listening: set[str] = set()
-        self._audience: Audience | None = None
+        self._audience: BrokerHandler | None = None
 
-    def start(self, audience: Audience, call_later: CallLater) -> None:
+    def start(self, audience: BrokerHandler, call_later: CallLater) -> None:
         """Announce to `audience` from now on."""
         self._audience = audience
         self._sweep.start(call_later)
@@ -35,7 +41,7 @@ class MemoryBroker:
         self._audience = None
         self._sweep.stop()
 
-    async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
+    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
         """Append and announce, as Broker says."""
         if self._audience is None:
             raise EngineError("the engine is not running")
@@ -49,22 +55,22 @@ class MemoryBroker:
             self._sweep.expect(now + IDEMPOTENCY_SECONDS)
         return answer
 
-    async def announce(self, channel: str, push: Push) -> None:
+    async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Announce a join or leave, as Broker says."""
         if self._audience is None:
             raise EngineError("the engine is not running")
         if channel in self._listening:
-            self._audience.hear_presence(channel, push)
+            self._audience.on_join_leave(channel, push)
 
-    async def listen(self, channel: str) -> None:
+    async def subscribe(self, channel: str) -> None:
         """Hear a channel. Idempotent."""
         self._listening.add(channel)
 
-    async def forget(self, channel: str) -> None:
+    async def unsubscribe(self, channel: str) -> None:
         """Hear a channel no more. Idempotent."""
         self._listening.discard(channel)
 
-    async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a log, as Broker says."""
         now = self._clock()
         history = self._logs.read(channel, query, options, now)
@@ -75,7 +81,7 @@ class MemoryBroker:
         """Drop what a log keeps. Its top and epoch stay."""
         self._logs.remove_history(channel)
 
-    def _publish(self, channel: str, draft: Draft, options: ChannelOptions, now: float) -> Position:
+    def _publish(self, channel: str, draft: NewPublication, options: ChannelOptions, now: float) -> Position:
         if not options.keeps_history or draft.skip_history:
             self._tell(channel, Publication(draft.data, 0, draft.info, draft.tags), "", now)
             return NO_POSITION
@@ -88,4 +94,4 @@ class MemoryBroker:
 
     def _tell(self, channel: str, publication: Publication, epoch: str, now: float) -> None:
         if self._audience and channel in self._listening:
-            self._audience.hear(channel, publication, epoch, now)
+            self._audience.on_publication(channel, publication, epoch, now)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from random import Random, SystemRandom
 
-from tocsin_server.engine.engine import Resident, Vitals
+from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
-from tocsin_server.engine.memory.nodes import MemoryNodes
-from tocsin_server.engine.memory.presence import MemoryPresence
+from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
+from tocsin_server.engine.memory.presence import MemoryPresenceStore
 from tocsin_server.engine.memory.sweeper import CallLater
 
 EPOCH_LETTERS = 8
@@ -36,8 +36,8 @@ class MemoryEngine:
         self._call_later = call_later
         self._is_running = False
         self._broker = MemoryBroker(clock, self._make_epoch)
-        self._presence = MemoryPresence()
-        self._nodes = MemoryNodes()
+        self._presence = MemoryPresenceStore()
+        self._nodes = MemoryNodeRegistry()
 
     @property
     def broker(self) -> MemoryBroker:
@@ -45,17 +45,17 @@ class MemoryEngine:
         return self._broker
 
     @property
-    def presence(self) -> MemoryPresence:
+    def presence(self) -> MemoryPresenceStore:
         """Who is where."""
         return self._presence
 
     @property
-    def nodes(self) -> MemoryNodes:
+    def nodes(self) -> MemoryNodeRegistry:
         """This node."""
         return self._nodes
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Empty while the engine runs: memory is always there."""
         return "" if self._is_running else "The engine is not running."
 
@@ -65,16 +65,16 @@ class MemoryEngine:
         return 0.0
 
     @property
-    def vitals(self) -> Vitals:
+    def vitals(self) -> EngineHealth:
         """Nothing to report: nothing is between this node and its store."""
-        return Vitals()
+        return EngineHealth()
 
     @property
     def may_lose_announcements(self) -> bool:
         """Never: publishing and hearing are one step."""
         return False
 
-    async def start(self, resident: Resident) -> None:
+    async def start(self, resident: EngineHandler) -> None:
         """Let `resident` hear, obey and report."""
         self._broker.start(resident, self._call_later or asyncio.get_running_loop().call_later)
         self._nodes.start(resident)

@@ -9,7 +9,7 @@ import math
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import Draft, HistoryQuery
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import Position, Publication
 
 
@@ -41,7 +41,7 @@ class Log:
         """Whether the log has been left alone for so long that its top is forgotten."""
         return now >= self._known_until
 
-    def append(self, draft: Draft, options: ChannelOptions, now: float) -> Publication | None:
+    def append(self, draft: NewPublication, options: ChannelOptions, now: float) -> Publication | None:
         """Give a draft the next offset and keep it; None if its version is outdated."""
         self._use(options, now)
         if self._is_outdated(draft):
@@ -77,7 +77,7 @@ class Log:
         self.drop_lapsed(now)
         self._known_until = now + options.history_meta_ttl
 
-    def _is_outdated(self, draft: Draft) -> bool:
+    def _is_outdated(self, draft: NewPublication) -> bool:
         if not draft.version:
             return False
         is_comparable = draft.version_epoch in ("", self._version_epoch)

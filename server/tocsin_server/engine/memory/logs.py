@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import Draft, HistoryQuery
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.expiry import Deadlines
 from tocsin_server.engine.memory.log import Log
 from tocsin_server.protocol.messages import Position, Publication
@@ -30,7 +30,7 @@ class Logs:
         return min(self._contents.next, self._lives.next)
 
     def append(
-        self, channel: str, draft: Draft, options: ChannelOptions, now: float
+        self, channel: str, draft: NewPublication, options: ChannelOptions, now: float
     ) -> tuple[Position, Publication | None]:
         """Append to a channel's log: its top, and the publication unless it is outdated."""
         log = self._open(channel, options, now)

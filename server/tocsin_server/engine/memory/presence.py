@@ -8,7 +8,7 @@ from tocsin_server.engine.presence import PresenceStats
 from tocsin_server.protocol.messages import ClientInfo
 
 
-class MemoryPresence:
+class MemoryPresenceStore:
     """Entries by channel and client. All belong to this node, so they need no lease: they end with it."""
 
     def __init__(self) -> None:

@@ -11,7 +11,13 @@ import structlog
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Audience, Draft, HistoryQuery
+from tocsin_server.engine.broker import (
+    IDEMPOTENCY_SECONDS,
+    NO_POSITION,
+    BrokerHandler,
+    HistoryQuery,
+    NewPublication,
+)
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.interfaces import Argument, Calls, Ears
@@ -57,9 +63,9 @@ class RedisBroker:
         self._make_epoch = make_epoch
         self._tops = Tops()
         self._channels: dict[bytes, str] = {}  # that are listened to, by the name of their announcements
-        self._audience: Audience | None = None
+        self._audience: BrokerHandler | None = None
 
-    def start(self, audience: Audience) -> None:
+    def start(self, audience: BrokerHandler) -> None:
         """Tell `audience` what is heard from now on."""
         self._audience = audience
 
@@ -71,9 +77,9 @@ class RedisBroker:
         """The link to these is whole again."""
         channels = [self._channels[name] for name in names if name in self._channels]
         if channels and self._audience is not None:
-            self._audience.resume(channels)
+            self._audience.on_resubscribed(channels)
 
-    async def publish(self, channel: str, draft: Draft, options: ChannelOptions) -> Position:
+    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
         """Append and announce, as Broker says.
 
         Where Redis did not answer in time, the publication may have been stored and announced nevertheless:
@@ -90,25 +96,25 @@ class RedisBroker:
             return position
         return await self._run(channel, draft.idempotency_key, encoding.unlogged_head(stamp), body)
 
-    async def announce(self, channel: str, push: Push) -> None:
+    async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Announce a join or leave, as Broker says."""
         await self._run(channel, "", encoding.encode_push(push), b"")
 
-    async def listen(self, channel: str) -> None:
+    async def subscribe(self, channel: str) -> None:
         """Hear a channel, as Broker says."""
         name = self._keys.announcements(channel)
         self._channels[name.encode()] = channel
         self._tops.watch(channel)
         await self._ears.listen(name, partial(self._hear, channel))
 
-    async def forget(self, channel: str) -> None:
+    async def unsubscribe(self, channel: str) -> None:
         """Hear a channel no more. Idempotent."""
         name = self._keys.announcements(channel)
         self._channels.pop(name.encode(), None)
         self._tops.drop(channel)
         await self._ears.forget(name)
 
-    async def read(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a log, as Broker says."""
         answer = await self._calls.run_script(
             scripts.READ,
@@ -160,7 +166,7 @@ class RedisBroker:
         return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
 
     def _logged(
-        self, channel: str, draft: Draft, options: ChannelOptions, stamp: int
+        self, channel: str, draft: NewPublication, options: ChannelOptions, stamp: int
     ) -> tuple[Argument, ...]:
         """What the script has to know of the log, as far as this node knows it."""
         known = self._tops.known(channel)
@@ -183,10 +189,10 @@ class RedisBroker:
             if message.startswith(encoding.PUBLICATION):
                 publication, epoch, stamp = encoding.decode_publication(message)
                 if not self._tops.see(channel, publication.offset, epoch, stamp):
-                    self._audience.resume([channel])  # reading the log settles it
-                self._audience.hear(channel, publication, epoch, self._clock.moment(stamp))
+                    self._audience.on_resubscribed([channel])  # reading the log settles it
+                self._audience.on_publication(channel, publication, epoch, self._clock.moment(stamp))
             elif message.startswith((encoding.JOIN, encoding.LEAVE)):
-                self._audience.hear_presence(channel, encoding.decode_push(channel, message))
+                self._audience.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
                 log.warning("an announcement of another version was dropped", channel=channel)
         except ValueError:

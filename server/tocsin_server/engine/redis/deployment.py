@@ -35,7 +35,7 @@ class Way(Protocol):
         """The servers that are called and heard at present."""
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Why something can at present not be called or heard, as a sentence; empty if all can."""
 
     @property
@@ -75,9 +75,9 @@ class StraightWay:
         self.shards: Sequence[Shard[Link]] = [self._shard]
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """That of the one Redis."""
-        return self._shard.trouble
+        return self._shard.unready_reason
 
     @property
     def waiting_bytes(self) -> int:

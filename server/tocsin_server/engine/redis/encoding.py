@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Presence, Publication, Push
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
 
 PUBLICATION = b"1p"
 JOIN = b"1j\n"
@@ -72,7 +72,7 @@ def encode_push(push: Push) -> bytes:
 
 def decode_push(channel: str, message: bytes) -> Push:
     """The join or leave that an announcement carries."""
-    body = Presence(_unpack(_decode_info(memoryview(message)[len(JOIN) :])))
+    body = PresenceChange(_unpack(_decode_info(memoryview(message)[len(JOIN) :])))
     return Push(channel, join=body) if message.startswith(JOIN) else Push(channel, leave=body)
 
 

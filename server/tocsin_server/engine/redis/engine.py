@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 
-from tocsin_server.engine.engine import Resident, Vitals
+from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.redis.broker import RedisBroker
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.cluster.router import Shards
@@ -17,8 +17,8 @@ from tocsin_server.engine.redis.deployment import StraightWay, Way
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.membership.reaper import Reaper
-from tocsin_server.engine.redis.nodes import RedisNodes
-from tocsin_server.engine.redis.presence import RedisPresence
+from tocsin_server.engine.redis.nodes import RedisNodeRegistry
+from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.supervisor import Keeper
 from tocsin_server.errors import EngineError
 
@@ -53,8 +53,8 @@ class RedisEngine:
         self._keys = keys
         self._clock = SharedClock(keys, calls)
         self._broker = RedisBroker(keys, calls, ears, self._clock, self._make_epoch)
-        self._presence = RedisPresence(keys, calls)
-        self._nodes = RedisNodes(keys, calls, ears)
+        self._presence = RedisPresenceStore(keys, calls)
+        self._nodes = RedisNodeRegistry(keys, calls, ears)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -65,21 +65,23 @@ class RedisEngine:
         return self._broker
 
     @property
-    def presence(self) -> RedisPresence:
+    def presence(self) -> RedisPresenceStore:
         """Who is where."""
         return self._presence
 
     @property
-    def nodes(self) -> RedisNodes:
+    def nodes(self) -> RedisNodeRegistry:
         """The other nodes."""
         return self._nodes
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Why this node can at present not publish or hear, as a sentence; empty if it can."""
         if not self._is_running:
             return "The engine is not running."
-        return self._keeper.mistake or self._way.trouble or (self._lease.trouble if self._lease else "")
+        return (
+            self._keeper.mistake or self._way.unready_reason or (self._lease.trouble if self._lease else "")
+        )
 
     @property
     def lag_seconds(self) -> float:
@@ -87,10 +89,10 @@ class RedisEngine:
         return max((shard.canary.lag_seconds for shard in self._way.shards), default=0.0)
 
     @property
-    def vitals(self) -> Vitals:
+    def vitals(self) -> EngineHealth:
         """Of its pipelines, links, canaries and lease."""
         shards = self._way.shards
-        return Vitals(
+        return EngineHealth(
             is_deaf=any(shard.link.trouble for shard in shards),
             silence_seconds=max((shard.canary.silence_seconds for shard in shards), default=0.0),
             waiting_bytes=self._way.waiting_bytes,
@@ -103,7 +105,7 @@ class RedisEngine:
         """Always: Redis' pub/sub is fire and forget."""
         return True
 
-    async def start(self, resident: Resident) -> None:
+    async def start(self, resident: EngineHandler) -> None:
         """Reach Redis, prove the links, and register this node. Raises EngineError if any of it fails."""
         await self._way.examine()
         calls = self._way.calls
@@ -134,7 +136,7 @@ class RedisEngine:
             self._task = None
         await self._way.close()
 
-    async def _run(self, resident: Resident, lease: Lease, started: asyncio.Future[None]) -> None:
+    async def _run(self, resident: EngineHandler, lease: Lease, started: asyncio.Future[None]) -> None:
         """Own every task."""
         keep = self._keeper.keep
         async with asyncio.TaskGroup() as tasks:
@@ -147,7 +149,7 @@ class RedisEngine:
                     await lease.register()
                     await self._way.proven()
             except (EngineError, TimeoutError) as error:
-                started.set_exception(EngineError(self._way.trouble or reason(error)))
+                started.set_exception(EngineError(self._way.unready_reason or reason(error)))
             else:
                 tasks.create_task(keep("lease", lambda: lease.run(tasks)))
                 self._is_running = True

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from tocsin_server.engine.nodes import Household, NodeReport, Order, Question, Survey
+from tocsin_server.engine.nodes import ControlCommand, ControlHandler, NodeInfo, Survey, SurveyRequest
 from tocsin_server.engine.redis.interfaces import Calls, Ears
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
@@ -27,8 +27,8 @@ class Asked(Struct, array_like=True):
 
     id: int
     back: str
-    order: Order | None = None
-    question: Question | None = None
+    order: ControlCommand | None = None
+    question: SurveyRequest | None = None
 
 
 class Answer(Struct, array_like=True):
@@ -36,7 +36,7 @@ class Answer(Struct, array_like=True):
 
     id: int
     uid: str
-    report: NodeReport | None = None
+    report: NodeInfo | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -54,7 +54,7 @@ class Inquiry:
         self.news = asyncio.Event()
 
 
-class RedisNodes:
+class RedisNodeRegistry:
     """Every other node hears what is asked, and answers to whoever asked.
 
     This one, which may be deaf, obeys and answers without Redis.
@@ -64,12 +64,12 @@ class RedisNodes:
         self._keys = keys
         self._calls = calls
         self._ears = ears
-        self._household: Household | None = None
+        self._household: ControlHandler | None = None
         self._inquiries: dict[int, Inquiry] = {}
         self._ids = itertools.count(1)
-        self._known: dict[str, NodeReport] = {}
+        self._known: dict[str, NodeInfo] = {}
 
-    async def start(self, household: Household) -> None:
+    async def start(self, household: ControlHandler) -> None:
         """Let `household` obey and report from now on. Raises EngineError if Redis cannot be heard."""
         self._household = household
         await self._ears.listen(self._keys.control, self._hear)
@@ -79,13 +79,13 @@ class RedisNodes:
         """Obey and reach nobody any more. Idempotent."""
         self._household = None
 
-    async def order(self, order: Order) -> None:
+    async def publish_control(self, order: ControlCommand) -> None:
         """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
         inquiry = await self._ask(order=order)
         if inquiry.silent:
             raise Unanswered(inquiry.silent)
 
-    async def survey(self, question: Question) -> Survey:
+    async def survey(self, question: SurveyRequest) -> Survey:
         """Every living node answers, or is among the silent ones."""
         inquiry = await self._ask(question=question)
         reports = [answer.report for answer in inquiry.answers.values() if answer.report is not None]
@@ -93,7 +93,9 @@ class RedisNodes:
         self._known = {one.uid: _silent(one.uid, one) for one in [*reports, *silent]}
         return Survey(reports, silent)
 
-    async def _ask(self, order: Order | None = None, question: Question | None = None) -> Inquiry:
+    async def _ask(
+        self, order: ControlCommand | None = None, question: SurveyRequest | None = None
+    ) -> Inquiry:
         household = self._household
         if household is None:
             raise EngineError("the engine is not running")
@@ -120,7 +122,7 @@ class RedisNodes:
                     await inquiry.news.wait()
         inquiry.silent = others - inquiry.answers.keys()
 
-    async def _others(self, household: Household) -> set[str]:
+    async def _others(self, household: ControlHandler) -> set[str]:
         """The uids of all other nodes with a lease."""
         flat = await self._calls.call("HGETALL", self._keys.nodes)
         living = {node_of(lease) for lease, beat in zip(flat[::2], flat[1::2], strict=True) if beat != DEAD}
@@ -148,18 +150,18 @@ class RedisNodes:
             inquiry.news.set()
 
 
-def _answer(household: Household, asked: Asked) -> Answer:
+def _answer(household: ControlHandler, asked: Asked) -> Answer:
     """Obey, or report."""
     if asked.order is not None:
-        household.obey(asked.order)
-    report = None if asked.question is None else household.report(asked.question)
+        household.on_control(asked.order)
+    report = None if asked.question is None else household.node_info(asked.question)
     return Answer(asked.id, household.uid, report)
 
 
-def _silent(uid: str, known: NodeReport | None = None) -> NodeReport:
+def _silent(uid: str, known: NodeInfo | None = None) -> NodeInfo:
     """A node that does not say how it is, with what is known of it from earlier."""
     name, version, address = (known.name, known.version, known.address) if known else ("", "", "")
-    return NodeReport(uid, name, version, 0, 0, 0, 0, 0, address=address, state="silent")
+    return NodeInfo(uid, name, version, 0, 0, 0, 0, 0, address=address, state="silent")
 
 
 def _ignore(answer: asyncio.Future[object]) -> None:

@@ -11,7 +11,7 @@ from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.interfaces import Answer, Calls
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError
-from tocsin_server.protocol.messages import ClientInfo, Presence, Push
+from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
 REGISTERED_TOGETHER = 200
 """Entries written in one go, so that publications find their turn between them."""
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     is_announced: bool
 
 
-class RedisPresence:
+class RedisPresenceStore:
     """Knows this node's own entries, since a new lease needs them all again.
 
     An entry whose writing or removal failed may lie in Redis nevertheless. `is_in_doubt` says so: a new
@@ -119,7 +119,7 @@ class RedisPresence:
             calls.append(listed)
         join = b""
         if is_again and entry.is_announced:
-            join = encoding.encode_push(Push(channel, join=Presence(entry.info)))
+            join = encoding.encode_push(Push(channel, join=PresenceChange(entry.info)))
         calls.append(
             self._calls.run_script(
                 scripts.ADD,

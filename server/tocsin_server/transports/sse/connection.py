@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.channel import Item
+from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import (
     ErrorBody,
@@ -58,7 +58,7 @@ once after the three seconds that browsers wait by themselves.
 """
 
 
-class EventPeer:
+class SseConnection:
     """A session, the channels of its request and what waits for its client."""
 
     __slots__ = (
@@ -94,7 +94,7 @@ class EventPeer:
     # ---------------------------------------------------------------------------------------- the node's side
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """What its outbox holds, and what is held until it begins."""
         return self.outbox.waiting_bytes + self._held_bytes
 
@@ -127,7 +127,7 @@ class EventPeer:
         self.outbox.put(farewell)
         self.outbox.end(within_seconds=CLOSE_SECONDS)
 
-    def hold_back(self, is_busy: bool) -> None:
+    def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: an event stream's client sends nothing that could be held back."""
 
     # ------------------------------------------------------------------------------------------------ opening
@@ -226,7 +226,9 @@ class EventPeer:
         """Write what was recovered, however much: a client closed for it would come back for the same."""
         channel = self._request.channels[index]
         if result.publications:
-            items = [Item(Push(channel, pub=missed), result.epoch) for missed in result.publications]
+            items = [
+                ChannelMessage(Push(channel, pub=missed), result.epoch) for missed in result.publications
+            ]
             self._put_own(self._events_of(Burst(channel, items)), is_owed=True)
 
     def _take_push(self, push: Push) -> None:
@@ -235,7 +237,7 @@ class EventPeer:
             is_broken = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
             if is_broken and index is not None:
                 command = self._request.subscribe(index, read_position(self._places[index].decode()))
-                self._tell_later(events.Commanded([command]))
+                self._tell_later(events.CommandsIssued([command]))
             else:
                 self._put_own(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
         elif push.subscribe is not None:
@@ -244,7 +246,7 @@ class EventPeer:
             self._put_own(subscribe_event(push.channel))
         elif push.pub is not None:
             epoch = "" if index is None else self._places[index].decode().partition("@")[2]
-            self._put_own(self._events_of(Burst(push.channel, [Item(push, epoch)])))
+            self._put_own(self._events_of(Burst(push.channel, [ChannelMessage(push, epoch)])))
 
     def _events_of(self, burst: Burst) -> bytes:
         index = self._channel_indexes.get(burst.channel)
@@ -264,7 +266,7 @@ class EventPeer:
 
     def _tell_later(self, event: events.Event) -> None:
         """Tell the node, which is in the midst of telling us."""
-        asyncio.get_running_loop().call_soon(self._node.tell, self, event)
+        asyncio.get_running_loop().call_soon(self._node.handle_event, self, event)
 
 
 def _place(result: SubscribeResult | SubscribePush) -> bytes:

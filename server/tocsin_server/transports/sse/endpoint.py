@@ -16,7 +16,7 @@ from tocsin_server.core.session import Session
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Command
 from tocsin_server.transports.cors import cors_headers, origin_is_allowed, preflight
-from tocsin_server.transports.sse.connection import EventPeer
+from tocsin_server.transports.sse.connection import SseConnection
 from tocsin_server.transports.sse.dry_run import rehearse, server_side_channels
 from tocsin_server.transports.sse.last_event_id import FAREWELL
 from tocsin_server.transports.sse.refusal import FORBIDDEN, UNAUTHENTICATED, UNAVAILABLE, StreamRefused
@@ -67,28 +67,28 @@ class EventStreams:
         last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
         if last_event_id.startswith(FAREWELL):
             return Response(status_code=204)
-        if self._node.trouble:
-            raise StreamRefused(UNAVAILABLE, errors.INTERNAL_ERROR.code, self._node.trouble)
+        if self._node.unready_reason:
+            raise StreamRefused(UNAVAILABLE, errors.INTERNAL_ERROR.code, self._node.unready_reason)
         channel_limit = self._node.settings.client.channel_limit
         wanted = read_request(query, last_event_id, _token_beside_query(request), channel_limit)
-        peer = EventPeer(self._node, self._new_session(), wanted)
+        peer = SseConnection(self._node, self._new_session(), wanted)
         if request.method == "HEAD":
             self._rehearse(peer, self._commands(wanted))
         else:
             await self._open(peer, self._commands(wanted))
         return EventStreamResponse(self._node, peer)
 
-    async def _open(self, peer: EventPeer, commands: Sequence[Command]) -> None:
+    async def _open(self, peer: SseConnection, commands: Sequence[Command]) -> None:
         """Enter the channels. From here on the peer has to be told when its client is lost."""
         self._node.attach(peer)
-        self._node.tell(peer, events.Commanded(commands))
+        self._node.handle_event(peer, events.CommandsIssued(commands))
         try:
             await peer.opened()
         except BaseException:
-            self._node.tell(peer, events.Lost())
+            self._node.handle_event(peer, events.ConnectionLost())
             raise
 
-    def _rehearse(self, peer: EventPeer, commands: Sequence[Command]) -> None:
+    def _rehearse(self, peer: SseConnection, commands: Sequence[Command]) -> None:
         """Find out what GET would be answered, as far as that can be known without asking the engine."""
         for effect in rehearse(peer.session, commands, self._node.now()):
             if isinstance(effect, events.Send):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from tocsin_server.core.channel import Item
+from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import NO_JSON, Position
 from tocsin_server.transports.sse.last_event_id import FAREWELL, write_position
@@ -68,7 +68,7 @@ class Burst:
 
     __slots__ = ("_alone", "_bare", "_events", "channel", "size")
 
-    def __init__(self, channel: str, items: Sequence[Item]) -> None:
+    def __init__(self, channel: str, items: Sequence[ChannelMessage]) -> None:
         self.channel = channel
         self._events = [(_place(item), _event(item)) for item in items]
         self.size = sum(len(event) for _, event in self._events)
@@ -104,14 +104,14 @@ class Burst:
             yield event
 
 
-def _place(item: Item) -> bytes:
+def _place(item: ChannelMessage) -> bytes:
     publication = item.publication
     if publication is None or not publication.is_logged:
         return b""
     return write_position(Position(publication.offset, item.epoch))
 
 
-def _event(item: Item) -> bytes:
+def _event(item: ChannelMessage) -> bytes:
     push = item.line[_ENVELOPE:-1]
     if item.publication is not None:
         return b"data: %b\n\n" % push
@@ -131,7 +131,7 @@ _decode_presence = msgspec.json.Decoder(_Presence).decode
 class BurstFraming:
     """All event streams share it: what differs between them is made from the burst when it is written."""
 
-    def pack(self, channel: str, items: Sequence[Item]) -> Burst:
+    def pack(self, channel: str, items: Sequence[ChannelMessage]) -> Burst:
         """Return the burst."""
         return Burst(channel, items)
 

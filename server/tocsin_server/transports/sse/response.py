@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.node.node import Node
-from tocsin_server.transports.sse.connection import EventPeer
+from tocsin_server.transports.sse.connection import SseConnection
 
 
 class EventStreamResponse(EventSourceResponse):
@@ -25,7 +25,7 @@ class EventStreamResponse(EventSourceResponse):
     Two tasks: the request's own writes, another waits for the client to go.
     """
 
-    def __init__(self, node: Node, peer: EventPeer) -> None:
+    def __init__(self, node: Node, peer: SseConnection) -> None:
         super().__init__(peer.outbox, ping=0)
         self._node = node
         self._peer = peer
@@ -44,7 +44,7 @@ class EventStreamResponse(EventSourceResponse):
                 for task in watching:
                     task.cancel()
         finally:
-            self._node.tell(self._peer, events.Lost())
+            self._node.handle_event(self._peer, events.ConnectionLost())
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
         """End at once when the client is gone."""
@@ -55,7 +55,7 @@ class EventStreamResponse(EventSourceResponse):
 
     async def _leave_with_the_host(self) -> None:
         await self._listen_for_exit_signal()
-        self._node.tell(self._peer, events.ServerDisconnect(errors.SHUTDOWN))
+        self._node.handle_event(self._peer, events.ServerDisconnect(errors.SHUTDOWN))
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         """Send without a time limit for each: what may wait is bounded in bytes."""

@@ -19,7 +19,7 @@ from websockets.frames import CloseCode
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.channel import Item
+from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.node import Node
@@ -71,11 +71,11 @@ class WebSocketEndpoint:
         subprotocol = JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
         query = parse_qs(connection.url.query)
-        peer = AsgiPeer(self._node, self._new_session(query))
+        peer = AsgiConnection(self._node, self._new_session(query))
         self._node.attach(peer)
         wants_protobuf = "protobuf" in (*query.get("format", ()), *query.get("cf_protocol", ()))
         if wants_protobuf or (subprotocol is None and PROTOBUF_SUBPROTOCOL in offered):
-            self._node.tell(peer, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
+            self._node.handle_event(peer, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
         await peer.serve(receive, send)
 
     def _new_session(self, query: dict[str, list[str]]) -> Session:
@@ -86,7 +86,7 @@ class WebSocketEndpoint:
 class LineFraming:
     """Items of a channel as lines of a message, joined once for all peers."""
 
-    def pack(self, _channel: str, items: Sequence[Item]) -> bytes:
+    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the lines."""
         return b"\n".join(item.line for item in items)
 
@@ -94,7 +94,7 @@ class LineFraming:
 LINE_FRAMING = LineFraming()
 
 
-class AsgiPeer:
+class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
     __slots__ = ("_may_read", "_node", "_outbox", "_why", "session")
@@ -113,7 +113,7 @@ class AsgiPeer:
     # ------------------------------------------------------------------------------------ the node's side
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """What its outbox holds."""
         return self._outbox.waiting_bytes
 
@@ -125,7 +125,7 @@ class AsgiPeer:
         self._outbox.put(lines, is_owed=is_owed)
         if self._outbox.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
-            asyncio.get_running_loop().call_soon(self._node.tell, self, slow)
+            asyncio.get_running_loop().call_soon(self._node.handle_event, self, slow)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Let the session's messages wait to be written.
@@ -145,7 +145,7 @@ class AsgiPeer:
             self._outbox.drop()
         self._outbox.end(within_seconds=CLOSE_SECONDS)
 
-    def hold_back(self, is_busy: bool) -> None:
+    def pause_reading(self, is_busy: bool) -> None:
         """Read nothing more while commands wait for the engine."""
         if is_busy:
             self._may_read.clear()
@@ -162,7 +162,7 @@ class AsgiPeer:
                 await self._outbox.keep_limit(self._write_all(send))
                 reading.cancel()
         finally:
-            self._node.tell(self, events.Lost())
+            self._node.handle_event(self, events.ConnectionLost())
 
     async def _read(self, receive: Receive) -> None:
         while (message := await receive())["type"] == "websocket.receive":
@@ -175,9 +175,9 @@ class AsgiPeer:
         text = message.get("text")
         data = message["bytes"] if text is None else text.encode()
         if len(data) > self._node.settings.client.message_limit_bytes:
-            self._node.tell(self, events.ServerDisconnect(TOO_BIG))
+            self._node.handle_event(self, events.ServerDisconnect(TOO_BIG))
         else:
-            self._node.tell(self, events.Received(data))
+            self._node.handle_event(self, events.Received(data))
 
     async def _write_all(self, send: Send) -> None:
         async for lines in self._outbox:

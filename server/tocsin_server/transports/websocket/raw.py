@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.channel import Item
+from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import Message, Ping, encode
 from tocsin_server.transports.origins import is_allowed
@@ -70,7 +70,7 @@ def _is_utf8(message: bytes) -> bool:
 class RawFraming:
     """Items of a channel as one text frame: built once, written as it is to every peer."""
 
-    def pack(self, _channel: str, items: Sequence[Item]) -> bytes:
+    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the frame."""
         return text_frame(*(item.line for item in items))
 
@@ -116,7 +116,7 @@ class WebSocketProtocol(asyncio.Protocol):
         target = request.split(b" ", 2)[1]
         node: Node | None = self._app_state.get("node")
         if node is not None and target.partition(b"?")[0] == self._config.root_path.encode() + PATH.encode():
-            return WebSocketPeer(node, self._server_state.connections)
+            return WebSocketConnection(node, self._server_state.connections)
         return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,7 +125,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._chosen.connection_lost(exc)
 
 
-class WebSocketPeer(asyncio.Protocol):
+class WebSocketConnection(asyncio.Protocol):
     """One WebSocket connection.
 
     handshake --accepted--> open --close frame sent or received--> closing --> lost
@@ -186,15 +186,17 @@ class WebSocketPeer(asyncio.Protocol):
         self._connections.discard(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
-        self._node.tell(self, events.Lost())
+        self._node.handle_event(self, events.ConnectionLost())
 
     def pause_writing(self) -> None:
         """More waits than may: too slow. Not at once, since this is called in the midst of a write."""
-        asyncio.get_running_loop().call_soon(self._node.tell, self, events.ServerDisconnect(errors.SLOW))
+        asyncio.get_running_loop().call_soon(
+            self._node.handle_event, self, events.ServerDisconnect(errors.SLOW)
+        )
 
     def shutdown(self) -> None:
         """Close because uvicorn's server stops."""
-        self._node.tell(self, events.ServerDisconnect(errors.SHUTDOWN))
+        self._node.handle_event(self, events.ServerDisconnect(errors.SHUTDOWN))
 
     def data_received(self, data: bytes) -> None:
         """Feed, take events, write, close if there is nothing more to come."""
@@ -218,7 +220,7 @@ class WebSocketPeer(asyncio.Protocol):
         if self._is_leaving and not self._has_left and not self.session.is_busy:
             self._has_left = True
             self._flush()
-            self._node.tell(self, events.Lost())
+            self._node.handle_event(self, events.ConnectionLost())
 
     def eof_received(self) -> None:
         """The peer sends no more; asyncio closes the transport."""
@@ -250,7 +252,7 @@ class WebSocketPeer(asyncio.Protocol):
         offered = headers.get("Sec-WebSocket-Protocol", "")
         wants_protobuf = "protobuf" in (*query.get("format", ()), *query.get("cf_protocol", ()))
         if wants_protobuf or (connection.subprotocol is None and PROTOBUF_SUBPROTOCOL in offered):
-            self._node.tell(self, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
+            self._node.handle_event(self, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -259,7 +261,7 @@ class WebSocketPeer(asyncio.Protocol):
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._opcode = frame.opcode
         if frame.opcode is Opcode.PONG and self._is_native_ping and self.session.awaits_pong:
-            self._node.tell(self, events.Received(b"{}"))
+            self._node.handle_event(self, events.Received(b"{}"))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return True
         if frame.fin and not self._fragments:
@@ -277,10 +279,10 @@ class WebSocketPeer(asyncio.Protocol):
         if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
             self._connection.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
             return False
-        self._node.tell(self, events.Received(message))
+        self._node.handle_event(self, events.Received(message))
         return True
 
-    def hold_back(self, is_busy: bool) -> None:
+    def pause_reading(self, is_busy: bool) -> None:
         """Read nothing more while commands wait for the engine."""
         if is_busy != self._is_paused and not self._transport.is_closing():
             self._is_paused = is_busy
@@ -299,7 +301,7 @@ class WebSocketPeer(asyncio.Protocol):
         return self._is_shaken and not self._has_left
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """What the transport's buffer holds."""
         return self._transport.get_write_buffer_size()
 

@@ -27,7 +27,15 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.events import Answered, Ask, Close, Commanded, Identify, Lost, Open
+from tocsin_server.core.events import (
+    Close,
+    CommandsIssued,
+    ConnectionLost,
+    Execute,
+    Executed,
+    GoLive,
+    Identify,
+)
 from tocsin_server.protocol.messages import (
     EMPTY,
     ClientInfo,
@@ -93,7 +101,7 @@ def publish(command_id: int = 3, data: bytes = b"1") -> bytes:
 
 
 def is_asking(playbook: Playbook) -> bool:
-    return [type(effect) for effect in playbook.effects] == [Ask]
+    return [type(effect) for effect in playbook.effects] == [Execute]
 
 
 # -------------------------------------------------------------------------------------------------- questions
@@ -129,8 +137,8 @@ def test_a_permitted_command_asks_the_engine_and_replies_with_its_answer(
 ) -> None:
     """Fields that SDKs index are there even when they are empty or zero."""
     playbook = visitor(house(FREE))
-    playbook >> command << [Ask(3, request_, ADA)]
-    playbook >> Answered(3, outcome) << [{"id": 3, **reply}]
+    playbook >> command << [Execute(3, request_, ADA)]
+    playbook >> Executed(3, outcome) << [{"id": 3, **reply}]
 
 
 @each_command
@@ -138,7 +146,7 @@ def test_the_engine_s_refusal_is_the_reply(method: str) -> None:
     """Whatever it is, the next command runs."""
     playbook = visitor(house(FREE))
     playbook >> ask(method)
-    playbook >> Answered(3, errors.INTERNAL_ERROR)
+    playbook >> Executed(3, errors.INTERNAL_ERROR)
     playbook << [error(3, 100, "internal server error", temporary=True)]
     playbook >> ask(method, command_id=4)
     assert is_asking(playbook)
@@ -212,14 +220,14 @@ def test_a_publication_needs_data() -> None:
     playbook = visitor(house(FREE))
     playbook >> {"id": 3, "publish": {"channel": "news"}} << [error(3, 107, "bad request")]
     playbook >> {"id": 4, "publish": {"channel": "news", "data": None}}
-    playbook << [Ask(4, PublishRequest("news", Raw(b"null")), ADA)]
+    playbook << [Execute(4, PublishRequest("news", Raw(b"null")), ADA)]
 
 
 def test_data_travels_as_it_was_written_but_for_line_breaks() -> None:
     """A carriage return between tokens would end a line of an event stream."""
     playbook = visitor(house(FREE))
     playbook >> publish(data=b'{ "b":1.0,\r "a":"\\u00e9\\n" }')
-    playbook << [Ask(3, PublishRequest("news", Raw(b'{ "b":1.0, "a":"\\u00e9\\n" }')), ADA)]
+    playbook << [Execute(3, PublishRequest("news", Raw(b'{ "b":1.0, "a":"\\u00e9\\n" }')), ADA)]
 
 
 def test_a_publisher_is_known_by_what_its_tokens_say() -> None:
@@ -228,10 +236,10 @@ def test_a_publisher_is_known_by_what_its_tokens_say() -> None:
     token = subscription_token("ada", "news", info={"seat": 1})
     playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> entered("news")
     info = ClientInfo("ada", "c1", Raw(b'{"name":"Ada"}'), Raw(b'{"seat":1}'))
-    playbook >> publish(3) << [Ask(3, PublishRequest("news", Raw(b"1")), info)]
-    playbook >> Answered(3, EMPTY)
+    playbook >> publish(3) << [Execute(3, PublishRequest("news", Raw(b"1")), info)]
+    playbook >> Executed(3, EMPTY)
     elsewhere = ClientInfo("ada", "c1", Raw(b'{"name":"Ada"}'))
-    playbook >> ask("presence", "other") << [Ask(3, PresenceRequest("other"), elsewhere)]
+    playbook >> ask("presence", "other") << [Execute(3, PresenceRequest("other"), elsewhere)]
 
 
 def test_a_history_has_nothing_before_its_beginning() -> None:
@@ -244,7 +252,7 @@ def test_a_history_may_be_read_on_from_its_beginning() -> None:
     """Forward from offset 0 is the whole of it, as for a client that has seen nothing yet."""
     command = {"id": 3, "history": {"channel": "news", "limit": 9, "since": {"offset": 0}}}
     request = HistoryRequest("news", 9, SincePosition(0))
-    visitor(house(FREE)) >> command << [Ask(3, request, ADA)]
+    visitor(house(FREE)) >> command << [Execute(3, request, ADA)]
 
 
 def test_a_procedure_needs_somebody_who_registered_it() -> None:
@@ -253,8 +261,8 @@ def test_a_procedure_needs_somebody_who_registered_it() -> None:
     visitor() >> call << [error(3, 108, "not available")]
     visitor(house(rpc_methods=frozenset({"sub"}))) >> call << [error(3, 104, "method not found")]
     playbook = visitor(house(rpc_methods=frozenset({"add"})))
-    playbook >> call << [Ask(3, RpcRequest("add", Raw(b"[1, 2]")), ADA)]
-    playbook >> Answered(3, RpcResult(Raw(b"3"))) << [{"id": 3, "rpc": {"data": 3}}]
+    playbook >> call << [Execute(3, RpcRequest("add", Raw(b"[1, 2]")), ADA)]
+    playbook >> Executed(3, RpcResult(Raw(b"3"))) << [{"id": 3, "rpc": {"data": 3}}]
 
 
 def test_a_message_without_a_reply_finds_nobody() -> None:
@@ -296,12 +304,12 @@ def test_an_sdk_that_does_not_wait_is_answered_in_order() -> None:
         ask("publish", command_id=4),
     ]
     playbook >> frame << [Identify("ada"), welcome(), Entering("news"), Entering("more")]
-    playbook >> entered("more") << [{"id": 3, "subscribe": {}}, Open("more")]
+    playbook >> entered("more") << [{"id": 3, "subscribe": {}}, GoLive("more")]
     playbook >> entered("news")
     playbook << [
         {"id": 2, "subscribe": {}},
-        Open("news"),
-        Ask(4, PublishRequest("news", Raw(b'{"a": 1}')), ADA),
+        GoLive("news"),
+        Execute(4, PublishRequest("news", Raw(b'{"a": 1}')), ADA),
     ]
 
 
@@ -311,28 +319,28 @@ def test_commands_wait_while_the_engine_is_asked() -> None:
     playbook >> ask("presence", command_id=3)
     playbook >> [ask("history", command_id=4), {"id": 5, "unsubscribe": {"channel": "x"}}] << []
     playbook >> {"id": 6, "subscribe": {"channel": "news"}} << []
-    playbook >> Answered(3, PresenceResult({}))
-    playbook << [{"id": 3, "presence": {"presence": {}}}, Ask(4, HistoryRequest("news"), ADA)]
-    playbook >> Answered(4, errors.UNRECOVERABLE_POSITION)
+    playbook >> Executed(3, PresenceResult({}))
+    playbook << [{"id": 3, "presence": {"presence": {}}}, Execute(4, HistoryRequest("news"), ADA)]
+    playbook >> Executed(4, errors.UNRECOVERABLE_POSITION)
     playbook << [error(4, 112, "unrecoverable position"), {"id": 5, "unsubscribe": {}}, Entering("news")]
 
 
 def test_commands_with_the_same_id_are_each_answered() -> None:
     """An id means something only to the client."""
     playbook = visitor(house(FREE))
-    playbook >> [ask("presence"), ask("presence")] << [Ask(3, PresenceRequest("news"), ADA)]
+    playbook >> [ask("presence"), ask("presence")] << [Execute(3, PresenceRequest("news"), ADA)]
     reply = {"id": 3, "presence": {"presence": {}}}
-    playbook >> Answered(3, PresenceResult({})) << [reply, Ask(3, PresenceRequest("news"), ADA)]
-    playbook >> Answered(3, PresenceResult({})) << [reply]
+    playbook >> Executed(3, PresenceResult({})) << [reply, Execute(3, PresenceRequest("news"), ADA)]
+    playbook >> Executed(3, PresenceResult({})) << [reply]
 
 
 def test_an_answer_nobody_waits_for_is_nothing() -> None:
     """Neither one to another command nor one more to the same."""
     playbook = visitor(house(FREE))
     playbook >> ask("presence")
-    playbook >> Answered(9, PresenceResult({})) << []
-    playbook >> Answered(3, PresenceResult({})) << [{"id": 3, "presence": {"presence": {}}}]
-    playbook >> Answered(3, PresenceResult({})) << []
+    playbook >> Executed(9, PresenceResult({})) << []
+    playbook >> Executed(3, PresenceResult({})) << [{"id": 3, "presence": {"presence": {}}}]
+    playbook >> Executed(3, PresenceResult({})) << []
 
 
 def test_a_session_is_busy_until_everything_is_answered() -> None:
@@ -344,7 +352,7 @@ def test_a_session_is_busy_until_everything_is_answered() -> None:
         (entered("mine"), False),
         (frame, True),
         (entered("news"), True),
-        (Answered(3, EMPTY), False),
+        (Executed(3, EMPTY), False),
     ]
     playbook = newcomer(house(FREE))
     for happening, is_busy in steps:
@@ -366,7 +374,7 @@ def test_what_is_no_command_closes_in_its_turn() -> None:
     playbook = visitor(house(FREE))
     playbook >> b'{"id":3,"presence":{"channel":"news"}}\nnonsense'
     assert is_asking(playbook)
-    playbook >> Answered(3, PresenceResult({}))
+    playbook >> Executed(3, PresenceResult({}))
     playbook << [{"id": 3, "presence": {"presence": {}}}, Close(errors.PROTOCOL_VIOLATION)]
 
 
@@ -384,7 +392,7 @@ def test_a_transport_may_speak_for_its_peer() -> None:
         Command(id=2, subscribe=SubscribeRequest("news")),
         Command(id=3, subscribe=SubscribeRequest("more")),
     ]
-    playbook >> Commanded(commands)
+    playbook >> CommandsIssued(commands)
     playbook << [Identify("ada"), welcome(ping=None, pong=None), Entering("news"), Entering("more")]
 
 
@@ -397,8 +405,8 @@ def test_a_transport_may_speak_for_its_peer() -> None:
         {"id": 9, "subscribe": {"channel": "more"}},
         {},
         b"nonsense",
-        Answered(3, EMPTY),
-        Lost(),
+        Executed(3, EMPTY),
+        ConnectionLost(),
         Wait(1_000),
     ],
 )
@@ -407,10 +415,10 @@ def test_a_closed_session_is_silent(happening: Any) -> None:
     playbook = subscriber(house(FREE))
     playbook >> ask("publish")
     playbook >> {"id": 4, "subscribe": {"channel": "other"}}
-    playbook >> Lost() << [Left("news")]
+    playbook >> ConnectionLost() << [Left("news")]
     playbook >> happening << []
     assert playbook.session.deadline is None
-    assert (playbook.session.channels, list(playbook.session.backlog)) == ([], [])
+    assert (playbook.session.live_channels, list(playbook.session.backlog)) == ([], [])
 
 
 def test_whoever_leaves_leaves_every_channel() -> None:

@@ -29,10 +29,10 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import (
     Close,
-    Commanded,
+    CommandsIssued,
+    ConnectionLost,
+    GoLive,
     Identify,
-    Lost,
-    Open,
     ServerDisconnect,
     ServerRefresh,
     ServerSubscribe,
@@ -206,7 +206,7 @@ def test_a_transport_s_own_commands_end_with_a_refused_connect_too() -> None:
         Command(id=1, connect=ConnectRequest(token=connection_token("ada", exp=NOW - 1))),
         Command(id=2, subscribe=SubscribeRequest(channel="news")),
     ]
-    newcomer() >> Commanded(commands) << [error(1, 109, "token expired")]
+    newcomer() >> CommandsIssued(commands) << [error(1, 109, "token expired")]
 
 
 def test_a_refused_connection_that_stays_is_stale() -> None:
@@ -237,8 +237,8 @@ def test_a_token_may_subscribe_its_connection() -> None:
         >> entered("news", "$private")
         << [
             welcome(subs={"news": {}, "$private": {}}),
-            Open("news"),
-            Open("$private"),
+            GoLive("news"),
+            GoLive("$private"),
         ]
     )
 
@@ -254,7 +254,7 @@ def test_subs_win_over_channels_and_carry_info_data_and_options() -> None:
         >> entered("news")
         << [
             welcome(subs={"news": {"data": {"topic": "x"}}}),
-            Open("news"),
+            GoLive("news"),
             Joined("news"),
         ]
     )
@@ -298,7 +298,7 @@ def test_what_a_token_grants_is_what_it_says_whatever_the_client_had() -> None:
     playbook >> entered(news=log_read(5))
     told = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 5, "data": {"topic": "x"}}
     told |= {"recovered": True, "was_recovering": True}
-    playbook << [welcome(subs={"news": told}), Open("news", 5), Joined("news")]
+    playbook << [welcome(subs={"news": told}), GoLive("news", 5), Joined("news")]
 
 
 @pytest.mark.parametrize("name", ["nowhere:news", ""])
@@ -317,7 +317,7 @@ def test_server_side_subscriptions_recover() -> None:
         "lost": {"recover": True, "offset": 1},
     }
     playbook >> connect(token=token, subs=had)
-    reads = {entry.channel: entry.read for entry in playbook.effects[1].entries}  # type: ignore[union-attr]
+    reads = {entry.channel: entry.read for entry in playbook.effects[1].plans}  # type: ignore[union-attr]
     assert {name: what and what.since for name, what in reads.items()} == {
         "here": Position(2, "abcdefgh"),
         "lost": Position(1, ""),
@@ -336,7 +336,7 @@ def test_server_side_subscriptions_recover() -> None:
         "lost": {**granted, "offset": 9, "was_recovering": True},
         "fresh": {**granted, "offset": 5},
     }
-    playbook << [welcome(subs=subs), Open("here", 4), Open("lost", 9), Open("fresh", 5)]
+    playbook << [welcome(subs=subs), GoLive("here", 4), GoLive("lost", 9), GoLive("fresh", 5)]
 
 
 def test_joins_are_announced_after_the_connect_reply() -> None:
@@ -344,7 +344,7 @@ def test_joins_are_announced_after_the_connect_reply() -> None:
     playbook = newcomer(house(WITH_JOINS))
     playbook >> connect(token=connection_token("ada", channels=["news"]))
     playbook >> entered("news")
-    playbook << [welcome(subs={"news": {}}), Open("news", hears_joins=True), Joined("news")]
+    playbook << [welcome(subs={"news": {}}), GoLive("news", receives_joins=True), Joined("news")]
 
 
 # --------------------------------------------------------------------------- while the engine is being asked
@@ -362,7 +362,7 @@ def test_nothing_precedes_the_connect_reply() -> None:
         >> entered("mine")
         << [
             welcome(subs={"mine": {}}),
-            Open("mine"),
+            GoLive("mine"),
             {"id": 2, "unsubscribe": {}},
             Entering("news"),
         ]
@@ -389,7 +389,7 @@ def test_a_connection_lost_while_connecting_leaves_what_it_was_entering_once(thr
     """However the engine's answer turns out, and only then."""
     playbook = newcomer()
     playbook >> connect(token=connection_token("ada", channels=["a", "b"]))
-    playbook >> Lost() << []
+    playbook >> ConnectionLost() << []
     playbook >> through << [Left("a"), Left("b")]
     playbook >> through << []
 
@@ -404,7 +404,7 @@ def test_an_unsubscribe_by_the_api_while_connecting_follows_the_reply() -> None:
         >> entered("a")
         << [
             welcome(subs={"a": {}}),
-            Open("a"),
+            GoLive("a"),
             Left("a"),
             {"push": {"channel": "a", "unsubscribe": {"code": 2000, "reason": "server unsubscribe"}}},
         ]
@@ -416,7 +416,7 @@ def test_a_refresh_by_the_api_while_connecting_is_told_by_the_reply() -> None:
     playbook = newcomer()
     playbook >> connect(token=connection_token("ada", channels=["a"]))
     playbook >> ServerRefresh(expire_at=NOW + 30) << []
-    playbook >> entered("a") << [welcome(expires=True, ttl=30, subs={"a": {}}), Open("a")]
+    playbook >> entered("a") << [welcome(expires=True, ttl=30, subs={"a": {}}), GoLive("a")]
 
 
 def test_other_orders_of_the_api_while_connecting() -> None:

@@ -25,7 +25,14 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.events import Close, Elapsed, Identify, Lost, Open, ServerSubscribe
+from tocsin_server.core.events import (
+    Close,
+    ConnectionLost,
+    DeadlineReached,
+    GoLive,
+    Identify,
+    ServerSubscribe,
+)
 
 NOW = START.unix
 PING: dict[str, Any] = {}
@@ -211,7 +218,7 @@ def test_a_subscription_that_expires_while_entering_ends_after_its_confirmation(
         >> entered("news")
         << [
             {"id": 2, "subscribe": {}},
-            Open("news"),
+            GoLive("news"),
             Left("news"),
             ended("news", 2501, "subscription expired"),
         ]
@@ -260,7 +267,7 @@ def test_a_sub_refresh_that_will_not_do(command: dict[str, Any], effect: Any) ->
     playbook >> command
     playbook << ([effect] if isinstance(effect, dict) else [effect, Left("news")])
     playbook >> Wait(85)
-    assert playbook.session.channels == []
+    assert playbook.session.live_channels == []
 
 
 def test_a_server_side_subscription_that_is_still_being_entered_cannot_be_refreshed() -> None:
@@ -276,7 +283,7 @@ def test_a_subscription_is_left_as_it_was_entered_whatever_a_refresh_says() -> N
     playbook = expiring(60, house(options))
     override = {"presence": {"value": False}, "join_leave": {"value": False}}
     playbook >> sub_refresh(subscription_token("ada", "news", override=override))
-    playbook >> Lost() << [Left("news", was_announced=True)]
+    playbook >> ConnectionLost() << [Left("news", was_announced=True)]
     leave = playbook.effects[0]
     assert leave.options.presence  # type: ignore[union-attr]
 
@@ -286,7 +293,7 @@ def test_an_insecure_server_drops_a_subscription_s_expiry() -> None:
     playbook = visitor(house(OPEN, insecure=True, **PATIENT))
     token = subscription_token("ada", "news", exp=NOW + 60)
     playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}}
-    playbook >> entered("news") << [{"id": 2, "subscribe": {}}, Open("news")]
+    playbook >> entered("news") << [{"id": 2, "subscribe": {}}, GoLive("news")]
     playbook >> Wait(1_000) << []
 
 
@@ -317,5 +324,5 @@ def test_a_late_clock_finds_everything_that_is_over() -> None:
     assert playbook.session.deadline == START.monotonic + 45
     late = START._replace(monotonic=START.monotonic + 90, unix=NOW + 90)
     playbook.now = late
-    playbook >> Elapsed() << [Left("news"), ended("news", 2501, "subscription expired"), PING]
+    playbook >> DeadlineReached() << [Left("news"), ended("news", 2501, "subscription expired"), PING]
     assert playbook.session.deadline == late.monotonic + 50

@@ -25,7 +25,7 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.events import Close, Enter, Open, ReadLog, Send, StreamBroken
+from tocsin_server.core.events import ChannelReset, Close, GoLive, HistoryRead, OpenSubscriptions, Send
 from tocsin_server.core.positions import History
 from tocsin_server.protocol.messages import Position, encode
 
@@ -60,27 +60,31 @@ def test_a_recovered_subscription_gets_what_it_missed_and_its_own_offset() -> No
     playbook >> subscribe(recover=True, offset=2, epoch=EPOCH)
     publications = [{"data": 3, "offset": 3}, {"data": 4, "offset": 4}]
     playbook >> entered(news=log_read(4, 3, 4))
-    playbook << [result(**GRANTED, offset=2, recovered=True, publications=publications), Open("news", 4)]
+    playbook << [result(**GRANTED, offset=2, recovered=True, publications=publications), GoLive("news", 4)]
 
 
 def test_the_log_is_read_from_the_client_s_position_up_to_the_limit() -> None:
     """Without a recovery only the top is read, and without a position nothing."""
-    asked: dict[str, tuple[ChannelOptions, dict[str, Any], ReadLog | None]] = {
-        "stream": (LOGGED, {"recover": True, "offset": 2, "epoch": EPOCH}, ReadLog(Position(2, EPOCH), 5)),
+    asked: dict[str, tuple[ChannelOptions, dict[str, Any], HistoryRead | None]] = {
+        "stream": (
+            LOGGED,
+            {"recover": True, "offset": 2, "epoch": EPOCH},
+            HistoryRead(Position(2, EPOCH), 5),
+        ),
         "cache": (
             LOGGED.model_copy(update={"force_recovery_mode": "cache"}),
             {"recover": True, "offset": 2},
-            ReadLog(is_latest=True),
+            HistoryRead(is_latest=True),
         ),
-        "top": (LOGGED, {}, ReadLog()),
+        "top": (LOGGED, {}, HistoryRead()),
         "nothing": (OPEN, {"recover": True}, None),
     }
     for channels, request, wanted in asked.values():
         playbook = visitor(house(channels, history_limit=5))
         playbook >> subscribe(**request)
         enter = playbook.effects[0]
-        assert isinstance(enter, Enter)
-        assert enter.entries[0].read == wanted
+        assert isinstance(enter, OpenSubscriptions)
+        assert enter.plans[0].read == wanted
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_a_client_may_prefer_an_error_to_an_unrecovered_subscription() -> None:
         >> entered(news=log_read(9))
         << [
             result(3, **GRANTED, offset=9, recovered=True),
-            Open("news", 9),
+            GoLive("news", 9),
         ]
     )
 
@@ -138,14 +142,14 @@ def test_the_flag_concerns_only_recoveries() -> None:
         playbook = visitor(house(LOGGED))
         playbook >> subscribe(**request)
         playbook >> entered(news=log_read(9))
-        assert playbook.session.channels == ["news"]
+        assert playbook.session.live_channels == ["news"]
 
 
 def test_a_channel_without_recovery_says_only_that_it_was_asked() -> None:
     """`was_recovering` is there whatever the channel can do."""
     playbook = visitor()
     playbook >> subscribe(recover=True, offset=3)
-    playbook >> entered("news") << [result(was_recovering=True), Open("news")]
+    playbook >> entered("news") << [result(was_recovering=True), GoLive("news")]
 
 
 def test_in_cache_mode_the_newest_publication_is_all_there_is_to_recover() -> None:
@@ -164,7 +168,7 @@ def test_a_channel_may_recover_everybody_from_its_cache() -> None:
     playbook >> subscribe()
     playbook >> entered(news=log_read(9, 9))
     publications = [{"data": 9, "offset": 9}]
-    playbook << [result(**GRANTED, recovered=True, publications=publications), Open("news", 9)]
+    playbook << [result(**GRANTED, recovered=True, publications=publications), GoLive("news", 9)]
 
 
 def test_a_broken_stream_makes_the_client_subscribe_again() -> None:
@@ -172,8 +176,8 @@ def test_a_broken_stream_makes_the_client_subscribe_again() -> None:
     playbook = visitor(house(LOGGED))
     playbook >> subscribe()
     playbook >> entered(news=log_read(9))
-    playbook >> StreamBroken("news") << [Left("news"), ended("news", 2500, "insufficient state")]
-    playbook >> StreamBroken("news") << []
+    playbook >> ChannelReset("news") << [Left("news"), ended("news", 2500, "insufficient state")]
+    playbook >> ChannelReset("news") << []
     playbook >> subscribe(command_id=3) << [Entering("news")]
 
 
@@ -182,10 +186,10 @@ def test_a_broken_stream_of_a_server_side_subscription_makes_the_client_reconnec
     playbook = newcomer(house(LOGGED))
     playbook >> {"id": 1, "connect": {"token": connection_token("ada", channels=["news"])}}
     playbook >> entered(news=log_read(9))
-    playbook >> StreamBroken("news") << [Close(errors.INSUFFICIENT_STATE), Left("news")]
+    playbook >> ChannelReset("news") << [Close(errors.INSUFFICIENT_STATE), Left("news")]
 
 
 def test_a_broken_stream_concerns_nobody_without_a_position() -> None:
     """It was never promised to be whole."""
-    subscriber() >> StreamBroken("news") << []
-    subscriber() >> StreamBroken("other") << []
+    subscriber() >> ChannelReset("news") << []
+    subscriber() >> ChannelReset("other") << []

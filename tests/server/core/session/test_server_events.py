@@ -28,12 +28,12 @@ from tests.server.core.playbook import (
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import (
-    Answered,
-    Ask,
     Close,
-    Enter,
-    Lost,
-    Open,
+    ConnectionLost,
+    Execute,
+    Executed,
+    GoLive,
+    OpenSubscriptions,
     ServerDisconnect,
     ServerRefresh,
     ServerSubscribe,
@@ -59,7 +59,7 @@ def test_the_api_subscribes_whoever_it_likes() -> None:
     playbook = visitor(house(CLOSED))
     playbook >> ServerSubscribe("$news", data=Raw(b'{"topic":"x"}')) << [Entering("$news")]
     playbook >> entered("$news")
-    playbook << [pushed("$news", subscribe={"data": {"topic": "x"}}), Open("$news")]
+    playbook << [pushed("$news", subscribe={"data": {"topic": "x"}}), GoLive("$news")]
 
 
 def test_an_api_subscription_may_have_info_and_options_of_its_own() -> None:
@@ -68,11 +68,11 @@ def test_an_api_subscription_may_have_info_and_options_of_its_own() -> None:
     override = Override(join_leave=Flag(True), force_push_join_leave=Flag(True), presence=Flag(True))
     playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}'), override=override)
     enter = playbook.effects[0]
-    assert isinstance(enter, Enter)
-    assert bytes(enter.entries[0].info.chan_info) == b'{"seat":1}'
-    assert enter.entries[0].options.presence
+    assert isinstance(enter, OpenSubscriptions)
+    assert bytes(enter.plans[0].info.chan_info) == b'{"seat":1}'
+    assert enter.plans[0].options.presence
     playbook >> entered("news")
-    playbook << [pushed("news", subscribe={}), Open("news", hears_joins=True), Joined("news")]
+    playbook << [pushed("news", subscribe={}), GoLive("news", receives_joins=True), Joined("news")]
 
 
 def test_an_api_subscription_recovers_by_pushes() -> None:
@@ -86,7 +86,7 @@ def test_an_api_subscription_recovers_by_pushes() -> None:
             pushed("news", subscribe={"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 2}),
             pushed("news", pub={"data": 3, "offset": 3}),
             pushed("news", pub={"data": 4, "offset": 4}),
-            Open("news", 4),
+            GoLive("news", 4),
         ]
     )
 
@@ -96,7 +96,7 @@ def test_an_api_subscription_that_cannot_recover_begins_at_the_top() -> None:
     playbook = visitor(house(LOGGED))
     playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Entering("news")]
     at_top = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 9}
-    playbook >> entered(news=log_read(9, 8, 9)) << [pushed("news", subscribe=at_top), Open("news", 9)]
+    playbook >> entered(news=log_read(9, 8, 9)) << [pushed("news", subscribe=at_top), GoLive("news", 9)]
 
 
 def test_an_api_subscription_changes_nothing_where_there_is_one_or_no_room() -> None:
@@ -116,7 +116,7 @@ def test_a_client_s_commands_do_not_wait_for_an_api_subscription() -> None:
         >> entered("more")
         << [
             {"id": 2, "subscribe": {}},
-            Open("more"),
+            GoLive("more"),
             {"id": 3, "unsubscribe": {}},
         ]
     )
@@ -130,15 +130,15 @@ def test_a_client_is_in_no_channel_before_it_was_told() -> None:
     command = {"id": 2, "publish": {"channel": "news", "data": 1}}
     request = PublishRequest("news", Raw(b"1"))
     for channels, early in (
-        (for_all, Ask(2, request, ClientInfo("ada", "c1"))),
+        (for_all, Execute(2, request, ClientInfo("ada", "c1"))),
         (for_subscribers, error(2, 103, "permission denied")),
     ):
         playbook = visitor(house(channels))
         playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}')) << [Entering("news")]
         playbook >> command << [early]
-        playbook >> Answered(2, EMPTY)
-        playbook >> entered("news") << [pushed("news", subscribe={}), Open("news")]
-        playbook >> command << [Ask(2, request, ClientInfo("ada", "c1", chan_info=Raw(b'{"seat":1}')))]
+        playbook >> Executed(2, EMPTY)
+        playbook >> entered("news") << [pushed("news", subscribe={}), GoLive("news")]
+        playbook >> command << [Execute(2, request, ClientInfo("ada", "c1", chan_info=Raw(b'{"seat":1}')))]
 
 
 def test_an_api_subscription_that_fails_leaves_no_trace() -> None:
@@ -157,7 +157,7 @@ def test_the_api_unsubscribes_from_one_channel() -> None:
     for playbook in (subscriber(), grantee()):
         playbook >> ServerUnsubscribe("other") << []
         playbook >> ServerUnsubscribe("news") << [Left("news"), ended("news", 2000, "server unsubscribe")]
-        assert playbook.session.channels == []
+        assert playbook.session.live_channels == []
 
 
 def test_the_api_unsubscribes_from_all_channels() -> None:
@@ -192,7 +192,7 @@ def test_an_api_subscription_may_be_ended_while_it_is_entered() -> None:
         >> entered("news")
         << [
             pushed("news", subscribe={}),
-            Open("news"),
+            GoLive("news"),
             Left("news"),
             ended("news", 2000, "server unsubscribe"),
         ]
@@ -203,7 +203,7 @@ def test_an_api_subscription_of_a_connection_that_is_lost_is_undone() -> None:
     """When the engine is through."""
     playbook = visitor()
     playbook >> ServerSubscribe("news") << [Entering("news")]
-    playbook >> Lost() << []
+    playbook >> ConnectionLost() << []
     playbook >> entered("news") << [Left("news")]
 
 

@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.server.core.checking_client import Onlooker
-from tests.server.core.model_node import SmallNode
+from tests.server.core.checking_client import CheckingClient
+from tests.server.core.model_node import ModelNode
 from tests.server.core.playbook import OPEN, house
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
@@ -78,17 +78,17 @@ class Sessions(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = SmallNode()
+        self.node = ModelNode()
         self.last_places: dict[str, Position] = {}
         """Where the client stood when it last lost a connection, to recover from."""
 
     # ---------------------------------------------------------------------------------------------- the peers
 
     @property
-    def open_peers(self) -> list[Onlooker]:
+    def open_peers(self) -> list[CheckingClient]:
         return [peer for peer in self.node.peers if not peer.is_closed]
 
-    def _peer(self, pick: int) -> Onlooker:
+    def _peer(self, pick: int) -> CheckingClient:
         return self.open_peers[pick % len(self.open_peers)]
 
     def _token(self, lifetime: float | None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open_peers) < 4)
     @rule(granted=st.lists(channels, max_size=2, unique=True), lifetime=lifetimes, more=st.lists(commands()))
     def connect(self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]]) -> None:
-        peer = Onlooker(Session(HOUSE, f"c{len(self.node.peers)}", self.node.now))
+        peer = CheckingClient(Session(HOUSE, f"c{len(self.node.peers)}", self.node.now))
         self.node.attach(peer)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {
@@ -135,7 +135,7 @@ class Sessions(RuleBasedStateMachine):
                 request |= {"recover": True, "offset": offset, "epoch": epoch}
         return {method: request}
 
-    def _send(self, peer: Onlooker, frame: list[dict[str, Any]]) -> None:
+    def _send(self, peer: CheckingClient, frame: list[dict[str, Any]]) -> None:
         for command in frame:
             command["id"] = len(peer.sent) + 1
             peer.sent[command["id"]] = command
@@ -159,9 +159,9 @@ class Sessions(RuleBasedStateMachine):
             return
         peer = self._peer(pick)
         self._remember(peer)
-        self.node.tell(peer, events.Lost())
+        self.node.tell(peer, events.ConnectionLost())
 
-    def _remember(self, peer: Onlooker) -> None:
+    def _remember(self, peer: CheckingClient) -> None:
         self.last_places |= {channel: place for channel, place in peer.places.items() if place is not None}
 
     # --------------------------------------------------------------------------------------------- the engine
@@ -197,7 +197,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def write(self, pick: int) -> None:
-        waiting = [channel for channel in self.node.hub.channels.values() if channel.is_waiting]
+        waiting = [channel for channel in self.node.hub.channels.values() if channel.has_queued]
         if not self.node.rounds and waiting:
             self.node.rounds.append(self.node.write_batch(waiting[pick % len(waiting)]))
         if self.node.rounds and next(self.node.rounds[0], self) is self:
@@ -222,18 +222,18 @@ class Sessions(RuleBasedStateMachine):
             events.ServerUnsubscribe(channel),
         ]
         subscribe = events.ServerSubscribe(channel, expire_at=expire_at, since=since)
-        for peer in sorted(self.node.hub.peers_of("ada"), key=lambda peer: peer.session.client):
+        for peer in sorted(self.node.hub.connections_of("ada"), key=lambda peer: peer.session.client):
             self.node.tell(peer, orders[order] if order < len(orders) else subscribe)
 
     # --------------------------------------------------------------------------------------------- what holds
 
     @invariant()
     def the_hub_s_index_is_the_sessions_own(self) -> None:
-        live: dict[str, set[Onlooker]] = {}
+        live: dict[str, set[CheckingClient]] = {}
         for peer in self.node.peers:
-            for channel in peer.session.channels:
+            for channel in peer.session.live_channels:
                 live.setdefault(channel, set()).add(peer)
-        indexed = {name: set(channel.listeners) for name, channel in self.node.hub.channels.items()}
+        indexed = {name: set(channel.connections) for name, channel in self.node.hub.channels.items()}
         assert {name: peers for name, peers in indexed.items() if peers} == live
         entered = {channel for (_, channel), count in self.node.entered.items() if count}
         assert set(indexed) == entered
@@ -241,7 +241,7 @@ class Sessions(RuleBasedStateMachine):
     @invariant()
     def a_client_is_where_it_was_told_it_is(self) -> None:
         for peer in self.open_peers:
-            assert set(peer.places) == set(peer.session.channels)
+            assert set(peer.places) == set(peer.session.live_channels)
 
     @invariant()
     def the_hub_knows_every_connected_peer(self) -> None:
@@ -254,14 +254,14 @@ class Sessions(RuleBasedStateMachine):
         while self.node.link:
             self.node.hear_next()
         for channel in list(self.node.hub.channels.values()):
-            if channel.stream.is_settled:
+            if channel.tracker.is_known:
                 self.node.mend(channel)
         self._write_everything()
         for peer in self.open_peers:
             if peer.is_connected and peer.session.user:
                 assert peer.replied == set(peer.sent)
             self._expect_up_to_date(peer)
-            self.node.tell(peer, events.Lost())
+            self.node.tell(peer, events.ConnectionLost())
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
         assert not self.node.hub.channels
@@ -272,11 +272,11 @@ class Sessions(RuleBasedStateMachine):
             for _ in batch:
                 pass
         for channel in self.node.hub.channels.values():
-            while channel.is_waiting:
+            while channel.has_queued:
                 for _ in self.node.write_batch(channel):
                     pass
 
-    def _expect_up_to_date(self, peer: Onlooker) -> None:
+    def _expect_up_to_date(self, peer: CheckingClient) -> None:
         for channel, place in peer.places.items():
             log = self.node.log(channel)
             if place is not None and place.epoch == log.epoch:

@@ -29,7 +29,7 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.events import Close, Enter, Lost, Open, ServerUnsubscribe
+from tocsin_server.core.events import Close, ConnectionLost, GoLive, OpenSubscriptions, ServerUnsubscribe
 from tocsin_server.protocol.messages import ClientInfo
 
 NOW = START.unix
@@ -63,8 +63,8 @@ def result(command_id: int = 2, **granted: Any) -> dict[str, Any]:
 def granted_info(playbook: Playbook) -> ClientInfo:
     """As whom the subscription that is being entered is seen."""
     enter = playbook.effects[-1]
-    assert isinstance(enter, Enter)
-    return enter.entries[0].info
+    assert isinstance(enter, OpenSubscriptions)
+    return enter.plans[0].info
 
 
 # ----------------------------------------------------------------------------------------------------- checks
@@ -74,7 +74,7 @@ def test_a_subscription_is_entered_and_then_confirmed_and_then_open() -> None:
     """The reply precedes whatever is heard."""
     playbook = visitor()
     playbook >> subscribe() << [Entering("news")]
-    playbook >> entered("news") << [result(), Open("news")]
+    playbook >> entered("news") << [result(), GoLive("news")]
 
 
 def test_a_channel_needs_a_name() -> None:
@@ -226,7 +226,7 @@ def test_a_token_brings_expiry_and_data_into_the_reply() -> None:
     """The client refreshes after `ttl` seconds."""
     playbook = visitor()
     playbook >> subscribe(token=subscription_token("ada", "news", exp=NOW + 60, data={"topic": "x"}))
-    playbook >> entered("news") << [result(expires=True, ttl=60, data={"topic": "x"}), Open("news")]
+    playbook >> entered("news") << [result(expires=True, ttl=60, data={"topic": "x"}), GoLive("news")]
 
 
 def test_a_token_says_what_the_channel_sees_of_the_connection() -> None:
@@ -242,7 +242,7 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
     override = {"join_leave": {"value": True}, "force_push_join_leave": {"value": True}}
     playbook = visitor()
     playbook >> subscribe(token=subscription_token("ada", "news", override=override))
-    playbook >> entered("news") << [result(), Open("news", hears_joins=True), Joined("news")]
+    playbook >> entered("news") << [result(), GoLive("news", receives_joins=True), Joined("news")]
     playbook >> unsubscribe() << [Left("news", was_announced=True), {"id": 3, "unsubscribe": {}}]
 
 
@@ -295,9 +295,9 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
     playbook = visitor(house(channels))
     playbook >> subscribe(**asked) << [Entering("news")]
     if granted:
-        playbook >> entered(news=log_read(7)) << [result(**granted, epoch=EPOCH, offset=7), Open("news", 7)]
+        playbook >> entered(news=log_read(7)) << [result(**granted, epoch=EPOCH, offset=7), GoLive("news", 7)]
     else:
-        playbook >> entered("news") << [result(), Open("news")]
+        playbook >> entered("news") << [result(), GoLive("news")]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_joins_are_heard_where_forced_or_asked_for_and_allowed(
     """Who may see presence may hear it change; who is announced is the channel's matter alone."""
     playbook = visitor(house(channels))
     playbook >> subscribe(**asked)
-    playbook >> entered("news") << [result(), Open("news", hears_joins=hears_joins), Joined("news")]
+    playbook >> entered("news") << [result(), GoLive("news", receives_joins=hears_joins), Joined("news")]
 
 
 # ------------------------------------------------------------------------------------------------ unsubscribe
@@ -325,7 +325,7 @@ def test_unsubscribing_leaves_before_it_is_confirmed() -> None:
     """Nothing of the channel follows the reply."""
     playbook = subscriber()
     playbook >> unsubscribe() << [Left("news"), {"id": 3, "unsubscribe": {}}]
-    assert playbook.session.channels == []
+    assert playbook.session.live_channels == []
 
 
 def test_unsubscribing_is_idempotent() -> None:
@@ -353,7 +353,7 @@ def test_an_unsubscribe_waits_for_the_subscribe_before_it() -> None:
         >> entered("news")
         << [
             result(),
-            Open("news"),
+            GoLive("news"),
             Left("news"),
             {"id": 3, "unsubscribe": {}},
         ]
@@ -370,7 +370,7 @@ def test_an_unsubscribe_by_the_api_while_entering_follows_the_confirmation() -> 
         >> entered("news")
         << [
             result(),
-            Open("news"),
+            GoLive("news"),
             Joined("news"),
             Left("news", was_announced=True),
             ended("news", 2000, "server unsubscribe"),
@@ -392,6 +392,6 @@ def test_a_connection_lost_while_entering_leaves_once(through: Any) -> None:
     """When the engine is through, and not before: it may still be adding what has to be removed."""
     playbook = visitor()
     playbook >> subscribe()
-    playbook >> Lost() << []
+    playbook >> ConnectionLost() << []
     playbook >> through << [Left("news")]
     playbook >> through << []

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.server.engine.contract.harness import FOR_SEVERAL_NODES, HARNESSES, Harness, Node, running
-from tests.server.engine.recording_handler import Witness
+from tests.server.engine.recording_handler import RecordingHandler
 from tocsin_server.engine.broker import Broker
-from tocsin_server.engine.presence import Presence
+from tocsin_server.engine.presence import PresenceStore
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,10 +44,10 @@ def broker(node: Node) -> Broker:
 
 
 @pytest.fixture
-def presence(node: Node) -> Presence:
+def presence(node: Node) -> PresenceStore:
     return node.presence
 
 
 @pytest.fixture
-def witness(node: Node) -> Witness:
+def witness(node: Node) -> RecordingHandler:
     return node.witness

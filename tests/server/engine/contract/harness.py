@@ -10,16 +10,16 @@ from typing import Protocol
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.recording_handler import Witness
+from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.redis_cluster import RedisCluster
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import Broker, Draft
+from tocsin_server.engine.broker import Broker, NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
-from tocsin_server.engine.nodes import Nodes
-from tocsin_server.engine.presence import Presence
+from tocsin_server.engine.nodes import NodeRegistry
+from tocsin_server.engine.presence import PresenceStore
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
 
@@ -113,7 +113,7 @@ FOR_SEVERAL_NODES = ["redis", "redis-cluster"]
 class Node:
     """A running engine, and the witness of what it tells."""
 
-    def __init__(self, engine: Engine, witness: Witness) -> None:
+    def __init__(self, engine: Engine, witness: RecordingHandler) -> None:
         self.engine = engine
         self.witness = witness
 
@@ -122,25 +122,25 @@ class Node:
         return self.engine.broker
 
     @property
-    def presence(self) -> Presence:
+    def presence(self) -> PresenceStore:
         return self.engine.presence
 
     @property
-    def nodes(self) -> Nodes:
+    def nodes(self) -> NodeRegistry:
         return self.engine.nodes
 
     async def catch_up(self) -> None:
         """Wait until this node has heard everything that was announced so far, in channels it listens to."""
         mark = b"%d" % next(_marks)
-        await self.broker.listen(MARKS)
-        await self.broker.publish(MARKS, Draft(Raw(mark)), NO_LOG)
+        await self.broker.subscribe(MARKS)
+        await self.broker.publish(MARKS, NewPublication(Raw(mark)), NO_LOG)
         await self.witness.until(lambda: mark in self.witness.payloads(MARKS))
 
 
 @asynccontextmanager
 async def running(harness: Harness, uid: str = "n1") -> AsyncIterator[Node]:
     """A node over the harness's store."""
-    node = Node(harness.engine(), Witness(uid))
+    node = Node(harness.engine(), RecordingHandler(uid))
     await node.engine.start(node.witness)
     try:
         yield node
@@ -148,6 +148,6 @@ async def running(harness: Harness, uid: str = "n1") -> AsyncIterator[Node]:
         await node.engine.stop()
 
 
-def draft(number: int) -> Draft:
+def draft(number: int) -> NewPublication:
     """A publication that says its number."""
-    return Draft(Raw(b"%d" % number))
+    return NewPublication(Raw(b"%d" % number))

@@ -27,17 +27,17 @@ async def filled(broker: Broker) -> str:
 
 async def test_a_log_has_an_epoch_from_its_first_touch(broker: Broker) -> None:
     """Clients come back with what they read before the first publication."""
-    top, publications = await broker.read("news", TOP_ONLY, LOG)
+    top, publications = await broker.read_history("news", TOP_ONLY, LOG)
     assert top.offset == 0
     assert top.epoch
     assert not publications
-    assert (await broker.read("news", TOP_ONLY, LOG)).top == top
+    assert (await broker.read_history("news", TOP_ONLY, LOG)).top == top
     assert await broker.publish("news", draft(1), LOG) == (1, top.epoch)
 
 
 async def test_concurrent_first_touches_agree(broker: Broker) -> None:
     """There is one first touch."""
-    histories = await asyncio.gather(*(broker.read("news", TOP_ONLY, LOG) for _ in range(10)))
+    histories = await asyncio.gather(*(broker.read_history("news", TOP_ONLY, LOG) for _ in range(10)))
     assert len({history.top for history in histories}) == 1
 
 
@@ -79,7 +79,7 @@ async def test_a_query_reads_its_part(
     """Beside it always the top. What was trimmed is no error: reading begins at the oldest that is kept."""
     epoch = await filled(broker)
     query = HistoryQuery(None if since is None else Position(since, epoch), limit, is_reverse)
-    history = await broker.read("news", query, THREE)
+    history = await broker.read_history("news", query, THREE)
     assert history.top == (5, epoch)
     assert offsets(history) == expected
     assert [bytes(publication.data) for publication in history.publications] == [b"%d" % n for n in expected]
@@ -89,14 +89,14 @@ async def test_a_query_reads_its_part(
 async def test_the_epoch_of_a_query_is_not_compared(broker: Broker, epoch: str) -> None:
     """Whoever asked sees the log's in the answer, and decides."""
     await filled(broker)
-    assert offsets(await broker.read("news", HistoryQuery(Position(4, epoch), -1), THREE)) == [5]
+    assert offsets(await broker.read_history("news", HistoryQuery(Position(4, epoch), -1), THREE)) == [5]
 
 
 @pytest.mark.parametrize("is_reverse", [False, True])
 async def test_an_empty_log_reads_as_empty(broker: Broker, is_reverse: bool) -> None:
     """From any place, in either direction."""
     for since in (None, Position(0, ""), Position(7, "")):
-        history = await broker.read("news", HistoryQuery(since, -1, is_reverse), LOG)
+        history = await broker.read_history("news", HistoryQuery(since, -1, is_reverse), LOG)
         assert history.top.offset == 0
         assert not history.publications
 
@@ -105,23 +105,23 @@ async def test_removed_history_leaves_the_top(broker: Broker) -> None:
     """Offsets go on where they were, in the same epoch, and what was removed does not come back."""
     epoch = await filled(broker)
     await broker.remove_history("news")
-    assert await broker.read("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
+    assert await broker.read_history("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
     assert await broker.publish("news", draft(6), THREE) == (6, epoch)
-    assert offsets(await broker.read("news", HistoryQuery(limit=-1), THREE)) == [6]
-    assert offsets(await broker.read("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
+    assert offsets(await broker.read_history("news", HistoryQuery(limit=-1), THREE)) == [6]
+    assert offsets(await broker.read_history("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
 
 
 async def test_removing_a_history_that_is_not_there_is_no_mistake(broker: Broker) -> None:
     """And touches no other channel's."""
     await filled(broker)
     await broker.remove_history("weather")
-    assert len((await broker.read("news", HistoryQuery(limit=-1), THREE)).publications) == 3
+    assert len((await broker.read_history("news", HistoryQuery(limit=-1), THREE)).publications) == 3
 
 
 async def test_what_was_read_stays_as_it_was(broker: Broker) -> None:
     """A history is of one moment, whatever is published or removed after it."""
     await filled(broker)
-    history = await broker.read("news", HistoryQuery(limit=-1), THREE)
+    history = await broker.read_history("news", HistoryQuery(limit=-1), THREE)
     await broker.publish("news", draft(6), THREE)
     await broker.remove_history("news")
     assert history.top.offset == 5

@@ -7,16 +7,16 @@ from msgspec import Raw
 
 from tests.server.engine.contract.harness import LOG, NO_LOG, Node
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import NO_POSITION, Draft
+from tocsin_server.engine.broker import NO_POSITION, NewPublication
 
 
-def keyed(number: int, key: str = "k") -> Draft:
-    return Draft(Raw(b"%d" % number), idempotency_key=key)
+def keyed(number: int, key: str = "k") -> NewPublication:
+    return NewPublication(Raw(b"%d" % number), idempotency_key=key)
 
 
 async def test_a_repeated_key_gets_the_first_answer(node: Node) -> None:
     """Also when the log has gone on since; the repetition is neither kept nor announced."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     first = await node.broker.publish("news", keyed(1), LOG)
     await node.broker.publish("news", keyed(2, "other"), LOG)
     assert await node.broker.publish("news", keyed(3), LOG) == first
@@ -27,7 +27,7 @@ async def test_a_repeated_key_gets_the_first_answer(node: Node) -> None:
 async def test_a_key_counts_within_its_channel(node: Node) -> None:
     """Another channel may use the same one, also where one name continues the other's."""
     for channel in ("a", "b", "a:k", "a:"):
-        await node.broker.listen(channel)
+        await node.broker.subscribe(channel)
         await node.broker.publish(channel, keyed(1), LOG)
     await node.broker.publish("a", keyed(1, "k:k"), LOG)
     await node.catch_up()
@@ -42,9 +42,9 @@ async def test_a_key_counts_without_a_log_too(
     node: Node, options: ChannelOptions, skip_history: bool
 ) -> None:
     """There the first answer has no position."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     for number in (1, 2):
-        draft = Draft(Raw(b"%d" % number), skip_history=skip_history, idempotency_key="k")
+        draft = NewPublication(Raw(b"%d" % number), skip_history=skip_history, idempotency_key="k")
         assert await node.broker.publish("news", draft, options) == NO_POSITION
     await node.catch_up()
     assert node.witness.payloads("news") == [b"1"]
@@ -52,7 +52,7 @@ async def test_a_key_counts_without_a_log_too(
 
 async def test_of_concurrent_publications_with_one_key_the_first_counts(node: Node) -> None:
     """The check and the publication are one step."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     positions = await asyncio.gather(*(node.broker.publish("news", keyed(n), LOG) for n in range(20)))
     assert len(set(positions)) == 1
     await node.catch_up()
@@ -68,8 +68,8 @@ async def test_a_key_outlives_the_history(node: Node) -> None:
 
 async def test_an_outdated_version_is_an_answer_as_well(node: Node) -> None:
     """What was not published the first time is not published the second time either."""
-    await node.broker.publish("news", Draft(Raw(b"1"), version=5), LOG)
-    outdated = Draft(Raw(b"2"), version=4, idempotency_key="k")
+    await node.broker.publish("news", NewPublication(Raw(b"1"), version=5), LOG)
+    outdated = NewPublication(Raw(b"2"), version=4, idempotency_key="k")
     top = await node.broker.publish("news", outdated, LOG)
-    await node.broker.publish("news", Draft(Raw(b"3"), version=6), LOG)
+    await node.broker.publish("news", NewPublication(Raw(b"3"), version=6), LOG)
     assert await node.broker.publish("news", outdated, LOG) == top == (1, top.epoch)

@@ -4,17 +4,17 @@ import asyncio
 
 from msgspec import Raw
 
-from tocsin_server.engine.presence import Presence
+from tocsin_server.engine.presence import PresenceStore
 from tocsin_server.protocol.messages import ClientInfo
 
 
-async def test_an_empty_channel_has_nobody(presence: Presence) -> None:
+async def test_an_empty_channel_has_nobody(presence: PresenceStore) -> None:
     """It need not be made."""
     assert dict(await presence.members("news")) == {}
     assert await presence.stats("news") == (0, 0)
 
 
-async def test_members_are_found_by_client_id(presence: Presence) -> None:
+async def test_members_are_found_by_client_id(presence: PresenceStore) -> None:
     """With everything their info says, byte for byte."""
     first = ClientInfo("42", "c1", Raw(b'{"n":1e999}'), Raw(b'"\\u00e9"'))
     second = ClientInfo("", "c2")
@@ -23,7 +23,7 @@ async def test_members_are_found_by_client_id(presence: Presence) -> None:
     assert dict(await presence.members("news")) == {"c1": first, "c2": second}
 
 
-async def test_channels_have_their_own_members(presence: Presence) -> None:
+async def test_channels_have_their_own_members(presence: PresenceStore) -> None:
     """One connection may be in many, and leaves each for itself."""
     await presence.add("news", ClientInfo("42", "c1"))
     await presence.add("weather", ClientInfo("42", "c1"))
@@ -32,7 +32,7 @@ async def test_channels_have_their_own_members(presence: Presence) -> None:
     assert list(await presence.members("weather")) == ["c1"]
 
 
-async def test_adding_again_replaces_the_info(presence: Presence) -> None:
+async def test_adding_again_replaces_the_info(presence: PresenceStore) -> None:
     """One connection is there once."""
     await presence.add("news", ClientInfo("42", "c1", Raw(b"1")))
     await presence.add("news", ClientInfo("43", "c1", Raw(b"2")))
@@ -40,7 +40,7 @@ async def test_adding_again_replaces_the_info(presence: Presence) -> None:
     assert await presence.stats("news") == (1, 1)
 
 
-async def test_removing_who_is_not_there_is_no_mistake(presence: Presence) -> None:
+async def test_removing_who_is_not_there_is_no_mistake(presence: PresenceStore) -> None:
     """Neither an unknown connection nor one that left before."""
     await presence.remove("news", "c1")
     await presence.add("news", ClientInfo("42", "c1"))
@@ -51,7 +51,7 @@ async def test_removing_who_is_not_there_is_no_mistake(presence: Presence) -> No
     assert await presence.stats("news") == (0, 0)
 
 
-async def test_users_are_counted_once_and_anonymous_ones_as_one(presence: Presence) -> None:
+async def test_users_are_counted_once_and_anonymous_ones_as_one(presence: PresenceStore) -> None:
     """Connections are counted each."""
     for client, user in enumerate(["42", "42", "43", "", ""]):
         await presence.add("news", ClientInfo(user, f"c{client}"))
@@ -62,7 +62,7 @@ async def test_users_are_counted_once_and_anonymous_ones_as_one(presence: Presen
     assert await presence.stats("news") == (3, 2)
 
 
-async def test_what_was_read_stays_as_it_was(presence: Presence) -> None:
+async def test_what_was_read_stays_as_it_was(presence: PresenceStore) -> None:
     """Members are of one moment."""
     await presence.add("news", ClientInfo("42", "c1"))
     members = await presence.members("news")
@@ -71,7 +71,7 @@ async def test_what_was_read_stays_as_it_was(presence: Presence) -> None:
     assert list(members) == ["c1"]
 
 
-async def test_the_last_call_counts(presence: Presence) -> None:
+async def test_the_last_call_counts(presence: PresenceStore) -> None:
     """Calls that overlap take effect in the order in which they were made."""
     info = ClientInfo("42", "c1")
     calls = [presence.add("news", info), presence.remove("news", "c1"), presence.add("news", info)]

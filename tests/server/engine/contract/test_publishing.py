@@ -6,9 +6,9 @@ import pytest
 from msgspec import Raw
 
 from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.recording_handler import Heard, Witness
+from tests.server.engine.recording_handler import Heard, RecordingHandler
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, Draft, HistoryQuery
+from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import ClientInfo, Publication
 
 ALL = HistoryQuery(limit=-1)
@@ -46,9 +46,9 @@ async def test_channels_count_each_for_themselves(broker: Broker) -> None:
     assert (await broker.publish("weather", draft(1), LOG)).offset == 1
 
 
-async def test_concurrent_publications_take_their_turns(broker: Broker, witness: Witness) -> None:
+async def test_concurrent_publications_take_their_turns(broker: Broker, witness: RecordingHandler) -> None:
     """Each gets an offset of its own, in the order of the calls, and is announced in the order of offsets."""
-    await broker.listen("news")
+    await broker.subscribe("news")
     positions = await asyncio.gather(*(broker.publish("news", draft(n), LOG) for n in range(1, 101)))
     assert [position.offset for position in positions] == list(range(1, 101))
     await witness.until_heard(100)
@@ -57,11 +57,11 @@ async def test_concurrent_publications_take_their_turns(broker: Broker, witness:
 
 
 async def test_channels_with_and_without_a_log_keep_the_order_of_calls(
-    broker: Broker, witness: Witness
+    broker: Broker, witness: RecordingHandler
 ) -> None:
     """What skips the log is announced between what was published before and after it."""
-    await broker.listen("news")
-    skipping = Draft(Raw(b"2"), skip_history=True)
+    await broker.subscribe("news")
+    skipping = NewPublication(Raw(b"2"), skip_history=True)
     await asyncio.gather(
         broker.publish("news", draft(1), LOG),
         broker.publish("news", skipping, LOG),
@@ -71,34 +71,34 @@ async def test_channels_with_and_without_a_log_keep_the_order_of_calls(
     assert witness.payloads("news") == [b"1", b"2", b"3"]
 
 
-async def test_what_is_announced_is_what_is_kept(broker: Broker, witness: Witness) -> None:
+async def test_what_is_announced_is_what_is_kept(broker: Broker, witness: RecordingHandler) -> None:
     """The same publication, under the same epoch, by both ways."""
-    await broker.listen("news")
+    await broker.subscribe("news")
     position = await broker.publish("news", draft(7), LOG)
     await witness.until_heard(1)
     expected = Publication(Raw(b"7"), 1)
     assert witness.heard == [Heard("news", expected, position.epoch)]
-    assert await broker.read("news", ALL, LOG) == (position, [expected])
+    assert await broker.read_history("news", ALL, LOG) == (position, [expected])
 
 
-async def test_without_a_log_a_publication_has_no_position(broker: Broker, witness: Witness) -> None:
+async def test_without_a_log_a_publication_has_no_position(broker: Broker, witness: RecordingHandler) -> None:
     """It is announced, and nothing is kept of it."""
-    await broker.listen("news")
+    await broker.subscribe("news")
     assert await broker.publish("news", draft(7), NO_LOG) == NO_POSITION
     await witness.until_heard(1)
     assert witness.heard == [Heard("news", Publication(Raw(b"7")), "")]
 
 
-async def test_a_publication_may_skip_the_log(broker: Broker, witness: Witness) -> None:
+async def test_a_publication_may_skip_the_log(broker: Broker, witness: RecordingHandler) -> None:
     """It is announced without a position, and takes no offset from those after it."""
-    await broker.listen("news")
+    await broker.subscribe("news")
     first = await broker.publish("news", draft(1), LOG)
-    assert await broker.publish("news", Draft(Raw(b"2"), skip_history=True), LOG) == NO_POSITION
+    assert await broker.publish("news", NewPublication(Raw(b"2"), skip_history=True), LOG) == NO_POSITION
     second = await broker.publish("news", draft(3), LOG)
     assert second == (2, first.epoch)
     await witness.until_heard(3)
     assert witness.heard[1] == Heard("news", Publication(Raw(b"2")), "")
-    _, kept = await broker.read("news", ALL, LOG)
+    _, kept = await broker.read_history("news", ALL, LOG)
     assert [bytes(publication.data) for publication in kept] == [b"1", b"3"]
 
 
@@ -118,28 +118,30 @@ async def test_who_published_and_the_tags_travel_along(
     node: Node, info: ClientInfo | None, tags: dict[str, str] | None, options: ChannelOptions
 ) -> None:
     """As they were given, to listeners and readers."""
-    await node.broker.listen("news")
-    position = await node.broker.publish("news", Draft(Raw(b"1"), info, tags), options)
+    await node.broker.subscribe("news")
+    position = await node.broker.publish("news", NewPublication(Raw(b"1"), info, tags), options)
     expected = Publication(Raw(b"1"), position.offset, info, tags)
     await node.witness.until_heard(1)
     assert node.witness.heard[0].publication == expected
     if options is LOG:
-        assert (await node.broker.read("news", ALL, LOG)).publications == [expected]
+        assert (await node.broker.read_history("news", ALL, LOG)).publications == [expected]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload[:24].decode())
-async def test_payloads_arrive_byte_for_byte(broker: Broker, witness: Witness, payload: bytes) -> None:
+async def test_payloads_arrive_byte_for_byte(
+    broker: Broker, witness: RecordingHandler, payload: bytes
+) -> None:
     """No number is rounded, no escape rewritten, no key sorted."""
-    await broker.listen("news")
-    await broker.publish("news", Draft(Raw(payload)), LOG)
-    await broker.publish("news", Draft(Raw(payload)), NO_LOG)
+    await broker.subscribe("news")
+    await broker.publish("news", NewPublication(Raw(payload)), LOG)
+    await broker.publish("news", NewPublication(Raw(payload)), NO_LOG)
     await witness.until_heard(2)
     assert witness.payloads("news") == [payload, payload]
-    _, kept = await broker.read("news", ALL, LOG)
+    _, kept = await broker.read_history("news", ALL, LOG)
     assert [bytes(publication.data) for publication in kept] == [payload]
 
 
 async def test_nobody_need_listen(broker: Broker) -> None:
     """A log is written for those who come later."""
     position = await broker.publish("news", draft(1), LOG)
-    assert (await broker.read("news", TOP_ONLY, LOG)).top == position
+    assert (await broker.read_history("news", TOP_ONLY, LOG)).top == position

@@ -7,7 +7,7 @@ import pytest
 
 from tests.server.engine.contract.harness import Harness, draft
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import TOP_ONLY, Broker, Draft, HistoryQuery
+from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery, NewPublication
 
 ALL = HistoryQuery(limit=-1)
 
@@ -20,7 +20,9 @@ def options(harness: Harness) -> ChannelOptions:
 
 
 async def kept(broker: Broker, options: ChannelOptions) -> list[int]:
-    return [publication.offset for publication in (await broker.read("news", ALL, options)).publications]
+    return [
+        publication.offset for publication in (await broker.read_history("news", ALL, options)).publications
+    ]
 
 
 async def test_a_log_keeps_its_last_publications(broker: Broker) -> None:
@@ -57,11 +59,11 @@ async def test_reading_does_not_keep_publications_alive(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """Nor does publishing what is outdated or skips the log."""
-    await broker.publish("news", Draft(draft(1).data, version=1), options)
+    await broker.publish("news", NewPublication(draft(1).data, version=1), options)
     await harness.advance(3 * harness.unit)
     assert await kept(broker, options) == [1]
-    await broker.publish("news", Draft(draft(1).data, version=1), options)
-    await broker.publish("news", Draft(draft(1).data, skip_history=True), options)
+    await broker.publish("news", NewPublication(draft(1).data, version=1), options)
+    await broker.publish("news", NewPublication(draft(1).data, skip_history=True), options)
     await harness.advance(2 * harness.unit)
     assert not await kept(broker, options)
 
@@ -72,7 +74,7 @@ async def test_the_top_outlives_the_publications(
     """What is published then is alone in the log, with the next offset."""
     first = await broker.publish("news", draft(1), options)
     await harness.advance(6 * harness.unit)
-    assert await broker.read("news", ALL, options) == (first, [])
+    assert await broker.read_history("news", ALL, options) == (first, [])
     assert await broker.publish("news", draft(2), options) == (2, first.epoch)
     assert await kept(broker, options) == [2]
 
@@ -103,9 +105,9 @@ async def test_a_version_is_forgotten_with_the_top(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """It belongs to the log."""
-    await broker.publish("news", Draft(draft(1).data, version=5), options)
+    await broker.publish("news", NewPublication(draft(1).data, version=5), options)
     await harness.advance(14 * harness.unit)
-    assert (await broker.publish("news", Draft(draft(2).data, version=1), options)).offset == 1
+    assert (await broker.publish("news", NewPublication(draft(2).data, version=1), options)).offset == 1
     assert await kept(broker, options) == [1]
 
 
@@ -114,11 +116,11 @@ async def test_using_a_channel_keeps_its_top(
     broker: Broker, harness: Harness, options: ChannelOptions, use: str
 ) -> None:
     """Reading is enough, as subscribers do."""
-    epoch = (await broker.read("news", TOP_ONLY, options)).top.epoch
+    epoch = (await broker.read_history("news", TOP_ONLY, options)).top.epoch
     for _ in range(2):
         await harness.advance(8 * harness.unit)
         if use == "read":
-            position = (await broker.read("news", TOP_ONLY, options)).top
+            position = (await broker.read_history("news", TOP_ONLY, options)).top
         else:
             position = await broker.publish("news", draft(1), options)
         assert position.epoch == epoch

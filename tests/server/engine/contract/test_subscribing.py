@@ -6,17 +6,17 @@ import pytest
 from msgspec import Raw
 
 from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tocsin_server.protocol.messages import ClientInfo, Presence, Push
+from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
-JOIN = Push(channel="news", join=Presence(ClientInfo("42", "c1", Raw(b'{"n":1e999}'))))
-LEAVE = Push(channel="news", leave=Presence(ClientInfo("42", "c1", chan_info=Raw(b'"\\u00e9"'))))
+JOIN = Push(channel="news", join=PresenceChange(ClientInfo("42", "c1", Raw(b'{"n":1e999}'))))
+LEAVE = Push(channel="news", leave=PresenceChange(ClientInfo("42", "c1", chan_info=Raw(b'"\\u00e9"'))))
 
 
 async def test_without_listening_nothing_is_heard(node: Node) -> None:
     """Publications and presence of other channels are none of a node's business."""
-    await node.broker.listen("weather")
+    await node.broker.subscribe("weather")
     await node.broker.publish("news", draft(1), LOG)
-    await node.broker.announce("news", JOIN)
+    await node.broker.publish_join_leave("news", JOIN)
     await node.catch_up()
     assert not node.witness.offsets("news")
     assert not node.witness.pushes
@@ -25,7 +25,7 @@ async def test_without_listening_nothing_is_heard(node: Node) -> None:
 async def test_from_listening_on_everything_is_heard(node: Node) -> None:
     """Nothing of before, and nothing is missing once `listen` has returned."""
     await node.broker.publish("news", draft(1), LOG)
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     await node.broker.publish("news", draft(2), LOG)
     await node.catch_up()
     assert node.witness.offsets("news") == [2]
@@ -33,14 +33,14 @@ async def test_from_listening_on_everything_is_heard(node: Node) -> None:
 
 async def test_listening_twice_is_listening_once(node: Node) -> None:
     """Each publication is heard once, and one `forget` ends it."""
-    await node.broker.listen("news")
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
+    await node.broker.subscribe("news")
     await node.broker.publish("news", draft(1), NO_LOG)
-    await node.broker.announce("news", JOIN)
+    await node.broker.publish_join_leave("news", JOIN)
     await node.catch_up()
     assert node.witness.payloads("news") == [b"1"]
     assert len(node.witness.pushes) == 1
-    await node.broker.forget("news")
+    await node.broker.unsubscribe("news")
     await node.broker.publish("news", draft(2), NO_LOG)
     await node.catch_up()
     assert node.witness.payloads("news") == [b"1"]
@@ -48,11 +48,11 @@ async def test_listening_twice_is_listening_once(node: Node) -> None:
 
 async def test_what_is_forgotten_is_heard_no_more(node: Node) -> None:
     """Neither publications nor presence, until the node listens again."""
-    await node.broker.listen("news")
-    await node.broker.forget("news")
+    await node.broker.subscribe("news")
+    await node.broker.unsubscribe("news")
     await node.broker.publish("news", draft(1), LOG)
-    await node.broker.announce("news", JOIN)
-    await node.broker.listen("news")
+    await node.broker.publish_join_leave("news", JOIN)
+    await node.broker.subscribe("news")
     await node.broker.publish("news", draft(2), LOG)
     await node.catch_up()
     assert node.witness.offsets("news") == [2]
@@ -61,9 +61,9 @@ async def test_what_is_forgotten_is_heard_no_more(node: Node) -> None:
 
 async def test_forgetting_what_was_never_heard_is_no_mistake(node: Node) -> None:
     """Twice neither."""
-    await node.broker.forget("news")
-    await node.broker.forget("news")
-    await node.broker.listen("news")
+    await node.broker.unsubscribe("news")
+    await node.broker.unsubscribe("news")
+    await node.broker.subscribe("news")
     await node.broker.publish("news", draft(1), NO_LOG)
     await node.catch_up()
     assert node.witness.payloads("news") == [b"1"]
@@ -72,7 +72,7 @@ async def test_forgetting_what_was_never_heard_is_no_mistake(node: Node) -> None
 @pytest.mark.parametrize("is_heard", [True, False], ids=["listen", "forget"])
 async def test_the_last_call_counts(node: Node, is_heard: bool) -> None:
     """Calls that overlap take effect in the order in which they were made."""
-    calls = [node.broker.listen, node.broker.forget] * 5 + [node.broker.listen] * is_heard
+    calls = [node.broker.subscribe, node.broker.unsubscribe] * 5 + [node.broker.subscribe] * is_heard
     await asyncio.gather(*(call("news") for call in calls))
     await node.broker.publish("news", draft(1), NO_LOG)
     await node.catch_up()
@@ -81,9 +81,9 @@ async def test_the_last_call_counts(node: Node, is_heard: bool) -> None:
 
 async def test_joins_and_leaves_are_heard_in_order(node: Node) -> None:
     """With everything they say, between the publications they were announced between."""
-    await node.broker.listen("news")
-    await node.broker.announce("news", JOIN)
-    await node.broker.announce("news", LEAVE)
+    await node.broker.subscribe("news")
+    await node.broker.publish_join_leave("news", JOIN)
+    await node.broker.publish_join_leave("news", LEAVE)
     await node.catch_up()
     assert node.witness.pushes == [("news", JOIN), ("news", LEAVE)]
 
@@ -93,7 +93,7 @@ async def test_joins_and_leaves_are_heard_in_order(node: Node) -> None:
 )
 async def test_names_are_taken_literally(node: Node, channel: str) -> None:
     """No character of a name is a pattern, and no name is another one's key."""
-    await node.broker.listen(channel)
+    await node.broker.subscribe(channel)
     for other in ("ab", "a", "b", "news", ""):
         await node.broker.publish(other, draft(1), LOG)
     position = await node.broker.publish(channel, draft(2), LOG)

@@ -4,17 +4,17 @@ import pytest
 from msgspec import Raw
 
 from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tocsin_server.engine.broker import TOP_ONLY, Broker, Draft
+from tocsin_server.engine.broker import TOP_ONLY, Broker, NewPublication
 
 
-def versioned(version: int, version_epoch: str = "") -> Draft:
-    return Draft(Raw(b"%d" % version), version=version, version_epoch=version_epoch)
+def versioned(version: int, version_epoch: str = "") -> NewPublication:
+    return NewPublication(Raw(b"%d" % version), version=version, version_epoch=version_epoch)
 
 
 @pytest.mark.parametrize("version", [1, 4, 5])
 async def test_an_outdated_version_is_not_published(node: Node, version: int) -> None:
     """The answer is the top, and nobody hears of it."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     top = await node.broker.publish("news", versioned(5), LOG)
     assert await node.broker.publish("news", versioned(version), LOG) == top
     await node.catch_up()
@@ -60,11 +60,11 @@ async def test_versions_outlive_the_history(broker: Broker) -> None:
 
 async def test_without_a_log_there_are_no_versions(node: Node) -> None:
     """Everything is announced; what skips the log of a channel leaves its version alone."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     for version in (5, 4):
         await node.broker.publish("news", versioned(version), NO_LOG)
-    await node.broker.publish("news", Draft(Raw(b"9"), version=9, skip_history=True), LOG)
+    await node.broker.publish("news", NewPublication(Raw(b"9"), version=9, skip_history=True), LOG)
     await node.broker.publish("news", versioned(1), LOG)
     await node.catch_up()
     assert node.witness.payloads("news") == [b"5", b"4", b"9", b"1"]
-    assert (await node.broker.read("news", TOP_ONLY, LOG)).top.offset == 1
+    assert (await node.broker.read_history("news", TOP_ONLY, LOG)).top.offset == 1

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import Draft, HistoryQuery
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.log import Log
 from tocsin_server.protocol.messages import Position
 
@@ -53,7 +53,7 @@ class LogModel(RuleBasedStateMachine):
     @rule(options=OPTIONS, version=st.integers(0, 4), version_epoch=st.sampled_from(["", "a", "b"]))
     def append(self, options: ChannelOptions, version: int, version_epoch: str) -> None:
         data = b"%d" % self.top
-        draft = Draft(Raw(data), version=version, version_epoch=version_epoch)
+        draft = NewPublication(Raw(data), version=version, version_epoch=version_epoch)
         publication = self.log.append(draft, options, self.now)
         self.ends = self.now + options.history_meta_ttl
         last_epoch, last_version = self.versions[-1]

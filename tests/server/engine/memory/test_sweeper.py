@@ -10,11 +10,11 @@ from random import Random
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.recording_handler import Witness
+from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.timing import SOON
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, TOP_ONLY, Draft
+from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, TOP_ONLY, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.sweeper import PAUSE_SECONDS, STEP, Timer
@@ -22,7 +22,7 @@ from tocsin_server.protocol.messages import ClientInfo
 
 LOG = ChannelOptions(history_size=10, history_ttl=60, history_meta_ttl=600)
 NO_LOG = ChannelOptions()
-ONE = Draft(Raw(b"1"))
+ONE = NewPublication(Raw(b"1"))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def time() -> VirtualTime:
 @pytest.fixture
 async def engine(time: VirtualTime) -> AsyncIterator[MemoryEngine]:
     engine = MemoryEngine(clock=time.clock, call_later=time.call_later, random=Random(1))
-    await engine.start(Witness())
+    await engine.start(RecordingHandler())
     yield engine
     await engine.stop()
 
@@ -65,7 +65,7 @@ async def test_publications_are_freed_when_they_lapse(broker: MemoryBroker, time
 async def test_a_log_may_be_over_before_what_it_keeps(broker: MemoryBroker, time: VirtualTime) -> None:
     """If it is read with other options than it was written with; the sweep goes on."""
     await broker.publish("news", ONE, LOG)
-    await broker.read("news", TOP_ONLY, ChannelOptions(history_meta_ttl=5))
+    await broker.read_history("news", TOP_ONLY, ChannelOptions(history_meta_ttl=5))
     time.advance(5)
     assert len(broker._logs) == 0
     assert not time.waiting
@@ -74,7 +74,7 @@ async def test_a_log_may_be_over_before_what_it_keeps(broker: MemoryBroker, time
 async def test_channels_without_a_log_leave_nothing(broker: MemoryBroker, time: VirtualTime) -> None:
     """Neither in memory nor a timer."""
     await broker.publish("news", ONE, NO_LOG)
-    await broker.publish("news", Draft(Raw(b"1"), skip_history=True), LOG)
+    await broker.publish("news", NewPublication(Raw(b"1"), skip_history=True), LOG)
     await broker.remove_history("news")
     assert len(broker._logs) == 0
     assert not time.waiting
@@ -84,8 +84,8 @@ async def test_an_answer_is_freed_when_its_key_may_be_used_again(
     broker: MemoryBroker, time: VirtualTime
 ) -> None:
     """After IDEMPOTENCY_SECONDS from the first use, however often it was repeated."""
-    await broker.listen("news")
-    keyed = Draft(Raw(b"1"), idempotency_key="k")
+    await broker.subscribe("news")
+    keyed = NewPublication(Raw(b"1"), idempotency_key="k")
     first = await broker.publish("news", keyed, LOG)
     time.advance(IDEMPOTENCY_SECONDS - 1)
     assert await broker.publish("news", keyed, LOG) == first
@@ -99,8 +99,8 @@ async def test_an_answer_is_freed_when_its_key_may_be_used_again(
 async def test_a_lapsed_answer_does_not_count_though_it_is_not_freed_yet(time: VirtualTime) -> None:
     """The sweep may be late; a stopped one shows it."""
     broker = MemoryBroker(time.clock, lambda: "abcdefgh")
-    broker.start(Witness(), time.call_later)
-    keyed = Draft(Raw(b"1"), idempotency_key="k")
+    broker.start(RecordingHandler(), time.call_later)
+    keyed = NewPublication(Raw(b"1"), idempotency_key="k")
     await broker.publish("news", keyed, LOG)
     broker._sweep.stop()
     time.advance(IDEMPOTENCY_SECONDS)
@@ -113,14 +113,14 @@ async def test_a_lapsed_log_does_not_count_though_it_is_not_freed_yet(time: Virt
     """Publications and tops neither."""
     epochs = iter(["a", "b"])
     broker = MemoryBroker(time.clock, lambda: next(epochs))
-    broker.start(Witness(), time.call_later)
+    broker.start(RecordingHandler(), time.call_later)
     await broker.publish("news", ONE, LOG)
     broker._sweep.stop()
     time.advance(60)
     assert await broker.publish("news", ONE, LOG) == (2, "a")
     assert kept(broker) == 1
     time.advance(600)
-    assert await broker.read("news", TOP_ONLY, LOG) == ((0, "b"), [])
+    assert await broker.read_history("news", TOP_ONLY, LOG) == ((0, "b"), [])
     broker._sweep.start(time.call_later)
     time.advance(600)
     assert len(broker._logs) == 0
@@ -128,9 +128,9 @@ async def test_a_lapsed_log_does_not_count_though_it_is_not_freed_yet(time: Virt
 
 async def test_there_is_one_timer_for_everything(broker: MemoryBroker, time: VirtualTime) -> None:
     """At the earliest deadline, or a little after it."""
-    await broker.read("news", TOP_ONLY, LOG)
+    await broker.read_history("news", TOP_ONLY, LOG)
     assert time.waiting == [600]
-    await broker.publish("news", Draft(Raw(b"1"), idempotency_key="k"), NO_LOG)
+    await broker.publish("news", NewPublication(Raw(b"1"), idempotency_key="k"), NO_LOG)
     assert time.waiting == [IDEMPOTENCY_SECONDS]
     await broker.publish("news", ONE, LOG)
     assert time.waiting == [60]
@@ -160,7 +160,7 @@ async def test_a_round_is_done_in_steps(time: VirtualTime) -> None:
 
         return time.call_later(seconds, run)
 
-    broker.start(Witness(), call_later)
+    broker.start(RecordingHandler(), call_later)
     for channel in range(2 * STEP + 1):
         await broker.publish(f"news:{channel}", ONE, LOG)
     time.advance(60)
@@ -181,9 +181,9 @@ async def test_a_stopped_engine_has_no_timer(engine: MemoryEngine, time: Virtual
     await engine.broker.publish("news", ONE, LOG)
     assert time.waiting
     await engine.stop()
-    await engine.broker.read("weather", TOP_ONLY, LOG)
+    await engine.broker.read_history("weather", TOP_ONLY, LOG)
     assert not time.waiting
-    await engine.start(Witness())
+    await engine.start(RecordingHandler())
     assert time.waiting == [60]
 
 
@@ -191,18 +191,18 @@ async def test_presence_and_listening_leave_nothing(engine: MemoryEngine) -> Non
     """Whoever leaves takes the channel along."""
     await engine.presence.add("news", ClientInfo("42", "c1"))
     await engine.presence.remove("news", "c1")
-    await engine.broker.listen("news")
-    await engine.broker.forget("news")
+    await engine.broker.subscribe("news")
+    await engine.broker.unsubscribe("news")
     assert not engine.presence._channels
     assert not engine.broker._listening
 
 
 async def test_epochs_come_from_the_randomness_given(broker: MemoryBroker) -> None:
     """Eight letters, another eight for each log."""
-    first = (await broker.read("news", TOP_ONLY, LOG)).top.epoch
-    second = (await broker.read("weather", TOP_ONLY, LOG)).top.epoch
+    first = (await broker.read_history("news", TOP_ONLY, LOG)).top.epoch
+    second = (await broker.read_history("weather", TOP_ONLY, LOG)).top.epoch
     again = MemoryEngine(random=Random(1)).broker
-    assert (await again.read("news", TOP_ONLY, LOG)).top.epoch == first
+    assert (await again.read_history("news", TOP_ONLY, LOG)).top.epoch == first
     assert len(first) == len(second) == 8
     assert first != second
 
@@ -214,12 +214,12 @@ class Tags(dict[str, str]):
 async def test_real_clocks_and_timers_do_the_same() -> None:
     """By default time is the system's and timers are the event loop's."""
     engine = MemoryEngine()
-    await engine.start(Witness())
+    await engine.start(RecordingHandler())
     brief = ChannelOptions(history_size=1, history_ttl=0.001, history_meta_ttl=0.001)
     freed = asyncio.Event()
     tags = Tags(kind="brief")
     weakref.finalize(tags, freed.set)
-    await engine.broker.publish("news", Draft(Raw(b"1"), tags=tags), brief)
+    await engine.broker.publish("news", NewPublication(Raw(b"1"), tags=tags), brief)
     del tags
     async with asyncio.timeout(SOON):
         await freed.wait()

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from tests.server.engine.contract.harness import Node
-from tests.server.engine.recording_handler import Witness
+from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tocsin_server.engine.redis.connections.address import parse_address
@@ -39,7 +39,7 @@ def running(prefix: str) -> Running:
 
     @asynccontextmanager
     async def run(url: str, uid: str = "n1") -> AsyncIterator[Node]:
-        node = Node(RedisEngine(parse_address(url), prefix), Witness(uid))
+        node = Node(RedisEngine(parse_address(url), prefix), RecordingHandler(uid))
         await node.engine.start(node.witness)
         try:
             yield node

@@ -63,13 +63,13 @@ async def running_apart(url: str, prefix: str, uid: str) -> AsyncIterator[NodeAp
 
 
 async def _run(url: str, prefix: str, uid: str) -> None:
-    from tests.server.engine.recording_handler import Witness  # noqa: PLC0415 - only the process needs it
+    from tests.server.engine.recording_handler import RecordingHandler  # noqa: PLC0415 - only the process needs it
     from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
     from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
     from tocsin_server.protocol.messages import ClientInfo  # noqa: PLC0415
 
     engine = RedisEngine(parse_address(url), prefix)
-    await engine.start(Witness(uid))
+    await engine.start(RecordingHandler(uid))
     print("ready", flush=True)  # noqa: T201 - this is how it talks
     while line := await asyncio.to_thread(sys.stdin.readline):
         match line.split():

@@ -12,7 +12,7 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.served_node import until
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.redis.clock import LOOKS, UNKNOWN, SharedClock
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.keys import Keys
@@ -84,11 +84,11 @@ async def test_whoever_hears_a_publication_knows_when_it_was_made(
 ) -> None:
     """At another node, over a real Redis, and by its own clock; with a log and without."""
     async with running(redis_server.url, "n1") as here, running(redis_server.url, "n2") as there:
-        await there.broker.listen("news")
+        await there.broker.subscribe("news")
         clocks = [clock_of(node) for node in (here, there)]
         await until(lambda: all(clock.stamp() != UNKNOWN for clock in clocks))
         before = time.monotonic()
-        await here.broker.publish("news", Draft(Raw(b"1")), options)
+        await here.broker.publish("news", NewPublication(Raw(b"1")), options)
         await there.witness.until_heard(1)
         (published_at,) = there.witness.published_at
         wrong = sum(max(look.error for look in clock._looks) for clock in clocks)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from tocsin_server.engine.redis import encoding
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Presence, Publication, Push
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
 
 INFOS = st.builds(
     ClientInfo,
@@ -40,7 +40,7 @@ def test_a_publication_arrives_as_it_was(
 @given(INFOS)
 def test_joins_leaves_and_entries_arrive_as_they_were(info: ClientInfo) -> None:
     """An absent payload stays the one that is left out when written."""
-    for push in (Push("news", join=Presence(info)), Push("news", leave=Presence(info))):
+    for push in (Push("news", join=PresenceChange(info)), Push("news", leave=PresenceChange(info))):
         assert encoding.decode_push("news", encoding.encode_push(push)) == push
     decoded = encoding.decode_entry(encoding.encode_entry("n1.x", True, info))
     assert decoded == info

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.engine.contract.harness import LOG, Node, draft
-from tests.server.engine.recording_handler import Witness
+from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.blackhole_proxy import Swallower
 from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
@@ -23,13 +23,13 @@ async def failed_start(url: str) -> str:
     """What a start says that must fail."""
     engine = RedisEngine(parse_address(url), "test")
     with pytest.raises(EngineError) as caught:
-        await engine.start(Witness())
+        await engine.start(RecordingHandler())
     await engine.stop()
     return str(caught.value)
 
 
 async def works(node: Node) -> None:
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     await node.broker.publish("news", draft(1), LOG)
     await node.catch_up()
     assert node.witness.payloads("news") == [b"1"]

@@ -15,7 +15,7 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports
 from tests.server.engine.redis.waiting import RecordingDialler, until_whole
 from tests.support.timing import SOON
-from tocsin_server.engine.broker import Draft, HistoryQuery
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.redis import pipeline as module
 from tocsin_server.engine.redis.connections.address import Dialler, parse_address
 from tocsin_server.engine.redis.connections.backoff import FIRST_SECONDS, LONGEST_SECONDS, Backoff
@@ -48,7 +48,7 @@ async def test_concurrent_calls_leave_together(running: Running, swallower: Swal
 
 async def test_scripts_that_redis_forgot_are_told_again(node: Node, redis_server: RedisServer) -> None:
     """Without anybody noticing, and nothing overtakes anything."""
-    await node.broker.listen("a")
+    await node.broker.subscribe("a")
     publishing = [asyncio.create_task(node.broker.publish("a", draft(n), LOG)) for n in range(3)]
     redis_server.command("SCRIPT", "FLUSH")
     publishing += [asyncio.create_task(node.broker.publish("a", draft(n), LOG)) for n in range(3, 50)]
@@ -60,22 +60,22 @@ async def test_scripts_that_redis_forgot_are_told_again(node: Node, redis_server
 async def test_what_redis_refuses_was_not_done(running: Running, fleeting_redis: RedisServer) -> None:
     """Out of memory, say: an error, nothing kept, nothing heard; and the connection lives on."""
     async with running(fleeting_redis.url) as node:
-        await node.broker.listen("a")
+        await node.broker.subscribe("a")
         top = await node.broker.publish("a", draft(1), LOG)
         fleeting_redis.command("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(EngineError, match="refused"):
-            await node.broker.publish("a", Draft(Raw(b"2"), version=9, idempotency_key="k"), LOG)
+            await node.broker.publish("a", NewPublication(Raw(b"2"), version=9, idempotency_key="k"), LOG)
         with pytest.raises(EngineError, match="refused"):
-            await node.broker.publish("a", Draft(Raw(b"3"), idempotency_key="k"), NO_LOG)
+            await node.broker.publish("a", NewPublication(Raw(b"3"), idempotency_key="k"), NO_LOG)
         with pytest.raises(EngineError, match="refused"):
             await node.broker.publish("b", draft(1), LOG)
         fleeting_redis.command("CONFIG", "SET", "maxmemory", "0")
-        assert (await node.broker.read("a", ALL, LOG)).top == top
-        repeated = Draft(Raw(b"2"), version=9, idempotency_key="k")
+        assert (await node.broker.read_history("a", ALL, LOG)).top == top
+        repeated = NewPublication(Raw(b"2"), version=9, idempotency_key="k")
         assert await node.broker.publish("a", repeated, LOG) == (2, top.epoch)
         await node.catch_up()
         assert node.witness.payloads("a") == [b"1", b"2"]
-        assert not node.engine.trouble
+        assert not node.engine.unready_reason
 
 
 async def test_a_call_without_a_redis_fails_in_time(nowhere: Pipeline) -> None:
@@ -161,7 +161,7 @@ async def test_what_nobody_waits_for_any_more_is_not_sent(
         waiting.cancel()
         fleeting_redis.thaw()
         await under_way
-        kept = (await node.broker.read("a", ALL, LOG)).publications
+        kept = (await node.broker.read_history("a", ALL, LOG)).publications
         assert [bytes(publication.data) for publication in kept] == [b"1"]
 
 

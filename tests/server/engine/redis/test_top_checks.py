@@ -24,7 +24,7 @@ async def test_what_was_logged_and_never_announced_is_found(
     running: Running, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By looking alone: no later one is announced, and no link breaks."""
-    monkeypatch.setattr(backfill, "PATROL_SECONDS", 2 * TICK)
+    monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 2 * TICK)
     url, news = redis_server.url, new_channel("log")
     async with sharing(url, prefix) as house, house.connected(news) as wire, running(url, "mute") as mute:
         await publish(house.node, news, b"0")

@@ -23,19 +23,19 @@ class RecordingDialler(Dialler):
 async def until_troubled(node: Node) -> str:
     """What the trouble is."""
     async with asyncio.timeout(SOON):
-        while not (trouble := node.engine.trouble):  # noqa: ASYNC110 - a property, as the health check reads it
+        while not (trouble := node.engine.unready_reason):  # noqa: ASYNC110 - a property, as the health check reads it
             await asyncio.sleep(TICK / 10)
     return trouble
 
 
 async def until_whole(node: Node) -> None:
     async with asyncio.timeout(SOON):
-        while node.engine.trouble:  # noqa: ASYNC110 - a property, as the health check reads it
+        while node.engine.unready_reason:  # noqa: ASYNC110 - a property, as the health check reads it
             await asyncio.sleep(TICK / 10)
 
 
 async def until_trouble(node: Node, word: str) -> None:
     """Wait for a trouble that says so, perhaps after others."""
     async with asyncio.timeout(SOON):
-        while word not in node.engine.trouble:  # noqa: ASYNC110 - a property, as the health check reads it
+        while word not in node.engine.unready_reason:  # noqa: ASYNC110 - a property, as the health check reads it
             await asyncio.sleep(TICK / 10)

@@ -18,8 +18,8 @@ from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.core.events import ServerEvent
-from tocsin_server.engine.broker import Draft
-from tocsin_server.engine.nodes import Order
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Position
 from tocsin_server.serving.server import serving
@@ -168,16 +168,16 @@ class Served:
     async def publish(self, channel: str, *numbers: int) -> Position:
         """Publish numbers, one after the other; the position of the last."""
         for number in numbers:
-            position = await self.node.publish(channel, Draft(Raw(json.dumps(number).encode())))
+            position = await self.node.publish(channel, NewPublication(Raw(json.dumps(number).encode())))
         return position
 
     async def order(self, user: str, event: ServerEvent) -> None:
         """Do to a user's connections what the API would."""
-        await self.node.service.order(Order(user, event))
+        await self.node.operations.control(ControlCommand(user, event))
 
     async def top(self, channel: str) -> Position:
         """The position a channel is at."""
-        result = await self.node.service.history(channel, 0, None, False)
+        result = await self.node.operations.history(channel, 0, None, False)
         return Position(result.offset, result.epoch)
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.core.events import ServerDisconnect
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.errors import Disconnect
 from tocsin_server.transports.sse.connection import RETRY_MILLISECONDS
 
@@ -73,7 +73,7 @@ async def test_a_client_that_vanishes_is_missed_at_once(tocsin: Served, channel:
         async with asyncio.timeout(SOON):
             left = await watcher.next()
         assert (left.kind, left.data["leave"]["info"]["user"]) == ("leave", "ann")
-        assert (await tocsin.node.service.presence_stats(room)).num_clients == 1
+        assert (await tocsin.node.operations.presence_stats(room)).num_clients == 1
 
 
 async def test_a_client_that_says_goodbye_is_missed_at_once(tocsin: Served, channel: Name) -> None:
@@ -117,7 +117,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody() -> Non
                 while 'code="3008"' not in tocsin.node.metrics.page().decode():
                     number += 1
                     filler = Raw(b'"' + b"x" * 20_000 + b'"')
-                    await tocsin.node.publish("log:1", Draft(filler))
+                    await tocsin.node.publish("log:1", NewPublication(filler))
                     assert (await stream.message())["pub"]["offset"] == number
                     assert number * 20_000 < 100 * limit, "never dropped"
                 assert len(tocsin.node.hub) == 1
@@ -126,14 +126,14 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody() -> Non
                     async with asyncio.timeout(SOON):
                         received += await loop.sock_recv(slow, 65536)
                 assert b'data: {"code":3008,"reason":"slow"}' in received
-                await tocsin.node.publish("log:1", Draft(Raw(b"1")))
+                await tocsin.node.publish("log:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
 
 
 async def test_a_recovery_may_be_larger_than_what_may_wait() -> None:
     """A client closed for it would come back for the same, for ever."""
     async with served(client={"queue_limit_bytes": 1000}) as tocsin:
-        filler = Draft(Raw(b'"' + b"x" * 900 + b'"'))
+        filler = NewPublication(Raw(b'"' + b"x" * 900 + b'"'))
         for _ in range(10):
             await tocsin.node.publish("log:1", filler)
         async with tocsin.stream("log:1", last_event_id="0@") as stream:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.server.transports.sse.streams import Event, Served
-from tocsin_server.core.events import StreamBroken
+from tocsin_server.core.events import ChannelReset
 from tocsin_server.core.positions import History
 from tocsin_server.errors import EngineError
-from tocsin_server.node.connection import Peer
+from tocsin_server.node.connection import Connection
 from tocsin_server.protocol.messages import Position
 
 Name = Callable[[str], str]
@@ -53,7 +53,7 @@ async def test_a_position_in_a_channel_without_a_log_is_a_gap(tocsin: Served) ->
         assert await stream.next() == gap("lobby", Position(3, "abc"), Position(0, ""), "")
 
 
-async def peer_of(tocsin: Served) -> Peer:
+async def peer_of(tocsin: Served) -> Connection:
     (peer,) = tocsin.node.hub
     return peer
 
@@ -64,7 +64,7 @@ async def test_a_broken_stream_mends_itself_from_the_log(tocsin: Served, channel
     async with tocsin.stream(one, two) as stream:
         await tocsin.publish(one, 1)
         assert await stream.numbers(1) == [1]
-        tocsin.node.tell(await peer_of(tocsin), StreamBroken(one))
+        tocsin.node.handle_event(await peer_of(tocsin), ChannelReset(one))
         top = await tocsin.publish(one, 2, 3)
         await tocsin.publish(two, 9)
         heard = [await stream.message() for _ in range(3)]
@@ -99,7 +99,7 @@ async def test_a_channel_that_cannot_be_entered_again_ends_the_stream(
     async with tocsin.stream(news) as stream:
         await tocsin.publish(news, 1)
         assert await stream.numbers(1) == [1]
-        monkeypatch.setattr(tocsin.node.engine.broker, "read", fail)
-        tocsin.node.tell(await peer_of(tocsin), StreamBroken(news))
+        monkeypatch.setattr(tocsin.node.engine.broker, "read_history", fail)
+        tocsin.node.handle_event(await peer_of(tocsin), ChannelReset(news))
         (last,) = await stream.rest()
     assert (last.kind, last.data["code"]) == ("disconnect", 3010)

@@ -11,9 +11,9 @@ from tests.server.transports.sse.streams import Served, served
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tocsin_server import errors
-from tocsin_server.core.events import ServerUnsubscribe, StreamBroken
+from tocsin_server.core.events import ChannelReset, ServerUnsubscribe
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 
 Name = Callable[[str], str]
 
@@ -22,11 +22,11 @@ class Gate:
     """Lets reads of one channel's log wait until it is opened."""
 
     def __init__(self, tocsin: Served, channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._read = tocsin.node.engine.broker.read
+        self._read = tocsin.node.engine.broker.read_history
         self._channel = channel
         self._opened = asyncio.Event()
         self.reached = asyncio.Event()
-        monkeypatch.setattr(tocsin.node.engine.broker, "read", self.read)
+        monkeypatch.setattr(tocsin.node.engine.broker, "read_history", self.read)
 
     async def read(self, channel: str, *details: Any) -> History:
         if channel == self._channel:
@@ -41,7 +41,7 @@ class Gate:
 async def entered(tocsin: Served, channel: str) -> None:
     """Until somebody hears a channel live."""
     async with asyncio.timeout(SOON):
-        while not tocsin.node.hub.channels[channel].listeners:  # noqa: ASYNC110 - the channel tells nobody
+        while not tocsin.node.hub.channels[channel].connections:  # noqa: ASYNC110 - the channel tells nobody
             await asyncio.sleep(0.001)
 
 
@@ -58,7 +58,7 @@ async def test_what_is_heard_while_another_channel_is_entered_comes_after_the_po
         await entered(tocsin, one)
         await tocsin.publish(one, 1)
         (peer,) = tocsin.node.hub
-        tocsin.node.tell(peer, StreamBroken(one))
+        tocsin.node.handle_event(peer, ChannelReset(one))
         await tocsin.publish(one, 2)
         gate.open()
 
@@ -98,7 +98,7 @@ async def test_what_waits_while_a_stream_opens_is_bounded_too(monkeypatch: pytes
         await gate.reached.wait()
         await entered(tocsin, "log:1")
         for _ in range(3):
-            await tocsin.node.publish("log:1", Draft(Raw(b'"' + b"x" * 500 + b'"')))
+            await tocsin.node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
         response = await asking
         assert (response.status_code, response.json()["code"]) == (503, 3008)
         gate.open()

@@ -81,7 +81,7 @@ async def test_an_engine_that_fails_is_503(
     async def fail(*_: object) -> History:
         raise EngineError("gone")
 
-    monkeypatch.setattr(tocsin.node.engine.broker, "read", fail)
+    monkeypatch.setattr(tocsin.node.engine.broker, "read_history", fail)
     response = await tocsin.http.get(tocsin.path("lobby", channel("log")))
     assert (response.status_code, response.json()["code"]) == (503, 100)
     assert int(response.headers["retry-after"]) > 0

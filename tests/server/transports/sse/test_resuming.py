@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.server.transports.sse.streams import LOG, Event, Served, Stream, served
-from tocsin_server.core.events import StreamBroken
+from tocsin_server.core.events import ChannelReset
 
 CHANNELS = ("log:1", "log:2")
 KEPT = LOG["history_size"]
@@ -57,7 +57,7 @@ class Subscriber:
                 await self.arrive(by_header=act is Act.RETURN_BY_HEADER)
             case Act.BREAK:
                 for peer in self._tocsin.node.hub:
-                    self._tocsin.node.tell(peer, StreamBroken(CHANNELS[0]))
+                    self._tocsin.node.handle_event(peer, ChannelReset(CHANNELS[0]))
 
     async def arrive(self, *, by_header: bool = True) -> None:
         if self._stream is not None:

@@ -10,7 +10,7 @@ from tests.server.transports.sse.streams import Event, Served, served
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tocsin_server.core.events import ServerRefresh, ServerSubscribe, ServerUnsubscribe
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.protocol.messages import Position
 
 Name = Callable[[str], str]
@@ -84,7 +84,7 @@ async def test_data_is_one_line_whatever_is_in_it(tocsin: Served, channel: Name)
     """Line breaks inside strings are escaped by JSON, and those between its tokens are left out."""
     news = channel("log")
     async with tocsin.stream(news) as stream:
-        await tocsin.node.publish(news, Draft(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode())))
+        await tocsin.node.publish(news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode())))
         assert (await stream.message())["pub"]["data"] == {"a\n\r": "zw\u2028ö\n: x"}
 
 

@@ -21,8 +21,8 @@ from tests.server.transports.sse.streams import ORIGIN, Json
 from tests.support.timing import QUIET, SOON
 from tests.support.tokens import connection_token
 from tocsin_server.core.events import ServerDisconnect
-from tocsin_server.engine.broker import Draft
-from tocsin_server.engine.nodes import Order
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import FORCE_DISCONNECT
 from tocsin_server.node.node import Node
 
@@ -45,7 +45,7 @@ class Mounted:
             yield connection
 
     async def publish(self, channel: str, data: Any) -> None:
-        await self.node.publish(channel, Draft(Raw(json.dumps(data).encode())))
+        await self.node.publish(channel, NewPublication(Raw(json.dumps(data).encode())))
 
 
 @pytest.fixture(params=[under_uvicorn, under_hypercorn])
@@ -175,7 +175,7 @@ async def test_the_api_disconnects(mounted: Mounted) -> None:
     """What waits is written first, then the close frame with code and reason."""
     async with mounted.opened() as connection:
         await said(connection, {"id": 1, "connect": {"token": connection_token("ann")}})
-        await mounted.node.service.order(Order("ann", ServerDisconnect(FORCE_DISCONNECT)))
+        await mounted.node.operations.control(ControlCommand("ann", ServerDisconnect(FORCE_DISCONNECT)))
         assert await closed(connection) == (3503, "force disconnect")
 
 
@@ -246,7 +246,7 @@ async def test_a_client_that_does_not_read_is_closed_as_slow_and_delays_nobody()
                 await said(slow, CONNECT, subscribe)
                 slow.transport.pause_reading()
                 for number in range(1, 1000):
-                    await node.publish("log:1", Draft(Raw(b'"' + b"x" * 20_000 + b'"')))
+                    await node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
                     assert (await heard(reader))[0]["push"]["pub"]["offset"] == number
                     if 'code="3008"' in node.metrics.page().decode():
                         break

@@ -15,14 +15,14 @@ import websockets
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from tests.server.node.faulty_engine import HinderedEngine
+from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import House, housed, housed_secretly, new_channel, publish, trusting, until
 from tests.support.raw import Op, RawConnection, close_frame, commands, frame
 from tests.support.timing import SOON, TICK
 from tests.support.wire import Close
 from tocsin_server import errors
 from tocsin_server.core.channel import BATCH_BYTES
-from tocsin_server.transports.websocket.raw import WebSocketPeer
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 CONNECT = {"id": 1, "connect": {}}
 LIMIT = 200_000
@@ -38,8 +38,8 @@ async def house() -> AsyncIterator[House]:
 
 
 @pytest.fixture
-def engine() -> HinderedEngine:
-    return HinderedEngine()
+def engine() -> FaultyEngine:
+    return FaultyEngine()
 
 
 async def told(connection: RawConnection, messages: int) -> list[Any]:
@@ -62,14 +62,14 @@ async def opened(connection: RawConnection, *more: Any) -> list[Any]:
 # --------------------------------------------------------------------------------------------- slow consumers
 
 
-async def flood(house: House, slow: WebSocketPeer, news: str) -> int:
+async def flood(house: House, slow: WebSocketConnection, news: str) -> int:
     """Publish until the slow one is given up, while another hears each before the next; the last offset."""
     async with house.connected(news) as quick:
         for number in count(1):
             await publish(house.node, news, PAYLOAD)
             assert await quick.offsets(news, 1) == [number]
             assert slow._transport.get_write_buffer_size() <= LIMIT + BATCH_BYTES
-            if slow not in house.node._peers:
+            if slow not in house.node._connections:
                 assert await house.node.engine.presence.stats(news) == (1, 1), "it is gone at once"
                 return (await publish(house.node, news, b"1", b"2")).offset
     raise AssertionError
@@ -128,7 +128,7 @@ async def test_a_burst_closes_nobody_who_reads(house: House) -> None:
 # ---------------------------------------------------------------------------------------------------- leaving
 
 
-async def test_a_goodbye_waits_for_the_answers(engine: HinderedEngine) -> None:
+async def test_a_goodbye_waits_for_the_answers(engine: FaultyEngine) -> None:
     """Whoever says what it wants and leaves is answered before the close frame is, in the order it asked."""
     gate = engine.hold("publish")
     async with housed(engine=engine) as house:
@@ -149,7 +149,7 @@ async def test_a_goodbye_waits_for_the_answers(engine: HinderedEngine) -> None:
         await house.empty()
 
 
-async def test_a_goodbye_that_is_not_waited_for_leaves_nothing(engine: HinderedEngine) -> None:
+async def test_a_goodbye_that_is_not_waited_for_leaves_nothing(engine: FaultyEngine) -> None:
     """The connection is cut while its last wish is still with the engine."""
     gate = engine.hold("publish")
     async with housed(engine=engine) as house:
@@ -159,7 +159,7 @@ async def test_a_goodbye_that_is_not_waited_for_leaves_nothing(engine: HinderedE
             await connection.send(commands(wish) + close_frame())
             await until(lambda: engine.calls["publish"])
             writer.transport.abort()
-            await until(lambda: not house.node._peers)
+            await until(lambda: not house.node._connections)
         gate.set()
         await house.empty()
 
@@ -170,7 +170,7 @@ async def test_a_close_frame_that_is_not_answered_is_not_waited_for(monkeypatch:
     async with housed() as house, house.tcp() as (connection, _):
         await opened(connection)
         house.node.disconnect_all(errors.FORCE_DISCONNECT)
-        assert not house.node._peers
+        assert not house.node._connections
         assert [received async for received in connection.frames()] == [(Op.CLOSE, b"\r\xafforce disconnect")]
         await until(lambda: not house.server.server_state.connections)
         await house.empty()
@@ -207,7 +207,7 @@ async def test_nothing_is_said_after_the_close_frame(house: House) -> None:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-async def test_reading_stops_while_commands_wait_for_the_engine(engine: HinderedEngine) -> None:
+async def test_reading_stops_while_commands_wait_for_the_engine(engine: FaultyEngine) -> None:
     """A peer that asks faster than the engine answers fills its own buffers, not the server's memory."""
     gate = engine.hold("publish")
     async with housed(engine=engine) as house:
@@ -232,7 +232,7 @@ async def test_reading_stops_while_commands_wait_for_the_engine(engine: Hindered
         await house.empty()
 
 
-async def test_a_held_back_peer_that_is_lost_is_noticed(engine: HinderedEngine) -> None:
+async def test_a_held_back_peer_that_is_lost_is_noticed(engine: FaultyEngine) -> None:
     """At the latest when there is something to tell it: nothing is left of it."""
     gate = engine.hold("publish")
     async with housed(engine=engine) as house:

@@ -151,9 +151,9 @@ class Shards:
         return list(self._shards.values())
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """That of the cluster, or of the first master that has any."""
-        troubles = (shard.trouble for shard in self._shards.values())
+        troubles = (shard.unready_reason for shard in self._shards.values())
         return next((trouble for trouble in troubles if trouble), self._lookout.trouble)
 
     @property
@@ -200,7 +200,7 @@ class Shards:
 
     def _trusted(self) -> list[Host]:
         """Masters that are there."""
-        return [host for host, shard in self._shards.items() if not shard.trouble]
+        return [host for host, shard in self._shards.items() if not shard.unready_reason]
 
     async def _adopt(self, topology: Topology) -> None:
         fresh = {host: self._open(host) for host in topology.masters - self._shards.keys()}

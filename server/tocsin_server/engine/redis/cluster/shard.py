@@ -25,7 +25,7 @@ class Shard(Generic[SomeLink_co]):
         """Set once it takes calls."""
 
     @property
-    def trouble(self) -> str:
+    def unready_reason(self) -> str:
         """Why it can at present not be called or heard, as a sentence; empty if it can."""
         return self.pipeline.trouble or self.link.trouble
 

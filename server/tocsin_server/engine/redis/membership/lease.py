@@ -16,7 +16,7 @@ from tocsin_server.engine.redis.interfaces import Calls
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, Watch, node_of
 from tocsin_server.engine.redis.pipeline import Refused
-from tocsin_server.engine.redis.presence import RedisPresence
+from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.errors import EngineError
 
 BEAT_SECONDS = 1.0
@@ -42,7 +42,7 @@ class Lease:
     """
 
     def __init__(
-        self, uid: str, keys: Keys, calls: Calls, presence: RedisPresence, reap: Reap, random: Random
+        self, uid: str, keys: Keys, calls: Calls, presence: RedisPresenceStore, reap: Reap, random: Random
     ) -> None:
         self._uid = uid
         self._keys = keys

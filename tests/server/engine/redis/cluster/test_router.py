@@ -23,8 +23,8 @@ from tests.support.redis_cluster import RedisCluster
 from tests.support.server import serving
 from tests.support.timing import SOON, TICK
 from tests.support.wire import connected
-from tocsin_server.engine.broker import Draft, HistoryQuery
-from tocsin_server.engine.nodes import Question
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import ClientInfo, Position
 
@@ -65,7 +65,7 @@ class Traffic:
         for number in itertools.count():
             data = b"%d" % number
             try:
-                position = await self._node.broker.publish(channel, Draft(Raw(data)), LOG)
+                position = await self._node.broker.publish(channel, NewPublication(Raw(data)), LOG)
             except EngineError:
                 self.failed += 1
             else:
@@ -86,20 +86,20 @@ class Traffic:
 
 
 async def listening(node: Node, channels: list[str]) -> None:
-    await asyncio.gather(*(node.broker.listen(channel) for channel in channels))
+    await asyncio.gather(*(node.broker.subscribe(channel) for channel in channels))
 
 
 async def hears(node: Node, *channels: str) -> None:
     """Everything that is published from now on."""
     mark = b"%d" % time.monotonic_ns()
     for channel in channels:
-        await node.broker.publish(channel, Draft(Raw(mark)), NO_LOG)
+        await node.broker.publish(channel, NewPublication(Raw(mark)), NO_LOG)
     await node.witness.until(lambda: all(mark in node.witness.payloads(channel) for channel in channels))
 
 
 async def kept(node: Node, channel: str) -> list[tuple[bytes, Position]]:
     """What a log has."""
-    history = await node.broker.read(channel, ALL, LOG)
+    history = await node.broker.read_history(channel, ALL, LOG)
     epoch = history.top.epoch
     return [(bytes(one.data), Position(one.offset, epoch)) for one in history.publications]
 
@@ -113,7 +113,7 @@ async def test_channels_of_all_masters_are_one_system(node: Node, channels: list
         assert list(await node.presence.members(channel)) == ["c1"]
         assert len(await kept(node, channel)) == 1
     await node.witness.until_heard(len(channels))
-    assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]
+    assert [report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes] == ["n1"]
     assert node.engine.vitals.links == len(channels)
 
 
@@ -167,7 +167,7 @@ async def test_what_waits_for_a_killed_master_goes_to_its_replica(
 ) -> None:
     """In the order of the calls, and without an error: nothing of it had been sent."""
     channel = channels[0]
-    await node.broker.listen(channel)
+    await node.broker.subscribe(channel)
     top = await node.broker.publish(channel, draft(0), LOG)
     replica = cluster.replica_of(channel)
     cluster.until_replicated(channel)
@@ -187,7 +187,7 @@ async def test_a_log_whose_end_a_failover_lost_is_another_one(
 ) -> None:
     """The replica did not have what was acknowledged: the epoch says so, whoever reads or publishes first."""
     channel = channels[0]
-    await node.broker.listen(channel)
+    await node.broker.subscribe(channel)
     await node.broker.publish(channel, draft(1), LOG)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
     cluster.until_replicated(channel)
@@ -201,7 +201,7 @@ async def test_a_log_whose_end_a_failover_lost_is_another_one(
     await node.witness.until(lambda: bool(node.witness.resumed))
     await until_whole(node)
     assert top.offset == 2
-    assert (await node.broker.read(channel, ALL, LOG)).top.epoch != top.epoch
+    assert (await node.broker.read_history(channel, ALL, LOG)).top.epoch != top.epoch
 
 
 async def test_a_slot_that_moves_takes_its_channels_along(
@@ -223,7 +223,7 @@ async def test_a_slot_that_moves_takes_its_channels_along(
     await node.witness.until(lambda: [channel] in node.witness.resumed)
     assert [channels[1]] not in node.witness.resumed
     await hears(node, *channels)
-    assert not node.engine.trouble
+    assert not node.engine.unready_reason
 
 
 async def test_a_slot_may_be_used_while_it_moves(
@@ -231,16 +231,16 @@ async def test_a_slot_may_be_used_while_it_moves(
 ) -> None:
     """Whether its keys are still here or already there; what must wait for the end of it waits."""
     channel = channels[0]
-    await node.broker.listen(channel)
+    await node.broker.subscribe(channel)
     top = await node.broker.publish(channel, draft(1), LOG)
     with cluster.migrating(channel) as move:
         assert await node.broker.publish(channel, draft(2), LOG) == (2, top.epoch)
         await hears(node, channel)
         move()
         assert await node.broker.publish(channel, draft(3), LOG) == (3, top.epoch)
-        assert (await node.broker.read(channel, ALL, LOG)).top.offset == 3
+        assert (await node.broker.read_history(channel, ALL, LOG)).top.offset == 3
         waiting = asyncio.create_task(
-            node.broker.publish(channel, Draft(Raw(b"4"), idempotency_key="k"), LOG)
+            node.broker.publish(channel, NewPublication(Raw(b"4"), idempotency_key="k"), LOG)
         )
         entering = asyncio.create_task(node.presence.add(channel, ClientInfo("42", "c1")))
         await asyncio.sleep(TICK)
@@ -325,7 +325,10 @@ async def test_nobody_leaves_over_a_failover(
             await asyncio.to_thread(cluster.failover, channel)
         await until_whole(node)
         await until_whole(other)
-        assert sorted(report.uid for report in (await node.nodes.survey(Question())).reports) == ["n1", "n2"]
+        assert sorted(report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes) == [
+            "n1",
+            "n2",
+        ]
         for channel in channels:
             assert list(await node.presence.members(channel)) == ["c2"]
         assert not [push for _, push in node.witness.pushes if push.leave]

@@ -71,7 +71,7 @@ def _until(condition: Callable[[], bool]) -> None:
 async def test_a_failover_is_followed(running: Running, master: RedisServer, sentinel: RedisServer) -> None:
     """The log goes on at the replica, in the same epoch, since the replica had all of it."""
     async with running(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster") as node:
-        await node.broker.listen("news")
+        await node.broker.subscribe("news")
         top = await node.broker.publish("news", draft(1), LOG)
         written = master.client.info("replication")["master_repl_offset"]
         _until(lambda: master.client.info("replication")["slave0"]["offset"] >= written)
@@ -80,7 +80,7 @@ async def test_a_failover_is_followed(running: Running, master: RedisServer, sen
         await until_troubled(node)
         await until_whole(node)
         await node.witness.until(lambda: node.witness.resumed == [["news"]])
-        assert (await node.broker.read("news", HistoryQuery(limit=-1), LOG)).top == top
+        assert (await node.broker.read_history("news", HistoryQuery(limit=-1), LOG)).top == top
         assert await node.broker.publish("news", draft(2), LOG) == (2, top.epoch)
         node.witness.heard.clear()
         await node.broker.publish("news", draft(3), NO_LOG)

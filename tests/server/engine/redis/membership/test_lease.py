@@ -13,7 +13,7 @@ from tests.server.engine.redis.node_process import NOBODY, NodeApart, running_ap
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.timing import QUIET, STARTED
 from tocsin_server.core.events import ServerRefresh
-from tocsin_server.engine.nodes import Order, Question
+from tocsin_server.engine.nodes import ControlCommand, SurveyRequest
 from tocsin_server.engine.redis import encoding
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import Watch
@@ -47,7 +47,7 @@ async def test_the_users_of_a_killed_node_leave_once(
     """
     async with running(redis_server.url, "n2") as other:
         for each in (node, other):
-            await each.broker.listen("news")
+            await each.broker.subscribe("news")
         for client, user in (("c1", "1"), ("c2", "2"), ("c3", "3"), ("c3b", "3"), ("c5", NOBODY)):
             await apart.add("news", client, user)
         await apart.do("add", "news", "c4", "4")
@@ -74,7 +74,7 @@ async def each_is_buried(server: RedisServer, prefix: str, uid: str) -> None:
 
 async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) -> None:
     """Others took it for dead; once it goes on, its users are there again, and everybody is told."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     await apart.add("news", "c1", "1")
     apart.signal(signal.SIGSTOP)
     await node.witness.until(lambda: left(node) == ["c1"])
@@ -82,14 +82,17 @@ async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) 
     apart.signal(signal.SIGCONT)
     await node.witness.until(lambda: joined(node) == ["c1"])
     assert list(await node.presence.members("news")) == ["c1"]
-    assert sorted(report.uid for report in (await node.nodes.survey(Question())).reports) == ["apart", "n1"]
+    assert sorted(report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes) == [
+        "apart",
+        "n1",
+    ]
 
 
 async def test_a_node_that_was_declared_dead_takes_a_new_lease(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:
     """Also if nobody has reaped the old one yet; then it does so itself, and nobody has left."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     await node.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
     (lease,) = leases(redis_server, prefix, "n1")
     redis_server.command("HSET", f"{prefix}:nodes", lease, "dead")
@@ -110,11 +113,11 @@ def nobody_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nobody_is_taken_for_dead")
 async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeApart) -> None:
     """Who is alive and silent is somebody, and is known by what was heard of it before."""
-    heard = await node.nodes.survey(Question(wants_channels=True))
-    (known,) = [report for report in heard.reports if report.uid == "apart"]
+    heard = await node.nodes.survey(SurveyRequest(wants_channels=True))
+    (known,) = [report for report in heard.nodes if report.uid == "apart"]
     apart.signal(signal.SIGSTOP)
-    survey = await node.nodes.survey(Question())
-    assert [report.uid for report in survey.reports] == ["n1"]
+    survey = await node.nodes.survey(SurveyRequest())
+    assert [report.uid for report in survey.nodes] == ["n1"]
     assert [(one.uid, one.name, one.state) for one in survey.silent] == [("apart", known.name, "silent")]
     assert survey.silent[0].num_clients == 0
     assert not survey.silent[0].channels
@@ -125,15 +128,15 @@ async def test_an_order_names_the_node_that_does_not_obey(node: Node, apart: Nod
     """The others do."""
     apart.signal(signal.SIGSTOP)
     with pytest.raises(Unanswered, match="no answer from node apart"):
-        await node.nodes.order(Order("42", ServerRefresh()))
-    assert node.witness.orders == [Order("42", ServerRefresh())]
+        await node.nodes.publish_control(ControlCommand("42", ServerRefresh()))
+    assert node.witness.orders == [ControlCommand("42", ServerRefresh())]
 
 
 async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
     running: Running, node: Node, redis_server: RedisServer
 ) -> None:
     """At once: nobody has to wait for its lease."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     async with running(redis_server.url, "n2") as other:
         await other.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
     await node.witness.until(lambda: left(node) == ["c1"])
@@ -150,14 +153,14 @@ async def test_nobody_waits_for_a_node_that_has_left(
         async with asyncio.timeout(STARTED):
             while leases(redis_server, prefix, "n2") <= before:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(QUIET / 10)
-    assert [report.uid for report in (await node.nodes.survey(Question())).reports] == ["n1"]
+    assert [report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes] == ["n1"]
 
 
 async def test_a_cut_connection_makes_nobody_leave(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
 ) -> None:
     """The node takes a new lease and moves its entries; what lapses then is empty."""
-    await node.broker.listen("news")
+    await node.broker.subscribe("news")
     async with running(redis_server.url, "n2") as other:
         infos = [ClientInfo(f"{number}", f"c{number}") for number in range(500)]
         await asyncio.gather(*(other.presence.add("news", info, is_announced=True) for info in infos))

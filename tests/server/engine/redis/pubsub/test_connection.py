@@ -13,7 +13,7 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.redis.waiting import RecordingDialler, until_trouble, until_troubled, until_whole
 from tests.support.timing import SOON
-from tocsin_server.engine.broker import Draft
+from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.backoff import Backoff
 from tocsin_server.engine.redis.pubsub.connection import Link
@@ -23,7 +23,7 @@ from tocsin_server.protocol.messages import Publication
 
 
 async def listening(node: Node, *channels: str) -> None:
-    await asyncio.gather(*(node.broker.listen(channel) for channel in channels))
+    await asyncio.gather(*(node.broker.subscribe(channel) for channel in channels))
 
 
 async def still_hears(node: Node, *channels: str) -> None:
@@ -38,7 +38,7 @@ async def still_hears(node: Node, *channels: str) -> None:
 async def test_a_killed_link_is_replaced(node: Node, redis_server: RedisServer) -> None:
     """All channels are heard again, and the audience is told once, of those it listens to."""
     await listening(node, "a", "b", "c")
-    await node.broker.forget("c")
+    await node.broker.unsubscribe("c")
     assert redis_server.cut_links()
     await node.witness.until(lambda: bool(node.witness.resumed))
     assert node.witness.resumed == [["a", "b"]]
@@ -52,7 +52,7 @@ async def test_what_is_wanted_while_the_link_is_broken_is_heard_once_it_is_whole
     """Whoever asked waits; the audience is told only of what it heard before."""
     await listening(node, "a", "b")
     redis_server.cut_links()
-    await asyncio.gather(node.broker.listen("c"), node.broker.forget("b"))
+    await asyncio.gather(node.broker.subscribe("c"), node.broker.unsubscribe("b"))
     await until_whole(node)
     await node.witness.until(lambda: bool(node.witness.resumed))
     assert node.witness.resumed in ([["a"]], [["a", "b"]])
@@ -146,7 +146,7 @@ async def test_a_redis_that_is_full_is_noticed(running: Running, lasting_redis: 
         await listening(node, "a")
         lasting_redis.command("CONFIG", "SET", "maxmemory", 1)
         await until_trouble(node, "takes no writes")
-        assert "maxmemory" in node.engine.trouble
+        assert "maxmemory" in node.engine.unready_reason
         with pytest.raises(EngineError):
             await node.broker.publish("a", draft(1), LOG)
         lasting_redis.command("CONFIG", "SET", "maxmemory", 0)
@@ -173,7 +173,7 @@ async def test_a_full_output_buffer_is_a_broken_link(running: Running, fleeting_
         await listening(node, "a")
         fleeting_redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 0 0")
         payload = b'"%s"' % (b"x" * 1_000_000)
-        position = await node.broker.publish("a", Draft(Raw(payload)), LOG)
+        position = await node.broker.publish("a", NewPublication(Raw(payload)), LOG)
         await node.witness.until(lambda: node.witness.resumed == [["a"]])
         assert position.offset == 1
         assert not node.witness.heard
@@ -189,7 +189,7 @@ async def test_a_listener_that_dies_of_a_mistake_is_replaced_and_said(
         monkeypatch.undo()
         raise KeyError(channel)
 
-    monkeypatch.setattr(node.witness, "hear", stumble)
+    monkeypatch.setattr(node.witness, "on_publication", stumble)
     await node.broker.publish("a", draft(1), NO_LOG)
     await node.witness.until(lambda: node.witness.resumed == [["a"]])
     await until_whole(node)
@@ -219,7 +219,7 @@ async def test_many_channels_take_few_commands(node: Node, redis_server: RedisSe
     assert isinstance(stats, dict)
     assert stats["cmdstat_subscribe"]["calls"] <= 10
     async with asyncio.timeout(SOON):
-        await asyncio.gather(*(node.broker.forget(f"c{number}") for number in range(1000)))
+        await asyncio.gather(*(node.broker.unsubscribe(f"c{number}") for number in range(1000)))
 
 
 async def test_more_channels_than_are_asked_for_at_once_are_all_heard(
@@ -240,7 +240,7 @@ async def test_a_node_hears_only_what_it_listens_to(
 ) -> None:
     """Nothing else reaches it: its own canary, what concerns all nodes, and the channels it wants."""
     await listening(node, "a", "b")
-    await node.broker.forget("b")
+    await node.broker.unsubscribe("b")
     heard = redis_server.command("PUBSUB", "CHANNELS", f"{prefix}:*")
     names = [b"control", b"node:n1:answers", b"node:n1:canary", b"{a}"]
     assert sorted(heard) == sorted(prefix.encode() + b":" + name for name in names)
