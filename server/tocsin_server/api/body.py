@@ -9,7 +9,7 @@ from msgspec import Raw
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from tocsin_server.protocol.messages import compact
+from tocsin_server.protocol.json import compact
 
 _WHITESPACE = " \t\r\n"
 _GAP = re.compile(f"[{_WHITESPACE}]*")

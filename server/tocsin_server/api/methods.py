@@ -32,7 +32,8 @@ from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused
 from tocsin_server.node.node import Node
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication, compact
+from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication
 
 DONE = types.EmptyResult()
 

@@ -6,7 +6,7 @@ engine it emits `Enter` or `Ask`, and the answer arrives later as `Entered`, `En
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol import messages
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Message, Position
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, ServerMessage
 
 
 class Timestamp(NamedTuple):
@@ -32,16 +32,12 @@ class Timestamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One incoming message, as bytes."""
+    """The client sent commands, or its transport issued them for a client that cannot send any.
 
-    message: bytes
+    They are taken one at a time, so a lazy iterable is decoded only as far as the session reads it.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class CommandsIssued:
-    """Commands that a transport made itself, on behalf of a peer that cannot send any."""
-
-    commands: Sequence[messages.Command]
+    commands: Iterable[messages.Command | messages.Malformed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +129,6 @@ class ServerRefresh(Struct, frozen=True, omit_defaults=True, tag=True):
 
 Event = (
     Received
-    | CommandsIssued
     | ConnectionLost
     | DeadlineReached
     | SubscriptionsOpened
@@ -155,7 +150,7 @@ ServerEvent = ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRef
 class Send:
     """Write a message to the peer, after everything sent before."""
 
-    message: Message
+    message: ServerMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class Hub(Generic[Peer]):
     """The index of one node."""
 
     def __init__(self) -> None:
-        self.channels: dict[str, Channel] = {}
+        self.channels: dict[str, Channel[Peer]] = {}
         self._peers: dict[Peer, str] = {}
         self._users: dict[str, set[Peer]] = {}
 
@@ -58,7 +58,7 @@ class Hub(Generic[Peer]):
 
     # ----------------------------------------------------------------------------------------------- channels
 
-    def begin_subscribe(self, name: str) -> Channel:
+    def begin_subscribe(self, name: str) -> Channel[Peer]:
         """Somebody is about to hear a channel. Must be followed by the channel's `admit`, or by `leave`."""
         channel = self.channels.get(name)
         if channel is None:

@@ -70,8 +70,6 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
     UnsubscribePush,
     UnsubscribeRequest,
-    compact,
-    decode_commands,
 )
 
 
@@ -200,7 +198,7 @@ class Session:
 
     def _receive(self, event: events.Received, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
-        for command in decode_commands(event.message):
+        for command in event.commands:
             if isinstance(command, Command) and command.is_pong:
                 effects += self._take_pong()
             else:
@@ -212,10 +210,6 @@ class Session:
             if self.phase is Phase.CLOSED:
                 break
         return effects
-
-    def _take_commands(self, event: events.CommandsIssued, _now: Timestamp) -> list[Effect]:
-        self.backlog.extend(event.commands)
-        return []
 
     def _run_backlog(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
@@ -464,8 +458,7 @@ class Session:
             return self._close(errors.PROTOCOL_VIOLATION)
         if not request.data:
             return self._refuse(command_id, errors.BAD_REQUEST)
-        clean = PublishRequest(request.channel, compact(request.data))
-        return self._ask(command_id, "publish", clean, permissions.may_publish)
+        return self._ask(command_id, "publish", request, permissions.may_publish)
 
     def _presence(self, command_id: int, request: PresenceRequest, _now: Timestamp) -> list[Effect]:
         return self._ask(command_id, "presence", request, permissions.may_read_presence)
@@ -597,7 +590,6 @@ class Session:
 
     _ON_EVENT: ClassVar[dict[type, Callable[[Any, Any, Timestamp], list[Effect]]]] = {
         events.Received: _receive,
-        events.CommandsIssued: _take_commands,
         events.ConnectionLost: _lose,
         events.DeadlineReached: _elapse,
         events.SubscriptionsOpened: _take_entered,

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from tocsin_server.config.options import ClientOptions
-from tocsin_server.protocol.messages import NO_JSON, compact
+from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.messages import NO_JSON
 
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_KEY_ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")

@@ -44,10 +44,10 @@ class Backfill:
         self,
         broker: Broker,
         rules: ChannelRules,
-        channels: dict[str, Channel],
+        channels: dict[str, Channel[Any]],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        on_mended: Callable[[Channel, int], None],
-        on_broken: Callable[[Channel, Position], None],
+        on_mended: Callable[[Channel[Any], int], None],
+        on_broken: Callable[[Channel[Any], Position], None],
     ) -> None:
         self._broker = broker
         self._rules = rules
@@ -55,10 +55,10 @@ class Backfill:
         self._spawn = spawn
         self._on_mended = on_mended
         self._on_broken = on_broken
-        self._under_way: set[Channel] = set()
-        self._again: set[Channel] = set()
+        self._under_way: set[Channel[Any]] = set()
+        self._again: set[Channel[Any]] = set()
 
-    def request(self, channel: Channel) -> None:
+    def request(self, channel: Channel[Any]) -> None:
         """Read what this channel missed. If that is under way, look once more afterwards."""
         if channel in self._under_way:
             self._again.add(channel)
@@ -81,7 +81,7 @@ class Backfill:
                 self.request_all(names[step::steps])
                 await asyncio.sleep(TOP_CHECK_STEP_SECONDS)
 
-    async def _run(self, channel: Channel) -> None:
+    async def _run(self, channel: Channel[Any]) -> None:
         try:
             while await self._mend_page(channel) or channel in self._again:
                 self._again.discard(channel)
@@ -89,11 +89,11 @@ class Backfill:
             self._under_way.discard(channel)
             self._again.discard(channel)
 
-    def _keeps_log(self, channel: Channel) -> bool:
+    def _keeps_log(self, channel: Channel[Any]) -> bool:
         options = self._rules.options_for(channel.name)
         return options is not None and options.keeps_history
 
-    async def _mend_page(self, channel: Channel) -> bool:
+    async def _mend_page(self, channel: Channel[Any]) -> bool:
         """Put in one page; True if there may be more."""
         options = self._rules.options_for(channel.name)
         if options is None:
@@ -111,7 +111,7 @@ class Backfill:
         offset, epoch = channel.tracker.position
         return epoch != history.top.epoch or offset < history.top.offset
 
-    def _put_in(self, channel: Channel, history: History, is_another_log: bool) -> None:
+    def _put_in(self, channel: Channel[Any], history: History, is_another_log: bool) -> None:
         heard = -1 if is_another_log else channel.tracker.offset
         missed = [publication for publication in history.publications if publication.offset > heard]
         before = missed[0].offset - 1 if missed else history.top.offset
@@ -123,6 +123,6 @@ class Backfill:
             log.info("mended from the log", channel=channel.name, publications=len(missed))
             self._on_mended(channel, len(missed))
 
-    def _break(self, channel: Channel, position: Position) -> None:
+    def _break(self, channel: Channel[Any], position: Position) -> None:
         log.warning("the log cannot mend", channel=channel.name, heard=channel.tracker.position, log=position)
         self._on_broken(channel, position)

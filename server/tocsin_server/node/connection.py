@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import Message
+from tocsin_server.protocol.codec import Codec
+from tocsin_server.protocol.messages import ServerMessage
 
 
 class Connection(Protocol):
@@ -19,6 +20,10 @@ class Connection(Protocol):
     @property
     def transport_name(self) -> str:
         """`websocket`, `asgi` or `sse`, for logs and metrics."""
+
+    @property
+    def codec(self) -> Codec:
+        """How the connection's commands and messages are encoded."""
 
     @property
     def framing(self) -> Framing:
@@ -32,7 +37,7 @@ class Connection(Protocol):
     def queued_bytes(self) -> int:
         """How much waits to be sent to it."""
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write messages of its own, after everything written before."""
 
     def close(self, why: Disconnect) -> None:

@@ -12,10 +12,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Generic
 
 import structlog
 
-from tocsin_server.core.channel import Batch, Channel, SubscriberConnection
+from tocsin_server.core.channel import Batch, C, Channel
 from tocsin_server.metrics.registry import Metrics
 
 SLICE = 200
@@ -27,18 +28,18 @@ QUEUED_BYTES = 4 * 1_048_576
 log = structlog.get_logger()
 
 
-class FanOut:
+class FanOut(Generic[C]):
     """Writes batches of channels in turn. Owns no task: each turn is a callback of the running loop.
 
     `on_failed(peer)` is told of a peer whose transport raised: what it has missed it must not miss silently.
     What is counted is counted once a batch, so that it costs nothing for each peer.
     """
 
-    def __init__(self, metrics: Metrics, on_failed: Callable[[SubscriberConnection], None]) -> None:
+    def __init__(self, metrics: Metrics, on_failed: Callable[[C], None]) -> None:
         self._metrics = metrics
         self._on_failed = on_failed
-        self._batches: deque[tuple[Channel, Iterator[int]]] = deque()
-        self._busy: set[Channel] = set()
+        self._batches: deque[tuple[Channel[C], Iterator[int]]] = deque()
+        self._busy: set[Channel[C]] = set()
         self._is_scheduled = False
         self._next_turn: asyncio.Future[None] | None = None
 
@@ -47,14 +48,14 @@ class FanOut:
         """Whether nothing waits to be written."""
         return not self._batches
 
-    async def wait_for_room(self, channel: Channel) -> None:
+    async def wait_for_room(self, channel: Channel[C]) -> None:
         """Wait until a channel has few enough bytes waiting that more may be published."""
         while channel.queued_bytes > QUEUED_BYTES:
             if self._next_turn is None:
                 self._next_turn = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._next_turn)
 
-    def wake(self, channel: Channel) -> None:
+    def wake(self, channel: Channel[C]) -> None:
         """A channel has something waiting. Writes nothing now."""
         if channel in self._busy or not channel.has_queued:
             return
@@ -88,7 +89,7 @@ class FanOut:
             self._next_turn.set_result(None)
             self._next_turn = None
 
-    def _write_slice(self, channel: Channel, batch: Iterator[int]) -> int | None:
+    def _write_slice(self, channel: Channel[C], batch: Iterator[int]) -> int | None:
         """How many writes it was; None once the batch is written, or could not be."""
         try:
             return next(batch, None)
@@ -98,7 +99,7 @@ class FanOut:
                 self._on_failed(peer)
             return None
 
-    def _write_batch(self, channel: Channel) -> Iterator[int]:
+    def _write_batch(self, channel: Channel[C]) -> Iterator[int]:
         """Write one batch of a channel; yields after each slice how many writes it was."""
         started = time.monotonic()
         batch = channel.take_batch()
@@ -119,7 +120,7 @@ class FanOut:
         if batch.recipients:
             self._time(batch, started)
 
-    def _time(self, batch: Batch, started: float) -> None:
+    def _time(self, batch: Batch[C], started: float) -> None:
         now = time.monotonic()
         self._metrics.round_seconds.observe(now - started)
         if batch.published_at:

@@ -26,7 +26,7 @@ from tocsin_server import __version__, errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import Channel, SubscriberConnection
+from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Effect, Event, Send, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
@@ -50,7 +50,6 @@ from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import (
     EMPTY,
     HistoryRequest,
-    Message,
     Position,
     PresenceChange,
     PresenceRequest,
@@ -60,6 +59,7 @@ from tocsin_server.protocol.messages import (
     Push,
     RpcRequest,
     RpcResult,
+    ServerMessage,
 )
 
 DRAIN_PAUSE_SECONDS = 0.02
@@ -96,7 +96,7 @@ class Node:
         )
         self._services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(self._services, self.rules, rpc_methods)
-        self.fan_out = FanOut(self.metrics, self._drop_broken)
+        self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._drop_broken)
         self._house = SessionContext(
             settings.client,
             self.rules,
@@ -212,6 +212,11 @@ class Node:
         if self._is_draining or self._tasks is None:
             self.handle_event(peer, events.ServerDisconnect(errors.SHUTDOWN))
 
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Hand one incoming message to a connection's session. Never raises."""
+        self.metrics.received_bytes.count += len(data)
+        self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+
     def handle_event(self, peer: Connection, event: Event) -> None:
         """Give an event to a peer's session and do what it asks for. Never raises."""
         try:
@@ -220,9 +225,7 @@ class Node:
             log.exception("a session failed", client=peer.session.client)
             effects = peer.session.handle(events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             effects += peer.session.handle(event, self.now())  # once more: closed, it leaves what it entered
-        if isinstance(event, events.Received):
-            self.metrics.received_bytes.count += len(event.message)
-        elif isinstance(event, events.SubscriptionsOpened):
+        if isinstance(event, events.SubscriptionsOpened):
             count_recoveries(self.metrics, peer.transport_name, effects)
         self._carry_out(peer, effects)
         if peer.session.is_closed:
@@ -273,13 +276,13 @@ class Node:
     def _on_deadline(self, peer: Connection) -> None:
         self.handle_event(peer, events.DeadlineReached())
 
-    def _drop_broken(self, listener: SubscriberConnection) -> None:
-        self.handle_event(cast("Connection", listener), events.ServerDisconnect(errors.SERVER_ERROR))
+    def _drop_broken(self, connection: Connection) -> None:
+        self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
     # ------------------------------------------------------------------------------------------------ effects
 
     def _carry_out(self, peer: Connection, effects: Sequence[Effect]) -> None:
-        messages: list[Message] = []
+        messages: list[ServerMessage] = []
         for effect in effects:
             if isinstance(effect, Send):
                 messages.append(effect.message)
@@ -404,11 +407,11 @@ class Node:
         """The link to these channels is whole again; what was announced meanwhile was not heard."""
         self._backfill.request_all(channels)
 
-    def _take_mended(self, channel: Channel, publications: int) -> None:
+    def _take_mended(self, channel: Channel[Any], publications: int) -> None:
         self.metrics.mended.count += publications
         self.fan_out.wake(channel)
 
-    def _break(self, channel: Channel, continued_from: Position) -> None:
+    def _break(self, channel: Channel[Any], continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
         for listener in channel.reset(continued_from):
             self.metrics.broken_streams.count += 1

@@ -31,7 +31,7 @@ class SubscriptionSetup:
     """
 
     def __init__(
-        self, engine: EngineServices, hub: Hub[Any], on_broken: Callable[[Channel, Position], None]
+        self, engine: EngineServices, hub: Hub[Any], on_broken: Callable[[Channel[Any], Position], None]
     ) -> None:
         self._engine = engine
         self._hub = hub

@@ -1,17 +1,15 @@
-"""The Centrifuge client protocol in JSON: what travels over a connection, as typed values.
+"""The messages of the client protocol as typed values (docs/protocol.md).
 
-One message carries one or more JSON objects separated by exactly one newline. Application payloads (`data`,
-`info`) travel as raw JSON and are never parsed here, only checked to be JSON when they enter. Zero values are
-left out when written, except those that clients index without asking.
+A codec turns them into bytes and back; nothing here knows its format. Application payloads (`data`, `info`)
+are bytes that are passed on unread. A codec leaves zero values out, except those that clients read without
+checking for their presence.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 
 CommandId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -43,9 +41,14 @@ class ClientInfo(Wire):
     conn_info: Raw = NO_JSON
     chan_info: Raw = NO_JSON
 
+    @property
+    def size(self) -> int:
+        """Its approximate size in bytes, once encoded."""
+        return 100 + len(self.user) + len(self.conn_info) + len(self.chan_info)
+
 
 class Publication(Wire):
-    """One message of a channel. `offset` is 0 where the channel keeps no log."""
+    """One message of a channel. `offset` is 0 where the channel keeps no history."""
 
     data: Raw
     offset: int = 0
@@ -53,9 +56,19 @@ class Publication(Wire):
     tags: dict[str, str] | None = None
 
     @property
-    def is_logged(self) -> bool:
-        """Whether the channel's log holds this publication, so that its offset means something."""
+    def has_offset(self) -> bool:
+        """Whether the channel's history holds this publication."""
         return self.offset > 0
+
+    @property
+    def size(self) -> int:
+        """Its approximate size in bytes, once encoded."""
+        size = 64 + len(self.data)
+        if self.info is not None:
+            size += self.info.size
+        if self.tags is not None:
+            size += sum(len(name) + len(value) + 6 for name, value in self.tags.items())
+        return size
 
 
 # --------------------------------------------------------------------------------- commands, client to server
@@ -186,8 +199,52 @@ class Command(Wire):
 
     @property
     def is_pong(self) -> bool:
-        """A command without an id that is not `send` answers a ping, whatever else it carries."""
+        """Whether this command answers a ping: it has no id and is not `send`, whatever else it carries."""
         return self.id == 0 and self.send is None
+
+    @property
+    def request(self) -> Request | None:
+        """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
+        return next((request for request in _requests(self) if request is not None), None)
+
+
+Request = (
+    ConnectRequest
+    | SubscribeRequest
+    | UnsubscribeRequest
+    | PublishRequest
+    | PresenceRequest
+    | PresenceStatsRequest
+    | HistoryRequest
+    | RpcRequest
+    | SendRequest
+    | RefreshRequest
+    | SubRefreshRequest
+)
+
+_requests = attrgetter(
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "rpc",
+    "send",
+    "refresh",
+    "sub_refresh",
+)
+
+PONG = Command()
+"""The command that a transport passes on where a ping was answered below the protocol."""
+
+
+class Malformed:
+    """Stands in a sequence of commands where the bytes could not be decoded; no command follows it."""
+
+
+MALFORMED = Malformed()
 
 
 # ---------------------------------------------------------------------------------- replies, server to client
@@ -337,6 +394,14 @@ class Push(Wire):
     subscribe: SubscribePush | None = None
     refresh: RefreshPush | None = None
 
+    @property
+    def size(self) -> int:
+        """The approximate size in bytes of a publication, join or leave, once encoded."""
+        if self.pub is not None:
+            return len(self.channel) + self.pub.size
+        change = self.join or self.leave
+        return len(self.channel) + (change.info.size if change is not None else 0)
+
 
 class PushEnvelope(Wire):
     """A push as it stands in a message."""
@@ -348,88 +413,8 @@ class Ping(Wire):
     """The empty object, which asks whether the peer is still there."""
 
 
-Message = Reply | PushEnvelope | Ping
+ServerMessage = Reply | PushEnvelope | Ping
+"""Everything that a server sends to a client."""
 
 PING = Ping()
 EMPTY = Empty()
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Command).decode
-_check = msgspec.json.Decoder(Raw).decode
-
-
-class Malformed:
-    """What could not be read as a command."""
-
-
-MALFORMED = Malformed()
-
-
-def encode(message: Message) -> bytes:
-    """One message as one line of JSON, without the newline."""
-    return _encode(message)
-
-
-def encode_push(push: Push) -> bytes:
-    """One push as one line of JSON, without the newline."""
-    return _encode(PushEnvelope(push))
-
-
-def decode_commands(message: bytes) -> Iterator[Command | Malformed]:
-    """The commands of one incoming message, ending with MALFORMED where it stops making sense.
-
-    One trailing newline is tolerated; an empty message or line is malformed, and so is what is not UTF-8.
-    """
-    for line in message.removesuffix(b"\n").split(b"\n"):
-        command = _decode_command(line)
-        yield command
-        if command is MALFORMED:
-            return
-
-
-def _decode_command(line: bytes) -> Command | Malformed:
-    try:
-        line.decode()  # raw payloads are passed on unread, so their bytes are checked here
-        return _decode(line)
-    except msgspec.DecodeError:
-        mended = mend_surrogates(line)
-        return MALFORMED if mended == line else _decode_command(mended)
-    except (UnicodeDecodeError, RecursionError):
-        return MALFORMED
-
-
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-
-def mend_surrogates(text: bytes) -> bytes:
-    """Replace escaped halves of surrogate pairs by U+FFFD, as every UTF-8 encoder does.
-
-    RFC 8259 §8.2 allows them, JavaScript writes them for a string cut in two, and no decoder here takes them.
-    """
-    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
-
-
-def compact(payload: bytes | Raw) -> Raw:
-    """`payload` as it may travel: without line breaks, which separate messages on both transports.
-
-    JSON allows them only between tokens, so that nothing is lost.
-
-    Raises ValueError if it is not one JSON value in UTF-8.
-    """
-    text = bytes(payload)
-    text.decode()
-    try:
-        _check(text)
-    except msgspec.DecodeError as error:
-        mended = mend_surrogates(text)
-        if mended != text:
-            return compact(mended)
-        raise ValueError(str(error)) from None
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
-    if b"\n" in text or b"\r" in text:
-        text = text.replace(b"\n", b"").replace(b"\r", b"")
-    return Raw(text.strip(b" \t"))

@@ -6,6 +6,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import Raw, Struct
 
@@ -18,8 +19,10 @@ from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.positions import Continuity, History
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
     EMPTY,
+    PONG,
     HistoryRequest,
     HistoryResult,
     Position,
@@ -30,7 +33,6 @@ from tocsin_server.protocol.messages import (
     Publication,
     PublishRequest,
     Push,
-    encode,
 )
 
 KEPT = 4
@@ -100,7 +102,7 @@ class ModelNode:
     def _carry_out(self, peer: CheckingClient, effect: Effect) -> None:
         match effect:
             case events.Send(message):
-                peer.hear(json.loads(encode(message)))
+                peer.hear(json.loads(JSON.encode(message)))
             case events.Identify(user):
                 self.hub.identify(peer, user)
             case events.OpenSubscriptions(entries):
@@ -109,8 +111,8 @@ class ModelNode:
                     assert self.entered[peer, entry.channel] == 1, "entered twice"
                     self.hub.begin_subscribe(entry.channel)
                 self.jobs.append(Entrance(peer, list(entries)))
-            case events.GoLive(channel, start, hears_joins):
-                self.hub.channels[channel].go_live(peer, start, hears_joins)
+            case events.GoLive(channel, start, receives_joins):
+                self.hub.channels[channel].go_live(peer, start, receives_joins)
             case events.PublishJoin(channel, info):
                 self.link.append((channel, Push(channel, join=PresenceChange(info)), ""))
             case events.CloseSubscription(channel, _, info, was_announced):
@@ -211,7 +213,7 @@ class ModelNode:
             self._restart(channel, Position(said.offset - 1, epoch))
             channel.receive(said, epoch)
 
-    def mend(self, channel: Channel) -> None:
+    def mend(self, channel: Channel[Any]) -> None:
         """Hear from the log what was lost on the link, or tell those who miss what it no longer holds."""
         log = self.log(channel.name)
         missed = log.read(channel.tracker.offset)
@@ -221,14 +223,14 @@ class ModelNode:
         elif missed.publications:
             self._restart(channel, missed.top)
 
-    def _restart(self, channel: Channel, position: Position) -> None:
+    def _restart(self, channel: Channel[Any], position: Position) -> None:
         for peer in channel.reset(position):
             assert isinstance(peer, CheckingClient)
             self.tell(peer, events.ChannelReset(channel.name))
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def write_batch(self, channel: Channel) -> Iterator[None]:
+    def write_batch(self, channel: Channel[Any]) -> Iterator[None]:
         """Write a batch member by member."""
         batch = channel.take_batch()
         for framing, members, items in batch.recipients:
@@ -250,7 +252,7 @@ class ModelNode:
                     assert peer.session.deadline is None or peer.session.deadline > deadline
                 if answering and peer.owes_pong:
                     peer.owes_pong = False
-                    self.tell(peer, events.Received(b"{}"))
+                    self.tell(peer, events.Received([PONG]))
         self.now = end
 
     def _next_deadline(self, end: float) -> float | None:

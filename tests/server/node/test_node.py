@@ -38,6 +38,7 @@ from tocsin_server.core.session import Session
 from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
+from tocsin_server.protocol.json import JSON
 
 UNREACHABLE = EngineError("the store is out of reach")
 
@@ -336,7 +337,7 @@ async def test_sessions_are_not_pinged_in_step(node: Node) -> None:
     phases = set()
     for _ in range(20):
         session, now = node.new_session(), node.now()
-        session.handle(Received(b'{"id":1,"connect":{}}'), now)
+        session.handle(Received(JSON.decode_commands(b'{"id":1,"connect":{}}')), now)
         assert session.deadline is not None
         phases.add((session.deadline - now.monotonic) / node.settings.client.ping_interval)
     assert all(0.49 < phase < 1.01 for phase in phases)

@@ -17,13 +17,14 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
     ErrorBody,
-    Message,
     Ping,
     Position,
     Push,
     Reply,
+    ServerMessage,
     SubscribePush,
     SubscribeResult,
 )
@@ -75,6 +76,7 @@ class SseConnection:
         "session",
     )
 
+    codec = JSON
     framing = BURST_FRAMING
     transport_name = "sse"
 
@@ -105,7 +107,7 @@ class SseConnection:
         else:
             self._hold(self._held, burst)
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ServerMessage]) -> None:
         """Turn the session's messages into events."""
         for message in messages:
             if isinstance(message, Ping):
@@ -237,7 +239,7 @@ class SseConnection:
             is_broken = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
             if is_broken and index is not None:
                 command = self._request.subscribe(index, read_position(self._places[index].decode()))
-                self._tell_later(events.CommandsIssued([command]))
+                self._tell_later(events.Received([command]))
             else:
                 self._put_own(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
         elif push.subscribe is not None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from tocsin_server.core.events import (
     Close,
-    CommandsIssued,
     Effect,
     OpenSubscriptions,
+    Received,
     Send,
     SubscriptionsOpened,
     Timestamp,
@@ -22,7 +22,7 @@ from tocsin_server.protocol.messages import Command
 
 def rehearse(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
     """What the peer would be told before the engine is asked. The session is of no use afterwards."""
-    effects = session.handle(CommandsIssued(commands), now)
+    effects = session.handle(Received(commands), now)
     if session.phase is Phase.CONNECTING:
         entered = SubscriptionsOpened(dict.fromkeys(_entered(effects)))
         effects += session.handle(entered, now)
@@ -31,7 +31,7 @@ def rehearse(session: Session, commands: Sequence[Command], now: Timestamp) -> l
 
 def server_side_channels(session: Session, connect: Command, now: Timestamp) -> list[str]:
     """The channels that a connect command subscribes by itself. The session is of no use afterwards."""
-    return _entered(session.handle(CommandsIssued([connect]), now))
+    return _entered(session.handle(Received([connect]), now))
 
 
 def _entered(effects: Sequence[Effect]) -> list[str]:

@@ -81,7 +81,7 @@ class EventStreams:
     async def _open(self, peer: SseConnection, commands: Sequence[Command]) -> None:
         """Enter the channels. From here on the peer has to be told when its client is lost."""
         self._node.attach(peer)
-        self._node.handle_event(peer, events.CommandsIssued(commands))
+        self._node.handle_event(peer, events.Received(commands))
         try:
             await peer.opened()
         except BaseException:

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from msgspec import Raw, Struct
 
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import NO_JSON, Position
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import Position
 from tocsin_server.transports.sse.last_event_id import FAREWELL, write_position
 
 KEEP_ALIVE = b":\n\n"
-
-_ENVELOPE = len(b'{"push":')
 
 _encode = msgspec.json.encode
 
@@ -105,27 +103,18 @@ class Burst:
 
 
 def _place(item: ChannelMessage) -> bytes:
-    publication = item.publication
-    if publication is None or not publication.is_logged:
+    publication = item.push.pub
+    if publication is None or not publication.has_offset:
         return b""
     return write_position(Position(publication.offset, item.epoch))
 
 
 def _event(item: ChannelMessage) -> bytes:
-    push = item.line[_ENVELOPE:-1]
-    if item.publication is not None:
-        return b"data: %b\n\n" % push
-    kind = b"join" if _decode_presence(push).join else b"leave"
-    return b"event: %b\ndata: %b\n\n" % (kind, push)
-
-
-class _Presence(Struct):
-    """As much of a join or leave as tells one from the other."""
-
-    join: Raw = NO_JSON
-
-
-_decode_presence = msgspec.json.Decoder(_Presence).decode
+    encoded = item.encoded(JSON)
+    if item.is_publication:
+        return b"data: %b\n\n" % encoded
+    kind = b"leave" if item.push.join is None else b"join"
+    return b"event: %b\ndata: %b\n\n" % (kind, encoded)
 
 
 class BurstFraming:

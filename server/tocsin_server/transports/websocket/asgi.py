@@ -23,7 +23,8 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.node import Node
-from tocsin_server.protocol.messages import Message, encode
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.cors import origin_is_allowed
 from tocsin_server.transports.outbox import Outbox
 from tocsin_server.transports.websocket.raw import (
@@ -88,7 +89,7 @@ class LineFraming:
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the lines."""
-        return b"\n".join(item.line for item in items)
+        return b"\n".join(JSON.wrap_push(item.encoded(JSON)) for item in items)
 
 
 LINE_FRAMING = LineFraming()
@@ -99,6 +100,7 @@ class AsgiConnection:
 
     __slots__ = ("_may_read", "_node", "_outbox", "_why", "session")
 
+    codec = JSON
     framing = LINE_FRAMING
     transport_name = "asgi"
 
@@ -127,13 +129,13 @@ class AsgiConnection:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._node.handle_event, self, slow)
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ServerMessage]) -> None:
         """Let the session's messages wait to be written.
 
         One answer may be larger than what may wait, such as a long recovery: a client closed for it would
         come back for the same.
         """
-        lines = b"\n".join(map(encode, messages))
+        lines = b"\n".join(map(JSON.encode, messages))
         self._node.metrics.sent_bytes.count += len(lines)
         is_large = len(lines) > self._node.settings.client.queue_limit_bytes
         self._put(lines, is_owed=is_large and not self._outbox.is_owing)
@@ -177,7 +179,7 @@ class AsgiConnection:
         if len(data) > self._node.settings.client.message_limit_bytes:
             self._node.handle_event(self, events.ServerDisconnect(TOO_BIG))
         else:
-            self._node.handle_event(self, events.Received(data))
+            self._node.receive(self, data)
 
     async def _write_all(self, send: Send) -> None:
         async for lines in self._outbox:

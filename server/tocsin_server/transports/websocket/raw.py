@@ -25,7 +25,8 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import Message, Ping, encode
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.transports.origins import is_allowed
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class RawFraming:
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the frame."""
-        return text_frame(*(item.line for item in items))
+        return text_frame(*(JSON.wrap_push(item.encoded(JSON)) for item in items))
 
 
 RAW_FRAMING = RawFraming()
@@ -149,6 +150,7 @@ class WebSocketConnection(asyncio.Protocol):
     )
 
     framing = RAW_FRAMING
+    codec = JSON
     transport_name = "websocket"
 
     def __init__(self, node: Node, connections: set[Any]) -> None:
@@ -261,7 +263,7 @@ class WebSocketConnection(asyncio.Protocol):
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._opcode = frame.opcode
         if frame.opcode is Opcode.PONG and self._is_native_ping and self.session.awaits_pong:
-            self._node.handle_event(self, events.Received(b"{}"))
+            self._node.handle_event(self, events.Received([PONG]))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return True
         if frame.fin and not self._fragments:
@@ -279,7 +281,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
             self._connection.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
             return False
-        self._node.handle_event(self, events.Received(message))
+        self._node.receive(self, message)
         return True
 
     def pause_reading(self, is_busy: bool) -> None:
@@ -305,14 +307,14 @@ class WebSocketConnection(asyncio.Protocol):
         """What the transport's buffer holds."""
         return self._transport.get_write_buffer_size()
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame."""
         if self._is_native_ping and any(isinstance(message, Ping) for message in messages):
             self._connection.send_ping(b"")
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_open:
-            frame = text_frame(*map(encode, messages))
+            frame = text_frame(*map(JSON.encode, messages))
             if len(frame) > self._node.settings.client.queue_limit_bytes:
                 self._allow(len(frame))
             self._transport.write(frame)

@@ -21,6 +21,7 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core import events
 from tocsin_server.core.session import Session
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
 
 LOGGED: dict[str, Any] = {
@@ -140,7 +141,7 @@ class Sessions(RuleBasedStateMachine):
             command["id"] = len(peer.sent) + 1
             peer.sent[command["id"]] = command
         self._remember(peer)
-        self.node.tell(peer, events.Received(b"\n".join(map(json_line, frame))))
+        self.node.tell(peer, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame)))))
 
     @precondition(lambda self: self.open_peers)
     @rule(
@@ -150,7 +151,7 @@ class Sessions(RuleBasedStateMachine):
     )
     def misbehave(self, pick: int, message: bytes, seldom: bool) -> None:
         if seldom:
-            self.node.tell(self._peer(pick), events.Received(message))
+            self.node.tell(self._peer(pick), events.Received(JSON.decode_commands(message)))
 
     @precondition(lambda self: self.open_peers)
     @rule(pick=picks, seldom=st.booleans())
