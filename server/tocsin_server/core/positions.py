@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from tocsin_server.protocol.messages import Position, Publication
+from tocsin_server.protocol.messages import Position, Publication, SincePosition
 
 
 class History(NamedTuple):
@@ -71,6 +71,11 @@ def merge(history: History, live: Iterable[Publication]) -> History:
             merged.append(publication)
             offset += 1
     return History(Position(offset, history.top.epoch), merged)
+
+
+def may_read_from(since: SincePosition | None, is_reverse: bool) -> bool:
+    """Whether a history request makes sense: before offset 0 there is nothing to read in reverse."""
+    return not (is_reverse and since is not None and since.offset == 0)
 
 
 class Continuity(Enum):
