@@ -78,13 +78,23 @@ def may_read_from(since: SincePosition | None, is_reverse: bool) -> bool:
     return not (is_reverse and since is not None and since.offset == 0)
 
 
+def is_other_history(since: Position, top: Position) -> bool:
+    """Whether `top` belongs to another history than the one in which `since` was a position."""
+    return top.epoch != since.epoch or top.offset < since.offset
+
+
 class Continuity(Enum):
-    """How a publication that was heard continues what this node has heard before."""
+    """How a received publication continues what this node has received before."""
 
     NEXT = "next"
     OLD = "old"
     GAP = "gap"
     OTHER_EPOCH = "other epoch"
+
+    @property
+    def needs_backfill(self) -> bool:
+        """Whether publications before this one are missing here."""
+        return self in (Continuity.GAP, Continuity.OTHER_EPOCH)
 
 
 class PositionTracker:

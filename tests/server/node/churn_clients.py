@@ -154,7 +154,7 @@ async def footprint(house: House) -> Footprint:
     await house.empty()
     await until(lambda: not house.node._deadlines._heap)
     assert house.node._deadlines._timer is None
-    assert not house.node._backfill._under_way
+    assert not house.node._backfill._in_progress
     return Footprint()
 
 

@@ -69,7 +69,7 @@ async def flood(house: House, slow: WebSocketConnection, news: str) -> int:
             await publish(house.node, news, PAYLOAD)
             assert await quick.offsets(news, 1) == [number]
             assert slow._transport.get_write_buffer_size() <= LIMIT + BATCH_BYTES
-            if slow not in house.node._connections:
+            if slow not in house.node.state.connections:
                 assert await house.node.engine.presence.stats(news) == (1, 1), "it is gone at once"
                 return (await publish(house.node, news, b"1", b"2")).offset
     raise AssertionError
@@ -159,7 +159,7 @@ async def test_a_goodbye_that_is_not_waited_for_leaves_nothing(engine: FaultyEng
             await connection.send(commands(wish) + close_frame())
             await until(lambda: engine.calls["publish"])
             writer.transport.abort()
-            await until(lambda: not house.node._connections)
+            await until(lambda: not house.node.state.connections)
         gate.set()
         await house.empty()
 
@@ -170,7 +170,7 @@ async def test_a_close_frame_that_is_not_answered_is_not_waited_for(monkeypatch:
     async with housed() as house, house.tcp() as (connection, _):
         await opened(connection)
         house.node.disconnect_all(errors.FORCE_DISCONNECT)
-        assert not house.node._connections
+        assert not house.node.state.connections
         assert [received async for received in connection.frames()] == [(Op.CLOSE, b"\r\xafforce disconnect")]
         await until(lambda: not house.server.server_state.connections)
         await house.empty()
