@@ -12,6 +12,8 @@ from tests.docs.examples import Example, agrees, page, shell
 from tests.support.server import Server
 from tests.support.tokens import connection_token, seconds_from_now, subscription_token
 from tocsin_server import errors
+from tocsin_server.core import protocol
+from tocsin_server.core.protocol import Wire
 from tocsin_server.core.session import Phase
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 from tocsin_server.options import ChannelOptions, ClientOptions
@@ -120,6 +122,16 @@ def test_the_page_says_never_where_the_server_never_sends_a_code() -> None:
         for name, value in vars(errors).items()
         if isinstance(value, Refusal | Disconnect | Unsubscribed) and name not in used
     }
+
+
+def test_the_page_names_every_member_of_every_message() -> None:
+    messages = [
+        value for value in vars(protocol).values() if isinstance(value, type) and issubclass(value, Wire)
+    ]
+    assert len(messages) > 30
+    for message in messages:
+        for member in message.__struct_fields__:
+            assert re.search(rf"[`\"]{member}[`\"]", PAGE.text), f"{message.__name__}.{member}"
 
 
 def test_the_defaults_are_those_of_the_options() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
+from msgspec import Struct
 from playwright.async_api import Browser, Route, expect
 
 from tests.docs.conversation import call_api, conversing
@@ -17,6 +18,14 @@ from tests.docs.examples import Example, agrees, free_ports, page, running, shel
 from tests.support.server import Server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token, seconds_from_now
+from tocsin_server.core.tokens import (
+    HMAC_ALGORITHMS,
+    PUBLIC_KEY_ALGORITHMS,
+    ConnectionClaims,
+    Override,
+    SubscriptionClaims,
+    SubscriptionGrant,
+)
 
 PAGE = page("tokens.md")
 SECRET = PAGE.config["client"]["token_hmac_secret"]
@@ -105,6 +114,28 @@ def described(message: str, success: str) -> str:
         return message
     error = json.loads(message).get("error")
     return f"error {error['code']} {error['message']}" if error else success
+
+
+@pytest.mark.parametrize(
+    ("heading", "claims"),
+    [
+        ("Claims of a connection token", ConnectionClaims),
+        ("Claims of a connection token", SubscriptionGrant),
+        ("Claims of a connection token", Override),
+        ("Claims of a subscription token", SubscriptionClaims),
+    ],
+)
+def test_the_page_names_every_claim(heading: str, claims: type[Struct]) -> None:
+    section = PAGE.text.partition(f"## {heading}")[2].partition("\n## ")[0]
+    assert [claim for claim in claims.__struct_fields__ if f"`{claim}`" not in section] == []
+
+
+def test_the_page_names_every_algorithm() -> None:
+    rows = dict(re.findall(r"(?m)^\| `client\.(token_\w+)` \| (.+) \|$", PAGE.text))
+    assert rows == {
+        "token_hmac_secret": ", ".join(HMAC_ALGORITHMS),
+        "token_public_key": ", ".join(PUBLIC_KEY_ALGORITHMS),
+    }
 
 
 @pytest.mark.asyncio(loop_scope="session")
