@@ -23,14 +23,21 @@ COMMANDS = re.findall(r"(?m)^\| `(.+?)` \| .+ \| `(\w+)` \|$", PAGE.text)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+def command_of(module: str) -> str:
+    """The page's command that runs this module's application."""
+    (command,) = [example.text for example in PAGE.of("sh") if example.text.startswith(f"uvicorn {module}:")]
+    return command
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mounted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The port of the application that Tocsin is mounted in."""
     folder = tmp_path_factory.mktemp("mounted")
     ports = free_ports("8000")
     PAGE.write_files(folder, ports)
-    (command,) = [example.text for example in PAGE.of("sh") if example.text.startswith("uvicorn")]
-    async with running(replaced(command, ports), folder, ports["8000"], logs_errors=True):  # one method fails
+    async with running(
+        replaced(command_of("mounted"), ports), folder, ports["8000"], logs_errors=True
+    ):  # one method fails
         yield ports["8000"]
 
 
@@ -47,6 +54,17 @@ async def test_a_server_uses_the_transport_shown(tmp_path: Path, command: str, t
             assert "connect" in str(await connection.recv())
             metrics = (await client.get("/metrics")).text
     assert f'tocsin_connections{{transport="{transport}"}} 1.0' in metrics
+
+
+async def test_tocsin_is_mounted_in_starlette_too(tmp_path: Path) -> None:
+    """A client connects under the prefix, so the host's lifespan runs the node."""
+    ports = free_ports("8000")
+    PAGE.write_files(tmp_path, ports)
+    async with (
+        running(replaced(command_of("in_starlette"), ports), tmp_path, ports["8000"]),
+        conversing(f"http://127.0.0.1:{ports['8000']}/push", {}) as conversation,
+    ):
+        await conversation.play("\n".join(PAGE.of("frames")[0].text.splitlines()[:2]))
 
 
 async def test_an_application_that_is_mounted_publishes(mounted: str, tmp_path: Path) -> None:
