@@ -41,7 +41,7 @@ from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRe
 from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.backfill import Backfill
-from tocsin_server.node.connection import Connection
+from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
@@ -82,6 +82,7 @@ class Node:
         rpc_methods: Mapping[str, RpcMethod] | None = None,
     ) -> None:
         self.settings = settings
+        self.limits = TransportLimits.of(settings)
         self.engine = engine
         self.uid = str(uuid.uuid4())
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
@@ -216,6 +217,10 @@ class Node:
         """Hand one incoming message to a connection's session. Never raises."""
         self.metrics.received_bytes.count += len(data)
         self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+
+    def count_sent(self, size: int) -> None:
+        """Count bytes that a transport sends to one client."""
+        self.metrics.sent_bytes.count += size
 
     def handle_event(self, peer: Connection, event: Event) -> None:
         """Give an event to a peer's session and do what it asks for. Never raises."""

@@ -113,7 +113,7 @@ async def test_an_address_that_is_taken_is_an_exception_not_an_exit() -> None:
         with pytest.raises(CannotListen, match=rf"^Cannot listen on 127\.0\.0\.1:{port}: [A-Z][a-z ]+\.$"):
             async with serving_app(app, ServerOptions(port=port)):
                 pass
-    assert app.state.node.trouble == "The node is not running."
+    assert app.state.node.unready_reason == "The node is not running."
 
 
 def test_clients_that_come_all_at_once_are_accepted_several_in_a_turn_of_the_loop() -> None:

@@ -27,7 +27,7 @@ from tocsin_server.transports.websocket.raw import WebSocketConnection
 CONNECT = {"id": 1, "connect": {}}
 LIMIT = 200_000
 PAYLOAD = b'"' + b"x" * 30_000 + b'"'
-CLOSE_SECONDS = "tocsin_server.transports.websocket.raw.CLOSE_SECONDS"
+CLOSE_REPLY_SECONDS = "tocsin_server.transports.websocket.raw.CLOSE_REPLY_SECONDS"
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_who_does_not_read_is_closed_delays_nobody_and_recovers_everything
 
 async def test_a_slow_one_that_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its close frame waits behind what it does not read, so the connection is cut after a while."""
-    monkeypatch.setattr(CLOSE_SECONDS, TICK)
+    monkeypatch.setattr(CLOSE_REPLY_SECONDS, TICK)
     news = new_channel("open")
     async with housed(client={"queue_limit_bytes": LIMIT}) as house:
         async with house.tcp(receive_buffer=8192) as (connection, _):
@@ -138,7 +138,7 @@ async def test_a_goodbye_waits_for_the_answers(engine: FaultyEngine) -> None:
             await connection.send(commands(*wishes) + close_frame(1000, b"bye"))
             await until(lambda: engine.calls["publish"])
             peer = house.peer
-            assert peer._is_leaving
+            assert peer._is_finishing
             assert not peer._transport.is_closing()
             gate.set()
             frames = [received async for received in connection.frames()]
@@ -165,8 +165,8 @@ async def test_a_goodbye_that_is_not_waited_for_leaves_nothing(engine: FaultyEng
 
 
 async def test_a_close_frame_that_is_not_answered_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is dropped after CLOSE_SECONDS; the session is over at once."""
-    monkeypatch.setattr(CLOSE_SECONDS, 2 * TICK)
+    """The connection is dropped after CLOSE_REPLY_SECONDS; the session is over at once."""
+    monkeypatch.setattr(CLOSE_REPLY_SECONDS, 2 * TICK)
     async with housed() as house, house.tcp() as (connection, _):
         await opened(connection)
         house.node.disconnect_all(errors.FORCE_DISCONNECT)
@@ -180,15 +180,15 @@ async def test_a_close_frame_that_is_answered_ends_the_connection(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, and no timer is left."""
-    monkeypatch.setattr(CLOSE_SECONDS, 100 * SOON)
+    monkeypatch.setattr(CLOSE_REPLY_SECONDS, 100 * SOON)
     async with house.tcp() as (connection, _):
         await opened(connection)
         peer = house.peer
         house.node.disconnect_all(errors.FORCE_DISCONNECT)
         assert await connection.closed() == Close(3503, "force disconnect")
         await until(lambda: not house.server.server_state.connections)
-        assert peer._close_timer is not None
-        assert peer._close_timer.cancelled()
+        assert peer._abort_timer is not None
+        assert peer._abort_timer.cancelled()
 
 
 async def test_nothing_is_said_after_the_close_frame(house: House) -> None:
