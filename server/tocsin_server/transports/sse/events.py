@@ -7,7 +7,7 @@ break, so one `data:` line is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
-from tocsin_server.transports.sse.last_event_id import DISCONNECTED, Element, StreamPositions
+from tocsin_server.transports.sse.last_event_id import DISCONNECTED, NO_POSITION, Element, StreamPositions
 
 KEEP_ALIVE = b":\n\n"
 
@@ -67,7 +67,9 @@ class EncodedBatch:
     def __init__(self, channel: str, messages: Sequence[ChannelMessage]) -> None:
         self.channel = channel
         self._events = [(_element(message), _event(message)) for message in messages]
-        self._last_element = next((element for element, _ in reversed(self._events) if element), None)
+        self._last_element = next(
+            (element for element, _ in reversed(self._events) if element is not NO_POSITION), NO_POSITION
+        )
         self._size = sum(len(event) for _, event in self._events)
         self._single_channel: bytes | None = None
         self._without_ids: bytes | None = None
@@ -84,25 +86,18 @@ class EncodedBatch:
     def with_ids(self, positions: StreamPositions, index: int) -> bytes:
         """The events for a stream at `positions`. Moves the one at `index`, which is of this channel."""
         if len(positions.values) > 1:
-            return b"".join(self._move(positions, index))
+            return positions.move_through(index, self._events)
         if self._single_channel is None:
-            self._single_channel = b"".join(self._move(positions, index))
-        elif self._last_element is not None:
+            self._single_channel = positions.move_through(index, self._events)
+        elif self._last_element is not NO_POSITION:
             positions.move(index, self._last_element)
         return self._single_channel
 
-    def _move(self, positions: StreamPositions, index: int) -> Iterator[bytes]:
-        for element, event in self._events:
-            if element is not None:
-                positions.move(index, element)
-                yield b"id: %b\n" % positions.last_event_id()
-            yield event
 
-
-def _element(message: ChannelMessage) -> Element | None:
+def _element(message: ChannelMessage) -> Element:
     publication = message.push.pub
     if publication is None or not publication.has_offset:
-        return None
+        return NO_POSITION
     return Element.of(Position(publication.offset, message.epoch))
 
 

@@ -35,10 +35,13 @@ class Element(NamedTuple):
         )
 
 
+NO_POSITION = Element(None, b"")
+
+
 class StreamPositions:
     """The positions of one stream. Each keeps its text form, so that an id is made by a join.
 
-    The mutable state is these two lists, of one length; only `move` changes them.
+    The mutable state is these two lists, of one length; only `move` and `move_through` change them.
     """
 
     __slots__ = ("_texts", "values")
@@ -54,6 +57,17 @@ class StreamPositions:
     def last_event_id(self) -> bytes:
         """The id as of now."""
         return b",".join(self._texts)
+
+    def move_through(self, index: int, events: Sequence[tuple[Element, bytes]]) -> bytes:
+        """Join events of the channel at `index`, each after the `id:` line of its element, if it has one."""
+        texts = self._texts
+        lines = []
+        for element, event in events:
+            if element is not NO_POSITION:
+                self.values[index], texts[index] = element
+                lines.append(b"id: %b\n" % b",".join(texts))
+            lines.append(event)
+        return b"".join(lines)
 
 
 def read_last_event_id(text: str, channel_count: int) -> list[Position | None]:
