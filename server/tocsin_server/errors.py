@@ -130,3 +130,12 @@ SERVER_UNSUBSCRIBE = Unsubscribed(2000, "server unsubscribe")
 UNSUBSCRIBED_INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = Unsubscribed(2501, "subscription expired")
 UNSUBSCRIBED_STATE_INVALIDATED = Unsubscribed(2502, "state invalidated")
+
+_HTTP_STATUSES = {
+    reason.code: reason.http_status for reason in vars().values() if isinstance(reason, Refusal)
+}
+
+
+def http_status(code: int) -> int:
+    """The HTTP status of an error code; 400 for an application's own codes."""
+    return _HTTP_STATUSES.get(code, 400)

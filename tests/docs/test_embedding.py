@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.docs.conversation import conversing
 from tests.docs.examples import Example, agrees, free_ports, page, replaced, running, shell
-from tests.server.cluster.redis.redis_server import redis_running
+from tests.server.engine.redis.redis_server import redis_running
 from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 

@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.http_limits import HttpProtocol
-from tocsin_server.transports.websocket.raw import WebSocketProtocol
+from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
 """How long open requests may take to end once the server stops. Then they are dropped."""

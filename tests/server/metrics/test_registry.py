@@ -7,7 +7,7 @@ import asyncio
 from tests.server.metrics.metrics_page import of, read
 from tests.server.node.fake_connection import joined, running
 from tests.server.node.faulty_engine import FaultyEngine
-from tests.server.served_node import House, housed, publish, until
+from tests.server.served_node import ServedNode, publish, serve_node, until
 from tests.support.raw import HANDSHAKE, Op, commands
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect, EngineError
@@ -16,21 +16,21 @@ from tocsin_server.metrics.registry import Metrics
 
 async def test_connections_are_counted_while_they_are_open() -> None:
     """By transport, over real sockets; afterwards there are none."""
-    async with housed() as house:
+    async with serve_node() as served_node:
         async with (
-            house.connected(),
-            house.connected("open:1"),
-            house.http() as http,
+            served_node.connected(),
+            served_node.connected("open:1"),
+            served_node.http() as http,
             http.stream("GET", "/events", params={"channel": "open:2"}),
         ):
-            samples = of(house.node)
+            samples = of(served_node.node)
             assert samples["tocsin_connections{transport=websocket}"] == 2
             assert samples["tocsin_connections{transport=sse}"] == 1
             assert samples["tocsin_channels"] == 2
             assert samples["tocsin_subscriptions"] == 2
             assert samples["tocsin_users"] == 1, "nameless ones are one"
-        await until(lambda: not house.node.state.connections)
-        samples = of(house.node)
+        await until(lambda: not served_node.node.state.connections)
+        samples = of(served_node.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
         assert samples["tocsin_connections{transport=sse}"] == 0
         assert samples["tocsin_channels"] == 0
@@ -86,10 +86,10 @@ async def test_failures_of_the_engine_are_counted() -> None:
 
 async def test_a_peer_that_is_refused_at_the_door_is_no_connection() -> None:
     """A handshake that failed was never one."""
-    async with housed() as house, house.tcp() as (connection, _):
+    async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connection.send(HANDSHAKE[:-2] + b"Origin: https://evil.example\r\n\r\n")
         assert await connection.response() == 403
-        assert of(house.node).get("tocsin_connections{transport=websocket}", 0) == 0
+        assert of(served_node.node).get("tocsin_connections{transport=websocket}", 0) == 0
 
 
 async def test_each_node_counts_for_itself() -> None:
@@ -101,8 +101,8 @@ async def test_each_node_counts_for_itself() -> None:
 
 
 async def test_the_page_is_served_in_the_text_format() -> None:
-    async with housed() as house, house.http() as http:
-        await publish(house.node, "plain:1", b"1")
+    async with serve_node() as served_node, served_node.http() as http:
+        await publish(served_node.node, "plain:1", b"1")
         response = await http.get("/metrics")
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/plain; version=")
@@ -111,13 +111,13 @@ async def test_the_page_is_served_in_the_text_format() -> None:
 
 async def test_pings_are_not_deliveries() -> None:
     """Only what channels say is counted."""
-    async with housed(client={"ping_interval": 0.2, "pong_timeout": 0.1}) as house:
-        await _wait_for_a_ping(house)
-        assert of(house.node)["tocsin_deliveries_total"] == 0
+    async with serve_node(client={"ping_interval": 0.2, "pong_timeout": 0.1}) as served_node:
+        await _wait_for_a_ping(served_node)
+        assert of(served_node.node)["tocsin_deliveries_total"] == 0
 
 
-async def _wait_for_a_ping(house: House) -> None:
-    async with house.tcp() as (connection, _):
+async def _wait_for_a_ping(served_node: ServedNode) -> None:
+    async with served_node.tcp() as (connection, _):
         await connection.upgrade()
         await connection.send(commands({"id": 1, "connect": {}}))
         async with asyncio.timeout(10):

@@ -15,11 +15,11 @@ from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import (
     assert_nothing_is_left,
     is_settled,
-    listening_of,
     new_channel,
     present_in,
     publish,
     settings_of,
+    subscribed_channels,
     token_of,
     until,
 )
@@ -170,7 +170,7 @@ async def test_a_subscription_that_the_engine_cannot_make_is_refused(
     assert (error["code"], error["temporary"]) == (100, True)
     await settled(node)
     assert not node.hub.channels
-    assert not listening_of(node)
+    assert not subscribed_channels(node)
     assert not present_in(node)
     assert node.metrics.engine_errors.counts.total() == 1
     engine.failing.clear()
@@ -189,7 +189,7 @@ async def test_a_failed_subscription_takes_nothing_from_who_was_there(
     engine.failing["read_history"] = UNREACHABLE
     assert "error" in await peer.call("subscribe", channel=news)
     await settled(node)
-    assert listening_of(node) == {news}
+    assert subscribed_channels(node) == {news}
     assert present_in(node) == {news: {other.session.client}}
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
@@ -267,7 +267,7 @@ async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int
             await asyncio.gather(*map(come_and_go, peers))
             await settled(node)
             hearing = [peer for peer in peers if news in peer.session.live_channels]
-            assert listening_of(node) == ({news} if hearing else set())
+            assert subscribed_channels(node) == ({news} if hearing else set())
             assert present_in(node).get(news, set()) == {peer.session.client for peer in hearing}
             before = {peer: len(peer.data) for peer in peers}
             await publish(node, news, b"%d" % round_number)
@@ -302,7 +302,7 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
             await asyncio.gather(*(visit(number) for number in range(40)))
         await settled(node)
         assert set(node.state.connections) == {staying}
-        assert listening_of(node) == {"open:stay"}
+        assert subscribed_channels(node) == {"open:stay"}
         assert present_in(node) == {"open:stay": {staying.session.client}}
         joins, leaves = (
             {push["info"]["client"] for push in staying.pushes(kind)} - {staying.session.client}
@@ -324,7 +324,7 @@ async def test_who_comes_back_at_once_is_present(node: Node, engine: FaultyEngin
         peer.say("subscribe", channel=news)
         await settled(node)
         assert present_in(node) == {news: {peer.session.client}}
-        assert listening_of(node) == {news}
+        assert subscribed_channels(node) == {news}
     assert engine.calls["unsubscribe"] == 0
     await emptied(node, peer)
 

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.server.served_node import House, housed, listening_of, new_channel, publish, settings_of
+from tests.server.served_node import (
+    ServedNode,
+    new_channel,
+    publish,
+    serve_node,
+    settings_of,
+    subscribed_channels,
+)
 from tests.support.event_stream import Event, EventStream, streaming
 from tests.support.raw import commands, tcp, upgraded
 from tests.support.server import Server, serving
@@ -32,17 +39,19 @@ CONFIG = {
 }
 
 
-def as_server(house: House) -> Server:
-    """What the harness's event streams need to know of a house: its port."""
+def as_server(served_node: ServedNode) -> Server:
+    """What the harness's event streams need to know of a served_node: its port."""
     server = Server.__new__(Server)
-    server.url = house.url
+    server.url = served_node.url
     return server
 
 
-async def clients_of(house: House, stack: AsyncExitStack, channel: str) -> tuple[Wire, EventStream]:
+async def clients_of(
+    served_node: ServedNode, stack: AsyncExitStack, channel: str
+) -> tuple[Wire, EventStream]:
     """One of each kind, subscribed."""
-    wire = await stack.enter_async_context(house.connected(channel))
-    stream = await stack.enter_async_context(streaming(as_server(house), f"/events?channel={channel}"))
+    wire = await stack.enter_async_context(served_node.connected(channel))
+    stream = await stack.enter_async_context(streaming(as_server(served_node), f"/events?channel={channel}"))
     return wire, stream
 
 
@@ -54,9 +63,9 @@ async def told(stream: EventStream) -> Event:
     return event
 
 
-async def hear(house: House, wire: Wire, stream: EventStream, channel: str, number: int) -> None:
+async def hear(served_node: ServedNode, wire: Wire, stream: EventStream, channel: str, number: int) -> None:
     """Both clients hear what is published."""
-    await publish(house.node, channel, b"%d" % number)
+    await publish(served_node.node, channel, b"%d" % number)
     assert (await wire.push("pub", channel))["data"] == number
     assert (await told(stream)).data["pub"]["data"] == number
 
@@ -64,9 +73,9 @@ async def hear(house: House, wire: Wire, stream: EventStream, channel: str, numb
 async def test_two_servers_in_one_process_do_not_touch_each_other() -> None:
     """Both serve; one stops, its clients are sent away, and the other's hear on. Then a third starts."""
     news = new_channel("log")
-    async with AsyncExitStack() as stack, housed(server={"drain_seconds": 0}) as staying:
+    async with AsyncExitStack() as stack, serve_node(server={"drain_seconds": 0}) as staying:
         old = await clients_of(staying, stack, news)
-        async with housed() as leaving:
+        async with serve_node() as leaving:
             wire, stream = await clients_of(leaving, stack, news)
             await hear(staying, *old, news, 1)
             await hear(leaving, wire, stream, news, 1)
@@ -76,13 +85,13 @@ async def test_two_servers_in_one_process_do_not_touch_each_other() -> None:
         with pytest.raises(ConnectionError):
             await stream.next()
         await hear(staying, *old, news, 2)
-        async with housed() as third, AsyncExitStack() as more:
+        async with serve_node() as third, AsyncExitStack() as more:
             await hear(third, *await clients_of(third, more, news), news, 1)
             await hear(staying, *old, news, 3)
         new = await clients_of(staying, stack, news)
         await hear(staying, *new, news, 4)
         assert staying.node.unready_reason == ""
-        assert listening_of(staying.node) == {news}
+        assert subscribed_channels(staying.node) == {news}
 
 
 async def test_a_server_can_be_started_in_a_process_again_and_again() -> None:
@@ -91,17 +100,17 @@ async def test_a_server_can_be_started_in_a_process_again_and_again() -> None:
     for _ in range(3):
         app = create_app(settings_of({}))
         async with serving_app(app, ServerOptions(port=port)) as server, AsyncExitStack() as stack:
-            house = House(app.state.node, server)
-            port = house.port
-            await hear(house, *await clients_of(house, stack, "log:again"), "log:again", 1)
+            served_node = ServedNode(app.state.node, server)
+            port = served_node.port
+            await hear(served_node, *await clients_of(served_node, stack, "log:again"), "log:again", 1)
             server.should_exit = True
-            await house.empty()
+            await served_node.until_empty()
 
 
 async def test_signals_are_left_to_the_application() -> None:
     """A server inside somebody else's process takes no handler over."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with housed():
+    async with serve_node():
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
@@ -122,12 +131,12 @@ def test_clients_that_come_all_at_once_are_accepted_several_in_a_turn_of_the_loo
 
 
 async def _accepted_in_few_turns(clients: int) -> None:
-    async with housed() as house, AsyncExitStack() as stack:
-        accepted = house.server.server_state.connections
+    async with serve_node() as served_node, AsyncExitStack() as stack:
+        accepted = served_node.server.server_state.connections
         for _ in range(clients):
             one = stack.enter_context(socket.socket())
             one.setblocking(False)
-            one.connect_ex(("127.0.0.1", house.port))
+            one.connect_ex(("127.0.0.1", served_node.port))
         turns = 0
         while len(accepted) < clients:
             assert turns < clients / 2
@@ -216,11 +225,11 @@ async def test_what_is_stuck_is_not_waited_for_for_ever(
     """One signal is enough, after GRACE_SECONDS; it ends as if the client had gone, which is no failure."""
     monkeypatch.setattr("tocsin_server.serving.server.GRACE_SECONDS", 3 * TICK)
     async with AsyncExitStack() as stack:
-        async with housed() as house:
-            await stuck(as_server(house), stack)
-        assert not house.server.server_state.connections
-        assert not house.server.server_state.tasks
-        assert not house.server.force_exit
+        async with serve_node() as served_node:
+            await stuck(as_server(served_node), stack)
+        assert not served_node.server.server_state.connections
+        assert not served_node.server.server_state.tasks
+        assert not served_node.server.force_exit
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
