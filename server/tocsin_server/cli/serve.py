@@ -12,8 +12,9 @@ import typer
 
 from tocsin_server import __version__
 from tocsin_server.app import create_app
-from tocsin_server.config.exposure import safe_start_advice
-from tocsin_server.config.loading import ConfigError, Settings, load
+from tocsin_server.config.errors import ConfigError
+from tocsin_server.config.exposure import startup_notices
+from tocsin_server.config.loading import Settings, load_settings
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import Colleagues
@@ -43,12 +44,12 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
     configure_logging(log_level)
     settings = _settings(config, _overrides(host, port, engine, insecure), ui)
-    if workers > 1 and settings.engine.url == "memory://":
+    if workers > 1 and settings.engine.is_in_memory:
         _fail(
             f"--workers {workers} needs an engine that the workers share, and memory:// is a process's own: "
             "set engine.url to a redis:// one, or use --workers 1."
         )
-    for sentence in safe_start_advice(settings):
+    for sentence in startup_notices(settings):
         typer.echo(sentence, err=True)
     try:
         if workers > 1:
@@ -99,10 +100,10 @@ def _overrides(
 
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]], ui: bool) -> Settings:
     try:
-        settings = load(config, overrides)
+        settings = load_settings(config, overrides)
         if ui and not settings.server.allowed_origins:
             overrides["server"]["allowed_origins"] = ["self"]
-            settings = load(config, overrides)
+            settings = load_settings(config, overrides)
     except ConfigError as error:
         _fail(*error.problems)
     return settings
