@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from tocsin_server import __version__
 from tocsin_server.api import auth
 from tocsin_server.api.calls import Method
 from tocsin_server.api.methods import METHODS
 from tocsin_server.api.types import CALLS_LIMIT, Failure, LegacyCommand, LegacyReply
+from tocsin_server.version import __version__
 
 Json = dict[str, Any]
 

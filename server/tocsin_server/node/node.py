@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 import structlog
 from msgspec import Struct
 
-from tocsin_server import __version__, errors
+from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
 from tocsin_server.core.authorization import SessionContext
@@ -61,6 +61,7 @@ from tocsin_server.protocol.messages import (
     RpcResult,
     ServerMessage,
 )
+from tocsin_server.version import __version__
 
 DRAIN_PAUSE_SECONDS = 0.02
 """At most this long between two peers of a node that drains: a handful of them is gone in a moment."""
@@ -86,9 +87,8 @@ class Node:
         self.uid = str(uuid.uuid4())
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.address = ""
-        """Where it listens, once somebody serves it."""
-        self.on_drain_requested: Callable[[], None] = self._leave_host
-        """Begin to leave on purpose. Whoever serves the node puts its own way to stop here."""
+        """Host and port where it listens. Empty if no server of ours serves it."""
+        self._on_drain_requested: Callable[[], None] = self._leave_host
         self.metrics = Metrics()
         self.hub: Hub[Connection] = Hub()
         self.rules = ChannelRules(
@@ -159,6 +159,17 @@ class Node:
         if not self._is_prepared:
             await self.engine.start(self)
             self._is_prepared = True
+
+    def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
+        """Let a server stop the process when a control command drains this node.
+
+        Without a server the node drains, and the application that it is mounted in goes on.
+        """
+        self._on_drain_requested = on_drain_requested
+
+    def set_address(self, address: str) -> None:
+        """Note the host and port where a server listens for this node."""
+        self.address = address
 
     @property
     def unready_reason(self) -> str:
@@ -295,7 +306,7 @@ class Node:
             peer.send(messages)
 
     def _close(self, peer: Connection, effect: events.Close) -> None:
-        self.metrics.count_close(effect.why.code)
+        self.metrics.count_disconnect(effect.why.code)
         log.info("closed", client=peer.session.client, code=effect.why.code, reason=effect.why.reason)
         peer.close(effect.why)
 
@@ -408,13 +419,13 @@ class Node:
         self._backfill.request_all(channels)
 
     def _take_mended(self, channel: Channel[Any], publications: int) -> None:
-        self.metrics.mended.count += publications
+        self.metrics.backfilled_publications.count += publications
         self.fan_out.wake(channel)
 
     def _break(self, channel: Channel[Any], continued_from: Position) -> None:
         """Tell whoever follows positions that what is heard no longer continues what it was told."""
         for listener in channel.reset(continued_from):
-            self.metrics.broken_streams.count += 1
+            self.metrics.gaps.count += 1
             self.handle_event(cast("Connection", listener), events.ChannelReset(channel.name))
 
     def on_join_leave(self, channel: str, push: Push) -> None:
@@ -429,7 +440,7 @@ class Node:
         if isinstance(order.event, Drain):
             if order.event.node == self.uid:
                 self._is_draining = True  # from now on, not once whoever serves it gets to it
-                self.on_drain_requested()
+                self._on_drain_requested()
             return
         for peer in self.hub.connections_of(order.user):
             client = peer.session.client
