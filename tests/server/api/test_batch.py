@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.server.api.conftest import Served
-from tocsin_server.api.calls import SLICE
+from tocsin_server.api.calls import CALLS_PER_TURN
 from tocsin_server.api.methods import COMMANDS
 from tocsin_server.api.types import CALLS_LIMIT, BatchCommand, BatchReply
 
@@ -108,7 +108,7 @@ async def test_others_have_their_turn_between_thousands_of_calls(
         other.cancel()
         await asyncio.wait([other])
     assert calls_in_turn.total() == 1500
-    assert max(calls_in_turn.values()) <= SLICE
+    assert max(calls_in_turn.values()) <= CALLS_PER_TURN
 
 
 async def test_a_request_holds_as_many_calls_as_the_limit_and_no_more(api: Served, channel: Name) -> None:
