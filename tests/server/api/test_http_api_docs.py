@@ -1,4 +1,4 @@
-"""docs/http-api.md: every example is run, in the order of the page, and answers what the page says."""
+"""docs/http-api.md: every example runs, in the order of the page, and prints what the page shows."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text("utf-8")
 
 
 def _examples() -> Iterator[tuple[str, str]]:
-    """Shell scripts, each with what the page says it prints."""
+    """Shell scripts, each with the output that the page shows."""
     for script, _, printed in re.findall(r"```sh\n(.*?)```\n(```\n(.*?)```)?", PAGE, re.DOTALL):
         yield script, printed
 
@@ -28,8 +28,8 @@ async def _run(script: str, url: str) -> str:
     return printed.decode().strip()
 
 
-async def test_the_examples_answer_what_the_page_says() -> None:
-    """`…` stands for what differs from run to run."""
+async def test_every_example_prints_what_the_page_shows() -> None:
+    """`…` matches values that differ from run to run."""
     settings = tomllib.loads(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0])
     definitions = "".join(script for script, _ in _examples() if script.startswith("call()"))
     definitions = definitions.replace("curl ", "curl -s ")
@@ -41,6 +41,6 @@ async def test_the_examples_answer_what_the_page_says() -> None:
 
 
 def test_every_method_has_an_example() -> None:
-    """Called by name somewhere on the page."""
+    """A script of the page calls it by name."""
     scripts = "".join(script for script, _ in _examples())
     assert [name for name in METHODS if f"call {name} " not in scripts] == []

@@ -1,4 +1,4 @@
-"""A WebSocket client that hears what the API makes the server tell it."""
+"""A WebSocket client that receives the effects of API calls."""
 
 import asyncio
 import itertools
@@ -15,8 +15,8 @@ from tests.support.timing import SOON
 Json = dict[str, Any]
 
 
-class Listener:
-    """Reads message by message; pings are far enough apart not to come."""
+class WebSocketClient:
+    """Reads one message after the other. Tests end before the first ping."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -44,19 +44,19 @@ class Listener:
         return self._unread.pop(0)
 
     async def closed(self) -> tuple[int | None, str | None]:
-        """Code and reason with which the server ends the connection, which must be the next that happens."""
+        """Code and reason of the close frame, which must be the next frame."""
         try:
             message = await self.next()
         except ConnectionClosed:
             return self._connection.close_code, self._connection.close_reason
-        raise AssertionError(f"not closed, but told {message}")
+        raise AssertionError(f"not closed, but received {message}")
 
 
 @asynccontextmanager
-async def listening(url: str, **params: Any) -> AsyncIterator[Listener]:
-    """A connection whose connect command, with these parameters, was answered."""
+async def connected_client(url: str, **params: Any) -> AsyncIterator[WebSocketClient]:
+    """A client whose connect command, with these parameters, was answered."""
     address = url.replace("http", "ws", 1) + "/connection/websocket"
     async with connect(address, proxy=None, ping_interval=None) as connection:
-        listener = Listener(connection)
-        listener.client = (await listener.call("connect", **params))["client"]
-        yield listener
+        client = WebSocketClient(connection)
+        client.client = (await client.call("connect", **params))["client"]
+        yield client

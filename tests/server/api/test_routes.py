@@ -1,4 +1,4 @@
-"""What comes before a method is carried out: paths, bodies, types; and the two ways to write an error."""
+"""Requests before their method runs: paths, bodies and types, and the two error modes."""
 
 import json
 from collections.abc import Callable
@@ -22,8 +22,8 @@ TRANSPORT = {"X-Centrifugo-Error-Mode": "transport"}
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", ["/api", "/api/publish", "/api/batch"])
-async def test_calls_are_posted(api: Served, method: str, path: str) -> None:
-    """Any other method is 405, which says what would be allowed."""
+async def test_calls_must_be_post_requests(api: Served, method: str, path: str) -> None:
+    """Any other method is 405, with the allowed one in a header."""
     response = await api.http.request(method, path)
     assert (response.status_code, response.headers["Allow"]) == (405, "POST")
 
@@ -31,7 +31,7 @@ async def test_calls_are_posted(api: Served, method: str, path: str) -> None:
 @pytest.mark.parametrize("path", ["/api/", "/api/nothing", "/api/publish/", "/api/user/ban", "/api/openapi"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_other_paths_are_not_found(api: Served, method: str, path: str) -> None:
-    """404, also for what other editions have."""
+    """Methods of Centrifugo's commercial edition are also 404."""
     assert (await api.http.request(method, path)).status_code == 404
 
 
@@ -57,8 +57,10 @@ async def test_other_paths_are_not_found(api: Served, method: str, path: str) ->
     ids=lambda body: repr(body[:30]),
 )
 @pytest.mark.parametrize("path", ["/api/publish", "/api"])
-async def test_what_is_no_json_object_is_a_400_in_words(api: Served, path: str, body: bytes) -> None:
-    """Broken, of another form, not UTF-8 or too deep: one sentence that says which."""
+async def test_a_body_that_is_no_json_object_is_a_400_with_a_sentence(
+    api: Served, path: str, body: bytes
+) -> None:
+    """The sentence says whether it is broken, no object, not UTF-8 or nested too deeply."""
     response = await api.post(path, body)
     assert (response.status_code, response.headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
     assert response.text.startswith("The request's body is not ")
@@ -66,20 +68,20 @@ async def test_what_is_no_json_object_is_a_400_in_words(api: Served, path: str, 
 
 
 @pytest.mark.parametrize("payload", ['"data":%s', '"data":0,"tags":{"a":%s}', '"data":0,"other":%s'])
-async def test_the_deepest_that_is_read_is_no_fault_of_ours(api: Served, payload: str) -> None:
-    """Wherever reading reaches its bottom, the caller is told, and nobody sees error 100."""
-    told = set()
+async def test_deep_nesting_is_never_an_internal_error(api: Served, payload: str) -> None:
+    """At every depth the response blames the request, and is never error 100."""
+    seen = set()
     for depth in range(850, 1000):
         body = '{"channel":"a",%s}' % (payload % ("[" * depth + "]" * depth))
         response = await api.post("/api/publish", body.encode())
         code = response.json().get("error", {}).get("code") if response.status_code == 200 else None
-        told.add((response.status_code, code))
-    assert (400, None) in told
-    assert told <= {(400, None), (200, 107), (200, None)}
+        seen.add((response.status_code, code))
+    assert (400, None) in seen
+    assert seen <= {(400, None), (200, 107), (200, None)}
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "complaint"),
+    ("method", "params", "detail"),
     [
         ("publish", {"channel": 1, "data": 1}, "expected `str`, got `int` at `$.channel`"),
         ("publish", {"data": 1}, "object missing required field `channel`"),
@@ -96,22 +98,20 @@ async def test_the_deepest_that_is_read_is_no_fault_of_ours(api: Served, payload
         ("batch", {"commands": [{"rpc": 1}]}, "expected `object | null`, got `int` at `$.commands[0].rpc`"),
     ],
 )  # fmt: skip
-async def test_a_wrong_type_is_named(
-    api: Served, method: str, params: dict[str, Any], complaint: str
-) -> None:
-    """Error 107 with what was expected, what came, and where."""
+async def test_a_wrong_type_is_named(api: Served, method: str, params: dict[str, Any], detail: str) -> None:
+    """Error 107 says what was expected, what was received, and where."""
     code, message = await api.error(method, **params)
-    assert (code, message) == (107, f"bad request: {complaint}")
+    assert (code, message) == (107, f"bad request: {detail}")
 
 
 async def test_unknown_members_are_ignored(api: Served, channel: Name) -> None:
-    """A newer back end may send what this server does not know."""
+    """A newer back end may send members that this server does not know."""
     name = channel("open")
     assert (await api.result("publish", channel=name, data=1, novelty={"a": [1]}))["offset"] == 1
 
 
-async def test_a_body_up_to_the_limit_is_served_and_one_more_byte_refused() -> None:
-    """413 with a sentence that names the setting; the same connection goes on."""
+async def test_a_body_of_one_byte_more_than_the_limit_is_refused() -> None:
+    """413 has a sentence that names the key. The connection goes on."""
     async with served(api={"keys": [KEY], "body_limit_bytes": 1000}) as small:
         body = json.dumps({"channel": "a", "data": 1}).encode().ljust(1000)
         assert (await small.post("/api/publish", body)).status_code == 200
@@ -122,15 +122,15 @@ async def test_a_body_up_to_the_limit_is_served_and_one_more_byte_refused() -> N
         assert (await small.post("/api/publish", body)).status_code == 200
 
 
-async def test_a_body_without_end_is_not_waited_for(api: Served) -> None:
-    """The answer comes once the limit is passed, while the body still arrives."""
+async def test_a_body_beyond_the_limit_is_refused_while_it_arrives(api: Served) -> None:
+    """The response does not wait for the end of the body."""
     head = f"POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"
     sent = head.encode() + b"80000\r\n" + b" " * 0x80000 + b"\r\n80001\r\n" + b" " * 0x80001 + b"\r\n"
     assert (await api.raw(sent)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_caller_who_leaves_in_the_middle_troubles_nobody(api: Served) -> None:
-    """Half a body and the end of the connection: nothing is done, the next is served."""
+async def test_a_caller_that_disconnects_early_affects_no_other(api: Served) -> None:
+    """Half a body is not a call, and the next request is served."""
     head = f"POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nContent-Length: 99\r\n\r\n"
     await api.hang_up(head.encode() + b'{"channel":')
     assert await api.result("info")
@@ -148,10 +148,10 @@ REFUSALS: list[tuple[str, dict[str, Any], int, int]] = [
 
 
 @pytest.mark.parametrize(("method", "params", "status", "code"), REFUSALS)
-async def test_an_error_can_be_a_status(
+async def test_an_error_can_be_an_http_status(
     api: Served, method: str, params: dict[str, Any], status: int, code: int
 ) -> None:
-    """In transport mode the error is the response's status, and its body bare; else it is in a 200."""
+    """In transport error mode the response has a status and the bare error. Otherwise it is a 200."""
     bare = await api.with_headers(**TRANSPORT).post(f"/api/{method}", params)
     assert (bare.status_code, bare.json()["code"]) == (status, code)
     assert await api.call(method, **params) == {"error": bare.json()}
@@ -160,7 +160,7 @@ async def test_an_error_can_be_a_status(
 
 
 async def test_the_error_mode_can_be_configured() -> None:
-    """Then nobody has to ask for it, and results stay as they are."""
+    """Requests need no header then, and results are unchanged."""
     async with served(api={"keys": [KEY], "error_mode": "transport"}) as strict:
         refused = await strict.post("/api/rpc", {"method": "nothing"})
         assert (refused.status_code, refused.json()) == (404, {"code": 104, "message": "not found"})
@@ -168,10 +168,10 @@ async def test_the_error_mode_can_be_configured() -> None:
 
 
 @pytest.mark.parametrize("error", [EngineError("the secret place is unreachable"), RuntimeError("a bug")])
-async def test_what_is_our_fault_is_error_100(
+async def test_an_error_of_the_server_is_error_100(
     api: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """An engine that fails, or a defect: never a success, and nothing about the inside."""
+    """An engine error or a defect is never a success, and its message stays inside."""
 
     async def fail(*_: object) -> None:
         raise error
@@ -204,8 +204,10 @@ MEMBERS = sorted({name for method in METHODS.values() for name in method.request
     method=st.sampled_from(sorted(METHODS)),
     params=st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=4),
 )
-async def test_whatever_is_asked_is_answered(api: Served, method: str, params: dict[str, Any]) -> None:
-    """A result or an error of the table, in a 200; never 100, which would be our fault."""
+async def test_every_request_has_a_result_or_an_error(
+    api: Served, method: str, params: dict[str, Any]
+) -> None:
+    """The error is one of the table, and never 100."""
     answer = await api.call(method, **params)
     assert ("error" in answer) != ("result" in answer or "replies" in answer)
     assert answer.get("error", {}).get("code") in (None, 102, 104, 107, 108, 112)
