@@ -20,7 +20,7 @@ LONG = (
     "conformance/test_order_and_loss",
     "conformance/test_fuzz_connection",
     "server/core/session/test_stateful",
-    "client/load/test_run",
+    "load/test_run",
 )
 """Files that take long, the longest first."""
 

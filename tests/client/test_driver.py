@@ -6,9 +6,9 @@ import asyncio
 
 import uvloop
 
-from tocsin import effects
 from tocsin.driver import Driver
-from tocsin.session import Session
+from tocsin.session import effects, events
+from tocsin.session.session import Session
 
 
 class Overdue(Session):
@@ -20,16 +20,16 @@ class Overdue(Session):
     def deadline(self) -> float | None:
         return None if self.ticks else 0.0
 
-    def handle(self, event: effects.Event, now: float) -> list[effects.Effect]:
-        self.ticks += isinstance(event, effects.Tick)
+    def handle(self, event: events.SessionEvent, now: float) -> list[effects.Effect]:
+        self.ticks += isinstance(event, events.Timeout)
         return []
 
 
 async def _hear_twice() -> int:
     session = Overdue(random=lambda: 0.0)
     driver = Driver(session, NotImplemented, {}, lambda event, size: None, lambda error: None)
-    driver.feed(effects.Start())
-    driver.feed(effects.Start())
+    driver.feed(events.Start())
+    driver.feed(events.Start())
     await asyncio.sleep(0.01)
     return session.ticks
 
