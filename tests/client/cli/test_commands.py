@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: real processes, a real node."""
+"""The command line as real processes, against a real node."""
 
 import asyncio
 import contextlib
@@ -25,21 +25,21 @@ PIPE = asyncio.subprocess.PIPE
 
 
 class Command:
-    """A running command; every wait ends, at the latest with an error that shows what it said."""
+    """A running command. Every wait is bounded, and its error shows the standard error of the command."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.said = ""
+        self.errors = ""
 
-    async def says(self, words: str) -> None:
+    async def reports(self, words: str) -> None:
         """Wait for a line with these words on standard error."""
         assert self.process.stderr is not None
         async with asyncio.timeout(20):
             while line := (await self.process.stderr.readline()).decode():
-                self.said += line
+                self.errors += line
                 if words in line:
                     return
-        raise AssertionError(f"ended without saying {words!r}:\n{self.said}")
+        raise AssertionError(f"ended without {words!r}:\n{self.errors}")
 
     async def line(self) -> Any:
         """The next line of standard output, which must be JSON."""
@@ -50,9 +50,9 @@ class Command:
     async def ends(self) -> int:
         async with asyncio.timeout(20):
             assert self.process.stderr is not None
-            self.said += (await self.process.stderr.read()).decode()
+            self.errors += (await self.process.stderr.read()).decode()
             code = await self.process.wait()
-        assert "Traceback" not in self.said, self.said
+        assert "Traceback" not in self.errors, self.errors
         return code
 
 
@@ -85,13 +85,13 @@ async def publisher(server: Server) -> AsyncIterator[AsyncPublisher]:
 
 
 @pytest.mark.parametrize("flags", [[], ["--sse"]], ids=["websocket", "sse"])
-async def test_sub_prints_lines_of_json_and_ends_at_its_limit(
+async def test_sub_prints_json_lines_and_ends_at_its_limit(
     server: Server, publisher: AsyncPublisher, channel: Name, flags: list[str]
 ) -> None:
     one, other = channel("open"), channel("plain")
     async with run("sub", one, other, "--limit", "3", *flags, TOCSIN_URL=server.url) as command:
-        await command.says(f"{one}: subscribed")
-        await command.says(f"{other}: subscribed")
+        await command.reports(f"{one}: subscribed")
+        await command.reports(f"{other}: subscribed")
         position = await publisher.publish(one, {"ö": [1]}, tags={"k": "v"})
         await publisher.publish(other, "text")
         await publisher.publish(one, None)
@@ -109,21 +109,21 @@ async def test_sub_prints_lines_of_json_and_ends_at_its_limit(
 
 
 @pytest.mark.parametrize("flags", [[], ["--sse"]], ids=["websocket", "sse"])
-async def test_sub_resumes_by_itself_and_from_a_position(
+async def test_sub_recovers_by_itself_and_from_a_position(
     proxy: Proxy, publisher: AsyncPublisher, channel: Name, flags: list[str]
 ) -> None:
     name = channel("open")
     async with run("sub", name, "--url", proxy.url, *flags) as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
         await publisher.publish(name, 1)
         assert (await command.line())["data"] == 1
         proxy.cut()
-        await command.says("not connected")
+        await command.reports("not connected")
         await publisher.publish(name, 2)
         proxy.mend()
         line = await command.line()
         assert line["data"] == 2
-        await command.says("nothing missed")
+        await command.reports("nothing missed")
     position = line["position"]
     await publisher.publish(name, 3)
     code, lines, _ = await done("sub", name, "--url", proxy.url, "--since", position, "--limit", "1", *flags)
@@ -131,7 +131,7 @@ async def test_sub_resumes_by_itself_and_from_a_position(
     assert json.loads(lines[0])["data"] == 3
 
 
-async def test_sub_reports_a_hole_on_standard_error(
+async def test_sub_reports_a_gap_on_standard_error(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
     name = channel("short")
@@ -139,7 +139,7 @@ async def test_sub_reports_a_hole_on_standard_error(
         position = await publisher.publish(name, n)
     assert position is not None
     async with run("sub", name, "--url", server.url, "--since", f"1@{position.epoch}") as command:
-        await command.says("publications may be missing")
+        await command.reports("publications may be missing")
 
 
 @pytest.mark.parametrize(
@@ -150,41 +150,39 @@ async def test_sub_ends_cleanly_on_a_signal(
     server: Server, channel: Name, number: int, code: int, flags: list[str]
 ) -> None:
     async with run("sub", channel("open"), "--url", server.url, *flags) as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
         command.process.send_signal(number)
         assert await command.ends() == code
-        assert "to recover later: --since 0@" in command.said
+        assert "to recover later: --since 0@" in command.errors
 
 
-async def test_sub_ends_cleanly_when_nobody_reads_even_before_the_next_message(
+async def test_sub_ends_cleanly_when_the_pipe_is_closed_before_the_next_publication(
     server: Server, channel: Name
 ) -> None:
     reader, writer = os.pipe()
     async with run("sub", channel("open"), "--url", server.url, stdout=writer) as command:
         os.close(writer)
-        await command.says("subscribed")
+        await command.reports("subscribed")
         os.close(reader)
         assert await command.ends() == 0
 
 
-async def test_sub_ends_cleanly_when_its_reader_goes_in_the_midst_of_much(
+async def test_sub_ends_cleanly_when_the_pipe_is_closed_while_it_writes(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
-    """`head` closes the pipe while more is being written than a pipe holds."""
+    """`head` closes the pipe while the command writes more than a pipe holds."""
     name = channel("long")
     reader, writer = os.pipe()
     async with run("sub", name, "--url", server.url, stdout=writer) as command:
         os.close(writer)
-        await command.says("subscribed")
+        await command.reports("subscribed")
         await publisher.batch([_large(name, n) for n in range(30)])
         assert (await asyncio.to_thread(os.read, reader, 10)).startswith(b'{"channel"')
         os.close(reader)
         assert await command.ends() == 0
 
 
-async def test_sub_ends_cleanly_when_its_two_outputs_are_one_closed_pipe(
-    server: Server, channel: Name
-) -> None:
+async def test_sub_ends_cleanly_when_both_outputs_are_one_closed_pipe(server: Server, channel: Name) -> None:
     """As in `tocsin sub news 2>&1 | head -1`."""
     process = await asyncio.create_subprocess_shell(
         f"{TOCSIN} sub {channel('open')} --url {server.url} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}",
@@ -202,28 +200,28 @@ def _large(name: str, n: int) -> Any:
     return api.publish(name, f"{n}" + "x" * 10_000)
 
 
-async def test_sub_runs_a_command_for_each_message_in_order(
+async def test_sub_runs_a_command_for_each_publication_in_order(
     server: Server, publisher: AsyncPublisher, channel: Name, tmp_path: Path
 ) -> None:
     name, file = channel("open"), tmp_path / "lines"
     script = f"cat >> {file}; exit 3"
     async with run("sub", name, "--url", server.url, "--exec", script, "--limit", "3") as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
         for n in range(3):
             await publisher.publish(name, n)
-        await command.says(f"the command exited with 3 for {name} 1@")
+        await command.reports(f"the command exited with 3 for {name} 1@")
         assert await command.ends() == 0
     assert [json.loads(line)["data"] for line in file.read_text().splitlines()] == [0, 1, 2]
 
 
-async def test_sub_ends_the_command_that_runs_when_it_is_told_to_end(
+async def test_sub_terminates_its_running_command_when_it_ends(
     server: Server, publisher: AsyncPublisher, channel: Name, tmp_path: Path
 ) -> None:
     name, started = channel("open"), tmp_path / "started"
     os.mkfifo(started)
     script = f"echo $$ > {started}; exec sleep 60"
     async with run("sub", name, "--url", server.url, "--exec", script) as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
         await publisher.publish(name, 1)
         pid = int(await asyncio.to_thread(started.read_text))
         command.process.terminate()
@@ -232,7 +230,7 @@ async def test_sub_ends_the_command_that_runs_when_it_is_told_to_end(
             os.kill(pid, 0)
 
 
-async def test_sub_says_in_one_sentence_why_it_cannot(cautious: Server, server: Server) -> None:
+async def test_sub_explains_a_failure_in_one_sentence(cautious: Server, server: Server) -> None:
     sub = ["sub", "news", "--url", cautious.url]
     for flags in ([], ["--sse"]):
         code, lines, errors = await done(*sub, *flags, "--token", "nonsense")
@@ -253,7 +251,7 @@ async def test_sub_says_in_one_sentence_why_it_cannot(cautious: Server, server: 
         assert words in errors
 
 
-async def test_pub_publishes_what_it_is_given_and_says_where(
+async def test_pub_publishes_its_messages_and_prints_their_positions(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
     name = channel("open")
@@ -271,10 +269,10 @@ async def test_pub_publishes_what_it_is_given_and_says_where(
 async def test_pub_sends_json_as_it_was_written(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
-    """A number that Python cannot hold is the receiver's to read."""
+    """Also a number that Python cannot represent."""
     name = channel("open")
     async with run("sub", name, "--url", server.url, "--limit", "1") as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
         environment = {"TOCSIN_URL": server.url, "TOCSIN_API_KEY": API_KEY}
         code, _, errors = await done("pub", name, "[1e999]", **environment)
         assert code == 0, errors
@@ -282,7 +280,7 @@ async def test_pub_sends_json_as_it_was_written(
         assert b"[1e999]" in await command.process.stdout.readline()
 
 
-async def test_pub_says_in_one_sentence_why_it_cannot(server: Server) -> None:
+async def test_pub_explains_a_failure_in_one_sentence(server: Server) -> None:
     code, _, errors = await done("pub", "news", "1", "--url", server.url)
     assert (code, errors) == (1, "tocsin: the API key is missing or wrong\n")
     code, _, errors = await done("pub", "news", "1", "--url", "http://127.0.0.1:9")
@@ -295,14 +293,14 @@ async def test_pub_says_in_one_sentence_why_it_cannot(server: Server) -> None:
     assert "(message 2; the messages before it are published)" in errors
 
 
-async def test_token_makes_tokens_that_the_server_accepts(server: Server, channel: Name) -> None:
+async def test_token_creates_tokens_that_the_server_accepts(server: Server, channel: Name) -> None:
     environment = {"TOCSIN_CLIENT__TOKEN_HMAC_SECRET": SECRET}
     code, [token], _ = await done("token", "--user", "ada", "--info", '{"name":"Ada"}', **environment)
     assert code == 0
     claims = jwt.decode(token, SECRET, algorithms=["HS256"])
     assert (claims["sub"], claims["info"], claims["exp"] - claims["iat"]) == ("ada", {"name": "Ada"}, 3600)
     async with run("sub", channel("known"), "--url", server.url, TOCSIN_TOKEN=token) as command:
-        await command.says("subscribed")
+        await command.reports("subscribed")
     _, [token], _ = await done("token", "--channel", "$a", "--ttl", "2d", "--secret", SECRET)
     claims = jwt.decode(token, SECRET, algorithms=["HS256"])
     assert (claims["channel"], claims["exp"] - claims["iat"]) == ("$a", 2 * 86400)
@@ -318,13 +316,13 @@ async def test_token_makes_tokens_that_the_server_accepts(server: Server, channe
         (["--secret", SECRET, "--info", "{"], "--info is not JSON"),
     ],
 )
-async def test_token_says_in_one_sentence_what_is_missing(arguments: list[str], words: str) -> None:
+async def test_token_explains_a_wrong_option_in_one_sentence(arguments: list[str], words: str) -> None:
     code, lines, errors = await done("token", *arguments)
     assert (code, lines) == (1, [])
     assert words in errors
 
 
-async def test_help_names_every_command_and_a_wrong_name_is_corrected() -> None:
+async def test_help_names_every_command_and_a_wrong_name_gets_a_suggestion() -> None:
     code, lines, _ = await done("--help")
     assert code == 0
     text = "\n".join(lines)
@@ -337,8 +335,8 @@ async def test_help_names_every_command_and_a_wrong_name_is_corrected() -> None:
     assert "Did you mean 'sub'?" in errors
 
 
-async def test_a_command_whose_package_is_missing_says_what_to_install(tmp_path: Path) -> None:
-    """As in an installation of the client alone."""
+async def test_a_command_whose_package_is_missing_names_the_package_to_install(tmp_path: Path) -> None:
+    """As when only the client is installed."""
     script = tmp_path / "client_only.py"
     script.write_text(
         "import sys\nsys.modules['tocsin_server'] = None\nfrom tocsin.cli import main\nmain()\n"

@@ -1,4 +1,4 @@
-"""``tocsin nodes``, as a real command against a real server."""
+"""``tocsin nodes``, as a real process against a real node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nodes(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_each_node_is_a_row_or_a_line_of_json(tmp_path: Path) -> None:
+def test_each_node_is_a_row_or_a_json_line(tmp_path: Path) -> None:
     with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         table = nodes(server)
         (node,) = [json.loads(line) for line in nodes(server, "--json").stdout.splitlines()]
@@ -31,16 +31,16 @@ def test_each_node_is_a_row_or_a_line_of_json(tmp_path: Path) -> None:
     assert node["memory_bytes"] > 0
 
 
-def test_a_node_leaves_when_it_is_told_to(tmp_path: Path) -> None:
-    """By name, by id or by the part of the id that the table shows; it ends as with SIGTERM."""
+def test_drain_stops_a_node(tmp_path: Path) -> None:
+    """The node is named by its name, its id, or the part of the id in the table. It ends as with SIGTERM."""
     with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         assert nodes(server, "drain", "harbour").returncode == 0
         assert server.process.wait(STARTED) == 0
 
 
-def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_failure_is_explained_in_one_sentence(tmp_path: Path) -> None:
     with serving({"api": {"keys": ["secret"]}}, tmp_path) as server:
-        unknown = nodes(server, "drain", "nobody", "--api-key", "secret")
+        unknown = nodes(server, "drain", "unknown", "--api-key", "secret")
         refused = nodes(server)
         half = nodes(server, "drain")
     assert (unknown.returncode, refused.returncode, half.returncode) == (1, 1, 1)

@@ -1,4 +1,4 @@
-"""Lines to standard output."""
+"""Lines on standard output."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-async def test_a_line_larger_than_the_pipe_is_written_whole_and_the_loop_goes_on(
+async def test_a_line_larger_than_the_pipe_is_written_completely_without_blocking(
     pipe: tuple[int, int],
 ) -> None:
     reader, writer = pipe
@@ -51,20 +51,20 @@ async def test_lines_of_several_writers_are_not_mixed(pipe: tuple[int, int]) -> 
     assert received.decode().splitlines() == lines
 
 
-async def test_a_reader_that_goes_is_noticed_by_the_writer_and_by_the_watcher(pipe: tuple[int, int]) -> None:
+async def test_a_closed_pipe_is_noticed_by_write_and_by_watch(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    output, gone = Output(writer), asyncio.Event()
-    output.watch(gone.set)
+    output, closed = Output(writer), asyncio.Event()
+    output.watch(closed.set)
     await output.write("read in time")
-    assert not gone.is_set()
+    assert not closed.is_set()
     os.close(reader)
     async with asyncio.timeout(10):
-        await gone.wait()
+        await closed.wait()
     with pytest.raises(ClosedOutput):
         await output.write("too late")
 
 
-async def test_a_file_is_written_like_anything_else(tmp_path: Path) -> None:
+async def test_a_file_is_written_like_a_pipe(tmp_path: Path) -> None:
     with (tmp_path / "lines").open("wb") as file:
         output = Output(file.fileno())
         output.watch(lambda: None)
@@ -74,7 +74,7 @@ async def test_a_file_is_written_like_anything_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{"ö": [1, None]}, "\ud800", [math.inf, -math.inf], "a\nb", "\u2028"])
-def test_a_line_of_json_is_one_line_that_any_parser_reads(value: Any) -> None:
+def test_a_json_line_is_one_line_that_every_parser_accepts(value: Any) -> None:
     line = to_line(value)
     assert "\n" not in line
     line.encode()
@@ -82,7 +82,7 @@ def test_a_line_of_json_is_one_line_that_any_parser_reads(value: Any) -> None:
     assert "Infinity" not in line
 
 
-def test_a_payload_too_deep_for_a_recursive_encoder_is_written_too() -> None:
+def test_a_payload_that_is_too_deep_for_a_recursive_encoder_is_written() -> None:
     deep: Any = []
     for _ in range(5000):
         deep = [deep]
@@ -100,5 +100,5 @@ def test_a_payload_too_deep_for_a_recursive_encoder_is_written_too() -> None:
         ('"quoted"', '"quoted"'),
     ],
 )
-def test_what_is_given_is_sent_as_json_if_it_is_json_and_else_as_a_string(text: str, sent: str) -> None:
+def test_text_is_sent_as_json_if_it_is_json_and_otherwise_as_a_string(text: str, sent: str) -> None:
     assert encode_json(read_data(text)) == sent

@@ -1,4 +1,4 @@
-"""Commands, replies and their framing, against the vectors shared with the server."""
+"""Commands, replies and frames, checked by the vectors that the server's tests use too."""
 
 import contextlib
 import json
@@ -33,21 +33,21 @@ def by_name(vector: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("vector", VECTORS["commands"], ids=by_name)
-def test_a_command_is_written_as_the_vector_says(vector: dict[str, Any]) -> None:
+def test_a_command_is_encoded_as_in_the_vector(vector: dict[str, Any]) -> None:
     request: Any = msgspec.convert(vector["means"], REQUESTS[vector["method"]])
     [frame] = codec.encode_frames([codec.build_command(vector["id"], vector["method"], request)])
     assert json.loads(frame) == json.loads(vector["wire"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["replies"], ids=by_name)
-def test_a_reply_means_what_the_vector_says(vector: dict[str, Any]) -> None:
+def test_a_reply_is_decoded_as_in_the_vector(vector: dict[str, Any]) -> None:
     [reply] = codec.decode_replies(vector["wire"])
     assert reply == msgspec.convert(vector["means"], Reply)
 
 
 @pytest.mark.parametrize("vector", VECTORS["payloads"], ids=by_name)
-def test_an_odd_payload_reaches_the_caller(vector: dict[str, Any]) -> None:
-    """A payload is its publisher's business: what is JSON by RFC 8259 never costs the connection."""
+def test_an_unusual_payload_reaches_the_caller(vector: dict[str, Any]) -> None:
+    """A payload that RFC 8259 allows never closes the connection."""
     [reply] = codec.decode_replies(
         f'{{"push":{{"channel":"a","pub":{{"data":{vector["wire"]},"offset":1}}}}}}'
     )
@@ -57,7 +57,7 @@ def test_an_odd_payload_reaches_the_caller(vector: dict[str, Any]) -> None:
     assert reply.push.pub.offset == 1
 
 
-def test_deep_nesting_costs_neither_the_connection_nor_the_position() -> None:
+def test_deep_nesting_is_decoded_with_its_offset() -> None:
     depth = 10_000
     deep = "[" * depth + "]" * depth
     [reply] = codec.decode_replies(f'{{"push":{{"channel":"a","pub":{{"data":{deep},"offset":7}}}}}}')
@@ -74,13 +74,13 @@ def test_a_message_carries_several_objects_and_one_may_end_it() -> None:
 
 
 @pytest.mark.parametrize("frame", ["<html>", "{", '{"id":-1.5}', '{"push":3}', "nul", '{"id":1}x', "[1"])
-def test_what_is_not_this_protocol_is_named_so(frame: str) -> None:
+def test_a_frame_of_another_protocol_is_bad_protocol(frame: str) -> None:
     with pytest.raises(BadProtocol):
         codec.decode_replies(frame)
 
 
 def test_commands_are_joined_up_to_the_size_of_a_frame() -> None:
-    """Half of what a server accepts, so that a hundred subscriptions with tokens arrive in several frames."""
+    """A frame is half of the size that a server accepts. Many commands are sent in several frames."""
     commands = [codec.build_command(n, "rpc", RpcRequest("m", "x" * 1000)) for n in range(1, 101)]
     frames = codec.encode_frames(commands)
     assert 1 < len(frames) < 10
@@ -91,13 +91,13 @@ def test_commands_are_joined_up_to_the_size_of_a_frame() -> None:
 
 
 @given(st.text() | st.binary())
-def test_no_frame_raises_anything_but_bad_protocol(frame: str | bytes) -> None:
+def test_an_arbitrary_frame_raises_only_bad_protocol(frame: str | bytes) -> None:
     with contextlib.suppress(BadProtocol):
         codec.decode_replies(frame)
 
 
 def test_a_payload_of_the_caller_is_encoded_where_it_is_given() -> None:
-    """Dataclasses and the like are; what cannot be JSON fails there and not in the connection."""
+    """Dataclasses and strings with lone surrogates are. A value that JSON cannot hold raises at once."""
     assert bytes(codec.encode_payload({"a": [1, "ö"]})) == '{"a":[1,"ö"]}'.encode()
     assert bytes(codec.encode_payload("\ud800")) == b'"\\ud800"'
     assert bytes(codec.encode_payload(messages.RpcRequest("\ud800"))) == b'{"method":"\\ud800"}'

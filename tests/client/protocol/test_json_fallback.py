@@ -1,4 +1,4 @@
-"""The JSON codec of last resort."""
+"""The JSON codec for texts that msgspec refuses."""
 
 import json
 import math
@@ -19,12 +19,12 @@ values = st.recursive(
 
 
 @given(values, st.sampled_from([None, 1, "\t"]))
-def test_what_python_writes_is_read_the_same(value: Any, indent: Any) -> None:
+def test_the_output_of_the_standard_library_is_decoded_the_same(value: Any, indent: Any) -> None:
     assert json_fallback.decode(json.dumps(value, indent=indent)) == value
 
 
 @given(values)
-def test_what_is_written_is_read_the_same(value: Any) -> None:
+def test_encoded_values_are_decoded_the_same(value: Any) -> None:
     text = json_fallback.encode(value)
     assert json_fallback.decode(text) == value
     assert json.loads(text) == value
@@ -32,8 +32,8 @@ def test_what_is_written_is_read_the_same(value: Any) -> None:
 
 
 @given(st.text(alphabet='{}[],:"\\ \n0123456789.eE+-truefalsn', max_size=30))
-def test_it_accepts_exactly_what_json_is(text: str) -> None:
-    """Python's own parser is the measure; its extra words (NaN, Infinity) cannot be spelled here."""
+def test_it_accepts_exactly_the_texts_that_the_standard_library_accepts(text: str) -> None:
+    """The alphabet cannot spell its extensions, NaN and Infinity."""
     try:
         expected = json.loads(text)
     except ValueError:
@@ -43,7 +43,7 @@ def test_it_accepts_exactly_what_json_is(text: str) -> None:
         assert json_fallback.decode(text) == expected
 
 
-def test_numbers_without_bounds_are_read() -> None:
+def test_numbers_of_any_size_are_decoded() -> None:
     assert json_fallback.decode("1" * 4000) == int("1" * 4000)
     assert json_fallback.decode("-" + "1" * 5000) == -math.inf
     assert json_fallback.decode("[1e999,0.1e1]") == [math.inf, 1.0]
@@ -55,7 +55,7 @@ def test_depth_costs_memory_only() -> None:
     assert json_fallback.encode(json_fallback.decode(text)) == text
 
 
-def test_what_json_lacks_is_refused() -> None:
+def test_values_that_json_lacks_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         json_fallback.encode([math.nan])
     for text in ("NaN", "Infinity", "'a'", "[1,]", '{"a":1,}', "", "[1 2]", '{"a" 1}', "{1:2}", "]"):

@@ -16,7 +16,7 @@ def result(offset: int, **more: object) -> SubscribeResult:
 
 
 @given(st.integers(min_value=0, max_value=5), st.lists(offsets))
-def test_whatever_arrives_live_only_the_next_offset_passes(start: int, arriving: list[int]) -> None:
+def test_of_live_publications_only_the_next_offset_passes(start: int, arriving: list[int]) -> None:
     tracker = PositionTracker("news")
     tracker.go_live(result(start))
     passed = [start]
@@ -35,30 +35,30 @@ def test_whatever_arrives_live_only_the_next_offset_passes(start: int, arriving:
 
 
 @given(st.integers(min_value=0, max_value=5), st.lists(offsets), st.booleans())
-def test_whatever_is_recovered_is_rising_and_whole_or_told(
+def test_recovered_publications_rise_without_a_gap_or_the_gap_is_reported(
     since: int, offsets: list[int], recovered: bool
 ) -> None:
     tracker = PositionTracker("news", Position(since, "E"))
     publications = [WirePublication(offset, offset) for offset in offsets]
-    news, *missed = tracker.go_live(result(since, recovered=recovered, publications=publications))
-    assert isinstance(news, Subscribed)
+    live, *missed = tracker.go_live(result(since, recovered=recovered, publications=publications))
+    assert isinstance(live, Subscribed)
     seen = [since, *(one.offset for one in missed if not isinstance(one, Subscribed))]
     assert seen == sorted(set(seen))
-    if news.recovered:
+    if live.recovered:
         assert seen == list(range(since, since + len(seen)))
     assert tracker.position == Position(seen[-1], "E")
 
 
 def test_recovered_in_another_epoch_is_not_recovered() -> None:
-    """Offsets compare only within one epoch, whatever a server says."""
+    """Offsets compare only within one epoch, even if the server reports `recovered`."""
     tracker = PositionTracker("news", Position(5, "old"))
     assert tracker.go_live(result(2, recovered=True)) == [Subscribed("news", False, Position(2, "E"))]
 
 
 def test_an_empty_epoch_matches_any() -> None:
     tracker = PositionTracker("news", Position(0, ""))
-    [news, first] = tracker.go_live(result(0, recovered=True, publications=[WirePublication("x", 1)]))
-    assert news == Subscribed("news", True, Position(0, "E"))
+    [live, first] = tracker.go_live(result(0, recovered=True, publications=[WirePublication("x", 1)]))
+    assert live == Subscribed("news", True, Position(0, "E"))
     assert getattr(first, "position", None) == Position(1, "E")
 
 
@@ -71,7 +71,7 @@ def test_a_channel_that_is_not_positioned_counts_from_its_first_offset() -> None
     assert tracker.check(WirePublication("x")) is Verdict.NEXT
 
 
-def test_a_forgotten_position_is_a_loss_at_the_next_begin() -> None:
+def test_a_forgotten_position_is_reported_as_not_recovered() -> None:
     tracker = PositionTracker("news")
     tracker.go_live(result(3))
     tracker.forget()

@@ -1,4 +1,4 @@
-"""The connection of a session, as playbooks."""
+"""The connections of a session, as playbooks."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tocsin.protocol.messages import PublishRequest, RpcRequest
 from tocsin.session import effects, events
 
 
-def test_starting_opens_and_the_opened_transport_is_greeted() -> None:
-    """The connect command is the first on every transport, with the token."""
+def test_starting_opens_a_transport_and_sends_connect() -> None:
+    """The connect command, with the token, is the first message on every transport."""
     playbook = Playbook(token="T", data={"a": 1}).handle(events.Start())
     assert playbook.effects == [
         effects.Notify(StateChanged(State.CONNECTING, 0, "connect called")),
@@ -23,8 +23,8 @@ def test_starting_opens_and_the_opened_transport_is_greeted() -> None:
     assert playbook.session.deadline is None
 
 
-def test_a_lost_connection_comes_back_after_a_pause() -> None:
-    """The pause is half a second at least, and ids go on where they were."""
+def test_a_lost_connection_is_opened_again_after_the_backoff() -> None:
+    """The backoff is half a second at least, and command ids continue."""
     playbook = Playbook().connect().handle(events.TransportLost(3001, "shutdown"))
     assert playbook.effects == [effects.Notify(StateChanged(State.CONNECTING, 3001, "shutdown"))]
     assert playbook.session.deadline == playbook.now + 0.5
@@ -33,8 +33,8 @@ def test_a_lost_connection_comes_back_after_a_pause() -> None:
     assert playbook.handle(events.TransportOpened()).sent[0]["id"] == 2
 
 
-def test_each_failure_in_a_row_lengthens_the_pause_and_a_steady_connection_forgives() -> None:
-    """Full jitter between 0.5 s and a ceiling that doubles up to 20 s (here: random is 1)."""
+def test_each_failure_in_a_row_lengthens_the_backoff_and_a_steady_connection_resets_it() -> None:
+    """0.5 s plus a random part of a ceiling that doubles, 20 s at most (the random number is nearly 1)."""
     playbook = Playbook()
     playbook.session._random = lambda: 0.999
     playbook.handle(events.Start())
@@ -52,8 +52,8 @@ def test_each_failure_in_a_row_lengthens_the_pause_and_a_steady_connection_forgi
 
 
 @pytest.mark.parametrize("code", [1000, 1006, 3000, 3001, 3005, 3012, 3499, 4000, 4499, 5000])
-def test_codes_of_the_returning_ranges_are_returned_from(code: int) -> None:
-    """Below 3500, 4000 to 4499 and from 5000 on (protocol §8)."""
+def test_the_client_reconnects_after_codes_of_the_reconnect_ranges(code: int) -> None:
+    """Codes below 3500, from 4000 to 4499 and from 5000 on (protocol §8)."""
     assert Playbook().connect().handle(events.TransportLost(code, "why")).notified == [
         StateChanged(State.CONNECTING, code, "why")
     ]
@@ -72,7 +72,7 @@ def test_codes_of_the_returning_ranges_are_returned_from(code: int) -> None:
     ],
 )
 def test_codes_of_the_final_ranges_end_the_session(code: int, error: type[Exception]) -> None:
-    """3500 to 3999, 4500 to 4999, and 1009, end with the fitting exception; nothing is due afterwards."""
+    """3500 to 3999, 4500 to 4999, and 1009. Each has its exception, and no deadline is left."""
     playbook = Playbook().connect().handle(events.TransportLost(code, "why"))
     assert playbook.notified == [StateChanged(State.DISCONNECTED, code, "why")]
     [end] = playbook.other_effects
@@ -82,21 +82,21 @@ def test_codes_of_the_final_ranges_end_the_session(code: int, error: type[Except
     assert playbook.wait(100).effects == []
 
 
-def test_a_disconnect_push_counts_like_a_close_code() -> None:
-    """Other transports of this protocol say it that way, and then the transport is ours to close."""
+def test_a_disconnect_push_has_the_effect_of_a_close_code() -> None:
+    """Other transports of this protocol send such a push. The client then closes the transport."""
     playbook = Playbook().connect().receive({"push": {"disconnect": {"code": 3001, "reason": "shutdown"}}})
     assert playbook.other_effects == [effects.CloseTransport(1000, "")]
     assert playbook.notified == [StateChanged(State.CONNECTING, 3001, "shutdown")]
 
 
-def test_pings_are_answered_only_where_the_server_wants_it() -> None:
-    """An unsolicited pong would be a bad request (protocol §6)."""
+def test_pings_are_answered_only_if_the_server_requests_pongs() -> None:
+    """Any other pong would be a bad request (protocol §6)."""
     assert Playbook().connect(ping=25, pong=True).receive({}).effects == [effects.Send("{}")]
     assert Playbook().connect(ping=25).receive({}).effects == []
 
 
-def test_a_silent_server_is_left_ten_seconds_after_a_ping_was_due() -> None:
-    """Any message counts as a sign of life."""
+def test_a_silent_server_is_disconnected_ten_seconds_after_a_ping_was_due() -> None:
+    """Any message extends the deadline."""
     playbook = Playbook().connect(ping=25, pong=True).wait(30).receive({}).wait(34)
     assert playbook.effects == []
     playbook.wait(1)
@@ -106,15 +106,15 @@ def test_a_silent_server_is_left_ten_seconds_after_a_ping_was_due() -> None:
     ]
 
 
-def test_a_greeting_without_an_answer_is_given_up_after_five_seconds() -> None:
-    """A server that accepts and says nothing is as good as none."""
+def test_a_connect_without_a_reply_times_out_after_five_seconds() -> None:
+    """The server accepts the transport and sends no reply."""
     playbook = Playbook().handle(events.Start()).handle(events.TransportOpened()).wait(4.9)
     assert playbook.effects == []
     assert playbook.wait(0.2).other_effects == [effects.CloseTransport(1000, "")]
 
 
-def test_a_temporary_refusal_is_tried_again_and_another_is_final() -> None:
-    """Reaction to an error reply to connect (protocol §7)."""
+def test_a_temporary_connect_error_is_tried_again_and_another_is_final() -> None:
+    """Error replies to connect (protocol §7)."""
     playbook = Playbook().handle(events.Start()).handle(events.TransportOpened())
     playbook.receive({"id": 1, "error": {"code": 100, "message": "internal server error", "temporary": True}})
     assert playbook.notified == [StateChanged(State.CONNECTING, 100, "internal server error")]
@@ -124,8 +124,8 @@ def test_a_temporary_refusal_is_tried_again_and_another_is_final() -> None:
     assert playbook.notified == [StateChanged(State.DISCONNECTED, 103, "permission denied")]
 
 
-def test_the_provider_is_asked_before_opening_and_again_when_the_token_expired() -> None:
-    """Error 109 drops the token; a client without a provider has no other."""
+def test_the_provider_is_called_before_opening_and_again_when_the_token_expired() -> None:
+    """Error 109 drops the token. A client without a provider has no other token."""
     playbook = Playbook(has_provider=True).handle(events.Start())
     assert playbook.other_effects == [effects.FetchToken(None)]
     assert playbook.handle(events.TokenReceived(None, "A")).effects == [effects.OpenTransport()]
@@ -139,14 +139,14 @@ def test_the_provider_is_asked_before_opening_and_again_when_the_token_expired()
         == "B"
     )
 
-    poor = Playbook(token="A").handle(events.Start()).handle(events.TransportOpened())
-    poor.receive({"id": 1, "error": {"code": 109, "message": "token expired"}})
-    assert isinstance(poor.other_effects[-1], effects.SessionEnded)
-    assert isinstance(poor.other_effects[-1].error, errors.Unauthorized)
+    without_provider = Playbook(token="A").handle(events.Start()).handle(events.TransportOpened())
+    without_provider.receive({"id": 1, "error": {"code": 109, "message": "token expired"}})
+    assert isinstance(without_provider.other_effects[-1], effects.SessionEnded)
+    assert isinstance(without_provider.other_effects[-1].error, errors.Unauthorized)
 
 
-def test_a_provider_that_fails_is_asked_again_and_one_that_gives_up_ends_the_session() -> None:
-    """Only `Unauthorized`, or an empty token, says that there will be none."""
+def test_a_failing_provider_is_called_again_and_a_final_failure_ends_the_session() -> None:
+    """`Unauthorized` and an empty token are final."""
     playbook = (
         Playbook(has_provider=True)
         .handle(events.Start())
@@ -161,7 +161,7 @@ def test_a_provider_that_fails_is_asked_again_and_one_that_gives_up_ends_the_ses
 
 
 def test_an_expiring_connection_is_refreshed_without_a_break() -> None:
-    """At the ttl the provider is asked, then `refresh` is sent, and the new ttl counts."""
+    """At the ttl the provider is called, then `refresh` is sent, and the new ttl counts."""
     playbook = Playbook(has_provider=True).handle(events.Start()).handle(events.TokenReceived(None, "A"))
     playbook.handle(events.TransportOpened()).receive(
         {"id": 1, "connect": {"client": "C", "expires": True, "ttl": 60}}
@@ -173,8 +173,8 @@ def test_an_expiring_connection_is_refreshed_without_a_break() -> None:
     assert playbook.wait(30).effects == [effects.FetchToken(None)]
 
 
-def test_a_refresh_that_fails_for_now_is_tried_again_on_the_same_connection() -> None:
-    """Provider failure, time-out and temporary error alike; a refusal is final."""
+def test_a_refresh_that_fails_temporarily_is_tried_again_on_the_same_connection() -> None:
+    """After a provider's failure, a timeout and a temporary error. Another error is final."""
     playbook = Playbook(has_provider=True).handle(events.Start()).handle(events.TokenReceived(None, "A"))
     playbook.handle(events.TransportOpened()).receive(
         {"id": 1, "connect": {"client": "C", "expires": True, "ttl": 60}}
@@ -200,7 +200,7 @@ def test_state_invalidated_drops_the_token() -> None:
     assert playbook.wait(1).other_effects == [effects.FetchToken(None)]
 
 
-def test_a_call_is_answered_by_its_reply_or_its_error() -> None:
+def test_a_command_finishes_with_its_reply_or_its_error() -> None:
     """Replies are matched by id, in any order."""
     playbook = Playbook().connect()
     first = playbook.handle(events.IssueCommand(7, "publish", PublishRequest("news", {"a": 1}))).sent
@@ -218,8 +218,8 @@ def test_a_call_is_answered_by_its_reply_or_its_error() -> None:
     assert (done.key, done.error) == (7, None)
 
 
-def test_a_call_before_the_connection_waits_for_it_five_seconds() -> None:
-    """It is sent after the greeting, or answered with TimedOut; stopping answers it too."""
+def test_a_command_before_the_connection_waits_for_it_five_seconds() -> None:
+    """It is sent after the connect reply, or fails with `TimedOut`, or with `Disconnected` on stopping."""
     playbook = (
         Playbook().handle(events.Start()).handle(events.IssueCommand(1, "publish", PublishRequest("news", 1)))
     )
@@ -234,47 +234,49 @@ def test_a_call_before_the_connection_waits_for_it_five_seconds() -> None:
         .wait(5)
     )
     assert [
-        type(answer.error) for answer in late.other_effects if isinstance(answer, effects.CommandFinished)
+        type(finished.error)
+        for finished in late.other_effects
+        if isinstance(finished, effects.CommandFinished)
     ] == [errors.TimedOut]
     stopped = (
         Playbook().handle(events.Start()).handle(events.IssueCommand(1, "publish", PublishRequest("news", 1)))
     )
-    answer = stopped.handle(events.Stop()).other_effects[1]
-    assert isinstance(answer, effects.CommandFinished)
-    assert isinstance(answer.error, errors.Disconnected)
+    finished = stopped.handle(events.Stop()).other_effects[1]
+    assert isinstance(finished, effects.CommandFinished)
+    assert isinstance(finished.error, errors.Disconnected)
 
 
-def test_a_call_under_way_is_told_when_the_connection_breaks_or_no_answer_comes() -> None:
-    """It may or may not have been done, so it is never sent again by itself."""
+def test_a_command_in_flight_fails_when_the_connection_breaks_or_no_reply_arrives() -> None:
+    """The server may have run it, so the session does not send it again."""
     playbook = Playbook().connect().handle(events.IssueCommand(1, "publish", PublishRequest("news", 1)))
-    [answer] = playbook.handle(events.TransportLost(1006, "gone")).other_effects
-    assert isinstance(answer, effects.CommandFinished)
-    assert isinstance(answer.error, errors.ConnectionLost)
+    [finished] = playbook.handle(events.TransportLost(1006, "gone")).other_effects
+    assert isinstance(finished, effects.CommandFinished)
+    assert isinstance(finished.error, errors.ConnectionLost)
     assert playbook.reconnect().sent == []
 
     slow = Playbook().connect().handle(events.IssueCommand(1, "publish", PublishRequest("news", 1))).wait(5)
-    [answer] = slow.other_effects
-    assert isinstance(answer, effects.CommandFinished)
-    assert isinstance(answer.error, errors.TimedOut)
+    [finished] = slow.other_effects
+    assert isinstance(finished, effects.CommandFinished)
+    assert isinstance(finished.error, errors.TimedOut)
     assert slow.receive({"id": 2, "publish": {}}).effects == []
 
 
-def test_an_answer_without_its_result_is_an_error_of_that_call_only() -> None:
-    """A server that forgets the method key breaks one call, not its caller."""
+def test_a_reply_without_a_result_is_an_error_of_that_command_only() -> None:
+    """The session goes on."""
     playbook = (
         Playbook()
         .connect()
         .handle(events.IssueCommand(1, "history", PublishRequest("news", 1)))
         .receive({"id": 2})
     )
-    [answer] = playbook.other_effects
-    assert isinstance(answer, effects.CommandFinished)
-    assert isinstance(answer.error, errors.BadProtocol)
+    [finished] = playbook.other_effects
+    assert isinstance(finished, effects.CommandFinished)
+    assert isinstance(finished.error, errors.BadProtocol)
 
 
 @pytest.mark.parametrize("frame", ["<html>", "[]", '{"id":"one"}', '{"id":1,"connect":{}}', "\x00", "1"])
 def test_a_server_of_another_protocol_ends_the_session(frame: str) -> None:
-    """Coming back would not teach it the protocol."""
+    """Another attempt would not help."""
     playbook = (
         Playbook().handle(events.Start()).handle(events.TransportOpened()).handle(events.Received(frame))
     )
@@ -282,8 +284,8 @@ def test_a_server_of_another_protocol_ends_the_session(frame: str) -> None:
     assert isinstance(playbook.other_effects[-1].error, errors.BadProtocol)
 
 
-def test_stopping_hangs_up_and_is_final_and_quiet() -> None:
-    """No error for an owner who wanted it; a later call is refused at once."""
+def test_stopping_closes_the_transport_and_ends_without_an_error() -> None:
+    """A later command fails at once."""
     playbook = Playbook().connect().handle(events.Stop())
     assert playbook.effects == [
         effects.CloseTransport(1000, ""),
@@ -291,13 +293,13 @@ def test_stopping_hangs_up_and_is_final_and_quiet() -> None:
         effects.SessionEnded(None),
     ]
     assert playbook.handle(events.Stop()).effects == []
-    [answer] = playbook.handle(events.IssueCommand(1, "publish", PublishRequest("news", 1))).other_effects
-    assert isinstance(answer, effects.CommandFinished)
-    assert isinstance(answer.error, errors.Disconnected)
+    [finished] = playbook.handle(events.IssueCommand(1, "publish", PublishRequest("news", 1))).other_effects
+    assert isinstance(finished, effects.CommandFinished)
+    assert isinstance(finished.error, errors.Disconnected)
 
 
 def test_a_transport_that_is_refused_for_good_ends_the_session_with_that_error() -> None:
-    """The shell knows: a 404 is no WebSocket endpoint."""
+    """For example, HTTP 404 means that there is no WebSocket endpoint."""
     error = errors.BadProtocol("HTTP 404")
     playbook = Playbook().handle(events.Start()).handle(events.TransportRefused(error))
     assert playbook.other_effects == [effects.SessionEnded(error)]

@@ -1,4 +1,4 @@
-"""The channels of a session, as playbooks."""
+"""The subscriptions of a session, as playbooks."""
 
 import pytest
 
@@ -17,21 +17,21 @@ from tocsin.models import (
 from tocsin.session import effects, events
 
 
-def test_a_channel_wanted_before_the_connection_is_subscribed_after_the_greeting() -> None:
-    """All of them leave in one message."""
+def test_channels_subscribed_before_the_connection_are_sent_after_the_connect_reply() -> None:
+    """All subscribe commands are sent in one message."""
     playbook = Playbook().handle(events.Start()).subscribe("a").subscribe("b")
     assert playbook.effects == []
     playbook.handle(events.TransportOpened()).receive({"id": 1, "connect": {"client": "C"}})
-    asked = {"positioned": True, "recoverable": True}
+    options = {"positioned": True, "recoverable": True}
     assert playbook.sent == [
-        {"id": 2, "subscribe": {"channel": "a", **asked}},
-        {"id": 3, "subscribe": {"channel": "b", **asked}},
+        {"id": 2, "subscribe": {"channel": "a", **options}},
+        {"id": 3, "subscribe": {"channel": "b", **options}},
     ]
     assert len([effect for effect in playbook.effects if isinstance(effect, effects.Send)]) == 1
 
 
-def test_a_first_subscription_has_nothing_to_recover_and_publications_follow_it() -> None:
-    """`recovered` is None then."""
+def test_a_first_subscription_recovers_nothing_and_publications_follow() -> None:
+    """`recovered` is None for the first subscription."""
     playbook = (
         Playbook()
         .connect()
@@ -44,8 +44,8 @@ def test_a_first_subscription_has_nothing_to_recover_and_publications_follow_it(
     assert playbook.notified == [Publication("news", 4, 4, "E", ClientInfo("u", "c"), {"k": "v"}, 5)]
 
 
-def test_a_returning_subscription_sends_its_position_and_hears_what_it_missed() -> None:
-    """The news first, then the missed in order, then live; positions of later returns are later."""
+def test_a_resubscription_sends_its_position_and_recovers() -> None:
+    """`Subscribed` first, then the missed publications in order, then live ones. The position moves on."""
     playbook = (
         Playbook()
         .connect()
@@ -64,8 +64,8 @@ def test_a_returning_subscription_sends_its_position_and_hears_what_it_missed() 
     assert playbook.handle(events.TransportLost(1006, "")).reconnect().sent[0]["subscribe"]["offset"] == 4
 
 
-def test_a_position_out_of_reach_is_told_and_the_channel_goes_on_from_its_top() -> None:
-    """Loss is told, never hidden."""
+def test_a_gap_is_reported_and_the_channel_continues_from_its_top() -> None:
+    """A gap is reported by `recovered=False`."""
     playbook = (
         Playbook()
         .connect()
@@ -80,19 +80,19 @@ def test_a_position_out_of_reach_is_told_and_the_channel_goes_on_from_its_top() 
 
 
 def test_a_duplicate_is_dropped() -> None:
-    """Whatever has been heard in this epoch is not heard again."""
+    """The caller gets each offset of an epoch once."""
     playbook = Playbook().connect().go_live().receive(push(1), push(2), push(2), push(1), push(3))
     assert playbook.notified == [publication(1), publication(2), publication(3)]
 
 
-def test_a_hole_is_recovered_on_the_same_connection() -> None:
-    """The publication after the hole waits: the log gives both in order."""
+def test_a_missing_publication_is_recovered_on_the_same_connection() -> None:
+    """The publication after the missing one is dropped: history returns both in order."""
     playbook = Playbook().connect().go_live().receive(push(1)).receive(push(3))
     assert playbook.notified == []
-    leave, back = playbook.sent
-    assert leave == {"id": 3, "unsubscribe": {"channel": "news"}}
-    assert back["subscribe"]["offset"] == 1
-    assert back["subscribe"]["recover"] is True
+    unsubscribe, subscribe = playbook.sent
+    assert unsubscribe == {"id": 3, "unsubscribe": {"channel": "news"}}
+    assert subscribe["subscribe"]["offset"] == 1
+    assert subscribe["subscribe"]["recover"] is True
     playbook.receive(push(4))
     assert playbook.notified == []
     missed = [{"data": n, "offset": n} for n in (2, 3, 4)]
@@ -110,8 +110,8 @@ def test_a_hole_is_recovered_on_the_same_connection() -> None:
     ]
 
 
-def test_holes_in_quick_succession_are_recovered_with_growing_pauses() -> None:
-    """A server whose offsets never fit is not asked in a tight loop."""
+def test_frequent_missing_publications_are_recovered_with_backoff() -> None:
+    """A server whose offsets never fit does not cause a tight loop."""
     playbook = Playbook().connect().go_live().receive(push(2))
     playbook.receive({"id": playbook.sent[1]["id"], "subscribe": {**HISTORY, "offset": 5}}).receive(push(7))
     assert [list(sent)[1] for sent in playbook.sent] == ["unsubscribe"]
@@ -119,8 +119,8 @@ def test_holes_in_quick_succession_are_recovered_with_growing_pauses() -> None:
     assert playbook.wait(0.5).sent[0]["subscribe"]["offset"] == 5
 
 
-def test_a_hole_inside_what_was_recovered_is_told() -> None:
-    """A channel that keeps only its newest message says "recovered" with a jump (protocol §10)."""
+def test_a_gap_inside_the_recovered_publications_is_reported() -> None:
+    """A channel that keeps only its newest publication is "recovered" with missing offsets (protocol §10)."""
     playbook = (
         Playbook().connect().go_live().receive(push(1)).handle(events.TransportLost(1006, "")).reconnect()
     )
@@ -129,8 +129,8 @@ def test_a_hole_inside_what_was_recovered_is_told() -> None:
     assert playbook.notified == [subscribed(False, 1), publication(7), publication(8)]
 
 
-def test_a_channel_without_a_log_says_at_every_return_that_something_may_be_missing() -> None:
-    """Nobody can know better."""
+def test_a_channel_without_history_reports_every_interruption_as_not_recovered() -> None:
+    """Without history, missed publications cannot be known."""
     playbook = Playbook().connect().subscribe().receive({"id": 2, "subscribe": {}})
     assert playbook.notified == [Subscribed("news", None, None)]
     assert playbook.receive({"push": {"channel": "news", "pub": {"data": "x"}}}).notified == [
@@ -143,8 +143,8 @@ def test_a_channel_without_a_log_says_at_every_return_that_something_may_be_miss
     ]
 
 
-def test_a_position_given_by_the_owner_is_recovered_from_at_first() -> None:
-    """`since=`: the answer says whether the log still reached back."""
+def test_the_position_of_the_caller_is_recovered_from_first() -> None:
+    """`since=`: the reply shows whether history still reached back."""
     playbook = Playbook().connect().subscribe(since=Position(5, "E"))
     assert (
         playbook.sent[0]["subscribe"] | {"recover": True, "offset": 5, "epoch": "E"}
@@ -154,8 +154,8 @@ def test_a_position_given_by_the_owner_is_recovered_from_at_first() -> None:
     assert playbook.notified == [subscribed(True, 5)]
 
 
-def test_joins_and_leaves_are_told() -> None:
-    """Only where the owner asked for them is `join_leave` sent."""
+def test_joins_and_leaves_are_reported() -> None:
+    """`join_leave` is sent only if the caller has a callback for them."""
     playbook = Playbook().connect().subscribe(wants_join_leave=True)
     assert playbook.sent[0]["subscribe"]["join_leave"] is True
     playbook.receive({"id": 2, "subscribe": HISTORY})
@@ -166,8 +166,8 @@ def test_joins_and_leaves_are_told() -> None:
     assert playbook.notified == [Joined("news", ClientInfo("u", "c")), Left("news", ClientInfo("u", "c"))]
 
 
-def test_pushes_of_channels_not_live_here_are_dropped() -> None:
-    """Before the subscribe reply, after an unsubscribe, and of channels never heard of (protocol §15)."""
+def test_pushes_of_channels_that_are_not_live_are_ignored() -> None:
+    """Before the subscribe reply, after an unsubscribe, and of unknown channels (protocol §15)."""
     playbook = Playbook().connect().subscribe().receive(push(1))
     assert playbook.notified == []
     playbook.receive({"id": 2, "subscribe": HISTORY}).handle(events.Unsubscribe("news"))
@@ -177,8 +177,8 @@ def test_pushes_of_channels_not_live_here_are_dropped() -> None:
     )
 
 
-def test_unsubscribing_is_told_at_once_and_a_late_subscribe_reply_is_nobodys() -> None:
-    """Even when the subscribe command is still under way."""
+def test_unsubscribing_is_reported_at_once_and_a_late_subscribe_reply_is_ignored() -> None:
+    """Even while the subscribe command is in flight."""
     playbook = Playbook().connect().subscribe().handle(events.Unsubscribe("news"))
     assert playbook.notified == [Unsubscribed("news", 0, "unsubscribed")]
     assert playbook.sent == [{"id": 3, "unsubscribe": {"channel": "news"}}]
@@ -188,23 +188,18 @@ def test_unsubscribing_is_told_at_once_and_a_late_subscribe_reply_is_nobodys() -
     assert playbook.subscribe().sent[0]["id"] == 4
 
 
-def test_an_unanswered_subscribe_or_unsubscribe_gets_another_connection() -> None:
-    """Nobody knows what that server thinks now (protocol §15)."""
-    assert play_rest(Playbook().connect().subscribe().wait(5)) == [effects.CloseTransport(1000, "")]
-    assert play_rest(Playbook().connect().go_live().handle(events.Unsubscribe("news")).wait(5)) == [
-        effects.CloseTransport(1000, "")
-    ]
+def test_an_unanswered_subscribe_or_unsubscribe_leads_to_a_new_connection() -> None:
+    """The state of the subscription on the server is unknown then (protocol §15)."""
+    assert Playbook().connect().subscribe().wait(5).other_effects == [effects.CloseTransport(1000, "")]
+    playbook = Playbook().connect().go_live().handle(events.Unsubscribe("news")).wait(5)
+    assert playbook.other_effects == [effects.CloseTransport(1000, "")]
     playbook = Playbook().connect().go_live().handle(events.Unsubscribe("news"))
     playbook.receive({"id": 3, "error": {"code": 100, "message": "internal server error"}})
     assert playbook.other_effects == [effects.CloseTransport(1000, "")]
 
 
-def play_rest(playbook: Playbook) -> list[effects.Effect]:
-    return playbook.other_effects
-
-
-def test_a_refused_subscription_is_over_and_a_temporarily_refused_one_is_tried_again() -> None:
-    """Reaction to an error reply to subscribe (protocol §7)."""
+def test_a_refused_subscription_ends_and_a_temporarily_refused_one_is_tried_again() -> None:
+    """A temporary error and a final one (protocol §7)."""
     playbook = Playbook().connect().subscribe()
     playbook.receive({"id": 2, "error": {"code": 100, "message": "internal server error", "temporary": True}})
     assert playbook.effects == []
@@ -215,8 +210,8 @@ def test_a_refused_subscription_is_over_and_a_temporarily_refused_one_is_tried_a
 
 
 @pytest.mark.parametrize("code", [2500, 2501, 2502, 2999])
-def test_an_unsubscribe_push_from_2500_on_is_answered_by_coming_back(code: int) -> None:
-    """At once, from the position; 2502 forgets the position (protocol §9)."""
+def test_an_unsubscribe_push_from_2500_on_leads_to_a_resubscription(code: int) -> None:
+    """At once, and from the position, except for 2502, which drops it (protocol §9)."""
     playbook = Playbook().connect().go_live().receive(push(1))
     playbook.receive(
         {"push": {"channel": "news", "unsubscribe": {"code": code, "reason": "insufficient state"}}}
@@ -229,7 +224,7 @@ def test_an_unsubscribe_push_from_2500_on_is_answered_by_coming_back(code: int) 
 
 
 def test_an_unsubscribe_push_below_2500_is_final() -> None:
-    """The server does not want it back."""
+    """The server does not permit another attempt (protocol §9)."""
     playbook = Playbook().connect().go_live()
     playbook.receive(
         {"push": {"channel": "news", "unsubscribe": {"code": 2000, "reason": "server unsubscribe"}}}
@@ -238,7 +233,7 @@ def test_an_unsubscribe_push_below_2500_is_final() -> None:
 
 
 def test_a_subscription_token_comes_from_its_provider_and_is_refreshed() -> None:
-    """Asked before the first subscribe, at the ttl, and after 109."""
+    """The provider is called before the first subscribe, at the ttl, and after error 109."""
     playbook = Playbook().connect().subscribe("$a", has_provider=True)
     assert playbook.effects == [effects.FetchToken("$a")]
     assert playbook.handle(events.TokenReceived("$a", "A")).sent[0]["subscribe"]["token"] == "A"
@@ -255,8 +250,8 @@ def test_a_subscription_token_comes_from_its_provider_and_is_refreshed() -> None
     assert playbook.wait(30).effects == [effects.FetchToken("$a")]
 
 
-def test_a_subscription_token_that_cannot_be_had_ends_only_that_subscription() -> None:
-    """Final: `Unauthorized` or an empty token. A failing provider is asked again."""
+def test_a_subscription_without_a_token_ends_alone() -> None:
+    """`Unauthorized` and an empty token are final. A failing provider is called again."""
     playbook = Playbook().connect().subscribe("$a", has_provider=True)
     assert playbook.handle(events.TokenFailed("$a", "503", is_final=False)).effects == []
     assert playbook.wait(0.5).effects == [effects.FetchToken("$a")]
@@ -267,7 +262,7 @@ def test_a_subscription_token_that_cannot_be_had_ends_only_that_subscription() -
     assert playbook.notified == [Unsubscribed("$b", 1, "no")]
 
 
-def test_an_expired_fixed_subscription_token_is_not_tried_again() -> None:
+def test_a_subscription_with_an_expired_fixed_token_ends() -> None:
     """Without a provider there is no other token."""
     playbook = Playbook().connect().subscribe("$a", token="A")
     playbook.receive({"id": 2, "error": {"code": 109, "message": "token expired"}})
@@ -275,7 +270,7 @@ def test_an_expired_fixed_subscription_token_is_not_tried_again() -> None:
 
 
 def test_a_refused_refresh_ends_the_subscription_and_a_failed_one_is_tried_again() -> None:
-    """On the same connection, ten seconds later at the earliest."""
+    """It is tried on the same connection, ten seconds later at the earliest."""
     playbook = Playbook().connect().subscribe("$a", has_provider=True).handle(events.TokenReceived("$a", "A"))
     playbook.receive({"id": 2, "subscribe": {**HISTORY, "expires": True, "ttl": 60}})
     playbook.wait(60).handle(events.TokenFailed("$a", "503", is_final=False))
@@ -287,8 +282,8 @@ def test_a_refused_refresh_ends_the_subscription_and_a_failed_one_is_tried_again
     assert playbook.sent == [{"id": 4, "unsubscribe": {"channel": "$a"}}]
 
 
-def test_channels_given_by_the_server_are_live_with_the_greeting_and_recovered_through_it() -> None:
-    """Their positions travel in `connect.subs`; those no longer given have ended."""
+def test_server_side_subscriptions_go_live_and_recover_with_the_connect_reply() -> None:
+    """Their positions are in `connect.subs`. One that the reply does not contain has ended."""
     playbook = Playbook().connect(subs={"#u": HISTORY, "x": HISTORY})
     assert playbook.notified[1:] == [subscribed(None, 0, "#u"), subscribed(None, 0, "x")]
     assert playbook.receive(push(1, "#u")).notified == [publication(1, "#u")]
@@ -304,8 +299,8 @@ def test_channels_given_by_the_server_are_live_with_the_greeting_and_recovered_t
     ]
 
 
-def test_a_channel_given_later_is_live_until_the_server_takes_it() -> None:
-    """Pushes `subscribe` and `unsubscribe`."""
+def test_a_server_side_subscription_lasts_until_the_server_ends_it() -> None:
+    """The pushes `subscribe` and `unsubscribe`."""
     playbook = Playbook().connect().receive({"push": {"channel": "x", "subscribe": HISTORY}}, push(1, "x"))
     assert playbook.notified == [subscribed(None, 0, "x"), publication(1, "x")]
     playbook.receive(
@@ -315,22 +310,22 @@ def test_a_channel_given_later_is_live_until_the_server_takes_it() -> None:
     assert playbook.effects == [effects.Notify(Unsubscribed("x", 2500, "insufficient state"))]
 
 
-def test_a_hole_in_a_channel_given_by_the_server_gets_another_connection() -> None:
-    """Only the greeting can recover it."""
+def test_a_missing_publication_of_a_server_side_subscription_leads_to_a_new_connection() -> None:
+    """Only a connect command can recover it."""
     playbook = Playbook().connect(subs={"x": HISTORY}).receive(push(2, "x"))
     assert playbook.other_effects == [effects.CloseTransport(1000, "")]
     assert playbook.notified == [StateChanged(State.CONNECTING, 0, "a publication of x is missing")]
 
 
-def test_a_channel_the_server_already_gives_cannot_be_subscribed_too() -> None:
-    """As the server would answer (105), without losing the one there is."""
+def test_a_channel_with_a_server_side_subscription_cannot_be_subscribed() -> None:
+    """The error is that of the server (105). The server-side subscription stays."""
     playbook = Playbook().connect(subs={"x": HISTORY}).subscribe("x")
     assert playbook.effects == [effects.Notify(Unsubscribed("x", 105, "already subscribed"))]
     assert playbook.receive(push(1, "x")).notified == [publication(1, "x")]
 
 
-def test_a_paused_channel_is_off_the_wire_and_recovers_when_resumed() -> None:
-    """Even when the connection changes meanwhile."""
+def test_a_paused_channel_is_unsubscribed_and_recovers_when_resumed() -> None:
+    """Also when the connection is lost in between."""
     playbook = Playbook().connect().go_live().receive(push(1)).handle(events.Pause("news"))
     assert playbook.sent == [{"id": 3, "unsubscribe": {"channel": "news"}}]
     assert playbook.receive({"id": 3, "unsubscribe": {}}, push(2)).effects == []
@@ -339,7 +334,7 @@ def test_a_paused_channel_is_off_the_wire_and_recovers_when_resumed() -> None:
     assert sent["subscribe"]["offset"] == 1
 
 
-def test_state_invalidated_forgets_positions_and_says_so() -> None:
+def test_state_invalidated_drops_positions_and_reports_not_recovered() -> None:
     """Close code 3014 (protocol §8)."""
     playbook = (
         Playbook()

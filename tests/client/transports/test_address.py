@@ -1,4 +1,4 @@
-"""One base address gives all others."""
+"""The addresses of a server, made from one base address."""
 
 import pytest
 
@@ -16,12 +16,12 @@ from tocsin.transports.address import http_url, websocket_url
         ("http://[::1]:8000", "ws://[::1]:8000/connection/websocket", "http://[::1]:8000/events"),
     ],
 )
-def test_each_kind_of_base_gives_each_kind_of_address(base: str, websocket: str, events: str) -> None:
+def test_every_address_follows_from_every_kind_of_base(base: str, websocket: str, events: str) -> None:
     assert websocket_url(base) == websocket
     assert http_url(base, "/events") == events
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:8000", "ftp://a", "http://", "http://a:b", "//a"])
-def test_what_is_no_address_is_refused_with_a_sentence(text: str) -> None:
+def test_a_wrong_address_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected http://|[Pp]ort"):
         websocket_url(text)

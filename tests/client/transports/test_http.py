@@ -1,4 +1,4 @@
-"""HTTP under uvloop, where a broken connection loses its socket."""
+"""HTTP in uvloop, where a broken connection has no socket."""
 
 import asyncio
 import socket
@@ -18,49 +18,49 @@ RESET = struct.pack("ii", 1, 0)
 
 
 @pytest.fixture
-def hostile() -> Iterator[str]:
-    """The address of something that resets whatever it accepts."""
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+def resetting_server() -> Iterator[str]:
+    """The address of a server that resets every connection."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
 
         def reset_all() -> None:
             while True:
-                connection, _ = listener.accept()
+                connection, _ = listening.accept()
                 with connection:
                     if is_over.is_set():
                         return
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
         is_over = threading.Event()
-        resetting = threading.Thread(target=reset_all)
-        resetting.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=reset_all)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         is_over.set()
-        socket.create_connection(listener.getsockname()).close()
-        resetting.join()
+        socket.create_connection(listening.getsockname()).close()
+        thread.join()
 
 
-def test_a_connection_that_breaks_at_once_is_an_error_of_transport(hostile: str) -> None:
-    """Whenever it breaks, of many."""
+def test_a_connection_that_breaks_at_once_is_a_transport_error(resetting_server: str) -> None:
+    """At any moment at which one of many breaks."""
     failures: Counter[type] = Counter()
 
-    async def ask(http: HttpClient) -> None:
+    async def request(http: HttpClient) -> None:
         try:
-            await http.get(hostile)
+            await http.get(resetting_server)
         except httpx.TransportError as error:
             failures[type(error)] += 1
 
-    async def ask_often() -> None:
+    async def request_often() -> None:
         async with HttpClient() as http:
             for _ in range(10):
-                await asyncio.gather(*(ask(http) for _ in range(50)))
+                await asyncio.gather(*(request(http) for _ in range(50)))
 
-    uvloop.run(ask_often())
+    uvloop.run(request_often())
     assert failures.total() == 500
 
 
-def test_a_publisher_says_that_the_server_cannot_be_reached(hostile: str) -> None:
+def test_a_publisher_reports_an_unreachable_server(resetting_server: str) -> None:
     async def publish() -> None:
-        async with AsyncPublisher(hostile) as publisher:
+        async with AsyncPublisher(resetting_server) as publisher:
             await publisher.publish("news", 1)
 
     with pytest.raises(ServerUnreachable):
