@@ -169,18 +169,18 @@ class Client:
         return subscription
 
     def _check_unused(self, channel: str) -> None:
-        known = self._subscriptions.get(channel)
-        if known is not None:
-            if known() is not None:
+        reference = self._subscriptions.get(channel)
+        if reference is not None:
+            if reference() is not None:
                 raise ValueError(f"{channel!r} already has a subscription: use it, or unsubscribe first")
             self.drop(channel)
 
-    def _on_collected(self, channel: str, known: weakref.ref[Subscription]) -> None:
+    def _on_collected(self, channel: str, reference: weakref.ref[Subscription]) -> None:
         if self._driver is not None:
-            self._driver.call_from_any_thread(partial(self._drop_collected, channel, known))
+            self._driver.call_from_any_thread(partial(self._drop_collected, channel, reference))
 
-    def _drop_collected(self, channel: str, known: weakref.ref[Subscription]) -> None:
-        if self._subscriptions.get(channel) is known:
+    def _drop_collected(self, channel: str, reference: weakref.ref[Subscription]) -> None:
+        if self._subscriptions.get(channel) is reference:
             self.drop(channel)
 
     # --- commands: each waits up to 5 s for a connection and 5 s for its reply
@@ -258,8 +258,8 @@ class Client:
         self._error = error
         if self._inbox is not None:
             self._inbox.close(None)
-        for known in self._subscriptions.values():
-            subscription = known()
+        for reference in self._subscriptions.values():
+            subscription = reference()
             if subscription is not None:
                 subscription.end(error)
         self._subscriptions.clear()

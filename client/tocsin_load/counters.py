@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from .histogram import Histogram
@@ -10,13 +11,17 @@ MOST_REASONS = 50  # bounds the memory if a server sends another reason each tim
 
 
 class WorkerCounters:
-    """All counters of one worker, and its latencies. ``is_publishing`` is True once publications may arrive.
+    """All counters of one worker, and its latencies.
+
+    ``is_publishing`` is True once publications may arrive. ``all_settled`` is set once all ``connections``
+    are settled.
 
     The mutable state is all attributes except ``run``. The worker and its subscribers change them.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, connections: int) -> None:
         self.run = run
+        self.all_settled = asyncio.Event()
         self.is_publishing = False
         self.subscribed = 0
         self.settled = 0  # subscribed once, or ended
@@ -27,6 +32,7 @@ class WorkerCounters:
         self.reconnects = Histogram()
         self.seconds: dict[int, Histogram] = {}
         self.last_settled = 0.0
+        self._connections = connections
         self._latency = Histogram()
 
     def count_delivery(self, latency: float, now: float) -> None:
@@ -42,6 +48,8 @@ class WorkerCounters:
         """Count a connection that is subscribed for the first time, or has ended without that."""
         self.settled += 1
         self.last_settled = now
+        if self.settled == self._connections:
+            self.all_settled.set()
 
     def count_failure(self, reason: str) -> None:
         """Count an attempt or a connection that failed."""

@@ -1,9 +1,9 @@
 """A publisher with a rate. It knows which publications the HTTP API of one or several nodes acknowledged.
 
 Each channel belongs to one sender, and a sender has one request in flight. So the numbers of a channel's
-publications are acknowledged in order, whichever node they are sent to. Publications that become due in the
-meantime go together in the next request. A request is never repeated: without a response, its publications
-count as not acknowledged.
+publications are acknowledged in order, from all nodes. Publications that become due in the meantime go
+together in the next request. A request is never repeated: without a response, its publications count as not
+acknowledged.
 """
 
 from __future__ import annotations

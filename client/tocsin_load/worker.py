@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, share: Share) -> None:
         self._share = share
-        self._counters = WorkerCounters(share.run)
+        self._counters = WorkerCounters(share.run, share.connections)
         self._opening_slots = asyncio.Semaphore(MOST_OPENING)
         self._tasks = asyncio.TaskGroup()
         self._ended = asyncio.Event()
@@ -53,7 +53,12 @@ class Worker:
     async def run(self, instructions: asyncio.StreamReader) -> None:
         """Connect, receive and report, until the instructions end or the parent has exited."""
         async with self._tasks as tasks:
-            work = (self._connect_all(), self._follow(instructions), self._report())
+            work = (
+                self._connect_all(),
+                self._follow(instructions),
+                self._report(),
+                self._report_settled(),
+            )
             running = [tasks.create_task(one) for one in work]
             await self._ended.wait()
             for task in (*running, *self._openings):
@@ -146,6 +151,11 @@ class Worker:
             for subscriber in self._subscribers:
                 subscriber.check_deadline(now)
             self._write(self._progress())
+
+    async def _report_settled(self) -> None:
+        """Report once without delay, since publishing waits for it."""
+        await self._counters.all_settled.wait()
+        self._write(self._progress())
 
     def _progress(self) -> Progress:
         counters = self._counters

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from tests.support.timing import SOON
+
 Json = dict[str, Any]
 
 
@@ -30,7 +32,7 @@ class ScriptedServer:
 
     async def until(self, condition: Callable[[Self], object]) -> None:
         """Wait until a condition on this server is true."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(SOON), self._changed:
             await self._changed.wait_for(lambda: bool(condition(self)))
 
     async def subscribed(self, channel: str = "news") -> None:

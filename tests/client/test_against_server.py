@@ -9,6 +9,7 @@ import pytest
 from tests.support.configs import API_KEY
 from tests.support.proxy import Proxy
 from tests.support.server import Server
+from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tocsin import (
     AsyncPublisher,
@@ -23,9 +24,16 @@ from tocsin import (
     Subscribed,
     Unauthorized,
     api,
+    backoff,
 )
 
 Name = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients reconnect quickly, to save time."""
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ async def publisher(server: Server) -> AsyncIterator[AsyncPublisher]:
 
 
 async def take(events: Any, count: int) -> list[Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * SOON):
         return [(await anext(events)).data for _ in range(count)]
 
 
@@ -66,7 +74,7 @@ async def test_a_gap_beyond_the_history_is_reported(
         await publisher.batch([api.publish(name, n) for n in range(1, 10)])
         proxy.mend()
         events = news.events()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             event = await anext(events)
         assert isinstance(event, Subscribed)
         assert event.recovered is False
@@ -80,7 +88,7 @@ async def test_an_event_stream_recovers_on_every_channel(
     one, other = channel("open"), channel("long")
     async with EventStream(proxy.url, [one, other]) as stream:
         events = stream.events()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             while not isinstance(event := await anext(events), Subscribed) or event.channel != other:
                 pass
         await publisher.broadcast([one, other], "a")
@@ -139,7 +147,7 @@ async def test_joins_arrive_and_a_forced_disconnect_is_raised(
     async with Client(server.url) as watcher, Client(server.url, token=connection_token("bob")) as client:
         watcher.subscribe(name, on_join=joined.put, on_publication=print)
         news = await client.subscribe(name).ready()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             while (event := await joined.get()).info.user != "bob":
                 pass
             assert isinstance(event, Joined)
@@ -182,7 +190,7 @@ async def test_a_reader_far_behind_loses_no_publication_on_a_real_node(
         for start in range(0, 250, 50):
             await publisher.batch([api.publish(name, n) for n in range(start, start + 50)])
         received: list[Publication] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             while len(received) < 250:
                 received.append(await anext(news))
         assert [one.data for one in received] == list(range(250))
@@ -225,7 +233,7 @@ async def test_many_readers_get_every_publication_once_and_in_order_over_a_break
     """The history holds all 300 publications, so no break may lose one."""
     name, count = channel("long"), 300
     readers = Readers(proxy.url, name, count - 1)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(6 * SOON), asyncio.TaskGroup() as tasks:
         for _ in range(5):
             tasks.create_task(readers.over_websocket())
             tasks.create_task(readers.over_sse())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.timing import SOON
 from tocsin import (
     AsyncPublisher,
     BadProtocol,
@@ -175,7 +176,7 @@ def test_a_call_without_a_response_times_out(script: Script) -> None:
 
     class Silent(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            released.wait(10)
+            released.wait(SOON)
 
         def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 # its name upstream
 

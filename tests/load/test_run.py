@@ -25,7 +25,7 @@ USUAL_PLAN: dict[str, Any] = {
     "channels": 4,
     "channel_prefix": "open:load-",
     "rate": 0,
-    "publish_rate": 200,
+    "publish_rate": 400,
     "size": 100,
     "seconds": STARTED,
     "count": 200,
@@ -64,8 +64,19 @@ async def publishing_has_begun(display: RecordingDisplay, acknowledged: int = 20
     await display.until(lambda _, publisher: publisher.acknowledged_count >= acknowledged)
 
 
-def start(url: str, display: RecordingDisplay, **options: Any) -> tuple[Run, asyncio.Task[Report]]:
-    run = Run(Plan(urls=[url], **(USUAL_PLAN | options)), display)
+async def all_have_reconnected(display: RecordingDisplay, lost: int) -> None:
+    """Wait until all are live after a loss, and each channel then has a further publication."""
+    await display.until(lambda workers, _: workers.lost_connections >= lost and workers.subscribed == 40)
+    assert display.publisher is not None
+    acknowledged = display.publisher.acknowledged_count + 40
+    await display.until(lambda _, publisher: publisher.acknowledged_count >= acknowledged)
+
+
+def start(
+    url: str | list[str], display: RecordingDisplay, **options: Any
+) -> tuple[Run, asyncio.Task[Report]]:
+    urls = [url] if isinstance(url, str) else url
+    run = Run(Plan(urls=urls, **(USUAL_PLAN | options)), display)
     return run, asyncio.create_task(run.run())
 
 
@@ -114,12 +125,12 @@ async def test_publications_beyond_the_history_are_in_gaps_and_not_lost(
 ) -> None:
     """The history keeps five publications. Publishing does not use the proxy that is cut."""
     display = RecordingDisplay()
-    plan = USUAL_PLAN | {"transport": transport, "channel_prefix": f"short:load-{transport}-", "count": 400}
-    run = Run(Plan(urls=[server.url, proxy.url], **plan), display)
-    running = asyncio.create_task(run.run())
+    options = {"transport": transport, "channel_prefix": f"short:load-{transport}-", "count": 0}
+    run, running = start([server.url, proxy.url], display, **options)
     await publishing_has_begun(display)
     proxy.cut()
-    await display.until(lambda workers, _: workers.lost_connections >= 20)
+    await all_have_reconnected(display, lost=20)
+    run.stop()
     report = await ended(running)
     found = report.deliveries
     assert found.in_gaps > 0
@@ -130,10 +141,11 @@ async def test_publications_beyond_the_history_are_in_gaps_and_not_lost(
 
 async def test_an_interruption_without_history_is_a_gap(server: Server, proxy: Proxy) -> None:
     display = RecordingDisplay()
-    plan = USUAL_PLAN | {"channel_prefix": "plain:load-", "count": 400}
-    running = asyncio.create_task(Run(Plan(urls=[server.url, proxy.url], **plan), display).run())
+    run, running = start([server.url, proxy.url], display, channel_prefix="plain:load-", count=0)
     await publishing_has_begun(display)
     proxy.cut()
+    await all_have_reconnected(display, lost=20)
+    run.stop()
     report = await ended(running)
     assert report.deliveries.in_gaps > 0
     assert report.deliveries.is_clean

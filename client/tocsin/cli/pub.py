@@ -41,7 +41,9 @@ def pub(
                 _print(channel, publisher.publish(channel, message))
                 published += 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing left to flush
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader is gone, so do not flush at exit
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (TocsinError, ValueError) as error:

@@ -17,6 +17,7 @@ import pytest
 from tests.support.configs import API_KEY
 from tests.support.proxy import Proxy
 from tests.support.server import TOCSIN, Server
+from tests.support.timing import SOON
 from tests.support.tokens import SECRET, connection_token
 from tocsin import AsyncPublisher, api
 
@@ -34,7 +35,7 @@ class Command:
     async def reports(self, words: str) -> None:
         """Wait for a line with these words on standard error."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             while line := (await self.process.stderr.readline()).decode():
                 self.errors += line
                 if words in line:
@@ -44,11 +45,11 @@ class Command:
     async def line(self) -> Any:
         """The next line of standard output, which must be JSON."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             return json.loads(await self.process.stdout.readline())
 
     async def ends(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * SOON):
             assert self.process.stderr is not None
             self.errors += (await self.process.stderr.read()).decode()
             code = await self.process.wait()
@@ -72,7 +73,7 @@ async def run(*arguments: str, stdout: int = PIPE, **environment: str) -> AsyncI
 
 async def done(*arguments: str, text: str = "", **environment: str) -> tuple[int, list[str], str]:
     """Run to the end: exit code, lines of output, standard error."""
-    async with run(*arguments, stdout=PIPE, **environment) as command, asyncio.timeout(20):
+    async with run(*arguments, stdout=PIPE, **environment) as command, asyncio.timeout(2 * SOON):
         output, errors = await command.process.communicate(text.encode())
         assert b"Traceback" not in errors, errors.decode()
         return command.process.returncode or 0, output.decode().splitlines(), errors.decode()
@@ -190,7 +191,7 @@ async def test_sub_ends_cleanly_when_both_outputs_are_one_closed_pipe(server: Se
         stderr=PIPE,
         executable="/bin/bash",
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * SOON):
         output, errors = await process.communicate()
     assert errors == b""
     assert output.decode().splitlines()[1:] == ["0"]

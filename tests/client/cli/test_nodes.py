@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.support.configs import API_KEY
 from tests.support.server import TOCSIN, Server, serving
 from tests.support.timing import STARTED
 
@@ -38,11 +39,10 @@ def test_drain_stops_a_node(tmp_path: Path) -> None:
         assert server.process.wait(STARTED) == 0
 
 
-def test_a_failure_is_explained_in_one_sentence(tmp_path: Path) -> None:
-    with serving({"api": {"keys": ["secret"]}}, tmp_path) as server:
-        unknown = nodes(server, "drain", "unknown", "--api-key", "secret")
-        refused = nodes(server)
-        half = nodes(server, "drain")
+def test_a_failure_is_explained_in_one_sentence(server: Server) -> None:
+    unknown = nodes(server, "drain", "unknown", "--api-key", API_KEY)
+    refused = nodes(server)
+    half = nodes(server, "drain")
     assert (unknown.returncode, refused.returncode, half.returncode) == (1, 1, 1)
     assert "not found" in unknown.stderr
     assert half.stderr == "tocsin: give drain and the node's id or name, or neither\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.timing import SOON
 from tocsin.cli.options import read_data
 from tocsin.cli.output import ClosedOutput, Output, to_line
 from tocsin.protocol.codec import encode_json
@@ -58,7 +59,7 @@ async def test_a_closed_pipe_is_noticed_by_write_and_by_watch(pipe: tuple[int, i
     await output.write("read in time")
     assert not closed.is_set()
     os.close(reader)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON):
         await closed.wait()
     with pytest.raises(ClosedOutput):
         await output.write("too late")
