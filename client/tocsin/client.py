@@ -41,8 +41,8 @@ class Client:
     one at a time. ``on_state`` gets the changes of the connection, the others the events of server-side
     subscriptions. A client is used once. It belongs to the event loop that entered it.
 
-    The mutable state is the attributes below. ``_on_event`` and ``_end``, called by the driver, change it;
-    ``subscribe`` adds subscriptions.
+    The mutable state is ``state``, the subscriptions and providers by channel, and at the end ``_error`` and
+    ``_is_ended``. ``subscribe`` adds to it; the driver's calls of ``_on_event`` and ``_end`` change it.
     """
 
     def __init__(  # each is an option
@@ -265,7 +265,7 @@ class Client:
         self._subscriptions.clear()
         if not self._connected.done():
             self._connected.set_exception(error or Disconnected(CLIENT_CLOSED, "the client is closed"))
-            self._connected.exception()  # without a caller in `ready`, the iterations raise it
+            self._connected.exception()  # marks it as retrieved: the iterations raise it too
 
     def _on_inbox_full(self) -> None:
         if self._driver is not None:

@@ -89,7 +89,7 @@ class Subscription:
             self._ready.set_exception(
                 error or SubscriptionEnded(self.channel, 0, "ended before the first subscribe reply")
             )
-            self._ready.exception()  # without a caller in `ready`, the iteration raises it
+            self._ready.exception()  # marks it as retrieved: the iteration raises it too
 
     async def _next_event(self) -> ChannelEvent:
         event = await self._inbox.take()

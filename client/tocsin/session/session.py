@@ -1,14 +1,33 @@
-"""The state machine of a client's connection: events and the time go in, effects come out (pure).
+"""The state machine of a client: events and the time go in, effects come out (pure).
 
-connecting [authorizing → opening → connect sent] → connected → connecting [waiting → …] … → ended
+A session lasts for the life of a client and spans all its connections. It never waits, reads a clock or
+touches a socket. ``handle`` takes an event and the time, and returns effects; the driver carries them out.
+A faulty server never raises here: it ends the session or the connection, by effects.
+
+    new → [authorizing] → opening → connect sent → connected
+    each of these → waiting → [authorizing] → opening …        each phase → ended
+
+There are three ways in which a connection ends:
+
+1. The transport is lost, or the server disconnects. The close code decides whether the session waits and
+   connects again, or ends.
+2. The session itself gives the connection up: no ping, no reply to connect, a missing publication of a
+   server-side subscription. It closes the transport, waits and connects again.
+3. The caller stops, a token is final, or the server does not speak the protocol. The session ends.
+
+In all three ways, the commands in flight fail, since the server may or may not have run them. Commands that
+still wait for a connection fail after ``COMMAND_SECONDS``, or when the session ends. Subscriptions keep their
+positions and recover on the next connection.
+
+The mutable state is that of ``Session``, of its ``Subscriptions``, ``PendingCommands`` and ``Turn``. Only
+``handle`` changes it, and ``phase`` moves only along the table in ``phases``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
 from itertools import chain
-from typing import Any
+from typing import Any, assert_never
 
 from tocsin import backoff, errors
 from tocsin.errors import TocsinError
@@ -19,6 +38,7 @@ from tocsin.protocol.messages import ConnectRequest, ConnectResult, RefreshReque
 from . import effects, events
 from .commands import PendingCommands
 from .effects import Effect
+from .phases import TRANSITIONS, ConnectionPhase
 from .subscriptions import REFRESH_RETRY_SECONDS, Subscriptions
 from .turn import Turn
 
@@ -28,18 +48,6 @@ STEADY_SECONDS = 10.0  # after this time of being connected, earlier failures no
 NORMAL_CLOSE = 1000
 
 
-class ConnectionPhase(Enum):
-    """The step of connecting that a session has reached."""
-
-    NEW = auto()
-    WAITING = auto()
-    AUTHORIZING = auto()
-    OPENING = auto()
-    CONNECT_SENT = auto()
-    CONNECTED = auto()
-    ENDED = auto()
-
-
 class Session:
     """The session of one client, across all its connections.
 
@@ -47,8 +55,6 @@ class Session:
     [0, 1). ``token`` is used until it expires; with ``has_provider`` the session asks for tokens by
     ``FetchToken``. ``data`` and ``headers`` go with every connect command. After ``SessionEnded`` a session
     only answers commands, with an error.
-
-    The mutable state is the attributes below; only ``handle`` changes it.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class Session:
         self._token = token
         self._has_provider = has_provider
         self._connect_request = ConnectRequest(data=data, name=name, headers=headers or {})
-        self._phase = ConnectionPhase.NEW
+        self.phase = ConnectionPhase.NEW
         self._failures = 0
         self._connected_at = 0.0
         self._is_refreshing = False
@@ -77,23 +83,6 @@ class Session:
         self._deadlines: dict[str, float] = {}
         self._has_transport = False
         self._waiting_commands: dict[float, list[events.IssueCommand]] = {}
-        self._on_event: dict[type, Callable[[Any], None]] = {
-            events.Start: self._on_start,
-            events.Stop: lambda _: self._end(errors.CLIENT_CLOSED, "closed", None),
-            events.TransportOpened: self._on_transport_opened,
-            events.TransportLost: self._on_transport_lost,
-            events.TransportRefused: self._on_transport_refused,
-            events.Received: self._on_received,
-            events.Timeout: lambda _: None,
-            events.TokenReceived: self._on_token,
-            events.TokenFailed: self._on_token_failed,
-            events.Subscribe: lambda event: self._subscriptions.add(event.subscription),
-            events.Unsubscribe: lambda event: self._subscriptions.remove(event.channel),
-            events.Pause: lambda event: self._subscriptions.pause(event.channel),
-            events.Resume: lambda event: self._subscriptions.resume(event.channel),
-            events.Reconnect: lambda event: self._reconnect(event.reason),
-            events.IssueCommand: self._on_issue_command,
-        }
 
     @property
     def deadline(self) -> float | None:
@@ -105,34 +94,73 @@ class Session:
     def handle(self, event: events.SessionEvent, now: float) -> list[Effect]:
         """Handle one event. The caller carries the effects out in order. No server message makes it raise."""
         self._turn.now = now
-        if self._phase is not ConnectionPhase.ENDED:
-            self._on_event[type(event)](event)
+        if self.phase is not ConnectionPhase.ENDED:
+            self._dispatch(event)
             self._expire()
         elif isinstance(event, events.IssueCommand):
             error = errors.Disconnected(errors.CLIENT_CLOSED, "the client is closed")
             self._turn.emit(effects.CommandFinished(event.key, None, error))
         return self._turn.take()
 
+    def _dispatch(self, event: events.SessionEvent) -> None:  # noqa: C901, PLR0912 # a case for each event
+        match event:
+            case events.Start():
+                self._on_start()
+            case events.Stop():
+                self._end(errors.CLIENT_CLOSED, "closed", None)
+            case events.TransportOpened():
+                self._on_transport_opened()
+            case events.TransportLost():
+                self._on_transport_lost(event)
+            case events.TransportRefused():
+                self._on_transport_refused(event)
+            case events.Received():
+                self._on_received(event)
+            case events.Timeout():
+                pass  # after every event, `handle` acts on the deadlines
+            case events.TokenReceived():
+                self._on_token(event)
+            case events.TokenFailed():
+                self._on_token_failed(event)
+            case events.Subscribe(subscription):
+                self._subscriptions.add(subscription)
+            case events.Unsubscribe(channel):
+                self._subscriptions.remove(channel)
+            case events.Pause(channel):
+                self._subscriptions.pause(channel)
+            case events.Resume(channel):
+                self._subscriptions.resume(channel)
+            case events.Reconnect(reason):
+                self._reconnect(reason)
+            case events.IssueCommand():
+                self._on_issue_command(event)
+            case _:
+                assert_never(event)
+
+    def _enter(self, phase: ConnectionPhase) -> None:
+        assert phase in TRANSITIONS[self.phase]  # noqa: S101 # the table is complete
+        self.phase = phase
+
     # --- connecting
 
-    def _on_start(self, _: events.Start) -> None:
-        if self._phase is ConnectionPhase.NEW:
+    def _on_start(self) -> None:
+        if self.phase is ConnectionPhase.NEW:
             self._turn.notify(StateChanged(State.CONNECTING, 0, "connect called"))
             self._connect()
 
     def _connect(self) -> None:
         if self._has_provider and not self._token:
-            self._phase = ConnectionPhase.AUTHORIZING
+            self._enter(ConnectionPhase.AUTHORIZING)
             self._turn.emit(effects.FetchToken(None))
         else:
-            self._phase = ConnectionPhase.OPENING
+            self._enter(ConnectionPhase.OPENING)
             self._has_transport = True
             self._turn.emit(effects.OpenTransport())
 
-    def _on_transport_opened(self, _: events.TransportOpened) -> None:
-        if self._phase is not ConnectionPhase.OPENING:
+    def _on_transport_opened(self) -> None:
+        if self.phase is not ConnectionPhase.OPENING:
             return
-        self._phase = ConnectionPhase.CONNECT_SENT
+        self._enter(ConnectionPhase.CONNECT_SENT)
         request = self._connect_request
         request.token = self._token
         to_recover = self._subscriptions.server_side_to_recover()
@@ -159,11 +187,11 @@ class Session:
             self._end(error.code, error.message, errors.disconnect_error(error.code, error.message))
 
     def _on_connect_failure(self, error: TocsinError) -> None:
-        if self._phase is ConnectionPhase.CONNECT_SENT:
+        if self.phase is ConnectionPhase.CONNECT_SENT:
             self._schedule_reconnect(0, str(error))
 
     def _on_connected(self, result: ConnectResult) -> None:
-        self._phase = ConnectionPhase.CONNECTED
+        self._enter(ConnectionPhase.CONNECTED)
         self._connected_at = self._turn.now
         self._must_pong = result.pong
         self._ping_timeout = result.ping + PING_GRACE_SECONDS if result.ping else None
@@ -179,7 +207,7 @@ class Session:
     # --- receiving
 
     def _on_received(self, event: events.Received) -> None:
-        if self._phase not in (ConnectionPhase.CONNECT_SENT, ConnectionPhase.CONNECTED):
+        if self.phase not in (ConnectionPhase.CONNECT_SENT, ConnectionPhase.CONNECTED):
             return
         self._extend_ping_deadline()
         try:
@@ -195,7 +223,7 @@ class Session:
         if reply.push is not None:
             if reply.push.disconnect is not None:
                 self._on_disconnected(reply.push.disconnect.code, reply.push.disconnect.reason)
-            elif self._phase is ConnectionPhase.CONNECTED:
+            elif self.phase is ConnectionPhase.CONNECTED:
                 self._subscriptions.handle_push(reply.push)
         elif not reply.is_ping:
             self._commands.handle_reply(reply)
@@ -231,10 +259,10 @@ class Session:
 
     def _schedule_reconnect(self, code: int, reason: str) -> None:
         """Give the transport up, and connect again after the backoff."""
-        if self._phase in (ConnectionPhase.NEW, ConnectionPhase.WAITING, ConnectionPhase.ENDED):
+        if self.phase in (ConnectionPhase.NEW, ConnectionPhase.WAITING, ConnectionPhase.ENDED):
             return
         now = self._turn.now
-        if self._phase is ConnectionPhase.CONNECTED and now - self._connected_at >= STEADY_SECONDS:
+        if self.phase is ConnectionPhase.CONNECTED and now - self._connected_at >= STEADY_SECONDS:
             self._failures = 0
         self._drop_connection(ConnectionPhase.WAITING)
         self._deadlines["connect"] = now + backoff.delay(self._failures, self._random())
@@ -260,7 +288,7 @@ class Session:
         if self._has_transport:
             self._has_transport = False
             self._turn.emit(effects.CloseTransport(NORMAL_CLOSE, ""))
-        self._phase = next_phase
+        self._enter(next_phase)
         self._deadlines.clear()
         self._ping_timeout = None
         self._is_refreshing = False
@@ -272,7 +300,7 @@ class Session:
     def _on_token(self, event: events.TokenReceived) -> None:
         if event.channel is not None:
             self._subscriptions.on_token(event.channel, event.token)
-        elif self._phase is ConnectionPhase.AUTHORIZING or self._is_refreshing:
+        elif self.phase is ConnectionPhase.AUTHORIZING or self._is_refreshing:
             if not event.token:
                 self._end(errors.CLIENT_UNAUTHORIZED, "get_token returned no token", None)
                 return
@@ -288,7 +316,7 @@ class Session:
     def _on_token_failed(self, event: events.TokenFailed) -> None:
         if event.channel is not None:
             self._subscriptions.on_token_failed(event.channel, event.reason, is_final=event.is_final)
-        elif self._phase is ConnectionPhase.AUTHORIZING or self._is_refreshing:
+        elif self.phase is ConnectionPhase.AUTHORIZING or self._is_refreshing:
             if event.is_final:
                 self._end(errors.CLIENT_UNAUTHORIZED, event.reason, None)
             elif self._is_refreshing:
@@ -308,14 +336,14 @@ class Session:
                 self._deadlines["refresh"] = self._turn.now + reply.refresh.ttl
 
     def _refresh_later(self) -> None:
-        if self._phase is ConnectionPhase.CONNECTED:
+        if self.phase is ConnectionPhase.CONNECTED:
             self._is_refreshing = False
             self._deadlines["refresh"] = self._turn.now + REFRESH_RETRY_SECONDS * (1 + self._random())
 
     # --- commands and deadlines
 
     def _on_issue_command(self, command: events.IssueCommand) -> None:
-        if self._phase is ConnectionPhase.CONNECTED:
+        if self.phase is ConnectionPhase.CONNECTED:
             self._send_command(command)
         else:
             self._waiting_commands.setdefault(self._turn.now + COMMAND_SECONDS, []).append(command)

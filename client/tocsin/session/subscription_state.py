@@ -5,24 +5,15 @@ idle → (authorizing →) subscribing → subscribed; an interruption returns i
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from typing import Any
 
 from tocsin.models import Position
 from tocsin.protocol.messages import SubscribeRequest
 
+from .phases import SubscriptionPhase
 from .positions import PositionTracker
 
 STEADY_SECONDS = 10.0  # after this time of being live, earlier interruptions no longer count
-
-
-class SubscriptionPhase(Enum):
-    """The step of subscribing that a subscription has reached."""
-
-    IDLE = auto()
-    AUTHORIZING = auto()
-    SUBSCRIBING = auto()
-    SUBSCRIBED = auto()
 
 
 class SubscriptionState:

@@ -31,8 +31,9 @@ from tocsin.protocol.messages import (
 
 from .commands import PendingCommands
 from .effects import FetchToken
+from .phases import SubscriptionPhase
 from .positions import Verdict
-from .subscription_state import SubscriptionPhase, SubscriptionState
+from .subscription_state import SubscriptionState
 from .turn import Turn
 
 REFRESH_RETRY_SECONDS = 10.0
