@@ -1,4 +1,4 @@
-"""Callbacks of the caller: which there are, and how they are called, in order and one at a time."""
+"""The callbacks of a caller. They are called in order, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher with a rate. It knows which publications the HTTP API of one or several nodes acknowledged.
+"""A publisher with a rate. It records which publications the HTTP API of one or several nodes acknowledged.
 
 Each channel belongs to one sender, and a sender has one request in flight. So the numbers of a channel's
 publications are acknowledged in order, from all nodes. Publications that become due in the meantime go

@@ -1,4 +1,4 @@
-"""The numbers of the publications that one connection received, and the gaps that it knows of (pure)."""
+"""The receipts of one connection: the numbers of its publications, and its gaps (pure)."""
 
 from __future__ import annotations
 

@@ -174,7 +174,9 @@ def _conclusion(report: Report) -> Text:
         f"in gaps {deliveries.in_gaps:,}", style="bold yellow" if deliveries.in_gaps else "bold green"
     )
     if deliveries.lost_disconnected:
-        text.append(f"\n{deliveries.lost_disconnected:,} of them by connections that were still disconnected")
+        text.append(
+            f"\n{deliveries.lost_disconnected:,} of the losses by connections that were still disconnected"
+        )
     if report.dead_workers:
         text.append(
             f"\n{report.dead_workers} worker processes died: their results are missing", style="bold red"

@@ -1,4 +1,4 @@
-"""What a session asks its driver to do, as values (pure)."""
+"""The effects of a session: requests to its driver, as values (pure)."""
 
 from __future__ import annotations
 

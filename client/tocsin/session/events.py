@@ -1,4 +1,4 @@
-"""What happens to a session: the transport, the caller, the token provider and the clock report it (pure)."""
+"""The events of a session: from its transport, caller, token providers and clock (pure)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Verdict(Enum):
 
 
 class PositionTracker:
-    """The position up to which a caller has received a channel, or has been told of a gap.
+    """The position up to which the caller has received a channel, apart from reported gaps.
 
     ``position`` is None before it is known. In a channel that is not positioned it counts from the first
     publication that carries an offset (protocol §5), with an empty epoch. ``has_begun`` becomes True with the

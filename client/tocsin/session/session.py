@@ -52,7 +52,7 @@ class Session:
     """The session of one client, across all its connections.
 
     Call ``handle`` with each event, and with a ``Timeout`` at the ``deadline``. ``random`` returns numbers in
-    [0, 1). ``token`` is used until it expires; with ``has_provider`` the session asks for tokens by
+    [0, 1). ``token`` is used until it expires; with ``has_provider`` the session requests tokens by
     ``FetchToken``. ``data`` and ``headers`` go with every connect command. After ``SessionEnded`` a session
     only answers commands, with an error.
     """

@@ -72,7 +72,7 @@ class FaultyNetwork(RuleBasedStateMachine):
                     self.check(reported)
 
     def check(self, event: object) -> None:
-        """The property itself."""
+        """Check that offsets rise by one within an epoch, unless the caller gets a gap."""
         if isinstance(event, Subscribed):
             assert event.position is not None
             position = int(event.position.epoch), event.position.offset

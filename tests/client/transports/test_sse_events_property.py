@@ -86,7 +86,7 @@ class Model:
             self.connect()
 
     def check(self, event: Any) -> None:
-        """The property itself."""
+        """Check that offsets rise by one within an epoch, unless the caller gets a gap."""
         last = self.known[event.channel]
         if isinstance(event, Subscribed):
             if event.recovered:
