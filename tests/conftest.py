@@ -20,7 +20,7 @@ LONG = (
     "conformance/test_order_and_loss",
     "conformance/test_fuzz_connection",
     "server/core/session/test_stateful",
-    "load/test_run",
+    "client/load/test_run",
 )
 """Files that take long, the longest first."""
 
