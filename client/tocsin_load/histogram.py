@@ -1,4 +1,4 @@
-"""A histogram of durations. Each class is 4.4 % wider than the last; the longest duration is exact (pure)."""
+"""A histogram of durations in classes, each 4.4 % wider than the one before. The longest is exact (pure)."""
 
 from __future__ import annotations
 
