@@ -116,8 +116,7 @@ class Subscriptions:
         limit = self._context.options.history_limit
         return OpenSubscriptions([subscription.plan(limit) for subscription in subscriptions])
 
-    # ---------------------------------------------------------------------------------------- set-up has
-    # ended
+    # ------------------------------------------------------------------------------------- set-up has ended
 
     def connect_results(
         self, histories: Mapping[str, History | None], now: Timestamp
@@ -178,8 +177,7 @@ class Subscriptions:
         dropped = (self._by_channel.pop(channel, None) for channel in channels)
         return [subscription.close() for subscription in dropped if subscription is not None]
 
-    # ---------------------------------------------------------------------------------------- refresh,
-    # the end
+    # ------------------------------------------------------------------------------------- refresh, the end
 
     def unsubscribe(self, command_id: int, request: UnsubscribeRequest) -> Outcome:
         """Run an unsubscribe command; it succeeds for a channel without a subscription, too."""
