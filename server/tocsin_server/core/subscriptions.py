@@ -64,9 +64,13 @@ class Subscriptions:
         return [subscription for subscription in self._by_channel.values() if subscription.is_live]
 
     @property
-    def expiries(self) -> Iterable[float | None]:
-        """When each expires, in monotonic seconds; None for never."""
-        return [subscription.expires_at for subscription in self._by_channel.values()]
+    def next_expiry(self) -> float | None:
+        """When the first of them expires, in monotonic seconds; None for never."""
+        expiry = None
+        for subscription in self._by_channel.values():
+            if subscription.expires_at is not None and (expiry is None or subscription.expires_at < expiry):
+                expiry = subscription.expires_at
+        return expiry
 
     def live_in(self, channel: str) -> Subscription | None:
         """Return the live subscription to a channel."""
