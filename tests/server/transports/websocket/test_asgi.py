@@ -17,7 +17,7 @@ from msgspec import Raw
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
-from tests.server.transports.sse.streams import ORIGIN, Json
+from tests.server.transports.sse.stream_server import ORIGIN, Json
 from tests.support.timing import QUIET, SOON
 from tests.support.tokens import connection_token
 from tocsin_server.core.events import ServerDisconnect
