@@ -83,7 +83,7 @@ def _tasks_of(node: Node) -> int:
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
     """Publish JSON values, one after the other; the position of the last."""
     for value in data:
-        position = await node.publish(channel, NewPublication(Raw(value)))
+        position = await node.operations.publish(channel, NewPublication(Raw(value)))
     return position
 
 
@@ -101,7 +101,7 @@ def present_in(node: Node) -> dict[str, set[str]]:
 
 def assert_nothing_is_left(node: Node) -> None:
     """No trace of any connection, in any of the places that know of connections."""
-    assert not node._connections
+    assert not node.state.connections
     assert not len(node.hub)
     assert not list(node.hub.users)
     assert not node.hub.channels
@@ -136,7 +136,7 @@ class ServedNode:
     @property
     def connection(self) -> WebSocketConnection:
         """The only peer."""
-        (peer,) = self.node._connections
+        (peer,) = self.node.state.connections
         assert isinstance(peer, WebSocketConnection)
         return peer
 
@@ -184,7 +184,7 @@ class ServedNode:
     async def until_empty(self) -> None:
         """Wait until every connection is gone and everything done, then look for what is left."""
         await until(
-            lambda: not self.node._connections and not self.node.hub.channels and is_settled(self.node)
+            lambda: not self.node.state.connections and not self.node.hub.channels and is_settled(self.node)
         )
         assert_nothing_is_left(self.node)
 

@@ -225,7 +225,7 @@ async def _run(node: Node, command: types.BatchCommand | None) -> types.BatchRep
 
 
 async def _publish(node: Node, channel: str, draft: NewPublication) -> types.PublishResult:
-    position = await node.publish(channel, draft)
+    position = await node.operations.publish(channel, draft)
     return types.PublishResult(position.offset, position.epoch)
 
 

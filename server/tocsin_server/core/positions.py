@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from tocsin_server.protocol.messages import Position, Publication
+from tocsin_server.protocol.messages import Position, Publication, SincePosition
 
 
 class History(NamedTuple):
@@ -73,13 +73,28 @@ def merge(history: History, live: Iterable[Publication]) -> History:
     return History(Position(offset, history.top.epoch), merged)
 
 
+def may_read_from(since: SincePosition | None, is_reverse: bool) -> bool:
+    """Whether a history request makes sense: before offset 0 there is nothing to read in reverse."""
+    return not (is_reverse and since is not None and since.offset == 0)
+
+
+def is_other_history(since: Position, top: Position) -> bool:
+    """Whether `top` belongs to another history than the one in which `since` was a position."""
+    return top.epoch != since.epoch or top.offset < since.offset
+
+
 class Continuity(Enum):
-    """How a publication that was heard continues what this node has heard before."""
+    """How a received publication continues what this node has received before."""
 
     NEXT = "next"
     OLD = "old"
     GAP = "gap"
     OTHER_EPOCH = "other epoch"
+
+    @property
+    def needs_backfill(self) -> bool:
+        """Whether publications before this one are missing here."""
+        return self in (Continuity.GAP, Continuity.OTHER_EPOCH)
 
 
 class PositionTracker:

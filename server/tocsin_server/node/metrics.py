@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from tocsin_server import __version__, errors
-from tocsin_server.core.events import Effect, Send
-from tocsin_server.core.hub import Hub
+from tocsin_server.core.node_state import NodeState, Request, Write
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.connection import Connection
 from tocsin_server.protocol.messages import Reply, SubscribeResult
 
 
-def count_recoveries(metrics: Metrics, transport: str, effects: Sequence[Effect]) -> None:
-    """Count how recoveries ended, from what a session asks for once its channels were entered."""
-    for effect in effects:
-        if isinstance(effect, Send) and isinstance(effect.message, Reply):
-            reply = effect.message
+def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[Request]) -> None:
+    """Count how recoveries ended, from the replies that follow once subscriptions are set up."""
+    messages = [message for request in requests if isinstance(request, Write) for message in request.messages]
+    for reply in messages:
+        if isinstance(reply, Reply):
             if reply.error is not None and reply.error.code == errors.UNRECOVERABLE_POSITION.code:
                 metrics.recoveries.add(transport, "refused")
             for result in _results(reply):
@@ -37,14 +35,13 @@ def _results(reply: Reply) -> Iterable[SubscribeResult]:
 def add_gauges(
     metrics: Metrics,
     name: str,
-    hub: Hub[Any],
-    peers: Collection[Connection],
+    state: NodeState[Connection],
     engine: Engine,
     is_draining: Callable[[], bool],
 ) -> None:
     """Add what is read from a node and from its engine when the page is asked for."""
     metrics.describe(name=name, version=__version__)
-    channels = hub.channels
+    hub, channels, connections = state.hub, state.hub.channels, state.connections
     metrics.observe("tocsin_users", "Different users with a connection here.", lambda: len(list(hub.users)))
     metrics.observe("tocsin_channels", "Channels with subscribers here.", lambda: len(channels))
     metrics.observe(
@@ -55,7 +52,7 @@ def add_gauges(
         "What waits: for peers to be sent, in channels for their round, for newcomers, for the engine.",
         "place",
         {
-            "peers": lambda: sum(peer.queued_bytes for peer in peers),
+            "peers": lambda: sum(connection.queued_bytes for connection in connections),
             "channels": lambda: sum(channel.queued_bytes for channel in channels.values()),
             "newcomers": lambda: sum(channel.held_bytes for channel in channels.values()),
             "engine": lambda: engine.vitals.waiting_bytes,

@@ -29,7 +29,7 @@ async def test_connections_are_counted_while_they_are_open() -> None:
             assert samples["tocsin_channels"] == 2
             assert samples["tocsin_subscriptions"] == 2
             assert samples["tocsin_users"] == 1, "nameless ones are one"
-        await until(lambda: not served_node.node._connections)
+        await until(lambda: not served_node.node.state.connections)
         samples = of(served_node.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
         assert samples["tocsin_connections{transport=sse}"] == 0

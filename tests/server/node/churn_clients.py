@@ -154,7 +154,7 @@ async def footprint(served_node: ServedNode) -> Footprint:
     await served_node.until_empty()
     await until(lambda: not served_node.node._deadlines._heap)
     assert served_node.node._deadlines._timer is None
-    assert not served_node.node._backfill._under_way
+    assert not served_node.node._backfill._in_progress
     return Footprint()
 
 

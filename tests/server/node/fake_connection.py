@@ -16,6 +16,7 @@ from tocsin_server.core.events import ConnectionLost
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
@@ -125,9 +126,11 @@ async def joined(node: Node, *channels: str, **connect: Any) -> FakeConnection:
 
 
 @asynccontextmanager
-async def running(engine: Engine | None = None, rpc: Any = None, **sections: Any) -> AsyncIterator[Node]:
+async def running(
+    engine: Engine | None = None, rpc: Any = None, authorizer: Authorizer | None = None, **sections: Any
+) -> AsyncIterator[Node]:
     """A running node with the usual settings, changed by `sections`."""
-    node = Node(_settings(sections), engine or MemoryEngine(), rpc_methods=rpc)
+    node = Node(_settings(sections), engine or MemoryEngine(), rpc_methods=rpc, authorizer=authorizer)
     async with node.running():
         yield node
 

@@ -67,7 +67,7 @@ async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: N
     """Who is still there hears everything meanwhile; the order is not that in which the node has them."""
     news = new_channel("open")
     peers = await many(node, news)
-    had = list(node._connections)
+    had = list(node.state.connections)
     told: list[FakeConnection] = []
 
     def is_hurried() -> bool:
@@ -149,7 +149,7 @@ async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: P
     assert leaving
     assert {peer.why for peer in leaving} == {None}
     assert {peer.why for peer in peers if peer not in leaving} == {errors.SHUTDOWN}
-    assert not node._connections
+    assert not node.state.connections
 
 
 async def test_a_second_signal_hurries_who_drains(pauses: Pauses) -> None:

@@ -98,7 +98,7 @@ async def test_a_session_that_fails_is_closed_alone(node: Node) -> None:
     with capture_logs() as logs:
         broken.say("presence", channel=news)
     assert broken.why == errors.SERVER_ERROR
-    (line,) = (line for line in logs if line["event"] == "a session failed")
+    (line,) = (line for line in logs if line["event"] == "session_failed")
     assert (line["log_level"], line["client"], line["exc_info"]) == ("error", broken.session.client, True)
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
@@ -152,7 +152,7 @@ async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: FaultyEng
     await publish(node, other_news, b"1")
     await until(lambda: other.data == [1])
     assert news not in node.hub.channels
-    assert not node._connections - {other}
+    assert not node.state.connections - {other}
 
 
 # ---------------------------------------------------------------------------------------- the engine's faults
@@ -301,7 +301,7 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
         for _ in range(3):
             await asyncio.gather(*(visit(number) for number in range(40)))
         await settled(node)
-        assert set(node._connections) == {staying}
+        assert set(node.state.connections) == {staying}
         assert subscribed_channels(node) == {"open:stay"}
         assert present_in(node) == {"open:stay": {staying.session.client}}
         joins, leaves = (
@@ -456,7 +456,7 @@ async def test_a_peer_that_cannot_be_written_to_is_closed_and_the_others_get_eve
     await publish(node, news, b"3")
     await settled(node)
     assert broken.why == errors.SERVER_ERROR
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["a write failed"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["write_failed"]
     assert first.data == last.data == [1, 2, 3]
     await emptied(node, first, last)
 
@@ -525,9 +525,7 @@ async def test_a_method_that_never_answers_does_not_keep_the_node_from_stopping(
             peer.say("rpc", method="hang", data={})
             await asyncio.sleep(0)
     assert peer.why == errors.SHUTDOWN
-    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
-        "what was under way was cut short"
-    ]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["tasks_cancelled_at_stop"]
     assert_nothing_is_left(node)
 
 

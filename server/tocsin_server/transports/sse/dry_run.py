@@ -17,7 +17,8 @@ from tocsin_server.core.events import (
     SubscriptionsOpened,
     Timestamp,
 )
-from tocsin_server.core.session import Phase, Session
+from tocsin_server.core.phases import Phase
+from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Command
 
 

@@ -119,7 +119,7 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                 while 'code="3008"' not in server.node.metrics.page().decode():
                     number += 1
                     filler = Raw(b'"' + b"x" * 20_000 + b'"')
-                    await server.node.publish("log:1", NewPublication(filler))
+                    await server.node.operations.publish("log:1", NewPublication(filler))
                     assert (await stream.message())["pub"]["offset"] == number
                     assert number * 20_000 < 100 * limit, "never disconnected"
                 assert len(server.node.hub) == 1
@@ -128,7 +128,7 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                     async with asyncio.timeout(SOON):
                         received += await loop.sock_recv(slow, 65536)
                 assert b'data: {"code":3008,"reason":"slow"}' in received
-                await server.node.publish("log:1", NewPublication(Raw(b"1")))
+                await server.node.operations.publish("log:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
 
 
@@ -137,10 +137,10 @@ async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
     async with stream_server(client={"queue_limit_bytes": 1000}) as server:
         filler = NewPublication(Raw(b'"' + b"x" * 900 + b'"'))
         for _ in range(10):
-            await server.node.publish("log:1", filler)
+            await server.node.operations.publish("log:1", filler)
         async with server.stream("log:1", last_event_id="0@") as stream:
             assert [(await stream.message())["pub"]["offset"] for _ in range(10)] == list(range(1, 11))
-            await server.node.publish("log:1", filler)
+            await server.node.operations.publish("log:1", filler)
             assert (await stream.message())["pub"]["offset"] == 11
 
 

@@ -98,7 +98,7 @@ async def test_held_messages_are_bounded_too(monkeypatch: pytest.MonkeyPatch) ->
         await gate.reached.wait()
         await until_live(server, "log:1")
         for _ in range(3):
-            await server.node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
+            await server.node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
         response = await request
         assert (response.status_code, response.json()["code"]) == (503, 3008)
         gate.open()

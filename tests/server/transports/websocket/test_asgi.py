@@ -45,7 +45,7 @@ class MountedNode:
             yield connection
 
     async def publish(self, channel: str, data: Any) -> None:
-        await self.node.publish(channel, NewPublication(Raw(json.dumps(data).encode())))
+        await self.node.operations.publish(channel, NewPublication(Raw(json.dumps(data).encode())))
 
 
 @pytest.fixture(params=[under_uvicorn, under_hypercorn])
@@ -246,7 +246,7 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                 await call(slow, CONNECT, subscribe)
                 slow.transport.pause_reading()
                 for number in range(1, 1000):
-                    await node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
+                    await node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
                     assert (await next_frame(reader))[0]["push"]["pub"]["offset"] == number
                     if 'code="3008"' in node.metrics.page().decode():
                         break

@@ -45,7 +45,7 @@ async def test_a_client_that_closes_and_aborts_leaves_nothing_behind(engine: Fau
             await connection.send(commands(publish_command) + close_frame())
             await until(lambda: engine.calls["publish"])
             writer.transport.abort()
-            await until(lambda: not served_node.node._connections)
+            await until(lambda: not served_node.node.state.connections)
         gate.set()
         await served_node.until_empty()
 
@@ -58,7 +58,7 @@ async def test_a_close_frame_without_an_answer_ends_in_a_dropped_connection(
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connect(connection)
         served_node.node.disconnect_all(errors.FORCE_DISCONNECT)
-        assert not served_node.node._connections
+        assert not served_node.node.state.connections
         assert [received async for received in connection.frames()] == [(Op.CLOSE, b"\r\xafforce disconnect")]
         await until(lambda: not served_node.server.server_state.connections)
         await served_node.until_empty()

@@ -29,7 +29,7 @@ async def flood(served_node: ServedNode, slow: WebSocketConnection, channel: str
             await publish(served_node.node, channel, PAYLOAD)
             assert await quick.offsets(channel, 1) == [number]
             assert slow._transport.get_write_buffer_size() <= LIMIT + BATCH_BYTES
-            if slow not in served_node.node._connections:
+            if slow not in served_node.node.state.connections:
                 assert await served_node.node.engine.presence.stats(channel) == (1, 1), (
                     "its presence ends at once"
                 )
