@@ -86,7 +86,9 @@ async def test_data_is_one_line(server: StreamServer, channel: Name) -> None:
     """JSON escapes line breaks in strings, and those between its tokens are removed."""
     news = channel("log")
     async with server.stream(news) as stream:
-        await server.node.operations.publish(news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode())))
+        await server.node.operations.publish(
+            news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode()))
+        )
         assert (await stream.message())["pub"]["data"] == {"a\n\r": "zw\u2028ö\n: x"}
 
 

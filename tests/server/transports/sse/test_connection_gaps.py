@@ -8,9 +8,11 @@ import pytest
 from tests.server.transports.sse.stream_server import Event, StreamServer
 from tocsin_server.core.events import ChannelReset
 from tocsin_server.core.positions import History
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import ALREADY_SUBSCRIBED, EngineError
 from tocsin_server.node.connection import Connection
-from tocsin_server.protocol.messages import Position
+from tocsin_server.protocol.messages import ConnectResult, ErrorBody, Position, Reply, SubscribeResult
+from tocsin_server.transports.sse.connection import SseConnection
+from tocsin_server.transports.sse.request import EventRequest
 
 Name = Callable[[str], str]
 
@@ -105,3 +107,19 @@ async def test_a_stream_ends_if_its_channel_cannot_be_subscribed_after_a_reset(
         server.node.handle_event(connection_of(server), ChannelReset(news))
         (last,) = await stream.rest()
     assert (last.kind, last.data["code"]) == ("disconnect", 3010)
+
+
+@pytest.mark.parametrize(("offset", "has_gap"), [(4, False), (9, True)])
+async def test_a_channel_that_is_subscribed_without_recovery_has_a_gap_below_its_top(
+    server: StreamServer, offset: int, has_gap: bool
+) -> None:
+    """An authorizer may subscribe it, which is not known when the session's commands are made."""
+    since, top = Position(4, "abc"), Position(offset, "abc")
+    connection = SseConnection(server.node, server.node.new_session(), EventRequest(("news",), (since,)))
+    result = SubscribeResult(positioned=True, offset=top.offset, epoch=top.epoch)
+    error = ErrorBody(ALREADY_SUBSCRIBED.code, ALREADY_SUBSCRIBED.message)
+    connection.send([Reply(1, connect=ConnectResult("client", "1", subs={"news": result}))])
+    connection.send([Reply(2, error=error)])
+    await connection.opened()
+    written = await anext(aiter(connection.outbox))
+    assert (b"event: gap\nid: 9@abc\n" in written) is has_gap
