@@ -20,5 +20,5 @@ async def server() -> AsyncIterator[StreamServer]:
 
 @pytest.fixture
 def channel() -> Callable[[str], str]:
-    """`channel("log")` is a channel name in that namespace that no other test uses."""
+    """`channel("history")` is a channel name in that namespace that no other test uses."""
     return lambda namespace: f"{namespace}:{next(_numbers)}"

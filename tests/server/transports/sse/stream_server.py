@@ -27,7 +27,7 @@ from tocsin_server.serving.server import serving
 Json = dict[str, Any]
 
 ORIGIN = "https://app.example"
-LOG: Json = {"history_size": 10, "history_ttl": "300s"}
+HISTORY: Json = {"history_size": 10, "history_ttl": "300s"}
 OPEN: Json = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
 
 SETTINGS: Json = {
@@ -35,12 +35,12 @@ SETTINGS: Json = {
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
     "channels": OPEN,
     "namespaces": {
-        "log": {**OPEN, **LOG, "force_recovery": True},
-        "unasked": {**OPEN, **LOG},
-        "latest": {**OPEN, **LOG, "force_recovery": True, "force_recovery_mode": "cache"},
+        "history": {**OPEN, **HISTORY, "force_recovery": True},
+        "unrecoverable": {**OPEN, **HISTORY},
+        "latest": {**OPEN, **HISTORY, "force_recovery": True, "force_recovery_mode": "cache"},
         "seen": {**OPEN, "presence": True, "join_leave": True, "force_push_join_leave": True},
         "named": {"allow_subscribe_for_client": True},
-        "closed": {**LOG, "force_recovery": True},
+        "closed": {**HISTORY, "force_recovery": True},
     },
 }
 

@@ -20,7 +20,7 @@ async def test_a_stream_begins_with_its_position_and_continues_with_publications
     server: StreamServer, channel: Name
 ) -> None:
     """The first event has only an id, which a browser keeps silently; each publication has its own id."""
-    news = channel("log")
+    news = channel("history")
     _, epoch = await server.publish(news, 1)
     async with server.stream(news, begins=False) as stream:
         assert await stream.next() == Event(id=f"1@{epoch}")
@@ -31,7 +31,7 @@ async def test_a_stream_begins_with_its_position_and_continues_with_publications
 
 async def test_curl_reads_a_stream(server: StreamServer, channel: Name) -> None:
     """A stream is lines of text, each event written as soon as it is published."""
-    news = channel("log")
+    news = channel("history")
     curl = await asyncio.create_subprocess_exec(
         "curl", "-sN", "--noproxy", "*", server.url + server.path(news), stdout=asyncio.subprocess.PIPE
     )
@@ -53,7 +53,7 @@ async def test_curl_reads_a_stream(server: StreamServer, channel: Name) -> None:
 
 async def test_several_channels_share_one_stream(server: StreamServer, channel: Name) -> None:
     """The id has the positions of all of them, in the order of the query, for a message of any of them."""
-    one, plain, two = channel("log"), channel("plain"), channel("log")
+    one, plain, two = channel("history"), channel("plain"), channel("history")
     async with server.stream(one, "lobby", two, begins=False) as stream:
         first, _, second = str((await stream.next()).id).split(",")
         assert (first[:2], second[:2]) == ("0@", "0@")
@@ -73,7 +73,7 @@ async def test_a_batch_arrives_complete_with_an_id_for_each_message(
     server: StreamServer, channel: Name
 ) -> None:
     """On a stream of one channel, and on a stream of two."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     async with server.stream(one) as alone, server.stream(two, one) as both:
         _, epoch = await server.publish(one, *range(1, 6))
         for stream, prefix in ((alone, ""), (both, f"0@{(await server.top(two)).epoch},")):
@@ -84,7 +84,7 @@ async def test_a_batch_arrives_complete_with_an_id_for_each_message(
 
 async def test_data_is_one_line(server: StreamServer, channel: Name) -> None:
     """JSON escapes line breaks in strings, and those between its tokens are removed."""
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news) as stream:
         await server.node.operations.publish(
             news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode()))
@@ -94,7 +94,7 @@ async def test_data_is_one_line(server: StreamServer, channel: Name) -> None:
 
 async def test_a_stream_recovers_from_its_last_event_id(server: StreamServer, channel: Name) -> None:
     """By the header that browsers send, or by the query, in each channel with missed publications."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     async with server.stream(one, two) as stream:
         await server.publish(two, 1)
         assert await stream.numbers(1) == [1]
@@ -114,7 +114,7 @@ async def test_a_stream_recovers_from_its_last_event_id(server: StreamServer, ch
 
 async def test_the_last_event_id_header_overrides_the_query(server: StreamServer, channel: Name) -> None:
     """The URL stays the same, and a browser that reconnects sends its latest position in the header."""
-    news = channel("log")
+    news = channel("history")
     _, epoch = await server.publish(news, 1, 2, 3)
     header = {"Last-Event-ID": f"2@{epoch}"}
     async with server.stream(news, headers=header, last_event_id=f"0@{epoch}") as stream:
@@ -123,7 +123,7 @@ async def test_the_last_event_id_header_overrides_the_query(server: StreamServer
 
 async def test_a_position_without_an_epoch_matches_any(server: StreamServer, channel: Name) -> None:
     """`0@` recovers everything that history keeps."""
-    news = channel("log")
+    news = channel("history")
     await server.publish(news, 1, 2)
     async with server.stream(news, last_event_id="0@") as stream:
         assert await stream.numbers(2) == [1, 2]
@@ -145,7 +145,7 @@ async def test_a_channel_without_permitted_recovery_has_no_position(
     server: StreamServer, channel: Name
 ) -> None:
     """Its history could not be recovered from, so its events have no ids."""
-    news = channel("unasked")
+    news = channel("unrecoverable")
     async with server.stream(news, begins=False) as stream:
         assert await stream.next() == Event(id="")
         await server.publish(news, 1)
@@ -171,7 +171,7 @@ async def test_the_api_unsubscribes_and_subscribes_a_channel_of_a_stream(
     server: StreamServer, channel: Name
 ) -> None:
     """The stream stays open, its client gets both events, and the channel's ids continue afterwards."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     async with server.stream(one, two, token=connection_token("ann")) as stream:
         await server.publish(one, 1)
         assert await stream.numbers(1) == [1]
@@ -194,7 +194,7 @@ async def test_a_channel_that_the_query_does_not_name_has_no_position(
     server: StreamServer, channel: Name
 ) -> None:
     """Channels that a token or the API subscribes in addition do not change the id."""
-    news, granted, added = channel("log"), channel("closed"), channel("log")
+    news, granted, added = channel("history"), channel("closed"), channel("history")
     token = connection_token("ann", channels=[granted])
     async with server.stream(news, token=token) as stream:
         await server.publish(granted, 1)
@@ -209,7 +209,7 @@ async def test_a_channel_that_the_query_does_not_name_has_no_position(
 
 async def test_a_refresh_is_not_an_event(server: StreamServer, channel: Name) -> None:
     """A client cannot act on its connection's new expiry, since a stream cannot refresh."""
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news, token=connection_token("ann")) as stream:
         await server.control("ann", ServerRefresh(expire_at=2**33))
         await server.publish(news, 1)

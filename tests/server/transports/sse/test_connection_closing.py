@@ -25,7 +25,7 @@ async def test_a_client_that_may_reconnect_keeps_its_position(
     server: StreamServer, channel: Name, why: Disconnect
 ) -> None:
     """The disconnect event has no id, so the id before it stays."""
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news, token=connection_token("ann")) as stream:
         await server.publish(news, 1)
         assert await stream.numbers(1) == [1]
@@ -50,7 +50,7 @@ async def test_a_client_that_must_not_reconnect_gets_204(
     server: StreamServer, channel: Name, why: Disconnect
 ) -> None:
     """An EventSource reconnects in any case, with the id of the disconnect event, and 204 stops it."""
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news, token=connection_token("ann")) as stream:
         await server.control("ann", ServerDisconnect(why))
         (last,) = await stream.rest()
@@ -113,13 +113,13 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
             slow.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(slow, (url.host, url.port))
-            await loop.sock_sendall(slow, b"GET /events?channel=log:1 HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with server.stream("log:1") as stream:
+            await loop.sock_sendall(slow, b"GET /events?channel=history:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with server.stream("history:1") as stream:
                 number = 0
                 while 'code="3008"' not in server.node.metrics.page().decode():
                     number += 1
                     filler = Raw(b'"' + b"x" * 20_000 + b'"')
-                    await server.node.operations.publish("log:1", NewPublication(filler))
+                    await server.node.operations.publish("history:1", NewPublication(filler))
                     assert (await stream.message())["pub"]["offset"] == number
                     assert number * 20_000 < 100 * limit, "never disconnected"
                 assert len(server.node.hub) == 1
@@ -128,7 +128,7 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                     async with asyncio.timeout(SOON):
                         received += await loop.sock_recv(slow, 65536)
                 assert b'data: {"code":3008,"reason":"slow"}' in received
-                await server.node.operations.publish("log:1", NewPublication(Raw(b"1")))
+                await server.node.operations.publish("history:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
 
 
@@ -137,10 +137,10 @@ async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
     async with stream_server(client={"queue_limit_bytes": 1000}) as server:
         filler = NewPublication(Raw(b'"' + b"x" * 900 + b'"'))
         for _ in range(10):
-            await server.node.operations.publish("log:1", filler)
-        async with server.stream("log:1", last_event_id="0@") as stream:
+            await server.node.operations.publish("history:1", filler)
+        async with server.stream("history:1", last_event_id="0@") as stream:
             assert [(await stream.message())["pub"]["offset"] for _ in range(10)] == list(range(1, 11))
-            await server.node.operations.publish("log:1", filler)
+            await server.node.operations.publish("history:1", filler)
             assert (await stream.message())["pub"]["offset"] == 11
 
 

@@ -26,7 +26,7 @@ async def test_a_position_that_history_no_longer_reaches_is_a_gap(
     server: StreamServer, channel: Name
 ) -> None:
     """History keeps ten publications; the stream continues from the top."""
-    news = channel("log")
+    news = channel("history")
     first = await server.publish(news, 1)
     top = await server.publish(news, *range(2, 20))
     position = f"1@{first.epoch}"
@@ -39,7 +39,7 @@ async def test_a_position_that_history_no_longer_reaches_is_a_gap(
 
 async def test_a_gap_in_one_channel_does_not_affect_the_others(server: StreamServer, channel: Name) -> None:
     """Gaps come first. The ids of recovered publications in other channels are those after the gap."""
-    news, other = channel("log"), channel("log")
+    news, other = channel("history"), channel("history")
     await server.publish(news, 1)
     await server.publish(other, 1, 2)
     news_top, other_top = await server.top(news), await server.top(other)
@@ -64,7 +64,7 @@ def connection_of(server: StreamServer) -> Connection:
 
 async def test_a_stream_recovers_by_itself_from_a_reset(server: StreamServer, channel: Name) -> None:
     """The missed publications come from history, in order, and the client gets no other event."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     async with server.stream(one, two) as stream:
         await server.publish(one, 1)
         assert await stream.numbers(1) == [1]
@@ -79,7 +79,7 @@ async def test_a_stream_recovers_by_itself_from_a_reset(server: StreamServer, ch
 
 async def test_a_reset_that_history_cannot_bridge_is_a_gap(server: StreamServer, channel: Name) -> None:
     """The channel's history is lost while the client is subscribed, and continues in another epoch."""
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news) as stream:
         before = await server.publish(news, 1)
         assert await stream.numbers(1) == [1]
@@ -99,7 +99,7 @@ async def test_a_stream_ends_if_its_channel_cannot_be_subscribed_after_a_reset(
     async def fail(*_: object) -> History:
         raise EngineError("gone")
 
-    news = channel("log")
+    news = channel("history")
     async with server.stream(news) as stream:
         await server.publish(news, 1)
         assert await stream.numbers(1) == [1]

@@ -49,7 +49,7 @@ async def test_publications_during_the_opening_come_after_the_positions(
     server: StreamServer, channel: Name, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written sooner, their ids would lack the other channel's position, and it could not recover."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     before = await server.publish(two, 1)
     gate = Gate(server, two, monkeypatch)
 
@@ -75,7 +75,7 @@ async def test_an_unsubscribe_during_the_opening_comes_after_the_positions(
     server: StreamServer, channel: Name, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an event of the stream, like any later one."""
-    one, two = channel("log"), channel("log")
+    one, two = channel("history"), channel("history")
     gate = Gate(server, two, monkeypatch)
 
     async def act() -> None:
@@ -93,12 +93,12 @@ async def test_an_unsubscribe_during_the_opening_comes_after_the_positions(
 async def test_held_messages_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the queue limit the request is answered with 503 instead of a stream."""
     async with stream_server(client={"queue_limit_bytes": 1000}) as server:
-        gate = Gate(server, "log:2", monkeypatch)
-        request = asyncio.create_task(server.http.get(server.path("log:1", "log:2")))
+        gate = Gate(server, "history:2", monkeypatch)
+        request = asyncio.create_task(server.http.get(server.path("history:1", "history:2")))
         await gate.reached.wait()
-        await until_live(server, "log:1")
+        await until_live(server, "history:1")
         for _ in range(3):
-            await server.node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
+            await server.node.operations.publish("history:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
         response = await request
         assert (response.status_code, response.json()["code"]) == (503, 3008)
         gate.open()
@@ -109,7 +109,7 @@ async def test_a_node_that_stops_during_the_opening_answers_503(
     server: StreamServer, channel: Name, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The body has the code of the disconnect."""
-    news = channel("log")
+    news = channel("history")
     gate = Gate(server, news, monkeypatch)
     request = asyncio.create_task(server.http.get(server.path(news)))
     await gate.reached.wait()

@@ -7,11 +7,11 @@ from enum import Enum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.transports.sse.stream_server import LOG, Event, Stream, StreamServer, stream_server
+from tests.server.transports.sse.stream_server import HISTORY, Event, Stream, StreamServer, stream_server
 from tocsin_server.core.events import ChannelReset
 
-CHANNELS = ("log:1", "log:2")
-KEPT = LOG["history_size"]
+CHANNELS = ("history:1", "history:2")
+KEPT = HISTORY["history_size"]
 
 
 class Act(Enum):

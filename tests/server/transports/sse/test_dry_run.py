@@ -18,9 +18,9 @@ def new_node() -> Node:
 
 
 def test_a_permitted_subscribe_command_has_no_answer_before_the_engine_has() -> None:
-    """The connect command is answered, and the node knows no user and no channel."""
+    """The connect command is answered, and the node has no user and no channel."""
     node = new_node()
-    commands = [CONNECT, Command(2, subscribe=SubscribeRequest("log:1"))]
+    commands = [CONNECT, Command(2, subscribe=SubscribeRequest("history:1"))]
     (answer,) = expected_answers(node.new_session(), commands, node.now())
     assert isinstance(answer, Send)
     assert isinstance(answer.message, Reply)

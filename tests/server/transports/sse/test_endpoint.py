@@ -82,7 +82,7 @@ async def test_an_engine_error_is_503(
         raise EngineError("gone")
 
     monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
-    response = await server.http.get(server.path("lobby", channel("log")))
+    response = await server.http.get(server.path("lobby", channel("history")))
     assert (response.status_code, response.json()["code"]) == (503, 100)
     assert int(response.headers["retry-after"]) > 0
     await server.until_empty()

@@ -39,9 +39,9 @@ async def test_a_token_is_read_from_query_header_or_cookie(
 @pytest.mark.parametrize("user", ["ann", ""])
 async def test_a_subscription_token_permits_the_channel_it_names(server: StreamServer, user: str) -> None:
     """The query has one for each channel that needs it, in any order."""
-    first, second = subscription_token(user, "closed:1"), subscription_token(user, "$log:2")
+    first, second = subscription_token(user, "closed:1"), subscription_token(user, "$history:2")
     token = connection_token(user)
-    path = server.path("closed:1", "lobby", "$log:2", token=token)
+    path = server.path("closed:1", "lobby", "$history:2", token=token)
     assert (await server.http.head(f"{path}&sub_token={second}&sub_token={first}")).status_code == 200
     async with server.stream("closed:1", sub_token=first, token=token) as stream:
         await server.publish("closed:1", 1)
@@ -73,7 +73,7 @@ async def test_the_query_may_name_a_channel_that_the_token_subscribes_by_itself(
     server: StreamServer, channel: Name
 ) -> None:
     """Its publications come once, with a position in the id, and recover from it."""
-    granted, news = channel("closed"), channel("log")
+    granted, news = channel("closed"), channel("history")
     token = connection_token("ann", channels=[granted])
     async with server.stream(granted, news, token=token) as stream:
         await server.publish(granted, 1)

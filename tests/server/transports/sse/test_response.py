@@ -28,12 +28,12 @@ async def test_a_stream_is_the_same_under_any_server(http: httpx.AsyncClient, se
     """It begins with its position, carries messages, and ends at once when its client disconnects."""
     app, node = application()
     async with serve(app) as host:
-        url = f"http://{host.authority}/push/events?channel=log:1"
+        url = f"http://{host.authority}/push/events?channel=history:1"
         async with aconnect_sse(http, "GET", url) as source:
             events = source.aiter_sse()
             assert (await anext(events)).id.startswith("0@")
             assert (await anext(events)).json()["node"] == node.name
-            await node.operations.publish("log:1", NewPublication(Raw(b'{"n":1}')))
+            await node.operations.publish("history:1", NewPublication(Raw(b'{"n":1}')))
             message = await anext(events)
             assert json.loads(message.data)["pub"]["data"] == {"n": 1}
         async with asyncio.timeout(SOON):
@@ -49,7 +49,7 @@ async def test_a_host_that_stops_ends_its_streams(
     app, _ = application()
     seen: list[Any] = []
     async with asyncio.timeout(SOON), under_uvicorn(app) as host:
-        url = f"http://{host.authority}/push/events?channel=log:1"
+        url = f"http://{host.authority}/push/events?channel=history:1"
         async with aconnect_sse(http, "GET", url) as source:
             async for event in source.aiter_sse():
                 seen.append(event)
