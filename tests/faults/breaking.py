@@ -131,7 +131,9 @@ async def _given_up(member: Member) -> float:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         text = (await http.get(f"{member.url}/metrics")).text
     counts = [
-        line.split()[-1] for line in text.splitlines() if line.startswith('tocsin_closes_total{code="3008"}')
+        line.split()[-1]
+        for line in text.splitlines()
+        if line.startswith('tocsin_disconnects_total{code="3008"}')
     ]
     return float(counts[0]) if counts else 0
 

@@ -21,12 +21,12 @@ from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY
 from tests.support.proxies import HOST
 from tests.support.timing import SOON, STARTED, TICK
-from tocsin.load.crew import Crew
-from tocsin.load.histogram import duration
-from tocsin.load.limits import raise_file_limit
-from tocsin.load.publishing import Publishing
-from tocsin.load.report import Report
-from tocsin.load.run import Plan, Run
+from tocsin_load.histogram import format_duration
+from tocsin_load.limits import raise_file_limit
+from tocsin_load.rate_publisher import RatePublisher
+from tocsin_load.report import Report
+from tocsin_load.run import Plan, Run
+from tocsin_load.worker_pool import WorkerPool
 
 WITNESSES = 100
 """Clients that the survivors had before the others came."""
@@ -68,17 +68,17 @@ class Crowd:
             ),
             self,
         )
-        self._crew: Crew | None = None
+        self._crew: WorkerPool | None = None
         self._is_publishing = False
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._run.run())
 
-    def phase(self, name: str, crew: Crew, publishing: Publishing) -> None:
+    def show_phase(self, name: str, crew: WorkerPool, publisher: RatePublisher) -> None:
         """Called when something else begins."""
         self._crew, self._is_publishing = crew, name == "publishing"
         self._news.set()
 
-    def moved(self) -> None:
+    def update(self) -> None:
         """Called when the numbers may be new."""
         self._news.set()
 
@@ -91,7 +91,7 @@ class Crowd:
         await self._until(lambda crew: crew.lost_connections > 0)
         await self._until(lambda crew: crew.subscribed == self._connections)
 
-    async def _until(self, condition: Callable[[Crew], bool]) -> None:
+    async def _until(self, condition: Callable[[WorkerPool], bool]) -> None:
         async with asyncio.timeout(6 * SOON):
             while self._crew is None or not condition(self._crew):
                 self._news.clear()
@@ -106,13 +106,13 @@ class Crowd:
 
     def complain(self, report: Report) -> list[str]:
         """What is not as promised whatever happens: all there, nothing lost, twice or late, no hole."""
-        verdict = report.verdict
+        deliveries = report.deliveries
         wrong = {
-            "lost": verdict.lost,
-            "duplicated": verdict.duplicated,
-            "reordered": verdict.reordered,
-            "told of a hole": verdict.told,
-            "still away": report.still_away,
+            "lost": deliveries.lost,
+            "duplicated": deliveries.duplicated,
+            "reordered": deliveries.reordered,
+            "in gaps": deliveries.in_gaps,
+            "still disconnected": report.still_disconnected,
             "never connected": self._connections - report.connected,
             "processes died": report.dead_workers,
         }
@@ -214,28 +214,28 @@ async def stampede(cluster: Fold, clients: int, seconds: float = AROUND_SECONDS)
 def _herd(
     clients: int, crowd: Crowd, crowds: Report, witnesses: Crowd, theirs: Report, readiness: Readiness
 ) -> Account:
-    returns, latency = crowds.returns, theirs.latency
+    returns, latency = crowds.reconnects, theirs.latency
     complaints = [*crowd.complain(crowds), *witnesses.complain(theirs), *readiness.complaints]
     if theirs.lost_connections:
         complaints.append(f"{theirs.lost_connections} connections of survivors ended")
     if latency.longest > returns.longest:  # whoever was not away must not wait as long as who was
-        complaints.append(f"a survivor's client waited for {duration(latency.longest)}")
+        complaints.append(f"a survivor's client waited for {format_duration(latency.longest)}")
     return Account(
         f"{clients:,} clients of a killed node",
         [
             (
                 f"{crowds.lost_connections:,} lost their connection; back after "
-                f"p50 {duration(returns.quantile(0.5))}, at most {duration(returns.longest)}"
+                f"p50 {format_duration(returns.quantile(0.5))}, at most {format_duration(returns.longest)}"
             ),
-            f"{crowds.verdict.expected:,} deliveries expected of {crowds.acknowledged:,} acknowledged "
+            f"{crowds.deliveries.expected:,} deliveries expected of {crowds.acknowledged:,} acknowledged "
             "publications, none lost, twice, late or told" + (", but see below" if complaints else ""),
             (
                 f"survivors ready at {readiness.found_ready} of {readiness.looks} "
-                f"looks, which took at most {duration(readiness.slowest_seconds)}"
+                f"looks, which took at most {format_duration(readiness.slowest_seconds)}"
             ),
             (
-                f"their own {WITNESSES} clients: p50 {duration(latency.quantile(0.5))}, "
-                f"p99 {duration(latency.quantile(0.99))}, at most {duration(latency.longest)}"
+                f"their own {WITNESSES} clients: p50 {format_duration(latency.quantile(0.5))}, "
+                f"p99 {format_duration(latency.quantile(0.99))}, at most {format_duration(latency.longest)}"
             ),
         ],
         complaints,
@@ -267,9 +267,9 @@ async def restart(cluster: Fold, clients: int, seconds: float = AROUND_SECONDS) 
     return Account(
         f"{clients:,} connections, and Redis restarts",
         [
-            f"{report.lost_connections:,} ended; all nodes ready again after {duration(healed)}",
+            f"{report.lost_connections:,} ended; all nodes ready again after {format_duration(healed)}",
             (
-                f"{report.verdict.expected:,} deliveries expected of {report.acknowledged:,} acknowledged "
+                f"{report.deliveries.expected:,} deliveries expected of {report.acknowledged:,} acknowledged "
                 f"publications ({report.sent - report.acknowledged:,} more were refused)"
             ),
         ],

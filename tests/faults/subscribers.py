@@ -23,7 +23,7 @@ from tests.support.event_stream import Event as Sent
 from tests.support.event_stream import streaming_at
 from tests.support.timing import TICK
 from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
-from tocsin.values import Event
+from tocsin.models import Event
 
 AWAY_SECONDS = (5 * TICK, 10 * TICK)
 """How long somebody without a client stays away, at least and at most, once a connection has ended."""

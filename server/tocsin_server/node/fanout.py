@@ -125,6 +125,6 @@ class FanOut(Generic[C]):
 
     def _observe(self, batch: Batch[C], started: float) -> None:
         now = time.monotonic()
-        self._metrics.round_seconds.observe(now - started)
+        self._metrics.fanout_seconds.observe(now - started)
         if batch.published_at:
             self._metrics.publish_to_socket_seconds.observe(now - batch.published_at)

@@ -26,7 +26,7 @@ from typing import Any, assert_never
 import structlog
 from msgspec import Struct
 
-from tocsin_server import __version__, errors
+from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.authorization import SessionContext
@@ -52,6 +52,7 @@ from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import Publication, Push
+from tocsin_server.version import __version__
 
 DRAIN_PAUSE_SECONDS = 0.02
 """The longest pause between two clients of a draining node, so that a handful of them is gone in a moment."""
@@ -79,9 +80,8 @@ class Node:
         self.uid = str(uuid.uuid4())
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.address = ""
-        """Host and port, set by the server that runs this node."""
-        self.on_drain_requested: Callable[[], None] = self._drain_mounted
-        """Starts a graceful shutdown; set by the server that runs this node."""
+        """Host and port, set by the server that runs this node; empty without one."""
+        self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = Metrics()
         self.state: NodeState[Connection] = NodeState()
         self.rules = ChannelRules(
@@ -174,6 +174,17 @@ class Node:
         if not self._is_prepared:
             await self.engine.start(self)
             self._is_prepared = True
+
+    def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
+        """Let a server stop the process when a control command drains this node.
+
+        Without a server the node drains, and the application that it is mounted in goes on.
+        """
+        self._on_drain_requested = on_drain_requested
+
+    def set_address(self, address: str) -> None:
+        """Note the host and port where a server listens for this node."""
+        self.address = address
 
     @property
     def unready_reason(self) -> str:
@@ -303,7 +314,7 @@ class Node:
             case Write(messages):
                 connection.send(messages)
             case events.Close(why):
-                self.metrics.count_close(why.code)
+                self.metrics.count_disconnect(why.code)
                 log.info(
                     "connection_closed", client=connection.session.client, code=why.code, reason=why.reason
                 )
@@ -407,7 +418,7 @@ class Node:
         if isinstance(command.event, Drain):
             if command.event.node == self.uid:
                 self._is_draining = True  # at once, even if the server that runs the node is busy
-                self.on_drain_requested()
+                self._on_drain_requested()
             return
         for connection in self.hub.connections_of(command.user):
             client = connection.session.client
@@ -437,12 +448,12 @@ class Node:
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:
-        self.metrics.mended.count += publications
+        self.metrics.backfilled_publications.count += publications
         self.fan_out.wake(channel)
 
     def _on_reset(self, connection: Connection, channel: str) -> None:
         """Tell a session that its client misses publications of a channel."""
-        self.metrics.broken_streams.count += 1
+        self.metrics.gaps.count += 1
         self.handle_event(connection, events.ChannelReset(channel))
 
     async def _wait_for_room(self, channel: str) -> None:

@@ -1,4 +1,4 @@
-"""Metrics: what a node counts is what happened, and each node counts for itself."""
+"""The metrics of a node: connections, publications, disconnects and engine errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tocsin_server.metrics.registry import Metrics
 
 
 async def test_connections_are_counted_while_they_are_open() -> None:
-    """By transport, over real sockets; afterwards there are none."""
+    """They are counted by transport, over real sockets, and the count returns to 0."""
     async with serve_node() as served_node:
         async with (
             served_node.connected(),
@@ -28,7 +28,7 @@ async def test_connections_are_counted_while_they_are_open() -> None:
             assert samples["tocsin_connections{transport=sse}"] == 1
             assert samples["tocsin_channels"] == 2
             assert samples["tocsin_subscriptions"] == 2
-            assert samples["tocsin_users"] == 1, "nameless ones are one"
+            assert samples["tocsin_users"] == 1, "anonymous clients are one user"
         await until(lambda: not served_node.node.state.connections)
         samples = of(served_node.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
@@ -37,7 +37,7 @@ async def test_connections_are_counted_while_they_are_open() -> None:
 
 
 async def test_publications_and_deliveries_are_counted() -> None:
-    """One publication to three subscribers is one and three; one to nobody is one and none."""
+    """A publication to three subscribers has three deliveries. One without subscribers has none."""
     async with running() as node:
         for _ in range(3):
             await joined(node, "plain:1")
@@ -49,8 +49,8 @@ async def test_publications_and_deliveries_are_counted() -> None:
         assert samples["tocsin_deliveries_total"] == 6
 
 
-async def test_closes_are_counted_by_their_code() -> None:
-    """Those the node decided, not those who just left."""
+async def test_disconnects_are_counted_by_their_code() -> None:
+    """Connections that the node closed count, connections that clients closed do not."""
     async with running() as node:
         for _ in range(2):
             await joined(node)
@@ -58,21 +58,28 @@ async def test_closes_are_counted_by_their_code() -> None:
         (await joined(node)).lose()
         bad = await joined(node)
         bad.say_all({"id": 9, "connect": {}})
-        closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
-        assert closes == {"tocsin_closes_total{code=3503}": 2, "tocsin_closes_total{code=3501}": 1}
+        disconnects = {
+            name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
+        }
+        assert disconnects == {
+            "tocsin_disconnects_total{code=3503}": 2,
+            "tocsin_disconnects_total{code=3501}": 1,
+        }
 
 
-async def test_codes_that_an_application_made_up_are_counted_as_one() -> None:
-    """However many different ones it gives to the API: labels are of the server's own table."""
+async def test_disconnect_codes_of_an_application_are_counted_as_other() -> None:
+    """The API accepts any code, and labels must stay few."""
     async with running() as node:
         for code in (4000, 4001, 4999):
             await joined(node)
             node.disconnect_all(Disconnect(code, "because"))
-        closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
-        assert closes == {"tocsin_closes_total{code=other}": 3}
+        disconnects = {
+            name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
+        }
+        assert disconnects == {"tocsin_disconnects_total{code=other}": 3}
 
 
-async def test_failures_of_the_engine_are_counted() -> None:
+async def test_failed_calls_to_the_engine_are_counted() -> None:
     engine = FaultyEngine()
     async with running(engine) as node:
         peer = await joined(node)
@@ -84,8 +91,8 @@ async def test_failures_of_the_engine_are_counted() -> None:
         assert samples["tocsin_engine_errors_total{call=subscribe}"] == 1
 
 
-async def test_a_peer_that_is_refused_at_the_door_is_no_connection() -> None:
-    """A handshake that failed was never one."""
+async def test_a_refused_handshake_is_not_counted_as_a_connection() -> None:
+    """No session was created for it."""
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connection.send(HANDSHAKE[:-2] + b"Origin: https://evil.example\r\n\r\n")
         assert await connection.response() == 403
@@ -126,11 +133,11 @@ async def _wait_for_a_ping(served_node: ServedNode) -> None:
                     break
 
 
-def test_a_gauge_is_read_when_it_is_asked_for() -> None:
-    """Nothing is stored: the value is the node's own."""
+def test_a_gauge_is_read_when_the_page_is_requested() -> None:
+    """The registry stores no value of its own."""
     metrics = Metrics()
     things: list[int] = []
-    metrics.observe("tocsin_things", "Things.", lambda: len(things))
+    metrics.add_gauge("tocsin_things", "Things.", lambda: len(things))
     assert read(metrics.page())["tocsin_things"] == 0
     things.append(1)
     assert read(metrics.page())["tocsin_things"] == 1

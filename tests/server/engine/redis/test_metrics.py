@@ -53,9 +53,9 @@ async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServ
             await publish(here.node, CHANNEL, b"%d" % number)
         name = "tocsin_publish_to_socket_seconds"
         samples = await until_page(there, lambda samples: samples["tocsin_deliveries_total"] == 20)
-        assert samples[f"{name}_count"] == samples["tocsin_round_seconds_count"] > 0
+        assert samples[f"{name}_count"] == samples["tocsin_fanout_seconds_count"] > 0
         wrong = samples[f"{name}_count"] * sum(clock_error(served_node) for served_node in (here, there))
-        rounds, ages = samples["tocsin_round_seconds_sum"], samples[f"{name}_sum"]
+        rounds, ages = samples["tocsin_fanout_seconds_sum"], samples[f"{name}_sum"]
         assert rounds - wrong < ages < 20 * STARTED
         assert of(here.node)[f"{name}_count"] == 0, "nobody hears it there"
 
@@ -65,20 +65,20 @@ async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: Swallower
     async with sharing(swallower.url, prefix) as served_node, served_node.connected(CHANNEL) as wire:
         before = of(served_node.node)
         assert before["tocsin_deaf"] == 0
-        assert before["tocsin_links_total"] == 1
-        assert 0 < before["tocsin_canary_lag_seconds"] < STARTED
+        assert before["tocsin_pubsub_connections_total"] == 1
+        assert 0 < before["tocsin_probe_lag_seconds"] < STARTED
         swallower.swallow_pubsub()
         swallower.swallow_subscribers()  # so that one is deaf long enough to be looked at
         await publish(served_node.node, CHANNEL, b"1", b"2")
         deaf = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 1)
-        assert deaf["tocsin_canary_age_seconds"] > 1.5
+        assert deaf["tocsin_probe_age_seconds"] > 1.5
         assert deaf["tocsin_engine_ready"] == 0
         swallower.mend()
         whole = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 0)
-        assert whole["tocsin_links_total"] == 2
-        assert whole["tocsin_canary_age_seconds"] < deaf["tocsin_canary_age_seconds"]
+        assert whole["tocsin_pubsub_connections_total"] == 2
+        assert whole["tocsin_probe_age_seconds"] < deaf["tocsin_probe_age_seconds"]
         await wire.push("pub")
-        assert of(served_node.node)["tocsin_mended_publications_total"] == 2
+        assert of(served_node.node)["tocsin_backfilled_publications_total"] == 2
 
 
 async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefix: str) -> None:
@@ -88,13 +88,13 @@ async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefi
         first = asyncio.create_task(publish(served_node.node, CHANNEL, b"1"))
         await asyncio.sleep(TICK)
         second = asyncio.create_task(publish(served_node.node, CHANNEL, b"2"))
-        await until_page(served_node, lambda samples: samples["tocsin_queue_bytes{place=engine}"] > 0)
+        await until_page(served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] > 0)
         with capture_logs(), pytest.raises(EngineError):
             await first
         fleeting_redis.thaw()
         await asyncio.gather(second, return_exceptions=True)
         samples = await until_page(
-            served_node, lambda samples: samples["tocsin_queue_bytes{place=engine}"] == 0
+            served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] == 0
         )
         assert samples["tocsin_engine_errors_total{call=publish}"] >= 1
         assert samples["tocsin_engine_call_seconds_sum{call=publish}"] > 1
@@ -111,7 +111,7 @@ async def test_a_log_that_died_shows(redis_server: RedisServer, prefix: str) -> 
         await publish(served_node.node, CHANNEL, b"1")
         redis_server.command("DEL", *redis_server.command("KEYS", f"{prefix}:*{CHANNEL}*"))
         await publish(served_node.node, CHANNEL, b"2")
-        await until_page(served_node, lambda samples: samples["tocsin_broken_streams_total"] == 2)
+        await until_page(served_node, lambda samples: samples["tocsin_gaps_total"] == 2)
 
 
 async def test_a_node_that_was_reaped_is_counted(redis_server: RedisServer, prefix: str) -> None:

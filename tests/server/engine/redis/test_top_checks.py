@@ -38,4 +38,4 @@ async def test_what_was_logged_and_never_announced_is_found(
         for number in (1, 2):
             await mute.broker.publish(news, draft(number), options)
         assert [(await wire.push("pub", news))["data"] for _ in range(3)] == [0, 1, 2]
-        assert of(served_node.node)["tocsin_mended_publications_total"] >= 2
+        assert of(served_node.node)["tocsin_backfilled_publications_total"] >= 2
