@@ -1,4 +1,4 @@
-"""A served node in this process, and event streams of it, read off the socket."""
+"""A served node in this process, and its event streams, read from the socket."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from tocsin_server.serving.server import serving
 Json = dict[str, Any]
 
 ORIGIN = "https://app.example"
-LOG: Json = {"history_size": 10, "history_ttl": "300s"}
+HISTORY: Json = {"history_size": 10, "history_ttl": "300s"}
 OPEN: Json = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
 
 SETTINGS: Json = {
@@ -35,19 +35,19 @@ SETTINGS: Json = {
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
     "channels": OPEN,
     "namespaces": {
-        "log": {**OPEN, **LOG, "force_recovery": True},
-        "unasked": {**OPEN, **LOG},
-        "latest": {**OPEN, **LOG, "force_recovery": True, "force_recovery_mode": "cache"},
+        "history": {**OPEN, **HISTORY, "force_recovery": True},
+        "unrecoverable": {**OPEN, **HISTORY},
+        "latest": {**OPEN, **HISTORY, "force_recovery": True, "force_recovery_mode": "cache"},
         "seen": {**OPEN, "presence": True, "join_leave": True, "force_push_join_leave": True},
         "named": {"allow_subscribe_for_client": True},
-        "closed": {**LOG, "force_recovery": True},
+        "closed": {**HISTORY, "force_recovery": True},
     },
 }
 
 
 @dataclass
 class Event:
-    """One event as it was written. An EventSource would keep the id of the one before where it is None."""
+    """One event as it was written. An `id` of None means no `id:` line, which keeps the last id."""
 
     kind: str = "message"
     data: Any = None
@@ -57,8 +57,8 @@ class Event:
 class Stream:
     """The body of a response with status 200, event by event.
 
-    `comments` counts what came between them; `connect` is what the stream said of itself, `retry` after how
-    many milliseconds to come back.
+    `comments` counts the comments between events. `connect` is the data of the `connect` event, which `next`
+    skips. `retry` is the reconnection time in milliseconds.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +92,7 @@ class Stream:
         return [(await self.message())["pub"]["data"] for _ in range(count)]
 
     async def commented(self, count: int) -> None:
-        """Wait until so many comments came, and nothing else but what the stream says of itself."""
+        """Wait until so many comments came, and no event but `connect`."""
         async with asyncio.timeout(SOON):
             while self.comments < count:
                 event = self._parse(await self._block())
@@ -116,7 +116,7 @@ class Stream:
         return events
 
     def abort(self) -> None:
-        """Be gone without a word."""
+        """Abort the connection, without closing the response."""
         self._writer.transport.abort()
 
     async def _block(self) -> list[str]:
@@ -153,8 +153,8 @@ class Stream:
 
 
 @dataclass
-class Served:
-    """A node, where it is served, and an HTTP client for what is not a stream."""
+class StreamServer:
+    """A served node, its URL, and an HTTP client for responses that are not streams."""
 
     node: Node
     url: str
@@ -162,23 +162,23 @@ class Served:
 
     @staticmethod
     def path(*channels: str, **query: str) -> str:
-        """The path and query of a stream."""
+        """The path and query of a stream request."""
         return "/events?" + urlencode([*(("channel", channel) for channel in channels), *query.items()])
 
     async def publish(self, channel: str, *numbers: int) -> Position:
-        """Publish numbers, one after the other; the position of the last."""
+        """Publish numbers, one after the other; the position of the last one."""
         for number in numbers:
             position = await self.node.operations.publish(
                 channel, NewPublication(Raw(json.dumps(number).encode()))
             )
         return position
 
-    async def order(self, user: str, event: ServerEvent) -> None:
-        """Do to a user's connections what the API would."""
+    async def control(self, user: str, event: ServerEvent) -> None:
+        """Apply a control command to a user's connections, as the API does."""
         await self.node.operations.control(ControlCommand(user, event))
 
     async def top(self, channel: str) -> Position:
-        """The position a channel is at."""
+        """The position of a channel's newest publication."""
         result = await self.node.operations.history(channel, 0, None, False)
         return Position(result.offset, result.epoch)
 
@@ -191,17 +191,17 @@ class Served:
         begins: bool = True,
         **more_query: str,
     ) -> AsyncIterator[Stream]:
-        """An event stream; its first event, if it is to be passed over, is an id alone."""
+        """An event stream. Its first event holds only an id; `begins=False` leaves it to be read."""
         url = httpx.URL(self.url)
         reader, writer = await asyncio.open_connection(url.host, url.port)
-        head = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         path = self.path(*channels, **(query or {}), **more_query)
-        request = f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n{head}\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n{lines}\r\n"
         writer.write(request.encode())
         try:
             async with asyncio.timeout(SOON):
-                answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 200 "), answer + await reader.read(1000)
+                head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head + await reader.read(1000)
             stream = Stream(reader, writer)
             if begins:
                 first = await stream.next()
@@ -212,15 +212,15 @@ class Served:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def is_empty(self) -> None:
+    async def until_empty(self) -> None:
         """Wait until no connection is left."""
         async with asyncio.timeout(SOON):
-            while len(self.node.hub) or self.node.hub.channels:  # noqa: ASYNC110 - the hub tells nobody
+            while len(self.node.hub) or self.node.hub.channels:  # noqa: ASYNC110 - the hub announces nothing
                 await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def served(**sections: Json) -> AsyncIterator[Served]:
+async def stream_server(**sections: Json) -> AsyncIterator[StreamServer]:
     """Serve a node with the usual settings, where `sections` add to them or replace them."""
     merged = {name: {**SETTINGS.get(name, {}), **sections.get(name, {})} for name in {*SETTINGS, *sections}}
     app = create_app(Settings.model_validate(merged))
@@ -228,4 +228,4 @@ async def served(**sections: Json) -> AsyncIterator[Served]:
         serving(app, ServerOptions(port=0)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=SOON, trust_env=False) as http,
     ):
-        yield Served(app.state.node, server.url, http)
+        yield StreamServer(app.state.node, server.url, http)

@@ -1,4 +1,4 @@
-"""Whatever is dropped, cut or broken: every offset is heard once and in order, or the hole is told."""
+"""A property: every offset is delivered once and in order, or lies in a gap event."""
 
 import json
 from contextlib import AsyncExitStack
@@ -7,23 +7,23 @@ from enum import Enum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.transports.sse.streams import LOG, Event, Served, Stream, served
+from tests.server.transports.sse.stream_server import HISTORY, Event, Stream, StreamServer, stream_server
 from tocsin_server.core.events import ChannelReset
 
-CHANNELS = ("log:1", "log:2")
-KEPT = LOG["history_size"]
+CHANNELS = ("history:1", "history:2")
+KEPT = HISTORY["history_size"]
 
 
 class Act(Enum):
     """What may happen to a subscriber between two publications."""
 
     READ = "reads one event"
-    CATCH_UP = "reads everything there is"
-    ABORT = "vanishes"
-    CLOSE = "ends its response"
-    RETURN_BY_HEADER = "comes back, as a browser does"
-    RETURN_BY_QUERY = "comes back, as a script does"
-    BREAK = "is cut off from a channel by its node"
+    CATCH_UP = "reads every event"
+    ABORT = "aborts its connection"
+    CLOSE = "closes its response"
+    RETURN_BY_HEADER = "reconnects, as a browser does"
+    RETURN_BY_QUERY = "reconnects, as a script does"
+    RESET = "has a channel reset by its node"
 
 
 publications = st.tuples(st.sampled_from(CHANNELS), st.integers(1, 2 * KEPT))
@@ -31,10 +31,10 @@ steps = st.lists(publications | st.sampled_from(Act), max_size=30)
 
 
 class Subscriber:
-    """A client that checks every event against where it is. `top` is what was published in each channel."""
+    """A client that checks every event against its position; `top` is the last offset of each channel."""
 
-    def __init__(self, tocsin: Served) -> None:
-        self._tocsin = tocsin
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
         self._connection = AsyncExitStack()
         self._stream: Stream | None = None
         self.last_id = ""
@@ -45,32 +45,32 @@ class Subscriber:
         match act:
             case (channel, count):
                 numbers = range(self.top[channel] + 1, self.top[channel] + count + 1)
-                await self._tocsin.publish(channel, *numbers)
+                await self._server.publish(channel, *numbers)
                 self.top[channel] += count
             case Act.READ:
                 await self.read(most=1)
             case Act.CATCH_UP:
                 await self.read()
             case Act.ABORT | Act.CLOSE:
-                await self.leave(is_abrupt=act is Act.ABORT)
+                await self.close(is_abrupt=act is Act.ABORT)
             case Act.RETURN_BY_HEADER | Act.RETURN_BY_QUERY:
-                await self.arrive(by_header=act is Act.RETURN_BY_HEADER)
-            case Act.BREAK:
-                for peer in self._tocsin.node.hub:
-                    self._tocsin.node.handle_event(peer, ChannelReset(CHANNELS[0]))
+                await self.open(by_header=act is Act.RETURN_BY_HEADER)
+            case Act.RESET:
+                for connection in self._server.node.hub:
+                    self._server.node.handle_event(connection, ChannelReset(CHANNELS[0]))
 
-    async def arrive(self, *, by_header: bool = True) -> None:
+    async def open(self, *, by_header: bool = True) -> None:
         if self._stream is not None:
             return
         headers = {"Last-Event-ID": self.last_id} if by_header and self.last_id else {}
         query = {} if by_header else {"last_event_id": self.last_id}
-        stream = self._tocsin.stream(*CHANNELS, begins=False, headers=headers, query=query)
+        stream = self._server.stream(*CHANNELS, begins=False, headers=headers, query=query)
         self._stream = await self._connection.enter_async_context(stream)
         first = await self._stream.next()
         assert first.data is None
         self._check_id(first)
 
-    async def leave(self, *, is_abrupt: bool = False) -> None:
+    async def close(self, *, is_abrupt: bool = False) -> None:
         if self._stream is not None and is_abrupt:
             self._stream.abort()
         self._stream = None
@@ -101,15 +101,15 @@ class Subscriber:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
-async def test_every_offset_is_heard_once_or_the_hole_is_told(acts: list[Act | tuple[str, int]]) -> None:
-    """For any order of publishing, reading, leaving, coming back and being cut off, by header or by query."""
-    async with served() as tocsin:
-        subscriber = Subscriber(tocsin)
-        await subscriber.arrive()
+async def test_every_offset_is_delivered_once_or_is_in_a_gap(acts: list[Act | tuple[str, int]]) -> None:
+    """For any order of publishing, reading, closing, reconnecting and resets, by header or by query."""
+    async with stream_server() as server:
+        subscriber = Subscriber(server)
+        await subscriber.open()
         for act in acts:
             await subscriber.do(act)
-        await subscriber.arrive()
+        await subscriber.open()
         await subscriber.read()
         assert subscriber.position == subscriber.top, json.dumps([subscriber.position, subscriber.top])
-        await subscriber.leave()
-        await tocsin.is_empty()
+        await subscriber.close()
+        await server.until_empty()
