@@ -373,7 +373,7 @@ class BatchResult(Struct):
 
 
 class LegacyCommand(Struct):
-    """A command for the single endpoint."""
+    """A command for the legacy endpoint."""
 
     method: str
     id: Offset = 0
