@@ -206,6 +206,50 @@ async def test_a_cut_connection_is_held_by_no_node(visited: Page) -> None:
     await expect(line(visited, "eventsource")).to_have_attribute("d", re.compile("^M"))
 
 
+async def test_a_hidden_page_does_not_poll_the_nodes(visited: Page) -> None:
+    """Once it is visible again, it polls at once."""
+    requests: list[str] = []
+    visited.on(
+        "request", lambda request: requests.append(request.url) if "/demo/nodes" in request.url else None
+    )
+    await show(visited, is_hidden=True)
+    await visited.wait_for_timeout(QUIET * 1000)  # for a request that was in flight
+    requests.clear()
+    await visited.wait_for_timeout(1_200)  # longer than the polling interval of a visible page
+    assert requests == []
+    async with visited.expect_request("**/demo/nodes"):
+        await show(visited, is_hidden=False)
+
+
+async def show(page: Page, *, is_hidden: bool) -> None:
+    """Hide or show the page, as a browser does when tabs are switched."""
+    await page.evaluate(
+        """isHidden => {
+            Object.defineProperty(document, "hidden", {configurable: true, value: isHidden});
+            dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
+@pytest.mark.parametrize("width", [320, 768, 1280])
+async def test_the_map_needs_no_scrolling_sideways(visited: Page, width: int) -> None:
+    await visited.set_viewport_size({"width": width, "height": 780})
+    assert await visited.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_map_has_enough_contrast_in_light_and_dark(visited: Page, scheme: Any) -> None:
+    await visited.emulate_media(color_scheme=scheme)
+    ratios = await contrasts(visited)
+    assert any("node-2" in name for name in ratios)
+    assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+async def test_the_map_is_not_animated_if_the_visitor_prefers_reduced_motion(visited: Page) -> None:
+    assert await visited.evaluate("document.getAnimations().length") == 0
+
+
 async def test_the_way_of_a_publication_is_described_correctly(three_nodes: Server, visited: Page) -> None:
     """The note names the node that accepted it, and the nodes that have subscribers.
 
@@ -258,32 +302,6 @@ async def test_dots_move_along_the_lines_and_are_removed(three_nodes: Server, br
     assert console_errors == []
 
 
-async def test_a_hidden_page_does_not_poll_the_nodes(visited: Page) -> None:
-    """Once it is visible again, it polls at once."""
-    requests: list[str] = []
-    visited.on(
-        "request", lambda request: requests.append(request.url) if "/demo/nodes" in request.url else None
-    )
-    await show(visited, is_hidden=True)
-    await visited.wait_for_timeout(QUIET * 1000)  # for a request that was in flight
-    requests.clear()
-    await visited.wait_for_timeout(1_200)  # longer than the polling interval of a visible page
-    assert requests == []
-    async with visited.expect_request("**/demo/nodes"):
-        await show(visited, is_hidden=False)
-
-
-async def show(page: Page, *, is_hidden: bool) -> None:
-    """Hide or show the page, as a browser does when tabs are switched."""
-    await page.evaluate(
-        """isHidden => {
-            Object.defineProperty(document, "hidden", {configurable: true, value: isHidden});
-            dispatchEvent(new Event("visibilitychange"));
-        }""",
-        is_hidden,
-    )
-
-
 async def test_the_keyboard_reaches_the_buttons_of_a_node(visited: Page) -> None:
     """The focus stays while the map is drawn again."""
     await ready(visited, "node-1")
@@ -300,21 +318,3 @@ async def test_the_keyboard_reaches_the_buttons_of_a_node(visited: Page) -> None
     await expect(visited.locator("#nodes-problem")).to_have_text("Not done: node-1 is ended.")
     await visited.keyboard.press("Tab")
     await expect(visited.get_by_role("button", name="Deafen node-1")).to_be_focused()
-
-
-@pytest.mark.parametrize("width", [320, 768, 1280])
-async def test_the_map_needs_no_scrolling_sideways(visited: Page, width: int) -> None:
-    await visited.set_viewport_size({"width": width, "height": 780})
-    assert await visited.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_map_has_enough_contrast_in_light_and_dark(visited: Page, scheme: Any) -> None:
-    await visited.emulate_media(color_scheme=scheme)
-    ratios = await contrasts(visited)
-    assert any("node-2" in name for name in ratios)
-    assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
-
-
-async def test_the_map_is_not_animated_if_the_visitor_prefers_reduced_motion(visited: Page) -> None:
-    assert await visited.evaluate("document.getAnimations().length") == 0

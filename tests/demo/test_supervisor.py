@@ -8,7 +8,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,7 +21,7 @@ from tests.demo.conftest import children_of, start_demo, survivors
 from tests.demo.nodes_client import NodesClient
 from tests.support.event_stream import EventStream, streaming
 from tests.support.server import TOCSIN, Server
-from tests.support.timing import SOON, STARTED
+from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire import Wire, connected
 
 
@@ -158,20 +160,25 @@ async def test_a_killed_node_and_a_drained_node_end(nodes: NodesClient, pids_bef
     assert (await nodes.execute("node-2", "kill", via)).status_code == 409
 
 
-def test_no_process_is_left_however_the_supervisor_ends(two_node_demos: list[Server]) -> None:
-    """Even while it drops what Redis publishes to a node."""
-    ends = (signal.SIGINT, signal.SIGKILL)
-    demos = dict(zip(ends, two_node_demos, strict=False))
-    children = {}
-    for end, demo in demos.items():
+@dataclass
+class Ending:
+    """A demo that has been signalled to end, and the processes that it had started."""
+
+    demo: Server
+    number: signal.Signals
+    children: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def endings(two_node_demos: list[Server]) -> list[Ending]:
+    """Two demos with a deafened node each, one interrupted and one killed. They end while other tests run."""
+    endings = []
+    for demo, number in zip(two_node_demos, (signal.SIGINT, signal.SIGKILL), strict=False):
         demo.wait_until_ready()
-        children[end] = children_of(demo)
-        assert len(children[end]) == 3
+        endings.append(Ending(demo, number, children_of(demo)))
         deafen_a_node(demo.url)
-        demo.process.send_signal(end)
-    for end, demo in demos.items():
-        assert survivors(children[end]) == []
-        assert demo.process.wait(STARTED) == (-end if end == signal.SIGKILL else 0)
+        demo.process.send_signal(number)
+    return endings
 
 
 def deafen_a_node(url: str) -> None:
@@ -180,6 +187,7 @@ def deafen_a_node(url: str) -> None:
         assert http.post("/demo/nodes/node-1/deafen").status_code == 202
 
 
+@pytest.mark.usefixtures("endings")
 def test_the_demo_ends_with_its_redis_and_says_so(two_node_demos: list[Server]) -> None:
     demo = two_node_demos[2]
     demo.wait_until_ready()
@@ -215,6 +223,7 @@ def test_no_process_is_left_of_an_interrupted_start(tmp_path: Path) -> None:
         for demo, count in zip(demos, (1, 3), strict=True):
             while len(children := children_of(demo)) < count:
                 assert demo.process.poll() is None
+                time.sleep(TICK / 10)
             assert demo.stop() == 0
             assert survivors(children) == []
             assert demo.errors == ""
@@ -245,6 +254,15 @@ def test_the_demo_runs_one_node_without_redis_and_says_so(tmp_path: Path) -> Non
     assert [node["name"] for node in nodes] == ["node-1"]
     assert children == []
     assert process.returncode == 0
+
+
+def test_no_process_is_left_however_the_supervisor_ends(endings: list[Ending]) -> None:
+    """Even while it drops what Redis publishes to a node."""
+    for ending in endings:
+        assert len(ending.children) == 3
+        assert survivors(ending.children) == []
+        is_killed = ending.number == signal.SIGKILL
+        assert ending.demo.process.wait(STARTED) == (-ending.number if is_killed else 0)
 
 
 async def test_other_processes_take_the_names_of_nodes_that_ended(
