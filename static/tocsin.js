@@ -21,7 +21,10 @@ export { Subscription, TocsinError };
 /** @typedef {import("./tocsin/tracker.js").Position} Position */
 /** @typedef {import("./tocsin/tracker.js").State} State */
 /** @typedef {import("./tocsin/tracker.js").GetToken} GetToken */
-/** @typedef {{method: string, subscription?: Subscription, resolve: Function, reject: Function, timer: number}} PendingCommand */
+/**
+ * @typedef {{method: string, subscription?: Subscription, resolve: Function, reject: Function, timer: number}}
+ *   PendingCommand
+ */
 
 const COMMAND_TIMEOUT = 5_000; // milliseconds; the default of other clients of this protocol
 const OPEN_TIMEOUT = 10_000; // if packets are lost, browsers would wait for two minutes
@@ -82,7 +85,7 @@ export class Client extends Emitter {
   }
 
   /**
-   * Resolves with {publications, offset, epoch}. Without `limit`, there are no publications, only the top of the history.
+   * Resolves with {publications, offset, epoch}. Without `limit`, resolves with the top of the history only.
    * @param {string} channel
    * @param {{limit?: number, since?: Position, reverse?: boolean}} [options]
    */
@@ -217,7 +220,7 @@ export class Client extends Emitter {
     else this.#closeSocket("disconnected", error.code, error.message);
   }
 
-  /** Sends a new token before the current one expires. @param {{expires?: boolean, ttl?: number}} result */
+  /** Sends a new token when the current one has expired; the server waits for it. @param {{expires?: boolean, ttl?: number}} result */
   #scheduleRefresh({ expires, ttl = 0 }) {
     clearTimeout(this.#timers.refresh);
     if (!expires || !this.getToken) return;
@@ -226,7 +229,7 @@ export class Client extends Emitter {
         this.#token = (await this.getToken?.()) ?? "";
         this.#scheduleRefresh(await this.call("refresh", { token: this.#token }));
       } catch {
-        this.#token = ""; // the server disconnects this client when the old token expires; it reconnects with a new one
+        this.#token = ""; // the server disconnects this client, which reconnects with a new token
       }
     };
     this.#timers.refresh = window.setTimeout(refresh, Math.min(ttl * 1000, LONGEST_TIMER));

@@ -29,9 +29,12 @@ export async function openChat(client, channel, { send, invitation, getToken, on
     once: true,
   });
   subscription.addEventListener("unsubscribed", (/** @type {any} */ { detail: { code, reason } }) =>
-    showRefusal(`The server refuses to subscribe to ${channel}: ${refusalMessage(code, reason, "subscribe", channel)}.`),
+    showRefusal(
+      `The server refuses to subscribe to ${channel}: ${refusalMessage(code, reason, "subscribe", channel)}.`,
+    ),
   );
-  const drawPresence = showPresence({ list: byId("presence-list"), count: byId("presence-count") }, client, subscription);
+  const presencePlaces = { list: byId("presence-list"), count: byId("presence-count") };
+  const drawPresence = showPresence(presencePlaces, client, subscription);
   const socketConnection = new Connection("WebSocket", client, subscription, history);
   show(socketConnection, feed);
   onConnection(socketConnection);

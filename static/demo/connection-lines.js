@@ -17,9 +17,9 @@ export class ConnectionLines {
   }
 
   /**
-   * Draws a line. One to a new target is animated; one whose ends have moved is only moved. Without `to`, it is removed.
+   * Draws a line, or removes it if `to` is null. A line to a new target is animated.
    * @param {string} name @param {HTMLElement} from @param {HTMLElement | null} to
-   * @param {{state: string, index?: number}} options   `index`: of the visitor's connection; the lines do not overlap
+   * @param {{state: string, index?: number}} options   `index`: of the visitor's connection, so that lines do not overlap
    */
   draw(name, from, to, { state, index }) {
     const path = this.#path(name);
@@ -37,7 +37,7 @@ export class ConnectionLines {
     path.setAttribute("d", drawn);
   }
 
-  /** The SVG path of a line, from the visitor to a node or from a node to Redis; "" if there is none. @param {string} name */
+  /** The SVG path of a line; "" if there is none. @param {string} name */
   path(name) {
     return this.#paths.get(name)?.getAttribute("d") ?? "";
   }
@@ -71,7 +71,10 @@ export class ConnectionLines {
   }
 }
 
-/** From one of the visitor's connections. @param {Box} start @param {Box} end @param {boolean} isStacked @param {number} index */
+/**
+ * From one of the visitor's connections.
+ * @param {Box} start @param {Box} end @param {boolean} isStacked @param {number} index
+ */
 const toNode = (start, end, isStacked, index) => (isStacked ? alongMargin(start, end) : curve(start, end, index));
 
 /** From above into the top of a node. @param {Box} start @param {Box} end @param {number} index */

@@ -15,7 +15,12 @@ export function showConnection(place, connection) {
   const state = element("p.connection-state");
   const button = element("button.button", { type: "button", onclick: () => connection.toggle() });
   const cells = element("div.strip", { role: "img" });
-  const facts = { node: fact("node"), received: fact("received"), position: fact("position"), recovered: fact("recovered") };
+  const facts = {
+    node: fact("node"),
+    received: fact("received"),
+    position: fact("position"),
+    recovered: fact("recovered"),
+  };
   const counts = { missed: fact("missed"), duplicated: fact("duplicated") };
   place.append(
     element("div.connection-head", {}, element("h3", {}, connection.name), state),

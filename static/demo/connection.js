@@ -62,7 +62,10 @@ export class Connection extends EventTarget {
     return this.counter.waiting(this.history.position);
   }
 
-  /** Counts from this position on; later calls change nothing. @param {import("./delivery-counter.js").Position | null} position */
+  /**
+   * Counts from this position on; later calls change nothing.
+   * @param {import("./delivery-counter.js").Position | null} position
+   */
   startAt(position) {
     if (!position) return;
     this.counter.begin(position);

@@ -63,7 +63,7 @@ export class DeliveryCounter {
     this.#marks.delete(offset - MARK_LIMIT);
   }
 
-  /** The server reported a gap: offsets up to this position that have not arrived will not. @param {Position} position */
+  /** The server reported a gap: what has not arrived up to here will not. @param {Position} position */
   skip({ offset, epoch }) {
     if (epoch !== this.#epoch) this.#startEpoch({ offset: 0, epoch });
     this.#expected = Math.max(this.#expected, offset);

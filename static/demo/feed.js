@@ -38,7 +38,7 @@ export class Feed {
     connection.addEventListener("change", () => this.#updateWaiting(connection));
   }
 
-  /** Shows a message of the history, whether or not a connection has received it. @param {number} offset @param {any} data */
+  /** Shows a message of the history, received or not. @param {number} offset @param {any} data */
   show(offset, data) {
     const key = `${this.history.epoch}:${offset}`;
     return this.#rows.get(key) ?? this.#add(key, offset, data);
@@ -62,7 +62,7 @@ export class Feed {
   /** @param {string | symbol} key @param {number | undefined} offset @param {any} data */
   #add(key, offset, data) {
     const { name, text } = readMessage(data);
-    const deliveries = Object.fromEntries(this.#connections.map((connection) => [connection.name, element("span.delivery")]));
+    const deliveries = Object.fromEntries(this.#connections.map(({ name }) => [name, element("span.delivery")]));
     const row = element(
       "li.message",
       {},
@@ -111,7 +111,7 @@ export class Feed {
     }
   }
 
-  /** @param {any} delivery @param {Connection} connection @param {string} mark @param {number} [delay] not finite if unknown */
+  /** @param {any} delivery @param {Connection} connection @param {string} mark @param {number} [delay] milliseconds */
   #setMark(delivery, connection, mark, delay) {
     delivery.className = `delivery is-${mark}`;
     delivery.dataset.mark = mark;

@@ -33,7 +33,10 @@ const CLAUSES = {
 export class IncidentLog {
   /** @type {Map<number, Entry>} */ #entries = new Map();
   /** @type {Connection[]} */ #connections = [];
-  /** Reconnects without a known cause; `at`: when the connection was lost. @type {{connection: Connection, reconnect: Reconnect, at: number}[]} */
+  /**
+   * Reconnects without a known cause; `at`: when the connection was lost.
+   * @type {{connection: Connection, reconnect: Reconnect, at: number}[]}
+   */
   #unmatched = [];
 
   /** @param {HTMLElement} place @param {() => number} now the clock of the incidents */
@@ -119,7 +122,10 @@ export class IncidentLog {
     this.#addClause(entry, connection.name, `${connection.name} ${moved} in ${time(took / 1000)}: ${counts}`);
   }
 
-  /** While its node is deaf, every message came from the history. @param {Connection} connection @param {{delay: number}} publication */
+  /**
+   * Counts the messages of a deaf node: all of them came from the history.
+   * @param {Connection} connection @param {{delay: number}} publication
+   */
   #onReceived(connection, { delay }) {
     const isLate = Number.isFinite(delay) && delay > LATE;
     for (const { late, shown } of this.#entries.values())

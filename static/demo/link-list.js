@@ -24,7 +24,7 @@ export class LinkList extends EventTarget {
     this.#emitChange(isFirst ? [] : changed);
   }
 
-  /** The event of one change; `version` advances only if none is skipped. @param {{version: number, link: any}} event */
+  /** One change; `version` advances only if none is skipped. @param {{version: number, link: any}} event */
   onEvent({ version, link }) {
     const isNew = this.#store(link, false);
     if (version === this.version + 1) this.version = version;
@@ -77,7 +77,10 @@ async function request(method, path, body, headers = {}) {
 export const linksApi = {
   /** @param {{title: string, url: string}} link */
   add: (link) => request("POST", "links", link),
-  /** Fails if the link has changed since this version. @param {Link} link @param {{title?: string, url?: string}} changes */
+  /**
+   * Fails if the link has changed since this version.
+   * @param {Link} link @param {{title?: string, url?: string}} changes
+   */
   edit: (link, changes) => request("PATCH", `links/${link.id}`, changes, { "If-Match": `"${link.version}"` }),
   /** @param {Link} link */
   remove: (link) => request("DELETE", `links/${link.id}`),

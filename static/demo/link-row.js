@@ -9,7 +9,7 @@ import { linksApi } from "./link-list.js";
 export class LinkRow {
   /** @type {Link} */ link;
 
-  /** @param {Link} link @param {(check: {id: string}) => void} onCheckStarted is given each check that this row starts */
+  /** @param {Link} link @param {(check: {id: string}) => void} onCheckStarted is given the check */
   constructor(link, onCheckStarted) {
     this.link = link;
     this.onCheckStarted = onCheckStarted;

@@ -36,7 +36,10 @@ export class MessageAnimation {
     this.note = note;
   }
 
-  /** A connection of this page has received a publication. @param {{name: string, node: string}} connection @param {Received} received */
+  /**
+   * A connection of this page has received a publication.
+   * @param {{name: string, node: string}} connection @param {Received} received
+   */
   onReceived(connection, received) {
     const isDeaf = [...this.cards()].some(({ name, receives }) => name === connection.node && !receives);
     const isFromHistory = received.isRecovered || isDeaf || (received.delay ?? 0) > LATE;
@@ -45,7 +48,10 @@ export class MessageAnimation {
     this.#dot(connection.name, { at: journey.leaves + LEG, isBack: true, isRecovered: isFromHistory });
   }
 
-  /** The journey of this publication; it departs when the first connection receives it. @param {any} connection @param {Received} received */
+  /**
+   * The journey of this publication; it departs when the first connection receives it.
+   * @param {{name: string, node: string}} connection @param {Received} received
+   */
   #journey(connection, received) {
     const key = `${received.channel} ${received.epoch} ${received.offset ?? Math.random()}`;
     const known = this.#journeys.get(key);

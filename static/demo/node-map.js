@@ -26,7 +26,7 @@ export class NodeMap {
     this.nodes.poll();
   }
 
-  /** Shows the node that holds this connection, and the publications that it receives. @param {Connection} connection */
+  /** Shows the node of this connection, and the publications that it receives. @param {Connection} connection */
   follow(connection) {
     const holder = element("span.visually-hidden");
     const place = element("li.endpoint", {}, connection.name, holder);
@@ -42,7 +42,10 @@ export class NodeMap {
     this.#drawLines();
   }
 
-  /** Shows the publications of another subscription of the WebSocket. @param {EventTarget} subscription @param {{node: string}} client */
+  /**
+   * Shows the publications of another subscription of the WebSocket.
+   * @param {EventTarget} subscription @param {{node: string}} client
+   */
   followSubscription(subscription, client) {
     subscription.addEventListener("publication", (/** @type {any} */ { detail }) =>
       this.#animation.onReceived(

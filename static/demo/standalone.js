@@ -1,5 +1,5 @@
 // @ts-check
-/** The page of a node without the application (`tocsin serve --ui`): it connects without a token and finds a channel. */
+/** The page of a node without the application (`tocsin serve --ui`): it has no token, and finds a channel. */
 import { anonymousName } from "./presence.js";
 import { visitor } from "./visitor-session.js";
 

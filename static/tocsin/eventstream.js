@@ -9,8 +9,8 @@ import { Emitter, PositionTracker, isFinal, jitter } from "./tracker.js";
  * The EventSource reconnects and recovers by itself. This class adds readable positions, `cut` and `resume`, and a new
  * token after the server has refused the old one.
  *
- * Events: `state` {state, code, reason} · `connected` {client, node} · `publication`,
- * see {@link import("./tracker.js").Publication} · `gap` {channel, from, to} · `duplicate` {channel, offset} ·
+ * Events: `state` {state, code, reason} · `connected` {client, node} · `publication`, see
+ * {@link import("./tracker.js").Publication} · `gap` {channel, from, to} · `duplicate` {channel, offset} ·
  * `disconnect` {code, reason}: the server's last event of the stream.
  */
 export class EventStream extends Emitter {
@@ -45,7 +45,8 @@ export class EventStream extends Emitter {
 
   /** All positions in the form of the server's `id:`, in the order of the channels. */
   get lastEventId() {
-    const parts = [...this.#trackers.values()].map(({ position }) => position && `${position.offset}@${position.epoch}`);
+    const positions = [...this.#trackers.values()].map(({ position }) => position);
+    const parts = positions.map((position) => position && `${position.offset}@${position.epoch}`);
     return parts.some(Boolean) ? parts.map((part) => part ?? "").join(",") : "";
   }
 

@@ -77,6 +77,11 @@ async def resume(page: Page) -> None:
     await live(page)
 
 
+async def poll_links(page: Page) -> None:
+    """Let the polling column poll now, as choosing an interval does."""
+    await page.dispatch_event("#interval", "change")
+
+
 async def contrasts(page: Page) -> dict[str, float]:
     """The contrast of every visible text with its background (WCAG 2.2, 1.4.3), by its words."""
     ratios: dict[str, float] = await page.evaluate("""() => {

@@ -7,7 +7,6 @@ import pytest
 
 from tocsin_demo.database import Database
 from tocsin_demo.link_store import (
-    LINK_LIMIT,
     DuplicateUrlError,
     LimitReachedError,
     LinkStore,
@@ -87,8 +86,9 @@ def test_a_deleted_link_is_not_found(store: LinkStore) -> None:
             attempt(link.id)
 
 
-def test_the_number_of_links_is_limited(store: LinkStore) -> None:
-    for number in range(LINK_LIMIT):
+def test_the_number_of_links_is_limited(store: LinkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_demo.link_store.LINK_LIMIT", 3)
+    for number in range(3):
         store.add(f"http://{number}.example", "A")
     with pytest.raises(LimitReachedError):
         store.add("http://one-more.example", "A")

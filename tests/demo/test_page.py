@@ -21,6 +21,7 @@ from tests.demo.page_actions import (
     live,
     online,
     open_page,
+    poll_links,
     resume,
     send_message,
     send_ten,
@@ -58,6 +59,7 @@ async def visited(visitor: tuple[Page, list[str]]) -> AsyncIterator[Page]:
     page, console_errors = visitor
     console_errors.clear()
     await resume(page)
+    await poll_links(page)
     await expect(page.locator("#polled-lag")).to_be_empty()
     yield page
     assert console_errors == []
@@ -343,6 +345,7 @@ async def test_both_columns_show_the_progress_of_a_check(visited: Page) -> None:
     for row in rows:
         await expect(row.locator(".verdict")).to_contain_text("answered 5 of 5 times")
         await expect(row.locator("progress")).to_be_hidden()
+        await poll_links(visited)
 
 
 async def test_the_push_column_recovers_changes_made_while_the_websocket_is_cut(
@@ -352,6 +355,7 @@ async def test_the_push_column_recovers_changes_made_while_the_websocket_is_cut(
     requests_before = await figure(visited, "pushed", "requests").inner_text()
     await toggle(visited, "websocket", "cut")
     await add(api, "While cut")
+    await poll_links(visited)
     await expect(visited.locator("#column-polled .links li", has_text="While cut")).to_have_count(1)
     pushed = visited.locator("#column-pushed .links li", has_text="While cut")
     assert await pushed.count() == 0

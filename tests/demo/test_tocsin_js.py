@@ -279,7 +279,7 @@ async def test_a_client_with_an_expired_token_and_no_token_function_is_disconnec
     assert (end["state"], end["code"]) == ("disconnected", 109)
 
 
-async def test_a_token_is_refreshed_before_it_expires(client_page: Page, endpoint: Endpoint) -> None:
+async def test_a_token_is_refreshed_after_its_ttl(client_page: Page, endpoint: Endpoint) -> None:
     await client_page.evaluate("() => connect({getToken})")
     connection = await endpoint.connection()
     await connection.accept_connect(expires=True, ttl=0.2)
