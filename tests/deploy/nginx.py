@@ -1,4 +1,4 @@
-"""A real nginx with the repository's configuration, at other addresses."""
+"""A real nginx with the repository's configuration, on other addresses."""
 
 import contextlib
 import re
@@ -19,9 +19,9 @@ Tls = tuple[Path, Path] | None
 
 
 def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, tls: Tls) -> str:
-    """The text as it is in the repository, but for addresses, the number of workers, and where files are.
+    """The repository's configuration with other addresses, directories and numbers of workers.
 
-    With `tls`, the lines for it are no longer comments.
+    With `tls`, the lines for TLS are active.
     """
 
     def servers(found: re.Match[str]) -> str:
@@ -35,8 +35,8 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
         text = re.sub(r"(?m)^( +)# (listen 443|ssl_certificate)", r"\1\2", text)
         for name, file in zip(("tls.crt", "tls.key"), tls, strict=True):
             text = text.replace(f"/etc/nginx/tls/{name}", str(file))
-    text, listeners = re.subn(r"(?m)^( +)listen (?:80|443) ", rf"\1listen {HOST}:{port} ", text)
-    assert listeners == 1
+    text, replaced = re.subn(r"(?m)^( +)listen (?:80|443) ", rf"\1listen {HOST}:{port} ", text)
+    assert replaced == 1
     text = text.replace("worker_processes auto;", "worker_processes 1;")
     text = re.sub(r"worker_rlimit_nofile \d+;", "", text)  # only root may raise it
     text = text.replace("worker_connections 65536;", "worker_connections 4096;")
@@ -47,7 +47,7 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
 
 @contextlib.contextmanager
 def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
-    """Run it; gives the file with what it has to say. It must find nothing to warn of."""
+    """Run nginx before these nodes. Yields its error log. nginx must not warn about its configuration."""
     file, errors = directory / "nginx.conf", directory / "errors.log"
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
     file.write_text(configuration(text, port, nodes, directory, tls))
@@ -63,9 +63,9 @@ def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls =
         yield errors
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=STARTED)
-    assert "[emerg]" not in said, said
-    assert "[warn]" not in said, said
+        output, _ = process.communicate(timeout=STARTED)
+    assert "[emerg]" not in output, output
+    assert "[warn]" not in output, output
 
 
 def _wait_until_it_listens(process: subprocess.Popen[str], port: int) -> None:

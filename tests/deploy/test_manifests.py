@@ -1,4 +1,4 @@
-"""What deploy/ says about the server is true: its paths, ports, settings and times."""
+"""The files of deploy/ agree with the server: paths, ports, settings and times."""
 
 import re
 from pathlib import Path
@@ -44,14 +44,12 @@ def paths(app: Starlette) -> set[str]:
 
 
 def test_the_configuration_of_kubernetes_is_that_of_compose() -> None:
-    """Kustomize takes no file from outside its folder."""
+    """Kustomize accepts no file from outside its folder, so there are two copies."""
     assert (KUBERNETES / "tocsin.toml").read_text() == (DEPLOY / "tocsin.toml").read_text()
 
 
-def test_every_service_of_compose_gets_settings_that_exist(
-    compose: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Loaded as the server does, which refuses unknown keys and bad values."""
+def test_every_service_of_compose_has_valid_settings(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are loaded as the server loads them, which refuses unknown keys and invalid values."""
     nodes = {name: service for name, service in compose["services"].items() if name.startswith("node-")}
     assert len(nodes) == 3
     for name, node in nodes.items():
@@ -65,17 +63,17 @@ def test_every_service_of_compose_gets_settings_that_exist(
         assert grace > settings.server.drain_seconds + GRACE_SECONDS
 
 
-def test_nginx_leads_to_the_nodes_of_compose(compose: Any) -> None:
-    """To all of them, and to nobody else."""
+def test_nginx_has_the_nodes_of_compose(compose: Any) -> None:
+    """It has all of them, and no others."""
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
     named = set(re.findall(r"server (node-\d):8000", text))
     assert named == {name for name in compose["services"] if name.startswith("node-")}
 
 
-def test_the_pod_gets_settings_that_exist_and_time_to_drain(
+def test_the_pod_has_valid_settings_and_time_to_drain(
     pod: Any, container: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before SIGTERM comes preStop, after the drain the rest of the requests."""
+    """The time covers preStop, the drain, and the requests that are open after it."""
     (secret,) = documents(KUBERNETES / "secret.example.yaml")
     for key, value in secret["stringData"].items():
         monkeypatch.setenv(key, value)
@@ -88,8 +86,8 @@ def test_the_pod_gets_settings_that_exist_and_time_to_drain(
     assert pod["terminationGracePeriodSeconds"] > needed
 
 
-def test_probes_and_ingress_lead_to_paths_that_exist(container: Any) -> None:
-    """On the port that the server listens on."""
+def test_probes_and_ingress_use_existing_paths(container: Any) -> None:
+    """The port is the one that the server listens on."""
     app = create_app(Settings())
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness", "startup")]
     assert {probe["path"] for probe in probes} <= paths(app)
@@ -103,8 +101,8 @@ def test_probes_and_ingress_lead_to_paths_that_exist(container: Any) -> None:
     assert monitor["spec"]["podMetricsEndpoints"][0]["path"] in paths(app)
 
 
-def test_the_autoscaler_reads_a_metric_that_exists() -> None:
-    """And scales what there is."""
+def test_the_autoscaler_uses_an_existing_metric() -> None:
+    """It scales the deployment."""
     (scaler,) = documents(KUBERNETES / "horizontalpodautoscaler.yaml")
     (metric,) = scaler["spec"]["metrics"]
     page = create_app(Settings()).state.node.metrics.page().decode()
@@ -114,8 +112,8 @@ def test_the_autoscaler_reads_a_metric_that_exists() -> None:
     assert "replicas" not in deployment["spec"]
 
 
-def test_everything_that_is_named_is_there(compose: Any) -> None:
-    """Files of Kustomize, of compose and of the image."""
+def test_every_file_that_is_named_exists(compose: Any) -> None:
+    """These are files of Kustomize, of compose and of the image."""
     (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
     for name in kustomization["resources"]:
         assert documents(KUBERNETES / name)

@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -34,8 +34,8 @@ SUBSCRIBERS = 30
 PUBLISHERS = 5
 
 
-class Place:
-    """A node that may be stopped, killed and started again, at the same port."""
+class ManagedNode:
+    """A node that tests stop, kill and start again on the same port."""
 
     def __init__(self, directory: Path, redis_url: str, port: int) -> None:
         directory.mkdir()
@@ -51,7 +51,7 @@ class Place:
         )
 
     def stop(self) -> None:
-        """SIGTERM; it must end well."""
+        """Stop it with SIGTERM. It must exit with 0."""
         self._running.close()
 
     def kill(self) -> None:
@@ -61,12 +61,20 @@ class Place:
         self._server.stop()
 
 
-class Site:
-    """What there is behind one address."""
+class Front(NamedTuple):
+    """The URL of nginx, the nodes behind it, and the file with nginx's errors."""
 
-    def __init__(self, url: str, places: Sequence[Place], errors: Path) -> None:
+    url: str
+    nodes: Sequence[ManagedNode]
+    errors: Path
+
+
+class Site:
+    """Nodes behind one address, with the subscribers and publishers of a test."""
+
+    def __init__(self, url: str, nodes: Sequence[ManagedNode], errors: Path) -> None:
         self.url = url
-        self.places = places
+        self.nodes = nodes
         self.errors = errors
         self.record = Record()
         self.journals: list[Journal] = []
@@ -75,7 +83,7 @@ class Site:
         self._publisher = AsyncPublisher(url, API_KEY)
 
     async def publish(self, channel: str) -> Position:
-        """Through nginx, as a back end does: what is not answered with success is repeated."""
+        """Publish through nginx, and repeat a call that fails, as a back end does."""
         number = next(self._numbers)
         async with asyncio.timeout(STARTED):
             while True:
@@ -91,13 +99,13 @@ class Site:
         self.record.acknowledge(channel, position, number)
         return position
 
-    async def publish_for_ever(self) -> None:
+    async def publish_repeatedly(self) -> None:
         while True:
             await self.publish(random.choice(CHANNELS))
             await asyncio.sleep(TICK)
 
-    async def everybody_has_everything(self) -> None:
-        """Wait until every subscriber has what was published until now."""
+    async def until_all_is_received(self) -> None:
+        """Wait until every subscriber has received all publications so far."""
         goals = {channel: await self.publish(channel) for channel in CHANNELS}
         arrived = asyncio.Semaphore(0)
         for journal in self.journals:
@@ -116,63 +124,71 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
-async def site(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Site]:
-    """Two nodes behind nginx, subscribers of three kinds, and publishers at work."""
-    front, *ports = free_ports(3)
-    places = [Place(tmp_path / f"node-{port}", redis.url, port) for port in ports]
+@pytest.fixture(scope="module")
+def front(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Two nodes behind nginx. Each test leaves both of them running."""
+    directory = tmp_path_factory.mktemp("front")
+    port, *ports = free_ports(3)
+    nodes = [ManagedNode(directory / f"node-{port}", redis.url, port) for port in ports]
     try:
-        await asyncio.gather(*(asyncio.to_thread(place.start) for place in places))
-        with nginx_before(ports, front, tmp_path) as errors:
-            site = Site(f"http://{HOST}:{front}", places, errors)
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(work) for work in _at_work(site)]
-                await site.everybody_has_everything()
-                yield site
-                for task in running:
-                    task.cancel()
-            await site.close()
+        for node in nodes:
+            node.start()
+        with nginx_before(ports, port, directory) as errors:
+            yield Front(f"http://{HOST}:{port}", nodes, errors)
     finally:
-        for place in places:
-            place.stop()
+        for node in nodes:
+            node.stop()
 
 
-def _at_work(site: Site) -> Iterator[Any]:
+@pytest.fixture
+async def site(front: Front) -> AsyncIterator[Site]:
+    """The nodes behind nginx, with three kinds of subscribers and with publishers."""
+    site = Site(*front)
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(work) for work in _clients_of(site)]
+        await site.until_all_is_received()
+        yield site
+        for task in running:
+            task.cancel()
+    await site.close()
+
+
+def _clients_of(site: Site) -> Iterator[Any]:
     kinds = itertools.cycle((by_client, by_event_stream, Wire().subscribe))
     for number, kind in zip(range(SUBSCRIBERS), kinds, strict=False):
         journals = [Journal(site.record, CHANNELS[number % len(CHANNELS)], f"{kind} {number}")]
         site.journals += journals
         yield kind(site.url, journals)
     for _ in range(PUBLISHERS):
-        yield site.publish_for_ever()
+        yield site.publish_repeatedly()
 
 
-async def test_each_node_drains_and_restarts_under_load_and_nobody_misses_anything(site: Site) -> None:
-    """Neither WebSockets nor event streams, and no publication is refused."""
-    for place in site.places:
-        await asyncio.to_thread(place.stop)
-        await site.everybody_has_everything()
-        await asyncio.to_thread(place.start)
-        await site.everybody_has_everything()
+async def test_draining_each_node_under_load_loses_no_publication(site: Site) -> None:
+    """This applies to WebSockets and event streams. No publish fails."""
+    for node in site.nodes:
+        await asyncio.to_thread(node.stop)
+        await site.until_all_is_received()
+        await asyncio.to_thread(node.start)
+        await site.until_all_is_received()
     tally = site.record.tally
     assert tally.is_clean, site.record.remarks
     assert (tally.told, site.refusals) == (0, 0), site.errors.read_text()
 
 
-async def test_a_node_is_killed_under_load_and_nobody_misses_anything(site: Site) -> None:
-    """A request that was with it is answered 502; repeated with its idempotency key, it is stored once."""
-    victim = site.places[0]
-    await asyncio.to_thread(victim.kill)
-    await site.everybody_has_everything()
-    await asyncio.to_thread(victim.start)
-    await site.everybody_has_everything()
+async def test_killing_a_node_under_load_loses_no_publication(site: Site) -> None:
+    """An open request fails with 502. Repeated with its idempotency key, it is stored once."""
+    killed = site.nodes[0]
+    await asyncio.to_thread(killed.kill)
+    await site.until_all_is_received()
+    await asyncio.to_thread(killed.start)
+    await site.until_all_is_received()
     assert site.record.tally.is_clean, site.record.remarks
     assert site.record.tally.told == 0
 
 
-async def test_what_is_for_the_inside_stays_inside(site: Site) -> None:
-    """Health and metrics are asked of the nodes themselves."""
-    async with httpx.AsyncClient(base_url=site.url, trust_env=False, verify=NO_TLS) as http:
+async def test_nginx_does_not_expose_health_and_metrics(front: Front) -> None:
+    """Monitoring requests them from the nodes directly."""
+    async with httpx.AsyncClient(base_url=front.url, trust_env=False, verify=NO_TLS) as http:
         for path in ("/health/ready", "/health/live", "/metrics", "/"):
             assert (await http.get(path)).status_code == 404
         assert (await http.post("/api/info", json={})).status_code == 401
