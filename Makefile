@@ -37,6 +37,10 @@ check: $(DEV) ## format, lint, import contracts, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+.PHONY: words
+words: $(DEV) ## the word list: no file uses a forbidden word
+	$(BIN)/python -m tests.words
+
 .PHONY: format
 format: $(DEV) ## what can be mended without thinking
 	$(BIN)/ruff check --fix --quiet || true
