@@ -9,29 +9,15 @@ from tests.support.api import Api
 from tests.support.configs import CAUTIOUS, IMPATIENT, INSECURE, USUAL
 from tests.support.proxy import Proxy, proxying
 from tests.support.server import Server, serving
+from tests.support.timing import LONG_TESTS
 
-_numbers = itertools.count(1)
-
-LONG = (
-    "server/node/test_leaks",
-    "demo/",
-    "faults/",
-    "deploy/test_nginx",
-    "conformance/test_order_and_loss",
-    "conformance/test_fuzz_connection",
-    "server/core/session/test_stateful",
-    "client/load/test_run",
-)
-"""Files that take long, the longest first."""
+_numbers = itertools.count(1001)
+"""Tests that need no channel of their own write smaller numbers, as in `open:1`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that several processes end together."""
-
-    def place(item: pytest.Item) -> int:
-        return next((place for place, name in enumerate(LONG) if f"tests/{name}" in item.nodeid), len(LONG))
-
-    items.sort(key=place)
+    """Put long tests first: workers that have no more tests steal the short ones at the end."""
+    items.sort(key=lambda item: not any(item.nodeid.startswith(path) for path in LONG_TESTS))
 
 
 @pytest.fixture(scope="session")

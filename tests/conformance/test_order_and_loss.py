@@ -12,7 +12,7 @@ import websockets
 from tests.support.api import Api
 from tests.support.event_stream import streaming
 from tests.support.server import Server
-from tests.support.timing import SOON
+from tests.support.timing import SOON, progress_timeout
 from tests.support.wire import connected
 
 Name = Callable[[str], str]
@@ -90,6 +90,10 @@ class Subscriber:
     @property
     def has_everything(self) -> bool:
         return all(position.offset == PUBLICATIONS for position in self.positions.values())
+
+    @property
+    def received(self) -> int:
+        return sum(position.heard for position in self.positions.values())
 
     def hear(self, push: dict[str, Any]) -> None:
         """A publication; raises ConnectionAbortedError when this subscriber has had enough for now."""
@@ -192,7 +196,11 @@ async def test_every_offset_is_heard_once_and_in_order_or_the_hole_is_told(
         for number in range(SUBSCRIBERS)
     ]
     progress = Progress()
-    async with asyncio.timeout(9 * SOON), asyncio.TaskGroup() as tasks:
+
+    def advance() -> tuple[int, int]:
+        return progress.published, sum(subscriber.received for subscriber in subscribers)
+
+    async with progress_timeout(advance), asyncio.TaskGroup() as tasks:
         for subscriber in subscribers:
             tasks.create_task(subscriber.run(progress))
         tasks.create_task(publish(api, names, progress))
