@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.api import Api
-from tests.support.configs import CAUTIOUS, IMPATIENT, INSECURE, USUAL
-from tests.support.proxy import Proxy, proxying
-from tests.support.server import Server, serving
+from tests.support.configs import INSECURE, SHORT_TIMEOUTS, STANDARD, TOKEN_ONLY
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.server import Server, run_server
 from tests.support.timing import LONG_TESTS
 
 _numbers = itertools.count(1001)
@@ -23,28 +23,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server that most tests share, so each test takes channels of its own (`channel`)."""
-    with serving(USUAL, tmp_path_factory.mktemp("usual")) as running:
+    with run_server(STANDARD, tmp_path_factory.mktemp("usual")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with short times and small limits."""
-    with serving(IMPATIENT, tmp_path_factory.mktemp("impatient")) as running:
+    with run_server(SHORT_TIMEOUTS, tmp_path_factory.mktemp("impatient")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that serves only who has a token."""
-    with serving(CAUTIOUS, tmp_path_factory.mktemp("cautious")) as running:
+    with run_server(TOKEN_ONLY, tmp_path_factory.mktemp("cautious")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that lets everybody do everything."""
-    with serving(INSECURE, tmp_path_factory.mktemp("insecure")) as running:
+    with run_server(INSECURE, tmp_path_factory.mktemp("insecure")) as running:
         yield running
 
 
@@ -58,7 +58,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
 @pytest.fixture
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     """A link to `server` that can be cut."""
-    async with proxying(server) as link:
+    async with run_proxy(server) as link:
         yield link
 
 

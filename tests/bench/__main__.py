@@ -18,20 +18,20 @@ from rich.table import Table
 
 from tests.bench import servers
 from tests.bench.fanout import cpu_per_delivery
-from tests.bench.hop import Hop, hops
+from tests.bench.hop import Hop, measure_hops
+from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
-from tests.bench.unwanted import HEARTBEAT_BYTES, work_of_a_bystander
 
 
 @dataclass(frozen=True)
 class Figure:
     """One thing measured, and what is asked of it."""
 
-    what: str
+    name: str
     measured: str
-    asked: str
+    target: str
     is_met: bool
 
 
@@ -67,7 +67,7 @@ async def one_node() -> Figures:
 
 async def several_nodes() -> Figures:
     """Real processes over a real Redis; the contenders take turns."""
-    hop = await hops()
+    hop = await measure_hops()
     for which, mine, bare in zip(Hop._fields, hop["node"], hop["bare"], strict=True):
         yield at_most(f"a hop from node to node, {which} : bare redis-py", mine, bare, "ms", 2)
     for which, mine, bare in zip(Hop._fields, hop["api"], hop["bare"], strict=True):
@@ -76,7 +76,7 @@ async def several_nodes() -> Figures:
     yield at_least(
         "publishes a CPU second, batch : one a request", publishes["batch"], publishes["single"], 3
     )
-    idle, beside, published = await work_of_a_bystander()
+    idle, beside, published = await traffic_of_an_idle_node()
     extra = beside.bytes - idle.bytes
     yield Figure(
         "a node's bytes to and from Redis for channels nobody on it wants",
@@ -117,8 +117,8 @@ async def show(parts: Sequence[str]) -> bool:
     async for figure in measure(parts):
         missed += not figure.is_met
         color = "green" if figure.is_met else "red"
-        table.add_row(figure.what, f"[{color}]{figure.measured}", figure.asked)
-        console.print(f"[dim]{figure.what}: {figure.measured}")
+        table.add_row(figure.name, f"[{color}]{figure.measured}", figure.target)
+        console.print(f"[dim]{figure.name}: {figure.measured}")
     console.print(table)
     return not missed
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
-from tests.bench.helpers import helper
+from tests.bench.worker import run_worker
 
 RATE = 1000
 """Publications a second."""
@@ -24,7 +24,7 @@ class Hop(NamedTuple):
     p99: float
 
 
-async def hops() -> dict[str, Hop]:
+async def measure_hops() -> dict[str, Hop]:
     """By how it is published (see hop_ends).
 
     `bare` is heard by redis-py, the others by a subscriber of a node that nobody publishes through.
@@ -39,7 +39,7 @@ async def hops() -> dict[str, Hop]:
         }
         ends = {
             kind: [
-                await stack.enter_async_context(helper("hop_ends", what, kind, port))
+                await stack.enter_async_context(run_worker("hop_ends", what, kind, port))
                 for what, port in zip(("publish", "hear"), ports[kind], strict=True)
             ]
             for kind in ports
@@ -47,8 +47,8 @@ async def hops() -> dict[str, Hop]:
         figures: dict[str, list[list[float]]] = {kind: [] for kind in ends}
         for turn in range(TURNS + 1):
             for kind, (publishing, hearing) in ends.items():
-                count, _ = await publishing.ask(SECONDS, RATE)
-                ages = await hearing.ask(int(count))
+                count, _ = await publishing.call(SECONDS, RATE)
+                ages = await hearing.call(int(count))
                 if turn:  # the first one warms up
                     figures[kind].append(ages)
     return {kind: Hop(*map(statistics.median, zip(*ages, strict=True))) for kind, ages in figures.items()}

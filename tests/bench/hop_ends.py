@@ -25,10 +25,10 @@ import uvloop
 from msgspec import Raw
 from redis.asyncio import Redis
 
-from tests.bench.helpers import questions
 from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.nodes import CONFIG, engine_at
 from tests.bench.subscribers import Subscriber
+from tests.bench.worker import requests
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.broker import NewPublication
@@ -89,7 +89,7 @@ async def publish_in_time(publish: Publish, moments: Iterator[float]) -> None:
 async def publish_main(kind: str, port: int) -> None:
     async with AsyncExitStack() as stack:
         publishers = await publishers_of(kind, stack, port)
-        async for seconds, rate in questions():
+        async for seconds, rate in requests():
             count = int(seconds * rate)
             start = time.monotonic() + 0.05
             moments = (start + number / rate for number in range(count))
@@ -106,7 +106,7 @@ class Ages:
     def __init__(self) -> None:
         self.all: list[float] = []
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Any number of them."""
         now = time.monotonic()
         self.all += [(now - float(stamp)) * 1e3 for stamp in STAMP.findall(data)]
@@ -123,7 +123,7 @@ class Ages:
 async def hear_bare(port: int, ages: Ages) -> None:
     """redis-py's pub/sub, and a callback for each message."""
     async with Redis(port=port) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(bare=lambda message: ages.hear(message["data"]))
+        await pubsub.subscribe(bare=lambda message: ages.receive(message["data"]))
         await pubsub.run()
 
 
@@ -137,7 +137,7 @@ class Ear(Subscriber):
     def data_received(self, data: bytes) -> None:
         """A frame arrives whole, as small as it is."""
         if self.ready.done():
-            self.ages.hear(data)
+            self.ages.receive(data)
         else:
             super().data_received(data)
 
@@ -155,7 +155,7 @@ async def hear_main(kind: str, port: int) -> None:
         hear_bare(port, ages) if kind == "bare" else hear_tocsin(kind, port, ages)
     )
     await asyncio.wait([hearing], timeout=1)
-    async for (count,) in questions():
+    async for (count,) in requests():
         print(await ages.report(int(count)), flush=True)
     hearing.cancel()
     await asyncio.wait([hearing])

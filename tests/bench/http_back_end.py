@@ -10,7 +10,7 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from tests.support.proxies import connecting
+from tests.support.tcp import tcp_connection
 
 
 class BackEnd:
@@ -30,7 +30,7 @@ class BackEnd:
 
     async def _connect(self) -> None:
         await self._stack.aclose()
-        self._reader, self._writer = await self._stack.enter_async_context(connecting(self._port))
+        self._reader, self._writer = await self._stack.enter_async_context(tcp_connection(self._port))
 
     async def post(self, method: str, body: bytes) -> bytes:
         """Call the API; its answer's body, which must be one of success."""

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
-from tests.support.server import Server, serving
+from tests.support.server import Server, run_server
 
 CONFIG: dict[str, Any] = {
     "server": {"drain_seconds": 0},
@@ -39,7 +39,7 @@ def node(redis_url: str) -> Iterator[Server]:
     """One `tocsin serve`."""
     with tempfile.TemporaryDirectory() as folder:
         config = {**CONFIG, "engine": engine_at(redis_url)}
-        with serving(config, Path(folder), "--log-level", "warning") as server:
+        with run_server(config, Path(folder), "--log-level", "warning") as server:
             yield server
 
 

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.bench.helpers import questions
+from tests.bench.worker import requests
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
@@ -82,7 +82,7 @@ async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def floor(count: int) -> AsyncIterator[Deliver]:
+async def bare_transports(count: int) -> AsyncIterator[Deliver]:
     """The same ready-made bytes to as many bare asyncio transports."""
     transports: list[asyncio.Transport] = []
 
@@ -167,18 +167,18 @@ async def settle() -> None:
     await asyncio.sleep(0)
 
 
-CONTENDERS = {"floor": floor, "starlette": starlette, "tocsin": tocsin}
+CONTENDERS = {"floor": bare_transports, "starlette": starlette, "tocsin": tocsin}
 
 
 async def main(name: str, count: int) -> None:
     """Deliver what is asked for."""
     raise_file_limit()
     async with CONTENDERS[name](count) as deliver:
-        async for publications, burst in questions():
-            print(await spent(deliver, int(publications), int(burst)), flush=True)
+        async for publications, burst in requests():
+            print(await cpu_seconds(deliver, int(publications), int(burst)), flush=True)
 
 
-async def spent(deliver: Deliver, publications: int, burst: int) -> float:
+async def cpu_seconds(deliver: Deliver, publications: int, burst: int) -> float:
     """CPU seconds of this process."""
     seconds = 0.0
     for _ in range(publications):

@@ -49,7 +49,7 @@ async def test_whatever_happens_to_the_link_every_message_is_heard_once_and_in_o
         for start in (3, 6, 9):
             proxy.cut()
             await publisher.batch([api.publish(name, n) for n in range(start, start + 3)])
-            proxy.mend()
+            proxy.restore()
             assert await take(news, 3) == [start, start + 1, start + 2]
             assert news.recovered is True
 
@@ -64,7 +64,7 @@ async def test_what_the_log_no_longer_has_is_told(
         assert await take(news, 1) == [0]
         proxy.cut()
         await publisher.batch([api.publish(name, n) for n in range(1, 10)])
-        proxy.mend()
+        proxy.restore()
         events = news.events()
         async with asyncio.timeout(20):
             told = await anext(events)
@@ -88,7 +88,7 @@ async def test_an_event_stream_resumes_on_every_channel(
         proxy.cut()
         await publisher.broadcast([one, other], "b")
         await publisher.publish(one, "c")
-        proxy.mend()
+        proxy.restore()
         assert sorted(await take(stream, 3)) == ["b", "b", "c"]
         assert stream.recovered is True
         assert stream.position.count("@") == 2
@@ -236,5 +236,5 @@ async def test_many_readers_on_a_link_that_breaks_see_everything_once_and_in_ord
                 proxy.cut()
             await publisher.batch([api.publish(name, n) for n in range(start, start + 20)])
             if start % 100 == 60:
-                proxy.mend()
+                proxy.restore()
     assert crowd.heard == [list(range(count))] * 10

@@ -120,7 +120,7 @@ async def test_sub_resumes_by_itself_and_from_a_position(
         proxy.cut()
         await command.says("not connected")
         await publisher.publish(name, 2)
-        proxy.mend()
+        proxy.restore()
         line = await command.line()
         assert line["data"] == 2
         await command.says("nothing missed")

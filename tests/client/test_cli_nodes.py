@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tests.support.server import TOCSIN, Server, serving
+from tests.support.server import TOCSIN, Server, run_server
 from tests.support.timing import STARTED
 
 
@@ -22,7 +22,7 @@ def nodes(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_node_is_a_row_or_a_line_of_json(tmp_path: Path) -> None:
-    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+    with run_server({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         table = nodes(server)
         (node,) = [json.loads(line) for line in nodes(server, "--json").stdout.splitlines()]
     assert table.returncode == 0
@@ -33,13 +33,13 @@ def test_each_node_is_a_row_or_a_line_of_json(tmp_path: Path) -> None:
 
 def test_a_node_leaves_when_it_is_told_to(tmp_path: Path) -> None:
     """By name, by id or by the part of the id that the table shows; it ends as with SIGTERM."""
-    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+    with run_server({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         assert nodes(server, "drain", "harbour").returncode == 0
         assert server.process.wait(STARTED) == 0
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
-    with serving({"api": {"keys": ["secret"]}}, tmp_path) as server:
+    with run_server({"api": {"keys": ["secret"]}}, tmp_path) as server:
         unknown = nodes(server, "drain", "nobody", "--api-key", "secret")
         refused = nodes(server)
         half = nodes(server, "drain")

@@ -7,13 +7,13 @@ from typing import Protocol
 
 import pytest
 
-from tests.conformance.node_driver import SCRIPTS
+from tests.conformance.javascript_driver import SCRIPTS
 from tests.conformance.sdks.centrifuge_js import centrifuge_js
 from tests.conformance.sdks.centrifuge_python import centrifuge_python
 from tests.conformance.sdks.contract import Sdk
 from tests.support.api import Api
 from tests.support.server import Server
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
     "centrifuge-python": centrifuge_python,
@@ -38,15 +38,15 @@ def node_modules() -> None:
 async def others_are_served(server: Server, api: Api, channel: Callable[[str], str]) -> AsyncIterator[None]:
     """Whatever the test does, a client that was there hears on, a new one is served, nothing was raised."""
     news = channel("open")
-    async with connected(server) as old:
+    async with connect_wire(server) as old:
         await old.call("subscribe", channel=news)
         yield
-        async with connected(server) as new:
+        async with connect_wire(server) as new:
             await new.call("subscribe", channel=news)
             await api.publish(news, "still here")
             for wire in (old, new):
                 assert (await wire.push("pub", news))["data"] == "still here"
-    assert "Traceback" not in server.errors, server.errors
+    assert "Traceback" not in server.stderr, server.stderr
 
 
 @pytest.fixture(params=SDKS)

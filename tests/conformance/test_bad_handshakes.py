@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.configs import USUAL
-from tests.support.raw import HANDSHAKE, tcp
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.raw_connection import HANDSHAKE, open_tcp
+from tests.support.server import Server, run_server
 
 pytestmark = pytest.mark.usefixtures("others_are_served")
 
@@ -43,21 +43,21 @@ SILENCES = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The usual server, but that it waits three seconds for a peer to begin."""
-    config = {**USUAL, "client": {**USUAL["client"], "stale_timeout": 3}}
-    with serving(config, tmp_path_factory.mktemp("brisk")) as running:
+    config = {**STANDARD, "client": {**STANDARD["client"], "stale_timeout": 3}}
+    with run_server(config, tmp_path_factory.mktemp("brisk")) as running:
         yield running
 
 
 async def answer_to(server: Server, data: bytes) -> bytes:
-    async with tcp(server) as connection:
+    async with open_tcp(server) as connection:
         await connection.send(data)
-        return await connection.ended()
+        return await connection.read_to_end()
 
 
 @pytest.mark.parametrize(("data", "statuses"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
 async def test_what_is_no_handshake_is_refused(server: Server, data: bytes, statuses: set[int]) -> None:
     """With a status of HTTP, and not with a fault of the server's."""
-    async with tcp(server) as connection:
+    async with open_tcp(server) as connection:
         await connection.send(data)
         assert await connection.response() in statuses
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.tokens import SECRET, connection_token, seconds_from_now, subscription_token
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
 pytestmark = pytest.mark.usefixtures("others_are_served")
 
@@ -84,7 +84,7 @@ OUT_OF_TIME: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("token", INVALID_TOKENS.values(), ids=INVALID_TOKENS)
 async def test_an_invalid_token_closes(server: Server, token: str) -> None:
     """3500 without a reply."""
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         await wire.send({"id": 1, "connect": {"token": token}})
         assert await wire.closed() == Close(3500, "invalid token")
         assert wire.received == []
@@ -93,7 +93,7 @@ async def test_an_invalid_token_closes(server: Server, token: str) -> None:
 @pytest.mark.parametrize("claims", OUT_OF_TIME.values(), ids=OUT_OF_TIME)
 async def test_a_token_out_of_time_is_an_error(server: Server, claims: dict[str, Any]) -> None:
     """109: the client should ask for another."""
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await wire.connect(token=connection_token("ann", **claims))
     assert (refused.value.code, refused.value.message) == (109, "token expired")
@@ -101,7 +101,7 @@ async def test_a_token_out_of_time_is_an_error(server: Server, claims: dict[str,
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 async def test_every_algorithm_of_the_secret_is_good(server: Server, algorithm: str) -> None:
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         assert await wire.connect(token=connection_token("ann", algorithm=algorithm))
 
 
@@ -117,7 +117,7 @@ async def test_every_algorithm_of_the_secret_is_good(server: Server, algorithm: 
 )
 async def test_what_nobody_checks_does_no_harm(server: Server, claims: dict[str, Any]) -> None:
     """Claims that are unusual, or not configured to matter."""
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         assert await wire.connect(token=signed({"sub": "ann", **claims}))
 
 
@@ -125,7 +125,7 @@ async def test_what_nobody_checks_does_no_harm(server: Server, claims: dict[str,
 async def test_an_invalid_subscription_token_is_an_error(server: Server, kind: str, channel: Name) -> None:
     """103, and the connection lives on."""
     token = INVALID_TOKENS.get(kind, GOOD)
-    async with connected(server, token=GOOD) as wire:
+    async with connect_wire(server, token=GOOD) as wire:
         with pytest.raises(Refused) as refused:
             await wire.call("subscribe", channel=channel("open"), token=token)
         assert refused.value.code == 103
@@ -138,7 +138,7 @@ async def test_a_subscription_token_out_of_time_is_an_error(
 ) -> None:
     """109, and the connection lives on."""
     door = channel("open")
-    async with connected(server, token=GOOD) as wire:
+    async with connect_wire(server, token=GOOD) as wire:
         with pytest.raises(Refused) as refused:
             await wire.call("subscribe", channel=door, token=subscription_token("ann", door, **claims))
         assert refused.value.code == 109
@@ -157,6 +157,6 @@ async def test_a_subscription_token_out_of_time_is_an_error(
 )
 async def test_a_subscription_token_of_something_else_closes(server: Server, token: str) -> None:
     """Made for another user, channel or connection: 3500, for that is no mistake."""
-    async with connected(server, token=GOOD) as wire:
+    async with connect_wire(server, token=GOOD) as wire:
         await wire.send({"id": 9, "subscribe": {"channel": "open:tokens", "token": token}})
         assert await wire.closed() == Close(3500, "invalid token")

@@ -10,9 +10,9 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.api import Api
 from tests.support.browser import chromium
-from tests.support.proxies import accepting
-from tests.support.proxy import Proxy, proxying
+from tests.support.proxy import Proxy, run_proxy
 from tests.support.server import Server
+from tests.support.tcp import tcp_server
 from tests.support.timing import STARTED
 from tests.support.tokens import connection_token
 
@@ -56,7 +56,7 @@ async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pages() -> AsyncIterator[int]:
     """The port of a little web server with a page on it."""
-    async with accepting(serve_page) as port:
+    async with tcp_server(serve_page) as port:
         yield port
 
 
@@ -89,7 +89,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     """The link that can be cut, in the event loop of the browser."""
-    async with proxying(server) as link:
+    async with run_proxy(server) as link:
         yield link
 
 
@@ -148,7 +148,7 @@ async def test_a_page_that_heard_nothing_yet_resumes(
     proxy.cut()
     await page.wait_for_function("window.lost")
     await api.publish_numbers(news, range(1, 4))
-    proxy.mend()
+    proxy.restore()
     assert [message["pub"]["offset"] for message in await heard(page, 3)] == [1, 2, 3]
 
 
@@ -164,7 +164,7 @@ async def test_a_page_that_lost_its_stream_misses_nothing(
     await page.wait_for_function("window.lost")
     await api.publish_numbers(news, range(2, 5))
     await api.publish_numbers(short, range(1, 9))
-    proxy.mend()
+    proxy.restore()
     events = await heard(page, 5)
     assert [event["pub"]["offset"] for event in events if event["channel"] == news] == [1, 2, 3, 4]
     (gap,) = [event for event in events if event["channel"] == short]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.raw import Frame, Op, RawConnection, close_frame, frame, upgraded
+from tests.support.raw_connection import Frame, Op, RawConnection, close_frame, frame, open_raw_websocket
 from tests.support.server import Server
 
 pytestmark = pytest.mark.usefixtures("others_are_served")
@@ -117,7 +117,7 @@ def unsubscribe(number: int) -> bytes:
 
 async def call_elsewhere(server: Server) -> None:
     """One call after the other, on a connection of its own: the server gets on, however slow it is."""
-    async with upgraded(server) as connection, aclosing(connection.frames()) as frames:
+    async with open_raw_websocket(server) as connection, aclosing(connection.frames()) as frames:
         await connection.send(CONNECT)
         await anext(frames)
         for number in range(1, ENOUGH + 1):
@@ -207,7 +207,7 @@ async def test_a_conversation_is_the_same_in_one_piece_and_in_many(
     """
     answers = []
     for send in (RawConnection.send, RawConnection.send_slowly):
-        async with upgraded(server) as connection:
+        async with open_raw_websocket(server) as connection:
             await send(connection, conversation)
             answers.append(await Reader(server, connection).finish())
     whole, slow = answers
@@ -224,7 +224,7 @@ async def test_a_conversation_is_the_same_in_one_piece_and_in_many(
 @given(noise=st.binary(min_size=1, max_size=300))
 async def test_noise_ends_with_a_close(server: Server, noise: bytes) -> None:
     """Random bytes after the handshake: the server closes by itself, or with the client, and says why."""
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT + noise + close_frame() * 3)
         connection.end()
         frames = [received async for received in connection.frames()]

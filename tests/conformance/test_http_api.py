@@ -12,7 +12,7 @@ from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
@@ -189,7 +189,7 @@ async def test_a_publication_needs_data(api: Api, channel: Name, params: dict[st
 async def test_an_old_version_is_not_published(server: Server, api: Api, channel: Name) -> None:
     """Within a version epoch only higher versions are published; others answer with the top as it is."""
     news = channel("open")
-    async with connected(server) as listener:
+    async with connect_wire(server) as listener:
         await listener.call("subscribe", channel=news)
         asked = [(1, "a"), (3, "a"), (2, "a"), (3, "a"), (4, "a"), (1, "b")]
         results = [
@@ -255,7 +255,7 @@ def test_the_single_endpoint_of_old_still_works(http: httpx.Client, channel: Nam
 async def test_refresh_tells_the_client_its_time(server: Server, api: Api, channel: Name) -> None:
     """A refresh with a later expiry is pushed to the connection."""
     user = channel("user")
-    async with connected(server, token=connection_token(user)) as wire:
+    async with connect_wire(server, token=connection_token(user)) as wire:
         assert await api.call("refresh", user=user, expire_at=4_000_000_000) == {}
         assert (await wire.push("refresh"))["expires"] is True
 

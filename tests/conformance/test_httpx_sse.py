@@ -13,7 +13,7 @@ from tests.support.configs import TRUSTED_ORIGIN
 from tests.support.server import Server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token, seconds_from_now
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
@@ -98,7 +98,7 @@ async def test_joins_and_leaves_are_events_of_their_own(
     news = channel("open")
     async with listening(http, server.events_url(news)) as events:
         assert (await anext(events)).event == "join"
-        async with connected(server, token=connection_token("ann")) as wire:
+        async with connect_wire(server, token=connection_token("ann")) as wire:
             await wire.call("subscribe", channel=news)
             joined = await anext(events)
         left = await anext(events)
@@ -142,7 +142,7 @@ async def test_a_listener_is_present_until_it_goes(
 ) -> None:
     """A stream joins its channels like any connection; when its socket closes it leaves at once."""
     news = channel("open")
-    async with connected(server) as watcher:
+    async with connect_wire(server) as watcher:
         await watcher.call("subscribe", channel=news)
         await watcher.push("join", news)
         token = connection_token("ann", info={"name": "Ann"})

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import websockets
 
 from tests.support.api import Api
-from tests.support.event_stream import streaming
+from tests.support.event_stream import open_event_stream
 from tests.support.server import Server
 from tests.support.timing import SOON, progress_timeout
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
@@ -115,7 +115,7 @@ class Subscriber:
 async def over_websocket(subscriber: Subscriber) -> None:
     """One visit: subscribe to everything from where it was left, and listen."""
     names = list(subscriber.positions)
-    async with connected(subscriber.server) as wire:
+    async with connect_wire(subscriber.server) as wire:
         await wire.send(*[_subscribe(number, name, subscriber) for number, name in enumerate(names, 10)])
         try:
             while not subscriber.has_everything:
@@ -149,7 +149,7 @@ async def over_event_stream(subscriber: Subscriber) -> None:
     names = list(subscriber.positions)
     address = urlsplit(subscriber.server.events_url(*names))
     path = f"{address.path}?{address.query}"
-    async with streaming(subscriber.server, path, subscriber.last_event_id) as stream:
+    async with open_event_stream(subscriber.server, path, subscriber.last_event_id) as stream:
         while not subscriber.has_everything:
             async with asyncio.timeout(SOON):
                 event = await stream.next()

@@ -10,7 +10,7 @@ from tests.support.api import Api
 from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.tokens import connection_token
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
@@ -18,10 +18,10 @@ Name = Callable[[str], str]
 async def subscribed(sdk: Sdk, server: Server, *channels: str, user: str = "") -> str:
     """Connect (as this user) and subscribe; the connection's id."""
     await sdk.connect(server.websocket_url, token=connection_token(user) if user else "")
-    me: str = (await sdk.journal.next("connected"))["client"]
+    me: str = (await sdk.events.next("connected"))["client"]
     for name in channels:
         await sdk.subscribe(name)
-        await sdk.journal.next("subscribed")
+        await sdk.events.next("subscribed")
     return me
 
 
@@ -35,7 +35,7 @@ async def test_what_one_client_publishes_another_hears(
     await subscribed(bob, server, news)
     await ann.publish(news, {"text": "grüße ✓", "list": [1, 2.5, None, True]})
     for listener in (ann, bob):
-        heard = await listener.journal.next("publication")
+        heard = await listener.events.next("publication")
         assert heard["data"] == {"text": "grüße ✓", "list": [1, 2.5, None, True]}
         assert heard["offset"] == 1
         assert (heard["info"]["user"], heard["info"]["client"]) == ("ann", ann_id)
@@ -48,7 +48,7 @@ async def test_what_the_back_end_publishes_a_client_hears(
     news = channel("open")
     await subscribed(sdk, server, news)
     await api.publish(news, "text", tags={"kind": "greeting"})
-    heard = await sdk.journal.next("publication")
+    heard = await sdk.events.next("publication")
     assert (heard["data"], heard["tags"]) == ("text", {"kind": "greeting"})
     assert heard.get("info") is None
 
@@ -61,7 +61,7 @@ async def test_any_json_arrives_as_it_was_sent(
     news = channel("open")
     await subscribed(sdk, server, news)
     await api.call("publish", channel=news, data=data)
-    assert (await sdk.journal.next("publication"))["data"] == data
+    assert (await sdk.events.next("publication"))["data"] == data
 
 
 async def test_a_channel_without_a_log_gives_no_offsets(
@@ -70,14 +70,14 @@ async def test_a_channel_without_a_log_gives_no_offsets(
     """Where no history is kept, a publication has no offset, and the subscription no position."""
     await sdk.connect(server.websocket_url)
     await sdk.subscribe(news := channel("plain"))
-    subscribed = await sdk.journal.next("subscribed")
+    subscribed = await sdk.events.next("subscribed")
     assert (subscribed["recoverable"], subscribed["positioned"], subscribed["position"]) == (
         False,
         False,
         None,
     )
     await api.publish(news, {"n": 1})
-    assert not (await sdk.journal.next("publication")).get("offset")
+    assert not (await sdk.events.next("publication")).get("offset")
 
 
 async def test_presence_lists_connections_and_counts_users(
@@ -139,14 +139,14 @@ async def test_joins_and_leaves_are_told_to_who_stays(server: Server, new_sdk: N
     news = channel("open")
     ann, bob = await new_sdk(), await new_sdk()
     ann_id = await subscribed(ann, server, news, user="ann")
-    assert (await ann.journal.next("join"))["info"]["client"] == ann_id
+    assert (await ann.events.next("join"))["info"]["client"] == ann_id
     bob_id = await subscribed(bob, server, news, user="bob")
-    joined = await ann.journal.next("join")
+    joined = await ann.events.next("join")
     assert (joined["info"]["user"], joined["info"]["client"]) == ("bob", bob_id)
     await bob.unsubscribe(news)
-    assert (await ann.journal.next("leave"))["info"]["client"] == bob_id
+    assert (await ann.events.next("leave"))["info"]["client"] == bob_id
     await ann.unsubscribe(news)
-    assert bob.journal.of("leave") == []
+    assert bob.events.of("leave") == []
 
 
 async def test_joins_are_pushed_to_who_asked(server: Server, new_sdk: NewSdk, channel: Name) -> None:
@@ -155,10 +155,10 @@ async def test_joins_are_pushed_to_who_asked(server: Server, new_sdk: NewSdk, ch
     curious, other = await new_sdk(), await new_sdk()
     await curious.connect(server.websocket_url, token=connection_token("curious"))
     await curious.subscribe(news, join_leave=True)
-    await curious.journal.next("join")
+    await curious.events.next("join")
     await subscribed(other, server, news, user="other")
-    assert (await curious.journal.next("join"))["info"]["user"] == "other"
-    assert other.journal.of("join") == []
+    assert (await curious.events.next("join"))["info"]["user"] == "other"
+    assert other.events.of("join") == []
 
 
 async def test_after_unsubscribing_a_channel_is_silent(
@@ -168,13 +168,13 @@ async def test_after_unsubscribing_a_channel_is_silent(
     news = channel("open")
     await subscribed(sdk, server, news)
     await sdk.unsubscribe(news)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 0
-    async with connected(server) as watcher:
+    assert (await sdk.events.next("unsubscribed"))["code"] == 0
+    async with connect_wire(server) as watcher:
         await watcher.call("subscribe", channel=news)
         await api.publish(news, {"n": 1})
         await watcher.push("pub", news)
     assert await api.call("presence_stats", channel=news) == {"num_clients": 0, "num_users": 0}
-    assert sdk.journal.of("publication") == []
+    assert sdk.events.of("publication") == []
 
 
 async def test_there_is_nothing_to_call(server: Server, sdk: Sdk) -> None:

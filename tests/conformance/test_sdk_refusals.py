@@ -33,7 +33,7 @@ REFUSED_SUBSCRIPTIONS = {
 
 async def as_user(sdk: Sdk, server: Server, user: str = "") -> None:
     await sdk.connect(server.websocket_url, token=connection_token(user) if user else "")
-    await sdk.journal.next("connected")
+    await sdk.events.next("connected")
 
 
 async def code_of(asking: Awaitable[Any]) -> int | None:
@@ -53,9 +53,9 @@ async def test_a_subscription_is_permitted_or_refused(
     await as_user(sdk, server, "ann")
     await sdk.subscribe(name)
     if code is None:
-        assert (await sdk.journal.next("subscribed"))["channel"] == name
+        assert (await sdk.events.next("subscribed"))["channel"] == name
     else:
-        assert (await sdk.journal.next("unsubscribed"))["code"] == code
+        assert (await sdk.events.next("unsubscribed"))["code"] == code
         await sdk.publish("open:afterwards", {})
 
 
@@ -63,16 +63,16 @@ async def test_the_nameless_are_refused_where_a_name_is_wanted(server: Server, s
     """`allow_subscribe_for_client` is for users; an anonymous client needs `_for_anonymous`."""
     await as_user(sdk, server)
     await sdk.subscribe("known:1")
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
 
 
 async def test_one_channel_cannot_be_had_twice(server: Server, sdk: Sdk, channel: Name) -> None:
     """A client-side subscription to a channel that the server subscribed already is error 105."""
     news = channel("open")
     await sdk.connect(server.websocket_url, token=connection_token("ann", channels=[news]))
-    await sdk.journal.next("server_subscribed")
+    await sdk.events.next("server_subscribed")
     await sdk.subscribe(news)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 105
+    assert (await sdk.events.next("unsubscribed"))["code"] == 105
 
 
 async def test_channels_past_the_limit_are_refused(impatient: Server, sdk: Sdk, channel: Name) -> None:
@@ -81,11 +81,11 @@ async def test_channels_past_the_limit_are_refused(impatient: Server, sdk: Sdk, 
     names = [channel("open") for _ in range(11)]
     for name in names:
         await sdk.subscribe(name)
-    await sdk.journal.take("subscribed", 10)
-    refused = await sdk.journal.next("unsubscribed")
+    await sdk.events.take("subscribed", 10)
+    refused = await sdk.events.next("unsubscribed")
     assert (refused["channel"], refused["code"]) == (names[10], 106)
     await sdk.publish(names[0], {"n": 1})
-    assert (await sdk.journal.next("publication"))["channel"] == names[0]
+    assert (await sdk.events.next("publication"))["channel"] == names[0]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_some_methods_are_for_subscribers(server: Server, sdk: Sdk, channe
         assert await code_of(sdk.presence_stats(club)) == code
         if code:
             await sdk.subscribe(club)
-            await sdk.journal.next("subscribed")
+            await sdk.events.next("subscribed")
     await sdk.unsubscribe(club)
     assert await code_of(sdk.publish(club, {})) == 103
 

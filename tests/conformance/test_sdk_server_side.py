@@ -24,9 +24,9 @@ async def test_a_token_brings_its_channels(
     claims: dict[str, Any] = {claim: [door] if claim == "channels" else {door: {}}}
     token = connection_token("ann", **claims)
     await sdk.connect(server.websocket_url, token=token)
-    assert (await sdk.journal.next("server_subscribed"))["channel"] == door
+    assert (await sdk.events.next("server_subscribed"))["channel"] == door
     await api.publish(door, {"n": 1})
-    heard = await sdk.journal.next("server_publication")
+    heard = await sdk.events.next("server_publication")
     assert (heard["channel"], heard["data"], heard["offset"]) == (door, {"n": 1}, 1)
 
 
@@ -36,7 +36,7 @@ async def test_a_token_describes_its_subscriptions(server: Server, sdk: Sdk, api
     override = {"force_recovery": {"value": True}}
     subs = {door: {"data": {"hello": 1}, "info": {"seat": 3}, "override": override}}
     await sdk.connect(server.websocket_url, token=connection_token("ann", subs=subs))
-    subscribed = await sdk.journal.next("server_subscribed")
+    subscribed = await sdk.events.next("server_subscribed")
     assert (subscribed["data"], subscribed["recoverable"]) == ({"hello": 1}, True)
     (person,) = (await api.call("presence", channel=door))["presence"].values()
     assert person["chan_info"] == {"seat": 3}
@@ -46,15 +46,15 @@ async def test_the_back_end_subscribes_a_user(server: Server, sdk: Sdk, api: Api
     """The API's `subscribe` adds a channel to connections that are there, its `unsubscribe` takes it away."""
     user, door = channel("user"), channel("closed")
     await sdk.connect(server.websocket_url, token=connection_token(user))
-    await sdk.journal.next("connected")
+    await sdk.events.next("connected")
     await api.call("subscribe", user=user, channel=door, data={"welcome": True})
-    subscribed = await sdk.journal.next("server_subscribed")
+    subscribed = await sdk.events.next("server_subscribed")
     assert (subscribed["channel"], subscribed["data"]) == (door, {"welcome": True})
     await api.publish(door, {"n": 1})
-    assert (await sdk.journal.next("server_publication"))["data"] == {"n": 1}
+    assert (await sdk.events.next("server_publication"))["data"] == {"n": 1}
 
     await api.call("unsubscribe", user=user, channel=door)
-    assert (await sdk.journal.next("server_unsubscribed"))["channel"] == door
+    assert (await sdk.events.next("server_unsubscribed"))["channel"] == door
     assert await api.call("presence_stats", channel=door) == {"num_clients": 0, "num_users": 0}
 
 
@@ -65,9 +65,9 @@ async def test_the_back_end_takes_a_clients_own_subscription_away(
     user, news = channel("user"), channel("open")
     await sdk.connect(server.websocket_url, token=connection_token(user))
     await sdk.subscribe(news)
-    await sdk.journal.next("subscribed")
+    await sdk.events.next("subscribed")
     await api.call("unsubscribe", user=user, channel=news)
-    gone = await sdk.journal.next("unsubscribed")
+    gone = await sdk.events.next("unsubscribed")
     assert (gone["channel"], gone["code"], gone["reason"]) == (news, 2000, "server unsubscribe")
 
 
@@ -75,19 +75,19 @@ async def test_server_side_subscriptions_recover(proxy: Proxy, sdk: Sdk, api: Ap
     """After an absence a server-side subscription gives what was missed, in order, once."""
     news = channel("open")
     await sdk.connect(proxy.websocket_url, token=connection_token("ann", channels=[news]))
-    await sdk.journal.next("server_subscribed")
+    await sdk.events.next("server_subscribed")
     await api.publish(news, {"n": 1})
-    await sdk.journal.next("server_publication")
+    await sdk.events.next("server_publication")
     proxy.cut()
-    await proxy.attempted()
+    await proxy.wait_for_attempt()
     await api.publish_numbers(news, range(2, 5))
-    proxy.mend()
-    back = await sdk.journal.next("server_subscribed")
+    proxy.restore()
+    back = await sdk.events.next("server_subscribed")
     assert (back["was_recovering"], back["recovered"]) == (True, True)
-    await sdk.journal.take("server_publication", 3)
+    await sdk.events.take("server_publication", 3)
     await api.publish(news, {"n": 5})
-    await sdk.journal.next("server_publication")
-    assert [event["offset"] for event in sdk.journal.of("server_publication")] == [1, 2, 3, 4, 5]
+    await sdk.events.next("server_publication")
+    assert [event["offset"] for event in sdk.events.of("server_publication")] == [1, 2, 3, 4, 5]
 
 
 async def test_joins_reach_server_side_subscriptions(server: Server, new_sdk: NewSdk, channel: Name) -> None:
@@ -95,27 +95,27 @@ async def test_joins_reach_server_side_subscriptions(server: Server, new_sdk: Ne
     news = channel("open")
     ann, bob = await new_sdk(), await new_sdk()
     await ann.connect(server.websocket_url, token=connection_token("ann", channels=[news]))
-    assert (await ann.journal.next("server_join"))["info"]["user"] == "ann"
+    assert (await ann.events.next("server_join"))["info"]["user"] == "ann"
     await bob.connect(server.websocket_url, token=connection_token("bob", channels=[news]))
-    assert (await ann.journal.next("server_join"))["info"]["user"] == "bob"
+    assert (await ann.events.next("server_join"))["info"]["user"] == "bob"
     await bob.disconnect()
-    assert (await ann.journal.next("server_leave"))["info"]["user"] == "bob"
+    assert (await ann.events.next("server_leave"))["info"]["user"] == "bob"
 
 
 async def test_everybody_with_a_name_has_a_channel(impatient: Server, sdk: Sdk, channel: Name) -> None:
     """With personal channels on, a user is subscribed to `#<user>` on connect."""
     user = channel("user").replace(":", "-")
     await sdk.connect(impatient.websocket_url, token=connection_token(user))
-    assert (await sdk.journal.next("server_subscribed"))["channel"] == f"#{user}"
+    assert (await sdk.events.next("server_subscribed"))["channel"] == f"#{user}"
     async with Api(impatient) as api:
         await api.publish(f"#{user}", {"for": "you"})
-    assert (await sdk.journal.next("server_publication"))["data"] == {"for": "you"}
+    assert (await sdk.events.next("server_publication"))["data"] == {"for": "you"}
 
 
 async def test_nobody_without_a_name_has_a_channel(impatient: Server, sdk: Sdk) -> None:
     """An anonymous client has no personal channel."""
     await sdk.connect(impatient.websocket_url)
-    await sdk.journal.next("connected")
+    await sdk.events.next("connected")
     await sdk.subscribe("lobby")
-    await sdk.journal.next("subscribed")
-    assert sdk.journal.of("server_subscribed") == []
+    await sdk.events.next("subscribed")
+    assert sdk.events.of("server_subscribed") == []

@@ -13,7 +13,7 @@ Name = Callable[[str], str]
 
 async def connect_ann(sdk: Sdk, server: Server) -> str:
     await sdk.connect(server.websocket_url, token=connection_token("ann"))
-    me: str = (await sdk.journal.next("connected"))["client"]
+    me: str = (await sdk.events.next("connected"))["client"]
     return me
 
 
@@ -22,7 +22,7 @@ async def test_a_token_opens_a_closed_channel(server: Server, sdk: Sdk, channel:
     me = await connect_ann(sdk, server)
     door = channel("member")
     await sdk.subscribe(door, token=subscription_token("ann", door, info={"seat": 7}))
-    await sdk.journal.next("subscribed")
+    await sdk.events.next("subscribed")
     assert (await sdk.presence(door))[me]["chan_info"] == {"seat": 7}
 
 
@@ -31,7 +31,7 @@ async def test_a_token_gives_its_data(server: Server, sdk: Sdk, channel: Name) -
     await connect_ann(sdk, server)
     door = channel("closed")
     await sdk.subscribe(door, token=subscription_token("ann", door, data={"hello": "ann"}))
-    assert (await sdk.journal.next("subscribed"))["data"] == {"hello": "ann"}
+    assert (await sdk.events.next("subscribed"))["data"] == {"hello": "ann"}
 
 
 async def test_a_dollar_channel_wants_a_token(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -39,7 +39,7 @@ async def test_a_dollar_channel_wants_a_token(server: Server, sdk: Sdk, channel:
     await connect_ann(sdk, server)
     private = "$" + channel("open")
     await sdk.subscribe(private)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
 
 
 async def test_a_dollar_channel_opens_with_a_token(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -47,8 +47,8 @@ async def test_a_dollar_channel_opens_with_a_token(server: Server, sdk: Sdk, cha
     await connect_ann(sdk, server)
     private = "$" + channel("open")
     await sdk.subscribe(private, tokens=[subscription_token("ann", private)])
-    assert (await sdk.journal.next("subscribed"))["channel"] == private
-    assert (await sdk.journal.next("token_asked"))["channel"] == private
+    assert (await sdk.events.next("subscribed"))["channel"] == private
+    assert (await sdk.events.next("token_asked"))["channel"] == private
 
 
 async def test_a_forged_token_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -56,7 +56,7 @@ async def test_a_forged_token_is_refused(server: Server, sdk: Sdk, channel: Name
     await connect_ann(sdk, server)
     door = channel("open")
     await sdk.subscribe(door, token=subscription_token("ann", door, secret="another" * 8))
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
     await sdk.publish(channel("open"), {})
 
 
@@ -68,7 +68,7 @@ async def test_a_token_of_something_else_ends_the_connection(
     await connect_ann(sdk, server)
     door = channel("open")
     await sdk.subscribe(door, token=subscription_token(**{"user": "ann", "channel": door, **claims}))
-    assert (await sdk.journal.next("disconnected"))["code"] == 3500
+    assert (await sdk.events.next("disconnected"))["code"] == 3500
 
 
 async def test_an_expired_token_is_replaced(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -77,8 +77,8 @@ async def test_an_expired_token_is_replaced(server: Server, sdk: Sdk, channel: N
     door = channel("closed")
     tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (-5, 100)]
     await sdk.subscribe(door, tokens=tokens)
-    assert (await sdk.journal.next("subscribed"))["channel"] == door
-    assert (await sdk.journal.next("subscription_error"))["code"] == 109
+    assert (await sdk.events.next("subscribed"))["channel"] == door
+    assert (await sdk.events.next("subscription_error"))["code"] == 109
 
 
 async def test_a_subscription_outlives_its_tokens(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -87,10 +87,10 @@ async def test_a_subscription_outlives_its_tokens(server: Server, sdk: Sdk, chan
     door = channel("closed")
     tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (2, 4, 100)]
     await sdk.subscribe(door, tokens=tokens)
-    await sdk.journal.take("token_asked", 3)
-    assert len(sdk.journal.of("subscribing")) == 1
-    assert len(sdk.journal.of("subscribed")) == 1
-    assert len(sdk.journal.of("connecting")) == 1
+    await sdk.events.take("token_asked", 3)
+    assert len(sdk.events.of("subscribing")) == 1
+    assert len(sdk.events.of("subscribed")) == 1
+    assert len(sdk.events.of("connecting")) == 1
 
 
 async def test_a_refresh_with_somebody_elses_token_ends_the_connection(
@@ -104,4 +104,4 @@ async def test_a_refresh_with_somebody_elses_token_ends_the_connection(
         subscription_token("bob", door),
     ]
     await sdk.subscribe(door, tokens=tokens)
-    assert (await sdk.journal.next("disconnected"))["code"] == 3500
+    assert (await sdk.events.next("disconnected"))["code"] == 3500

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.api import Api
-from tests.support.configs import USUAL
-from tests.support.event_stream import streaming
-from tests.support.raw import commands, upgraded
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.event_stream import open_event_stream
+from tests.support.raw_connection import commands, open_raw_websocket
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
-from tests.support.wire import Close, connected
+from tests.support.wire_client import Close, connect_wire
 
 PAYLOAD = "x" * 60_000
 PUBLICATIONS = 300
@@ -21,8 +21,8 @@ PUBLICATIONS = 300
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that lets little wait for a peer."""
-    config = {**USUAL, "client": {**USUAL["client"], "queue_limit_bytes": 131_072}}
-    with serving(config, tmp_path_factory.mktemp("strict")) as running:
+    config = {**STANDARD, "client": {**STANDARD["client"], "queue_limit_bytes": 131_072}}
+    with run_server(config, tmp_path_factory.mktemp("strict")) as running:
         yield running
 
 
@@ -31,7 +31,7 @@ async def flood(server: Server, channel: str) -> None:
 
     Its goodbye waits behind what it has not read, for five seconds: whoever reads now finds it.
     """
-    async with Api(server) as api, connected(server) as quick:
+    async with Api(server) as api, connect_wire(server) as quick:
         await quick.call("subscribe", channel=channel)
         async with asyncio.timeout(SOON):
             while (await api.call("presence_stats", channel=channel))["num_clients"] < 2:
@@ -48,7 +48,7 @@ async def flood(server: Server, channel: str) -> None:
 
 async def test_a_websocket_that_is_not_read_is_closed(strict: Server) -> None:
     """The slow one is gone from presence and is told why; the quick one never waited."""
-    async with upgraded(strict) as slow:
+    async with open_raw_websocket(strict) as slow:
         await slow.send(commands({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:slow"}}))
         await flood(strict, "open:slow")
         assert await slow.closed() == Close(3008, "slow")
@@ -56,7 +56,7 @@ async def test_a_websocket_that_is_not_read_is_closed(strict: Server) -> None:
 
 async def test_a_stream_that_is_not_read_is_ended(strict: Server) -> None:
     """The same for an event stream, which does not even know that it is slow."""
-    async with streaming(strict, "/events?channel=open:stream") as slow:
+    async with open_event_stream(strict, "/events?channel=open:stream") as slow:
         await flood(strict, "open:stream")
         async with asyncio.timeout(SOON):
             while (event := await slow.next()).kind != "disconnect":

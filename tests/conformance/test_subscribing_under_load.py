@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from tests.support.api import Api
-from tests.support.event_stream import Event, streaming
+from tests.support.event_stream import Event, open_event_stream
 from tests.support.server import Server
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
@@ -47,7 +47,7 @@ async def test_a_websocket_that_enters_has_no_hole(server: Server, api: Api, cha
     names = [channel("long") for _ in range(CHANNELS)]
     async with storm(api, names):
         for _ in range(ENTRIES):
-            async with connected(server) as wire:
+            async with connect_wire(server) as wire:
                 await wire.send(
                     *[{"id": n, "subscribe": {"channel": name}} for n, name in enumerate(names, 10)]
                 )
@@ -68,7 +68,7 @@ async def test_an_event_stream_that_enters_has_no_hole(server: Server, api: Api,
     address = urlsplit(server.events_url(*names))
     async with storm(api, names):
         for _ in range(ENTRIES):
-            async with streaming(server, f"{address.path}?{address.query}") as stream:
+            async with open_event_stream(server, f"{address.path}?{address.query}") as stream:
                 first = await stream.next()
                 events: list[Event] = []
                 while len(events) < FOLLOWED * CHANNELS:

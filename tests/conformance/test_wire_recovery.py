@@ -9,14 +9,14 @@ import pytest
 from tests.support.api import Api
 from tests.support.refusal import Refused
 from tests.support.server import Server
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 Name = Callable[[str], str]
 
 NOT_RECOVERED = None
 
 
-async def recover(wire: Wire, channel: str, offset: int, epoch: str, **params: Any) -> dict[str, Any]:
+async def recover(wire: WireClient, channel: str, offset: int, epoch: str, **params: Any) -> dict[str, Any]:
     """Subscribe from a position, written as SDKs write it: zero and empty left out."""
     position = {name: value for name, value in (("offset", offset), ("epoch", epoch)) if value}
     return await wire.call("subscribe", channel=channel, recover=True, **position, **params)
@@ -46,7 +46,7 @@ async def test_recovered_is_only_what_is_complete(
     short = channel("short")
     right = (await api.publish(short, {"n": 1}))["epoch"]
     await api.publish_numbers(short, range(2, 11))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, short, offset, epoch.replace("right", right))
         assert result["was_recovering"] is True
         assert result.get("recovered", False) is (missed is not NOT_RECOVERED)
@@ -60,7 +60,7 @@ async def test_what_is_recovered_is_what_was_published(server: Server, api: Api,
     """Data, tags and the publisher's info come back as they were."""
     news = channel("open")
     await api.publish(news, [1], tags={"a": "b"})
-    async with connected(server) as publisher, connected(server) as wire:
+    async with connect_wire(server) as publisher, connect_wire(server) as wire:
         await publisher.call("publish", channel=news, data="mine")
         first, second = (await recover(wire, news, 0, ""))["publications"]
     time = {"time"}
@@ -72,7 +72,7 @@ async def test_a_first_subscription_can_replay_everything(server: Server, api: A
     """`recover` from nowhere gives the whole log, if nothing of it is gone."""
     news = channel("open")
     await api.publish_numbers(news, range(5))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, news, 0, "")
     assert [pub["offset"] for pub in result["publications"]] == [1, 2, 3, 4, 5]
     assert (result["recovered"], result.get("offset", 0)) == (True, 0)
@@ -85,7 +85,7 @@ async def test_a_recovery_is_capped(
     """Of 310 publications 300 can be recovered at once; one more is too many, and told so."""
     long = channel("long")
     await api.post("batch", {"commands": [{"publish": {"channel": long, "data": n}} for n in range(310)]})
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, long, offset, "")
     assert result.get("recovered", False) is recovered
     assert len(result.get("publications", [])) == (300 if recovered else 0)
@@ -98,7 +98,7 @@ async def test_a_client_may_prefer_an_error(
     """With bit 2 of `flag`, what cannot be recovered is error 112, and the client is not subscribed."""
     news = channel("open")
     await api.publish(news, {})
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await recover(wire, news, offset, epoch, flag=3)
         assert refused.value.code == 112
@@ -107,7 +107,7 @@ async def test_a_client_may_prefer_an_error(
 
 async def test_where_there_is_no_log_nothing_is_recovered(server: Server, channel: Name) -> None:
     """The client asked, and is told that it was asking."""
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, channel("plain"), 1, "any")
     assert result == {"was_recovering": True}
 
@@ -119,7 +119,7 @@ async def test_removed_history_cannot_be_recovered(server: Server, api: Api, cha
     await api.publish(news, {})
     await api.call("history_remove", channel=news)
     for offset, recovered in ((1, False), (2, True)):
-        async with connected(server) as wire:
+        async with connect_wire(server) as wire:
             assert (await recover(wire, news, offset, epoch)).get("recovered", False) is recovered
 
 
@@ -141,7 +141,7 @@ async def test_a_cache_gives_its_newest(
     cache = channel("cache")
     right = (await api.publish(cache, {"n": 1}))["epoch"]
     await api.publish_numbers(cache, range(2, 4))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, cache, offset, epoch.replace("right", right))
         assert result["recovered"] is True
         assert [pub["offset"] for pub in result.get("publications", [])] == given
@@ -155,7 +155,7 @@ async def test_an_empty_cache_recovers_who_has_everything(server: Server, api: A
     epoch = (await api.publish(cache, {}))["epoch"]
     await api.call("history_remove", channel=cache)
     for offset, recovered in ((1, True), (0, False)):
-        async with connected(server) as wire:
+        async with connect_wire(server) as wire:
             assert (await recover(wire, cache, offset, epoch)).get("recovered", False) is recovered
 
 
@@ -163,7 +163,7 @@ async def test_a_cache_can_be_given_unasked(server: Server, api: Api, channel: N
     """With `auto_cache_recover` a plain subscribe starts with the newest publication."""
     cache = channel("autocache")
     await api.publish_numbers(cache, range(1, 4))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await wire.call("subscribe", channel=cache)
     assert result["recovered"] is True
     assert [pub["data"] for pub in result["publications"]] == [{"n": 3}]
@@ -177,12 +177,12 @@ async def test_nothing_is_lost_between_the_reply_and_what_follows(
     await api.publish(news, {"n": 1})
     commands = [{"publish": {"channel": news, "data": {"n": n}}} for n in range(2, 12)]
 
-    async def listen(wire: Wire) -> list[int]:
+    async def listen(wire: WireClient) -> list[int]:
         result = await recover(wire, news, 0, "")
         offsets = [pub["offset"] for pub in result.get("publications", [])]
         return offsets + await wire.offsets(news, 101 - len(offsets))
 
-    async with connected(server) as one, connected(server) as two, asyncio.TaskGroup() as tasks:
+    async with connect_wire(server) as one, connect_wire(server) as two, asyncio.TaskGroup() as tasks:
         listening = [tasks.create_task(listen(wire)) for wire in (one, two)]
         for _ in range(10):
             await api.post("batch", {"commands": commands})

@@ -11,8 +11,8 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.demo.conftest import new_page
 from tests.demo.visit import LANES, fact, live, opened, resume, say, send_ten, toggle, way
-from tests.support.configs import PERMIT, SEEN, Table
-from tests.support.server import Server, serving
+from tests.support.configs import PERMIT_ALL, PRESENCE, Table
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
@@ -20,7 +20,7 @@ from tocsin_server.serving.server import serving as serving_here
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
-LOBBY: Table = {**PERMIT, **SEEN, "force_push_join_leave": True}
+LOBBY: Table = {**PERMIT_ALL, **PRESENCE, "force_push_join_leave": True}
 LOG: Table = {"history_size": 100, "history_ttl": "300s", "force_recovery": True}
 ANONYMOUS: Table = {"client": {"allow_anonymous": True}, "server": {"drain_seconds": 0}}
 
@@ -41,7 +41,7 @@ class Visit:
 def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """As somebody starts it who tries it for the first time: no channel is configured."""
     config = {"server": {"drain_seconds": 0}}
-    with serving(config, tmp_path_factory.mktemp("insecure"), "--ui", "--insecure") as server:
+    with run_server(config, tmp_path_factory.mktemp("insecure"), "--ui", "--insecure") as server:
         yield server
 
 
@@ -49,7 +49,7 @@ def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The demo's channel exists, for anybody, and keeps a log."""
     config = {**ANONYMOUS, "namespaces": {"chat": {**LOBBY, **LOG}}}
-    with serving(config, tmp_path_factory.mktemp("configured"), "--ui") as server:
+    with run_server(config, tmp_path_factory.mktemp("configured"), "--ui") as server:
         yield server
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.proxies import accepting, connecting
+from tests.support.tcp import tcp_connection, tcp_server
 from tests.support.timing import QUIET, SOON
 from tocsin_demo.cable import Cable, Silence, laid
 
@@ -38,7 +38,7 @@ class Redis:
 @pytest.fixture
 async def redis() -> AsyncIterator[tuple[Redis, Cable]]:
     made = Redis()
-    async with accepting(made.serve) as port, laid(port) as cable:
+    async with tcp_server(made.serve) as port, laid(port) as cable:
         yield made, cable
         made.ends()
 
@@ -46,7 +46,7 @@ async def redis() -> AsyncIterator[tuple[Redis, Cable]]:
 @contextlib.asynccontextmanager
 async def strand(redis: tuple[Redis, Cable]) -> AsyncIterator[tuple[Ends, Ends]]:
     """One connection through the cable: the node's end, and Redis'."""
-    async with connecting(redis[1].port) as node:
+    async with tcp_connection(redis[1].port) as node:
         yield node, await redis[0].accepted()
 
 
@@ -134,9 +134,9 @@ async def test_who_hangs_up_on_one_side_is_missed_on_the_other(redis: tuple[Redi
 
 
 async def test_where_nobody_listens_the_node_is_hung_up_on() -> None:
-    async with accepting(Redis().serve) as port:
+    async with tcp_server(Redis().serve) as port:
         pass
-    async with laid(port) as cable, connecting(cable.port) as node:
+    async with laid(port) as cable, tcp_connection(cable.port) as node:
         await is_hung_up(node)
 
 
@@ -145,7 +145,7 @@ async def test_nothing_is_left_of_a_cable(silence: Silence) -> None:
     """No task, no connection, no port, whatever it swallows."""
     redis = Redis()
     before = asyncio.all_tasks()
-    async with accepting(redis.serve) as port:
+    async with tcp_server(redis.serve) as port:
         async with laid(port) as cable, strand((redis, cable)) as (node, far):
             await arrives(node, far, SUBSCRIBE)
             cable.fall_silent(silence)

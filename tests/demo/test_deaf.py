@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from tests.demo.nodes import Json, Nodes
-from tests.support.event_stream import streaming
+from tests.support.event_stream import open_event_stream
 from tests.support.server import Server
 from tests.support.timing import SOON, TICK
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 NAME = "node-3"
 
@@ -22,7 +22,7 @@ class Patient:
 
     nodes: Nodes
     address: str
-    wire: Wire
+    wire: WireClient
     said: list[str] = field(default_factory=list)
 
     async def readiness(self) -> tuple[int, str]:
@@ -58,7 +58,7 @@ async def patient(several: Server) -> AsyncIterator[Patient]:
             await nodes.until_ready(name)
         address = (await nodes.addresses())[NAME]
         token = (await nodes.http.get("/demo/token")).json()["token"]
-        async with connected(nodes.own(address), token=token) as wire:
+        async with connect_wire(nodes.own(address), token=token) as wire:
             await wire.call("subscribe", channel="chat:lobby")
             yield Patient(nodes, address, wire)
 
@@ -100,7 +100,7 @@ async def test_a_deaf_node_is_healed_before_its_time(several: Server, patient: P
     """An event stream of it stays too; afterwards it takes new connections again."""
     token = (await patient.nodes.http.get("/demo/token")).json()["token"]
     path = f"/events?channel=chat:lobby&token={token}"
-    async with streaming(patient.nodes.own(patient.address), path) as stream:
+    async with open_event_stream(patient.nodes.own(patient.address), path) as stream:
         await deafened(patient)
         assert (await patient.nodes.do(NAME, "heal")).status_code == 202
         async with asyncio.timeout(SOON):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.proxies import accepting
+from tests.support.tcp import tcp_server
 from tocsin_demo.check_log import Finding
 from tocsin_demo.inspection import ATTEMPTS, inspect, verdict
 from tocsin_demo.store import Link
@@ -35,7 +35,7 @@ class Place:
 @pytest.fixture
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     made = Place(getattr(request, "param", "200 OK"))
-    async with accepting(made.serve) as made.port:
+    async with tcp_server(made.serve) as made.port:
         yield made
 
 
@@ -70,7 +70,7 @@ async def test_an_error_is_no_good_answer(place: Place) -> None:
 
 
 async def test_a_closed_port_gives_no_good_answer(place: Place) -> None:
-    async with accepting(place.serve) as port:
+    async with tcp_server(place.serve) as port:
         pass
     assert verdict(await findings(f"http://127.0.0.1:{port}/")).startswith("no good answer: ")
 

@@ -26,7 +26,7 @@ from tests.demo.visit import (
     toggle,
     way,
 )
-from tests.support.proxy import proxying
+from tests.support.proxy import run_proxy
 from tests.support.server import Server
 from tests.support.timing import SOON
 
@@ -142,7 +142,7 @@ async def test_saying_something_needs_no_connection(visited: Page) -> None:
 
 async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browser, other: Page) -> None:
     """Nobody presses a button: the connections are torn, and both come back by themselves."""
-    async with proxying(demo) as proxy:
+    async with run_proxy(demo) as proxy:
         page = await opened(await browser.new_page(), proxy.url)
         row = await say(page, "Before the storm")
         for lane in LANES:
@@ -151,7 +151,7 @@ async def test_a_network_that_breaks_loses_nothing(demo: Server, browser: Browse
         for lane in LANES:
             await expect(page.locator(f"#lane-{lane}")).to_have_attribute("data-state", "connecting")
         await send_ten(other)
-        proxy.mend()
+        proxy.restore()
         await online(page)
         await live(page)
         for lane in LANES:
@@ -174,7 +174,7 @@ async def test_a_log_that_is_gone_is_told(demo: Server, replacement: Server, bro
 
     One connection is closed for good; the other comes back with a fresh token and says that there is a gap.
     """
-    async with proxying(demo) as proxy:
+    async with run_proxy(demo) as proxy:
         page = await opened(await browser.new_page(), proxy.url)
         await say(page, "Kept by the first only")
         proxy.cut()
@@ -185,8 +185,8 @@ async def test_a_log_that_is_gone_is_told(demo: Server, replacement: Server, bro
             const story = document.querySelector("#story");
             new MutationObserver(() => stories.push(story.textContent)).observe(story, {childList: true});
         }""")
-        proxy.lead_to(replacement)
-        proxy.mend()
+        proxy.forward_to(replacement)
+        proxy.restore()
         await online(page)
         await expect(page.locator("#lane-websocket")).to_have_attribute("data-state", "disconnected")
         await expect(page.locator("#lane-eventsource")).to_have_attribute("data-state", "connected")

@@ -14,10 +14,10 @@ import pytest
 
 from tests.demo.conftest import left_of, started_by, starting
 from tests.demo.nodes import Nodes
-from tests.support.event_stream import EventStream, streaming
+from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 
 def redis_of(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -58,7 +58,7 @@ async def test_new_connections_reach_every_node(several: Server, nodes: Nodes) -
     assert len(met) == 3
 
 
-async def heard(wire: Wire, stream: EventStream) -> tuple[str, str]:
+async def heard(wire: WireClient, stream: EventStream) -> tuple[str, str]:
     """What both were told of next."""
     pushed = await wire.push("pub", "chat:lobby")
     async with asyncio.timeout(SOON):
@@ -72,7 +72,7 @@ async def test_what_is_said_at_one_node_is_heard_at_the_others(nodes: Nodes) -> 
     first, second, _ = [nodes.own(address) for address in (await nodes.addresses()).values()]
     token = (await nodes.http.get("/demo/token")).json()["token"]
     path = f"/events?channel=chat:lobby&token={token}"
-    async with connected(first, token=token) as wire, streaming(second, path) as stream:
+    async with connect_wire(first, token=token) as wire, open_event_stream(second, path) as stream:
         await wire.call("subscribe", channel="chat:lobby")
         for name, address in (await nodes.addresses()).items():
             said = {"text": f"Said at {name}", "sent": 0}
@@ -85,7 +85,7 @@ async def test_links_may_be_asked_of_any_node(nodes: Nodes) -> None:
     """Added at one, read, changed and deleted at others, which know its version; the first tells of all."""
     http, addresses = nodes.http, list((await nodes.addresses()).values())
     token = (await http.get("/demo/token")).json()["token"]
-    async with connected(nodes.own(addresses[0]), token=token) as wire:
+    async with connect_wire(nodes.own(addresses[0]), token=token) as wire:
         await wire.call("subscribe", channel="links")
         wanted = {"url": "http://127.0.0.1:9/anywhere", "title": "Added at the first"}
         added = await http.post(f"http://{addresses[0]}/links", json=wanted)
@@ -148,7 +148,7 @@ async def test_a_publication_says_which_node_took_it(nodes: Nodes) -> None:
     address = (await nodes.addresses())[first]
     token = (await nodes.http.get("/demo/token")).json()["token"]
     before = {name: await nodes.taken(name) for name in (first, second)}
-    async with connected(nodes.own(address), token=token) as wire:
+    async with connect_wire(nodes.own(address), token=token) as wire:
         await wire.call("subscribe", channel="chat:lobby")
         tags = []
         for number in range(6):
@@ -205,7 +205,7 @@ def test_without_its_redis_it_ends_and_says_so(tmp_path: Path) -> None:
     assert demo.process.wait(STARTED) == 1
     assert left_of(children) == []
     demo.stop()
-    assert demo.errors.splitlines()[-1] == "Redis has ended, and the nodes with it."
+    assert demo.stderr.splitlines()[-1] == "Redis has ended, and the nodes with it."
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_nothing_is_left_of_a_start_that_is_interrupted(tmp_path: Path) -> None:
                 assert demo.process.poll() is None
             assert demo.stop() == 0
             assert left_of(children) == []
-            assert demo.errors == ""
+            assert demo.stderr == ""
 
 
 def test_without_redis_it_is_one_node_and_says_so(tmp_path: Path) -> None:

@@ -58,16 +58,16 @@ class EventStream:
 
 
 @contextlib.asynccontextmanager
-async def streaming(
+async def open_event_stream(
     server: Server, path: str, last_event_id: str | None = None
 ) -> AsyncIterator[EventStream]:
     """A stream of this server."""
-    async with streaming_at(server.port, path, last_event_id) as stream:
+    async with open_event_stream_at(server.port, path, last_event_id) as stream:
         yield stream
 
 
 @contextlib.asynccontextmanager
-async def streaming_at(
+async def open_event_stream_at(
     port: int, path: str, last_event_id: str | None = None, longest_line: int = LONGEST_LINE
 ) -> AsyncIterator[EventStream]:
     """A stream whose response was 200, or ConnectionRefusedError.

@@ -109,11 +109,11 @@ class RedisCluster:
         """Wait until a channel's replica has all that its master has."""
         master, replica = self.master_of(channel), self.replica_of(channel)
         offset = _replication(master)["master_repl_offset"]
-        until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
+        wait_until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
 
     def until_known(self, port: int) -> None:
         """Wait until all servers say that there is a master at a port."""
-        until(
+        wait_until(
             lambda: all(any(port == served.ports[0] for served in ranges(server)) for server in self.running)
         )
 
@@ -149,7 +149,7 @@ class RedisCluster:
                 ask_at = time.monotonic() + FAILOVER_SECONDS
             return False
 
-        until(has_happened)
+        wait_until(has_happened)
 
     def migrate(self, channel: str) -> RedisServer:
         """Move a channel's slot, and all keys in it, to another master, which is returned."""
@@ -175,14 +175,14 @@ class RedisCluster:
             move()
             for server in (target, source, *self.masters):
                 server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
-            until(self._is_healthy)
+            wait_until(self._is_healthy)
 
     def heal(self) -> None:
         """Start again whoever was killed, and wait until everybody agrees that all is well."""
         for server in self.servers:
             if not server.is_running:
                 server.start()
-        until(self._is_healthy)
+        wait_until(self._is_healthy)
 
     def _is_healthy(self) -> bool:
         views = [ranges(server) for server in self.servers]
@@ -232,7 +232,7 @@ def _replication(server: RedisServer) -> dict[str, Any]:
     return info
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until something holds; servers that cannot say are asked again."""
     give_up_at = time.monotonic() + STARTED
     while True:
@@ -244,7 +244,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def cluster_running(directory: Path, *config: str) -> Iterator[RedisCluster]:
+def run_redis_cluster(directory: Path, *config: str) -> Iterator[RedisCluster]:
     """A cluster, healthy to begin with."""
     cluster = RedisCluster(directory, *config)
     try:

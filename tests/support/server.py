@@ -28,7 +28,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.url = ""
-        self.said: list[tuple[float, str]] = []
+        self.stderr_lines: list[tuple[float, str]] = []
         """The lines on standard error, each with the moment (`time.monotonic`) at which it came."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._readers = [
@@ -55,9 +55,9 @@ class Server:
         return f"{self.url}/events?" + urlencode([*(("channel", name) for name in channels), *query.items()])
 
     @property
-    def errors(self) -> str:
+    def stderr(self) -> str:
         """Everything on standard error since the start."""
-        return "".join(line for _, line in self.said)
+        return "".join(line for _, line in self.stderr_lines)
 
     def wait_until_ready(self) -> None:
         """Learn the address from the line that says so; fail with what the server said instead."""
@@ -65,7 +65,7 @@ class Server:
             if found := READY.search(line):
                 self.url = found[1].rstrip("/")
                 return
-        raise AssertionError(f"tocsin serve ended before it listened:\n{self.errors}")
+        raise AssertionError(f"tocsin serve ended before it listened:\n{self.stderr}")
 
     def stop(self) -> int:
         """SIGTERM, as an init system does it; the exit code."""
@@ -76,7 +76,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"tocsin serve did not end on SIGTERM:\n{self.errors}") from None
+            raise AssertionError(f"tocsin serve did not end on SIGTERM:\n{self.stderr}") from None
         finally:
             for reader in self._readers:
                 reader.join(STARTED)
@@ -86,21 +86,21 @@ class Server:
         try:
             return self._lines.get(timeout=STARTED)
         except queue.Empty:
-            raise AssertionError(f"tocsin serve did not say where it listens:\n{self.errors}") from None
+            raise AssertionError(f"tocsin serve did not say where it listens:\n{self.stderr}") from None
 
     def _collect_errors(self) -> None:
-        with _pipe(self.process.stderr) as stream:
-            self.said.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
+        with _opened(self.process.stderr) as stream:
+            self.stderr_lines.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
 
     def _collect_output(self) -> None:
-        with _pipe(self.process.stdout) as stream:
+        with _opened(self.process.stdout) as stream:
             for line in stream:
                 self._lines.put(line)
         self._lines.put(None)
 
 
 @contextlib.contextmanager
-def serving(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
+def run_server(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
     """Run a server with this configuration; afterwards it must have ended well, without a traceback."""
     file = directory / "tocsin.toml"
     file.write_text(as_toml(config))
@@ -112,8 +112,8 @@ def serving(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
         yield server
     finally:
         code = server.stop()
-    assert "Traceback" not in server.errors, server.errors
-    assert code == 0, f"exit code {code}:\n{server.errors}"
+    assert "Traceback" not in server.stderr, server.stderr
+    assert code == 0, f"exit code {code}:\n{server.stderr}"
 
 
 def as_toml(config: Config, prefix: str = "") -> str:
@@ -125,6 +125,6 @@ def as_toml(config: Config, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def _pipe(stream: IO[str] | None) -> IO[str]:
+def _opened(stream: IO[str] | None) -> IO[str]:
     assert stream is not None
     return stream

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from websockets.frames import Frame, Opcode
 
-from tests.support.proxies import accepting, connecting, copy
 from tests.support.server import Server
+from tests.support.tcp import forward, tcp_connection, tcp_server
 from tocsin.load import frames
 from tocsin.load.frames import FrameReader
 
@@ -30,15 +30,15 @@ class Meddler:
         return f"http://127.0.0.1:{self.port}"
 
     async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with connecting(self._server.port) as (up_reader, up_writer):
-            await asyncio.gather(copy(reader, up_writer), self._meddle(up_reader, writer))
+        async with tcp_connection(self._server.port) as (up_reader, up_writer):
+            await asyncio.gather(forward(reader, up_writer), self._meddle(up_reader, writer))
 
     async def _meddle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             writer.write(head)
             if b" 101 " not in head.split(b"\r\n")[0]:
-                await copy(reader, writer)
+                await forward(reader, writer)
                 return
             messages = FrameReader()
             held: list[bytes] = []
@@ -68,5 +68,5 @@ class Meddler:
 @contextlib.asynccontextmanager
 async def meddling(server: Server) -> AsyncIterator[Meddler]:
     meddler = Meddler(server)
-    async with accepting(meddler.link) as meddler.port:
+    async with tcp_server(meddler.link) as meddler.port:
         yield meddler

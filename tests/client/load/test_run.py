@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.client.load.meddler import meddling
-from tests.support.configs import API_KEY, USUAL
+from tests.support.configs import API_KEY, STANDARD
 from tests.support.proxy import Proxy
-from tests.support.server import Server, serving
+from tests.support.server import Server, run_server
 from tests.support.timing import STARTED
 from tests.support.tokens import SECRET
 from tocsin.load.crew import Crew
@@ -97,7 +97,7 @@ async def test_connections_that_were_cut_resume_and_miss_nothing(proxy: Proxy) -
     await publishing_has_begun(watcher)
     proxy.cut()
     await watcher.until(lambda crew, _: crew.lost_connections >= 40)
-    proxy.mend()
+    proxy.restore()
     report = await ended(running)
     assert report.verdict.expected == 10 * report.acknowledged
     assert report.verdict.told == 0
@@ -152,12 +152,14 @@ async def test_what_is_dropped_doubled_and_swapped_on_the_way_is_counted(server:
 
 async def test_a_server_that_dies_with_its_log_is_survived_and_told(tmp_path: Path) -> None:
     watcher = Watcher()
-    with serving(USUAL, tmp_path) as first:
+    with run_server(STANDARD, tmp_path) as first:
         run, running = start(first.url, watcher, count=0, secret=SECRET)
         await publishing_has_begun(watcher)
         port = first.port
     await watcher.until(lambda crew, _: crew.subscribed == 0)
-    with serving(USUAL | {"server": {**USUAL["server"], "port": port}}, tmp_path, "--port", str(port)):
+    with run_server(
+        STANDARD | {"server": {**STANDARD["server"], "port": port}}, tmp_path, "--port", str(port)
+    ):
         before = watcher.publishing.total if watcher.publishing else 0
         await watcher.until(lambda crew, publishing: publishing.total > before and crew.subscribed == 40)
         run.stop()

@@ -4,17 +4,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.conformance.node_driver import NodeDriver, node_driver
+from tests.conformance.javascript_driver import JavaScriptDriver, run_script
 from tests.conformance.sdks.contract import Json
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 
 
 class CentrifugeJs:
     """Passes every call on to `js/centrifuge.mjs`."""
 
-    def __init__(self, driver: NodeDriver) -> None:
+    def __init__(self, driver: JavaScriptDriver) -> None:
         self._call = driver.call
-        self.journal: Journal = driver.journal
+        self.events: RecordedEvents = driver.events
 
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
@@ -53,5 +53,5 @@ class CentrifugeJs:
 
 @contextlib.asynccontextmanager
 async def centrifuge_js() -> AsyncIterator[CentrifugeJs]:
-    async with node_driver("centrifuge.mjs") as driver:
+    async with run_script("centrifuge.mjs") as driver:
         yield CentrifugeJs(driver)

@@ -10,15 +10,15 @@ import centrifuge
 from centrifuge import contexts, types
 
 from tests.conformance.sdks.contract import Json
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 from tests.support.refusal import Refused
 
 
 class ClientEvents(centrifuge.ClientEventHandler):
-    """Writes what happens to the connection, and to its server-side subscriptions, into a journal."""
+    """Writes what happens to the connection, and to its server-side subscriptions, into a events."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._write = journal.write
+    def __init__(self, events: RecordedEvents) -> None:
+        self._write = events.write
 
     async def on_connecting(self, ctx: contexts.ConnectingContext) -> None:
         await self._write("connecting", **asdict(ctx))
@@ -52,10 +52,10 @@ class ClientEvents(centrifuge.ClientEventHandler):
 
 
 class SubscriptionEvents(centrifuge.SubscriptionEventHandler):
-    """Writes what happens to one subscription into a journal."""
+    """Writes what happens to one subscription into a events."""
 
-    def __init__(self, journal: Journal, channel: str) -> None:
-        self._write = journal.write
+    def __init__(self, events: RecordedEvents, channel: str) -> None:
+        self._write = events.write
         self._channel = channel
 
     async def on_subscribing(self, ctx: contexts.SubscribingContext) -> None:
@@ -85,7 +85,7 @@ class CentrifugePython:
     """Turns the SDK's callbacks, dataclasses and exceptions into those of the contract."""
 
     def __init__(self) -> None:
-        self.journal = Journal()
+        self.events = RecordedEvents()
         self._client: centrifuge.Client | None = None
 
     @property
@@ -96,10 +96,10 @@ class CentrifugePython:
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
     ) -> None:
-        source = None if tokens is None else _TokenSource(self.journal, tokens)
+        source = None if tokens is None else _TokenSource(self.events, tokens)
         self._client = centrifuge.Client(
             url,
-            ClientEvents(self.journal),
+            ClientEvents(self.events),
             token=token,
             get_token=source,
             data=data,
@@ -121,8 +121,8 @@ class CentrifugePython:
         positioned: bool = False,
         join_leave: bool = False,
     ) -> None:
-        source = None if tokens is None else _TokenSource(self.journal, tokens)
-        events = SubscriptionEvents(self.journal, channel)
+        source = None if tokens is None else _TokenSource(self.events, tokens)
+        events = SubscriptionEvents(self.events, channel)
         subscription = self.client.new_subscription(
             channel,
             events,
@@ -165,8 +165,8 @@ class CentrifugePython:
 class _TokenSource:
     """Hands out the given tokens one by one, as an application's endpoint would; then it refuses."""
 
-    def __init__(self, journal: Journal, tokens: list[str]) -> None:
-        self._journal = journal
+    def __init__(self, events: RecordedEvents, tokens: list[str]) -> None:
+        self._journal = events
         self._tokens = iter(tokens)
 
     async def __call__(self, channel: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """What the tests ask of an SDK, in words common to all of them.
 
-Events in the journal, each with its details:
+Events in the events, each with its details:
 
     connected client · connecting code reason · disconnected code reason
     subscribed channel recoverable positioned position was_recovering recovered data
@@ -11,7 +11,7 @@ Events in the journal, each with its details:
 
 from typing import Any, Protocol
 
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 
 Json = dict[str, Any]
 
@@ -20,7 +20,7 @@ class Sdk(Protocol):
     """One client of an official SDK. What the server refuses raises `Refused`."""
 
     @property
-    def journal(self) -> Journal: ...
+    def events(self) -> RecordedEvents: ...
 
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None

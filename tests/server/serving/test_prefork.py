@@ -17,11 +17,11 @@ import pytest
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.metrics.metrics_page import read
-from tests.support.event_stream import streaming
-from tests.support.raw import tcp
-from tests.support.server import TOCSIN, Server, serving
+from tests.support.event_stream import open_event_stream
+from tests.support.raw_connection import open_tcp
+from tests.support.server import TOCSIN, Server, run_server
 from tests.support.timing import STARTED, TICK
-from tests.support.wire import Wire, opened
+from tests.support.wire_client import WireClient, open_wire
 from tocsin_server.serving.server import GRACE_SECONDS
 
 WORKERS = 2
@@ -39,7 +39,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture
 def crew(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
-    with serving(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
+    with run_server(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
         yield server
 
 
@@ -91,13 +91,13 @@ def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
     assert not [pid for pid in before if psutil.pid_exists(pid)]
 
 
-async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[Wire]:
+async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[WireClient]:
     """Connections to both workers."""
-    wires: list[Wire] = []
+    wires: list[WireClient] = []
     nodes: set[str] = set()
     while len(nodes) < WORKERS:
         assert len(wires) < MANY
-        wire = await stack.enter_async_context(opened(server))
+        wire = await stack.enter_async_context(open_wire(server))
         nodes.add((await wire.connect())["node"])
         wires.append(wire)
     return wires
@@ -107,7 +107,7 @@ async def test_a_signal_to_the_parent_drains_every_worker(crew: Server) -> None:
     """Clients of each are told to come back, over WebSockets and event streams, and all end well."""
     async with contextlib.AsyncExitStack() as stack:
         wires = await visit(crew, stack)
-        stream = await stack.enter_async_context(streaming(crew, "/events?channel=open"))
+        stream = await stack.enter_async_context(open_event_stream(crew, "/events?channel=open"))
         ending = asyncio.create_task(asyncio.to_thread(crew.stop))
         assert {(await wire.closed()).code for wire in wires} == {3001}
         while (event := await stream.next()).kind != "disconnect":
@@ -122,7 +122,7 @@ async def test_a_second_signal_ends_every_worker_at_once(crew: Server) -> None:
     """Whatever keeps them waiting."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(4 * WORKERS):
-            request = await stack.enter_async_context(tcp(crew))
+            request = await stack.enter_async_context(open_tcp(crew))
             await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
         wires = await visit(crew, stack)
         crew.process.send_signal(signal.SIGTERM)
@@ -135,7 +135,7 @@ async def test_a_second_signal_ends_every_worker_at_once(crew: Server) -> None:
 
 def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
-    with pytest.raises(AssertionError), serving(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
+    with pytest.raises(AssertionError), run_server(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
         before = workers(server)
         server.process.kill()
         eventually(lambda: not [pid for pid in before if psutil.pid_exists(pid)])

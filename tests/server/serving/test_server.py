@@ -13,11 +13,11 @@ import pytest
 import uvloop
 
 from tests.server.served_node import House, housed, listening_of, new_channel, publish, settings_of
-from tests.support.event_stream import Event, EventStream, streaming
-from tests.support.raw import commands, tcp, upgraded
-from tests.support.server import Server, serving
+from tests.support.event_stream import Event, EventStream, open_event_stream
+from tests.support.raw_connection import commands, open_raw_websocket, open_tcp
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON, STARTED, TICK
-from tests.support.wire import Close, Wire, connected
+from tests.support.wire_client import Close, WireClient, connect_wire
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import DRAIN_PAUSE_SECONDS
@@ -39,10 +39,12 @@ def as_server(house: House) -> Server:
     return server
 
 
-async def clients_of(house: House, stack: AsyncExitStack, channel: str) -> tuple[Wire, EventStream]:
+async def clients_of(house: House, stack: AsyncExitStack, channel: str) -> tuple[WireClient, EventStream]:
     """One of each kind, subscribed."""
     wire = await stack.enter_async_context(house.connected(channel))
-    stream = await stack.enter_async_context(streaming(as_server(house), f"/events?channel={channel}"))
+    stream = await stack.enter_async_context(
+        open_event_stream(as_server(house), f"/events?channel={channel}")
+    )
     return wire, stream
 
 
@@ -54,7 +56,7 @@ async def told(stream: EventStream) -> Event:
     return event
 
 
-async def hear(house: House, wire: Wire, stream: EventStream, channel: str, number: int) -> None:
+async def hear(house: House, wire: WireClient, stream: EventStream, channel: str, number: int) -> None:
     """Both clients hear what is published."""
     await publish(house.node, channel, b"%d" % number)
     assert (await wire.push("pub", channel))["data"] == number
@@ -161,7 +163,7 @@ async def test_sigterm_sends_everybody_away_and_ends_well(tmp_path: Path) -> Non
 
     The log says how many it moved, and in how many seconds, which are not fewer than it paused.
     """
-    with serving({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
+    with run_server({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
         async with AsyncExitStack() as stack:
             wire, stream = await clients_of_process(server, stack)
             server.process.send_signal(signal.SIGTERM)
@@ -171,25 +173,25 @@ async def test_sigterm_sends_everybody_away_and_ends_well(tmp_path: Path) -> Non
             with pytest.raises(ConnectionError):
                 await stream.next()
             assert await asyncio.to_thread(server.process.wait, STARTED) == 0
-        assert "Traceback" not in server.errors
-    lines = [json.loads(line) for _, line in server.said if line.startswith("{")]
+        assert "Traceback" not in server.stderr
+    lines = [json.loads(line) for _, line in server.stderr_lines if line.startswith("{")]
     (line,) = (line for line in lines if line["event"] == "drained")
     assert line["connections"] == 2
     assert line["seconds"] > DRAIN_PAUSE_SECONDS / 2
 
 
-async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[Wire, EventStream]:
-    wire = await stack.enter_async_context(connected(server))
+async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[WireClient, EventStream]:
+    wire = await stack.enter_async_context(connect_wire(server))
     await wire.call("subscribe", channel="news")
-    stream = await stack.enter_async_context(streaming(server, "/events?channel=news"))
+    stream = await stack.enter_async_context(open_event_stream(server, "/events?channel=news"))
     return wire, stream
 
 
 async def stuck(server: Server, stack: AsyncExitStack) -> None:
     """A request whose body never comes, and a WebSocket that answers no close frame."""
-    request = await stack.enter_async_context(tcp(server))
+    request = await stack.enter_async_context(open_tcp(server))
     await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
-    deaf = await stack.enter_async_context(upgraded(server))
+    deaf = await stack.enter_async_context(open_raw_websocket(server))
     await deaf.send(commands({"id": 1, "connect": {}}))
     async for _ in deaf.messages():
         break
@@ -197,7 +199,7 @@ async def stuck(server: Server, stack: AsyncExitStack) -> None:
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Whoever keeps the first one waiting: still with exit code 0 and without a traceback."""
-    with serving(CONFIG, tmp_path) as server:
+    with run_server(CONFIG, tmp_path) as server:
         async with AsyncExitStack() as stack:
             await stuck(server, stack)
             wire, _ = await clients_of_process(server, stack)
@@ -207,7 +209,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             assert server.process.poll() is None, "it waits for what is stuck"
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, GRACE_SECONDS / 2) == 0
-        assert "Traceback" not in server.errors
+        assert "Traceback" not in server.stderr
 
 
 async def test_what_is_stuck_is_not_waited_for_for_ever(
@@ -226,7 +228,7 @@ async def test_what_is_stuck_is_not_waited_for_for_ever(
 
 async def test_sigint_is_the_same(tmp_path: Path) -> None:
     """Ctrl-C, at any moment: also right after the start."""
-    with serving(CONFIG, tmp_path) as server:
+    with run_server(CONFIG, tmp_path) as server:
         server.process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(server.process.wait, STARTED) == 0
-        assert "Traceback" not in server.errors
+        assert "Traceback" not in server.stderr

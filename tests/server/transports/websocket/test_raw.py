@@ -17,9 +17,9 @@ from starlette.websockets import WebSocket
 
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import House, housed, housed_secretly, new_channel, publish, trusting, until
-from tests.support.raw import Op, RawConnection, close_frame, commands, frame
+from tests.support.raw_connection import Op, RawConnection, close_frame, commands, frame
 from tests.support.timing import SOON, TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server import errors
 from tocsin_server.core.channel import BATCH_BYTES
 from tocsin_server.transports.websocket.raw import WebSocketConnection

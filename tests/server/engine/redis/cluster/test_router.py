@@ -18,11 +18,11 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.node_process import running_apart
 from tests.server.engine.redis.waiting import until_trouble, until_troubled, until_whole
 from tests.support.api import Api
-from tests.support.configs import USUAL
+from tests.support.configs import STANDARD
 from tests.support.redis_cluster import RedisCluster
-from tests.support.server import serving
+from tests.support.server import run_server
 from tests.support.timing import SOON, TICK
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
@@ -355,9 +355,9 @@ async def test_a_served_node_follows_a_failover(
 ) -> None:
     """Its clients stay connected and hear every publication that was acknowledged, once and in order."""
     channel = f"open:{channels[0]}"
-    config = {**USUAL, "engine": {"url": cluster.url, "prefix": prefix}}
-    with serving(config, tmp_path) as server:
-        async with connected(server) as wire, Api(server) as api:
+    config = {**STANDARD, "engine": {"url": cluster.url, "prefix": prefix}}
+    with run_server(config, tmp_path) as server:
+        async with connect_wire(server) as wire, Api(server) as api:
             await wire.call("subscribe", channel=channel)
             await api.publish_numbers(channel, range(1, 51))
             await asyncio.to_thread(cluster.failover, channel)

@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 from tests.support.refusal import Refused
 from tests.support.timing import SOON
 
 SCRIPTS = Path(__file__).with_name("js")
 
 
-class NodeDriver:
-    """A JavaScript client: `call` makes it act, `journal` holds what it told its application."""
+class JavaScriptDriver:
+    """A JavaScript client: `call` makes it act, `events` holds what it told its application."""
 
     def __init__(self, process: Process) -> None:
-        self.journal = Journal()
+        self.events = RecordedEvents()
         self._process = process
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -41,7 +41,7 @@ class NodeDriver:
         async for line in self._process.stdout:
             message = json.loads(line)
             if "event" in message:
-                await self.journal.write(**message)
+                await self.events.write(**message)
             elif "error" in message:
                 error = Refused(message["error"]["code"], message["error"]["message"])
                 self._answers.pop(message["number"]).set_exception(error)
@@ -50,10 +50,10 @@ class NodeDriver:
 
 
 @contextlib.asynccontextmanager
-async def node_driver(script: str) -> AsyncIterator[NodeDriver]:
+async def run_script(script: str) -> AsyncIterator[JavaScriptDriver]:
     """A running script; it ends with its standard input."""
     process = await asyncio.create_subprocess_exec("node", script, cwd=SCRIPTS, stdin=PIPE, stdout=PIPE)
-    driver = NodeDriver(process)
+    driver = JavaScriptDriver(process)
     reading = asyncio.create_task(driver.read())
     try:
         yield driver

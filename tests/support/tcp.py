@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 HOST = "127.0.0.1"
 
-Lead = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Serves one accepted connection, which is closed once this returns, and aborted if it fails with OSError."""
 
 
 @contextlib.asynccontextmanager
-async def accepting(lead: Lead) -> AsyncIterator[int]:
+async def tcp_server(lead: ConnectionHandler) -> AsyncIterator[int]:
     """Listen, and give the port. When this ends, neither tasks nor sockets are left."""
     links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -32,7 +32,7 @@ async def accepting(lead: Lead) -> AsyncIterator[int]:
         await listener.wait_closed()
 
 
-async def _serve(lead: Lead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(lead: ConnectionHandler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         try:
             await lead(reader, writer)
@@ -45,7 +45,7 @@ async def _serve(lead: Lead, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 
 @contextlib.asynccontextmanager
-async def connecting(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def tcp_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a port, gone at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
@@ -56,7 +56,7 @@ async def connecting(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
             await writer.wait_closed()
 
 
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Pass everything on, then the end. Either side may be gone already."""
     with contextlib.suppress(OSError, RuntimeError):
         while data := await reader.read(65536):

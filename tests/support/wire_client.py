@@ -26,7 +26,7 @@ class Close(NamedTuple):
     reason: str
 
 
-class Wire:
+class WireClient:
     """One connection. `read` must run beside its user: it answers pings (unless `answers_pings` is false).
 
     `received` holds every message taken, in the order of arrival; `frames` every frame as it came.
@@ -42,7 +42,7 @@ class Wire:
         self.client = ""
         self._ids = itertools.count(1)
         self._arrived: asyncio.Queue[Json | None] = asyncio.Queue()
-        self._aside: deque[Json] = deque()
+        self._set_aside: deque[Json] = deque()
 
     async def send(self, *commands: Json) -> None:
         """All commands in one frame, as SDKs pipeline them."""
@@ -107,18 +107,18 @@ class Wire:
         """Whether nothing but pings arrives for a moment."""
         try:
             async with asyncio.timeout(QUIET):
-                self._aside.append(await self.receive())
+                self._set_aside.append(await self.receive())
         except TimeoutError:
             return True
         return False
 
     async def _find(self, fits: Any) -> Json:
-        for message in self._aside:
+        for message in self._set_aside:
             if fits(message):
-                self._aside.remove(message)
+                self._set_aside.remove(message)
                 return message
         while not fits(message := await self.receive()):
-            self._aside.append(message)
+            self._set_aside.append(message)
         return message
 
     async def read(self) -> None:
@@ -148,18 +148,18 @@ class Wire:
     def pings(self) -> int:
         return len(self.pinged_at)
 
-    async def pinged(self, count: int) -> None:
+    async def wait_for_pings(self, count: int) -> None:
         """Wait until so many pings came."""
         async with asyncio.timeout(SOON), self._pinged:
             await self._pinged.wait_for(lambda: self.pings >= count)
 
 
 @contextlib.asynccontextmanager
-async def opened(server: Server, url: str = "", **options: Any) -> AsyncIterator[Wire]:
+async def open_wire(server: Server, url: str = "", **options: Any) -> AsyncIterator[WireClient]:
     """A WebSocket to the server on which nothing has been said yet."""
     quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
     async with connect(url or server.websocket_url, **{**quiet, **options}) as connection:
-        wire = Wire(connection)
+        wire = WireClient(connection)
         reading = asyncio.create_task(wire.read())
         try:
             yield wire
@@ -169,8 +169,8 @@ async def opened(server: Server, url: str = "", **options: Any) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def connected(server: Server, **params: Any) -> AsyncIterator[Wire]:
+async def connect_wire(server: Server, **params: Any) -> AsyncIterator[WireClient]:
     """A WebSocket whose connect command was answered; `params` are the command's."""
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         await wire.connect(**params)
         yield wire

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tests.support.server import Server
 from tests.support.timing import SOON
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 
 HANDSHAKE = (
     b"GET /connection/websocket HTTP/1.1\r\n"
@@ -133,7 +133,7 @@ class RawConnection:
                 self.end()
         return close
 
-    async def ended(self) -> bytes:
+    async def read_to_end(self) -> bytes:
         """Everything until the server closes the connection."""
         async with asyncio.timeout(SOON):
             with contextlib.suppress(ConnectionError):
@@ -153,7 +153,7 @@ class RawConnection:
 
 
 @contextlib.asynccontextmanager
-async def tcp(server: Server) -> AsyncIterator[RawConnection]:
+async def open_tcp(server: Server) -> AsyncIterator[RawConnection]:
     """A connection on which nothing has been said yet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -166,8 +166,8 @@ async def tcp(server: Server) -> AsyncIterator[RawConnection]:
 
 
 @contextlib.asynccontextmanager
-async def upgraded(server: Server) -> AsyncIterator[RawConnection]:
+async def open_raw_websocket(server: Server) -> AsyncIterator[RawConnection]:
     """A WebSocket just opened."""
-    async with tcp(server) as connection:
+    async with open_tcp(server) as connection:
         await connection.upgrade()
         yield connection

@@ -8,13 +8,13 @@ import sys
 from collections.abc import AsyncIterator
 
 
-class Helper:
+class WorkerProcess:
     """A process of a module of this package, which answers each line with a line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def ask(self, *words: object) -> list[float]:
+    async def call(self, *words: object) -> list[float]:
         """Say a line; the numbers of the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
@@ -30,13 +30,13 @@ class Helper:
 
 
 @contextlib.asynccontextmanager
-async def helper(module: str, *arguments: object) -> AsyncIterator[Helper]:
+async def run_worker(module: str, *arguments: object) -> AsyncIterator[WorkerProcess]:
     """Run it; it has said its first line, which means that it is ready."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)), stdin=-1, stdout=-1
     )
     try:
-        one = Helper(process)
+        one = WorkerProcess(process)
         await one.numbers()
         yield one
     finally:
@@ -45,7 +45,7 @@ async def helper(module: str, *arguments: object) -> AsyncIterator[Helper]:
         await process.wait()
 
 
-async def questions() -> AsyncIterator[list[float]]:
+async def requests() -> AsyncIterator[list[float]]:
     """The helper's side: what it is asked, until it may end. Says first that it is ready."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()

@@ -9,7 +9,7 @@ from tests.support.timing import SOON
 Event = dict[str, Any]
 
 
-class Journal:
+class RecordedEvents:
     """Events with an `event` kind. Each kind is read front to back, independently of the others."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from cent.exceptions import CentApiResponseError, CentTransportError, CentUnauth
 from tests.support.configs import API_KEY
 from tests.support.server import Server
 from tests.support.tokens import connection_token
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
 Name = Callable[[str], str]
 
@@ -41,7 +41,7 @@ async def test_publish_into_a_channel_without_a_log_gives_no_position(
 async def test_publish_can_skip_history(server: Server, client: cent.AsyncClient, channel: Name) -> None:
     """With `skip_history` subscribers hear it, the log does not keep it."""
     news = channel("open")
-    async with connected(server) as listener:
+    async with connect_wire(server) as listener:
         await listener.call("subscribe", channel=news)
         await client.publish(cent.PublishRequest(channel=news, data="gone", skip_history=True))
         assert (await listener.push("pub", news))["data"] == "gone"
@@ -104,7 +104,7 @@ async def test_presence_says_who_is_there(server: Server, client: cent.AsyncClie
     """Presence and its stats of two connections of one user."""
     news = channel("open")
     token = connection_token("ann", info={"name": "Ann"})
-    async with connected(server, token=token) as one, connected(server, token=token) as two:
+    async with connect_wire(server, token=token) as one, connect_wire(server, token=token) as two:
         for wire in (one, two):
             await wire.call("subscribe", channel=news)
         clients = (await client.presence(cent.PresenceRequest(channel=news))).presence
@@ -145,7 +145,7 @@ async def test_channels_with_subscribers_are_listed(
     """Channels with subscribers only, with how many, filtered by a glob."""
     news, empty = channel("open"), channel("open")
     await client.publish(cent.PublishRequest(channel=empty, data=1))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.call("subscribe", channel=news)
         everything = (await client.channels(cent.ChannelsRequest())).channels
         some = (await client.channels(cent.ChannelsRequest(pattern=news[:-1] + "?"))).channels
@@ -157,7 +157,7 @@ async def test_channels_with_subscribers_are_listed(
 
 async def test_info_describes_the_node(server: Server, client: cent.AsyncClient) -> None:
     """One node, which counts its clients, channels and users."""
-    async with connected(server, token=connection_token("ann")) as wire:
+    async with connect_wire(server, token=connection_token("ann")) as wire:
         await wire.call("subscribe", channel="open:info")
         (node,) = (await client.info(cent.InfoRequest())).nodes
     assert node.uid
@@ -171,7 +171,7 @@ async def test_subscribe_and_unsubscribe_reach_the_client(
 ) -> None:
     """The user's connections are told with pushes, `unsubscribe` with code 2000."""
     user, door = channel("user"), channel("closed")
-    async with connected(server, token=connection_token(user)) as wire:
+    async with connect_wire(server, token=connection_token(user)) as wire:
         await client.subscribe(cent.SubscribeRequest(user=user, channel=door, info={"seat": 1}))
         assert await wire.push("subscribe", door) == {}
         presence = (await client.presence(cent.PresenceRequest(channel=door))).presence
@@ -186,7 +186,7 @@ async def test_only_the_client_meant_is_subscribed(
     """`client` narrows a command to one of the user's connections."""
     user, door = channel("user"), channel("plain")
     token = connection_token(user)
-    async with connected(server, token=token) as one, connected(server, token=token) as two:
+    async with connect_wire(server, token=token) as one, connect_wire(server, token=token) as two:
         await client.subscribe(cent.SubscribeRequest(user=user, channel=door, client=two.client))
         await client.publish(cent.PublishRequest(channel=door, data=1))
         assert (await two.push("pub", door))["data"] == 1
@@ -200,9 +200,9 @@ async def test_disconnect_ends_all_connections_of_a_user(
     user = channel("user")
     token = connection_token(user)
     async with (
-        connected(server, token=token) as kept,
-        connected(server, token=token) as gone,
-        connected(server, token=connection_token(user + "0")) as other,
+        connect_wire(server, token=token) as kept,
+        connect_wire(server, token=token) as gone,
+        connect_wire(server, token=connection_token(user + "0")) as other,
     ):
         why = cent.Disconnect(code=4242, reason="because")
         await client.disconnect(cent.DisconnectRequest(user=user, whitelist=[kept.client], disconnect=why))
@@ -218,7 +218,7 @@ async def test_refresh_can_expire_a_connection(
 ) -> None:
     """`expired` closes with 3005; without it the client is told its new time to live."""
     user = channel("user")
-    async with connected(server, token=connection_token(user)) as wire:
+    async with connect_wire(server, token=connection_token(user)) as wire:
         await client.refresh(cent.RefreshRequest(user=user, expired=True))
         assert await wire.closed() == Close(3005, "connection expired")
 
@@ -282,7 +282,7 @@ async def test_the_synchronous_client_works_too(server: Server, channel: Name) -
     def publish() -> cent.PublishResult:
         return synchronous.publish(cent.PublishRequest(channel=news, data="hello"))
 
-    async with opened(server) as listener:
+    async with open_wire(server) as listener:
         await listener.connect()
         await listener.call("subscribe", channel=news)
         assert (await asyncio.to_thread(publish)).offset == 1
