@@ -148,17 +148,19 @@ async def test_joins_are_heard_and_a_forced_end_is_raised(
                 await anext(news)
 
 
-async def test_refusals_are_the_fitting_exceptions(server: Server, cautious: Server, channel: Name) -> None:
-    async with Client(cautious.url, token="nonsense") as client:
+async def test_refusals_are_the_fitting_exceptions(
+    server: Server, token_only_server: Server, channel: Name
+) -> None:
+    async with Client(token_only_server.url, token="nonsense") as client:
         with pytest.raises(Unauthorized):
             await client.ready()
-    async with Client(cautious.url, token=connection_token("ada")) as client:
+    async with Client(token_only_server.url, token=connection_token("ada")) as client:
         with pytest.raises(PermissionDenied):
             await client.subscribe("anything").ready()
     with pytest.raises(Unauthorized):
-        await anext(EventStream(cautious.url, "anything"))
+        await anext(EventStream(token_only_server.url, "anything"))
     with pytest.raises(PermissionDenied):
-        await anext(EventStream(cautious.url, "anything", token=connection_token("ada")))
+        await anext(EventStream(token_only_server.url, "anything", token=connection_token("ada")))
     with Publisher(server.url, "wrong") as publisher, pytest.raises(Unauthorized):
         publisher.publish("news", 1)
 

@@ -232,8 +232,8 @@ async def test_sub_ends_the_command_that_runs_when_it_is_told_to_end(
             os.kill(pid, 0)
 
 
-async def test_sub_says_in_one_sentence_why_it_cannot(cautious: Server, server: Server) -> None:
-    sub = ["sub", "news", "--url", cautious.url]
+async def test_sub_says_in_one_sentence_why_it_cannot(token_only_server: Server, server: Server) -> None:
+    sub = ["sub", "news", "--url", token_only_server.url]
     for flags in ([], ["--sse"]):
         code, lines, errors = await done(*sub, *flags, "--token", "nonsense")
         assert (code, lines) == (1, [])

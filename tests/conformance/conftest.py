@@ -1,4 +1,4 @@
-"""The clients of others, ready to be driven."""
+"""The SDKs and packages under test, ready to be driven."""
 
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -22,21 +22,23 @@ SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
 
 
 class NewSdk(Protocol):
-    """Makes one more client of the SDK under test."""
+    """Creates one more client of the SDK under test."""
 
     async def __call__(self) -> Sdk: ...
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> None:
-    """The npm packages are installed beside the scripts that import them."""
+    """Install the npm packages beside the scripts that import them, unless they are there."""
     if not (SCRIPTS / "node_modules").is_dir():
         subprocess.run([SCRIPTS / "install"], check=True)
 
 
 @pytest.fixture
-async def others_are_served(server: Server, api: Api, channel: Callable[[str], str]) -> AsyncIterator[None]:
-    """Whatever the test does, a client that was there hears on, a new one is served, nothing was raised."""
+async def other_clients_are_unharmed(
+    server: Server, api: Api, channel: Callable[[str], str]
+) -> AsyncIterator[None]:
+    """After the test, an old and a new client receive a publication, and the server logged no traceback."""
     news = channel("open")
     async with connect_wire(server) as old:
         await old.call("subscribe", channel=news)

@@ -1,4 +1,4 @@
-"""`python -m websockets` and curl: what anybody has at hand."""
+"""`python -m websockets` and curl."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ Name = Callable[[str], str]
 
 @asynccontextmanager
 async def running(*command: str) -> AsyncIterator[Process]:
-    """A program with pipes; it is ended afterwards if it has not ended by itself."""
+    """A program with pipes. It is terminated at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
         async with asyncio.timeout(SOON):
@@ -45,25 +45,25 @@ async def line_with(process: Process, text: str) -> str:
     raise AssertionError(f"the program ended without {text!r}")
 
 
-def say(process: Process, command: object) -> None:
+def type_line(process: Process, command: object) -> None:
     assert process.stdin is not None
     process.stdin.write(json.dumps(command).encode() + b"\n")
 
 
-async def test_a_person_speaks_the_protocol_by_hand(server: Server, api: Api, channel: Name) -> None:
-    """Typed line by line into `python -m websockets`: connect, subscribe, hear, publish, leave."""
+async def test_the_protocol_can_be_typed_by_hand(server: Server, api: Api, channel: Name) -> None:
+    """Into `python -m websockets`: connect, subscribe, receive, publish, disconnect."""
     news = channel("open")
     async with running(sys.executable, "-u", "-m", "websockets", server.websocket_url) as client:
         await line_with(client, "Connected to")
-        say(client, {"id": 1, "connect": {}})
+        type_line(client, {"id": 1, "connect": {}})
         connected = re.search(r'\{.*"connect".*\}', await line_with(client, '"connect"'))
         assert connected is not None
         assert json.loads(connected[0])["connect"]["client"]
-        say(client, {"id": 2, "subscribe": {"channel": news}})
+        type_line(client, {"id": 2, "subscribe": {"channel": news}})
         await line_with(client, '"subscribe"')
         await api.publish(news, {"hello": "you"})
         await line_with(client, '"hello"')
-        say(client, {"id": 3, "publish": {"channel": news, "data": {"hello": "all"}}})
+        type_line(client, {"id": 3, "publish": {"channel": news, "data": {"hello": "all"}}})
         await line_with(client, '"id":3')
         assert client.stdin is not None
         client.stdin.close()
@@ -71,8 +71,8 @@ async def test_a_person_speaks_the_protocol_by_hand(server: Server, api: Api, ch
     assert (await api.call("history", channel=news))["offset"] == 2
 
 
-async def test_a_mistake_is_answered_with_a_close(server: Server) -> None:
-    """What is no command closes the connection with the protocol's code."""
+async def test_an_invalid_line_closes_the_connection(server: Server) -> None:
+    """The close has the protocol's code."""
     async with running(sys.executable, "-u", "-m", "websockets", server.websocket_url) as client:
         await line_with(client, "Connected to")
         assert client.stdin is not None
@@ -81,7 +81,7 @@ async def test_a_mistake_is_answered_with_a_close(server: Server) -> None:
 
 
 async def test_curl_publishes(server: Server, api: Api, channel: Name) -> None:
-    """The one-liner of any shell script."""
+    """One line, as in a shell script."""
     news = channel("open")
     body = json.dumps({"channel": news, "data": {"from": "curl"}})
     answer = await curl("-H", f"X-API-Key: {API_KEY}", "-d", body, f"{server.api_url}/publish")
@@ -90,8 +90,8 @@ async def test_curl_publishes(server: Server, api: Api, channel: Name) -> None:
     assert page["publications"][0]["data"] == {"from": "curl"}
 
 
-async def test_curl_listens_and_resumes(server: Server, api: Api, channel: Name) -> None:
-    """An event stream read line by line, and taken up again at its last id."""
+async def test_curl_reads_and_resumes_an_event_stream(server: Server, api: Api, channel: Name) -> None:
+    """It resumes from the stream's last id."""
     news = channel("short")
     url = server.events_url(news)
     listen = ("curl", "--silent", "--no-buffer", "--noproxy", "*", url)
@@ -107,8 +107,8 @@ async def test_curl_listens_and_resumes(server: Server, api: Api, channel: Name)
             assert json.loads(data.removeprefix("data: "))["pub"]["offset"] == n
 
 
-async def test_curl_is_told_what_an_address_is_for(server: Server) -> None:
-    """A plain GET of the WebSocket's address is a 400, an address nobody serves a 404."""
+async def test_curl_gets_an_error_from_a_wrong_address(server: Server) -> None:
+    """A plain GET of the WebSocket's address is a 400, an unknown address a 404."""
     for path, status in (
         ("/connection/websocket", "400"),
         ("/nothing", "404"),

@@ -17,7 +17,7 @@ NOT_RECOVERED = None
 
 
 async def recover(wire: WireClient, channel: str, offset: int, epoch: str, **params: Any) -> dict[str, Any]:
-    """Subscribe from a position, written as SDKs write it: zero and empty left out."""
+    """Subscribe from a position, written as SDKs write it: zero and empty fields are absent."""
     position = {name: value for name, value in (("offset", offset), ("epoch", epoch)) if value}
     return await wire.call("subscribe", channel=channel, recover=True, **position, **params)
 
@@ -39,10 +39,10 @@ async def recover(wire: WireClient, channel: str, offset: int, epoch: str, **par
         (0, "", NOT_RECOVERED),
     ],
 )
-async def test_recovered_is_only_what_is_complete(
+async def test_a_position_is_recovered_only_completely(
     server: Server, api: Api, channel: Name, offset: int, epoch: str, missed: list[int] | None
 ) -> None:
-    """Ten published, five kept: from each position all that was missed, or the word that it is not."""
+    """Ten published, five kept: each position gets everything it missed, or `recovered` is false."""
     short = channel("short")
     right = (await api.publish(short, {"n": 1}))["epoch"]
     await api.publish_numbers(short, range(2, 11))
@@ -56,8 +56,8 @@ async def test_recovered_is_only_what_is_complete(
         assert await wire.offsets(short, 1) == [11]
 
 
-async def test_what_is_recovered_is_what_was_published(server: Server, api: Api, channel: Name) -> None:
-    """Data, tags and the publisher's info come back as they were."""
+async def test_recovered_publications_are_complete(server: Server, api: Api, channel: Name) -> None:
+    """They have the data, the tags and the publisher's info."""
     news = channel("open")
     await api.publish(news, [1], tags={"a": "b"})
     async with connect_wire(server) as publisher, connect_wire(server) as wire:
@@ -69,7 +69,7 @@ async def test_what_is_recovered_is_what_was_published(server: Server, api: Api,
 
 
 async def test_a_first_subscription_can_replay_everything(server: Server, api: Api, channel: Name) -> None:
-    """`recover` from nowhere gives the whole log, if nothing of it is gone."""
+    """`recover` without a position returns the whole history, if it is complete."""
     news = channel("open")
     await api.publish_numbers(news, range(5))
     async with connect_wire(server) as wire:
@@ -82,7 +82,7 @@ async def test_a_first_subscription_can_replay_everything(server: Server, api: A
 async def test_a_recovery_is_capped(
     server: Server, api: Api, channel: Name, offset: int, recovered: bool
 ) -> None:
-    """Of 310 publications 300 can be recovered at once; one more is too many, and told so."""
+    """300 publications can be recovered at once. With more, `recovered` is false."""
     long = channel("long")
     await api.post("batch", {"commands": [{"publish": {"channel": long, "data": n}} for n in range(310)]})
     async with connect_wire(server) as wire:
@@ -95,7 +95,7 @@ async def test_a_recovery_is_capped(
 async def test_a_client_may_prefer_an_error(
     server: Server, api: Api, channel: Name, offset: int, epoch: str
 ) -> None:
-    """With bit 2 of `flag`, what cannot be recovered is error 112, and the client is not subscribed."""
+    """With bit 2 of `flag`, an impossible recovery is error 112, and the client is not subscribed."""
     news = channel("open")
     await api.publish(news, {})
     async with connect_wire(server) as wire:
@@ -105,15 +105,15 @@ async def test_a_client_may_prefer_an_error(
         assert "recovered" not in await wire.call("subscribe", channel=news, flag=3)
 
 
-async def test_where_there_is_no_log_nothing_is_recovered(server: Server, channel: Name) -> None:
-    """The client asked, and is told that it was asking."""
+async def test_a_channel_without_history_recovers_nothing(server: Server, channel: Name) -> None:
+    """`was_recovering` is set, `recovered` is not."""
     async with connect_wire(server) as wire:
         result = await recover(wire, channel("plain"), 1, "any")
     assert result == {"was_recovering": True}
 
 
 async def test_removed_history_cannot_be_recovered(server: Server, api: Api, channel: Name) -> None:
-    """After `history_remove` only who missed nothing is recovered."""
+    """After `history_remove` only a client that missed nothing is recovered."""
     news = channel("open")
     epoch = (await api.publish(news, {}))["epoch"]
     await api.publish(news, {})
@@ -134,10 +134,10 @@ async def test_removed_history_cannot_be_recovered(server: Server, api: Api, cha
         (3, "wrong", [3]),
     ],
 )
-async def test_a_cache_gives_its_newest(
+async def test_a_cache_recovers_its_newest_publication(
     server: Server, api: Api, channel: Name, offset: int, epoch: str, given: list[int]
 ) -> None:
-    """In cache mode the newest publication is all there is to recover, unless the client has it."""
+    """In cache mode this is the only one, unless the client already has it."""
     cache = channel("cache")
     right = (await api.publish(cache, {"n": 1}))["epoch"]
     await api.publish_numbers(cache, range(2, 4))
@@ -149,8 +149,8 @@ async def test_a_cache_gives_its_newest(
         assert await wire.offsets(cache, 1) == [4]
 
 
-async def test_an_empty_cache_recovers_who_has_everything(server: Server, api: Api, channel: Name) -> None:
-    """With nothing kept, only a client at the top is recovered."""
+async def test_an_empty_cache_recovers_a_client_at_the_top(server: Server, api: Api, channel: Name) -> None:
+    """Other clients are not recovered."""
     cache = channel("cache")
     epoch = (await api.publish(cache, {}))["epoch"]
     await api.call("history_remove", channel=cache)
@@ -159,7 +159,7 @@ async def test_an_empty_cache_recovers_who_has_everything(server: Server, api: A
             assert (await recover(wire, cache, offset, epoch)).get("recovered", False) is recovered
 
 
-async def test_a_cache_can_be_given_unasked(server: Server, api: Api, channel: Name) -> None:
+async def test_a_cache_can_be_delivered_without_recovery(server: Server, api: Api, channel: Name) -> None:
     """With `auto_cache_recover` a plain subscribe starts with the newest publication."""
     cache = channel("autocache")
     await api.publish_numbers(cache, range(1, 4))
@@ -169,10 +169,10 @@ async def test_a_cache_can_be_given_unasked(server: Server, api: Api, channel: N
     assert [pub["data"] for pub in result["publications"]] == [{"n": 3}]
 
 
-async def test_nothing_is_lost_between_the_reply_and_what_follows(
+async def test_no_publication_is_lost_around_the_subscribe_reply(
     server: Server, api: Api, channel: Name
 ) -> None:
-    """Clients that subscribe with recovery while publications pour in see each offset once, in order."""
+    """Clients that recover while many publications arrive get each offset once, in order."""
     news = channel("long")
     await api.publish(news, {"n": 1})
     commands = [{"publish": {"channel": news, "data": {"n": n}}} for n in range(2, 12)]

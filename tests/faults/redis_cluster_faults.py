@@ -33,7 +33,7 @@ class RedisClusterNodes(Cluster):
 
     async def settle(self) -> None:
         """Restart killed servers as replicas, and wait until they are in sync."""
-        await asyncio.to_thread(self.redis.heal)
+        await asyncio.to_thread(self.redis.restore)
 
 
 async def fail_over_as_planned(environment: FaultEnvironment[RedisClusterNodes]) -> None:

@@ -1,4 +1,4 @@
-"""The configurations under test. Each namespace is named after what it is there to show."""
+"""The configurations under test. Each namespace is named after the property that it has."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ STANDARD: Table = {
     "channels": PERMIT_ALL,
     "namespaces": NAMESPACES,
 }
-"""Generous: whoever comes may do whatever the namespace shows."""
+"""The configuration of most tests. Anonymous clients may connect; the namespaces set the permissions."""
 
 SHORT_TIMEOUTS: Table = {
     **STANDARD,
@@ -87,18 +87,18 @@ SHORT_TIMEOUTS: Table = {
         "personal_channel": True,
     },
 }
-"""Short times and small limits, and a personal channel for everybody with a name."""
+"""Short timeouts, small limits, and a personal channel for every user."""
 
 TOKEN_ONLY: Table = {
     "server": {"drain_seconds": 1},
     "client": {"token_hmac_secret": SECRET},
     "api": {"keys": [API_KEY], "error_mode": "transport"},
 }
-"""What a careful person would write: tokens only, no origins, every channel closed."""
+"""Clients need a token, no origin is allowed, every channel is closed, and API errors are HTTP errors."""
 
 INSECURE: Table = {
     "server": {"drain_seconds": 1},
     "client": {"insecure": True},
     "namespaces": {"closed": HISTORY},
 }
-"""`--insecure` as a configuration file says it."""
+"""The configuration file's equivalent of `--insecure`."""

@@ -1,4 +1,4 @@
-"""A TCP link between a client and a server that a test can cut and mend, to make any client lose its way."""
+"""A proxy between clients and a server that a test can cut and restore."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,10 @@ from tests.support.tcp import forward, tcp_connection, tcp_server
 
 
 class Proxy:
-    """While cut, the connections there were are aborted and new ones die at once, unanswered."""
+    """While it is cut, its connections are aborted, and new ones are aborted at once.
+
+    The mutable state is the target server, whether it is cut, and the open connections.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -39,11 +42,11 @@ class Proxy:
         self._is_cut = False
 
     def forward_to(self, server: Server) -> None:
-        """Connections made from now on reach this server."""
+        """Forward new connections to this server."""
         self._server = server
 
     async def wait_for_attempt(self) -> None:
-        """Until a client has tried to come back; from then on it is known to be away."""
+        """Wait for the next connection attempt: it proves that the client has lost its connection."""
         self._attempted.clear()
         await self._attempted.wait()
 

@@ -1,4 +1,4 @@
-"""A real `tocsin serve` process, as anybody would start it: the command, a configuration file, a port."""
+"""A real `tocsin serve` process, started with a configuration file on a free port."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ Config = Mapping[str, Any]
 
 
 class Server:
-    """A running server: where it is, and what it has said on standard error so far."""
+    """A running server. Threads collect its standard output and standard error."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.url = ""
         self.stderr_lines: list[tuple[float, str]] = []
-        """The lines on standard error, each with the moment (`time.monotonic`) at which it came."""
+        """The lines on standard error, each with the monotonic second at which it came."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(target=self._collect_errors, daemon=True),
@@ -51,16 +51,16 @@ class Server:
         return self.url + "/api"
 
     def events_url(self, *channels: str, **query: str) -> str:
-        """The address of an event stream of these channels."""
+        """The URL of an event stream of these channels."""
         return f"{self.url}/events?" + urlencode([*(("channel", name) for name in channels), *query.items()])
 
     @property
     def stderr(self) -> str:
-        """Everything on standard error since the start."""
+        """Everything on standard error since the start, as one text."""
         return "".join(line for _, line in self.stderr_lines)
 
     def wait_until_ready(self) -> None:
-        """Learn the address from the line that says so; fail with what the server said instead."""
+        """Wait for the line with the address, and set `url`. Raises AssertionError if the process ends."""
         while (line := self._next_line()) is not None:
             if found := READY.search(line):
                 self.url = found[1].rstrip("/")
@@ -68,7 +68,7 @@ class Server:
         raise AssertionError(f"tocsin serve ended before it listened:\n{self.stderr}")
 
     def stop(self) -> int:
-        """SIGTERM, as an init system does it; the exit code."""
+        """Send SIGTERM, wait for the end, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -86,7 +86,7 @@ class Server:
         try:
             return self._lines.get(timeout=STARTED)
         except queue.Empty:
-            raise AssertionError(f"tocsin serve did not say where it listens:\n{self.stderr}") from None
+            raise AssertionError(f"tocsin serve did not print its address:\n{self.stderr}") from None
 
     def _collect_errors(self) -> None:
         with _opened(self.process.stderr) as stream:
@@ -101,7 +101,7 @@ class Server:
 
 @contextlib.contextmanager
 def run_server(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
-    """Run a server with this configuration; afterwards it must have ended well, without a traceback."""
+    """Run a server with this configuration. At the end, check its exit code and its log."""
     file = directory / "tocsin.toml"
     file.write_text(as_toml(config))
     command = [str(TOCSIN), "serve", "--port", "0", "--config", str(file), *flags]
@@ -117,7 +117,7 @@ def run_server(config: Config, directory: Path, *flags: str) -> Iterator[Server]
 
 
 def as_toml(config: Config, prefix: str = "") -> str:
-    """TOML text of nested tables of plain values (a JSON string, number, list or boolean is a TOML one)."""
+    """TOML text of nested tables. JSON strings, numbers, lists and booleans are valid TOML values."""
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if key not in tables]
     for key, table in tables.items():

@@ -1,4 +1,4 @@
-"""TCP links: what every proxy of the tests is made of."""
+"""TCP servers and connections: the building blocks of all proxies of the tests."""
 
 import asyncio
 import contextlib
@@ -7,35 +7,37 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 HOST = "127.0.0.1"
 
 ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""Serves one accepted connection, which is closed once this returns, and aborted if it fails with OSError."""
+"""Serves one accepted connection, which is closed when it returns and aborted if it raises."""
 
 
 @contextlib.asynccontextmanager
-async def tcp_server(lead: ConnectionHandler) -> AsyncIterator[int]:
-    """Listen, and give the port. When this ends, neither tasks nor sockets are left."""
-    links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+async def tcp_server(handler: ConnectionHandler) -> AsyncIterator[int]:
+    """Accept connections at the port that this yields. At the end, all of them are aborted."""
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_serve(lead, reader, writer))
-        links[task] = writer
-        task.add_done_callback(links.pop)
+        task = asyncio.create_task(_serve(handler, reader, writer))
+        connections[task] = writer
+        task.add_done_callback(connections.pop)
 
-    listener = await asyncio.start_server(accept, HOST, 0, backlog=1000)
+    server = await asyncio.start_server(accept, HOST, 0, backlog=1000)
     try:
-        yield listener.sockets[0].getsockname()[1]
+        yield server.sockets[0].getsockname()[1]
     finally:
-        listener.close()
-        for task, writer in links.items():
+        server.close()
+        for task, writer in connections.items():
             writer.transport.abort()
             task.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
-        await listener.wait_closed()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await server.wait_closed()
 
 
-async def _serve(lead: ConnectionHandler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(
+    handler: ConnectionHandler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     with contextlib.suppress(OSError):
         try:
-            await lead(reader, writer)
+            await handler(reader, writer)
             writer.close()
         except BaseException:
             writer.transport.abort()
@@ -46,7 +48,7 @@ async def _serve(lead: ConnectionHandler, reader: asyncio.StreamReader, writer: 
 
 @contextlib.asynccontextmanager
 async def tcp_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a port, gone at the end."""
+    """A connection to a port of this machine. It is aborted at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield reader, writer
@@ -57,7 +59,7 @@ async def tcp_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader,
 
 
 async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass everything on, then the end. Either side may be gone already."""
+    """Forward all bytes, then the end of the stream. Either side may already be closed."""
     with contextlib.suppress(OSError, RuntimeError):
         while data := await reader.read(65536):
             writer.write(data)

@@ -110,8 +110,8 @@ def test_a_terminal_shows_how_it_goes_and_ctrl_c_ends_early_and_still_reports(se
             process.wait()
 
 
-def test_a_server_that_lets_nobody_in_is_an_exit_code_of_one(cautious: Server) -> None:
-    done = run(cautious, "--seconds", "1")
+def test_a_server_that_lets_nobody_in_is_an_exit_code_of_one(token_only_server: Server) -> None:
+    done = run(token_only_server, "--seconds", "1")
     assert done.returncode == 1
     assert "no connection came about" in done.stdout
 

@@ -183,10 +183,10 @@ async def test_what_connections_lose_that_do_not_come_back_is_lost(server: Serve
     assert_it_adds_up(report)
 
 
-async def test_a_refusal_is_a_failure_with_its_reason(cautious: Server) -> None:
+async def test_a_refusal_is_a_failure_with_its_reason(token_only_server: Server) -> None:
     """Whoever has no token is refused for good: nobody waits for it, and nothing is good about that."""
     watcher = Watcher()
-    _, running = start(cautious.url, watcher, transport="websocket", channel_prefix="", seconds=0.5)
+    _, running = start(token_only_server.url, watcher, transport="websocket", channel_prefix="", seconds=0.5)
     report = await ended(running)
     assert report.connected == 0
     assert not report.is_good

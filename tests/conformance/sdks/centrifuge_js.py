@@ -1,4 +1,4 @@
-"""The npm package `centrifuge` with `ws`, in a Node process of its own."""
+"""The npm package `centrifuge` with `ws`, in a Node.js process of its own."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from tests.support.recorded_events import RecordedEvents
 
 
 class CentrifugeJs:
-    """Passes every call on to `js/centrifuge.mjs`."""
+    """Forwards every call to `js/centrifuge.mjs`."""
 
     def __init__(self, driver: JavaScriptDriver) -> None:
         self._call = driver.call
@@ -34,8 +34,8 @@ class CentrifugeJs:
         await self._call("publish", channel=channel, data=data)
 
     async def presence(self, channel: str) -> dict[str, Json]:
-        people: dict[str, Json] = await self._call("presence", channel=channel)
-        return people
+        clients: dict[str, Json] = await self._call("presence", channel=channel)
+        return clients
 
     async def presence_stats(self, channel: str) -> dict[str, int]:
         stats: dict[str, int] = await self._call("presence_stats", channel=channel)

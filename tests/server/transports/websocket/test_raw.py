@@ -312,8 +312,8 @@ async def test_native_pings_that_are_not_answered_close() -> None:
 
 async def test_a_pong_frame_is_no_pong_of_the_protocol() -> None:
     """Where the protocol's pings were promised, WebSocket's frames do not count."""
-    impatient = {"ping_interval": 2 * TICK, "pong_timeout": TICK}
-    async with housed(client=impatient) as house, house.tcp() as (connection, _):
+    short_timeouts_server = {"ping_interval": 2 * TICK, "pong_timeout": TICK}
+    async with housed(client=short_timeouts_server) as house, house.tcp() as (connection, _):
         (reply,) = await opened(connection)
         assert reply["connect"]["pong"] is True
         async for op, payload in connection.frames():
