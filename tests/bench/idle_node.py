@@ -1,4 +1,4 @@
-"""What a node does about channels that nobody on it wants, measured between it and Redis."""
+"""The traffic between Redis and a node for channels without a subscriber on that node."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from tests.bench.worker import run_worker
 from tests.support.tcp import tcp_connection, tcp_server
 
 SECONDS = 6.0
-"""Several times what comes every second anyway: canary, lease and clock."""
+"""Several times the period of probe, lease and clock, which is a second."""
 
 RATE = 1000
 
 HEARTBEAT_BYTES = 1000
-"""More than canary, lease and clock exchange in a second: one more or less may be measured."""
+"""More than probe, lease and clock exchange in a second. A measurement may contain one period too many."""
 
 
 class Traffic(NamedTuple):
-    """What one node exchanged with Redis, and the CPU seconds it took."""
+    """The bytes that one node exchanged with Redis, and its CPU seconds."""
 
     bytes: int
     cpu: float
 
 
 class ByteCounter:
-    """A way to Redis that counts the bytes of both directions."""
+    """A proxy to Redis that counts the bytes of both directions."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self.bytes = 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Forward one connection."""
         async with tcp_connection(self._target) as (there_reader, there):
             await asyncio.gather(self._copy(reader, there), self._copy(there_reader, writer))
 
@@ -47,32 +47,32 @@ class ByteCounter:
 
 
 async def traffic_of_an_idle_node() -> tuple[Traffic, Traffic, int]:
-    """Of a node without clients, while nothing is published and while another node's subscriber hears much.
+    """The traffic of a node without clients: without publications, and with publications at another node.
 
-    Third, the bytes of data that were published meanwhile.
+    The third value is the number of bytes published in the second measurement.
     """
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(nodes.redis())
-        gauge = ByteCounter(redis.port)
-        port = await stack.enter_async_context(tcp_server(gauge.handle))
-        busy = stack.enter_context(nodes.node(redis.url))
-        # a thread waits for it to be ready, while this loop carries its bytes
-        starting = nodes.node(f"redis://127.0.0.1:{port}")
-        bystander = await asyncio.to_thread(starting.__enter__)
+        redis = stack.enter_context(nodes.run_redis())
+        counter = ByteCounter(redis.port)
+        port = await stack.enter_async_context(tcp_server(counter.handle))
+        busy = stack.enter_context(nodes.run_node(redis.url))
+        # a thread waits until the node is ready, while this loop forwards its bytes
+        starting = nodes.run_node(f"redis://127.0.0.1:{port}")
+        idle = await asyncio.to_thread(starting.__enter__)
         try:
-            hearing = await stack.enter_async_context(run_worker("hop_ends", "hear", "api", busy.port))
-            publishing = await stack.enter_async_context(run_worker("hop_ends", "publish", "api", busy.port))
+            receiver = await stack.enter_async_context(run_worker("hop_ends", "receive", "api", busy.port))
+            publisher = await stack.enter_async_context(run_worker("hop_ends", "publish", "api", busy.port))
 
             async def measure(rate: int) -> Traffic:
-                sent, cpu = gauge.bytes, nodes.cpu_seconds(bystander.process.pid)
+                sent, cpu = counter.bytes, nodes.cpu_seconds(idle.process.pid)
                 if rate:
-                    count, _ = await publishing.call(SECONDS, rate)
-                    await hearing.call(int(count))  # it was really published, and heard
+                    count, _ = await publisher.call(SECONDS, rate)
+                    await receiver.call(int(count))  # proves that it was published and received
                 else:
                     await asyncio.sleep(SECONDS)
-                return Traffic(gauge.bytes - sent, nodes.cpu_seconds(bystander.process.pid) - cpu)
+                return Traffic(counter.bytes - sent, nodes.cpu_seconds(idle.process.pid) - cpu)
 
-            idle = await measure(0)
-            return idle, await measure(RATE), int(SECONDS * RATE) * 128
+            without = await measure(0)
+            return without, await measure(RATE), int(SECONDS * RATE) * 128
         finally:
             await asyncio.to_thread(starting.__exit__, None, None, None)

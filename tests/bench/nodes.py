@@ -1,4 +1,4 @@
-"""Real nodes over a real Redis, for figures that take several processes; and what those spend."""
+"""Node processes over a real Redis, and their CPU time."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CONFIG: dict[str, Any] = {
     "api": {"insecure": True},
     "channels": {"history_size": 100, "history_ttl": "300s", "force_recovery": True},
 }
-"""Every channel keeps a log."""
+"""Every channel has history."""
 
 
 def engine_at(url: str) -> dict[str, str]:
-    """What is configured of it."""
+    """The engine's configuration."""
     return {"url": url, "prefix": "bench"}
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[RedisServer]:
-    """A Redis that writes nothing to a disk, whose speed is nobody's figure here."""
+def run_redis() -> Iterator[RedisServer]:
+    """A Redis that writes nothing to the disk."""
     with tempfile.TemporaryDirectory() as folder, redis_running(Path(folder), "appendonly no") as server:
         yield server
 
 
 @contextlib.contextmanager
-def node(redis_url: str) -> Iterator[Server]:
+def run_node(redis_url: str) -> Iterator[Server]:
     """One `tocsin serve`."""
     with tempfile.TemporaryDirectory() as folder:
         config = {**CONFIG, "engine": engine_at(redis_url)}
@@ -44,6 +44,6 @@ def node(redis_url: str) -> Iterator[Server]:
 
 
 def cpu_seconds(*pids: int) -> float:
-    """User and kernel time of processes so far."""
+    """User and kernel time of processes since they started."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return float(sum(time.user + time.system for time in times))
