@@ -1,4 +1,4 @@
-"""The client of Tocsin: subscribe over WebSocket or Server-Sent Events, publish over HTTP."""
+"""The Python client of Tocsin: subscribe over WebSocket or Server-Sent Events, publish over HTTP."""
 
 from . import api
 from .client import Client
@@ -14,10 +14,8 @@ from .errors import (
     TocsinError,
     Unauthorized,
 )
-from .publisher import AsyncPublisher, Publisher
-from .sse import EventStream
-from .subscription import Subscription
-from .values import (
+from .event_stream import EventStream
+from .models import (
     ClientInfo,
     History,
     Joined,
@@ -30,6 +28,8 @@ from .values import (
     Subscribed,
     Unsubscribed,
 )
+from .publisher import AsyncPublisher, Publisher
+from .subscription import Subscription
 
 __all__ = [
     "AsyncPublisher",

@@ -1,7 +1,7 @@
-"""Calls of the HTTP API (protocol §14) as values: what to send, and how to read the answer.
+"""Calls of the HTTP API (protocol §14) as values: what to send, and how to read the response.
 
-The functions here are what ``Publisher`` and ``AsyncPublisher`` offer as methods; ``batch`` takes their
-values.
+``Publisher`` and ``AsyncPublisher`` have these functions as methods. ``batch`` takes the calls that they
+return.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ from uuid import uuid4
 import msgspec
 
 from .errors import CallError, call_error
-from .protocol import HistoryResult, PresenceResult, decode_as, payload
-from .values import ClientInfo, History, Position, PresenceStats, Publication
+from .models import ClientInfo, History, Position, PresenceStats, Publication
+from .protocol.codec import decode_json, encode_payload
+from .protocol.messages import HistoryResult, PresenceResult
 
 T = TypeVar("T")
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-Outcome = Any  # of one call in a batch or broadcast: its result, or the CallError that it alone got
+Outcome = Any  # of one call in a batch or broadcast: its result, or its CallError
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One call.
-
-    Sending it twice has the effect of sending it once, so it may be repeated when no answer came.
-    """
+    """One call. Sent twice, it has the effect of once, so it may be repeated when there was no response."""
 
     method: str
     body: dict[str, Any]
@@ -45,14 +43,13 @@ def publish(
     version: int = 0,
     version_epoch: str = "",
 ) -> Call[Position | None]:
-    """Publish to a channel; gives the position, or None in a channel without a log.
+    """Publish to a channel. Returns the position, or None in a channel without history.
 
-    Without an ``idempotency_key`` one is made, so that a repetition after a lost answer publishes nothing
-    twice.
+    Without an ``idempotency_key`` a random one is used, so that a repeated call publishes only once.
     """
     body = {
         "channel": channel,
-        "data": payload(data),
+        "data": encode_payload(data),
         "tags": tags,
         "skip_history": skip_history,
         "idempotency_key": idempotency_key or uuid4().hex,
@@ -70,10 +67,10 @@ def broadcast(
     skip_history: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[list[Outcome]]:
-    """Publish the same to several channels; gives, in order, each position, None or ``CallError``."""
+    """Publish the same data to several channels. Returns each position, None or ``CallError``, in order."""
     body = {
         "channels": list(channels),
-        "data": payload(data),
+        "data": encode_payload(data),
         "tags": tags,
         "skip_history": skip_history,
         "idempotency_key": idempotency_key or uuid4().hex,
@@ -82,66 +79,76 @@ def broadcast(
 
 
 def batch(calls: Iterable[Call[Any]], *, parallel: bool = False) -> Call[list[Outcome]]:
-    """Send several calls at once; gives, in their order, each one's result or its ``CallError``."""
-    wanted = list(calls)
+    """Send several calls in one request. Returns each result or ``CallError``, in order."""
+    batched = list(calls)
 
-    def read(answer: Any) -> list[Outcome]:
+    def read(response: Any) -> list[Outcome]:
         return [
             _outcome(reply, one.method, one.read)
-            for reply, one in zip(answer["replies"], wanted, strict=True)
+            for reply, one in zip(response["replies"], batched, strict=True)
         ]
 
-    return Call("batch", {"commands": [{one.method: one.body} for one in wanted], "parallel": parallel}, read)
+    return Call(
+        "batch", {"commands": [{one.method: one.body} for one in batched], "parallel": parallel}, read
+    )
 
 
 def presence(channel: str) -> Call[dict[str, ClientInfo]]:
-    """Say who is in a channel, by client id."""
+    """Return the clients that are subscribed to a channel, by client id."""
     return _call("presence", _clients, channel=channel)
 
 
 def presence_stats(channel: str) -> Call[PresenceStats]:
-    """Say how many connections and users are in a channel."""
+    """Return how many connections and users are subscribed to a channel."""
     return _call("presence_stats", lambda result: msgspec.convert(result, PresenceStats), channel=channel)
 
 
 def history(
     channel: str, *, limit: int = -1, since: Position | None = None, reverse: bool = False
 ) -> Call[History]:
-    """Read the log: ``limit`` 0 gives only its top, -1 everything kept."""
+    """Read a channel's history. ``limit`` 0 returns only its top, -1 all publications kept."""
     read = partial(_history, channel)
     return _call("history", read, channel=channel, limit=limit, since=since, reverse=reverse)
 
 
 def history_remove(channel: str) -> Call[None]:
-    """Forget what a channel's log keeps; its top stays."""
+    """Remove the publications of a channel's history. Its top stays."""
     return _call("history_remove", _nothing, channel=channel)
 
 
 def channels(pattern: str = "") -> Call[dict[str, int]]:
-    """List channels that have subscribers, with how many; ``pattern`` is a glob."""
+    """Return the channels that have subscribers, and how many. ``pattern`` is a glob."""
     return _call("channels", _counts, pattern=pattern)
 
 
 def info() -> Call[list[dict[str, Any]]]:
-    """Say which nodes there are, and what each holds (protocol §14)."""
+    """Return the nodes, with the figures of each (protocol §14).
+
+    The state of a node is ``ready``, ``deaf``, ``draining`` or ``silent``.
+    """
     return _call("info", lambda result: list(result["nodes"]))
 
 
 def drain(node: str) -> Call[None]:
-    """Have a node leave on purpose, by its uid or name: its clients go to the others, then it stops."""
+    """Drain a node, named by its uid or name. Its clients reconnect to other nodes, then it stops."""
     return _call("drain", _nothing, node=node)
 
 
 def disconnect(
     user: str, *, client: str = "", whitelist: Sequence[str] = (), code: int = 0, reason: str = ""
 ) -> Call[None]:
-    """Close a user's connections, except those in ``whitelist``; by default with 3503: don't come back."""
-    told = {"code": code, "reason": reason} if code else None
-    return _call("disconnect", _nothing, user=user, client=client, whitelist=list(whitelist), disconnect=told)
+    """Close a user's connections, except those in ``whitelist``.
+
+    The default code is 3503, after which clients do not reconnect.
+    """
+    given = {"code": code, "reason": reason} if code else None
+    return _call(
+        "disconnect", _nothing, user=user, client=client, whitelist=list(whitelist), disconnect=given
+    )
 
 
 def unsubscribe(user: str, channel: str, *, client: str = "") -> Call[None]:
-    """End a user's subscriptions to a channel (code 2000: don't come back)."""
+    """Unsubscribe a user's connections from a channel (code 2000: they do not subscribe again)."""
     return _call("unsubscribe", _nothing, user=user, channel=channel, client=client)
 
 
@@ -155,7 +162,7 @@ def subscribe(
     recover_since: Position | None = None,
     expire_at: int = 0,
 ) -> Call[None]:
-    """Subscribe a user's connections to a channel, as the server's doing; ``expire_at`` in Unix seconds."""
+    """Subscribe a user's connections to a channel, server-side. ``expire_at`` is in Unix seconds."""
     body = {"recover_since": recover_since, "expire_at": expire_at, **_payloads(info=info, data=data)}
     return _call("subscribe", _nothing, user=user, channel=channel, client=client, **body)
 
@@ -163,17 +170,17 @@ def subscribe(
 def refresh(
     user: str, *, client: str = "", expired: bool = False, expire_at: int = 0, info: Any = None
 ) -> Call[None]:
-    """Give a user's connections a new expiry, or end it now."""
+    """Set a new expiry time for a user's connections, or close them now (``expired``)."""
     body = {"expired": expired, "expire_at": expire_at, **_payloads(info=info)}
     return _call("refresh", _nothing, user=user, client=client, **body)
 
 
-def read_answer(call: Call[T], text: str) -> T:
-    """Read an answer of status 200; raises the ``CallError`` it carries, or ``BadProtocol``."""
-    answer = decode_as(_anything, text)
-    if call.method == "batch" and "replies" in answer:
-        return call.read(answer)
-    outcome = _outcome(answer, "result", call.read)
+def read_response(call: Call[T], text: str) -> T:
+    """Read the body of a response with status 200. Raises its ``CallError``, or ``BadProtocol``."""
+    response = decode_json(_anything, text)
+    if call.method == "batch" and "replies" in response:
+        return call.read(response)
+    outcome = _outcome(response, "result", call.read)
     if isinstance(outcome, CallError):
         raise outcome
     result: T = outcome
@@ -181,13 +188,13 @@ def read_answer(call: Call[T], text: str) -> T:
 
 
 def _call(method: str, read: Callable[[Any], T], **body: Any) -> Call[T]:
-    """Leave out what has its zero value (protocol §1); a payload is never one."""
-    said = {key: value for key, value in body.items() if value or isinstance(value, msgspec.Raw)}
-    return Call(method, said, read)
+    """Build a call. Zero values are left out (protocol §1), except payloads."""
+    fields = {key: value for key, value in body.items() if value or isinstance(value, msgspec.Raw)}
+    return Call(method, fields, read)
 
 
 def _payloads(**values: Any) -> dict[str, msgspec.Raw]:
-    return {name: payload(value) for name, value in values.items() if value is not None}
+    return {name: encode_payload(value) for name, value in values.items() if value is not None}
 
 
 def _outcome(reply: Any, key: str, read: Callable[[Any], Any]) -> Outcome:

@@ -1,21 +1,22 @@
-"""What a caller wants to be called with, and the calling: in order, one at a time, never from the reader."""
+"""The callbacks of a caller. They are called in order, one at a time."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypedDict
 
 from .errors import TocsinError
-from .values import Event, Joined, Left, Publication, StateChanged, Subscribed, Unsubscribed
+from .models import Event, Joined, Left, Publication, StateChanged, Subscribed, Unsubscribed
 
 Callback = Callable[[Any], Any]
+TokenProvider = Callable[[], Awaitable[str]]
 logger = logging.getLogger("tocsin")
 
 
 class Callbacks(TypedDict, total=False):
-    """Plain or async functions of one argument: a Publication, Subscribed, Unsubscribed, Joined or Left."""
+    """Plain or async functions of one argument: Publication, Subscribed, Unsubscribed, Joined or Left."""
 
     on_publication: Callback
     on_subscribed: Callback
@@ -25,7 +26,7 @@ class Callbacks(TypedDict, total=False):
 
 
 class ClientCallbacks(Callbacks, total=False):
-    """The same, and one that hears every StateChanged of the connection."""
+    """The same callbacks, and one for each StateChanged of the connection."""
 
     on_state: Callback
 
@@ -41,7 +42,7 @@ _EVENTS: dict[str, type] = {
 
 
 def by_event(callbacks: Callbacks | ClientCallbacks) -> dict[type, Callback]:
-    """Sort callbacks by what they are called with; ``TypeError`` for a name that is none."""
+    """Index callbacks by the type of their event. Raises ``TypeError`` for an unknown name."""
     unknown = callbacks.keys() - _EVENTS.keys()
     if unknown:
         raise TypeError(f"unknown argument {min(unknown)!r}: expected one of {', '.join(_EVENTS)}")
@@ -49,17 +50,17 @@ def by_event(callbacks: Callbacks | ClientCallbacks) -> dict[type, Callback]:
 
 
 async def dispatch(events: AsyncIterator[Event], callbacks: dict[type, Callback]) -> None:
-    """Call for each event until they end; awaits what is a coroutine, logs what fails."""
+    """Call the matching callback for each event, until the events end."""
     try:
         async for event in events:
             await call(callbacks.get(type(event)), event)
-    except TocsinError as error:  # the end of the subscription
+    except TocsinError as error:  # the subscription ended
         if Unsubscribed not in callbacks:
-            logger.warning("%s", error)
+            logger.warning("subscription_ended error=%s", error)
 
 
 async def call(callback: Callback | None, event: Event) -> None:
-    """Call one callback; its failure is logged and ends nothing."""
+    """Call one callback, and await it if it is async. An exception is logged, and not raised."""
     if callback is None:
         return
     try:
@@ -67,4 +68,4 @@ async def call(callback: Callback | None, event: Event) -> None:
         if inspect.isawaitable(result):
             await result
     except Exception:
-        logger.exception("a callback for %s failed", type(event).__name__)
+        logger.exception("callback_failed event=%s", type(event).__name__)

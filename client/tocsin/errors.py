@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose, and which close codes mean "come back" (protocol §7 to §9)."""
+"""The errors of this package, and what error and close codes mean (protocol §7 to §9)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FIRST_RESUBSCRIBE_CODE = 2500
 
 
 class TocsinError(Exception):
-    """The ancestor of every error of this package."""
+    """The base class of every error that this package raises."""
 
 
 class CallError(TocsinError):
-    """The server answered a command with an error; a ``temporary`` one may be gone later."""
+    """The server answered a command or a call with an error. A ``temporary`` error may pass."""
 
     def __init__(self, code: int, message: str, temporary: bool = False) -> None:
         super().__init__(f"{message} (error {code})")
@@ -26,18 +26,18 @@ class CallError(TocsinError):
 
 
 class PermissionDenied(CallError):
-    """The server knows who asks, and does not allow it (error 103, close code 3507, HTTP 403)."""
+    """The server does not permit what was requested (error 103, close code 3507, HTTP 403)."""
 
 
 class Unauthorized(TocsinError):
-    """The server does not accept who asks: no token or key, a wrong or an expired one.
+    """The server does not accept the token or API key: it is missing, wrong or expired.
 
-    Raise it from ``get_token`` to say that there will be no token: the client stops instead of trying again.
+    A ``get_token`` raises it if there will be no token: the client then ends instead of trying again.
     """
 
 
 class Disconnected(TocsinError):
-    """The connection ended with a code that forbids coming back, or the client was closed (0)."""
+    """The connection was closed with a code that forbids reconnecting, or the client was closed (0)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"disconnected: {reason} (code {code})")
@@ -46,7 +46,7 @@ class Disconnected(TocsinError):
 
 
 class SubscriptionEnded(TocsinError):
-    """The server ended one subscription for good (code below 2500); the connection lives on."""
+    """The server ended one subscription for good (code below 2500). The connection goes on."""
 
     def __init__(self, channel: str, code: int, reason: str) -> None:
         super().__init__(f"unsubscribed from {channel!r}: {reason} (code {code})")
@@ -56,23 +56,23 @@ class SubscriptionEnded(TocsinError):
 
 
 class ConnectionLost(TocsinError):
-    """The connection broke while a call was under way: the server may or may not have done it."""
+    """The connection broke while a command was in flight: the server may or may not have run it."""
 
 
 class TimedOut(TocsinError):
-    """No answer in time, or no connection to ask on; as with ``ConnectionLost`` it may have been done."""
+    """No answer, or no connection, in time. As with ``ConnectionLost``, the server may have run the call."""
 
 
 class ServerUnreachable(TocsinError):
-    """No HTTP answer from the server, even after trying again."""
+    """No HTTP response from the server, after several attempts."""
 
 
 class BadProtocol(TocsinError):
-    """The other side does not speak this protocol; most often the address is not a Tocsin server's."""
+    """The server does not speak this protocol. Usually the address is not that of a Tocsin server."""
 
 
-def may_come_back(code: int) -> bool:
-    """Say whether a connection closed with this code may be opened again (protocol §8)."""
+def may_reconnect(code: int) -> bool:
+    """Return whether the client may reconnect after a close with this code (protocol §8)."""
     return not (3500 <= code <= 3999 or 4500 <= code <= 4999 or code == MESSAGE_TOO_BIG)
 
 
@@ -103,5 +103,5 @@ def subscription_error(channel: str, code: int, reason: str) -> TocsinError:
 
 
 def is_temporary(code: int, temporary: bool) -> bool:
-    """Say whether an error reply to connect or subscribe is worth another attempt (protocol §7)."""
+    """Return whether the client may send connect or subscribe again after this error (protocol §7)."""
     return temporary or code < 100 or code == TOKEN_EXPIRED

@@ -1,4 +1,4 @@
-"""What a caller has not read yet, bounded in bytes."""
+"""A queue of events that the caller has not read yet, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-EVENT_BYTES = 300  # what an event weighs beside its payload, so that a million tiny ones count too
+EVENT_BYTES = 300  # counted for an event beside its payload, so that a million tiny ones count too
 T = TypeVar("T")
 
 
 class Inbox(Generic[T]):
-    """A queue whose writer never waits: over ``limit_bytes`` it calls ``full``, half empty again ``drained``.
+    """A queue whose writer never waits.
 
-    The writer is expected to stop the source on ``full``. What is put nevertheless is kept: nothing is lost
-    here.
+    It calls ``on_full`` once it holds more than ``limit_bytes``, and ``on_drained`` at half of that.
+    ``on_full`` should stop the source. Items that are put nevertheless are kept.
+
+    The mutable state is the items, their size and the closing error; only this class changes it.
     """
 
-    def __init__(self, limit_bytes: int, full: Callable[[], None], drained: Callable[[], None]) -> None:
+    def __init__(self, limit_bytes: int, on_full: Callable[[], None], on_drained: Callable[[], None]) -> None:
         self._limit = limit_bytes
-        self._full = full
-        self._drained = drained
+        self._on_full = on_full
+        self._on_drained = on_drained
         self._items: deque[tuple[T, int]] = deque()
         self._size = 0
         self._is_full = False
@@ -30,16 +32,16 @@ class Inbox(Generic[T]):
         self._changed = asyncio.Event()
 
     def put(self, item: T, size: int) -> None:
-        """Add one item of ``size`` bytes, as counted on the wire."""
+        """Add one item, which took ``size`` bytes on the wire."""
         self._items.append((item, size + EVENT_BYTES))
         self._size += size + EVENT_BYTES
         self._changed.set()
         if self._size > self._limit and not self._is_full:
             self._is_full = True
-            self._full()
+            self._on_full()
 
     def close(self, error: Exception | None) -> None:
-        """End the reading, after what is still here: with an error, or quietly.
+        """End the reading after the items still queued: with an error, or quietly (None).
 
         Only the first close counts.
         """
@@ -49,9 +51,9 @@ class Inbox(Generic[T]):
             self._changed.set()
 
     async def take(self) -> T:
-        """Wait for the next item; raises the closing error, or ``StopAsyncIteration``.
+        """Wait for the next item. Raises the closing error, or ``StopAsyncIteration``.
 
-        Cancelling loses nothing.
+        Cancelling loses no item.
         """
         while not self._items:
             if self._is_closed:
@@ -62,5 +64,5 @@ class Inbox(Generic[T]):
         self._size -= size
         if self._is_full and self._size <= self._limit // 2:
             self._is_full = False
-            self._drained()
+            self._on_drained()
         return item

@@ -1,4 +1,4 @@
-"""Publishing and asking through the HTTP API, as any back end does: the same methods, plain or async."""
+"""Clients of the HTTP API for back ends: the same methods, plain or async."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from . import api, backoff
-from .address import http_url
 from .api import Call
 from .errors import BadProtocol, ServerUnreachable, TimedOut, TocsinError, Unauthorized, call_error
-from .http import HttpClient
-from .protocol import to_json
+from .protocol.codec import encode_json
+from .transports.address import http_url
+from .transports.http import PASSING_STATUSES, HttpClient
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
-_PASSING_STATUSES = (408, 425, 429, 502, 503, 504)
+_PASSING_STATUSES = (*PASSING_STATUSES, 502, 503, 504)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Came = httpx.Response | httpx.TransportError
+AttemptOutcome = httpx.Response | httpx.TransportError
 
 
 class _Endpoint:
-    """Where to send, and with which key."""
+    """The address and the headers of every request."""
 
     def __init__(self, url: str, api_key: str) -> None:
         self._url = http_url(url, "/api")
@@ -41,20 +41,20 @@ class _Endpoint:
         return {
             "url": f"{self._url}/{call.method}",
             "headers": self._headers,
-            "content": to_json(call.body),
+            "content": encode_json(call.body),
         }
 
 
-def _converse(call: Call[T]) -> Generator[float, Came, T]:
-    """Yield how long to wait before sending, be given what came of it, return the result or raise."""
+def _attempts(call: Call[T]) -> Generator[float, AttemptOutcome, T]:
+    """Decide about attempts: yield the wait before each, be sent its outcome, return the result or raise."""
     pause, failure = 0.0, ""
     for attempt in range(ATTEMPTS):
-        came = yield pause
-        if isinstance(came, httpx.Response) and came.status_code not in _PASSING_STATUSES:
-            return _read(call, came)
-        failure = f"HTTP {came.status_code}" if isinstance(came, httpx.Response) else _describe(came)
-        if isinstance(came, httpx.ReadTimeout):
-            raise TimedOut(f"no answer to {call.method}: it may or may not have been done")
+        outcome = yield pause
+        if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
+            return _read(call, outcome)
+        failure = f"HTTP {outcome.status_code}" if isinstance(outcome, httpx.Response) else _describe(outcome)
+        if isinstance(outcome, httpx.ReadTimeout):
+            raise TimedOut(f"no response to {call.method}: it may or may not have been done")
         pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
     raise ServerUnreachable(f"the server cannot be reached: {failure}")
 
@@ -64,13 +64,13 @@ def _read(call: Call[T], response: httpx.Response) -> T:
         raise Unauthorized("the API key is missing or wrong")
     try:
         if response.status_code == 200:
-            return api.read_answer(call, response.text)
+            return api.read_response(call, response.text)
         error = response.json()
         raise call_error(error["code"], error["message"])
     except TocsinError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        text = response.text.strip()[:100] or "an empty answer"
+        text = response.text.strip()[:100] or "an empty response"
         raise BadProtocol(f"{response.url} answered {response.status_code}: {text}") from error
 
 
@@ -97,9 +97,9 @@ def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, 
 class Publisher:
     """The HTTP API for plain code: ``Publisher("http://localhost:8000", "key").publish("news", 1)``.
 
-    Each call is tried three times when the connection fails, which cannot publish twice. Raises
-    ``Unauthorized`` (key), ``CallError`` (the server says no), ``ServerUnreachable``, ``TimedOut``,
-    ``BadProtocol``. Safe to share between threads. ``close`` it, or use ``with``.
+    When the connection fails, a call is sent up to three times; it still publishes only once. Raises
+    ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``, ``TimedOut``,
+    ``BadProtocol``. Threads may share it. ``close`` it, or use ``with``.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class Publisher:
     refresh = _plain(api.refresh)
 
     def send(self, call: Call[T]) -> T:
-        """Send a call made by a function of ``tocsin.api``."""
-        conversation = _converse(call)
-        pause = next(conversation)
+        """Send a call, made by a function of ``tocsin.api``."""
+        attempts = _attempts(call)
+        pause = next(attempts)
         while True:
             time.sleep(pause)
             try:
-                pause = conversation.send(self._post(call))
+                pause = attempts.send(self._post(call))
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -150,7 +150,7 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _post(self, call: Call[Any]) -> Came:
+    def _post(self, call: Call[Any]) -> AttemptOutcome:
         try:
             return self._http.post(**self._endpoint.request(call))
         except httpx.TransportError as error:
@@ -160,7 +160,7 @@ class Publisher:
 class AsyncPublisher:
     """The HTTP API for asyncio: the methods and errors of ``Publisher``, awaited.
 
-    Cancelling a call gives up its answer: it may or may not have been done. ``close`` it, or use ``async
+    A cancelled call may or may not have been done. ``close`` it, or use ``async
     with``.
     """
 
@@ -191,13 +191,13 @@ class AsyncPublisher:
     refresh = _async(api.refresh)
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call made by a function of ``tocsin.api``."""
-        conversation = _converse(call)
-        pause = next(conversation)
+        """Send a call, made by a function of ``tocsin.api``."""
+        attempts = _attempts(call)
+        pause = next(attempts)
         while True:
             await asyncio.sleep(pause)
             try:
-                pause = conversation.send(await self._post(call))
+                pause = attempts.send(await self._post(call))
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -212,7 +212,7 @@ class AsyncPublisher:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _post(self, call: Call[Any]) -> Came:
+    async def _post(self, call: Call[Any]) -> AttemptOutcome:
         try:
             return await self._http.post(**self._endpoint.request(call))
         except httpx.TransportError as error:

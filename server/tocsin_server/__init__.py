@@ -1,5 +1,60 @@
-"""The server: live connections on one side, an HTTP API on the other, and the channels between them."""
+"""Tocsin's server: a WebSocket and SSE push server with an HTTP API.
 
-from importlib.metadata import version
+An application that embeds the server imports everything from here:
 
-__version__ = version("tocsin")
+    from tocsin_server import create_app, load_settings
+
+The names below are loaded on first use, so that importing a single module of the package does not import the
+whole server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tocsin_server.version import __version__
+
+if TYPE_CHECKING:
+    from tocsin_server.app import create_app
+    from tocsin_server.config.errors import ConfigError
+    from tocsin_server.config.loading import Settings, load_settings
+    from tocsin_server.engine.broker import NewPublication
+    from tocsin_server.errors import EngineError, Refusal, Refused
+    from tocsin_server.node.node import Node
+    from tocsin_server.node.operations import RpcMethod
+
+__all__ = [
+    "ConfigError",
+    "EngineError",
+    "NewPublication",
+    "Node",
+    "Refusal",
+    "Refused",
+    "RpcMethod",
+    "Settings",
+    "__version__",
+    "create_app",
+    "load_settings",
+]
+
+_MODULES = {
+    "ConfigError": "config.errors",
+    "EngineError": "errors",
+    "NewPublication": "engine.broker",
+    "Node": "node.node",
+    "Refusal": "errors",
+    "Refused": "errors",
+    "RpcMethod": "node.operations",
+    "Settings": "config.loading",
+    "create_app": "app",
+    "load_settings": "config.loading",
+}
+"""The module of each name that is loaded on first use."""
+
+if not TYPE_CHECKING:  # type checkers use the imports above, and report unknown names
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

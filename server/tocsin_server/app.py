@@ -1,7 +1,7 @@
-"""The ASGI application: HTTP API, SSE, health, metrics and the portable WebSocket endpoint, around one node.
+"""The ASGI application around one node: HTTP API, SSE, WebSocket over ASGI, health and metrics.
 
-Served by `serving.py` it is the whole server. It can also be mounted in another Starlette or FastAPI
-application, which then runs the node in its own lifespan:
+`serving/server.py` serves it as the whole server. Another Starlette or FastAPI application can also mount it.
+That application then runs the node in its own lifespan:
 
     tocsin = create_app(settings)
 
@@ -29,7 +29,7 @@ from tocsin_server.api.routes import api_routes
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.factory import create_engine
-from tocsin_server.metrics.multiprocess import Colleagues
+from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
 from tocsin_server.transports.sse.endpoint import events_route
@@ -37,7 +37,7 @@ from tocsin_server.transports.websocket.asgi import websocket_route
 
 
 class State(TypedDict):
-    """What the lifespan gives every request, and `WebSocketProtocol`."""
+    """The lifespan state: every request and every `WebSocketProtocol` finds the node there."""
 
     node: Node
 
@@ -49,13 +49,14 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
     rpc_methods: Mapping[str, RpcMethod] | None = None,
     has_page: bool = False,
-    colleagues: Colleagues | None = None,
+    worker_metrics: WorkerMetrics | None = None,
 ) -> Starlette:
-    """Build the application; its node is `app.state.node`, started by the lifespan.
+    """Build the application. Its node is `app.state.node`, which the lifespan starts and stops.
 
-    `routes` are an application's own and come first; `has_page` serves the demo page at `/`. `engine` is
-    opened from the settings unless given. `colleagues` are the other workers on the same port, if there are
-    any.
+    `settings` are the safe defaults unless given, and `engine` is the one that the settings name. `routes`
+    are the embedding application's own and come first. `rpc_methods` are the methods that clients and the
+    HTTP API may call by name. `has_page` serves the demo page at `/`. With `worker_metrics`, `/metrics` shows
+    all workers of the port.
     """
     settings = settings or Settings()
     node = Node(settings, engine or create_engine(settings.engine), rpc_methods=rpc_methods)
@@ -64,8 +65,8 @@ def create_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(node.running())
-            if colleagues is not None:
-                await stack.enter_async_context(colleagues.answering(node.metrics.page))
+            if worker_metrics is not None:
+                await stack.enter_async_context(worker_metrics.sharing(node.metrics.page))
             yield {"node": node}
 
     app = Starlette(
@@ -74,7 +75,7 @@ def create_app(
             websocket_route(node),
             events_route(node),
             *api_routes(node),
-            *health_routes(node, colleagues),
+            *health_routes(node, worker_metrics),
             *(page_routes() if has_page else ()),
         ],
         lifespan=lifespan,

@@ -1,22 +1,23 @@
-"""Every reason to refuse or to close, in one table.
+"""Every reason to refuse a command, to close a connection, or to end a subscription, in one table.
 
-The same values serve replies, WebSocket close frames, the last event of an SSE stream, HTTP answers and
-metric labels. Codes and messages are those of the Centrifuge protocol, so its SDKs react to them untold.
-Ranges carry the advice:
+The same values serve replies, WebSocket close frames, the last event of an SSE stream, HTTP responses and
+metric labels. Codes and messages are those of the Centrifuge protocol, so its SDKs handle them unmodified.
+The range of a code says what the client does next:
 
-    errors       below 400 are the protocol's, 400-1999 an application's
-    disconnects  3000-3499 and 4000-4499 say come back, 3500-3999 and 4500-4999 say don't
-    unsubscribes 2000-2499 say stay away, 2500-2999 say subscribe again
+    refusals       below 400: the protocol's own; 400-1999: an application's
+    disconnects    3000-3499 and 4000-4499: the client reconnects; 3500-3999 and 4500-4999: it does not
+    unsubscribes   2000-2499: the client stays unsubscribed; 2500-2999: it subscribes again
 
-Some are named for clients and the API alone, and Tocsin never sends them of itself:
+Tocsin itself never sends these codes. They are here for clients, for applications and for the HTTP API:
 
-    111, 3013    no rates are limited here; an application's RPC method may raise any error, though
-    113          there are neither map subscriptions nor publishes that are in conflict with others
-    3000         what a client says of an end without a code
-    3009         a write that fails finds nobody to tell
-    3011, 3014   what the API's `disconnect`, which takes any code, may say; 2502 has no such way
-    3507         whoever may not connect hears 3500 or 3501, and of a single command error 103
-    3509         the first violation closes already, and errors are not counted
+    111, 3013    Tocsin has no rate limits. An application's RPC method may refuse with any code.
+    113          Tocsin has neither map subscriptions nor conflicting publishes.
+    3000         A client uses it for a connection that ended without a code.
+    3009         A connection whose write failed cannot be told anything.
+    3011, 3014   The API's `disconnect` may send them, because it accepts any code.
+    2502         The API's `unsubscribe` always sends 2000.
+    3507         Permissions are refused with 3500, 3501, or error 103.
+    3509         The first violation closes the connection, so errors are not counted.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one command was refused; the connection lives on.
+    """Why one command is answered with an error. The connection goes on.
 
-    A client retries when `temporary` is true or the code is 109. `http_status` is used by the HTTP API in
-    transport error mode.
+    A client retries if `temporary` is true or the code is 109. The HTTP API uses `http_status` in transport
+    error mode.
     """
 
     code: int
@@ -43,7 +44,7 @@ class Refusal:
 class Disconnect:
     """Why a connection is closed.
 
-    `reason` is never empty: centrifuge-js reads the code only beside a reason.
+    `reason` is never empty, because centrifuge-js reads the code only beside a reason.
     """
 
     code: int
@@ -51,27 +52,27 @@ class Disconnect:
 
     @property
     def may_reconnect(self) -> bool:
-        """Whether the code's range invites the client back."""
+        """Whether the client may reconnect, by the range of the code."""
         return self.code < 3500 or 4000 <= self.code < 4500 or self.code >= 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribed:
-    """Why the server ended one subscription. From 2500 on the client subscribes again by itself."""
+    """Why the server ended one subscription. From code 2500 on, the client subscribes again."""
 
     code: int
     reason: str
 
 
 class EngineError(Exception):
-    """The engine could not do what was asked. May be retried.
+    """The engine could not carry out a call. The caller may retry.
 
-    Nothing was stored or announced, unless it says that the outcome is unknown.
+    Nothing was stored or published, unless the message says that the outcome is unknown.
     """
 
 
 class Unanswered(EngineError):
-    """Some nodes, which live, did not answer in time. The others did, and have obeyed if it was an order."""
+    """Some nodes are alive and did not answer in time. All other nodes carried out the control command."""
 
     def __init__(self, uids: Iterable[str]) -> None:
         self.uids = frozenset(uids)
@@ -79,7 +80,7 @@ class Unanswered(EngineError):
 
 
 class Refused(Exception):
-    """Carries a `Refusal` out of a call that answers with a value."""
+    """Carries a `Refusal` out of a call that otherwise returns a value."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -113,7 +114,7 @@ WRITE_ERROR = Disconnect(3009, "write error")
 INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
 FORCE_RECONNECT = Disconnect(3011, "force reconnect")
 NO_PONG = Disconnect(3012, "no pong")
-OVERLOADED = Disconnect(3013, "too many requests")
+RATE_LIMITED = Disconnect(3013, "too many requests")
 STATE_INVALIDATED = Disconnect(3014, "state invalidated")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 PROTOCOL_VIOLATION = Disconnect(3501, "bad request")
@@ -122,7 +123,7 @@ FORCE_DISCONNECT = Disconnect(3503, "force disconnect")
 CONNECTION_LIMIT = Disconnect(3504, "connection limit")
 CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
-FORBIDDEN = Disconnect(3507, "permission denied")
+DISCONNECT_PERMISSION_DENIED = Disconnect(3507, "permission denied")
 UNSUPPORTED = Disconnect(3508, "not available")
 TOO_MANY_ERRORS = Disconnect(3509, "too many errors")
 
@@ -130,3 +131,12 @@ SERVER_UNSUBSCRIBE = Unsubscribed(2000, "server unsubscribe")
 UNSUBSCRIBED_INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = Unsubscribed(2501, "subscription expired")
 UNSUBSCRIBED_STATE_INVALIDATED = Unsubscribed(2502, "state invalidated")
+
+_HTTP_STATUSES = {
+    reason.code: reason.http_status for reason in vars().values() if isinstance(reason, Refusal)
+}
+
+
+def http_status(code: int) -> int:
+    """The HTTP status of an error code; 400 for an application's own codes."""
+    return _HTTP_STATUSES.get(code, 400)

@@ -1,7 +1,7 @@
-"""Where log lines go and how they look: one stream, one form, whoever logs.
+"""Logging: one stream and one format for the lines of every logger.
 
-For people on a terminal: `time level event key=value`; elsewhere one JSON object a line. Tracebacks carry no
-local variables: those hold tokens and keys.
+On a terminal a line is `time level event key=value`. Otherwise it is a JSON object. Tracebacks show no local
+variables, because these may hold tokens and keys.
 """
 
 import logging
@@ -15,21 +15,21 @@ _SERVER_LOGGERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 
 
 def configure_logging(level: str = "info", *, json: bool | None = None) -> None:
-    """Send the process's log lines of at least `level` to standard error; call it again to change them.
+    """Write the process's log lines of at least `level` to standard error. A further call replaces the first.
 
-    `json` None means: JSON unless standard error is a terminal. Lines of the standard library's loggers take
-    the same form, uvicorn's too: give `uvicorn.Config` a `log_config` of None, or it takes its loggers back.
+    `json` None means JSON unless standard error is a terminal. Loggers of the standard library get the same
+    format, uvicorn's included. `uvicorn.Config` needs a `log_config` of None, or it configures them again.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     as_json = not sys.stderr.isatty() if json is None else json
     structlog.configure(
-        processors=[*_facts(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_fields(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_facts(), processors=_rendering(as_json))
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_fields(), processors=_rendering(as_json))
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -41,8 +41,8 @@ def configure_logging(level: str = "info", *, json: bool | None = None) -> None:
         logger.setLevel(logging.NOTSET)
 
 
-def _facts() -> list[Processor]:
-    """What every line says besides its event."""
+def _fields() -> list[Processor]:
+    """Adds the fields that every line has besides its event."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -68,7 +68,7 @@ def _rendering(as_json: bool) -> list[Processor]:
     ]
 
 
-def _event_first(_logger: WrappedLogger, _method: str, facts: EventDict) -> EventDict:
-    """The line's own order, so that eyes find the same thing at the same place in every line."""
-    first = {key: facts.pop(key) for key in ("timestamp", "level", "event", "logger") if key in facts}
-    return {**first, **facts}
+def _event_first(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """Order the fields, so that a reader finds time, level and event at the same place in every line."""
+    first = {key: fields.pop(key) for key in ("timestamp", "level", "event", "logger") if key in fields}
+    return {**first, **fields}

@@ -67,7 +67,7 @@ async def node_publisher(stack: AsyncExitStack, port: int) -> Publish:
     settings = Settings.model_validate({**CONFIG, "engine": engine_at(f"redis://127.0.0.1:{port}")})
     node: Node = create_app(settings).state.node
     await stack.enter_async_context(node.running())
-    return lambda data: node.publish("node", NewPublication(Raw(as_json(data))))
+    return lambda data: node.operations.publish("node", NewPublication(Raw(as_json(data))))
 
 
 async def publishers_of(kind: str, stack: AsyncExitStack, port: int) -> list[Publish]:

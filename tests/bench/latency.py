@@ -42,7 +42,7 @@ async def ping_while_writing(count: int, seconds: float) -> tuple[float, float]:
             )
             answer = asyncio.ensure_future(pinger.communicate())
             while not answer.done():
-                await node.publish("bench", NewPublication(PAYLOAD))
+                await node.operations.publish("bench", NewPublication(PAYLOAD))
                 while not node.fan_out.is_idle:
                     await asyncio.sleep(0)
             median, high = map(float, answer.result()[0].split())

@@ -149,7 +149,7 @@ async def tocsin(count: int) -> AsyncIterator[Deliver]:
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            await node.publish("bench", NewPublication(PAYLOAD))
+            await node.operations.publish("bench", NewPublication(PAYLOAD))
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
         await flush_writes()

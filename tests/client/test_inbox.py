@@ -1,4 +1,4 @@
-"""What a caller has not read yet."""
+"""The queue of events that the caller has not read yet."""
 
 import asyncio
 
@@ -8,25 +8,25 @@ from tocsin.inbox import EVENT_BYTES, Inbox
 
 
 class Source:
-    """Counts how often it was asked to stop and to go on."""
+    """Counts the calls to stop and to resume."""
 
     def __init__(self) -> None:
         self.stops = 0
-        self.goes = 0
+        self.resumes = 0
 
-    def full(self) -> None:
+    def on_full(self) -> None:
         self.stops += 1
 
-    def drained(self) -> None:
-        self.goes += 1
+    def on_drained(self) -> None:
+        self.resumes += 1
 
 
 def new(limit: int = 10 * EVENT_BYTES) -> tuple[Inbox[int], Source]:
     source = Source()
-    return Inbox(limit, source.full, source.drained), source
+    return Inbox(limit, source.on_full, source.on_drained), source
 
 
-async def test_items_come_out_in_order_whenever_they_went_in() -> None:
+async def test_items_are_taken_in_the_order_of_putting() -> None:
     inbox, _ = new()
     waiting = asyncio.create_task(inbox.take())
     await asyncio.sleep(0)
@@ -35,19 +35,19 @@ async def test_items_come_out_in_order_whenever_they_went_in() -> None:
     assert [await waiting, await inbox.take()] == [1, 2]
 
 
-async def test_the_source_is_stopped_once_past_the_limit_and_goes_on_at_half() -> None:
-    """Even items without a payload weigh something."""
+async def test_the_source_is_stopped_once_above_the_limit_and_resumed_at_half() -> None:
+    """Items without a payload count too."""
     inbox, source = new()
     for n in range(13):
         inbox.put(n, 0)
-    assert (source.stops, source.goes) == (1, 0)
+    assert (source.stops, source.resumes) == (1, 0)
     taken = []
-    while not source.goes:
+    while not source.resumes:
         taken.append(await inbox.take())
     assert taken == list(range(8))
     for n in range(13, 30):
         inbox.put(n, 0)
-    assert (source.stops, source.goes) == (2, 1)
+    assert (source.stops, source.resumes) == (2, 1)
     assert [await inbox.take() for _ in range(22)] == list(range(8, 30))
 
 
@@ -56,10 +56,10 @@ async def test_one_large_item_fills_it() -> None:
     inbox.put(1, 5000)
     assert source.stops == 1
     await inbox.take()
-    assert source.goes == 1
+    assert source.resumes == 1
 
 
-async def test_a_close_comes_after_what_is_still_there_and_only_the_first_counts() -> None:
+async def test_a_close_follows_the_queued_items_and_only_the_first_counts() -> None:
     inbox, _ = new()
     inbox.put(1, 0)
     inbox.close(RuntimeError("why"))
@@ -70,7 +70,7 @@ async def test_a_close_comes_after_what_is_still_there_and_only_the_first_counts
             await inbox.take()
 
 
-async def test_a_quiet_close_wakes_every_reader() -> None:
+async def test_a_close_without_an_error_wakes_every_reader() -> None:
     inbox, _ = new()
 
     async def read() -> str:
@@ -86,7 +86,7 @@ async def test_a_quiet_close_wakes_every_reader() -> None:
     assert await asyncio.gather(*readers) == ["ended"] * 3
 
 
-async def test_cancelling_a_reader_loses_nothing() -> None:
+async def test_cancelling_a_reader_loses_no_item() -> None:
     inbox, _ = new()
     reader = asyncio.create_task(inbox.take())
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The HTTP API's client over real HTTP, plain and async alike."""
+"""The clients of the HTTP API over real HTTP, plain and async."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.timing import SOON
 from tocsin import (
     AsyncPublisher,
     BadProtocol,
@@ -31,18 +32,18 @@ Json = dict[str, Any]
 
 
 class Script:
-    """What to answer in turn: (status, text), or None to break the connection instead."""
+    """The responses in turn: (status, text), or None to break the connection."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.acts: list[tuple[int, str] | None] = []
-        self.asked: list[tuple[str, str | None, Json]] = []
+        self.responses: list[tuple[int, str] | None] = []
+        self.requests: list[tuple[str, str | None, Json]] = []
 
     def result(self, result: Json) -> None:
-        self.acts.append((200, json.dumps({"result": result})))
+        self.responses.append((200, json.dumps({"result": result})))
 
     def error(self, code: int, message: str) -> None:
-        self.acts.append((200, json.dumps({"error": {"code": code, "message": message}})))
+        self.responses.append((200, json.dumps({"error": {"code": code, "message": message}})))
 
 
 @pytest.fixture
@@ -50,21 +51,21 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.001)
     script = Script()
 
-    class Answer(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            script.asked.append((self.path, self.headers["X-API-Key"], json.loads(body)))
-            act = script.acts.pop(0)
-            if act is not None:
-                text = act[1].encode()
-                self.send_response(act[0])
+            script.requests.append((self.path, self.headers["X-API-Key"], json.loads(body)))
+            response = script.responses.pop(0)
+            if response is not None:
+                text = response[1].encode()
+                self.send_response(response[0])
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
 
         def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 # its name upstream
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         script.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
@@ -97,21 +98,23 @@ def do(request: pytest.FixtureRequest) -> Do:
 
 def test_both_publishers_have_every_call_as_a_method() -> None:
     names = {name for name in vars(api) if getattr(getattr(api, name), "__module__", "") == api.__name__}
-    calls = {name for name in names if not name.startswith("_") and name not in ("Call", "T", "read_answer")}
+    calls = {
+        name for name in names if not name.startswith("_") and name not in ("Call", "T", "read_response")
+    }
     assert len(calls) == 14
     for kind in (Publisher, AsyncPublisher):
         assert calls <= {name for name in vars(kind) if getattr(kind, name).__doc__}
 
 
-def test_a_publication_is_sent_with_its_key_and_gives_its_position(script: Script, do: Do) -> None:
+def test_a_publication_is_sent_with_its_key_and_returns_its_position(script: Script, do: Do) -> None:
     script.result({"offset": 5, "epoch": "E"})
     call = api.publish("news", {"a": None}, tags={"k": "v"}, idempotency_key="once")
     assert do(script.url, "KEY", call) == Position(5, "E")
     body = {"channel": "news", "data": {"a": None}, "tags": {"k": "v"}, "idempotency_key": "once"}
-    assert script.asked == [("/api/publish", "KEY", body)]
+    assert script.requests == [("/api/publish", "KEY", body)]
 
 
-def test_methods_do_what_the_calls_say(script: Script) -> None:
+def test_methods_send_the_calls_of_the_same_name(script: Script) -> None:
     script.result({})
     script.result({"offset": 1, "epoch": "E"})
     with Publisher(script.url) as publisher:
@@ -122,23 +125,23 @@ def test_methods_do_what_the_calls_say(script: Script) -> None:
             return await publisher.publish("news", 0)
 
     assert asyncio.run(publish()) == Position(1, "E")
-    assert [body["data"] for _, _, body in script.asked] == [None, 0]
-    assert script.asked[0][1] is None
+    assert [body["data"] for _, _, body in script.requests] == [None, 0]
+    assert script.requests[0][1] is None
 
 
 def test_a_broken_connection_repeats_the_call_with_the_same_idempotency_key(script: Script, do: Do) -> None:
-    """So that what was published before the break is not published twice."""
-    script.acts = [None, (503, "starting")]
+    """So a call that was done before the break does not publish twice."""
+    script.responses = [None, (503, "starting")]
     script.result({"offset": 1, "epoch": "E"})
     assert do(script.url, "", api.publish("news", 1)) == Position(1, "E")
-    keys = {body["idempotency_key"] for _, _, body in script.asked}
-    assert len(script.asked) == 3
+    keys = {body["idempotency_key"] for _, _, body in script.requests}
+    assert len(script.requests) == 3
     assert len(keys) == 1
     assert keys != {""}
 
 
-def test_a_server_that_is_never_there_is_named_so(script: Script, do: Do) -> None:
-    script.acts = [(502, ""), (503, ""), None]
+def test_an_unreachable_server_is_an_error_of_its_own(script: Script, do: Do) -> None:
+    script.responses = [(502, ""), (503, ""), None]
     with pytest.raises(ServerUnreachable, match="cannot be reached"):
         do(script.url, "", api.info())
     with pytest.raises(ServerUnreachable):
@@ -146,34 +149,34 @@ def test_a_server_that_is_never_there_is_named_so(script: Script, do: Do) -> Non
 
 
 @pytest.mark.parametrize(
-    ("act", "error", "words"),
+    ("response", "error", "words"),
     [
         ((401, ""), Unauthorized, "API key"),
         ((200, '{"error":{"code":102,"message":"unknown channel"}}'), CallError, "unknown channel"),
         ((200, '{"error":{"code":103,"message":"permission denied"}}'), PermissionDenied, "denied"),
         ((404, '{"code":102,"message":"unknown channel"}'), CallError, "unknown channel"),
         ((404, "<html>"), BadProtocol, "<html>"),
-        ((200, "<html>"), BadProtocol, "does not have"),
+        ((200, "<html>"), BadProtocol, "not of this protocol"),
         ((200, "{}"), BadProtocol, "answered 200"),
         ((200, "[]"), BadProtocol, "answered 200"),
         ((400, "not JSON"), BadProtocol, "not JSON"),
     ],
 )
-def test_what_goes_wrong_is_said_by_the_exception(
-    script: Script, do: Do, act: tuple[int, str], error: type[Exception], words: str
+def test_each_failure_has_its_exception(
+    script: Script, do: Do, response: tuple[int, str], error: type[Exception], words: str
 ) -> None:
-    script.acts = [act]
+    script.responses = [response]
     with pytest.raises(error, match=words):
         do(script.url, "", api.publish("news", 1))
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(script: Script) -> None:
+def test_a_call_without_a_response_times_out(script: Script) -> None:
     released = threading.Event()
 
     class Silent(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            released.wait(10)
+            released.wait(SOON)
 
         def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 # its name upstream
 
@@ -190,25 +193,25 @@ def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(script: Script)
         thread.join()
 
 
-def test_several_channels_and_calls_are_answered_one_by_one(script: Script, do: Do) -> None:
+def test_broadcast_and_batch_return_an_outcome_for_each_channel_and_call(script: Script, do: Do) -> None:
     refused = {"error": {"code": 102, "message": "unknown channel"}}
     script.result({"responses": [{"result": {"offset": 1, "epoch": "E"}}, refused, {"result": {}}]})
     first, second, third = do(script.url, "", api.broadcast(["a", "x:b", "c"], 1))
     assert (first, third) == (Position(1, "E"), None)
     assert isinstance(second, CallError)
 
-    script.acts = [(200, json.dumps({"replies": [{"publish": {"offset": 2, "epoch": "E"}}, refused]}))]
+    script.responses = [(200, json.dumps({"replies": [{"publish": {"offset": 2, "epoch": "E"}}, refused]}))]
     calls: list[api.Call[Any]] = [api.publish("a", 1, idempotency_key="k"), api.presence_stats("x:b")]
     first, second = do(script.url, "", api.batch(calls))
     assert first == Position(2, "E")
     assert isinstance(second, CallError)
-    assert script.asked[-1][2]["commands"] == [
+    assert script.requests[-1][2]["commands"] == [
         {"publish": {"channel": "a", "data": 1, "idempotency_key": "k"}},
         {"presence_stats": {"channel": "x:b"}},
     ]
 
 
-def test_questions_are_answered_with_values(script: Script, do: Do) -> None:
+def test_queries_return_values(script: Script, do: Do) -> None:
     script.result({"presence": {"c": {"user": "u", "client": "c"}}})
     assert do(script.url, "", api.presence("a")) == {"c": ClientInfo("u", "c")}
     script.result({"num_clients": 2, "num_users": 1})
@@ -221,10 +224,10 @@ def test_questions_are_answered_with_values(script: Script, do: Do) -> None:
     assert do(script.url, "", api.channels("a*")) == {"a": 3}
     script.result({"nodes": [{"uid": "n", "name": "one"}]})
     assert do(script.url, "", api.info()) == [{"uid": "n", "name": "one"}]
-    assert script.asked[2][2] == {"channel": "a", "limit": 1, "since": {"offset": 2, "epoch": "E"}}
+    assert script.requests[2][2] == {"channel": "a", "limit": 1, "since": {"offset": 2, "epoch": "E"}}
 
 
-def test_commands_say_what_was_given_and_leave_out_the_rest(script: Script, do: Do) -> None:
+def test_zero_values_are_left_out_of_calls(script: Script, do: Do) -> None:
     calls: list[tuple[api.Call[None], Json]] = [
         (api.history_remove("a"), {"channel": "a"}),
         (api.disconnect("u"), {"user": "u"}),
@@ -242,19 +245,19 @@ def test_commands_say_what_was_given_and_leave_out_the_rest(script: Script, do: 
     for call, body in calls:
         script.result({})
         assert do(script.url, "", call) is None
-        assert script.asked[-1] == (f"/api/{call.method}", None, body)
+        assert script.requests[-1] == (f"/api/{call.method}", None, body)
 
 
-def test_cancelling_a_call_gives_up_its_answer_only(script: Script) -> None:
+def test_a_cancelled_call_does_not_affect_the_next_one(script: Script) -> None:
     async def run() -> None:
         async with AsyncPublisher(script.url) as publisher:
-            script.acts = [None, None, None]
+            script.responses = [None, None, None]
             call = asyncio.create_task(publisher.publish("news", 1))
             await asyncio.sleep(0)
             call.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await call
-            script.acts = []
+            script.responses = []
             script.result({})
             assert await publisher.publish("news", 2) is None
 

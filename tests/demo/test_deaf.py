@@ -27,7 +27,7 @@ class Patient:
 
     async def readiness(self) -> tuple[int, str]:
         answer = await self.nodes.http.get(f"http://{self.address}/health/ready")
-        return answer.status_code, answer.json()["trouble"]
+        return answer.status_code, answer.json()["reason"]
 
     async def until_it_answers(self, status: int) -> str:
         """Ask whether it is ready until it says so, or that it is not; the reason."""

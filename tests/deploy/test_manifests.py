@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from tests.deploy.nginx import DEPLOY
 from tocsin_server.app import create_app
-from tocsin_server.config.loading import Settings, load
+from tocsin_server.config.loading import Settings, load_settings
 from tocsin_server.serving.server import GRACE_SECONDS
 
 KUBERNETES = DEPLOY / "kubernetes"
@@ -57,7 +57,7 @@ def test_every_service_of_compose_gets_settings_that_exist(
     for name, node in nodes.items():
         for key, value in node["environment"].items():
             monkeypatch.setenv(key, "given" if value.startswith("${") else value)
-        settings = load(DEPLOY / "tocsin.toml")
+        settings = load_settings(DEPLOY / "tocsin.toml")
         assert settings.server.name == name
         assert settings.engine.url == "redis://redis:6379"
         assert len(settings.api.keys) == 1
@@ -80,7 +80,7 @@ def test_the_pod_gets_settings_that_exist_and_time_to_drain(
         monkeypatch.setenv(key, value)
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "tocsin-abc"))
-    settings: Settings = load(KUBERNETES / "tocsin.toml")
+    settings: Settings = load_settings(KUBERNETES / "tocsin.toml")
     assert settings.server.name == "tocsin-abc"
     _, sleep = container["lifecycle"]["preStop"]["exec"]["command"]
     needed = int(sleep) + settings.server.drain_seconds + GRACE_SECONDS

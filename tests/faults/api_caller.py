@@ -10,8 +10,8 @@ from tests.support.configs import API_KEY
 from tests.support.tcp import HOST
 from tests.support.timing import SOON
 from tocsin import BadProtocol
-from tocsin.api import Call, read_answer
-from tocsin.protocol import to_json
+from tocsin.api import Call, read_response
+from tocsin.protocol.codec import encode_json
 
 Answer = TypeVar("Answer")
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -42,7 +42,7 @@ class ApiCaller:
                 await _abort(connection)
             raise
         self._idle.append(connection)
-        return read_answer(call, text)
+        return read_response(call, text)
 
     async def _connection(self) -> Connection:
         while self._idle:
@@ -54,7 +54,7 @@ class ApiCaller:
 
     async def _exchange(self, connection: Connection, call: Call[Answer]) -> str:
         reader, writer = connection
-        body = to_json(call.body).encode()
+        body = encode_json(call.body).encode()
         head = f"POST /api/{call.method} HTTP/1.1\r\nHost: {HOST}\r\nX-API-Key: {API_KEY}\r\n"
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")

@@ -21,12 +21,12 @@ from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY
 from tests.support.tcp import HOST
 from tests.support.timing import SOON, STARTED, TICK, progress_timeout
-from tocsin.load.crew import Crew
-from tocsin.load.histogram import duration
-from tocsin.load.limits import raise_file_limit
-from tocsin.load.publishing import Publishing
-from tocsin.load.report import Report
-from tocsin.load.run import Plan, Run
+from tocsin_load.histogram import format_duration
+from tocsin_load.limits import raise_file_limit
+from tocsin_load.rate_publisher import RatePublisher
+from tocsin_load.report import Report
+from tocsin_load.run import Plan, Run
+from tocsin_load.worker_pool import WorkerPool
 
 SURVIVORS_CLIENTS = 100
 """Clients that the surviving nodes have before the clients of the killed node reconnect."""
@@ -71,39 +71,39 @@ class LoadClients:
             ),
             self,
         )
-        self._crew: Crew | None = None
+        self._workers: WorkerPool | None = None
         self._is_publishing = False
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run.run())
 
-    def phase(self, name: str, crew: Crew, publishing: Publishing) -> None:
+    def show_phase(self, name: str, workers: WorkerPool, publisher: RatePublisher) -> None:
         """Called by the run when a phase begins."""
-        self._crew, self._is_publishing = crew, name == "publishing"
+        self._workers, self._is_publishing = workers, name == "publishing"
         self._changed.set()
 
-    def moved(self) -> None:
+    def update(self) -> None:
         """Called by the run when its counts may have changed."""
         self._changed.set()
 
     async def wait_until_connected(self) -> None:
         """Wait until all clients are subscribed and publishing has begun."""
-        await self._until(lambda crew: self._is_publishing and crew.subscribed == self._connections)
+        await self._until(lambda workers: self._is_publishing and workers.subscribed == self._connections)
 
     async def wait_until_reconnected(self) -> None:
         """Wait until a client has lost its connection, and then until all clients are subscribed again."""
-        await self._until(lambda crew: crew.lost_connections > 0)
-        await self._until(lambda crew: crew.subscribed == self._connections)
+        await self._until(lambda workers: workers.lost_connections > 0)
+        await self._until(lambda workers: workers.subscribed == self._connections)
 
-    async def _until(self, condition: Callable[[Crew], bool]) -> None:
+    async def _until(self, condition: Callable[[WorkerPool], bool]) -> None:
         async with progress_timeout(self._counts, STARTED):
-            while self._crew is None or not condition(self._crew):
+            while self._workers is None or not condition(self._workers):
                 self._changed.clear()
                 await self._changed.wait()
                 if self._task.done():
                     self._task.result()
 
     def _counts(self) -> tuple[int, int]:
-        return (self._crew.subscribed, self._crew.lost_connections) if self._crew else (0, 0)
+        return (self._workers.subscribed, self._workers.lost_connections) if self._workers else (0, 0)
 
     async def report(self) -> Report:
         """End the run once all clients have received everything."""
@@ -112,13 +112,13 @@ class LoadClients:
 
     def violations(self, report: Report) -> list[str]:
         """The promises that hold in every run, and that this one broke."""
-        verdict = report.verdict
+        deliveries = report.deliveries
         counts = {
-            "lost": verdict.lost,
-            "duplicated": verdict.duplicated,
-            "reordered": verdict.reordered,
-            "gaps": verdict.told,
-            "clients not reconnected": report.still_away,
+            "lost": deliveries.lost,
+            "duplicated": deliveries.duplicated,
+            "reordered": deliveries.reordered,
+            "gaps": deliveries.in_gaps,
+            "clients not reconnected": report.still_disconnected,
             "clients never connected": self._connections - report.connected,
             "processes of the load tool died": report.dead_workers,
         }
@@ -232,29 +232,29 @@ def _kill_result(
     readiness: ReadinessChecks,
     violations: list[str],
 ) -> Result:
-    returns, latency = reconnecting.returns, staying.latency
+    returns, latency = reconnecting.reconnects, staying.latency
     if staying.lost_connections:
         violations.append(f"{staying.lost_connections} connections of survivors ended")
     if latency.longest > returns.longest:  # a client that stayed must not wait longer than one that returned
-        violations.append(f"a survivor's client waited for {duration(latency.longest)}")
+        violations.append(f"a survivor's client waited for {format_duration(latency.longest)}")
     return Result(
         f"{clients:,} clients of a killed node",
         [
             (
                 f"{reconnecting.lost_connections:,} lost their connection; reconnected after "
-                f"p50 {duration(returns.quantile(0.5))}, at most {duration(returns.longest)}"
+                f"p50 {format_duration(returns.quantile(0.5))}, at most {format_duration(returns.longest)}"
             ),
             (
-                f"{reconnecting.verdict.expected:,} deliveries expected of {reconnecting.acknowledged:,} "
+                f"{reconnecting.deliveries.expected:,} deliveries expected of {reconnecting.acknowledged:,} "
                 "acknowledged publications"
             ),
             (
                 f"survivors ready in {readiness.ready_count} of {readiness.count} "
-                f"checks, which took at most {duration(readiness.slowest_seconds)}"
+                f"checks, which took at most {format_duration(readiness.slowest_seconds)}"
             ),
             (
-                f"the survivors' own {SURVIVORS_CLIENTS} clients: p50 {duration(latency.quantile(0.5))}, "
-                f"p99 {duration(latency.quantile(0.99))}, at most {duration(latency.longest)}"
+                f"the survivors' {SURVIVORS_CLIENTS} clients: p50 {format_duration(latency.quantile(0.5))}, "
+                f"p99 {format_duration(latency.quantile(0.99))}, at most {format_duration(latency.longest)}"
             ),
         ],
         violations,
@@ -286,9 +286,9 @@ async def restart_redis(cluster: FixedPortCluster, clients: int, seconds: float 
     return Result(
         f"{clients:,} connections, and Redis restarts",
         [
-            f"{report.lost_connections:,} ended; all nodes ready again after {duration(recovered)}",
+            f"{report.lost_connections:,} ended; all nodes ready again after {format_duration(recovered)}",
             (
-                f"{report.verdict.expected:,} deliveries expected of {report.acknowledged:,} acknowledged "
+                f"{report.deliveries.expected:,} deliveries expected of {report.acknowledged:,} acknowledged "
                 f"publications ({report.sent - report.acknowledged:,} further ones were refused)"
             ),
         ],

@@ -23,7 +23,7 @@ from tests.support.event_stream import Event as Sent
 from tests.support.event_stream import open_event_stream_at
 from tests.support.timing import TICK
 from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
-from tocsin.values import Event
+from tocsin.models import Event
 
 AWAY_SECONDS = (5 * TICK, 10 * TICK)
 """Minimum and maximum delay before a bare subscriber reconnects."""

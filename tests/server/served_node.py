@@ -83,11 +83,11 @@ def _tasks_of(node: Node) -> int:
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
     """Publish JSON values, one after the other; the position of the last."""
     for value in data:
-        position = await node.publish(channel, NewPublication(Raw(value)))
+        position = await node.operations.publish(channel, NewPublication(Raw(value)))
     return position
 
 
-def listening_of(node: Node) -> set[str]:
+def subscribed_channels(node: Node) -> set[str]:
     """The channels that the node's engine listens to."""
     assert isinstance(node.engine, MemoryEngine)
     return node.engine._broker._listening
@@ -101,7 +101,7 @@ def present_in(node: Node) -> dict[str, set[str]]:
 
 def assert_nothing_is_left(node: Node) -> None:
     """No trace of any connection, in any of the places that know of connections."""
-    assert not node._connections
+    assert not node.state.connections
     assert not len(node.hub)
     assert not list(node.hub.users)
     assert not node.hub.channels
@@ -109,21 +109,21 @@ def assert_nothing_is_left(node: Node) -> None:
     assert not node._deadlines._owners
     assert is_settled(node)
     assert not node.fan_out._busy
-    assert not listening_of(node)
+    assert not subscribed_channels(node)
     assert not present_in(node)
 
 
 @dataclass
-class House:
+class ServedNode:
     """A served node."""
 
     node: Node
     server: Server
-    is_secret: bool = False
+    is_tls: bool = False
 
     @property
     def url(self) -> str:
-        return self.server.url.replace("http:", "https:") if self.is_secret else self.server.url
+        return self.server.url.replace("http:", "https:") if self.is_tls else self.server.url
 
     @property
     def websocket_url(self) -> str:
@@ -134,9 +134,9 @@ class House:
         return int(self.url.rsplit(":", 1)[1])
 
     @property
-    def peer(self) -> WebSocketConnection:
+    def connection(self) -> WebSocketConnection:
         """The only peer."""
-        (peer,) = self.node._connections
+        (peer,) = self.node.state.connections
         assert isinstance(peer, WebSocketConnection)
         return peer
 
@@ -181,32 +181,32 @@ class House:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def empty(self) -> None:
+    async def until_empty(self) -> None:
         """Wait until every connection is gone and everything done, then look for what is left."""
         await until(
-            lambda: not self.node._connections and not self.node.hub.channels and is_settled(self.node)
+            lambda: not self.node.state.connections and not self.node.hub.channels and is_settled(self.node)
         )
         assert_nothing_is_left(self.node)
 
 
 @asynccontextmanager
-async def housed(
+async def serve_node(
     *,
     engine: Engine | None = None,
     routes: Sequence[BaseRoute] = (),
     has_page: bool = False,
     rpc_methods: Mapping[str, Any] | None = None,
     **sections: Mapping[str, Any],
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ServedNode]:
     """Serve a node with the usual settings, changed by `sections`."""
     settings = settings_of(sections)
     app = create_app(settings, engine=engine, routes=routes, has_page=has_page, rpc_methods=rpc_methods)
     async with serving(app, ServerOptions(port=0)) as server:
-        yield House(app.state.node, server)
+        yield ServedNode(app.state.node, server)
 
 
 @asynccontextmanager
-async def housed_secretly(certificate: str, key: str) -> AsyncIterator[House]:
+async def serve_node_over_tls(certificate: str, key: str) -> AsyncIterator[ServedNode]:
     """The same over TLS, as a host application would configure it."""
     app = create_app(settings_of({}))
     options, listening = ServerOptions(port=0), asyncio.Event()
@@ -217,7 +217,7 @@ async def housed_secretly(certificate: str, key: str) -> AsyncIterator[House]:
     try:
         async with asyncio.timeout(SOON):
             await listening.wait()
-        yield House(app.state.node, server, is_secret=True)
+        yield ServedNode(app.state.node, server, is_tls=True)
     finally:
         server.should_exit = True
         await task

@@ -1,4 +1,4 @@
-"""The table of reasons: all that the protocol names (§7 to §9, §14), in its words."""
+"""The table of refusals, disconnects and unsubscribes: those of docs/protocol.md §7 to §9 and §14."""
 
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
@@ -25,7 +25,7 @@ REFUSALS = {
     (113, "concurrent pagination"),
     (113, "conflict"),
 }
-COME_BACK = {
+RECONNECTING = {
     (3000, "connection closed"),
     (3001, "shutdown"),
     (3004, "internal server error"),
@@ -39,7 +39,7 @@ COME_BACK = {
     (3013, "too many requests"),
     (3014, "state invalidated"),
 }
-STAY_AWAY = {
+FINAL = {
     (3500, "invalid token"),
     (3501, "bad request"),
     (3502, "stale"),
@@ -62,14 +62,14 @@ UNSUBSCRIBED = {
 def test_every_reason_of_the_protocol_is_in_the_table_and_no_other() -> None:
     refusals = [reason for reason in TABLE if isinstance(reason, Refusal)]
     assert {(reason.code, reason.message) for reason in refusals} == REFUSALS
-    closes = [reason for reason in TABLE if isinstance(reason, Disconnect)]
-    assert {(reason.code, reason.reason) for reason in closes if reason.may_reconnect} == COME_BACK
-    assert {(reason.code, reason.reason) for reason in closes if not reason.may_reconnect} == STAY_AWAY
-    ends = [reason for reason in TABLE if isinstance(reason, Unsubscribed)]
-    assert {(reason.code, reason.reason) for reason in ends} == UNSUBSCRIBED
+    disconnects = [reason for reason in TABLE if isinstance(reason, Disconnect)]
+    assert {(reason.code, reason.reason) for reason in disconnects if reason.may_reconnect} == RECONNECTING
+    assert {(reason.code, reason.reason) for reason in disconnects if not reason.may_reconnect} == FINAL
+    unsubscribes = [reason for reason in TABLE if isinstance(reason, Unsubscribed)]
+    assert {(reason.code, reason.reason) for reason in unsubscribes} == UNSUBSCRIBED
 
 
-def test_the_refusals_that_time_mends_say_so() -> None:
-    """A client tries again by itself."""
+def test_temporary_refusals_are_marked() -> None:
+    """A client retries these by itself."""
     temporary = {reason.message for reason in TABLE if isinstance(reason, Refusal) and reason.temporary}
     assert temporary == {"internal server error", "too many requests", "concurrent pagination"}

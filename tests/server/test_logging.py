@@ -1,4 +1,4 @@
-"""Logs: one stream and one form, whoever logs."""
+"""Logs: one stream and one format for every logger."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tocsin_server.logging import configure_logging
 
 
 class Terminal(io.StringIO):
-    """A standard error that somebody looks at."""
+    """A standard error that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
-    """Logging is global; each test leaves it as it found it."""
+    """Restore the logging configuration, which is global, after each test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
@@ -29,34 +29,34 @@ def restored_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_a_line_is_a_json_object_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it says comes in the same order in every line."""
+def test_a_line_is_a_json_object_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The members have the same order in every line."""
     configure_logging()
-    structlog.get_logger("tocsin.node").info("node started", port=8000, frame=b"\xff")
+    structlog.get_logger("tocsin.node").info("node_started", port=8000, frame=b"\xff")
     line = json.loads(capsys.readouterr().err)
     assert list(line) == ["timestamp", "level", "event", "logger", "port", "frame"]
-    assert (line["event"], line["level"], line["logger"]) == ("node started", "info", "tocsin.node")
+    assert (line["event"], line["level"], line["logger"]) == ("node_started", "info", "tocsin.node")
 
 
-def test_a_line_is_for_the_eye_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys and values, in colour unless NO_COLOR is set."""
+def test_a_line_on_a_terminal_has_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has colours unless NO_COLOR is set."""
     monkeypatch.setattr(sys, "stderr", stderr := Terminal())
     monkeypatch.delenv("NO_COLOR", raising=False)
     configure_logging()
-    structlog.get_logger().info("node started", port=8000)
+    structlog.get_logger().info("node_started", port=8000)
     assert "\x1b[" in stderr.getvalue()
     monkeypatch.setattr(sys, "stderr", stderr := Terminal())
     monkeypatch.setenv("NO_COLOR", "1")
     configure_logging()
-    structlog.get_logger().info("node started", port=8000)
-    assert "node started" in stderr.getvalue()
+    structlog.get_logger().info("node_started", port=8000)
+    assert "node_started" in stderr.getvalue()
     assert "port=8000" in stderr.getvalue()
     assert "\x1b[" not in stderr.getvalue()
 
 
 @pytest.mark.parametrize("name", ["uvicorn.error", "uvicorn.access", "websockets.server", "another.library"])
-def test_lines_of_other_libraries_take_the_same_form(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """Even if uvicorn configured its loggers before."""
+def test_lines_of_other_libraries_have_the_same_format(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Also if uvicorn configured its loggers before."""
     logging.getLogger(name).addHandler(logging.NullHandler())
     logging.getLogger(name).propagate = not name.startswith("uvicorn")
     configure_logging()
@@ -66,7 +66,7 @@ def test_lines_of_other_libraries_take_the_same_form(capsys: pytest.CaptureFixtu
 
 
 def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ours and those of others."""
+    """This applies to our lines and to those of libraries."""
     configure_logging("warning")
     structlog.get_logger().info("ours")
     logging.getLogger("uvicorn.error").info("theirs")
@@ -74,7 +74,7 @@ def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_level_can_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Configuring again replaces; nothing is said twice."""
+    """A second call replaces the first one, and no line is written twice."""
     configure_logging("warning")
     configure_logging("debug")
     structlog.get_logger().debug("once")
@@ -82,8 +82,8 @@ def test_the_level_can_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_traceback_holds_no_local_variables(capsys: pytest.CaptureFixture[str], *, as_json: bool) -> None:
-    """A token in a variable stays there."""
+def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str], *, as_json: bool) -> None:
+    """A local variable may hold a token."""
     token = "".join(reversed("hsuh"))
     configure_logging(json=as_json)
     try:
@@ -91,13 +91,13 @@ def test_a_traceback_holds_no_local_variables(capsys: pytest.CaptureFixture[str]
     except ZeroDivisionError:
         structlog.get_logger().exception("broken")
         logging.getLogger("another.library").exception("broken too")
-    said = capsys.readouterr().err
-    assert said.count("ZeroDivisionError: ") == 2
-    assert token not in said
+    written = capsys.readouterr().err
+    assert written.count("ZeroDivisionError: ") == 2
+    assert token not in written
 
 
 def test_a_line_stays_one_line_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a peer sent cannot forge a second one."""
+    """Text from a client cannot forge a second line."""
     configure_logging()
     structlog.get_logger().info("refused", channel='x\n{"event": "forged"}')
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The ``tocsin`` command: whatever commands the installed packages bring, each loaded when it is used."""
+"""The ``tocsin`` command: the commands of all installed packages, each imported when it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes"
 
 
 class Commands(Mapping[str, Any]):
-    """Commands by name, in the order of help. What cannot be imported says what to install."""
+    """Commands by name, in the order of the help. A command that cannot be imported says what to install."""
 
     def __init__(self) -> None:
         found = {point.name: point for point in entry_points(group=GROUP)}
@@ -40,27 +40,27 @@ class Commands(Mapping[str, Any]):
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence on standard error and exit code 1."""
+    """Run the command line. A ``TocsinError`` becomes one sentence on standard error and exit code 1."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="Real-time push: publish over HTTP, hear it over WebSocket or Server-Sent Events.",
+        help="Real-time push: publish over HTTP, subscribe over WebSocket or Server-Sent Events.",
     )
     app.callback(invoke_without_command=True)(_top)
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 # it has a callback, so it is a group
-    group.commands = Commands()  # type: ignore[assignment] # only ever read
+    group.commands = Commands()  # type: ignore[assignment] # it is only read
     try:
         group(prog_name="tocsin")
     except TocsinError as error:
         fail(str(error))
-    except KeyboardInterrupt:  # also while a command's packages are still being loaded
+    except KeyboardInterrupt:  # also while a command's packages are being imported
         sys.exit(130)
 
 
 def fail(sentence: str) -> NoReturn:
-    """End the command with one sentence."""
+    """Print one sentence on standard error and exit with code 1."""
     print(f"tocsin: {sentence}", file=sys.stderr)  # noqa: T201 # this is the command line
     sys.exit(1)
 
@@ -72,9 +72,9 @@ def _command(name: str, function: Callable[..., Any], **settings: Any) -> Any:
 
 
 def _missing(point: EntryPoint, error: ModuleNotFoundError) -> Callable[..., Any]:
-    extra = "" if point.value.startswith("tocsin.") else "[server]"
-    what = "the server" if extra else "a package that is not installed"
-    sentence = f"tocsin {point.name} needs {what}: pip install 'tocsin{extra}' ({error.name} is missing)"
+    extra = "" if point.value.startswith(("tocsin.", "tocsin_load.")) else "[server]"
+    needed = "the server" if extra else "a package that is not installed"
+    sentence = f"tocsin {point.name} needs {needed}: pip install 'tocsin{extra}' ({error.name} is missing)"
 
     def missing() -> None:
         fail(sentence)

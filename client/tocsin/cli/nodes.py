@@ -1,4 +1,4 @@
-"""``tocsin nodes``: which nodes there are and how they are, and having one leave."""
+"""``tocsin nodes``: list the nodes and their states, and drain one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tocsin.cli import fail
-from tocsin.cli.options import DEFAULT_URL, Url
-from tocsin.cli.output import to_line
 from tocsin.errors import TocsinError
 from tocsin.publisher import Publisher
 
+from . import fail
+from .options import DEFAULT_URL, Url
+from .output import to_line
+
 
 class Action(StrEnum):
-    """What may be done with a node."""
+    """The actions on a node."""
 
     drain = "drain"
 
 
 def nodes(
-    action: Annotated[Action | None, typer.Argument(help="drain: have a node leave on purpose.")] = None,
-    node: Annotated[str, typer.Argument(help="Its id or name, as the table says it.")] = "",
+    action: Annotated[Action | None, typer.Argument(help="drain: stop a node gracefully.")] = None,
+    node: Annotated[str, typer.Argument(help="The node's id or name, as in the table.")] = "",
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="A key of the HTTP API.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each node.")] = False,
+    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per node.")] = False,
 ) -> None:
-    """Show every living node, or have one leave: its clients are sent to the others, then it stops."""
+    """List all nodes, or drain one: its clients reconnect to other nodes, then it stops."""
     if (action is None) != (not node):
         fail("give drain and the node's id or name, or neither")
     try:
@@ -49,7 +50,7 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
         sys.stdout.writelines(to_line(node) + "\n" for node in found)
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=8)  # what `drain` takes is never cut
+    table.add_column("id", no_wrap=True, min_width=8)  # `drain` takes this, so it is never cut
     for heading in ("name", "address", "uptime", "clients", "channels", "memory", "lag", "state"):
         table.add_column(heading, overflow="fold")
     for node in sorted(found, key=lambda node: str(node["name"])):

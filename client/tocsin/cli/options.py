@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tocsin import lenient
+from tocsin.protocol import json_fallback
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -17,9 +17,9 @@ Url = Annotated[
 
 
 def read_data(text: str) -> Any:
-    """JSON where it is JSON, passed on as it was written; else the text itself as a string."""
+    """Return the text as it is if it is JSON, otherwise as a string."""
     try:
-        lenient.decode(text)
+        json_fallback.decode(text)
     except ValueError:
         return text
     return msgspec.Raw(text.encode())

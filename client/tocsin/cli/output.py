@@ -1,4 +1,4 @@
-"""Lines to standard output that never block the loop, and that notice at once when nobody reads any more."""
+"""Lines on standard output: they never block the event loop, and a closed pipe is noticed at once."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from tocsin import lenient
+from tocsin.protocol import json_fallback
 
 
 class ClosedOutput(Exception):
-    """Whoever read standard output has gone."""
+    """The reader of standard output has closed the pipe."""
 
 
 class Output:
-    """One file descriptor. Each line is written whole before ``write`` returns; cancelling may cut a line."""
+    """One file descriptor. ``write`` returns once its line is written; cancelling may cut the line."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._mode = os.fstat(descriptor).st_mode
         self._lock = asyncio.Lock()
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        """Call ``gone`` when the reading end of a pipe is closed, even while there is nothing to write."""
+    def watch(self, on_closed: Callable[[], None]) -> None:
+        """Call ``on_closed`` when the reader of a pipe closes it, even while there is nothing to write."""
         if stat.S_ISFIFO(self._mode):
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._descriptor, _once(loop, self._descriptor, gone))
+            loop.add_reader(self._descriptor, _once(loop, self._descriptor, on_closed))
 
     async def write(self, line: str) -> None:
-        """Write one line; raises ``ClosedOutput``."""
-        waiting = memoryview(line.encode() + b"\n")
+        """Write one line. Raises ``ClosedOutput``."""
+        rest = memoryview(line.encode() + b"\n")
         async with self._lock:
-            while waiting:
+            while rest:
                 await self._writable()
                 try:
-                    # what poll calls writable takes this much without blocking (POSIX, write)
-                    written = os.write(self._descriptor, waiting[: select.PIPE_BUF])
+                    # a writable descriptor takes this much without blocking (POSIX, write)
+                    written = os.write(self._descriptor, rest[: select.PIPE_BUF])
                 except BrokenPipeError as error:
                     raise ClosedOutput from error
-                waiting = waiting[written:]
+                rest = rest[written:]
 
     async def _writable(self) -> None:
         if stat.S_ISREG(self._mode) or select.select([], [self._descriptor], [], 0)[1]:
@@ -57,18 +57,20 @@ class Output:
 
 
 def to_line(value: Any) -> str:
-    """One line of JSON that any parser reads, whatever a payload holds."""
+    """Return one line of JSON that every parser accepts, for any payload."""
     try:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         line.encode()
     except (ValueError, RecursionError):
-        return lenient.encode(value)
+        return json_fallback.encode(value)
     return line
 
 
-def _once(loop: asyncio.AbstractEventLoop, descriptor: int, gone: Callable[[], None]) -> Callable[[], None]:
+def _once(
+    loop: asyncio.AbstractEventLoop, descriptor: int, on_closed: Callable[[], None]
+) -> Callable[[], None]:
     def react() -> None:
         loop.remove_reader(descriptor)
-        gone()
+        on_closed()
 
     return react

@@ -1,4 +1,4 @@
-"""``tocsin pub``: publish from the command line."""
+"""``tocsin pub``: publish messages."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from typing import Annotated, Any
 
 import typer
 
-from tocsin.cli import fail
-from tocsin.cli.options import DEFAULT_URL, Url, read_data
-from tocsin.cli.output import to_line
 from tocsin.errors import TocsinError
+from tocsin.models import Position
 from tocsin.publisher import Publisher
-from tocsin.values import Position
+
+from . import fail
+from .options import DEFAULT_URL, Url, read_data
+from .output import to_line
 
 
 def pub(
     channel: Annotated[str, typer.Argument(help="The channel.")],
     data: Annotated[
-        str | None, typer.Argument(help="JSON, or any text. Without it, each line of standard input is one.")
+        str | None,
+        typer.Argument(help="JSON, or any text. Without it, each line of standard input is a message."),
     ] = None,
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="A key of the HTTP API.")] = "",
+    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
 ) -> None:
-    """Publish a message, or one per line of standard input; prints where each one went, as a JSON line.
+    """Publish a message, or one per line of standard input. Prints each position as a JSON line.
 
-    What is not JSON is sent as a string. Empty lines are skipped. Stops at the first error, with exit code 1.
+    Text that is not JSON is sent as a string. Empty lines are skipped. Stops at the first error, with exit
+    code 1.
     """
     if data is None and sys.stdin.isatty():
         fail("give DATA, or messages on standard input, one per line")
@@ -38,11 +41,14 @@ def pub(
                 _print(channel, publisher.publish(channel, message))
                 published += 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing left to flush
+        # so that Python does not fail to flush it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (TocsinError, ValueError) as error:
-        where = "" if data is not None else f" (message {published + 1}; those before it are published)"
+        where = (
+            "" if data is not None else f" (message {published + 1}; the messages before it are published)"
+        )
         fail(f"{error}{where}")
 
 

@@ -1,4 +1,4 @@
-"""``tocsin sub``: follow channels, one JSON line per message."""
+"""``tocsin sub``: subscribe to channels, and print one JSON line per publication."""
 
 from __future__ import annotations
 
@@ -12,54 +12,65 @@ from typing import Annotated, Any
 
 import typer
 
-from tocsin.cli import fail
-from tocsin.cli.options import DEFAULT_URL, Url
-from tocsin.cli.output import ClosedOutput, Output, to_line
 from tocsin.client import Client
 from tocsin.errors import TocsinError
-from tocsin.sse import EventStream
-from tocsin.values import Event, Position, Publication, State, StateChanged, Subscribed, Unsubscribed
+from tocsin.event_stream import EventStream
+from tocsin.models import Event, Position, Publication, State, StateChanged, Subscribed, Unsubscribed
+
+from . import fail
+from .options import DEFAULT_URL, Url
+from .output import ClosedOutput, Output, to_line
 
 CHILD_SECONDS = 5.0
 
 
 def sub(
-    channels: Annotated[list[str], typer.Argument(metavar="CHANNEL...", help="Channels to follow.")],
+    channels: Annotated[
+        list[str], typer.Argument(metavar="CHANNEL...", help="The channels to subscribe to.")
+    ],
     url: Url = DEFAULT_URL,
     token: Annotated[str, typer.Option(envvar="TOCSIN_TOKEN", help="A connection token.")] = "",
     sse: Annotated[
         bool, typer.Option("--sse", help="Use Server-Sent Events instead of a WebSocket.")
     ] = False,
     since: Annotated[
-        str, typer.Option(metavar="POSITION", help="Resume: offset@epoch, one per channel, joined by commas.")
+        str,
+        typer.Option(
+            metavar="POSITION", help="Recover from offset@epoch, one per channel, joined by commas."
+        ),
     ] = "",
     command: Annotated[
         str,
         typer.Option(
-            "--exec", metavar="CMD", help="Run CMD per message, its JSON on standard input, in order."
+            "--exec",
+            metavar="CMD",
+            help="Run CMD for each publication, in order, with its JSON on standard input.",
         ),
     ] = "",
-    limit: Annotated[int, typer.Option(help="End after this many messages; 0 follows for ever.", min=0)] = 0,
+    limit: Annotated[int, typer.Option(help="End after this many publications; 0: never.", min=0)] = 0,
 ) -> None:
-    """Follow channels: one JSON line per message, and what happens to the connection on standard error.
+    """Subscribe to channels: one JSON line per publication; events of the connection on standard error.
 
-    Comes back and resumes by itself. Exit code: 0 after --limit, or when the reader of a pipe has gone; 130
+    Reconnects and recovers by itself. Exit code: 0 after --limit, or when the reader of a pipe closes it; 130
     on Ctrl-C; 143 on SIGTERM; 1 when the server refuses or ends it for good.
     """
     try:
         positions = _positions(since, channels)
-        follow = Following(url, token, channels, positions, limit, command)
-        code = asyncio.run(_until_told(follow.over_events if sse else follow.over_websocket))
-        if code and follow.position:
-            _report(f"ended; to resume: --since {follow.position}")
+        run = SubRun(url, token, channels, positions, limit, command)
+        code = asyncio.run(_run_until_stopped(run.over_sse if sse else run.over_websocket))
+        if code and run.position:
+            _report(f"ended; to recover later: --since {run.position}")
     except (TocsinError, ValueError, OSError) as error:
         _report(str(error))
         code = 1
     raise typer.Exit(code)
 
 
-class Following:
-    """One run of the command: where from, what was seen, when to end."""
+class SubRun:
+    """One run of the command: its positions, and the number of publications that are left.
+
+    The mutable state is ``_positions`` and ``_left``; only ``_read`` changes it.
+    """
 
     def __init__(
         self,
@@ -78,13 +89,13 @@ class Following:
 
     @property
     def position(self) -> str:
-        """Where to resume: behind what has been printed; empty while no channel has said where it stands."""
+        """The positions after the publications printed. Empty while no position is known."""
         positions = self._positions.values()
         return ",".join(str(position or "") for position in positions) if any(positions) else ""
 
     async def over_websocket(self, output: Output) -> None:
-        """Follow until the limit, or an error."""
-        async with Client(self._url, token=self._token, on_state=self._tell) as client:
+        """Subscribe over one WebSocket, until the limit or an error."""
+        async with Client(self._url, token=self._token, on_state=self._report_event) as client:
             events = [
                 client.subscribe(channel, since=position).events()
                 for channel, position in self._positions.items()
@@ -96,8 +107,8 @@ class Following:
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
 
-    async def over_events(self, output: Output) -> None:
-        """The same, on one event stream."""
+    async def over_sse(self, output: Output) -> None:
+        """Subscribe over one event stream, until the limit or an error."""
         channels, since = list(self._positions), self.position
         async with EventStream(self._url, channels, token=self._token, since=since) as stream:
             await self._read(stream.events(), output)
@@ -107,7 +118,7 @@ class Following:
             if not isinstance(event, Publication):
                 if isinstance(event, Subscribed):
                     self._positions[event.channel] = event.position
-                self._tell(event)
+                self._report_event(event)
                 continue
             await self._deliver(event, output)
             self._positions[event.channel] = event.position or self._positions[event.channel]
@@ -124,18 +135,18 @@ class Following:
         if code:
             _report(f"the command exited with {code} for {publication.channel} {publication.position or ''}")
 
-    def _tell(self, event: Event) -> None:
+    def _report_event(self, event: Event) -> None:
         match event:
             case StateChanged(State.CONNECTED):
                 _report(f"connected to {self._url}")
             case StateChanged(State.CONNECTING, _, reason) if reason != "connect called":
-                _report(f"not connected, trying again: {reason}")
+                _report(f"not connected, reconnecting: {reason}")
             case Unsubscribed(channel, code, reason):
                 _report(f"{channel}: unsubscribed: {reason} (code {code})")
             case Subscribed(channel, False, position):
-                _report(f"{channel}: messages may be missing before {position or 'this point'}")
+                _report(f"{channel}: publications may be missing before {position or 'this point'}")
             case Subscribed(channel, True, position):
-                _report(f"{channel}: resumed at {position or 'this point'}, nothing missed")
+                _report(f"{channel}: recovered at {position or 'this point'}, nothing missed")
             case Subscribed(channel, None, position):
                 _report(f"{channel}: subscribed at {position}" if position else f"{channel}: subscribed")
 
@@ -144,32 +155,32 @@ class Finished(Exception):
     """The limit is reached."""
 
 
-async def _until_told(follow: Callable[[Output], Coroutine[Any, Any, None]]) -> int:
-    """Follow until it ends, a signal comes, or the reader of standard output has gone: the exit code."""
+async def _run_until_stopped(follow: Callable[[Output], Coroutine[Any, Any, None]]) -> int:
+    """Run until it ends, a signal arrives, or the reader closes the pipe. Returns the exit code."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[int] = loop.create_future()
+    stopped: asyncio.Future[int] = loop.create_future()
 
-    def tell(code: int) -> None:
-        if not told.done():
-            told.set_result(code)
+    def stop(code: int) -> None:
+        if not stopped.done():
+            stopped.set_result(code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, tell, 128 + number)
+        loop.add_signal_handler(number, stop, 128 + number)
     if sys.stdout is None:
         fail("standard output is closed")
     output = Output(sys.stdout.fileno())
-    output.watch(lambda: tell(0))
+    output.watch(lambda: stop(0))
     following = asyncio.create_task(follow(output))
-    endings: list[asyncio.Future[Any]] = [following, told]
+    endings: list[asyncio.Future[Any]] = [following, stopped]
     await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
     following.cancel()
     with suppress(asyncio.CancelledError, Finished, ClosedOutput):
         await following
-    return told.result() if told.done() else 0
+    return stopped.result() if stopped.done() else 0
 
 
 async def _run(command: str, line: str) -> int:
-    """Run a command on one line; it is ended when the following is."""
+    """Run a command with one line on standard input. It is terminated when this is cancelled."""
     child = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.PIPE)
     try:
         await child.communicate(line.encode() + b"\n")
@@ -204,18 +215,18 @@ def _fields(publication: Publication) -> dict[str, Any]:
 
 def _positions(since: str, channels: list[str]) -> list[Position | None]:
     if len(set(channels)) != len(channels):
-        raise ValueError("each channel may be named once")
+        raise ValueError("a channel is named twice")
     if not since:
         return [None] * len(channels)
     parts = since.split(",")
     if len(parts) != len(channels):
         raise ValueError(
-            f"--since has {len(parts)} positions for {len(channels)} channels: give one for each"
+            f"--since has {len(parts)} positions for {len(channels)} channels: give one per channel"
         )
     return [Position.parse(part) if part else None for part in parts]
 
 
 def _report(sentence: str) -> None:
-    """Straight to the descriptor: what a closed standard error cannot take is not tried again at exit."""
+    """Write to the descriptor itself, so that Python does not try again at exit if it is closed."""
     with suppress(OSError):
         os.write(sys.stderr.fileno(), f"tocsin sub: {sentence}\n".encode())

@@ -1,4 +1,4 @@
-"""``tocsin token``: make a token for trying things out; applications sign their own."""
+"""``tocsin token``: create a token for tests. Applications sign their own."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Annotated, Any
 import jwt
 import typer
 
-from tocsin.cli import fail
+from . import fail
 
 SAFE_SECRET_BYTES = 32  # RFC 7518 §3.2, for SHA-256
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def token(
-    user: Annotated[str, typer.Option(help="The user's id; empty is an anonymous user.")] = "",
-    channel: Annotated[str, typer.Option(help="Make a subscription token, for this channel.")] = "",
-    ttl: Annotated[str, typer.Option(help="Valid for: 300, 5m, 12h, 30d; 0 is for ever.")] = "1h",
-    info: Annotated[str, typer.Option(metavar="JSON", help="What others see of the user.")] = "",
+    user: Annotated[str, typer.Option(help="The user's id; empty: an anonymous user.")] = "",
+    channel: Annotated[str, typer.Option(help="Create a subscription token for this channel.")] = "",
+    ttl: Annotated[str, typer.Option(help="How long it is valid: 300, 5m, 12h, 30d; 0: for ever.")] = "1h",
+    info: Annotated[str, typer.Option(metavar="JSON", help="The info that other clients see.")] = "",
     secret: Annotated[
         str, typer.Option(envvar="TOCSIN_CLIENT__TOKEN_HMAC_SECRET", help="The server's token_hmac_secret.")
     ] = "",
 ) -> None:
-    """Make a connection token, or with --channel a subscription token, signed with HS256."""
+    """Create a connection token, or with --channel a subscription token, signed with HS256."""
     if not secret:
         fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
     claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}
@@ -38,14 +38,14 @@ def token(
         claims["info"] = _json(info)
     if len(secret.encode()) < SAFE_SECRET_BYTES:
         typer.echo(f"tocsin: the secret is weak: it has fewer than {SAFE_SECRET_BYTES} bytes", err=True)
-        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # which says the same at length
+        warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # it says the same at length
     typer.echo(jwt.encode(claims, secret, algorithm="HS256"))
 
 
 def _seconds(ttl: str) -> int:
     match = re.fullmatch(r"([0-9]+)([smhd]?)", ttl)
     if match is None:
-        fail(f"--ttl is {ttl!r}, but must be a number of seconds, or like 5m, 12h, 30d")
+        fail(f"--ttl is {ttl!r}, but must be a number of seconds, or a duration like 5m, 12h or 30d")
     return int(match[1]) * _UNITS[match[2]]
 
 

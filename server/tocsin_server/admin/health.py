@@ -1,4 +1,4 @@
-"""Whether the process lives, whether the node can do its work, and what it counts."""
+"""Health and metrics of a node over HTTP."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tocsin_server.metrics.multiprocess import Colleagues
+from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.node.node import Node
 
 
-def health_routes(node: Node, colleagues: Colleagues | None) -> list[Route]:
-    """`/health/live`, `/health/ready` and `/metrics`, which shows `colleagues` too."""
+def health_routes(node: Node, worker_metrics: WorkerMetrics | None) -> list[Route]:
+    """`/health/live`, `/health/ready`, and `/metrics`, which with `worker_metrics` shows all workers."""
 
     async def live(_request: Request) -> Response:
-        """200 as long as the loop turns; says nothing about the engine."""
+        """200 as long as the event loop runs. The engine does not matter here."""
         return JSONResponse({"node": node.name})
 
     async def ready(_request: Request) -> Response:
-        """200 if this node can publish and hear, else 503 and why not."""
-        trouble = node.unready_reason
-        return JSONResponse({"node": node.name, "trouble": trouble}, status_code=503 if trouble else 200)
+        """200 if this node can publish and receive, else 503 with the unready reason."""
+        reason = node.unready_reason
+        return JSONResponse({"node": node.name, "reason": reason}, status_code=503 if reason else 200)
 
     async def metrics(_request: Request) -> Response:
         own = node.metrics.page()
-        page = own if colleagues is None else await colleagues.page(own)
+        page = own if worker_metrics is None else await worker_metrics.page(own)
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]

@@ -1,4 +1,4 @@
-"""The static page: from the wheel, or from the checkout where the package is installed in place."""
+"""The demo page's static files, from the wheel or, in an editable install, from the checkout."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from pathlib import Path
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-import tocsin_server
-
-_PACKAGE = Path(tocsin_server.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def static_directory() -> Path:
-    """Where the page's files are."""
+    """The directory that holds the page's files."""
     installed = _PACKAGE / "static"
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "static"
 
 
 def page_routes() -> list[Mount]:
-    """Everything in `static/`, with `index.html` at `/`. Must come after all other routes."""
+    """Every file in `static/`, with `index.html` at `/`. This route must come after all other routes."""
     return [Mount("/", StaticFiles(directory=static_directory(), html=True))]

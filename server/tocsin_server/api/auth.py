@@ -1,4 +1,4 @@
-"""Who may use the HTTP API: whoever shows one of its keys."""
+"""The keys of the HTTP API, and the three places of a request that may hold one."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ PARAMETER = "api_key"
 
 
 class ApiKeys:
-    """The configured keys. Without any, nobody is admitted, unless the API is open to everybody."""
+    """The configured keys. Without keys every request is refused, unless the API is insecure."""
 
     def __init__(self, options: ApiOptions) -> None:
-        self._is_open = options.insecure
+        self._is_insecure = options.insecure
         self._keys = [key.encode() for key in options.keys]
 
-    def admit(self, request: Request) -> bool:
-        """Whether the request shows a key, in any of the three places.
+    def authorize(self, request: Request) -> bool:
+        """Whether the request has a valid key in one of the three places.
 
-        Takes as long for a key that is nearly right as for one that is not, and compares with all of them.
+        Each key of the request is compared with all configured keys, in a time that does not depend on how
+        similar they are.
         """
-        if self._is_open:
+        if self._is_insecure:
             return True
-        return True in [hmac.compare_digest(shown, key) for shown in _shown(request) for key in self._keys]
+        return True in [hmac.compare_digest(given, key) for given in _keys_of(request) for key in self._keys]
 
 
-def _shown(request: Request) -> Iterator[bytes]:
+def _keys_of(request: Request) -> Iterator[bytes]:
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == SCHEME:
         yield credentials.strip().encode()
-    for place, name in ((request.headers, HEADER), (request.query_params, PARAMETER)):
-        if name in place:
-            yield place[name].encode(errors="replace")
+    for values, name in ((request.headers, HEADER), (request.query_params, PARAMETER)):
+        if name in values:
+            yield values[name].encode(errors="replace")

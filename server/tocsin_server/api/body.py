@@ -1,4 +1,4 @@
-"""The body of a request to the HTTP API: of bounded size, and JSON objects only."""
+"""The body of a request to the HTTP API: bounded in bytes, and made of JSON objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Raw
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from tocsin_server.protocol.messages import compact
+from tocsin_server.protocol.json import compact
 
 _WHITESPACE = " \t\r\n"
 _GAP = re.compile(f"[{_WHITESPACE}]*")
@@ -17,7 +17,7 @@ _scan = json.JSONDecoder().raw_decode
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body. Stops reading, with 413, at the first chunk that passes the limit."""
+    """Read the whole body. Raises HTTPException 413 at the first chunk beyond the limit."""
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -33,7 +33,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def json_object(body: bytes) -> Raw:
-    """The body as one JSON object, whose members are not looked at; 400 if it is anything else."""
+    """The body as one JSON object, whose members are not decoded. Raises HTTPException 400 otherwise."""
     try:
         text = compact(body)
     except ValueError as error:
@@ -43,19 +43,19 @@ def json_object(body: bytes) -> Raw:
     return text
 
 
-def json_objects(body: bytes, most: int) -> list[Raw]:
-    """One JSON object or several, joined by whitespace or by nothing; 400 if there is anything else.
+def json_objects(body: bytes, limit: int) -> list[Raw]:
+    """The body as one or more JSON objects, with or without whitespace between them.
 
-    Looks no further than the first `most`.
+    Stops after `limit` objects. Raises HTTPException 400 if there is anything else.
 
-    The standard library's parser finds where each ends; since it takes more for JSON than there is,
-    `json_object` checks what it found.
+    The standard library's parser finds the end of each object. It accepts more than JSON, so `json_object`
+    checks each object again.
     """
     objects: list[Raw] = []
     try:
         text = body.decode().strip(_WHITESPACE)
         start = 0
-        while (start < len(text) and len(objects) < most) or not objects:
+        while (start < len(text) and len(objects) < limit) or not objects:
             _, end = _scan(text, start)
             objects.append(json_object(text[start:end].encode()))
             start = _skip_gap(text, end)

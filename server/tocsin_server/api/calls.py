@@ -1,4 +1,4 @@
-"""Calls: one method of the API as a value, and how one is carried out without ever raising."""
+"""Calls of API methods: how one is decoded, run without raising, and answered."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import structlog
 from msgspec import Raw, Struct
 
 from tocsin_server import errors
-from tocsin_server.api.types import CALLS_LIMIT, Failure
+from tocsin_server.api.types import CALLS_LIMIT, ApiError
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered
 from tocsin_server.node.node import Node
 
-SLICE = 500
-"""How many calls of one request run before others have their turn: some milliseconds' worth."""
+CALLS_PER_TURN = 500
+"""How many calls of one request run in one turn of the event loop, which takes some milliseconds."""
 
 T = TypeVar("T")
 
@@ -27,91 +27,91 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Method:
-    """What is asked, what is answered, and the function between them."""
+    """One method of the API: its function, and the types of its request and result."""
 
     call: Callable[[Node, Any], Awaitable[Any]]
     request: type[Struct]
     result: type[Struct]
     is_wrapped: bool = True
-    """Whether an answer holds the result under `result`, or is the result."""
+    """Whether the response has the result under `result`. Otherwise the response is the result."""
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[Struct]:
         return msgspec.json.Decoder(self.request)
 
-    def read(self, params: Raw) -> Struct:
-        """The request that a JSON object says. Raises Refused, naming the member whose type is wrong."""
-        return read(self._decoder, params)
+    def decode(self, params: Raw) -> Struct:
+        """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
+        return decode(self._decoder, params)
 
 
-def read(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
-    """A typed value from a JSON object. Raises Refused, naming the member whose type is wrong."""
+def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
+    """A typed value of a JSON object. Raises Refused, which names the member with a wrong type."""
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise Refused(bad_request(_in_words(str(error)))) from None
+        raise Refused(bad_request(_detail(str(error)))) from None
     except RecursionError:
         raise Refused(bad_request("nested too deeply")) from None
 
 
 def bad_request(detail: str) -> Refusal:
-    """Error 107 that says what is bad about the request."""
+    """Error 107 with the reason in its message."""
     return replace(errors.BAD_REQUEST, message=f"{errors.BAD_REQUEST.message}: {detail}")
 
 
-def too_many_calls(what: str) -> Refusal:
-    """Error 107 that says how many calls a request may hold."""
-    return bad_request(f"more than {CALLS_LIMIT} {what}")
+def too_many_calls(subject: str) -> Refusal:
+    """Error 107 with the limit of calls in one request."""
+    return bad_request(f"more than {CALLS_LIMIT} {subject}")
 
 
-def failure(refusal: Refusal) -> Failure:
-    """A refusal as the API writes it."""
-    return Failure(refusal.code, refusal.message)
+def api_error(refusal: Refusal) -> ApiError:
+    """A refusal as the API returns it."""
+    return ApiError(refusal.code, refusal.message)
 
 
-async def attempt(answer: Awaitable[T]) -> T | Refusal:
-    """Await an answer; whatever goes wrong is a refusal.
+async def attempt(call: Awaitable[T]) -> T | Refusal:
+    """The result of a call. Every exception becomes a refusal.
 
-    What is our fault is logged, and tells the caller nothing but which nodes did not answer.
+    Errors of the server are logged. Their refusal says nothing about them, except which nodes did not answer.
     """
     try:
-        return await answer
+        return await call
     except Refused as error:
         return error.refusal
     except Unanswered as error:
-        log.warning("could not answer an API call", error=str(error))
+        log.warning("api_call_failed", error=str(error))
         return replace(errors.INTERNAL_ERROR, message=f"{errors.INTERNAL_ERROR.message}: {error}")
     except EngineError as error:
-        log.warning("could not answer an API call", error=str(error))
+        log.warning("api_call_failed", error=str(error))
     except Exception:
-        log.exception("an API call failed")
+        log.exception("api_call_crashed")
     return errors.INTERNAL_ERROR
 
 
-async def in_turn(answers: Iterable[Awaitable[T]]) -> list[T]:
-    """Await answers of which each begins when the one before has ended."""
-    outcomes: list[T] = []
-    for number, answer in enumerate(answers, 1):
-        outcomes.append(await answer)
-        if number % SLICE == 0:
-            await asyncio.sleep(0)  # where the engine is in memory nothing else gives way
-    return outcomes
+async def in_turn(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of calls that run one after the other."""
+    results: list[T] = []
+    for number, call in enumerate(calls, 1):
+        results.append(await call)
+        if number % CALLS_PER_TURN == 0:
+            await asyncio.sleep(0)  # calls to an engine in memory never yield to the loop by themselves
+    return results
 
 
 async def attempt_in_turn(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The outcomes of calls of which each begins when the one before has ended."""
+    """The results or refusals of calls that run one after the other."""
     return await in_turn(attempt(call()) for call in calls)
 
 
 async def attempt_together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The outcomes, in order, of calls that do not wait for each other."""
-    outcomes: list[T | Refusal] = []
-    for start in range(0, len(calls), SLICE):
-        some = calls[start : start + SLICE]
-        outcomes += await asyncio.gather(*(attempt(call()) for call in some))
-    return outcomes
+    """The results or refusals of calls that run concurrently, in the order of the calls."""
+    results: list[T | Refusal] = []
+    for start in range(0, len(calls), CALLS_PER_TURN):
+        some = calls[start : start + CALLS_PER_TURN]
+        results += await asyncio.gather(*(attempt(call()) for call in some))
+    return results
 
 
-def _in_words(complaint: str) -> str:
-    """What msgspec says, as the end of a sentence: "expected `str`, got `int` at `$.channel`"."""
-    return (complaint[:1].lower() + complaint[1:]).replace(" - at ", " at ")
+def _detail(message: str) -> str:
+    """Msgspec's message as the end of a sentence: "expected `str`, got `int` at `$.channel`"."""
+    return (message[:1].lower() + message[1:]).replace(" - at ", " at ")

@@ -1,4 +1,4 @@
-"""The API's description of itself: OpenAPI 3.1, generated from the types that it reads and writes."""
+"""The OpenAPI 3.1 document of the API, generated from the types of its requests and results."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 import msgspec
 
-from tocsin_server import __version__
 from tocsin_server.api import auth
 from tocsin_server.api.calls import Method
 from tocsin_server.api.methods import METHODS
-from tocsin_server.api.types import CALLS_LIMIT, Failure, LegacyCommand, LegacyReply
+from tocsin_server.api.types import CALLS_LIMIT, ApiError, LegacyCommand, LegacyReply
+from tocsin_server.version import __version__
 
 Json = dict[str, Any]
 
 DESCRIPTION = """\
-How a back end talks to Tocsin: publish to channels, ask about them, and act on users' connections.
+With this API a back end publishes into channels, reads their state, and controls users' connections.
 
-A call is answered with 200 and either `result` or `error`. Codes of errors: 100 internal server error (may be
-tried again), 102 unknown channel, 104 not found, 107 bad request, 108 not available, 112 unrecoverable
-position. In transport error mode an error is the response's status instead: 500 for 100, 404 for 102 and 104,
-400 for 107 and 108, 416 for 112.
+The response of a call is a 200 with either `result` or `error`. Error codes: 100 internal server error (the
+caller may retry), 102 unknown channel, 104 not found, 107 bad request, 108 not available, 112 unrecoverable
+position. In transport error mode the response has a status instead: 500 for 100, 404 for 102 and 104, 400 for
+107 and 108, 416 for 112.
 """
 SINGLE_ENDPOINT = f"""\
-The single endpoint of old.
+The legacy endpoint for one or more commands.
 
-One command or several, joined by whitespace or by nothing; each is answered on a line of its own, in their
-order. More than {CALLS_LIMIT} are refused together, with error 107.
+Commands follow each other with or without whitespace between them. Each has its reply on a line of its own,
+in the order of the commands. More than {CALLS_LIMIT} commands are refused together, with error 107.
 """
 SECURITY: Json = {
     "header": {"type": "apiKey", "in": "header", "name": auth.HEADER},
@@ -44,15 +44,15 @@ SECURITY: Json = {
 ERROR_MODE: Json = {
     "name": "X-Centrifugo-Error-Mode",
     "in": "header",
-    "description": "`transport`: an error is the response's status.",
+    "description": "With `transport`, errors are returned as HTTP status.",
     "schema": {"type": "string", "enum": ["transport"]},
 }
 
 
 @lru_cache(maxsize=8)
 def api_document(root_path: str = "") -> Json:
-    """The document, for an application that is mounted at `root_path`. Not to be changed."""
-    types = {Failure, LegacyCommand, LegacyReply}
+    """The document for an application that is mounted at `root_path`. It is cached: do not change it."""
+    types = {ApiError, LegacyCommand, LegacyReply}
     types |= {kind for method in METHODS.values() for kind in (method.request, method.result)}
     _, schemas = msgspec.json.schema_components(_by_name(types), ref_template="#/components/schemas/{name}")
     return {
@@ -84,7 +84,7 @@ def _operation(name: str, method: Method) -> Json:
         "parameters": [{"$ref": "#/components/parameters/ErrorMode"}],
         "requestBody": _body(method.request),
         "responses": {
-            "200": _answer(method),
+            "200": _response(method),
             "400": _common("BadRequest"),
             "401": _common("Unauthorized"),
             "404": _common("Refused"),
@@ -110,22 +110,22 @@ def _single_endpoint() -> Json:
     }
 
 
-def _answer(method: Method) -> Json:
-    refused = _object(error=_ref(Failure))
+def _response(method: Method) -> Json:
+    refused = _object(error=_ref(ApiError))
     done = _object(result=_ref(method.result)) if method.is_wrapped else _ref(method.result)
-    return {"description": "What came of it.", "content": _content({"oneOf": [done, refused]})}
+    return {"description": "The result, or the error.", "content": _content({"oneOf": [done, refused]})}
 
 
 def _responses() -> Json:
-    """What every operation may answer besides a result."""
+    """The responses that every operation has besides its result."""
     text = {"text/plain": {"schema": {"type": "string"}}}
-    refused = _content(_ref(Failure))
+    refused = _content(_ref(ApiError))
     return {
         "BadRequest": {
-            "description": "The body is not a JSON object; in transport error mode also errors 107 and 108.",
+            "description": "The body is not a JSON object. In transport error mode: errors 107 and 108.",
             "content": {**text, **refused},
         },
-        "Unauthorized": {"description": "No key, or a wrong one. The body is empty."},
+        "Unauthorized": {"description": "The key is missing or wrong. The body is empty."},
         "TooLarge": {"description": "The body is larger than `[api] body_limit_bytes`.", "content": text},
         "Refused": {"description": "In transport error mode: the error.", "content": refused},
     }

@@ -1,7 +1,8 @@
-"""What the HTTP API is asked and what it answers (protocol §14), as typed values.
+"""The requests and results of the HTTP API as typed values (docs/protocol.md §14).
 
-Requests are read strictly: a member of the wrong type is refused, an unknown one ignored. Results leave out
-zero values where the protocol does. The OpenAPI document is generated from these types.
+Requests are decoded strictly: a member of a wrong type is refused, an unknown one is ignored. Results leave
+out zero values where the protocol does. The OpenAPI document is generated from these types, their docstrings
+and their descriptions.
 """
 
 from __future__ import annotations
@@ -17,31 +18,37 @@ REASON_LIMIT_BYTES = 123
 """A WebSocket close frame holds 125 bytes, two of which are the code (RFC 6455 §5.5)."""
 
 CALLS_LIMIT = 10_000
-"""How many calls one request may hold, each channel of a broadcast being one.
+"""How many calls one request may have. Each channel of a broadcast counts as one.
 
-Some hundred milliseconds' worth with an engine in memory: the body's size alone would allow for seconds.
+With an engine in memory they take some hundred milliseconds. The limit of the body alone would allow seconds.
 """
 
-Channel = Annotated[str, Meta(min_length=1, description="The channel's name.")]
-User = Annotated[str, Meta(min_length=1, description="Whose connections.")]
-Client = Annotated[str, Meta(description="Only the connection with this client id.")]
-Session = Annotated[
+ChannelName = Annotated[str, Meta(min_length=1, description="The name of the channel.")]
+UserId = Annotated[str, Meta(min_length=1, description="The user whose connections are meant.")]
+ClientId = Annotated[
+    str, Meta(description="The client id of a connection. Empty: all connections of the user.")
+]
+SessionId = Annotated[
     str,
-    Meta(description="Only the connection with this session id. No transport gives any, so none matches."),
+    Meta(
+        description="A session id. No connection of Tocsin has one, so a call with a session id does nothing."
+    ),
 ]
 UnixSeconds = Annotated[int, Meta(ge=0, le=2**40)]
-Data = Annotated[Raw | UnsetType, Meta(description="The payload, any JSON value.")]
-Info = Annotated[Raw | UnsetType, Meta(description="What others see of the user, any JSON value.")]
+Data = Annotated[Raw | UnsetType, Meta(description="The payload: any JSON value.")]
+Info = Annotated[
+    Raw | UnsetType, Meta(description="The information about a client that others see: any JSON value.")
+]
 Base64 = Annotated[
     str,
     Meta(
-        description="JSON in base64; wins over its plain sibling.",
+        description="JSON in base64. It has priority over the member without `b64`.",
         extra_json_schema={"contentEncoding": "base64"},
     ),
 ]
 
 
-class Failure(Struct):
+class ApiError(Struct):
     """Why a call was refused. In transport error mode it is the whole body."""
 
     code: int
@@ -51,75 +58,86 @@ class Failure(Struct):
 # ------------------------------------------------------------------------------------------------- publishing
 
 
-class Publishing(Struct, kw_only=True):
-    """What every kind of publish says. `data` or `b64data` is required."""
+class PublicationFields(Struct, kw_only=True):
+    """The members of a publication. `data` or `b64data` is required."""
 
     data: Data = UNSET
     b64data: Base64 = ""
     tags: dict[str, str] | None = None
-    skip_history: Annotated[bool, Meta(description="Announce it without keeping it.")] = False
+    skip_history: Annotated[bool, Meta(description="Publish without keeping the publication in history.")] = (
+        False
+    )
     idempotency_key: Annotated[
-        str, Meta(description="Repeated within 300 s in the same channel, it gives the first answer.")
+        str, Meta(description="Repeated within 300 s in the same channel, it returns the first result.")
     ] = ""
-    version: Annotated[Offset, Meta(description="Above 0: only newer versions are published.")] = 0
-    version_epoch: Annotated[str, Meta(description="Versions compare only within one.")] = ""
-    delta: Annotated[bool, Meta(description="Accepted, and ignored: payloads are sent whole.")] = False
+    version: Annotated[
+        Offset, Meta(description="Above 0: published only if newer than the channel's last version.")
+    ] = 0
+    version_epoch: Annotated[str, Meta(description="Versions compare only within the same epoch.")] = ""
+    delta: Annotated[bool, Meta(description="Accepted and ignored: payloads are always sent complete.")] = (
+        False
+    )
 
 
-class PublishRequest(Publishing, kw_only=True):
+class PublishRequest(PublicationFields, kw_only=True):
     """A publication for one channel."""
 
-    channel: Channel
+    channel: ChannelName
 
 
-class BroadcastRequest(Publishing, kw_only=True):
+class BroadcastRequest(PublicationFields, kw_only=True):
     """The same publication for several channels."""
 
-    channels: Annotated[list[Channel], Meta(min_length=1, max_length=CALLS_LIMIT)]
+    channels: Annotated[list[ChannelName], Meta(min_length=1, max_length=CALLS_LIMIT)]
 
 
 class PublishResult(Struct, omit_defaults=True):
-    """The publication's position; empty where no log keeps it."""
+    """The publication's position. Empty if the channel keeps no history."""
 
     offset: int = 0
     epoch: str = ""
 
 
-class BroadcastAnswer(Struct, omit_defaults=True):
-    """What came of it in one channel: a result or an error."""
+class BroadcastResponse(Struct, omit_defaults=True):
+    """The result or the error in one channel."""
 
     result: PublishResult | None = None
-    error: Failure | None = None
+    error: ApiError | None = None
 
 
 class BroadcastResult(Struct):
-    """One answer for each channel, in their order."""
+    """One response for each channel, in their order."""
 
-    responses: list[BroadcastAnswer]
+    responses: list[BroadcastResponse]
 
 
 # --------------------------------------------------------------------------------------------------- channels
 
 
 class ChannelRequest(Struct):
-    """Concerns one channel."""
+    """A request about one channel."""
 
-    channel: Channel
+    channel: ChannelName
 
 
 class HistoryRequest(Struct):
-    """A page of a channel's log."""
+    """A request for a page of a channel's history."""
 
-    channel: Channel
+    channel: ChannelName
     limit: Annotated[
-        int, Meta(ge=-(2**31), le=2**31 - 1, description="0 asks only for the top, a negative one for all.")
+        int,
+        Meta(
+            ge=-(2**31),
+            le=2**31 - 1,
+            description="0 returns the top alone, a negative number all publications.",
+        ),
     ] = 0
     since: SincePosition | None = None
     reverse: Annotated[bool, Meta(description="Newest first.")] = False
 
 
-class Member(Struct):
-    """A connection, as others in the channel see it."""
+class ClientDetails(Struct):
+    """A client as other clients in the channel see it."""
 
     user: str
     client: str
@@ -128,85 +146,87 @@ class Member(Struct):
 
 
 class PresenceResult(Struct):
-    """Who is in a channel, by client id."""
+    """The clients in a channel, by client id."""
 
-    presence: dict[str, Member]
+    presence: dict[str, ClientDetails]
 
 
 class PresenceStatsResult(Struct):
-    """How many are in a channel; anonymous connections are one user."""
+    """How many clients and users are in a channel. Anonymous clients count as one user."""
 
     num_clients: int
     num_users: int
 
 
-class KeptPublication(Struct, omit_defaults=True):
-    """A publication in a log. `info` is who published it, if a client did."""
+class HistoryPublication(Struct, omit_defaults=True):
+    """A publication in history. `info` describes the client that published it, if one did."""
 
     data: Raw
     offset: int
-    info: Member | None = None
+    info: ClientDetails | None = None
     tags: dict[str, str] | None = None
 
 
 class HistoryResult(Struct):
-    """A page of a log; `offset` and `epoch` are the log's top."""
+    """A page of history. `offset` and `epoch` are the channel's top."""
 
-    publications: list[KeptPublication]
+    publications: list[HistoryPublication]
     epoch: str
     offset: int
 
 
 class ChannelsRequest(Struct):
-    """Which channels."""
+    """A request for the channels that have subscribers."""
 
-    pattern: Annotated[str, Meta(description="A glob (`*`, `?`, `[…]`, `{a,b}`); empty: all.")] = ""
+    pattern: Annotated[str, Meta(description="A glob: `*`, `?`, `[…]`, `{a,b}`. Empty: all channels.")] = ""
 
 
-class ChannelFigures(Struct):
-    """How many connections are subscribed, on all nodes."""
+class ChannelInfo(Struct):
+    """How many clients are subscribed to a channel, on all nodes."""
 
     num_clients: int
 
 
 class ChannelsResult(Struct):
-    """Channels with subscribers, by name."""
+    """The channels with subscribers, by name."""
 
-    channels: dict[str, ChannelFigures]
+    channels: dict[str, ChannelInfo]
 
 
 # ----------------------------------------------------------------------------------------- users' connections
 
 
 class UserRequest(Struct, kw_only=True):
-    """Concerns the connections of a user, on all nodes."""
+    """A request about the connections of a user, on all nodes."""
 
-    user: User
-    client: Client = ""
-    session: Session = ""
+    user: UserId
+    client: ClientId = ""
+    session: SessionId = ""
 
 
 class SubscribeRequest(UserRequest, kw_only=True):
-    """A subscription made from the server's side."""
+    """Subscribes connections to a channel."""
 
-    channel: Channel
+    channel: ChannelName
     info: Info = UNSET
     b64info: Base64 = ""
     data: Data = UNSET
     b64data: Base64 = ""
     recover_since: SincePosition | None = None
-    expire_at: Annotated[UnixSeconds, Meta(description="Unix time at which it ends; 0: never.")] = 0
+    expire_at: Annotated[
+        UnixSeconds, Meta(description="Unix time at which the subscription ends; 0: never.")
+    ] = 0
     override: Override | None = None
 
 
 class UnsubscribeRequest(UserRequest, kw_only=True):
-    """The end of a subscription."""
+    """Ends subscriptions."""
 
-    channel: Annotated[str, Meta(description="Empty: all of them.")] = ""
+    channel: Annotated[str, Meta(description="The channel. Empty: all channels.")] = ""
 
 
 class DisconnectReason(Struct):
-    """What the connections are told. Codes 3000-3499 and 4000-4499 invite them back."""
+    """Why connections are closed. With codes 3000-3499 and 4000-4499 clients reconnect."""
 
     code: Annotated[int, Meta(ge=3000, le=4999)]
     reason: Annotated[str, Meta(min_length=1, description=f"At most {REASON_LIMIT_BYTES} bytes of UTF-8.")]
@@ -217,73 +237,79 @@ class DisconnectReason(Struct):
 
 
 class DisconnectRequest(UserRequest, kw_only=True):
-    """The end of connections."""
+    """Closes connections."""
 
-    whitelist: Annotated[list[str], Meta(description="Client ids that are left alone.")] = []
+    whitelist: Annotated[list[str], Meta(description="Client ids of connections that stay open.")] = []
     disconnect: DisconnectReason | None = None
 
 
 class RefreshRequest(UserRequest, kw_only=True):
-    """A new end for connections."""
+    """Changes when connections expire."""
 
-    expired: Annotated[bool, Meta(description="End them now; they come back with a fresh token.")] = False
-    expire_at: Annotated[UnixSeconds, Meta(description="Unix time at which they end; 0: never.")] = 0
+    expired: Annotated[
+        bool, Meta(description="They expire now, and the clients reconnect with a fresh token.")
+    ] = False
+    expire_at: Annotated[UnixSeconds, Meta(description="Unix time at which they expire; 0: never.")] = 0
     info: Info = UNSET
 
 
 class EmptyResult(Struct):
-    """It was done."""
+    """The call succeeded."""
 
 
 # ------------------------------------------------------------------------------------------------ server, rpc
 
 
 class InfoRequest(Struct):
-    """Asks about all nodes."""
+    """A request for all nodes."""
 
 
-class NodeFigures(Struct):
-    """One node.
+class NodeStatus(Struct):
+    """One node: every member of the engine's `NodeInfo` except its channels."""
 
-    `uptime` is in seconds, `state` is `ready`, `deaf` or `draining`, `lag_seconds` how long announcements are
-    under way to it.
-    """
-
-    uid: str
-    name: str
-    version: str
-    num_clients: int
-    num_users: int
-    num_channels: int
-    num_subs: int
-    uptime: int
-    address: str
-    state: str
-    memory_bytes: int
-    lag_seconds: float
+    uid: Annotated[str, Meta(description="The node's identity, unique for its lifetime.")]
+    name: Annotated[str, Meta(description="The node's readable name.")]
+    version: Annotated[str, Meta(description="The version of Tocsin.")]
+    num_clients: Annotated[int, Meta(description="Connections.")]
+    num_users: Annotated[int, Meta(description="Users. Anonymous clients count as one.")]
+    num_channels: Annotated[int, Meta(description="Channels with subscribers.")]
+    num_subs: Annotated[int, Meta(description="Subscriptions.")]
+    uptime: Annotated[int, Meta(description="Seconds since the start.")]
+    address: Annotated[str, Meta(description="The host and port where the node listens.")]
+    state: Annotated[
+        str,
+        Meta(
+            description="`ready`; `deaf`: its connection to Redis is broken; `draining`; or `silent`: it is "
+            "alive and did not answer in time, so that its other members are zero."
+        ),
+    ]
+    memory_bytes: Annotated[int, Meta(description="Resident memory of the process.")]
+    lag_seconds: Annotated[
+        float, Meta(description="How long the node's last probe through Redis was in flight.")
+    ]
 
 
 class DrainRequest(Struct):
-    """A node that is to leave."""
+    """Drains a node."""
 
-    node: Annotated[str, Meta(min_length=1, description="Its uid or name, as `info` says it.")]
+    node: Annotated[str, Meta(min_length=1, description="The uid or name of the node, as in `info`.")]
 
 
 class InfoResult(Struct):
-    """Every living node."""
+    """Every node that is alive."""
 
-    nodes: list[NodeFigures]
+    nodes: list[NodeStatus]
 
 
 class RpcRequest(Struct):
-    """A call of a method that the application registered."""
+    """Calls a method that the embedding application registered."""
 
     method: Annotated[str, Meta(min_length=1)]
     params: Annotated[Raw | UnsetType, Meta(description="Any JSON value.")] = UNSET
 
 
 class RpcResult(Struct):
-    """What the method answered."""
+    """The result of the application's method."""
 
     data: Raw
 
@@ -292,7 +318,7 @@ class RpcResult(Struct):
 
 
 class BatchCommand(Struct):
-    """One call, under its method's name; the first that is set counts."""
+    """One call, under the name of its method. If several members are set, the first one counts."""
 
     publish: PublishRequest | None = None
     broadcast: BroadcastRequest | None = None
@@ -310,19 +336,21 @@ class BatchCommand(Struct):
 
 
 class BatchRequest(Struct):
-    """Several calls. A member of the wrong type in any of them refuses them all.
+    """Several calls. A member of a wrong type in one of them refuses them all.
 
     Each channel of a broadcast counts as one call.
     """
 
     commands: Annotated[list[BatchCommand | None], Meta(max_length=CALLS_LIMIT)]
-    parallel: Annotated[bool, Meta(description="Do not wait for one before the next begins.")] = False
+    parallel: Annotated[
+        bool, Meta(description="Run the calls concurrently, instead of one after the other.")
+    ] = False
 
 
 class BatchReply(Struct, omit_defaults=True):
-    """One call's result, under its method's name, or its error."""
+    """The result of one call, under the name of its method, or its error."""
 
-    error: Failure | None = None
+    error: ApiError | None = None
     publish: PublishResult | None = None
     broadcast: BroadcastResult | None = None
     presence: PresenceResult | None = None
@@ -345,7 +373,7 @@ class BatchResult(Struct):
 
 
 class LegacyCommand(Struct):
-    """A call to the single endpoint."""
+    """A command for the single endpoint."""
 
     method: str
     id: Offset = 0
@@ -353,8 +381,8 @@ class LegacyCommand(Struct):
 
 
 class LegacyReply(Struct, omit_defaults=True):
-    """The answer to the command with the same `id`."""
+    """The reply to the command with the same `id`."""
 
     id: int = 0
-    error: Failure | None = None
+    error: ApiError | None = None
     result: Raw | UnsetType = UNSET

@@ -1,1 +1,1 @@
-"""Commands that the server package adds to `tocsin`, as entry points of the group `tocsin.commands`."""
+"""The commands that the server adds to `tocsin`, as entry points of the group `tocsin.commands`."""

@@ -1,27 +1,30 @@
-"""`tocsin check-config`: reads a configuration as `serve` would, and says what it opens or what is wrong."""
+"""`tocsin check-config`: reads a configuration as `tocsin serve` does; prints its exposure or its errors."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tocsin_server.config.exposure import doors
-from tocsin_server.config.loading import ConfigError, load
+from tocsin_server.config.errors import ConfigError
+from tocsin_server.config.exposure import exposures
+from tocsin_server.config.loading import load_settings
 
 
 def check_config(
     config: Annotated[
         Path | None,
-        typer.Option(help="The file to check. Without one: environment and defaults.", show_default=False),
+        typer.Option(
+            help="The TOML file to check. Without it: the environment and the defaults.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Check a configuration; exit 1 and one sentence for each mistake, if there are any."""
+    """Check a configuration. Prints what it leaves open, or one sentence for each error and exits with 1."""
     try:
-        settings = load(config)
+        settings = load_settings(config)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(1) from None
     typer.echo("ok")
-    for door in doors(settings):
-        typer.echo(str(door))
+    for exposure in exposures(settings):
+        typer.echo(str(exposure))

@@ -1,4 +1,4 @@
-"""`tocsin serve`: one node, until a signal comes."""
+"""`tocsin serve`: runs one node, or several workers, until a signal arrives."""
 
 from __future__ import annotations
 
@@ -10,32 +10,42 @@ from typing import Annotated, Any
 
 import typer
 
-from tocsin_server import __version__
 from tocsin_server.app import create_app
-from tocsin_server.config.exposure import safe_start_advice
-from tocsin_server.config.loading import ConfigError, Settings, load
+from tocsin_server.config.errors import ConfigError
+from tocsin_server.config.exposure import startup_notices
+from tocsin_server.config.loading import Settings, load_settings
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
-from tocsin_server.metrics.multiprocess import Colleagues
-from tocsin_server.serving.prefork import CANNOT_START, Crew
+from tocsin_server.metrics.multiprocess import WorkerMetrics
+from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
 from tocsin_server.serving.server import CannotListen, listen, url_of, work
 from tocsin_server.serving.server import serve as serve_app
+from tocsin_server.version import __version__
 
 
 def serve(  # noqa: PLR0917 - typer reads the flags off it
-    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 chooses one.", show_default="8000")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file (docs/configuration.md).")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="The port to listen on; 0 lets the system choose.", show_default="8000"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file; docs/configuration.md describes it.")
+    ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where shared state lives.", show_default="memory://")
+        str | None,
+        typer.Option(help="The URL of the engine, such as redis://HOST.", show_default="memory://"),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes; more than one needs an engine they share.", min=1)
+        int, typer.Option(help="How many processes to run. Several need a Redis that they share.", min=1)
     ] = 1,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let everybody do everything. For development.")
+        bool,
+        typer.Option("--insecure", help="Let every client and caller do everything. For development."),
     ] = False,
-    ui: Annotated[bool, typer.Option("--ui", help="Serve the page at /, and let it connect.")] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve the demo page at /, and let it connect.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run a node: WebSocket, Server-Sent Events and the HTTP API on one port."""
@@ -43,36 +53,39 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
     configure_logging(log_level)
     settings = _settings(config, _overrides(host, port, engine, insecure), ui)
-    if workers > 1 and settings.engine.url == "memory://":
+    if workers > 1 and settings.engine.is_in_memory:
         _fail(
-            f"--workers {workers} needs an engine that the workers share, and memory:// is a process's own: "
-            "set engine.url to a redis:// one, or use --workers 1."
+            f"--workers {workers} needs an engine that the workers share, but memory:// belongs to one "
+            "process: set engine.url to a redis:// URL, or use --workers 1."
         )
-    for sentence in safe_start_advice(settings):
+    for sentence in startup_notices(settings):
         typer.echo(sentence, err=True)
     try:
         if workers > 1:
             _serve_with(workers, settings, ui)
         else:
-            serve_app(create_app(settings, has_page=ui), settings.server, on_ready=_say_ready)
+            serve_app(create_app(settings, has_page=ui), settings.server, on_ready=_print_ready)
     except (CannotListen, EngineError, ValueError) as error:
         _fail(str(error))
 
 
-def _say_ready(url: str) -> None:
+def _print_ready(url: str) -> None:
     typer.echo(f"Tocsin {__version__} listening on {url}")
 
 
 def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
-    """Serve with several processes on one address; each is a node of its own."""
+    """Serve with several workers on one address. Each worker is a node of its own."""
     sockets = listen(settings.server)
     name = settings.server.name or f"{socket.gethostname()}_{sockets[0].getsockname()[1]}"
 
     def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
         try:
-            colleagues = Colleagues(Path(folder), number + 1)
-            app = create_app(settings.model_copy(update={"server": own}), has_page=ui, colleagues=colleagues)
+            app = create_app(
+                settings.model_copy(update={"server": own}),
+                has_page=ui,
+                worker_metrics=WorkerMetrics(Path(folder), number + 1),
+            )
             work(app, own, sockets, parent, on_ready)
         except (EngineError, ValueError) as error:
             typer.echo(str(error), err=True)
@@ -80,14 +93,14 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
         return 0
 
     with TemporaryDirectory(prefix="tocsin-") as folder:
-        code = Crew(workers, start, lambda: _say_ready(url_of(sockets[0]))).run()
+        code = WorkerPool(workers, start, lambda: _print_ready(url_of(sockets[0]))).run()
     raise typer.Exit(code)
 
 
 def _overrides(
     host: str | None, port: int | None, engine: str | None, insecure: bool
 ) -> dict[str, dict[str, object]]:
-    """What the flags set; `--insecure` opens every door at once."""
+    """The settings that the flags override. `--insecure` opens clients, pages and the HTTP API."""
     opened: dict[str, Any] = {"insecure": True} if insecure else {}
     return {
         "server": {"host": host, "port": port, "allowed_origins": ["*"] if insecure else None},
@@ -99,10 +112,10 @@ def _overrides(
 
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]], ui: bool) -> Settings:
     try:
-        settings = load(config, overrides)
+        settings = load_settings(config, overrides)
         if ui and not settings.server.allowed_origins:
             overrides["server"]["allowed_origins"] = ["self"]
-            settings = load(config, overrides)
+            settings = load_settings(config, overrides)
     except ConfigError as error:
         _fail(*error.problems)
     return settings

@@ -1,1 +1,1 @@
-"""Configuration: options, where they are read from, and what is wrong with them."""
+"""Configuration: the options, how they are loaded, their errors, and what they leave open."""

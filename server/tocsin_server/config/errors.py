@@ -1,4 +1,4 @@
-"""Configuration mistakes as sentences: the key, its value, where it was set and what was expected."""
+"""Configuration errors as sentences: the key, its value, where it was set and what was expected."""
 
 import difflib
 import json
@@ -28,12 +28,20 @@ _EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
     "model_type": "a table of options",
-    "string_pattern_mismatch": "a text that matches {pattern}",
-    "string_type": "a text",
-    "tuple_type": "a list of texts",
+    "string_pattern_mismatch": "a string that matches {pattern}",
+    "string_type": "a string",
+    "tuple_type": "a list of strings",
     "value_error": "{error}",
 }
-"""What each of pydantic's complaints means to somebody who writes a configuration file."""
+"""What was expected, by the type of pydantic's error, in the words of a configuration file."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds one sentence for each configuration error."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 def sentences(
@@ -41,32 +49,33 @@ def sentences(
     origin: Callable[[Location], str],
     known_keys: Callable[[Location], Iterable[str]],
 ) -> list[str]:
-    """One sentence for each mistake, in the order of the configuration's sections.
+    """One sentence for each configuration error, in the order of the sections.
 
-    `origin` says where a location was set ("tocsin.toml"), or "" if that cannot be known; `known_keys` which
-    keys could stand in its place. The value of a secret, of an unknown key or of a section is never shown.
+    `origin` returns where a location was set ("tocsin.toml"), or "" if that cannot be known. `known_keys`
+    returns the keys that are valid in its place. The value of a secret, of an unknown key or of a section is
+    never shown.
     """
-    return [_sentence(mistake, origin, known_keys) for mistake in error.errors(include_url=False)]
+    return [_sentence(details, origin, known_keys) for details in error.errors(include_url=False)]
 
 
 def _sentence(
-    mistake: "ErrorDetails",
+    details: "ErrorDetails",
     origin: Callable[[Location], str],
     known_keys: Callable[[Location], Iterable[str]],
 ) -> str:
-    location = mistake["loc"]
+    location = details["loc"]
     where = f" in {place}" if (place := origin(location)) else ""
-    if mistake["type"] == "extra_forbidden":
-        return f"{_name(location)}{where} is not known{suggestion(str(location[-1]), known_keys(location))}"
-    expected = _expected(mistake)
+    if details["type"] == "extra_forbidden":
+        return f"{_name(location)}{where} is unknown{suggestion(str(location[-1]), known_keys(location))}"
+    expected = _expected(details)
     if not location:
         return f"{expected}."
     if is_section(location):
-        verb = ":" if mistake["type"] == "value_error" else " must be"
+        verb = ":" if details["type"] == "value_error" else " must be"
         return f"{_name(location)}{where}{verb} {expected}."
     if location[:2] in _SECRETS:
-        return f"{_name(location)}{where} must be {expected}; its value is a secret and is not shown."
-    return f"{_name(location)} is {_shown(mistake['input'])}{where}, but must be {expected}."
+        return f"{_name(location)}{where} must be {expected}. Its value is not shown, because it is a secret."
+    return f"{_name(location)} is {_shown(details['input'])}{where}, but must be {expected}."
 
 
 def is_section(location: Location) -> bool:
@@ -74,14 +83,14 @@ def is_section(location: Location) -> bool:
     return len(location) == 1 or (len(location) == 2 and location[0] == "namespaces")
 
 
-def _expected(mistake: "ErrorDetails") -> str:
-    if mistake["type"] not in _EXPECTED:
-        return f"valid ({mistake['msg']})"
-    return _EXPECTED[mistake["type"]].format(**mistake.get("ctx", {}))
+def _expected(details: "ErrorDetails") -> str:
+    if details["type"] not in _EXPECTED:
+        return f"valid ({details['msg']})"
+    return _EXPECTED[details["type"]].format(**details.get("ctx", {}))
 
 
 def _name(location: Location) -> str:
-    """The key as it would be written: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
+    """The key as a user writes it: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
     if location[-1:] == ("[key]",):
         return "The name of a namespace"
     name = ".".join(str(part) for part in location if isinstance(part, str))
@@ -90,7 +99,7 @@ def _name(location: Location) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: which known one it resembles, if any."""
+    """The end of a sentence about an unknown name: the known name that resembles it, if there is one."""
     similar = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {similar[0]}?" if similar else "."
 

@@ -1,4 +1,4 @@
-"""What a configuration opens and what it leaves closed, in words for whoever starts the node."""
+"""Exposure: what a configuration leaves open to anyone, and what it keeps closed, in sentences."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -6,71 +6,72 @@ from dataclasses import dataclass
 from tocsin_server.config.loading import Settings
 
 _SECRET_BYTES = 32
-"""HS256 wants a key at least as long as its hash (RFC 7518 §3.2)."""
+"""HS256 requires a key at least as long as its hash (RFC 7518 §3.2)."""
 
 
 @dataclass(frozen=True)
-class Door:
-    """One way into the node."""
+class Exposure:
+    """One way to reach the node, and for whom it is open."""
 
-    name: str
-    state: str
-    """Who may pass, in one clause."""
+    subject: str
+    access: str
+    """Which clients, pages or callers have access, in one clause."""
     advice: str = ""
-    """What to set, or what to beware of; empty where nothing needs to be said."""
+    """What to set, or what to beware of. Empty if the setting needs no comment."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.state}" + (f"; {self.advice}" if self.advice else "")
+        return f"{self.subject}: {self.access}" + (f"; {self.advice}" if self.advice else "")
 
 
-def doors(settings: Settings) -> list[Door]:
-    """Every way in, open or closed, in the order in which a newcomer meets them."""
+def exposures(settings: Settings) -> list[Exposure]:
+    """Every way to reach the node, open or closed: address, clients, channels, pages, HTTP API."""
     return [_address(settings), _clients(settings), _channels(settings), _pages(settings), _api(settings)]
 
 
-def safe_start_advice(settings: Settings) -> list[str]:
-    """Sentences for the start of a node: what is closed and how to open it, and what is dangerously open.
+def startup_notices(settings: Settings) -> list[str]:
+    """Sentences to print when a node starts: what is closed and how to open it, and what is dangerously open.
 
-    Empty where everything was set on purpose and nothing is insecure.
+    Empty if every setting was made on purpose and nothing is insecure.
     """
-    return [f"{door}." for door in doors(settings) if door.advice]
+    return [f"{exposure}." for exposure in exposures(settings) if exposure.advice]
 
 
-def _address(settings: Settings) -> Door:
+def _address(settings: Settings) -> Exposure:
     host, port = settings.server.host, settings.server.port
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not _is_loopback(host):
-        return Door("address", address)
+        return Exposure("address", address)
     was_chosen = "host" in settings.server.model_fields_set
-    advice = "" if was_chosen else 'set server.host (such as "0.0.0.0") for others'
-    return Door("address", f"{address}, this machine only", advice)
+    advice = "" if was_chosen else 'set server.host (such as "0.0.0.0") to serve other machines'
+    return Exposure("address", f"{address}, which only this machine can reach", advice)
 
 
-def _clients(settings: Settings) -> Door:
+def _clients(settings: Settings) -> Exposure:
     client = settings.client
     if client.insecure:
-        return Door(
+        return Exposure(
             "clients",
-            "INSECURE, everybody may connect, subscribe, publish and read everywhere without a token",
+            "INSECURE, every client may connect, subscribe, publish and read without a token",
             f"client.insecure is for development, and this node can be reached from {_reach(settings)}",
         )
-    has_tokens = bool(client.token_hmac_secret or client.token_public_key)
-    anonymous = "anonymous ones too" if client.allow_anonymous else "no anonymous ones"
-    if has_tokens:
+    if client.token_hmac_secret or client.token_public_key:
         length = len(client.token_hmac_secret.encode())
-        too_short = 0 < length < _SECRET_BYTES
+        is_short = 0 < length < _SECRET_BYTES
         advice = (
-            f"client.token_hmac_secret has {length} bytes, use at least {_SECRET_BYTES}" if too_short else ""
+            f"client.token_hmac_secret has {length} bytes, use at least {_SECRET_BYTES}" if is_short else ""
         )
-        return Door("clients", f"those with a token, {anonymous}", advice)
+        access = "may connect with a token or without one" if client.allow_anonymous else "need a token"
+        return Exposure("clients", access, advice)
     if client.allow_anonymous:
-        return Door("clients", "anonymous ones only, since no key for tokens is set")
-    return Door("clients", "none", "set client.token_hmac_secret, or client.allow_anonymous = true")
+        return Exposure("clients", "may connect without a token; tokens are refused, since no key is set")
+    return Exposure(
+        "clients", "none may connect", "set client.token_hmac_secret, or client.allow_anonymous = true"
+    )
 
 
-def _channels(settings: Settings) -> Door:
+def _channels(settings: Settings) -> Exposure:
     if settings.client.insecure:
-        return Door("channels", "all")
+        return Exposure("channels", "every client may subscribe to all of them")
     sections = {"channels": settings.channels}
     sections |= {f"namespaces.{name}": options for name, options in settings.namespaces.items()}
     is_open = [
@@ -79,34 +80,38 @@ def _channels(settings: Settings) -> Door:
         if options.allow_subscribe_for_client or options.allow_subscribe_for_anonymous
     ]
     if is_open:
-        return Door("channels", f"without a subscription token those of {', '.join(is_open)}")
+        return Exposure("channels", f"those of {', '.join(is_open)} need no subscription token")
     if any(options.allow_user_limited_channels for options in sections.values()):
-        return Door("channels", "those that name their users, or with a subscription token")
-    return Door(
+        return Exposure("channels", "need a subscription token, or a name that lists the user")
+    return Exposure(
         "channels",
-        "only with a subscription token",
+        "all need a subscription token",
         "set allow_subscribe_for_client = true in [channels] or a namespace to open them",
     )
 
 
-def _pages(settings: Settings) -> Door:
+def _pages(settings: Settings) -> Exposure:
     origins = settings.server.allowed_origins
+    if "*" in origins:
+        return Exposure("pages", "those of every origin may connect")
     if origins:
-        return Door("pages", "of every origin" if "*" in origins else f"of {', '.join(origins)}")
-    return Door("pages", "of no other origin", "set server.allowed_origins to those of your pages")
+        names = ["this server" if origin == "self" else origin for origin in origins]
+        return Exposure("pages", f"those of {', '.join(names)} may connect")
+    return Exposure("pages", "none may connect", "set server.allowed_origins to the origins of your pages")
 
 
-def _api(settings: Settings) -> Door:
+def _api(settings: Settings) -> Exposure:
     api = settings.api
     if api.insecure:
-        return Door(
+        return Exposure(
             "HTTP API",
-            "INSECURE, everybody may publish, read, disconnect and unsubscribe without a key",
+            "INSECURE, every caller may publish, read, disconnect and unsubscribe without a key",
             f"api.insecure is for development, and this node can be reached from {_reach(settings)}",
         )
     if api.keys:
-        return Door("HTTP API", f"with one of {len(api.keys)} keys" if len(api.keys) > 1 else "with the key")
-    return Door("HTTP API", "nobody", "set api.keys")
+        access = f"needs one of {len(api.keys)} keys" if len(api.keys) > 1 else "needs the key"
+        return Exposure("HTTP API", access)
+    return Exposure("HTTP API", "refuses every caller", "set api.keys")
 
 
 def _reach(settings: Settings) -> str:

@@ -1,7 +1,7 @@
-"""The configuration of a node: a TOML file, the environment and the command line's flags, in rising priority.
+"""Loading the configuration of a node from a TOML file, the environment and flags, in rising priority.
 
-Read once, at start. Every key of the file is also an environment variable: `[client] insecure` is
-`TOCSIN_CLIENT__INSECURE`.
+The configuration is read once, at start. Every key of the file is also an environment variable:
+`[client] insecure` is `TOCSIN_CLIENT__INSECURE`.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from tocsin_server.config.errors import Location, is_section, sentences, suggestion
+from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
 from tocsin_server.config.options import (
     NAMESPACE_PATTERN,
     ApiOptions,
@@ -31,14 +31,6 @@ _SEPARATOR = "__"
 _ENVIRONMENT = "the environment"
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used. `problems` has one sentence for each reason."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
 def _namespace_name(value: str) -> str:
     if not re.fullmatch(NAMESPACE_PATTERN, value):
         raise ValueError('two or more letters, digits, "-" or "_"')
@@ -46,7 +38,7 @@ def _namespace_name(value: str) -> str:
 
 
 class Settings(Options):
-    """Everything that can be set. Without arguments: the safe defaults."""
+    """All sections of the configuration. Without arguments it holds the safe defaults."""
 
     server: ServerOptions = ServerOptions()
     engine: EngineOptions = EngineOptions()
@@ -57,7 +49,7 @@ class Settings(Options):
     namespaces: dict[Annotated[str, AfterValidator(_namespace_name)], ChannelOptions] = Field(
         default_factory=dict
     )
-    """Options of channels `NAME:…`, by that name."""
+    """Options of the channels `NAME:…`, by namespace."""
 
     @model_validator(mode="after")
     def _personal_channels_have_a_namespace(self) -> Self:
@@ -70,7 +62,7 @@ class Settings(Options):
 
 
 class _Variables(BaseSettings, Settings):
-    """How the environment spells the settings."""
+    """Reads the settings from environment variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_nested_delimiter=_SEPARATOR, enable_decoding=False
@@ -79,7 +71,7 @@ class _Variables(BaseSettings, Settings):
 
 @dataclass(frozen=True)
 class _Layer:
-    """What one source sets, and how to speak of it."""
+    """The values that one source sets, and its name in messages."""
 
     name: str
     values: Mapping[str, Any]
@@ -87,7 +79,7 @@ class _Layer:
     def has(self, location: Location) -> bool:
         table: object = self.values
         for part in location:
-            if isinstance(part, int) or part == "[key]":  # an item of a list, a name: from where the whole is
+            if isinstance(part, int) or part == "[key]":  # a list's item or a name: set with the whole
                 break
             if not isinstance(table, Mapping) or part not in table:
                 return False
@@ -95,11 +87,13 @@ class _Layer:
         return True
 
 
-def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Settings:
-    """Settings of the file at `path`, the environment above it, and `overrides` above both.
+def load_settings(
+    path: Path | None = None, overrides: Mapping[str, Mapping[str, object]] | None = None
+) -> Settings:
+    """Load the settings: the file at `path`, the environment above it, and `overrides` above both.
 
-    `overrides` are the command line's, by section and key; a value of None is a flag that was not given.
-    Raises `ConfigError` with every problem found.
+    `overrides` are the flags of the command line, by section and key; a flag that was not given is None.
+    Raises ConfigError with every configuration error that was found.
     """
     layers = [
         _Layer("a flag", _given(overrides or {})),
@@ -147,7 +141,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _origin(location: Location, layers: Iterable[_Layer]) -> str:
-    """Where a key was set; for a section, every source that sets something in it."""
+    """The source that sets a key; for a section, every source that sets one of its keys."""
     setting = [layer.name for layer in layers if layer.has(location)]
     if len(location) > 1 and setting[:1] == [_ENVIRONMENT]:
         return f"the environment variable {_variable(location)}"
@@ -159,7 +153,7 @@ def _variable(location: Location) -> str:
 
 
 def _known_keys(location: Location) -> Iterable[str]:
-    """The keys that could stand where an unknown one stands."""
+    """The keys that are valid in place of an unknown one."""
     if len(location) == 1:
         return Settings.model_fields
     if location[0] == "namespaces":
@@ -169,9 +163,9 @@ def _known_keys(location: Location) -> Iterable[str]:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """Variables of sections that do not exist, which the source passes over in silence."""
+    """A sentence for each variable of an unknown section, which pydantic-settings ignores silently."""
     for name in sorted(environment):
         section, separator, _ = name.lower().removeprefix(_PREFIX.lower()).partition(_SEPARATOR)
         if name.upper().startswith(_PREFIX) and separator and section not in Settings.model_fields:
             end = suggestion(section, Settings.model_fields)
-            yield f"The environment variable {name} is of no known section{end}"
+            yield f"The environment variable {name} belongs to no known section{end}"

@@ -1,7 +1,7 @@
-"""The options of a node as values: what can be set, its default, and what makes a value wrong.
+"""The options of a node as values: every key, its default, and what makes a value invalid.
 
-Pure, so that the core may hold them. Where they are read from is `config.py`'s business. A field's validator
-completes the sentence "KEY must be …"; a section's own says the whole of it.
+This module is pure, because the core holds options; `loading.py` reads them. The message of a field's
+validator completes the sentence "KEY must be …". The message of a section's validator is a whole sentence.
 """
 
 import re
@@ -9,8 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tocsin_server.config.engine_url import MEMORY_URL, check_engine_url
+
 NAMESPACE_PATTERN = r"^[-a-zA-Z0-9_]{2,}$"
-"""What a namespace may be called (protocol §13)."""
+"""Valid names of a namespace (docs/protocol.md §13)."""
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -19,24 +21,24 @@ _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def _seconds(value: object) -> object:
-    """Seconds of a number or of a text such as `5m` or `1h30m`."""
+    """The seconds in a number, or in a string such as `5m` or `1h30m`."""
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str):
-        if _PLAIN_NUMBER.fullmatch(text):  # the environment knows only texts
+        if _PLAIN_NUMBER.fullmatch(text):  # a string, because environment variables are strings
             return float(text)
         if _DURATION.fullmatch(text):
             return sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
     elif isinstance(text, int | float) and not isinstance(text, bool):
         return text
-    raise ValueError('a number of seconds, or a text such as "250ms", "300s", "5m" or "720h"')
+    raise ValueError('a number of seconds, or a string such as "250ms", "300s", "5m" or "720h"')
 
 
 def _text(seconds: float) -> str:
     return f"{seconds:.12g} s"
 
 
-def _texts(value: object) -> object:
-    """A list as it is; a text from the environment at its commas."""
+def _list(value: object) -> object:
+    """A list unchanged; a string, which the environment gives, split at its commas."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -47,24 +49,6 @@ def _origin_pattern(value: str) -> str:
     if value not in ("*", "self") and not (scheme and found and host and "/" not in host):
         raise ValueError(
             '"*", "self", or origins with their scheme and no path, such as "https://*.example.com"'
-        )
-    return value
-
-
-_HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^/@?#,:\[\]]+)(?::\d{1,5})?"
-_ENGINE_URL = re.compile(
-    rf"memory://|rediss?://(?:[^/@]*@)?{_HOST}(?:/\d*)?(?:\?.+)?"
-    rf"|redis\+sentinel://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*/[^/?]+(?:/\d*)?(?:\?.+)?"
-    rf"|rediss?\+cluster://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*/?(?:\?.+)?"
-)
-
-
-def _engine_url(value: str) -> str:
-    if not _ENGINE_URL.fullmatch(value):
-        raise ValueError(
-            '"memory://", "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]", the same with "rediss://" for '
-            'TLS, "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]", or '
-            '"redis+cluster://[USER:PASSWORD@]HOST[:PORT],…", with "rediss+cluster://" for TLS'
         )
     return value
 
@@ -85,84 +69,92 @@ def _public_key(value: str) -> str:
 
 def _api_key(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError("printable ASCII without a space at its ends, since it travels in a header")
+        raise ValueError("printable ASCII without a space at its ends, since a header carries it")
     return value
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
-"""Seconds; may be written with a unit."""
+"""Seconds, which may be written with a unit."""
 PositiveDuration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[int, Field(ge=1)]
-"""A bound that cannot be switched off: what waits for a peer is always bounded."""
+"""A bound that cannot be switched off: everything that is queued for a client is bounded."""
 OptionalLimit = Annotated[int, Field(ge=0)]
-"""A bound, or 0 for none."""
+"""A bound, or 0 for no bound."""
 
 
 class Options(BaseModel):
-    """A section of the configuration: never changes once read, and knows no keys but its own."""
+    """A section of the configuration. It is immutable and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ServerOptions(Options):
-    """`[server]`: where the node listens, and how it leaves."""
+    """`[server]`: where the node listens, and how it drains."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    """0 lets the system choose."""
+    """With 0 the system chooses a free port."""
     name: str = ""
-    """What the node is called in `info`; empty: `hostname_port`."""
+    """The name of the node in `info`. Empty: `hostname_port`."""
     allowed_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(_origin_pattern)], ...], BeforeValidator(_texts)
+        tuple[Annotated[str, AfterValidator(_origin_pattern)], ...], BeforeValidator(_list)
     ] = ()
-    """Origins (globs) of pages that may connect; empty: none. A client that sends no Origin always may.
+    """Origins (globs) of the pages that may connect. Empty: none. A client without an Origin always may.
 
-    "self" stands for pages that come from the host and port they connect to.
+    "self" means pages that come from the host and port they connect to.
     """
     drain_seconds: Duration = 10
-    """Over how long a stopping node spreads the departure of its clients."""
+    """How long a draining node takes to disconnect its clients, one after the other."""
 
 
 class EngineOptions(Options):
-    """`[engine]`: where shared state lives, which several nodes need a Redis for."""
+    """`[engine]`: where channels are kept. Several nodes need a Redis."""
 
-    url: Annotated[str, AfterValidator(_engine_url)] = Field(default="memory://", repr=False)
+    url: Annotated[str, AfterValidator(check_engine_url)] = Field(default=MEMORY_URL, repr=False)
     prefix: str = Field(default="tocsin", pattern=r"^[-a-zA-Z0-9_.]+$")
-    """What the names of all keys in the engine begin with."""
+    """The prefix of all keys in Redis."""
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the engine lives in the node's own process, so that no other node can share it."""
+        return self.url == MEMORY_URL
 
 
 class ClientOptions(Options):
-    """`[client]`: who may connect; limits and timings of a connection. The defaults are protocol §17's."""
+    """`[client]`: which clients may connect, and a connection's limits and timings.
+
+    The defaults are those of docs/protocol.md §17.
+    """
 
     insecure: bool = False
-    """Every client may do everything, without a token. For development."""
+    """Every client may do everything without a token. For development."""
     allow_anonymous: bool = False
-    """A client without a token may connect, as user ""."""
+    """A client without a token may connect. Its user is ""."""
     token_hmac_secret: str = Field(default="", repr=False)
-    """Key of HS256, HS384 and HS512 tokens; empty: none is accepted."""
+    """Key of tokens signed with HS256, HS384 or HS512. Empty: they are refused."""
     token_public_key: Annotated[str, AfterValidator(_public_key)] = ""
-    """PEM key of RS and ES tokens; empty: none is accepted."""
+    """PEM key of tokens signed with RS or ES algorithms. Empty: they are refused."""
     token_audience: str = ""
-    """What a token's `aud` must be; empty: anything."""
+    """The required `aud` of a token. Empty: any."""
     token_issuer: str = ""
-    """What a token's `iss` must be; empty: anything."""
+    """The required `iss` of a token. Empty: any."""
     ping_interval: PositiveDuration = 25
     pong_timeout: PositiveDuration = 8
     stale_timeout: PositiveDuration = 10
-    """How long a connection may exist before its connect command."""
+    """How long a connection may exist without a connect command."""
     expired_close_delay: Duration = 25
-    """How long after its token's expiry a client may still refresh."""
+    """How long after its token's expiry a client may still refresh it."""
     channel_limit: Limit = 128
     channel_length_limit: Limit = 255
     queue_limit_bytes: Limit = 1_048_576
-    """What may wait for one peer; past it the peer is closed as slow (3008)."""
+    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008)."""
     message_limit_bytes: Limit = 65_536
-    """Size of one incoming message; past it the peer is closed (1009)."""
+    """Bytes of one incoming message. Above it the client is disconnected (1009)."""
     history_limit: Limit = 300
-    """Publications that one history page or one recovery may hold."""
+    """Publications in one history page or one recovery, at most."""
     user_connection_limit: OptionalLimit = 0
     personal_channel: bool = False
-    """Subscribe each user to `#<user>` on connect."""
+    """On connect, each user is subscribed to `#<user>`."""
     personal_channel_namespace: str = ""
     personal_channel_single_connection: bool = False
     """A user's new connection closes the others (3504)."""
@@ -172,38 +164,41 @@ class ClientOptions(Options):
         if self.pong_timeout >= self.ping_interval:
             raise ValueError(
                 f"pong_timeout is {_text(self.pong_timeout)}, but must be less than ping_interval "
-                f"({_text(self.ping_interval)}), so that each pong has one ping to answer"
+                f"({_text(self.ping_interval)}), so that each pong answers one ping"
             )
         return self
 
 
 class ApiOptions(Options):
-    """`[api]`: who may use the HTTP API."""
+    """`[api]`: which callers may use the HTTP API."""
 
-    keys: Annotated[tuple[Annotated[str, AfterValidator(_api_key)], ...], BeforeValidator(_texts)] = Field(
+    keys: Annotated[tuple[Annotated[str, AfterValidator(_api_key)], ...], BeforeValidator(_list)] = Field(
         default=(), repr=False
     )
-    """Empty: the API refuses everybody."""
+    """Empty: the API refuses every caller."""
     insecure: bool = False
-    """Anybody may use the API, without a key. For development."""
+    """Every caller may use the API without a key. For development."""
     error_mode: Literal["result", "transport"] = "result"
-    """Errors in the body of a 200, or as HTTP status (protocol §14)."""
+    """Errors in the body of a 200, or as HTTP status (docs/protocol.md §14)."""
     body_limit_bytes: Limit = 1_048_576
-    """Size of a request; like `queue_limit_bytes`, since a larger publication would close its readers."""
+    """Bytes of one request.
+
+    As large as `queue_limit_bytes`, because a larger publication would disconnect its subscribers.
+    """
 
 
 class ChannelOptions(Options):
-    """`[channels]` and each `[namespaces.X]`: what a channel keeps, tells and allows (protocol §13)."""
+    """`[channels]` and `[namespaces.X]`: features and permissions of channels (docs/protocol.md §13)."""
 
     presence: bool = False
     join_leave: bool = False
     force_push_join_leave: bool = False
     history_size: OptionalLimit = 0
-    """Publications kept; 0: the channel has no log."""
+    """Publications kept in history. With 0 the channel has no history."""
     history_ttl: Duration = 0
-    """How long they are kept after the last one."""
+    """How long history is kept after the newest publication."""
     history_meta_ttl: PositiveDuration = 30 * 86400
-    """How long the top position outlives the last use of the channel."""
+    """How long the top position is kept after the last use of the channel."""
     force_positioning: bool = False
     allow_positioning: bool = False
     force_recovery: bool = False
@@ -222,15 +217,15 @@ class ChannelOptions(Options):
     allow_presence_for_subscriber: bool = False
     allow_presence_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
-    """The users after the last `#` of a channel's name may subscribe."""
+    """Users named after the last `#` of a channel's name may subscribe without a token."""
     channel_regex: Annotated[str, AfterValidator(_regex)] = ""
-    """What the channel's name after its namespace must match."""
+    """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
-    """What a publication's data must be; empty: anything but nothing."""
+    """The required form of a publication's data. Empty: any JSON value."""
 
     @property
     def keeps_history(self) -> bool:
-        """Whether the channel has a log, and with it positions."""
+        """Whether the channel has history, and with it positions."""
         return self.history_size > 0 and self.history_ttl > 0
 
     @model_validator(mode="after")
@@ -238,13 +233,13 @@ class ChannelOptions(Options):
         if (self.history_size > 0) != (self.history_ttl > 0):
             raise ValueError(
                 f"history_size is {self.history_size} and history_ttl is {_text(self.history_ttl)}, "
-                "but history needs both, or neither"
+                "but history needs both or neither"
             )
         if self.force_recovery and not self.keeps_history:
             raise ValueError("force_recovery is true, but recovery needs history_size and history_ttl")
         if self.history_meta_ttl < self.history_ttl:
             raise ValueError(
                 f"history_meta_ttl is {_text(self.history_meta_ttl)}, but must be at least history_ttl "
-                f"({_text(self.history_ttl)}), so that no log outlives its position"
+                f"({_text(self.history_ttl)}), so that no history outlives its position"
             )
         return self

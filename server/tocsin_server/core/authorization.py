@@ -1,23 +1,25 @@
-"""Who is let in, and with what: decides connect, subscribe and refresh requests without changing anything.
+"""Decides connect, subscribe and refresh requests, without changing anything.
 
-Each decision is a value: what is granted, or the `Refusal` (an error reply) or `Disconnect` (a close) that
-the protocol names.
+Each decision is a value: what is granted, or the `Refusal` (an error reply) or `Disconnect` (a close)
+that the protocol names. Where an answer came from outside (`Approval`), its claims take the place of the
+token's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec import Raw
 
 from tocsin_server import errors
-from tocsin_server.config.options import ClientOptions
+from tocsin_server.config.options import ChannelOptions, ClientOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.channel_names import ChannelRules, personal_channel
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
-from tocsin_server.core.subscription import Subscription, monotonic_deadline
+from tocsin_server.core.subscription import Subscription, TokenGrant, monotonic_deadline
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     SubscriptionClaims,
@@ -28,9 +30,11 @@ from tocsin_server.core.tokens import (
 )
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (
+    NO_JSON,
     ClientInfo,
     ConnectRequest,
     Position,
+    Request,
     SubscribeRequest,
     SubscriptionPosition,
 )
@@ -40,9 +44,13 @@ def _no_connections(_user: str) -> int:
     return 0
 
 
+def _needs_no_authorization(_request: Request) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What every session of a node shares and only reads."""
+    """What all sessions of a node share, and only read."""
 
     options: ClientOptions
     rules: ChannelRules
@@ -50,58 +58,67 @@ class SessionContext:
     node: str
     version: str
     connections_of: Callable[[str], int] = _no_connections
-    """How many connections a user has on this node."""
+    """Returns how many connections a user has on this node."""
     rpc_methods: Container[str] = frozenset()
+    needs_authorization: Callable[[Request], bool] = _needs_no_authorization
+    """Whether a request waits for an answer from outside the session. Called once per command."""
+    authorization_seconds: float = 5.0
+    """How long such an answer may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedConnection:
-    """A connection that is let in."""
+    """What a connect command is granted."""
 
     info: ClientInfo
     expires_at: float | None
     """Monotonic seconds; None for never."""
     granted: frozenset[str]
-    """Server-side channels its token grants."""
+    """The server-side channels that its token grants."""
     subscriptions: Mapping[str, Subscription]
-    """Everything it is subscribed to from the server's side."""
+    """All its server-side subscriptions, by channel."""
+
+
+# --------------------------------------------------------------------------------------------------
+# connections
 
 
 def authorize_connection(
-    house: SessionContext, client: str, request: ConnectRequest, now: Timestamp
+    context: SessionContext,
+    client: str,
+    request: ConnectRequest,
+    now: Timestamp,
+    claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
-    """Decide a connect command (protocol §3)."""
-    claims = connection_claims(house, request.token, now)
-    if isinstance(claims, Refusal | Disconnect):
-        return claims
-    options = house.options
-    if (
-        options.user_connection_limit
-        and claims.sub
-        and house.connections_of(claims.sub) >= options.user_connection_limit
-    ):
+    """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
+    found = connection_claims(context, request.token, now) if claims is None else claims
+    if isinstance(found, Refusal | Disconnect):
+        return found
+    options = context.options
+    limit = options.user_connection_limit
+    if limit and found.sub and context.connections_of(found.sub) >= limit:
         return errors.CONNECTION_LIMIT
-    expires_at = None if options.insecure else monotonic_deadline(claims.expires_at, now)
+    expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
     if expires_at is not None and expires_at <= now.monotonic:
         return errors.EXPIRED
-    info = ClientInfo(claims.sub, client, embedded(claims.info, claims.b64info))
-    subscriptions = _server_side(house, info, claims, request.subs)
+    info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
+    subscriptions = _server_side_subscriptions(context, info, found, request.subs)
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
         return errors.CHANNEL_LIMIT
-    return AuthorizedConnection(info, expires_at, frozenset(claims.grants), subscriptions)
+    return AuthorizedConnection(info, expires_at, frozenset(found.grants), subscriptions)
 
 
 def connection_claims(
-    house: SessionContext, token: str, now: Timestamp
+    context: SessionContext, token: str, now: Timestamp
 ) -> ConnectionClaims | Refusal | Disconnect:
-    """What a connection token says, or an anonymous user's claims where there is none and that is allowed."""
+    """Return a connection token's claims; without a token an anonymous user's, if they are allowed."""
     if not token:
-        is_open = house.options.insecure or house.options.allow_anonymous
+        is_open = context.options.insecure or context.options.allow_anonymous
         return ConnectionClaims() if is_open else errors.PROTOCOL_VIOLATION
     try:
-        claims = house.tokens.connection(token, now.unix)
+        claims = context.tokens.connection(token, now.unix)
         embedded(claims.info, claims.b64info)
         for grant in claims.grants.values():
             embedded(grant.info, grant.b64info)
@@ -113,12 +130,150 @@ def connection_claims(
     return claims
 
 
-def subscription_claims(
-    house: SessionContext, info: ClientInfo, channel: str, token: str, now: Timestamp
+def _server_side_subscriptions(
+    context: SessionContext,
+    info: ClientInfo,
+    claims: ConnectionClaims,
+    positions: Mapping[str, SubscriptionPosition],
+) -> dict[str, Subscription] | Refusal | Disconnect:
+    """Build the subscriptions to the token's channels, the personal one, and those the client had (§3)."""
+    found: dict[str, Subscription] = {}
+
+    def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
+        position = positions.get(channel, SubscriptionPosition())
+        since = Position(position.offset, position.epoch) if position.recover else None
+        features = _features(context, options, channel_info, SubscribeRequest(), since)
+        found[channel] = Subscription(
+            channel,
+            options,
+            channel_info,
+            is_server_side=True,
+            since=since,
+            data=data,
+            is_recoverable=features.is_recoverable,
+            is_positioned=features.is_positioned,
+            receives_joins=features.receives_joins,
+        )
+
+    for channel, grant in claims.grants.items():
+        options = context.rules.options_for(channel)
+        if options is None:
+            return errors.UNKNOWN_CHANNEL
+        channel_info = with_channel_info(info, embedded(grant.info, grant.b64info))
+        data = embedded(grant.data, grant.b64data)
+        add(channel, overridden(options, grant.override), channel_info, data)
+    if context.options.personal_channel and claims.sub:
+        channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
+        options = context.rules.options_for(channel)
+        if options is not None and channel not in found:
+            add(channel, options, info)
+    for channel in positions:
+        checked = permissions.check_name(channel, context.rules)
+        if not channel or checked is errors.UNKNOWN_CHANNEL:
+            return errors.PROTOCOL_VIOLATION
+        if isinstance(checked, Refusal) or channel in found:
+            continue
+        if permissions.may_subscribe(_caller(context, info), channel, checked) is None:
+            add(channel, checked, info)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# subscriptions
+
+
+def authorize_subscription(
+    context: SessionContext,
+    info: ClientInfo,
+    existing: Mapping[str, Subscription],
+    request: SubscribeRequest,
+    now: Timestamp,
+    claims: SubscriptionClaims | None = None,
+) -> Subscription | Refusal | Disconnect:
+    """Decide a subscribe command, by `claims` if they are given, else by its token or the channel's options.
+
+    `existing` are the connection's subscriptions so far. The checks are in the protocol's order (§4).
+    """
+    options = _check_subscribe_request(context, existing, request)
+    if isinstance(options, Refusal | Disconnect):
+        return options
+    grant = TokenGrant(info)
+    if claims is not None or request.token:
+        decided = authorize_by_token(context, info, request.channel, request.token, now, claims)
+        if not isinstance(decided, TokenGrant):
+            return decided
+        grant = decided
+    else:
+        refusal = permissions.may_subscribe(_caller(context, info), request.channel, options)
+        if refusal is not None:
+            return refusal
+    options = overridden(options, grant.override)
+    is_recovering = request.recover or options.auto_cache_recover
+    since = Position(request.offset, request.epoch) if is_recovering else None
+    features = _features(context, options, grant.info, request, since)
+    return Subscription(
+        request.channel,
+        options,
+        grant.info,
+        since=since,
+        refuses_unrecovered=request.refuses_unrecovered,
+        expires_at=grant.expires_at,
+        data=grant.data,
+        is_recoverable=features.is_recoverable,
+        is_positioned=features.is_positioned,
+        receives_joins=features.receives_joins,
+    )
+
+
+def _check_subscribe_request(
+    context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
+) -> ChannelOptions | Refusal | Disconnect:
+    """Return the channel's options, if the request is valid whoever the user is."""
+    channel = request.channel
+    if not channel:
+        return errors.PROTOCOL_VIOLATION
+    if context.rules.is_too_long(channel):
+        return errors.BAD_REQUEST
+    if channel in existing:
+        return errors.ALREADY_SUBSCRIBED
+    if len(existing) >= context.options.channel_limit:
+        return errors.LIMIT_EXCEEDED
+    options = permissions.check_name(channel, context.rules)
+    if isinstance(options, Refusal):
+        return options
+    if request.type:
+        return errors.NOT_AVAILABLE
+    return errors.BAD_REQUEST if request.tf else options
+
+
+def authorize_by_token(
+    context: SessionContext,
+    info: ClientInfo,
+    channel: str,
+    token: str,
+    now: Timestamp,
+    claims: SubscriptionClaims | None = None,
+) -> TokenGrant | Refusal | Disconnect:
+    """Decide what a subscription token grants in `channel`; `claims`, if given, replace the token's."""
+    found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
+    if isinstance(found, Refusal | Disconnect):
+        return found
+    expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
+    if expires_at is not None and expires_at <= now.monotonic:
+        return errors.EXPIRED
+    channel_info = with_channel_info(info, embedded(found.info, found.b64info))
+    return TokenGrant(channel_info, embedded(found.data, ""), expires_at, found.override)
+
+
+def _subscription_claims(
+    context: SessionContext, info: ClientInfo, channel: str, token: str, now: Timestamp
 ) -> SubscriptionClaims | Refusal | Disconnect:
-    """What a subscription token says: a bad one is an error, somebody else's is a close (protocol §12)."""
+    """Return a subscription token's claims.
+
+    An invalid token is an error; a valid one of another user, client or channel is a close (protocol §12).
+    """
     try:
-        claims = house.tokens.subscription(token, now.unix)
+        claims = context.tokens.subscription(token, now.unix)
         embedded(claims.info, claims.b64info)
     except TokenInvalid:
         return errors.PERMISSION_DENIED
@@ -128,149 +283,64 @@ def subscription_claims(
     return claims if is_ours else errors.INVALID_TOKEN
 
 
-def authorize_subscription(
-    house: SessionContext,
-    info: ClientInfo,
-    taken: Mapping[str, Subscription],
-    request: SubscribeRequest,
-    now: Timestamp,
-) -> Subscription | Refusal | Disconnect:
-    """Decide a subscribe command; `taken` are the connection's subscriptions so far.
-
-    Checks in the protocol's order (§4).
-    """
-    channel = request.channel
-    if not channel:
-        return errors.PROTOCOL_VIOLATION
-    if house.rules.is_too_long(channel):
-        return errors.BAD_REQUEST
-    if channel in taken:
-        return errors.ALREADY_SUBSCRIBED
-    if len(taken) >= house.options.channel_limit:
-        return errors.LIMIT_EXCEEDED
-    options = permissions.check_name(channel, house.rules)
-    if isinstance(options, Refusal):
-        return options
-    if request.type:
-        return errors.NOT_AVAILABLE
-    if request.tf:
-        return errors.BAD_REQUEST
-    subscription = Subscription(channel, options, info, refuses_unrecovered=request.refuses_unrecovered)
-    if request.token:
-        verdict = apply_token(house, info, subscription, request.token, now)
-    else:
-        verdict = permissions.may_subscribe(_caller(house, info), channel, options)
-    if verdict is not None:
-        return verdict
-    is_recovering = request.recover or subscription.options.auto_cache_recover
-    since = Position(request.offset, request.epoch) if is_recovering else None
-    _grant_features(house, subscription, request, since)
-    return subscription
-
-
 def server_side_subscription(
-    house: SessionContext, info: ClientInfo, event: ServerSubscribe, now: Timestamp
+    context: SessionContext, info: ClientInfo, event: ServerSubscribe, now: Timestamp
 ) -> Subscription | None:
-    """The subscription an API call makes, or None if its namespace is unknown."""
-    options = house.rules.options_for(event.channel)
+    """Return the subscription that an API call makes, or None if its namespace is unknown."""
+    options = context.rules.options_for(event.channel)
     if options is None:
         return None
-    subscription = Subscription(
+    options = overridden(options, event.override)
+    channel_info = with_channel_info(info, event.info)
+    features = _features(context, options, channel_info, SubscribeRequest(), event.since)
+    return Subscription(
         event.channel,
-        overridden(options, event.override),
-        with_chan_info(info, event.info),
+        options,
+        channel_info,
         is_server_side=True,
+        since=event.since,
         data=event.data,
         expires_at=monotonic_deadline(event.expire_at, now),
+        is_recoverable=features.is_recoverable,
+        is_positioned=features.is_positioned,
+        receives_joins=features.receives_joins,
     )
-    _grant_features(house, subscription, SubscribeRequest(), event.since)
-    return subscription
 
 
-def apply_token(
-    house: SessionContext, info: ClientInfo, subscription: Subscription, token: str, now: Timestamp
-) -> Refusal | Disconnect | None:
-    """Let a subscription token decide what a subscription is and until when; None if it is good.
-
-    A live one keeps its options, since it has to be left as it was entered.
-    """
-    claims = subscription_claims(house, info, subscription.channel, token, now)
-    if isinstance(claims, Refusal | Disconnect):
-        return claims
-    expires_at = None if house.options.insecure else monotonic_deadline(claims.expires_at, now)
-    if expires_at is not None and expires_at <= now.monotonic:
-        return errors.EXPIRED
-    subscription.expires_at = expires_at
-    subscription.info = with_chan_info(info, embedded(claims.info, claims.b64info))
-    subscription.data = embedded(claims.data, "")
-    if not subscription.is_live:
-        subscription.options = overridden(subscription.options, claims.override)
-    return None
+def with_channel_info(info: ClientInfo, channel_info: Raw) -> ClientInfo:
+    """Return a connection's info as one channel shows it."""
+    return ClientInfo(info.user, info.client, info.conn_info, channel_info) if channel_info else info
 
 
-def with_chan_info(info: ClientInfo, chan_info: Raw) -> ClientInfo:
-    """A connection's info as one channel sees it."""
-    return ClientInfo(info.user, info.client, info.conn_info, chan_info) if chan_info else info
+def _caller(context: SessionContext, info: ClientInfo) -> Caller:
+    return Caller(info.user, context.options.insecure)
 
 
-def _caller(house: SessionContext, info: ClientInfo) -> Caller:
-    return Caller(info.user, house.options.insecure)
+class _Features(NamedTuple):
+    is_recoverable: bool
+    is_positioned: bool
+    receives_joins: bool
 
 
-def _server_side(
-    house: SessionContext,
+def _features(
+    context: SessionContext,
+    options: ChannelOptions,
     info: ClientInfo,
-    claims: ConnectionClaims,
-    positions: Mapping[str, SubscriptionPosition],
-) -> dict[str, Subscription] | Refusal | Disconnect:
-    """The token's channels, the personal one, and those the client had and may still have (protocol §3)."""
-    found: dict[str, Subscription] = {}
-    for channel, grant in claims.grants.items():
-        options = house.rules.options_for(channel)
-        if options is None:
-            return errors.UNKNOWN_CHANNEL
-        chan_info = with_chan_info(info, embedded(grant.info, grant.b64info))
-        data = embedded(grant.data, grant.b64data)
-        found[channel] = Subscription(channel, overridden(options, grant.override), chan_info, data=data)
-    if house.options.personal_channel and claims.sub:
-        _add(house, info, found, personal_channel(claims.sub, house.options.personal_channel_namespace))
-    for channel in positions:
-        name = permissions.check_name(channel, house.rules)
-        if not channel or name is errors.UNKNOWN_CHANNEL:
-            return errors.PROTOCOL_VIOLATION
-        if isinstance(name, Refusal):
-            continue
-        if permissions.may_subscribe(_caller(house, info), channel, name) is None:
-            _add(house, info, found, channel)
-    for channel, subscription in found.items():
-        subscription.is_server_side = True
-        position = positions.get(channel, SubscriptionPosition())
-        since = Position(position.offset, position.epoch) if position.recover else None
-        _grant_features(house, subscription, SubscribeRequest(), since)
-    return found
-
-
-def _add(house: SessionContext, info: ClientInfo, found: dict[str, Subscription], channel: str) -> None:
-    options = house.rules.options_for(channel)
-    if options is not None and channel not in found:
-        found[channel] = Subscription(channel, options, info)
-
-
-def _grant_features(
-    house: SessionContext, subscription: Subscription, asked: SubscribeRequest, since: Position | None
-) -> None:
-    """Positions, recovery, join pushes: forced by the channel, or asked for and allowed (protocol §4)."""
-    options = subscription.options
-    caller = _caller(house, subscription.info)
+    request: SubscribeRequest,
+    since: Position | None,
+) -> _Features:
+    """Decide positions, recovery and join pushes: forced by the channel, or requested and allowed (§4)."""
+    caller = _caller(context, info)
     may_read = permissions.may_read_history(caller, options, is_subscribed=True) is None
-    wants_recovery = asked.recoverable or since is not None
+    wants_recovery = request.recoverable or since is not None
     is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may_read))
     is_positioned = options.force_positioning or (
-        asked.positioned and (options.allow_positioning or may_read)
+        request.positioned and (options.allow_positioning or may_read)
     )
-    subscription.is_recoverable = options.keeps_history and is_recoverable
-    subscription.is_positioned = options.keeps_history and (is_recoverable or is_positioned)
-    subscription.since = since
     may_see = permissions.may_read_presence(caller, options, is_subscribed=True) is None
-    is_asked = options.force_push_join_leave or (asked.join_leave and may_see)
-    subscription.receives_joins = options.join_leave and is_asked
+    wants_joins = options.force_push_join_leave or (request.join_leave and may_see)
+    return _Features(
+        is_recoverable=options.keeps_history and is_recoverable,
+        is_positioned=options.keeps_history and (is_recoverable or is_positioned),
+        receives_joins=options.join_leave and wants_joins,
+    )

@@ -1,105 +1,121 @@
-"""One channel on one node: who hears it here, what was heard of it, and what waits to be written.
+"""One channel on one node: its subscribers, its position in history, and the messages queued for delivery.
 
-What is heard waits, in one order. A batch takes all of it, for whoever is there when it is taken; each member
-knows how many items the channel had had when it was seated, so that one who came while something waited gets
-exactly what was heard after its reply. However many come and go, what waits leaves joined.
+    begin_subscribe() -- merge() -- go_live() … unsubscribe()        receive() -- queue -- take_batch()
+
+Received messages are queued in one order. A batch takes all of them, for the subscribers present when the
+batch is taken. Each subscriber stores the channel's message count at the moment it went live, so a subscriber
+that joins while messages are queued is delivered only the later ones. However many subscribers come and go,
+queued messages leave in one batch.
+
+The mutable state is that of `Channel` and of its `Subscriber`s: the subscribers, the position tracker, the
+queue, and the publications held for subscriptions that are being set up. Only the methods of `Channel`
+change it; every method is one synchronous step, and the caller schedules the delivery.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
-from tocsin_server.protocol.messages import Position, Publication, Push, encode_push
+from tocsin_server.protocol.codec import Codec
+from tocsin_server.protocol.messages import Position, Publication, Push
 
 HELD_LIMIT = 1000
-"""Publications held for those who are entering. Whoever reads a log that ends before them reads it again."""
+"""Publications held for subscriptions being set up. If history ends before them, it is read again."""
 
 BATCH_BYTES = 65_536
-"""Past this size a batch is full: well below what may wait for one peer, so no burst alone closes it."""
+"""A batch of this size is full. It is far below a connection's queue limit, so no burst alone exceeds it."""
 
 
 class Framing(Protocol):
-    """How the peers of one transport want what they all get: packed once, then written to each."""
+    """How a transport packs messages that many subscribers share: once, then written to each."""
 
-    def pack(self, channel: str, items: Sequence[ChannelMessage]) -> Any:
-        """Return one payload that carries all `items`, in order; its length is in bytes."""
+    def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> Any:
+        """Return one payload that carries all `messages` in order. `len()` of it is its size in bytes."""
 
 
 class SubscriberConnection(Protocol):
-    """What a channel needs to know of a peer."""
+    """What a channel needs of a connection."""
 
     @property
     def framing(self) -> Framing:
-        """How it wants its payloads packed."""
+        """How the connection's transport packs shared messages."""
 
     @property
     def write(self) -> Callable[[Any], object]:
-        """Write a payload.
+        """Write a packed payload. Never waits; a slow client is disconnected by its transport."""
 
-        Never raises and never waits: a peer that is too slow is dropped by its transport.
-        """
+
+C = TypeVar("C", bound=SubscriberConnection)
 
 
 class ChannelMessage:
-    """Something a channel's peers are told, as a line of JSON that all framings share."""
+    """A push to a channel's subscribers. Its encoding is made on first use and kept, per codec."""
 
-    __slots__ = ("epoch", "line", "publication", "published_at")
+    __slots__ = ("_encodings", "epoch", "published_at", "push", "size")
 
     def __init__(self, push: Push, epoch: str = "", published_at: float = 0.0) -> None:
-        self.line = encode_push(push)
-        self.publication = push.pub
+        self.push = push
         self.epoch = epoch
+        """The epoch of the publication's offset; empty where no history holds it."""
         self.published_at = published_at
-        """0 where it is not known."""
+        """Monotonic seconds, 0 if unknown."""
+        self.size = push.size
+        """The payload's approximate size in bytes, for limits."""
+        self._encodings: dict[Codec, bytes] = {}
+
+    @property
+    def is_publication(self) -> bool:
+        """Whether every subscriber gets it; joins and leaves go only to subscribers that receive joins."""
+        return self.push.pub is not None
+
+    def encoded(self, codec: Codec) -> bytes:
+        """Return the push without its envelope, encoded at most once per codec."""
+        encoding = self._encodings.get(codec)
+        if encoding is None:
+            encoding = self._encodings[codec] = codec.encode_push(self.push)
+        return encoding
 
 
-class Subscriber:
-    """A peer's place in a channel. Once retired it writes nothing, even in a round that is under way."""
+class Subscriber(Generic[C]):
+    """A connection in a channel's fan-out. After `retire` nothing is written to it, even mid-batch."""
 
     __slots__ = ("connection", "joined_at", "receives_joins", "start_offset", "write")
 
-    def __init__(self, peer: SubscriberConnection, start: int, hears_joins: bool) -> None:
-        self.connection = peer
-        self.write = peer.write
-        self.start_offset = start
+    def __init__(self, connection: C, start_offset: int, receives_joins: bool) -> None:
+        self.connection = connection
+        self.write = connection.write
+        self.start_offset = start_offset
+        """The client has everything up to this offset."""
         self.joined_at = 0
-        """How many items the channel had had when it was seated."""
-        self.receives_joins = hears_joins
+        """The channel's message count when this subscriber went live."""
+        self.receives_joins = receives_joins
 
     def retire(self) -> None:
-        """Write no more."""
+        """Stop writing to this subscriber."""
         self.write = _discard
 
 
 def _discard(_payload: Any) -> None:
-    """Stand in for the writing of a member that left."""
+    """Replace the `write` of a retired subscriber."""
 
 
-SubscriberGroups = list[tuple[Framing, list[Subscriber]]]
-
-
-class Batch:
-    """Items that leave together: for each framing who gets them, and which of them."""
+class Batch(Generic[C]):
+    """Messages that are delivered together, and for each framing which subscribers get which of them."""
 
     __slots__ = ("messages", "published_at", "recipients")
 
-    def __init__(self, items: list[ChannelMessage]) -> None:
-        self.messages = items
-        self.published_at = next((item.published_at for item in items if item.published_at), 0.0)
-        """When its oldest publication was made, of those of which it is known; 0 if of none."""
-        self.recipients: list[tuple[Framing, list[Subscriber], list[ChannelMessage]]] = []
+    def __init__(self, messages: list[ChannelMessage]) -> None:
+        self.messages = messages
+        self.published_at = next((message.published_at for message in messages if message.published_at), 0.0)
+        """When its oldest publication with a known time was published; 0 if no time is known."""
+        self.recipients: list[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]] = []
 
 
-class Channel:
-    """One channel on one node.
-
-    Synchronous: every method is one step, and the caller schedules what is to be written.
-
-        enter() --merge()--> admit() … leave()      hear() -> waiting -> take_batch()
-    """
+class Channel(Generic[C]):
+    """One channel on one node."""
 
     __slots__ = (
         "_groups",
@@ -119,50 +135,53 @@ class Channel:
     def __init__(self, name: str) -> None:
         self.name = name
         self.tracker = PositionTracker()
-        self._subscribers: dict[Framing, dict[SubscriberConnection, Subscriber]] = {}
+        self.queued_bytes = 0
+        self._queue: deque[ChannelMessage] = deque()
+        self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
+        self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
+        self._groups: list[tuple[Framing, list[Subscriber[C]]]] | None = None  # the same as lists, cached
+        self._joined_mid_batch: list[Subscriber[C]] = []  # went live while messages were queued
+        self._waiting_for_offset: list[
+            Subscriber[C]
+        ] = []  # their replies reach beyond what was received here
+        self._join_receivers = 0
         self._subscribing = 0
         self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD_LIMIT)
-        self._waiting_for_offset: list[Subscriber] = []
-        self._queue: deque[ChannelMessage] = deque()
-        self._sent_count = 0
-        self._joined_mid_batch: list[Subscriber] = []
-        self._join_receivers = 0
-        self._groups: SubscriberGroups | None = None
-        self.queued_bytes = 0
 
     def __len__(self) -> int:
-        """How many peers hear the channel here."""
+        """Return how many subscribers the channel has on this node."""
         return sum(map(len, self._subscribers.values())) + len(self._waiting_for_offset)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody here hears the channel or is about to."""
+        """Whether the channel has a subscriber here, or a subscription is being set up."""
         return bool(self._subscribing or self._waiting_for_offset or any(self._subscribers.values()))
 
     @property
-    def connections(self) -> list[SubscriberConnection]:
-        """Everybody who hears the channel here."""
-        seated = [peer for members in self._subscribers.values() for peer in members]
-        return seated + [member.connection for member in self._waiting_for_offset]
+    def connections(self) -> list[C]:
+        """The connections of all subscribers."""
+        live = [connection for group in self._subscribers.values() for connection in group]
+        return live + [subscriber.connection for subscriber in self._waiting_for_offset]
 
     @property
     def held_bytes(self) -> int:
-        """How much is held for those who are entering."""
+        """Payload bytes held for subscriptions that are being set up."""
         return sum(len(publication.data) for publication, _ in self._held)
 
-    # --------------------------------------------------------------------------------------- coming and going
+    # ------------------------------------------------------------------------------- subscribe, unsubscribe
 
     def begin_subscribe(self) -> None:
-        """Hold what is heard from now on, for somebody about to be admitted.
+        """Hold publications from now on, for a subscription that is being set up.
 
-        Must be followed by `admit` or `leave`.
+        Must be followed by `go_live` or `unsubscribe`.
         """
         self._subscribing += 1
 
     def merge(self, history: History) -> History | None:
-        """Continue what was read with what was heard meanwhile.
+        """Continue `history` with the publications received while it was read.
 
-        None if that leaves a hole before what has been heard here: read again, the log knows by now.
+        Returns None if that leaves a hole before what this node has received. The caller must then read
+        history again: the engine stores a publication before it sends it.
         """
         held = [publication for publication, epoch in self._held if epoch == history.top.epoch]
         merged = merge(history, held)
@@ -172,38 +191,38 @@ class Channel:
             return None
         return merged
 
-    def go_live(self, peer: SubscriberConnection, start: int, hears_joins: bool) -> None:
-        """Let `peer`, which has everything up to offset `start`, hear what comes after it."""
+    def go_live(self, connection: C, start_offset: int, receives_joins: bool) -> None:
+        """Deliver to `connection`, which has everything up to `start_offset`, what follows."""
         self._stop_holding()
-        member = Subscriber(peer, start, hears_joins)
-        if start > self.tracker.offset and self.tracker.is_known:
-            self._waiting_for_offset.append(member)  # the log told it more than this node has heard yet
+        subscriber = Subscriber(connection, start_offset, receives_joins)
+        if start_offset > self.tracker.offset and self.tracker.is_known:
+            self._waiting_for_offset.append(subscriber)
         else:
-            self._add(member)
+            self._add(subscriber)
 
-    def unsubscribe(self, peer: SubscriberConnection) -> None:
-        """Stop writing to `peer`, or forget that it was about to be admitted."""
-        member = self._subscribers.get(peer.framing, {}).pop(peer, None)
-        if member is not None:
-            member.retire()
-            self._join_receivers -= member.receives_joins
-            self._joined_mid_batch = [late for late in self._joined_mid_batch if late is not member]
+    def unsubscribe(self, connection: C) -> None:
+        """Stop delivering to `connection`, or give up a subscription that was being set up."""
+        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if subscriber is not None:
+            subscriber.retire()
+            self._join_receivers -= subscriber.receives_joins
+            self._joined_mid_batch = [other for other in self._joined_mid_batch if other is not subscriber]
             self._groups = None
-        elif not self._remove_waiting_for_offset(peer):
+        elif not self._remove_waiting_for_offset(connection):
             self._stop_holding()
 
-    def _add(self, member: Subscriber) -> None:
-        member.joined_at = self._sent_count + len(self._queue)
+    def _add(self, subscriber: Subscriber[C]) -> None:
+        subscriber.joined_at = self._sent_count + len(self._queue)
         if self._queue:
-            self._joined_mid_batch.append(member)
-        self._join_receivers += member.receives_joins
-        self._subscribers.setdefault(member.connection.framing, {})[member.connection] = member
+            self._joined_mid_batch.append(subscriber)
+        self._join_receivers += subscriber.receives_joins
+        self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
 
-    def _remove_waiting_for_offset(self, peer: SubscriberConnection) -> bool:
-        for member in self._waiting_for_offset:
-            if member.connection is peer:
-                self._waiting_for_offset.remove(member)
+    def _remove_waiting_for_offset(self, connection: C) -> bool:
+        for subscriber in self._waiting_for_offset:
+            if subscriber.connection is connection:
+                self._waiting_for_offset.remove(subscriber)
                 return True
         return False
 
@@ -212,113 +231,117 @@ class Channel:
         if not self._subscribing:
             self._held.clear()
 
-    # ------------------------------------------------------------------------------------------------ hearing
+    # ---------------------------------------------------------------------------------------------- receive
 
     def receive(self, publication: Publication, epoch: str, published_at: float = 0.0) -> Continuity:
-        """Take a publication that the engine announced.
+        """Queue a publication that the engine sent, if it continues what was received before.
 
-        It is written only if it continues what was heard before.
+        Any other result than NEXT leaves the channel unchanged; after GAP and OTHER_EPOCH the caller must
+        backfill.
         """
-        if not publication.is_logged:
+        if not publication.has_offset:
             self._append(ChannelMessage(Push(self.name, pub=publication), "", published_at))
             return Continuity.NEXT
         if not self.tracker.is_known:
             self.tracker.set(Position(publication.offset - 1, epoch))
-        verdict = self.tracker.advance(publication.offset, epoch)
-        if verdict is Continuity.NEXT:
+        continuity = self.tracker.advance(publication.offset, epoch)
+        if continuity is Continuity.NEXT:
             if self._subscribing:
                 self._held.append((publication, epoch))
             self._append(ChannelMessage(Push(self.name, pub=publication), epoch, published_at))
-            self._catch_up()
-        return verdict
-
-    def reset(self, position: Position) -> list[SubscriberConnection]:
-        """Continue from `position`, after a hole that the log cannot mend.
-
-        Returns everybody who must be told of it, since they were not told everything up to there.
-        """
-        is_same_log = position.epoch == self.tracker.position.epoch
-        self.tracker.set(position)
-        whole = [
-            member.connection
-            for member in self._waiting_for_offset
-            if is_same_log and member.start_offset >= position.offset
-        ]
-        self._catch_up()
-        return [peer for peer in self.connections if peer not in whole]
+            self._add_caught_up()
+        return continuity
 
     def receive_join_leave(self, push: Push) -> None:
-        """Take a join or leave, for those who hear such pushes."""
+        """Queue a join or leave, for the subscribers that receive them."""
         if self._join_receivers:
             self._append(ChannelMessage(push))
 
-    def _append(self, item: ChannelMessage) -> None:
+    def reset(self, position: Position) -> list[C]:
+        """Continue from `position`, after a gap that history cannot fill.
+
+        Returns the connections whose clients miss publications, which the caller must tell them.
+        """
+        is_same_history = position.epoch == self.tracker.position.epoch
+        self.tracker.set(position)
+        complete = [
+            subscriber.connection
+            for subscriber in self._waiting_for_offset
+            if is_same_history and subscriber.start_offset >= position.offset
+        ]
+        self._add_caught_up()
+        return [connection for connection in self.connections if connection not in complete]
+
+    def _append(self, message: ChannelMessage) -> None:
         if any(self._subscribers.values()):
-            self._queue.append(item)
-            self.queued_bytes += len(item.line)
+            self._queue.append(message)
+            self.queued_bytes += message.size
 
-    def _catch_up(self) -> None:
+    def _add_caught_up(self) -> None:
         if self._waiting_for_offset:
-            caught_up = [
-                member for member in self._waiting_for_offset if member.start_offset <= self.tracker.offset
-            ]
+            waiting, offset = self._waiting_for_offset, self.tracker.offset
             self._waiting_for_offset = [
-                member for member in self._waiting_for_offset if member.start_offset > self.tracker.offset
+                subscriber for subscriber in waiting if subscriber.start_offset > offset
             ]
-            for member in caught_up:
-                self._add(member)
+            for subscriber in waiting:
+                if subscriber.start_offset <= offset:
+                    self._add(subscriber)
 
-    # ------------------------------------------------------------------------------------------------ writing
+    # ---------------------------------------------------------------------------------------------- deliver
 
     @property
     def has_queued(self) -> bool:
-        """Whether anything waits to be written."""
+        """Whether messages are queued for delivery."""
         return bool(self._queue)
 
-    def take_batch(self) -> Batch:
-        """Take what is to be written next, for everybody who was there when it was heard.
+    def take_batch(self) -> Batch[C]:
+        """Take the queued messages, up to BATCH_BYTES, and determine which subscribers get which of them.
 
-        The caller writes it wholly before it takes another of this channel.
+        The caller must deliver the batch completely before it takes the next one of this channel.
         """
         first = self._sent_count
-        batch = Batch(self._take_messages())
-        is_for_all = not any(item.publication is None for item in batch.messages)
-        for framing, members in self._subscriber_groups():
-            if is_for_all and not self._joined_mid_batch:
-                batch.recipients.append((framing, members, batch.messages))
+        batch: Batch[C] = Batch(self._take_messages())
+        is_for_all = not self._joined_mid_batch and all(message.is_publication for message in batch.messages)
+        for framing, subscribers in self._subscriber_groups():
+            if is_for_all:
+                batch.recipients.append((framing, subscribers, batch.messages))
             else:
-                batch.recipients += _group_by_messages(framing, members, batch.messages, first)
+                batch.recipients += _group_by_messages(framing, subscribers, batch.messages, first)
         self._joined_mid_batch = [
-            member for member in self._joined_mid_batch if member.joined_at > self._sent_count
+            subscriber for subscriber in self._joined_mid_batch if subscriber.joined_at > self._sent_count
         ]
         return batch
 
     def _take_messages(self) -> list[ChannelMessage]:
-        items: list[ChannelMessage] = []
+        messages: list[ChannelMessage] = []
         size = 0
         while self._queue and size <= BATCH_BYTES:
-            items.append(self._queue.popleft())
-            size += len(items[-1].line)
-        self._sent_count += len(items)
+            messages.append(self._queue.popleft())
+            size += messages[-1].size
+        self._sent_count += len(messages)
         self.queued_bytes -= size
-        return items
+        return messages
 
-    def _subscriber_groups(self) -> SubscriberGroups:
+    def _subscriber_groups(self) -> list[tuple[Framing, list[Subscriber[C]]]]:
         if self._groups is None:
             self._groups = [
-                (framing, list(members.values())) for framing, members in self._subscribers.items() if members
+                (framing, list(group.values())) for framing, group in self._subscribers.items() if group
             ]
         return self._groups
 
 
 def _group_by_messages(
-    framing: Framing, members: list[Subscriber], items: list[ChannelMessage], first: int
-) -> Iterator[tuple[Framing, list[Subscriber], list[ChannelMessage]]]:
-    """Who gets which of the items: not those from before one came, and joins only who hears them."""
-    groups: dict[tuple[int, bool], list[Subscriber]] = {}
-    for member in members:
-        groups.setdefault((max(member.joined_at - first, 0), member.receives_joins), []).append(member)
-    for (skipped, hears_joins), group in groups.items():
-        told = [item for item in items[skipped:] if hears_joins or item.publication is not None]
-        if told:
-            yield framing, group, told
+    framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage], first: int
+) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
+    """Group subscribers by the messages they get: those after they went live, and joins if they receive them.
+
+    `first` is the count of the first of `messages` in the channel.
+    """
+    groups: dict[tuple[int, bool], list[Subscriber[C]]] = {}
+    for subscriber in subscribers:
+        skipped = max(subscriber.joined_at - first, 0)
+        groups.setdefault((skipped, subscriber.receives_joins), []).append(subscriber)
+    for (skipped, receives_joins), group in groups.items():
+        theirs = [message for message in messages[skipped:] if receives_joins or message.is_publication]
+        if theirs:
+            yield framing, group, theirs

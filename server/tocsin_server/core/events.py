@@ -1,12 +1,16 @@
-"""What may happen to a session, and what it may ask for in return.
+"""The events a session handles, and the effects it returns.
 
-Events go in, effects come out; neither does anything by itself. A session never waits: where it needs the
-engine it emits `Enter` or `Ask`, and the answer arrives later as `Entered`, `EnterFailed` or `Answered`.
+Neither does anything by itself. A session never waits. Where it needs the engine or an answer from
+outside, it returns an effect, and the answer arrives later as an event:
+
+    OpenSubscriptions  ->  SubscriptionsOpened or SubscriptionsFailed
+    Execute            ->  Executed
+    Authorize          ->  Authorized
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,39 +18,36 @@ from msgspec import Raw, Struct
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.core.tokens import Override
+from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol import messages
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Message, Position
+from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, ServerMessage
 
 
 class Timestamp(NamedTuple):
-    """A moment on both clocks: `monotonic` seconds for time-outs, `unix` seconds for what tokens say."""
+    """One moment on both clocks: `monotonic` seconds for deadlines, `unix` seconds for token claims."""
 
     monotonic: float
     unix: float
 
 
-# -------------------------------------------------------------------------------------- events: from the peer
+# ------------------------------------------------------------------------------------- events: from the
+# transport
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One incoming message, as bytes."""
+    """The client sent commands, or its transport issued them for a client that cannot send any.
 
-    message: bytes
+    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class CommandsIssued:
-    """Commands that a transport made itself, on behalf of a peer that cannot send any."""
-
-    commands: Sequence[messages.Command]
+    commands: Iterable[messages.Command | messages.Malformed]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """The connection is gone. No effect can reach the peer any more."""
+    """The connection is gone. Nothing can reach the client any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,17 @@ class DeadlineReached:
     """The session's deadline has come."""
 
 
-# ------------------------------------------------------------------------------------ events: from the engine
+# ----------------------------------------------------------------------- events: from the engine and from
+# outside
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionsOpened:
-    """An `Enter` succeeded.
+    """An `OpenSubscriptions` succeeded.
 
-    Each history is what was read, merged with what was heard meanwhile; None where nothing was to be read.
-
-    The session must be told in the same step in which they are merged: from here on, `Open` makes the peer
-    hear live.
+    Each history is what was read, continued with what was received meanwhile; None where nothing was read.
+    The event must be handled in the same step in which the histories are merged, because `GoLive` makes the
+    connection a subscriber from exactly there on.
     """
 
     histories: Mapping[str, History | None]
@@ -72,28 +73,43 @@ class SubscriptionsOpened:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionsFailed:
-    """An `Enter` failed in the engine, for all its channels."""
+    """An `OpenSubscriptions` failed in the engine, for all its channels."""
 
     channels: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """The answer to an `Ask`."""
+    """The answer to an `Execute` with the same id."""
 
     id: int
     outcome: Struct | Refusal
 
 
+class Approval(NamedTuple):
+    """Go on with `request`, which may differ from the client's; `claims` take the place of its token's."""
+
+    request: messages.Request
+    claims: ConnectionClaims | SubscriptionClaims | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """The answer to an `Authorize` with the same id. An answer after its time limit is ignored."""
+
+    id: int
+    outcome: Approval | Refusal | Disconnect
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelReset:
-    """A channel's log was trimmed or replaced: what comes no longer continues what the peer was told."""
+    """A channel's history was trimmed or replaced, so publications after the client's position are lost."""
 
     channel: str
 
 
-# -------------------------------------------------------------------------------- events: from the server API
-# These travel between nodes, so they are wire types.
+# -------------------------------------------------------------------------------- events: from the
+# server's API These travel between nodes, so they are wire types.
 
 
 class ServerSubscribe(Struct, frozen=True, omit_defaults=True, tag=True):
@@ -131,50 +147,48 @@ class ServerRefresh(Struct, frozen=True, omit_defaults=True, tag=True):
     info: Raw = NO_JSON
 
 
+ServerEvent = ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh
 Event = (
     Received
-    | CommandsIssued
     | ConnectionLost
     | DeadlineReached
     | SubscriptionsOpened
     | SubscriptionsFailed
     | Executed
+    | Authorized
     | ChannelReset
-    | ServerSubscribe
-    | ServerUnsubscribe
-    | ServerDisconnect
-    | ServerRefresh
+    | ServerEvent
 )
-ServerEvent = ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh
 
 
-# ---------------------------------------------------------------------------------------------------- effects
+# -------------------------------------------------------------------------------------------------------
+# effects
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write a message to the peer, after everything sent before."""
+    """Write a message to the client, after everything sent before."""
 
-    message: Message
+    message: ServerMessage
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write what waits, then close with this code. The session is over."""
+    """Write what is queued, then close the connection with this code. The session is over."""
 
     why: Disconnect
 
 
 @dataclass(frozen=True, slots=True)
 class Identify:
-    """The peer is now known as this user."""
+    """The connection belongs to this user from now on."""
 
     user: str
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRead:
-    """What to read of a log while entering: its top, and what follows `since` or only the newest publication.
+    """What to read of a channel's history: its top, and what follows `since` or only the newest publication.
 
     At most `limit` publications.
     """
@@ -186,7 +200,10 @@ class HistoryRead:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPlan:
-    """One channel to enter: be present there as `info` if it keeps presence, and read what `read` says."""
+    """What it takes to set up one subscription.
+
+    That is a presence entry for `info` if the channel has presence, and the history that `read` names.
+    """
 
     channel: str
     options: ChannelOptions
@@ -196,9 +213,9 @@ class SubscriptionPlan:
 
 @dataclass(frozen=True, slots=True)
 class OpenSubscriptions:
-    """Start to hear these channels, holding what is heard.
+    """Subscribe to these channels, holding what is received until the subscription goes live.
 
-    Answered, for all of them together, by Entered or EnterFailed.
+    Answered, for all channels together, by SubscriptionsOpened or SubscriptionsFailed.
     """
 
     plans: Sequence[SubscriptionPlan]
@@ -206,7 +223,7 @@ class OpenSubscriptions:
 
 @dataclass(frozen=True, slots=True)
 class GoLive:
-    """Hear live what comes after offset `start`, up to which the peer has been told everything."""
+    """Deliver everything after offset `start`; up to there the client has everything."""
 
     channel: str
     start: int = 0
@@ -215,7 +232,7 @@ class GoLive:
 
 @dataclass(frozen=True, slots=True)
 class PublishJoin:
-    """Tell a channel that this connection joined."""
+    """Publish to a channel that this connection joined."""
 
     channel: str
     info: ClientInfo
@@ -223,7 +240,7 @@ class PublishJoin:
 
 @dataclass(frozen=True, slots=True)
 class CloseSubscription:
-    """Stop hearing a channel and being present in it; tell the others if it was announced."""
+    """Stop delivering a channel, remove the presence entry, and publish the leave if a join was published."""
 
     channel: str
     options: ChannelOptions
@@ -242,11 +259,33 @@ EngineRequest = (
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Do what a permitted command asks, on behalf of `info`. Answered by Answered."""
+    """Execute a permitted command on behalf of `info`. Answered by Executed."""
 
     id: int
     request: EngineRequest
     info: ClientInfo
 
 
-Effect = Send | Close | Identify | OpenSubscriptions | GoLive | PublishJoin | CloseSubscription | Execute
+@dataclass(frozen=True, slots=True)
+class Authorize:
+    """Ask outside the session whether a request is allowed. Answered by Authorized with the same id.
+
+    `info` is the connection as it is known so far; before the connect reply it has no user.
+    """
+
+    id: int
+    request: messages.Request
+    info: ClientInfo
+
+
+Effect = (
+    Send
+    | Close
+    | Identify
+    | OpenSubscriptions
+    | GoLive
+    | PublishJoin
+    | CloseSubscription
+    | Execute
+    | Authorize
+)

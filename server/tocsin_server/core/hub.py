@@ -1,76 +1,82 @@
-"""Which peers want which channel, and which peers are whose, on this node.
+"""An index of one node's connections by user, and of its channels by name.
 
-An index over the sessions, nothing more: it holds no fact that a session does not hold too. Synchronous, so
-that the first and the last subscriber of a channel are never in doubt.
+It holds no fact that a session does not hold too. The mutable state is that index; only the methods of `Hub`
+change it. They are synchronous, so that the first and the last subscriber of a channel are never in doubt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic
 
-from tocsin_server.core.channel import Channel, SubscriberConnection
-
-Peer = TypeVar("Peer", bound=SubscriberConnection)
+from tocsin_server.core.channel import C, Channel
 
 
-class Hub(Generic[Peer]):
+class Hub(Generic[C]):
     """The index of one node."""
 
     def __init__(self) -> None:
-        self.channels: dict[str, Channel] = {}
-        self._peers: dict[Peer, str] = {}
-        self._users: dict[str, set[Peer]] = {}
+        self._channels: dict[str, Channel[C]] = {}
+        self._connections: dict[C, str] = {}
+        self._users: dict[str, set[C]] = {}
 
     def __len__(self) -> int:
-        """How many peers are identified here."""
-        return len(self._peers)
+        """Return how many connections have a user here, anonymous ones included."""
+        return len(self._connections)
 
-    def __iter__(self) -> Iterator[Peer]:
-        """Every identified peer, as of now."""
-        return iter(list(self._peers))
+    def __iter__(self) -> Iterator[C]:
+        """Iterate over a copy of these connections."""
+        return iter(list(self._connections))
 
     # -------------------------------------------------------------------------------------------------- users
 
-    def identify(self, peer: Peer, user: str) -> None:
-        """`peer` is this user's from now on, until `forget`."""
-        self._peers[peer] = user
-        self._users.setdefault(user, set()).add(peer)
+    def identify(self, connection: C, user: str) -> None:
+        """Index a connection under its user, until `remove`."""
+        self._connections[connection] = user
+        self._users.setdefault(user, set()).add(connection)
 
-    def remove(self, peer: Peer) -> None:
-        """`peer` is gone. Does nothing if it was never identified."""
-        user = self._peers.pop(peer, None)
+    def remove(self, connection: C) -> None:
+        """Drop a connection from the index by user. Does nothing for one that was not identified."""
+        user = self._connections.pop(connection, None)
         if user is None:
             return
-        peers = self._users[user]
-        peers.discard(peer)
-        if not peers:
+        connections = self._users[user]
+        connections.discard(connection)
+        if not connections:
             del self._users[user]
 
-    def connections_of(self, user: str) -> list[Peer]:
-        """The user's peers here, as of now."""
+    def connections_of(self, user: str) -> list[C]:
+        """Return a copy of the user's connections here."""
         return list(self._users.get(user, ()))
 
     @property
     def users(self) -> Iterable[str]:
-        """Every user with a peer here."""
+        """Every user with a connection here."""
         return self._users.keys()
 
     # ----------------------------------------------------------------------------------------------- channels
 
-    def begin_subscribe(self, name: str) -> Channel:
-        """Somebody is about to hear a channel. Must be followed by the channel's `admit`, or by `leave`."""
-        channel = self.channels.get(name)
+    @property
+    def channels(self) -> Mapping[str, Channel[C]]:
+        """The channels that have a subscriber here or are about to get one, by name."""
+        return self._channels
+
+    def begin_subscribe(self, name: str) -> Channel[C]:
+        """Return a channel that gets a subscriber; the first one creates it.
+
+        Must be followed by the channel's `go_live`, or by `unsubscribe`.
+        """
+        channel = self._channels.get(name)
         if channel is None:
-            channel = self.channels[name] = Channel(name)
+            channel = self._channels[name] = Channel(name)
         channel.begin_subscribe()
         return channel
 
-    def unsubscribe(self, peer: Peer, name: str) -> bool:
-        """`peer` hears a channel no more. True if it was the last one here who did."""
-        channel = self.channels[name]
-        channel.unsubscribe(peer)
+    def unsubscribe(self, connection: C, name: str) -> bool:
+        """Remove a subscriber from a channel. Returns whether it was the last one here."""
+        channel = self._channels[name]
+        channel.unsubscribe(connection)
         if channel.is_wanted:
             return False
-        del self.channels[name]
+        del self._channels[name]
         return True

@@ -1,6 +1,7 @@
-"""Position arithmetic of a log: what a returning subscriber missed, and whether a live view has a hole.
+"""Position arithmetic: what a returning client missed, and whether a node missed publications itself.
 
-Offsets count 1, 2, 3 … within one epoch. Everything here is a value or a synchronous step; nothing waits.
+Offsets count 1, 2, 3 … within one epoch. Everything here is a value, but for `PositionTracker`, whose
+position only its channel moves.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from tocsin_server.protocol.messages import Position, Publication
+from tocsin_server.protocol.messages import Position, Publication, SincePosition
 
 
 class History(NamedTuple):
-    """What an engine read of a log: its top, and the publications asked for, in the order asked for."""
+    """What an engine read of a history: its top, and the requested publications in the requested order."""
 
     top: Position
     publications: Sequence[Publication] = ()
 
 
 class Recovery(NamedTuple):
-    """Whether a returning subscriber can be given everything it missed, and that."""
+    """Whether a client can get everything that it missed, and the publications it missed."""
 
     is_recovered: bool
     publications: Sequence[Publication] = ()
@@ -32,9 +33,8 @@ NOT_RECOVERED = Recovery(False)
 def recover(since: Position, history: History) -> Recovery:
     """Decide a recovery in stream mode (protocol §10).
 
-    `history` holds what the log kept after `since.offset`, oldest first.
-
-    Recovered only if nothing is missing between the client's offset and the top. An empty epoch matches any.
+    `history` holds the publications after `since.offset`, oldest first. The client recovers only if
+    nothing is missing between its offset and the top. An empty epoch matches any.
     """
     top, missed = history
     if since.epoch and since.epoch != top.epoch:
@@ -50,7 +50,7 @@ def recover(since: Position, history: History) -> Recovery:
 def recover_latest(since: Position, history: History) -> Recovery:
     """Decide a recovery in cache mode, where only the newest publication matters.
 
-    `history` holds that one if it is kept.
+    `history` holds that publication, if it is kept.
     """
     top, kept = history
     is_current = since.offset == top.offset and since.epoch == top.epoch
@@ -60,9 +60,9 @@ def recover_latest(since: Position, history: History) -> Recovery:
 
 
 def merge(history: History, live: Iterable[Publication]) -> History:
-    """`history` continued by what was heard live while it was being read, without duplicate or gap.
+    """Continue `history` with the publications received while it was read, without duplicate or gap.
 
-    Stops at the first hole in `live`: what lies behind it comes when the hole is mended.
+    Stops at the first hole in `live`; the publications after it arrive with the backfill.
     """
     offset = history.top.offset
     merged = list(history.publications)
@@ -73,19 +73,34 @@ def merge(history: History, live: Iterable[Publication]) -> History:
     return History(Position(offset, history.top.epoch), merged)
 
 
+def may_read_from(since: SincePosition | None, is_reverse: bool) -> bool:
+    """Whether a history request makes sense: before offset 0 there is nothing to read in reverse."""
+    return not (is_reverse and since is not None and since.offset == 0)
+
+
+def is_other_history(since: Position, top: Position) -> bool:
+    """Whether `top` belongs to another history than the one in which `since` was a position."""
+    return top.epoch != since.epoch or top.offset < since.offset
+
+
 class Continuity(Enum):
-    """How a publication that was heard continues what this node has heard before."""
+    """How a received publication continues what this node has received before."""
 
     NEXT = "next"
     OLD = "old"
     GAP = "gap"
     OTHER_EPOCH = "other epoch"
 
+    @property
+    def needs_backfill(self) -> bool:
+        """Whether publications before this one are missing here."""
+        return self in (Continuity.GAP, Continuity.OTHER_EPOCH)
+
 
 class PositionTracker:
-    """One node's live view of one channel's log: the position up to which everything has been heard.
+    """The position up to which a node has received every publication of a channel.
 
-    unsettled --settle()--> settled --take()--> settled …
+    unknown --set()--> known --advance()--> known …
     """
 
     __slots__ = ("_epoch", "_offset")
@@ -96,25 +111,25 @@ class PositionTracker:
 
     @property
     def is_known(self) -> bool:
-        """Whether a position is known to continue from."""
+        """Whether there is a position to continue from."""
         return self._offset >= 0
 
     @property
     def offset(self) -> int:
-        """Offset up to which everything has been heard; -1 before the first position is known."""
+        """The offset up to which everything was received; -1 before the first position is known."""
         return self._offset
 
     @property
     def position(self) -> Position:
-        """The position up to which everything has been heard. Only of a settled stream."""
+        """The position up to which everything was received. Valid only if it is known."""
         return Position(self._offset, self._epoch)
 
     def set(self, position: Position) -> None:
-        """Continue from `position`: the first one read, or the one after a break."""
+        """Continue from `position`: the first one read, or the one after a reset."""
         self._offset, self._epoch = position
 
     def advance(self, offset: int, epoch: str) -> Continuity:
-        """Judge a heard publication; only NEXT moves the position."""
+        """Judge a received publication. Only NEXT moves the position."""
         if epoch != self._epoch:
             return Continuity.OTHER_EPOCH
         if offset == self._offset + 1:

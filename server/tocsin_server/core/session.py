@@ -1,107 +1,110 @@
-r"""One connection's protocol state: events in, effects out, one deadline.
+"""One connection's protocol state: events in, effects out, one deadline.
 
-    new --connect--> connecting --server-side channels entered--> connected --close--> closed
-     \--connect refused--> refused (the client leaves, or is told that it is stale)
+A session is pure. It never waits, reads a clock or touches a socket; `handle` takes an event and the
+time, and returns what must be done, in order. A client's mistake is an effect (an error reply or a close
+code), never an exception.
 
-The session is pure: it never waits, reads a clock or touches a socket. A peer's mistake is an effect, an
-error reply or a close code, never an exception. Commands run in the order in which they came; while the
-engine is asked, the following ones wait in `backlog`. Subscribes travel together, since each concerns its own
-channel; everything else waits its turn.
+Its life is the table in core/phases.py:
+
+    new -> [authorizing] -> connecting -> connected -> closed         new, authorizing -> refused -> closed
+
+Commands run in the order in which they arrived, from `backlog`. There are three cases in which the next
+command must wait there:
+
+1. The connect command has no reply yet. Every other command waits.
+2. A command is executed outside the session, or waits for its authorization. Its reply comes first.
+3. Subscribes are authorized or set up. Only further subscribes may run, since each concerns its own channel;
+   their replies may come in another order.
+
+A request waits for authorization only where `SessionContext.needs_authorization` says so. Then the
+session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
+`authorization_seconds`. All other requests are decided at once, by core/authorization.py.
+
+The mutable state is that of `Session` and of its `Subscriptions`. Only `handle` changes it. `phase` moves
+only along the table; subscriptions that are being set up when the session closes are closed when their
+set-up ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import Any, ClassVar
-
-from msgspec import Struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
 
 from tocsin_server import errors
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
     SessionContext,
-    apply_token,
     authorize_connection,
-    authorize_subscription,
     connection_claims,
-    server_side_subscription,
-    with_chan_info,
+    with_channel_info,
 )
-from tocsin_server.core.events import (
-    Close,
-    Effect,
-    Event,
-    Execute,
-    Identify,
-    OpenSubscriptions,
-    Send,
-    Timestamp,
-)
+from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
 from tocsin_server.core.permissions import Caller
-from tocsin_server.core.positions import History
-from tocsin_server.core.subscription import Subscription, monotonic_deadline, ttl_seconds
-from tocsin_server.core.tokens import embedded
-from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
+from tocsin_server.core.phases import Cause, Phase, next_phase
+from tocsin_server.core.positions import may_read_from
+from tocsin_server.core.replies import answer, refuse, send_push
+from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
+from tocsin_server.core.subscriptions import Outcome, Subscriptions
+from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims, embedded
+from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (
-    EMPTY,
-    NO_JSON,
     PING,
     ClientInfo,
     Command,
     ConnectRequest,
     ConnectResult,
-    ErrorBody,
     HistoryRequest,
     Malformed,
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
     Push,
-    PushEnvelope,
     RefreshPush,
     RefreshRequest,
     RefreshResult,
     Reply,
+    Request,
     RpcRequest,
     SendRequest,
     SubRefreshRequest,
-    SubRefreshResult,
     SubscribeRequest,
-    UnsubscribePush,
     UnsubscribeRequest,
-    compact,
-    decode_commands,
 )
 
+Claims = ConnectionClaims | SubscriptionClaims | None
+"""Claims that an authorization from outside brought; None where the request's own token decides."""
 
-class Phase(Enum):
-    """Where in its life a session is."""
 
-    NEW = "new"
-    REFUSED = "refused"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    CLOSED = "closed"
+@dataclass(frozen=True, slots=True)
+class PendingAuthorization:
+    """A request that waits for `Authorized`, until monotonic second `due_at`."""
+
+    command_id: int
+    request: Request
+    due_at: float
 
 
 class Session:
-    """One connection. Feed it with `handle`; call again with `Elapsed` when `deadline` has come.
+    """The protocol state of one connection.
 
-    `ping_phase`, in [0.5, 1), is where in the interval the first ping falls, so that a crowd that connected
-    together is not pinged together. `sends_pings` and `wants_pong` are off for transports whose peers cannot
-    answer.
+    Feed it with `handle`; call again with `DeadlineReached` when `deadline` has come.
+
+    `ping_phase`, in [0.5, 1), is where in the ping interval the first ping falls, so that many clients that
+    connected together are not pinged together. `sends_pings` and `wants_pong` are off for transports whose
+    clients cannot answer.
     """
 
     __slots__ = (
         "_announces_pings",
-        "_asked",
+        "_authorization_count",
+        "_authorizing",
         "_connect_id",
         "_context",
+        "_executing",
         "_expires_at",
         "_granted",
         "_next_ping_at",
-        "_opening",
         "_ping_phase",
         "_pong_due_at",
         "_sends_pings",
@@ -115,7 +118,7 @@ class Session:
 
     def __init__(
         self,
-        house: SessionContext,
+        context: SessionContext,
         client: str,
         now: Timestamp,
         *,
@@ -127,24 +130,25 @@ class Session:
         self.phase = Phase.NEW
         self.info = ClientInfo("", client)
         self.backlog: list[Command | Malformed] = []  # a deque costs every idle connection 700 bytes
-        self._context = house
-        self._subscriptions: dict[str, Subscription] = {}
+        self._context = context
+        self._subscriptions = Subscriptions(context)
         self._granted: frozenset[str] = frozenset()
-        self._asked: tuple[int, str] | None = None
-        self._opening = 0
+        self._executing: Execute | None = None
+        self._authorizing: dict[int, PendingAuthorization] | None = None  # made when first needed
+        self._authorization_count = 0
         self._connect_id = 0
         self._sends_pings = sends_pings
         self._wants_pong = wants_pong
         self._announces_pings = sends_pings and announces_pings
         self._ping_phase = ping_phase
-        self._stale_at: float | None = now.monotonic + house.options.stale_timeout
+        self._stale_at: float | None = now.monotonic + context.options.stale_timeout
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
         self._expires_at: float | None = None
 
     @property
     def user(self) -> str:
-        """Who this connection is; "" is anonymous, and everybody before connect."""
+        """The connection's user; "" is anonymous, and every user before the connect command."""
         return self.info.user
 
     @property
@@ -159,9 +163,14 @@ class Session:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something the peer asked for is not answered yet."""
-        is_asking = self._asked is not None or self._opening > 0
-        return is_asking or bool(self.backlog) or self.phase is Phase.CONNECTING
+        """Whether a command of the client has no reply yet."""
+        return bool(
+            self.backlog
+            or self._executing
+            or self._authorizing
+            or self._subscriptions.is_opening
+            or self.phase is Phase.CONNECTING
+        )
 
     @property
     def awaits_pong(self) -> bool:
@@ -170,39 +179,73 @@ class Session:
 
     @property
     def live_channels(self) -> list[str]:
-        """The channels this connection hears live."""
-        return [channel for channel, subscription in self._subscriptions.items() if subscription.is_live]
+        """The channels of the live subscriptions."""
+        return [subscription.channel for subscription in self._subscriptions.live]
 
     @property
     def deadline(self) -> float | None:
-        """The monotonic second at which `Elapsed` is due, or None if nothing is."""
+        """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
         if self.phase is Phase.CLOSED:
             return None
         delay = self._context.options.expired_close_delay
         deadlines = [self._stale_at, self._next_ping_at, self._pong_due_at]
-        expiries = [
-            self._expires_at,
-            *(subscription.expires_at for subscription in self._subscriptions.values()),
-        ]
+        expiries = [self._expires_at, *self._subscriptions.expiries]
         deadlines += [expiry + delay for expiry in expiries if expiry is not None]
+        if self._authorizing:
+            deadlines += [pending.due_at for pending in self._authorizing.values()]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
-        """Take one event; return what is to be done about it, in order."""
+        """Handle one event; return what must be done, in order."""
         if self.phase is Phase.CLOSED:
-            return self._undo_entering(event)
-        effects = self._ON_EVENT[type(event)](self, event, now)
+            return self._undo_opening(event)
+        effects = self._handle(event, now)
         if self.backlog:
             effects += self._run_backlog(now)
         return effects
+
+    def _handle(self, event: Event, now: Timestamp) -> list[Effect]:  # noqa: C901, PLR0912 - a case per event
+        match event:
+            case events.Received():
+                return self._receive(event, now)
+            case events.DeadlineReached():
+                return self._on_deadline(now)
+            case events.SubscriptionsOpened(histories):
+                if self.phase is Phase.CONNECTING:
+                    return self._confirm_connect(event, now)
+                return self._subscriptions.opened(histories, now)
+            case events.SubscriptionsFailed(channels):
+                if self.phase is Phase.CONNECTING:
+                    return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
+                return self._subscriptions.failed(channels)
+            case events.Executed():
+                return self._on_executed(event)
+            case events.Authorized():
+                return self._on_authorized(event, now)
+            case events.ConnectionLost():
+                return self._finish()
+            case events.ChannelReset(channel):
+                return self._apply(self._subscriptions.reset(channel))
+            case events.ServerSubscribe():
+                if self.phase is not Phase.CONNECTED:
+                    return []
+                return self._subscriptions.subscribe_from_server(event, self.info, now)
+            case events.ServerUnsubscribe():
+                return self._subscriptions.unsubscribe_from_server(event)
+            case events.ServerDisconnect(why):
+                return self._close(why)
+            case events.ServerRefresh():
+                return self._refresh_from_server(event, now)
+            case _:
+                assert_never(event)
 
     # ----------------------------------------------------------------------------------------------- commands
 
     def _receive(self, event: events.Received, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
-        for command in decode_commands(event.message):
+        for command in event.commands:
             if isinstance(command, Command) and command.is_pong:
-                effects += self._take_pong()
+                effects += self._on_pong()
             else:
                 self.backlog.append(command)
                 was_new = self.phase is Phase.NEW
@@ -213,10 +256,6 @@ class Session:
                 break
         return effects
 
-    def _take_commands(self, event: events.CommandsIssued, _now: Timestamp) -> list[Effect]:
-        self.backlog.extend(event.commands)
-        return []
-
     def _run_backlog(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
         while self.backlog and self._may_run(self.backlog[0]):
@@ -224,306 +263,239 @@ class Session:
         return effects
 
     def _may_run(self, command: Command | Malformed) -> bool:
-        if self._asked is not None or self.phase is Phase.CONNECTING:
+        """Whether none of the three cases at the head of this module makes `command` wait."""
+        if self._executing is not None or self.phase in (Phase.CONNECTING, Phase.AUTHORIZING):
             return False
-        return not self._opening or (isinstance(command, Command) and command.subscribe is not None)
+        if not self._authorizing and not self._subscriptions.is_opening:
+            return True
+        is_subscribe = isinstance(command, Command) and command.subscribe is not None
+        pending = (self._authorizing or {}).values()
+        return is_subscribe and all(isinstance(other.request, SubscribeRequest) for other in pending)
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
-        if isinstance(command, Malformed) or self.phase is Phase.REFUSED:
+        request = None if isinstance(command, Malformed) else command.request
+        phase = Phase.NEW if isinstance(request, ConnectRequest) else Phase.CONNECTED
+        if isinstance(command, Malformed) or request is None or self.phase is not phase:
             return self._close(errors.PROTOCOL_VIOLATION)
-        for name, run in self._ON_COMMAND.items():
-            request = getattr(command, name)
-            if request is None:
-                continue
-            is_first = self.phase is Phase.NEW
-            if is_first != (name == "connect"):
-                break
-            return run(self, command.id, request, now)
-        return self._close(errors.PROTOCOL_VIOLATION)
+        if self._context.needs_authorization(request):
+            return self._request_authorization(command.id, request, now)
+        return self._run_request(command.id, request, None, now)
 
-    def _reply(self, command_id: int, method: str, result: Struct) -> list[Effect]:
-        return [Send(Reply(command_id, **{method: result}))]  # type: ignore[arg-type]  # the method's own result
+    def _run_request(  # noqa: C901 - one case per method
+        self, command_id: int, request: Request, claims: Claims, now: Timestamp
+    ) -> list[Effect]:
+        sub_claims = claims if isinstance(claims, SubscriptionClaims) else None
+        match request:
+            case ConnectRequest():
+                return self._connect(command_id, request, _for_connection(claims), now)
+            case SubscribeRequest():
+                return self._apply(
+                    self._subscriptions.subscribe(command_id, request, sub_claims, self.info, now)
+                )
+            case UnsubscribeRequest():
+                return self._apply(self._subscriptions.unsubscribe(command_id, request))
+            case PublishRequest():
+                return self._publish(command_id, request)
+            case PresenceRequest() | PresenceStatsRequest():
+                return self._execute(command_id, request, permissions.may_read_presence)
+            case HistoryRequest():
+                return self._history(command_id, request)
+            case RpcRequest():
+                return self._rpc(command_id, request)
+            case SendRequest():
+                return self._close(errors.UNSUPPORTED)
+            case RefreshRequest():
+                return self._refresh(command_id, request, _for_connection(claims), now)
+            case SubRefreshRequest():
+                return self._apply(
+                    self._subscriptions.refresh(command_id, request, sub_claims, self.info, now)
+                )
+            case _:
+                assert_never(request)
 
-    def _refuse(self, command_id: int, why: Refusal) -> list[Effect]:
-        return [Send(Reply(command_id, error=ErrorBody(why.code, why.message, why.temporary)))]
+    def _apply(self, outcome: Outcome) -> list[Effect]:
+        return self._close(outcome) if isinstance(outcome, Disconnect) else outcome
 
-    def _turn_down(self, command_id: int, why: Refusal | Disconnect) -> list[Effect]:
-        return self._close(why) if isinstance(why, Disconnect) else self._refuse(command_id, why)
+    # ------------------------------------------------------------------------------------------ authorization
+
+    def _request_authorization(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
+        """Ask outside the session, and go on in `_on_authorized`."""
+        if self.phase is Phase.NEW:
+            self._move(Cause.AUTHORIZATION_REQUESTED)
+        self._authorization_count += 1
+        due_at = now.monotonic + self._context.authorization_seconds
+        if self._authorizing is None:
+            self._authorizing = {}
+        self._authorizing[self._authorization_count] = PendingAuthorization(command_id, request, due_at)
+        return [Authorize(self._authorization_count, request, self.info)]
+
+    def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
+        pending = (self._authorizing or {}).pop(event.id, None)
+        if pending is None:  # it was refused for its time limit
+            return []
+        outcome = event.outcome
+        if isinstance(outcome, Disconnect):
+            return self._close(outcome)
+        if isinstance(outcome, events.Approval):
+            return self._run_request(pending.command_id, outcome.request, outcome.claims, now)
+        if isinstance(pending.request, ConnectRequest):
+            return self._refuse_connect(pending.command_id, outcome)
+        return [refuse(pending.command_id, outcome)]
+
+    def _expire_authorizations(self, now: Timestamp) -> list[Effect]:
+        effects: list[Effect] = []
+        for number, pending in list((self._authorizing or {}).items()):
+            if _is_over(pending.due_at, now):
+                if isinstance(pending.request, ConnectRequest):
+                    return self._close(errors.SERVER_ERROR)
+                (self._authorizing or {}).pop(number)
+                effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
+        return effects
 
     # ------------------------------------------------------------------------------------------------ connect
 
-    def _connect(self, command_id: int, request: ConnectRequest, now: Timestamp) -> list[Effect]:
-        admission = authorize_connection(self._context, self.client, request, now)
-        if isinstance(admission, Refusal):
-            return self._refuse_connect(command_id, admission)
-        if isinstance(admission, Disconnect):
-            return self._close(admission)
-        self.info = admission.info
-        self._expires_at = admission.expires_at
-        self._granted = admission.granted
-        self._subscriptions = dict(admission.subscriptions)
+    def _connect(
+        self, command_id: int, request: ConnectRequest, claims: ConnectionClaims | None, now: Timestamp
+    ) -> list[Effect]:
+        decided = authorize_connection(self._context, self.client, request, now, claims)
+        if isinstance(decided, Refusal):
+            return self._refuse_connect(command_id, decided)
+        if isinstance(decided, Disconnect):
+            return self._close(decided)
+        self._move(Cause.CONNECT_AUTHORIZED)
+        self.info = decided.info
+        self._expires_at = decided.expires_at
+        self._granted = decided.granted
         self._connect_id = command_id
-        self.phase = Phase.CONNECTING
         identify = Identify(self.user)
-        if not self._subscriptions:
-            return [identify, *self._confirm_connect({}, now)]
-        return [identify, self._enter(self._subscriptions.values())]
+        if not decided.subscriptions:
+            return [identify, *self._confirm_connect(events.SubscriptionsOpened({}), now)]
+        return [identify, self._subscriptions.begin(decided.subscriptions)]
 
-    def _refuse_connect(self, command_id: int, why: Refusal) -> list[Effect]:
-        """Drop the rest of the frame; a later frame closes the connection, and so does time (protocol §3)."""
-        self.phase = Phase.REFUSED
+    def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
+        """Drop the rest of the frame. A later frame closes the connection, and so does time (protocol §3)."""
+        self._move(Cause.CONNECT_REFUSED)
         self.backlog.clear()
-        return self._refuse(command_id, why)
+        return [refuse(command_id, refusal)]
 
-    def _confirm_connect(self, histories: Mapping[str, History | None], now: Timestamp) -> list[Effect]:
-        self.phase = Phase.CONNECTED
+    def _confirm_connect(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
+        self._move(Cause.SUBSCRIPTIONS_OPENED)
         self._stale_at = None
         interval = self._context.options.ping_interval
         if self._sends_pings:
             self._next_ping_at = now.monotonic + interval * self._ping_phase
-        subs = {name: self._subscriptions[name].result(history, now) for name, history in histories.items()}
         result = ConnectResult(
             client=self.client,
             version=self._context.version,
             expires=self._expires_at is not None,
             ttl=ttl_seconds(self._expires_at, now),
-            subs=subs,
+            subs=self._subscriptions.connect_results(opened.histories, now),
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
-        effects = self._reply(self._connect_id, "connect", result)
-        for channel, history in histories.items():
-            effects += self._open(self._subscriptions[channel], history)
-        return effects
+        reply = Send(Reply(self._connect_id, connect=result))
+        return [reply, *self._subscriptions.go_live(opened.histories)]
 
-    def _refresh(self, command_id: int, request: RefreshRequest, now: Timestamp) -> list[Effect]:
-        if not request.token:
+    def _refresh(
+        self, command_id: int, request: RefreshRequest, claims: ConnectionClaims | None, now: Timestamp
+    ) -> list[Effect]:
+        if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        claims = connection_claims(self._context, request.token, now)
-        if isinstance(claims, Refusal):
+        found = connection_claims(self._context, request.token, now) if claims is None else claims
+        if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
-        if isinstance(claims, Disconnect):
-            return self._close(claims)
-        if claims.sub != self.user:
+        if isinstance(found, Disconnect):
+            return self._close(found)
+        if found.sub != self.user:
             return self._close(errors.INVALID_TOKEN)
-        if frozenset(claims.grants) != self._granted:
+        if frozenset(found.grants) != self._granted:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
-            self._expires_at = monotonic_deadline(claims.expires_at, now)
+            self._expires_at = monotonic_deadline(found.expires_at, now)
         if _is_over(self._expires_at, now):
             return self._close(errors.CONNECTION_EXPIRED)
-        self.info = ClientInfo(self.user, self.client, embedded(claims.info, claims.b64info))
-        ttl = ttl_seconds(self._expires_at, now)
-        result = RefreshResult(
-            self.client, self._context.version, expires=self._expires_at is not None, ttl=ttl
-        )
-        return self._reply(command_id, "refresh", result)
+        self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
+        is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
+        result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
+        return [Send(Reply(command_id, refresh=result))]
 
-    # ------------------------------------------------------------------------------------------ subscriptions
+    # ---------------------------------------------------------------------- commands that the engine executes
 
-    def _subscribe(self, command_id: int, request: SubscribeRequest, now: Timestamp) -> list[Effect]:
-        verdict = authorize_subscription(self._context, self.info, self._subscriptions, request, now)
-        if not isinstance(verdict, Subscription):
-            return self._turn_down(command_id, verdict)
-        verdict.command_id = command_id
-        self._subscriptions[verdict.channel] = verdict
-        self._opening += 1
-        return [self._enter([verdict])]
+    def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
+        if request.channel and not request.data:
+            return [refuse(command_id, errors.BAD_REQUEST)]
+        return self._execute(command_id, request, permissions.may_publish)
 
-    def _enter(self, subscriptions: Iterable[Subscription]) -> OpenSubscriptions:
-        limit = self._context.options.history_limit
-        return OpenSubscriptions([subscription.plan(limit) for subscription in subscriptions])
+    def _history(self, command_id: int, request: HistoryRequest) -> list[Effect]:
+        if not may_read_from(request.since, request.reverse):
+            return [refuse(command_id, errors.BAD_REQUEST)]
+        return self._execute(command_id, request, permissions.may_read_history)
 
-    def _take_entered(self, event: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
-        if self.phase is Phase.CONNECTING:
-            return self._confirm_connect(event.histories, now)
-        effects: list[Effect] = []
-        for channel, history in event.histories.items():
-            effects += self._confirm(self._subscriptions[channel], history, now)
-        return effects
+    def _rpc(self, command_id: int, request: RpcRequest) -> list[Effect]:
+        if not self._context.rpc_methods:
+            return [refuse(command_id, errors.NOT_AVAILABLE)]
+        if request.method not in self._context.rpc_methods:
+            return [refuse(command_id, errors.METHOD_NOT_FOUND)]
+        self._executing = Execute(command_id, request, self.info)
+        return [self._executing]
 
-    def _confirm(self, subscription: Subscription, history: History | None, now: Timestamp) -> list[Effect]:
-        result = subscription.result(history, now)
-        if subscription.is_server_side:
-            confirmation: list[Effect] = [
-                self._push(subscription.channel, subscribe=subscription.push(result))
-            ]
-            confirmation += [self._push(subscription.channel, pub=missed) for missed in result.publications]
-        else:
-            self._opening -= 1
-            if subscription.refuses_unrecovered and result.was_recovering and not result.recovered:
-                del self._subscriptions[subscription.channel]
-                return [
-                    *self._refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION),
-                    subscription.close(),
-                ]
-            confirmation = self._reply(subscription.command_id, "subscribe", result)
-        return [*confirmation, *self._open(subscription, history)]
-
-    def _open(self, subscription: Subscription, history: History | None) -> list[Effect]:
-        subscription.is_live = True
-        start = history.top.offset if history else 0
-        effects: list[Effect] = [events.GoLive(subscription.channel, start, subscription.receives_joins)]
-        if subscription.options.join_leave:
-            effects.append(events.PublishJoin(subscription.channel, subscription.info))
-        if subscription.ended_while_opening is not None:
-            effects += self._end(subscription, subscription.ended_while_opening)
-        return effects
-
-    def _take_enter_failure(self, event: events.SubscriptionsFailed, _now: Timestamp) -> list[Effect]:
-        if self.phase is Phase.CONNECTING:
-            return self._close(errors.SERVER_ERROR) + self._undo_entering(event)
-        effects: list[Effect] = []
-        for channel in event.channels:
-            subscription = self._subscriptions.pop(channel)
-            effects.append(subscription.close())
-            if not subscription.is_server_side:
-                self._opening -= 1
-                effects += self._refuse(subscription.command_id, errors.INTERNAL_ERROR)
-        return effects
-
-    def _undo_entering(self, event: Event) -> list[Effect]:
-        """What was being entered when the session ended has to be left once it is through, not before."""
-        if isinstance(event, events.SubscriptionsOpened):
-            channels: Iterable[str] = event.histories
-        elif isinstance(event, events.SubscriptionsFailed):
-            channels = event.channels
-        else:
-            return []
-        entering = (self._subscriptions.pop(channel, None) for channel in channels)
-        return [subscription.close() for subscription in entering if subscription is not None]
-
-    def _unsubscribe(self, command_id: int, request: UnsubscribeRequest, _now: Timestamp) -> list[Effect]:
-        if not request.channel:
-            return self._close(errors.PROTOCOL_VIOLATION)
-        reply = self._reply(command_id, "unsubscribe", EMPTY)
-        subscription = self._subscriptions.get(request.channel)
-        if subscription is None or not subscription.is_live:
-            return reply
-        del self._subscriptions[request.channel]
-        return [subscription.close(), *reply]
-
-    def _end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:
-        """End a subscription from the server's side: at once, or right after a confirmation still to come."""
-        if not subscription.is_live:
-            subscription.ended_while_opening = why
-            return []
-        del self._subscriptions[subscription.channel]
-        farewell = UnsubscribePush(why.code, why.reason)
-        return [subscription.close(), self._push(subscription.channel, unsubscribe=farewell)]
-
-    def _sub_refresh(self, command_id: int, request: SubRefreshRequest, now: Timestamp) -> list[Effect]:
-        if not request.channel:
-            return self._close(errors.PROTOCOL_VIOLATION)
-        subscription = self._subscriptions.get(request.channel)
-        if subscription is None or not subscription.is_live:
-            return self._refuse(command_id, errors.PERMISSION_DENIED)
-        if not request.token:
-            return self._refuse(command_id, errors.BAD_REQUEST)
-        verdict = apply_token(self._context, self.info, subscription, request.token, now)
-        if verdict is errors.PERMISSION_DENIED:
-            verdict = errors.INVALID_TOKEN  # protocol §4: an invalid one closes here, unlike at subscribe
-        if verdict is not None:
-            return self._turn_down(command_id, verdict)
-        ttl = ttl_seconds(subscription.expires_at, now)
-        return self._reply(
-            command_id, "sub_refresh", SubRefreshResult(subscription.expires_at is not None, ttl)
-        )
-
-    # --------------------------------------------------------------------------- commands that ask the engine
-
-    def _is_subscribed(self, channel: str) -> bool:
-        subscription = self._subscriptions.get(channel)
-        return subscription is not None and subscription.is_live
-
-    def _ask(
+    def _execute(
         self,
         command_id: int,
-        method: str,
-        request: events.EngineRequest,
+        request: PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest,
         permit: Callable[..., Refusal | None],
     ) -> list[Effect]:
-        channel = request.channel  # type: ignore[union-attr]  # rpc does not come here
+        channel = request.channel
         if not channel:
             return self._close(errors.PROTOCOL_VIOLATION)
         options = permissions.check_name(channel, self._context.rules)
         if isinstance(options, Refusal):
-            return self._refuse(command_id, options)
+            return [refuse(command_id, options)]
         caller = Caller(self.user, self._context.options.insecure)
-        is_subscribed = self._is_subscribed(channel)
-        refusal = permit(caller, options, is_subscribed)
+        subscription = self._subscriptions.live_in(channel)
+        refusal = permit(caller, options, subscription is not None)
         if refusal is not None:
-            return self._refuse(command_id, refusal)
-        self._asked = (command_id, method)
-        chan_info = self._subscriptions[channel].info.chan_info if is_subscribed else NO_JSON
-        return [Execute(command_id, request, with_chan_info(self.info, chan_info))]
+            return [refuse(command_id, refusal)]
+        info = self.info
+        if subscription is not None:
+            info = with_channel_info(info, subscription.info.chan_info)
+        self._executing = Execute(command_id, request, info)
+        return [self._executing]
 
-    def _publish(self, command_id: int, request: PublishRequest, _now: Timestamp) -> list[Effect]:
-        if not request.channel:
-            return self._close(errors.PROTOCOL_VIOLATION)
-        if not request.data:
-            return self._refuse(command_id, errors.BAD_REQUEST)
-        clean = PublishRequest(request.channel, compact(request.data))
-        return self._ask(command_id, "publish", clean, permissions.may_publish)
-
-    def _presence(self, command_id: int, request: PresenceRequest, _now: Timestamp) -> list[Effect]:
-        return self._ask(command_id, "presence", request, permissions.may_read_presence)
-
-    def _presence_stats(
-        self, command_id: int, request: PresenceStatsRequest, _now: Timestamp
-    ) -> list[Effect]:
-        return self._ask(command_id, "presence_stats", request, permissions.may_read_presence)
-
-    def _history(self, command_id: int, request: HistoryRequest, _now: Timestamp) -> list[Effect]:
-        if request.reverse and request.since is not None and request.since.offset == 0:
-            return self._refuse(command_id, errors.BAD_REQUEST)
-        return self._ask(command_id, "history", request, permissions.may_read_history)
-
-    def _rpc(self, command_id: int, request: RpcRequest, _now: Timestamp) -> list[Effect]:
-        if not self._context.rpc_methods:
-            return self._refuse(command_id, errors.NOT_AVAILABLE)
-        if request.method not in self._context.rpc_methods:
-            return self._refuse(command_id, errors.METHOD_NOT_FOUND)
-        self._asked = (command_id, "rpc")
-        return [Execute(command_id, request, self.info)]
-
-    def _send(self, _command_id: int, _request: SendRequest, _now: Timestamp) -> list[Effect]:
-        return self._close(errors.UNSUPPORTED)
-
-    def _take_answer(self, event: events.Executed, _now: Timestamp) -> list[Effect]:
-        if self._asked is None or self._asked[0] != event.id:
+    def _on_executed(self, event: events.Executed) -> list[Effect]:
+        executing = self._executing
+        if executing is None or executing.id != event.id:
             return []
-        command_id, method = self._asked
-        self._asked = None
+        self._executing = None
         if isinstance(event.outcome, Refusal):
-            return self._refuse(command_id, event.outcome)
-        return self._reply(command_id, method, event.outcome)
+            return [refuse(executing.id, event.outcome)]
+        return [answer(executing.id, executing.request, event.outcome)]
 
     # --------------------------------------------------------------------------------------------------- time
 
-    def _take_pong(self) -> list[Effect]:
+    def _on_pong(self) -> list[Effect]:
         if self._pong_due_at is None:
             return self._close(errors.PROTOCOL_VIOLATION)
         self._pong_due_at = None
         return []
 
-    def _elapse(self, _event: events.DeadlineReached, now: Timestamp) -> list[Effect]:
+    def _on_deadline(self, now: Timestamp) -> list[Effect]:
         delay = self._context.options.expired_close_delay
+        effects = self._expire_authorizations(now)
+        if self.is_closed:
+            return effects
         if _is_over(self._stale_at, now):
-            is_our_fault = self.phase is Phase.CONNECTING
+            is_our_fault = self.phase in (Phase.CONNECTING, Phase.AUTHORIZING)
             return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
         if _is_over(self._pong_due_at, now):
-            return self._close(errors.NO_PONG)
+            return effects + self._close(errors.NO_PONG)
         if _is_over(self._expires_at, now, delay):
-            return self._close(errors.CONNECTION_EXPIRED)
-        effects: list[Effect] = []
-        for subscription in list(self._subscriptions.values()):
-            if _is_over(subscription.expires_at, now, delay):
-                if subscription.is_server_side:
-                    return effects + self._close(errors.SUBSCRIPTION_EXPIRED)
-                subscription.expires_at = None
-                effects += self._end(subscription, errors.UNSUBSCRIBED_EXPIRED)
+            return effects + self._close(errors.CONNECTION_EXPIRED)
+        for ended in self._subscriptions.expire(now):
+            if isinstance(ended, Disconnect):
+                return effects + self._close(ended)
+            effects.append(ended)
         return effects + self._ping(now) if _is_over(self._next_ping_at, now) else effects
 
     def _ping(self, now: Timestamp) -> list[Effect]:
@@ -533,97 +505,46 @@ class Session:
             self._pong_due_at = now.monotonic + options.pong_timeout
         return [Send(PING)]
 
-    # -------------------------------------------------------------------------------------- the server's side
+    # --------------------------------------------------------------------------------------- the server's API
 
-    def _push(self, channel: str, **kind: Any) -> Send:
-        return Send(PushEnvelope(Push(channel, **kind)))
-
-    def _subscribe_by_server(self, event: events.ServerSubscribe, now: Timestamp) -> list[Effect]:
-        is_full = len(self._subscriptions) >= self._context.options.channel_limit
-        if self.phase is not Phase.CONNECTED or event.channel in self._subscriptions or is_full:
-            return []
-        subscription = server_side_subscription(self._context, self.info, event, now)
-        if subscription is None:
-            return []
-        self._subscriptions[event.channel] = subscription
-        return [self._enter([subscription])]
-
-    def _unsubscribe_by_server(self, event: events.ServerUnsubscribe, _now: Timestamp) -> list[Effect]:
-        wanted = [event.channel] if event.channel else list(self._subscriptions)
-        effects: list[Effect] = []
-        for channel in wanted:
-            if channel in self._subscriptions:
-                effects += self._end(self._subscriptions[channel], event.why)
-        return effects
-
-    def _break_stream(self, event: events.ChannelReset, _now: Timestamp) -> list[Effect]:
-        """The client makes its own subscription again; for a server-side one it reconnects (protocol §10)."""
-        subscription = self._subscriptions.get(event.channel)
-        if subscription is None or not subscription.is_live or not subscription.is_positioned:
-            return []
-        if subscription.is_server_side:
-            return self._close(errors.INSUFFICIENT_STATE)
-        return self._end(subscription, errors.UNSUBSCRIBED_INSUFFICIENT_STATE)
-
-    def _disconnect_by_server(self, event: events.ServerDisconnect, _now: Timestamp) -> list[Effect]:
-        return self._close(event.why)
-
-    def _refresh_by_server(self, event: events.ServerRefresh, now: Timestamp) -> list[Effect]:
+    def _refresh_from_server(self, event: events.ServerRefresh, now: Timestamp) -> list[Effect]:
         if event.is_expired:
             return self._close(errors.CONNECTION_EXPIRED)
         self._expires_at = monotonic_deadline(event.expire_at, now)
         if event.info:
             self.info = ClientInfo(self.user, self.client, event.info)
         if self.phase is not Phase.CONNECTED:
-            return []  # the connect reply, which nothing precedes, will say it
+            return []  # no push precedes the connect reply, which will state the expiry
         ttl = ttl_seconds(self._expires_at, now)
-        return [Send(PushEnvelope(Push(refresh=RefreshPush(self._expires_at is not None, ttl))))]
+        return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]
 
-    # --------------------------------------------------------------------------------------------- the ending
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def _move(self, cause: Cause) -> None:
+        self.phase = next_phase(self.phase, cause)
 
     def _close(self, why: Disconnect) -> list[Effect]:
         return [Close(why), *self._finish()]
 
-    def _lose(self, _event: events.ConnectionLost, _now: Timestamp) -> list[Effect]:
-        return self._finish()
-
     def _finish(self) -> list[Effect]:
-        self.phase = Phase.CLOSED
+        self._move(Cause.CLOSED)
         self.backlog.clear()
-        live = [subscription for subscription in self._subscriptions.values() if subscription.is_live]
-        for subscription in live:
-            del self._subscriptions[subscription.channel]
-        return [subscription.close() for subscription in live]
+        self._authorizing = None
+        return self._subscriptions.close_live()
 
-    _ON_EVENT: ClassVar[dict[type, Callable[[Any, Any, Timestamp], list[Effect]]]] = {
-        events.Received: _receive,
-        events.CommandsIssued: _take_commands,
-        events.ConnectionLost: _lose,
-        events.DeadlineReached: _elapse,
-        events.SubscriptionsOpened: _take_entered,
-        events.SubscriptionsFailed: _take_enter_failure,
-        events.Executed: _take_answer,
-        events.ChannelReset: _break_stream,
-        events.ServerSubscribe: _subscribe_by_server,
-        events.ServerUnsubscribe: _unsubscribe_by_server,
-        events.ServerDisconnect: _disconnect_by_server,
-        events.ServerRefresh: _refresh_by_server,
-    }
+    def _undo_opening(self, event: Event) -> list[Effect]:
+        """Close the subscriptions whose set-up ended after the session did; ignore every other event."""
+        match event:
+            case events.SubscriptionsOpened(histories):
+                return self._subscriptions.undo(histories)
+            case events.SubscriptionsFailed(channels):
+                return self._subscriptions.undo(channels)
+            case _:
+                return []
 
-    _ON_COMMAND: ClassVar[dict[str, Callable[[Any, int, Any, Timestamp], list[Effect]]]] = {
-        "connect": _connect,
-        "subscribe": _subscribe,
-        "unsubscribe": _unsubscribe,
-        "publish": _publish,
-        "presence": _presence,
-        "presence_stats": _presence_stats,
-        "history": _history,
-        "rpc": _rpc,
-        "send": _send,
-        "refresh": _refresh,
-        "sub_refresh": _sub_refresh,
-    }
-    """In the order in which the protocol looks for the first one set (§2)."""
+
+def _for_connection(claims: Claims) -> ConnectionClaims | None:
+    return claims if isinstance(claims, ConnectionClaims) else None
 
 
 def _is_over(moment: float | None, now: Timestamp, delay: float = 0) -> bool:

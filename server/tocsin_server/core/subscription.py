@@ -1,34 +1,49 @@
-"""One connection's place in one channel: what was granted, how it recovers, when it ends.
+"""One connection's subscription to one channel: what was granted, how it recovers, when it expires.
 
-entering --Entered--> live --unsubscribe, expiry, close--> gone
+being set up --SubscriptionsOpened--> live --unsubscribe, expiry, close--> closed
+
+The mutable state is that of `Subscription`; only core/subscriptions.py changes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.positions import NOT_RECOVERED, History, Recovery, recover, recover_latest
+from tocsin_server.core.tokens import Override
 from tocsin_server.errors import Unsubscribed
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
 
 
 def ttl_seconds(deadline: float | None, now: Timestamp) -> int:
-    """Whole seconds until a monotonic deadline, at least 1, as clients are told; 0 where there is none."""
+    """Return the whole seconds until a monotonic deadline, at least 1; 0 without a deadline."""
     return 0 if deadline is None else min(max(1, int(deadline - now.monotonic)), 2**32 - 1)
 
 
 def monotonic_deadline(expire_at: float | None, now: Timestamp) -> float | None:
-    """The monotonic second of a unix expiry; None and 0 mean never."""
+    """Return the monotonic second of a unix expiry; None and 0 mean never."""
     return now.monotonic + expire_at - now.unix if expire_at else None
+
+
+class TokenGrant(NamedTuple):
+    """What a subscription token grants."""
+
+    info: ClientInfo
+    data: Raw = NO_JSON
+    expires_at: float | None = None
+    """Monotonic seconds; None for never."""
+    override: Override | None = None
+    """Channel options that the token replaces."""
 
 
 @dataclass(slots=True)
 class Subscription:
-    """What a session remembers of one channel it is in, or about to be in."""
+    """What a session keeps of one channel."""
 
     channel: str
     options: ChannelOptions
@@ -39,21 +54,27 @@ class Subscription:
     is_positioned: bool = False
     is_recoverable: bool = False
     since: Position | None = None
-    """Where the client wants to recover from; None if it does not."""
+    """The position that the client recovers from; None if it does not recover."""
     refuses_unrecovered: bool = False
     receives_joins: bool = False
     expires_at: float | None = None
-    """Monotonic seconds."""
+    """Monotonic seconds; None for never."""
     data: Raw = field(default_factory=lambda: NO_JSON)
     is_live: bool = False
     ended_while_opening: Unsubscribed | None = None
-    """Why the server ended it before it was confirmed, to be told right after the confirmation."""
+    """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
+
+    def renew(self, grant: TokenGrant) -> None:
+        """Apply a fresh token. The options stay, since the subscription must end as it was set up."""
+        self.expires_at = grant.expires_at
+        self.info = grant.info
+        self.data = grant.data
 
     def plan(self, history_limit: int) -> SubscriptionPlan:
-        """What entering the channel takes."""
-        return SubscriptionPlan(self.channel, self.options, self.info, self._what_to_read(history_limit))
+        """Return what it takes to set the subscription up."""
+        return SubscriptionPlan(self.channel, self.options, self.info, self._history_read(history_limit))
 
-    def _what_to_read(self, history_limit: int) -> HistoryRead | None:
+    def _history_read(self, history_limit: int) -> HistoryRead | None:
         if not self.is_positioned:
             return None
         if self.since is None or not self.is_recoverable:
@@ -63,16 +84,15 @@ class Subscription:
         return HistoryRead(self.since, history_limit)
 
     def _recovery(self, history: History | None) -> Recovery:
-        """What the client missed, if it asked and everything is there."""
         if history is None or self.since is None or not self.is_recoverable:
             return NOT_RECOVERED
         decide = recover_latest if self.options.force_recovery_mode == "cache" else recover
         return decide(self.since, history)
 
     def result(self, history: History | None, now: Timestamp) -> SubscribeResult:
-        """The subscribe reply.
+        """Return the subscribe result.
 
-        A recovered client is told the offset it sent and advances by the publications (protocol §4).
+        The offset of a recovered client is the one it sent; the publications advance it (protocol §4).
         """
         recovery = self._recovery(history)
         offset, epoch = history.top if history else (0, "")
@@ -92,9 +112,9 @@ class Subscription:
         )
 
     def push(self, result: SubscribeResult) -> SubscribePush:
-        """How a client hears of a subscription that the server made later.
+        """Return the push for a subscription that the server made after the connect reply.
 
-        What it recovers follows as pushes of their own.
+        Recovered publications follow as pushes of their own.
         """
         return SubscribePush(
             recoverable=result.recoverable,
@@ -105,7 +125,7 @@ class Subscription:
         )
 
     def close(self) -> CloseSubscription:
-        """The effect that ends it."""
+        """Return the effect that ends it."""
         return CloseSubscription(
             self.channel, self.options, self.info, was_announced=self.is_live and self.options.join_leave
         )

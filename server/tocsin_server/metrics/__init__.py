@@ -1,1 +1,1 @@
-"""Prometheus metrics: what is counted, with which instruments, and across workers."""
+"""Prometheus metrics: instruments, the registry of a node, and one page for several workers."""

@@ -1,13 +1,13 @@
-"""Instruments: plain numbers that are counted, and shown when the page is asked for.
+"""Instruments: counters and histograms as plain numbers, collected when the metrics page is requested.
 
-The loop's thread alone counts, so they need no lock, as those of prometheus_client take one; a duration finds
-its bucket by bisection, not by a walk; and none brings along a second metric that says when it was made.
+They replace those of prometheus_client, because only the event loop's thread counts. So they need no lock, a
+duration finds its bucket by bisection, and no instrument adds a second metric with its time of creation.
 """
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -16,11 +16,11 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of the buckets: from what a few writes take to what anybody would call broken."""
+"""Upper bounds of the buckets: from the time of a few writes to a delay that every user notices."""
 
 
-class Tally(Collector):
-    """A number that only grows: whoever counts adds to `count`."""
+class Counter(Collector):
+    """A number that only grows. Callers add to `count`."""
 
     def __init__(self, name: str, help_text: str, registry: CollectorRegistry) -> None:
         self.count = 0
@@ -29,26 +29,26 @@ class Tally(Collector):
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """The number as of now."""
+        """The metric with the current number."""
         yield CounterMetricFamily(self._name, self._help, value=self.count)
 
 
-class Tallies(Collector):
-    """Numbers that only grow, by the values of labels."""
+class LabeledCounter(Collector):
+    """Numbers that only grow, one for each combination of label values."""
 
     def __init__(self, name: str, help_text: str, registry: CollectorRegistry, *labels: str) -> None:
-        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.counts: collections.Counter[tuple[str, ...]] = collections.Counter()
         self._name = name
         self._help = help_text
         self._labels = labels
         registry.register(self)
 
     def add(self, *values: str) -> None:
-        """Count one with these values of the labels."""
+        """Count one for these label values, given in the order of the labels."""
         self.counts[values] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Those that were counted, as of now."""
+        """The metric with every combination that was counted."""
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
         for values, count in self.counts.items():
             family.add_metric(values, count)
@@ -56,7 +56,7 @@ class Tallies(Collector):
 
 
 class Durations:
-    """How many durations, in seconds, fell into which bucket."""
+    """How many durations, in seconds, fell into each bucket."""
 
     __slots__ = ("_counts", "_sum")
 
@@ -65,13 +65,13 @@ class Durations:
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one. A negative one, which only clocks can bring about, counts as none at all."""
+        """Record one duration. Negative values, which clock adjustments cause, are recorded as 0."""
         seconds = max(0.0, seconds)
         self._counts[bisect_left(SECONDS, seconds)] += 1
         self._sum += seconds
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Show them."""
+        """Add the durations to a metric, under these label values."""
         bounds = (*map(str, SECONDS), "+Inf")
         family.add_metric(
             labels, list(zip(bounds, map(float, accumulate(self._counts)), strict=True)), self._sum
@@ -79,7 +79,7 @@ class Durations:
 
 
 class Histogram(Collector):
-    """Durations, apart by the values of a label if there is one."""
+    """A histogram of durations, with one set of buckets for each value of its label, if it has a label."""
 
     def __init__(self, name: str, help_text: str, registry: CollectorRegistry, label: str = "") -> None:
         self._name = name
@@ -89,14 +89,14 @@ class Histogram(Collector):
         registry.register(self)
 
     def of(self, value: str = "") -> Durations:
-        """Those with this value of the label, or all."""
+        """The durations under this label value, or those of a histogram without a label."""
         found = self._durations.get(value)
         if found is None:
             found = self._durations[value] = Durations()
         return found
 
     def collect(self) -> Iterator[Metric]:
-        """All of them, as of now."""
+        """The metric with all durations so far."""
         labels = [self._label] if self._label else []
         family = HistogramMetricFamily(self._name, self._help, labels=labels)
         for value, durations in self._durations.items():

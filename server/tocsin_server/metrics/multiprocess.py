@@ -1,7 +1,8 @@
-"""Colleagues: the workers of one port, which ask each other so that one scrape shows all of them.
+"""One metrics page for all workers of a port.
 
-Whoever is scraped is chosen by the system, and another one the next time; counters would leap back and forth.
-So each worker listens at a socket file too, and writes whoever connects its own page of metrics.
+The system chooses which worker answers a scrape. Without this module, counters would jump between the numbers
+of different workers. So each worker also serves its own page on a Unix socket in a common folder, and the
+worker that answers the scrape reads the pages of the others.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-ANSWER_SECONDS = 1.0
-"""How long a worker may take to answer. One that takes longer is not on the page."""
+READ_SECONDS = 1.0
+"""How long reading a worker's page may take. A slower worker is missing from the common page."""
 
 LABEL = "worker"
 
 log = structlog.get_logger()
 
 
-class Colleagues:
-    """Worker `number` of several, counted from 1, which meet in `folder`.
+class WorkerMetrics:
+    """The metrics pages of all workers, as worker `number` sees them. Numbers begin with 1.
 
-    Nobody else may enter that folder, and its name should be short: a socket's path has about 100 bytes.
+    Only this server's user may have access to `folder`. Its path must be short, because a socket's path is
+    limited to about 100 bytes.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -36,42 +38,42 @@ class Colleagues:
         self._own = folder / str(number)
 
     @asynccontextmanager
-    async def answering(self, page: Callable[[], bytes]) -> AsyncIterator[None]:
-        """Answer the others with `page` meanwhile."""
+    async def sharing(self, page: Callable[[], bytes]) -> AsyncIterator[None]:
+        """Serve this worker's own `page` to the other workers inside the context."""
 
-        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def write_page(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(page())
             writer.close()
 
-        async with await asyncio.start_unix_server(answer, self._own):
+        async with await asyncio.start_unix_server(write_page, self._own):
             yield
         self._own.unlink(missing_ok=True)
 
     async def page(self, own: bytes) -> bytes:
-        """The pages of all workers as one, each sample with the label `worker`."""
+        """The pages of all workers as one page, on which each sample has the label `worker`."""
         others = sorted(path for path in self._folder.iterdir() if path != self._own)
-        answers = await asyncio.gather(*map(_ask, others))
+        other_pages = await asyncio.gather(*map(_read_page, others))
         pages = {self._own.name: own}
-        pages.update((path.name, page) for path, page in zip(others, answers, strict=True) if page)
+        pages.update((path.name, page) for path, page in zip(others, other_pages, strict=True) if page)
         return merge(dict(sorted(pages.items())))
 
 
-async def _ask(path: Path) -> bytes:
-    """The page of the worker who listens at a socket file; empty if there is none any more."""
+async def _read_page(path: Path) -> bytes:
+    """The page of the worker behind a socket file. Empty if that worker does not send it in time."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(READ_SECONDS):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
                 return await reader.read(-1)
             finally:
                 writer.close()
     except (OSError, TimeoutError) as error:
-        log.warning("a worker is not on the page of metrics", worker=path.name, error=repr(error))
+        log.warning("worker_metrics_missing", worker=path.name, error=repr(error))
         return b""
 
 
 def merge(pages: Mapping[str, bytes]) -> bytes:
-    """One page of several: the text format wants all samples of a metric together."""
+    """One page of the pages of several workers. The text format wants all samples of a metric together."""
     families: dict[str, Metric] = {}
     for worker, page in pages.items():
         for family in text_string_to_metric_families(page.decode()):
@@ -80,12 +82,12 @@ def merge(pages: Mapping[str, bytes]) -> bytes:
                 sample._replace(labels={**sample.labels, LABEL: worker}) for sample in family.samples
             ]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Merged(families.values()))
+    registry.register(_Collected(families.values()))
     return generate_latest(registry)
 
 
-class _Merged(Collector):
-    """Families that are there already."""
+class _Collected(Collector):
+    """Metrics that have been collected already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families

@@ -1,8 +1,9 @@
-"""What a node counts, in Prometheus' terms (docs/metrics.md).
+"""The metrics of a node (docs/metrics.md lists all of them).
 
-One registry per node, so that two nodes in one process do not mix.
+Each node has a registry of its own, so that the metrics of two nodes in one process stay apart.
 
-Names end in their unit; labels have few values: a transport, a close code, a call. Never a channel or a user.
+Names end in their unit. Labels have few values: a transport, a disconnect code, a call. A channel or a user
+is never a label.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tocsin_server import errors
-from tocsin_server.metrics.instruments import Histogram, Tallies, Tally
+from tocsin_server.metrics.instruments import Counter, Histogram, LabeledCounter
 
 OTHER = "other"
-"""Stands for every close code that is not in the table: an application may give any to the API."""
+"""The label of every code that is not in errors.py: the API accepts any code."""
 
 _CODES = {str(why.code) for why in vars(errors).values() if isinstance(why, errors.Disconnect)}
 
 
 class Metrics:
-    """What one node counts. Gauges are read from it when the page is asked for."""
+    """The metrics that one node counts, and the gauges that are read when the page is requested."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -31,10 +32,10 @@ class Metrics:
         self._add_publications()
         self._add_recoveries()
         self.engine_call_seconds = Histogram(
-            "tocsin_engine_call_seconds", "What calls to the engine took.", self.registry, "call"
+            "tocsin_engine_call_seconds", "Duration of calls to the engine.", self.registry, "call"
         )
-        self.engine_errors = Tallies(
-            "tocsin_engine_errors", "Calls that the engine could not carry out.", self.registry, "call"
+        self.engine_errors = LabeledCounter(
+            "tocsin_engine_errors", "Calls to the engine that failed.", self.registry, "call"
         )
         ProcessCollector(registry=self.registry)
 
@@ -42,86 +43,88 @@ class Metrics:
         self.connections = Gauge(
             "tocsin_connections", "Open connections.", ["transport"], registry=self.registry
         )
-        self._closes = Tallies("tocsin_closes", "Connections closed by this node.", self.registry, "code")
-        self.received_bytes = Tally(
-            "tocsin_received_bytes", "Bytes of messages that clients sent.", self.registry
+        self._disconnects = LabeledCounter(
+            "tocsin_disconnects", "Connections that this node closed.", self.registry, "code"
         )
-        self.sent_bytes = Tally(
-            "tocsin_sent_bytes", "Bytes of messages and events written to clients.", self.registry
+        self.received_bytes = Counter(
+            "tocsin_received_bytes", "Bytes of messages received from clients.", self.registry
+        )
+        self.sent_bytes = Counter(
+            "tocsin_sent_bytes", "Bytes of frames and events written to clients.", self.registry
         )
 
     def _add_publications(self) -> None:
-        self.publications = Tally("tocsin_publications", "Publications accepted by this node.", self.registry)
-        self.deliveries = Tally(
-            "tocsin_deliveries", "Publications and other pushes written to subscribers.", self.registry
+        self.publications = Counter(
+            "tocsin_publications", "Publications published through this node.", self.registry
         )
-        self.round_seconds = Histogram(
-            "tocsin_round_seconds",
-            "What rounds took: one channel's batch, from its first write to its last.",
+        self.deliveries = Counter(
+            "tocsin_deliveries", "Pushes delivered: one for each message and subscriber.", self.registry
+        )
+        self.fanout_seconds = Histogram(
+            "tocsin_fanout_seconds",
+            "Duration of delivering a batch to all its subscribers, from the first write to the last.",
             self.registry,
         ).of()
         self.publish_to_socket_seconds = Histogram(
             "tocsin_publish_to_socket_seconds",
-            "Age of a round's oldest publication when the round's last peer was written to.",
+            "Age of a batch's oldest publication at the write to the last subscriber.",
             self.registry,
         ).of()
 
     def _add_recoveries(self) -> None:
-        self.recoveries = Tallies(
+        self.recoveries = LabeledCounter(
             "tocsin_recoveries",
-            "Subscriptions that asked for what they had missed.",
+            "Subscriptions that requested recovery.",
             self.registry,
             "transport",
             "outcome",
         )
-        self.recovered_publications = Tally(
-            "tocsin_recovered_publications",
-            "Publications that returning subscribers were given.",
+        self.recovered_publications = Counter(
+            "tocsin_recovered_publications", "Publications sent to clients as their recovery.", self.registry
+        )
+        self.backfilled_publications = Counter(
+            "tocsin_backfilled_publications",
+            "Publications that the pub/sub connection lost, and that this node read from history.",
             self.registry,
         )
-        self.mended = Tally(
-            "tocsin_mended_publications",
-            "Publications whose announcement was missed, read from the log.",
-            self.registry,
-        )
-        self.broken_streams = Tally(
-            "tocsin_broken_streams",
-            "Subscriptions told of a hole that the log could not mend.",
+        self.gaps = Counter(
+            "tocsin_gaps",
+            "Subscriptions whose clients were told of a gap while they were connected.",
             self.registry,
         )
 
-    def count_close(self, code: int) -> None:
-        """A connection was closed by this node."""
+    def count_disconnect(self, code: int) -> None:
+        """Count a connection that this node closed."""
         label = str(code)
-        self._closes.add(label if label in _CODES else OTHER)
+        self._disconnects.add(label if label in _CODES else OTHER)
 
-    def observe(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Add a gauge whose value is read when it is asked for."""
+    def add_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """Add a gauge whose value is read when the page is requested."""
         Gauge(name, help_text, registry=self.registry).set_function(read)
 
-    def observe_each(
+    def add_labeled_gauge(
         self, name: str, help_text: str, label: str, reads: dict[str, Callable[[], float]]
     ) -> None:
-        """Add a gauge with one value for each of a label's."""
+        """Add a gauge with one value for each label value, read when the page is requested."""
         gauge = Gauge(name, help_text, [label], registry=self.registry)
         for value, read in reads.items():
             gauge.labels(value).set_function(read)
 
-    def observe_count(self, name: str, help_text: str, read: Callable[[], int]) -> None:
-        """Add a number that only grows, which somebody else counts."""
+    def add_counter(self, name: str, help_text: str, read: Callable[[], int]) -> None:
+        """Add a counter whose number is kept elsewhere and read when the page is requested."""
         self.registry.register(_Read(lambda: CounterMetricFamily(name, help_text, value=read())))
 
-    def describe(self, **facts: str) -> None:
-        """Add what does not change, as labels of a sample that is always 1."""
-        self.registry.register(_Read(lambda: InfoMetricFamily("tocsin_node", "This node.", value=facts)))
+    def add_node_info(self, **labels: str) -> None:
+        """Add `tocsin_node_info`: constant facts, as the labels of a sample that is always 1."""
+        self.registry.register(_Read(lambda: InfoMetricFamily("tocsin_node", "This node.", value=labels)))
 
     def page(self) -> bytes:
-        """Everything, in the text format."""
+        """The metrics page, in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _Read(Collector):
-    """One family, made when it is asked for."""
+    """One metric that is made when the page is requested."""
 
     def __init__(self, read: Callable[[], Metric]) -> None:
         self._read = read

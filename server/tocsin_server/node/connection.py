@@ -1,14 +1,22 @@
-"""What a node sees of a connection, whatever its transport."""
+"""What a node uses of a transport, `Connection`, and what a transport uses of its node, `Connections`.
+
+transport --new_session, attach, receive, handle_event--> Connections (the node)
+transport <--send, write, close, pause_reading-- Connection (one per client)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
+from tocsin_server.config.loading import Settings
 from tocsin_server.core.channel import Framing
+from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import Message
+from tocsin_server.protocol.codec import Codec
+from tocsin_server.protocol.messages import ServerMessage
 
 
 class Connection(Protocol):
@@ -21,22 +29,87 @@ class Connection(Protocol):
         """`websocket`, `asgi` or `sse`, for logs and metrics."""
 
     @property
+    def codec(self) -> Codec:
+        """How the client's commands and the messages to it are encoded."""
+
+    @property
     def framing(self) -> Framing:
-        """How it wants payloads packed that many peers share."""
+        """How messages are packed that many subscribers share."""
 
     @property
     def write(self) -> Callable[[Any], object]:
-        """Write a packed payload after everything written before."""
+        """Write what `framing` packed, after everything written before."""
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits to be sent to it."""
+        """How many bytes are queued for the client."""
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Write messages of its own, after everything written before."""
+    def send(self, messages: Sequence[ServerMessage]) -> None:
+        """Write messages for this client alone, after everything written before."""
 
-    def close(self, why: Disconnect) -> None:
-        """Write what waits, then close with this code."""
+    def close(self, disconnect: Disconnect) -> None:
+        """Write what is queued, then close with this code."""
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Read nothing more from the peer while its commands wait for the engine."""
+        """Stop reading while the session has a backlog; read again once it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportLimits:
+    """What a transport needs of the configuration."""
+
+    message_bytes: int
+    """Size of one received message; a larger one closes the connection (1009)."""
+    queue_bytes: int
+    """How much may be queued for one client; past it the client is slow (3008)."""
+    channels: int
+    """How many channels one connection may have."""
+    allowed_origins: tuple[str, ...]
+    """Patterns of the origins whose pages may connect."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that a configuration sets."""
+        client = settings.client
+        return cls(
+            message_bytes=client.message_limit_bytes,
+            queue_bytes=client.queue_limit_bytes,
+            channels=client.channel_limit,
+            allowed_origins=settings.server.allowed_origins,
+        )
+
+
+class Connections(Protocol):
+    """A node, as its transports see it. All methods are synchronous and never raise."""
+
+    @property
+    def name(self) -> str:
+        """The node's readable name."""
+
+    @property
+    def limits(self) -> TransportLimits:
+        """What the configuration allows a connection."""
+
+    @property
+    def unready_reason(self) -> str:
+        """Why the node is not ready, as a sentence; empty if it is ready."""
+
+    def now(self) -> Timestamp:
+        """The node's clock."""
+
+    def new_session(
+        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+    ) -> Session:
+        """A session for a connection that has just been made."""
+
+    def attach(self, connection: Connection) -> None:
+        """Count a connection in. `handle_event` with `ConnectionLost` must follow when the transport ends."""
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Decode one received message with the connection's codec, and give its commands to the session."""
+
+    def handle_event(self, connection: Connection, event: Event) -> None:
+        """Give an event to the connection's session, and execute the effects."""
+
+    def count_sent(self, size: int) -> None:
+        """Count bytes that a transport sends to one client. Fan-out counts its own."""

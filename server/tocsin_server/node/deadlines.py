@@ -1,7 +1,9 @@
-"""One timer for all deadlines of a node: a heap of moments, and the loop's timer armed for the first of them.
+"""One timer for all deadlines of a node: a heap of deadlines, and the loop's timer set to the first of them.
 
-A session has one deadline, which mostly moves later (a pong came in). So a moment that comes too early is
-looked at again instead of being cancelled, and a connection costs one heap entry, not a timer.
+A session has one deadline, which mostly moves later (a pong arrived). So an entry that is due too early is
+looked up again instead of being cancelled, and a connection costs one heap entry, not a timer.
+
+The mutable state is the heap, each owner's one entry in it, and the timer; only `DeadlineQueue` changes it.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ Owner = TypeVar("Owner")
 
 
 class DeadlineQueue(Generic[Owner]):
-    """Calls `ring(owner)` once the deadline that `deadline_of(owner)` names has come."""
+    """Calls `on_due(owner)` once the deadline that `deadline_of(owner)` returns has come."""
 
     def __init__(
         self,
-        ring: Callable[[Owner], None],
+        on_due: Callable[[Owner], None],
         deadline_of: Callable[[Owner], float | None],
         clock: Callable[[], float],
     ) -> None:
-        self._ring = ring
+        self._on_due = on_due
         self._deadline_of = deadline_of
         self._clock = clock
         self._numbers = itertools.count()
@@ -34,11 +36,11 @@ class DeadlineQueue(Generic[Owner]):
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """How many owners have a deadline."""
+        """Return how many owners have a deadline."""
         return len(self._entries)
 
     def update(self, owner: Owner) -> None:
-        """Look at the owner's deadline again, after anything that may have moved it to an earlier moment."""
+        """Read the owner's deadline again. Must be called after anything that may have moved it earlier."""
         deadline = self._deadline_of(owner)
         entry = self._entries.get(owner)
         if deadline is None or (entry is not None and entry[0] <= deadline):
@@ -48,13 +50,13 @@ class DeadlineQueue(Generic[Owner]):
         self._push(owner, deadline)
 
     def remove(self, owner: Owner) -> None:
-        """The owner is gone."""
+        """Forget an owner. Does nothing if it has no deadline."""
         entry = self._entries.pop(owner, None)
         if entry is not None:
             del self._owners[entry[1]]
 
     def stop(self) -> None:
-        """Ring no more."""
+        """Forget all owners, and cancel the timer."""
         self._heap.clear()
         self._owners.clear()
         self._entries.clear()
@@ -68,15 +70,15 @@ class DeadlineQueue(Generic[Owner]):
         self._entries[owner] = entry
         heapq.heappush(self._heap, entry)
         if self._heap[0] is entry:
-            self._arm()
+            self._set_timer()
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         delay = max(0.0, self._heap[0][0] - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
-    def _wake(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
         try:
@@ -85,13 +87,13 @@ class DeadlineQueue(Generic[Owner]):
                 owner = self._owners.pop(number, None)
                 if owner is not None:
                     del self._entries[owner]
-                    self._look_at(owner, now)
-        finally:  # the timer is everybody's, so it goes on whatever one owner does
+                    self._check(owner, now)
+        finally:  # all owners share the timer, so it goes on even if one owner's callback raises
             if self._heap and self._timer is None:
-                self._arm()
+                self._set_timer()
 
-    def _look_at(self, owner: Owner, now: float) -> None:
+    def _check(self, owner: Owner, now: float) -> None:
         deadline = self._deadline_of(owner)
         if deadline is not None and deadline <= now:
-            self._ring(owner)
+            self._on_due(owner)
         self.update(owner)

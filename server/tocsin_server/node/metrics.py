@@ -1,24 +1,23 @@
-"""What of a node is counted without its doing anything for it: how it stands, and how recoveries end."""
+"""Gauges that are read from a node at scrape time, and counters of how recoveries end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from tocsin_server import __version__, errors
-from tocsin_server.core.events import Effect, Send
-from tocsin_server.core.hub import Hub
+from tocsin_server import errors
+from tocsin_server.core.node_state import NodeState, Request, Write
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.connection import Connection
 from tocsin_server.protocol.messages import Reply, SubscribeResult
+from tocsin_server.version import __version__
 
 
-def count_recoveries(metrics: Metrics, transport: str, effects: Sequence[Effect]) -> None:
-    """Count how recoveries ended, from what a session asks for once its channels were entered."""
-    for effect in effects:
-        if isinstance(effect, Send) and isinstance(effect.message, Reply):
-            reply = effect.message
+def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[Request]) -> None:
+    """Count how recoveries ended, from the replies that follow once subscriptions are set up."""
+    messages = [message for request in requests if isinstance(request, Write) for message in request.messages]
+    for reply in messages:
+        if isinstance(reply, Reply):
             if reply.error is not None and reply.error.code == errors.UNRECOVERABLE_POSITION.code:
                 metrics.recoveries.add(transport, "refused")
             for result in _results(reply):
@@ -37,60 +36,63 @@ def _results(reply: Reply) -> Iterable[SubscribeResult]:
 def add_gauges(
     metrics: Metrics,
     name: str,
-    hub: Hub[Any],
-    peers: Collection[Connection],
+    state: NodeState[Connection],
     engine: Engine,
     is_draining: Callable[[], bool],
 ) -> None:
-    """Add what is read from a node and from its engine when the page is asked for."""
-    metrics.describe(name=name, version=__version__)
-    channels = hub.channels
-    metrics.observe("tocsin_users", "Different users with a connection here.", lambda: len(list(hub.users)))
-    metrics.observe("tocsin_channels", "Channels with subscribers here.", lambda: len(channels))
-    metrics.observe(
-        "tocsin_subscriptions", "Subscriptions of connections here.", lambda: sum(map(len, channels.values()))
+    """Add the metrics that are read from a node and its engine when the page is requested."""
+    metrics.add_node_info(name=name, version=__version__)
+    hub, channels, connections = state.hub, state.hub.channels, state.connections
+    metrics.add_gauge("tocsin_users", "Users with a connection to this node.", lambda: len(list(hub.users)))
+    metrics.add_gauge("tocsin_channels", "Channels with subscribers on this node.", lambda: len(channels))
+    metrics.add_gauge(
+        "tocsin_subscriptions",
+        "Subscriptions of this node's connections.",
+        lambda: sum(map(len, channels.values())),
     )
-    metrics.observe_each(
-        "tocsin_queue_bytes",
-        "What waits: for peers to be sent, in channels for their round, for newcomers, for the engine.",
-        "place",
+    metrics.add_labeled_gauge(
+        "tocsin_queued_bytes",
+        "Bytes queued: for clients, in channels before fan-out, while subscribing, for the engine.",
+        "queue",
         {
-            "peers": lambda: sum(peer.queued_bytes for peer in peers),
+            "clients": lambda: sum(connection.queued_bytes for connection in connections),
             "channels": lambda: sum(channel.queued_bytes for channel in channels.values()),
-            "newcomers": lambda: sum(channel.held_bytes for channel in channels.values()),
+            "subscribing": lambda: sum(channel.held_bytes for channel in channels.values()),
             "engine": lambda: engine.vitals.waiting_bytes,
         },
     )
-    metrics.observe("tocsin_draining", "1 if this node sends its clients elsewhere, else 0.", is_draining)
-    _add_vitals(metrics, engine)
+    metrics.add_gauge("tocsin_draining", "1 while this node drains, else 0.", is_draining)
+    _add_engine_gauges(metrics, engine)
 
 
-def _add_vitals(metrics: Metrics, engine: Engine) -> None:
-    metrics.observe(
+def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
+    metrics.add_gauge(
         "tocsin_engine_ready",
-        "1 if this node can publish and hear, else 0.",
+        "1 if this node can publish and receive, else 0.",
         lambda: not engine.unready_reason,
     )
-    metrics.observe(
+    metrics.add_gauge(
         "tocsin_deaf",
-        "1 if a link over which this node hears is dead, else 0.",
+        "1 if a pub/sub connection of this node is dead or not proven yet, else 0.",
         lambda: engine.vitals.is_deaf,
     )
-    metrics.observe(
-        "tocsin_canary_age_seconds",
-        "How long ago this node last heard itself over its link.",
+    metrics.add_gauge(
+        "tocsin_probe_age_seconds",
+        "Seconds since this node last received its own probe.",
         lambda: engine.vitals.silence_seconds,
     )
-    metrics.observe(
-        "tocsin_canary_lag_seconds",
-        "How long this node's last canary was under way.",
+    metrics.add_gauge(
+        "tocsin_probe_lag_seconds",
+        "Seconds that this node's last probe was in flight.",
         lambda: engine.lag_seconds,
     )
-    metrics.observe_count(
-        "tocsin_links", "Links that became whole, the first included.", lambda: engine.vitals.links
+    metrics.add_counter(
+        "tocsin_pubsub_connections",
+        "Pub/sub connections that were established, the first included.",
+        lambda: engine.vitals.links,
     )
-    metrics.observe_count(
+    metrics.add_counter(
         "tocsin_reaped_nodes",
-        "Nodes that died, and after which this one has cleared away.",
+        "Nodes whose lease expired, and whose presence entries this node removed.",
         lambda: engine.vitals.reaped_nodes,
     )

@@ -1,9 +1,12 @@
-"""A node: carries out what its sessions ask for, and tells them what the engine says.
+"""A node: performs the I/O of its connections' sessions, and hands them what the engine sends.
 
-    transport --event--> session --effects--> node --> transport, hub, engine --event--> session …
+    transport --event--> NodeState.apply --requests--> node --> transport, engine --event--> session …
 
-Shared state changes in synchronous methods only. Where an effect needs the engine it becomes a task of the
-node's own group, and the answer comes back as an event. Nothing here knows a socket, HTTP or Redis.
+State changes in synchronous steps only, most of them in `core/node_state.py`. Where I/O must wait for the
+engine it becomes a task of the node's own group, and its result comes back as an event. Nothing here knows a
+socket, HTTP or Redis.
+
+The mutable state is `state` (connections, hub, channels), whether the node runs and drains, and its tasks.
 """
 
 from __future__ import annotations
@@ -16,57 +19,46 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, assert_never
 
 import structlog
 from msgspec import Struct
 
-from tocsin_server import __version__, errors
+from tocsin_server import errors
 from tocsin_server.config.loading import Settings
-from tocsin_server.core import events
+from tocsin_server.core import events, node_state
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import Channel, SubscriberConnection
+from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.core.events import Effect, Event, Send, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.positions import Continuity
+from tocsin_server.core.node_state import NodeState, Request, Write
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
-from tocsin_server.node.connection import Connection
+from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.subscribing import SubscriptionSetup
-from tocsin_server.protocol.messages import (
-    EMPTY,
-    HistoryRequest,
-    Message,
-    Position,
-    PresenceChange,
-    PresenceRequest,
-    PresenceStatsRequest,
-    Publication,
-    PublishRequest,
-    Push,
-    RpcRequest,
-    RpcResult,
-)
+from tocsin_server.protocol.messages import Publication, Push
+from tocsin_server.version import __version__
 
 DRAIN_PAUSE_SECONDS = 0.02
-"""At most this long between two peers of a node that drains: a handful of them is gone in a moment."""
+"""The longest pause between two clients of a draining node, so that a handful of them is gone in a moment."""
 
 STOP_SECONDS = 5.0
-"""How long what is under way may take once the node stops: an application's method that hangs ends then."""
+"""How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
 
 log = structlog.get_logger()
 
@@ -80,24 +72,53 @@ class Node:
         engine: Engine,
         *,
         rpc_methods: Mapping[str, RpcMethod] | None = None,
+        authorizer: Authorizer | None = None,
     ) -> None:
         self.settings = settings
+        self.limits = TransportLimits.of(settings)
         self.engine = engine
         self.uid = str(uuid.uuid4())
         self.name = settings.server.name or f"{socket.gethostname()}_{settings.server.port or self.uid[:4]}"
         self.address = ""
-        """Where it listens, once somebody serves it."""
-        self.on_drain_requested: Callable[[], None] = self._leave_host
-        """Begin to leave on purpose. Whoever serves the node puts its own way to stop here."""
+        """Host and port, set by the server that runs this node; empty without one."""
+        self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = Metrics()
-        self.hub: Hub[Connection] = Hub()
+        self.state: NodeState[Connection] = NodeState()
         self.rules = ChannelRules(
             settings.channels, settings.namespaces, settings.client.channel_length_limit
         )
-        self._services: EngineServices = MeteredEngine(engine, self.metrics)
-        self.operations = Operations(self._services, self.rules, rpc_methods)
-        self.fan_out = FanOut(self.metrics, self._drop_broken)
-        self._house = SessionContext(
+        self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
+        self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
+        self.operations = Operations(
+            self._engine_services, self.rules, self.metrics, self._wait_for_room, rpc_methods
+        )
+        self._authorizer = authorizer
+        self._context = self._session_context(settings, authorizer)
+        self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
+            self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
+        )
+        self._backfill = Backfill(
+            self._engine_services.broker,
+            self.rules,
+            self.state,
+            self._spawn,
+            self._on_backfilled,
+            self._on_reset,
+        )
+        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._started_at = time.monotonic()
+        self._is_prepared = False
+        self._is_draining = False
+        self._tasks: asyncio.TaskGroup | None = None
+        add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
+
+    @property
+    def hub(self) -> Hub[Connection]:
+        """The index of this node's connections and channels."""
+        return self.state.hub
+
+    def _session_context(self, settings: Settings, authorizer: Authorizer | None) -> SessionContext:
+        context = SessionContext(
             settings.client,
             self.rules,
             TokenVerifier(settings.client),
@@ -106,42 +127,36 @@ class Node:
             connections_of=lambda user: len(self.hub.connections_of(user)),
             rpc_methods=self.operations.rpc_methods,
         )
-        self._connections: set[Connection] = set()
-        self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
-            self._on_deadline, lambda peer: peer.session.deadline, time.monotonic
+        if authorizer is None:
+            return context
+        return replace(
+            context,
+            needs_authorization=authorizer.needs_authorization,
+            authorization_seconds=authorizer.limit_seconds,
         )
-        self._backfill = Backfill(
-            self._services.broker, self.rules, self.hub.channels, self._spawn, self._take_mended, self._break
-        )
-        self._subscription_setup = SubscriptionSetup(self._services, self.hub, self._break)
-        self._started_at = time.monotonic()
-        self._is_prepared = False
-        self._is_draining = False
-        self._tasks: asyncio.TaskGroup | None = None
-        add_gauges(self.metrics, self.name, self.hub, self._connections, engine, lambda: self._is_draining)
 
-    # --------------------------------------------------------------------------------------------------- life
+    # ---------------------------------------------------------------------------------------------- lifecycle
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Node]:
-        """Serve while inside.
+        """Serve inside the context.
 
-        On leaving, every remaining peer is told to come back elsewhere, and the engine is let go.
+        At its end every remaining client is told to reconnect, and the engine is stopped.
         """
         await self.prepare()
         try:
-            async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as self._tasks:
-                patrol = self._tasks.create_task(self._check_tops())
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as self._tasks:
+                top_checks = self._tasks.create_task(self._check_tops())
                 try:
                     yield self
                 finally:
-                    patrol.cancel()
+                    top_checks.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
-                    patience.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
+                    limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
-            log.warning("what was under way was cut short", seconds=STOP_SECONDS)
+            log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
         finally:
             self._tasks = None
             self._is_prepared = False
@@ -152,43 +167,40 @@ class Node:
             await self._backfill.check_tops()
 
     async def prepare(self) -> None:
-        """Reach the engine, which `running` does unless it was done.
+        """Start the engine; `running` does it if it was not done before.
 
-        Raises EngineError, with a sentence for whoever starts it.
+        Raises EngineError with a sentence for the operator.
         """
         if not self._is_prepared:
             await self.engine.start(self)
             self._is_prepared = True
 
+    def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
+        """Let a server stop the process when a control command drains this node.
+
+        Without a server the node drains, and the application that it is mounted in goes on.
+        """
+        self._on_drain_requested = on_drain_requested
+
+    def set_address(self, address: str) -> None:
+        """Note the host and port where a server listens for this node."""
+        self.address = address
+
     @property
     def unready_reason(self) -> str:
-        """Why this node is not ready, as a sentence; empty if it is: it can publish and it can hear."""
+        """Why this node is not ready, as a sentence; empty if it can publish and receive."""
         if self._tasks is None:
             return "The node is not running."
         if self._is_draining:
-            return "The node is draining: it sends its clients elsewhere, and stops."
+            return "The node is draining: its clients reconnect to other nodes, then it stops."
         return self.engine.unready_reason
 
     def now(self) -> Timestamp:
-        """This moment."""
+        """Return the current time."""
         return Timestamp(time.monotonic(), time.time())
 
-    def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
-    ) -> Session:
-        """A session for a connection that has just been made."""
-        return Session(
-            self._house,
-            str(uuid.uuid4()),
-            self.now(),
-            ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
-            sends_pings=sends_pings,
-            wants_pong=wants_pong,
-            announces_pings=announces_pings,
-        )
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work that belongs to nobody's call. Its failure is logged, and is nobody else's."""
+        """Run work as a task of the node. A failure is logged and ends only that task."""
         if self._tasks is None:
             work.close()
             return
@@ -198,250 +210,225 @@ class Node:
         try:
             await work
         except EngineError as error:
-            log.warning("the engine could not do it", error=str(error))
+            log.warning("engine_call_failed", error=str(error))
         except Exception:
-            log.exception("a task failed")
+            log.exception("task_failed")
 
-    # -------------------------------------------------------------------------------------------------- peers
+    # -------------------------------------------------------------------------------------------- connections
 
-    def attach(self, peer: Connection) -> None:
-        """A connection was made. From here on `tell` is what moves it, and `Lost` what ends it."""
-        self._connections.add(peer)
-        self.metrics.connections.labels(peer.transport_name).inc()
-        self._deadlines.update(peer)
+    def new_session(
+        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+    ) -> Session:
+        """Return a session for a new connection."""
+        return Session(
+            self._context,
+            str(uuid.uuid4()),
+            self.now(),
+            ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
+            sends_pings=sends_pings,
+            wants_pong=wants_pong,
+            announces_pings=announces_pings,
+        )
+
+    def attach(self, connection: Connection) -> None:
+        """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
+        self.state.attach(connection)
+        self.metrics.connections.labels(connection.transport_name).inc()
+        self._deadlines.update(connection)
         if self._is_draining or self._tasks is None:
-            self.handle_event(peer, events.ServerDisconnect(errors.SHUTDOWN))
+            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
 
-    def handle_event(self, peer: Connection, event: Event) -> None:
-        """Give an event to a peer's session and do what it asks for. Never raises."""
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Hand one incoming message to a connection's session. Never raises."""
+        self.metrics.received_bytes.count += len(data)
+        self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+
+    def count_sent(self, size: int) -> None:
+        """Count bytes that a transport sends to one client."""
+        self.metrics.sent_bytes.count += size
+
+    def handle_event(self, connection: Connection, event: Event) -> None:
+        """Hand an event to a connection's session, and do what it asks for. Never raises."""
+        session, was_attached = connection.session, connection in self.state.connections
         try:
-            effects = peer.session.handle(event, self.now())
+            requests = self.state.apply(connection, event, self.now())
         except Exception:
-            log.exception("a session failed", client=peer.session.client)
-            effects = peer.session.handle(events.ServerDisconnect(errors.SERVER_ERROR), self.now())
-            effects += peer.session.handle(event, self.now())  # once more: closed, it leaves what it entered
-        if isinstance(event, events.Received):
-            self.metrics.received_bytes.count += len(event.message)
-        elif isinstance(event, events.SubscriptionsOpened):
-            count_recoveries(self.metrics, peer.transport_name, effects)
-        self._carry_out(peer, effects)
-        if peer.session.is_closed:
-            self._detach(peer)
+            log.exception("session_failed", client=session.client)
+            requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), self.now())
+            requests += self.state.apply(connection, event, self.now())  # closed now: undoes what it set up
+        if isinstance(event, events.SubscriptionsOpened):
+            count_recoveries(self.metrics, connection.transport_name, requests)
+        for request in requests:
+            self._perform(connection, request)
+        if session.is_closed:
+            if was_attached:
+                self.metrics.connections.labels(connection.transport_name).dec()
+                self._deadlines.remove(connection)
         else:
-            self._deadlines.update(peer)
-            peer.pause_reading(bool(peer.session.backlog))
-
-    def _detach(self, peer: Connection) -> None:
-        if peer in self._connections:
-            self._connections.discard(peer)
-            self.metrics.connections.labels(peer.transport_name).dec()
-            self._deadlines.remove(peer)
-            self.hub.remove(peer)
+            self._deadlines.update(connection)
+            connection.pause_reading(bool(session.backlog))
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
-        """Leave on purpose: not ready from now on, and every peer is told to come back elsewhere.
+        """Stop being ready, and tell every client to reconnect. Returns how many were told.
 
-        They are told one after the other, over `seconds` if they are many, so that the other nodes do not
-        meet them all at once; `is_hurried` is asked before each whether the rest must go at once. Answers how
-        many were told.
+        Clients are told one after the other, over `seconds` if they are many, so that the other nodes do not
+        receive them all at once. `is_hurried` is called before each: whether the rest must go at once.
         """
         self._is_draining = True
-        peers = list(self._connections)
-        random.shuffle(peers)
-        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(peers)))
+        connections = list(self.state.connections)
+        random.shuffle(connections)
+        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(connections)))
         started = time.monotonic()
-        for number, peer in enumerate(peers):
-            self.handle_event(peer, events.ServerDisconnect(errors.SHUTDOWN))
+        for number, connection in enumerate(connections):
+            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
             ahead = started + number * pause - time.monotonic()
             if not is_hurried() and ahead > 0:
                 await asyncio.sleep(ahead)
-        log.info("drained", connections=len(peers), seconds=round(time.monotonic() - started, 3))
-        return len(peers)
+        log.info("drained", connections=len(connections), seconds=round(time.monotonic() - started, 3))
+        return len(connections)
 
-    def _leave_host(self) -> None:
-        """Send the clients elsewhere; the application that this node is mounted in lives on."""
-        self._spawn(self._drain_host())
+    def _drain_mounted(self) -> None:
+        """Send the clients of a mounted node elsewhere; the application around it goes on."""
 
-    async def _drain_host(self) -> None:
-        await self.drain(self.settings.server.drain_seconds, lambda: False)
+        async def drain() -> None:
+            await self.drain(self.settings.server.drain_seconds, lambda: False)
+
+        self._spawn(drain())
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
-        for peer in list(self._connections):
-            self.handle_event(peer, events.ServerDisconnect(why))
+        for connection in list(self.state.connections):
+            self.handle_event(connection, events.ServerDisconnect(why))
 
-    def _on_deadline(self, peer: Connection) -> None:
-        self.handle_event(peer, events.DeadlineReached())
+    def _on_deadline(self, connection: Connection) -> None:
+        self.handle_event(connection, events.DeadlineReached())
 
-    def _drop_broken(self, listener: SubscriberConnection) -> None:
-        self.handle_event(cast("Connection", listener), events.ServerDisconnect(errors.SERVER_ERROR))
+    def _disconnect_failed(self, connection: Connection) -> None:
+        self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
-    # ------------------------------------------------------------------------------------------------ effects
+    # ---------------------------------------------------------------------------------------------------- I/O
 
-    def _carry_out(self, peer: Connection, effects: Sequence[Effect]) -> None:
-        messages: list[Message] = []
-        for effect in effects:
-            if isinstance(effect, Send):
-                messages.append(effect.message)
-                continue
-            if messages:
-                peer.send(messages)
-                messages = []
-            self._ON_EFFECT[type(effect)](self, peer, effect)
-        if messages:
-            peer.send(messages)
+    def _perform(self, connection: Connection, request: Request) -> None:  # noqa: C901 - a case per request
+        engine = self._engine_services
+        match request:
+            case Write(messages):
+                connection.send(messages)
+            case events.Close(why):
+                self.metrics.count_disconnect(why.code)
+                log.info(
+                    "connection_closed", client=connection.session.client, code=why.code, reason=why.reason
+                )
+                connection.close(why)
+            case events.Identify(user):
+                if user and self._is_single_connection:
+                    self._spawn(self._disconnect_others(connection))
+            case events.OpenSubscriptions(plans):
+                self._spawn(self._open_subscriptions(connection, plans))
+            case events.Execute():
+                self._spawn(self._execute(connection, request))
+            case events.Authorize():
+                self._spawn(self._authorize(connection, request))
+            case node_state.UnsubscribeChannel(channel):
+                self._spawn(self._unsubscribe(channel))
+            case node_state.RemovePresence(channel, client):
+                self._spawn(engine.presence.remove(channel, client))
+            case node_state.PublishJoinLeave(channel, push):
+                self._spawn(engine.broker.publish_join_leave(channel, push))
+            case _:
+                assert_never(request)
 
-    def _close(self, peer: Connection, effect: events.Close) -> None:
-        self.metrics.count_close(effect.why.code)
-        log.info("closed", client=peer.session.client, code=effect.why.code, reason=effect.why.reason)
-        peer.close(effect.why)
-
-    def _identify(self, peer: Connection, effect: events.Identify) -> None:
-        self.hub.identify(peer, effect.user)
+    @property
+    def _is_single_connection(self) -> bool:
         options = self.settings.client
-        if options.personal_channel and options.personal_channel_single_connection and effect.user:
-            self._spawn(self._keep_only(peer))
+        return options.personal_channel and options.personal_channel_single_connection
 
-    async def _keep_only(self, peer: Connection) -> None:
-        """Close the user's other connections, unless one of those made at the same time was quicker."""
-        if not peer.session.is_closed:
-            others = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            await self.operations.control(
-                ControlCommand(peer.session.user, others, exclude_clients=(peer.session.client,))
-            )
+    async def _disconnect_others(self, connection: Connection) -> None:
+        """Close the user's other connections on all nodes, unless this one was closed meanwhile."""
+        session = connection.session
+        if not session.is_closed:
+            close = events.ServerDisconnect(errors.CONNECTION_LIMIT)
+            command = ControlCommand(session.user, close, exclude_clients=(session.client,))
+            await self.operations.control(command)
 
-    def _enter(self, peer: Connection, effect: events.OpenSubscriptions) -> None:
-        for entry in effect.plans:
-            self.hub.begin_subscribe(entry.channel)
-        self._spawn(self._enter_all(peer, effect.plans))
-
-    async def _enter_all(self, peer: Connection, entries: Sequence[SubscriptionPlan]) -> None:
-        channels = [entry.channel for entry in entries]
+    async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
+        channels = [plan.channel for plan in plans]
         outcome: Event = events.SubscriptionsFailed(channels)
         try:
-            outcome = await self._subscription_setup.open(entries)
+            outcome = await self._subscription_setup.open(plans)
         except EngineError as error:
-            log.warning("could not subscribe", channels=channels, error=str(error))
+            log.warning("subscribe_failed", channels=channels, error=str(error))
         except Exception:
-            log.exception("a subscription failed", client=peer.session.client)
-        self.handle_event(peer, outcome)
+            log.exception("subscribe_raised", client=connection.session.client)
+        self.handle_event(connection, outcome)
 
-    def _open(self, peer: Connection, effect: events.GoLive) -> None:
-        self.hub.channels[effect.channel].go_live(peer, effect.start, effect.receives_joins)
+    async def _unsubscribe(self, name: str) -> None:
+        if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
+            await self._engine_services.broker.unsubscribe(name)
 
-    def _announce(self, _peer: Connection, effect: events.PublishJoin) -> None:
-        joined = Push(effect.channel, join=PresenceChange(effect.info))
-        self._spawn(self._services.broker.publish_join_leave(effect.channel, joined))
-
-    def _leave(self, peer: Connection, effect: events.CloseSubscription) -> None:
-        if self.hub.unsubscribe(peer, effect.channel):
-            self._spawn(self._forget(effect.channel))
-        if effect.options.presence:
-            self._spawn(self._services.presence.remove(effect.channel, effect.info.client))
-        if effect.was_announced:
-            left = Push(effect.channel, leave=PresenceChange(effect.info))
-            self._spawn(self._services.broker.publish_join_leave(effect.channel, left))
-
-    async def _forget(self, name: str) -> None:
-        if name not in self.hub.channels:  # nobody came back meanwhile; the broker keeps the order of calls
-            await self._services.broker.unsubscribe(name)
-
-    def _ask(self, peer: Connection, effect: events.Execute) -> None:
-        self._spawn(self._answer(peer, effect))
-
-    async def _answer(self, peer: Connection, ask: events.Execute) -> None:
+    async def _execute(self, connection: Connection, execute: events.Execute) -> None:
         outcome: Struct | Refusal = errors.INTERNAL_ERROR
         try:
-            outcome = await self._do(ask)
+            outcome = await self.operations.execute(
+                execute.request, execute.info, self.settings.client.history_limit
+            )
         except Refused as error:
             outcome = error.refusal
         except EngineError as error:
-            log.warning("could not answer a command", error=str(error))
+            log.warning("command_failed", error=str(error))
         except Exception:
-            log.exception("a command failed", client=peer.session.client)
-        self.handle_event(peer, events.Executed(ask.id, outcome))
+            log.exception("command_raised", client=connection.session.client)
+        self.handle_event(connection, events.Executed(execute.id, outcome))
 
-    async def _do(self, ask: events.Execute) -> Struct:
-        match ask.request:
-            case PublishRequest(channel, data):
-                await self.publish(channel, NewPublication(data, info=ask.info))
-                return EMPTY
-            case HistoryRequest(channel, limit, since, reverse):
-                cap = self.settings.client.history_limit
-                return await self.operations.history(channel, limit, since, reverse, cap)
-            case PresenceRequest(channel):
-                return await self.operations.presence(channel)
-            case PresenceStatsRequest(channel):
-                return await self.operations.presence_stats(channel)
-            case RpcRequest(method, data):
-                return RpcResult(await self.operations.rpc(ask.info.user, method, data))
+    async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
+        outcome: Approval | Refusal | Disconnect = errors.INTERNAL_ERROR
+        try:
+            if self._authorizer is not None:
+                async with asyncio.timeout(self._context.authorization_seconds):
+                    outcome = await self._authorizer.authorize(authorize)
+        except TimeoutError:
+            log.warning("authorization_timed_out", client=connection.session.client)
+        except Exception:
+            log.exception("authorization_raised", client=connection.session.client)
+        self.handle_event(connection, events.Authorized(authorize.id, outcome))
 
-    async def publish(self, channel: str, draft: NewPublication) -> Position:
-        """Publish, once there is room: whoever publishes faster than this node can write waits.
-
-        Raises Refused or EngineError.
-        """
-        found = self.hub.channels.get(channel)
-        if found is not None:
-            await self.fan_out.wait_for_room(found)
-        position = await self.operations.publish(channel, draft)
-        self.metrics.publications.count += 1
-        return position
-
-    # ----------------------------------------------------------------------------------- what the engine says
+    # -------------------------------------------------------------------------------- called by the engine
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
-        """A publication was announced."""
+        """Queue a publication for the channel's subscribers here; read what is missing before it."""
         found = self.hub.channels.get(channel)
         if found is None:
             return
-        verdict = found.receive(publication, epoch, published_at)
-        if verdict in (Continuity.GAP, Continuity.OTHER_EPOCH):
+        if found.receive(publication, epoch, published_at).needs_backfill:
             self._backfill.request(found)
         self.fan_out.wake(found)
 
-    def on_resubscribed(self, channels: Collection[str]) -> None:
-        """The link to these channels is whole again; what was announced meanwhile was not heard."""
-        self._backfill.request_all(channels)
-
-    def _take_mended(self, channel: Channel, publications: int) -> None:
-        self.metrics.mended.count += publications
-        self.fan_out.wake(channel)
-
-    def _break(self, channel: Channel, continued_from: Position) -> None:
-        """Tell whoever follows positions that what is heard no longer continues what it was told."""
-        for listener in channel.reset(continued_from):
-            self.metrics.broken_streams.count += 1
-            self.handle_event(cast("Connection", listener), events.ChannelReset(channel.name))
-
     def on_join_leave(self, channel: str, push: Push) -> None:
-        """A join or a leave was announced."""
+        """Queue a join or leave for the subscribers that receive them."""
         found = self.hub.channels.get(channel)
         if found is not None:
             found.receive_join_leave(push)
             self.fan_out.wake(found)
 
-    def on_control(self, order: ControlCommand) -> None:
-        """Do to this node's connections of a user, or to the node, what the API asked for."""
-        if isinstance(order.event, Drain):
-            if order.event.node == self.uid:
-                self._is_draining = True  # from now on, not once whoever serves it gets to it
-                self.on_drain_requested()
-            return
-        for peer in self.hub.connections_of(order.user):
-            client = peer.session.client
-            if client not in order.exclude_clients and order.client in ("", client):
-                self.handle_event(peer, order.event)
+    def on_resubscribed(self, channels: Collection[str]) -> None:
+        """Read what these channels missed while their pub/sub connection was interrupted."""
+        self._backfill.request_all(channels)
 
-    def node_info(self, question: SurveyRequest) -> NodeInfo:
-        """This node's own figures."""
+    def on_control(self, command: ControlCommand) -> None:
+        """Execute a control command on this node's connections of a user, or on the node."""
+        if isinstance(command.event, Drain):
+            if command.event.node == self.uid:
+                self._is_draining = True  # at once, even if the server that runs the node is busy
+                self._on_drain_requested()
+            return
+        for connection in self.hub.connections_of(command.user):
+            client = connection.session.client
+            if client not in command.exclude_clients and command.client in ("", client):
+                self.handle_event(connection, command.event)
+
+    def node_info(self, request: SurveyRequest) -> NodeInfo:
+        """Return this node's own figures."""
         channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
-        is_asked_for = compile_glob(question.pattern or "*").fullmatch
-        wanted = {
-            name: clients
-            for name, clients in channels.items()
-            if question.wants_channels and is_asked_for(name)
-        }
+        matches = compile_glob(request.pattern or "*").fullmatch
         return NodeInfo(
             uid=self.uid,
             name=self.name,
@@ -451,26 +438,33 @@ class Node:
             num_channels=len(channels),
             num_subs=sum(channels.values()),
             uptime=int(time.monotonic() - self._started_at),
-            channels=wanted,
+            channels={
+                name: count for name, count in channels.items() if request.wants_channels and matches(name)
+            },
             address=self.address,
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
         )
 
-    _ON_EFFECT: ClassVar[dict[type, Callable[[Any, Connection, Any], None]]] = {
-        events.Close: _close,
-        events.Identify: _identify,
-        events.OpenSubscriptions: _enter,
-        events.GoLive: _open,
-        events.PublishJoin: _announce,
-        events.CloseSubscription: _leave,
-        events.Execute: _ask,
-    }
+    def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:
+        self.metrics.backfilled_publications.count += publications
+        self.fan_out.wake(channel)
+
+    def _on_reset(self, connection: Connection, channel: str) -> None:
+        """Tell a session that its client misses publications of a channel."""
+        self.metrics.gaps.count += 1
+        self.handle_event(connection, events.ChannelReset(channel))
+
+    async def _wait_for_room(self, channel: str) -> None:
+        """Wait while a channel here has too many bytes queued: publishers must not outrun its delivery."""
+        found = self.hub.channels.get(channel)
+        if found is not None:
+            await self.fan_out.wait_for_room(found)
 
 
 def _resident_bytes() -> int:
-    """Memory this process holds, or 0 where the system does not say it this way."""
+    """Return the memory that this process holds; 0 on systems without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,7 +1,6 @@
-"""What can be done with channels and users.
+"""Operations on channels and users: publish, history, presence, RPC, control commands, surveys.
 
-Whoever asks: a client whose command was permitted, or the HTTP API. Checks what holds for everybody (the
-namespace exists, the feature is on, the payload has the right form) and asks the engine.
+The HTTP API and permitted client commands are executed here, through the engine.
 """
 
 from __future__ import annotations
@@ -10,19 +9,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.events import EngineRequest
+from tocsin_server.core.permissions import check_name
+from tocsin_server.core.positions import may_read_from
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Refused, Unanswered
+from tocsin_server.errors import Refusal, Refused, Unanswered
+from tocsin_server.metrics.registry import Metrics
 from tocsin_server.protocol.messages import (
+    EMPTY,
+    ClientInfo,
+    HistoryRequest,
     HistoryResult,
     Position,
+    PresenceRequest,
     PresenceResult,
+    PresenceStatsRequest,
     PresenceStatsResult,
+    PublishRequest,
+    RpcRequest,
+    RpcResult,
     SincePosition,
 )
 
@@ -34,41 +46,72 @@ May raise Refused.
 
 
 class Operations:
-    """The engine behind the rules. Methods raise Refused with the protocol's code, or EngineError."""
+    """What can be done with channels and users, by permitted client commands and by the HTTP API.
+
+    Checks what holds for every caller: the namespace exists, the feature is on, the payload has the right
+    form. Permissions are the caller's concern. Methods raise Refused with the protocol's code, or
+    EngineError.
+
+    `wait_for_room(channel)` returns once few enough bytes of a channel are queued here.
+    """
 
     def __init__(
-        self, engine: EngineServices, rules: ChannelRules, rpc_methods: Mapping[str, RpcMethod] | None = None
+        self,
+        engine: EngineServices,
+        rules: ChannelRules,
+        metrics: Metrics,
+        wait_for_room: Callable[[str], Awaitable[None]],
+        rpc_methods: Mapping[str, RpcMethod] | None = None,
     ) -> None:
         self._engine = engine
         self._rules = rules
+        self._metrics = metrics
+        self._wait_for_room = wait_for_room
         self.rpc_methods = dict(rpc_methods or {})
 
+    async def execute(self, request: EngineRequest, info: ClientInfo, history_limit: int) -> Struct:
+        """Execute a permitted command of a client; return its result."""
+        match request:
+            case PublishRequest(channel, data):
+                await self.publish(channel, NewPublication(data, info=info))
+                return EMPTY
+            case HistoryRequest(channel, limit, since, reverse):
+                return await self.history(channel, limit, since, reverse, history_limit)
+            case PresenceRequest(channel):
+                return await self.presence(channel)
+            case PresenceStatsRequest(channel):
+                return await self.presence_stats(channel)
+            case RpcRequest(method, data):
+                return RpcResult(await self.rpc(info.user, method, data))
+
     def options_for(self, channel: str) -> ChannelOptions:
-        """The options of a channel that somebody named."""
-        if not channel or self._rules.is_too_long(channel):
-            raise Refused(errors.BAD_REQUEST)
-        options = self._rules.options_for(channel)
-        if options is None:
-            raise Refused(errors.UNKNOWN_CHANNEL)
-        if not self._rules.is_well_formed(channel, options):
-            raise Refused(errors.BAD_REQUEST)
+        """Return the options of a channel. Raises Refused for a name that is not valid."""
+        options = check_name(channel, self._rules) if channel else errors.BAD_REQUEST
+        if isinstance(options, Refusal):
+            raise Refused(options)
         return options
 
-    async def publish(self, channel: str, draft: NewPublication) -> Position:
-        """Publish into a channel; the position is (0, "") where it keeps no log."""
+    async def publish(self, channel: str, publication: NewPublication) -> Position:
+        """Publish into a channel. Returns the position; (0, "") where the channel keeps no history.
+
+        Waits while the channel has too many bytes queued on this node.
+        """
         options = self.options_for(channel)
-        if options.publication_data_format == "json_object" and bytes(draft.data)[:1] != b"{":
+        if options.publication_data_format == "json_object" and bytes(publication.data)[:1] != b"{":
             raise Refused(errors.BAD_REQUEST)
-        return await self._engine.broker.publish(channel, draft, options)
+        await self._wait_for_room(channel)
+        position = await self._engine.broker.publish(channel, publication, options)
+        self._metrics.publications.count += 1
+        return position
 
     async def history(
         self, channel: str, limit: int, since: SincePosition | None, is_reverse: bool, cap: int | None = None
     ) -> HistoryResult:
-        """A page of a channel's log, of at most `cap`; `limit` 0 reads only its top, a negative one all."""
+        """Return a page of history, at most `cap` long; `limit` 0 reads only the top, a negative one all."""
         options = self.options_for(channel)
         if not options.keeps_history:
             raise Refused(errors.NOT_AVAILABLE)
-        if is_reverse and since is not None and since.offset == 0:
+        if not may_read_from(since, is_reverse):
             raise Refused(errors.BAD_REQUEST)
         if cap is not None and not 0 <= limit <= cap:
             limit = cap
@@ -81,18 +124,18 @@ class Operations:
         return HistoryResult(list(publications), top.epoch, top.offset)
 
     async def remove_history(self, channel: str) -> None:
-        """Drop what a channel's log keeps."""
+        """Remove the publications that a channel's history keeps."""
         if not self.options_for(channel).keeps_history:
             raise Refused(errors.NOT_AVAILABLE)
         await self._engine.broker.remove_history(channel)
 
     async def presence(self, channel: str) -> PresenceResult:
-        """Who is in a channel."""
+        """Return which clients are in a channel."""
         self._require_presence(channel)
         return PresenceResult(dict(await self._engine.presence.members(channel)))
 
     async def presence_stats(self, channel: str) -> PresenceStatsResult:
-        """How many are in a channel."""
+        """Return how many clients and users are in a channel."""
         self._require_presence(channel)
         clients, users = await self._engine.presence.stats(channel)
         return PresenceStatsResult(clients, users)
@@ -101,19 +144,19 @@ class Operations:
         if not self.options_for(channel).presence:
             raise Refused(errors.NOT_AVAILABLE)
 
-    async def control(self, order: ControlCommand) -> None:
-        """Have every node do something to a user's connections."""
-        await self._engine.nodes.publish_control(order)
+    async def control(self, command: ControlCommand) -> None:
+        """Have every node execute a control command. Raises Unanswered if a node did not confirm in time."""
+        await self._engine.nodes.publish_control(command)
 
     async def nodes(self) -> list[NodeInfo]:
-        """What each node says of itself. One that says nothing is there too, in the state `silent`."""
+        """Return every node's figures. A node that did not answer in time is among them, as `silent`."""
         survey = await self._engine.nodes.survey(SurveyRequest())
         return [*survey.nodes, *survey.silent]
 
     async def drain(self, name: str) -> None:
-        """Have the node of this uid or name leave on purpose: its clients go elsewhere, then it stops.
+        """Drain the node of this uid or name: its clients reconnect elsewhere, then it stops.
 
-        Raises Unanswered if it did not say that it will; what the others say does not matter.
+        Raises Unanswered if that node did not confirm in time; the other nodes do not matter.
         """
         for node in await self.nodes():
             if name in (node.uid, node.uid[:8], node.name):
@@ -127,9 +170,9 @@ class Operations:
                 raise Unanswered([node.uid]) from None
 
     async def channels(self, pattern: str) -> dict[str, int]:
-        """How many subscribers each channel has anywhere; of those that match the glob, if there is one.
+        """Return the subscribers on all nodes, by channel; only of channels that match the glob, if any.
 
-        Raises Unanswered if there may be more of them.
+        Raises Unanswered if a node did not answer, since its channels are missing then.
         """
         found: dict[str, int] = {}
         survey = await self._engine.nodes.survey(SurveyRequest(wants_channels=True, pattern=pattern))
@@ -141,7 +184,7 @@ class Operations:
         return found
 
     async def rpc(self, user: str, method: str, params: msgspec.Raw) -> msgspec.Raw:
-        """Call an application's method on behalf of a user ("" for the HTTP API)."""
+        """Call an RPC method of the application on behalf of a user ("" for the HTTP API)."""
         call = self.rpc_methods.get(method)
         if call is None:
             raise Refused(errors.METHOD_NOT_FOUND)

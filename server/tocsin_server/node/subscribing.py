@@ -1,78 +1,72 @@
-"""Entering channels: nothing may fall between what their log holds and what is heard live.
+"""Setting up subscriptions without losing a publication between history and what is received live.
 
-hold what is heard -> listen -> be present -> read the log -> merge both
+hold what is received -> subscribe in the broker -> add presence -> read history -> merge both
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
-from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
-from tocsin_server.core.hub import Hub
+from tocsin_server.core.node_state import C, NodeState
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
-from tocsin_server.protocol.messages import Position
 
-REREADS = 5
-"""How often a log is read that does not reach what was heard meanwhile. Only loss takes a second."""
+READ_ATTEMPTS = 5
+"""How often history is read that does not reach what was received. Only loss requires a second read."""
 
 Result = TypeVar("Result")
 
 
-class SubscriptionSetup:
-    """Enters channels on behalf of sessions.
+class SubscriptionSetup(Generic[C]):
+    """Sets up subscriptions for which the hub holds publications already.
 
-    `on_broken(channel, position)` is called where the log turns out to be another one than was heard so far.
+    `on_reset(connection, channel)` is called for each connection that misses publications, because the
+    history that was read is another one than the channel followed.
     """
 
     def __init__(
-        self, engine: EngineServices, hub: Hub[Any], on_broken: Callable[[Channel, Position], None]
+        self, engine: EngineServices, state: NodeState[C], on_reset: Callable[[C, str], None]
     ) -> None:
         self._engine = engine
-        self._hub = hub
-        self._on_broken = on_broken
+        self._state = state
+        self._on_reset = on_reset
 
-    async def open(self, entries: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
-        """Enter channels that the hub has been told of. Raises EngineError.
+    async def open(self, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
+        """Set up subscriptions. Raises EngineError.
 
-        The session is to be told in the same step: nothing may be awaited between the return and that.
+        The caller must hand the result to the session in the same step, without an await in between.
         """
         engine = self._engine
-        await gather_calls(engine.broker.subscribe(entry.channel) for entry in entries)
+        await gather_calls(engine.broker.subscribe(plan.channel) for plan in plans)
         await gather_calls(
-            engine.presence.add(entry.channel, entry.info, is_announced=entry.options.join_leave)
-            for entry in entries
-            if entry.options.presence
+            engine.presence.add(plan.channel, plan.info, is_announced=plan.options.join_leave)
+            for plan in plans
+            if plan.options.presence
         )
-        to_read = [entry for entry in entries if entry.read is not None]
-        for _ in range(REREADS):
-            histories = await gather_calls(self._read(entry) for entry in to_read)
-            merged: dict[str, History | None] = {entry.channel: None for entry in entries}
-            for entry, history in zip(to_read, histories, strict=True):
-                merged[entry.channel] = self._merge(entry.channel, history)
-            if all(merged[entry.channel] is not None for entry in to_read):
-                return SubscriptionsOpened(merged)
-        raise EngineError("the log does not reach what was heard")
+        with_history = [plan for plan in plans if plan.read is not None]
+        for _ in range(READ_ATTEMPTS):
+            histories = await gather_calls(self._read(plan) for plan in with_history)
+            read = {plan.channel: history for plan, history in zip(with_history, histories, strict=True)}
+            merged = self._state.merge(plans, read)
+            for connection, channel in merged.resets:
+                self._on_reset(connection, channel)
+            if merged.histories is not None:
+                return SubscriptionsOpened(merged.histories)
+        raise EngineError("the history does not reach what was received")
 
-    async def _read(self, entry: SubscriptionPlan) -> History:
-        query = TOP_ONLY if entry.read is None else _query(entry.read)
-        history = await self._engine.broker.read_history(entry.channel, query, entry.options)
+    async def _read(self, plan: SubscriptionPlan) -> History:
+        query = TOP_ONLY if plan.read is None else _query(plan.read)
+        history = await self._engine.broker.read_history(plan.channel, query, plan.options)
         return History(history.top, history.publications[::-1]) if query.is_reverse else history
-
-    def _merge(self, name: str, history: History) -> History | None:
-        channel = self._hub.channels[name]
-        if channel.tracker.is_known and channel.tracker.position.epoch != history.top.epoch:
-            self._on_broken(channel, history.top)
-        return channel.merge(history)
 
 
 async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Await calls that may go out together; for one, without the cost of a task."""
+    """Await calls that may leave together; a single one without the cost of a task."""
     awaitables = list(calls)
     if len(awaitables) == 1:
         return [await awaitables[0]]

@@ -1,51 +1,51 @@
-"""The Centrifuge client protocol in JSON: what travels over a connection, as typed values.
+"""The messages of the client protocol as typed values (docs/protocol.md).
 
-One message carries one or more JSON objects separated by exactly one newline. Application payloads (`data`,
-`info`) travel as raw JSON and are never parsed here, only checked to be JSON when they enter. Zero values are
-left out when written, except those that clients index without asking.
+A codec turns them into bytes and back; nothing here knows its format. Application payloads (`data`, `info`)
+are bytes that are passed on unread. A codec leaves zero values out, except those that clients read without
+checking for their presence.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 
 CommandId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 NO_JSON = Raw(b"")
-"""An absent payload.
-
-The same object everywhere, since msgspec leaves a default out of its output by identity.
-"""
+"""An absent payload. Always this object, since msgspec leaves a default value out by identity."""
 
 
 class Position(NamedTuple):
-    """A place in a channel's log. Offsets compare only within one epoch."""
+    """A place in a channel's history. Offsets compare only within one epoch."""
 
     offset: int
     epoch: str
 
 
 class Wire(Struct, omit_defaults=True):
-    """A value that travels: unknown fields are ignored, zero values left out."""
+    """A message or a part of one. Unknown fields are ignored; zero values are left out."""
 
 
 class ClientInfo(Wire):
-    """Who a connection is, as other clients see it."""
+    """A connection's user, client id and info, as other clients see them."""
 
     user: str
     client: str
     conn_info: Raw = NO_JSON
     chan_info: Raw = NO_JSON
 
+    @property
+    def size(self) -> int:
+        """Its approximate size in bytes, once encoded."""
+        return 100 + len(self.user) + len(self.conn_info) + len(self.chan_info)
+
 
 class Publication(Wire):
-    """One message of a channel. `offset` is 0 where the channel keeps no log."""
+    """One message of a channel. `offset` is 0 where the channel keeps no history."""
 
     data: Raw
     offset: int = 0
@@ -53,16 +53,26 @@ class Publication(Wire):
     tags: dict[str, str] | None = None
 
     @property
-    def is_logged(self) -> bool:
-        """Whether the channel's log holds this publication, so that its offset means something."""
+    def has_offset(self) -> bool:
+        """Whether the channel's history holds this publication."""
         return self.offset > 0
+
+    @property
+    def size(self) -> int:
+        """Its approximate size in bytes, once encoded."""
+        size = 64 + len(self.data)
+        if self.info is not None:
+            size += self.info.size
+        if self.tags is not None:
+            size += sum(len(name) + len(value) + 6 for name, value in self.tags.items())
+        return size
 
 
 # --------------------------------------------------------------------------------- commands, client to server
 
 
 class SubscriptionPosition(Wire):
-    """Where a returning client stood in a server-side subscription."""
+    """The position of a returning client in a server-side subscription."""
 
     recover: bool = False
     offset: Offset = 0
@@ -70,7 +80,7 @@ class SubscriptionPosition(Wire):
 
 
 class ConnectRequest(Wire):
-    """The first command: who is there, and where it stood in server-side subscriptions."""
+    """The first command: a token, and positions in server-side subscriptions."""
 
     token: str = ""
     data: Raw = NO_JSON
@@ -80,7 +90,7 @@ class ConnectRequest(Wire):
 
 
 class SubscribeRequest(Wire):
-    """Enter a channel, perhaps recovering from a position."""
+    """Subscribe to a channel, and recover from a position if `recover` is set."""
 
     channel: str = ""
     token: str = ""
@@ -92,7 +102,7 @@ class SubscribeRequest(Wire):
     join_leave: bool = False
     flag: int = 0
     tf: Raw = NO_JSON
-    """A tags filter, which is refused: no channel allows one."""
+    """A tags filter, which is refused: no channel allows one yet."""
     type: int = 0
 
     @property
@@ -102,7 +112,7 @@ class SubscribeRequest(Wire):
 
 
 class UnsubscribeRequest(Wire):
-    """Leave a channel."""
+    """Unsubscribe from a channel."""
 
     channel: str = ""
 
@@ -115,26 +125,26 @@ class PublishRequest(Wire):
 
 
 class PresenceRequest(Wire):
-    """Asks who is in a channel."""
+    """Read which clients are in a channel."""
 
     channel: str = ""
 
 
 class PresenceStatsRequest(Wire):
-    """Asks how many are in a channel."""
+    """Read how many clients are in a channel."""
 
     channel: str = ""
 
 
 class SincePosition(Wire):
-    """Where a page of history begins."""
+    """The position at which a page of history begins."""
 
     offset: Offset = 0
     epoch: str = ""
 
 
 class HistoryRequest(Wire):
-    """A page of a channel's log. `limit` 0 asks only for the top, a negative one for all."""
+    """Read a page of a channel's history. `limit` 0 reads only the top, a negative one everything."""
 
     channel: str = ""
     limit: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
@@ -143,7 +153,7 @@ class HistoryRequest(Wire):
 
 
 class RpcRequest(Wire):
-    """Call a method the application registered."""
+    """Call an RPC method of the application."""
 
     method: str = ""
     data: Raw = NO_JSON
@@ -169,7 +179,7 @@ class SubRefreshRequest(Wire):
 
 
 class Command(Wire):
-    """One command. The first method that is set, in the order below, is the one that counts."""
+    """One command. `request` is the first method that is set, in the order below."""
 
     id: CommandId = 0
     connect: ConnectRequest | None = None
@@ -186,8 +196,52 @@ class Command(Wire):
 
     @property
     def is_pong(self) -> bool:
-        """A command without an id that is not `send` answers a ping, whatever else it carries."""
+        """Whether this command answers a ping: it has no id and is not `send`, whatever else it carries."""
         return self.id == 0 and self.send is None
+
+    @property
+    def request(self) -> Request | None:
+        """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
+        return next((request for request in _requests(self) if request is not None), None)
+
+
+Request = (
+    ConnectRequest
+    | SubscribeRequest
+    | UnsubscribeRequest
+    | PublishRequest
+    | PresenceRequest
+    | PresenceStatsRequest
+    | HistoryRequest
+    | RpcRequest
+    | SendRequest
+    | RefreshRequest
+    | SubRefreshRequest
+)
+
+_requests = attrgetter(
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "rpc",
+    "send",
+    "refresh",
+    "sub_refresh",
+)
+
+PONG = Command()
+"""The command that stands for a pong of the transport, such as a WebSocket pong frame."""
+
+
+class Malformed:
+    """Marks where the bytes of commands could not be decoded. No command follows it."""
+
+
+MALFORMED = Malformed()
 
 
 # ---------------------------------------------------------------------------------- replies, server to client
@@ -202,7 +256,7 @@ class ErrorBody(Wire):
 
 
 class SubscribeResult(Wire):
-    """What a subscription got."""
+    """The result of a subscribe command."""
 
     recoverable: bool = False
     positioned: bool = False
@@ -217,7 +271,7 @@ class SubscribeResult(Wire):
 
 
 class ConnectResult(Wire):
-    """What a connection got. `ttl` and `ping` are seconds."""
+    """The result of a connect command. `ttl` and `ping` are in seconds."""
 
     client: str
     version: str
@@ -230,24 +284,24 @@ class ConnectResult(Wire):
 
 
 class Empty(Wire):
-    """A result that says only that it was done."""
+    """A result without content."""
 
 
 class PresenceResult(Wire):
-    """Who is in a channel, by client id."""
+    """The clients in a channel, by client id."""
 
     presence: dict[str, ClientInfo]
 
 
 class PresenceStatsResult(Wire):
-    """How many are in a channel."""
+    """How many clients and different users are in a channel."""
 
     num_clients: int
     num_users: int
 
 
 class HistoryResult(Wire):
-    """A page of a log, and its top."""
+    """A page of history, and its top."""
 
     publications: list[Publication]
     epoch: str
@@ -255,13 +309,13 @@ class HistoryResult(Wire):
 
 
 class RpcResult(Wire):
-    """What a method answered."""
+    """The result of an RPC method."""
 
     data: Raw = NO_JSON
 
 
 class RefreshResult(Wire):
-    """Until when the connection lives now; `ttl` in seconds."""
+    """When the connection expires now; `ttl` in seconds."""
 
     client: str
     version: str
@@ -270,7 +324,7 @@ class RefreshResult(Wire):
 
 
 class SubRefreshResult(Wire):
-    """Until when the subscription lives now; `ttl` in seconds."""
+    """When the subscription expires now; `ttl` in seconds."""
 
     expires: bool = False
     ttl: int = 0
@@ -297,7 +351,7 @@ class Reply(Wire):
 
 
 class PresenceChange(Wire):
-    """Body of a join or leave push."""
+    """The body of a join or leave push."""
 
     info: ClientInfo
 
@@ -327,7 +381,7 @@ class RefreshPush(Wire):
 
 
 class Push(Wire):
-    """Something the client did not ask for, about `channel` or, without one, about the connection."""
+    """A message that is not a reply, about `channel` or, without one, about the connection."""
 
     channel: str = ""
     pub: Publication | None = None
@@ -337,99 +391,27 @@ class Push(Wire):
     subscribe: SubscribePush | None = None
     refresh: RefreshPush | None = None
 
+    @property
+    def size(self) -> int:
+        """The approximate size in bytes of a publication, join or leave, once encoded."""
+        if self.pub is not None:
+            return len(self.channel) + self.pub.size
+        change = self.join or self.leave
+        return len(self.channel) + (change.info.size if change is not None else 0)
+
 
 class PushEnvelope(Wire):
-    """A push as it stands in a message."""
+    """A push as a message of its own."""
 
     push: Push
 
 
 class Ping(Wire):
-    """The empty object, which asks whether the peer is still there."""
+    """The empty message, which the client must answer with an empty command."""
 
 
-Message = Reply | PushEnvelope | Ping
+ServerMessage = Reply | PushEnvelope | Ping
+"""Everything that a server sends to a client."""
 
 PING = Ping()
 EMPTY = Empty()
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Command).decode
-_check = msgspec.json.Decoder(Raw).decode
-
-
-class Malformed:
-    """What could not be read as a command."""
-
-
-MALFORMED = Malformed()
-
-
-def encode(message: Message) -> bytes:
-    """One message as one line of JSON, without the newline."""
-    return _encode(message)
-
-
-def encode_push(push: Push) -> bytes:
-    """One push as one line of JSON, without the newline."""
-    return _encode(PushEnvelope(push))
-
-
-def decode_commands(message: bytes) -> Iterator[Command | Malformed]:
-    """The commands of one incoming message, ending with MALFORMED where it stops making sense.
-
-    One trailing newline is tolerated; an empty message or line is malformed, and so is what is not UTF-8.
-    """
-    for line in message.removesuffix(b"\n").split(b"\n"):
-        command = _decode_command(line)
-        yield command
-        if command is MALFORMED:
-            return
-
-
-def _decode_command(line: bytes) -> Command | Malformed:
-    try:
-        line.decode()  # raw payloads are passed on unread, so their bytes are checked here
-        return _decode(line)
-    except msgspec.DecodeError:
-        mended = mend_surrogates(line)
-        return MALFORMED if mended == line else _decode_command(mended)
-    except (UnicodeDecodeError, RecursionError):
-        return MALFORMED
-
-
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-
-def mend_surrogates(text: bytes) -> bytes:
-    """Replace escaped halves of surrogate pairs by U+FFFD, as every UTF-8 encoder does.
-
-    RFC 8259 §8.2 allows them, JavaScript writes them for a string cut in two, and no decoder here takes them.
-    """
-    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
-
-
-def compact(payload: bytes | Raw) -> Raw:
-    """`payload` as it may travel: without line breaks, which separate messages on both transports.
-
-    JSON allows them only between tokens, so that nothing is lost.
-
-    Raises ValueError if it is not one JSON value in UTF-8.
-    """
-    text = bytes(payload)
-    text.decode()
-    try:
-        _check(text)
-    except msgspec.DecodeError as error:
-        mended = mend_surrogates(text)
-        if mended != text:
-            return compact(mended)
-        raise ValueError(str(error)) from None
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
-    if b"\n" in text or b"\r" in text:
-        text = text.replace(b"\n", b"").replace(b"\r", b"")
-    return Raw(text.strip(b" \t"))

@@ -1,1 +1,1 @@
-"""uvicorn around the application, and several worker processes on one port."""
+"""Serving: uvicorn around the application, limits on HTTP connections, and several workers on one port."""

@@ -1,10 +1,11 @@
-"""Several processes on one port: a parent that listens, and workers that each run a node.
+"""Several processes on one port: a parent that listens, and a pool of workers that each run a node.
 
-    parent --fork--> workers      worker dies --> another takes its place      signal to the parent --> to
+    parent --fork--> workers       worker exits --> the parent forks another       signal to the parent --> to
     each worker
 
-The parent runs no loop and holds no connection. Workers are in a process group of their own, so that Ctrl-C
-reaches them once, through the parent; they watch a pipe that ends with the parent, so that none outlives it.
+The parent runs no event loop and holds no connection. Workers are in process groups of their own, so that a
+Ctrl-C reaches them once, through the parent. Each worker watches a pipe that closes when the parent dies, so
+that no worker outlives it.
 """
 
 from __future__ import annotations
@@ -18,17 +19,26 @@ from contextlib import suppress
 from types import FrameType
 
 RESTART_SECONDS = 1.0
-"""At least this long between two starts of the same worker, so that one that cannot start does not spin."""
+"""The minimum time between two starts of a worker, so that a worker that cannot start does not spin."""
+
+CANNOT_START = 3
+"""The exit code of a worker that would fail again: the engine cannot be used."""
 
 Work = Callable[[int, int, Callable[[], None]], int]
-"""Runs one worker until it is told to stop, and returns the exit code.
+"""Runs one worker until it is stopped, and returns the exit code.
 
-Given its number, a descriptor that is readable once the parent is gone, and what to call when it is ready.
+The arguments are the worker's number, a file descriptor that becomes readable when the parent dies, and a
+function to call once the worker is ready.
 """
 
 
-class Crew:
-    """Keeps `count` workers at work until a signal comes. `on_ready` is called once all of them are ready."""
+class WorkerPool:
+    """Keeps `count` workers running until a signal arrives. `on_ready` is called once all are ready.
+
+    The mutable state is the numbers of the workers that do not run, the start time of each number, the
+    running workers by process id, and whether the pool is stopping or has failed. Only `run` and the signal
+    handler change it.
+    """
 
     def __init__(self, count: int, work: Work, on_ready: Callable[[], None]) -> None:
         self._work = work
@@ -37,46 +47,47 @@ class Crew:
         self._started: dict[int, float] = {}
         self._workers: dict[int, int] = {}
         self._is_stopping = False
-        self._failed = False
+        self._has_failed = False
         self._alive, self._alive_end = os.pipe()
         self._reports, self._report_end = os.pipe()
         self._wakes, self._wake_end = os.pipe()
 
     def run(self) -> int:
-        """Start everybody, keep them at work, stop everybody. Blocks; returns the exit code."""
+        """Start all workers, restart those that exit, stop all at a signal. Blocks; returns the exit code."""
         os.set_blocking(self._wake_end, False)
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
         for sig in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sig, self._stop)
         signal.signal(signal.SIGCHLD, lambda _sig, _frame: None)
-        waiting = set(self._missing)
+        not_ready = set(self._missing)
         while not (self._is_stopping and not self._workers):
-            self._fill()
+            self._start_missing()
             readable, _, _ = select.select([self._reports, self._wakes], [], [], self._pause())
             if self._wakes in readable:
                 os.read(self._wakes, 4096)
-            if self._reports in readable and waiting:
-                waiting -= set(os.read(self._reports, 4096))
-                if not waiting and not self._is_stopping:
+            if self._reports in readable and not_ready:
+                not_ready -= set(os.read(self._reports, 4096))
+                if not not_ready and not self._is_stopping:
                     self._on_ready()
-            self._bury()
-        return int(self._failed)
+            self._collect_exited()
+        return int(self._has_failed)
 
     def _stop(self, sig: int, _frame: FrameType | None) -> None:
-        """Pass a signal on. The first one lets workers drain, the second one hurries them."""
+        """Pass a signal on to every worker. The first one starts their drain, the second one ends it."""
         self._is_stopping = True
         for pid in self._workers:
-            with suppress(ProcessLookupError):  # it has just ended by itself
+            with suppress(ProcessLookupError):  # it has just exited
                 os.kill(pid, signal.SIGTERM if sig == signal.SIGINT else sig)
 
     def _pause(self) -> float | None:
+        """Seconds until a missing worker may start again. None: nothing happens before the next signal."""
         if self._is_stopping or not self._missing:
             return None
         return max(
             0.0, min(self._started[number] for number in self._missing) + RESTART_SECONDS - time.monotonic()
         )
 
-    def _fill(self) -> None:
+    def _start_missing(self) -> None:
         for number in sorted(self._missing):
             is_early = time.monotonic() < self._started.get(number, -RESTART_SECONDS) + RESTART_SECONDS
             if not self._is_stopping and not is_early:
@@ -85,7 +96,7 @@ class Crew:
                 self._start(number)
 
     def _start(self, number: int) -> None:
-        # A signal between the two lines would be passed on to all but this one.
+        # A signal between fork and the next line would reach every worker except this one.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         pid = os.fork()
         if pid:
@@ -100,25 +111,21 @@ class Crew:
                 signal.signal(sig, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.close(self._alive_end)
-            code = self._work(number, self._alive, lambda: self._report(number))
+            code = self._work(number, self._alive, lambda: self._report_ready(number))
         finally:
             os._exit(code)
 
-    def _report(self, number: int) -> None:
+    def _report_ready(self, number: int) -> None:
         os.write(self._report_end, bytes((number,)))
 
-    def _bury(self) -> None:
-        """Take note of workers that ended. One that could not even start ends everybody."""
+    def _collect_exited(self) -> None:
+        """Note which workers exited. A worker that could not even start stops the pool."""
         while self._workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             number = self._workers.pop(pid)
             if os.waitstatus_to_exitcode(status) == CANNOT_START and not self._is_stopping:
-                self._failed = True
+                self._has_failed = True
                 self._stop(signal.SIGTERM, None)
             self._missing.add(number)
-
-
-CANNOT_START = 3
-"""A worker's exit code if starting it again would not help: the engine cannot be used."""

@@ -1,7 +1,10 @@
-"""Serving the application with uvicorn: one port for HTTP, SSE and our own WebSocket protocol.
+"""The server process: uvicorn with one port for HTTP, SSE and the raw WebSocket transport.
 
-Leaving is ours: uvicorn's signal handling and sse-starlette's global exit flag are not used, so that two
-servers in one process do not touch each other.
+uvicorn's signal handling and sse-starlette's global exit flag are not used, so that two servers in one
+process stay independent.
+
+    signal or API drain --> no new connections --> the node drains --> open requests end --> the process exits
+    second signal       --> what is left is dropped at once
 """
 
 from __future__ import annotations
@@ -21,40 +24,37 @@ from starlette.applications import Starlette
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.http_limits import HttpProtocol
-from tocsin_server.transports.websocket.raw import WebSocketProtocol
+from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
-"""How long open requests may take to end once the server stops. Then they are dropped."""
+"""How long open requests may take to end after the drain. After that their connections are dropped."""
 
 FORCED_SECONDS = 1
-"""How long what was dropped may take to notice, and the application to end."""
+"""How long requests may take to end once their connections are dropped, and then the application to stop."""
 
 ACCEPTED_TOGETHER = 8
-"""Connections that one turn of the loop accepts, which libuv does once a turn for each listening socket.
+"""How many connections one turn of the event loop accepts.
 
-So a socket listens as often as that: the clients of a node that died come all at once, and a loop that has
-much to do turns a few hundred times a second. More would have those wait that are connected already.
+libuv accepts one connection per turn for each listening socket, so each socket is registered this often. When
+a node dies, all its clients reconnect at once, and a busy loop has a few hundred turns a second. A larger
+number would delay the clients that are connected already.
 """
 
 BACKLOG = 4096
-"""What may wait for that. Past it the system drops attempts, which come again a second later, then three."""
-
-TICK_SECONDS = 0.1
-"""How soon a second signal is noticed, which cannot wake the loop."""
-
+"""Connections that may wait to be accepted. The kernel drops more: clients retry after 1 s, then 3 s."""
 
 COLLECT_AFTER = 10_000
-"""Objects, by which those alive have grown, before garbage is looked for."""
+"""How many new objects start a run of the garbage collector."""
 
 
 class CannotListen(Exception):
-    """The server's address cannot be had; the message is a sentence that says why."""
+    """The address cannot be listened on. The message is a sentence with the reason."""
 
 
 class Server(uvicorn.Server):
-    """One listening server. The first signal stops it, a second one at once.
+    """One listening server. The first SIGINT or SIGTERM stops it gracefully, the second one at once.
 
-    `on_ready(url)` is called when it listens.
+    `on_ready(url)` is called once it listens.
     """
 
     def __init__(
@@ -75,50 +75,51 @@ class Server(uvicorn.Server):
             )
         )
         self._node: Node = app.state.node
+        self._node.attach_server(self._request_exit)
         self._drain_seconds = options.drain_seconds
-        self._node.on_drain_requested = self._leave
         self._on_ready = on_ready
-        self._is_hurried = False
+        self._second_signal = asyncio.Event()
         self.handles_signals = True
 
     @property
     def url(self) -> str:
-        """The address it listens on; only once it is started."""
+        """The address it listens on. Only valid after `startup`."""
         return url_of(self.servers[0].sockets[0])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the node, listen, say so. Raises EngineError if the node cannot reach its engine."""
+        """Start the node, listen, report readiness. Raises EngineError if the engine cannot be reached."""
         await self._node.prepare()
         copies = [sock.dup() for sock in sockets or () for _ in range(ACCEPTED_TOGETHER - 1)]
         await super().startup([*sockets, *copies] if sockets else None)
-        self._node.address = self.url.partition("://")[2]
+        self._node.set_address(self.url.partition("://")[2])
         if self.started and self._on_ready is not None:
             self._on_ready(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain: take no new connections, send every client elsewhere, then wait for what is under way."""
+        """Stop listening, drain the node, then wait for open requests to end."""
         for server in self.servers:
             server.close()
-        await self._node.drain(self._drain_seconds, lambda: self._is_hurried)
-        dropping = asyncio.create_task(self._drop_what_stays())
+        await self._node.drain(self._drain_seconds, self._second_signal.is_set)
+        dropping = asyncio.create_task(self._drop_open_connections())
         try:
             await super().shutdown(sockets)
         finally:
             dropping.cancel()
-        if self.force_exit:  # uvicorn would let the loop cancel the application, and log that as a failure
+        if (
+            self.force_exit
+        ):  # otherwise the loop would cancel the application, and uvicorn log that as an error
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lifespan.shutdown(), FORCED_SECONDS)
 
-    async def _drop_what_stays(self) -> None:
-        """Drop connections that stay too long, or at once if asked again.
+    async def _drop_open_connections(self) -> None:
+        """Drop connections that are still open after GRACE_SECONDS, or at the second signal.
 
-        uvicorn would cancel their requests, and log that as a failure; this way they end as if the client
-        had gone. Only what does not even notice that is left to it.
+        uvicorn would cancel their requests and log that as an error. A dropped connection ends its request as
+        if the client had disconnected. uvicorn cancels only requests that do not end even then.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + GRACE_SECONDS
-        while not self._is_hurried and loop.time() < deadline:  # noqa: ASYNC110 - a signal sets it
-            await asyncio.sleep(TICK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self._second_signal.wait()
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None) or getattr(connection, "_transport", None)
             if transport is not None:
@@ -126,63 +127,70 @@ class Server(uvicorn.Server):
         await asyncio.sleep(FORCED_SECONDS)
         self.force_exit = True
 
-    def _leave(self) -> None:
-        """Stop because the API said so."""
+    def _request_exit(self) -> None:
+        """Stop gracefully, because a control command drains this node."""
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        """Stop, or stop at once if asked again."""
-        self._is_hurried = self.should_exit
+        """Stop gracefully, or at once if the server is stopping already."""
+        if self.should_exit:
+            self._second_signal.set()
         self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Listen to SIGINT and SIGTERM while serving.
+        """Handle SIGINT and SIGTERM while serving, as callbacks of the loop.
 
-        uvicorn's own would raise them again after a clean end.
+        uvicorn's own method would raise them again after a graceful stop.
         """
         if not self.handles_signals:
             yield
             return
-        previous = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        loop = asyncio.get_running_loop()
+        previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+        for sig in previous:
+            loop.add_signal_handler(sig, self.handle_exit, sig, None)
         try:
             yield
         finally:
             for sig, handler in previous.items():
+                loop.remove_signal_handler(sig)
                 signal.signal(sig, handler)
 
 
 def url_of(listening: socket.socket) -> str:
-    """The address of a listening socket."""
+    """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def listen(options: ServerOptions) -> list[socket.socket]:
-    """Take the address, which may be several (localhost is), before anything is started. Raises CannotListen.
+    """Listen on the configured address before anything else starts. Raises CannotListen.
 
-    uvicorn would do it once the application runs, and leave the process where it fails.
+    A host name may have several addresses, as localhost has; there is one socket for each. uvicorn would
+    listen only after the application started, and exit the process if that failed.
     """
-    taken: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(
             options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         for family, *_, address in sorted(set(found)):
-            taken.append(socket.create_server(address[:2], family=family))
-            # What is accepted inherits it. asyncio's own loop would not set it, and small writes would wait.
-            taken[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.append(socket.create_server(address[:2], family=family))
+            # Accepted connections inherit TCP_NODELAY. asyncio's own loop would not set it for these sockets,
+            # and small writes would be delayed.
+            sockets[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        for one in taken:
+        for one in sockets:
             one.close()
         reason = (error.strerror or str(error)).partition(" (")[0]
         raise CannotListen(f"Cannot listen on {options.host}:{options.port}: {reason}.") from error
-    return taken
+    return sockets
 
 
 @asynccontextmanager
 async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Server]:
-    """Serve inside the running loop, without touching signals; stops on leaving. Raises CannotListen."""
+    """Serve inside the running loop, until the context ends. Signals stay untouched. Raises CannotListen."""
     sockets = listen(options)
     listening = asyncio.Event()
     server = Server(app, options, on_ready=lambda _url: listening.set())
@@ -202,10 +210,10 @@ async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Serve
 
 
 def collect_less() -> None:
-    """Have a process that does nothing but serve look for circular garbage less often.
+    """Run the garbage collector less often in a process that only serves.
 
-    Hundreds of calls under way are thousands of objects that live on, each of which every look meets again:
-    with Python's 700 that is a tenth of a batch's cost. What was imported is never looked at again.
+    Hundreds of calls in flight are thousands of live objects, and each run of the collector visits them. With
+    Python's default threshold of 700 that is a tenth of a batch's cost. Imported modules are never visited.
     """
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
@@ -218,19 +226,17 @@ def work(
     parent: int,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serve as one of several workers on sockets they share, until a signal comes or `parent` is gone.
+    """Serve as one of several workers on common sockets, until a signal arrives or the parent dies. Blocks.
 
-    Blocks.
-
-    `parent` is a descriptor that becomes readable then. Raises EngineError if the node cannot reach its
-    engine.
+    `parent` is a file descriptor that becomes readable when the parent dies. Raises EngineError if the engine
+    cannot be reached.
     """
 
     def is_ready(_url: str) -> None:
-        asyncio.get_running_loop().add_reader(parent, leave)
+        asyncio.get_running_loop().add_reader(parent, stop)
         on_ready()
 
-    def leave() -> None:
+    def stop() -> None:
         asyncio.get_running_loop().remove_reader(parent)
         server.handle_exit(signal.SIGTERM, None)
 
@@ -240,7 +246,10 @@ def work(
 
 
 def serve(app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until a signal comes. Blocks. Raises CannotListen."""
+    """Serve until a signal arrives. Blocks.
+
+    Raises CannotListen, or EngineError if the engine cannot be reached.
+    """
     sockets = listen(options)
     collect_less()
     Server(app, options, on_ready).run(sockets)

@@ -1,6 +1,7 @@
-"""What waits for one peer: bounded in bytes, taken by one writer.
+"""The bytes queued for one client, bounded, where a transport's `send` has to be awaited by one writer.
 
-For transports whose `send` has to be awaited. Whoever puts never waits, and looks at `is_overfull` then.
+`put` never waits; its caller checks `is_overfull` afterwards. The mutable state is all in `Outbox`; only its
+methods change it.
 """
 
 from __future__ import annotations
@@ -8,107 +9,112 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 
-TAKE_BYTES = 65_536
-"""About how much is handed over at once: what a server's transport buffers before it makes `send` wait."""
+SEND_BYTES = 65_536
+"""About how much one `send` is given: what an ASGI server buffers before it makes `send` wait."""
+
+FLUSH_SECONDS = 5.0
+"""How long the queued bytes may take to be sent once their connection is closed (as protocol §8)."""
 
 
 class Outbox:
-    """Chunks on their way to one peer, iterated once, by its writer.
+    """Chunks of bytes for one client. Its writer iterates it, once.
 
-    The iterator gives what waits, joined by `separator`, and ends after `end` once nothing waits. What was
-    given counts until the next is asked for, since until then it is still being sent.
+    Each iteration gives what is queued, joined by `separator`. Iteration ends after `end`, once nothing is
+    queued. Bytes count as queued until the next iteration asks for more: until then they are still being
+    sent.
     """
 
     __slots__ = (
         "_chunks",
         "_deadline",
+        "_exempt_bytes",
         "_has_ended",
         "_limit",
-        "_owed",
-        "_patience",
+        "_queued_bytes",
         "_separator",
-        "_size",
+        "_timeout",
         "_waiter",
     )
 
     def __init__(self, limit: int, separator: bytes = b"") -> None:
         self._chunks: list[bytes] = []
-        self._size = 0
-        self._owed = 0
+        self._queued_bytes = 0
+        self._exempt_bytes = 0
         self._limit = limit
         self._separator = separator
         self._has_ended = False
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._patience: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
 
-    # ---------------------------------------------------------------------------------- whoever has something
+    # --------------------------------------------------------------------------------------------- the sender
 
     @property
     def is_overfull(self) -> bool:
-        """Whether more waits than may."""
-        return self._size > self._limit + self._owed and not self._has_ended
+        """Whether more is queued than the limit allows."""
+        return self._queued_bytes > self._limit + self._exempt_bytes and not self._has_ended
 
     @property
-    def waiting_bytes(self) -> int:
-        """How much waits."""
-        return self._size
+    def queued_bytes(self) -> int:
+        """How many bytes are queued."""
+        return self._queued_bytes
 
     @property
-    def is_owing(self) -> bool:
-        """Whether something that is owed still waits."""
-        return self._owed > 0
+    def has_exempt(self) -> bool:
+        """Whether an exempt chunk is still queued."""
+        return self._exempt_bytes > 0
 
-    def put(self, chunk: bytes, *, is_owed: bool = False) -> None:
-        """Let a chunk wait. What comes after the end is dropped.
+    def put(self, chunk: bytes, *, exempt: bool = False) -> None:
+        """Queue a chunk; after `end` it is dropped.
 
-        What is owed does not count towards the bound; whoever puts it bounds it.
+        An exempt chunk does not count towards the limit; the caller bounds its size.
         """
         if not self._has_ended:
             self._chunks.append(chunk)
-            self._size += len(chunk)
-            self._owed += len(chunk) if is_owed else 0
-            self._wake()
+            self._queued_bytes += len(chunk)
+            self._exempt_bytes += len(chunk) if exempt else 0
+            self._wake_writer()
 
     def end(self, within_seconds: float) -> None:
-        """Nothing follows what waits, and the writer is interrupted if that takes longer to send."""
+        """Accept no further chunks, and interrupt the writer if it needs longer for those that are queued."""
         self._has_ended = True
         self._deadline = asyncio.get_running_loop().time() + within_seconds
-        if self._patience is not None:
-            self._patience.reschedule(self._deadline)
-        self._wake()
+        if self._timeout is not None:
+            self._timeout.reschedule(self._deadline)
+        self._wake_writer()
 
     def drop(self) -> None:
-        """Send nothing of what waits."""
+        """Discard what is queued."""
         self._chunks.clear()
-        self._size = self._owed = 0
+        self._queued_bytes = self._exempt_bytes = 0
 
-    def _wake(self) -> None:
+    def _wake_writer(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     # --------------------------------------------------------------------------------------------- the writer
 
-    async def keep_limit(self, writing: Awaitable[None]) -> None:
-        """Await the writer, which iterates, for as long as it may take.
+    async def run_writer(self, writing: Awaitable[None]) -> None:
+        """Await the writer, which iterates this outbox, up to the deadline that `end` sets.
 
-        It ends at once if it finds the peer gone: servers say so by an OSError, or not at all (ASGI 2.4).
+        A writer that finds the connection lost ends too: servers raise OSError from `send`, or ignore it
+        (ASGI 2.4).
         """
         try:
-            async with asyncio.timeout_at(self._deadline) as self._patience:
+            async with asyncio.timeout_at(self._deadline) as self._timeout:
                 await writing
-        except OSError:  # which TimeoutError is too
+        except OSError:  # TimeoutError is one
             pass
         finally:
-            self._patience = None
+            self._timeout = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             while self._chunks:
-                taken, size = self._take()
-                yield taken
-                self._size = max(0, self._size - size)
-            self._owed = 0
+                joined, size = self._take()
+                yield joined
+                self._queued_bytes = max(0, self._queued_bytes - size)
+            self._exempt_bytes = 0
             if self._has_ended:
                 return
             self._waiter = asyncio.get_running_loop().create_future()
@@ -116,9 +122,9 @@ class Outbox:
 
     def _take(self) -> tuple[bytes, int]:
         size = count = 0
-        while count < len(self._chunks) and size < TAKE_BYTES:
+        while count < len(self._chunks) and size < SEND_BYTES:
             size += len(self._chunks[count])
             count += 1
-        taken = self._separator.join(self._chunks[:count])
+        joined = self._separator.join(self._chunks[:count])
         del self._chunks[:count]
-        return taken, size
+        return joined, size

@@ -1,62 +1,62 @@
-"""Health: the process lives, and whether the node can do its work, with the reason if it cannot."""
+"""Health: whether the process lives, and whether the node is ready, with the unready reason."""
 
 from __future__ import annotations
 
 import httpx
 
 from tests.server.node.faulty_engine import FaultyEngine
-from tests.server.served_node import housed, settings_of
+from tests.server.served_node import serve_node, settings_of
 from tocsin_server.app import create_app
 
 
-async def test_a_serving_node_is_live_and_ready() -> None:
-    async with housed(server={"name": "here"}) as house, house.http() as http:
+async def test_a_served_node_is_live_and_ready() -> None:
+    async with serve_node(server={"name": "here"}) as served_node, served_node.http() as http:
         live, ready = await http.get("/health/live"), await http.get("/health/ready")
         assert (live.status_code, live.json()) == (200, {"node": "here"})
-        assert (ready.status_code, ready.json()) == (200, {"node": "here", "trouble": ""})
+        assert (ready.status_code, ready.json()) == (200, {"node": "here", "reason": ""})
 
 
-async def test_a_node_that_cannot_hear_is_not_ready_and_says_why() -> None:
-    """503 for whoever balances the load; the process lives, so nobody restarts it."""
+async def test_a_deaf_node_is_not_ready_and_has_a_reason() -> None:
+    """503 is for load balancers. The process is live, so that no supervisor restarts it."""
     engine = FaultyEngine()
-    async with housed(engine=engine) as house, house.http() as http:
-        engine.why_not = "The link to the store is deaf."
+    async with serve_node(engine=engine) as served_node, served_node.http() as http:
+        engine.why_not = "The pub/sub connection is dead."
         ready = await http.get("/health/ready")
-        assert (ready.status_code, ready.json()["trouble"]) == (503, "The link to the store is deaf.")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "The pub/sub connection is dead.")
         assert (await http.get("/health/live")).status_code == 200
         engine.why_not = ""
         assert (await http.get("/health/ready")).status_code == 200
 
 
-async def test_a_node_that_drains_is_not_ready() -> None:
-    """From the first moment, while its clients are still being sent away."""
-    async with housed() as house, house.http() as http, house.connected() as wire:
-        await house.node.drain(0, lambda: False)
+async def test_a_draining_node_is_not_ready() -> None:
+    """It is not ready from the first moment on, while its clients are still connected."""
+    async with serve_node() as served_node, served_node.http() as http, served_node.connected() as wire:
+        await served_node.node.drain(0, lambda: False)
         ready = await http.get("/health/ready")
-        assert (ready.status_code, "draining" in ready.json()["trouble"]) == (503, True)
+        assert (ready.status_code, "draining" in ready.json()["reason"]) == (503, True)
         assert (await wire.closed()).code == 3001
 
 
-async def test_a_node_that_is_told_to_leave_is_not_ready_from_then_on() -> None:
-    """Not only once whoever serves it gets to it."""
-    async with housed() as house, house.http() as http:
-        house.node.on_drain_requested = lambda: None
-        assert (await http.post("/api/drain", json={"node": house.node.name})).json() == {"result": {}}
+async def test_a_node_is_not_ready_from_the_drain_command_on() -> None:
+    """The server that stops the process may react later."""
+    async with serve_node() as served_node, served_node.http() as http:
+        served_node.node.attach_server(lambda: None)
+        assert (await http.post("/api/drain", json={"node": served_node.node.name})).json() == {"result": {}}
         ready = await http.get("/health/ready")
-        assert (ready.status_code, "draining" in ready.json()["trouble"]) == (503, True)
+        assert (ready.status_code, "draining" in ready.json()["reason"]) == (503, True)
 
 
-async def test_an_application_that_forgot_to_run_its_node_is_told() -> None:
-    """Mounted without its lifespan: not ready, instead of taking clients it cannot serve."""
+async def test_a_node_that_its_host_application_does_not_run_is_not_ready() -> None:
+    """The node is mounted without its lifespan, and cannot serve clients."""
     app = create_app(settings_of({}))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
         ready = await http.get("/health/ready")
-        assert (ready.status_code, ready.json()["trouble"]) == (503, "The node is not running.")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "The node is not running.")
 
 
 async def test_health_needs_no_key() -> None:
-    """Unlike the API beside it."""
-    async with housed(api={"insecure": False}) as house, house.http() as http:
+    """The API needs one."""
+    async with serve_node(api={"insecure": False}) as served_node, served_node.http() as http:
         assert (await http.get("/health/ready")).status_code == 200
         assert (await http.post("/api/info", json={})).status_code == 401

@@ -1,4 +1,4 @@
-"""A node in this process, served with the API alone, and those who talk to it."""
+"""A node in this process, served with the API alone, and clients of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +10,7 @@ import httpx
 import pytest_asyncio
 from starlette.applications import Starlette
 
-from tests.server.api.recording_listener import Listener, listening
+from tests.server.api.websocket_client import WebSocketClient, connected_client
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
 from tocsin_server.api.routes import api_routes
@@ -48,7 +48,7 @@ async def _double(user: str, params: Any) -> Any:
 
 @dataclass(frozen=True)
 class Served:
-    """A node, where it is served, and an HTTP client that shows its key."""
+    """A node, its URL, and an HTTP client that sends its key."""
 
     node: Node
     url: str
@@ -56,16 +56,16 @@ class Served:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def with_headers(self, **headers: str) -> "Served":
-        """The same, sending these with every call."""
+        """The same, with headers that every call sends."""
         return replace(self, headers=headers)
 
     async def post(self, path: str, body: Any) -> httpx.Response:
-        """POST JSON, or bytes as they are."""
+        """POST JSON, or bytes unchanged."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         return await self.http.post(path, headers=self.headers, **content)
 
     async def call(self, method: str, /, **params: Any) -> Json:
-        """The whole answer to a method, which must be a 200."""
+        """The body of the response, which must be a 200."""
         response = await self.post(f"/api/{method}", params)
         assert response.status_code == 200, response.text
         answer: Json = response.json()
@@ -83,7 +83,7 @@ class Served:
         return answer["error"]["code"], answer["error"]["message"]
 
     async def raw(self, sent: bytes) -> bytes:
-        """The head of what the server says to bytes, on a connection of their own."""
+        """Send bytes on a new connection, and return the head of the response."""
         url = httpx.URL(self.url)
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(sent)
@@ -94,7 +94,7 @@ class Served:
         return head
 
     async def hang_up(self, sent: bytes) -> None:
-        """Say something on a connection of its own, then end it."""
+        """Send bytes on a new connection, then close it."""
         url = httpx.URL(self.url)
         _, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(sent)
@@ -103,15 +103,15 @@ class Served:
         await writer.wait_closed()
 
     @asynccontextmanager
-    async def listener(self, **connect: Any) -> AsyncIterator[Listener]:
+    async def client(self, **connect: Any) -> AsyncIterator[WebSocketClient]:
         """A connected WebSocket client."""
-        async with listening(self.url, **connect) as listener:
-            yield listener
+        async with connected_client(self.url, **connect) as client:
+            yield client
 
 
 @asynccontextmanager
 async def served(**sections: Json) -> AsyncIterator[Served]:
-    """Serve a node with the usual settings, where `sections` do not replace them."""
+    """Serve a node with the usual settings, in which `sections` replace whole sections."""
     settings = Settings.model_validate({**SETTINGS, "server": {"name": "here"}, **sections})
     node = Node(settings, create_engine(settings.engine), rpc_methods={"double": _double})
 
@@ -133,6 +133,6 @@ async def served(**sections: Json) -> AsyncIterator[Served]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api() -> AsyncIterator[Served]:
-    """The API of a node with the usual settings, shared by a file's tests: each takes channels of its own."""
+    """The API of a node with the usual settings. A file's tests share it, with channels of their own."""
     async with served() as running:
         yield running

@@ -1,4 +1,4 @@
-"""Keys of the HTTP API: three places to show one, and nothing said to whoever has none."""
+"""Keys of the HTTP API: the three places for a key, and the response without a valid one."""
 
 import httpx
 import pytest
@@ -11,8 +11,8 @@ INFO = "/api/info"
 
 
 async def _status(api: Served, headers: dict[str, str], path: str = INFO) -> tuple[int, bytes]:
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as stranger:
-        response = await stranger.post(path, json={}, headers=headers)
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as other:
+        response = await other.post(path, json={}, headers=headers)
     return response.status_code, response.content
 
 
@@ -28,8 +28,8 @@ async def _status(api: Served, headers: dict[str, str], path: str = INFO) -> tup
         ({"Authorization": "Bearer of.the.proxy"}, f"{INFO}?api_key=the+key"),
     ],
 )
-async def test_one_right_key_is_enough(api: Served, headers: dict[str, str], path: str) -> None:
-    """Any of the configured keys, in any of the three places, whatever stands in the others."""
+async def test_one_valid_key_is_enough(api: Served, headers: dict[str, str], path: str) -> None:
+    """Any configured key is valid in any of the three places. Invalid keys beside it do not matter."""
     assert (await _status(api, headers, path))[0] == 200
 
 
@@ -49,25 +49,27 @@ async def test_one_right_key_is_enough(api: Served, headers: dict[str, str], pat
         ({}, "/api/batch"),
     ],
 )
-async def test_without_a_right_key_nothing_is_said(api: Served, headers: dict[str, str], path: str) -> None:
-    """401 with an empty body, on every path."""
+async def test_a_request_without_a_valid_key_is_refused(
+    api: Served, headers: dict[str, str], path: str
+) -> None:
+    """Every path responds with 401 and an empty body."""
     assert await _status(api, headers, path) == (401, b"")
 
 
-@pytest.mark.parametrize("shown", ["", "x"])
-async def test_without_configured_keys_nobody_is_admitted(shown: str) -> None:
-    """No key configured is not the same as no key needed."""
+@pytest.mark.parametrize("key", ["", "x"])
+async def test_without_configured_keys_every_request_is_refused(key: str) -> None:
+    """An API without keys is closed, not open."""
     async with served(api={}) as closed:
-        assert await _status(closed, {"X-API-Key": shown}) == (401, b"")
+        assert await _status(closed, {"X-API-Key": key}) == (401, b"")
 
 
-async def test_an_open_api_needs_no_key() -> None:
-    """`[api] insecure`, with or without keys."""
+async def test_an_insecure_api_needs_no_key() -> None:
+    """`[api] insecure` also overrides configured keys."""
     async with served(api={"insecure": True, "keys": [KEY]}) as opened:
         assert (await _status(opened, {}))[0] == 200
 
 
-async def test_a_body_is_not_read_for_nothing(api: Served) -> None:
-    """Whoever has no key is answered before the body comes, however large it says it is."""
+async def test_the_body_of_a_refused_request_is_not_read(api: Served) -> None:
+    """The response comes before the body, which may be large."""
     head = b"POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
     assert (await api.raw(head)).startswith(b"HTTP/1.1 401 ")

@@ -1,4 +1,4 @@
-"""The PyPI package `cent`, which back ends use, against the API served in this process."""
+"""The PyPI package `cent`, which back ends use, with the API of a node in this process."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -20,8 +20,8 @@ async def client(api: Served) -> AsyncIterator[cent.AsyncClient]:
         yield asynchronous
 
 
-async def test_what_cent_asks_it_understands(client: cent.AsyncClient, channel: Name) -> None:
-    """Its requests are read and its results have the members it needs."""
+async def test_the_calls_of_cent_work(client: cent.AsyncClient, channel: Name) -> None:
+    """Its requests are accepted, and results have the members that it needs."""
     name = channel("open")
     published = await client.publish(cent.PublishRequest(channel=name, data={"a": 1}, tags={"b": "c"}))
     page = await client.history(cent.HistoryRequest(channel=name, limit=1))
@@ -38,10 +38,10 @@ async def test_what_cent_asks_it_understands(client: cent.AsyncClient, channel: 
 
 
 async def test_a_batch_of_cent_has_typed_replies(client: cent.AsyncClient, channel: Name) -> None:
-    """Each reply under its command's name."""
+    """Each reply is under the name of its command."""
     requests = [
         cent.PublishRequest(channel=channel("open"), data=1),
-        cent.DisconnectRequest(user="nobody"),
+        cent.DisconnectRequest(user="absent"),
         cent.PresenceStatsRequest(channel=channel("open")),
     ]
     published, _, stats = (await client.batch(cent.BatchRequest(requests=requests))).replies
@@ -50,11 +50,11 @@ async def test_a_batch_of_cent_has_typed_replies(client: cent.AsyncClient, chann
     assert isinstance(stats, cent.PresenceStatsResult)
 
 
-async def test_cent_raises_what_is_refused(api: Served, client: cent.AsyncClient) -> None:
-    """With the code of the table; a wrong key as its own exception."""
+async def test_cent_raises_the_refusal_of_a_call(api: Served, client: cent.AsyncClient) -> None:
+    """The exception has the code. A wrong key has an exception of its own."""
     with pytest.raises(CentApiResponseError) as refused:
         await client.history(cent.HistoryRequest(channel="plain"))
     assert refused.value.code == 108
-    async with cent.AsyncClient(f"{api.url}/api", "wrong") as stranger:
+    async with cent.AsyncClient(f"{api.url}/api", "wrong") as other:
         with pytest.raises(CentUnauthorizedError):
-            await stranger.info(cent.InfoRequest())
+            await other.info(cent.InfoRequest())

@@ -13,26 +13,26 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Name = Callable[[str], str]
 
 
-async def test_presence_says_who_is_there(api: Served, channel: Name) -> None:
-    """By client id, with what the token says of the user."""
+async def test_presence_lists_the_clients_of_a_channel(api: Served, channel: Name) -> None:
+    """Clients are listed by client id, with the user and the information of their tokens."""
     name = channel("open")
     ann = connection_token("ann", info={"name": "Ann"})
-    async with api.listener(token=ann) as one, api.listener(token=ann) as two, api.listener() as nobody:
-        for listener in (one, two, nobody):
-            await listener.call("subscribe", channel=name)
+    async with api.client(token=ann) as one, api.client(token=ann) as two, api.client() as anonymous:
+        for client in (one, two, anonymous):
+            await client.call("subscribe", channel=name)
         presence = (await api.result("presence", channel=name))["presence"]
         stats = await api.result("presence_stats", channel=name)
     info = {"user": "ann", "conn_info": {"name": "Ann"}}
     assert presence == {
         one.client: {**info, "client": one.client},
         two.client: {**info, "client": two.client},
-        nobody.client: {"user": "", "client": nobody.client},
+        anonymous.client: {"user": "", "client": anonymous.client},
     }
     assert stats == {"num_clients": 3, "num_users": 2}
 
 
-async def test_what_clients_index_is_there_when_it_is_empty(api: Served, channel: Name) -> None:
-    """No member is left out because there is nothing in it."""
+async def test_empty_results_have_all_their_members(api: Served, channel: Name) -> None:
+    """Callers may index these members without a check."""
     name = channel("open")
     assert await api.result("presence", channel=name) == {"presence": {}}
     assert await api.result("presence_stats", channel=name) == {"num_clients": 0, "num_users": 0}
@@ -42,7 +42,7 @@ async def test_what_clients_index_is_there_when_it_is_empty(api: Served, channel
 
 
 async def test_history_pages_both_ways(api: Served, channel: Name) -> None:
-    """`limit` 0 is the top alone, a negative one everything; `since` is where a page begins."""
+    """`limit` 0 returns the top alone, a negative one all publications. `since` is where a page begins."""
     name = channel("open")
     for n in range(1, 6):
         await api.result("publish", channel=name, data=n)
@@ -61,16 +61,16 @@ async def test_history_pages_both_ways(api: Served, channel: Name) -> None:
 
 
 async def test_a_page_of_another_epoch_is_refused(api: Served, channel: Name) -> None:
-    """Error 112, since offsets of another log mean nothing here."""
+    """Offsets compare only within one epoch, so the error is 112."""
     since = {"offset": 1, "epoch": "other"}
     refused = await api.error("history", channel=channel("open"), limit=1, since=since)
     assert refused == (112, "unrecoverable position")
 
 
-async def test_history_says_who_published(api: Served, channel: Name) -> None:
-    """`info` where it was a client, nothing where it was the API; tags where there are some."""
+async def test_history_has_the_client_that_published(api: Served, channel: Name) -> None:
+    """`info` describes the client. A publication of the API has none. Tags are there if it has tags."""
     name = channel("open")
-    async with api.listener(token=connection_token("ann")) as ann:
+    async with api.client(token=connection_token("ann")) as ann:
         await ann.call("publish", channel=name, data=1)
     await api.result("publish", channel=name, data=2, tags={"a": "b"})
     first, second = (await api.result("history", channel=name, limit=-1))["publications"]
@@ -78,8 +78,8 @@ async def test_history_says_who_published(api: Served, channel: Name) -> None:
     assert second == {"data": 2, "offset": 2, "tags": {"a": "b"}}
 
 
-async def test_history_removed_goes_on_counting(api: Served, channel: Name) -> None:
-    """The log is empty, its top stays."""
+async def test_offsets_continue_after_history_is_removed(api: Served, channel: Name) -> None:
+    """History is empty, and its top stays."""
     name = channel("open")
     first = await api.result("publish", channel=name, data=1)
     assert await api.call("history_remove", channel=name) == {"result": {}}
@@ -89,19 +89,19 @@ async def test_history_removed_goes_on_counting(api: Served, channel: Name) -> N
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats", "history", "history_remove"])
-async def test_what_a_channel_has_not_is_not_available(api: Served, method: str) -> None:
-    """Error 108 where the feature is off, 102 where the namespace is unknown."""
+async def test_a_feature_that_a_channel_lacks_is_not_available(api: Served, method: str) -> None:
+    """Error 108 if the feature is off, 102 if the namespace is unknown."""
     assert await api.error(method, channel="plain") == (108, "not available")
     assert await api.error(method, channel="nowhere:1") == (102, "unknown channel")
 
 
 async def test_channels_with_subscribers_are_listed(api: Served, channel: Name) -> None:
-    """With how many they have; a glob chooses, `*` also across the colon."""
+    """Each has its number of subscribers. A glob filters them, and `*` also matches the colon."""
     one, two, empty = channel("open"), channel("open"), channel("open")
     await api.result("publish", channel=empty, data=1)
-    async with api.listener() as listener, api.listener() as other:
+    async with api.client() as client, api.client() as other:
         for name in (one, two):
-            await listener.call("subscribe", channel=name)
+            await client.call("subscribe", channel=name)
         await other.call("subscribe", channel=two)
         everything = (await api.result("channels"))["channels"]
         some = (await api.result("channels", pattern=f"o*{two[-2:]}"))["channels"]
@@ -110,9 +110,9 @@ async def test_channels_with_subscribers_are_listed(api: Served, channel: Name) 
 
 
 async def test_info_describes_each_node(api: Served, channel: Name) -> None:
-    """Its name, version and figures, and nothing else."""
-    async with api.listener(token=connection_token("ann")) as listener:
-        await listener.call("subscribe", channel=channel("open"))
+    """It has the name, the version and the figures of the node, and no other member."""
+    async with api.client(token=connection_token("ann")) as client:
+        await client.call("subscribe", channel=channel("open"))
         (node,) = (await api.result("info"))["nodes"]
     assert node.pop("uptime") >= 0
     assert node.pop("memory_bytes") > 0
@@ -130,7 +130,7 @@ async def test_info_describes_each_node(api: Served, channel: Name) -> None:
     }
 
 
-async def test_rpc_calls_what_the_application_registered(api: Served) -> None:
-    """As no user in particular."""
+async def test_rpc_calls_a_method_of_the_application(api: Served) -> None:
+    """The method is called for the anonymous user."""
     assert await api.result("rpc", method="double", params=[1]) == {"data": {"user": "", "twice": [1, 1]}}
     assert await api.error("rpc", method="other") == (104, "not found")

@@ -1,4 +1,4 @@
-"""The API's description of itself."""
+"""The OpenAPI document of the API."""
 
 from typing import Any
 
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def document(api: Served) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as stranger:
-        response = await stranger.get("/api/openapi.json")
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as other:
+        response = await other.get("/api/openapi.json")
     described: dict[str, Any] = response.json()
     return described
 
 
-async def test_it_is_valid_openapi(document: dict[str, Any]) -> None:
-    """As the specification's own schema says; served to everybody."""
+async def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
+    """It conforms to the specification's schema, and needs no key."""
     assert document["openapi"].startswith("3.1")
     OpenAPIV31SpecValidator(document).validate()
 
 
-async def test_it_describes_every_method(document: dict[str, Any]) -> None:
-    """Each with a summary, and every key's place."""
+async def test_the_document_describes_every_method(document: dict[str, Any]) -> None:
+    """Each method has a summary. The document has the three places of a key."""
     assert set(document["paths"]) == {"/api", *(f"/api/{name}" for name in METHODS)}
     for path in document["paths"].values():
         assert path["post"]["summary"].strip()
@@ -38,8 +38,7 @@ async def test_it_describes_every_method(document: dict[str, Any]) -> None:
     assert places == [("header", "X-API-Key"), ("header", "Authorization"), ("query", "api_key")]
 
 
-async def test_every_description_is_read_by_somebody(document: dict[str, Any]) -> None:
-    """No type, and no member with a limit, goes without its words."""
+async def test_every_schema_has_a_description(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         assert schema["description"].strip(), name
 
@@ -60,10 +59,10 @@ async def test_every_description_is_read_by_somebody(document: dict[str, Any]) -
         ("batch", {"commands": [{"info": {}}, {}, None]}),
     ],
 )
-async def test_what_is_said_fits_what_is_described(
+async def test_requests_and_responses_match_their_schemas(
     api: Served, document: dict[str, Any], method: str, params: dict[str, Any]
 ) -> None:
-    """A request that is understood and the answer to it, against the schemas of the document."""
+    """An accepted request and its response are valid by the schemas of the document."""
     operation = document["paths"][f"/api/{method}"]["post"]
     answer = await api.call(method, **params)
     for place, value in (("requestBody", params), ("responses", answer)):
@@ -72,7 +71,7 @@ async def test_what_is_said_fits_what_is_described(
         OAS31Validator({**schema, "components": document["components"]}).validate(value)
 
 
-async def test_where_it_is_mounted_is_said() -> None:
-    """So that tools call the right address."""
+async def test_the_document_has_the_path_of_the_mount() -> None:
+    """Tools need it to call the right address."""
     assert api_document("/push")["servers"] == [{"url": "/push"}]
     assert api_document("")["servers"] == [{"url": "/"}]

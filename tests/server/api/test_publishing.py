@@ -18,7 +18,7 @@ async def _kept(api: Served, channel: str) -> list[Any]:
     return [publication["data"] for publication in page["publications"]]
 
 
-async def test_publish_answers_the_position(api: Served, channel: Name) -> None:
+async def test_publish_returns_the_position(api: Served, channel: Name) -> None:
     """Offsets count 1, 2, 3 in one epoch."""
     name = channel("open")
     results = [await api.result("publish", channel=name, data={"n": n}) for n in range(3)]
@@ -27,33 +27,33 @@ async def test_publish_answers_the_position(api: Served, channel: Name) -> None:
     assert results[0]["epoch"]
 
 
-async def test_publish_without_history_answers_nothing(api: Served, channel: Name) -> None:
-    """Where there is no position, the result is an empty object."""
+async def test_publish_without_history_returns_an_empty_result(api: Served, channel: Name) -> None:
+    """There is no position."""
     assert await api.call("publish", channel="plain", data=1) == {"result": {}}
     assert await api.result("publish", channel=channel("open"), data=1, skip_history=True) == {}
 
 
-async def test_subscribers_hear_what_was_published(api: Served, channel: Name) -> None:
-    """Data and tags as given, without line breaks; no info, since no client published it."""
+async def test_subscribers_receive_a_publication(api: Served, channel: Name) -> None:
+    """Data and tags are unchanged, without line breaks. There is no info, since no client published it."""
     name = channel("open")
-    async with api.listener() as listener:
-        await listener.call("subscribe", channel=name)
+    async with api.client() as client:
+        await client.call("subscribe", channel=name)
         body = f'{{"channel": "{name}", "tags": {{"a": "b"}},\n"data": {{"text":\r\n "two\\nlines"}} }}'
         assert (await api.post("/api/publish", body.encode())).status_code == 200
-        heard = await listener.push("pub")
-    assert heard == {"data": {"text": "two\nlines"}, "offset": 1, "tags": {"a": "b"}}
+        received = await client.push("pub")
+    assert received == {"data": {"text": "two\nlines"}, "offset": 1, "tags": {"a": "b"}}
 
 
 @pytest.mark.parametrize("data", [None, 0, "", False, [], {}, "text", 1.5, {"a": [1, {"b": None}]}])
 async def test_every_json_value_is_data(api: Served, channel: Name, data: Any) -> None:
-    """Also those that are empty."""
+    """This includes empty values."""
     name = channel("open")
     await api.result("publish", channel=name, data=data)
     assert await _kept(api, name) == [data]
 
 
-async def test_base64_data_wins(api: Served, channel: Name) -> None:
-    """`b64data` is JSON in base64, and counts before `data`."""
+async def test_base64_data_has_priority(api: Served, channel: Name) -> None:
+    """`b64data` is JSON in base64, and `data` beside it is ignored."""
     name = channel("open")
     encoded = base64.b64encode(b'{"a":\n1}').decode()
     await api.result("publish", channel=name, b64data=encoded, data="other")
@@ -62,7 +62,7 @@ async def test_base64_data_wins(api: Served, channel: Name) -> None:
 
 @pytest.mark.parametrize("encoded", ["***", "e30", "größe", base64.b64encode(b"no JSON").decode(), "//79"])
 async def test_base64_must_hold_json(api: Served, channel: Name, encoded: str) -> None:
-    """Error 107 that names the member."""
+    """Error 107 names the member."""
     code, message = await api.error("publish", channel=channel("open"), b64data=encoded)
     assert code == 107
     assert message.startswith("bad request: no JSON at `$.b64data`: ")
@@ -72,18 +72,18 @@ async def test_base64_must_hold_json(api: Served, channel: Name, encoded: str) -
     ("method", "where"), [("publish", {"channel": "a"}), ("broadcast", {"channels": ["a"]})]
 )
 async def test_a_publication_needs_data(api: Served, method: str, where: dict[str, Any]) -> None:
-    """In one form or the other."""
+    """Either `data` or `b64data` is required."""
     assert (await api.error(method, **where))[0] == 107
 
 
-async def test_a_namespace_can_want_objects(api: Served) -> None:
-    """With `publication_data_format = "json_object"` anything else is 107."""
+async def test_a_namespace_can_require_objects(api: Served) -> None:
+    """With `publication_data_format = "json_object"`, other data is error 107."""
     assert await api.result("publish", channel="objects:1", data={}) == {}
     assert (await api.error("publish", channel="objects:1", data=[]))[0] == 107
 
 
 async def test_a_repeated_key_publishes_once(api: Served, channel: Name) -> None:
-    """The first answer again, also after others; another channel is another matter."""
+    """It returns the first result, also after other publications. Another channel publishes again."""
     name, other = channel("open"), channel("open")
     first = await api.result("publish", channel=name, data=1, idempotency_key="k")
     await api.result("publish", channel=name, data=2)
@@ -93,28 +93,28 @@ async def test_a_repeated_key_publishes_once(api: Served, channel: Name) -> None
 
 
 async def test_only_newer_versions_are_published(api: Served, channel: Name) -> None:
-    """An old version answers the top as it is; versions compare within their epoch."""
+    """An old version returns the unchanged top. Versions compare only within their epoch."""
     name = channel("open")
-    asked = [(2, "a"), (1, "a"), (2, "a"), (3, "a"), (1, "b")]
+    versions = [(2, "a"), (1, "a"), (2, "a"), (3, "a"), (1, "b")]
     results = [
         await api.result(
             "publish", channel=name, data=f"{epoch}{version}", version=version, version_epoch=epoch
         )
-        for version, epoch in asked
+        for version, epoch in versions
     ]
     assert [result["offset"] for result in results] == [1, 1, 1, 2, 3]
     assert await _kept(api, name) == ["a2", "a3", "b1"]
 
 
 async def test_delta_is_ignored(api: Served, channel: Name) -> None:
-    """What asks for it is published whole."""
+    """The publication is complete."""
     name = channel("open")
     await api.result("publish", channel=name, data={"a": 1}, delta=True)
     assert await _kept(api, name) == [{"a": 1}]
 
 
-async def test_broadcast_answers_for_each_channel_in_order(api: Served, channel: Name) -> None:
-    """A refused one does not stop the others, one without history answers an empty result."""
+async def test_broadcast_has_one_response_for_each_channel_in_order(api: Served, channel: Name) -> None:
+    """A refused channel does not stop the others. A channel without history has an empty result."""
     one, two = channel("open"), channel("open")
     await api.result("publish", channel=two, data=0)
     answers = (await api.result("broadcast", channels=[one, "nowhere:1", "plain", two], data=1))["responses"]
@@ -126,7 +126,7 @@ async def test_broadcast_answers_for_each_channel_in_order(api: Served, channel:
 
 
 async def test_a_repeated_broadcast_publishes_once_in_each_channel(api: Served, channel: Name) -> None:
-    """The key counts for each channel by itself."""
+    """The key applies to each channel separately."""
     names = [channel("open"), channel("open")]
     first, again = [
         await api.result("broadcast", channels=names, data=1, idempotency_key="k") for _ in range(2)
@@ -136,7 +136,7 @@ async def test_a_repeated_broadcast_publishes_once_in_each_channel(api: Served, 
 
 
 async def test_a_broadcast_to_thousands_keeps_their_order(api: Served) -> None:
-    """However it is cut into slices."""
+    """It runs over several turns of the event loop."""
     names = ["open:many" if n % 3 else f"nowhere:{n}" for n in range(1700)]
     answers = (await api.result("broadcast", channels=names, data=1))["responses"]
     assert [("error" in answer) for answer in answers] == [name != "open:many" for name in names]

@@ -1,4 +1,4 @@
-"""disconnect, unsubscribe, subscribe, refresh: what is done to the connections of a user."""
+"""disconnect, unsubscribe, subscribe, refresh: control of a user's connections."""
 
 import time
 from collections.abc import Callable
@@ -14,41 +14,41 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Name = Callable[[str], str]
 
 
-async def test_disconnect_sends_a_user_away_for_good(api: Served) -> None:
-    """All connections of that user and nobody else's, with 3503."""
+async def test_disconnect_closes_all_connections_of_a_user(api: Served) -> None:
+    """The code is 3503. Connections of other users stay open."""
     ann, ben = connection_token("ann"), connection_token("ben")
     async with (
-        api.listener(token=ann) as one,
-        api.listener(token=ann) as two,
-        api.listener(token=ben) as other,
+        api.client(token=ann) as one,
+        api.client(token=ann) as two,
+        api.client(token=ben) as other,
     ):
         assert await api.call("disconnect", user="ann") == {"result": {}}
         assert await one.closed() == await two.closed() == (3503, "force disconnect")
         await other.call("publish", channel="plain", data=1)
 
 
-async def test_disconnect_can_say_why_and_spare_some(api: Served) -> None:
-    """Code and reason as given; the whitelist stays, and so does who is not the client meant."""
+async def test_disconnect_accepts_a_reason_and_a_whitelist(api: Served) -> None:
+    """Connections on the whitelist stay open, and so do those of another client id."""
     token = connection_token("ann")
-    async with api.listener(token=token) as kept, api.listener(token=token) as gone:
+    async with api.client(token=token) as kept, api.client(token=token) as closed:
         await api.result("disconnect", user="ann", client="another")
         why = {"code": 4242, "reason": "because"}
         await api.result("disconnect", user="ann", whitelist=[kept.client], disconnect=why)
-        assert await gone.closed() == (4242, "because")
+        assert await closed.closed() == (4242, "because")
         await api.result("disconnect", user="ann", client=kept.client)
         assert await kept.closed() == (3503, "force disconnect")
 
 
-async def test_a_reason_of_123_bytes_arrives_whole(api: Served) -> None:
-    """As much as a close frame holds beside the code."""
+async def test_a_reason_of_123_bytes_arrives_unchanged(api: Served) -> None:
+    """A close frame has room for so many bytes beside the code."""
     reason = "ü" * 61 + "!"
-    async with api.listener(token=connection_token("ann")) as gone:
+    async with api.client(token=connection_token("ann")) as closed:
         await api.result("disconnect", user="ann", disconnect={"code": 4999, "reason": reason})
-        assert await gone.closed() == (4999, reason)
+        assert await closed.closed() == (4999, reason)
 
 
 @pytest.mark.parametrize(
-    ("why", "complaint"),
+    ("why", "detail"),
     [
         ({"code": 2999, "reason": "x"}, "expected `int` >= 3000 at `$.disconnect.code`"),
         ({"code": 5000, "reason": "x"}, "expected `int` <= 4999 at `$.disconnect.code`"),
@@ -58,23 +58,23 @@ async def test_a_reason_of_123_bytes_arrives_whole(api: Served) -> None:
     ],
 )
 async def test_a_disconnect_that_cannot_be_sent_is_refused(
-    api: Served, why: dict[str, Any], complaint: str
+    api: Served, why: dict[str, Any], detail: str
 ) -> None:
-    """Codes applications may use, and a reason that is there and fits a close frame."""
-    assert await api.error("disconnect", user="ann", disconnect=why) == (107, f"bad request: {complaint}")
+    """The code must be one for applications. The reason must not be empty, and must fit a close frame."""
+    assert await api.error("disconnect", user="ann", disconnect=why) == (107, f"bad request: {detail}")
 
 
-async def test_a_session_id_is_nobodys(api: Served) -> None:
-    """Since no transport gives any, a command that names one does nothing, rather than too much."""
-    async with api.listener(token=connection_token("ann")) as kept:
+async def test_a_call_with_a_session_id_does_nothing(api: Served) -> None:
+    """No connection has a session id."""
+    async with api.client(token=connection_token("ann")) as kept:
         await api.result("disconnect", user="ann", session="s")
         await kept.call("publish", channel="plain", data=1)
 
 
-async def test_subscribe_makes_the_user_hear_a_channel(api: Served, channel: Name) -> None:
-    """Told with a push that carries `data`; present there with `info`; base64 counts as well."""
+async def test_subscribe_subscribes_a_users_connections(api: Served, channel: Name) -> None:
+    """The push to the client has `data`, and its presence entry has `info`. Both may be in base64."""
     name, encoded = channel("open"), channel("open")
-    async with api.listener(token=connection_token("ann")) as ann:
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("subscribe", user="ann", channel=name, info={"seat": 1}, data=[2])
         push = await ann.push("subscribe")
         assert (push["data"], push["positioned"], push["recoverable"]) == ([2], True, True)
@@ -87,37 +87,37 @@ async def test_subscribe_makes_the_user_hear_a_channel(api: Served, channel: Nam
 
 
 async def test_subscribe_can_change_the_options_of_a_channel(api: Served, channel: Name) -> None:
-    """`override` takes from one connection what the namespace gives to all."""
+    """`override` switches off for one user what the namespace switches on."""
     name = channel("open")
-    async with api.listener(token=connection_token("ann")) as ann:
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("subscribe", user="ann", channel=name, override={"force_recovery": {"value": False}})
         assert await ann.push("subscribe") == {}
 
 
 async def test_subscribe_can_recover(api: Served, channel: Name) -> None:
-    """What was published since the position comes after the push, before what is live."""
+    """Publications after the position follow the push, before live publications."""
     name = channel("open")
     positions = [await api.result("publish", channel=name, data=n) for n in range(3)]
-    async with api.listener(token=connection_token("ann")) as ann:
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("subscribe", user="ann", channel=name, recover_since=positions[0])
         await ann.push("subscribe")
         await api.result("publish", channel=name, data=3)
         assert [(await ann.push("pub"))["data"] for _ in range(3)] == [1, 2, 3]
 
 
-async def test_subscribe_can_be_for_some_time(api: Served, channel: Name) -> None:
-    """When `expire_at` has long passed, the connection is told of the subscription, then ended."""
+async def test_a_subscription_can_expire(api: Served, channel: Name) -> None:
+    """If `expire_at` is long past, the client gets the push, and is then disconnected."""
     name = channel("open")
-    async with api.listener(token=connection_token("ann")) as ann:
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("subscribe", user="ann", channel=name, expire_at=int(time.time()) - 60)
         await ann.push("subscribe")
         assert await ann.closed() == (3006, "subscription expired")
 
 
 async def test_unsubscribe_ends_one_subscription_or_all(api: Served, channel: Name) -> None:
-    """With code 2000, which tells clients to stay away; nobody else's."""
+    """The code is 2000. Other users' subscriptions stay."""
     first, second = channel("open"), channel("open")
-    async with api.listener(token=connection_token("ann")) as ann, api.listener() as other:
+    async with api.client(token=connection_token("ann")) as ann, api.client() as other:
         for name in (first, second):
             await ann.call("subscribe", channel=name)
         await other.call("subscribe", channel=first)
@@ -129,9 +129,9 @@ async def test_unsubscribe_ends_one_subscription_or_all(api: Served, channel: Na
         assert (await other.push("pub"))["data"] == 1
 
 
-async def test_refresh_moves_the_end_of_a_connection(api: Served) -> None:
-    """The client is told the seconds it has; 0 means for ever."""
-    async with api.listener(token=connection_token("ann")) as ann:
+async def test_refresh_changes_when_a_connection_expires(api: Served) -> None:
+    """The client is told the remaining seconds. 0 means that the connection does not expire."""
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("refresh", user="ann", expire_at=int(time.time()) + 100)
         push = await ann.push("refresh")
         assert (push["expires"], 95 <= push["ttl"] <= 100) == (True, True)
@@ -140,20 +140,20 @@ async def test_refresh_moves_the_end_of_a_connection(api: Served) -> None:
 
 
 async def test_refresh_can_expire_a_connection(api: Served) -> None:
-    """3005: it comes back with a fresh token."""
-    async with api.listener(token=connection_token("ann")) as ann:
+    """The code is 3005: the client reconnects with a fresh token."""
+    async with api.client(token=connection_token("ann")) as ann:
         await api.result("refresh", user="ann", expired=True)
         assert await ann.closed() == (3005, "connection expired")
 
 
 @pytest.mark.parametrize("method", ["disconnect", "unsubscribe", "subscribe", "refresh"])
-async def test_a_user_who_is_not_there_is_no_error(api: Served, method: str) -> None:
-    """The result is empty, as it would be."""
-    assert await api.call(method, user="nobody", channel="plain") == {"result": {}}
+async def test_a_user_without_connections_is_no_error(api: Served, method: str) -> None:
+    """The result is the same as for a user with connections."""
+    assert await api.call(method, user="absent", channel="plain") == {"result": {}}
 
 
 @pytest.mark.parametrize("method", ["unsubscribe", "subscribe"])
-async def test_a_channel_that_cannot_be_is_an_error(api: Served, method: str) -> None:
-    """Also when nobody is there who would notice."""
-    assert (await api.error(method, user="nobody", channel="nowhere:1"))[0] == 102
-    assert (await api.error(method, user="nobody", channel="x" * 256))[0] == 107
+async def test_an_invalid_channel_is_an_error(api: Served, method: str) -> None:
+    """It is also an error for a user without connections."""
+    assert (await api.error(method, user="absent", channel="nowhere:1"))[0] == 102
+    assert (await api.error(method, user="absent", channel="x" * 256))[0] == 107

@@ -1,4 +1,4 @@
-"""`tocsin serve` as a command: what it says, and how it ends when it cannot begin."""
+"""`tocsin serve` as a command: its output, and its exit code when it cannot start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.timing import STARTED
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
+    """Run the command to its end."""
     command = [str(TOCSIN), "serve", *arguments]
     environment = {"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "120", "TERM": "dumb"}
     return subprocess.run(
@@ -48,8 +48,8 @@ def test_help_names_every_flag() -> None:
         (["extra"], "unexpected extra argument"),
     ],
 )
-def test_a_flag_that_cannot_be_read_is_a_mistake_in_usage(arguments: list[str], said: str) -> None:
-    """Exit code 2, as everywhere, and the flag is named."""
+def test_an_invalid_flag_is_a_usage_error(arguments: list[str], said: str) -> None:
+    """The exit code is 2, and the message names the flag."""
     result = run(*arguments)
     assert result.returncode == 2
     assert said in result.stderr
@@ -63,8 +63,8 @@ def test_a_flag_that_cannot_be_read_is_a_mistake_in_usage(arguments: list[str], 
         (
             ["--workers", "2"],
             (
-                "--workers 2 needs an engine that the workers share, and memory:// is a process's own: "
-                "set engine.url to a redis:// one, or use --workers 1."
+                "--workers 2 needs an engine that the workers share, but memory:// belongs to one process: "
+                "set engine.url to a redis:// URL, or use --workers 1."
             ),
         ),
         (["--log-level", "loud"], "--log-level is loud, but must be debug, info, warning or error."),
@@ -75,13 +75,13 @@ def test_a_flag_that_cannot_be_read_is_a_mistake_in_usage(arguments: list[str], 
         ),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence(arguments: list[str], sentence: str) -> None:
-    """On standard error, with exit code 1; nothing was started."""
+def test_a_start_that_fails_prints_one_sentence(arguments: list[str], sentence: str) -> None:
+    """The sentence goes to standard error, and the exit code is 1."""
     result = run(*arguments)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{sentence}\n")
 
 
-def test_an_engine_that_is_not_known_is_refused_without_showing_its_password() -> None:
+def test_an_unknown_engine_is_refused_without_showing_its_password() -> None:
     result = run("--engine", "nats://user:hush@example")
     assert result.returncode == 1
     assert result.stderr.startswith("engine.url")
@@ -90,8 +90,8 @@ def test_an_engine_that_is_not_known_is_refused_without_showing_its_password() -
 
 
 @pytest.mark.parametrize("level", ["info", "error"])
-def test_a_port_in_use_is_one_sentence(level: str) -> None:
-    """After the advice of every start; no traceback, no log of a start that was none, and exit code 1."""
+def test_a_port_in_use_prints_one_sentence(level: str) -> None:
+    """It follows the startup notices. There is no traceback and no log line, and the exit code is 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run("--port", str(port), "--insecure", "--log-level", level)
@@ -102,33 +102,33 @@ def test_a_port_in_use_is_one_sentence(level: str) -> None:
     assert result.stdout == ""
 
 
-def test_a_host_that_is_not_ours_is_one_sentence() -> None:
-    """192.0.2.0/24 is nobody's (RFC 5737)."""
+def test_a_foreign_address_prints_one_sentence() -> None:
+    """No machine has an address of 192.0.2.0/24 (RFC 5737)."""
     result = run("--host", "192.0.2.1", "--port", "0")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("Cannot listen on 192.0.2.1:0: ")
     assert "Traceback" not in result.stderr
 
 
-def test_a_safe_start_says_what_to_set(tmp_path: Path) -> None:
-    """Every closed door with its key, before anything else; only the address goes to standard output."""
+def test_a_safe_start_prints_which_keys_to_set(tmp_path: Path) -> None:
+    """The notices come first, on standard error. Only the address goes to standard output."""
     with run_server({"server": {"drain_seconds": 0}}, tmp_path) as server:
         assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
         assert httpx.post(f"{server.api_url}/info", json={}, trust_env=False).status_code == 401
         assert httpx.get(server.url, trust_env=False).status_code == 404
-    advice = [line for line in server.stderr.splitlines() if not line.startswith("{")]
+    notices = [line for line in server.stderr.splitlines() if not line.startswith("{")]
     for key in (
         "client.token_hmac_secret",
         "allow_subscribe_for_client",
         "server.allowed_origins",
         "api.keys",
     ):
-        assert any(f"set {key}" in line for line in advice), key
-    assert server.stderr.startswith(advice[0])
+        assert any(f"set {key}" in line for line in notices), key
+    assert server.stderr.startswith(notices[0])
 
 
-def test_insecure_says_loudly_what_it_opens(tmp_path: Path) -> None:
-    """And opens it: the API without a key, pages of every origin."""
+def test_insecure_prints_a_loud_warning(tmp_path: Path) -> None:
+    """It opens the API without a key, to pages of every origin."""
     with run_server({"server": {"drain_seconds": 0}}, tmp_path, "--insecure") as server:
         answer = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
         assert answer.status_code == 200
@@ -141,8 +141,8 @@ def test_insecure_says_loudly_what_it_opens(tmp_path: Path) -> None:
     assert server.stderr.count("INSECURE") == 2
 
 
-def test_ui_serves_the_page_and_lets_it_connect(tmp_path: Path) -> None:
-    """`--ui` alone allows pages of this server's own origin; a configured list stays as it is."""
+def test_ui_serves_the_page_which_may_connect(tmp_path: Path) -> None:
+    """`--ui` alone allows pages of this server's own origin. A configured list stays unchanged."""
     origins: list[str]
     for origins, status in (([], 204), (["https://app.example"], 403)):
         config = {"server": {"drain_seconds": 0, "allowed_origins": origins}}

@@ -1,4 +1,4 @@
-"""The page about configuration says what the code does."""
+"""docs/configuration.md agrees with the code."""
 
 import re
 import tomllib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tocsin_server.config.loading import load
+from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import (
     ApiOptions,
     ChannelOptions,
@@ -30,7 +30,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
     ],
 )
 def test_the_page_has_every_key_with_its_default(section: str, options: Options) -> None:
-    """Read as TOML, its defaults are the section's own; no key is missing, none is invented."""
+    """The defaults in the table, read as TOML, are those of the section. No key is missing or unknown."""
     text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
     written = {key: tomllib.loads(f"value = {default}")["value"] for key, default in rows}
@@ -39,8 +39,8 @@ def test_the_page_has_every_key_with_its_default(section: str, options: Options)
         assert getattr(type(options)(**{key: default}), key) == getattr(options, key)
 
 
-def test_the_example_is_a_configuration(tmp_path: Path) -> None:
-    """Copied as it stands."""
+def test_the_example_is_a_valid_configuration(tmp_path: Path) -> None:
+    """The example is used unchanged."""
     file = tmp_path / "tocsin.toml"
     file.write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
-    assert load(file).namespaces["chat"].keeps_history
+    assert load_settings(file).namespaces["chat"].keeps_history

@@ -1,10 +1,10 @@
-"""Advice: what a configuration opens, and what it leaves closed, in words."""
+"""Exposure: what a configuration leaves open, and what it keeps closed, in sentences."""
 
 from collections.abc import Mapping
 
 import pytest
 
-from tocsin_server.config.exposure import doors, safe_start_advice
+from tocsin_server.config.exposure import exposures, startup_notices
 from tocsin_server.config.loading import Settings
 
 SECRET = "hush-hush-hush-hush-hush-hush-32"
@@ -14,25 +14,25 @@ def configured(sections: Mapping[str, Mapping[str, object]]) -> Settings:
     return Settings.model_validate(sections)
 
 
-def test_a_node_without_configuration_says_what_to_set() -> None:
-    """Each closed door with the key that opens it."""
-    said = "\n".join(safe_start_advice(Settings()))
+def test_a_node_without_configuration_prints_which_keys_to_set() -> None:
+    """Each closed way to reach the node comes with the key that opens it."""
+    said = "\n".join(startup_notices(Settings()))
     for key in ["server.host", "client.token_hmac_secret", "server.allowed_origins", "api.keys"]:
         assert f"set {key}" in said
 
 
-def test_an_insecure_node_says_loudly_what_it_opens() -> None:
-    """And who can reach it."""
+def test_an_insecure_node_prints_a_loud_warning() -> None:
+    """The warning says which machines can reach the node."""
     open_ = {"client": {"insecure": True}, "api": {"insecure": True}}
-    local = [line for line in safe_start_advice(configured(open_)) if "INSECURE" in line]
+    local = [line for line in startup_notices(configured(open_)) if "INSECURE" in line]
     assert len(local) == 2
     assert all("reached from this machine" in line for line in local)
-    far = safe_start_advice(configured({**open_, "server": {"host": "0.0.0.0"}}))
+    far = startup_notices(configured({**open_, "server": {"host": "0.0.0.0"}}))
     assert sum("reached from OTHER MACHINES" in line for line in far) == 2
 
 
-def test_a_node_whose_doors_were_set_on_purpose_says_nothing() -> None:
-    """Advice that is always there is not read."""
+def test_a_node_with_deliberate_settings_prints_no_notices() -> None:
+    """Notices that are always there are not read."""
     settings = configured(
         {
             "server": {"host": "127.0.0.1", "allowed_origins": ["https://app.example"]},
@@ -41,46 +41,49 @@ def test_a_node_whose_doors_were_set_on_purpose_says_nothing() -> None:
             "api": {"keys": ["key"]},
         },
     )
-    assert safe_start_advice(settings) == []
+    assert startup_notices(settings) == []
 
 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        ({"server": {"host": "::1"}}, "address: [::1]:8000, this machine only"),
+        ({"server": {"host": "::1"}}, "address: [::1]:8000, which only this machine can reach"),
         ({"server": {"host": "node.example"}}, "address: node.example:8000"),
         (
             {"client": {"allow_anonymous": True}},
-            "clients: anonymous ones only, since no key for tokens is set",
+            "clients: may connect without a token; tokens are refused, since no key is set",
         ),
         (
             {"client": {"allow_anonymous": True, "token_hmac_secret": SECRET}},
-            "clients: those with a token, anonymous ones too",
+            "clients: may connect with a token or without one",
         ),
-        ({"client": {"insecure": True}}, "channels: all"),
+        ({"client": {"insecure": True}}, "channels: every client may subscribe to all of them"),
         (
             {"namespaces": {"chat": {"allow_subscribe_for_anonymous": True}, "news": {}}},
-            "channels: without a subscription token those of [namespaces.chat]",
+            "channels: those of [namespaces.chat] need no subscription token",
         ),
         (
             {"channels": {"allow_user_limited_channels": True}},
-            "channels: those that name their users, or with a subscription token",
+            "channels: need a subscription token, or a name that lists the user",
         ),
-        ({"server": {"allowed_origins": "*"}}, "pages: of every origin"),
-        ({"server": {"allowed_origins": "https://app.example"}}, "pages: of https://app.example"),
-        ({"api": {"keys": "key"}}, "HTTP API: with the key"),
+        ({"server": {"allowed_origins": "*"}}, "pages: those of every origin may connect"),
+        (
+            {"server": {"allowed_origins": "self, https://app.example"}},
+            "pages: those of this server, https://app.example may connect",
+        ),
+        ({"api": {"keys": "key"}}, "HTTP API: needs the key"),
     ],
 )
-def test_each_door_says_who_may_pass(overrides: dict[str, dict[str, object]], line: str) -> None:
-    """In one clause."""
-    assert line in [str(door) for door in doors(configured(overrides))]
+def test_each_exposure_is_one_line(overrides: dict[str, dict[str, object]], line: str) -> None:
+    """It says which clients, pages or callers have access."""
+    assert line in [str(exposure) for exposure in exposures(configured(overrides))]
 
 
-def test_a_short_secret_is_told() -> None:
-    """RFC 7518 asks for as many bytes as the hash has; the secret itself is not shown."""
+def test_a_short_secret_is_reported() -> None:
+    """RFC 7518 requires as many bytes as the hash has. The secret itself is not shown."""
     (line,) = [
         line
-        for line in safe_start_advice(configured({"client": {"token_hmac_secret": "short"}}))
+        for line in startup_notices(configured({"client": {"token_hmac_secret": "short"}}))
         if "bytes" in line
     ]
     assert "has 5 bytes, use at least 32" in line

@@ -8,6 +8,7 @@ from typing import Any
 
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
 
 
@@ -16,7 +17,7 @@ class Lines:
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> list[bytes]:
         """One payload."""
-        return [item.line for item in items]
+        return [JSON.wrap_push(item.encoded(JSON)) for item in items]
 
 
 LINES = Lines()

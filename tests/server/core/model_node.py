@@ -1,11 +1,12 @@
-"""A node and its engine without a loop: everything that would be waited for is a job that a test finishes."""
+"""A node without an event loop, around the real `NodeState`: each I/O is a job that a test finishes."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import Raw, Struct
 
@@ -17,242 +18,266 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.positions import Continuity, History
+from tocsin_server.core.node_state import (
+    NodeState,
+    PublishJoinLeave,
+    RemovePresence,
+    Request,
+    UnsubscribeChannel,
+    Write,
+)
+from tocsin_server.core.positions import History, is_other_history
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
     EMPTY,
+    PONG,
     HistoryRequest,
     HistoryResult,
     Position,
-    PresenceChange,
     PresenceRequest,
     PresenceResult,
     PresenceStatsResult,
     Publication,
     PublishRequest,
     Push,
-    encode,
 )
 
 KEPT = 4
 
 
 @dataclass(eq=False)
-class Entrance:
-    """Channels being entered: the logs are read at one moment, and merged at another."""
+class Setup:
+    """Subscriptions being set up: their histories are read at one moment, and merged at another."""
 
-    peer: CheckingClient
-    entries: list[SubscriptionPlan]
-    reads: dict[str, History | None] | None = None
+    connection: CheckingClient
+    plans: list[SubscriptionPlan]
+    read: dict[str, History] | None = None
 
 
 @dataclass(eq=False)
-class Question:
-    """A command that the engine is asked."""
+class Execution:
+    """A command that the engine executes."""
 
-    peer: CheckingClient
-    ask: events.Execute
+    connection: CheckingClient
+    execute: events.Execute
+
+
+@dataclass(eq=False)
+class Filling:
+    """A channel being backfilled: its history is read at one moment, and added at another."""
+
+    channel: Channel[CheckingClient]
+    history: History | None = None
+    replaced: Position | None = None
+
+
+Job = Setup | Execution | Filling
 
 
 class EpochLog(Log):
-    """A log whose publications say what they are."""
+    """A history whose publications state their epoch and offset."""
 
     def append(self) -> Publication:
-        """The next publication; its data is its epoch and offset."""
+        """Return the next publication; its data is its epoch and offset."""
         self.top += 1
         publication = Publication(Raw(json.dumps([self.epoch, self.top]).encode()), self.top)
         self.kept = [*self.kept, publication][-self.size :]
         return publication
 
 
+class CountingState(NodeState[CheckingClient]):
+    """The state of a node, which counts how often each connection subscribes to a channel and ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribed: Counter[tuple[CheckingClient, str]] = Counter()
+
+    def _apply_effect(self, connection: CheckingClient, effect: Effect) -> Sequence[Request]:
+        if isinstance(effect, events.OpenSubscriptions):
+            for plan in effect.plans:
+                self.subscribed[connection, plan.channel] += 1
+                assert self.subscribed[connection, plan.channel] == 1, "subscribed twice"
+        elif isinstance(effect, events.CloseSubscription):
+            self.subscribed[connection, effect.channel] -= 1
+            assert self.subscribed[connection, effect.channel] == 0, "ended twice"
+        return super()._apply_effect(connection, effect)
+
+
+ENDS = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)
+
+
 @dataclass
 class ModelNode:
-    """Carries out effects at once, except what needs the engine."""
+    """Performs writes at once; everything that needs the engine becomes a job."""
 
     now: Timestamp = START
-    hub: Hub[CheckingClient] = field(default_factory=Hub)
-    peers: list[CheckingClient] = field(default_factory=list)
-    jobs: list[Entrance | Question] = field(default_factory=list)
-    link: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
-    logs: dict[str, EpochLog] = field(default_factory=dict)
-    entered: Counter[tuple[CheckingClient, str]] = field(default_factory=Counter)
-    """How often each peer entered a channel more than it left it."""
-    rounds: list[Iterator[None]] = field(default_factory=list)
+    state: CountingState = field(default_factory=CountingState)
+    clients: list[CheckingClient] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    pubsub: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
+    histories: dict[str, EpochLog] = field(default_factory=dict)
+    batches: list[Iterator[None]] = field(default_factory=list)
 
-    def attach(self, peer: CheckingClient) -> None:
-        """A connection was made."""
-        self.peers.append(peer)
+    @property
+    def hub(self) -> Hub[CheckingClient]:
+        return self.state.hub
 
-    def tell(self, peer: CheckingClient, event: Event) -> None:
-        """Give a session an event, and do what it asks for."""
-        was_closed = peer.session.is_closed
-        effects = peer.session.handle(event, self.now)
-        for effect in effects:
-            assert not was_closed or isinstance(effect, events.CloseSubscription), (
-                "a closed session is not silent"
-            )
-            self._carry_out(peer, effect)
-            was_closed = was_closed or isinstance(effect, events.Close)
-        assert not was_closed or peer.session.is_closed
-        if peer.session.is_closed:
-            peer.is_closed = True
-            self.hub.remove(peer)
+    def attach(self, client: CheckingClient) -> None:
+        self.clients.append(client)
+        self.state.attach(client)
 
-    def _carry_out(self, peer: CheckingClient, effect: Effect) -> None:
-        match effect:
-            case events.Send(message):
-                peer.hear(json.loads(encode(message)))
-            case events.Identify(user):
-                self.hub.identify(peer, user)
-            case events.OpenSubscriptions(entries):
-                for entry in entries:
-                    self.entered[peer, entry.channel] += 1
-                    assert self.entered[peer, entry.channel] == 1, "entered twice"
-                    self.hub.begin_subscribe(entry.channel)
-                self.jobs.append(Entrance(peer, list(entries)))
-            case events.GoLive(channel, start, hears_joins):
-                self.hub.channels[channel].go_live(peer, start, hears_joins)
-            case events.PublishJoin(channel, info):
-                self.link.append((channel, Push(channel, join=PresenceChange(info)), ""))
-            case events.CloseSubscription(channel, _, info, was_announced):
-                self.entered[peer, channel] -= 1
-                assert self.entered[peer, channel] == 0, "left twice"
-                self.hub.unsubscribe(peer, channel)
-                if was_announced:
-                    self.link.append((channel, Push(channel, leave=PresenceChange(info)), ""))
+    def handle_event(self, client: CheckingClient, event: Event) -> None:
+        """Hand a session an event, and perform what the state returns."""
+        was_closed = client.session.is_closed
+        for request in self.state.apply(client, event, self.now):
+            assert not was_closed or isinstance(request, ENDS), "a closed session does more than end"
+            self._perform(client, request)
+        if client.session.is_closed:
+            client.is_closed = True
+            assert client not in self.state.connections
+
+    def _perform(self, client: CheckingClient, request: Request) -> None:
+        match request:
+            case Write(messages):
+                for message in messages:
+                    client.hear(json.loads(JSON.encode(message)))
+            case events.OpenSubscriptions(plans):
+                self.jobs.append(Setup(client, list(plans)))
             case events.Execute():
-                self.jobs.append(Question(peer, effect))
+                self.jobs.append(Execution(client, request))
+            case PublishJoinLeave(channel, push):
+                self.pubsub.append((channel, push, ""))
 
     # --------------------------------------------------------------------------------------------- the engine
 
-    def log(self, channel: str) -> EpochLog:
-        """A channel's log, made on its first touch."""
-        return self.logs.setdefault(channel, EpochLog(KEPT, f"{channel} 1"))
+    def history(self, channel: str) -> EpochLog:
+        """Return a channel's history, made on its first use."""
+        return self.histories.setdefault(channel, EpochLog(KEPT, f"{channel} 1"))
 
-    def replace_log(self, channel: str) -> None:
-        """The engine lost the log, and begins another."""
-        number = int(self.log(channel).epoch.rpartition(" ")[2]) + 1
-        self.logs[channel] = EpochLog(KEPT, f"{channel} {number}")
+    def replace_history(self, channel: str) -> None:
+        """Lose a channel's history and begin another."""
+        number = int(self.history(channel).epoch.rpartition(" ")[2]) + 1
+        self.histories[channel] = EpochLog(KEPT, f"{channel} {number}")
 
     def publish(self, channel: str) -> None:
-        """Append, if the channel keeps a log, and announce."""
+        """Append, if the channel keeps history, and publish."""
         if channel.startswith(("log:", "cache:")):
-            log = self.log(channel)
-            self.link.append((channel, log.append(), log.epoch))
+            history = self.history(channel)
+            self.pubsub.append((channel, history.append(), history.epoch))
         else:
-            self.link.append((channel, Publication(Raw(b"1")), ""))
+            self.pubsub.append((channel, Publication(Raw(b"1")), ""))
 
-    def finish(self, job: Entrance | Question, succeeds: bool) -> None:
-        """One step of a job: an entrance is read first, and then merged and told."""
-        if isinstance(job, Question):
-            self.jobs.remove(job)
-            outcome = self._answer(job.ask) if succeeds else errors.INTERNAL_ERROR
-            self.tell(job.peer, events.Executed(job.ask.id, outcome))
-        elif not succeeds:
-            self.jobs.remove(job)
-            self.tell(job.peer, events.SubscriptionsFailed([entry.channel for entry in job.entries]))
-        elif job.reads is None:
-            job.reads = {entry.channel: self._read(entry) for entry in job.entries}
+    def finish(self, job: Job, succeeds: bool) -> None:
+        """Take one step of a job."""
+        match job:
+            case Execution(client, execute):
+                self.jobs.remove(job)
+                outcome = self._execute(execute) if succeeds else errors.INTERNAL_ERROR
+                self.handle_event(client, events.Executed(execute.id, outcome))
+            case Filling():
+                self._fill(job)
+            case Setup(client, plans) if not succeeds:
+                self.jobs.remove(job)
+                self.handle_event(client, events.SubscriptionsFailed([plan.channel for plan in plans]))
+            case Setup(_, plans, None):
+                job.read = {plan.channel: self._read(plan) for plan in plans if plan.read is not None}
+            case Setup():
+                self._merge(job)
+
+    def _merge(self, job: Setup) -> None:
+        merged = self.state.merge(job.plans, job.read or {})
+        for client, channel in merged.resets:
+            self.handle_event(client, events.ChannelReset(channel))
+        if merged.histories is None:
+            job.read = None  # to be read again
         else:
-            self._merge_and_tell(job, job.reads)
+            self.jobs.remove(job)
+            self.handle_event(job.connection, events.SubscriptionsOpened(merged.histories))
 
-    def _merge_and_tell(self, job: Entrance, reads: Mapping[str, History | None]) -> None:
-        merged = {channel: read and self._merge(channel, read) for channel, read in reads.items()}
-        if any(merged[channel] is None for channel, read in reads.items() if read):
-            job.reads = None  # to be read again
-            return
-        self.jobs.remove(job)
-        self.tell(job.peer, events.SubscriptionsOpened(merged))
+    def _read(self, plan: SubscriptionPlan) -> History:
+        history = self.history(plan.channel)
+        assert plan.read is not None
+        if plan.read.is_latest:
+            return History(history.read().top, history.kept[-1:])
+        if plan.read.since is None:
+            return History(history.read().top)
+        read = history.read(plan.read.since.offset)
+        return History(read.top, read.publications[: plan.read.limit])
 
-    def _merge(self, name: str, read: History) -> History | None:
-        channel = self.hub.channels[name]
-        if channel.tracker.is_known and channel.tracker.position.epoch != read.top.epoch:
-            self._restart(channel, read.top)
-        return channel.merge(read)
-
-    def _read(self, entry: SubscriptionPlan) -> History | None:
-        if entry.read is None:
-            return None
-        log = self.log(entry.channel)
-        if entry.read.is_latest:
-            return History(log.read().top, log.kept[-1:])
-        if entry.read.since is None:
-            return History(log.read().top)
-        read = log.read(entry.read.since.offset)
-        return History(read.top, read.publications[: entry.read.limit])
-
-    def _answer(self, ask: events.Execute) -> Struct:
-        match ask.request:
+    def _execute(self, execute: events.Execute) -> Struct:
+        match execute.request:
             case PublishRequest(channel):
                 self.publish(channel)
                 return EMPTY
             case HistoryRequest(channel):
-                top = self.log(channel).read().top
+                top = self.history(channel).read().top
                 return HistoryResult([], top.epoch, top.offset)
             case PresenceRequest():
                 return PresenceResult({})
             case _:
                 return PresenceStatsResult(0, 0)
 
-    # ------------------------------------------------------------------------------------------------ hearing
+    # --------------------------------------------------------------------------------------------- receiving
 
-    def hear_next(self) -> None:
-        """Whatever is next on the link reaches its channel, if anybody here is in it."""
-        name, said, epoch = self.link.popleft()
+    def receive_next(self) -> None:
+        """Take the next message from pub/sub to its channel, if it has a subscriber here."""
+        name, message, epoch = self.pubsub.popleft()
         channel = self.hub.channels.get(name)
         if channel is None:
             return
-        if isinstance(said, Push):
-            channel.receive_join_leave(said)
+        if isinstance(message, Push):
+            channel.receive_join_leave(message)
+        elif channel.receive(message, epoch).needs_backfill:
+            self.request_backfill(channel)
+
+    def request_backfill(self, channel: Channel[CheckingClient]) -> None:
+        """Backfill a channel; a second request while one is in progress starts another."""
+        if channel.tracker.is_known and channel.name.startswith(("log:", "cache:")):
+            self.jobs.append(Filling(channel))
+
+    def _fill(self, job: Filling) -> None:
+        channel, history = job.channel, self.history(job.channel.name)
+        if job.history is None:
+            since = channel.tracker.position
+            job.history = history.read(since.offset)
+            if is_other_history(since, job.history.top):
+                job.history, job.replaced = history.read(), since
             return
-        verdict = channel.receive(said, epoch)
-        if verdict is Continuity.GAP and epoch == self.log(name).epoch:
-            self.mend(channel)
-        elif verdict in (Continuity.GAP, Continuity.OTHER_EPOCH):
-            self._restart(channel, Position(said.offset - 1, epoch))
-            channel.receive(said, epoch)
+        self.jobs.remove(job)
+        if self.hub.channels.get(channel.name) is channel:
+            added = self.state.backfill(channel, job.history, job.replaced)
+            for client in added.resets:
+                self.handle_event(client, events.ChannelReset(channel.name))
+            if not added.is_complete:
+                self.request_backfill(channel)
 
-    def mend(self, channel: Channel) -> None:
-        """Hear from the log what was lost on the link, or tell those who miss what it no longer holds."""
-        log = self.log(channel.name)
-        missed = log.read(channel.tracker.offset)
-        if missed.publications and missed.publications[0].offset == channel.tracker.offset + 1:
-            for publication in missed.publications:
-                channel.receive(publication, log.epoch)
-        elif missed.publications:
-            self._restart(channel, missed.top)
+    # ---------------------------------------------------------------------------------------------- delivery
 
-    def _restart(self, channel: Channel, position: Position) -> None:
-        for peer in channel.reset(position):
-            assert isinstance(peer, CheckingClient)
-            self.tell(peer, events.ChannelReset(channel.name))
-
-    # ------------------------------------------------------------------------------------------------ writing
-
-    def write_batch(self, channel: Channel) -> Iterator[None]:
-        """Write a batch member by member."""
+    def write_batch(self, channel: Channel[Any]) -> Iterator[None]:
+        """Write a batch subscriber by subscriber."""
         batch = channel.take_batch()
-        for framing, members, items in batch.recipients:
-            payload = framing.pack(channel.name, items)
-            for member in members:
+        for framing, subscribers, messages in batch.recipients:
+            payload = framing.pack(channel.name, messages)
+            for subscriber in subscribers:
                 yield
-                member.write(payload)
+                subscriber.write(payload)
 
     # --------------------------------------------------------------------------------------------------- time
 
     def wait(self, seconds: float, answering: bool) -> None:
-        """Keep every deadline that comes within so many seconds; pings are answered, or none is."""
+        """Reach every deadline within so many seconds; either all pings are answered or none is."""
         end = Timestamp(self.now.monotonic + seconds, self.now.unix + seconds)
         while deadline := self._next_deadline(end.monotonic):
             self.now = Timestamp(deadline, self.now.unix + deadline - self.now.monotonic)
-            for peer in self.peers:
-                if peer.session.deadline is not None and peer.session.deadline <= deadline:
-                    self.tell(peer, events.DeadlineReached())
-                    assert peer.session.deadline is None or peer.session.deadline > deadline
-                if answering and peer.owes_pong:
-                    peer.owes_pong = False
-                    self.tell(peer, events.Received(b"{}"))
+            for client in self.clients:
+                if client.session.deadline is not None and client.session.deadline <= deadline:
+                    self.handle_event(client, events.DeadlineReached())
+                    assert client.session.deadline is None or client.session.deadline > deadline
+                if answering and client.owes_pong:
+                    client.owes_pong = False
+                    self.handle_event(client, events.Received([PONG]))
         self.now = end
 
     def _next_deadline(self, end: float) -> float | None:
-        deadlines = [peer.session.deadline for peer in self.peers]
+        deadlines = [client.session.deadline for client in self.clients]
         return min((due for due in deadlines if due is not None and due <= end), default=None)

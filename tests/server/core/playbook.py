@@ -24,7 +24,8 @@ from tocsin_server.core.events import Effect, Event, SubscriptionsFailed, Subscr
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.protocol.messages import Position, Publication, encode
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import Position, Publication
 
 START = Timestamp(monotonic=5_000.0, unix=1_900_000_000.0)
 """When every playbook begins, far from what any real clock says."""
@@ -129,13 +130,13 @@ def _event(happening: Event | bytes | Mapping[str, Any] | Sequence[Mapping[str, 
         happening = [happening]
     if isinstance(happening, Sequence) and not isinstance(happening, bytes):
         happening = b"\n".join(json.dumps(command).encode() for command in happening)
-    return events.Received(happening) if isinstance(happening, bytes) else happening
+    return events.Received(JSON.decode_commands(happening)) if isinstance(happening, bytes) else happening
 
 
 def _seen(effect: Effect) -> Expected:
     match effect:
         case events.Send(message):
-            sent = json.loads(encode(message))
+            sent = json.loads(JSON.encode(message))
             assert isinstance(sent, dict)
             return sent
         case events.OpenSubscriptions(entries):

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from tocsin_server.core.channel import Channel, ChannelMessage
 from tocsin_server.core.positions import History
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position, Publication
 
 
@@ -17,7 +18,9 @@ class Offsets:
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> list[int | bytes]:
         """One payload: what an `Ear` remembers."""
-        return [item.publication.offset if item.publication else item.line for item in items]
+        return [
+            item.push.pub.offset if item.push.pub else JSON.wrap_push(item.encoded(JSON)) for item in items
+        ]
 
 
 OFFSETS = Offsets()
@@ -63,7 +66,7 @@ class Log:
         return History(Position(self.top, self.epoch), missed)
 
 
-def write_all(channel: Channel) -> None:
+def write_all(channel: Channel[Any]) -> None:
     """Write whatever waits."""
     while channel.has_queued:
         batch = channel.take_batch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Raw
 
 from tests.server.core.recording_connection import Log, Offsets, RecordingConnection, write_all
@@ -19,18 +21,18 @@ def pub(offset: int = 0, data: bytes = b"1") -> Publication:
 
 
 def admit(
-    channel: Channel, start: int = 0, hears_joins: bool = False, framing: Offsets | None = None
+    channel: Channel[Any], start: int = 0, receives_joins: bool = False, framing: Offsets | None = None
 ) -> RecordingConnection:
     """A peer that has entered with everything up to `start`."""
     ear = RecordingConnection(framing) if framing else RecordingConnection()
     channel.begin_subscribe()
-    channel.go_live(ear, start, hears_joins)
+    channel.go_live(ear, start, receives_joins)
     return ear
 
 
-def settled(offset: int) -> Channel:
+def settled(offset: int) -> Channel[Any]:
     """A channel that has heard everything up to `offset`."""
-    channel = Channel("news")
+    channel: Channel[Any] = Channel("news")
     channel.tracker.set(Position(offset, EPOCH))
     return channel
 
@@ -121,7 +123,7 @@ def test_a_peer_that_came_back_hears_nothing_meant_for_its_former_place() -> Non
     channel.receive(pub(1), EPOCH)
     channel.unsubscribe(ear)
     channel.begin_subscribe()
-    channel.go_live(ear, 1, hears_joins=False)
+    channel.go_live(ear, 1, receives_joins=False)
     channel.receive(pub(2), EPOCH)
     write_all(channel)
     assert ear.heard == [2]
@@ -180,7 +182,7 @@ def test_each_framing_is_packed_once_for_all_its_peers() -> None:
 def test_joins_reach_only_those_who_hear_joins() -> None:
     """Whether a peer hears joins is its own."""
     channel = settled(0)
-    curious, other = admit(channel, hears_joins=True), admit(channel)
+    curious, other = admit(channel, receives_joins=True), admit(channel)
     channel.receive_join_leave(JOINED)
     write_all(channel)
     assert (curious.heard, other.heard) == ([JOIN_LINE], [])
@@ -189,7 +191,7 @@ def test_joins_reach_only_those_who_hear_joins() -> None:
 def test_a_join_keeps_its_place_between_publications() -> None:
     """Nothing overtakes it, and what comes after it is not joined to it."""
     channel = settled(0)
-    curious, other = admit(channel, hears_joins=True), admit(channel)
+    curious, other = admit(channel, receives_joins=True), admit(channel)
     channel.receive(pub(1), EPOCH)
     channel.receive_join_leave(JOINED)
     channel.receive(pub(2), EPOCH)
@@ -210,7 +212,7 @@ def test_a_join_that_nobody_hears_makes_nobody_wait() -> None:
 
 def test_the_first_publication_heard_settles_an_unsettled_stream() -> None:
     """A channel nobody reads needs no position to begin with; holes are seen from then on."""
-    channel = Channel("news")
+    channel: Channel[Any] = Channel("news")
     assert [channel.receive(pub(7), EPOCH), channel.receive(pub(9), EPOCH)] == [
         Continuity.NEXT,
         Continuity.GAP,
@@ -220,7 +222,7 @@ def test_the_first_publication_heard_settles_an_unsettled_stream() -> None:
 
 def test_a_publication_without_an_offset_neither_settles_nor_moves_the_stream() -> None:
     """It is written all the same."""
-    channel = Channel("news")
+    channel: Channel[Any] = Channel("news")
     ear = admit(channel)
     assert channel.receive(pub(), "") is Continuity.NEXT
     write_all(channel)
@@ -253,7 +255,7 @@ def test_what_is_heard_while_entering_continues_what_was_read() -> None:
 
 def test_what_was_read_settles_a_channel_that_has_heard_nothing() -> None:
     """So a hole right after the first subscription is seen."""
-    channel = Channel("news")
+    channel: Channel[Any] = Channel("news")
     channel.begin_subscribe()
     channel.merge(History(Position(5, EPOCH)))
     assert channel.receive(pub(7), EPOCH) is Continuity.GAP
@@ -315,7 +317,7 @@ def test_nothing_is_held_once_nobody_is_entering() -> None:
     channel = settled(0)
     channel.begin_subscribe()
     channel.receive(pub(1), EPOCH)
-    channel.go_live(RecordingConnection(), 1, hears_joins=False)
+    channel.go_live(RecordingConnection(), 1, receives_joins=False)
     channel.receive(pub(2), EPOCH)
     channel.begin_subscribe()
     assert channel.merge(History(Position(1, EPOCH))) is None

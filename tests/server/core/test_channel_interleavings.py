@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ class Interleavings(RuleBasedStateMachine):
         if channel is not None and channel.tracker.is_known and channel.tracker.offset < self.log.top:
             self._mend(channel)
 
-    def _mend(self, channel: Channel) -> None:
+    def _mend(self, channel: Channel[Any]) -> None:
         missed = self.log.read(channel.tracker.offset)
         if missed.publications[:1] and missed.publications[0].offset == channel.tracker.offset + 1:
             for publication in missed.publications:
@@ -108,7 +109,7 @@ class Interleavings(RuleBasedStateMachine):
         assert offsets == list(range(merged.top.offset - len(offsets) + 1, merged.top.offset + 1))
         del self.entering[ear]
         self.live[ear] = merged.top.offset
-        channel.go_live(ear, merged.top.offset, hears_joins=False)
+        channel.go_live(ear, merged.top.offset, receives_joins=False)
 
     @precondition(lambda self: self.entering)
     @rule(pick=picks)
@@ -116,7 +117,7 @@ class Interleavings(RuleBasedStateMachine):
         ear = self._pick(self.entering, pick)
         del self.entering[ear]
         self.live[ear] = None
-        self.hub.channels["news"].go_live(ear, 0, hears_joins=False)
+        self.hub.channels["news"].go_live(ear, 0, receives_joins=False)
 
     @precondition(lambda self: self.live)
     @rule(pick=picks)
@@ -149,7 +150,7 @@ class Interleavings(RuleBasedStateMachine):
         if next(self.round, self) is self and (channel := self.hub.channels.get("news")):
             self.round = self._write_batch(channel)
 
-    def _write_batch(self, channel: Channel) -> Iterator[None]:
+    def _write_batch(self, channel: Channel[Any]) -> Iterator[None]:
         if channel.has_queued:
             batch = channel.take_batch()
             for framing, members, items in batch.recipients:

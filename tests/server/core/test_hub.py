@@ -45,7 +45,7 @@ def test_only_the_last_departure_says_that_a_channel_is_wanted_no_more() -> None
     hub: Hub[RecordingConnection] = Hub()
     live, entering = RecordingConnection(), RecordingConnection()
     channel = hub.begin_subscribe("news")
-    channel.go_live(live, 0, hears_joins=False)
+    channel.go_live(live, 0, receives_joins=False)
     assert hub.begin_subscribe("news") is channel
     assert not hub.unsubscribe(live, "news")
     assert hub.unsubscribe(entering, "news")
@@ -91,11 +91,11 @@ class Index(RuleBasedStateMachine):
             self.places[self.ears[peer], name] = False
             self.hub.begin_subscribe(name)
 
-    @rule(peer=peers, name=names, hears_joins=st.booleans())
-    def admit(self, peer: int, name: str, hears_joins: bool) -> None:
+    @rule(peer=peers, name=names, receives_joins=st.booleans())
+    def admit(self, peer: int, name: str, receives_joins: bool) -> None:
         if self.places.get((self.ears[peer], name)) is False:
             self.places[self.ears[peer], name] = True
-            self.hub.channels[name].go_live(self.ears[peer], 0, hears_joins)
+            self.hub.channels[name].go_live(self.ears[peer], 0, receives_joins)
 
     @rule(peer=peers, name=names)
     def leave(self, peer: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The page of metrics, read as Prometheus would."""
+"""The metrics page, parsed as Prometheus parses it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tocsin_server.node.node import Node
 
 
 def read(page: bytes) -> dict[str, float]:
-    """Every sample by name and labels, as Prometheus would write it."""
+    """Every sample, by its name and labels in Prometheus' notation."""
     samples = {}
     for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:
@@ -18,12 +18,12 @@ def read(page: bytes) -> dict[str, float]:
 
 
 def of(node: Node) -> dict[str, float]:
-    """What a node's page says now."""
+    """The samples of a node's metrics page now."""
     return read(node.metrics.page())
 
 
 def kinds_of(page: bytes) -> dict[str, str]:
-    """The type of each metric, by the name under which it is asked for: a counter's ends in `_total`."""
+    """The type of each metric, by the name that queries use: a counter's ends in `_total`."""
     return {
         family.name + ("_total" if family.type == "counter" else ""): family.type
         for family in text_string_to_metric_families(page.decode())

@@ -1,4 +1,4 @@
-"""What is written about metrics is what a node has: the page of the docs, the dashboard, the alerts."""
+"""docs/metrics.md, the Grafana dashboard and the alerts name the metrics that a node has, and no others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def kinds() -> dict[str, str]:
 
 
 async def test_the_docs_have_every_metric_with_its_type(kinds: dict[str, str]) -> None:
-    """None is missing, none is invented."""
+    """No metric is missing, and none is unknown."""
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", DOCS, re.MULTILINE)
     assert dict(rows) == kinds
     assert len(rows) == len(kinds)
@@ -47,13 +47,13 @@ def rules() -> list[dict[str, Any]]:
 
 
 def names_in(expression: str) -> set[str]:
-    """The metrics that an expression asks for, as they are named in the docs."""
+    """The metrics in an expression, by their names in the docs."""
     found = re.findall(r"\b(?:tocsin|process)_\w+", re.sub(r'"[^"]*"', "", expression))
     return {re.sub(r"(_seconds)_(?:bucket|sum|count)$", r"\1", name) for name in found}
 
 
 def missing(expression: str, kinds: dict[str, str]) -> set[str]:
-    """Names that no node has, and histograms that are not asked for as such."""
+    """Names that no node has, and histograms that are queried without `_bucket`, `_sum` or `_count`."""
     return {name for name in names_in(expression) if name not in kinds} | {
         name
         for name in names_in(expression)
@@ -61,21 +61,21 @@ def missing(expression: str, kinds: dict[str, str]) -> set[str]:
     }
 
 
-async def test_the_dashboard_asks_for_what_there_is(kinds: dict[str, str]) -> None:
+async def test_the_dashboard_queries_existing_metrics(kinds: dict[str, str]) -> None:
     assert len(expressions()) > 20
     for expression in expressions():
         assert names_in(expression), expression
         assert not missing(expression, kinds), expression
 
 
-async def test_the_dashboard_shows_everything(kinds: dict[str, str]) -> None:
-    """But for what only says how much memory is mapped."""
+async def test_the_dashboard_shows_every_metric(kinds: dict[str, str]) -> None:
+    """The one exception is the size of mapped memory."""
     shown = set().union(*map(names_in, expressions()))
     assert set(kinds) - shown == {"process_virtual_memory_bytes"}
 
 
-def test_the_dashboard_is_for_any_data_source_and_instance() -> None:
-    """Both are variables; everything shown is of the chosen instances."""
+def test_the_dashboard_has_variables_for_data_source_and_instance() -> None:
+    """Every panel shows the chosen instances only."""
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     assert variables["instance"]["includeAll"]
@@ -88,7 +88,7 @@ def test_the_dashboard_is_for_any_data_source_and_instance() -> None:
         assert 'instance=~"$instance"' in expression, expression
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
@@ -102,7 +102,7 @@ def test_panels_do_not_lie_on_each_other() -> None:
         taken |= cells
 
 
-async def test_alerts_ask_for_what_there_is(kinds: dict[str, str]) -> None:
+async def test_alerts_query_existing_metrics(kinds: dict[str, str]) -> None:
     assert len(rules()) >= 8
     for rule in rules():
         assert names_in(rule["expr"]), rule["alert"]

@@ -1,4 +1,4 @@
-"""Colleagues: one page of metrics for all workers of a port, and no waiting for one who is not there."""
+"""WorkerMetrics: one page of metrics for all workers of a port, and no waiting for one who is not there."""
 
 import asyncio
 import socket
@@ -11,13 +11,13 @@ import pytest
 
 from tests.server.metrics.metrics_page import kinds_of, read
 from tests.support.timing import SOON
-from tocsin_server.metrics.multiprocess import ANSWER_SECONDS, Colleagues, merge
+from tocsin_server.metrics.multiprocess import READ_SECONDS, WorkerMetrics, merge
 from tocsin_server.metrics.registry import Metrics
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short enough for a socket's path."""
+    """A folder with a path short enough for a socket."""
     with TemporaryDirectory() as name:
         yield Path(name)
 
@@ -25,14 +25,14 @@ def folder() -> Iterator[Path]:
 def page(publications: int, *calls: str) -> bytes:
     metrics = Metrics()
     metrics.publications.count = publications
-    metrics.describe(name='a "quoted" \\ name', version="1")
+    metrics.add_node_info(name='a "quoted" \\ name', version="1")
     for call in calls:
         metrics.engine_call_seconds.of(call).observe(0.01)
     return metrics.page()
 
 
-def test_a_page_of_several_loses_nothing_and_keeps_apart() -> None:
-    """Every sample of each, with its worker; types and names as on the page of one."""
+def test_a_merged_page_has_every_sample_of_every_worker() -> None:
+    """Each sample has its worker as a label. Types and names are those of a single page."""
     one, other = page(1, "publish"), page(2, "publish", "read_history")
     merged = read(merge({"1": one, "2": other}))
     assert merged["tocsin_publications_total{worker=1}"] == 1
@@ -43,36 +43,36 @@ def test_a_page_of_several_loses_nothing_and_keeps_apart() -> None:
     assert len([line for line in lines if line.startswith("# TYPE tocsin_publications_total ")]) == 1
 
 
-async def test_each_shows_the_others(folder: Path) -> None:
-    """Whoever is asked."""
-    first, second = Colleagues(folder, 1), Colleagues(folder, 2)
-    async with first.answering(lambda: page(1)), second.answering(lambda: page(2)):
+async def test_every_worker_shows_all_workers(folder: Path) -> None:
+    """The page is the same on each."""
+    first, second = WorkerMetrics(folder, 1), WorkerMetrics(folder, 2)
+    async with first.sharing(lambda: page(1)), second.sharing(lambda: page(2)):
         pages = [await first.page(page(1)), await second.page(page(2))]
     for one in pages:
         assert [read(one)[f"tocsin_publications_total{{worker={number}}}"] for number in (1, 2)] == [1, 2]
     assert "worker=2" not in str(read(await first.page(page(1))))
 
 
-async def test_nobody_waits_for_one_who_does_not_answer(folder: Path) -> None:
-    """Dead, frozen, or about to start again: the others are shown."""
+async def test_a_worker_that_does_not_answer_is_left_out(folder: Path) -> None:
+    """It is dead, frozen, or starting again. The page shows the other workers."""
 
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
     (folder / "3").touch()
-    async with await asyncio.start_unix_server(say_nothing, folder / "2"):
+    async with await asyncio.start_unix_server(stay_silent, folder / "2"):
         began_at = time.monotonic()
-        shown = read(await Colleagues(folder, 1).page(page(1)))
-        assert ANSWER_SECONDS <= time.monotonic() - began_at < SOON
+        shown = read(await WorkerMetrics(folder, 1).page(page(1)))
+        assert READ_SECONDS <= time.monotonic() - began_at < SOON
     assert shown["tocsin_publications_total{worker=1}"] == 1
     assert "worker=2" not in str(shown)
 
 
-async def test_one_who_took_a_dead_ones_place_answers(folder: Path) -> None:
-    """Whose socket file is still there."""
+async def test_a_worker_replaces_the_socket_file_of_a_dead_one(folder: Path) -> None:
+    """The dead worker left its socket file behind."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / "1"))
-    async with Colleagues(folder, 1).answering(lambda: page(7)):
-        shown = read(await Colleagues(folder, 2).page(page(1)))
+    async with WorkerMetrics(folder, 1).sharing(lambda: page(7)):
+        shown = read(await WorkerMetrics(folder, 2).page(page(1)))
     assert shown["tocsin_publications_total{worker=1}"] == 7

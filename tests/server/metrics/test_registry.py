@@ -1,4 +1,4 @@
-"""Metrics: what a node counts is what happened, and each node counts for itself."""
+"""The metrics of a node: connections, publications, disconnects and engine errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from tests.server.metrics.metrics_page import of, read
 from tests.server.node.fake_connection import joined, running
 from tests.server.node.faulty_engine import FaultyEngine
-from tests.server.served_node import House, housed, publish, until
+from tests.server.served_node import ServedNode, publish, serve_node, until
 from tests.support.raw_connection import HANDSHAKE, Op, commands
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect, EngineError
@@ -15,29 +15,29 @@ from tocsin_server.metrics.registry import Metrics
 
 
 async def test_connections_are_counted_while_they_are_open() -> None:
-    """By transport, over real sockets; afterwards there are none."""
-    async with housed() as house:
+    """They are counted by transport, over real sockets, and the count returns to 0."""
+    async with serve_node() as served_node:
         async with (
-            house.connected(),
-            house.connected("open:1"),
-            house.http() as http,
+            served_node.connected(),
+            served_node.connected("open:1"),
+            served_node.http() as http,
             http.stream("GET", "/events", params={"channel": "open:2"}),
         ):
-            samples = of(house.node)
+            samples = of(served_node.node)
             assert samples["tocsin_connections{transport=websocket}"] == 2
             assert samples["tocsin_connections{transport=sse}"] == 1
             assert samples["tocsin_channels"] == 2
             assert samples["tocsin_subscriptions"] == 2
-            assert samples["tocsin_users"] == 1, "nameless ones are one"
-        await until(lambda: not house.node._connections)
-        samples = of(house.node)
+            assert samples["tocsin_users"] == 1, "anonymous clients are one user"
+        await until(lambda: not served_node.node.state.connections)
+        samples = of(served_node.node)
         assert samples["tocsin_connections{transport=websocket}"] == 0
         assert samples["tocsin_connections{transport=sse}"] == 0
         assert samples["tocsin_channels"] == 0
 
 
 async def test_publications_and_deliveries_are_counted() -> None:
-    """One publication to three subscribers is one and three; one to nobody is one and none."""
+    """A publication to three subscribers has three deliveries. One without subscribers has none."""
     async with running() as node:
         for _ in range(3):
             await joined(node, "plain:1")
@@ -49,8 +49,8 @@ async def test_publications_and_deliveries_are_counted() -> None:
         assert samples["tocsin_deliveries_total"] == 6
 
 
-async def test_closes_are_counted_by_their_code() -> None:
-    """Those the node decided, not those who just left."""
+async def test_disconnects_are_counted_by_their_code() -> None:
+    """Connections that the node closed count, connections that clients closed do not."""
     async with running() as node:
         for _ in range(2):
             await joined(node)
@@ -58,21 +58,28 @@ async def test_closes_are_counted_by_their_code() -> None:
         (await joined(node)).lose()
         bad = await joined(node)
         bad.say_all({"id": 9, "connect": {}})
-        closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
-        assert closes == {"tocsin_closes_total{code=3503}": 2, "tocsin_closes_total{code=3501}": 1}
+        disconnects = {
+            name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
+        }
+        assert disconnects == {
+            "tocsin_disconnects_total{code=3503}": 2,
+            "tocsin_disconnects_total{code=3501}": 1,
+        }
 
 
-async def test_codes_that_an_application_made_up_are_counted_as_one() -> None:
-    """However many different ones it gives to the API: labels are of the server's own table."""
+async def test_disconnect_codes_of_an_application_are_counted_as_other() -> None:
+    """The API accepts any code, and labels must stay few."""
     async with running() as node:
         for code in (4000, 4001, 4999):
             await joined(node)
             node.disconnect_all(Disconnect(code, "because"))
-        closes = {name: value for name, value in of(node).items() if name.startswith("tocsin_closes_total")}
-        assert closes == {"tocsin_closes_total{code=other}": 3}
+        disconnects = {
+            name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
+        }
+        assert disconnects == {"tocsin_disconnects_total{code=other}": 3}
 
 
-async def test_failures_of_the_engine_are_counted() -> None:
+async def test_failed_calls_to_the_engine_are_counted() -> None:
     engine = FaultyEngine()
     async with running(engine) as node:
         peer = await joined(node)
@@ -84,12 +91,12 @@ async def test_failures_of_the_engine_are_counted() -> None:
         assert samples["tocsin_engine_errors_total{call=subscribe}"] == 1
 
 
-async def test_a_peer_that_is_refused_at_the_door_is_no_connection() -> None:
-    """A handshake that failed was never one."""
-    async with housed() as house, house.tcp() as (connection, _):
+async def test_a_refused_handshake_is_not_counted_as_a_connection() -> None:
+    """No session was created for it."""
+    async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connection.send(HANDSHAKE[:-2] + b"Origin: https://evil.example\r\n\r\n")
         assert await connection.response() == 403
-        assert of(house.node).get("tocsin_connections{transport=websocket}", 0) == 0
+        assert of(served_node.node).get("tocsin_connections{transport=websocket}", 0) == 0
 
 
 async def test_each_node_counts_for_itself() -> None:
@@ -101,8 +108,8 @@ async def test_each_node_counts_for_itself() -> None:
 
 
 async def test_the_page_is_served_in_the_text_format() -> None:
-    async with housed() as house, house.http() as http:
-        await publish(house.node, "plain:1", b"1")
+    async with serve_node() as served_node, served_node.http() as http:
+        await publish(served_node.node, "plain:1", b"1")
         response = await http.get("/metrics")
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/plain; version=")
@@ -111,13 +118,13 @@ async def test_the_page_is_served_in_the_text_format() -> None:
 
 async def test_pings_are_not_deliveries() -> None:
     """Only what channels say is counted."""
-    async with housed(client={"ping_interval": 0.2, "pong_timeout": 0.1}) as house:
-        await _wait_for_a_ping(house)
-        assert of(house.node)["tocsin_deliveries_total"] == 0
+    async with serve_node(client={"ping_interval": 0.2, "pong_timeout": 0.1}) as served_node:
+        await _wait_for_a_ping(served_node)
+        assert of(served_node.node)["tocsin_deliveries_total"] == 0
 
 
-async def _wait_for_a_ping(house: House) -> None:
-    async with house.tcp() as (connection, _):
+async def _wait_for_a_ping(served_node: ServedNode) -> None:
+    async with served_node.tcp() as (connection, _):
         await connection.upgrade()
         await connection.send(commands({"id": 1, "connect": {}}))
         async with asyncio.timeout(10):
@@ -126,11 +133,11 @@ async def _wait_for_a_ping(house: House) -> None:
                     break
 
 
-def test_a_gauge_is_read_when_it_is_asked_for() -> None:
-    """Nothing is stored: the value is the node's own."""
+def test_a_gauge_is_read_when_the_page_is_requested() -> None:
+    """The registry stores no value of its own."""
     metrics = Metrics()
     things: list[int] = []
-    metrics.observe("tocsin_things", "Things.", lambda: len(things))
+    metrics.add_gauge("tocsin_things", "Things.", lambda: len(things))
     assert read(metrics.page())["tocsin_things"] == 0
     things.append(1)
     assert read(metrics.page())["tocsin_things"] == 1

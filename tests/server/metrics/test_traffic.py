@@ -1,4 +1,4 @@
-"""Metrics of what travels: bytes, rounds, ages, recoveries and queues, over real sockets."""
+"""Metrics of traffic: bytes, fan-out, ages, recoveries and queues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.server.metrics.metrics_page import of
 from tests.server.node.fake_connection import joined, running
 from tests.server.node.faulty_engine import FaultyEngine
-from tests.server.served_node import House, housed, is_settled, new_channel, publish, until
+from tests.server.served_node import ServedNode, is_settled, new_channel, publish, serve_node, until
 from tests.support.raw_connection import commands, frame
 from tests.support.timing import SOON
 from tocsin_server.errors import SHUTDOWN
@@ -21,46 +21,46 @@ from tocsin_server.errors import SHUTDOWN
 BIG = b'"' + b"x" * 60_000 + b'"'
 
 
-async def test_bytes_are_those_on_the_wire() -> None:
-    """Received: the messages, without their frames. Sent: whole frames, shared ones for each who got them."""
-    async with housed() as house, house.tcp() as (one, _), house.tcp() as (other, _):
-        hello: list[Any] = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "plain:1"}}]
+async def test_bytes_are_counted_as_on_the_wire() -> None:
+    """Received bytes are messages without frames. Sent bytes are frames, once for each subscriber."""
+    async with serve_node() as served_node, served_node.tcp() as (one, _), served_node.tcp() as (other, _):
+        requests: list[Any] = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "plain:1"}}]
         got = 0
         for connection in (one, other):
             await connection.upgrade()
-            await connection.send(commands(*hello))
-        await until(lambda: of(house.node)["tocsin_subscriptions"] == 2)
-        await publish(house.node, "plain:1", b'"hear this"')
-        await until(lambda: is_settled(house.node))
-        said = len("\n".join(map(json.dumps, hello)))
-        assert of(house.node)["tocsin_received_bytes_total"] == 2 * said
-        sent = of(house.node)["tocsin_sent_bytes_total"]
+            await connection.send(commands(*requests))
+        await until(lambda: of(served_node.node)["tocsin_subscriptions"] == 2)
+        await publish(served_node.node, "plain:1", b'"a message"')
+        await until(lambda: is_settled(served_node.node))
+        received = len("\n".join(map(json.dumps, requests)))
+        assert of(served_node.node)["tocsin_received_bytes_total"] == 2 * received
+        sent = of(served_node.node)["tocsin_sent_bytes_total"]
         for connection in (one, other):
             async for op, payload in connection.frames():
                 got += len(frame(payload, op, masked=False))
-                if b"hear this" in payload:
+                if b"a message" in payload:
                     break
         assert sent == got
 
 
-async def test_the_bytes_of_event_streams_are_counted_too() -> None:
-    """Exactly, where the channel keeps no log; ids of positions in events that many share are left out."""
+async def test_bytes_of_event_streams_are_counted() -> None:
+    """The count is exact without history: the positions in events that streams share are left out."""
     async with (
-        housed() as house,
-        house.http() as http,
+        serve_node() as served_node,
+        served_node.http() as http,
         http.stream("GET", "/events", params={"channel": "plain:1"}) as stream,
     ):
         chunks = stream.aiter_bytes()
         text = await anext(chunks)
-        await publish(house.node, "plain:1", b'"hear this"')
+        await publish(served_node.node, "plain:1", b'"a message"')
         async with asyncio.timeout(SOON):
-            while b"hear this" not in text:
+            while b"a message" not in text:
                 text += await anext(chunks)
-        assert of(house.node)["tocsin_sent_bytes_total"] == len(text)
+        assert of(served_node.node)["tocsin_sent_bytes_total"] == len(text)
 
 
-async def test_rounds_and_ages_are_timed() -> None:
-    """One of each for a batch, however many hear it; none where nobody does."""
+async def test_fanout_and_age_are_observed_once_for_each_batch() -> None:
+    """The number of subscribers does not matter. Without subscribers there is no observation."""
     async with running() as node:
         for _ in range(3):
             await joined(node, "log:1", "plain:1")
@@ -69,15 +69,15 @@ async def test_rounds_and_ages_are_timed() -> None:
         await publish(node, "plain:nobody", b"1")
         await until(lambda: node.fan_out.is_idle)
         samples = of(node)
-        for name in ("tocsin_round_seconds", "tocsin_publish_to_socket_seconds"):
+        for name in ("tocsin_fanout_seconds", "tocsin_publish_to_socket_seconds"):
             assert samples[f"{name}_count"] == 2
             assert samples[f"{name}_bucket{{le=+Inf}}"] == 2
             assert 0 < samples[f"{name}_sum"] < SOON
-        assert samples["tocsin_publish_to_socket_seconds_sum"] > samples["tocsin_round_seconds_sum"]
+        assert samples["tocsin_publish_to_socket_seconds_sum"] > samples["tocsin_fanout_seconds_sum"]
 
 
-async def test_what_waits_adds_to_the_age() -> None:
-    """A publication that had to wait for the loop is as old as it is when it is written."""
+async def test_time_in_a_queue_adds_to_the_age() -> None:
+    """The age includes the time that a publication waits for the event loop."""
     async with running() as node:
         await joined(node, "plain:1")
         await publish(node, "plain:1", b"1")
@@ -88,60 +88,62 @@ async def test_what_waits_adds_to_the_age() -> None:
         samples = of(node)
         assert samples["tocsin_publish_to_socket_seconds_sum"] >= 0.05
         assert samples["tocsin_publish_to_socket_seconds_bucket{le=0.05}"] == 0
-        assert samples["tocsin_round_seconds_sum"] < samples["tocsin_publish_to_socket_seconds_sum"]
+        assert samples["tocsin_fanout_seconds_sum"] < samples["tocsin_publish_to_socket_seconds_sum"]
 
 
-def recoveries(house: House) -> dict[str, float]:
+def recoveries(served_node: ServedNode) -> dict[str, float]:
     start = "tocsin_recoveries_total"
-    return {name[len(start) :]: value for name, value in of(house.node).items() if name.startswith(start)}
+    return {
+        name[len(start) :]: value for name, value in of(served_node.node).items() if name.startswith(start)
+    }
 
 
-async def test_recoveries_over_websockets_are_counted_by_their_end() -> None:
-    """Recovered, not recovered, or refused because the client had rather be; first subscriptions are none."""
+async def test_recoveries_over_websockets_are_counted_by_outcome() -> None:
+    """Recovered, not recovered, or refused at the client's request. A first subscription does not count."""
     news = new_channel("log")
-    async with housed() as house, house.connected(news) as first:
+    async with serve_node() as served_node, served_node.connected(news) as first:
         position = await first.call("history", channel=news)
-        await publish(house.node, news, b"1", b"2", b"3")
+        await publish(served_node.node, news, b"1", b"2", b"3")
         returning = {"channel": news, "recover": True, "offset": 0, "epoch": position["epoch"]}
         for _ in range(2):
-            async with house.connected() as wire:
+            async with served_node.connected() as wire:
                 assert (await wire.call("subscribe", **returning))["recovered"]
-        async with house.connected() as wire:
+        async with served_node.connected() as wire:
             assert "recovered" not in await wire.call("subscribe", **{**returning, "epoch": "another"})
-        async with house.connected() as wire:
+        async with served_node.connected() as wire:
             with pytest.raises(Exception, match="unrecoverable"):
                 await wire.call("subscribe", **{**returning, "epoch": "another", "flag": 2})
-        assert recoveries(house) == {
+        assert recoveries(served_node) == {
             "{outcome=recovered,transport=websocket}": 2,
             "{outcome=not_recovered,transport=websocket}": 1,
             "{outcome=refused,transport=websocket}": 1,
         }
-        assert of(house.node)["tocsin_recovered_publications_total"] == 6
+        assert of(served_node.node)["tocsin_recovered_publications_total"] == 6
 
 
-async def test_recoveries_of_event_streams_are_counted_by_their_end() -> None:
-    """Each channel of its request is one."""
+async def test_recoveries_of_event_streams_are_counted_by_outcome() -> None:
+    """Each channel of a request counts."""
     one, other, third = (new_channel("log") for _ in range(3))
-    async with housed() as house, house.http() as http:
-        await publish(house.node, one, b"1", b"2")
-        position = await publish(house.node, other, b"1")
-        epoch = (await house.node.operations.history(one, 0, None, False)).epoch
+    async with serve_node() as served_node, served_node.http() as http:
+        await publish(served_node.node, one, b"1", b"2")
+        position = await publish(served_node.node, other, b"1")
+        epoch = (await served_node.node.operations.history(one, 0, None, False)).epoch
         lost = f"{position.offset}@another"
         query: Any = {"channel": [one, other, third], "last_event_id": f"1@{epoch},{lost},{lost}"}
         async with http.stream("GET", "/events", params=query) as stream:
             assert stream.status_code == 200
-            assert recoveries(house) == {
+            assert recoveries(served_node) == {
                 "{outcome=recovered,transport=sse}": 1,
                 "{outcome=not_recovered,transport=sse}": 2,
             }
-            assert of(house.node)["tocsin_recovered_publications_total"] == 1
+            assert of(served_node.node)["tocsin_recovered_publications_total"] == 1
 
 
 @pytest.mark.parametrize("kind", ["websocket", "sse"])
-async def test_what_waits_for_peers_is_seen(kind: str) -> None:
-    """As soon as the kernel's buffers are full."""
-    async with housed() as house, AsyncExitStack() as stack:
-        connection, _ = await stack.enter_async_context(house.tcp(receive_buffer=2048))
+async def test_bytes_queued_for_clients_are_measured(kind: str) -> None:
+    """Bytes are queued once the kernel's buffers are full."""
+    async with serve_node() as served_node, AsyncExitStack() as stack:
+        connection, _ = await stack.enter_async_context(served_node.tcp(receive_buffer=2048))
         if kind == "websocket":
             await connection.upgrade()
             await connection.send(
@@ -149,35 +151,35 @@ async def test_what_waits_for_peers_is_seen(kind: str) -> None:
             )
         else:
             await connection.send(b"GET /events?channel=plain:1 HTTP/1.1\r\nHost: here\r\n\r\n")
-        await until(lambda: of(house.node)["tocsin_subscriptions"] == 1)
-        _shrink_send_buffers(house)
-        before = of(house.node)["tocsin_queue_bytes{place=peers}"]
+        await until(lambda: of(served_node.node)["tocsin_subscriptions"] == 1)
+        _shrink_send_buffers(served_node)
+        before = of(served_node.node)["tocsin_queued_bytes{queue=clients}"]
         assert before < len(BIG)
         for _ in range(10):
-            await publish(house.node, "plain:1", BIG)
-        await until(lambda: is_settled(house.node))
-        assert of(house.node)["tocsin_queue_bytes{place=peers}"] > len(BIG)
+            await publish(served_node.node, "plain:1", BIG)
+        await until(lambda: is_settled(served_node.node))
+        assert of(served_node.node)["tocsin_queued_bytes{queue=clients}"] > len(BIG)
 
 
-def _shrink_send_buffers(house: House) -> None:
-    connections: set[Any] = house.server.server_state.connections
+def _shrink_send_buffers(served_node: ServedNode) -> None:
+    connections: set[Any] = served_node.server.server_state.connections
     for connection in connections:
         transport = getattr(connection, "transport", None) or connection._transport
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
-async def test_what_waits_in_channels_is_seen() -> None:
-    """Until its round begins, which is never in the midst of a publish."""
+async def test_bytes_queued_in_channels_are_measured() -> None:
+    """They are queued until the fan-out, which never begins during a publish."""
     async with running() as node:
         await joined(node, "plain:1")
         await publish(node, "plain:1", BIG)
-        assert of(node)["tocsin_queue_bytes{place=channels}"] > len(BIG)
+        assert of(node)["tocsin_queued_bytes{queue=channels}"] > len(BIG)
         await until(lambda: node.fan_out.is_idle)
-        assert of(node)["tocsin_queue_bytes{place=channels}"] == 0
+        assert of(node)["tocsin_queued_bytes{queue=channels}"] == 0
 
 
-async def test_what_is_held_for_newcomers_is_seen() -> None:
-    """While they are being made present, here."""
+async def test_bytes_held_while_a_client_subscribes_are_measured() -> None:
+    """The subscription waits for the presence store."""
     engine, news = FaultyEngine(), new_channel("open")
     async with running(engine) as node:
         peer = await joined(node)
@@ -185,20 +187,20 @@ async def test_what_is_held_for_newcomers_is_seen() -> None:
         peer.say("subscribe", channel=news)
         await until(lambda: engine.calls["add"])
         await publish(node, news, BIG)
-        assert of(node)["tocsin_queue_bytes{place=newcomers}"] == len(BIG)
+        assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == len(BIG)
         gate.set()
         await until(lambda: peer.reply(2))
-        assert of(node)["tocsin_queue_bytes{place=newcomers}"] == 0
+        assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == 0
 
 
-async def test_calls_to_the_engine_are_timed_by_name() -> None:
-    """Those that fail, too."""
+async def test_calls_to_the_engine_are_timed_by_call() -> None:
+    """Every call of the engine has a label of its own."""
     engine = FaultyEngine()
     async with running(engine) as node:
         peer = await joined(node, "open:1")
         await peer.call("publish", channel="open:1", data=1)
-        for question in ("presence", "presence_stats", "history"):
-            await peer.call(question, channel="open:1")
+        for method in ("presence", "presence_stats", "history"):
+            await peer.call(method, channel="open:1")
         await node.operations.nodes()
         await node.operations.remove_history("open:1")
         node.disconnect_all(SHUTDOWN)
@@ -219,12 +221,12 @@ async def test_calls_to_the_engine_are_timed_by_name() -> None:
             assert samples[f"tocsin_engine_call_seconds_sum{{call={call}}}"] > 0, call
 
 
-async def test_a_node_says_who_it_is_and_that_it_drains() -> None:
-    async with housed(server={"name": "here"}) as house:
-        samples = of(house.node)
+async def test_the_page_has_the_name_of_a_node_and_whether_it_drains() -> None:
+    async with serve_node(server={"name": "here"}) as served_node:
+        samples = of(served_node.node)
         assert [name for name in samples if name.startswith("tocsin_node_info{name=here,version=")]
         assert samples["tocsin_draining"] == 0
         assert samples["tocsin_engine_ready"] == 1
         assert samples["process_open_fds"] > 0
-        await house.node.drain(0, lambda: True)
-        assert of(house.node)["tocsin_draining"] == 1
+        await served_node.node.drain(0, lambda: True)
+        assert of(served_node.node)["tocsin_draining"] == 1

@@ -17,7 +17,7 @@ from typing import cast
 import psutil
 import uvloop
 
-from tests.server.served_node import House, housed, until
+from tests.server.served_node import ServedNode, serve_node, until
 from tests.support.raw_connection import HANDSHAKE, close_frame, commands
 from tests.support.timing import SOON
 
@@ -121,7 +121,7 @@ def stream_visits() -> Iterator[Visit]:
         yield chance.choice(visits)
 
 
-async def visit(house: House, visits: Iterator[Visit], count: int) -> None:
+async def visit(served_node: ServedNode, visits: Iterator[Visit], count: int) -> None:
     """Let so many come and go, some hundreds at a time."""
     loop = asyncio.get_running_loop()
 
@@ -130,7 +130,7 @@ async def visit(house: House, visits: Iterator[Visit], count: int) -> None:
             _, visitor = await loop.create_connection(partial(Visitor, steps, ending), "127.0.0.1", port)
             await visitor.gone
 
-    port = house.port
+    port = served_node.port
     visits_left = itertools.islice(visits, count)
     async with asyncio.timeout(10 * SOON), asyncio.TaskGroup() as tasks:
         for _ in range(AT_A_TIME):
@@ -147,25 +147,25 @@ class Footprint:
         self.descriptors = psutil.Process().num_fds()
 
 
-async def footprint(house: House) -> Footprint:
+async def footprint(served_node: ServedNode) -> Footprint:
     """Wait until everybody is gone and every deadline is over; nothing may be left of anybody."""
-    state = house.server.server_state
+    state = served_node.server.server_state
     await until(lambda: not state.connections and not state.tasks)
-    await house.empty()
-    await until(lambda: not house.node._deadlines._heap)
-    assert house.node._deadlines._timer is None
-    assert not house.node._backfill._under_way
+    await served_node.until_empty()
+    await until(lambda: not served_node.node._deadlines._heap)
+    assert served_node.node._deadlines._timer is None
+    assert not served_node.node._backfill._in_progress
     return Footprint()
 
 
 async def grow(visits: Callable[[], Iterator[Visit]], warm_up: int, count: int) -> float:
     """By how many bytes the process grew for each visitor, after a warm-up."""
-    async with housed(client={"allow_anonymous": True, **LIMITS}) as house:
+    async with serve_node(client={"allow_anonymous": True, **LIMITS}) as served_node:
         visitors = visits()
-        await visit(house, visitors, warm_up)
-        before = await footprint(house)
-        await visit(house, visitors, count - warm_up)
-        after = await footprint(house)
+        await visit(served_node, visitors, warm_up)
+        before = await footprint(served_node)
+        await visit(served_node, visitors, count - warm_up)
+        after = await footprint(served_node)
         assert after.tasks == before.tasks
         assert after.descriptors <= before.descriptors
         return float(after.bytes - before.bytes) / (count - warm_up)

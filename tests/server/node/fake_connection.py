@@ -12,12 +12,14 @@ from msgspec import Raw
 
 from tests.server.served_node import Sections, settings_of, until
 from tocsin_server.core.channel import ChannelMessage
-from tocsin_server.core.events import ConnectionLost, Received
+from tocsin_server.core.events import ConnectionLost
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.node import Node
-from tocsin_server.protocol.messages import Message, encode
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import ServerMessage
 
 Json = dict[str, Any]
 
@@ -27,7 +29,7 @@ class Lines:
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
         """Return the lines."""
-        return b"\n".join(item.line for item in items)
+        return b"\n".join(JSON.wrap_push(item.encoded(JSON)) for item in items)
 
 
 LINES = Lines()
@@ -37,6 +39,7 @@ class FakeConnection:
     """A peer whose transport is a list: `told` holds every message, in order."""
 
     transport_name = "quiet"
+    codec = JSON
     framing = LINES
 
     def __init__(self, node: Node) -> None:
@@ -60,10 +63,10 @@ class FakeConnection:
         assert self.why is None, "nothing follows a close"
         self.told += [json.loads(line) for line in payload.split(b"\n")]
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ServerMessage]) -> None:
         """Take what only this peer is told."""
         assert self.why is None, "nothing follows a close"
-        self.told += [json.loads(encode(message)) for message in messages]
+        self.told += [json.loads(JSON.encode(message)) for message in messages]
 
     def close(self, why: Disconnect) -> None:
         """Remember why."""
@@ -85,7 +88,7 @@ class FakeConnection:
     def say_all(self, *commands: Json) -> None:
         """Send commands in one message."""
         message = "\n".join(json.dumps(command) for command in commands).encode()
-        self._node.handle_event(self, Received(message))
+        self._node.receive(self, message)
 
     async def call(self, method: str, /, **params: Any) -> Json:
         """Send a command; its reply, whole."""
@@ -123,9 +126,11 @@ async def joined(node: Node, *channels: str, **connect: Any) -> FakeConnection:
 
 
 @asynccontextmanager
-async def running(engine: Engine | None = None, rpc: Any = None, **sections: Any) -> AsyncIterator[Node]:
+async def running(
+    engine: Engine | None = None, rpc: Any = None, authorizer: Authorizer | None = None, **sections: Any
+) -> AsyncIterator[Node]:
     """A running node with the usual settings, changed by `sections`."""
-    node = Node(_settings(sections), engine or MemoryEngine(), rpc_methods=rpc)
+    node = Node(_settings(sections), engine or MemoryEngine(), rpc_methods=rpc, authorizer=authorizer)
     async with node.running():
         yield node
 

@@ -103,7 +103,7 @@ async def subscribed(node: Node, channel: str, more: str = "") -> AsyncIterator[
 
 async def publish(node: Node, channel: str, *numbers: int) -> None:
     for number in numbers:
-        await node.publish(channel, NewPublication(Raw(str(number).encode())))
+        await node.operations.publish(channel, NewPublication(Raw(str(number).encode())))
 
 
 @pytest.mark.parametrize("channel", ["news", "plain:news"])

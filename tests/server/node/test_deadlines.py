@@ -157,7 +157,7 @@ def test_owners_may_be_watched_and_dropped_while_the_bell_rings(bell: Bell) -> N
             bell.alarms.remove(second)
             bell.alarms.update(late)
 
-    bell.alarms._ring = ring
+    bell.alarms._on_due = ring
     first, second = bell.watch(5), bell.watch(5)
     bell.time.advance(5)
     assert bell.rung == [(5, first), (5, late)]
@@ -172,7 +172,7 @@ def test_who_rings_may_have_a_next_deadline(bell: Bell) -> None:
         rung.append(bell.time.now)
         owner.deadline = bell.time.now + 25
 
-    bell.alarms._ring = ring
+    bell.alarms._on_due = ring
     bell.watch(10)
     bell.time.advance(100)
     assert rung == [10, 35, 60, 85]
@@ -187,7 +187,7 @@ def test_a_bell_that_fails_does_not_silence_the_others(bell: Bell) -> None:
             raise RuntimeError("broken")
         bell.ring(owner)
 
-    bell.alarms._ring = ring
+    bell.alarms._on_due = ring
     broken, together, later = bell.watch(5), bell.watch(5), bell.watch(7)
     with pytest.raises(RuntimeError):
         bell.time.advance(5)

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.server.node.fake_connection import FakeConnection, joined, running
-from tests.server.served_node import housed, new_channel, publish, until
+from tests.server.served_node import new_channel, publish, serve_node, until
 from tests.support.wire_client import Close
 from tocsin_server import errors
 from tocsin_server.node.node import DRAIN_PAUSE_SECONDS, Node
@@ -67,7 +67,7 @@ async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: N
     """Who is still there hears everything meanwhile; the order is not that in which the node has them."""
     news = new_channel("open")
     peers = await many(node, news)
-    had = list(node._connections)
+    had = list(node.state.connections)
     told: list[FakeConnection] = []
 
     def is_hurried() -> bool:
@@ -149,19 +149,19 @@ async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: P
     assert leaving
     assert {peer.why for peer in leaving} == {None}
     assert {peer.why for peer in peers if peer not in leaving} == {errors.SHUTDOWN}
-    assert not node._connections
+    assert not node.state.connections
 
 
 async def test_a_second_signal_hurries_who_drains(pauses: Pauses) -> None:
     """The first has begun it, over the server's `drain_seconds`."""
-    async with AsyncExitStack() as stack, housed() as house:
-        wires = [await stack.enter_async_context(house.connected()) for _ in range(5)]
+    async with AsyncExitStack() as stack, serve_node() as served_node:
+        wires = [await stack.enter_async_context(served_node.connected()) for _ in range(5)]
 
         async def insist() -> None:
-            house.server.handle_exit(signal.SIGTERM, None)
+            served_node.server.handle_exit(signal.SIGTERM, None)
 
         pauses.meanwhile = insist
-        house.server.handle_exit(signal.SIGTERM, None)
+        served_node.server.handle_exit(signal.SIGTERM, None)
         for wire in wires:
             assert await wire.closed() == Close(3001, "shutdown")
     assert len(pauses.seconds) == 1

@@ -20,11 +20,11 @@ from tocsin_server.transports.websocket.raw import RAW_FRAMING
 class Round:
     """A channel with a log, its ears, and the fan-out that writes to them."""
 
-    def __init__(self, name: str = "news", fan_out: FanOut | None = None) -> None:
+    def __init__(self, name: str = "news", fan_out: FanOut[Any] | None = None) -> None:
         self.failed: list[SubscriberConnection] = []
         self.metrics = Metrics()
         self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
-        self.channel = Channel(name)
+        self.channel: Channel[Any] = Channel(name)
         self.log = Log()
 
     def admit(self, *ears: Any) -> None:
@@ -32,7 +32,7 @@ class Round:
         for ear in ears:
             self.channel.begin_subscribe()
             self.channel.merge(self.log.read(self.log.top))
-            self.channel.go_live(ear, self.log.top, hears_joins=False)
+            self.channel.go_live(ear, self.log.top, receives_joins=False)
 
     def add(self, count: int) -> list[RecordingConnection]:
         ears = [RecordingConnection() for _ in range(count)]
@@ -120,7 +120,7 @@ async def test_whatever_waits_meanwhile_waits_for_one_slice() -> None:
 
 async def test_many_channels_together_take_no_more_than_two_slices() -> None:
     """A turn is over once it has written a slice, whichever channels that took."""
-    fan_out = FanOut(Metrics(), lambda _: None)
+    fan_out: FanOut[Any] = FanOut(Metrics(), lambda _: None)
     rounds = [Round(f"news{number}", fan_out) for number in range(20)]
     ears = [ear for round_ in rounds for ear in round_.add(SLICE - 1)]
     meter = Meter(ears)

@@ -15,11 +15,11 @@ from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import (
     assert_nothing_is_left,
     is_settled,
-    listening_of,
     new_channel,
     present_in,
     publish,
     settings_of,
+    subscribed_channels,
     token_of,
     until,
 )
@@ -38,6 +38,7 @@ from tocsin_server.core.session import Session
 from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
+from tocsin_server.protocol.json import JSON
 
 UNREACHABLE = EngineError("the store is out of reach")
 
@@ -97,7 +98,7 @@ async def test_a_session_that_fails_is_closed_alone(node: Node) -> None:
     with capture_logs() as logs:
         broken.say("presence", channel=news)
     assert broken.why == errors.SERVER_ERROR
-    (line,) = (line for line in logs if line["event"] == "a session failed")
+    (line,) = (line for line in logs if line["event"] == "session_failed")
     assert (line["log_level"], line["client"], line["exc_info"]) == ("error", broken.session.client, True)
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
@@ -151,7 +152,7 @@ async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: FaultyEng
     await publish(node, other_news, b"1")
     await until(lambda: other.data == [1])
     assert news not in node.hub.channels
-    assert not node._connections - {other}
+    assert not node.state.connections - {other}
 
 
 # ---------------------------------------------------------------------------------------- the engine's faults
@@ -169,7 +170,7 @@ async def test_a_subscription_that_the_engine_cannot_make_is_refused(
     assert (error["code"], error["temporary"]) == (100, True)
     await settled(node)
     assert not node.hub.channels
-    assert not listening_of(node)
+    assert not subscribed_channels(node)
     assert not present_in(node)
     assert node.metrics.engine_errors.counts.total() == 1
     engine.failing.clear()
@@ -188,7 +189,7 @@ async def test_a_failed_subscription_takes_nothing_from_who_was_there(
     engine.failing["read_history"] = UNREACHABLE
     assert "error" in await peer.call("subscribe", channel=news)
     await settled(node)
-    assert listening_of(node) == {news}
+    assert subscribed_channels(node) == {news}
     assert present_in(node) == {news: {other.session.client}}
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
@@ -266,7 +267,7 @@ async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int
             await asyncio.gather(*map(come_and_go, peers))
             await settled(node)
             hearing = [peer for peer in peers if news in peer.session.live_channels]
-            assert listening_of(node) == ({news} if hearing else set())
+            assert subscribed_channels(node) == ({news} if hearing else set())
             assert present_in(node).get(news, set()) == {peer.session.client for peer in hearing}
             before = {peer: len(peer.data) for peer in peers}
             await publish(node, news, b"%d" % round_number)
@@ -300,8 +301,8 @@ async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
         for _ in range(3):
             await asyncio.gather(*(visit(number) for number in range(40)))
         await settled(node)
-        assert set(node._connections) == {staying}
-        assert listening_of(node) == {"open:stay"}
+        assert set(node.state.connections) == {staying}
+        assert subscribed_channels(node) == {"open:stay"}
         assert present_in(node) == {"open:stay": {staying.session.client}}
         joins, leaves = (
             {push["info"]["client"] for push in staying.pushes(kind)} - {staying.session.client}
@@ -323,7 +324,7 @@ async def test_who_comes_back_at_once_is_present(node: Node, engine: FaultyEngin
         peer.say("subscribe", channel=news)
         await settled(node)
         assert present_in(node) == {news: {peer.session.client}}
-        assert listening_of(node) == {news}
+        assert subscribed_channels(node) == {news}
     assert engine.calls["unsubscribe"] == 0
     await emptied(node, peer)
 
@@ -336,7 +337,7 @@ async def test_sessions_are_not_pinged_in_step(node: Node) -> None:
     phases = set()
     for _ in range(20):
         session, now = node.new_session(), node.now()
-        session.handle(Received(b'{"id":1,"connect":{}}'), now)
+        session.handle(Received(JSON.decode_commands(b'{"id":1,"connect":{}}')), now)
         assert session.deadline is not None
         phases.add((session.deadline - now.monotonic) / node.settings.client.ping_interval)
     assert all(0.49 < phase < 1.01 for phase in phases)
@@ -455,7 +456,7 @@ async def test_a_peer_that_cannot_be_written_to_is_closed_and_the_others_get_eve
     await publish(node, news, b"3")
     await settled(node)
     assert broken.why == errors.SERVER_ERROR
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["a write failed"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["write_failed"]
     assert first.data == last.data == [1, 2, 3]
     await emptied(node, first, last)
 
@@ -524,9 +525,7 @@ async def test_a_method_that_never_answers_does_not_keep_the_node_from_stopping(
             peer.say("rpc", method="hang", data={})
             await asyncio.sleep(0)
     assert peer.why == errors.SHUTDOWN
-    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
-        "what was under way was cut short"
-    ]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["tasks_cancelled_at_stop"]
     assert_nothing_is_left(node)
 
 

@@ -1,4 +1,4 @@
-"""`tocsin serve --workers`: several nodes on one port, kept at work by their parent."""
+"""`tocsin serve --workers`: several nodes on one port, which their parent restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tocsin_server.serving.server import GRACE_SECONDS
 WORKERS = 2
 
 MANY = 40
-"""Connections, by which both workers have some unless one never accepts."""
+"""So many connections that both workers have some, unless one of them never accepts."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def crew(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
+def server(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
     with run_server(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
         yield server
@@ -59,17 +59,17 @@ def names(server: Server) -> list[str]:
     return sorted(node["name"] for node in response.json().get("result", {"nodes": []})["nodes"])
 
 
-def test_each_worker_is_a_node_and_all_share_the_port(crew: Server) -> None:
-    assert len(workers(crew)) == WORKERS
-    eventually(lambda: len(names(crew)) == WORKERS)
-    assert [name.rsplit("_", 1)[1] for name in names(crew)] == ["1", "2"]
+def test_each_worker_is_a_node_and_all_share_the_port(server: Server) -> None:
+    assert len(workers(server)) == WORKERS
+    eventually(lambda: len(names(server)) == WORKERS)
+    assert [name.rsplit("_", 1)[1] for name in names(server)] == ["1", "2"]
 
 
-def test_a_worker_that_dies_is_replaced(crew: Server) -> None:
-    before = workers(crew)
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    before = workers(server)
     os.kill(min(before), signal.SIGKILL)
-    eventually(lambda: len(workers(crew) - before) == 1)
-    eventually(lambda: len(names(crew)) == WORKERS)
+    eventually(lambda: len(workers(server) - before) == 1)
+    eventually(lambda: len(names(server)) == WORKERS)
 
 
 def shown_workers(server: Server) -> set[str]:
@@ -77,22 +77,24 @@ def shown_workers(server: Server) -> set[str]:
     return {name.rpartition("worker=")[2].rstrip("}") for name in page if name.startswith("tocsin_node_info")}
 
 
-def test_one_scrape_shows_all_workers(crew: Server) -> None:
-    """Whichever takes it; also after one has died and another has taken its place."""
-    everybody = {str(number + 1) for number in range(WORKERS)}
-    eventually(lambda: all(shown_workers(crew) == everybody for _ in range(MANY)))  # one may be slow once
-    os.kill(min(workers(crew)), signal.SIGKILL)
-    eventually(lambda: len(workers(crew)) == WORKERS and shown_workers(crew) == everybody)
+def test_one_scrape_shows_all_workers(server: Server) -> None:
+    """Either worker may answer it, also after one of them was replaced."""
+    all_workers = {str(number + 1) for number in range(WORKERS)}
+    eventually(
+        lambda: all(shown_workers(server) == all_workers for _ in range(MANY))
+    )  # a busy worker may miss one scrape
+    os.kill(min(workers(server)), signal.SIGKILL)
+    eventually(lambda: len(workers(server)) == WORKERS and shown_workers(server) == all_workers)
 
 
-def test_all_end_with_a_signal_to_the_parent(crew: Server) -> None:
-    before = workers(crew)
-    assert crew.stop() == 0
+def test_a_signal_to_the_parent_ends_every_worker(server: Server) -> None:
+    before = workers(server)
+    assert server.stop() == 0
     assert not [pid for pid in before if psutil.pid_exists(pid)]
 
 
-async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[WireClient]:
-    """Connections to both workers."""
+async def connect_to_all(server: Server, stack: contextlib.AsyncExitStack) -> list[WireClient]:
+    """Open connections until each worker has one."""
     wires: list[WireClient] = []
     nodes: set[str] = set()
     while len(nodes) < WORKERS:
@@ -103,12 +105,12 @@ async def visit(server: Server, stack: contextlib.AsyncExitStack) -> list[WireCl
     return wires
 
 
-async def test_a_signal_to_the_parent_drains_every_worker(crew: Server) -> None:
-    """Clients of each are told to come back, over WebSockets and event streams, and all end well."""
+async def test_a_signal_to_the_parent_drains_every_worker(server: Server) -> None:
+    """The clients of each worker are told to reconnect, and the command exits with 0."""
     async with contextlib.AsyncExitStack() as stack:
-        wires = await visit(crew, stack)
-        stream = await stack.enter_async_context(open_event_stream(crew, "/events?channel=open"))
-        ending = asyncio.create_task(asyncio.to_thread(crew.stop))
+        wires = await connect_to_all(server, stack)
+        stream = await stack.enter_async_context(open_event_stream(server, "/events?channel=open"))
+        ending = asyncio.create_task(asyncio.to_thread(server.stop))
         assert {(await wire.closed()).code for wire in wires} == {3001}
         while (event := await stream.next()).kind != "disconnect":
             pass
@@ -118,22 +120,22 @@ async def test_a_signal_to_the_parent_drains_every_worker(crew: Server) -> None:
         assert await ending == 0
 
 
-async def test_a_second_signal_ends_every_worker_at_once(crew: Server) -> None:
-    """Whatever keeps them waiting."""
+async def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None:
+    """Requests that never end cannot delay it."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(4 * WORKERS):
-            request = await stack.enter_async_context(open_tcp(crew))
+            request = await stack.enter_async_context(open_tcp(server))
             await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
-        wires = await visit(crew, stack)
-        crew.process.send_signal(signal.SIGTERM)
+        wires = await connect_to_all(server, stack)
+        server.process.send_signal(signal.SIGTERM)
         assert {(await wire.closed()).code for wire in wires} == {3001}
         await asyncio.sleep(5 * TICK)
-        assert crew.process.poll() is None, "it waits for what is stuck"
-        crew.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(crew.process.wait, GRACE_SECONDS / 2) == 0
+        assert server.process.poll() is None, "it waits for the stuck requests"
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.process.wait, GRACE_SECONDS / 2) == 0
 
 
-def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
+def test_no_worker_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
     with pytest.raises(AssertionError), run_server(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
         before = workers(server)
@@ -141,7 +143,7 @@ def test_none_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
         eventually(lambda: not [pid for pid in before if psutil.pid_exists(pid)])
 
 
-def test_workers_that_cannot_start_end_the_command_with_a_sentence() -> None:
+def test_workers_that_cannot_start_end_the_command_with_one_sentence() -> None:
     command = [str(TOCSIN), "serve", "--port", "0", "--workers", "2", "--engine", "redis://127.0.0.1:1"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=STARTED, check=False)
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""Serving: several servers in one process, addresses that cannot be had, and leaving."""
+"""Serving: several servers in one process, addresses in use, signals and drains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.server.served_node import House, housed, listening_of, new_channel, publish, settings_of
+from tests.server.served_node import (
+    ServedNode,
+    new_channel,
+    publish,
+    serve_node,
+    settings_of,
+    subscribed_channels,
+)
 from tests.support.event_stream import Event, EventStream, open_event_stream
 from tests.support.raw_connection import commands, open_raw_websocket, open_tcp
 from tests.support.server import Server, run_server
@@ -32,104 +39,110 @@ CONFIG = {
 }
 
 
-def as_server(house: House) -> Server:
-    """What the harness's event streams need to know of a house: its port."""
+def as_server(served_node: ServedNode) -> Server:
+    """A served node as the helpers for processes need it: they use its URL."""
     server = Server.__new__(Server)
-    server.url = house.url
+    server.url = served_node.url
     return server
 
 
-async def clients_of(house: House, stack: AsyncExitStack, channel: str) -> tuple[WireClient, EventStream]:
-    """One of each kind, subscribed."""
-    wire = await stack.enter_async_context(house.connected(channel))
+async def clients_of(
+    served_node: ServedNode, stack: AsyncExitStack, channel: str
+) -> tuple[WireClient, EventStream]:
+    """A WebSocket and an event stream, both subscribed."""
+    wire = await stack.enter_async_context(served_node.connected(channel))
     stream = await stack.enter_async_context(
-        open_event_stream(as_server(house), f"/events?channel={channel}")
+        open_event_stream(as_server(served_node), f"/events?channel={channel}")
     )
     return wire, stream
 
 
-async def told(stream: EventStream) -> Event:
-    """The next event, whatever a stream says of itself at its beginning."""
+async def next_event(stream: EventStream) -> Event:
+    """The next event after those at the beginning of a stream."""
     async with asyncio.timeout(SOON):
         while (event := await stream.next()).data is None or event.kind == "connect":
             pass
     return event
 
 
-async def hear(house: House, wire: WireClient, stream: EventStream, channel: str, number: int) -> None:
-    """Both clients hear what is published."""
-    await publish(house.node, channel, b"%d" % number)
+async def publish_and_receive(
+    served_node: ServedNode, wire: WireClient, stream: EventStream, channel: str, number: int
+) -> None:
+    """Publish a number, and receive it with both clients."""
+    await publish(served_node.node, channel, b"%d" % number)
     assert (await wire.push("pub", channel))["data"] == number
-    assert (await told(stream)).data["pub"]["data"] == number
+    assert (await next_event(stream)).data["pub"]["data"] == number
 
 
-async def test_two_servers_in_one_process_do_not_touch_each_other() -> None:
-    """Both serve; one stops, its clients are sent away, and the other's hear on. Then a third starts."""
+async def test_two_servers_in_one_process_are_independent() -> None:
+    """One of them stops and disconnects its clients. The other one goes on, and a third starts."""
     news = new_channel("log")
-    async with AsyncExitStack() as stack, housed(server={"drain_seconds": 0}) as staying:
+    async with AsyncExitStack() as stack, serve_node(server={"drain_seconds": 0}) as staying:
         old = await clients_of(staying, stack, news)
-        async with housed() as leaving:
-            wire, stream = await clients_of(leaving, stack, news)
-            await hear(staying, *old, news, 1)
-            await hear(leaving, wire, stream, news, 1)
+        async with serve_node() as stopping:
+            wire, stream = await clients_of(stopping, stack, news)
+            await publish_and_receive(staying, *old, news, 1)
+            await publish_and_receive(stopping, wire, stream, news, 1)
         assert await wire.closed() == Close(3001, "shutdown")
-        farewell = await told(stream)
-        assert (farewell.kind, farewell.data["code"]) == ("disconnect", 3001)
+        last_event = await next_event(stream)
+        assert (last_event.kind, last_event.data["code"]) == ("disconnect", 3001)
         with pytest.raises(ConnectionError):
             await stream.next()
-        await hear(staying, *old, news, 2)
-        async with housed() as third, AsyncExitStack() as more:
-            await hear(third, *await clients_of(third, more, news), news, 1)
-            await hear(staying, *old, news, 3)
+        await publish_and_receive(staying, *old, news, 2)
+        async with serve_node() as third, AsyncExitStack() as more:
+            await publish_and_receive(third, *await clients_of(third, more, news), news, 1)
+            await publish_and_receive(staying, *old, news, 3)
         new = await clients_of(staying, stack, news)
-        await hear(staying, *new, news, 4)
+        await publish_and_receive(staying, *new, news, 4)
         assert staying.node.unready_reason == ""
-        assert listening_of(staying.node) == {news}
+        assert subscribed_channels(staying.node) == {news}
 
 
-async def test_a_server_can_be_started_in_a_process_again_and_again() -> None:
-    """On the port of the one before, with clients of both kinds left to it when it stops."""
+async def test_a_process_can_start_one_server_after_another() -> None:
+    """Each uses the port of the one before, which stopped while it had clients."""
     port = 0
     for _ in range(3):
         app = create_app(settings_of({}))
         async with serving_app(app, ServerOptions(port=port)) as server, AsyncExitStack() as stack:
-            house = House(app.state.node, server)
-            port = house.port
-            await hear(house, *await clients_of(house, stack, "log:again"), "log:again", 1)
+            served_node = ServedNode(app.state.node, server)
+            port = served_node.port
+            await publish_and_receive(
+                served_node, *await clients_of(served_node, stack, "log:again"), "log:again", 1
+            )
             server.should_exit = True
-            await house.empty()
+            await served_node.until_empty()
 
 
-async def test_signals_are_left_to_the_application() -> None:
-    """A server inside somebody else's process takes no handler over."""
+async def test_a_server_in_another_program_leaves_signals_alone() -> None:
+    """It replaces no signal handler."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with housed():
+    async with serve_node():
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-async def test_an_address_that_is_taken_is_an_exception_not_an_exit() -> None:
-    """A sentence; nothing was started, and the loop goes on."""
+async def test_an_address_in_use_raises_an_exception() -> None:
+    """Its message is a sentence. The node was not started, and the process goes on."""
     app = create_app()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"^Cannot listen on 127\.0\.0\.1:{port}: [A-Z][a-z ]+\.$"):
             async with serving_app(app, ServerOptions(port=port)):
                 pass
-    assert app.state.node.trouble == "The node is not running."
+    assert app.state.node.unready_reason == "The node is not running."
 
 
-def test_clients_that_come_all_at_once_are_accepted_several_in_a_turn_of_the_loop() -> None:
-    """Those of a node that died do: one in a turn, as libuv has it, would make the last one wait for long."""
+def test_one_turn_of_the_loop_accepts_several_connections() -> None:
+    """All clients of a dead node reconnect at once, and libuv accepts one connection a turn."""
     uvloop.run(_accepted_in_few_turns(clients=80))
 
 
 async def _accepted_in_few_turns(clients: int) -> None:
-    async with housed() as house, AsyncExitStack() as stack:
-        accepted = house.server.server_state.connections
+    async with serve_node() as served_node, AsyncExitStack() as stack:
+        accepted = served_node.server.server_state.connections
         for _ in range(clients):
             one = stack.enter_context(socket.socket())
             one.setblocking(False)
-            one.connect_ex(("127.0.0.1", house.port))
+            one.connect_ex(("127.0.0.1", served_node.port))
         turns = 0
         while len(accepted) < clients:
             assert turns < clients / 2
@@ -137,8 +150,8 @@ async def _accepted_in_few_turns(clients: int) -> None:
             await asyncio.sleep(0)
 
 
-def test_every_address_of_a_name_is_listened_on() -> None:
-    """`localhost` may be two; if one cannot be had, the other is let go."""
+def test_a_server_listens_on_every_address_of_a_host_name() -> None:
+    """`localhost` may have two addresses."""
     sockets = listen(ServerOptions(host="localhost", port=0))
     wanted = {found[4][0] for found in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     assert {one.getsockname()[0] for one in sockets} == wanted
@@ -146,8 +159,8 @@ def test_every_address_of_a_name_is_listened_on() -> None:
         one.close()
 
 
-def test_what_is_written_leaves_at_once() -> None:
-    """On any loop: nobody waits for an acknowledgement of what was written just before."""
+def test_small_writes_are_not_delayed() -> None:
+    """No write waits for the acknowledgement of the one before, on any event loop."""
     (listening,) = listen(ServerOptions(port=0))
     with listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()
@@ -158,18 +171,18 @@ def test_what_is_written_leaves_at_once() -> None:
 # --------------------------------------------------------------------------------------- a process of its own
 
 
-async def test_sigterm_sends_everybody_away_and_ends_well(tmp_path: Path) -> None:
-    """Exit code 0, no traceback; WebSocket and SSE clients are told 3001, also while nobody asks anything.
+async def test_sigterm_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
+    """Clients are told to reconnect (3001), also while the node is idle.
 
-    The log says how many it moved, and in how many seconds, which are not fewer than it paused.
+    The log has the number of connections, and the seconds of the drain, which include its pauses.
     """
     with run_server({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
         async with AsyncExitStack() as stack:
             wire, stream = await clients_of_process(server, stack)
             server.process.send_signal(signal.SIGTERM)
             assert await wire.closed() == Close(3001, "shutdown")
-            farewell = await told(stream)
-            assert (farewell.kind, farewell.data["code"]) == ("disconnect", 3001)
+            last_event = await next_event(stream)
+            assert (last_event.kind, last_event.data["code"]) == ("disconnect", 3001)
             with pytest.raises(ConnectionError):
                 await stream.next()
             assert await asyncio.to_thread(server.process.wait, STARTED) == 0
@@ -188,17 +201,17 @@ async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[Wir
 
 
 async def stuck(server: Server, stack: AsyncExitStack) -> None:
-    """A request whose body never comes, and a WebSocket that answers no close frame."""
+    """Open a request whose body never arrives, and a WebSocket that answers no close frame."""
     request = await stack.enter_async_context(open_tcp(server))
     await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
-    deaf = await stack.enter_async_context(open_raw_websocket(server))
-    await deaf.send(commands({"id": 1, "connect": {}}))
-    async for _ in deaf.messages():
+    websocket = await stack.enter_async_context(open_raw_websocket(server))
+    await websocket.send(commands({"id": 1, "connect": {}}))
+    async for _ in websocket.messages():
         break
 
 
-async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    """Whoever keeps the first one waiting: still with exit code 0 and without a traceback."""
+async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    """Requests that never end cannot delay it. The exit code is 0, without a traceback."""
     with run_server(CONFIG, tmp_path) as server:
         async with AsyncExitStack() as stack:
             await stuck(server, stack)
@@ -206,28 +219,28 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             assert await wire.closed() == Close(3001, "shutdown")
             await asyncio.sleep(5 * TICK)
-            assert server.process.poll() is None, "it waits for what is stuck"
+            assert server.process.poll() is None, "it waits for the stuck requests"
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, GRACE_SECONDS / 2) == 0
         assert "Traceback" not in server.stderr
 
 
-async def test_what_is_stuck_is_not_waited_for_for_ever(
+async def test_stuck_requests_are_dropped_after_the_grace_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One signal is enough, after GRACE_SECONDS; it ends as if the client had gone, which is no failure."""
+    """They end as if their clients had disconnected, which is not logged as an error."""
     monkeypatch.setattr("tocsin_server.serving.server.GRACE_SECONDS", 3 * TICK)
     async with AsyncExitStack() as stack:
-        async with housed() as house:
-            await stuck(as_server(house), stack)
-        assert not house.server.server_state.connections
-        assert not house.server.server_state.tasks
-        assert not house.server.force_exit
+        async with serve_node() as served_node:
+            await stuck(as_server(served_node), stack)
+        assert not served_node.server.server_state.connections
+        assert not served_node.server.server_state.tasks
+        assert not served_node.server.force_exit
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
-async def test_sigint_is_the_same(tmp_path: Path) -> None:
-    """Ctrl-C, at any moment: also right after the start."""
+async def test_sigint_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
+    """Ctrl-C works at any moment, also right after the start."""
     with run_server(CONFIG, tmp_path) as server:
         server.process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(server.process.wait, STARTED) == 0

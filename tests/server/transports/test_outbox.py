@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.timing import SOON
-from tocsin_server.transports.outbox import TAKE_BYTES, Outbox
+from tocsin_server.transports.outbox import SEND_BYTES, Outbox
 
 
 def is_overfull(outbox: Outbox) -> bool:
@@ -18,7 +18,7 @@ async def all_of(outbox: Outbox) -> list[bytes]:
     return [taken async for taken in outbox]
 
 
-@given(st.lists(st.binary(max_size=TAKE_BYTES), max_size=8))
+@given(st.lists(st.binary(max_size=SEND_BYTES), max_size=8))
 async def test_everything_comes_out_in_order_and_not_much_at_once(chunks: list[bytes]) -> None:
     """Chunks are joined as far as they are small, and never cut."""
     outbox = Outbox(limit=1)
@@ -27,7 +27,7 @@ async def test_everything_comes_out_in_order_and_not_much_at_once(chunks: list[b
     outbox.end(within_seconds=SOON)
     taken = await all_of(outbox)
     assert b"".join(taken) == b"".join(chunks)
-    assert all(len(part) < 2 * TAKE_BYTES for part in taken)
+    assert all(len(part) < 2 * SEND_BYTES for part in taken)
 
 
 async def test_the_separator_stands_between_what_is_joined() -> None:
@@ -68,7 +68,7 @@ async def test_what_is_being_sent_still_counts() -> None:
 async def test_what_is_owed_does_not_count_until_it_is_through() -> None:
     """A recovery larger than the limit may be written, but does not widen it for what comes later."""
     outbox = Outbox(limit=5)
-    outbox.put(b"0" * 100, is_owed=True)
+    outbox.put(b"0" * 100, exempt=True)
     outbox.put(b"12345")
     assert not is_overfull(outbox)
     outbox.put(b"6")
@@ -109,7 +109,7 @@ async def test_a_writer_is_interrupted_once_its_time_is_over(ends_first: bool) -
     else:
         asyncio.get_running_loop().call_soon(outbox.end, 0.01)
     async with asyncio.timeout(SOON):
-        await outbox.keep_limit(write_for_ever())
+        await outbox.run_writer(write_for_ever())
     assert interrupted
 
 
@@ -123,7 +123,7 @@ async def test_a_writer_that_is_through_in_time_is_not_interrupted() -> None:
         taken.extend(await all_of(outbox))
 
     outbox.end(within_seconds=SOON)
-    await outbox.keep_limit(write())
+    await outbox.run_writer(write())
     assert taken == [b"one"]
 
 
@@ -133,4 +133,4 @@ async def test_a_peer_that_is_gone_ends_its_writer() -> None:
     async def write() -> None:
         raise ConnectionResetError
 
-    await Outbox(limit=100).keep_limit(write())
+    await Outbox(limit=100).run_writer(write())

@@ -1,9 +1,14 @@
-r"""One event stream: a session whose commands stood in its request, and the events that wait for its client.
+r"""One event stream: a session whose commands came with its request, and the events queued for its client.
 
-    opening --every channel answered--> streaming --close, or the client goes--> ended
-     \--anything refused--> refused: an HTTP status instead of a stream
+    opening --every channel subscribed--> streaming --close, or the client disconnects--> ended
+     \--a command or the connection refused--> refused: an HTTP status instead of a stream
 
-While it opens, everything but the answers is held, so that it begins with a position in every channel.
+While the stream opens, everything but the replies is held, so that its first event has a position in every
+channel.
+
+The mutable state is that of `SseConnection`: the stream's positions, the results of its subscribe commands
+and the held messages (both only while it opens), and its outbox. Only the node changes it, through the
+methods of `Connection`.
 """
 
 from __future__ import annotations
@@ -17,21 +22,22 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
     ErrorBody,
-    Message,
     Ping,
     Position,
     Push,
     Reply,
+    ServerMessage,
     SubscribePush,
     SubscribeResult,
 )
-from tocsin_server.transports.outbox import Outbox
+from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
 from tocsin_server.transports.sse.events import (
-    BURST_FRAMING,
+    EVENT_FRAMING,
     KEEP_ALIVE,
-    Burst,
+    EncodedBatch,
     connect_event,
     disconnect_event,
     gap_event,
@@ -39,109 +45,117 @@ from tocsin_server.transports.sse.events import (
     subscribe_event,
     unsubscribe_event,
 )
-from tocsin_server.transports.sse.last_event_id import read_position, write_position
+from tocsin_server.transports.sse.last_event_id import Element, StreamPositions
 from tocsin_server.transports.sse.refusal import StreamRefused
 from tocsin_server.transports.sse.request import FIRST_SUBSCRIBE_ID, EventRequest
 
 if TYPE_CHECKING:
     from tocsin_server.core.session import Session
-    from tocsin_server.node.node import Node
-
-CLOSE_SECONDS = 5.0
-"""How long what waits for a client may take to leave once its stream is to end (as protocol §8)."""
+    from tocsin_server.node.connection import Connections
 
 RETRY_MILLISECONDS = (500, 5000)
-"""A client comes back after a time drawn from this range when its stream opens, however that ends.
+"""A client reconnects after a time drawn from this range when its stream opens, however the stream ends.
 
-Ten thousand of a node that stops or dies return at about 10,000 / 4.5 s = 2,200 a second, instead of all at
-once after the three seconds that browsers wait by themselves.
+Ten thousand clients of a node that stops or dies return at about 10,000 / 4.5 s = 2,200 a second. Without
+it they would all return after the three seconds that browsers wait by default.
 """
 
 
 class SseConnection:
-    """A session, the channels of its request and what waits for its client."""
+    """A session, its positions in the channels of the request, and the events queued for its client."""
 
     __slots__ = (
         "_channel_indexes",
+        "_connections",
         "_held",
         "_held_bytes",
         "_is_connected",
-        "_node",
         "_opened",
-        "_places",
+        "_positions",
         "_request",
         "_results",
         "outbox",
         "session",
     )
 
-    framing = BURST_FRAMING
+    codec = JSON
+    framing = EVENT_FRAMING
     transport_name = "sse"
 
-    def __init__(self, node: Node, session: Session, request: EventRequest) -> None:
-        self._node = node
+    def __init__(self, connections: Connections, session: Session, request: EventRequest) -> None:
+        self._connections = connections
         self._request = request
         self._channel_indexes = {channel: index for index, channel in enumerate(request.channels)}
-        self._places = list(map(write_position, request.since))
-        self._results: dict[int, SubscribeResult] = {}
-        self._held: list[Burst | Push] | None = []
+        self._positions = StreamPositions(request.since)
+        self._results: dict[int, SubscribeResult] = {}  # by index
+        self._held: list[EncodedBatch | Push] | None = []  # None once the stream is open
         self._held_bytes = 0
         self._is_connected = False
         self.session = session
-        self.outbox = Outbox(node.settings.client.queue_limit_bytes)
+        self.outbox = Outbox(connections.limits.queue_bytes)
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
 
     @property
     def queued_bytes(self) -> int:
-        """What its outbox holds, and what is held until it begins."""
-        return self.outbox.waiting_bytes + self._held_bytes
+        """How many bytes the outbox holds, and how many are held while the stream opens."""
+        return self.outbox.queued_bytes + self._held_bytes
 
-    def write(self, burst: Burst) -> None:
-        """Write what the channel tells everybody."""
+    def write(self, batch: EncodedBatch) -> None:
+        """Write a batch that is shared with the channel's other streams."""
         if self._held is None:
-            self._put(self._events_of(burst))
+            self._put(self._encode(batch))
         else:
-            self._hold(self._held, burst)
+            self._hold(self._held, batch)
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Turn the session's messages into events."""
+    def send(self, messages: Sequence[ServerMessage]) -> None:
+        """Write the session's messages as events."""
         for message in messages:
             if isinstance(message, Ping):
-                self._put_own(KEEP_ALIVE)
+                self._send_event(KEEP_ALIVE)
             elif isinstance(message, Reply):
                 self._take_reply(message)
             elif self._held is None:
-                self._take_push(message.push)
+                self._send_push(message.push)
             else:
                 self._held.append(message.push)
 
-    def close(self, why: Disconnect) -> None:
-        """End the stream with an event that says why; a client that is too slow gets nothing else."""
-        self._refuse(StreamRefused.by_close(why, is_connected=self._is_connected))
-        if why is errors.SLOW:
+    def close(self, disconnect: Disconnect) -> None:
+        """End the stream with a `disconnect` event. A slow client gets only that event."""
+        self._refuse(StreamRefused.for_disconnect(disconnect, is_connected=self._is_connected))
+        if disconnect is errors.SLOW:
             self.outbox.drop()
-        farewell = disconnect_event(why)
-        self._node.metrics.sent_bytes.count += len(farewell)
-        self.outbox.put(farewell)
-        self.outbox.end(within_seconds=CLOSE_SECONDS)
+        last_event = disconnect_event(disconnect)
+        self._connections.count_sent(len(last_event))
+        self.outbox.put(last_event)
+        self.outbox.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Do nothing: an event stream's client sends nothing that could be held back."""
+        """Do nothing: the client of an event stream sends nothing after its request."""
 
     # ------------------------------------------------------------------------------------------------ opening
 
     async def opened(self) -> None:
-        """Wait until every channel is entered and the stream may begin. Raises StreamRefused."""
-        why = await self._opened
-        if why is not None:
-            raise why
+        """Wait until every channel is subscribed and the stream is open. Raises StreamRefused."""
+        refusal = await self._opened
+        if refusal is not None:
+            raise refusal
 
     @property
     def refusal(self) -> StreamRefused | None:
-        """Why there will be no stream, as far as is known."""
+        """Why the stream does not open, if it is refused already."""
         return self._opened.result() if self._opened.done() else None
+
+    def _refuse(self, refusal: StreamRefused) -> None:
+        if not self._opened.done():
+            self._opened.set_result(refusal)
+
+    def _hold(self, held: list[EncodedBatch | Push], batch: EncodedBatch) -> None:
+        held.append(batch)
+        self._held_bytes += len(batch)
+        if self._held_bytes > self._connections.limits.queue_bytes:
+            self._handle_later(events.ServerDisconnect(errors.SLOW))
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.connect is not None:
@@ -153,121 +167,117 @@ class SseConnection:
         index = reply.id - FIRST_SUBSCRIBE_ID
         if reply.error is not None:
             self._take_error(index, reply.error)
-        elif reply.subscribe is None:
-            return
-        elif self._held is None:
-            self._resume(index, reply.subscribe)
-        else:
+        elif reply.subscribe is not None and self._held is None:
+            self._send_gap(index, reply.subscribe)
+            self._send_recovered(index, reply.subscribe)
+        elif reply.subscribe is not None:
             self._results[index] = reply.subscribe
-            self._begin_if_answered()
+            self._open_if_subscribed()
 
     def _take_error(self, index: int, error: ErrorBody) -> None:
         if self._held is None:
-            # A channel could not be subscribed again after a break: the next request is judged as a whole
-            self._tell_later(events.ServerDisconnect(errors.INSUFFICIENT_STATE))
+            # After a reset the channel could not be subscribed: the client has to make its request again
+            self._handle_later(events.ServerDisconnect(errors.INSUFFICIENT_STATE))
         elif error.code == errors.ALREADY_SUBSCRIBED.code and index in self._results:
-            self._begin_if_answered()  # the token subscribed it already, with the connect reply
+            self._open_if_subscribed()  # the token subscribed it, and its result came with the connect reply
         else:
             channel = self._request.channels[index] if index >= 0 else ""
-            self._refuse(StreamRefused.by_error(error, channel))
+            self._refuse(StreamRefused.for_error(error, channel))
 
-    def _hold(self, held: list[Burst | Push], burst: Burst) -> None:
-        held.append(burst)
-        self._held_bytes += burst.size
-        if self._held_bytes > self._node.settings.client.queue_limit_bytes:
-            self._tell_later(events.ServerDisconnect(errors.SLOW))
+    def _open_if_subscribed(self) -> None:
+        """Open the stream once every channel has a result.
 
-    def _refuse(self, why: StreamRefused) -> None:
-        if not self._opened.done():
-            self._opened.set_result(why)
-
-    def _begin_if_answered(self) -> None:
-        """Write the position in every channel, what cannot be recovered, what can, and what was held."""
-        if len(self._results) < len(self._places) or self._opened.done():
+        Its events come in this order: positions, connect, gaps, recovered publications, held messages.
+        """
+        if len(self._results) < len(self._request.channels) or self._opened.done():
             return
         self._opened.set_result(None)
         held, self._held = self._held or [], None
         self._held_bytes = 0
-        results = sorted(self._results.items())
-        self._results = {}
+        results, self._results = sorted(self._results.items()), {}
+        self._send_opening(results)
         for index, result in results:
-            if result.recovered or not self._places[index]:
-                self._places[index] = _place(result)
-        retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load
-        self._put_own(opening_event(self._places, retry_milliseconds))
-        self._put_own(connect_event(self.session.client, self._node.name))
+            self._send_gap(index, result)
         for index, result in results:
-            self._tell_loss(index, result)
-        for index, result in results:
-            self._write_missed(index, result)
+            self._send_recovered(index, result)
         for item in held:
-            if isinstance(item, Burst):
+            if isinstance(item, EncodedBatch):
                 self.write(item)
             else:
-                self._take_push(item)
+                self._send_push(item)
+
+    def _send_opening(self, results: Sequence[tuple[int, SubscribeResult]]) -> None:
+        for index, result in results:
+            if result.recovered or self._positions.values[index] is None:
+                self._positions.move(index, _element(result))
+        retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load
+        self._send_event(opening_event(self._positions, retry_milliseconds))
+        self._send_event(connect_event(self.session.client, self._connections.name))
 
     # ---------------------------------------------------------------------------------------------- streaming
 
-    def _resume(self, index: int, result: SubscribeResult) -> None:
-        """Continue a channel that was subscribed again after a break."""
-        self._tell_loss(index, result)
-        self._write_missed(index, result)
-
-    def _tell_loss(self, index: int, result: SubscribeResult) -> None:
-        """Say what of a channel is lost, if its client wanted to recover and cannot."""
-        since = read_position(self._places[index].decode())
+    def _send_gap(self, index: int, result: SubscribeResult) -> None:
+        """Send a `gap` event if the client recovers a channel and history no longer reaches back."""
+        since = self._positions.values[index]
         if since is None or not result.was_recovering or result.recovered:
             return
-        self._places[index] = _place(result)
+        self._positions.move(index, _element(result))
         to = Position(result.offset, result.epoch)
-        self._put_own(gap_event(self._request.channels[index], since, to, self._places))
+        self._send_event(gap_event(self._request.channels[index], since, to, self._positions))
 
-    def _write_missed(self, index: int, result: SubscribeResult) -> None:
-        """Write what was recovered, however much: a client closed for it would come back for the same."""
+    def _send_recovered(self, index: int, result: SubscribeResult) -> None:
+        """Send the publications that the client missed.
+
+        They are exempt from the queue limit: a client disconnected for them would only recover them again.
+        """
         channel = self._request.channels[index]
         if result.publications:
-            items = [
+            messages = [
                 ChannelMessage(Push(channel, pub=missed), result.epoch) for missed in result.publications
             ]
-            self._put_own(self._events_of(Burst(channel, items)), is_owed=True)
+            self._send_event(self._encode(EncodedBatch(channel, messages)), exempt=True)
 
-    def _take_push(self, push: Push) -> None:
+    def _send_push(self, push: Push) -> None:
         index = self._channel_indexes.get(push.channel)
+        position = None if index is None else self._positions.values[index]
         if push.unsubscribe is not None:
-            is_broken = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
-            if is_broken and index is not None:
-                command = self._request.subscribe(index, read_position(self._places[index].decode()))
-                self._tell_later(events.CommandsIssued([command]))
+            was_reset = push.unsubscribe.code == errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code
+            if was_reset and index is not None:
+                command = self._request.subscribe_command(index, position)
+                self._handle_later(events.Received([command]))
             else:
-                self._put_own(unsubscribe_event(push.channel, push.unsubscribe.code, push.unsubscribe.reason))
+                code, reason = push.unsubscribe.code, push.unsubscribe.reason
+                self._send_event(unsubscribe_event(push.channel, code, reason))
         elif push.subscribe is not None:
             if index is not None:
-                self._places[index] = _place(push.subscribe)
-            self._put_own(subscribe_event(push.channel))
+                self._positions.move(index, _element(push.subscribe))
+            self._send_event(subscribe_event(push.channel))
         elif push.pub is not None:
-            epoch = "" if index is None else self._places[index].decode().partition("@")[2]
-            self._put_own(self._events_of(Burst(push.channel, [ChannelMessage(push, epoch)])))
+            message = ChannelMessage(push, position.epoch if position is not None else "")
+            self._send_event(self._encode(EncodedBatch(push.channel, [message])))
 
-    def _events_of(self, burst: Burst) -> bytes:
-        index = self._channel_indexes.get(burst.channel)
-        if index is None or not self._places[index]:
-            return burst.without_ids()
-        return burst.move(self._places, index)
+    # ------------------------------------------------------------------------------------------------ writing
 
-    def _put_own(self, event: bytes, *, is_owed: bool = False) -> None:
-        """Write what only this stream is told; what all are is counted by whoever writes it to all."""
-        self._node.metrics.sent_bytes.count += len(event)
-        self._put(event, is_owed=is_owed)
+    def _encode(self, batch: EncodedBatch) -> bytes:
+        index = self._channel_indexes.get(batch.channel)
+        if index is None or self._positions.values[index] is None:
+            return batch.without_ids()
+        return batch.with_ids(self._positions, index)
 
-    def _put(self, event: bytes, *, is_owed: bool = False) -> None:
-        self.outbox.put(event, is_owed=is_owed)
+    def _send_event(self, event: bytes, *, exempt: bool = False) -> None:
+        """Write an event for this client alone. Fan-out counts the bytes of the others."""
+        self._connections.count_sent(len(event))
+        self._put(event, exempt=exempt)
+
+    def _put(self, event: bytes, *, exempt: bool = False) -> None:
+        self.outbox.put(event, exempt=exempt)
         if self.outbox.is_overfull:
-            self._tell_later(events.ServerDisconnect(errors.SLOW))
+            self._handle_later(events.ServerDisconnect(errors.SLOW))
 
-    def _tell_later(self, event: events.Event) -> None:
-        """Tell the node, which is in the midst of telling us."""
-        asyncio.get_running_loop().call_soon(self._node.handle_event, self, event)
+    def _handle_later(self, event: events.Event) -> None:
+        """Give the node an event in the loop's next turn: in this one the node is calling the connection."""
+        asyncio.get_running_loop().call_soon(self._connections.handle_event, self, event)
 
 
-def _place(result: SubscribeResult | SubscribePush) -> bytes:
-    return write_position(Position(result.offset, result.epoch)) if result.positioned else b""
+def _element(result: SubscribeResult | SubscribePush) -> Element:
+    return Element.of(Position(result.offset, result.epoch) if result.positioned else None)

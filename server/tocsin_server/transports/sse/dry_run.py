@@ -1,6 +1,7 @@
-"""What a session would answer, without a node that does anything about it: nobody joins, nothing is read.
+"""The effects of a session, computed and not executed: nothing is subscribed, published or read.
 
-For answering a HEAD request, which must not change anything, and for learning what a token would subscribe.
+It answers HEAD requests, which must not change anything, and finds the channels that a token subscribes by
+itself. Each function consumes its session, which must not be used afterwards.
 """
 
 from __future__ import annotations
@@ -9,32 +10,33 @@ from collections.abc import Sequence
 
 from tocsin_server.core.events import (
     Close,
-    CommandsIssued,
     Effect,
     OpenSubscriptions,
+    Received,
     Send,
     SubscriptionsOpened,
     Timestamp,
 )
-from tocsin_server.core.session import Phase, Session
+from tocsin_server.core.phases import Phase
+from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Command
 
 
-def rehearse(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
-    """What the peer would be told before the engine is asked. The session is of no use afterwards."""
-    effects = session.handle(CommandsIssued(commands), now)
+def expected_answers(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
+    """The replies to commands, or the close, as far as they do not depend on the engine."""
+    effects = session.handle(Received(commands), now)
     if session.phase is Phase.CONNECTING:
-        entered = SubscriptionsOpened(dict.fromkeys(_entered(effects)))
-        effects += session.handle(entered, now)
+        opened = SubscriptionsOpened(dict.fromkeys(_channels_of(effects)))
+        effects += session.handle(opened, now)
     return [effect for effect in effects if isinstance(effect, Send | Close)]
 
 
 def server_side_channels(session: Session, connect: Command, now: Timestamp) -> list[str]:
-    """The channels that a connect command subscribes by itself. The session is of no use afterwards."""
-    return _entered(session.handle(CommandsIssued([connect]), now))
+    """The channels that a connect command subscribes by itself."""
+    return _channels_of(session.handle(Received([connect]), now))
 
 
-def _entered(effects: Sequence[Effect]) -> list[str]:
+def _channels_of(effects: Sequence[Effect]) -> list[str]:
     return [
-        entry.channel for effect in effects if isinstance(effect, OpenSubscriptions) for entry in effect.plans
+        plan.channel for effect in effects if isinstance(effect, OpenSubscriptions) for plan in effect.plans
     ]

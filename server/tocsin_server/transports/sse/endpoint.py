@@ -1,8 +1,9 @@
-"""`/events`: channels as Server-Sent Events, for an EventSource without any SDK (docs/sse.md)."""
+"""`/events`: channels as Server-Sent Events, for an EventSource without an SDK (docs/sse.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -13,115 +14,118 @@ from starlette.types import Receive, Scope, Send
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.session import Session
-from tocsin_server.node.node import Node
+from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.messages import Command
-from tocsin_server.transports.cors import cors_headers, origin_is_allowed, preflight
+from tocsin_server.transports.origins import (
+    ORIGIN_REFUSED,
+    cors_headers,
+    origin_is_allowed,
+    preflight_response,
+)
 from tocsin_server.transports.sse.connection import SseConnection
-from tocsin_server.transports.sse.dry_run import rehearse, server_side_channels
-from tocsin_server.transports.sse.last_event_id import FAREWELL
-from tocsin_server.transports.sse.refusal import FORBIDDEN, UNAUTHENTICATED, UNAVAILABLE, StreamRefused
+from tocsin_server.transports.sse.dry_run import expected_answers, server_side_channels
+from tocsin_server.transports.sse.last_event_id import DISCONNECTED
+from tocsin_server.transports.sse.refusal import StreamRefused
 from tocsin_server.transports.sse.request import EventRequest, read_request
 from tocsin_server.transports.sse.response import EventStreamResponse
 
-PATH = "/events"
+EVENTS_PATH = "/events"
 COOKIE = "tocsin_token"
 BEARER = "bearer "
 
 RETRY_AFTER_SECONDS = "5"
-"""What a client is told that came while the node cannot publish or hear: about what mending takes."""
+"""When a client may try again after 503: about how long a node needs to be ready again."""
 
 
-def events_route(node: Node) -> BaseRoute:
+def events_route(connections: Connections) -> BaseRoute:
     """The route of a node's event streams."""
-    return Route(PATH, EventStreams(node), methods=["GET", "HEAD", "OPTIONS"])
+    return Route(EVENTS_PATH, EventStreams(connections), methods=["GET", "HEAD", "OPTIONS"])
 
 
 class EventStreams:
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Nothing of it but what the stream needs is kept while that lasts."""
+        """Answer one request. The request itself is not kept while a stream lasts."""
         response = await self._respond(Request(scope))
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        origins = self._node.settings.server.allowed_origins
+        origins = self._connections.limits.allowed_origins
         try:
             response = await self._answer(request, origins)
-        except StreamRefused as why:
-            response = _refusal(why)
+        except StreamRefused as refusal:
+            response = _refusal_response(refusal)
         response.headers.update(cors_headers(request, origins))
         return response
 
     async def _answer(self, request: Request, origins: Sequence[str]) -> Response:
         if not origin_is_allowed(request, origins):
-            sentence = "This origin may not connect (allowed_origins)."
-            raise StreamRefused(FORBIDDEN, errors.PERMISSION_DENIED.code, sentence)
+            raise StreamRefused(HTTPStatus.FORBIDDEN, errors.PERMISSION_DENIED.code, ORIGIN_REFUSED)
         if request.method == "OPTIONS":
-            return preflight("GET", "Authorization, Last-Event-ID")
+            return preflight_response("GET", "Authorization, Last-Event-ID")
         query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        # The header is newer: an address is made once, and a browser that comes back says how far it got
+        # The header is newer: a browser that reconnects sends its latest position, and the URL stays the same
         last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
-        if last_event_id.startswith(FAREWELL):
-            return Response(status_code=204)
-        if self._node.unready_reason:
-            raise StreamRefused(UNAVAILABLE, errors.INTERNAL_ERROR.code, self._node.unready_reason)
-        channel_limit = self._node.settings.client.channel_limit
-        wanted = read_request(query, last_event_id, _token_beside_query(request), channel_limit)
-        peer = SseConnection(self._node, self._new_session(), wanted)
+        if last_event_id.startswith(DISCONNECTED):
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        if reason := self._connections.unready_reason:
+            raise StreamRefused(HTTPStatus.SERVICE_UNAVAILABLE, errors.INTERNAL_ERROR.code, reason)
+        wanted = read_request(query, last_event_id, _header_token(request), self._connections.limits.channels)
+        connection = SseConnection(self._connections, self._new_session(), wanted)
         if request.method == "HEAD":
-            self._rehearse(peer, self._commands(wanted))
+            self._dry_run(connection, self._commands(wanted))
         else:
-            await self._open(peer, self._commands(wanted))
-        return EventStreamResponse(self._node, peer)
+            await self._open(connection, self._commands(wanted))
+        return EventStreamResponse(self._connections, connection)
 
-    async def _open(self, peer: SseConnection, commands: Sequence[Command]) -> None:
-        """Enter the channels. From here on the peer has to be told when its client is lost."""
-        self._node.attach(peer)
-        self._node.handle_event(peer, events.CommandsIssued(commands))
+    async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:
+        """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended."""
+        self._connections.attach(connection)
+        self._connections.handle_event(connection, events.Received(commands))
         try:
-            await peer.opened()
+            await connection.opened()
         except BaseException:
-            self._node.handle_event(peer, events.ConnectionLost())
+            self._connections.handle_event(connection, events.ConnectionLost())
             raise
 
-    def _rehearse(self, peer: SseConnection, commands: Sequence[Command]) -> None:
-        """Find out what GET would be answered, as far as that can be known without asking the engine."""
-        for effect in rehearse(peer.session, commands, self._node.now()):
+    def _dry_run(self, connection: SseConnection, commands: Sequence[Command]) -> None:
+        """Raise StreamRefused if GET would be refused, as far as that does not depend on the engine."""
+        for effect in expected_answers(connection.session, commands, self._connections.now()):
             if isinstance(effect, events.Send):
-                peer.send([effect.message])
+                connection.send([effect.message])
             else:
-                peer.close(effect.why)
-        if peer.refusal is not None:
-            raise peer.refusal
+                connection.close(effect.why)
+        if connection.refusal is not None:
+            raise connection.refusal
 
     def _commands(self, wanted: EventRequest) -> list[Command]:
-        """What to tell the session; with a token, what that subscribes by itself has to be known first."""
+        """The session's commands. Those with a token need the channels that it subscribes by itself."""
         commands = wanted.commands()
-        if wanted.token and wanted.is_resuming:
-            server_side = server_side_channels(self._new_session(), commands[0], self._node.now())
+        if wanted.token and wanted.is_recovering:
+            server_side = server_side_channels(self._new_session(), commands[0], self._connections.now())
             commands = wanted.commands(server_side)
         return commands
 
     def _new_session(self) -> Session:
-        return self._node.new_session(wants_pong=False, announces_pings=False)
+        return self._connections.new_session(wants_pong=False, announces_pings=False)
 
 
-def _token_beside_query(request: Request) -> str:
-    """The token of a client that can set headers, or that of a browser's cookie."""
+def _header_token(request: Request) -> str:
+    """The token of the Authorization header, or else of the cookie."""
     authorization = request.headers.get("authorization", "")
     if authorization[: len(BEARER)].lower() == BEARER:
         return authorization[len(BEARER) :].strip()
     return request.cookies.get(COOKIE, "")
 
 
-def _refusal(why: StreamRefused) -> Response:
+def _refusal_response(refusal: StreamRefused) -> Response:
     headers = {"Cache-Control": "no-store"}
-    if why.status == UNAUTHENTICATED:
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    elif why.status == UNAVAILABLE:
+    elif refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return JSONResponse({"code": why.code, "message": why.message}, why.status, headers)
+    return JSONResponse({"code": refusal.code, "message": refusal.message}, refusal.status, headers)

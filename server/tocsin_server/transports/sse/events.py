@@ -1,43 +1,41 @@
-"""What travels over an event stream (HTML standard, §9.2): events as bytes, ready to be written.
+"""The events of an event stream as bytes (HTML standard, §9.2).
 
-The data of a publication, join or leave is the push that a WebSocket client gets, without its envelope. Only
-publications are messages, so that an `onmessage` meets nothing else. JSON here holds no line break, so that
-one `data:` line is enough.
+The data of a publication, join or leave is the push that a WebSocket client gets, without its envelope.
+Only publications are messages, so an `onmessage` handler gets nothing else. Encoded JSON holds no line
+break, so one `data:` line is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
-from msgspec import Raw, Struct
 
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import NO_JSON, Position
-from tocsin_server.transports.sse.last_event_id import FAREWELL, write_position
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import Position
+from tocsin_server.transports.sse.last_event_id import DISCONNECTED, NO_POSITION, Element, StreamPositions
 
 KEEP_ALIVE = b":\n\n"
-
-_ENVELOPE = len(b'{"push":')
 
 _encode = msgspec.json.encode
 
 
-def opening_event(places: Sequence[bytes], retry_milliseconds: int) -> bytes:
-    """Where the stream begins, and when to come back after it: a browser keeps both, dispatching nothing."""
-    return b"id: %b\nretry: %d\n\n" % (b",".join(places), retry_milliseconds)
+def opening_event(positions: StreamPositions, retry_milliseconds: int) -> bytes:
+    """The first event: positions, and when to reconnect. A browser keeps both and dispatches nothing."""
+    return b"id: %b\nretry: %d\n\n" % (positions.last_event_id(), retry_milliseconds)
 
 
 def connect_event(client: str, node: str) -> bytes:
-    """Who holds the stream: the connection's id, as presence shows it, and its node's name."""
+    """The connection's client id, as presence shows it, and the name of its node."""
     return b"event: connect\ndata: %b\n\n" % _encode({"client": client, "node": node})
 
 
-def gap_event(channel: str, since: Position, to: Position, places: Sequence[bytes]) -> bytes:
-    """What came after `since` and up to `to` is lost to this client; `places` are those from here on."""
+def gap_event(channel: str, since: Position, to: Position, positions: StreamPositions) -> bytes:
+    """The publications after `since`, up to and with `to`, are a gap; `positions` are those after it."""
     gap = {"channel": channel, "from": since._asdict(), "to": to._asdict()}
-    return b"event: gap\nid: %b\ndata: %b\n\n" % (b",".join(places), _encode(gap))
+    return b"event: gap\nid: %b\ndata: %b\n\n" % (positions.last_event_id(), _encode(gap))
 
 
 def subscribe_event(channel: str) -> bytes:
@@ -50,90 +48,73 @@ def unsubscribe_event(channel: str, code: int, reason: str) -> bytes:
     return b"event: unsubscribe\ndata: %b\n\n" % _encode({"channel": channel, "code": code, "reason": reason})
 
 
-def disconnect_event(why: Disconnect) -> bytes:
-    """The last event of a stream; where nobody is to come back, with an id that keeps the client from it."""
-    farewell = b"" if why.may_reconnect else b"id: %b%d\n" % (FAREWELL.encode(), why.code)
-    return b"event: disconnect\n%bdata: %b\n\n" % (
-        farewell,
-        _encode({"code": why.code, "reason": why.reason}),
-    )
+def disconnect_event(disconnect: Disconnect) -> bytes:
+    """The last event. Where the client must not reconnect, it has an id that makes the next request a 204."""
+    data = _encode({"code": disconnect.code, "reason": disconnect.reason})
+    last_id = b"" if disconnect.may_reconnect else b"id: %b%d\n" % (DISCONNECTED.encode(), disconnect.code)
+    return b"event: disconnect\n%bdata: %b\n\n" % (last_id, data)
 
 
-class Burst:
-    """Items of one channel that leave together, as events; `size` is in bytes.
+class EncodedBatch:
+    """Messages of one channel as events; `len` is their size in bytes.
 
-    For streams of that channel alone the bytes are made once, by the first that asks; for one of several
-    channels, what differs is the ids.
+    Streams differ only in the ids. A stream of this channel alone has the same ids as every other such
+    stream, so those bytes are made once, for the first that needs them.
     """
 
-    __slots__ = ("_alone", "_bare", "_events", "channel", "size")
+    __slots__ = ("_events", "_last_element", "_single_channel", "_size", "_without_ids", "channel")
 
-    def __init__(self, channel: str, items: Sequence[ChannelMessage]) -> None:
+    def __init__(self, channel: str, messages: Sequence[ChannelMessage]) -> None:
         self.channel = channel
-        self._events = [(_place(item), _event(item)) for item in items]
-        self.size = sum(len(event) for _, event in self._events)
-        self._alone: bytes | None = None
-        self._bare: bytes | None = None
+        self._events = [(_element(message), _event(message)) for message in messages]
+        self._last_element = next(
+            (element for element, _ in reversed(self._events) if element is not NO_POSITION), NO_POSITION
+        )
+        self._size = sum(len(event) for _, event in self._events)
+        self._single_channel: bytes | None = None
+        self._without_ids: bytes | None = None
 
     def __len__(self) -> int:
-        return self.size
+        return self._size
 
     def without_ids(self) -> bytes:
-        """The events for whoever is promised no position in this channel."""
-        if self._bare is None:
-            self._bare = b"".join(event for _, event in self._events)
-        return self._bare
+        """The events for a stream that has no position in this channel."""
+        if self._without_ids is None:
+            self._without_ids = b"".join(event for _, event in self._events)
+        return self._without_ids
 
-    def move(self, places: list[bytes], index: int) -> bytes:
-        """The events for a stream at `places`, of which this channel's, at `index`, is moved on."""
-        if len(places) > 1:
-            return b"".join(self._moving(places, index))
-        if self._alone is None:
-            self._alone = b"".join(self._moving(places, index))
-        for place, _ in reversed(self._events):
-            if place:
-                places[index] = place
-                break
-        return self._alone
-
-    def _moving(self, places: list[bytes], index: int) -> Iterator[bytes]:
-        for place, event in self._events:
-            if place:
-                places[index] = place
-                yield b"id: %b\n" % b",".join(places)
-            yield event
+    def with_ids(self, positions: StreamPositions, index: int) -> bytes:
+        """The events for a stream at `positions`. Moves the one at `index`, which is of this channel."""
+        if len(positions.values) > 1:
+            return positions.move_through(index, self._events)
+        if self._single_channel is None:
+            self._single_channel = positions.move_through(index, self._events)
+        elif self._last_element is not NO_POSITION:
+            positions.move(index, self._last_element)
+        return self._single_channel
 
 
-def _place(item: ChannelMessage) -> bytes:
-    publication = item.publication
-    if publication is None or not publication.is_logged:
-        return b""
-    return write_position(Position(publication.offset, item.epoch))
+def _element(message: ChannelMessage) -> Element:
+    publication = message.push.pub
+    if publication is None or not publication.has_offset:
+        return NO_POSITION
+    return Element.of(Position(publication.offset, message.epoch))
 
 
-def _event(item: ChannelMessage) -> bytes:
-    push = item.line[_ENVELOPE:-1]
-    if item.publication is not None:
-        return b"data: %b\n\n" % push
-    kind = b"join" if _decode_presence(push).join else b"leave"
-    return b"event: %b\ndata: %b\n\n" % (kind, push)
+def _event(message: ChannelMessage) -> bytes:
+    encoded = message.encoded(JSON)
+    if message.is_publication:
+        return b"data: %b\n\n" % encoded
+    kind = b"leave" if message.push.join is None else b"join"
+    return b"event: %b\ndata: %b\n\n" % (kind, encoded)
 
 
-class _Presence(Struct):
-    """As much of a join or leave as tells one from the other."""
+class EventFraming:
+    """Shared by all event streams. What differs between them is made when the batch is written."""
 
-    join: Raw = NO_JSON
-
-
-_decode_presence = msgspec.json.Decoder(_Presence).decode
-
-
-class BurstFraming:
-    """All event streams share it: what differs between them is made from the burst when it is written."""
-
-    def pack(self, channel: str, items: Sequence[ChannelMessage]) -> Burst:
-        """Return the burst."""
-        return Burst(channel, items)
+    def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> EncodedBatch:
+        """Return the batch."""
+        return EncodedBatch(channel, messages)
 
 
-BURST_FRAMING = BurstFraming()
+EVENT_FRAMING = EventFraming()

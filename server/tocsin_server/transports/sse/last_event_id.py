@@ -1,46 +1,91 @@
-"""What an event stream's `id:` says: the positions of all its channels, in the order of the query.
+"""The text form of a stream's positions: the `id:` of its events, in the order of the channels in the query.
 
     12@Xq3vLfpA,,7@b0KmRt2w
 
-A browser gives it back as `Last-Event-ID` to whichever node it reaches, so nobody else has to remember where
-it stood. A channel without a position has an empty element. The id of a stream that was ended for good says
-so instead: it is how that advice survives an EventSource, which comes back whatever it is told.
+A browser sends it back as `Last-Event-ID`, to any node, so no node has to remember the stream. A channel
+without a position has an empty element. The id of a stream that must not be made again holds its close code
+instead, since an EventSource reconnects in any case and brings that id with it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from tocsin_server.protocol.messages import Position
 
-FAREWELL = "disconnect:"
-"""What the id begins with once the stream was ended for good; the close code follows."""
+DISCONNECTED = "disconnect:"
+"""The beginning of the id of a stream that must not be made again; the close code follows."""
 
 _ELEMENT = re.compile(r"([0-9]{1,18})@([^\s,@]*)", re.ASCII)
 
 
-def write_position(position: Position | None) -> bytes:
-    """One channel's element; a whole id is these, joined by commas."""
-    return b"" if position is None else b"%d@%b" % (position.offset, position.epoch.encode())
+class Element(NamedTuple):
+    """One channel's position and its text form."""
+
+    position: Position | None
+    text: bytes
+
+    @classmethod
+    def of(cls, position: Position | None) -> Element:
+        """The element of a position."""
+        return cls(
+            position, b"" if position is None else b"%d@%b" % (position.offset, position.epoch.encode())
+        )
 
 
-def read_positions(text: str, channels: int) -> list[Position | None]:
-    """The positions of an id for this many channels; one that is empty altogether has none.
+NO_POSITION = Element(None, b"")
 
-    An element may leave the epoch out after its `@`, which then matches any.
 
-    Raises ValueError if it is not such an id.
+class StreamPositions:
+    """The positions of one stream. Each keeps its text form, so that an id is made by a join.
+
+    The mutable state is these two lists, of one length; only `move` and `move_through` change them.
+    """
+
+    __slots__ = ("_texts", "values")
+
+    def __init__(self, positions: Sequence[Position | None]) -> None:
+        self.values = list(positions)
+        self._texts = [Element.of(position).text for position in positions]
+
+    def move(self, index: int, element: Element) -> None:
+        """Set the position of the channel at `index` of the query."""
+        self.values[index], self._texts[index] = element
+
+    def last_event_id(self) -> bytes:
+        """The id as of now."""
+        return b",".join(self._texts)
+
+    def move_through(self, index: int, events: Sequence[tuple[Element, bytes]]) -> bytes:
+        """Join events of the channel at `index`, each after the `id:` line of its element, if it has one."""
+        texts = self._texts
+        lines = []
+        for element, event in events:
+            if element is not NO_POSITION:
+                self.values[index], texts[index] = element
+                lines.append(b"id: %b\n" % b",".join(texts))
+            lines.append(event)
+        return b"".join(lines)
+
+
+def read_last_event_id(text: str, channel_count: int) -> list[Position | None]:
+    """The positions that an id holds for this many channels; an empty id holds none.
+
+    An element may omit the epoch after its `@`, which then matches any.
+
+    Raises ValueError, whose text continues a sentence that begins with "The last event id".
     """
     if not text:
-        return [None] * channels
+        return [None] * channel_count
     elements = text.split(",")
-    if len(elements) != channels:
-        raise ValueError(f"has {len(elements)} positions for {channels} channels")
-    return [read_position(element) for element in elements]
+    if len(elements) != channel_count:
+        raise ValueError(f"has {len(elements)} positions for {channel_count} channels")
+    return [_read_position(element) for element in elements]
 
 
-def read_position(element: str) -> Position | None:
-    """The position of one element. Raises ValueError if it is not one."""
+def _read_position(element: str) -> Position | None:
     if not element:
         return None
     found = _ELEMENT.fullmatch(element)

@@ -1,40 +1,36 @@
-"""Why a request for an event stream gets an HTTP status instead of a stream.
+"""Why a request for an event stream is answered with an HTTP status instead of a stream.
 
-An EventSource gives up for good on any status but 200, which is right for all of these but 503; there an
-application makes a new one (docs/sse.md).
+An EventSource gives up for good on every status but 200. That is right for all of these but 503, after
+which an application makes a new EventSource (docs/sse.md).
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Self
 
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import ErrorBody
 
-BAD_REQUEST = 400
-UNAUTHENTICATED = 401
-FORBIDDEN = 403
-TOO_MANY = 429
-UNAVAILABLE = 503
-
-STATUS_OF_ERROR = {
-    errors.INTERNAL_ERROR.code: UNAVAILABLE,
-    errors.UNAUTHORIZED.code: UNAUTHENTICATED,
-    errors.LIMIT_EXCEEDED.code: BAD_REQUEST,
-    errors.BAD_REQUEST.code: BAD_REQUEST,
-    errors.TOKEN_EXPIRED.code: UNAUTHENTICATED,
-    errors.EXPIRED.code: UNAUTHENTICATED,
-    errors.TOO_MANY_REQUESTS.code: TOO_MANY,
+_STATUS_OF_ERROR = {
+    # The engine failed, and may be back soon: 503 has a Retry-After, as for a node that is not ready.
+    errors.INTERNAL_ERROR.code: HTTPStatus.SERVICE_UNAVAILABLE,
+    # The same as for a channel that is not permitted, so that names cannot be told from permissions.
+    errors.UNKNOWN_CHANNEL.code: HTTPStatus.FORBIDDEN,
+    # The subscription that a token grants has expired: a fresh token helps, as with TOKEN_EXPIRED.
+    errors.EXPIRED.code: HTTPStatus.UNAUTHORIZED,
 }
-"""What is not here is 403; an unknown channel too, so that names cannot be told from permissions."""
+"""Where the status is not the one that `errors.http_status` names for the HTTP API."""
 
-STATUS_OF_CLOSE = {errors.CONNECTION_LIMIT.code: TOO_MANY, errors.CHANNEL_LIMIT.code: BAD_REQUEST}
-"""What is not here is 503 if the code invites the client back, else 401 or 403."""
+_STATUS_OF_DISCONNECT = {
+    errors.CONNECTION_LIMIT.code: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.CHANNEL_LIMIT.code: HTTPStatus.BAD_REQUEST,
+}
 
 
 class StreamRefused(Exception):
-    """An HTTP status, and the code (the protocol's) and message of its body."""
+    """The HTTP status of a refused request, and the code (the protocol's) and message of its body."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
         super().__init__(message)
@@ -43,25 +39,26 @@ class StreamRefused(Exception):
         self.message = message
 
     @classmethod
-    def by_query(cls, sentence: str, code: int = errors.BAD_REQUEST.code) -> Self:
-        """The request makes no sense; `sentence` is for whoever wrote it."""
-        return cls(BAD_REQUEST, code, sentence)
+    def for_query(cls, sentence: str, code: int = errors.BAD_REQUEST.code) -> Self:
+        """The query is not valid; `sentence` is for its author."""
+        return cls(HTTPStatus.BAD_REQUEST, code, sentence)
 
     @classmethod
-    def by_error(cls, error: ErrorBody, channel: str = "") -> Self:
-        """A command of the request was answered with an error; which channel it was about is said."""
+    def for_error(cls, error: ErrorBody, channel: str = "") -> Self:
+        """A command of the request was answered with an error; the message names the channel it concerns."""
         message = f'{error.message}: channel "{channel}"' if channel else error.message
-        return cls(STATUS_OF_ERROR.get(error.code, FORBIDDEN), error.code, message)
+        status = _STATUS_OF_ERROR.get(error.code) or errors.http_status(error.code)
+        return cls(status, error.code, message)
 
     @classmethod
-    def by_close(cls, why: Disconnect, *, is_connected: bool) -> Self:
-        """The session was closed, before or after it knew who the client is.
+    def for_disconnect(cls, disconnect: Disconnect, *, is_connected: bool) -> Self:
+        """The session was closed, before or after its connect command was accepted.
 
-        Before, a token was missing or bad; after, a subscription token was somebody else's.
+        Before, a token was missing or invalid (401). After, a subscription token was for another user (403).
         """
-        if why.may_reconnect:
-            return cls(UNAVAILABLE, why.code, why.reason)
-        if why is errors.PROTOCOL_VIOLATION and not is_connected:
-            return cls(UNAUTHENTICATED, errors.UNAUTHORIZED.code, "unauthorized: a token is needed")
-        status = FORBIDDEN if is_connected else UNAUTHENTICATED
-        return cls(STATUS_OF_CLOSE.get(why.code, status), why.code, why.reason)
+        if disconnect.may_reconnect:
+            return cls(HTTPStatus.SERVICE_UNAVAILABLE, disconnect.code, disconnect.reason)
+        if disconnect is errors.PROTOCOL_VIOLATION and not is_connected:
+            return cls(HTTPStatus.UNAUTHORIZED, errors.UNAUTHORIZED.code, "unauthorized: a token is needed")
+        status = HTTPStatus.FORBIDDEN if is_connected else HTTPStatus.UNAUTHORIZED
+        return cls(_STATUS_OF_DISCONNECT.get(disconnect.code, status), disconnect.code, disconnect.reason)

@@ -1,6 +1,6 @@
-"""What a request for an event stream asks for, read from its query and headers (docs/sse.md).
+"""A request for an event stream, read from its query and headers (docs/sse.md).
 
-An EventSource cannot send commands, so its request is turned into those a WebSocket client would have sent.
+An EventSource cannot send commands, so its request is turned into the commands that a WebSocket client sends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
     SubscriptionPosition,
 )
-from tocsin_server.transports.sse.last_event_id import read_positions
+from tocsin_server.transports.sse.last_event_id import read_last_event_id
 from tocsin_server.transports.sse.refusal import StreamRefused
 
 CONNECT_ID = 1
@@ -30,7 +30,7 @@ FIRST_SUBSCRIBE_ID = 2
 
 @dataclass(frozen=True, slots=True)
 class EventRequest:
-    """Channels in the order of the query, and where in each the client stood (None: nowhere)."""
+    """Channels in the order of the query, and for each the client's position, or None."""
 
     channels: tuple[str, ...]
     since: tuple[Position | None, ...]
@@ -38,14 +38,15 @@ class EventRequest:
     channel_tokens: dict[str, str] = field(default_factory=dict)
 
     @property
-    def is_resuming(self) -> bool:
-        """Whether the client stood anywhere."""
+    def is_recovering(self) -> bool:
+        """Whether the client has a position in any channel."""
         return any(position is not None for position in self.since)
 
     def commands(self, server_side: Sequence[str] = ()) -> list[Command]:
-        """What a WebSocket client would send.
+        """The connect and subscribe commands.
 
-        `server_side` are the channels that the token subscribes by itself: they recover with the connect.
+        `server_side` are the channels that the token subscribes by itself. They recover with the connect
+        command.
         """
         positions = {
             channel: SubscriptionPosition(recover=True, offset=position.offset, epoch=position.epoch)
@@ -53,11 +54,11 @@ class EventRequest:
             if position is not None and channel in server_side
         }
         connect = Command(CONNECT_ID, connect=ConnectRequest(self.token, subs=positions, name="sse"))
-        subscribes = [self.subscribe(index, position) for index, position in enumerate(self.since)]
+        subscribes = [self.subscribe_command(index, position) for index, position in enumerate(self.since)]
         return [connect, *subscribes]
 
-    def subscribe(self, index: int, since: Position | None) -> Command:
-        """The command that subscribes the channel at `index` of the query, from `since` if that is known."""
+    def subscribe_command(self, index: int, since: Position | None) -> Command:
+        """The command for the channel at `index` of the query. It recovers from `since`, if there is one."""
         channel = self.channels[index]
         offset, epoch = since or (0, "")
         request = SubscribeRequest(
@@ -73,47 +74,50 @@ class EventRequest:
 
 
 def read_request(
-    query: Mapping[str, Sequence[str]], last_event_id: str, other_token: str, channel_limit: int
+    query: Mapping[str, Sequence[str]], last_event_id: str, header_token: str, channel_limit: int
 ) -> EventRequest:
-    """Understand a request; `other_token` came beside the query and counts where that has none.
+    """Read a request. `header_token` is used where the query has no token.
 
     Raises StreamRefused.
     """
-    channels = tuple(query.get("channel", ()))
-    if not channels or not all(channels):
-        raise StreamRefused.by_query("The query needs channel=NAME, once for each channel to hear.")
-    if len(set(channels)) < len(channels):
-        raise StreamRefused.by_query("The query names a channel twice.")
-    if len(channels) > channel_limit:
-        sentence = f"The query names {len(channels)} channels, but one stream may have {channel_limit}."
-        raise StreamRefused.by_query(sentence, errors.LIMIT_EXCEEDED.code)
+    channels = _read_channels(query.get("channel", ()), channel_limit)
     try:
-        since = read_positions(last_event_id, len(channels))
+        since = read_last_event_id(last_event_id, len(channels))
     except ValueError as error:
-        raise StreamRefused.by_query(f"The last event id {error}.") from None
-    token = query.get("token", [""])[-1] or other_token
+        raise StreamRefused.for_query(f"The last event id {error}.") from None
+    token = query.get("token", [""])[-1] or header_token
     return EventRequest(channels, tuple(since), token, _channel_tokens(query.get("sub_token", ()), channels))
 
 
+def _read_channels(names: Sequence[str], limit: int) -> tuple[str, ...]:
+    if not names or not all(names):
+        raise StreamRefused.for_query("The query needs channel=NAME, once for each channel to subscribe.")
+    if len(set(names)) < len(names):
+        raise StreamRefused.for_query("The query names a channel twice.")
+    if len(names) > limit:
+        sentence = f"The query names {len(names)} channels, but one stream may have {limit}."
+        raise StreamRefused.for_query(sentence, errors.LIMIT_EXCEEDED.code)
+    return tuple(names)
+
+
 def _channel_tokens(tokens: Sequence[str], channels: Sequence[str]) -> dict[str, str]:
-    """Subscription tokens by the channel that each names, which is why their order does not matter."""
+    """Subscription tokens by the channel that each names, so their order in the query does not matter."""
     found = {_claimed_channel(token): token for token in tokens}
-    for channel in found:
-        if channel not in channels:
-            raise StreamRefused.by_query(
-                "A sub_token is for a channel that the query does not name, or is no token."
-            )
+    if not found.keys() <= set(channels):
+        raise StreamRefused.for_query(
+            "A sub_token is for a channel that the query does not name, or is not a token."
+        )
     return found
 
 
-class _Claim(Struct):
+class _ChannelClaim(Struct):
     channel: str = ""
 
 
 def _claimed_channel(token: str) -> str:
-    """The channel a token says it is for; whether that is true, the session finds out when it uses it."""
+    """The channel that a token claims, unverified: the session verifies the token when it subscribes."""
     try:
         payload = token.split(".")[1]
-        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_Claim).channel
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_ChannelClaim).channel
     except (IndexError, ValueError, RecursionError):
         return ""

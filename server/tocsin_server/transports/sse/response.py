@@ -1,9 +1,10 @@
-"""The streaming itself: sse-starlette's response, with an end that is the peer's to decide.
+"""The response that streams: sse-starlette's, except for how a stream ends.
 
-sse-starlette ends its streams when a process-global flag is set, which it looks for in a task per stream and
-a watcher per thread. A stream of Tocsin's own server ends when its node says so, and two servers in one
-process do not touch each other. Mounted in somebody else's server, where nobody tells the node that the
-server stops, the library's signal is heeded as in any other event stream there.
+sse-starlette ends its streams when a process-wide flag is set, which it polls in a task per stream and a
+watcher per thread. Under Tocsin's own server a stream ends when its node closes the connection, so that two
+servers in one process do not affect each other. Mounted in another application, the node does not learn
+that the server stops; there the library's flag ends the stream, as it ends the application's own event
+streams.
 """
 
 from __future__ import annotations
@@ -15,48 +16,49 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.node.node import Node
+from tocsin_server.node.connection import Connections
 from tocsin_server.transports.sse.connection import SseConnection
 
 
 class EventStreamResponse(EventSourceResponse):
-    """The stream of what waits for an opened peer, which is lost when it is through.
+    """The stream of an open connection, which is lost when the response ends.
 
-    Two tasks: the request's own writes, another waits for the client to go.
+    Two tasks: the request's own writes, another waits for the client to disconnect.
     """
 
-    def __init__(self, node: Node, peer: SseConnection) -> None:
-        super().__init__(peer.outbox, ping=0)
-        self._node = node
-        self._peer = peer
+    def __init__(self, connections: Connections, connection: SseConnection) -> None:
+        super().__init__(connection.outbox, ping=0)
+        self._connections = connections
+        self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the peer's outbox ends or the client goes. Answers HEAD with the headers alone."""
+        """Stream until the outbox ends or the client disconnects. HEAD gets the headers alone."""
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = [tasks.create_task(self._listen_for_disconnect(receive))]
-                if scope.get("state", {}).get("node") is not self._node:
-                    watching.append(tasks.create_task(self._leave_with_the_host()))
-                await self._peer.outbox.keep_limit(self._stream_response(send))
+                is_mounted = scope.get("state", {}).get("node") is not self._connections
+                if is_mounted:
+                    watching.append(tasks.create_task(self._disconnect_when_host_stops()))
+                await self._connection.outbox.run_writer(self._stream_response(send))
                 for task in watching:
                     task.cancel()
         finally:
-            self._node.handle_event(self._peer, events.ConnectionLost())
+            self._connections.handle_event(self._connection, events.ConnectionLost())
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
-        """End at once when the client is gone."""
+        """End the stream at once when the client disconnects. Overrides the library's."""
         while (await receive())["type"] != "http.disconnect":
-            pass  # a body, which a GET should not have
-        self._peer.outbox.drop()
-        self._peer.outbox.end(within_seconds=0)
+            pass  # the request's body, which is ignored
+        self._connection.outbox.drop()
+        self._connection.outbox.end(within_seconds=0)
 
-    async def _leave_with_the_host(self) -> None:
+    async def _disconnect_when_host_stops(self) -> None:
         await self._listen_for_exit_signal()
-        self._node.handle_event(self._peer, events.ServerDisconnect(errors.SHUTDOWN))
+        self._connections.handle_event(self._connection, events.ServerDisconnect(errors.SHUTDOWN))
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send without a time limit for each: what may wait is bounded in bytes."""
+        """Send without a time limit: the outbox bounds the queue. Overrides the library's."""
         await send(message)

@@ -1,7 +1,7 @@
-"""WebSocket over ASGI: for whoever mounts Tocsin in another application, under whatever server that has.
+"""WebSocket over ASGI, for an application that Tocsin is mounted in, under any ASGI server.
 
-The same session as on the raw transport, with slower writes, since every message to every peer is awaited.
-Two tasks belong to a connection: the server's own writes, another reads.
+The session is the same as on the raw transport. Writes are slower, since each message to each client is
+awaited. Two tasks belong to a connection: the server's own writes, another reads.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -22,73 +21,68 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
-from tocsin_server.node.node import Node
-from tocsin_server.protocol.messages import Message, encode
-from tocsin_server.transports.cors import origin_is_allowed
-from tocsin_server.transports.outbox import Outbox
-from tocsin_server.transports.websocket.raw import (
-    CLOSE_SECONDS,
-    JSON_SUBPROTOCOL,
-    PATH,
-    PROTOBUF_SUBPROTOCOL,
-)
+from tocsin_server.node.connection import Connections
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import ServerMessage
+from tocsin_server.transports.origins import origin_is_allowed
+from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
+from tocsin_server.transports.websocket.handshake import PATH, Handshake, choose_subprotocol
 
 TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
-"""RFC 6455 §7.4.1; the raw transport's core sends it by itself."""
+"""RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
 
-def websocket_route(node: Node) -> BaseRoute:
-    """The route of the endpoint, and of plain requests that go astray there."""
-    return _Route(PATH, WebSocketEndpoint(node))
+def websocket_route(connections: Connections) -> BaseRoute:
+    """The route of the endpoint; it answers plain HTTP requests too."""
+    return _Route(PATH, WebSocketEndpoint(connections))
 
 
 class _Route(WebSocketRoute):
-    """A route of both kinds of scope."""
+    """A route that matches both kinds of scope, HTTP and WebSocket."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        is_ours = scope["type"] in ("http", "websocket")
-        return super().matches({**scope, "type": "websocket"}) if is_ours else (Match.NONE, {})
+        is_request = scope["type"] in ("http", "websocket")
+        return super().matches({**scope, "type": "websocket"}) if is_request else (Match.NONE, {})
 
 
 class WebSocketEndpoint:
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            sentence = "This is a WebSocket endpoint; a plain request has no business here.\n"
+            sentence = "This is a WebSocket endpoint. Connect with a WebSocket client.\n"
             await PlainTextResponse(sentence, 400)(scope, receive, send)
             return
-        connection = HTTPConnection(scope)
         await receive()  # websocket.connect
-        if not origin_is_allowed(connection, self._node.settings.server.allowed_origins):
-            await send({"type": "websocket.close"})  # before it is accepted: servers answer 403
+        if not origin_is_allowed(HTTPConnection(scope), self._connections.limits.allowed_origins):
+            await send({"type": "websocket.close"})  # servers answer 403, since it is not accepted yet
             return
         offered = scope["subprotocols"]
-        subprotocol = JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        query = parse_qs(connection.url.query)
-        peer = AsgiConnection(self._node, self._new_session(query))
-        self._node.attach(peer)
-        wants_protobuf = "protobuf" in (*query.get("format", ()), *query.get("cf_protocol", ()))
-        if wants_protobuf or (subprotocol is None and PROTOBUF_SUBPROTOCOL in offered):
-            self._node.handle_event(peer, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
-        await peer.serve(receive, send)
+        await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
+        await self._open(Handshake.read(scope["query_string"].decode("latin-1"), offered)).serve(
+            receive, send
+        )
 
-    def _new_session(self, query: dict[str, list[str]]) -> Session:
-        """One that does not ping where the client wants the server's own ping frames (protocol §1)."""
-        return self._node.new_session(sends_pings=query.get("cf_ws_frame_ping_pong") != ["true"])
+    def _open(self, handshake: Handshake) -> AsgiConnection:
+        """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
+        session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
+        connection = AsgiConnection(self._connections, session)
+        self._connections.attach(connection)
+        if handshake.disconnect is not None:
+            self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
+        return connection
 
 
 class LineFraming:
-    """Items of a channel as lines of a message, joined once for all peers."""
+    """Messages of a channel as lines of one text message, joined once for all subscribers."""
 
-    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
+    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
         """Return the lines."""
-        return b"\n".join(item.line for item in items)
+        return b"\n".join(JSON.wrap_push(message.encoded(JSON)) for message in messages)
 
 
 LINE_FRAMING = LineFraming()
@@ -97,56 +91,57 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_may_read", "_node", "_outbox", "_why", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_outbox", "session")
 
+    codec = JSON
     framing = LINE_FRAMING
     transport_name = "asgi"
 
-    def __init__(self, node: Node, session: Session) -> None:
-        self._node = node
-        self._outbox = Outbox(node.settings.client.queue_limit_bytes, separator=b"\n")
+    def __init__(self, connections: Connections, session: Session) -> None:
+        self._connections = connections
+        self._outbox = Outbox(connections.limits.queue_bytes, separator=b"\n")
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._why: Disconnect | None = None
+        self._disconnect: Disconnect | None = None
         self.session = session
 
     # ------------------------------------------------------------------------------------ the node's side
 
     @property
     def queued_bytes(self) -> int:
-        """What its outbox holds."""
-        return self._outbox.waiting_bytes
+        """How many bytes the outbox holds."""
+        return self._outbox.queued_bytes
 
     def write(self, lines: bytes) -> None:
-        """Let lines wait to be written."""
+        """Queue lines that `framing` packed."""
         self._put(lines)
 
-    def _put(self, lines: bytes, *, is_owed: bool = False) -> None:
-        self._outbox.put(lines, is_owed=is_owed)
+    def _put(self, lines: bytes, *, exempt: bool = False) -> None:
+        self._outbox.put(lines, exempt=exempt)
         if self._outbox.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
-            asyncio.get_running_loop().call_soon(self._node.handle_event, self, slow)
+            asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Let the session's messages wait to be written.
+    def send(self, messages: Sequence[ServerMessage]) -> None:
+        """Queue the session's messages.
 
-        One answer may be larger than what may wait, such as a long recovery: a client closed for it would
-        come back for the same.
+        Messages larger than the queue limit, such as a long recovery, are exempt from it one at a time: a
+        client that were disconnected for them would only recover the same again.
         """
-        lines = b"\n".join(map(encode, messages))
-        self._node.metrics.sent_bytes.count += len(lines)
-        is_large = len(lines) > self._node.settings.client.queue_limit_bytes
-        self._put(lines, is_owed=is_large and not self._outbox.is_owing)
+        lines = b"\n".join(map(JSON.encode, messages))
+        self._connections.count_sent(len(lines))
+        is_large = len(lines) > self._connections.limits.queue_bytes
+        self._put(lines, exempt=is_large and not self._outbox.has_exempt)
 
-    def close(self, why: Disconnect) -> None:
-        """Write what waits, unless the peer is too slow for it, then close with this code."""
-        self._why = why
-        if why is errors.SLOW:
+    def close(self, disconnect: Disconnect) -> None:
+        """Write what is queued, unless the client is too slow for it, then close with this code."""
+        self._disconnect = disconnect
+        if disconnect is errors.SLOW:
             self._outbox.drop()
-        self._outbox.end(within_seconds=CLOSE_SECONDS)
+        self._outbox.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Read nothing more while commands wait for the engine."""
+        """Stop reading while the session has a backlog; read again once it has none."""
         if is_busy:
             self._may_read.clear()
         else:
@@ -159,10 +154,10 @@ class AsgiConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(receive))
-                await self._outbox.keep_limit(self._write_all(send))
+                await self._outbox.run_writer(self._write_all(send))
                 reading.cancel()
         finally:
-            self._node.handle_event(self, events.ConnectionLost())
+            self._connections.handle_event(self, events.ConnectionLost())
 
     async def _read(self, receive: Receive) -> None:
         while (message := await receive())["type"] == "websocket.receive":
@@ -174,13 +169,14 @@ class AsgiConnection:
     def _take(self, message: Any) -> None:
         text = message.get("text")
         data = message["bytes"] if text is None else text.encode()
-        if len(data) > self._node.settings.client.message_limit_bytes:
-            self._node.handle_event(self, events.ServerDisconnect(TOO_BIG))
+        if len(data) > self._connections.limits.message_bytes:
+            self._connections.handle_event(self, events.ServerDisconnect(TOO_BIG))
         else:
-            self._node.handle_event(self, events.Received(data))
+            self._connections.receive(self, data)
 
     async def _write_all(self, send: Send) -> None:
         async for lines in self._outbox:
             await send({"type": "websocket.send", "text": lines.decode()})
-        if self._why is not None:
-            await send({"type": "websocket.close", "code": self._why.code, "reason": self._why.reason})
+        if self._disconnect is not None:
+            close = {"code": self._disconnect.code, "reason": self._disconnect.reason}
+            await send({"type": "websocket.close", **close})

@@ -1,9 +1,9 @@
-"""WebSocket straight on the asyncio transport: `websockets`' sans-I/O core in, ready-made frames out.
+"""WebSocket on the asyncio transport: `websockets`' sans-I/O protocol reads, frames are written directly.
 
-uvicorn constructs `WebSocketProtocol` when a request asks for an upgrade
-(`uvicorn.Config(ws=WebSocketProtocol)`), on the port that serves everything else. No task, queue or timer
-belongs to a connection: fan-out writes the same bytes to each transport, the node keeps the deadline, and the
-transport's own buffer is what waits for a slow peer.
+A connection has no task, queue or timer of its own: fan-out writes the same bytes to each transport, the
+node keeps the deadlines, and the transport's write buffer is the queue of a slow client. The server that
+accepts connections constructs `WebSocketConnection` once a request asks for an upgrade, and calls it as
+asyncio calls any protocol.
 """
 
 from __future__ import annotations
@@ -12,41 +12,36 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
-from tocsin_server.protocol.messages import Message, Ping, encode
-from tocsin_server.transports.origins import is_allowed
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
+from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
+from tocsin_server.transports.websocket.handshake import Handshake, choose_subprotocol
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
+    from websockets.datastructures import Headers
+    from websockets.typing import Subprotocol
 
-    from tocsin_server.node.node import Node
-
-PATH = "/connection/websocket"
+    from tocsin_server.node.connection import Connections
 
 _LOGGER = logging.getLogger(__name__)
-_LOGGER.setLevel(logging.WARNING)  # the core tells of every connection it opens
+_LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
 
-CLOSE_SECONDS = 5.0
-"""How long the peer may take to answer a close frame before the connection is dropped (protocol §8)."""
+CLOSE_REPLY_SECONDS = 5.0
+"""How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
 
 LINGER_SECONDS = 1.0
-"""How long a peer that broke the protocol may take to read why, before its connection is dropped."""
-
-JSON_SUBPROTOCOL = Subprotocol("centrifuge-json")
-PROTOBUF_SUBPROTOCOL = "centrifuge-protobuf"
+"""How long a client that broke the protocol may take to read why, before its connection is dropped."""
 
 
 def text_frame(*lines: bytes) -> bytes:
@@ -54,9 +49,14 @@ def text_frame(*lines: bytes) -> bytes:
     return Frame(Opcode.TEXT, b"\n".join(lines)).serialize(mask=False)
 
 
-def _select_subprotocol(_connection: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Most clients offer none (protocol §1); those that offer JSON are told that it was chosen."""
-    return JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None
+def _select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return choose_subprotocol(offered)
+
+
+def _combined(headers: Headers, name: str) -> str | None:
+    """All values of a header as one (RFC 9110 §5.3), or None if there is none."""
+    values = headers.get_all(name)
+    return ", ".join(values) if values else None
 
 
 def _is_utf8(message: bytes) -> bool:
@@ -68,207 +68,152 @@ def _is_utf8(message: bytes) -> bool:
 
 
 class RawFraming:
-    """Items of a channel as one text frame: built once, written as it is to every peer."""
+    """Messages of a channel as one text frame: built once, written to every subscriber as it is."""
 
-    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
+    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
         """Return the frame."""
-        return text_frame(*(item.line for item in items))
+        return text_frame(*(JSON.wrap_push(message.encoded(JSON)) for message in messages))
 
 
 RAW_FRAMING = RawFraming()
-
-
-class WebSocketProtocol(asyncio.Protocol):
-    """What uvicorn hands an upgrade request to.
-
-    It looks at the path: ours becomes a `WebSocketPeer`, any other is uvicorn's.
-
-    The node is found in the lifespan state, under "node".
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._config = config
-        self._server_state = server_state
-        self._app_state = app_state
-        self._transport: asyncio.Transport
-        self._chosen: asyncio.Protocol | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the transport until the request is read."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Choose by the request line, which uvicorn delivers whole, then step aside."""
-        if self._chosen is None:
-            self._chosen = self._choose(data)
-            self._chosen.connection_made(self._transport)
-            # uvicorn installs this object once it returns; the chosen one takes over before anything is read
-            asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._chosen)
-        self._chosen.data_received(data)
-
-    def _choose(self, request: bytes) -> asyncio.Protocol:
-        target = request.split(b" ", 2)[1]
-        node: Node | None = self._app_state.get("node")
-        if node is not None and target.partition(b"?")[0] == self._config.root_path.encode() + PATH.encode():
-            return WebSocketConnection(node, self._server_state.connections)
-        return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Pass on a loss that came before the chosen protocol was in place."""
-        if self._chosen is not None:
-            self._chosen.connection_lost(exc)
 
 
 class WebSocketConnection(asyncio.Protocol):
     """One WebSocket connection.
 
     handshake --accepted--> open --close frame sent or received--> closing --> lost
+
+    `server_connections` is the server's own set of open protocols; the connection is in it from
+    `connection_made` to `connection_lost`, and the server calls `shutdown` on each that is left.
     """
 
     __slots__ = (
-        "_close_timer",
-        "_connection",
+        "_abort_timer",
         "_connections",
         "_fragments",
-        "_has_left",
-        "_is_leaving",
-        "_is_native_ping",
+        "_has_closed",
+        "_is_accepted",
+        "_is_finishing",
         "_is_paused",
-        "_is_shaken",
-        "_node",
         "_opcode",
+        "_protocol",
+        "_server_connections",
         "_transport",
+        "_uses_ping_frames",
         "session",
         "write",
     )
 
+    codec = JSON
     framing = RAW_FRAMING
     transport_name = "websocket"
 
-    def __init__(self, node: Node, connections: set[Any]) -> None:
-        self._node = node
+    def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
         self._connections = connections
-        self._connection = ServerProtocol(
-            max_size=node.settings.client.message_limit_bytes,
+        self._server_connections = server_connections
+        self._protocol = ServerProtocol(
+            max_size=connections.limits.message_bytes,
             select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
         )
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
-        self._is_native_ping = False
+        self._uses_ping_frames = False
         self._is_paused = False
-        self._is_shaken = False
-        self._is_leaving = False
-        self._has_left = False
-        self._close_timer: asyncio.TimerHandle | None = None
-        self.session = node.new_session()
+        self._is_accepted = False
+        self._is_finishing = False
+        self._has_closed = False
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self.session = connections.new_session()
 
-    # ----------------------------------------------------------------------------------------- asyncio's side
+    # --------------------------------------------------------------------------------- asyncio and the server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the transport from HTTP.
-
-        What may wait for a slow peer is its write buffer, up to the configured limit.
-        """
+        """Take the transport over from HTTP."""
         self._transport = cast("asyncio.Transport", transport)
-        self._allow()
+        self._limit_queue()
         self.write: Callable[[bytes], object] = self._transport.write
-        self._connections.add(self)
+        self._server_connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Tell the session, which leaves its channels."""
-        self._connections.discard(self)
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self._node.handle_event(self, events.ConnectionLost())
+        """End the session, which unsubscribes from its channels."""
+        self._server_connections.discard(self)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        self._connections.handle_event(self, events.ConnectionLost())
 
     def pause_writing(self) -> None:
-        """More waits than may: too slow. Not at once, since this is called in the midst of a write."""
-        asyncio.get_running_loop().call_soon(
-            self._node.handle_event, self, events.ServerDisconnect(errors.SLOW)
-        )
+        """Close a slow client: more is queued than the limit allows.
+
+        The transport calls this in the middle of a write, so the event waits for the next turn of the loop.
+        """
+        slow = events.ServerDisconnect(errors.SLOW)
+        asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def shutdown(self) -> None:
-        """Close because uvicorn's server stops."""
-        self._node.handle_event(self, events.ServerDisconnect(errors.SHUTDOWN))
+        """Close because the server stops."""
+        self._connections.handle_event(self, events.ServerDisconnect(errors.SHUTDOWN))
 
     def data_received(self, data: bytes) -> None:
-        """Feed, take events, write, close if there is nothing more to come."""
-        connection = self._connection
-        connection.receive_data(data)
-        for event in connection.events_received():
+        """Feed the protocol, take its events, write its answers; finish if the client has closed."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
             if isinstance(event, Request):
-                self._shake_hands(event)
+                self._answer_handshake(event)
             elif not self._take_frame(cast("Frame", event)):
                 break
-        if connection.state is State.OPEN or self._has_left:
+        if protocol.state is State.OPEN or self._has_closed:
             self._flush()
-        else:  # the peer said goodbye or broke the protocol: what it asked for before is answered first
-            self._is_leaving = True
-            self._leave()
-            if not self._has_left:
-                self._expect_close(CLOSE_SECONDS)
-
-    def _leave(self) -> None:
-        """Answer the peer's goodbye, once nothing it asked for is left to answer."""
-        if self._is_leaving and not self._has_left and not self.session.is_busy:
-            self._has_left = True
-            self._flush()
-            self._node.handle_event(self, events.ConnectionLost())
+        else:  # the client closed or broke the protocol; its commands before that are answered first
+            self._is_finishing = True
+            self._finish_if_idle()
+            if not self._has_closed:
+                self._abort_after(CLOSE_REPLY_SECONDS)
 
     def eof_received(self) -> None:
-        """The peer sends no more; asyncio closes the transport."""
-        self._connection.receive_eof()
+        """Note that the client sends nothing further; asyncio then closes the transport."""
+        self._protocol.receive_eof()
 
     # ---------------------------------------------------------------------------------------------- handshake
 
-    def _shake_hands(self, request: Request) -> None:
-        connection = self._connection
-        headers = request.headers
-        if not is_allowed(
-            headers.get("Origin"), headers.get("Host", ""), self._node.settings.server.allowed_origins
-        ):
-            connection.send_response(
-                connection.reject(403, "This origin may not connect (allowed_origins).\n")
-            )
+    def _answer_handshake(self, request: Request) -> None:
+        protocol, headers = self._protocol, request.headers
+        # RFC 6454 §7.3 allows one origin. Several, combined, match only "*", and then `accept` rejects them
+        origin, host = _combined(headers, "Origin"), _combined(headers, "Host") or ""
+        if not is_allowed(origin, host, self._connections.limits.allowed_origins):
+            protocol.send_response(protocol.reject(403, f"{ORIGIN_REFUSED}\n"))
             return
-        response = connection.accept(request)
-        connection.send_response(response)
-        if connection.state is not State.OPEN:
-            return
-        self._is_shaken = True
+        protocol.send_response(protocol.accept(request))
+        if protocol.state is State.OPEN:
+            self._open(request)
+
+    def _open(self, request: Request) -> None:
+        self._is_accepted = True
         self._flush()
-        query = parse_qs(urlsplit(request.path).query)
-        self._is_native_ping = query.get("cf_ws_frame_ping_pong") == ["true"]
-        if self._is_native_ping:
-            self.session = self._node.new_session(announces_pings=False)
-        self._node.attach(self)
-        offered = headers.get("Sec-WebSocket-Protocol", "")
-        wants_protobuf = "protobuf" in (*query.get("format", ()), *query.get("cf_protocol", ()))
-        if wants_protobuf or (connection.subprotocol is None and PROTOBUF_SUBPROTOCOL in offered):
-            self._node.handle_event(self, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
+        offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
+        handshake = Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
+        if handshake.uses_ping_frames:
+            self._uses_ping_frames = True
+            self.session = self._connections.new_session(announces_pings=False)
+        self._connections.attach(self)
+        if handshake.disconnect is not None:
+            self._connections.handle_event(self, events.ServerDisconnect(handshake.disconnect))
 
     # ------------------------------------------------------------------------------------------------ reading
 
     def _take_frame(self, frame: Frame) -> bool:
-        """Take one frame; False if nothing after it may be taken any more."""
+        """Take one frame; False if the frames after it must be ignored."""
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._opcode = frame.opcode
-        if frame.opcode is Opcode.PONG and self._is_native_ping and self.session.awaits_pong:
-            self._node.handle_event(self, events.Received(b"{}"))
+        if frame.opcode is Opcode.PONG and self._uses_ping_frames and self.session.awaits_pong:
+            self._connections.handle_event(self, events.Received([PONG]))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return True
         if frame.fin and not self._fragments:
             return self._take_message(bytes(frame.data))
-        self._fragments += (
-            frame.data
-        )  # joined at once: of however many, what is kept is what `max_size` counts
+        # Joined at once: `max_size` bounds the bytes of a message, not the number of its fragments
+        self._fragments += frame.data
         if not frame.fin:
             return True
         message = bytes(self._fragments)
@@ -277,94 +222,98 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _take_message(self, message: bytes) -> bool:
         if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
-            self._connection.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+            self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
             return False
-        self._node.handle_event(self, events.Received(message))
+        self._connections.receive(self, message)
         return True
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Read nothing more while commands wait for the engine."""
+        """Stop reading while the session has a backlog; read again once it has none."""
         if is_busy != self._is_paused and not self._transport.is_closing():
             self._is_paused = is_busy
             if is_busy:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-        if self._is_leaving:
-            asyncio.get_running_loop().call_soon(self._leave)
+        if self._is_finishing:
+            asyncio.get_running_loop().call_soon(self._finish_if_idle)
 
     # ------------------------------------------------------------------------------------------------ writing
 
     @property
-    def _is_open(self) -> bool:
-        """Whether messages may still be written: no close frame has been."""
-        return self._is_shaken and not self._has_left
-
-    @property
     def queued_bytes(self) -> int:
-        """What the transport's buffer holds."""
+        """How many bytes the transport's write buffer holds."""
         return self._transport.get_write_buffer_size()
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Write the session's messages as one frame."""
-        if self._is_native_ping and any(isinstance(message, Ping) for message in messages):
-            self._connection.send_ping(b"")
+    def send(self, messages: Sequence[ServerMessage]) -> None:
+        """Write the session's messages as one frame.
+
+        A frame larger than the queue limit, such as a long recovery, raises the limit by its size: a client
+        that were disconnected for it would only recover the same again.
+        """
+        if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
+            self._protocol.send_ping(b"")
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
-        if messages and self._is_open:
-            frame = text_frame(*map(encode, messages))
-            if len(frame) > self._node.settings.client.queue_limit_bytes:
-                self._allow(len(frame))
+        if messages and self._is_accepted and not self._has_closed:
+            frame = text_frame(*map(JSON.encode, messages))
+            if len(frame) > self._connections.limits.queue_bytes:
+                self._limit_queue(exempt_bytes=len(frame))
             self._transport.write(frame)
-            self._node.metrics.sent_bytes.count += len(frame)
+            self._connections.count_sent(len(frame))
 
-    def _allow(self, size: int = 0) -> None:
-        """Let so much more wait than the limit, for one answer larger than it, such as a long recovery.
-
-        A client closed for it would come back for the same.
-        """
-        limit = self._node.settings.client.queue_limit_bytes
-        self._transport.set_write_buffer_limits(high=limit + size, low=limit // 4)
-
-    def close(self, why: Disconnect) -> None:
-        """Write the close frame after what waits, and drop the connection if it is not answered in time."""
-        if self._has_left:
-            return
-        self._has_left = True
-        if self._connection.state is State.OPEN:
-            self._connection.send_close(why.code, why.reason)
-            self._flush()
-        elif not self._transport.is_closing():
-            # the core has read on and would answer what came after, but the first reason counts
-            self._connection.data_to_send()
-            farewell = Frame(Opcode.CLOSE, Close(why.code, why.reason).serialize())
-            self._transport.write(farewell.serialize(mask=False))
-            self._end_writing()
-        self._expect_close(CLOSE_SECONDS)
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
+    def _limit_queue(self, exempt_bytes: int = 0) -> None:
+        limit = self._connections.limits.queue_bytes
+        self._transport.set_write_buffer_limits(high=limit + exempt_bytes, low=limit // 4)
 
     def _flush(self) -> None:
-        """Write what the core has to say: handshake, pongs, close frames."""
+        """Write what the protocol has to send: the handshake's response, pongs, close frames."""
         if self._transport.is_closing():
             return
-        for data in self._connection.data_to_send():
+        for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
             else:
                 self._end_writing()
-        if self._connection.close_expected():
-            self._expect_close(CLOSE_SECONDS)
+        if self._protocol.close_expected():
+            self._abort_after(CLOSE_REPLY_SECONDS)
+
+    # ------------------------------------------------------------------------------------------------ closing
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Write the close frame after what is queued. Unless it is answered in time, drop the connection."""
+        if self._has_closed:
+            return
+        self._has_closed = True
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(disconnect.code, disconnect.reason)
+            self._flush()
+        elif not self._transport.is_closing():
+            # The protocol has read on, and its answer concerns what came later. The first reason counts
+            self._protocol.data_to_send()
+            close_frame = Frame(Opcode.CLOSE, Close(disconnect.code, disconnect.reason).serialize())
+            self._transport.write(close_frame.serialize(mask=False))
+            self._end_writing()
+        self._abort_after(CLOSE_REPLY_SECONDS)
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _finish_if_idle(self) -> None:
+        """Answer the client's close frame, once every command before it is answered."""
+        if self._is_finishing and not self._has_closed and not self.session.is_busy:
+            self._has_closed = True
+            self._flush()
+            self._connections.handle_event(self, events.ConnectionLost())
 
     def _end_writing(self) -> None:
-        """Close, but not under a peer that still sends: a reset would take away what it has not read yet."""
-        if self._connection.close_rcvd is None and self._is_shaken:
-            self._expect_close(LINGER_SECONDS)
+        """Close the transport, unless the client still sends: a reset would discard what it has not read."""
+        if self._protocol.close_rcvd is None and self._is_accepted:
+            self._abort_after(LINGER_SECONDS)
         else:
             self._transport.close()
 
-    def _expect_close(self, seconds: float) -> None:
-        if self._close_timer is None:
+    def _abort_after(self, seconds: float) -> None:
+        if self._abort_timer is None:
             loop = asyncio.get_running_loop()
-            self._close_timer = loop.call_later(seconds, self._transport.abort)
+            self._abort_timer = loop.call_later(seconds, self._transport.abort)

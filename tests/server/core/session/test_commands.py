@@ -29,12 +29,12 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import (
     Close,
-    CommandsIssued,
     ConnectionLost,
     Execute,
     Executed,
     GoLive,
     Identify,
+    Received,
 )
 from tocsin_server.protocol.messages import (
     EMPTY,
@@ -392,7 +392,7 @@ def test_a_transport_may_speak_for_its_peer() -> None:
         Command(id=2, subscribe=SubscribeRequest("news")),
         Command(id=3, subscribe=SubscribeRequest("more")),
     ]
-    playbook >> CommandsIssued(commands)
+    playbook >> Received(commands)
     playbook << [Identify("ada"), welcome(ping=None, pong=None), Entering("news"), Entering("more")]
 
 

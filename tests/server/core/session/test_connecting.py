@@ -29,10 +29,10 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import (
     Close,
-    CommandsIssued,
     ConnectionLost,
     GoLive,
     Identify,
+    Received,
     ServerDisconnect,
     ServerRefresh,
     ServerSubscribe,
@@ -206,7 +206,7 @@ def test_a_transport_s_own_commands_end_with_a_refused_connect_too() -> None:
         Command(id=1, connect=ConnectRequest(token=connection_token("ada", exp=NOW - 1))),
         Command(id=2, subscribe=SubscribeRequest(channel="news")),
     ]
-    newcomer() >> CommandsIssued(commands) << [error(1, 109, "token expired")]
+    newcomer() >> Received(commands) << [error(1, 109, "token expired")]
 
 
 def test_a_refused_connection_that_stays_is_stale() -> None:

@@ -27,7 +27,8 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import ChannelReset, Close, GoLive, HistoryRead, OpenSubscriptions, Send
 from tocsin_server.core.positions import History
-from tocsin_server.protocol.messages import Position, encode
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import Position
 
 
 def subscribe(command_id: int = 2, **request: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def recovering(
     playbook >> entered(news=history)
     reply = playbook.effects[0]
     assert isinstance(reply, Send)
-    replied: dict[str, Any] = json.loads(encode(reply.message))
+    replied: dict[str, Any] = json.loads(JSON.encode(reply.message))
     return replied
 
 

@@ -21,6 +21,7 @@ from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core import events
 from tocsin_server.core.session import Session
+from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
 
 LOGGED: dict[str, Any] = {
@@ -86,7 +87,7 @@ class Sessions(RuleBasedStateMachine):
 
     @property
     def open_peers(self) -> list[CheckingClient]:
-        return [peer for peer in self.node.peers if not peer.is_closed]
+        return [peer for peer in self.node.clients if not peer.is_closed]
 
     def _peer(self, pick: int) -> CheckingClient:
         return self.open_peers[pick % len(self.open_peers)]
@@ -105,7 +106,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open_peers) < 4)
     @rule(granted=st.lists(channels, max_size=2, unique=True), lifetime=lifetimes, more=st.lists(commands()))
     def connect(self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]]) -> None:
-        peer = CheckingClient(Session(HOUSE, f"c{len(self.node.peers)}", self.node.now))
+        peer = CheckingClient(Session(HOUSE, f"c{len(self.node.clients)}", self.node.now))
         self.node.attach(peer)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {
@@ -140,7 +141,7 @@ class Sessions(RuleBasedStateMachine):
             command["id"] = len(peer.sent) + 1
             peer.sent[command["id"]] = command
         self._remember(peer)
-        self.node.tell(peer, events.Received(b"\n".join(map(json_line, frame))))
+        self.node.handle_event(peer, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame)))))
 
     @precondition(lambda self: self.open_peers)
     @rule(
@@ -150,7 +151,7 @@ class Sessions(RuleBasedStateMachine):
     )
     def misbehave(self, pick: int, message: bytes, seldom: bool) -> None:
         if seldom:
-            self.node.tell(self._peer(pick), events.Received(message))
+            self.node.handle_event(self._peer(pick), events.Received(JSON.decode_commands(message)))
 
     @precondition(lambda self: self.open_peers)
     @rule(pick=picks, seldom=st.booleans())
@@ -159,7 +160,7 @@ class Sessions(RuleBasedStateMachine):
             return
         peer = self._peer(pick)
         self._remember(peer)
-        self.node.tell(peer, events.ConnectionLost())
+        self.node.handle_event(peer, events.ConnectionLost())
 
     def _remember(self, peer: CheckingClient) -> None:
         self.last_places |= {channel: place for channel, place in peer.places.items() if place is not None}
@@ -179,29 +180,29 @@ class Sessions(RuleBasedStateMachine):
         for _ in range(count):
             self.node.publish(channel)
 
-    @precondition(lambda self: self.node.link)
+    @precondition(lambda self: self.node.pubsub)
     @rule(count=st.integers(1, 5))
     def hear(self, count: int) -> None:
-        for _ in range(min(count, len(self.node.link))):
-            self.node.hear_next()
+        for _ in range(min(count, len(self.node.pubsub))):
+            self.node.receive_next()
 
-    @precondition(lambda self: self.node.link)
+    @precondition(lambda self: self.node.pubsub)
     @rule()
     def lose_a_message(self) -> None:
-        self.node.link.popleft()
+        self.node.pubsub.popleft()
 
     @rule(channel=st.sampled_from(["log:a", "cache:a"]), seldom=seldom)
     def replace_log(self, channel: str, seldom: bool) -> None:
         if seldom:
-            self.node.replace_log(channel)
+            self.node.replace_history(channel)
 
     @rule(pick=picks)
     def write(self, pick: int) -> None:
         waiting = [channel for channel in self.node.hub.channels.values() if channel.has_queued]
-        if not self.node.rounds and waiting:
-            self.node.rounds.append(self.node.write_batch(waiting[pick % len(waiting)]))
-        if self.node.rounds and next(self.node.rounds[0], self) is self:
-            self.node.rounds.clear()
+        if not self.node.batches and waiting:
+            self.node.batches.append(self.node.write_batch(waiting[pick % len(waiting)]))
+        if self.node.batches and next(self.node.batches[0], self) is self:
+            self.node.batches.clear()
 
     # ----------------------------------------------------------------------------------- the server, and time
 
@@ -223,19 +224,19 @@ class Sessions(RuleBasedStateMachine):
         ]
         subscribe = events.ServerSubscribe(channel, expire_at=expire_at, since=since)
         for peer in sorted(self.node.hub.connections_of("ada"), key=lambda peer: peer.session.client):
-            self.node.tell(peer, orders[order] if order < len(orders) else subscribe)
+            self.node.handle_event(peer, orders[order] if order < len(orders) else subscribe)
 
     # --------------------------------------------------------------------------------------------- what holds
 
     @invariant()
     def the_hub_s_index_is_the_sessions_own(self) -> None:
         live: dict[str, set[CheckingClient]] = {}
-        for peer in self.node.peers:
+        for peer in self.node.clients:
             for channel in peer.session.live_channels:
                 live.setdefault(channel, set()).add(peer)
         indexed = {name: set(channel.connections) for name, channel in self.node.hub.channels.items()}
         assert {name: peers for name, peers in indexed.items() if peers} == live
-        entered = {channel for (_, channel), count in self.node.entered.items() if count}
+        entered = {channel for (_, channel), count in self.node.state.subscribed.items() if count}
         assert set(indexed) == entered
 
     @invariant()
@@ -251,24 +252,25 @@ class Sessions(RuleBasedStateMachine):
         """In the end every command was answered and everybody is up to date; then nothing remains."""
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
-        while self.node.link:
-            self.node.hear_next()
+        while self.node.pubsub:
+            self.node.receive_next()
         for channel in list(self.node.hub.channels.values()):
-            if channel.tracker.is_known:
-                self.node.mend(channel)
+            self.node.request_backfill(channel)
+        while self.node.jobs:
+            self.node.finish(self.node.jobs[0], succeeds=True)
         self._write_everything()
         for peer in self.open_peers:
             if peer.is_connected and peer.session.user:
                 assert peer.replied == set(peer.sent)
             self._expect_up_to_date(peer)
-            self.node.tell(peer, events.ConnectionLost())
+            self.node.handle_event(peer, events.ConnectionLost())
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
         assert not self.node.hub.channels
         assert len(self.node.hub) == 0
 
     def _write_everything(self) -> None:
-        for batch in self.node.rounds:
+        for batch in self.node.batches:
             for _ in batch:
                 pass
         for channel in self.node.hub.channels.values():
@@ -278,7 +280,7 @@ class Sessions(RuleBasedStateMachine):
 
     def _expect_up_to_date(self, peer: CheckingClient) -> None:
         for channel, place in peer.places.items():
-            log = self.node.log(channel)
+            log = self.node.history(channel)
             if place is not None and place.epoch == log.epoch:
                 assert place.offset == log.top
 

@@ -301,7 +301,7 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
 
 
 @pytest.mark.parametrize(
-    ("channels", "asked", "hears_joins"),
+    ("channels", "asked", "receives_joins"),
     [
         (JOINS, {}, False),
         (JOINS, {"join_leave": True}, True),
@@ -310,12 +310,12 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
     ],
 )
 def test_joins_are_heard_where_forced_or_asked_for_and_allowed(
-    channels: ChannelOptions, asked: dict[str, Any], hears_joins: bool
+    channels: ChannelOptions, asked: dict[str, Any], receives_joins: bool
 ) -> None:
     """Who may see presence may hear it change; who is announced is the channel's matter alone."""
     playbook = visitor(house(channels))
     playbook >> subscribe(**asked)
-    playbook >> entered("news") << [result(), GoLive("news", receives_joins=hears_joins), Joined("news")]
+    playbook >> entered("news") << [result(), GoLive("news", receives_joins=receives_joins), Joined("news")]
 
 
 # ------------------------------------------------------------------------------------------------ unsubscribe

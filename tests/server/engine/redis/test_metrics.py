@@ -14,7 +14,7 @@ from tests.server.engine.redis.blackhole_proxy import Swallower
 from tests.server.engine.redis.node_process import running_apart
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.metrics.metrics_page import of
-from tests.server.served_node import House, housed, publish
+from tests.server.served_node import ServedNode, publish, serve_node
 from tests.support.timing import STARTED, TICK
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
@@ -26,23 +26,23 @@ Fact = Callable[[dict[str, float]], bool]
 
 
 @asynccontextmanager
-async def sharing(url: str, prefix: str) -> AsyncIterator[House]:
-    async with housed(engine=RedisEngine(parse_address(url), prefix)) as house:
-        yield house
+async def sharing(url: str, prefix: str) -> AsyncIterator[ServedNode]:
+    async with serve_node(engine=RedisEngine(parse_address(url), prefix)) as served_node:
+        yield served_node
 
 
-async def until_page(house: House, fact: Fact) -> dict[str, float]:
+async def until_page(served_node: ServedNode, fact: Fact) -> dict[str, float]:
     """The page, once it says so."""
     async with asyncio.timeout(STARTED):
-        while not fact(samples := of(house.node)):  # noqa: ASYNC110 - nobody announces it
+        while not fact(samples := of(served_node.node)):  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(TICK / 5)
     return samples
 
 
-def clock_error(house: House) -> float:
+def clock_error(served_node: ServedNode) -> float:
     """Seconds by which its reckoning of Redis' time may be wrong: what asking took is part of it."""
-    assert isinstance(house.node.engine, RedisEngine)
-    return max(look.error for look in house.node.engine._clock._looks)
+    assert isinstance(served_node.node.engine, RedisEngine)
+    return max(look.error for look in served_node.node.engine._clock._looks)
 
 
 async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServer, prefix: str) -> None:
@@ -53,47 +53,49 @@ async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServ
             await publish(here.node, CHANNEL, b"%d" % number)
         name = "tocsin_publish_to_socket_seconds"
         samples = await until_page(there, lambda samples: samples["tocsin_deliveries_total"] == 20)
-        assert samples[f"{name}_count"] == samples["tocsin_round_seconds_count"] > 0
-        wrong = samples[f"{name}_count"] * sum(clock_error(house) for house in (here, there))
-        rounds, ages = samples["tocsin_round_seconds_sum"], samples[f"{name}_sum"]
+        assert samples[f"{name}_count"] == samples["tocsin_fanout_seconds_count"] > 0
+        wrong = samples[f"{name}_count"] * sum(clock_error(served_node) for served_node in (here, there))
+        rounds, ages = samples["tocsin_fanout_seconds_sum"], samples[f"{name}_sum"]
         assert rounds - wrong < ages < 20 * STARTED
         assert of(here.node)[f"{name}_count"] == 0, "nobody hears it there"
 
 
 async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: Swallower, prefix: str) -> None:
     """Its canary grows old; the link is replaced; what was published meanwhile comes from the log."""
-    async with sharing(swallower.url, prefix) as house, house.connected(CHANNEL) as wire:
-        before = of(house.node)
+    async with sharing(swallower.url, prefix) as served_node, served_node.connected(CHANNEL) as wire:
+        before = of(served_node.node)
         assert before["tocsin_deaf"] == 0
-        assert before["tocsin_links_total"] == 1
-        assert 0 < before["tocsin_canary_lag_seconds"] < STARTED
+        assert before["tocsin_pubsub_connections_total"] == 1
+        assert 0 < before["tocsin_probe_lag_seconds"] < STARTED
         swallower.swallow_pubsub()
         swallower.swallow_subscribers()  # so that one is deaf long enough to be looked at
-        await publish(house.node, CHANNEL, b"1", b"2")
-        deaf = await until_page(house, lambda samples: samples["tocsin_deaf"] == 1)
-        assert deaf["tocsin_canary_age_seconds"] > 1.5
+        await publish(served_node.node, CHANNEL, b"1", b"2")
+        deaf = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 1)
+        assert deaf["tocsin_probe_age_seconds"] > 1.5
         assert deaf["tocsin_engine_ready"] == 0
         swallower.mend()
-        whole = await until_page(house, lambda samples: samples["tocsin_deaf"] == 0)
-        assert whole["tocsin_links_total"] == 2
-        assert whole["tocsin_canary_age_seconds"] < deaf["tocsin_canary_age_seconds"]
+        whole = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 0)
+        assert whole["tocsin_pubsub_connections_total"] == 2
+        assert whole["tocsin_probe_age_seconds"] < deaf["tocsin_probe_age_seconds"]
         await wire.push("pub")
-        assert of(house.node)["tocsin_mended_publications_total"] == 2
+        assert of(served_node.node)["tocsin_backfilled_publications_total"] == 2
 
 
 async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefix: str) -> None:
     """Calls wait, then fail, and what they took is known."""
-    async with sharing(fleeting_redis.url, prefix) as house:
+    async with sharing(fleeting_redis.url, prefix) as served_node:
         fleeting_redis.freeze()
-        first = asyncio.create_task(publish(house.node, CHANNEL, b"1"))
+        first = asyncio.create_task(publish(served_node.node, CHANNEL, b"1"))
         await asyncio.sleep(TICK)
-        second = asyncio.create_task(publish(house.node, CHANNEL, b"2"))
-        await until_page(house, lambda samples: samples["tocsin_queue_bytes{place=engine}"] > 0)
+        second = asyncio.create_task(publish(served_node.node, CHANNEL, b"2"))
+        await until_page(served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] > 0)
         with capture_logs(), pytest.raises(EngineError):
             await first
         fleeting_redis.thaw()
         await asyncio.gather(second, return_exceptions=True)
-        samples = await until_page(house, lambda samples: samples["tocsin_queue_bytes{place=engine}"] == 0)
+        samples = await until_page(
+            served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] == 0
+        )
         assert samples["tocsin_engine_errors_total{call=publish}"] >= 1
         assert samples["tocsin_engine_call_seconds_sum{call=publish}"] > 1
 
@@ -101,18 +103,22 @@ async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefi
 async def test_a_log_that_died_shows(redis_server: RedisServer, prefix: str) -> None:
     """Everybody who followed it is told, and counted."""
     url = redis_server.url
-    async with sharing(url, prefix) as house, house.connected(CHANNEL), house.connected(CHANNEL):
-        await publish(house.node, CHANNEL, b"1")
+    async with (
+        sharing(url, prefix) as served_node,
+        served_node.connected(CHANNEL),
+        served_node.connected(CHANNEL),
+    ):
+        await publish(served_node.node, CHANNEL, b"1")
         redis_server.command("DEL", *redis_server.command("KEYS", f"{prefix}:*{CHANNEL}*"))
-        await publish(house.node, CHANNEL, b"2")
-        await until_page(house, lambda samples: samples["tocsin_broken_streams_total"] == 2)
+        await publish(served_node.node, CHANNEL, b"2")
+        await until_page(served_node, lambda samples: samples["tocsin_gaps_total"] == 2)
 
 
 async def test_a_node_that_was_reaped_is_counted(redis_server: RedisServer, prefix: str) -> None:
     """By the one that did it."""
     url = redis_server.url
-    async with sharing(url, prefix) as house, running_apart(url, prefix, "gone") as apart:
+    async with sharing(url, prefix) as served_node, running_apart(url, prefix, "gone") as apart:
         await apart.add("news", "client", "user")
-        assert of(house.node)["tocsin_reaped_nodes_total"] == 0
+        assert of(served_node.node)["tocsin_reaped_nodes_total"] == 0
         apart.signal(signal.SIGKILL)
-        await until_page(house, lambda samples: samples["tocsin_reaped_nodes_total"] == 1)
+        await until_page(served_node, lambda samples: samples["tocsin_reaped_nodes_total"] == 1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.client.test_cli_nodes import nodes
+from tests.client.cli.test_nodes import nodes
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.api import Api
 from tests.support.configs import API_KEY, STANDARD

@@ -26,12 +26,16 @@ async def test_what_was_logged_and_never_announced_is_found(
     """By looking alone: no later one is announced, and no link breaks."""
     monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 2 * TICK)
     url, news = redis_server.url, new_channel("log")
-    async with sharing(url, prefix) as house, house.connected(news) as wire, running(url, "mute") as mute:
-        await publish(house.node, news, b"0")
+    async with (
+        sharing(url, prefix) as served_node,
+        served_node.connected(news) as wire,
+        running(url, "mute") as mute,
+    ):
+        await publish(served_node.node, news, b"0")
         monkeypatch.setattr(mute.broker, "_keys", MuteKeys(prefix))
-        options = house.node.rules.options_for(news)
+        options = served_node.node.rules.options_for(news)
         assert options is not None
         for number in (1, 2):
             await mute.broker.publish(news, draft(number), options)
         assert [(await wire.push("pub", news))["data"] for _ in range(3)] == [0, 1, 2]
-        assert of(house.node)["tocsin_mended_publications_total"] >= 2
+        assert of(served_node.node)["tocsin_backfilled_publications_total"] >= 2

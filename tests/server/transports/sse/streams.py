@@ -168,7 +168,9 @@ class Served:
     async def publish(self, channel: str, *numbers: int) -> Position:
         """Publish numbers, one after the other; the position of the last."""
         for number in numbers:
-            position = await self.node.publish(channel, NewPublication(Raw(json.dumps(number).encode())))
+            position = await self.node.operations.publish(
+                channel, NewPublication(Raw(json.dumps(number).encode()))
+            )
         return position
 
     async def order(self, user: str, event: ServerEvent) -> None:

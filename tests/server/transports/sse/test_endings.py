@@ -117,7 +117,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody() -> Non
                 while 'code="3008"' not in tocsin.node.metrics.page().decode():
                     number += 1
                     filler = Raw(b'"' + b"x" * 20_000 + b'"')
-                    await tocsin.node.publish("log:1", NewPublication(filler))
+                    await tocsin.node.operations.publish("log:1", NewPublication(filler))
                     assert (await stream.message())["pub"]["offset"] == number
                     assert number * 20_000 < 100 * limit, "never dropped"
                 assert len(tocsin.node.hub) == 1
@@ -126,7 +126,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody() -> Non
                     async with asyncio.timeout(SOON):
                         received += await loop.sock_recv(slow, 65536)
                 assert b'data: {"code":3008,"reason":"slow"}' in received
-                await tocsin.node.publish("log:1", NewPublication(Raw(b"1")))
+                await tocsin.node.operations.publish("log:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
 
 
@@ -135,10 +135,10 @@ async def test_a_recovery_may_be_larger_than_what_may_wait() -> None:
     async with served(client={"queue_limit_bytes": 1000}) as tocsin:
         filler = NewPublication(Raw(b'"' + b"x" * 900 + b'"'))
         for _ in range(10):
-            await tocsin.node.publish("log:1", filler)
+            await tocsin.node.operations.publish("log:1", filler)
         async with tocsin.stream("log:1", last_event_id="0@") as stream:
             assert [(await stream.message())["pub"]["offset"] for _ in range(10)] == list(range(1, 11))
-            await tocsin.node.publish("log:1", filler)
+            await tocsin.node.operations.publish("log:1", filler)
             assert (await stream.message())["pub"]["offset"] == 11
 
 

@@ -33,7 +33,7 @@ async def test_a_stream_is_the_same_under_any_server(http: httpx.AsyncClient, se
             events = source.aiter_sse()
             assert (await anext(events)).id.startswith("0@")
             assert (await anext(events)).json()["node"] == node.name
-            await node.publish("log:1", NewPublication(Raw(b'{"n":1}')))
+            await node.operations.publish("log:1", NewPublication(Raw(b'{"n":1}')))
             message = await anext(events)
             assert json.loads(message.data)["pub"]["data"] == {"n": 1}
         async with asyncio.timeout(SOON):

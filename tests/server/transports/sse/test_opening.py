@@ -98,7 +98,7 @@ async def test_what_waits_while_a_stream_opens_is_bounded_too(monkeypatch: pytes
         await gate.reached.wait()
         await entered(tocsin, "log:1")
         for _ in range(3):
-            await tocsin.node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
+            await tocsin.node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
         response = await asking
         assert (response.status_code, response.json()["code"]) == (503, 3008)
         gate.open()

@@ -84,7 +84,9 @@ async def test_data_is_one_line_whatever_is_in_it(tocsin: Served, channel: Name)
     """Line breaks inside strings are escaped by JSON, and those between its tokens are left out."""
     news = channel("log")
     async with tocsin.stream(news) as stream:
-        await tocsin.node.publish(news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode())))
+        await tocsin.node.operations.publish(
+            news, NewPublication(Raw('{"a\\n\\r":"zw\\u2028ö\\n: x"}'.encode()))
+        )
         assert (await stream.message())["pub"]["data"] == {"a\n\r": "zw\u2028ö\n: x"}
 
 

@@ -1,4 +1,4 @@
-"""The portable WebSocket endpoint: Tocsin inside another application, under whatever server that has."""
+"""The portable WebSocket endpoint: Tocsin inside another application, under any ASGI server."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from tocsin_server.node.node import Node
 
 
 @dataclass
-class Mounted:
+class MountedNode:
     """A node that is part of another application."""
 
     node: Node
@@ -40,33 +40,33 @@ class Mounted:
 
     @asynccontextmanager
     async def opened(self, query: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
-        """A connection on which nothing has been said."""
+        """A WebSocket on which no command has been sent."""
         async with connect(self.url + query, proxy=None, compression=None, **options) as connection:
             yield connection
 
     async def publish(self, channel: str, data: Any) -> None:
-        await self.node.publish(channel, NewPublication(Raw(json.dumps(data).encode())))
+        await self.node.operations.publish(channel, NewPublication(Raw(json.dumps(data).encode())))
 
 
 @pytest.fixture(params=[under_uvicorn, under_hypercorn])
-async def mounted(request: pytest.FixtureRequest) -> AsyncIterator[Mounted]:
+async def mounted(request: pytest.FixtureRequest) -> AsyncIterator[MountedNode]:
     """A node under each server."""
     serve: Serve = request.param
     app, node = application(client={"message_limit_bytes": 1000})
     async with serve(app) as host:
-        yield Mounted(node, host.authority)
+        yield MountedNode(node, host.authority)
 
 
-async def said(connection: ClientConnection, *commands: Json) -> list[Json]:
-    """Send commands in one frame; the messages up to the last one's reply."""
+async def call(connection: ClientConnection, *commands: Json) -> list[Json]:
+    """Send commands in one frame; the messages up to the last command's reply."""
     await connection.send("\n".join(map(json.dumps, commands)))
     messages: list[Json] = []
     while not messages or messages[-1].get("id") != commands[-1]["id"]:
-        messages += await heard(connection)
+        messages += await next_frame(connection)
     return messages
 
 
-async def heard(connection: ClientConnection) -> list[Json]:
+async def next_frame(connection: ClientConnection) -> list[Json]:
     """The messages of the next frame, which must be a text frame."""
     async with asyncio.timeout(SOON):
         frame = await connection.recv()
@@ -75,7 +75,7 @@ async def heard(connection: ClientConnection) -> list[Json]:
 
 
 async def closed(connection: ClientConnection) -> tuple[int | None, str | None]:
-    """How the server closes; whatever it still sends is read first."""
+    """Read until the server closes: with what code and reason."""
     async with asyncio.timeout(SOON):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
@@ -86,19 +86,19 @@ async def closed(connection: ClientConnection) -> tuple[int | None, str | None]:
 CONNECT: Json = {"id": 1, "connect": {}}
 
 
-async def test_a_session_is_the_same_over_asgi(mounted: Mounted) -> None:
+async def test_a_session_is_the_same_over_asgi(mounted: MountedNode) -> None:
     """Pipelined commands are answered in order, pushes follow, and text frames carry them."""
     async with mounted.opened() as connection:
-        replies = await said(connection, CONNECT, {"id": 2, "subscribe": {"channel": "log:1"}})
+        replies = await call(connection, CONNECT, {"id": 2, "subscribe": {"channel": "log:1"}})
         assert [list(reply) for reply in replies] == [["id", "connect"], ["id", "subscribe"]]
         await mounted.publish("log:1", {"n": 1})
-        (push,) = await heard(connection)
+        (push,) = await next_frame(connection)
         assert push == {"push": {"channel": "log:1", "pub": {"data": {"n": 1}, "offset": 1}}}
         assert 'transport="asgi"} 1.0' in mounted.node.metrics.page().decode()
 
 
-async def test_an_official_client_works(mounted: Mounted) -> None:
-    """centrifuge-python, unmodified: subscribe, publish, presence of one's own."""
+async def test_an_official_client_works(mounted: MountedNode) -> None:
+    """The unmodified centrifuge-python connects and subscribes."""
     client = Client(mounted.url, get_token=None)
     await client.connect()
     async with asyncio.timeout(SOON):
@@ -109,15 +109,15 @@ async def test_an_official_client_works(mounted: Mounted) -> None:
     await client.disconnect()
 
 
-async def test_json_in_binary_frames_is_json_too(mounted: Mounted) -> None:
-    """The opcode is not looked at; the answer is text."""
+async def test_json_in_binary_frames_is_json_too(mounted: MountedNode) -> None:
+    """The opcode does not matter; the reply is text."""
     async with mounted.opened() as connection:
         await connection.send(json.dumps(CONNECT).encode())
-        assert "connect" in (await heard(connection))[0]
+        assert "connect" in (await next_frame(connection))[0]
 
 
-async def test_the_json_subprotocol_is_agreed_to(mounted: Mounted) -> None:
-    """A client that offers it gets it, one that offers nothing gets nothing."""
+async def test_the_json_subprotocol_is_chosen_where_it_is_offered(mounted: MountedNode) -> None:
+    """A client that offers none gets none."""
     names = [websockets.Subprotocol("centrifuge-json")]
     async with mounted.opened(subprotocols=names) as connection:
         assert connection.subprotocol == "centrifuge-json"
@@ -129,26 +129,26 @@ async def test_the_json_subprotocol_is_agreed_to(mounted: Mounted) -> None:
     ("query", "names"),
     [("", ["centrifuge-protobuf"]), ("?format=protobuf", []), ("?cf_protocol=protobuf", [])],
 )
-async def test_a_client_of_the_binary_framing_is_told_so(
-    mounted: Mounted, query: str, names: list[Any]
+async def test_a_protobuf_client_is_disconnected_for_good(
+    mounted: MountedNode, query: str, names: list[Any]
 ) -> None:
-    """It would only get what it cannot read."""
+    """With 3506: it could not read any message."""
     async with mounted.opened(query, subprotocols=names or None) as connection:
         assert await closed(connection) == (3506, "inappropriate protocol")
 
 
-async def test_pages_of_other_origins_are_refused_before_they_connect(mounted: Mounted) -> None:
-    """403 to the handshake; an allowed origin is served."""
+async def test_pages_of_other_origins_are_refused_before_they_connect(mounted: MountedNode) -> None:
+    """The handshake gets 403; a page of an allowed origin connects."""
     with pytest.raises(websockets.InvalidStatus) as refusal:
         async with mounted.opened(origin=websockets.Origin("https://evil.example")):
             pass
     assert refusal.value.response.status_code == 403
     async with mounted.opened(origin=websockets.Origin(ORIGIN)) as connection:
-        await said(connection, CONNECT)
+        await call(connection, CONNECT)
 
 
-async def test_a_plain_request_is_told_what_this_is(mounted: Mounted) -> None:
-    """400 and a sentence; the host's own routes are where they were."""
+async def test_a_plain_request_for_the_path_is_a_bad_request(mounted: MountedNode) -> None:
+    """400 and a sentence; the host's own routes are unaffected."""
     async with httpx.AsyncClient(base_url=f"http://{mounted.authority}", trust_env=False) as http:
         response = await http.get("/push/connection/websocket")
         assert response.status_code == 400
@@ -156,31 +156,31 @@ async def test_a_plain_request_is_told_what_this_is(mounted: Mounted) -> None:
         assert (await http.get("/")).json() == "the host's"
 
 
-async def test_a_bad_message_closes_with_the_protocols_code(mounted: Mounted) -> None:
-    """What is not JSON: 3501, with its reason."""
+async def test_a_malformed_message_closes_with_the_protocol_s_code(mounted: MountedNode) -> None:
+    """With 3501 and its reason."""
     async with mounted.opened() as connection:
         await connection.send("{")
         assert await closed(connection) == (3501, "bad request")
 
 
-async def test_a_message_too_large_closes_with_1009(mounted: Mounted) -> None:
-    """Whatever the server's own limit is."""
+async def test_a_message_over_the_size_limit_closes_with_1009(mounted: MountedNode) -> None:
+    """The node's limit applies, besides the server's own."""
     async with mounted.opened() as connection:
-        await said(connection, CONNECT)
+        await call(connection, CONNECT)
         await connection.send(json.dumps({"id": 2, "publish": {"channel": "a", "data": "x" * 1000}}))
         assert (await closed(connection))[0] == 1009
 
 
-async def test_the_api_disconnects(mounted: Mounted) -> None:
-    """What waits is written first, then the close frame with code and reason."""
+async def test_a_disconnect_by_the_api_closes_with_its_code(mounted: MountedNode) -> None:
+    """Queued messages are written first, then the close frame with code and reason."""
     async with mounted.opened() as connection:
-        await said(connection, {"id": 1, "connect": {"token": connection_token("ann")}})
+        await call(connection, {"id": 1, "connect": {"token": connection_token("ann")}})
         await mounted.node.operations.control(ControlCommand("ann", ServerDisconnect(FORCE_DISCONNECT)))
         assert await closed(connection) == (3503, "force disconnect")
 
 
-async def test_nothing_is_read_while_commands_wait() -> None:
-    """A client that sends faster than it is answered waits; nothing piles up, and it is answered in order."""
+async def test_reading_pauses_while_the_session_has_a_backlog() -> None:
+    """A client that sends faster than it is answered has to wait; its replies come in order."""
     release = asyncio.Event()
 
     async def double(_user: str, params: Any) -> Any:
@@ -188,66 +188,66 @@ async def test_nothing_is_read_while_commands_wait() -> None:
         return params * 2
 
     app, node = application(double)
-    async with under_uvicorn(app) as host, Mounted(node, host.authority).opened() as connection:
-        await said(connection, CONNECT)
+    async with under_uvicorn(app) as host, MountedNode(node, host.authority).opened() as connection:
+        await call(connection, CONNECT)
         for number in range(2, 20):
             await connection.send(json.dumps({"id": number, "rpc": {"method": "double", "data": number}}))
-        (peer,) = node.hub
+        (server_side,) = node.hub
         async with asyncio.timeout(SOON):
-            while not peer.session.backlog:  # noqa: ASYNC110 - the session tells nobody
+            while not server_side.session.backlog:  # noqa: ASYNC110 - the session announces nothing
                 await asyncio.sleep(0.001)
         await asyncio.sleep(QUIET)
-        assert len(peer.session.backlog) == 1
+        assert len(server_side.session.backlog) == 1
         release.set()
         replies: list[Json] = []
         while len(replies) < 18:
-            replies += await heard(connection)
+            replies += await next_frame(connection)
     assert [(reply["id"], reply["rpc"]["data"]) for reply in replies] == [(n, 2 * n) for n in range(2, 20)]
 
 
-async def test_pings_may_be_left_to_the_server(mounted: Mounted) -> None:
-    """A client that asks for WebSocket's own pings is told of no others."""
+async def test_a_client_that_chooses_ping_frames_is_announced_no_pings(mounted: MountedNode) -> None:
+    """The ASGI server sends the ping frames."""
     async with mounted.opened("?cf_ws_frame_ping_pong=true") as connection:
-        (reply,) = await said(connection, CONNECT)
+        (reply,) = await call(connection, CONNECT)
         assert "ping" not in reply["connect"]
     async with mounted.opened() as connection:
-        (reply,) = await said(connection, CONNECT)
+        (reply,) = await call(connection, CONNECT)
         assert reply["connect"]["ping"] == 25
 
 
-async def test_a_client_that_vanishes_is_missed_at_once(mounted: Mounted) -> None:
-    """Its leave reaches the others long before anybody would be pinged."""
+async def test_a_client_that_aborts_leaves_its_channels_at_once(mounted: MountedNode) -> None:
+    """Other clients get its leave long before the next ping."""
     subscribe = {"id": 2, "subscribe": {"channel": "seen:1"}}
     async with mounted.opened() as watcher:
-        await said(watcher, CONNECT, subscribe)
-        assert "join" in (await heard(watcher))[0]["push"]
+        await call(watcher, CONNECT, subscribe)
+        assert "join" in (await next_frame(watcher))[0]["push"]
         async with mounted.opened() as connection:
-            await said(connection, CONNECT, subscribe)
-            assert "join" in (await heard(watcher))[0]["push"]
+            await call(connection, CONNECT, subscribe)
+            assert "join" in (await next_frame(watcher))[0]["push"]
             connection.transport.abort()
             async with asyncio.timeout(SOON):
-                assert "leave" in (await heard(watcher))[0]["push"]
+                assert "leave" in (await next_frame(watcher))[0]["push"]
 
 
-async def test_a_client_that_does_not_read_is_closed_as_slow_and_delays_nobody() -> None:
-    """What waits for it is bounded in bytes; the others hear everything meanwhile."""
+async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> None:
+    """The queue for it is bounded in bytes; other clients receive every publication meanwhile."""
     app, node = application(client={"queue_limit_bytes": 100_000})
-    async with under_uvicorn(app) as host, Mounted(node, host.authority).opened() as reader:
+    async with under_uvicorn(app) as host, MountedNode(node, host.authority).opened() as reader:
         subscribe = {"id": 2, "subscribe": {"channel": "log:1"}}
-        await said(reader, CONNECT, subscribe)
+        await call(reader, CONNECT, subscribe)
         with socket.socket() as small:
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             small.setblocking(False)
             address, port = host.authority.split(":")
             await asyncio.get_running_loop().sock_connect(small, (address, int(port)))
-            async with Mounted(node, host.authority).opened(
+            async with MountedNode(node, host.authority).opened(
                 sock=small, max_queue=1, close_timeout=0.1
             ) as slow:
-                await said(slow, CONNECT, subscribe)
+                await call(slow, CONNECT, subscribe)
                 slow.transport.pause_reading()
                 for number in range(1, 1000):
-                    await node.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
-                    assert (await heard(reader))[0]["push"]["pub"]["offset"] == number
+                    await node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
+                    assert (await next_frame(reader))[0]["push"]["pub"]["offset"] == number
                     if 'code="3008"' in node.metrics.page().decode():
                         break
                 else:

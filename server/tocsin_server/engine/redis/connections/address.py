@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import connection as redis_py
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
+from tocsin_server.config.engine_url import parse_redis_url
 from tocsin_server.engine.redis.connections.connection import FAILURES, Connection
 from tocsin_server.engine.redis.connections.sentinels import Sentinels
 
@@ -26,12 +26,6 @@ SENTINEL_SECONDS = CONNECT_SECONDS / 4
 
 CONTEXT_SECONDS = 60.0
 """How long a TLS context serves: to make one takes tens of milliseconds, and certificates are renewed."""
-
-PORT = 6379
-SENTINEL_PORT = 26379
-
-_TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
-_SENTINEL = {"sentinel_username", "sentinel_password"}
 
 
 class TlsContexts:
@@ -152,75 +146,26 @@ def _cancellable() -> Iterator[None]:
 
 
 def parse_address(url: str) -> Address:
-    """Read a URL.
+    """The address that a valid `engine.url` names (config/engine_url.py has its grammar).
 
-        redis://[user:password@]host[:port][/db]
-        rediss://…                           options ssl_ca_certs, ssl_certfile, ssl_keyfile: names of files
-        redis+cluster://[user:password@]host[:port][,host[:port]…]
-        rediss+cluster://…                   options as for rediss
-        redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
-                                             options sentinel_username, sentinel_password: for the Sentinels
-
-    Raises ValueError with a sentence that shows nothing of the URL but its scheme: the rest may hold a
-    password.
+    Raises ValueError with a sentence that shows nothing of the URL but its scheme and its options' names.
     """
-    parts = urlsplit(url)
-    is_sentinel = parts.scheme == "redis+sentinel"
-    is_cluster = parts.scheme.endswith("+cluster")
-    is_tls = parts.scheme.startswith("rediss")
-    query = dict(parse_qsl(parts.query))
-    allowed = _SENTINEL if is_sentinel else _TLS if is_tls else set()
-    if unknown := sorted(query.keys() - allowed):
-        raise ValueError(f"engine.url, a {parts.scheme}:// URL, has an unknown option {', '.join(unknown)}.")
-    hosts = _hosts(parts, SENTINEL_PORT if is_sentinel else PORT, are_many=is_sentinel or is_cluster)
-    path = [unquote(part) for part in parts.path.split("/") if part]
-    if is_sentinel and not path:
-        raise ValueError("engine.url, a redis+sentinel:// URL, must name the service: …/mymaster.")
-    service = path.pop(0) if is_sentinel else ""
-    if is_cluster and path:
-        raise ValueError(
-            f"engine.url, a {parts.scheme}:// URL, must end with its hosts: a cluster has no databases."
-        )
-    options: dict[str, Any] = {"db": _database(parts.scheme, path), **_credentials(parts)}
-    if is_tls:
-        options |= query
-    names = ",".join(f"{host}:{port}" for host, port in hosts)
+    try:
+        parsed = parse_redis_url(url)
+    except ValueError as error:
+        raise ValueError(f"engine.url must be {error}.") from None
+    names = ",".join(f"{host}:{port}" for host, port in parsed.hosts)
+    options: dict[str, Any] = {"db": parsed.database, **parsed.credentials}
+    if not parsed.service:
+        options |= parsed.options
     return Address(
-        f"{service} of {names}" if service else names,
-        hosts,
+        f"{parsed.service} of {names}" if parsed.service else names,
+        parsed.hosts,
         options,
-        is_tls,
-        service,
-        {name.removeprefix("sentinel_"): value for name, value in query.items()} if is_sentinel else {},
-        is_cluster,
+        parsed.is_tls,
+        parsed.service,
+        {name.removeprefix("sentinel_"): value for name, value in parsed.options.items()}
+        if parsed.service
+        else {},
+        parsed.is_cluster,
     )
-
-
-def _hosts(parts: SplitResult, port: int, *, are_many: bool) -> list[tuple[str, int]]:
-    hosts = []
-    for text in parts.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{text}")
-        try:
-            hosts.append((one.hostname or "", one.port or port))
-        except ValueError:
-            raise ValueError(f"engine.url, a {parts.scheme}:// URL, has a port that is none.") from None
-    if not all(host for host, _ in hosts) or (len(hosts) > 1 and not are_many):
-        raise ValueError(
-            f"engine.url begins with {parts.scheme}://, after which must come the host, "
-            "as in redis://127.0.0.1:6379."
-        )
-    return hosts
-
-
-def _database(scheme: str, path: list[str]) -> int:
-    if len(path) > 1 or not all(part.isdecimal() for part in path):
-        raise ValueError(
-            f"engine.url, a {scheme}:// URL, must end with the number of a database, or without."
-        )
-    return int(path[0]) if path else 0
-
-
-def _credentials(parts: SplitResult) -> dict[str, str]:
-    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
-    found = {"username": unquote(user), "password": unquote(password)}
-    return {name: value for name, value in found.items() if value}

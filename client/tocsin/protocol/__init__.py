@@ -1,0 +1,1 @@
+"""The client protocol: messages, and the codec that turns them into text (pure)."""

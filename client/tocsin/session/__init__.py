@@ -1,0 +1,1 @@
+"""A client's session: a state machine from events to effects (pure)."""

@@ -1,0 +1,186 @@
+"""The connections of one event stream: connect, read, reconnect, and recover by ``Last-Event-ID``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
+
+from tocsin import backoff, errors
+from tocsin.callbacks import Callback, TokenProvider, call
+from tocsin.errors import BadProtocol, Disconnected
+from tocsin.models import Event, State, StateChanged, Subscribed
+from tocsin.protocol.messages import WireCode
+
+from .http import PASSING_STATUSES
+from .sse_events import PublicationMissing, SseEvents, decode_disconnect
+
+EVENTS_PATH = "/events"
+CONNECTION_EXPIRED = 3005
+OPEN_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # the server's keep-alive comments come several times a minute
+LONGEST_RETRY_SECONDS = 300.0
+TIMEOUT = httpx.Timeout(OPEN_SECONDS, read=SILENCE_SECONDS)
+
+
+class SseTransport:
+    """One event stream, across its connections.
+
+    The mutable state is the token, the last ``retry:``, the number of failures, the positions (``_events``)
+    and ``recovered``; only ``run`` changes it.
+    """
+
+    def __init__(  # the options of its only owner
+        self,
+        url: str,
+        channels: list[str],
+        token: str,
+        get_token: TokenProvider | None,
+        since: str,
+        new_http: Callable[[], httpx.AsyncClient],
+        callbacks: dict[type, Callback],
+    ) -> None:
+        self.recovered: bool | None = None
+        self._url = url
+        self._channels = channels
+        self._token = token
+        self._get_token = get_token
+        self._new_http = new_http
+        self._callbacks = callbacks
+        self._events = SseEvents(channels, since)
+        self._retry_seconds: float | None = None
+        self._is_disconnected_by_server = False
+        self._failures = 0
+        self._is_token_new = False
+
+    @property
+    def position(self) -> str:
+        """The positions from which to recover, as ``Last-Event-ID`` holds them."""
+        return self._events.last_event_id
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Connect, read and reconnect, until the server refuses the stream for good."""
+        async with self._new_http() as http:
+            yield await self._notify(StateChanged(State.CONNECTING, 0, "connect called"))
+            while True:
+                reason = Disconnected(0, "the stream ended")
+                try:
+                    async with aclosing(self._read(http)) as connection:
+                        async for event in connection:
+                            yield await self._notify(event)
+                except (PublicationMissing, Disconnected, httpx.TransportError) as error:
+                    reason = _as_disconnected(error)
+                if not errors.may_reconnect(reason.code):
+                    raise errors.disconnect_error(reason.code, reason.reason)
+                yield await self._notify(StateChanged(State.CONNECTING, reason.code, reason.reason))
+                await asyncio.sleep(self._next_delay())
+
+    async def _read(self, http: httpx.AsyncClient) -> AsyncGenerator[Event, None]:
+        """Open one connection and yield its events, until it ends or breaks."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if token := await self._current_token():
+            headers["Authorization"] = f"Bearer {token}"
+        if self._events.last_event_id:
+            headers["Last-Event-ID"] = self._events.last_event_id
+        query = {"channel": self._channels}
+        async with http.stream("GET", self._url, params=query, headers=headers) as response:
+            if response.status_code != 200:
+                await response.aread()
+                self._raise_refusal(response)
+            self._events.on_connected()
+            self._is_token_new = False
+            yield StateChanged(State.CONNECTED)
+            async for sse in _events_of(response):
+                self._failures = 0
+                if sse.retry is not None:
+                    self._retry_seconds = min(sse.retry / 1000, LONGEST_RETRY_SECONDS)
+                if sse.event == "disconnect":
+                    self._is_disconnected_by_server = True
+                    self._raise_disconnect(decode_disconnect(sse.data))
+                for event in self._events.handle(sse.event, sse.data, sse.id):
+                    yield event
+
+    async def _current_token(self) -> str:
+        if self._get_token is not None and not self._token:
+            try:
+                self._token = await self._get_token()
+            except errors.Unauthorized:
+                raise
+            except Exception as error:
+                raise Disconnected(0, f"get_token failed: {error!r}") from error
+            self._is_token_new = True
+        return self._token
+
+    def _drop_token(self) -> None:
+        if self._get_token is not None:
+            self._token = ""
+
+    def _raise_disconnect(self, disconnect: WireCode) -> NoReturn:
+        if disconnect.code in (CONNECTION_EXPIRED, errors.STATE_INVALIDATED):
+            self._drop_token()
+        raise Disconnected(disconnect.code, disconnect.reason)
+
+    def _raise_refusal(self, response: httpx.Response) -> NoReturn:
+        """Raise the error of a response other than 200: ``Disconnected`` if another attempt may succeed."""
+        status, error = response.status_code, _error_of(response)
+        if status == 401 and self._get_token is not None and not self._is_token_new:
+            self._drop_token()  # it may only be expired
+            raise Disconnected(errors.TOKEN_EXPIRED, "the token was refused")
+        if status >= 500 or status in PASSING_STATUSES:
+            raise Disconnected(0, f"HTTP {status}")
+        if status == 401:
+            raise errors.Unauthorized(f"the server refused the connection: {error.message}")
+        if status == 403:
+            raise errors.PermissionDenied(error.code, error.message)
+        if status == 400:
+            raise error
+        raise BadProtocol(f"no event stream at {self._url}: HTTP {status}")
+
+    async def _notify(self, event: Event) -> Event:
+        if isinstance(event, Subscribed):
+            self.recovered = event.recovered
+        await call(self._callbacks.get(type(event)), event)
+        return event
+
+    def _next_delay(self) -> float:
+        """Return the seconds to wait: the server's ``retry:`` after a disconnect, otherwise the backoff.
+
+        ``retry:`` is lengthened by up to a half, so that disconnected clients do not return all at once.
+        """
+        attempt, self._failures = self._failures, self._failures + 1
+        is_by_server, self._is_disconnected_by_server = self._is_disconnected_by_server, False
+        if is_by_server and self._retry_seconds is not None:
+            return self._retry_seconds * random.uniform(1.0, 1.5)  # noqa: S311 # jitter
+        return backoff.delay(attempt, random.random())  # noqa: S311 # jitter
+
+
+async def _events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
+    source = EventSource(response)
+    try:
+        async for sse in source.aiter_sse():
+            yield sse
+    except SSEError as error:
+        raise BadProtocol(f"{response.url} is not an event stream: {error}") from error
+
+
+def _error_of(response: httpx.Response) -> errors.CallError:
+    """Return the error in the body of a response, or the status if the body has none."""
+    fields: Any = {}
+    try:
+        fields = response.json()
+        return errors.CallError(int(fields["code"]), str(fields["message"]))
+    except (ValueError, LookupError, TypeError):
+        return errors.CallError(response.status_code, f"HTTP {response.status_code}")
+
+
+def _as_disconnected(error: Exception) -> Disconnected:
+    if isinstance(error, Disconnected):
+        return error
+    if isinstance(error, PublicationMissing):
+        return Disconnected(0, "a publication is missing")
+    return Disconnected(0, str(error) or type(error).__name__)

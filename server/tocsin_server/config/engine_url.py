@@ -1,0 +1,134 @@
+"""The URL of an engine: the only place that knows its grammar.
+
+    memory://
+    redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]
+    rediss://…                            the same over TLS; options ssl_ca_certs, ssl_certfile, ssl_keyfile
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]
+                                          options sentinel_username, sentinel_password: for the Sentinels
+    redis+cluster://[USER:PASSWORD@]HOST[:PORT],…
+    rediss+cluster://…                    the same over TLS; options as for rediss
+
+Pure: nothing here connects. `engine/redis/connections/address.py` turns a URL into connections.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+MEMORY_URL = "memory://"
+
+_REDIS_PORT = 6379
+_SENTINEL_PORT = 26379
+_REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"}
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^/@?#,:\[\]]+)(?::\d{1,5})?")
+_ALL_FORMS = (
+    '"memory://", "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]", the same with "rediss://" for '
+    'TLS, "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]", or '
+    '"redis+cluster://[USER:PASSWORD@]HOST[:PORT],…", with "rediss+cluster://" for TLS'
+)
+
+
+@dataclass(frozen=True)
+class RedisUrl:
+    """What the URL of a Redis deployment says. Its representation holds no password."""
+
+    scheme: str
+    hosts: list[tuple[str, int]]
+    """The Redis server itself, the Sentinels, or some servers of the cluster."""
+    credentials: Mapping[str, str] = field(repr=False)
+    """`username` and `password`, as far as the URL has them."""
+    database: int
+    service: str
+    """The name by which the Sentinels know the master; empty without Sentinels."""
+    options: Mapping[str, str] = field(repr=False)
+    """The TLS options, or those of the Sentinels, by their names in the URL."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections to Redis use TLS."""
+        return self.scheme.startswith("rediss")
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the hosts are servers of a Redis Cluster."""
+        return self.scheme.endswith("+cluster")
+
+
+def parse_redis_url(url: str) -> RedisUrl:
+    """Read the URL of a Redis deployment.
+
+    Raises ValueError with a message that completes the sentence "engine.url must be …". The message shows
+    nothing of the URL but its scheme and the names of its options: the rest may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(_ALL_FORMS) from None
+    if parts.scheme not in _REDIS_SCHEMES or parts.fragment:
+        raise ValueError(_ALL_FORMS)
+    hosts, credentials = _hosts(parts), _credentials(parts)
+    service, database = _path(parts)
+    return RedisUrl(parts.scheme, hosts, credentials, database, service, _options(parts))
+
+
+def check_engine_url(url: str) -> str:
+    """Return a valid URL of any engine unchanged. Raises ValueError like `parse_redis_url`."""
+    if url != MEMORY_URL:
+        parse_redis_url(url)
+    return url
+
+
+def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
+    default_port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _REDIS_PORT
+    hosts = []
+    texts = parts.netloc.rpartition("@")[2].split(",")
+    if not all(texts) or (len(texts) > 1 and parts.scheme in ("redis", "rediss")):
+        several = ", or several with commas" if "+" in parts.scheme else ""
+        raise ValueError(f"a {parts.scheme}:// URL with the host after the scheme{several}")
+    for text in texts:
+        try:
+            one = urlsplit(f"//{text}")
+            hosts.append((one.hostname or "", one.port or default_port))
+        except ValueError:
+            raise ValueError(f"a {parts.scheme}:// URL with a valid port, or with none") from None
+        if not _HOST.fullmatch(text):
+            raise ValueError(_ALL_FORMS)
+    return hosts
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    before_hosts = parts.netloc.rpartition("@")[0]
+    if "@" in before_hosts:
+        raise ValueError(f'a {parts.scheme}:// URL whose password has "%40" in place of "@"')
+    user, _, password = before_hosts.partition(":")
+    found = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in found.items() if value}
+
+
+def _path(parts: SplitResult) -> tuple[str, int]:
+    """The service and the database that the path names."""
+    path = parts.path.removeprefix("/")
+    service = ""
+    if parts.scheme == "redis+sentinel":
+        service, _, path = path.partition("/")
+        if not service:
+            raise ValueError("a redis+sentinel:// URL that names the service, as in …/mymaster")
+    if path and parts.scheme.endswith("+cluster"):
+        raise ValueError(f"a {parts.scheme}:// URL that ends with its hosts: a cluster has no databases")
+    if path and not (path.isascii() and path.isdecimal()):
+        raise ValueError(f"a {parts.scheme}:// URL that ends with the number of a database, or without one")
+    return unquote(service), int(path or 0)
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme == "redis+sentinel":
+        known = _SENTINEL_OPTIONS
+    else:
+        known = _TLS_OPTIONS if parts.scheme.startswith("rediss") else set()
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(f"a {parts.scheme}:// URL without the unknown option {', '.join(unknown)}")
+    return options

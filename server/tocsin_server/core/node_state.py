@@ -1,0 +1,211 @@
+"""The synchronous half of a node: its connections, their sessions, the hub and its channels.
+
+    event -> apply() -> the I/O to do            what the engine read -> merge(), backfill() -> who must
+    be told
+
+Every method changes the state in one synchronous step, and returns what else must be done. The node does it;
+between a check here and the change that it justifies nothing else can run.
+
+The mutable state is the set of connections, and what hub, channels and sessions hold. Only the methods of
+`NodeState`, and of the channels that they change, touch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from tocsin_server.core import events
+from tocsin_server.core.channel import Channel, SubscriberConnection
+from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.hub import Hub
+from tocsin_server.core.positions import History
+from tocsin_server.core.session import Session
+from tocsin_server.protocol.messages import Position, PresenceChange, Push, ServerMessage
+
+
+class StateConnection(SubscriberConnection, Protocol):
+    """What the state needs of a connection."""
+
+    session: Session
+
+
+C = TypeVar("C", bound=StateConnection)
+
+
+# ---------------------------------------------------------------------------------------- the I/O that is
+# to do
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write these messages to the connection, in order."""
+
+    messages: Sequence[ServerMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class UnsubscribeChannel:
+    """The channel lost its last subscriber here. The engine unsubscribes, unless a new one came meanwhile."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePresence:
+    """Remove a client's presence entry from a channel."""
+
+    channel: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishJoinLeave:
+    """Publish a join or leave to a channel."""
+
+    channel: str
+    push: Push
+
+
+Request = (
+    Write
+    | events.Close
+    | events.Identify
+    | events.OpenSubscriptions
+    | events.Execute
+    | events.Authorize
+    | UnsubscribeChannel
+    | RemovePresence
+    | PublishJoinLeave
+)
+"""What `apply` leaves to be done: the session's effects that need I/O, and the I/O of a change of state."""
+
+
+class Merged(NamedTuple, Generic[C]):
+    """Histories, continued with what was received while they were read."""
+
+    histories: Mapping[str, History | None] | None
+    """By channel; None if a history does not reach what this node received, and must be read again."""
+    resets: Sequence[tuple[C, str]]
+    """Connections that miss publications of a channel: each must get a `ChannelReset`."""
+
+
+class Backfilled(NamedTuple, Generic[C]):
+    """What a page of history added to a channel."""
+
+    publications: int
+    gap: tuple[Position, Position] | None
+    """Where history could not fill: after the first position, up to the second."""
+    resets: Sequence[C]
+    """Connections that miss publications because of the gap: each must get a `ChannelReset`."""
+    is_complete: bool
+    """Whether the channel has reached the top of the history."""
+
+
+class NodeState(Generic[C]):
+    """Connections, hub and channels of one node."""
+
+    def __init__(self) -> None:
+        self.hub: Hub[C] = Hub()
+        self.connections: set[C] = set()
+
+    def attach(self, connection: C) -> None:
+        """Add a connection. It is removed by the `apply` after which its session is closed."""
+        self.connections.add(connection)
+
+    def apply(self, connection: C, event: Event, now: Timestamp) -> list[Request]:
+        """Hand an event to a connection's session, change the state, and return the I/O to do, in order."""
+        requests: list[Request] = []
+        unwritten: list[ServerMessage] = []
+        for effect in connection.session.handle(event, now):
+            if isinstance(effect, events.Send):
+                unwritten.append(effect.message)
+                continue
+            needed = self._apply_effect(connection, effect)
+            if needed and unwritten:
+                requests.append(Write(unwritten))
+                unwritten = []
+            requests += needed
+        if unwritten:
+            requests.append(Write(unwritten))
+        if connection.session.is_closed and connection in self.connections:
+            self.connections.discard(connection)
+            self.hub.remove(connection)
+        return requests
+
+    def _apply_effect(self, connection: C, effect: Effect) -> Sequence[Request]:
+        match effect:
+            case events.Identify(user):
+                self.hub.identify(connection, user)
+                return (effect,)
+            case events.OpenSubscriptions(plans):
+                for plan in plans:
+                    self.hub.begin_subscribe(plan.channel)
+                return (effect,)
+            case events.GoLive(channel, start, receives_joins):
+                self.hub.channels[channel].go_live(connection, start, receives_joins)
+                return ()
+            case events.PublishJoin(channel, info):
+                return (PublishJoinLeave(channel, Push(channel, join=PresenceChange(info))),)
+            case events.CloseSubscription():
+                return self._close_subscription(connection, effect)
+            case events.Send(message):
+                return (Write([message]),)
+            case _:
+                return (effect,)
+
+    def _close_subscription(self, connection: C, effect: events.CloseSubscription) -> list[Request]:
+        channel, info = effect.channel, effect.info
+        requests: list[Request] = []
+        if self.hub.unsubscribe(connection, channel):
+            requests.append(UnsubscribeChannel(channel))
+        if effect.options.presence:
+            requests.append(RemovePresence(channel, info.client))
+        if effect.was_announced:
+            requests.append(PublishJoinLeave(channel, Push(channel, leave=PresenceChange(info))))
+        return requests
+
+    # ------------------------------------------------------------------------------------ what the engine
+    # read
+
+    def merge(self, plans: Sequence[SubscriptionPlan], read: Mapping[str, History]) -> Merged[C]:
+        """Continue the histories read for `plans` with what was received since they were begun.
+
+        After this the caller must hand out the resets, and `SubscriptionsOpened` if there are histories,
+        before anything else runs.
+        """
+        histories: dict[str, History | None] = {plan.channel: None for plan in plans}
+        resets: list[tuple[C, str]] = []
+        is_complete = True
+        for name, history in read.items():
+            channel = self.hub.channels[name]
+            if channel.tracker.is_known and channel.tracker.position.epoch != history.top.epoch:
+                resets += [(connection, name) for connection in channel.reset(history.top)]
+            histories[name] = channel.merge(history)
+            is_complete = is_complete and histories[name] is not None
+        return Merged(histories if is_complete else None, resets)
+
+    def backfill(
+        self, channel: Channel[C], history: History, replaced: Position | None = None
+    ) -> Backfilled[C]:
+        """Add a page of history to a channel that has missed publications.
+
+        `replaced` is given if `history` is the beginning of another history than the one in which it was the
+        channel's position; the channel may have moved to the new history while that was read.
+        """
+        before, top = channel.tracker.position, history.top
+        has_moved = replaced is not None and before.epoch == top.epoch != replaced.epoch
+        is_replaced = replaced is not None and not has_moved
+        received = -1 if is_replaced else before.offset
+        missed = [publication for publication in history.publications if publication.offset > received]
+        start = missed[0].offset - 1 if missed else history.top.offset
+        gap, resets = None, []
+        if is_replaced or start > received:
+            position = Position(start, history.top.epoch)
+            gap, resets = (before, position), channel.reset(position)
+        for publication in missed:
+            channel.receive(publication, history.top.epoch)
+        offset, epoch = channel.tracker.position
+        is_complete = epoch == history.top.epoch and offset >= history.top.offset
+        return Backfilled(len(missed), gap, resets, is_complete)

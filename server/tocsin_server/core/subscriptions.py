@@ -1,0 +1,269 @@
+"""The subscriptions of one connection: set up, made live, refreshed, and ended.
+
+The mutable state is the subscriptions by channel, and how many client subscribes are being set up. Only the
+methods of `Subscriptions` change it; each returns the effects that its change makes necessary. Where the
+protocol asks for a close, the method returns the `Disconnect`, and the session closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tocsin_server import errors
+from tocsin_server.core import events
+from tocsin_server.core.authorization import (
+    SessionContext,
+    authorize_by_token,
+    authorize_subscription,
+    server_side_subscription,
+)
+from tocsin_server.core.events import Effect, OpenSubscriptions, Send, Timestamp
+from tocsin_server.core.positions import History
+from tocsin_server.core.replies import refuse, send_push
+from tocsin_server.core.subscription import Subscription, ttl_seconds
+from tocsin_server.core.tokens import SubscriptionClaims
+from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
+from tocsin_server.protocol.messages import (
+    EMPTY,
+    ClientInfo,
+    Push,
+    Reply,
+    SubRefreshRequest,
+    SubRefreshResult,
+    SubscribeRequest,
+    SubscribeResult,
+    UnsubscribePush,
+    UnsubscribeRequest,
+)
+
+Outcome = list[Effect] | Disconnect
+
+
+class Subscriptions:
+    """All subscriptions of one connection."""
+
+    __slots__ = ("_by_channel", "_context", "_opening_count")
+
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+        self._by_channel: dict[str, Subscription] = {}
+        self._opening_count = 0  # subscribe commands without a reply; server-side ones do not count
+
+    def __len__(self) -> int:
+        """Return how many there are, those being set up included."""
+        return len(self._by_channel)
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether a subscribe command has no reply yet."""
+        return self._opening_count > 0
+
+    @property
+    def live(self) -> list[Subscription]:
+        """The live subscriptions."""
+        return [subscription for subscription in self._by_channel.values() if subscription.is_live]
+
+    @property
+    def expiries(self) -> Iterable[float | None]:
+        """When each expires, in monotonic seconds; None for never."""
+        return [subscription.expires_at for subscription in self._by_channel.values()]
+
+    def live_in(self, channel: str) -> Subscription | None:
+        """Return the live subscription to a channel."""
+        subscription = self._by_channel.get(channel)
+        return subscription if subscription is not None and subscription.is_live else None
+
+    # ----------------------------------------------------------------------------------------------- set-up
+
+    def begin(self, granted: Mapping[str, Subscription]) -> OpenSubscriptions:
+        """Set up the server-side subscriptions of the connect command. Their result is part of its reply."""
+        self._by_channel = dict(granted)
+        return self._open(granted.values())
+
+    def subscribe(
+        self,
+        command_id: int,
+        request: SubscribeRequest,
+        claims: SubscriptionClaims | None,
+        info: ClientInfo,
+        now: Timestamp,
+    ) -> Outcome:
+        """Run a subscribe command. Its reply follows once the subscription is set up."""
+        decided = authorize_subscription(self._context, info, self._by_channel, request, now, claims)
+        if isinstance(decided, Disconnect):
+            return decided
+        if isinstance(decided, Refusal):
+            return [refuse(command_id, decided)]
+        decided.command_id = command_id
+        self._by_channel[decided.channel] = decided
+        self._opening_count += 1
+        return [self._open([decided])]
+
+    def subscribe_from_server(
+        self, event: events.ServerSubscribe, info: ClientInfo, now: Timestamp
+    ) -> list[Effect]:
+        """Set up a subscription that the API asked for, unless there is one or there is no room."""
+        is_full = len(self._by_channel) >= self._context.options.channel_limit
+        if event.channel in self._by_channel or is_full:
+            return []
+        subscription = server_side_subscription(self._context, info, event, now)
+        if subscription is None:
+            return []
+        self._by_channel[event.channel] = subscription
+        return [self._open([subscription])]
+
+    def _open(self, subscriptions: Iterable[Subscription]) -> OpenSubscriptions:
+        limit = self._context.options.history_limit
+        return OpenSubscriptions([subscription.plan(limit) for subscription in subscriptions])
+
+    # ---------------------------------------------------------------------------------------- set-up has
+    # ended
+
+    def connect_results(
+        self, histories: Mapping[str, History | None], now: Timestamp
+    ) -> dict[str, SubscribeResult]:
+        """Return the server-side subscriptions for the connect reply. `go_live` must follow it."""
+        return {name: self._by_channel[name].result(history, now) for name, history in histories.items()}
+
+    def go_live(self, histories: Mapping[str, History | None]) -> list[Effect]:
+        """Make the server-side subscriptions of the connect reply live."""
+        effects: list[Effect] = []
+        for channel, history in histories.items():
+            effects += self._go_live(self._by_channel[channel], history)
+        return effects
+
+    def opened(self, histories: Mapping[str, History | None], now: Timestamp) -> list[Effect]:
+        """Confirm subscriptions that were set up after the connect reply, and make them live."""
+        effects: list[Effect] = []
+        for channel, history in histories.items():
+            effects += self._confirm(self._by_channel[channel], history, now)
+        return effects
+
+    def _confirm(self, subscription: Subscription, history: History | None, now: Timestamp) -> list[Effect]:
+        channel, result = subscription.channel, subscription.result(history, now)
+        if subscription.is_server_side:
+            pushes: list[Effect] = [send_push(Push(channel, subscribe=subscription.push(result)))]
+            pushes += [send_push(Push(channel, pub=missed)) for missed in result.publications]
+            return [*pushes, *self._go_live(subscription, history)]
+        self._opening_count -= 1
+        if subscription.refuses_unrecovered and result.was_recovering and not result.recovered:
+            del self._by_channel[channel]
+            return [refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION), subscription.close()]
+        reply = Send(Reply(subscription.command_id, subscribe=result))
+        return [reply, *self._go_live(subscription, history)]
+
+    def _go_live(self, subscription: Subscription, history: History | None) -> list[Effect]:
+        subscription.is_live = True
+        start = history.top.offset if history else 0
+        effects: list[Effect] = [events.GoLive(subscription.channel, start, subscription.receives_joins)]
+        if subscription.options.join_leave:
+            effects.append(events.PublishJoin(subscription.channel, subscription.info))
+        if subscription.ended_while_opening is not None:
+            effects += self.end(subscription, subscription.ended_while_opening)
+        return effects
+
+    def failed(self, channels: Iterable[str]) -> list[Effect]:
+        """Drop subscriptions that the engine could not set up."""
+        effects: list[Effect] = []
+        for channel in channels:
+            subscription = self._by_channel.pop(channel)
+            effects.append(subscription.close())
+            if not subscription.is_server_side:
+                self._opening_count -= 1
+                effects.append(refuse(subscription.command_id, errors.INTERNAL_ERROR))
+        return effects
+
+    def undo(self, channels: Iterable[str]) -> list[Effect]:
+        """Close subscriptions whose set-up ended after the session did."""
+        dropped = (self._by_channel.pop(channel, None) for channel in channels)
+        return [subscription.close() for subscription in dropped if subscription is not None]
+
+    # ---------------------------------------------------------------------------------------- refresh,
+    # the end
+
+    def unsubscribe(self, command_id: int, request: UnsubscribeRequest) -> Outcome:
+        """Run an unsubscribe command; it succeeds for a channel without a subscription, too."""
+        if not request.channel:
+            return errors.PROTOCOL_VIOLATION
+        reply = Send(Reply(command_id, unsubscribe=EMPTY))
+        subscription = self.live_in(request.channel)
+        if subscription is None:
+            return [reply]
+        del self._by_channel[request.channel]
+        return [subscription.close(), reply]
+
+    def refresh(
+        self,
+        command_id: int,
+        request: SubRefreshRequest,
+        claims: SubscriptionClaims | None,
+        info: ClientInfo,
+        now: Timestamp,
+    ) -> Outcome:
+        """Run a sub_refresh command."""
+        if not request.channel:
+            return errors.PROTOCOL_VIOLATION
+        subscription = self.live_in(request.channel)
+        if subscription is None:
+            return [refuse(command_id, errors.PERMISSION_DENIED)]
+        if not request.token and claims is None:
+            return [refuse(command_id, errors.BAD_REQUEST)]
+        decided = authorize_by_token(self._context, info, request.channel, request.token, now, claims)
+        if decided is errors.PERMISSION_DENIED:
+            return errors.INVALID_TOKEN  # protocol §4: an invalid token closes here, unlike at subscribe
+        if isinstance(decided, Refusal):
+            return [refuse(command_id, decided)]
+        if isinstance(decided, Disconnect):
+            return decided
+        subscription.renew(decided)
+        ttl = ttl_seconds(decided.expires_at, now)
+        return [Send(Reply(command_id, sub_refresh=SubRefreshResult(decided.expires_at is not None, ttl)))]
+
+    def unsubscribe_from_server(self, event: events.ServerUnsubscribe) -> list[Effect]:
+        """End the subscription that the API names, or all of them."""
+        channels = [event.channel] if event.channel else list(self._by_channel)
+        effects: list[Effect] = []
+        for channel in channels:
+            if channel in self._by_channel:
+                effects += self.end(self._by_channel[channel], event.why)
+        return effects
+
+    def reset(self, channel: str) -> Outcome:
+        """End a subscription whose position no longer continues (protocol §10).
+
+        The client makes its own subscription again; for a server-side one it must reconnect.
+        """
+        subscription = self.live_in(channel)
+        if subscription is None or not subscription.is_positioned:
+            return []
+        if subscription.is_server_side:
+            return errors.INSUFFICIENT_STATE
+        return self.end(subscription, errors.UNSUBSCRIBED_INSUFFICIENT_STATE)
+
+    def expire(self, now: Timestamp) -> list[Effect | Disconnect]:
+        """End every subscription whose token expired. A `Disconnect` comes last, and ends the connection."""
+        delay = self._context.options.expired_close_delay
+        effects: list[Effect | Disconnect] = []
+        for subscription in list(self._by_channel.values()):
+            if subscription.expires_at is not None and now.monotonic >= subscription.expires_at + delay:
+                if subscription.is_server_side:
+                    return [*effects, errors.SUBSCRIPTION_EXPIRED]
+                subscription.expires_at = None
+                effects += self.end(subscription, errors.UNSUBSCRIBED_EXPIRED)
+        return effects
+
+    def end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:
+        """End a subscription from the server's side; one that is being set up ends after its reply."""
+        if not subscription.is_live:
+            subscription.ended_while_opening = why
+            return []
+        del self._by_channel[subscription.channel]
+        ended = UnsubscribePush(why.code, why.reason)
+        return [subscription.close(), send_push(Push(subscription.channel, unsubscribe=ended))]
+
+    def close_live(self) -> list[Effect]:
+        """Close every live subscription, because the session is over. The others follow by `undo`."""
+        live = self.live
+        for subscription in live:
+            del self._by_channel[subscription.channel]
+        return [subscription.close() for subscription in live]

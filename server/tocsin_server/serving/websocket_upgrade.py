@@ -1,0 +1,67 @@
+"""Which WebSocket implementation serves an upgrade request, on the port that serves everything else.
+
+Requests for Tocsin's path get the raw transport; an application's own WebSockets get uvicorn's
+implementation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from tocsin_server.transports.websocket.handshake import PATH
+from tocsin_server.transports.websocket.raw import WebSocketConnection
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from tocsin_server.node.connection import Connections
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """The protocol that uvicorn gives an upgrade request to (`uvicorn.Config(ws=WebSocketProtocol)`).
+
+    It reads the path, chooses another protocol, and hands the transport over to that. The node is found in
+    the lifespan state, under "node".
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._transport: asyncio.Transport
+        self._chosen: asyncio.Protocol | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport until the request is read."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Choose by the request line, which uvicorn delivers whole, and pass the request on."""
+        if self._chosen is None:
+            self._chosen = self._choose(data)
+            self._chosen.connection_made(self._transport)
+            # uvicorn installs this object after this call; the chosen one replaces it before the next read
+            asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._chosen)
+        self._chosen.data_received(data)
+
+    def _choose(self, request: bytes) -> asyncio.Protocol:
+        target = request.split(b" ", 2)[1]
+        node: Connections | None = self._app_state.get("node")
+        if node is not None and target.partition(b"?")[0] == self._config.root_path.encode() + PATH.encode():
+            return WebSocketConnection(node, self._server_state.connections)
+        return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on a loss that comes before the chosen protocol is installed."""
+        if self._chosen is not None:
+            self._chosen.connection_lost(exc)

@@ -1,0 +1,112 @@
+"""A node with an authorizer: approval, refusal, a late answer, an authorizer that raises, a lost client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from structlog.testing import capture_logs
+
+from tests.server.node.fake_connection import FakeConnection, joined, running
+from tests.server.served_node import assert_nothing_is_left, is_settled, new_channel, until
+from tests.support.timing import TICK
+from tocsin_server import errors
+from tocsin_server.core.events import Approval, Authorize
+from tocsin_server.core.tokens import ConnectionClaims
+from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.protocol.messages import ConnectRequest, PublishRequest, Request
+
+Outcome = Approval | Refusal | Disconnect
+
+
+class ScriptedAuthorizer:
+    """Decides about one kind of request as a function says."""
+
+    def __init__(
+        self, kind: type, decide: Callable[[Authorize], Awaitable[Outcome]], limit_seconds: float = 60
+    ) -> None:
+        self.kind = kind
+        self.decide = decide
+        self.limit_seconds = limit_seconds
+        self.asked: list[Request] = []
+
+    def needs_authorization(self, request: Request) -> bool:
+        return isinstance(request, self.kind)
+
+    async def authorize(self, authorize: Authorize) -> Outcome:
+        self.asked.append(authorize.request)
+        return await self.decide(authorize)
+
+
+async def approve_as_ada(authorize: Authorize) -> Outcome:
+    return Approval(authorize.request, ConnectionClaims(sub="ada"))
+
+
+async def refuse(_authorize: Authorize) -> Outcome:
+    return Refusal(1000, "not today")
+
+
+async def hang(_authorize: Authorize) -> Outcome:
+    return await asyncio.Future[Outcome]()
+
+
+async def fail(_authorize: Authorize) -> Outcome:
+    raise RuntimeError("a fault")
+
+
+async def test_a_connection_gets_the_user_that_the_authorizer_names() -> None:
+    async with running(authorizer=ScriptedAuthorizer(ConnectRequest, approve_as_ada)) as node:
+        connection = await joined(node)
+        assert (connection.session.user, node.hub.connections_of("ada")) == ("ada", [connection])
+
+
+async def test_a_refused_publish_is_not_published() -> None:
+    authorizer = ScriptedAuthorizer(PublishRequest, refuse)
+    async with running(authorizer=authorizer) as node:
+        news = new_channel("open")
+        connection = await joined(node, news)
+        reply = await connection.call("publish", channel=news, data=1)
+        assert (reply["error"]["code"], connection.data) == (1000, [])
+        (asked,) = authorizer.asked
+        assert isinstance(asked, PublishRequest)
+        assert (asked.channel, bytes(asked.data)) == (news, b"1")
+
+
+async def test_an_authorizer_without_an_answer_is_cancelled_and_the_request_refused() -> None:
+    """The next command runs."""
+    authorizer = ScriptedAuthorizer(PublishRequest, hang, limit_seconds=TICK)
+    async with running(authorizer=authorizer) as node:
+        news = new_channel("open")
+        connection = await joined(node, news)
+        reply = await connection.call("publish", channel=news, data=1)
+        assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
+        assert "unsubscribe" in await connection.call("unsubscribe", channel=news)
+        await until(lambda: is_settled(node))
+
+
+async def test_an_authorizer_that_raises_refuses_the_request_and_is_logged() -> None:
+    async with running(authorizer=ScriptedAuthorizer(PublishRequest, fail)) as node:
+        news = new_channel("open")
+        connection = await joined(node, news)
+        with capture_logs() as logs:
+            reply = await connection.call("publish", channel=news, data=1)
+        assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == ["authorization_raised"]
+
+
+async def test_a_client_that_leaves_while_it_is_authorized_leaves_nothing_behind() -> None:
+    gate = asyncio.Event()
+
+    async def decide(authorize: Authorize) -> Outcome:
+        await gate.wait()
+        return await approve_as_ada(authorize)
+
+    authorizer = ScriptedAuthorizer(ConnectRequest, decide)
+    async with running(authorizer=authorizer) as node:
+        connection = FakeConnection(node)
+        connection.say("connect")
+        await until(lambda: authorizer.asked)
+        connection.lose()
+        gate.set()
+        await until(lambda: is_settled(node))
+        assert_nothing_is_left(node)

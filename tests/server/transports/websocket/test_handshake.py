@@ -1,0 +1,139 @@
+"""What a WebSocket handshake settles: the values, and a served node that acts by them."""
+
+import pytest
+import websockets
+
+from tests.server.served_node import ServedNode, serve_node
+from tests.support.raw_connection import HANDSHAKE
+from tests.support.wire_client import Close
+from tocsin_server.errors import INAPPROPRIATE_PROTOCOL, Disconnect
+from tocsin_server.transports.websocket.handshake import Handshake, choose_subprotocol
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ([], None),
+        (["centrifuge-json"], "centrifuge-json"),
+        (["centrifuge-protobuf"], None),
+        (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
+    ],
+)
+def test_the_json_subprotocol_is_chosen_where_it_is_offered(offered: list[str], chosen: str | None) -> None:
+    assert choose_subprotocol(offered) == chosen
+
+
+@pytest.mark.parametrize(
+    ("query", "offered", "disconnect"),
+    [
+        ("", [], None),
+        ("", ["centrifuge-json"], None),
+        ("", ["centrifuge-protobuf"], INAPPROPRIATE_PROTOCOL),
+        ("", ["centrifuge-protobuf", "centrifuge-json"], None),
+        ("format=protobuf", ["centrifuge-json"], INAPPROPRIATE_PROTOCOL),
+        ("cf_protocol=protobuf", [], INAPPROPRIATE_PROTOCOL),
+        ("format=json&cf_protocol=json", [], None),
+    ],
+)
+def test_a_handshake_for_protobuf_ends_in_a_disconnect(
+    query: str, offered: list[str], disconnect: Disconnect | None
+) -> None:
+    """By the query, or by the subprotocols where they leave no other format."""
+    assert Handshake.read(query, offered).disconnect is disconnect
+
+
+@pytest.mark.parametrize(
+    ("query", "uses_ping_frames"),
+    [("", False), ("cf_ws_frame_ping_pong=true", True), ("cf_ws_frame_ping_pong=1", False)],
+)
+def test_a_client_chooses_ping_frames_in_its_query(query: str, uses_ping_frames: bool) -> None:
+    assert Handshake.read(query, []).uses_ping_frames is uses_ping_frames
+
+
+@pytest.mark.parametrize("query", ["", "?format=protobuf", "?cf_protocol=protobuf"])
+async def test_a_protobuf_client_is_disconnected_for_good(served_node: ServedNode, query: str) -> None:
+    """With 3506: it could not read any message."""
+    offered = {} if query else {"subprotocols": ["centrifuge-protobuf"]}
+    async with served_node.wire(query, **offered) as wire:
+        assert await wire.closed() == Close(3506, "inappropriate protocol")
+
+
+async def test_a_client_that_offers_both_subprotocols_gets_json(served_node: ServedNode) -> None:
+    async with served_node.wire(subprotocols=["centrifuge-protobuf", "centrifuge-json"]) as wire:
+        assert wire.connection.subprotocol == "centrifuge-json"
+        await wire.connect()
+
+
+@pytest.mark.parametrize(
+    ("headers", "closes"),
+    [
+        (b"Sec-WebSocket-Protocol: centrifuge-protobuf\r\nSec-WebSocket-Protocol: other\r\n", True),
+        (b"Sec-WebSocket-Protocol: other\r\nSec-WebSocket-Protocol: centrifuge-json\r\n", False),
+    ],
+)
+async def test_subprotocols_may_be_offered_in_several_headers(
+    served_node: ServedNode, headers: bytes, closes: bool
+) -> None:
+    """RFC 6455 §11.3.4: they count as one header."""
+    async with served_node.tcp() as (connection, _):
+        await connection.send(
+            HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"Upgrade: websocket\r\n" + headers)
+        )
+        assert await connection.response() == 101
+        if closes:
+            assert await connection.closed() == Close(3506, "inappropriate protocol")
+
+
+async def status_for(served_node: ServedNode, origin: str | None) -> int:
+    """The status that a page of this origin gets."""
+    headers = {} if origin is None else {"Origin": origin}
+    try:
+        async with served_node.wire(additional_headers=headers):
+            return 101
+    except websockets.InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def test_only_pages_of_allowed_origins_connect() -> None:
+    """Globs over the origin; "self" is a page of the host and port that it connects to."""
+    origins = ["self", "https://*.example.com"]
+    async with serve_node(server={"allowed_origins": origins}) as served_node:
+        here = served_node.url
+        statuses = {
+            None: 101,
+            here: 101,
+            here.replace("http", "https"): 101,  # TLS may end at a proxy
+            "https://app.example.com": 101,
+            "HTTPS://app.EXAMPLE.com": 101,
+            f"http://127.0.0.1:{served_node.port + 1}": 403,
+            f"{here}.evil.example": 403,
+            "http://localhost": 403,
+            "https://example.com": 403,
+            "http://app.example.com": 403,
+            "null": 403,
+            "": 403,
+        }
+        for origin, status in statuses.items():
+            assert await status_for(served_node, origin) == status, origin
+        await served_node.until_empty()
+
+
+async def test_no_page_connects_by_default() -> None:
+    """Not even one that this server served: that takes the pattern "self"."""
+    async with serve_node() as served_node:
+        assert await status_for(served_node, served_node.url) == 403
+        assert await status_for(served_node, None) == 101
+
+
+@pytest.mark.parametrize(("origins", "status"), [(["https://app.example"], 403), (["*"], 400)])
+async def test_a_handshake_with_several_origins_is_refused(origins: list[str], status: int) -> None:
+    """RFC 6454 §7.3 allows one. A permitted origin does not hide another."""
+    headers = b"Origin: https://app.example\r\nOrigin: https://evil.example\r\n"
+    async with (
+        serve_node(server={"allowed_origins": origins}) as served_node,
+        served_node.tcp() as (connection, _),
+    ):
+        await connection.send(
+            HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"Upgrade: websocket\r\n" + headers)
+        )
+        assert await connection.response() == status

@@ -1,0 +1,92 @@
+"""How connections on the raw transport close, from either side."""
+
+import json
+
+import pytest
+
+from tests.server.node.faulty_engine import FaultyEngine
+from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
+from tests.server.transports.websocket.raw_session import connect
+from tests.support.raw_connection import Op, close_frame, commands, frame
+from tests.support.timing import SOON, TICK
+from tests.support.wire_client import Close
+from tocsin_server import errors
+from tocsin_server.transports.websocket import raw
+
+
+async def test_commands_before_a_close_frame_are_answered_first(engine: FaultyEngine) -> None:
+    """In their order, and the close frame is answered after them."""
+    gate = engine.hold("publish")
+    async with serve_node(engine=engine) as served_node:
+        async with served_node.tcp() as (connection, _):
+            await connect(connection)
+            publishes = [{"id": n, "publish": {"channel": "plain:bye", "data": n}} for n in (2, 3)]
+            await connection.send(commands(*publishes) + close_frame(1000, b"bye"))
+            await until(lambda: engine.calls["publish"])
+            server_side = served_node.connection
+            assert server_side._is_finishing
+            assert not server_side._transport.is_closing()
+            gate.set()
+            frames = [received async for received in connection.frames()]
+        assert [json.loads(payload) for op, payload in frames if op == Op.TEXT] == [
+            {"id": n, "publish": {}} for n in (2, 3)
+        ]
+        assert frames[-1] == (Op.CLOSE, b"\x03\xe8bye")
+        await served_node.until_empty()
+
+
+async def test_a_client_that_closes_and_aborts_leaves_nothing_behind(engine: FaultyEngine) -> None:
+    """The connection is lost while its last command is still in flight to the engine."""
+    gate = engine.hold("publish")
+    async with serve_node(engine=engine) as served_node:
+        async with served_node.tcp() as (connection, writer):
+            await connect(connection)
+            publish_command = {"id": 2, "publish": {"channel": "plain:bye", "data": 1}}
+            await connection.send(commands(publish_command) + close_frame())
+            await until(lambda: engine.calls["publish"])
+            writer.transport.abort()
+            await until(lambda: not served_node.node.state.connections)
+        gate.set()
+        await served_node.until_empty()
+
+
+async def test_a_close_frame_without_an_answer_ends_in_a_dropped_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After CLOSE_REPLY_SECONDS; the session ends at once."""
+    monkeypatch.setattr(raw, "CLOSE_REPLY_SECONDS", 2 * TICK)
+    async with serve_node() as served_node, served_node.tcp() as (connection, _):
+        await connect(connection)
+        served_node.node.disconnect_all(errors.FORCE_DISCONNECT)
+        assert not served_node.node.state.connections
+        assert [received async for received in connection.frames()] == [(Op.CLOSE, b"\r\xafforce disconnect")]
+        await until(lambda: not served_node.server.server_state.connections)
+        await served_node.until_empty()
+
+
+async def test_a_close_frame_that_is_answered_ends_the_connection(
+    served_node: ServedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and no timer is left."""
+    monkeypatch.setattr(raw, "CLOSE_REPLY_SECONDS", 100 * SOON)
+    async with served_node.tcp() as (connection, _):
+        await connect(connection)
+        server_side = served_node.connection
+        served_node.node.disconnect_all(errors.FORCE_DISCONNECT)
+        assert await connection.closed() == Close(3503, "force disconnect")
+        await until(lambda: not served_node.server.server_state.connections)
+        assert server_side._abort_timer is not None
+        assert server_side._abort_timer.cancelled()
+
+
+async def test_no_message_follows_the_close_frame(served_node: ServedNode) -> None:
+    """Neither replies to later commands nor publications."""
+    channel = new_channel("log")
+    async with served_node.tcp() as (connection, _):
+        await connect(connection, {"id": 2, "subscribe": {"channel": channel}})
+        served_node.node.disconnect_all(errors.FORCE_DISCONNECT)
+        await publish(served_node.node, channel, b"1")
+        await connection.send(commands({"id": 3, "publish": {"channel": channel, "data": 2}}))
+        await connection.send(frame(b"", Op.PING))
+        await connection.send(close_frame(3503))
+        assert [op async for op, _ in connection.frames()] == [Op.CLOSE, Op.PONG], "no text"
