@@ -1,6 +1,6 @@
 # Every target prepares what it needs: a virtual environment in .venv, and Node's packages for the tests with JavaScript
-# clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on, as
-# in `make run ARGS="--port 9000"`.
+# clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on,
+# as in `make run ARGS="--port 9000"`.
 
 # Debian has nginx there, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
@@ -14,6 +14,8 @@ JS := tests/conformance/js
 JS_PACKAGES := $(JS)/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+# Many tests wait for servers and timers most of the time, so twice as many processes as cores keep two cores busy.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -28,7 +30,7 @@ run: $(SERVER) ## the demo: a small application, and the server beside it
 
 .PHONY: test
 test: tools check $(JS_PACKAGES) ## check, then every test, with coverage
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
 check: $(DEV) ## format, lint, import contracts, types
@@ -36,6 +38,10 @@ check: $(DEV) ## format, lint, import contracts, types
 	$(BIN)/ruff check --quiet
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+.PHONY: words
+words: $(DEV) ## the word list: no file uses a forbidden word
+	$(BIN)/python -m tests.words
 
 .PHONY: format
 format: $(DEV) ## what can be mended without thinking

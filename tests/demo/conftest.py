@@ -58,7 +58,7 @@ def running_demo(database: Path, nodes: int = 1) -> Iterator[Server]:
         children = children_of(server)
         code = server.stop()
         left = survivors(children)
-    unexpected = [line for line in server.errors.splitlines() if nodes == 1 or not DEAFENED.search(line)]
+    unexpected = [line for line in server.stderr.splitlines() if nodes == 1 or not DEAFENED.search(line)]
     assert (code, unexpected, left) == (0, [], [])
 
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from tests.demo.nodes_client import Json, NodesClient
-from tests.support.event_stream import EventStream, streaming
+from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import Server
 from tests.support.timing import SOON, TICK
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,7 +31,7 @@ class DeafNode:
     nodes: NodesClient
     name: str
     address: str
-    wire: Wire
+    wire: WireClient
     sent: list[str] = field(default_factory=list)
 
     async def readiness(self) -> tuple[int, str]:
@@ -88,9 +88,9 @@ async def timeline(three_nodes: Server) -> AsyncIterator[Timeline]:
         restored, left_deaf = addresses[RESTORED], addresses[LEFT_DEAF]
         path = f"/events?channel=chat:lobby&token={token}"
         async with (
-            connected(nodes.own(restored), token=token) as wire,
-            connected(nodes.own(left_deaf), token=token) as other_wire,
-            streaming(nodes.own(restored), path) as stream,
+            connect_wire(nodes.own(restored), token=token) as wire,
+            connect_wire(nodes.own(left_deaf), token=token) as other_wire,
+            open_event_stream(nodes.own(restored), path) as stream,
         ):
             for each in (wire, other_wire):
                 await each.call("subscribe", channel="chat:lobby")

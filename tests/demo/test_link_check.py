@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.proxies import accepting
+from tests.support.tcp import tcp_server
 from tocsin_demo.check_store import Finding
 from tocsin_demo.link_check import ATTEMPTS, check_link, verdict
 from tocsin_demo.link_store import Link
@@ -35,7 +35,7 @@ class WebServer:
 @pytest.fixture
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[WebServer]:
     made = WebServer(getattr(request, "param", "200 OK"))
-    async with accepting(made.serve) as made.port:
+    async with tcp_server(made.serve) as made.port:
         yield made
 
 
@@ -70,7 +70,7 @@ async def test_an_error_is_not_a_good_answer(server: WebServer) -> None:
 
 
 async def test_a_closed_port_gives_no_good_answer(server: WebServer) -> None:
-    async with accepting(server.serve) as port:
+    async with tcp_server(server.serve) as port:
         pass
     assert verdict(await findings(f"http://127.0.0.1:{port}/")).startswith("no good answer: ")
 

@@ -27,7 +27,7 @@ from tests.demo.page_actions import (
     send_ten,
     toggle,
 )
-from tests.support.proxy import proxying
+from tests.support.proxy import run_proxy
 from tests.support.server import Server
 from tests.support.timing import SOON
 
@@ -150,7 +150,7 @@ async def test_sending_works_without_any_connection(visited: Page) -> None:
 
 async def test_a_broken_network_loses_no_message(demo: Server, browser: Browser, other: Page) -> None:
     """Both connections reconnect without an action of the visitor."""
-    async with proxying(demo) as proxy:
+    async with run_proxy(demo) as proxy:
         page = await open_page(await browser.new_page(), proxy.url)
         row = await send_message(page, "Before the network breaks")
         for connection in CONNECTIONS:
@@ -161,7 +161,7 @@ async def test_a_broken_network_loses_no_message(demo: Server, browser: Browser,
                 "data-state", "connecting"
             )
         await send_ten(other)
-        proxy.mend()
+        proxy.restore()
         await online(page)
         await live(page)
         for connection in CONNECTIONS:
@@ -186,7 +186,7 @@ async def test_a_replaced_history_is_shown_as_a_gap(
 
     The WebSocket is closed for good. The EventSource reconnects with a new token and reports a gap.
     """
-    async with proxying(demo) as proxy:
+    async with run_proxy(demo) as proxy:
         page = await open_page(await browser.new_page(), proxy.url)
         await send_message(page, "Stored by the first demo only")
         proxy.cut()
@@ -199,8 +199,8 @@ async def test_a_replaced_history_is_shown_as_a_gap(
             const status = document.querySelector("#status");
             new MutationObserver(() => texts.push(status.textContent)).observe(status, {childList: true});
         }""")
-        proxy.lead_to(replacement)
-        proxy.mend()
+        proxy.forward_to(replacement)
+        proxy.restore()
         await online(page)
         await expect(page.locator("#connection-websocket")).to_have_attribute("data-state", "disconnected")
         await expect(page.locator("#connection-eventsource")).to_have_attribute("data-state", "connected")

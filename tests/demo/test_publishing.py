@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.proxies import accepting
+from tests.support.tcp import tcp_server
 from tocsin import AsyncPublisher, CallError, ServerUnreachable
 from tocsin_demo.publishing import Publisher
 from tocsin_server.app import create_app
@@ -37,7 +37,7 @@ async def node() -> AsyncIterator[str]:
 @pytest.fixture
 async def unreachable() -> str:
     """An address where no server listens."""
-    async with accepting(_refuse) as port:
+    async with tcp_server(_refuse) as port:
         return f"127.0.0.1:{port}"
 
 

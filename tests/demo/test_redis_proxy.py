@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.proxies import accepting, connecting
+from tests.support.tcp import tcp_connection, tcp_server
 from tests.support.timing import QUIET, SOON
 from tocsin_demo.redis_proxy import RedisProxy, redis_proxy
 
@@ -38,7 +38,7 @@ class FakeRedis:
 @pytest.fixture
 async def redis() -> AsyncIterator[tuple[FakeRedis, RedisProxy]]:
     fake = FakeRedis()
-    async with accepting(fake.serve) as port, redis_proxy(port) as proxy:
+    async with tcp_server(fake.serve) as port, redis_proxy(port) as proxy:
         yield fake, proxy
         fake.close()
 
@@ -46,7 +46,7 @@ async def redis() -> AsyncIterator[tuple[FakeRedis, RedisProxy]]:
 @contextlib.asynccontextmanager
 async def connection(redis: tuple[FakeRedis, RedisProxy]) -> AsyncIterator[tuple[End, End]]:
     """One connection through the proxy: the node's end, and that of Redis."""
-    async with connecting(redis[1].port) as node:
+    async with tcp_connection(redis[1].port) as node:
         yield node, await redis[0].accepted()
 
 
@@ -133,9 +133,9 @@ async def test_a_connection_closed_at_one_end_is_closed_at_the_other(
 
 
 async def test_a_connection_is_closed_if_redis_does_not_listen() -> None:
-    async with accepting(FakeRedis().serve) as port:
+    async with tcp_server(FakeRedis().serve) as port:
         pass
-    async with redis_proxy(port) as proxy, connecting(proxy.port) as node:
+    async with redis_proxy(port) as proxy, tcp_connection(proxy.port) as node:
         await is_closed(node)
 
 
@@ -144,7 +144,7 @@ async def test_a_proxy_leaves_nothing_behind(is_dropping: bool) -> None:
     """No task, no connection, no port."""
     fake = FakeRedis()
     before = asyncio.all_tasks()
-    async with accepting(fake.serve) as port:
+    async with tcp_server(fake.serve) as port:
         async with redis_proxy(port) as proxy, connection((fake, proxy)) as (node, server):
             await arrives(node, server, SUBSCRIBE)
             if is_dropping:

@@ -21,8 +21,8 @@ from tests.demo.page_actions import (
     send_ten,
     toggle,
 )
-from tests.support.configs import PERMIT, SEEN, Table
-from tests.support.server import Server, serving
+from tests.support.configs import PERMIT_ALL, PRESENCE, Table
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
@@ -30,7 +30,7 @@ from tocsin_server.serving.server import serving as serving_here
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one browser for all of them
 
-LOBBY: Table = {**PERMIT, **SEEN, "force_push_join_leave": True}
+LOBBY: Table = {**PERMIT_ALL, **PRESENCE, "force_push_join_leave": True}
 HISTORY: Table = {"history_size": 100, "history_ttl": "300s", "force_recovery": True}
 ANONYMOUS: Table = {"client": {"allow_anonymous": True}, "server": {"drain_seconds": 0}}
 
@@ -51,7 +51,7 @@ class OpenPage:
 def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server as a first-time user starts it: without a configured channel."""
     config = {"server": {"drain_seconds": 0}}
-    with serving(config, tmp_path_factory.mktemp("insecure"), "--ui", "--insecure") as server:
+    with run_server(config, tmp_path_factory.mktemp("insecure"), "--ui", "--insecure") as server:
         yield server
 
 
@@ -59,7 +59,7 @@ def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on which the demo's channel exists, permits everything, and keeps a history."""
     config = {**ANONYMOUS, "namespaces": {"chat": {**LOBBY, **HISTORY}}}
-    with serving(config, tmp_path_factory.mktemp("configured"), "--ui") as server:
+    with run_server(config, tmp_path_factory.mktemp("configured"), "--ui") as server:
         yield server
 
 

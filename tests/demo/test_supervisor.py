@@ -19,10 +19,10 @@ import pytest
 
 from tests.demo.conftest import children_of, start_demo, survivors
 from tests.demo.nodes_client import NodesClient
-from tests.support.event_stream import EventStream, streaming
+from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED, TICK
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 
 def redis_among(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -72,7 +72,7 @@ async def test_new_connections_reach_every_node(three_nodes: Server, nodes: Node
     assert len(reached) == 3
 
 
-async def next_texts(wire: Wire, stream: EventStream) -> tuple[str, str]:
+async def next_texts(wire: WireClient, stream: EventStream) -> tuple[str, str]:
     """The next message on a WebSocket and on an event stream."""
     pushed = await wire.push("pub", "chat:lobby")
     async with asyncio.timeout(SOON):
@@ -86,7 +86,7 @@ async def test_a_message_sent_to_one_node_is_delivered_by_the_others(nodes: Node
     first, second, _ = [nodes.own(address) for address in (await nodes.addresses()).values()]
     token = await nodes.token()
     path = f"/events?channel=chat:lobby&token={token}"
-    async with connected(first, token=token) as wire, streaming(second, path) as stream:
+    async with connect_wire(first, token=token) as wire, open_event_stream(second, path) as stream:
         await wire.call("subscribe", channel="chat:lobby")
         for name, address in (await nodes.addresses()).items():
             text = f"Sent to {name}"
@@ -97,7 +97,7 @@ async def test_a_message_sent_to_one_node_is_delivered_by_the_others(nodes: Node
 async def test_every_node_answers_for_the_links(nodes: NodesClient) -> None:
     """Added at one node, read, changed and deleted at others with the same versions, always published."""
     http, addresses = nodes.http, list((await nodes.addresses()).values())
-    async with connected(nodes.own(addresses[0]), token=await nodes.token()) as wire:
+    async with connect_wire(nodes.own(addresses[0]), token=await nodes.token()) as wire:
         await wire.call("subscribe", channel="links")
         link = {"url": "http://127.0.0.1:9/anywhere", "title": "Added at the first"}
         added = await http.post(f"http://{addresses[0]}/links", json=link)
@@ -120,7 +120,7 @@ async def test_a_publication_is_tagged_with_the_node_that_accepted_it(nodes: Nod
     first, second, *_ = [name for name, node in (await nodes.all()).items() if node["report"]]
     address = (await nodes.addresses())[first]
     before = {name: await nodes.publication_count(name) for name in (first, second)}
-    async with connected(nodes.own(address), token=await nodes.token()) as wire:
+    async with connect_wire(nodes.own(address), token=await nodes.token()) as wire:
         await wire.call("subscribe", channel="chat:lobby")
         tags = []
         for number in range(6):
@@ -197,7 +197,7 @@ def test_the_demo_ends_with_its_redis_and_says_so(two_node_demos: list[Server]) 
     assert demo.process.wait(STARTED) == 1
     assert survivors(children) == []
     demo.stop()
-    assert demo.errors.splitlines()[-1] == "Redis has ended, and the nodes with it."
+    assert demo.stderr.splitlines()[-1] == "Redis has ended, and the nodes with it."
 
 
 def test_a_second_signal_kills_the_nodes(two_node_demos: list[Server]) -> None:
@@ -226,7 +226,7 @@ def test_no_process_is_left_of_an_interrupted_start(tmp_path: Path) -> None:
                 time.sleep(TICK / 10)
             assert demo.stop() == 0
             assert survivors(children) == []
-            assert demo.errors == ""
+            assert demo.stderr == ""
 
 
 @contextlib.contextmanager

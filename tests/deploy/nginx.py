@@ -19,9 +19,9 @@ Tls = tuple[Path, Path] | None
 
 
 def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, tls: Tls) -> str:
-    """The repository's configuration with other addresses, directories and numbers of workers.
+    """The repository's configuration with other addresses, one worker process, and files in `directory`.
 
-    With `tls`, the lines for TLS are active.
+    With `tls`, its lines for TLS are uncommented.
     """
 
     def servers(found: re.Match[str]) -> str:
@@ -41,25 +41,25 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
     text = re.sub(r"worker_rlimit_nofile \d+;", "", text)  # only root may raise it
     text = text.replace("worker_connections 65536;", "worker_connections 4096;")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"    {kind}_temp_path {directory / kind};\n" for kind in kinds)
-    return text.replace("http {\n", "http {\n" + places)
+    paths = "".join(f"    {kind}_temp_path {directory / kind};\n" for kind in kinds)
+    return text.replace("http {\n", "http {\n" + paths)
 
 
 @contextlib.contextmanager
-def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
-    """Run nginx before these nodes. Yields its error log. nginx must not warn about its configuration."""
+def run_nginx(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
+    """Run nginx in front of nodes. The value is its error log. It must start without warnings."""
     file, errors = directory / "nginx.conf", directory / "errors.log"
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
     file.write_text(configuration(text, port, nodes, directory, tls))
-    more = f"daemon off; pid {directory / 'nginx.pid'};"
+    directives = f"daemon off; pid {directory / 'nginx.pid'};"
     process = subprocess.Popen(
-        ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", more],
+        ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", directives],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        _wait_until_it_listens(process, port)
+        _wait_until_listening(process, port)
         yield errors
     finally:
         process.terminate()
@@ -68,9 +68,9 @@ def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls =
     assert "[warn]" not in output, output
 
 
-def _wait_until_it_listens(process: subprocess.Popen[str], port: int) -> None:
-    give_up_at = time.monotonic() + STARTED
-    while time.monotonic() < give_up_at and process.poll() is None:
+def _wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + STARTED
+    while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), STARTED):
             return
         time.sleep(TICK / 5)

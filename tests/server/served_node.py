@@ -18,11 +18,11 @@ from msgspec import Raw
 from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 
-from tests.support.configs import NAMESPACES, PERMIT
-from tests.support.raw import RawConnection
+from tests.support.configs import NAMESPACES, PERMIT_ALL
+from tests.support.raw_connection import RawConnection
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
-from tests.support.wire import Wire
+from tests.support.wire_client import WireClient
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
@@ -40,9 +40,9 @@ Sections = Mapping[str, Mapping[str, Any]]
 SETTINGS: Json = {
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
     "api": {"insecure": True},
-    "channels": PERMIT,
+    "channels": PERMIT_ALL,
     "namespaces": {
-        "log": {**PERMIT, "history_size": 1000, "history_ttl": "300s", "force_recovery": True},
+        "log": {**PERMIT_ALL, "history_size": 1000, "history_ttl": "300s", "force_recovery": True},
         **NAMESPACES,
     },
 }
@@ -144,11 +144,11 @@ class ServedNode:
         return httpx.AsyncClient(base_url=self.url, timeout=SOON, trust_env=False, **options)
 
     @asynccontextmanager
-    async def wire(self, query: str = "", **options: Any) -> AsyncIterator[Wire]:
+    async def wire(self, query: str = "", **options: Any) -> AsyncIterator[WireClient]:
         """A WebSocket before its connect command."""
         quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
         async with connect(self.websocket_url + query, **{**quiet, **options}) as connection:
-            wire = Wire(connection)
+            wire = WireClient(connection)
             reading = asyncio.create_task(wire.read())
             try:
                 yield wire
@@ -157,7 +157,7 @@ class ServedNode:
                 await reading
 
     @asynccontextmanager
-    async def connected(self, *channels: str, **params: Any) -> AsyncIterator[Wire]:
+    async def connected(self, *channels: str, **params: Any) -> AsyncIterator[WireClient]:
         """A WebSocket after its connect command, subscribed to these channels."""
         async with self.wire() as wire:
             await wire.connect(**params)

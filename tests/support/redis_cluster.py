@@ -1,6 +1,6 @@
-"""A real Redis Cluster of the tests' own: three masters with a replica each, killed, failed over, resharded.
+"""A real Redis Cluster: three masters with a replica each, which tests kill, fail over and reshard.
 
-Everything here blocks: in a coroutine call it by `asyncio.to_thread`, or a node in the test stands still.
+All functions block. In a coroutine call them with `asyncio.to_thread`, or nodes in this process block too.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tocsin_server.engine.redis.keys import Keys
 
 MASTERS = 3
 REPLICAS = 1
-"""Of each master."""
+"""The number of replicas of each master."""
 NODE_TIMEOUT_MS = 1000
-"""A master that is silent for so long is failed over: after a kill it takes about two seconds."""
+"""A master that is silent for so long is replaced. After a kill this takes about two seconds in all."""
 
 LINES = (
     "cluster-enabled yes",
@@ -32,12 +32,12 @@ LINES = (
     "cluster-port {free_port}",  # not the port plus 10000, which may not exist
     "cluster-replica-validity-factor 0",
     "repl-diskless-sync-delay 0",
-    "repl-ping-replica-period 1",  # a replica that has never heard its master is not listed
+    "repl-ping-replica-period 1",  # a replica that has received no ping is not listed
 )
 
 
 class Range(NamedTuple):
-    """Slots that are served together; ports of the master and then of its replicas."""
+    """A range of slots, with the ports of its master and then of its replicas."""
 
     first: int
     last: int
@@ -45,7 +45,7 @@ class Range(NamedTuple):
 
 
 class RedisCluster:
-    """Six servers. `config` are further lines of each one's configuration."""
+    """Six servers. `config` are further lines of their configuration."""
 
     def __init__(self, directory: Path, *config: str) -> None:
         self._directory = directory
@@ -54,11 +54,11 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """As the engine takes it, with every server in it."""
+        """The engine URL, with every server."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def start(self) -> None:
-        """Start all servers and join them to one cluster, in which every master has its replica."""
+        """Start all servers and join them to one cluster."""
         for number in range(MASTERS * (1 + REPLICAS)):
             folder = self._directory / f"server-{number}"
             folder.mkdir()
@@ -68,32 +68,32 @@ class RedisCluster:
         hosts = [f"127.0.0.1:{server.port}@{server.second_port}" for server in self.servers]
         command = ["redis-cli", "--cluster", "create", *hosts, "--cluster-replicas", f"{REPLICAS}"]
         subprocess.run([*command, "--cluster-yes"], check=True, capture_output=True, timeout=STARTED)
-        self.heal()
+        self.restore()
 
     def stop(self) -> None:
-        """End all at once."""
+        """Stop all servers."""
         for server in self.servers:
             server.stop()
 
-    # ------------------------------------------------------------------------------------------ looking in
+    # ------------------------------------------------------------------------------------------ state
 
     @property
     def running(self) -> list[RedisServer]:
-        """Those that have not been killed."""
+        """The servers that have not been killed."""
         return [server for server in self.servers if server.is_running]
 
     @property
     def masters(self) -> list[RedisServer]:
-        """Those that serve slots."""
+        """The servers that serve slots."""
         ports = {served.ports[0] for served in ranges(self.running[0])}
         return [server for server in self.servers if server.port in ports]
 
     def master_of(self, channel: str) -> RedisServer:
-        """Who serves a channel."""
+        """The master of a channel's slot."""
         return self._server(self._range_of(channel).ports[0])
 
     def replica_of(self, channel: str) -> RedisServer:
-        """Who would serve a channel if its master died."""
+        """The replica of a channel's master."""
         return self._server(self._range_of(channel).ports[1])
 
     def channels_on_all(self) -> list[str]:
@@ -105,15 +105,15 @@ class RedisCluster:
                 break
         return list(found.values())
 
-    def until_replicated(self, channel: str) -> None:
-        """Wait until a channel's replica has all that its master has."""
+    def wait_until_replicated(self, channel: str) -> None:
+        """Wait until a channel's replica is in sync with its master."""
         master, replica = self.master_of(channel), self.replica_of(channel)
         offset = _replication(master)["master_repl_offset"]
-        until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
+        wait_until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
 
-    def until_known(self, port: int) -> None:
-        """Wait until all servers say that there is a master at a port."""
-        until(
+    def wait_until_known(self, port: int) -> None:
+        """Wait until all servers know a master at this port."""
+        wait_until(
             lambda: all(any(port == served.ports[0] for served in ranges(server)) for server in self.running)
         )
 
@@ -124,42 +124,42 @@ class RedisCluster:
     def _server(self, port: int) -> RedisServer:
         return next(server for server in self.servers if server.port == port)
 
-    # ------------------------------------------------------------------------------------- making trouble
+    # ------------------------------------------------------------------------------------- faults
 
     def kill_master_of(self, channel: str) -> RedisServer:
-        """Kill who serves a channel; its replica takes over by itself. `heal` starts it again."""
+        """Kill the master of a channel's slot. Its replica is promoted. `restore` restarts the master."""
         master = self.master_of(channel)
         master.stop()
         return master
 
     def failover(self, channel: str) -> None:
-        """Let a channel's master and its replica change places, without losing anything.
+        """Exchange the roles of a channel's master and its replica, without a loss.
 
-        Redis gives up after 5 s where the others do not vote, as they do not twice within a short time.
+        Redis gives up after 5 s if the other masters do not vote. They do not vote twice in a short time.
         """
         replica = self.replica_of(channel)
-        ask_at = 0.0
+        request_at = 0.0
 
-        def has_happened() -> bool:
-            nonlocal ask_at
+        def is_done() -> bool:
+            nonlocal request_at
             if self.master_of(channel) is replica:
                 return self._is_healthy()
-            if time.monotonic() >= ask_at:
+            if time.monotonic() >= request_at:
                 replica.command("CLUSTER", "FAILOVER")
-                ask_at = time.monotonic() + FAILOVER_SECONDS
+                request_at = time.monotonic() + FAILOVER_SECONDS
             return False
 
-        until(has_happened)
+        wait_until(is_done)
 
     def migrate(self, channel: str) -> RedisServer:
-        """Move a channel's slot, and all keys in it, to another master, which is returned."""
+        """Move a channel's slot and its keys to another master. Returns that master."""
         with self.migrating(channel) as move:
             move()
         return self.master_of(channel)
 
     @contextlib.contextmanager
     def migrating(self, channel: str) -> Iterator[Callable[[], None]]:
-        """Let a channel's slot be on its way to another master; call what is given to move its keys."""
+        """A channel's slot is migrating while the block runs. Call the yielded function to move its keys."""
         slot, source = slot_of(channel), self.master_of(channel)
         target = next(server for server in self.masters if server is not source)
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
@@ -175,14 +175,14 @@ class RedisCluster:
             move()
             for server in (target, source, *self.masters):
                 server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
-            until(self._is_healthy)
+            wait_until(self._is_healthy)
 
-    def heal(self) -> None:
-        """Start again whoever was killed, and wait until everybody agrees that all is well."""
+    def restore(self) -> None:
+        """Restart killed servers, and wait until all servers agree on a healthy cluster."""
         for server in self.servers:
             if not server.is_running:
                 server.start()
-        until(self._is_healthy)
+        wait_until(self._is_healthy)
 
     def _is_healthy(self) -> bool:
         views = [ranges(server) for server in self.servers]
@@ -191,33 +191,33 @@ class RedisCluster:
             all(view == views[0] for view in views)
             and all(len(served.ports) == 1 + REPLICAS for served in views[0])
             and sum(served.last - served.first + 1 for served in views[0]) == REDIS_CLUSTER_HASH_SLOTS
-            and all(_is_well(server) for server in self.servers)
+            and all(_is_state_ok(server) for server in self.servers)
             and all(_follows(server) for server in replicas)
         )
 
 
 FAILOVER_SECONDS = 5.5
-"""After which a failover that was asked for has happened, or will not."""
+"""A requested failover is done after this time, or will not be done."""
 
 
 def slot_of(channel: str) -> int:
-    """The slot in which all keys of a channel are, whatever their prefix."""
+    """The slot of all keys of a channel. It does not depend on their prefix."""
     return key_slot(Keys("tocsin").announcements(channel).encode())
 
 
 def ranges(server: RedisServer) -> list[Range]:
-    """Who serves what, as one server sees it."""
+    """The slot ranges that one server knows."""
     answer = server.command("CLUSTER", "SLOTS")
     return sorted(Range(first, last, tuple(host[1] for host in hosts)) for first, last, *hosts in answer)
 
 
 def node_id(server: RedisServer) -> str:
-    """What a server is called in its cluster."""
+    """A server's id in its cluster."""
     name: bytes = server.command("CLUSTER", "MYID")
     return name.decode()
 
 
-def _is_well(server: RedisServer) -> bool:
+def _is_state_ok(server: RedisServer) -> bool:
     answer: bytes = server.command("CLUSTER", "INFO")
     return b"cluster_state:ok" in answer
 
@@ -232,20 +232,20 @@ def _replication(server: RedisServer) -> dict[str, Any]:
     return info
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; servers that cannot say are asked again."""
-    give_up_at = time.monotonic() + STARTED
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until a condition holds. A server that does not reply is polled again."""
+    deadline = time.monotonic() + STARTED
     while True:
         with contextlib.suppress(redis.RedisError, StopIteration):
             if condition():
                 return
-        assert time.monotonic() < give_up_at, "the cluster did not become what it should"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(TICK / 5)
 
 
 @contextlib.contextmanager
-def cluster_running(directory: Path, *config: str) -> Iterator[RedisCluster]:
-    """A cluster, healthy to begin with."""
+def run_redis_cluster(directory: Path, *config: str) -> Iterator[RedisCluster]:
+    """A running, healthy cluster."""
     cluster = RedisCluster(directory, *config)
     try:
         cluster.start()

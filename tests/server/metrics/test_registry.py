@@ -8,7 +8,7 @@ from tests.server.metrics.metrics_page import of, read
 from tests.server.node.fake_connection import joined, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, publish, serve_node, until
-from tests.support.raw import HANDSHAKE, Op, commands
+from tests.support.raw_connection import HANDSHAKE, Op, commands
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect, EngineError
 from tocsin_server.metrics.registry import Metrics

@@ -14,7 +14,7 @@ from tests.server.metrics.metrics_page import of
 from tests.server.node.fake_connection import joined, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, is_settled, new_channel, publish, serve_node, until
-from tests.support.raw import commands, frame
+from tests.support.raw_connection import commands, frame
 from tests.support.timing import SOON
 from tocsin_server.errors import SHUTDOWN
 

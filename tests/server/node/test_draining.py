@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.server.node.fake_connection import FakeConnection, joined, running
 from tests.server.served_node import new_channel, publish, serve_node, until
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server import errors
 from tocsin_server.node.node import DRAIN_PAUSE_SECONDS, Node
 

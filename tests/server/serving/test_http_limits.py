@@ -23,7 +23,7 @@ async def test_a_connection_without_a_complete_head_is_dropped(start: bytes) -> 
     """Its client would hold the socket for ever."""
     async with serve_node(client=SHORT) as served_node, served_node.tcp() as (connection, _):
         await connection.send(start)
-        assert await connection.ended() == b""
+        assert await connection.read_to_end() == b""
 
 
 async def test_the_head_of_a_later_request_has_the_same_limit() -> None:
@@ -31,7 +31,7 @@ async def test_the_head_of_a_later_request_has_the_same_limit() -> None:
         await connection.send(b"HEAD /health/live HTTP/1.1\r\nHost: here\r\n\r\n")
         assert await connection.response() == 200
         await connection.send(b"GET /health/live HTTP/1.1\r\n")
-        assert await connection.ended() == b""
+        assert await connection.read_to_end() == b""
 
 
 async def test_the_limit_does_not_apply_to_bodies() -> None:
@@ -48,7 +48,7 @@ async def test_a_head_above_the_limit_is_refused() -> None:
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         line = b"X-Line: " + b"x" * 1000 + b"\r\n"
         await connection.send(b"GET / HTTP/1.1\r\n" + line * (http_limits.HEAD_LIMIT_BYTES // len(line) + 1))
-        assert (await connection.ended()).startswith(b"HTTP/1.1 431 ")
+        assert (await connection.read_to_end()).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_a_client_that_reads_no_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

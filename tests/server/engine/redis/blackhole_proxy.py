@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.support.proxies import accepting, connecting
+from tests.support.tcp import tcp_connection, tcp_server
 
 
 class Way:
@@ -56,7 +56,7 @@ class Swallower:
         way.is_swallowed = self._swallows_all
         self._ways.add(way)
         try:
-            async with connecting(self._target) as (there_reader, there):
+            async with tcp_connection(self._target) as (there_reader, there):
                 await asyncio.gather(
                     self._copy(way, reader, there, is_upwards=True),
                     self._copy(way, there_reader, writer, is_upwards=False),
@@ -83,5 +83,5 @@ class Swallower:
 @contextlib.asynccontextmanager
 async def swallowing(target: int) -> AsyncIterator[Swallower]:
     swallower = Swallower(target)
-    async with accepting(swallower.lead) as swallower.port:
+    async with tcp_server(swallower.lead) as swallower.port:
         yield swallower

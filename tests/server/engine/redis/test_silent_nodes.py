@@ -10,11 +10,11 @@ import pytest
 from tests.server.engine.redis.blackhole_proxy import Swallower
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.api import Api
-from tests.support.configs import USUAL
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.server import Server, run_server
 from tests.support.timing import STARTED
 from tests.support.tokens import connection_token
-from tests.support.wire import Json, connected
+from tests.support.wire_client import Json, connect_wire
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ async def servers(
         def serve(name: str, url: str) -> Server:
             folder = tmp_path / name
             folder.mkdir()
-            config = {**USUAL, "server": {"name": name}, "engine": {"url": url, "prefix": prefix}}
-            return stack.enter_context(serving(config, folder))
+            config = {**STANDARD, "server": {"name": name}, "engine": {"url": url, "prefix": prefix}}
+            return stack.enter_context(run_server(config, folder))
 
         three = ("one", redis_server.url), ("two", redis_server.url), ("deaf", swallower.url)
         yield [await asyncio.to_thread(serve, *each) for each in three]  # the way is of this loop
@@ -44,7 +44,7 @@ async def test_a_deaf_node_is_seen_is_named_and_keeps_nobody_from_anything(
 ) -> None:
     """It is in the table, no call that needs it fails without its name, and other nodes can be drained."""
     one, two, deaf = servers
-    async with Api(one) as api, connected(one, token=connection_token("42")) as wire:
+    async with Api(one) as api, connect_wire(one, token=connection_token("42")) as wire:
         uid = (await nodes(api))["deaf"]["uid"]
         swallower.swallow_pubsub()
         swallower.swallow_subscribers()

@@ -17,9 +17,9 @@ from tests.server.served_node import (
     until,
 )
 from tests.server.transports.websocket.raw_session import connect, read_messages
-from tests.support.raw import Op, commands, frame
+from tests.support.raw_connection import Op, commands, frame
 from tests.support.timing import TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server import errors
 
 # ---------------------------------------------------------------------------------------------------- reading

@@ -9,7 +9,7 @@ from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.engine.redis.test_engine import failed_start, works
-from tests.support.redis_cluster import LINES, RedisCluster, until
+from tests.support.redis_cluster import LINES, RedisCluster, wait_until
 from tocsin_server.engine.redis.cluster.slots import NOBODY, SLOTS, Host, parse_topology, slot_of, tag_within
 from tocsin_server.engine.redis.requirements import OLDEST_CLUSTER, check_version
 from tocsin_server.errors import EngineError
@@ -20,7 +20,7 @@ def lonely(tmp_path: Path) -> Iterator[RedisServer]:
     """A cluster of one server, which serves all slots."""
     with redis_running(tmp_path, *LINES) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
-        until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
+        wait_until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
         yield server
 
 
@@ -87,7 +87,7 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
     ]
     with redis_running(tmp_path, *lines) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
-        until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
+        wait_until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
         async with running(f"rediss+cluster://127.0.0.1:{tls_port}?ssl_ca_certs={certificate}") as node:
             await works(node)
         assert "cannot be used" in await failed_start(f"rediss+cluster://127.0.0.1:{tls_port}")

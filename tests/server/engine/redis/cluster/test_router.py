@@ -18,11 +18,11 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.node_process import running_apart
 from tests.server.engine.redis.waiting import until_trouble, until_troubled, until_whole
 from tests.support.api import Api
-from tests.support.configs import USUAL
+from tests.support.configs import STANDARD
 from tests.support.redis_cluster import RedisCluster
-from tests.support.server import serving
+from tests.support.server import run_server
 from tests.support.timing import SOON, TICK
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
@@ -34,9 +34,9 @@ ALL = HistoryQuery(limit=-1)
 @pytest.fixture
 def cluster(redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
     """The shared one, whole before and afterwards."""
-    redis_cluster.heal()
+    redis_cluster.restore()
     yield redis_cluster
-    redis_cluster.heal()
+    redis_cluster.restore()
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_what_waits_for_a_killed_master_goes_to_its_replica(
     await node.broker.subscribe(channel)
     top = await node.broker.publish(channel, draft(0), LOG)
     replica = cluster.replica_of(channel)
-    cluster.until_replicated(channel)
+    cluster.wait_until_replicated(channel)
     cluster.kill_master_of(channel)
     await until_troubled(node)
     publishing = [asyncio.create_task(node.broker.publish(channel, draft(n), LOG)) for n in range(10)]
@@ -190,7 +190,7 @@ async def test_a_log_whose_end_a_failover_lost_is_another_one(
     await node.broker.subscribe(channel)
     await node.broker.publish(channel, draft(1), LOG)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
-    cluster.until_replicated(channel)
+    cluster.wait_until_replicated(channel)
     replica.freeze()
     try:
         assert master.command("CLIENT", "KILL", "TYPE", "replica")
@@ -277,7 +277,7 @@ async def test_one_link_that_is_open_and_silent_is_replaced(
     async with swallowing(master.port) as way:
         master.command("CONFIG", "SET", "cluster-announce-port", way.port)
         try:
-            await asyncio.to_thread(cluster.until_known, way.port)
+            await asyncio.to_thread(cluster.wait_until_known, way.port)
             async with running(cluster.url) as node:
                 await listening(node, channels)
                 way.swallow_pubsub()
@@ -290,7 +290,7 @@ async def test_one_link_that_is_open_and_silent_is_replaced(
                 await hears(node, *channels)
         finally:
             master.command("CONFIG", "SET", "cluster-announce-port", 0)
-            await asyncio.to_thread(cluster.until_known, master.port)
+            await asyncio.to_thread(cluster.wait_until_known, master.port)
 
 
 async def test_a_master_that_stands_still_is_named(
@@ -355,9 +355,9 @@ async def test_a_served_node_follows_a_failover(
 ) -> None:
     """Its clients stay connected and hear every publication that was acknowledged, once and in order."""
     channel = f"open:{channels[0]}"
-    config = {**USUAL, "engine": {"url": cluster.url, "prefix": prefix}}
-    with serving(config, tmp_path) as server:
-        async with connected(server) as wire, Api(server) as api:
+    config = {**STANDARD, "engine": {"url": cluster.url, "prefix": prefix}}
+    with run_server(config, tmp_path) as server:
+        async with connect_wire(server) as wire, Api(server) as api:
             await wire.call("subscribe", channel=channel)
             await api.publish_numbers(channel, range(1, 51))
             await asyncio.to_thread(cluster.failover, channel)

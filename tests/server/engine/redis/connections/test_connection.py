@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import ResponseError
 
 from tests.server.engine.redis.redis_server import RedisServer
-from tests.support.proxies import accepting, connecting, copy
+from tests.support.tcp import forward, tcp_connection, tcp_server
 from tests.support.timing import SOON
 from tocsin_server.engine.redis.connections.address import Dialler, parse_address
 from tocsin_server.engine.redis.connections.connection import FAILURES, Connection, pack
@@ -37,14 +37,14 @@ def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractA
     """A way to a Redis on which what it says is altered: bytes into pieces."""
 
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with connecting(target) as (redis_reader, redis_writer), asyncio.TaskGroup() as tasks:
-            tasks.create_task(copy(reader, redis_writer))
+        async with tcp_connection(target) as (redis_reader, redis_writer), asyncio.TaskGroup() as tasks:
+            tasks.create_task(forward(reader, redis_writer))
             while data := await redis_reader.read(65536):
                 for piece in alter(data):
                     writer.write(piece)
                     await asyncio.sleep(0)
 
-    return accepting(lead)
+    return tcp_server(lead)
 
 
 async def test_replies_may_come_in_pieces(redis_server: RedisServer) -> None:

@@ -1,4 +1,4 @@
-"""The PyPI package `cent`, unmodified: every method of the server API it knows (protocol §14)."""
+"""Every method of the HTTP API that the PyPI package `cent` has, against a real server (protocol §14)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +10,7 @@ from cent.exceptions import CentApiResponseError, CentTransportError, CentUnauth
 from tests.support.configs import API_KEY
 from tests.support.server import Server
 from tests.support.tokens import connection_token
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
 Name = Callable[[str], str]
 
@@ -21,7 +21,7 @@ async def client(server: Server) -> AsyncIterator[cent.AsyncClient]:
         yield asynchronous
 
 
-async def test_publish_gives_a_position(client: cent.AsyncClient, channel: Name) -> None:
+async def test_publish_returns_a_position(client: cent.AsyncClient, channel: Name) -> None:
     """Offsets count 1, 2, 3 within one epoch."""
     news = channel("open")
     results = [await client.publish(cent.PublishRequest(channel=news, data={"n": n})) for n in range(3)]
@@ -30,27 +30,24 @@ async def test_publish_gives_a_position(client: cent.AsyncClient, channel: Name)
     assert results[0].epoch
 
 
-async def test_publish_into_a_channel_without_a_log_gives_no_position(
-    client: cent.AsyncClient, channel: Name
-) -> None:
-    """Nothing is kept, so nothing is counted."""
+async def test_publish_without_history_returns_no_position(client: cent.AsyncClient, channel: Name) -> None:
     result = await client.publish(cent.PublishRequest(channel=channel("plain"), data={}))
     assert (result.offset, result.epoch) == (0, "")
 
 
 async def test_publish_can_skip_history(server: Server, client: cent.AsyncClient, channel: Name) -> None:
-    """With `skip_history` subscribers hear it, the log does not keep it."""
+    """With `skip_history` subscribers receive the publication, and history does not keep it."""
     news = channel("open")
-    async with connected(server) as listener:
-        await listener.call("subscribe", channel=news)
+    async with connect_wire(server) as subscriber:
+        await subscriber.call("subscribe", channel=news)
         await client.publish(cent.PublishRequest(channel=news, data="gone", skip_history=True))
-        assert (await listener.push("pub", news))["data"] == "gone"
+        assert (await subscriber.push("pub", news))["data"] == "gone"
     page = await client.history(cent.HistoryRequest(channel=news, limit=-1))
     assert (page.publications, page.offset) == ([], 0)
 
 
 async def test_a_repeated_publish_is_one_publication(client: cent.AsyncClient, channel: Name) -> None:
-    """The same idempotency key gives the first result again and publishes nothing."""
+    """The same idempotency key returns the first result again, and nothing is published."""
     news = channel("open")
     request = cent.PublishRequest(channel=news, data="once", idempotency_key="key")
     first, other, again = [
@@ -71,8 +68,8 @@ async def test_an_idempotency_key_holds_for_one_channel(client: cent.AsyncClient
     assert [page.offset for page in pages] == [1, 1]
 
 
-async def test_broadcast_answers_for_each_channel(client: cent.AsyncClient, channel: Name) -> None:
-    """Results come in the order of the channels; one that is refused does not stop the others."""
+async def test_broadcast_returns_a_result_for_each_channel(client: cent.AsyncClient, channel: Name) -> None:
+    """Results come in the order of the channels. A refused channel does not stop the others."""
     one, two = channel("open"), channel("open")
     request = cent.BroadcastRequest(channels=[one, "nowhere:1", two], data={"to": "all"})
     first, refused, last = (await client.broadcast(request)).responses
@@ -83,8 +80,10 @@ async def test_broadcast_answers_for_each_channel(client: cent.AsyncClient, chan
     assert page.publications[0].data == {"to": "all"}
 
 
-async def test_batch_does_several_things_in_one_request(client: cent.AsyncClient, channel: Name) -> None:
-    """Each command of a batch has its reply, in order."""
+async def test_batch_executes_several_commands_in_one_request(
+    client: cent.AsyncClient, channel: Name
+) -> None:
+    """Each command has its reply, in order."""
     news = channel("open")
     commands = [
         cent.PublishRequest(channel=news, data=1),
@@ -100,11 +99,13 @@ async def test_batch_does_several_things_in_one_request(client: cent.AsyncClient
     assert [publication.data for publication in page.publications] == [1]
 
 
-async def test_presence_says_who_is_there(server: Server, client: cent.AsyncClient, channel: Name) -> None:
+async def test_presence_lists_connections_and_counts_users(
+    server: Server, client: cent.AsyncClient, channel: Name
+) -> None:
     """Presence and its stats of two connections of one user."""
     news = channel("open")
     token = connection_token("ann", info={"name": "Ann"})
-    async with connected(server, token=token) as one, connected(server, token=token) as two:
+    async with connect_wire(server, token=token) as one, connect_wire(server, token=token) as two:
         for wire in (one, two):
             await wire.call("subscribe", channel=news)
         clients = (await client.presence(cent.PresenceRequest(channel=news))).presence
@@ -114,8 +115,8 @@ async def test_presence_says_who_is_there(server: Server, client: cent.AsyncClie
     assert (stats.num_clients, stats.num_users) == (2, 1)
 
 
-async def test_history_pages(client: cent.AsyncClient, channel: Name) -> None:
-    """`limit`, `since` and `reverse`, as on a client's connection."""
+async def test_history_is_read_in_pages(client: cent.AsyncClient, channel: Name) -> None:
+    """`limit`, `since` and `reverse` work as on a client's connection."""
     news = channel("open")
     for n in range(1, 6):
         await client.publish(cent.PublishRequest(channel=news, data=n, tags={"n": str(n)}))
@@ -129,8 +130,8 @@ async def test_history_pages(client: cent.AsyncClient, channel: Name) -> None:
     assert (first.offset, after.offset, newest.offset) == (5, 5, 5)
 
 
-async def test_history_removed_keeps_the_position(client: cent.AsyncClient, channel: Name) -> None:
-    """After `history_remove` the log is empty, and counting goes on where it was."""
+async def test_removed_history_keeps_the_position(client: cent.AsyncClient, channel: Name) -> None:
+    """After `history_remove` the history is empty, and offsets continue."""
     news = channel("open")
     first = await client.publish(cent.PublishRequest(channel=news, data=1))
     await client.history_remove(cent.HistoryRemoveRequest(channel=news))
@@ -142,10 +143,10 @@ async def test_history_removed_keeps_the_position(client: cent.AsyncClient, chan
 async def test_channels_with_subscribers_are_listed(
     server: Server, client: cent.AsyncClient, channel: Name
 ) -> None:
-    """Channels with subscribers only, with how many, filtered by a glob."""
+    """The list has the number of subscribers of each channel, and can be filtered by a glob."""
     news, empty = channel("open"), channel("open")
     await client.publish(cent.PublishRequest(channel=empty, data=1))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.call("subscribe", channel=news)
         everything = (await client.channels(cent.ChannelsRequest())).channels
         some = (await client.channels(cent.ChannelsRequest(pattern=news[:-1] + "?"))).channels
@@ -156,8 +157,8 @@ async def test_channels_with_subscribers_are_listed(
 
 
 async def test_info_describes_the_node(server: Server, client: cent.AsyncClient) -> None:
-    """One node, which counts its clients, channels and users."""
-    async with connected(server, token=connection_token("ann")) as wire:
+    """The one node counts its clients, channels and users."""
+    async with connect_wire(server, token=connection_token("ann")) as wire:
         await wire.call("subscribe", channel="open:info")
         (node,) = (await client.info(cent.InfoRequest())).nodes
     assert node.uid
@@ -169,9 +170,9 @@ async def test_info_describes_the_node(server: Server, client: cent.AsyncClient)
 async def test_subscribe_and_unsubscribe_reach_the_client(
     server: Server, client: cent.AsyncClient, channel: Name
 ) -> None:
-    """The user's connections are told with pushes, `unsubscribe` with code 2000."""
+    """The user's connections get pushes; `unsubscribe` has code 2000."""
     user, door = channel("user"), channel("closed")
-    async with connected(server, token=connection_token(user)) as wire:
+    async with connect_wire(server, token=connection_token(user)) as wire:
         await client.subscribe(cent.SubscribeRequest(user=user, channel=door, info={"seat": 1}))
         assert await wire.push("subscribe", door) == {}
         presence = (await client.presence(cent.PresenceRequest(channel=door))).presence
@@ -180,13 +181,11 @@ async def test_subscribe_and_unsubscribe_reach_the_client(
         assert (await wire.push("unsubscribe", door))["code"] == 2000
 
 
-async def test_only_the_client_meant_is_subscribed(
-    server: Server, client: cent.AsyncClient, channel: Name
-) -> None:
-    """`client` narrows a command to one of the user's connections."""
+async def test_subscribe_can_name_one_client(server: Server, client: cent.AsyncClient, channel: Name) -> None:
+    """`client` limits a command to one of the user's connections."""
     user, door = channel("user"), channel("plain")
     token = connection_token(user)
-    async with connected(server, token=token) as one, connected(server, token=token) as two:
+    async with connect_wire(server, token=token) as one, connect_wire(server, token=token) as two:
         await client.subscribe(cent.SubscribeRequest(user=user, channel=door, client=two.client))
         await client.publish(cent.PublishRequest(channel=door, data=1))
         assert (await two.push("pub", door))["data"] == 1
@@ -196,13 +195,13 @@ async def test_only_the_client_meant_is_subscribed(
 async def test_disconnect_ends_all_connections_of_a_user(
     server: Server, client: cent.AsyncClient, channel: Name
 ) -> None:
-    """All but those on the whitelist, and nobody else's, with the code given."""
+    """Except those on the whitelist. Other users stay connected. The code is the given one."""
     user = channel("user")
     token = connection_token(user)
     async with (
-        connected(server, token=token) as kept,
-        connected(server, token=token) as gone,
-        connected(server, token=connection_token(user + "0")) as other,
+        connect_wire(server, token=token) as kept,
+        connect_wire(server, token=token) as gone,
+        connect_wire(server, token=connection_token(user + "0")) as other,
     ):
         why = cent.Disconnect(code=4242, reason="because")
         await client.disconnect(cent.DisconnectRequest(user=user, whitelist=[kept.client], disconnect=why))
@@ -216,15 +215,15 @@ async def test_disconnect_ends_all_connections_of_a_user(
 async def test_refresh_can_expire_a_connection(
     server: Server, client: cent.AsyncClient, channel: Name
 ) -> None:
-    """`expired` closes with 3005; without it the client is told its new time to live."""
+    """`expired` closes with 3005. Otherwise the client gets its new time to live."""
     user = channel("user")
-    async with connected(server, token=connection_token(user)) as wire:
+    async with connect_wire(server, token=connection_token(user)) as wire:
         await client.refresh(cent.RefreshRequest(user=user, expired=True))
         assert await wire.closed() == Close(3005, "connection expired")
 
 
-async def test_commands_for_users_who_are_not_there_succeed(client: cent.AsyncClient, channel: Name) -> None:
-    """Nobody there is no error: the answer is empty."""
+async def test_commands_for_absent_users_succeed(client: cent.AsyncClient, channel: Name) -> None:
+    """The result is empty."""
     user = channel("user")
     await client.subscribe(cent.SubscribeRequest(user=user, channel=channel("open")))
     await client.unsubscribe(cent.UnsubscribeRequest(user=user, channel=channel("open")))
@@ -251,39 +250,39 @@ async def test_commands_for_users_who_are_not_there_succeed(client: cent.AsyncCl
     ],
     ids=lambda value: value.api_method if isinstance(value, cent.CentRequest) else str(value),
 )
-async def test_what_cannot_be_done_has_a_code(
+async def test_a_refusal_has_the_code_of_the_protocol(
     client: cent.AsyncClient, request_: "cent.CentRequest[cent.CentResult]", code: int
 ) -> None:
-    """Errors arrive in a 200 with the code of the table."""
+    """The error is in a response with status 200."""
     with pytest.raises(CentApiResponseError) as refused:
         await client._send(request_)
     assert refused.value.code == code
 
 
 async def test_a_wrong_key_is_unauthorized(server: Server) -> None:
-    """401, which cent turns into its own exception."""
+    """The status is 401, which cent turns into its own exception."""
     async with cent.AsyncClient(server.api_url, "wrong") as stranger:
         with pytest.raises(CentUnauthorizedError):
             await stranger.info(cent.InfoRequest())
 
 
-async def test_methods_of_another_edition_are_not_found(client: cent.AsyncClient) -> None:
-    """What this server does not have is a 404 that cent reports as such."""
+async def test_methods_that_the_server_lacks_are_not_found(client: cent.AsyncClient) -> None:
+    """The status is 404, which cent reports."""
     with pytest.raises(CentTransportError) as refused:
         await client.connections(cent.ConnectionsRequest(user="ann", expression=""))
     assert refused.value.status_code == 404
 
 
 async def test_the_synchronous_client_works_too(server: Server, channel: Name) -> None:
-    """The client on `requests` based client publishes and is heard."""
+    """The client based on `requests` publishes, and a subscriber receives it."""
     news = channel("open")
     synchronous = cent.Client(server.api_url, API_KEY)
 
     def publish() -> cent.PublishResult:
         return synchronous.publish(cent.PublishRequest(channel=news, data="hello"))
 
-    async with opened(server) as listener:
-        await listener.connect()
-        await listener.call("subscribe", channel=news)
+    async with open_wire(server) as subscriber:
+        await subscriber.connect()
+        await subscriber.call("subscribe", channel=news)
         assert (await asyncio.to_thread(publish)).offset == 1
-        assert (await listener.push("pub", news))["data"] == "hello"
+        assert (await subscriber.push("pub", news))["data"] == "hello"

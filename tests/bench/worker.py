@@ -1,4 +1,4 @@
-"""Helpers: processes of the benchmark that are asked and answer, a line of numbers each way."""
+"""Worker processes of the benchmark. Requests and replies are lines of numbers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from collections.abc import AsyncIterator
 
 
-class Helper:
-    """A process of a module of this package, which answers each line with a line."""
+class WorkerProcess:
+    """A process that runs a module of this package, and replies to each line with a line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def ask(self, *words: object) -> list[float]:
-        """Say a line; the numbers of the answer."""
+    async def call(self, *values: object) -> list[float]:
+        """Send a line. Returns the numbers of the reply."""
         assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+        self._process.stdin.write(" ".join(map(str, values)).encode() + b"\n")
         return await self.numbers()
 
     async def numbers(self) -> list[float]:
@@ -25,28 +25,28 @@ class Helper:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError("a process of the benchmark died")
+            raise RuntimeError("a worker of the benchmark died")
         return [float(word) for word in line.split()]
 
 
 @contextlib.asynccontextmanager
-async def helper(module: str, *arguments: object) -> AsyncIterator[Helper]:
-    """Run it; it has said its first line, which means that it is ready."""
+async def run_worker(module: str, *arguments: object) -> AsyncIterator[WorkerProcess]:
+    """Start a worker, and wait for its first line: it is ready."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)), stdin=-1, stdout=-1
     )
     try:
-        one = Helper(process)
-        await one.numbers()
-        yield one
+        worker = WorkerProcess(process)
+        await worker.numbers()
+        yield worker
     finally:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
 
 
-async def questions() -> AsyncIterator[list[float]]:
-    """The helper's side: what it is asked, until it may end. Says first that it is ready."""
+async def requests() -> AsyncIterator[list[float]]:
+    """The worker's side: print a first line, then yield each request until the input ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -1,4 +1,4 @@
-"""A TCP connection on which any bytes can be sent, and WebSocket frames taken apart by hand."""
+"""A TCP connection that sends arbitrary bytes and reads WebSocket frames."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tests.support.server import Server
 from tests.support.timing import SOON
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 
 HANDSHAKE = (
     b"GET /connection/websocket HTTP/1.1\r\n"
@@ -26,7 +26,7 @@ MASK = b"\x01\x02\x03\x04"
 
 
 class Op(IntEnum):
-    """Opcodes of RFC 6455 §11.8."""
+    """Opcodes (RFC 6455 §11.8)."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -37,7 +37,7 @@ class Op(IntEnum):
 
 
 class Frame(NamedTuple):
-    """A frame received."""
+    """A received frame."""
 
     op: int
     payload: bytes
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
 def frame(
     payload: bytes | str, op: int = Op.TEXT, *, fin: bool = True, reserved: int = 0, masked: bool = True
 ) -> bytes:
-    """A frame as RFC 6455 §5.2 has it, or wrong as asked for. `reserved` are the bits RSV1 to RSV3."""
+    """A frame (RFC 6455 §5.2), valid or not. `reserved` are the bits RSV1 to RSV3."""
     data = payload.encode() if isinstance(payload, str) else payload
     head = bytes([fin << 7 | reserved << 4 | op])
     mask_bit = 0x80 if masked else 0
@@ -62,7 +62,7 @@ def frame(
 
 
 def commands(*each: Any) -> bytes:
-    """One text frame of these commands."""
+    """One text frame with these commands."""
     return frame("\n".join(json.dumps(command) for command in each))
 
 
@@ -71,14 +71,14 @@ def close_frame(code: int = 1000, reason: bytes = b"") -> bytes:
 
 
 class RawConnection:
-    """Bytes in, frames out."""
+    """Sends bytes, and reads frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send; a server that has closed already is no error here, its answer is what counts."""
+        """Send bytes. A connection that the server has already closed is no error here."""
         if self._writer.is_closing():
             return
         with contextlib.suppress(OSError):
@@ -86,18 +86,18 @@ class RawConnection:
             await self._writer.drain()
 
     async def send_slowly(self, data: bytes) -> None:
-        """Every byte in a write of its own."""
+        """Send every byte in a write of its own."""
         for index in range(len(data)):
             await self.send(data[index : index + 1])
             await asyncio.sleep(0)
 
     def end(self) -> None:
-        """Say that nothing more will be sent; what the server still sends can be read."""
+        """Close this side's direction. The server's direction stays open."""
         with contextlib.suppress(OSError):
             self._writer.write_eof()
 
     async def response(self) -> int:
-        """The status of the HTTP response to the handshake; its headers are read, too."""
+        """Read the head of the HTTP response to the handshake, and return its status."""
         async with asyncio.timeout(SOON):
             head = await self._reader.readuntil(b"\r\n\r\n")
         return int(head.split(b" ", 2)[1])
@@ -107,7 +107,7 @@ class RawConnection:
         assert await self.response() == 101
 
     async def frames(self) -> AsyncGenerator[Frame]:
-        """Frames until the server closes the connection."""
+        """The frames until the server closes the connection."""
         try:
             async with asyncio.timeout(SOON):
                 while True:
@@ -116,7 +116,7 @@ class RawConnection:
             return
 
     async def messages(self) -> AsyncGenerator[Any]:
-        """Messages of the protocol until the server closes, pings left out."""
+        """The messages until the server closes the connection, without pings."""
         async for op, payload in self.frames():
             if op == Op.TEXT:
                 for line in payload.decode().split("\n"):
@@ -124,7 +124,7 @@ class RawConnection:
                         yield message
 
     async def closed(self) -> Close:
-        """Read until the server has closed the connection: with what code and reason."""
+        """Read until the server closes the connection. Returns its code and reason."""
         close = Close(1006, "")
         async for op, payload in self.frames():
             if op == Op.CLOSE:
@@ -133,8 +133,8 @@ class RawConnection:
                 self.end()
         return close
 
-    async def ended(self) -> bytes:
-        """Everything until the server closes the connection."""
+    async def read_to_end(self) -> bytes:
+        """All bytes until the server closes the connection."""
         async with asyncio.timeout(SOON):
             with contextlib.suppress(ConnectionError):
                 return await self._reader.read()
@@ -153,8 +153,8 @@ class RawConnection:
 
 
 @contextlib.asynccontextmanager
-async def tcp(server: Server) -> AsyncIterator[RawConnection]:
-    """A connection on which nothing has been said yet."""
+async def open_tcp(server: Server) -> AsyncIterator[RawConnection]:
+    """A connection on which nothing has been sent yet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
@@ -166,8 +166,8 @@ async def tcp(server: Server) -> AsyncIterator[RawConnection]:
 
 
 @contextlib.asynccontextmanager
-async def upgraded(server: Server) -> AsyncIterator[RawConnection]:
-    """A WebSocket just opened."""
-    async with tcp(server) as connection:
+async def open_raw_websocket(server: Server) -> AsyncIterator[RawConnection]:
+    """A connection after the WebSocket handshake."""
+    async with open_tcp(server) as connection:
         await connection.upgrade()
         yield connection

@@ -1,4 +1,4 @@
-"""Calls of the HTTP API, as cheap as they get: with httpx they take half of what this suite has of a core."""
+"""A minimal client of the HTTP API. With httpx, API calls take half the CPU that the fault suite has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 from typing import TypeVar
 
 from tests.support.configs import API_KEY
-from tests.support.proxies import HOST
+from tests.support.tcp import HOST
 from tests.support.timing import SOON
 from tocsin import BadProtocol
 from tocsin.api import Call, read_response
@@ -17,23 +17,29 @@ Answer = TypeVar("Answer")
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Caller:
-    """Calls one node, on connections that are kept; as many as are needed at once."""
+class ApiCaller:
+    """Calls one node, over as many kept-alive connections as there are concurrent calls.
+
+    The mutable state is the list of idle connections; only `call` and `close` change it.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[Connection] = []
 
     async def call(self, call: Call[Answer]) -> Answer:
-        """Ask once. Raises TocsinError for a refusal, OSError or EOFError where no answer comes in time."""
+        """Call once.
+
+        Raises TocsinError if the node refuses, OSError (also TimeoutError) or EOFError if it does not reply.
+        """
         connection: Connection | None = None
         try:
             async with asyncio.timeout(SOON / 2):
                 connection = await self._connection()
-                text = await self._ask(connection, call)
+                text = await self._exchange(connection, call)
         except BaseException:
             if connection is not None:
-                await _hang_up(connection)
+                await _abort(connection)
             raise
         self._idle.append(connection)
         return read_response(call, text)
@@ -43,10 +49,10 @@ class Caller:
             connection = self._idle.pop()
             if not connection[0].at_eof():
                 return connection
-            await _hang_up(connection)
+            await _abort(connection)
         return await asyncio.open_connection(HOST, self._port)
 
-    async def _ask(self, connection: Connection, call: Call[Answer]) -> str:
+    async def _exchange(self, connection: Connection, call: Call[Answer]) -> str:
         reader, writer = connection
         body = encode_json(call.body).encode()
         head = f"POST /api/{call.method} HTTP/1.1\r\nHost: {HOST}\r\nX-API-Key: {API_KEY}\r\n"
@@ -59,12 +65,12 @@ class Caller:
         return text
 
     async def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         while self._idle:
-            await _hang_up(self._idle.pop())
+            await _abort(self._idle.pop())
 
 
-async def _hang_up(connection: Connection) -> None:
+async def _abort(connection: Connection) -> None:
     connection[1].transport.abort()
     with contextlib.suppress(OSError):
         await connection[1].wait_closed()

@@ -1,4 +1,4 @@
-"""The client protocol with nothing in between: commands go out as written, messages come in as sent."""
+"""A client that hides nothing of the protocol: commands are sent as written, messages kept as received."""
 
 import asyncio
 import contextlib
@@ -20,16 +20,16 @@ Json = dict[str, Any]
 
 
 class Close(NamedTuple):
-    """How the server ended a connection."""
+    """The code and reason with which the server closed a connection."""
 
     code: int
     reason: str
 
 
-class Wire:
-    """One connection. `read` must run beside its user: it answers pings (unless `answers_pings` is false).
+class WireClient:
+    """One connection. `read` must run as a task; it answers pings while `answers_pings` is true.
 
-    `received` holds every message taken, in the order of arrival; `frames` every frame as it came.
+    `received` holds the messages that the test has taken, in order; `frames` every frame.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -42,19 +42,19 @@ class Wire:
         self.client = ""
         self._ids = itertools.count(1)
         self._arrived: asyncio.Queue[Json | None] = asyncio.Queue()
-        self._aside: deque[Json] = deque()
+        self._set_aside: deque[Json] = deque()
 
     async def send(self, *commands: Json) -> None:
-        """All commands in one frame, as SDKs pipeline them."""
+        """Send all commands in one frame, as SDKs pipeline them."""
         await self.send_text("\n".join(json.dumps(command) for command in commands))
 
     async def send_text(self, text: str | bytes) -> None:
-        """Send; that the server has closed already is no error here, `closed` tells how."""
+        """Send a frame. A connection that the server has already closed is no error here; see `closed`."""
         with contextlib.suppress(websockets.ConnectionClosed):
             await self.connection.send(text)
 
     async def receive(self) -> Json:
-        """The next message that is not a ping, in the order of arrival."""
+        """Wait for the next message that is not a ping."""
         async with asyncio.timeout(SOON):
             message = await self._arrived.get()
         if message is None:
@@ -64,11 +64,11 @@ class Wire:
         return message
 
     async def reply(self, number: int) -> Json:
-        """The reply with this id, error or not; what came before it is kept for `push` or another `reply`."""
+        """Wait for the reply with this id, error or not. Earlier messages stay available."""
         return await self._find(lambda message: message.get("id") == number)
 
     async def push(self, kind: str, channel: str | None = None) -> Json:
-        """The body of the next push of this kind (of this channel)."""
+        """Wait for the next push of this kind (of this channel), and return its body."""
 
         def fits(message: Json) -> bool:
             push = message.get("push", {})
@@ -78,7 +78,7 @@ class Wire:
         return body
 
     async def call(self, method: str, /, **params: Any) -> Json:
-        """Send a command with the next id; its result, or `Refused`."""
+        """Send a command, and return its result. Raises `Refused` for an error reply."""
         number = next(self._ids)
         await self.send({"id": number, method: params})
         answer = await self.reply(number)
@@ -93,36 +93,36 @@ class Wire:
         return result
 
     async def offsets(self, channel: str, count: int) -> list[int]:
-        """The offsets of the next publications of a channel."""
+        """Wait for the next publications of a channel, and return their offsets."""
         return [(await self.push("pub", channel))["offset"] for _ in range(count)]
 
     async def closed(self) -> Close:
-        """Wait for the server to close; whatever it still sends is read first."""
+        """Wait for the server to close. Messages that come before are read."""
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 await self.receive()
         return Close(self.connection.close_code or 0, self.connection.close_reason or "")
 
     async def is_quiet(self) -> bool:
-        """Whether nothing but pings arrives for a moment."""
+        """Whether no message but pings arrives within `QUIET`."""
         try:
             async with asyncio.timeout(QUIET):
-                self._aside.append(await self.receive())
+                self._set_aside.append(await self.receive())
         except TimeoutError:
             return True
         return False
 
     async def _find(self, fits: Any) -> Json:
-        for message in self._aside:
+        for message in self._set_aside:
             if fits(message):
-                self._aside.remove(message)
+                self._set_aside.remove(message)
                 return message
         while not fits(message := await self.receive()):
-            self._aside.append(message)
+            self._set_aside.append(message)
         return message
 
     async def read(self) -> None:
-        """Take in what arrives, until the connection is closed."""
+        """Read until the connection is closed."""
         try:
             async for frame in self.connection:
                 assert isinstance(frame, str), "JSON goes out in text frames (protocol §1)"
@@ -133,7 +133,7 @@ class Wire:
                     else:
                         await self._answer_ping()
         except websockets.ConnectionClosedError:
-            pass  # `receive` says so
+            pass  # `receive` raises it
         finally:
             self._arrived.put_nowait(None)
 
@@ -148,18 +148,18 @@ class Wire:
     def pings(self) -> int:
         return len(self.pinged_at)
 
-    async def pinged(self, count: int) -> None:
-        """Wait until so many pings came."""
+    async def wait_for_pings(self, count: int) -> None:
+        """Wait until so many pings were received."""
         async with asyncio.timeout(SOON), self._pinged:
             await self._pinged.wait_for(lambda: self.pings >= count)
 
 
 @contextlib.asynccontextmanager
-async def opened(server: Server, url: str = "", **options: Any) -> AsyncIterator[Wire]:
-    """A WebSocket to the server on which nothing has been said yet."""
+async def open_wire(server: Server, url: str = "", **options: Any) -> AsyncIterator[WireClient]:
+    """A WebSocket to the server on which nothing has been sent yet."""
     quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
     async with connect(url or server.websocket_url, **{**quiet, **options}) as connection:
-        wire = Wire(connection)
+        wire = WireClient(connection)
         reading = asyncio.create_task(wire.read())
         try:
             yield wire
@@ -169,8 +169,8 @@ async def opened(server: Server, url: str = "", **options: Any) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def connected(server: Server, **params: Any) -> AsyncIterator[Wire]:
-    """A WebSocket whose connect command was answered; `params` are the command's."""
-    async with opened(server) as wire:
+async def connect_wire(server: Server, **params: Any) -> AsyncIterator[WireClient]:
+    """A WebSocket after its connect reply. `params` are those of the connect command."""
+    async with open_wire(server) as wire:
         await wire.connect(**params)
         yield wire

@@ -1,4 +1,4 @@
-"""Runs one of the scripts in `js/` and speaks with it in JSON lines."""
+"""Runs a script of `js/` in Node.js, and exchanges JSON lines with it."""
 
 import asyncio
 import contextlib
@@ -9,24 +9,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 from tests.support.refusal import Refused
 from tests.support.timing import SOON
 
 SCRIPTS = Path(__file__).with_name("js")
 
 
-class NodeDriver:
-    """A JavaScript client: `call` makes it act, `journal` holds what it told its application."""
+class JavaScriptDriver:
+    """A JavaScript client. `call` makes it act, `events` holds what it emitted to its application."""
 
     def __init__(self, process: Process) -> None:
-        self.journal = Journal()
+        self.events = RecordedEvents()
         self._process = process
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
     async def call(self, name: str, **args: Any) -> Any:
-        """The value that the script's function answers with; `Refused` if the client was refused."""
+        """Call a function of the script, and return its result. Raises `Refused` if the server refused."""
         assert self._process.stdin is not None
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
@@ -36,12 +36,12 @@ class NodeDriver:
             return await self._answers[number]
 
     async def read(self) -> None:
-        """Sort what the script prints into answers and events, until it ends."""
+        """Sort the script's output into results and events, until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             message = json.loads(line)
             if "event" in message:
-                await self.journal.write(**message)
+                await self.events.record(**message)
             elif "error" in message:
                 error = Refused(message["error"]["code"], message["error"]["message"])
                 self._answers.pop(message["number"]).set_exception(error)
@@ -50,10 +50,10 @@ class NodeDriver:
 
 
 @contextlib.asynccontextmanager
-async def node_driver(script: str) -> AsyncIterator[NodeDriver]:
-    """A running script; it ends with its standard input."""
+async def run_script(script: str) -> AsyncIterator[JavaScriptDriver]:
+    """A running script. It ends with its standard input."""
     process = await asyncio.create_subprocess_exec("node", script, cwd=SCRIPTS, stdin=PIPE, stdout=PIPE)
-    driver = NodeDriver(process)
+    driver = JavaScriptDriver(process)
     reading = asyncio.create_task(driver.read())
     try:
         yield driver
