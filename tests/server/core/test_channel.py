@@ -6,7 +6,12 @@ from typing import Any
 
 from msgspec import Raw
 
-from tests.server.core.recording_connection import Log, Offsets, RecordingConnection, write_all
+from tests.server.core.recording_connection import (
+    OffsetFraming,
+    RecordingConnection,
+    StoredHistory,
+    deliver_all,
+)
 from tocsin_server.core.channel import BATCH_BYTES, HELD_LIMIT, Channel
 from tocsin_server.core.positions import Continuity, History
 from tocsin_server.protocol.messages import ClientInfo, Position, PresenceChange, Publication, Push
@@ -21,7 +26,7 @@ def pub(offset: int = 0, data: bytes = b"1") -> Publication:
 
 
 def admit(
-    channel: Channel[Any], start: int = 0, receives_joins: bool = False, framing: Offsets | None = None
+    channel: Channel[Any], start: int = 0, receives_joins: bool = False, framing: OffsetFraming | None = None
 ) -> RecordingConnection:
     """A peer that has entered with everything up to `start`."""
     ear = RecordingConnection(framing) if framing else RecordingConnection()
@@ -46,8 +51,8 @@ def test_what_waits_for_the_same_peers_leaves_in_one_write() -> None:
     ear = admit(channel)
     for offset in (1, 2, 3):
         channel.receive(pub(offset), EPOCH)
-    write_all(channel)
-    assert (ear.heard, ear.writes) == ([1, 2, 3], 1)
+    deliver_all(channel)
+    assert (ear.received, ear.writes) == ([1, 2, 3], 1)
 
 
 def test_a_batch_takes_nothing_more_once_somebody_came() -> None:
@@ -57,8 +62,8 @@ def test_a_batch_takes_nothing_more_once_somebody_came() -> None:
     channel.receive(pub(1), EPOCH)
     late = admit(channel, start=1)
     channel.receive(pub(2), EPOCH)
-    write_all(channel)
-    assert (early.heard, late.heard) == ([1, 2], [2])
+    deliver_all(channel)
+    assert (early.received, late.received) == ([1, 2], [2])
 
 
 def test_what_is_held_for_newcomers_is_bounded() -> None:
@@ -88,8 +93,8 @@ def test_what_waits_leaves_joined_however_many_come_and_go() -> None:
     for framing, members, items in batch.recipients:
         for member in members:
             member.write(framing.pack(channel.name, items))
-    assert (staying.heard, staying.writes) == ([1, 2, 3, 4, 5], 1)
-    assert (coming.heard, coming.writes) == ([5], 1)
+    assert (staying.received, staying.writes) == ([1, 2, 3, 4, 5], 1)
+    assert (coming.received, coming.writes) == ([5], 1)
 
 
 def test_what_waits_is_written_once_for_who_stays_when_somebody_left() -> None:
@@ -99,8 +104,8 @@ def test_what_waits_is_written_once_for_who_stays_when_somebody_left() -> None:
     channel.receive(pub(1), EPOCH)
     channel.unsubscribe(leaving)
     channel.receive(pub(2), EPOCH)
-    write_all(channel)
-    assert (staying.heard, staying.writes, leaving.heard) == ([1, 2], 1, [])
+    deliver_all(channel)
+    assert (staying.received, staying.writes, leaving.received) == ([1, 2], 1, [])
 
 
 def test_a_peer_that_leaves_in_the_middle_of_a_round_hears_nothing_more_of_it() -> None:
@@ -113,7 +118,7 @@ def test_a_peer_that_leaves_in_the_middle_of_a_round_hears_nothing_more_of_it() 
     for _framing, members, _items in batch.recipients:
         for member in members:
             member.write([1])
-    assert leaving.heard == []
+    assert leaving.received == []
 
 
 def test_a_peer_that_came_back_hears_nothing_meant_for_its_former_place() -> None:
@@ -125,8 +130,8 @@ def test_a_peer_that_came_back_hears_nothing_meant_for_its_former_place() -> Non
     channel.begin_subscribe()
     channel.go_live(ear, 1, receives_joins=False)
     channel.receive(pub(2), EPOCH)
-    write_all(channel)
-    assert ear.heard == [2]
+    deliver_all(channel)
+    assert ear.received == [2]
 
 
 def test_what_comes_while_a_batch_is_being_written_leaves_in_the_next() -> None:
@@ -147,8 +152,8 @@ def test_a_full_batch_takes_nothing_more() -> None:
     half = b'"' + b"x" * (BATCH_BYTES // 2) + b'"'
     for offset in (1, 2, 3, 4):
         channel.receive(pub(offset, half), EPOCH)
-    write_all(channel)
-    assert (ear.heard, ear.writes) == ([1, 2, 3, 4], 2)
+    deliver_all(channel)
+    assert (ear.received, ear.writes) == ([1, 2, 3, 4], 2)
 
 
 def test_nothing_waits_where_nobody_listens() -> None:
@@ -161,9 +166,9 @@ def test_nothing_waits_where_nobody_listens() -> None:
 
 def test_each_framing_is_packed_once_for_all_its_peers() -> None:
     """Peers of two transports hear the same; each transport packs for itself."""
-    packed: list[Offsets] = []
+    packed: list[OffsetFraming] = []
 
-    class Counting(Offsets):
+    class Counting(OffsetFraming):
         def pack(self, channel: str, items: object) -> list[int | bytes]:
             packed.append(self)
             return super().pack(channel, items)  # type: ignore[arg-type]
@@ -172,8 +177,8 @@ def test_each_framing_is_packed_once_for_all_its_peers() -> None:
     channel = settled(0)
     ears = [admit(channel, framing=framing) for framing in (one, one, other)]
     channel.receive(pub(1), EPOCH)
-    write_all(channel)
-    assert ([ear.heard for ear in ears], packed) == ([[1]] * 3, [one, other])
+    deliver_all(channel)
+    assert ([ear.received for ear in ears], packed) == ([[1]] * 3, [one, other])
 
 
 # ------------------------------------------------------------------------------------------- joins and leaves
@@ -184,8 +189,8 @@ def test_joins_reach_only_those_who_hear_joins() -> None:
     channel = settled(0)
     curious, other = admit(channel, receives_joins=True), admit(channel)
     channel.receive_join_leave(JOINED)
-    write_all(channel)
-    assert (curious.heard, other.heard) == ([JOIN_LINE], [])
+    deliver_all(channel)
+    assert (curious.received, other.received) == ([JOIN_LINE], [])
 
 
 def test_a_join_keeps_its_place_between_publications() -> None:
@@ -195,8 +200,8 @@ def test_a_join_keeps_its_place_between_publications() -> None:
     channel.receive(pub(1), EPOCH)
     channel.receive_join_leave(JOINED)
     channel.receive(pub(2), EPOCH)
-    write_all(channel)
-    assert (curious.heard, other.heard) == ([1, JOIN_LINE, 2], [1, 2])
+    deliver_all(channel)
+    assert (curious.received, other.received) == ([1, JOIN_LINE, 2], [1, 2])
 
 
 def test_a_join_that_nobody_hears_makes_nobody_wait() -> None:
@@ -225,8 +230,8 @@ def test_a_publication_without_an_offset_neither_settles_nor_moves_the_stream() 
     channel: Channel[Any] = Channel("news")
     ear = admit(channel)
     assert channel.receive(pub(), "") is Continuity.NEXT
-    write_all(channel)
-    assert (ear.heard, channel.tracker.is_known) == ([0], False)
+    deliver_all(channel)
+    assert (ear.received, channel.tracker.is_known) == ([0], False)
 
 
 def test_only_what_continues_the_stream_is_written() -> None:
@@ -238,8 +243,8 @@ def test_only_what_continues_the_stream_is_written() -> None:
         channel.receive(pub(6), EPOCH),
         channel.receive(pub(5), "other"),
     ]
-    write_all(channel)
-    assert (verdicts, ear.heard) == ([Continuity.OLD, Continuity.GAP, Continuity.OTHER_EPOCH], [])
+    deliver_all(channel)
+    assert (verdicts, ear.received) == ([Continuity.OLD, Continuity.GAP, Continuity.OTHER_EPOCH], [])
 
 
 def test_what_is_heard_while_entering_continues_what_was_read() -> None:
@@ -284,8 +289,8 @@ def test_a_peer_ahead_of_what_was_heard_hears_nothing_that_it_was_told_already()
     behind, ahead = admit(channel, start=3), admit(channel, start=5)
     for offset in (4, 5, 6):
         channel.receive(pub(offset), EPOCH)
-    write_all(channel)
-    assert (behind.heard, ahead.heard) == ([4, 5, 6], [6])
+    deliver_all(channel)
+    assert (behind.received, ahead.received) == ([4, 5, 6], [6])
 
 
 def test_a_peer_that_is_ahead_counts_like_any_other() -> None:
@@ -336,8 +341,8 @@ def test_a_restart_names_everybody_who_was_not_told_everything() -> None:
         channel.unsubscribe(ear)
     channel.receive(pub(9), EPOCH)
     channel.receive(pub(10), EPOCH)
-    write_all(channel)
-    assert (exact.heard, beyond.heard) == ([9, 10], [10])
+    deliver_all(channel)
+    assert (exact.received, beyond.received) == ([9, 10], [10])
 
 
 def test_a_restart_in_another_epoch_breaks_everybody() -> None:
@@ -349,7 +354,7 @@ def test_a_restart_in_another_epoch_breaks_everybody() -> None:
 
 def test_a_channel_hears_on_from_where_it_was_restarted() -> None:
     """What follows the new position is the next thing it hears."""
-    log = Log(size=2)
+    log = StoredHistory(size=2)
     channel = settled(1)
     for _ in range(6):
         log.append()

@@ -14,14 +14,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.server.core.recording_connection import Log, RecordingConnection
+from tests.server.core.recording_connection import RecordingConnection, StoredHistory
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.positions import Continuity, History
 from tocsin_server.protocol.messages import Publication
 
 picks = st.integers(min_value=0, max_value=99)
-KEPT = 4
+HISTORY_SIZE = 4
 """Short, so that logs are trimmed under those who read them."""
 
 
@@ -31,7 +31,7 @@ class Interleavings(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hub: Hub[RecordingConnection] = Hub()
-        self.log = Log(KEPT)
+        self.log = StoredHistory(HISTORY_SIZE)
         self.link: deque[Publication] = deque()
         self.entering: dict[RecordingConnection, History | None] = {}
         self.live: dict[RecordingConnection, int | None] = {}
@@ -135,7 +135,7 @@ class Interleavings(RuleBasedStateMachine):
     def _leave(self, ear: RecordingConnection) -> None:
         self._check(ear, self.live.pop(ear))
         self.hub.unsubscribe(ear, "news")
-        self.gone.append((ear, len(ear.heard)))
+        self.gone.append((ear, len(ear.received)))
 
     def _pick(self, ears: object, pick: int) -> RecordingConnection:
         chosen = list(ears)  # type: ignore[call-overload]
@@ -170,7 +170,7 @@ class Interleavings(RuleBasedStateMachine):
     # --------------------------------------------------------------------------------------------- what holds
 
     def _check(self, ear: RecordingConnection, start: int | None) -> None:
-        heard = [offset for offset in ear.heard if isinstance(offset, int)]
+        heard = [offset for offset in ear.received if isinstance(offset, int)]
         if start == -1:
             assert heard == sorted(set(heard))
         elif heard:
@@ -184,7 +184,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def nobody_hears_anything_after_leaving(self) -> None:
-        assert [len(ear.heard) for ear, _ in self.gone] == [count for _, count in self.gone]
+        assert [len(ear.received) for ear, _ in self.gone] == [count for _, count in self.gone]
 
     @invariant()
     def the_hub_knows_exactly_who_is_there(self) -> None:
@@ -203,7 +203,7 @@ class Interleavings(RuleBasedStateMachine):
         for ear, start in list(self.live.items()):
             self._check(ear, start)
             if start is not None and start >= 0:
-                assert start + len(ear.heard) == self.log.top
+                assert start + len(ear.received) == self.log.top
             self._leave(ear)
         for ear in list(self.entering):
             self.hub.unsubscribe(ear, "news")

@@ -71,7 +71,7 @@ class Index(RuleBasedStateMachine):
         self.hub: Hub[RecordingConnection] = Hub()
         self.ears = [RecordingConnection() for _ in range(4)]
         self.users: dict[RecordingConnection, str] = {}
-        self.places: dict[tuple[RecordingConnection, str], bool] = {}
+        self.positions: dict[tuple[RecordingConnection, str], bool] = {}
         """Whether the peer is live there; False while it is entering."""
 
     @rule(peer=peers, user=st.sampled_from(["ada", "bob", ""]))
@@ -87,21 +87,21 @@ class Index(RuleBasedStateMachine):
 
     @rule(peer=peers, name=names)
     def enter(self, peer: int, name: str) -> None:
-        if (self.ears[peer], name) not in self.places:
-            self.places[self.ears[peer], name] = False
+        if (self.ears[peer], name) not in self.positions:
+            self.positions[self.ears[peer], name] = False
             self.hub.begin_subscribe(name)
 
     @rule(peer=peers, name=names, receives_joins=st.booleans())
     def admit(self, peer: int, name: str, receives_joins: bool) -> None:
-        if self.places.get((self.ears[peer], name)) is False:
-            self.places[self.ears[peer], name] = True
+        if self.positions.get((self.ears[peer], name)) is False:
+            self.positions[self.ears[peer], name] = True
             self.hub.channels[name].go_live(self.ears[peer], 0, receives_joins)
 
     @rule(peer=peers, name=names)
     def leave(self, peer: int, name: str) -> None:
-        if self.places.pop((self.ears[peer], name), None) is not None:
+        if self.positions.pop((self.ears[peer], name), None) is not None:
             was_last = self.hub.unsubscribe(self.ears[peer], name)
-            assert was_last == all(channel != name for _, channel in self.places)
+            assert was_last == all(channel != name for _, channel in self.positions)
 
     @invariant()
     def the_hub_agrees(self) -> None:
@@ -111,9 +111,9 @@ class Index(RuleBasedStateMachine):
             assert set(self.hub.connections_of(user)) == {
                 ear for ear, name in self.users.items() if name == user
             }
-        assert set(self.hub.channels) == {name for _, name in self.places}
+        assert set(self.hub.channels) == {name for _, name in self.positions}
         for name, channel in self.hub.channels.items():
-            live = {ear for (ear, place), is_live in self.places.items() if place == name and is_live}
+            live = {ear for (ear, place), is_live in self.positions.items() if place == name and is_live}
             assert set(channel.connections) == live
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.server.core.playbook import EPOCH, log_read
-from tests.server.core.recording_connection import Log
+from tests.server.core.playbook import EPOCH, history_at
+from tests.server.core.recording_connection import StoredHistory
 from tocsin_server.core.positions import (
     Continuity,
     History,
@@ -23,9 +23,9 @@ counts = st.integers(min_value=0, max_value=12)
 epochs = st.sampled_from(["", EPOCH, "replaced"])
 
 
-def log(published: int, size: int, is_expired: bool) -> Log:
+def log(published: int, size: int, is_expired: bool) -> StoredHistory:
     """A log after so many publications."""
-    kept = Log(size, EPOCH)
+    kept = StoredHistory(size, EPOCH)
     for _ in range(published):
         kept.append()
     if is_expired:
@@ -59,13 +59,13 @@ def test_recovery_gives_all_that_was_missed_or_nothing(
 
 def test_a_log_with_a_hole_recovers_nobody() -> None:
     """It should not happen; if it does, it is told."""
-    assert recover(Position(2, EPOCH), log_read(5, 3, 5)) == Recovery(False)
+    assert recover(Position(2, EPOCH), history_at(5, 3, 5)) == Recovery(False)
 
 
 @given(counts, st.booleans(), counts, epochs)
 def test_in_cache_mode_only_the_newest_counts(published: int, is_kept: bool, offset: int, epoch: str) -> None:
     """The model: given if it is kept and the client lacks it; else the client must have it already."""
-    history = log_read(published, published) if is_kept and published else log_read(published)
+    history = history_at(published, published) if is_kept and published else history_at(published)
     recovery = recover_latest(Position(offset, epoch), history)
     has_it = offset == published and epoch == EPOCH
     if is_kept and published:
@@ -77,7 +77,7 @@ def test_in_cache_mode_only_the_newest_counts(published: int, is_kept: bool, off
 
 def test_a_cache_that_holds_something_older_than_the_top_does_not_recover() -> None:
     """The newest was removed or never stored."""
-    assert recover_latest(Position(2, EPOCH), log_read(9, 8)) == Recovery(False)
+    assert recover_latest(Position(2, EPOCH), history_at(9, 8)) == Recovery(False)
 
 
 # ------------------------------------------------------------------------------------------------------ merge
@@ -87,8 +87,8 @@ def test_a_cache_that_holds_something_older_than_the_top_does_not_recover() -> N
 def test_merging_neither_duplicates_nor_leaves_a_hole(since: int, missed: int, heard: list[int]) -> None:
     """Whatever was heard: what was read, and then what continues it."""
     top = since + missed
-    history = log_read(top, *range(since + 1, top + 1))
-    live = [publication for offset in heard for publication in log_read(offset, offset).publications]
+    history = history_at(top, *range(since + 1, top + 1))
+    live = [publication for offset in heard for publication in history_at(offset, offset).publications]
     merged = merge(history, live)
     assert offsets(merged) == list(range(since + 1, merged.top.offset + 1))
     assert (merged.top.offset >= top, merged.top.epoch) == (True, EPOCH)
@@ -98,15 +98,15 @@ def test_merging_neither_duplicates_nor_leaves_a_hole(since: int, missed: int, h
 def test_merging_loses_nothing_that_was_heard_in_order(top: int, before: int, after: int) -> None:
     """What was heard may begin before the top that was read, and go beyond it."""
     heard = range(max(1, top - before), top + after + 1)
-    live = [publication for offset in heard for publication in log_read(offset, offset).publications]
-    merged = merge(log_read(top), live)
+    live = [publication for offset in heard for publication in history_at(offset, offset).publications]
+    merged = merge(history_at(top), live)
     assert offsets(merged) == list(range(top + 1, top + after + 1))
 
 
 def test_merging_leaves_what_was_read_as_it_was() -> None:
     """An engine may give the same list to everybody who reads."""
-    history = log_read(2, 1, 2)
-    merge(history, log_read(3, 3).publications)
+    history = history_at(2, 1, 2)
+    merge(history, history_at(3, 3).publications)
     assert offsets(history) == [1, 2]
 
 

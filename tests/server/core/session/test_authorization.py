@@ -9,16 +9,16 @@ from msgspec import Raw
 
 from tests.server.core.playbook import (
     OPEN,
-    Entering,
-    Joined,
-    Left,
+    Closing,
+    Joining,
+    Opening,
     Playbook,
     Wait,
-    entered,
+    connect_reply,
+    context,
     error,
-    house,
-    newcomer,
-    welcome,
+    new_connection,
+    opened,
 )
 from tests.support.tokens import connection_token
 from tocsin_server import errors
@@ -59,20 +59,20 @@ GO_AWAY = Disconnect(4500, "go away")
 SECONDS = 3.0
 
 
-def asking(*kinds: type, **client: Any) -> SessionContext:
+def context_that_asks(*kinds: type, **client: Any) -> SessionContext:
     """A context in which requests of these kinds wait for authorization."""
 
     def needs_authorization(request: Request) -> bool:
         return isinstance(request, kinds)
 
-    context = house(TALK, rpc_methods=frozenset({"now"}), **client)
+    plain = context(TALK, rpc_methods=frozenset({"now"}), **client)
     return SessionContext(
-        options=context.options,
-        rules=context.rules,
-        tokens=context.tokens,
-        node=context.node,
-        version=context.version,
-        rpc_methods=context.rpc_methods,
+        options=plain.options,
+        rules=plain.rules,
+        tokens=plain.tokens,
+        node=plain.node,
+        version=plain.version,
+        rpc_methods=plain.rpc_methods,
         needs_authorization=needs_authorization,
         authorization_seconds=SECONDS,
     )
@@ -80,8 +80,8 @@ def asking(*kinds: type, **client: Any) -> SessionContext:
 
 def connected(*kinds: type, **client: Any) -> Playbook:
     """A connection of "ada" whose connect command needed no authorization."""
-    playbook = newcomer(asking(*kinds, **client))
-    playbook >> {"id": 1, "connect": {"token": connection_token("ada")}} << [Identify("ada"), welcome()]
+    playbook = new_connection(context_that_asks(*kinds, **client))
+    playbook >> {"id": 1, "connect": {"token": connection_token("ada")}} << [Identify("ada"), connect_reply()]
     return playbook
 
 
@@ -98,7 +98,7 @@ def approve(playbook: Playbook, asked: Authorize, claims: Any = None) -> Playboo
 
 def test_a_connect_command_waits_and_is_decided_by_the_claims_of_the_answer() -> None:
     """No token is needed then, and its channels are set up as a token's are."""
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {"data": {"a": 1}}}
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> {"id": 1, "connect": {"data": {"a": 1}}}
     (asked,) = authorizations(playbook)
     assert (asked.request, asked.info, playbook.session.phase) == (
         ConnectRequest(data=Raw(b'{"a": 1}')),
@@ -107,32 +107,39 @@ def test_a_connect_command_waits_and_is_decided_by_the_claims_of_the_answer() ->
     )
     approve(playbook, asked, ConnectionClaims(sub="eve", channels=["news"]))
     assert playbook.effects[0] == Identify("eve")
-    playbook << [Identify("eve"), Entering("news")]
+    playbook << [Identify("eve"), Opening("news")]
 
 
 def test_an_approval_without_claims_leaves_the_decision_to_the_token() -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {"token": connection_token("ada")}}
-    approve(playbook, *authorizations(playbook)) << [Identify("ada"), welcome()]
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> {
+        "id": 1,
+        "connect": {"token": connection_token("ada")},
+    }
+    approve(playbook, *authorizations(playbook)) << [Identify("ada"), connect_reply()]
 
 
 def test_commands_behind_a_waiting_connect_run_after_its_reply() -> None:
     frame = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "news"}}]
-    playbook = newcomer(asking(ConnectRequest)) >> frame
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> frame
     (asked,) = authorizations(playbook)
     assert playbook.session.is_busy
-    approve(playbook, asked, ConnectionClaims(sub="ada")) << [Identify("ada"), welcome(), Entering("news")]
+    approve(playbook, asked, ConnectionClaims(sub="ada")) << [
+        Identify("ada"),
+        connect_reply(),
+        Opening("news"),
+    ]
 
 
 def test_a_refused_connect_drops_what_waits_behind_it() -> None:
     frame = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "news"}}]
-    playbook = newcomer(asking(ConnectRequest)) >> frame
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> frame
     (asked,) = authorizations(playbook)
     playbook >> Authorized(asked.id, NOT_TODAY) << [error(1, 1000, "not today")]
     playbook >> {"id": 3, "connect": {}} << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_a_connect_without_an_answer_in_time_closes_so_that_the_client_comes_back() -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {}}
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> {"id": 1, "connect": {}}
     (asked,) = authorizations(playbook)
     playbook >> Wait(SECONDS) << [Close(errors.SERVER_ERROR)]
     approve(playbook, asked, ConnectionClaims(sub="ada")) << []
@@ -142,7 +149,7 @@ def test_a_connect_without_an_answer_in_time_closes_so_that_the_client_comes_bac
     "event", [ConnectionLost(), ServerDisconnect(errors.SHUTDOWN)], ids=["lost", "drained"]
 )
 def test_an_answer_after_the_end_of_the_session_is_ignored(event: ConnectionLost | ServerDisconnect) -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {}}
+    playbook = new_connection(context_that_asks(ConnectRequest)) >> {"id": 1, "connect": {}}
     (asked,) = authorizations(playbook)
     playbook >> event
     approve(playbook, asked, ConnectionClaims(sub="ada")) << []
@@ -212,10 +219,10 @@ def test_a_subscription_is_decided_by_the_claims_of_the_answer() -> None:
     playbook = connected(SubscribeRequest) >> {"id": 2, "subscribe": {"channel": "$private"}}
     (asked,) = authorizations(playbook)
     claims = SubscriptionClaims(sub="ada", channel="$private", expire_at=playbook.now.unix + 60)
-    approve(playbook, asked, claims) << [Entering("$private")]
-    playbook >> entered("$private")
+    approve(playbook, asked, claims) << [Opening("$private")]
+    playbook >> opened("$private")
     reply = {"id": 2, "subscribe": {"expires": True, "ttl": 60}}
-    playbook << [reply, GoLive("$private"), Joined("$private")]
+    playbook << [reply, GoLive("$private"), Joining("$private")]
 
 
 def test_subscribes_wait_together_and_are_answered_as_their_answers_come() -> None:
@@ -227,17 +234,17 @@ def test_subscribes_wait_together_and_are_answered_as_their_answers_come() -> No
     ]
     playbook = connected(SubscribeRequest) >> frame
     first, second = authorizations(playbook)
-    approve(playbook, second) << [Entering("b")]
+    approve(playbook, second) << [Opening("b")]
     playbook >> Authorized(first.id, NOT_TODAY) << [error(2, 1000, "not today")]
-    playbook >> entered("b")
-    playbook << [{"id": 3, "subscribe": {}}, GoLive("b"), Joined("b"), {"id": 4, "unsubscribe": {}}]
+    playbook >> opened("b")
+    playbook << [{"id": 3, "subscribe": {}}, GoLive("b"), Joining("b"), {"id": 4, "unsubscribe": {}}]
 
 
 def test_of_two_waiting_subscribes_to_one_channel_the_second_is_refused() -> None:
     frame = [{"id": 2, "subscribe": {"channel": "a"}}, {"id": 3, "subscribe": {"channel": "a"}}]
     playbook = connected(SubscribeRequest) >> frame
     first, second = authorizations(playbook)
-    approve(playbook, first) << [Entering("a")]
+    approve(playbook, first) << [Opening("a")]
     approve(playbook, second) << [error(3, 105, "already subscribed")]
 
 
@@ -248,7 +255,7 @@ def test_a_connection_lost_while_subscribing_leaves_nothing_behind() -> None:
     approve(playbook, first)
     playbook >> ConnectionLost() << []
     approve(playbook, second) << []
-    playbook >> entered("a") << [Left("a")]
+    playbook >> opened("a") << [Closing("a")]
 
 
 def test_a_refresh_by_claims_needs_no_token() -> None:

@@ -10,19 +10,19 @@ from msgspec import Raw
 from tests.server.core.playbook import (
     OPEN,
     START,
-    Entering,
-    Happening,
-    Left,
+    Closing,
+    Input,
+    Opening,
     Playbook,
     Wait,
-    entered,
+    connect_reply,
+    connected,
+    context,
     error,
-    grantee,
-    house,
-    newcomer,
-    subscriber,
-    visitor,
-    welcome,
+    new_connection,
+    opened,
+    subscribed,
+    subscribed_by_token,
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
@@ -136,7 +136,7 @@ def test_a_permitted_command_asks_the_engine_and_replies_with_its_answer(
     command: dict[str, Any], request_: Any, outcome: Any, reply: dict[str, Any]
 ) -> None:
     """Fields that SDKs index are there even when they are empty or zero."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> command << [Execute(3, request_, ADA)]
     playbook >> Executed(3, outcome) << [{"id": 3, **reply}]
 
@@ -144,7 +144,7 @@ def test_a_permitted_command_asks_the_engine_and_replies_with_its_answer(
 @each_command
 def test_the_engine_s_refusal_is_the_reply(method: str) -> None:
     """Whatever it is, the next command runs."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> ask(method)
     playbook >> Executed(3, errors.INTERNAL_ERROR)
     playbook << [error(3, 100, "internal server error", temporary=True)]
@@ -164,7 +164,7 @@ def test_the_engine_s_refusal_is_the_reply(method: str) -> None:
 )
 def test_a_channel_that_will_not_do_is_refused(method: str, channel: str, effects: list[Any]) -> None:
     """As when subscribing to it."""
-    visitor(house(FREE)) >> ask(method, channel) << effects
+    connected(context(FREE)) >> ask(method, channel) << effects
 
 
 @each_command
@@ -173,22 +173,22 @@ def test_what_is_not_allowed_is_denied(method: str) -> None:
     shut = FREE.model_copy(
         update={f"allow_{what}_for_client": False for what in ("publish", "history", "presence")}
     )
-    visitor(house(shut)) >> ask(method) << [error(3, 103, "permission denied")]
+    connected(context(shut)) >> ask(method) << [error(3, 103, "permission denied")]
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats", "history"])
 def test_what_is_off_is_not_available(method: str) -> None:
     """To nobody: not even where everything is permitted."""
-    for where in (house(OPEN), house(OPEN, insecure=True)):
-        visitor(where) >> ask(method) << [error(3, 108, "not available")]
+    for session_context in (context(OPEN), context(OPEN, insecure=True)):
+        connected(session_context) >> ask(method) << [error(3, 108, "not available")]
 
 
 @each_command
 def test_what_subscribers_may_needs_a_subscription(method: str) -> None:
     """One that is live, from either side."""
-    where = house(FOR_SUBSCRIBERS)
-    visitor(where) >> ask(method) << [error(3, 103, "permission denied")]
-    for playbook in (subscriber(where), grantee(where)):
+    session_context = context(FOR_SUBSCRIBERS)
+    connected(session_context) >> ask(method) << [error(3, 103, "permission denied")]
+    for playbook in (subscribed(session_context), subscribed_by_token(session_context)):
         playbook >> ask(method)
         assert is_asking(playbook)
 
@@ -196,18 +196,18 @@ def test_what_subscribers_may_needs_a_subscription(method: str) -> None:
 @each_command
 def test_what_anonymous_users_may_is_for_them_alone(method: str) -> None:
     """A named user needs its own permission."""
-    where = house(FOR_ANONYMOUS, allow_anonymous=True)
-    nobody = newcomer(where)
+    session_context = context(FOR_ANONYMOUS, allow_anonymous=True)
+    nobody = new_connection(session_context)
     nobody >> {"id": 1, "connect": {}} >> ask(method)
     assert is_asking(nobody)
-    visitor(where) >> ask(method) << [error(3, 103, "permission denied")]
+    connected(session_context) >> ask(method) << [error(3, 103, "permission denied")]
 
 
 @each_command
 def test_an_insecure_server_permits_every_command(method: str) -> None:
     """What is on, is for everybody."""
     on = ChannelOptions(presence=True, history_size=1, history_ttl=1)
-    playbook = newcomer(house(on, insecure=True))
+    playbook = new_connection(context(on, insecure=True))
     playbook >> {"id": 1, "connect": {}} >> ask(method)
     assert is_asking(playbook)
 
@@ -217,7 +217,7 @@ def test_an_insecure_server_permits_every_command(method: str) -> None:
 
 def test_a_publication_needs_data() -> None:
     """Any JSON will do, null included, but not nothing."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> {"id": 3, "publish": {"channel": "news"}} << [error(3, 107, "bad request")]
     playbook >> {"id": 4, "publish": {"channel": "news", "data": None}}
     playbook << [Execute(4, PublishRequest("news", Raw(b"null")), ADA)]
@@ -225,16 +225,16 @@ def test_a_publication_needs_data() -> None:
 
 def test_data_travels_as_it_was_written_but_for_line_breaks() -> None:
     """A carriage return between tokens would end a line of an event stream."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> publish(data=b'{ "b":1.0,\r "a":"\\u00e9\\n" }')
     playbook << [Execute(3, PublishRequest("news", Raw(b'{ "b":1.0, "a":"\\u00e9\\n" }')), ADA)]
 
 
 def test_a_publisher_is_known_by_what_its_tokens_say() -> None:
     """With what the subscription's token said about it, where it publishes into a channel it is in."""
-    playbook = visitor(house(FREE), info={"name": "Ada"})
+    playbook = connected(context(FREE), info={"name": "Ada"})
     token = subscription_token("ada", "news", info={"seat": 1})
-    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> entered("news")
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> opened("news")
     info = ClientInfo("ada", "c1", Raw(b'{"name":"Ada"}'), Raw(b'{"seat":1}'))
     playbook >> publish(3) << [Execute(3, PublishRequest("news", Raw(b"1")), info)]
     playbook >> Executed(3, EMPTY)
@@ -245,41 +245,41 @@ def test_a_publisher_is_known_by_what_its_tokens_say() -> None:
 def test_a_history_has_nothing_before_its_beginning() -> None:
     """Backwards from offset 0 makes no sense."""
     command = {"id": 3, "history": {"channel": "news", "reverse": True, "since": {"offset": 0, "epoch": ""}}}
-    visitor(house(FREE)) >> command << [error(3, 107, "bad request")]
+    connected(context(FREE)) >> command << [error(3, 107, "bad request")]
 
 
 def test_a_history_may_be_read_on_from_its_beginning() -> None:
     """Forward from offset 0 is the whole of it, as for a client that has seen nothing yet."""
     command = {"id": 3, "history": {"channel": "news", "limit": 9, "since": {"offset": 0}}}
     request = HistoryRequest("news", 9, SincePosition(0))
-    visitor(house(FREE)) >> command << [Execute(3, request, ADA)]
+    connected(context(FREE)) >> command << [Execute(3, request, ADA)]
 
 
 def test_a_procedure_needs_somebody_who_registered_it() -> None:
     """108 where nothing is registered, 104 where something else is."""
     call = {"id": 3, "rpc": {"method": "add", "data": [1, 2]}}
-    visitor() >> call << [error(3, 108, "not available")]
-    visitor(house(rpc_methods=frozenset({"sub"}))) >> call << [error(3, 104, "method not found")]
-    playbook = visitor(house(rpc_methods=frozenset({"add"})))
+    connected() >> call << [error(3, 108, "not available")]
+    connected(context(rpc_methods=frozenset({"sub"}))) >> call << [error(3, 104, "method not found")]
+    playbook = connected(context(rpc_methods=frozenset({"add"})))
     playbook >> call << [Execute(3, RpcRequest("add", Raw(b"[1, 2]")), ADA)]
     playbook >> Executed(3, RpcResult(Raw(b"3"))) << [{"id": 3, "rpc": {"data": 3}}]
 
 
 def test_a_message_without_a_reply_finds_nobody() -> None:
     """There is no one to give it to, and the client should know."""
-    visitor() >> {"send": {"data": 1}} << [Close(errors.UNSUPPORTED)]
+    connected() >> {"send": {"data": 1}} << [Close(errors.UNSUPPORTED)]
 
 
 @pytest.mark.parametrize("command", [{"id": 3}, {"id": 3, "ping": {}}, {"id": 3, "frobnicate": {}}])
 def test_a_command_of_no_known_kind_closes(command: dict[str, Any]) -> None:
     """It has an id, so somebody waits for a reply that we do not know."""
-    visitor() >> command << [Close(errors.PROTOCOL_VIOLATION)]
+    connected() >> command << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_the_first_method_in_the_protocol_s_order_counts() -> None:
     """Whatever the order in the text, and whatever else is there."""
     command = {"id": 3, "presence": {"channel": "x"}, "subscribe": {"channel": "news"}}
-    visitor() >> command << [Entering("news")]
+    connected() >> command << [Opening("news")]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_the_first_method_in_the_protocol_s_order_counts() -> None:
 )
 def test_what_is_no_command_closes(message: bytes) -> None:
     """Without a reply: there is no id to reply to."""
-    visitor() >> message << [Close(errors.PROTOCOL_VIOLATION)]
+    connected() >> message << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 # ------------------------------------------------------------------------------------------------------ order
@@ -296,16 +296,16 @@ def test_what_is_no_command_closes(message: bytes) -> None:
 
 def test_an_sdk_that_does_not_wait_is_answered_in_order() -> None:
     """Connect, two subscribes and a publish in one frame; the publish waits for the subscribes."""
-    playbook = newcomer(house(FREE))
+    playbook = new_connection(context(FREE))
     frame = [
         {"id": 1, "connect": {"token": connection_token("ada")}},
         {"id": 2, "subscribe": {"channel": "news"}},
         {"id": 3, "subscribe": {"channel": "more"}},
         ask("publish", command_id=4),
     ]
-    playbook >> frame << [Identify("ada"), welcome(), Entering("news"), Entering("more")]
-    playbook >> entered("more") << [{"id": 3, "subscribe": {}}, GoLive("more")]
-    playbook >> entered("news")
+    playbook >> frame << [Identify("ada"), connect_reply(), Opening("news"), Opening("more")]
+    playbook >> opened("more") << [{"id": 3, "subscribe": {}}, GoLive("more")]
+    playbook >> opened("news")
     playbook << [
         {"id": 2, "subscribe": {}},
         GoLive("news"),
@@ -315,19 +315,19 @@ def test_an_sdk_that_does_not_wait_is_answered_in_order() -> None:
 
 def test_commands_wait_while_the_engine_is_asked() -> None:
     """Each runs when the one before it is answered, however many frames they came in."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> ask("presence", command_id=3)
     playbook >> [ask("history", command_id=4), {"id": 5, "unsubscribe": {"channel": "x"}}] << []
     playbook >> {"id": 6, "subscribe": {"channel": "news"}} << []
     playbook >> Executed(3, PresenceResult({}))
     playbook << [{"id": 3, "presence": {"presence": {}}}, Execute(4, HistoryRequest("news"), ADA)]
     playbook >> Executed(4, errors.UNRECOVERABLE_POSITION)
-    playbook << [error(4, 112, "unrecoverable position"), {"id": 5, "unsubscribe": {}}, Entering("news")]
+    playbook << [error(4, 112, "unrecoverable position"), {"id": 5, "unsubscribe": {}}, Opening("news")]
 
 
 def test_commands_with_the_same_id_are_each_answered() -> None:
     """An id means something only to the client."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> [ask("presence"), ask("presence")] << [Execute(3, PresenceRequest("news"), ADA)]
     reply = {"id": 3, "presence": {"presence": {}}}
     playbook >> Executed(3, PresenceResult({})) << [reply, Execute(3, PresenceRequest("news"), ADA)]
@@ -336,7 +336,7 @@ def test_commands_with_the_same_id_are_each_answered() -> None:
 
 def test_an_answer_nobody_waits_for_is_nothing() -> None:
     """Neither one to another command nor one more to the same."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> ask("presence")
     playbook >> Executed(9, PresenceResult({})) << []
     playbook >> Executed(3, PresenceResult({})) << [{"id": 3, "presence": {"presence": {}}}]
@@ -347,22 +347,22 @@ def test_a_session_is_busy_until_everything_is_answered() -> None:
     """Its transport reads nothing more meanwhile."""
     connect = {"id": 1, "connect": {"token": connection_token("ada", channels=["mine"])}}
     frame = [{"id": 2, "subscribe": {"channel": "news"}}, ask("publish")]
-    steps: list[tuple[Happening, bool]] = [
+    steps: list[tuple[Input, bool]] = [
         (connect, True),
-        (entered("mine"), False),
+        (opened("mine"), False),
         (frame, True),
-        (entered("news"), True),
+        (opened("news"), True),
         (Executed(3, EMPTY), False),
     ]
-    playbook = newcomer(house(FREE))
-    for happening, is_busy in steps:
-        playbook >> happening
+    playbook = new_connection(context(FREE))
+    for event, is_busy in steps:
+        playbook >> event
         assert playbook.session.is_busy is is_busy
 
 
 def test_a_pong_is_taken_while_commands_wait() -> None:
     """Or a slow engine would make silent peers of those who wait for it."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> Wait(20) << [{}]
     playbook >> ask("presence")
     playbook >> [ask("history", command_id=4), {}] << []
@@ -371,7 +371,7 @@ def test_a_pong_is_taken_while_commands_wait() -> None:
 
 def test_what_is_no_command_closes_in_its_turn() -> None:
     """What came before it is done and answered."""
-    playbook = visitor(house(FREE))
+    playbook = connected(context(FREE))
     playbook >> b'{"id":3,"presence":{"channel":"news"}}\nnonsense'
     assert is_asking(playbook)
     playbook >> Executed(3, PresenceResult({}))
@@ -380,27 +380,27 @@ def test_what_is_no_command_closes_in_its_turn() -> None:
 
 def test_nothing_of_a_frame_runs_after_the_command_that_closed() -> None:
     """Not even the commands that would be in order."""
-    playbook = visitor()
+    playbook = connected()
     playbook >> [{"send": {}}, {"id": 3, "subscribe": {"channel": "news"}}] << [Close(errors.UNSUPPORTED)]
 
 
 def test_a_transport_may_speak_for_its_peer() -> None:
     """An event stream's query becomes connect and subscribes, together with everything that follows."""
-    playbook = newcomer(house(OPEN), sends_pings=False)
+    playbook = new_connection(context(OPEN), sends_pings=False)
     commands = [
         Command(id=1, connect=ConnectRequest(token=connection_token("ada"))),
         Command(id=2, subscribe=SubscribeRequest("news")),
         Command(id=3, subscribe=SubscribeRequest("more")),
     ]
     playbook >> Received(commands)
-    playbook << [Identify("ada"), welcome(ping=None, pong=None), Entering("news"), Entering("more")]
+    playbook << [Identify("ada"), connect_reply(ping=None, pong=None), Opening("news"), Opening("more")]
 
 
 # ------------------------------------------------------------------------------------------------- afterwards
 
 
 @pytest.mark.parametrize(
-    "happening",
+    "event",
     [
         {"id": 9, "subscribe": {"channel": "more"}},
         {},
@@ -410,19 +410,19 @@ def test_a_transport_may_speak_for_its_peer() -> None:
         Wait(1_000),
     ],
 )
-def test_a_closed_session_is_silent(happening: Any) -> None:
+def test_a_closed_session_is_silent(event: Any) -> None:
     """Whatever still comes, from either side."""
-    playbook = subscriber(house(FREE))
+    playbook = subscribed(context(FREE))
     playbook >> ask("publish")
     playbook >> {"id": 4, "subscribe": {"channel": "other"}}
-    playbook >> ConnectionLost() << [Left("news")]
-    playbook >> happening << []
+    playbook >> ConnectionLost() << [Closing("news")]
+    playbook >> event << []
     assert playbook.session.deadline is None
     assert (playbook.session.live_channels, list(playbook.session.backlog)) == ([], [])
 
 
 def test_whoever_leaves_leaves_every_channel() -> None:
     """Closed by a mistake: the close comes first, then what it leaves."""
-    playbook = subscriber(expire_at=START.unix + 600)
-    playbook >> {"id": 3, "subscribe": {"channel": "more"}} >> entered("more")
-    playbook >> b"nonsense" << [Close(errors.PROTOCOL_VIOLATION), Left("news"), Left("more")]
+    playbook = subscribed(expire_at=START.unix + 600)
+    playbook >> {"id": 3, "subscribe": {"channel": "more"}} >> opened("more")
+    playbook >> b"nonsense" << [Close(errors.PROTOCOL_VIOLATION), Closing("news"), Closing("more")]

@@ -8,21 +8,21 @@ import pytest
 
 from tests.server.core.playbook import (
     EPOCH,
-    LOGGED,
     OPEN,
     START,
-    Entering,
-    Joined,
-    Left,
+    WITH_HISTORY,
+    Closing,
+    Joining,
+    Opening,
     Wait,
-    enter_failed,
-    entered,
+    connect_reply,
+    connected,
+    context,
     error,
-    house,
-    log_read,
-    newcomer,
-    visitor,
-    welcome,
+    history_at,
+    new_connection,
+    opened,
+    opening_failed,
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
@@ -53,28 +53,28 @@ def connect(command_id: int = 1, **request: Any) -> dict[str, Any]:
 
 def test_a_token_says_who_it_is() -> None:
     """The reply carries what an SDK needs: its id, the version, and the ping it has to expect."""
-    newcomer() >> connect(token=connection_token("ada")) << [Identify("ada"), welcome()]
+    new_connection() >> connect(token=connection_token("ada")) << [Identify("ada"), connect_reply()]
 
 
 def test_the_id_of_the_command_is_the_id_of_the_reply() -> None:
     """SDKs go on counting after a reconnect, so a connection may begin with any id."""
-    newcomer() >> connect(7, token=connection_token("ada")) << [Identify("ada"), welcome(7)]
+    new_connection() >> connect(7, token=connection_token("ada")) << [Identify("ada"), connect_reply(7)]
 
 
 def test_without_a_token_nobody_gets_in() -> None:
     """Unless the configuration opens the door."""
-    newcomer() >> connect() << [Close(errors.PROTOCOL_VIOLATION)]
+    new_connection() >> connect() << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 @pytest.mark.parametrize("door", [{"allow_anonymous": True}, {"insecure": True}])
 def test_without_a_token_one_is_anonymous_where_that_is_allowed(door: dict[str, Any]) -> None:
     """Both ways of opening the door know the user as the empty name."""
-    newcomer(house(**door)) >> connect() << [Identify(""), welcome()]
+    new_connection(context(**door)) >> connect() << [Identify(""), connect_reply()]
 
 
 def test_a_token_without_a_subject_is_anonymous() -> None:
     """The application vouches for a connection without saying whose it is."""
-    newcomer() >> connect(token=connection_token("")) << [Identify(""), welcome()]
+    new_connection() >> connect(token=connection_token("")) << [Identify(""), connect_reply()]
 
 
 @pytest.mark.parametrize(
@@ -91,34 +91,34 @@ def test_a_token_without_a_subject_is_anonymous() -> None:
 )
 def test_an_invalid_token_closes_without_a_reply(token: str) -> None:
     """Coming back with the same token would not help, so the code says don't."""
-    newcomer(house(allow_anonymous=True)) >> connect(token=token) << [Close(errors.INVALID_TOKEN)]
+    new_connection(context(allow_anonymous=True)) >> connect(token=token) << [Close(errors.INVALID_TOKEN)]
 
 
 @pytest.mark.parametrize("claims", [{"exp": NOW}, {"exp": NOW - 1}, {"nbf": NOW + 1}])
 def test_a_token_out_of_its_time_is_an_error_that_a_fresh_token_mends(claims: dict[str, Any]) -> None:
     """109 makes an SDK fetch a new token and try again."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", **claims)) << [error(1, 109, "token expired")]
 
 
 def test_a_connection_whose_expiry_has_passed_is_refused() -> None:
     """`expire_at` is decoupled from the token's own validity."""
     token = connection_token("ada", exp=NOW + 60, expire_at=NOW - 1)
-    newcomer() >> connect(token=token) << [error(1, 110, "expired")]
+    new_connection() >> connect(token=token) << [error(1, 110, "expired")]
 
 
 def test_an_expiry_is_told_in_whole_seconds() -> None:
     """The client refreshes after `ttl` seconds."""
     token = connection_token("ada", exp=NOW + 60.9)
-    newcomer() >> connect(token=token) << [Identify("ada"), welcome(expires=True, ttl=60)]
+    new_connection() >> connect(token=token) << [Identify("ada"), connect_reply(expires=True, ttl=60)]
 
 
 @pytest.mark.parametrize("exp", [2**53, NOW * 1_000, 1e300])
 def test_an_expiry_that_nobody_will_see_is_told_as_the_longest_there_is(exp: float) -> None:
     """`ttl` has 32 bits. Milliseconds taken for seconds are a common mistake, and a harmless one."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", exp=exp))
-    playbook << [Identify("ada"), welcome(expires=True, ttl=2**32 - 1)]
+    playbook << [Identify("ada"), connect_reply(expires=True, ttl=2**32 - 1)]
     playbook >> Wait(20) << [{}]
 
 
@@ -126,37 +126,37 @@ def test_an_expiry_that_nobody_will_see_is_told_as_the_longest_there_is(exp: flo
 def test_expire_at_decides_over_exp(expire_at: float, more: dict[str, Any]) -> None:
     """Zero means never."""
     token = connection_token("ada", exp=NOW + 60, expire_at=expire_at)
-    newcomer() >> connect(token=token) << [Identify("ada"), welcome(**more)]
+    new_connection() >> connect(token=token) << [Identify("ada"), connect_reply(**more)]
 
 
 def test_an_insecure_server_drops_expiry() -> None:
     """Development is not interrupted by a token's end."""
     token = connection_token("ada", exp=NOW + 60)
-    newcomer(house(insecure=True)) >> connect(token=token) << [Identify("ada"), welcome()]
+    new_connection(context(insecure=True)) >> connect(token=token) << [Identify("ada"), connect_reply()]
 
 
 def test_a_user_with_too_many_connections_is_turned_away() -> None:
     """The limit counts those of a named user; anonymous ones are nobody's."""
-    full = house(user_connection_limit=2, connections=2, allow_anonymous=True)
-    newcomer(full) >> connect(token=connection_token("ada")) << [Close(errors.CONNECTION_LIMIT)]
-    newcomer(full) >> connect() << [Identify(""), welcome()]
+    full = context(user_connection_limit=2, connections=2, allow_anonymous=True)
+    new_connection(full) >> connect(token=connection_token("ada")) << [Close(errors.CONNECTION_LIMIT)]
+    new_connection(full) >> connect() << [Identify(""), connect_reply()]
 
 
 def test_the_token_says_what_others_may_see_of_the_connection() -> None:
     """`info` as JSON or in base64, both as they are."""
     for claims in ({"info": {"name": "Ada"}}, {"b64info": "eyJuYW1lIjogIkFkYSJ9"}):
-        playbook = newcomer()
+        playbook = new_connection()
         playbook >> connect(token=connection_token("ada", **claims))
         assert bytes(playbook.session.info.conn_info).replace(b" ", b"") == b'{"name":"Ada"}'
 
 
 def test_transports_without_pings_promise_none() -> None:
     """An event stream has a keep-alive of its own, and its peer cannot answer."""
-    silent = newcomer(sends_pings=False)
-    silent >> connect(token=connection_token("ada")) << [Identify("ada"), welcome(ping=None, pong=None)]
+    silent = new_connection(sends_pings=False)
+    silent >> connect(token=connection_token("ada")) << [Identify("ada"), connect_reply(ping=None, pong=None)]
     silent >> Wait(1000) << []
-    one_way = newcomer(wants_pong=False)
-    one_way >> connect(token=connection_token("ada")) << [Identify("ada"), welcome(pong=None)]
+    one_way = new_connection(wants_pong=False)
+    one_way >> connect(token=connection_token("ada")) << [Identify("ada"), connect_reply(pong=None)]
 
 
 # ------------------------------------------------------------------------------------------ out of turn
@@ -179,22 +179,22 @@ def test_transports_without_pings_promise_none() -> None:
 )
 def test_nothing_but_connect_may_come_first(command: dict[str, Any]) -> None:
     """Neither another command, nor one of no known kind, nor a pong."""
-    newcomer(house(insecure=True)) >> command << [Close(errors.PROTOCOL_VIOLATION)]
+    new_connection(context(insecure=True)) >> command << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_a_second_connect_closes() -> None:
     """A connection is one user's, once."""
-    visitor() >> connect(2, token=connection_token("ada")) << [Close(errors.PROTOCOL_VIOLATION)]
+    connected() >> connect(2, token=connection_token("ada")) << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_a_connect_without_an_id_is_an_unsolicited_pong() -> None:
     """A command without an id is a pong, whatever else it carries (§2)."""
-    newcomer(house(insecure=True)) >> {"connect": {}} << [Close(errors.PROTOCOL_VIOLATION)]
+    new_connection(context(insecure=True)) >> {"connect": {}} << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_the_rest_of_a_frame_is_dropped_once_connect_is_refused() -> None:
     """An SDK that pipelines its subscribes must get to fetch a new token, not be sent away for good."""
-    playbook = newcomer()
+    playbook = new_connection()
     frame = [connect(token=connection_token("ada", exp=NOW - 1)), {"id": 2, "subscribe": {"channel": "news"}}]
     playbook >> frame << [error(1, 109, "token expired")]
     playbook >> {"id": 3, "subscribe": {"channel": "news"}} << [Close(errors.PROTOCOL_VIOLATION)]
@@ -206,12 +206,12 @@ def test_a_transport_s_own_commands_end_with_a_refused_connect_too() -> None:
         Command(id=1, connect=ConnectRequest(token=connection_token("ada", exp=NOW - 1))),
         Command(id=2, subscribe=SubscribeRequest(channel="news")),
     ]
-    newcomer() >> Received(commands) << [error(1, 109, "token expired")]
+    new_connection() >> Received(commands) << [error(1, 109, "token expired")]
 
 
 def test_a_refused_connection_that_stays_is_stale() -> None:
     """An SDK closes it itself; whoever does not is closed when its time to connect is over."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", exp=NOW - 1))
     playbook >> Wait(9.9) << []
     playbook >> Wait(0.1) << [Close(errors.STALE)]
@@ -219,7 +219,7 @@ def test_a_refused_connection_that_stays_is_stale() -> None:
 
 def test_a_pong_after_a_refused_connect_closes() -> None:
     """Any later frame does."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", exp=NOW - 1))
     playbook >> {} << [Close(errors.PROTOCOL_VIOLATION)]
 
@@ -229,14 +229,14 @@ def test_a_pong_after_a_refused_connect_closes() -> None:
 
 def test_a_token_may_subscribe_its_connection() -> None:
     """The channels of the claim are entered together before the reply, whatever clients may do there."""
-    playbook = newcomer(house(ChannelOptions()))
+    playbook = new_connection(context(ChannelOptions()))
     token = connection_token("ada", channels=["news", "$private"])
-    playbook >> connect(token=token) << [Identify("ada"), Entering("news", "$private")]
+    playbook >> connect(token=token) << [Identify("ada"), Opening("news", "$private")]
     (
         playbook
-        >> entered("news", "$private")
+        >> opened("news", "$private")
         << [
-            welcome(subs={"news": {}, "$private": {}}),
+            connect_reply(subs={"news": {}, "$private": {}}),
             GoLive("news"),
             GoLive("$private"),
         ]
@@ -245,17 +245,17 @@ def test_a_token_may_subscribe_its_connection() -> None:
 
 def test_subs_win_over_channels_and_carry_info_data_and_options() -> None:
     """What the token says about one channel holds for that channel."""
-    playbook = newcomer(house(ChannelOptions()))
+    playbook = new_connection(context(ChannelOptions()))
     sub = {"info": {"seat": 1}, "data": {"topic": "x"}, "override": {"join_leave": {"value": True}}}
     playbook >> connect(token=connection_token("ada", channels=["old"], subs={"news": sub}))
-    playbook << [Identify("ada"), Entering("news")]
+    playbook << [Identify("ada"), Opening("news")]
     (
         playbook
-        >> entered("news")
+        >> opened("news")
         << [
-            welcome(subs={"news": {"data": {"topic": "x"}}}),
+            connect_reply(subs={"news": {"data": {"topic": "x"}}}),
             GoLive("news"),
-            Joined("news"),
+            Joining("news"),
         ]
     )
 
@@ -263,54 +263,58 @@ def test_subs_win_over_channels_and_carry_info_data_and_options() -> None:
 def test_a_server_side_subscription_in_an_unknown_namespace_is_refused() -> None:
     """The application granted what the configuration does not know."""
     token = connection_token("ada", channels=["nowhere:news"])
-    newcomer() >> connect(token=token) << [error(1, 102, "unknown channel")]
+    new_connection() >> connect(token=token) << [error(1, 102, "unknown channel")]
 
 
 def test_a_user_is_in_its_personal_channel_where_that_is_configured() -> None:
     """Anonymous users have none."""
-    personal = house(personal_channel=True, allow_anonymous=True)
-    newcomer(personal) >> connect(token=connection_token("17")) << [Identify("17"), Entering("#17")]
-    newcomer(personal) >> connect() << [Identify(""), welcome()]
-    spaced = house(namespaces={"me": OPEN}, personal_channel=True, personal_channel_namespace="me")
-    newcomer(spaced) >> connect(token=connection_token("17")) << [Identify("17"), Entering("me:#17")]
+    personal = context(personal_channel=True, allow_anonymous=True)
+    new_connection(personal) >> connect(token=connection_token("17")) << [Identify("17"), Opening("#17")]
+    new_connection(personal) >> connect() << [Identify(""), connect_reply()]
+    spaced = context(namespaces={"me": OPEN}, personal_channel=True, personal_channel_namespace="me")
+    new_connection(spaced) >> connect(token=connection_token("17")) << [Identify("17"), Opening("me:#17")]
 
 
 def test_too_many_server_side_subscriptions_close() -> None:
     """The limit is the same for both sides' subscriptions; as many as it says are admitted."""
     token = connection_token("ada", channels=["a", "b", "c"])
-    newcomer(house(channel_limit=2)) >> connect(token=token) << [Close(errors.CHANNEL_LIMIT)]
-    newcomer(house(channel_limit=3)) >> connect(token=token) << [Identify("ada"), Entering("a", "b", "c")]
+    new_connection(context(channel_limit=2)) >> connect(token=token) << [Close(errors.CHANNEL_LIMIT)]
+    (
+        new_connection(context(channel_limit=3))
+        >> connect(token=token)
+        << [Identify("ada"), Opening("a", "b", "c")]
+    )
 
 
 def test_what_a_client_had_and_may_still_have_it_has_again() -> None:
     """Channels it may not subscribe to by itself are passed over, and so are names that will not do."""
     had = {name: {"recover": True} for name in ("news", "$secret", "ünïcode", "x" * 256)}
-    playbook = newcomer()
-    playbook >> connect(token=connection_token("ada"), subs=had) << [Identify("ada"), Entering("news")]
+    playbook = new_connection()
+    playbook >> connect(token=connection_token("ada"), subs=had) << [Identify("ada"), Opening("news")]
 
 
 def test_what_a_token_grants_is_what_it_says_whatever_the_client_had() -> None:
     """Naming its channel adds a position, and takes nothing of its data and options."""
-    playbook = newcomer(house(LOGGED))
+    playbook = new_connection(context(WITH_HISTORY))
     sub = {"data": {"topic": "x"}, "override": {"join_leave": {"value": True}}}
     token = connection_token("ada", subs={"news": sub})
     playbook >> connect(token=token, subs={"news": {"recover": True, "offset": 5, "epoch": EPOCH}})
-    playbook >> entered(news=log_read(5))
+    playbook >> opened(news=history_at(5))
     told = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 5, "data": {"topic": "x"}}
     told |= {"recovered": True, "was_recovering": True}
-    playbook << [welcome(subs={"news": told}), GoLive("news", 5), Joined("news")]
+    playbook << [connect_reply(subs={"news": told}), GoLive("news", 5), Joining("news")]
 
 
 @pytest.mark.parametrize("name", ["nowhere:news", ""])
 def test_what_a_client_cannot_have_had_closes(name: str) -> None:
     """A channel of no configured namespace, or without a name."""
-    playbook = newcomer(house(insecure=True))
+    playbook = new_connection(context(insecure=True))
     playbook >> connect(subs={name: {}}) << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_server_side_subscriptions_recover() -> None:
     """Each from its own position; what cannot be recovered begins at the top and says so."""
-    playbook = newcomer(house(LOGGED))
+    playbook = new_connection(context(WITH_HISTORY))
     token = connection_token("ada", channels=["here", "lost", "fresh"])
     had = {
         "here": {"recover": True, "offset": 2, "epoch": "abcdefgh"},
@@ -323,7 +327,7 @@ def test_server_side_subscriptions_recover() -> None:
         "lost": Position(1, ""),
         "fresh": None,
     }
-    playbook >> entered(here=log_read(4, 3, 4), lost=log_read(9, 8, 9), fresh=log_read(5))
+    playbook >> opened(here=history_at(4, 3, 4), lost=history_at(9, 8, 9), fresh=history_at(5))
     granted = {"recoverable": True, "positioned": True, "epoch": "abcdefgh"}
     subs = {
         "here": {
@@ -336,15 +340,15 @@ def test_server_side_subscriptions_recover() -> None:
         "lost": {**granted, "offset": 9, "was_recovering": True},
         "fresh": {**granted, "offset": 5},
     }
-    playbook << [welcome(subs=subs), GoLive("here", 4), GoLive("lost", 9), GoLive("fresh", 5)]
+    playbook << [connect_reply(subs=subs), GoLive("here", 4), GoLive("lost", 9), GoLive("fresh", 5)]
 
 
 def test_joins_are_announced_after_the_connect_reply() -> None:
     """So a client sees its own join in a channel that it knows of."""
-    playbook = newcomer(house(WITH_JOINS))
+    playbook = new_connection(context(WITH_JOINS))
     playbook >> connect(token=connection_token("ada", channels=["news"]))
-    playbook >> entered("news")
-    playbook << [welcome(subs={"news": {}}), GoLive("news", receives_joins=True), Joined("news")]
+    playbook >> opened("news")
+    playbook << [connect_reply(subs={"news": {}}), GoLive("news", receives_joins=True), Joining("news")]
 
 
 # --------------------------------------------------------------------------- while the engine is being asked
@@ -352,60 +356,60 @@ def test_joins_are_announced_after_the_connect_reply() -> None:
 
 def test_nothing_precedes_the_connect_reply() -> None:
     """What was pipelined behind it runs when it is through."""
-    playbook = newcomer()
+    playbook = new_connection()
     token = connection_token("ada", channels=["mine"])
     playbook >> [connect(token=token), {"id": 2, "unsubscribe": {"channel": "x"}}]
-    playbook << [Identify("ada"), Entering("mine")]
+    playbook << [Identify("ada"), Opening("mine")]
     playbook >> {"id": 3, "subscribe": {"channel": "news"}} << []
     (
         playbook
-        >> entered("mine")
+        >> opened("mine")
         << [
-            welcome(subs={"mine": {}}),
+            connect_reply(subs={"mine": {}}),
             GoLive("mine"),
             {"id": 2, "unsubscribe": {}},
-            Entering("news"),
+            Opening("news"),
         ]
     )
 
 
 def test_a_connection_whose_channels_cannot_be_entered_comes_back_later() -> None:
     """The engine's failure is the server's, and nothing is left entered."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a", "b"]))
-    playbook >> enter_failed("a", "b") << [Close(errors.SERVER_ERROR), Left("a"), Left("b")]
+    playbook >> opening_failed("a", "b") << [Close(errors.SERVER_ERROR), Closing("a"), Closing("b")]
 
 
 def test_an_engine_that_does_not_answer_in_time_is_not_the_client_s_fault() -> None:
     """It is told to come back, not that it was silent; what was being entered is left once it is through."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a"]))
     playbook >> Wait(10) << [Close(errors.SERVER_ERROR)]
-    playbook >> entered("a") << [Left("a")]
+    playbook >> opened("a") << [Closing("a")]
 
 
-@pytest.mark.parametrize("through", [entered("a", "b"), enter_failed("a", "b")])
+@pytest.mark.parametrize("through", [opened("a", "b"), opening_failed("a", "b")])
 def test_a_connection_lost_while_connecting_leaves_what_it_was_entering_once(through: Any) -> None:
     """However the engine's answer turns out, and only then."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a", "b"]))
     playbook >> ConnectionLost() << []
-    playbook >> through << [Left("a"), Left("b")]
+    playbook >> through << [Closing("a"), Closing("b")]
     playbook >> through << []
 
 
 def test_an_unsubscribe_by_the_api_while_connecting_follows_the_reply() -> None:
     """The client learns of the subscription and then of its end."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a"]))
     playbook >> ServerUnsubscribe("a") << []
     (
         playbook
-        >> entered("a")
+        >> opened("a")
         << [
-            welcome(subs={"a": {}}),
+            connect_reply(subs={"a": {}}),
             GoLive("a"),
-            Left("a"),
+            Closing("a"),
             {"push": {"channel": "a", "unsubscribe": {"code": 2000, "reason": "server unsubscribe"}}},
         ]
     )
@@ -413,23 +417,23 @@ def test_an_unsubscribe_by_the_api_while_connecting_follows_the_reply() -> None:
 
 def test_a_refresh_by_the_api_while_connecting_is_told_by_the_reply() -> None:
     """No push precedes it."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a"]))
     playbook >> ServerRefresh(expire_at=NOW + 30) << []
-    playbook >> entered("a") << [welcome(expires=True, ttl=30, subs={"a": {}}), GoLive("a")]
+    playbook >> opened("a") << [connect_reply(expires=True, ttl=30, subs={"a": {}}), GoLive("a")]
 
 
 def test_other_orders_of_the_api_while_connecting() -> None:
     """A subscribe finds nobody connected yet; a disconnect is obeyed at once."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> connect(token=connection_token("ada", channels=["a"]))
     playbook >> ServerSubscribe("b") << []
     playbook >> ServerDisconnect(errors.FORCE_DISCONNECT) << [Close(errors.FORCE_DISCONNECT)]
-    playbook >> entered("a") << [Left("a")]
+    playbook >> opened("a") << [Closing("a")]
 
 
 def test_whoever_never_connects_is_stale() -> None:
     """An open socket that says nothing costs memory."""
-    playbook = newcomer()
+    playbook = new_connection()
     playbook >> Wait(9.9) << []
     playbook >> Wait(0.1) << [Close(errors.STALE)]
