@@ -219,7 +219,7 @@ class ModelNode:
             case _:
                 return PresenceStatsResult(0, 0)
 
-    # --------------------------------------------------------------------------------------------- receiving
+    # ---------------------------------------------------------------------------------------------- receiving
 
     def receive_next(self) -> None:
         """Receive the next message from pub/sub, if its channel has a subscriber here."""
@@ -253,7 +253,7 @@ class ModelNode:
             if not added.is_complete:
                 self.request_backfill(channel)
 
-    # ---------------------------------------------------------------------------------------------- delivery
+    # ----------------------------------------------------------------------------------------------- delivery
 
     def write_batch(self, channel: Channel[Any]) -> Iterator[None]:
         """Write a batch subscriber by subscriber."""

@@ -208,7 +208,7 @@ class Sessions(RuleBasedStateMachine):
         if self.node.batches and next(self.node.batches[0], self) is self:
             self.node.batches.clear()
 
-    # -------------------------------------------------------------------------- deadlines and server events
+    # ---------------------------------------------------------------------------- deadlines and server events
 
     @rule(seconds=st.sampled_from([1, 1, 1, 5, 20, 40]), answering=seldom.map(lambda seldom: not seldom))
     def wait(self, seconds: float, answering: bool) -> None:

@@ -1,4 +1,4 @@
-"""Subscribing and unsubscribing (protocol §4, §12): what is checked in which order, and what is granted."""
+"""Subscribing and unsubscribing (protocol §4, §12): the checks in their order, and the grants."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ OFFERED = ChannelOptions(
     allow_recovery=True,
     allow_positioning=True,
 )
-"""A channel with a log, whose subscribers get a position if they ask."""
-WITHOUT_A_LOG = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
+"""A channel with history, whose subscribers get a position on request."""
+WITHOUT_HISTORY = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
 JOINS = ChannelOptions(
     allow_subscribe_for_client=True, presence=True, join_leave=True, allow_presence_for_subscriber=True
 )
 
 
-def subscribe(channel: str = "news", command_id: int = 2, **request: Any) -> dict[str, Any]:
-    return {"id": command_id, "subscribe": {"channel": channel, **request}}
+def subscribe(channel: str = "news", command_id: int = 2, **requested: Any) -> dict[str, Any]:
+    return {"id": command_id, "subscribe": {"channel": channel, **requested}}
 
 
 def unsubscribe(channel: str = "news", command_id: int = 3) -> dict[str, Any]:
@@ -61,24 +61,24 @@ def result(command_id: int = 2, **granted: Any) -> dict[str, Any]:
 
 
 def granted_info(playbook: Playbook) -> ClientInfo:
-    """As whom the subscription that is being entered is seen."""
-    enter = playbook.effects[-1]
-    assert isinstance(enter, OpenSubscriptions)
-    return enter.plans[0].info
+    """Return the client info of the subscription that is being set up."""
+    opening = playbook.effects[-1]
+    assert isinstance(opening, OpenSubscriptions)
+    return opening.plans[0].info
 
 
 # ----------------------------------------------------------------------------------------------------- checks
 
 
-def test_a_subscription_is_entered_and_then_confirmed_and_then_open() -> None:
-    """The reply precedes whatever is heard."""
+def test_a_subscription_is_opened_then_confirmed_then_live() -> None:
+    """The reply precedes every publication."""
     playbook = connected()
     playbook >> subscribe() << [Opening("news")]
     playbook >> opened("news") << [result(), GoLive("news")]
 
 
 def test_a_channel_needs_a_name() -> None:
-    """An empty one is a violation of the protocol."""
+    """An empty name violates the protocol."""
     connected() >> subscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
 
 
@@ -103,7 +103,7 @@ def test_a_channel_needs_a_name() -> None:
 def test_checks_come_in_the_protocol_s_order(
     channel: str, more: dict[str, Any], code: int, message: str
 ) -> None:
-    """Each name is wrong in one way, or in two of which the first is told."""
+    """Each name is wrong in one way, or in two of which the first decides."""
     digits = OPEN.model_copy(update={"channel_regex": r"^\d+$"})
     playbook = connected(context(OPEN, {"numbers": digits, "closed": CLOSED}))
     playbook >> subscribe("taken", 9) >> opened("taken")
@@ -117,16 +117,16 @@ def test_a_name_of_exactly_the_limit_is_allowed() -> None:
     playbook >> subscribe("é" * 128, 3) << [error(3, 107, "bad request")]
 
 
-def test_a_connection_has_so_many_channels_and_no_more() -> None:
-    """Those that are only being entered count; the limit comes before the name's namespace."""
+def test_the_number_of_subscriptions_is_limited() -> None:
+    """Those being set up count. The limit is checked before the namespace."""
     playbook = connected(context(channel_limit=2))
     playbook >> subscribe("a", 2) >> opened("a")
     playbook >> subscribe("b", 3) << [Opening("b")]
     playbook >> subscribe("nowhere:c", 4) << [error(4, 106, "limit exceeded")]
 
 
-def test_what_the_server_subscribed_is_subscribed() -> None:
-    """A client cannot subscribe again to what its token gave it."""
+def test_a_server_side_subscription_cannot_be_made_a_second_time() -> None:
+    """The client is already subscribed to the channels of its token."""
     subscribed_by_token() >> subscribe() << [error(2, 105, "already subscribed")]
 
 
@@ -134,7 +134,7 @@ def test_what_the_server_subscribed_is_subscribed() -> None:
 
 
 def test_anonymous_users_need_a_permission_of_their_own() -> None:
-    """What is open to users is not open to everybody."""
+    """A permission for users with a name does not include them."""
     for_users = ChannelOptions(allow_subscribe_for_client=True)
     for channels, effects in ((for_users, [error(2, 103, "permission denied")]), (OPEN, [Opening("news")])):
         playbook = new_connection(context(channels, allow_anonymous=True))
@@ -142,8 +142,8 @@ def test_anonymous_users_need_a_permission_of_their_own() -> None:
         playbook >> subscribe() << effects
 
 
-def test_a_user_limited_channel_is_for_those_in_its_name() -> None:
-    """The users after the last `#`; others need a token, however open the namespace is."""
+def test_a_user_limited_channel_is_for_the_users_in_its_name() -> None:
+    """They follow the last `#`. Other users need a token, even in an open namespace."""
     limited = context(OPEN.model_copy(update={"allow_user_limited_channels": True}))
     for channel in ("dialog#ada,bob", "dialog#x#ada", "#ada"):
         connected(limited) >> subscribe(channel) << [Opening(channel)]
@@ -153,22 +153,22 @@ def test_a_user_limited_channel_is_for_those_in_its_name() -> None:
     connected(limited) >> subscribe("dialog#bob", token=token) << [Opening("dialog#bob")]
 
 
-def test_a_private_channel_is_open_to_those_with_a_token() -> None:
-    """A valid subscription token overrides every other rule."""
+def test_a_private_channel_is_open_to_clients_with_a_token() -> None:
+    """A valid subscription token overrides every permission."""
     for channel in ("$news", "closed:news"):
         token = subscription_token("ada", channel)
         connected(context(OPEN, {"closed": CLOSED})) >> subscribe(channel, token=token) << [Opening(channel)]
 
 
-def test_an_insecure_server_permits_everything() -> None:
-    """The private channel included."""
+def test_an_insecure_server_permits_every_channel() -> None:
+    """Private channels included."""
     playbook = new_connection(context(CLOSED, insecure=True))
     playbook >> {"id": 1, "connect": {}}
     playbook >> subscribe("$news") << [Opening("$news")]
 
 
-def test_a_pattern_is_for_what_comes_after_the_namespace() -> None:
-    """And after a `$`."""
+def test_a_pattern_applies_to_the_name_after_the_namespace() -> None:
+    """A `$` before the namespace is not part of it."""
     digits = ChannelOptions(allow_subscribe_for_client=True, channel_regex=r"^\d+$")
     playbook = connected(context(digits, {"numbers": digits}))
     playbook >> subscribe("42") << [Opening("42")]
@@ -191,7 +191,7 @@ def test_a_pattern_is_for_what_comes_after_the_namespace() -> None:
     ids=["foreign", "bad info", "for a connection"],
 )
 def test_an_invalid_subscription_token_is_an_error(token: str) -> None:
-    """The connection lives on: only an invalid connection token closes it."""
+    """Only an invalid connection token closes the connection."""
     connected() >> subscribe(token=token) << [error(2, 103, "permission denied")]
 
 
@@ -204,33 +204,33 @@ def test_an_invalid_subscription_token_is_an_error(token: str) -> None:
     ],
     ids=["channel", "user", "client"],
 )
-def test_somebody_else_s_subscription_token_closes(token: str) -> None:
-    """It is a valid token, for another channel, user or connection."""
+def test_the_subscription_token_of_another_client_closes(token: str) -> None:
+    """The token is valid, for another channel, user or client."""
     connected() >> subscribe(token=token) << [Close(errors.INVALID_TOKEN)]
 
 
-def test_a_token_for_this_very_connection_is_good() -> None:
-    """`client` binds a token to one connection."""
+def test_a_token_bound_to_this_client_is_accepted() -> None:
+    """The claim `client` binds a token to one connection."""
     connected() >> subscribe(token=subscription_token("ada", "news", client="c1")) << [Opening("news")]
 
 
-def test_an_expired_subscription_token_is_an_error_that_a_fresh_one_mends() -> None:
-    """109 makes an SDK fetch a new token."""
+def test_an_expired_subscription_token_is_an_error() -> None:
+    """An SDK fetches a new token after error 109."""
     token = subscription_token("ada", "news", exp=NOW)
     connected() >> subscribe(token=token) << [error(2, 109, "token expired")]
     token = subscription_token("ada", "news", exp=NOW + 9, expire_at=NOW - 1)
     connected() >> subscribe(token=token) << [error(2, 110, "expired")]
 
 
-def test_a_token_brings_expiry_and_data_into_the_reply() -> None:
+def test_the_reply_has_the_expiry_and_data_of_the_token() -> None:
     """The client refreshes after `ttl` seconds."""
     playbook = connected()
     playbook >> subscribe(token=subscription_token("ada", "news", exp=NOW + 60, data={"topic": "x"}))
     playbook >> opened("news") << [result(expires=True, ttl=60, data={"topic": "x"}), GoLive("news")]
 
 
-def test_a_token_says_what_the_channel_sees_of_the_connection() -> None:
-    """Beside what the connection token says for all channels."""
+def test_a_subscription_token_carries_the_info_shown_in_the_channel() -> None:
+    """In addition to the info of the connection token."""
     playbook = connected(info={"name": "Ada"})
     playbook >> subscribe(token=subscription_token("ada", "news", info={"seat": 1}))
     info = granted_info(playbook)
@@ -238,7 +238,7 @@ def test_a_token_says_what_the_channel_sees_of_the_connection() -> None:
 
 
 def test_a_token_may_change_the_options_of_its_subscription() -> None:
-    """Here: it is announced, though the channel does not announce anybody."""
+    """Here a join is published, though the channel's options do not include joins."""
     override = {"join_leave": {"value": True}, "force_push_join_leave": {"value": True}}
     playbook = connected()
     playbook >> subscribe(token=subscription_token("ada", "news", override=override))
@@ -250,17 +250,17 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "asked", "granted"),
+    ("channels", "requested", "granted"),
     [
         (OPEN, {"positioned": True, "recoverable": True}, {}),
-        (WITHOUT_A_LOG, {"positioned": True, "recoverable": True}, {}),
+        (WITHOUT_HISTORY, {"positioned": True, "recoverable": True}, {}),
         (
-            WITHOUT_A_LOG,
+            WITHOUT_HISTORY,
             {"token": subscription_token("ada", "news", override={"force_recovery": {"value": True}})},
             {},
         ),
         (
-            WITHOUT_A_LOG,
+            WITHOUT_HISTORY,
             {"token": subscription_token("ada", "news", override={"force_positioning": {"value": True}})},
             {},
         ),
@@ -288,12 +288,12 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
         ),
     ],
 )
-def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
-    channels: ChannelOptions, asked: dict[str, Any], granted: dict[str, Any]
+def test_positions_are_granted_where_forced_or_requested_and_allowed(
+    channels: ChannelOptions, requested: dict[str, Any], granted: dict[str, Any]
 ) -> None:
-    """Who may read history may have positions; a channel without a log has none."""
+    """The permission to read history includes it; a channel without history has no positions."""
     playbook = connected(context(channels))
-    playbook >> subscribe(**asked) << [Opening("news")]
+    playbook >> subscribe(**requested) << [Opening("news")]
     if granted:
         (
             playbook
@@ -305,7 +305,7 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
 
 
 @pytest.mark.parametrize(
-    ("channels", "asked", "receives_joins"),
+    ("channels", "requested", "receives_joins"),
     [
         (JOINS, {}, False),
         (JOINS, {"join_leave": True}, True),
@@ -313,43 +313,43 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
         (JOINS.model_copy(update={"allow_presence_for_subscriber": False}), {"join_leave": True}, False),
     ],
 )
-def test_joins_are_heard_where_forced_or_asked_for_and_allowed(
-    channels: ChannelOptions, asked: dict[str, Any], receives_joins: bool
+def test_joins_are_received_where_forced_or_requested_and_allowed(
+    channels: ChannelOptions, requested: dict[str, Any], receives_joins: bool
 ) -> None:
-    """Who may see presence may hear it change; who is announced is the channel's matter alone."""
+    """The permission to read presence includes it. Publishing a join depends on the channel alone."""
     playbook = connected(context(channels))
-    playbook >> subscribe(**asked)
+    playbook >> subscribe(**requested)
     playbook >> opened("news") << [result(), GoLive("news", receives_joins=receives_joins), Joining("news")]
 
 
 # ------------------------------------------------------------------------------------------------ unsubscribe
 
 
-def test_unsubscribing_leaves_before_it_is_confirmed() -> None:
-    """Nothing of the channel follows the reply."""
+def test_an_unsubscribe_closes_the_subscription_before_its_reply() -> None:
+    """No message of the channel follows the reply."""
     playbook = subscribed()
     playbook >> unsubscribe() << [Closing("news"), {"id": 3, "unsubscribe": {}}]
     assert playbook.session.live_channels == []
 
 
-def test_unsubscribing_is_idempotent() -> None:
-    """An SDK reconnects on an error here."""
+def test_an_unsubscribe_without_a_subscription_succeeds() -> None:
+    """An SDK would reconnect after an error."""
     for channel in ("news", "nowhere:news", "$x", "ünïcode"):
         connected() >> unsubscribe(channel) << [{"id": 3, "unsubscribe": {}}]
 
 
-def test_unsubscribing_needs_a_channel() -> None:
-    """An empty one is a violation of the protocol."""
+def test_an_unsubscribe_needs_a_channel() -> None:
+    """An empty name violates the protocol."""
     connected() >> unsubscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
 
 
-def test_a_client_may_unsubscribe_from_what_the_server_subscribed() -> None:
-    """It is the same place in the channel, whoever made it."""
+def test_a_client_may_end_a_server_side_subscription() -> None:
+    """As it may end its own."""
     subscribed_by_token() >> unsubscribe() << [Closing("news"), {"id": 3, "unsubscribe": {}}]
 
 
 def test_an_unsubscribe_waits_for_the_subscribe_before_it() -> None:
-    """Both are answered in order, and the channel is entered and left once."""
+    """Both are answered in order; the subscription is opened and closed once."""
     playbook = connected()
     playbook >> [subscribe(), unsubscribe()] << [Opening("news")]
     (
@@ -364,8 +364,8 @@ def test_an_unsubscribe_waits_for_the_subscribe_before_it() -> None:
     )
 
 
-def test_an_unsubscribe_by_the_api_while_entering_follows_the_confirmation() -> None:
-    """SDKs ignore the end of a subscription that they have not been told of."""
+def test_an_unsubscribe_by_the_api_during_set_up_follows_the_subscribe_reply() -> None:
+    """SDKs ignore the end of a subscription before its reply."""
     playbook = connected(context(JOINS))
     playbook >> subscribe()
     playbook >> ServerUnsubscribe("news") << []
@@ -382,8 +382,8 @@ def test_an_unsubscribe_by_the_api_while_entering_follows_the_confirmation() -> 
     )
 
 
-def test_a_failure_to_enter_is_an_error_that_is_tried_again() -> None:
-    """What was begun is undone, and the channel may be subscribed again."""
+def test_an_engine_failure_during_subscribe_is_a_temporary_error() -> None:
+    """The subscription is closed, and the client may subscribe again."""
     playbook = connected()
     playbook >> subscribe()
     failure = error(2, 100, "internal server error", temporary=True)
@@ -391,11 +391,11 @@ def test_a_failure_to_enter_is_an_error_that_is_tried_again() -> None:
     playbook >> subscribe(command_id=3) << [Opening("news")]
 
 
-@pytest.mark.parametrize("through", [opened("news"), opening_failed("news")])
-def test_a_connection_lost_while_entering_leaves_once(through: Any) -> None:
-    """When the engine is through, and not before: it may still be adding what has to be removed."""
+@pytest.mark.parametrize("answer", [opened("news"), opening_failed("news")])
+def test_a_connection_lost_during_set_up_closes_the_subscription_once(answer: Any) -> None:
+    """After the engine's answer, not before: until then the engine may still add the presence entry."""
     playbook = connected()
     playbook >> subscribe()
     playbook >> ConnectionLost() << []
-    playbook >> through << [Closing("news")]
-    playbook >> through << []
+    playbook >> answer << [Closing("news")]
+    playbook >> answer << []
