@@ -2,7 +2,7 @@
 # clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on,
 # as in `make run ARGS="--port 9000"`.
 
-# Debian has nginx there, which is not on everybody's PATH.
+# Debian installs nginx there, and not every user has it on the PATH.
 export PATH := $(PATH):/usr/sbin
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -44,7 +44,7 @@ words: $(DEV) ## the word list: no file uses a forbidden word
 	$(BIN)/python -m tests.words
 
 .PHONY: format
-format: $(DEV) ## what can be mended without thinking
+format: $(DEV) ## fix format and lint, as far as ruff can
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
