@@ -17,7 +17,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class Node:
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._wait_for_room, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
         )
         self._authorizer = authorizer
         self._context = self._session_context(settings, authorizer)
@@ -456,11 +456,12 @@ class Node:
         self.metrics.gaps.count += 1
         self.handle_event(connection, events.ChannelReset(channel))
 
-    async def _wait_for_room(self, channel: str) -> None:
-        """Wait while a channel here has too many bytes queued: publishers must not outrun its delivery."""
+    def _room_in(self, channel: str) -> Awaitable[None] | None:
+        """Return what a publisher must await, so that it does not outrun a channel's delivery here."""
         found = self.hub.channels.get(channel)
-        if found is not None:
-            await self.fan_out.wait_for_room(found)
+        if found is None or self.fan_out.has_room(found):
+            return None
+        return self.fan_out.wait_for_room(found)
 
 
 def _resident_bytes() -> int:

@@ -7,6 +7,7 @@ checking for their presence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -202,7 +203,10 @@ class Command(Wire):
     @property
     def request(self) -> Request | None:
         """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
-        return next((request for request in _requests(self) if request is not None), None)
+        for request in _requests(self):
+            if request is not None:
+                return request
+        return None
 
 
 Request = (
@@ -219,7 +223,7 @@ Request = (
     | SubRefreshRequest
 )
 
-_requests = attrgetter(
+_requests: Callable[[Command], tuple[Request | None, ...]] = attrgetter(
     "connect",
     "subscribe",
     "unsubscribe",

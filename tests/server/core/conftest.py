@@ -1,4 +1,4 @@
-"""Playbooks explain what they saw, as tests do."""
+"""Failed assertions of playbooks show both sides, as those of tests do."""
 
 import pytest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,15 @@ from msgspec import Raw, Struct
 
 from tests.server.core.checking_client import CheckingClient
 from tests.server.core.playbook import START
-from tests.server.core.recording_connection import Log
+from tests.server.core.recording_connection import StoredHistory
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel
-from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import (
     NodeState,
+    OtherEffect,
     PublishJoinLeave,
     RemovePresence,
     Request,
@@ -42,7 +43,7 @@ from tocsin_server.protocol.messages import (
     Push,
 )
 
-KEPT = 4
+HISTORY_SIZE = 4
 
 
 @dataclass(eq=False)
@@ -63,18 +64,18 @@ class Execution:
 
 
 @dataclass(eq=False)
-class Filling:
-    """A channel being backfilled: its history is read at one moment, and added at another."""
+class Backfilling:
+    """A channel that is backfilled: its history is read at one moment, and added at another."""
 
     channel: Channel[CheckingClient]
     history: History | None = None
     replaced: Position | None = None
 
 
-Job = Setup | Execution | Filling
+Job = Setup | Execution | Backfilling
 
 
-class EpochLog(Log):
+class EpochHistory(StoredHistory):
     """A history whose publications state their epoch and offset."""
 
     def append(self) -> Publication:
@@ -92,7 +93,7 @@ class CountingState(NodeState[CheckingClient]):
         super().__init__()
         self.subscribed: Counter[tuple[CheckingClient, str]] = Counter()
 
-    def _apply_effect(self, connection: CheckingClient, effect: Effect) -> Sequence[Request]:
+    def _apply_effect(self, connection: CheckingClient, effect: OtherEffect, requests: list[Request]) -> None:
         if isinstance(effect, events.OpenSubscriptions):
             for plan in effect.plans:
                 self.subscribed[connection, plan.channel] += 1
@@ -100,22 +101,22 @@ class CountingState(NodeState[CheckingClient]):
         elif isinstance(effect, events.CloseSubscription):
             self.subscribed[connection, effect.channel] -= 1
             assert self.subscribed[connection, effect.channel] == 0, "ended twice"
-        return super()._apply_effect(connection, effect)
+        super()._apply_effect(connection, effect, requests)
 
 
-ENDS = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)
+ALLOWED_AFTER_CLOSE = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)
 
 
 @dataclass
 class ModelNode:
-    """Performs writes at once; everything that needs the engine becomes a job."""
+    """A node whose writes happen at once, and whose calls to the engine are jobs."""
 
     now: Timestamp = START
     state: CountingState = field(default_factory=CountingState)
     clients: list[CheckingClient] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     pubsub: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
-    histories: dict[str, EpochLog] = field(default_factory=dict)
+    histories: dict[str, EpochHistory] = field(default_factory=dict)
     batches: list[Iterator[None]] = field(default_factory=list)
 
     @property
@@ -127,10 +128,12 @@ class ModelNode:
         self.state.attach(client)
 
     def handle_event(self, client: CheckingClient, event: Event) -> None:
-        """Hand a session an event, and perform what the state returns."""
+        """Hand an event to a connection's session, and perform the I/O that the state returns."""
         was_closed = client.session.is_closed
         for request in self.state.apply(client, event, self.now):
-            assert not was_closed or isinstance(request, ENDS), "a closed session does more than end"
+            assert not was_closed or isinstance(request, ALLOWED_AFTER_CLOSE), (
+                "a closed session must only clean up"
+            )
             self._perform(client, request)
         if client.session.is_closed:
             client.is_closed = True
@@ -140,7 +143,7 @@ class ModelNode:
         match request:
             case Write(messages):
                 for message in messages:
-                    client.hear(json.loads(JSON.encode(message)))
+                    client.receive(json.loads(JSON.encode(message)))
             case events.OpenSubscriptions(plans):
                 self.jobs.append(Setup(client, list(plans)))
             case events.Execute():
@@ -150,17 +153,17 @@ class ModelNode:
 
     # --------------------------------------------------------------------------------------------- the engine
 
-    def history(self, channel: str) -> EpochLog:
-        """Return a channel's history, made on its first use."""
-        return self.histories.setdefault(channel, EpochLog(KEPT, f"{channel} 1"))
+    def history(self, channel: str) -> EpochHistory:
+        """Return a channel's history. The first call creates it."""
+        return self.histories.setdefault(channel, EpochHistory(HISTORY_SIZE, f"{channel} 1"))
 
     def replace_history(self, channel: str) -> None:
-        """Lose a channel's history and begin another."""
+        """Remove a channel's history; the next one has another epoch."""
         number = int(self.history(channel).epoch.rpartition(" ")[2]) + 1
-        self.histories[channel] = EpochLog(KEPT, f"{channel} {number}")
+        self.histories[channel] = EpochHistory(HISTORY_SIZE, f"{channel} {number}")
 
     def publish(self, channel: str) -> None:
-        """Append, if the channel keeps history, and publish."""
+        """Add a publication to the channel's history, if it keeps one, and publish it."""
         if channel.startswith(("log:", "cache:")):
             history = self.history(channel)
             self.pubsub.append((channel, history.append(), history.epoch))
@@ -168,14 +171,14 @@ class ModelNode:
             self.pubsub.append((channel, Publication(Raw(b"1")), ""))
 
     def finish(self, job: Job, succeeds: bool) -> None:
-        """Take one step of a job."""
+        """Perform one step of a job."""
         match job:
             case Execution(client, execute):
                 self.jobs.remove(job)
                 outcome = self._execute(execute) if succeeds else errors.INTERNAL_ERROR
                 self.handle_event(client, events.Executed(execute.id, outcome))
-            case Filling():
-                self._fill(job)
+            case Backfilling():
+                self._backfill(job)
             case Setup(client, plans) if not succeeds:
                 self.jobs.remove(job)
                 self.handle_event(client, events.SubscriptionsFailed([plan.channel for plan in plans]))
@@ -217,10 +220,10 @@ class ModelNode:
             case _:
                 return PresenceStatsResult(0, 0)
 
-    # --------------------------------------------------------------------------------------------- receiving
+    # ---------------------------------------------------------------------------------------------- receiving
 
     def receive_next(self) -> None:
-        """Take the next message from pub/sub to its channel, if it has a subscriber here."""
+        """Receive the next message from pub/sub, if its channel has a subscriber here."""
         name, message, epoch = self.pubsub.popleft()
         channel = self.hub.channels.get(name)
         if channel is None:
@@ -231,11 +234,11 @@ class ModelNode:
             self.request_backfill(channel)
 
     def request_backfill(self, channel: Channel[CheckingClient]) -> None:
-        """Backfill a channel; a second request while one is in progress starts another."""
+        """Backfill a channel. A second request meanwhile starts a second backfill."""
         if channel.tracker.is_known and channel.name.startswith(("log:", "cache:")):
-            self.jobs.append(Filling(channel))
+            self.jobs.append(Backfilling(channel))
 
-    def _fill(self, job: Filling) -> None:
+    def _backfill(self, job: Backfilling) -> None:
         channel, history = job.channel, self.history(job.channel.name)
         if job.history is None:
             since = channel.tracker.position
@@ -251,7 +254,7 @@ class ModelNode:
             if not added.is_complete:
                 self.request_backfill(channel)
 
-    # ---------------------------------------------------------------------------------------------- delivery
+    # ----------------------------------------------------------------------------------------------- delivery
 
     def write_batch(self, channel: Channel[Any]) -> Iterator[None]:
         """Write a batch subscriber by subscriber."""
@@ -265,7 +268,7 @@ class ModelNode:
     # --------------------------------------------------------------------------------------------------- time
 
     def wait(self, seconds: float, answering: bool) -> None:
-        """Reach every deadline within so many seconds; either all pings are answered or none is."""
+        """Let so many seconds pass, with every deadline in them; all pings are answered, or none."""
         end = Timestamp(self.now.monotonic + seconds, self.now.unix + seconds)
         while deadline := self._next_deadline(end.monotonic):
             self.now = Timestamp(deadline, self.now.unix + deadline - self.now.monotonic)
@@ -273,8 +276,8 @@ class ModelNode:
                 if client.session.deadline is not None and client.session.deadline <= deadline:
                     self.handle_event(client, events.DeadlineReached())
                     assert client.session.deadline is None or client.session.deadline > deadline
-                if answering and client.owes_pong:
-                    client.owes_pong = False
+                if answering and client.has_unanswered_ping:
+                    client.has_unanswered_ping = False
                     self.handle_event(client, events.Received([PONG]))
         self.now = end
 

@@ -1,9 +1,9 @@
-"""Playbooks: what happens to a session, and exactly what must come of it.
+"""Playbooks: the events that a session handles, and exactly the effects that it must return.
 
-    playbook >> {"id": 2, "subscribe": {"channel": "news"}} << [Entering("news")]
-    playbook >> entered("news") << [{"id": 2, "subscribe": {}}, Open("news")]
+    playbook >> {"id": 2, "subscribe": {"channel": "news"}} << [Opening("news")]
+    playbook >> opened("news") << [{"id": 2, "subscribe": {}}, GoLive("news")]
 
-What is sent is compared as the peer would parse it; other effects by what matters of them.
+Messages are compared as a client would parse them; other effects by their relevant fields.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position, Publication
 
 START = Timestamp(monotonic=5_000.0, unix=1_900_000_000.0)
-"""When every playbook begins, far from what any real clock says."""
+"""The time at which every playbook begins. It differs from both real clocks."""
 
 EPOCH = "abcdefgh"
-"""Of every log."""
+"""The epoch of every history."""
 
 OPEN = ChannelOptions(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True)
-"""A channel that everybody may enter, and nothing else."""
+"""A channel to which every user may subscribe. It has no other feature."""
 
-LOGGED = ChannelOptions(
+WITH_HISTORY = ChannelOptions(
     allow_subscribe_for_client=True, history_size=10, history_ttl=60, force_recovery=True, allow_recovery=True
 )
-"""A channel with a log that everybody recovers from."""
+"""A channel with history, from which every subscription recovers."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """So many seconds pass; deadlines that come meanwhile are kept."""
+    """So many seconds pass; the session handles each deadline that comes meanwhile."""
 
     seconds: float
 
 
-class Entering:
-    """An `Enter` of these channels, in this order."""
+class Opening:
+    """An `OpenSubscriptions` for these channels, in this order."""
 
     def __init__(self, *channels: str) -> None:
         self.channels = channels
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Entering) and self.channels == other.channels
+        return isinstance(other, Opening) and self.channels == other.channels
 
     def __hash__(self) -> int:
         return hash(self.channels)
@@ -66,47 +66,47 @@ class Entering:
 
 
 @dataclass(frozen=True)
-class Left:
-    """A `Leave` of a channel; the others are told if the joining was."""
+class Closing:
+    """A `CloseSubscription` of a channel; `was_announced` if a join was published before."""
 
     channel: str
     was_announced: bool = False
 
 
 @dataclass(frozen=True)
-class Joined:
-    """An `Announce` in a channel."""
+class Joining:
+    """A `PublishJoin` to a channel."""
 
     channel: str
 
 
-Happening = Event | Wait | bytes | Mapping[str, Any] | Sequence[Mapping[str, Any]]
-Expected = dict[str, Any] | Effect | Entering | Left | Joined
+Input = Event | Wait | bytes | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Expected = dict[str, Any] | Effect | Opening | Closing | Joining
 
 
-def entered(*channels: str, **histories: History) -> SubscriptionsOpened:
-    """The engine's answer to an Enter: nothing was read for `channels`, and something for `histories`."""
+def opened(*channels: str, **histories: History) -> SubscriptionsOpened:
+    """Return the event that `channels` were opened without a history, and the others with these..."""
     return SubscriptionsOpened({**dict.fromkeys(channels), **histories})
 
 
-def enter_failed(*channels: str) -> SubscriptionsFailed:
-    """The engine could not."""
+def opening_failed(*channels: str) -> SubscriptionsFailed:
+    """Return the event that the engine failed to open subscriptions to `channels`."""
     return SubscriptionsFailed(channels)
 
 
 class Playbook:
-    """A session, its clock, and the effects of what happened last."""
+    """A session, its clock, and the effects of the latest input."""
 
     def __init__(self, session: Session, now: Timestamp = START) -> None:
         self.session = session
         self.now = now
         self.effects: list[Effect] = []
 
-    def __rshift__(self, happening: Happening) -> Playbook:
-        if isinstance(happening, Wait):
-            self.effects = self._wait(happening.seconds)
+    def __rshift__(self, input_: Input) -> Playbook:
+        if isinstance(input_, Wait):
+            self.effects = self._wait(input_.seconds)
         else:
-            self.effects = self.session.handle(_event(happening), self.now)
+            self.effects = self.session.handle(_event(input_), self.now)
         return self
 
     def __lshift__(self, expected: Sequence[Expected]) -> Playbook:
@@ -125,12 +125,12 @@ class Playbook:
         return effects
 
 
-def _event(happening: Event | bytes | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Event:
-    if isinstance(happening, Mapping):
-        happening = [happening]
-    if isinstance(happening, Sequence) and not isinstance(happening, bytes):
-        happening = b"\n".join(json.dumps(command).encode() for command in happening)
-    return events.Received(JSON.decode_commands(happening)) if isinstance(happening, bytes) else happening
+def _event(input_: Event | bytes | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Event:
+    if isinstance(input_, Mapping):
+        input_ = [input_]
+    if isinstance(input_, Sequence) and not isinstance(input_, bytes):
+        input_ = b"\n".join(json.dumps(command).encode() for command in input_)
+    return events.Received(JSON.decode_commands(input_)) if isinstance(input_, bytes) else input_
 
 
 def _seen(effect: Effect) -> Expected:
@@ -140,16 +140,16 @@ def _seen(effect: Effect) -> Expected:
             assert isinstance(sent, dict)
             return sent
         case events.OpenSubscriptions(entries):
-            return Entering(*(entry.channel for entry in entries))
+            return Opening(*(entry.channel for entry in entries))
         case events.CloseSubscription(channel, _, _, was_announced):
-            return Left(channel, was_announced)
+            return Closing(channel, was_announced)
         case events.PublishJoin(channel, _):
-            return Joined(channel)
+            return Joining(channel)
         case _:
             return effect
 
 
-def house(
+def context(
     channels: ChannelOptions = OPEN,
     namespaces: Mapping[str, ChannelOptions] | None = None,
     *,
@@ -157,7 +157,7 @@ def house(
     connections: int = 0,
     **client: Any,
 ) -> SessionContext:
-    """What a node with these options gives its sessions."""
+    """Return what a node with these options gives its sessions."""
     options = ClientOptions(token_hmac_secret=SECRET, **client)
     return SessionContext(
         options=options,
@@ -170,54 +170,58 @@ def house(
     )
 
 
-def newcomer(where: SessionContext | None = None, **kind: Any) -> Playbook:
-    """A connection that has not said anything yet."""
-    return Playbook(Session(where or house(), "c1", START, **kind))
+def new_connection(session_context: SessionContext | None = None, **kind: Any) -> Playbook:
+    """Return a connection that has sent nothing yet."""
+    return Playbook(Session(session_context or context(), "c1", START, **kind))
 
 
-def welcome(command_id: int = 1, **more: Any) -> dict[str, Any]:
-    """The connect reply."""
+def connect_reply(command_id: int = 1, **more: Any) -> dict[str, Any]:
+    """Return the connect reply."""
     result = {"client": "c1", "version": "1.0", "ping": 25, "pong": True, "node": "n1", **more}
     return {"id": command_id, "connect": {key: value for key, value in result.items() if value is not None}}
 
 
-def visitor(where: SessionContext | None = None, user: str = "ada", **claims: Any) -> Playbook:
-    """A connection of `user` that has connected, and is in no channel."""
-    playbook = newcomer(where)
+def connected(session_context: SessionContext | None = None, user: str = "ada", **claims: Any) -> Playbook:
+    """Return a connection of `user` that has connected and has no subscriptions."""
+    playbook = new_connection(session_context)
     playbook >> {"id": 1, "connect": {"token": connection_token(user, **claims)}}
     assert playbook.session.live_channels == []
     assert playbook.session.user == user
     return playbook
 
 
-def subscriber(where: SessionContext | None = None, channel: str = "news", **claims: Any) -> Playbook:
-    """A visitor that is in `channel`."""
-    playbook = visitor(where, **claims)
-    playbook >> {"id": 2, "subscribe": {"channel": channel}} << [Entering(channel)]
-    playbook >> entered(channel)
+def subscribed(
+    session_context: SessionContext | None = None, channel: str = "news", **claims: Any
+) -> Playbook:
+    """Return a connection that has connected and subscribed to `channel`."""
+    playbook = connected(session_context, **claims)
+    playbook >> {"id": 2, "subscribe": {"channel": channel}} << [Opening(channel)]
+    playbook >> opened(channel)
     assert playbook.session.live_channels == [channel]
     return playbook
 
 
-def grantee(where: SessionContext | None = None, channel: str = "news", **claims: Any) -> Playbook:
-    """A connection that its token subscribed to `channel`."""
-    playbook = newcomer(where)
+def subscribed_by_token(
+    session_context: SessionContext | None = None, channel: str = "news", **claims: Any
+) -> Playbook:
+    """Return a connection whose token subscribed it to `channel`."""
+    playbook = new_connection(session_context)
     playbook >> {"id": 1, "connect": {"token": connection_token("ada", channels=[channel], **claims)}}
-    playbook >> entered(channel)
+    playbook >> opened(channel)
     assert playbook.session.live_channels == [channel]
     return playbook
 
 
-def ended(channel: str, code: int, reason: str) -> dict[str, Any]:
-    """The push that ends a subscription."""
+def unsubscribe_push(channel: str, code: int, reason: str) -> dict[str, Any]:
+    """Return the push that ends a subscription."""
     return {"push": {"channel": channel, "unsubscribe": {"code": code, "reason": reason}}}
 
 
-def log_read(top: int, *offsets: int) -> History:
-    """What an engine read of a log whose top is `top`: the publications at `offsets`."""
+def history_at(top: int, *offsets: int) -> History:
+    """Return what an engine reads of a history with this top: the publications at `offsets`."""
     return History(Position(top, EPOCH), [Publication(Raw(b"%d" % offset), offset) for offset in offsets])
 
 
 def error(command_id: int, code: int, message: str, **more: Any) -> dict[str, Any]:
-    """An error reply."""
+    """Return an error reply."""
     return {"id": command_id, "error": {"code": code, "message": message, **more}}

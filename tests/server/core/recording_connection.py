@@ -1,4 +1,4 @@
-"""Peers without a transport, which remember what they hear, and a log without an engine."""
+"""Connections that record what they receive, and a history without an engine."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position, Publication
 
 
-class Offsets:
-    """Packs publications as their offsets and other pushes as their lines, for tests to read."""
+class OffsetFraming:
+    """Packs publications as their offsets, and other pushes as encoded lines."""
 
-    def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> list[int | bytes]:
-        """One payload: what an `Ear` remembers."""
+    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> list[int | bytes]:
+        """Return one payload, which a `RecordingConnection` records."""
         return [
-            item.push.pub.offset if item.push.pub else JSON.wrap_push(item.encoded(JSON)) for item in items
+            message.push.pub.offset if message.push.pub else JSON.wrap_push(message.encoded(JSON))
+            for message in messages
         ]
 
 
-OFFSETS = Offsets()
+OFFSET_FRAMING = OffsetFraming()
 
 
 class RecordingConnection:
-    """A peer: `heard` in order, and `writes`, how many payloads that took."""
+    """A connection that records what was received, in order, and counts the writes."""
 
-    def __init__(self, framing: Offsets = OFFSETS) -> None:
+    def __init__(self, framing: OffsetFraming = OFFSET_FRAMING) -> None:
         self.framing = framing
-        self.heard: list[int | bytes] = []
+        self.received: list[int | bytes] = []
         self.writes = 0
 
     @property
     def write(self) -> Callable[[Any], object]:
-        """Where a channel writes to."""
-        return self._hear
+        """What a channel calls to write."""
+        return self._record
 
-    def _hear(self, payload: list[int | bytes]) -> None:
-        self.heard += payload
+    def _record(self, payload: list[int | bytes]) -> None:
+        self.received += payload
         self.writes += 1
 
 
-class Log:
-    """What an engine keeps of one channel: at most `size` publications, and the top."""
+class StoredHistory:
+    """The history of one channel, as an engine stores it: at most `size` publications, and the top."""
 
     def __init__(self, size: int = 1_000, epoch: str = "abcdefgh") -> None:
         self.size = size
@@ -54,23 +55,23 @@ class Log:
         self.top = 0
 
     def append(self) -> Publication:
-        """The next publication, whose data is its offset."""
+        """Return the next publication. Its data is its offset."""
         self.top += 1
         publication = Publication(Raw(b"%d" % self.top), self.top)
         self.kept = [*self.kept, publication][-self.size :]
         return publication
 
     def read(self, since: int = 0) -> History:
-        """The top, and what is kept after `since`."""
+        """Return the top, and the stored publications after `since`."""
         missed = [publication for publication in self.kept if publication.offset > since]
         return History(Position(self.top, self.epoch), missed)
 
 
-def write_all(channel: Channel[Any]) -> None:
-    """Write whatever waits."""
+def deliver_all(channel: Channel[Any]) -> None:
+    """Deliver every queued message."""
     while channel.has_queued:
         batch = channel.take_batch()
-        for framing, members, items in batch.recipients:
-            payload = framing.pack(channel.name, items)
-            for member in members:
-                member.write(payload)
+        for framing, subscribers, messages in batch.recipients:
+            payload = framing.pack(channel.name, messages)
+            for subscriber in subscribers:
+                subscriber.write(payload)

@@ -1,7 +1,7 @@
-"""Whatever the order of hearing, losing, reading, entering, leaving and writing, nobody misses anything.
+"""One channel under every order of receive, loss, history read, subscribe, unsubscribe and delivery.
 
-A machine drives one hub's channel as a node would: publications travel on a link that may lose them, the log
-is read at one moment and the answer arrives at another, and batches are written member by member.
+The machine drives a channel as a node does: publications travel over a pub/sub connection that may lose them,
+history is read at one moment and merged at another, and batches are delivered subscriber by subscriber.
 """
 
 from __future__ import annotations
@@ -14,199 +14,203 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.server.core.recording_connection import Log, RecordingConnection
+from tests.server.core.recording_connection import RecordingConnection, StoredHistory
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.positions import Continuity, History
 from tocsin_server.protocol.messages import Publication
 
 picks = st.integers(min_value=0, max_value=99)
-KEPT = 4
-"""Short, so that logs are trimmed under those who read them."""
+HISTORY_SIZE = 4
+"""Small, so that history is often trimmed before it is read."""
 
 
 class Interleavings(RuleBasedStateMachine):
-    """One channel, any number of peers."""
+    """One channel with any number of subscribers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hub: Hub[RecordingConnection] = Hub()
-        self.log = Log(KEPT)
-        self.link: deque[Publication] = deque()
-        self.entering: dict[RecordingConnection, History | None] = {}
+        self.history = StoredHistory(HISTORY_SIZE)
+        self.pubsub: deque[Publication] = deque()
+        self.subscribing: dict[RecordingConnection, History | None] = {}
         self.live: dict[RecordingConnection, int | None] = {}
-        """Where each began; None for one without a position, which begins with the next it hears."""
-        self.gone: list[tuple[RecordingConnection, int]] = []
-        self.round: Iterator[None] = iter(())
+        """The offset at which each began. None: without a position. -1: the same, and after a reset."""
+        self.ended: list[tuple[RecordingConnection, int]] = []
+        self.batch: Iterator[None] = iter(())
 
-    # ----------------------------------------------------------------------------------------------- the link
+    # ------------------------------------------------------------------------------------------------ pub/sub
 
     @rule(count=st.integers(min_value=1, max_value=6))
     def publish(self, count: int) -> None:
-        self.link.extend(self.log.append() for _ in range(count))
+        self.pubsub.extend(self.history.append() for _ in range(count))
 
-    @precondition(lambda self: self.link)
+    @precondition(lambda self: self.pubsub)
     @rule()
-    def lose(self) -> None:
-        self.link.popleft()
+    def lose_publication(self) -> None:
+        self.pubsub.popleft()
 
-    @precondition(lambda self: self.link)
+    @precondition(lambda self: self.pubsub)
     @rule()
-    def hear(self) -> None:
-        publication = self.link.popleft()
+    def receive(self) -> None:
+        publication = self.pubsub.popleft()
         channel = self.hub.channels.get("news")
-        if channel is not None and channel.receive(publication, self.log.epoch) is Continuity.GAP:
-            self._mend(channel)
+        if channel is not None and channel.receive(publication, self.history.epoch) is Continuity.GAP:
+            self._backfill(channel)
 
     @rule()
     def check_top(self) -> None:
         channel = self.hub.channels.get("news")
-        if channel is not None and channel.tracker.is_known and channel.tracker.offset < self.log.top:
-            self._mend(channel)
+        if channel is not None and channel.tracker.is_known and channel.tracker.offset < self.history.top:
+            self._backfill(channel)
 
-    def _mend(self, channel: Channel[Any]) -> None:
-        missed = self.log.read(channel.tracker.offset)
+    def _backfill(self, channel: Channel[Any]) -> None:
+        missed = self.history.read(channel.tracker.offset)
         if missed.publications[:1] and missed.publications[0].offset == channel.tracker.offset + 1:
             for publication in missed.publications:
-                channel.receive(publication, self.log.epoch)
+                channel.receive(publication, self.history.epoch)
             return
-        for peer in channel.reset(missed.top):
-            self._break(peer)
+        for connection in channel.reset(missed.top):
+            self._reset(connection)
 
-    def _break(self, peer: SubscriberConnection) -> None:
-        assert isinstance(peer, RecordingConnection)
-        if self.live[peer] in (None, -1):
-            self.live[peer] = -1  # hears on behind the hole: only the order is still certain
+    def _reset(self, connection: SubscriberConnection) -> None:
+        assert isinstance(connection, RecordingConnection)
+        if self.live[connection] in (None, -1):
+            self.live[connection] = -1  # it continues after the gap, so only the order can be checked
         else:
-            self._leave(peer)
+            self._unsubscribe(connection)
 
-    # --------------------------------------------------------------------------------------- coming and going
+    # ------------------------------------------------------------------------------ subscribe and unsubscribe
 
-    @precondition(lambda self: len(self.entering) < 4)
+    @precondition(lambda self: len(self.subscribing) < 4)
     @rule()
-    def enter(self) -> None:
+    def begin_subscribe(self) -> None:
         self.hub.begin_subscribe("news")
-        self.entering[RecordingConnection()] = None
+        self.subscribing[RecordingConnection()] = None
 
-    @precondition(lambda self: self.entering)
+    @precondition(lambda self: self.subscribing)
     @rule(pick=picks, behind=st.integers(min_value=0, max_value=3))
-    def read(self, pick: int, behind: int) -> None:
-        ear = self._pick(self.entering, pick)
-        self.entering[ear] = self.log.read(max(0, self.log.top - behind))
+    def read_history(self, pick: int, behind: int) -> None:
+        connection = self._pick(self.subscribing, pick)
+        self.subscribing[connection] = self.history.read(max(0, self.history.top - behind))
 
-    @precondition(lambda self: any(self.entering.values()))
+    @precondition(lambda self: any(self.subscribing.values()))
     @rule(pick=picks)
-    def admit(self, pick: int) -> None:
-        ear = self._pick([ear for ear, history in self.entering.items() if history], pick)
-        history = self.entering[ear]
+    def go_live(self, pick: int) -> None:
+        connection = self._pick(
+            [connection for connection, history in self.subscribing.items() if history], pick
+        )
+        history = self.subscribing[connection]
         channel = self.hub.channels["news"]
         assert history is not None
         merged = channel.merge(history)
         if merged is None:
-            self.entering[ear] = None  # and is read again
+            self.subscribing[connection] = None  # it must be read again
             return
         offsets = [publication.offset for publication in merged.publications]
         assert offsets == list(range(merged.top.offset - len(offsets) + 1, merged.top.offset + 1))
-        del self.entering[ear]
-        self.live[ear] = merged.top.offset
-        channel.go_live(ear, merged.top.offset, receives_joins=False)
+        del self.subscribing[connection]
+        self.live[connection] = merged.top.offset
+        channel.go_live(connection, merged.top.offset, receives_joins=False)
 
-    @precondition(lambda self: self.entering)
+    @precondition(lambda self: self.subscribing)
     @rule(pick=picks)
-    def admit_without_a_position(self, pick: int) -> None:
-        ear = self._pick(self.entering, pick)
-        del self.entering[ear]
-        self.live[ear] = None
-        self.hub.channels["news"].go_live(ear, 0, receives_joins=False)
+    def go_live_without_a_position(self, pick: int) -> None:
+        connection = self._pick(self.subscribing, pick)
+        del self.subscribing[connection]
+        self.live[connection] = None
+        self.hub.channels["news"].go_live(connection, 0, receives_joins=False)
 
     @precondition(lambda self: self.live)
     @rule(pick=picks)
-    def leave(self, pick: int) -> None:
-        self._leave(self._pick(self.live, pick))
+    def unsubscribe(self, pick: int) -> None:
+        self._unsubscribe(self._pick(self.live, pick))
 
-    @precondition(lambda self: self.entering)
+    @precondition(lambda self: self.subscribing)
     @rule(pick=picks)
-    def leave_before_admission(self, pick: int) -> None:
-        ear = self._pick(self.entering, pick)
-        del self.entering[ear]
-        self.hub.unsubscribe(ear, "news")
-        self.gone.append((ear, 0))
+    def cancel_subscribe(self, pick: int) -> None:
+        connection = self._pick(self.subscribing, pick)
+        del self.subscribing[connection]
+        self.hub.unsubscribe(connection, "news")
+        self.ended.append((connection, 0))
 
-    def _leave(self, ear: RecordingConnection) -> None:
-        self._check(ear, self.live.pop(ear))
-        self.hub.unsubscribe(ear, "news")
-        self.gone.append((ear, len(ear.heard)))
+    def _unsubscribe(self, connection: RecordingConnection) -> None:
+        self._check(connection, self.live.pop(connection))
+        self.hub.unsubscribe(connection, "news")
+        self.ended.append((connection, len(connection.received)))
 
-    def _pick(self, ears: object, pick: int) -> RecordingConnection:
-        chosen = list(ears)  # type: ignore[call-overload]
-        ear = chosen[pick % len(chosen)]
-        assert isinstance(ear, RecordingConnection)
-        return ear
+    def _pick(self, connections: object, pick: int) -> RecordingConnection:
+        chosen = list(connections)  # type: ignore[call-overload]
+        connection = chosen[pick % len(chosen)]
+        assert isinstance(connection, RecordingConnection)
+        return connection
 
-    # ------------------------------------------------------------------------------------------------ writing
+    # ----------------------------------------------------------------------------------------------- delivery
 
     @rule()
-    def write_one(self) -> None:
-        if next(self.round, self) is self and (channel := self.hub.channels.get("news")):
-            self.round = self._write_batch(channel)
+    def deliver_one(self) -> None:
+        if next(self.batch, self) is self and (channel := self.hub.channels.get("news")):
+            self.batch = self._write_batch(channel)
 
     def _write_batch(self, channel: Channel[Any]) -> Iterator[None]:
         if channel.has_queued:
             batch = channel.take_batch()
-            for framing, members, items in batch.recipients:
-                payload = framing.pack("news", items)
-                for member in members:
+            for framing, subscribers, messages in batch.recipients:
+                payload = framing.pack("news", messages)
+                for subscriber in subscribers:
                     yield
-                    member.write(payload)
+                    subscriber.write(payload)
 
-    def _write_everything(self) -> None:
+    def _deliver_everything(self) -> None:
         channel = self.hub.channels.get("news")
-        for _ in self.round:
+        for _ in self.batch:
             pass
         while channel is not None and channel.has_queued:
             for _ in self._write_batch(channel):
                 pass
 
-    # --------------------------------------------------------------------------------------------- what holds
+    # --------------------------------------------------------------------------------------------- invariants
 
-    def _check(self, ear: RecordingConnection, start: int | None) -> None:
-        heard = [offset for offset in ear.heard if isinstance(offset, int)]
+    def _check(self, connection: RecordingConnection, start: int | None) -> None:
+        offsets = [offset for offset in connection.received if isinstance(offset, int)]
         if start == -1:
-            assert heard == sorted(set(heard))
-        elif heard:
-            first = heard[0] if start is None else start + 1
-            assert heard == list(range(first, first + len(heard)))
+            assert offsets == sorted(set(offsets))
+        elif offsets:
+            first = offsets[0] if start is None else start + 1
+            assert offsets == list(range(first, first + len(offsets)))
 
     @invariant()
-    def everybody_hears_everything_once_and_in_order(self) -> None:
-        for ear, start in self.live.items():
-            self._check(ear, start)
+    def subscribers_are_delivered_everything_once_and_in_order(self) -> None:
+        for connection, start in self.live.items():
+            self._check(connection, start)
 
     @invariant()
-    def nobody_hears_anything_after_leaving(self) -> None:
-        assert [len(ear.heard) for ear, _ in self.gone] == [count for _, count in self.gone]
+    def nothing_is_delivered_after_an_unsubscribe(self) -> None:
+        assert [len(connection.received) for connection, _ in self.ended] == [
+            count for _, count in self.ended
+        ]
 
     @invariant()
-    def the_hub_knows_exactly_who_is_there(self) -> None:
+    def the_hub_has_exactly_the_subscribers(self) -> None:
         channel = self.hub.channels.get("news")
-        assert (channel is not None) == bool(self.live or self.entering)
+        assert (channel is not None) == bool(self.live or self.subscribing)
         if channel is not None:
             assert set(channel.connections) == set(self.live)
             assert len(channel) == len(self.live)
 
     def teardown(self) -> None:
-        """In the end everybody has heard up to the top, and when all have left nothing remains."""
-        while self.link:
-            self.hear()
+        """Check that each subscriber has received everything up to the top, and that no state is left."""
+        while self.pubsub:
+            self.receive()
         self.check_top()
-        self._write_everything()
-        for ear, start in list(self.live.items()):
-            self._check(ear, start)
+        self._deliver_everything()
+        for connection, start in list(self.live.items()):
+            self._check(connection, start)
             if start is not None and start >= 0:
-                assert start + len(ear.heard) == self.log.top
-            self._leave(ear)
-        for ear in list(self.entering):
-            self.hub.unsubscribe(ear, "news")
+                assert start + len(connection.received) == self.history.top
+            self._unsubscribe(connection)
+        for connection in list(self.subscribing):
+            self.hub.unsubscribe(connection, "news")
         assert not self.hub.channels
 
 

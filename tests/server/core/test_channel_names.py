@@ -37,7 +37,7 @@ RULES = ChannelRules(DEFAULT, {"chat": CHAT})
     ],
 )
 def test_a_namespace_ends_at_the_first_colon(channel: str, namespace: str | None) -> None:
-    """After one `$` at the beginning."""
+    """A `$` at the beginning is not part of it."""
     assert namespace_of(channel) == namespace
 
 
@@ -46,13 +46,13 @@ def test_a_namespace_ends_at_the_first_colon(channel: str, namespace: str | None
     [("news", DEFAULT), ("chat:room", CHAT), ("$chat:room", CHAT), ("other:x", None), (":x", None)],
 )
 def test_a_channel_has_the_options_of_its_namespace(channel: str, options: ChannelOptions | None) -> None:
-    """A namespace that is not configured does not exist, the empty one included."""
+    """A namespace that is not configured does not exist; neither does the empty one."""
     assert RULES.options_for(channel) is options
 
 
 @pytest.mark.parametrize(("channel", "private"), [("$news", True), ("news$", False), ("", False)])
 def test_a_dollar_makes_a_channel_private(channel: str, private: bool) -> None:
-    """At its beginning only."""
+    """Only at its beginning."""
     assert is_private(channel) is private
 
 
@@ -69,13 +69,13 @@ def test_a_dollar_makes_a_channel_private(channel: str, private: bool) -> None:
     ],
 )
 def test_the_users_of_a_channel_come_after_its_last_hash(channel: str, users: set[str] | None) -> None:
-    """Separated by commas."""
+    """Commas separate them."""
     assert limited_to(channel) == (None if users is None else frozenset(users))
 
 
 @given(st.text(st.characters(exclude_characters=",#")))
 def test_a_personal_channel_is_limited_to_its_user(user: str) -> None:
-    """With a namespace and without."""
+    """With a namespace and without one."""
     assert limited_to(personal_channel(user)) == frozenset({user})
     assert limited_to(personal_channel(user, "chat")) == frozenset({user})
     assert RULES.options_for(personal_channel(user, "chat")) is CHAT
@@ -86,7 +86,7 @@ def test_a_personal_channel_is_limited_to_its_user(user: str) -> None:
     [("x" * 255, False), ("x" * 256, True), ("é" * 127, False), ("é" * 128, True), ("\ud800" * 86, True)],
 )
 def test_a_name_s_length_is_counted_in_bytes(channel: str, too_long: bool) -> None:
-    """Of UTF-8, whatever the text is made of."""
+    """Of UTF-8, lone surrogates included."""
     assert RULES.is_too_long(channel) is too_long
 
 
@@ -110,7 +110,7 @@ def test_a_name_s_length_is_counted_in_bytes(channel: str, too_long: bool) -> No
 def test_a_name_is_ascii_and_matches_the_pattern_after_its_namespace(
     pattern: str, channel: str, well_formed: bool
 ) -> None:
-    """The pattern may match anywhere in it."""
+    """The pattern may match anywhere in that part."""
     options = ChannelOptions(channel_regex=pattern)
     rules = ChannelRules(options, {"chat": options})
     assert rules.is_well_formed(channel, options) is well_formed

@@ -1,4 +1,4 @@
-"""The index of one node: which peers are whose, and which channels anybody wants."""
+"""The index of one node's connections by user, and of its channels by name."""
 
 from __future__ import annotations
 
@@ -10,110 +10,120 @@ from tests.server.core.recording_connection import RecordingConnection
 from tocsin_server.core.hub import Hub
 
 
-def test_a_user_s_peers_are_known_until_they_are_forgotten() -> None:
+def test_a_user_s_connections_are_indexed_until_they_are_removed() -> None:
     """The anonymous user is a user like others."""
     hub: Hub[RecordingConnection] = Hub()
-    first, second, nobody = RecordingConnection(), RecordingConnection(), RecordingConnection()
-    for peer, user in ((first, "ada"), (second, "ada"), (nobody, "")):
-        hub.identify(peer, user)
+    first, second, anonymous = RecordingConnection(), RecordingConnection(), RecordingConnection()
+    for connection, user in ((first, "ada"), (second, "ada"), (anonymous, "")):
+        hub.identify(connection, user)
     assert (set(hub.connections_of("ada")), hub.connections_of(""), len(hub)) == (
         {first, second},
-        [nobody],
+        [anonymous],
         3,
     )
     hub.remove(first)
     hub.remove(first)
-    assert (hub.connections_of("ada"), set(hub), set(hub.users)) == ([second], {second, nobody}, {"ada", ""})
+    assert (hub.connections_of("ada"), set(hub), set(hub.users)) == (
+        [second],
+        {second, anonymous},
+        {"ada", ""},
+    )
     hub.remove(second)
     assert (hub.connections_of("ada"), set(hub.users)) == ([], {""})
 
 
-def test_peers_may_be_forgotten_while_one_goes_through_them() -> None:
-    """Closing every connection of a user, or of the node, forgets them one by one."""
+def test_connections_may_be_removed_during_iteration() -> None:
+    """A node that closes all connections of a user removes them one by one."""
     hub: Hub[RecordingConnection] = Hub()
     for user in ("ada", "ada", "bob"):
         hub.identify(RecordingConnection(), user)
-    for peer in hub.connections_of("ada"):
-        hub.remove(peer)
-    for peer in hub:
-        hub.remove(peer)
+    for connection in hub.connections_of("ada"):
+        hub.remove(connection)
+    for connection in hub:
+        hub.remove(connection)
     assert len(hub) == 0
 
 
-def test_only_the_last_departure_says_that_a_channel_is_wanted_no_more() -> None:
-    """Those who are about to hear it count."""
+def test_only_the_last_unsubscribe_removes_a_channel() -> None:
+    """A subscription that is being set up counts."""
     hub: Hub[RecordingConnection] = Hub()
-    live, entering = RecordingConnection(), RecordingConnection()
+    live, subscribing = RecordingConnection(), RecordingConnection()
     channel = hub.begin_subscribe("news")
     channel.go_live(live, 0, receives_joins=False)
     assert hub.begin_subscribe("news") is channel
     assert not hub.unsubscribe(live, "news")
-    assert hub.unsubscribe(entering, "news")
+    assert hub.unsubscribe(subscribing, "news")
     assert hub.channels == {}
 
 
-def test_a_channel_that_is_wanted_again_begins_anew() -> None:
-    """Nothing is known of what was published meanwhile."""
+def test_a_channel_that_was_removed_is_created_again() -> None:
+    """It has no position, since the node has not received what was published meanwhile."""
     hub: Hub[RecordingConnection] = Hub()
-    former = hub.begin_subscribe("news")
+    earlier = hub.begin_subscribe("news")
     hub.unsubscribe(RecordingConnection(), "news")
-    assert hub.begin_subscribe("news") is not former
+    assert hub.begin_subscribe("news") is not earlier
 
 
 class Index(RuleBasedStateMachine):
-    """A hub beside a plain set of facts."""
+    """A hub beside a model of plain sets."""
 
-    peers = st.integers(0, 3)
+    numbers = st.integers(0, 3)
     names = st.sampled_from(["news", "more"])
 
     def __init__(self) -> None:
         super().__init__()
         self.hub: Hub[RecordingConnection] = Hub()
-        self.ears = [RecordingConnection() for _ in range(4)]
+        self.connections = [RecordingConnection() for _ in range(4)]
         self.users: dict[RecordingConnection, str] = {}
-        self.places: dict[tuple[RecordingConnection, str], bool] = {}
-        """Whether the peer is live there; False while it is entering."""
+        self.subscriptions: dict[tuple[RecordingConnection, str], bool] = {}
+        """Whether each is live; False while it is being set up."""
 
-    @rule(peer=peers, user=st.sampled_from(["ada", "bob", ""]))
-    def identify(self, peer: int, user: str) -> None:
-        if self.ears[peer] not in self.users:
-            self.users[self.ears[peer]] = user
-            self.hub.identify(self.ears[peer], user)
+    @rule(number=numbers, user=st.sampled_from(["ada", "bob", ""]))
+    def identify(self, number: int, user: str) -> None:
+        connection = self.connections[number]
+        if connection not in self.users:
+            self.users[connection] = user
+            self.hub.identify(connection, user)
 
-    @rule(peer=peers)
-    def forget(self, peer: int) -> None:
-        self.users.pop(self.ears[peer], None)
-        self.hub.remove(self.ears[peer])
+    @rule(number=numbers)
+    def remove(self, number: int) -> None:
+        self.users.pop(self.connections[number], None)
+        self.hub.remove(self.connections[number])
 
-    @rule(peer=peers, name=names)
-    def enter(self, peer: int, name: str) -> None:
-        if (self.ears[peer], name) not in self.places:
-            self.places[self.ears[peer], name] = False
+    @rule(number=numbers, name=names)
+    def begin_subscribe(self, number: int, name: str) -> None:
+        if (self.connections[number], name) not in self.subscriptions:
+            self.subscriptions[self.connections[number], name] = False
             self.hub.begin_subscribe(name)
 
-    @rule(peer=peers, name=names, receives_joins=st.booleans())
-    def admit(self, peer: int, name: str, receives_joins: bool) -> None:
-        if self.places.get((self.ears[peer], name)) is False:
-            self.places[self.ears[peer], name] = True
-            self.hub.channels[name].go_live(self.ears[peer], 0, receives_joins)
+    @rule(number=numbers, name=names, receives_joins=st.booleans())
+    def go_live(self, number: int, name: str, receives_joins: bool) -> None:
+        connection = self.connections[number]
+        if self.subscriptions.get((connection, name)) is False:
+            self.subscriptions[connection, name] = True
+            self.hub.channels[name].go_live(connection, 0, receives_joins)
 
-    @rule(peer=peers, name=names)
-    def leave(self, peer: int, name: str) -> None:
-        if self.places.pop((self.ears[peer], name), None) is not None:
-            was_last = self.hub.unsubscribe(self.ears[peer], name)
-            assert was_last == all(channel != name for _, channel in self.places)
+    @rule(number=numbers, name=names)
+    def unsubscribe(self, number: int, name: str) -> None:
+        connection = self.connections[number]
+        if self.subscriptions.pop((connection, name), None) is not None:
+            was_last = self.hub.unsubscribe(connection, name)
+            assert was_last == all(name != other for _, other in self.subscriptions)
 
     @invariant()
-    def the_hub_agrees(self) -> None:
+    def the_hub_agrees_with_the_model(self) -> None:
         assert set(self.hub) == set(self.users)
         assert set(self.hub.users) == set(self.users.values())
         for user in self.users.values():
-            assert set(self.hub.connections_of(user)) == {
-                ear for ear, name in self.users.items() if name == user
-            }
-        assert set(self.hub.channels) == {name for _, name in self.places}
+            expected = {connection for connection, other in self.users.items() if other == user}
+            assert set(self.hub.connections_of(user)) == expected
+        assert set(self.hub.channels) == {name for _, name in self.subscriptions}
         for name, channel in self.hub.channels.items():
-            live = {ear for (ear, place), is_live in self.places.items() if place == name and is_live}
+            live = {
+                connection
+                for (connection, other), is_live in self.subscriptions.items()
+                if other == name and is_live
+            }
             assert set(channel.connections) == live
 
 

@@ -1,4 +1,4 @@
-"""Who may do what in which channel (protocol §12, §13), as tables."""
+"""Permissions in channels (protocol §12, §13), as tables."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tocsin_server.core.tokens import Flag, Override
 from tocsin_server.errors import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, UNKNOWN_CHANNEL, Refusal
 
 ADA = Caller("ada")
-NOBODY = Caller("")
-ANYBODY = Caller("", is_insecure=True)
+ANONYMOUS = Caller("")
+INSECURE = Caller("", is_insecure=True)
 
 Permission = Callable[[Caller, ChannelOptions, bool], Refusal | None]
 PERMISSIONS: dict[str, Permission] = {
@@ -33,15 +33,15 @@ PERMISSIONS: dict[str, Permission] = {
 
 
 def options(*allowed: str) -> ChannelOptions:
-    """A channel with everything on, where so much is allowed."""
+    """Return the options of a channel with presence and history, and these permissions."""
     return ChannelOptions(
         presence=True, history_size=1, history_ttl=1, **{f"allow_{name}": True for name in allowed}
     )
 
 
-@pytest.mark.parametrize("what", PERMISSIONS)
+@pytest.mark.parametrize("action", PERMISSIONS)
 @pytest.mark.parametrize(
-    ("allowed", "of_ada", "of_ada_inside", "of_nobody", "of_nobody_inside"),
+    ("allowed", "for_ada", "for_subscribed_ada", "for_anonymous", "for_subscribed_anonymous"),
     [
         ((), False, False, False, False),
         (("client",), True, True, False, False),
@@ -51,46 +51,49 @@ def options(*allowed: str) -> ChannelOptions:
         (("subscriber", "anonymous"), False, True, True, True),
     ],
 )
-def test_each_permission_has_its_people(
-    what: str,
+def test_each_permission_applies_to_its_group(
+    action: str,
     allowed: tuple[str, ...],
-    of_ada: bool,
-    of_ada_inside: bool,
-    of_nobody: bool,
-    of_nobody_inside: bool,
+    for_ada: bool,
+    for_subscribed_ada: bool,
+    for_anonymous: bool,
+    for_subscribed_anonymous: bool,
 ) -> None:
-    """Clients are users with a name; subscribers are those of them who are in; nobody has its own switch."""
-    channel = options(*(f"{what}_for_{whom}" for whom in allowed))
-    may = PERMISSIONS[what]
-    answers = [
-        may(caller, channel, is_subscribed) is None
-        for caller in (ADA, NOBODY)
+    """`client`: users with a name; `subscriber`: those with a subscription; `anonymous`: the others."""
+    channel = options(*(f"{action}_for_{group}" for group in allowed))
+    permit = PERMISSIONS[action]
+    decisions = [
+        permit(caller, channel, is_subscribed) is None
+        for caller in (ADA, ANONYMOUS)
         for is_subscribed in (False, True)
     ]
-    assert answers == [of_ada, of_ada_inside, of_nobody, of_nobody_inside]
-    assert may(ANYBODY, channel, False) is None
+    assert decisions == [for_ada, for_subscribed_ada, for_anonymous, for_subscribed_anonymous]
+    assert permit(INSECURE, channel, False) is None
 
 
-@pytest.mark.parametrize("what", ["history", "presence"])
-@pytest.mark.parametrize("caller", [ADA, ANYBODY])
-def test_what_is_off_is_available_to_nobody(what: str, caller: Caller) -> None:
-    """Said before anything about permissions."""
-    assert PERMISSIONS[what](caller, ChannelOptions(), True) is NOT_AVAILABLE
+@pytest.mark.parametrize("action", ["history", "presence"])
+@pytest.mark.parametrize("caller", [ADA, INSECURE])
+def test_a_feature_that_is_off_is_not_available(action: str, caller: Caller) -> None:
+    """The refusal comes before every permission."""
+    assert PERMISSIONS[action](caller, ChannelOptions(), True) is NOT_AVAILABLE
 
 
-@pytest.mark.parametrize("what", PERMISSIONS)
-def test_permissions_do_not_leak_into_each_other(what: str) -> None:
-    """Whoever may do the others may not do this."""
+@pytest.mark.parametrize("action", PERMISSIONS)
+def test_permissions_are_independent_of_each_other(action: str) -> None:
+    """All other permissions together do not grant this one."""
     others = [
-        f"{other}_for_{whom}" for other in PERMISSIONS if other != what for whom in ("client", "anonymous")
+        f"{other}_for_{group}"
+        for other in PERMISSIONS
+        if other != action
+        for group in ("client", "anonymous")
     ]
     channel = options(*others, "subscribe_for_client", "subscribe_for_anonymous")
-    assert PERMISSIONS[what](ADA, channel, True) is PERMISSION_DENIED
-    assert PERMISSIONS[what](NOBODY, channel, True) is PERMISSION_DENIED
+    assert PERMISSIONS[action](ADA, channel, True) is PERMISSION_DENIED
+    assert PERMISSIONS[action](ANONYMOUS, channel, True) is PERMISSION_DENIED
 
 
 @pytest.mark.parametrize(
-    ("channel", "allowed", "of_ada", "of_nobody"),
+    ("channel", "allowed", "for_ada", "for_anonymous"),
     [
         ("news", (), False, False),
         ("news", ("subscribe_for_client",), True, False),
@@ -105,17 +108,17 @@ def test_permissions_do_not_leak_into_each_other(what: str) -> None:
         ("news", ("user_limited_channels", "subscribe_for_client"), True, False),
     ],
 )
-def test_who_may_enter_without_a_token(
-    channel: str, allowed: tuple[str, ...], of_ada: bool, of_nobody: bool
+def test_subscribing_without_a_token(
+    channel: str, allowed: tuple[str, ...], for_ada: bool, for_anonymous: bool
 ) -> None:
-    """Private channels nobody, user-limited ones those in their name, others as configured."""
-    answers = [may_subscribe(caller, channel, options(*allowed)) for caller in (ADA, NOBODY, ANYBODY)]
-    assert [answer is None for answer in answers] == [of_ada, of_nobody, True]
-    assert all(answer in (None, PERMISSION_DENIED) for answer in answers)
+    """Private channels are closed; user-limited ones are for the users in their name."""
+    decisions = [may_subscribe(caller, channel, options(*allowed)) for caller in (ADA, ANONYMOUS, INSECURE)]
+    assert [decision is None for decision in decisions] == [for_ada, for_anonymous, True]
+    assert all(decision in (None, PERMISSION_DENIED) for decision in decisions)
 
 
-def test_a_name_is_checked_for_its_length_its_namespace_and_its_form_in_this_order() -> None:
-    """And answered with the options that hold for it."""
+def test_a_channel_name_is_checked_by_length_then_namespace_then_form() -> None:
+    """The result of a valid name is its channel's options."""
     digits = ChannelOptions(channel_regex=r"^\d+$")
     rules = ChannelRules(digits, {}, length_limit=9)
     assert check_name("12345", rules) is digits
@@ -125,11 +128,11 @@ def test_a_name_is_checked_for_its_length_its_namespace_and_its_form_in_this_ord
     assert check_name("١٢", rules) is BAD_REQUEST
 
 
-def test_an_override_changes_what_it_sets_and_nothing_else() -> None:
-    """Both ways; the channel's own options stay as they are."""
+def test_an_override_changes_only_the_options_it_sets() -> None:
+    """The channel's own options stay unchanged."""
     channel = ChannelOptions(presence=True, history_size=1, history_ttl=1)
     changed = overridden(channel, Override(presence=Flag(False), force_recovery=Flag(True)))
     assert (changed.presence, changed.force_recovery, changed.history_size) == (False, True, 1)
     assert channel.presence
-    for nothing in (None, Override()):
-        assert overridden(channel, nothing) is channel
+    for override in (None, Override()):
+        assert overridden(channel, override) is channel

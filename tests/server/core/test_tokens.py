@@ -1,4 +1,4 @@
-"""Tokens (protocol §12): which are ours, which are late, and what they say."""
+"""Tokens (protocol §12): signatures, validity in time, and claims."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def claims(token: str, **options: Any) -> ConnectionClaims:
 
 
 def signed(payload: bytes, header: dict[str, Any] | None = None) -> str:
-    """A token whose claims are these very bytes, rightly signed."""
+    """Return a token with these bytes as its claims and a valid signature."""
     return jwt.PyJWS().encode(payload, SECRET, algorithm="HS256", headers=header)
 
 
@@ -61,18 +61,18 @@ def b64(payload: bytes) -> str:
     return base64.b64encode(payload).decode()
 
 
-# ----------------------------------------------------------------------------------------------- signatures
+# ------------------------------------------------------------------------------------------------- signatures
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-def test_one_secret_verifies_all_lengths_of_its_family(algorithm: str) -> None:
-    """The application chooses."""
+def test_one_secret_verifies_all_hmac_lengths(algorithm: str) -> None:
+    """The application chooses the length."""
     token = connection_token("ada", secret=LONG_SECRET, algorithm=algorithm)
     assert claims(token, token_hmac_secret=LONG_SECRET).sub == "ada"
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_a_public_key_verifies_its_own_family(algorithm: str) -> None:
+def test_a_public_key_verifies_its_own_family_of_algorithms(algorithm: str) -> None:
     """Alone, and beside a secret."""
     key = KEYS[algorithm]
     token = jwt.encode({"sub": "ada"}, key, algorithm=algorithm)  # type: ignore[arg-type]  # any private key
@@ -82,24 +82,24 @@ def test_a_public_key_verifies_its_own_family(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", KEYS)
 @pytest.mark.parametrize("configured", KEYS)
-def test_a_key_of_another_family_is_no_key(algorithm: str, configured: str) -> None:
-    """Whatever the token's header says of itself."""
+def test_a_key_does_not_verify_another_family_of_algorithms(algorithm: str, configured: str) -> None:
+    """The token's header does not matter."""
     token = jwt.encode({"sub": "ada"}, KEYS[algorithm], algorithm=algorithm)  # type: ignore[arg-type]
     if algorithm != configured:
         with pytest.raises(TokenInvalid):
             claims(token, token_public_key=pem(KEYS[configured]))
 
 
-def test_a_foreign_key_is_no_key() -> None:
-    """Of either kind."""
-    foreign = jwt.encode({"sub": "ada"}, OTHER_RSA, algorithm="RS256")
-    for token in (connection_token("ada", secret=LONG_SECRET), foreign):
+def test_a_token_signed_with_another_key_is_invalid() -> None:
+    """With another secret, and with another key pair."""
+    other = jwt.encode({"sub": "ada"}, OTHER_RSA, algorithm="RS256")
+    for token in (connection_token("ada", secret=LONG_SECRET), other):
         with pytest.raises(TokenInvalid):
             claims(token, token_public_key=pem(KEYS["RS256"]))
 
 
-def test_without_a_key_no_token_is_ours() -> None:
-    """Not even one signed with an empty secret."""
+def test_without_a_configured_key_every_token_is_invalid() -> None:
+    """A token signed with an empty secret too."""
     empty = _by_hand({"alg": "HS256"}, b'{"sub":"ada"}', secret=b"")
     for token in (connection_token("ada"), empty):
         with pytest.raises(TokenInvalid):
@@ -107,8 +107,8 @@ def test_without_a_key_no_token_is_ours() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None, 5, ["HS256"], {"HS256": 1}])
-def test_a_token_does_not_choose_to_go_unsigned(algorithm: Any) -> None:
-    """The keys and their algorithms are the configuration's."""
+def test_an_unsigned_token_is_invalid(algorithm: Any) -> None:
+    """Keys and algorithms come from the configuration only, never from a token's header."""
     for secret in (b"", SECRET.encode()):
         token = _by_hand({"alg": algorithm}, b'{"sub":"ada"}', secret)
         with pytest.raises(TokenInvalid):
@@ -118,8 +118,8 @@ def test_a_token_does_not_choose_to_go_unsigned(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_a_public_key_is_nobody_s_secret(algorithm: str) -> None:
-    """HS256, signed with what everybody may read: the confusion that broke many a verifier."""
+def test_a_public_key_is_not_accepted_as_a_secret(algorithm: str) -> None:
+    """HS256 signed with the public key: the algorithm confusion attack."""
     public = pem(KEYS[algorithm])
     for secret in (public, public.strip(), public + "\n"):
         token = _by_hand({"alg": "HS256"}, b'{"sub":"ada"}', secret.encode())
@@ -129,26 +129,26 @@ def test_a_public_key_is_nobody_s_secret(algorithm: str) -> None:
 
 
 def _by_hand(header: dict[str, Any], payload: bytes, secret: bytes) -> str:
-    """A token that a library would refuse to make, signed as HS256."""
+    """Return a token that a library refuses to make, signed as HS256."""
     parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
     signature = hmac.digest(secret, b".".join(parts), hashlib.sha256)
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-def test_a_token_made_by_hand_is_as_good_as_any() -> None:
-    """So that the forgeries above fail for what is wrong with them."""
+def test_a_token_made_by_hand_is_valid() -> None:
+    """It proves that the forgeries of other tests fail only for what is forged."""
     assert claims(_by_hand({"alg": "HS256"}, b'{"sub":"ada"}', SECRET.encode())).sub == "ada"
 
 
 @given(st.text() | st.lists(st.binary(max_size=20), max_size=4).map(lambda parts: ".".join(map(b64, parts))))
-def test_no_text_raises_anything_but_that_it_is_invalid(token: str) -> None:
-    """Whatever a client sends as a token."""
+def test_every_other_text_is_an_invalid_token(token: str) -> None:
+    """It raises TokenInvalid and no other error."""
     with pytest.raises(TokenInvalid):
         claims(token, token_public_key=pem(KEYS["RS256"]))
 
 
 @pytest.mark.parametrize(
-    ("header", "is_ours"),
+    ("header", "is_valid"),
     [
         ({"typ": "anything", "kid": "k1", "cty": 5}, True),
         ({"x": "y" * 50_000}, True),
@@ -159,20 +159,20 @@ def test_no_text_raises_anything_but_that_it_is_invalid(token: str) -> None:
         ({"b64": False, "crit": ["b64"]}, False),
     ],
 )
-def test_an_odd_header_is_ignored_unless_it_changes_what_is_signed(
-    header: dict[str, Any], is_ours: bool
+def test_an_unknown_header_field_is_ignored_unless_it_is_critical(
+    header: dict[str, Any], is_valid: bool
 ) -> None:
-    """What a token declares critical, and we do not know, we must not pass over (RFC 7515 §4.1.11)."""
+    """A verifier must refuse a critical header field that it does not know (RFC 7515 §4.1.11)."""
     token = _by_hand({"alg": "HS256", **header}, b'{"sub":"ada"}', SECRET.encode())
-    if is_ours:
+    if is_valid:
         assert claims(token).sub == "ada"
     else:
         with pytest.raises(TokenInvalid):
             claims(token)
 
 
-def test_a_header_nested_without_end_is_invalid() -> None:
-    """It is read before the signature."""
+def test_a_deeply_nested_header_is_invalid() -> None:
+    """The header is decoded before the signature is verified."""
     deep = base64.urlsafe_b64encode(b'{"a":' * 100_000).rstrip(b"=").decode()
     with pytest.raises(TokenInvalid):
         claims(f"{deep}.e30.x")
@@ -182,7 +182,7 @@ def test_a_header_nested_without_end_is_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "is_late"),
+    ("payload", "is_expired"),
     [
         ({"exp": NOW}, True),
         ({"exp": NOW - 0.5}, True),
@@ -195,18 +195,18 @@ def test_a_header_nested_without_end_is_invalid() -> None:
         ({"iat": NOW + 1_000_000, "jti": "x", "meta": {"a": 1}}, False),
     ],
 )
-def test_a_token_holds_from_nbf_until_exp(payload: dict[str, Any], is_late: bool) -> None:
-    """By the caller's clock. Other claims about its making do not matter."""
+def test_a_token_is_valid_from_nbf_until_exp(payload: dict[str, Any], is_expired: bool) -> None:
+    """By the caller's clock. Claims about its creation do not matter."""
     token = connection_token("ada", **payload)
-    if is_late:
+    if is_expired:
         with pytest.raises(TokenExpired):
             claims(token)
     else:
         assert claims(token).sub == "ada"
 
 
-def test_a_late_token_that_is_not_ours_is_invalid() -> None:
-    """Or a forgery would learn that it only needs to be fresher."""
+def test_a_forged_token_is_invalid_rather_than_expired() -> None:
+    """TokenExpired would say that a fresher forgery is accepted."""
     with pytest.raises(TokenInvalid):
         claims(connection_token("ada", secret=LONG_SECRET, exp=NOW - 1))
     with pytest.raises(TokenInvalid):
@@ -223,15 +223,15 @@ def test_a_late_token_that_is_not_ours_is_invalid() -> None:
         ({"expire_at": NOW + 5}, NOW + 5),
     ],
 )
-def test_what_a_token_allows_ends_with_it_unless_it_says_otherwise(
+def test_a_connection_expires_at_exp_unless_expire_at_is_set(
     payload: dict[str, Any], expires_at: float | None
 ) -> None:
-    """`expire_at` decouples the two; 0 means never."""
+    """`expire_at` is independent of `exp`; 0 means never."""
     assert claims(connection_token("ada", **payload)).expires_at == expires_at
 
 
 @pytest.mark.parametrize(
-    ("payload", "is_ours"),
+    ("payload", "is_valid"),
     [
         ({"aud": "us", "iss": "app"}, True),
         ({"aud": ["others", "us"], "iss": "app"}, True),
@@ -244,11 +244,11 @@ def test_what_a_token_allows_ends_with_it_unless_it_says_otherwise(
         ({"aud": "u", "iss": "app"}, False),
     ],
 )
-def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any], is_ours: bool) -> None:
-    """Otherwise they may be anything."""
+def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any], is_valid: bool) -> None:
+    """Elsewhere every value is accepted."""
     token = connection_token("ada", **payload)
     assert claims(token).sub == "ada"
-    if is_ours:
+    if is_valid:
         assert claims(token, token_audience="us", token_issuer="app").sub == "ada"
     else:
         with pytest.raises(TokenInvalid):
@@ -282,8 +282,8 @@ def test_audience_and_issuer_are_checked_where_configured(payload: dict[str, Any
         {"channel": {}},
     ],
 )
-def test_claims_that_make_no_sense_are_invalid(payload: dict[str, Any]) -> None:
-    """Wrong types, times before all time, and the mark of a subscription token."""
+def test_claims_of_a_wrong_type_or_range_are_invalid(payload: dict[str, Any]) -> None:
+    """Wrong types, negative times, and the `channel` of a subscription token."""
     with pytest.raises(TokenInvalid):
         claims(signed(json.dumps(payload).encode()))
 
@@ -304,20 +304,20 @@ def test_claims_that_make_no_sense_are_invalid(payload: dict[str, Any]) -> None:
         b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
-def test_a_payload_that_is_no_object_in_utf8_is_invalid(payload: bytes) -> None:
-    """Rightly signed as it may be."""
+def test_a_payload_that_is_not_a_json_object_in_utf8_is_invalid(payload: bytes) -> None:
+    """Its signature is valid."""
     with pytest.raises(TokenInvalid):
         claims(signed(payload))
 
 
-def test_a_huge_token_is_read_like_any_other() -> None:
-    """Its size is the transport's matter."""
+def test_a_huge_token_is_valid() -> None:
+    """The transport limits its size."""
     token = connection_token("ada", info={"x": "y" * 60_000}, channels=[f"c{n}" for n in range(1_000)])
     assert len(claims(token).grants) == 1_000
 
 
-def test_subs_win_over_channels() -> None:
-    """Even when there are none."""
+def test_subs_replace_channels() -> None:
+    """Also where `subs` is empty."""
     both = claims(connection_token("ada", channels=["a"], subs={"b": {"info": 1}}))
     assert set(both.grants) == {"b"}
     assert bytes(both.grants["b"].info) == b"1"
@@ -328,22 +328,27 @@ def test_subs_win_over_channels() -> None:
 # ---------------------------------------------------------------------------------------- subscription tokens
 
 
-def test_a_subscription_token_says_who_may_enter_what() -> None:
-    """With everything else that holds for this subscription."""
+def test_a_subscription_token_names_its_user_channel_and_client() -> None:
+    """It also carries data, options and an expiry."""
     token = subscription_token(
         "ada", "news", client="c1", data={"x": 1}, override={"force_recovery": {"value": True}}, exp=NOW + 9
     )
-    said = verifier().subscription(token, NOW)
-    assert (said.sub, said.channel, said.client, bytes(said.data)) == ("ada", "news", "c1", b'{"x":1}')
-    assert said.override == Override(force_recovery=Flag(value=True))
-    assert said.expires_at == NOW + 9
+    claimed = verifier().subscription(token, NOW)
+    assert (claimed.sub, claimed.channel, claimed.client, bytes(claimed.data)) == (
+        "ada",
+        "news",
+        "c1",
+        b'{"x":1}',
+    )
+    assert claimed.override == Override(force_recovery=Flag(value=True))
+    assert claimed.expires_at == NOW + 9
     with pytest.raises(TokenExpired):
         verifier().subscription(token, NOW + 9)
 
 
 @pytest.mark.parametrize("payload", [{"sub": "ada"}, {"sub": "ada", "channel": None}, {"channel": 5}])
-def test_a_subscription_token_names_its_channel(payload: dict[str, Any]) -> None:
-    """A connection token is none."""
+def test_a_subscription_token_must_name_its_channel(payload: dict[str, Any]) -> None:
+    """So a connection token is not a subscription token."""
     with pytest.raises(TokenInvalid):
         verifier().subscription(signed(json.dumps(payload).encode()), NOW)
 
@@ -354,32 +359,32 @@ def test_a_subscription_token_names_its_channel(payload: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "info", [b"1.0", b"null", b'"\\u00e9"', b'{ "b" : 1,  "a" : 1e2 }', b'{"a":1,"a":2}']
 )
-def test_info_is_kept_to_the_byte(info: bytes) -> None:
-    """As JSON or in base64: it is the application's, and nobody parses it here."""
+def test_info_is_kept_byte_for_byte(info: bytes) -> None:
+    """In both forms, JSON and base64. The server does not parse it."""
     raw = claims(signed(b'{"info": %s }' % info))
     encoded = claims(signed(b'{"b64info":"%s"}' % b64(info).encode()))
     assert bytes(embedded(raw.info, raw.b64info)) == info
     assert bytes(embedded(encoded.info, encoded.b64info)) == info
 
 
-def test_only_line_breaks_are_taken_out_of_info() -> None:
-    """They may stand between tokens only, and would cut a message in two."""
+def test_only_line_breaks_are_removed_from_info() -> None:
+    """They are allowed only between JSON tokens, and would divide a message in two."""
     info = b'{\r\n  "a": "\\n"\n}'
     raw = claims(signed(b'{"info":%s}' % info))
     for payload in (embedded(raw.info, ""), embedded(NO_JSON, b64(info))):
         assert bytes(payload) == b'{  "a": "\\n"}'
 
 
-def test_no_info_is_the_absent_payload_itself() -> None:
-    """Which is left out of messages by its identity."""
-    said = claims(connection_token("ada"))
-    assert embedded(said.info, said.b64info) is NO_JSON
+def test_absent_info_is_the_constant_for_no_json() -> None:
+    """Messages leave it out by its identity."""
+    claimed = claims(connection_token("ada"))
+    assert embedded(claimed.info, claimed.b64info) is NO_JSON
 
 
 @pytest.mark.parametrize(
     "text", ["!!!", "e30", "e30=x", b64(b"{"), b64(b"\xff"), b64(b'"\xff"'), b64(b" "), "é"]
 )
 def test_base64_that_holds_no_json_is_invalid(text: str) -> None:
-    """Of the alphabet, padding and content that it should be."""
+    """A wrong alphabet, wrong padding, or a content that is not JSON."""
     with pytest.raises(TokenInvalid):
         embedded(NO_JSON, text)

@@ -66,7 +66,7 @@ async def test_fanout_and_age_are_observed_once_for_each_batch() -> None:
             await joined(node, "log:1", "plain:1")
         await publish(node, "log:1", b"1", b"2")
         await publish(node, "plain:1", b"1")
-        await publish(node, "plain:nobody", b"1")
+        await publish(node, "plain:empty", b"1")
         await until(lambda: node.fan_out.is_idle)
         samples = of(node)
         for name in ("tocsin_fanout_seconds", "tocsin_publish_to_socket_seconds"):
@@ -182,14 +182,14 @@ async def test_bytes_held_while_a_client_subscribes_are_measured() -> None:
     """The subscription waits for the presence store."""
     engine, news = FaultyEngine(), new_channel("open")
     async with running(engine) as node:
-        peer = await joined(node)
+        connection = await joined(node)
         gate = engine.hold("add")
-        peer.say("subscribe", channel=news)
+        connection.say("subscribe", channel=news)
         await until(lambda: engine.calls["add"])
         await publish(node, news, BIG)
         assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == len(BIG)
         gate.set()
-        await until(lambda: peer.reply(2))
+        await until(lambda: connection.reply(2))
         assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == 0
 
 
@@ -197,10 +197,10 @@ async def test_calls_to_the_engine_are_timed_by_call() -> None:
     """Every call of the engine has a label of its own."""
     engine = FaultyEngine()
     async with running(engine) as node:
-        peer = await joined(node, "open:1")
-        await peer.call("publish", channel="open:1", data=1)
+        connection = await joined(node, "open:1")
+        await connection.call("publish", channel="open:1", data=1)
         for method in ("presence", "presence_stats", "history"):
-            await peer.call(method, channel="open:1")
+            await connection.call(method, channel="open:1")
         await node.operations.nodes()
         await node.operations.remove_history("open:1")
         node.disconnect_all(SHUTDOWN)

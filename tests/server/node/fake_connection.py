@@ -24,7 +24,7 @@ from tocsin_server.protocol.messages import ServerMessage
 Json = dict[str, Any]
 
 
-class Lines:
+class LineFraming:
     """Packs items as lines, one payload for everybody."""
 
     def pack(self, _channel: str, items: Sequence[ChannelMessage]) -> bytes:
@@ -32,7 +32,7 @@ class Lines:
         return b"\n".join(JSON.wrap_push(item.encoded(JSON)) for item in items)
 
 
-LINES = Lines()
+LINE_FRAMING = LineFraming()
 
 
 class FakeConnection:
@@ -40,7 +40,7 @@ class FakeConnection:
 
     transport_name = "quiet"
     codec = JSON
-    framing = LINES
+    framing = LINE_FRAMING
 
     def __init__(self, node: Node) -> None:
         self.session = node.new_session()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.core.recording_connection import Log, RecordingConnection
+from tests.server.core.recording_connection import StoredHistory, RecordingConnection
 from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
@@ -25,7 +25,7 @@ class Round:
         self.metrics = Metrics()
         self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
         self.channel: Channel[Any] = Channel(name)
-        self.log = Log()
+        self.log = StoredHistory()
 
     def admit(self, *ears: Any) -> None:
         """Let ears hear what comes after the log's top."""
@@ -59,7 +59,7 @@ async def test_everybody_hears_everything_in_order() -> None:
         round_.publish(count)
         await asyncio.sleep(0)
     await round_.idle()
-    assert all(ear.heard == list(range(1, 39)) for ear in ears)
+    assert all(ear.received == list(range(1, 39)) for ear in ears)
     assert round_.metrics.deliveries.count == 38 * 3 * SLICE
 
 
@@ -70,7 +70,7 @@ async def test_nothing_is_written_from_inside_a_publish() -> None:
     round_.publish(10)
     assert ear.writes == 0
     await round_.idle()
-    assert (ear.heard, ear.writes) == (list(range(1, 11)), 1)
+    assert (ear.received, ear.writes) == (list(range(1, 11)), 1)
 
 
 async def test_what_comes_while_a_round_is_written_joins_the_next() -> None:
@@ -84,7 +84,7 @@ async def test_what_comes_while_a_round_is_written_joins_the_next() -> None:
         round_.publish(20)
     await round_.idle()
     assert {ear.writes for ear in ears} == {2}
-    assert all(ear.heard == list(range(1, 102)) for ear in ears)
+    assert all(ear.received == list(range(1, 102)) for ear in ears)
 
 
 class Meter:
@@ -115,7 +115,7 @@ async def test_whatever_waits_meanwhile_waits_for_one_slice() -> None:
     await round_.idle()
     meter.stop()
     assert meter.most == SLICE
-    assert all(ear.heard == [1] for ear in ears)
+    assert all(ear.received == [1] for ear in ears)
 
 
 async def test_many_channels_together_take_no_more_than_two_slices() -> None:
@@ -129,7 +129,7 @@ async def test_many_channels_together_take_no_more_than_two_slices() -> None:
     await rounds[0].idle()
     meter.stop()
     assert SLICE <= meter.most < 2 * SLICE
-    assert all(ear.heard == [1] for ear in ears)
+    assert all(ear.received == [1] for ear in ears)
 
 
 async def test_channels_take_turns() -> None:
@@ -145,13 +145,13 @@ async def test_channels_take_turns() -> None:
     await until(lambda: ear.writes == 2)
     assert sum(one.writes for one in crowd) <= 4 * SLICE
     await big.idle()
-    assert all(one.heard == [1] for one in crowd)
+    assert all(one.received == [1] for one in crowd)
 
 
 class Broken(RecordingConnection):
     """A peer whose transport fails."""
 
-    def _hear(self, payload: list[int | bytes]) -> None:
+    def _record(self, payload: list[int | bytes]) -> None:
         self.writes += 1
         raise RuntimeError("broken")
 
@@ -168,7 +168,7 @@ async def test_a_peer_that_cannot_be_written_to_is_named_and_the_others_hear_on(
     await round_.idle()
     assert round_.failed == [broken]
     assert broken.writes == 1
-    assert all(ear.heard == [1, 2] for ear in others)
+    assert all(ear.received == [1, 2] for ear in others)
 
 
 async def test_who_leaves_during_a_round_gets_nothing_more() -> None:
@@ -182,8 +182,8 @@ async def test_who_leaves_during_a_round_gets_nothing_more() -> None:
         round_.channel.unsubscribe(ear)
     round_.publish()
     await round_.idle()
-    assert (written_to.heard, waiting.heard) == ([1], [])
-    assert all(ear.heard == [1, 2] for ear in ears[1:-1])
+    assert (written_to.received, waiting.received) == ([1], [])
+    assert all(ear.received == [1, 2] for ear in ears[1:-1])
 
 
 async def test_who_leaves_while_it_is_written_to_stops_the_others_from_nothing() -> None:
@@ -191,8 +191,8 @@ async def test_who_leaves_while_it_is_written_to_stops_the_others_from_nothing()
     round_ = Round()
 
     class Leaving(RecordingConnection):
-        def _hear(self, payload: list[int | bytes]) -> None:
-            super()._hear(payload)
+        def _record(self, payload: list[int | bytes]) -> None:
+            super()._record(payload)
             round_.channel.unsubscribe(self)
             round_.channel.unsubscribe(neighbour)
 
@@ -203,8 +203,8 @@ async def test_who_leaves_while_it_is_written_to_stops_the_others_from_nothing()
     round_.publish()
     round_.publish()
     await round_.idle()
-    assert (leaving.heard, neighbour.heard) == ([1, 2], []), "two publications, one write"
-    assert all(ear.heard == [1, 2] for ear in first + last)
+    assert (leaving.received, neighbour.received) == ([1, 2], []), "two publications, one write"
+    assert all(ear.received == [1, 2] for ear in first + last)
 
 
 async def test_who_subscribes_during_a_round_gets_exactly_what_comes_after_its_reply() -> None:
@@ -218,8 +218,8 @@ async def test_who_subscribes_during_a_round_gets_exactly_what_comes_after_its_r
     assert round_.log.top == 2, "this is what its reply says"
     round_.publish(3)
     await round_.idle()
-    assert late.heard == [3, 4, 5]
-    assert all(ear.heard == [1, 2, 3, 4, 5] for ear in ears)
+    assert late.received == [3, 4, 5]
+    assert all(ear.received == [1, 2, 3, 4, 5] for ear in ears)
 
 
 class Keeping(RecordingConnection):
@@ -230,7 +230,7 @@ class Keeping(RecordingConnection):
         self.framing = RAW_FRAMING  # type: ignore[assignment]
         self.payloads: list[bytes] = []
 
-    def _hear(self, payload: Any) -> None:
+    def _record(self, payload: Any) -> None:
         self.payloads.append(payload)
 
 
@@ -247,7 +247,7 @@ async def test_all_sockets_are_written_the_same_bytes() -> None:
     frame = peers[0].payloads[0]
     assert (frame[0], frame[1]) == (0x81, len(frame) - 2 if len(frame) < 128 else 126)
     assert frame.count(b"\n") == 1
-    assert ears[0].heard == [1, 2], "others are written in their own framing"
+    assert ears[0].received == [1, 2], "others are written in their own framing"
 
 
 async def test_a_channel_that_nobody_hears_has_nothing_to_write() -> None:
@@ -284,7 +284,7 @@ async def test_publishers_wait_while_too_much_waits() -> None:
         await waiting
     assert round_.channel.queued_bytes <= QUEUED_BYTES
     await round_.idle()
-    assert ear.heard == list(range(1, count + 1))
+    assert ear.received == list(range(1, count + 1))
 
 
 async def test_publishers_wait_until_there_is_room_not_for_a_turn() -> None:
@@ -306,4 +306,4 @@ async def test_publishers_wait_until_there_is_room_not_for_a_turn() -> None:
         await waiting
     assert round_.channel.queued_bytes <= QUEUED_BYTES
     await round_.idle()
-    assert all(ear.heard == list(range(1, round_.log.top + 1)) for ear in ears)
+    assert all(ear.received == list(range(1, round_.log.top + 1)) for ear in ears)

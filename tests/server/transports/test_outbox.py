@@ -1,4 +1,4 @@
-"""What waits for a peer: in order, bounded, ended in time."""
+"""The bytes queued for one client: in order, bounded, and ended in time."""
 
 import asyncio
 
@@ -19,8 +19,8 @@ async def all_of(outbox: Outbox) -> list[bytes]:
 
 
 @given(st.lists(st.binary(max_size=SEND_BYTES), max_size=8))
-async def test_everything_comes_out_in_order_and_not_much_at_once(chunks: list[bytes]) -> None:
-    """Chunks are joined as far as they are small, and never cut."""
+async def test_chunks_come_out_complete_in_order_and_in_bounded_pieces(chunks: list[bytes]) -> None:
+    """Small chunks are joined, and none is cut."""
     outbox = Outbox(limit=1)
     for chunk in chunks:
         outbox.put(chunk)
@@ -30,8 +30,8 @@ async def test_everything_comes_out_in_order_and_not_much_at_once(chunks: list[b
     assert all(len(part) < 2 * SEND_BYTES for part in taken)
 
 
-async def test_the_separator_stands_between_what_is_joined() -> None:
-    """Messages that leave together are lines of one."""
+async def test_joined_chunks_are_separated() -> None:
+    """Messages that are sent together are lines of one."""
     outbox = Outbox(limit=100, separator=b"\n")
     for chunk in (b"one", b"two", b"three"):
         outbox.put(chunk)
@@ -39,8 +39,8 @@ async def test_the_separator_stands_between_what_is_joined() -> None:
     assert await all_of(outbox) == [b"one\ntwo\nthree"]
 
 
-async def test_a_writer_that_waits_is_woken() -> None:
-    """Whether something comes or nothing more will."""
+async def test_a_waiting_writer_is_woken() -> None:
+    """By each chunk, and by the end."""
     outbox = Outbox(limit=100)
     reading = asyncio.create_task(all_of(outbox))
     for chunk in (b"one", b"two"):
@@ -52,8 +52,8 @@ async def test_a_writer_that_waits_is_woken() -> None:
     assert await reading == [b"one", b"two"]
 
 
-async def test_what_is_being_sent_still_counts() -> None:
-    """A peer that reads nothing has its last piece in the sender's hands, where it is as much a burden."""
+async def test_bytes_that_are_being_sent_still_count() -> None:
+    """The last piece for a client that reads nothing is with the server, and takes as much memory there."""
     outbox = Outbox(limit=5)
     outbox.put(b"12345")
     taken = aiter(outbox)
@@ -65,8 +65,8 @@ async def test_what_is_being_sent_still_counts() -> None:
     assert not is_overfull(outbox)
 
 
-async def test_what_is_owed_does_not_count_until_it_is_through() -> None:
-    """A recovery larger than the limit may be written, but does not widen it for what comes later."""
+async def test_exempt_bytes_do_not_count_until_they_are_sent() -> None:
+    """A recovery larger than the limit may be written, and does not raise the limit for later chunks."""
     outbox = Outbox(limit=5)
     outbox.put(b"0" * 100, exempt=True)
     outbox.put(b"12345")
@@ -82,8 +82,8 @@ async def test_what_is_owed_does_not_count_until_it_is_through() -> None:
     await following
 
 
-async def test_nothing_follows_the_end() -> None:
-    """What is put after it is dropped, and does not count."""
+async def test_chunks_after_the_end_are_dropped() -> None:
+    """They do not count either."""
     outbox = Outbox(limit=3)
     outbox.put(b"one")
     outbox.end(within_seconds=SOON)
@@ -93,8 +93,8 @@ async def test_nothing_follows_the_end() -> None:
 
 
 @pytest.mark.parametrize("ends_first", [False, True])
-async def test_a_writer_is_interrupted_once_its_time_is_over(ends_first: bool) -> None:
-    """A peer that does not read cannot keep its connection from ending."""
+async def test_a_writer_is_interrupted_at_the_deadline(ends_first: bool) -> None:
+    """A client that does not read cannot keep its connection from ending."""
     outbox = Outbox(limit=100)
     interrupted = []
 
@@ -113,8 +113,7 @@ async def test_a_writer_is_interrupted_once_its_time_is_over(ends_first: bool) -
     assert interrupted
 
 
-async def test_a_writer_that_is_through_in_time_is_not_interrupted() -> None:
-    """Nor is whatever comes after it."""
+async def test_a_writer_that_ends_before_the_deadline_is_not_interrupted() -> None:
     outbox = Outbox(limit=100)
     outbox.put(b"one")
     taken: list[bytes] = []
@@ -127,7 +126,7 @@ async def test_a_writer_that_is_through_in_time_is_not_interrupted() -> None:
     assert taken == [b"one"]
 
 
-async def test_a_peer_that_is_gone_ends_its_writer() -> None:
+async def test_a_lost_connection_ends_its_writer() -> None:
     """Servers raise OSError from `send` once the connection is closed."""
 
     async def write() -> None:

@@ -217,12 +217,16 @@ class SseConnection:
     # ---------------------------------------------------------------------------------------------- streaming
 
     def _send_gap(self, index: int, result: SubscribeResult) -> None:
-        """Send a `gap` event if the client recovers a channel and history no longer reaches back."""
-        since = self._positions.values[index]
-        if since is None or not result.was_recovering or result.recovered:
+        """Send a `gap` event if the client has a position in a channel and could not recover from it.
+
+        The session recovers from it, except in a channel that it subscribes by itself only once an authorizer
+        has approved the connection. There the client has a gap unless its position is the top.
+        """
+        since, to = self._positions.values[index], Position(result.offset, result.epoch)
+        is_at_top = result.positioned and since == to and not result.was_recovering
+        if since is None or result.recovered or is_at_top:
             return
         self._positions.move(index, _element(result))
-        to = Position(result.offset, result.epoch)
         self._send_event(gap_event(self._request.channels[index], since, to, self._positions))
 
     def _send_recovered(self, index: int, result: SubscribeResult) -> None:

@@ -2,6 +2,9 @@
 
 The session is the same as on the raw transport. Writes are slower, since each message to each client is
 awaited. Two tasks belong to a connection: the server's own writes, another reads.
+
+The mutable state is that of `AsgiConnection`: its session and outbox, whether it may read, and why it closes.
+Its own tasks and the node change it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.origins import origin_is_allowed
 from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
-from tocsin_server.transports.websocket.handshake import PATH, Handshake, choose_subprotocol
+from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH, Handshake, choose_subprotocol
 
 TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
@@ -34,7 +37,7 @@ TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 
 def websocket_route(connections: Connections) -> BaseRoute:
     """The route of the endpoint; it answers plain HTTP requests too."""
-    return _Route(PATH, WebSocketEndpoint(connections))
+    return _Route(WEBSOCKET_PATH, WebSocketEndpoint(connections))
 
 
 class _Route(WebSocketRoute):
@@ -63,9 +66,8 @@ class WebSocketEndpoint:
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-        await self._open(Handshake.read(scope["query_string"].decode("latin-1"), offered)).serve(
-            receive, send
-        )
+        handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+        await self._open(handshake).serve(receive, send)
 
     def _open(self, handshake: Handshake) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
@@ -125,8 +127,8 @@ class AsgiConnection:
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Queue the session's messages.
 
-        Messages larger than the queue limit, such as a long recovery, are exempt from it one at a time: a
-        client that were disconnected for them would only recover the same again.
+        Messages larger than the queue limit, such as a long recovery, are exempt from it, if none is queued
+        already: a client disconnected for them would only recover the same again.
         """
         lines = b"\n".join(map(JSON.encode, messages))
         self._connections.count_sent(len(lines))

@@ -9,16 +9,16 @@ from msgspec import Raw
 
 from tests.server.core.playbook import (
     OPEN,
-    Entering,
-    Joined,
-    Left,
+    Closing,
+    Joining,
+    Opening,
     Playbook,
     Wait,
-    entered,
+    connect_reply,
+    context,
     error,
-    house,
-    newcomer,
-    welcome,
+    new_connection,
+    opened,
 )
 from tests.support.tokens import connection_token
 from tocsin_server import errors
@@ -54,34 +54,34 @@ from tocsin_server.protocol.messages import (
 TALK = OPEN.model_copy(
     update={"allow_publish_for_subscriber": True, "allow_publish_for_client": True, "join_leave": True}
 )
-NOT_TODAY = Refusal(1000, "not today")
-GO_AWAY = Disconnect(4500, "go away")
+REFUSAL = Refusal(1000, "not today")
+DISCONNECT = Disconnect(4500, "go away")
 SECONDS = 3.0
 
 
-def asking(*kinds: type, **client: Any) -> SessionContext:
-    """A context in which requests of these kinds wait for authorization."""
+def context_authorizing(*kinds: type, **client: Any) -> SessionContext:
+    """Return a context in which requests of these kinds wait for authorization."""
 
     def needs_authorization(request: Request) -> bool:
         return isinstance(request, kinds)
 
-    context = house(TALK, rpc_methods=frozenset({"now"}), **client)
+    plain = context(TALK, rpc_methods=frozenset({"now"}), **client)
     return SessionContext(
-        options=context.options,
-        rules=context.rules,
-        tokens=context.tokens,
-        node=context.node,
-        version=context.version,
-        rpc_methods=context.rpc_methods,
+        options=plain.options,
+        rules=plain.rules,
+        tokens=plain.tokens,
+        node=plain.node,
+        version=plain.version,
+        rpc_methods=plain.rpc_methods,
         needs_authorization=needs_authorization,
         authorization_seconds=SECONDS,
     )
 
 
 def connected(*kinds: type, **client: Any) -> Playbook:
-    """A connection of "ada" whose connect command needed no authorization."""
-    playbook = newcomer(asking(*kinds, **client))
-    playbook >> {"id": 1, "connect": {"token": connection_token("ada")}} << [Identify("ada"), welcome()]
+    """Return a connection of "ada" whose connect command needed no authorization."""
+    playbook = new_connection(context_authorizing(*kinds, **client))
+    playbook >> {"id": 1, "connect": {"token": connection_token("ada")}} << [Identify("ada"), connect_reply()]
     return playbook
 
 
@@ -89,63 +89,71 @@ def authorizations(playbook: Playbook) -> list[Authorize]:
     return [effect for effect in playbook.effects if isinstance(effect, Authorize)]
 
 
-def approve(playbook: Playbook, asked: Authorize, claims: Any = None) -> Playbook:
-    return playbook >> Authorized(asked.id, Approval(asked.request, claims))
+def approve(playbook: Playbook, pending: Authorize, claims: Any = None) -> Playbook:
+    return playbook >> Authorized(pending.id, Approval(pending.request, claims))
 
 
 # ---------------------------------------------------------------------------------------------------- connect
 
 
 def test_a_connect_command_waits_and_is_decided_by_the_claims_of_the_answer() -> None:
-    """No token is needed then, and its channels are set up as a token's are."""
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {"data": {"a": 1}}}
-    (asked,) = authorizations(playbook)
-    assert (asked.request, asked.info, playbook.session.phase) == (
+    """It needs no token then, and the channels of the claims are subscribed as a token's are."""
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> {"id": 1, "connect": {"data": {"a": 1}}}
+    (pending,) = authorizations(playbook)
+    assert (pending.request, pending.info, playbook.session.phase) == (
         ConnectRequest(data=Raw(b'{"a": 1}')),
         ClientInfo("", "c1"),
         Phase.AUTHORIZING,
     )
-    approve(playbook, asked, ConnectionClaims(sub="eve", channels=["news"]))
+    approve(playbook, pending, ConnectionClaims(sub="eve", channels=["news"]))
     assert playbook.effects[0] == Identify("eve")
-    playbook << [Identify("eve"), Entering("news")]
+    playbook << [Identify("eve"), Opening("news")]
 
 
 def test_an_approval_without_claims_leaves_the_decision_to_the_token() -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {"token": connection_token("ada")}}
-    approve(playbook, *authorizations(playbook)) << [Identify("ada"), welcome()]
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> {
+        "id": 1,
+        "connect": {"token": connection_token("ada")},
+    }
+    approve(playbook, *authorizations(playbook)) << [Identify("ada"), connect_reply()]
 
 
 def test_commands_behind_a_waiting_connect_run_after_its_reply() -> None:
     frame = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "news"}}]
-    playbook = newcomer(asking(ConnectRequest)) >> frame
-    (asked,) = authorizations(playbook)
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> frame
+    (pending,) = authorizations(playbook)
     assert playbook.session.is_busy
-    approve(playbook, asked, ConnectionClaims(sub="ada")) << [Identify("ada"), welcome(), Entering("news")]
+    approve(playbook, pending, ConnectionClaims(sub="ada")) << [
+        Identify("ada"),
+        connect_reply(),
+        Opening("news"),
+    ]
 
 
-def test_a_refused_connect_drops_what_waits_behind_it() -> None:
+def test_a_refused_connect_drops_the_backlog() -> None:
     frame = [{"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "news"}}]
-    playbook = newcomer(asking(ConnectRequest)) >> frame
-    (asked,) = authorizations(playbook)
-    playbook >> Authorized(asked.id, NOT_TODAY) << [error(1, 1000, "not today")]
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> frame
+    (pending,) = authorizations(playbook)
+    playbook >> Authorized(pending.id, REFUSAL) << [error(1, 1000, "not today")]
     playbook >> {"id": 3, "connect": {}} << [Close(errors.PROTOCOL_VIOLATION)]
 
 
-def test_a_connect_without_an_answer_in_time_closes_so_that_the_client_comes_back() -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {}}
-    (asked,) = authorizations(playbook)
+def test_a_connect_without_an_answer_in_time_closes_the_connection() -> None:
+    """With a code after which the client reconnects."""
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> {"id": 1, "connect": {}}
+    (pending,) = authorizations(playbook)
     playbook >> Wait(SECONDS) << [Close(errors.SERVER_ERROR)]
-    approve(playbook, asked, ConnectionClaims(sub="ada")) << []
+    approve(playbook, pending, ConnectionClaims(sub="ada")) << []
 
 
 @pytest.mark.parametrize(
     "event", [ConnectionLost(), ServerDisconnect(errors.SHUTDOWN)], ids=["lost", "drained"]
 )
 def test_an_answer_after_the_end_of_the_session_is_ignored(event: ConnectionLost | ServerDisconnect) -> None:
-    playbook = newcomer(asking(ConnectRequest)) >> {"id": 1, "connect": {}}
-    (asked,) = authorizations(playbook)
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> {"id": 1, "connect": {}}
+    (pending,) = authorizations(playbook)
     playbook >> event
-    approve(playbook, asked, ConnectionClaims(sub="ada")) << []
+    approve(playbook, pending, ConnectionClaims(sub="ada")) << []
     assert playbook.session.deadline is None
 
 
@@ -165,15 +173,15 @@ commands = pytest.mark.parametrize(("kind", "command"), COMMANDS.values(), ids=C
 @commands
 def test_a_waiting_command_can_be_refused(kind: type, command: dict[str, Any]) -> None:
     playbook = connected(kind) >> {"id": 2, **command}
-    (asked,) = authorizations(playbook)
-    playbook >> Authorized(asked.id, NOT_TODAY) << [error(2, 1000, "not today")]
+    (pending,) = authorizations(playbook)
+    playbook >> Authorized(pending.id, REFUSAL) << [error(2, 1000, "not today")]
 
 
 @commands
 def test_a_waiting_command_can_close_the_connection(kind: type, command: dict[str, Any]) -> None:
     playbook = connected(kind) >> {"id": 2, **command}
-    (asked,) = authorizations(playbook)
-    playbook >> Authorized(asked.id, GO_AWAY) << [Close(GO_AWAY)]
+    (pending,) = authorizations(playbook)
+    playbook >> Authorized(pending.id, DISCONNECT) << [Close(DISCONNECT)]
 
 
 @commands
@@ -182,43 +190,43 @@ def test_a_command_without_an_answer_in_time_is_refused_and_the_next_one_runs(
 ) -> None:
     """The late answer changes nothing."""
     playbook = connected(kind) >> {"id": 2, **command}
-    (asked,) = authorizations(playbook)
+    (pending,) = authorizations(playbook)
     playbook >> Wait(SECONDS) << [error(2, 100, "internal server error", temporary=True)]
-    playbook >> Authorized(asked.id, Approval(asked.request)) << []
+    playbook >> Authorized(pending.id, Approval(pending.request)) << []
     playbook >> {"id": 3, "unsubscribe": {"channel": "other"}} << [{"id": 3, "unsubscribe": {}}]
 
 
 @commands
 def test_commands_behind_a_waiting_one_keep_their_order(kind: type, command: dict[str, Any]) -> None:
     playbook = connected(kind) >> [{"id": 2, **command}, {"id": 3, "unsubscribe": {"channel": "other"}}]
-    (asked,) = authorizations(playbook)
-    assert playbook.effects == [asked]
-    playbook >> Authorized(asked.id, NOT_TODAY)
+    (pending,) = authorizations(playbook)
+    assert playbook.effects == [pending]
+    playbook >> Authorized(pending.id, REFUSAL)
     playbook << [error(2, 1000, "not today"), {"id": 3, "unsubscribe": {}}]
 
 
-# ------------------------------------------------------------------------------------------------- approvals
+# -------------------------------------------------------------------------------------------------- approvals
 
 
 def test_the_request_of_the_answer_takes_the_place_of_the_client_s() -> None:
     playbook = connected(PublishRequest) >> {"id": 2, "publish": {"channel": "news", "data": 1}}
-    (asked,) = authorizations(playbook)
+    (pending,) = authorizations(playbook)
     changed = PublishRequest("news", Raw(b"2"))
-    playbook >> Authorized(asked.id, Approval(changed)) << [Execute(2, changed, ClientInfo("ada", "c1"))]
+    playbook >> Authorized(pending.id, Approval(changed)) << [Execute(2, changed, ClientInfo("ada", "c1"))]
     playbook >> Executed(2, EMPTY) << [{"id": 2, "publish": {}}]
 
 
 def test_a_subscription_is_decided_by_the_claims_of_the_answer() -> None:
     playbook = connected(SubscribeRequest) >> {"id": 2, "subscribe": {"channel": "$private"}}
-    (asked,) = authorizations(playbook)
+    (pending,) = authorizations(playbook)
     claims = SubscriptionClaims(sub="ada", channel="$private", expire_at=playbook.now.unix + 60)
-    approve(playbook, asked, claims) << [Entering("$private")]
-    playbook >> entered("$private")
+    approve(playbook, pending, claims) << [Opening("$private")]
+    playbook >> opened("$private")
     reply = {"id": 2, "subscribe": {"expires": True, "ttl": 60}}
-    playbook << [reply, GoLive("$private"), Joined("$private")]
+    playbook << [reply, GoLive("$private"), Joining("$private")]
 
 
-def test_subscribes_wait_together_and_are_answered_as_their_answers_come() -> None:
+def test_subscribes_wait_together_and_are_decided_in_any_order() -> None:
     """Every other command waits for all of them."""
     frame = [
         {"id": 2, "subscribe": {"channel": "a"}},
@@ -227,34 +235,34 @@ def test_subscribes_wait_together_and_are_answered_as_their_answers_come() -> No
     ]
     playbook = connected(SubscribeRequest) >> frame
     first, second = authorizations(playbook)
-    approve(playbook, second) << [Entering("b")]
-    playbook >> Authorized(first.id, NOT_TODAY) << [error(2, 1000, "not today")]
-    playbook >> entered("b")
-    playbook << [{"id": 3, "subscribe": {}}, GoLive("b"), Joined("b"), {"id": 4, "unsubscribe": {}}]
+    approve(playbook, second) << [Opening("b")]
+    playbook >> Authorized(first.id, REFUSAL) << [error(2, 1000, "not today")]
+    playbook >> opened("b")
+    playbook << [{"id": 3, "subscribe": {}}, GoLive("b"), Joining("b"), {"id": 4, "unsubscribe": {}}]
 
 
 def test_of_two_waiting_subscribes_to_one_channel_the_second_is_refused() -> None:
     frame = [{"id": 2, "subscribe": {"channel": "a"}}, {"id": 3, "subscribe": {"channel": "a"}}]
     playbook = connected(SubscribeRequest) >> frame
     first, second = authorizations(playbook)
-    approve(playbook, first) << [Entering("a")]
+    approve(playbook, first) << [Opening("a")]
     approve(playbook, second) << [error(3, 105, "already subscribed")]
 
 
-def test_a_connection_lost_while_subscribing_leaves_nothing_behind() -> None:
+def test_a_connection_lost_while_subscribing_leaves_no_subscription() -> None:
     frame = [{"id": 2, "subscribe": {"channel": "a"}}, {"id": 3, "subscribe": {"channel": "b"}}]
     playbook = connected(SubscribeRequest) >> frame
     first, second = authorizations(playbook)
     approve(playbook, first)
     playbook >> ConnectionLost() << []
     approve(playbook, second) << []
-    playbook >> entered("a") << [Left("a")]
+    playbook >> opened("a") << [Closing("a")]
 
 
 def test_a_refresh_by_claims_needs_no_token() -> None:
     playbook = connected(RefreshRequest) >> {"id": 2, "refresh": {}}
-    (asked,) = authorizations(playbook)
-    approve(playbook, asked, ConnectionClaims(sub="ada"))
+    (pending,) = authorizations(playbook)
+    approve(playbook, pending, ConnectionClaims(sub="ada"))
     playbook << [{"id": 2, "refresh": {"client": "c1", "version": "1.0"}}]
 
 

@@ -1,4 +1,4 @@
-"""Time (protocol §4, §6): pings and pongs, expiry and refresh of connections and of subscriptions."""
+"""Deadlines (protocol §4, §6): pings and pongs, expiry and refresh of connections and subscriptions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from tests.server.core.playbook import (
     OPEN,
     START,
-    Entering,
-    Left,
+    Closing,
+    Opening,
     Playbook,
     Wait,
-    ended,
-    entered,
+    connect_reply,
+    connected,
+    context,
     error,
-    grantee,
-    house,
-    newcomer,
-    visitor,
-    welcome,
+    new_connection,
+    opened,
+    subscribed_by_token,
+    unsubscribe_push,
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
@@ -37,8 +37,8 @@ from tocsin_server.core.events import (
 NOW = START.unix
 PING: dict[str, Any] = {}
 PONG: dict[str, Any] = {}
-PATIENT: dict[str, Any] = {"ping_interval": 10_000, "pong_timeout": 9_000}
-"""No pings, to see other deadlines alone."""
+RARE_PINGS: dict[str, Any] = {"ping_interval": 10_000, "pong_timeout": 9_000}
+"""Pings are so rare that only other deadlines come."""
 
 
 def refresh(token: str, command_id: int = 3) -> dict[str, Any]:
@@ -49,12 +49,12 @@ def sub_refresh(token: str = "", channel: str = "news", command_id: int = 3) -> 
     return {"id": command_id, "sub_refresh": {"channel": channel, "token": token}}
 
 
-def expiring(seconds: float, where: Any = None, **claims: Any) -> Playbook:
-    """A visitor whose subscription to `news` ends in so many seconds."""
-    playbook = visitor(where or house(**PATIENT))
+def expiring(seconds: float, session_context: Any = None, **claims: Any) -> Playbook:
+    """Return a connection whose subscription to `news` expires in so many seconds."""
+    playbook = connected(session_context or context(**RARE_PINGS))
     token = subscription_token("ada", "news", exp=NOW + seconds, **claims)
-    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} << [Entering("news")]
-    playbook >> entered("news")
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} << [Opening("news")]
+    playbook >> opened("news")
     return playbook
 
 
@@ -62,9 +62,9 @@ def expiring(seconds: float, where: Any = None, **claims: Any) -> Playbook:
 
 
 @pytest.mark.parametrize(("phase", "first"), [(0.5, 12.5), (0.75, 18.75), (0.99, 24.75)])
-def test_the_first_ping_falls_somewhere_in_the_interval(phase: float, first: float) -> None:
-    """So that a crowd that came together is not pinged together; the others follow at the interval."""
-    playbook = newcomer(ping_phase=phase)
+def test_the_first_ping_falls_in_the_interval_as_ping_phase_says(phase: float, first: float) -> None:
+    """So clients that connected together are not pinged together. The next pings follow at the interval."""
+    playbook = new_connection(ping_phase=phase)
     playbook >> {"id": 1, "connect": {"token": connection_token("ada")}}
     playbook >> Wait(first - 0.01) << []
     playbook >> Wait(0.01) << [PING]
@@ -73,74 +73,74 @@ def test_the_first_ping_falls_somewhere_in_the_interval(phase: float, first: flo
     playbook >> Wait(0.01) << [PING]
 
 
-def test_a_silent_peer_is_told_to_come_back() -> None:
-    """Its connection is dead, or it would have answered."""
-    playbook = visitor()
+def test_a_client_that_sends_no_pong_is_disconnected() -> None:
+    """Its connection is probably dead. The code lets it reconnect."""
+    playbook = connected()
     playbook >> Wait(18.75) << [PING]
     assert playbook.session.awaits_pong
     playbook >> Wait(7.9) << []
     playbook >> Wait(0.1) << [Close(errors.NO_PONG)]
 
 
-def test_only_a_pong_is_a_pong() -> None:
-    """Other commands do not stand for it: an SDK answers every ping."""
-    playbook = visitor()
+def test_a_command_does_not_replace_a_pong() -> None:
+    """An SDK answers every ping."""
+    playbook = connected()
     playbook >> Wait(18.75) << [PING]
     playbook >> {"id": 2, "unsubscribe": {"channel": "x"}} << [{"id": 2, "unsubscribe": {}}]
     playbook >> Wait(8) << [Close(errors.NO_PONG)]
 
 
-def test_each_ping_has_one_pong() -> None:
-    """A pong that nothing asked for is a violation of the protocol."""
-    visitor() >> PONG << [Close(errors.PROTOCOL_VIOLATION)]
-    playbook = visitor()
+def test_a_pong_without_a_ping_closes() -> None:
+    """It violates the protocol."""
+    connected() >> PONG << [Close(errors.PROTOCOL_VIOLATION)]
+    playbook = connected()
     playbook >> Wait(18.75) << [PING]
     playbook >> [PONG, PONG] << [Close(errors.PROTOCOL_VIOLATION)]
 
 
-def test_whatever_it_carries_a_command_without_an_id_is_a_pong() -> None:
-    """Once it is due."""
-    playbook = visitor()
+def test_a_command_without_an_id_is_a_pong() -> None:
+    """Whatever else it carries."""
+    playbook = connected()
     playbook >> Wait(18.75) << [PING]
     playbook >> {"subscribe": {"channel": "news"}} << []
     playbook >> Wait(20) << []
 
 
-def test_pings_come_also_while_the_engine_is_asked() -> None:
-    """The peer's timer runs on."""
-    playbook = visitor()
-    playbook >> {"id": 2, "subscribe": {"channel": "news"}} << [Entering("news")]
+def test_pings_are_sent_while_a_subscription_is_set_up() -> None:
+    """The client's own timer runs meanwhile."""
+    playbook = connected()
+    playbook >> {"id": 2, "subscribe": {"channel": "news"}} << [Opening("news")]
     playbook >> Wait(18.75) << [PING]
 
 
-def test_a_peer_that_cannot_answer_is_pinged_all_the_same() -> None:
-    """And not expected to answer."""
-    playbook = newcomer(wants_pong=False)
+def test_a_client_that_cannot_send_pongs_is_pinged() -> None:
+    """The session expects no pong of it."""
+    playbook = new_connection(wants_pong=False)
     playbook >> {"id": 1, "connect": {"token": connection_token("ada")}}
     playbook >> Wait(70) << [PING, PING, PING]
 
 
-def test_an_interval_is_told_in_whole_seconds_and_at_least_one() -> None:
-    """Zero would mean that no pings are to be expected."""
-    for interval, told in ((0.2, 1), (1.4, 1), (25.6, 26)):
-        playbook = newcomer(house(ping_interval=interval, pong_timeout=0.1))
+def test_the_announced_ping_interval_is_at_least_one_second() -> None:
+    """It is in whole seconds; zero would mean that no pings come."""
+    for interval, announced in ((0.2, 1), (1.4, 1), (25.6, 26)):
+        playbook = new_connection(context(ping_interval=interval, pong_timeout=0.1))
         playbook >> {"id": 1, "connect": {"token": connection_token("ada")}}
-        playbook << [Identify("ada"), welcome(ping=told)]
+        playbook << [Identify("ada"), connect_reply(ping=announced)]
 
 
-# ---------------------------------------------------------------------------- the end of a connection's token
+# ------------------------------------------------------------------------------------- expiry of a connection
 
 
-def test_a_connection_that_is_not_refreshed_ends_some_time_after_its_expiry() -> None:
-    """The delay is for a refresh that is under way."""
-    playbook = visitor(house(**PATIENT), exp=NOW + 60)
+def test_a_connection_without_a_refresh_is_closed_some_time_after_its_expiry() -> None:
+    """The delay leaves time for a refresh in flight."""
+    playbook = connected(context(**RARE_PINGS), exp=NOW + 60)
     playbook >> Wait(84.9) << []
     playbook >> Wait(0.1) << [Close(errors.CONNECTION_EXPIRED)]
 
 
 def test_a_refresh_moves_the_expiry() -> None:
     """Also after the expiry, within the delay."""
-    playbook = visitor(house(**PATIENT), exp=NOW + 60)
+    playbook = connected(context(**RARE_PINGS), exp=NOW + 60)
     playbook >> Wait(70) << []
     playbook >> refresh(connection_token("ada", exp=NOW + 170))
     playbook << [{"id": 3, "refresh": {"client": "c1", "version": "1.0", "expires": True, "ttl": 100}}]
@@ -148,9 +148,9 @@ def test_a_refresh_moves_the_expiry() -> None:
     playbook >> Wait(0.1) << [Close(errors.CONNECTION_EXPIRED)]
 
 
-def test_a_refresh_without_an_end_ends_all_expiry() -> None:
-    """The token says so."""
-    playbook = visitor(house(**PATIENT), exp=NOW + 60)
+def test_a_refresh_without_an_expiry_ends_expiry() -> None:
+    """The new token has no `exp`."""
+    playbook = connected(context(**RARE_PINGS), exp=NOW + 60)
     playbook >> refresh(connection_token("ada"))
     playbook << [{"id": 3, "refresh": {"client": "c1", "version": "1.0"}}]
     playbook >> Wait(1_000) << []
@@ -169,72 +169,72 @@ def test_a_refresh_without_an_end_ends_all_expiry() -> None:
     ],
     ids=["empty", "garbage", "another user", "for a subscription", "expired", "ended", "other channels"],
 )
-def test_a_refresh_that_will_not_do_closes(token: str, why: errors.Disconnect) -> None:
-    """With other server-side channels, the client comes back at once and has them."""
-    visitor(exp=NOW + 60) >> refresh(token) << [Close(why)]
+def test_an_invalid_refresh_closes(token: str, why: errors.Disconnect) -> None:
+    """After a change of server-side channels the client reconnects, and gets the new ones."""
+    connected(exp=NOW + 60) >> refresh(token) << [Close(why)]
 
 
 def test_a_refresh_with_the_same_channels_keeps_them() -> None:
-    """Named in another order, or as `subs`."""
-    playbook = grantee(house(**PATIENT), exp=NOW + 60)
+    """Also in another order, or as `subs`."""
+    playbook = subscribed_by_token(context(**RARE_PINGS), exp=NOW + 60)
     playbook >> refresh(connection_token("ada", subs={"news": {}}))
     playbook << [{"id": 3, "refresh": {"client": "c1", "version": "1.0"}}]
 
 
-def test_a_refresh_brings_new_info() -> None:
-    """What others see of the connection from now on."""
-    playbook = visitor(info={"name": "Ada"})
+def test_a_refresh_replaces_the_info() -> None:
+    """Other clients see it from then on."""
+    playbook = connected(info={"name": "Ada"})
     playbook >> refresh(connection_token("ada", info={"name": "Ada Lovelace"}))
     assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada Lovelace"}'
 
 
 def test_an_insecure_server_ignores_a_refresh_s_expiry() -> None:
     """As it does at connect."""
-    playbook = visitor(house(insecure=True, **PATIENT))
+    playbook = connected(context(insecure=True, **RARE_PINGS))
     playbook >> refresh(connection_token("ada", exp=NOW + 60))
     playbook << [{"id": 3, "refresh": {"client": "c1", "version": "1.0"}}]
     playbook >> Wait(1_000) << []
 
 
-# -------------------------------------------------------------------------- the end of a subscription's token
+# ----------------------------------------------------------------------------------- expiry of a subscription
 
 
-def test_a_subscription_that_is_not_refreshed_ends_some_time_after_its_expiry() -> None:
+def test_a_subscription_without_a_refresh_ends_some_time_after_its_expiry() -> None:
     """The client subscribes again by itself, with a fresh token."""
     playbook = expiring(60)
     playbook >> Wait(84.9) << []
-    playbook >> Wait(0.1) << [Left("news"), ended("news", 2501, "subscription expired")]
+    playbook >> Wait(0.1) << [Closing("news"), unsubscribe_push("news", 2501, "subscription expired")]
     assert playbook.session.deadline is not None
 
 
-def test_a_subscription_that_expires_while_entering_ends_after_its_confirmation() -> None:
-    """An engine that takes that long is a rare thing, but the client must know of the subscription first."""
-    playbook = visitor(house(**PATIENT))
+def test_a_subscription_that_expires_during_set_up_ends_after_its_reply() -> None:
+    """The client must know of the subscription before it ends."""
+    playbook = connected(context(**RARE_PINGS))
     token = subscription_token("ada", "news", exp=NOW + 60)
-    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} << [Entering("news")]
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} << [Opening("news")]
     playbook >> Wait(100) << []
     (
         playbook
-        >> entered("news")
+        >> opened("news")
         << [
             {"id": 2, "subscribe": {}},
             GoLive("news"),
-            Left("news"),
-            ended("news", 2501, "subscription expired"),
+            Closing("news"),
+            unsubscribe_push("news", 2501, "subscription expired"),
         ]
     )
 
 
-def test_a_server_side_subscription_that_expires_ends_the_connection() -> None:
-    """It cannot be made again but by connecting."""
-    playbook = visitor(house(**PATIENT))
-    playbook >> ServerSubscribe("news", expire_at=NOW + 60) << [Entering("news")]
-    playbook >> entered("news")
-    playbook >> Wait(85) << [Close(errors.SUBSCRIPTION_EXPIRED), Left("news")]
+def test_a_server_side_subscription_that_expires_closes_the_connection() -> None:
+    """Only a new connection can make it again."""
+    playbook = connected(context(**RARE_PINGS))
+    playbook >> ServerSubscribe("news", expire_at=NOW + 60) << [Opening("news")]
+    playbook >> opened("news")
+    playbook >> Wait(85) << [Close(errors.SUBSCRIPTION_EXPIRED), Closing("news")]
 
 
 def test_a_sub_refresh_moves_the_expiry() -> None:
-    """To the new token's, or away."""
+    """To the new token's expiry, or to none."""
     playbook = expiring(60)
     playbook >> sub_refresh(subscription_token("ada", "news", exp=NOW + 100))
     playbook << [{"id": 3, "sub_refresh": {"expires": True, "ttl": 100}}]
@@ -261,68 +261,72 @@ def test_a_sub_refresh_moves_the_expiry() -> None:
     ],
     ids=["nameless", "not in it", "empty", "expired", "ended", "garbage", "another channel", "another user"],
 )
-def test_a_sub_refresh_that_will_not_do(command: dict[str, Any], effect: Any) -> None:
-    """A late token is an error, a wrong one a close; neither makes the subscription permanent."""
+def test_an_invalid_sub_refresh_is_refused_or_closes(command: dict[str, Any], effect: Any) -> None:
+    """An expired token is an error, a wrong one a close. Neither prolongs the subscription."""
     playbook = expiring(60)
     playbook >> command
-    playbook << ([effect] if isinstance(effect, dict) else [effect, Left("news")])
+    playbook << ([effect] if isinstance(effect, dict) else [effect, Closing("news")])
     playbook >> Wait(85)
     assert playbook.session.live_channels == []
 
 
-def test_a_server_side_subscription_that_is_still_being_entered_cannot_be_refreshed() -> None:
-    """The client has not been told of it."""
-    playbook = visitor()
-    playbook >> ServerSubscribe("news") << [Entering("news")]
+def test_a_server_side_subscription_cannot_be_refreshed_during_set_up() -> None:
+    """The client does not know of it yet."""
+    playbook = connected()
+    playbook >> ServerSubscribe("news") << [Opening("news")]
     playbook >> sub_refresh("x") << [error(3, 103, "permission denied")]
 
 
-def test_a_subscription_is_left_as_it_was_entered_whatever_a_refresh_says() -> None:
-    """Or somebody whose presence was recorded would stay recorded."""
+def test_a_refresh_does_not_change_the_options_of_a_subscription() -> None:
+    """Otherwise a presence entry that was added would never be removed."""
     options = ChannelOptions(allow_subscribe_for_client=True, presence=True, join_leave=True)
-    playbook = expiring(60, house(options))
+    playbook = expiring(60, context(options))
     override = {"presence": {"value": False}, "join_leave": {"value": False}}
     playbook >> sub_refresh(subscription_token("ada", "news", override=override))
-    playbook >> ConnectionLost() << [Left("news", was_announced=True)]
-    leave = playbook.effects[0]
-    assert leave.options.presence  # type: ignore[union-attr]
+    playbook >> ConnectionLost() << [Closing("news", was_announced=True)]
+    closing = playbook.effects[0]
+    assert closing.options.presence  # type: ignore[union-attr]
 
 
-def test_an_insecure_server_drops_a_subscription_s_expiry() -> None:
+def test_an_insecure_server_ignores_a_subscription_s_expiry() -> None:
     """As it does a connection's."""
-    playbook = visitor(house(OPEN, insecure=True, **PATIENT))
+    playbook = connected(context(OPEN, insecure=True, **RARE_PINGS))
     token = subscription_token("ada", "news", exp=NOW + 60)
     playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}}
-    playbook >> entered("news") << [{"id": 2, "subscribe": {}}, GoLive("news")]
+    playbook >> opened("news") << [{"id": 2, "subscribe": {}}, GoLive("news")]
     playbook >> Wait(1_000) << []
 
 
-def test_one_deadline_serves_everything_that_is_due() -> None:
-    """A subscription, a ping and the connection end in their own order."""
-    playbook = visitor(house(expired_close_delay=0), exp=NOW + 30)
+def test_one_deadline_serves_all_purposes() -> None:
+    """A subscription, a ping and the connection are due in their own order."""
+    playbook = connected(context(expired_close_delay=0), exp=NOW + 30)
     token = subscription_token("ada", "news", exp=NOW + 10)
-    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> entered("news")
-    playbook >> Wait(10) << [Left("news"), ended("news", 2501, "subscription expired")]
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> opened("news")
+    playbook >> Wait(10) << [Closing("news"), unsubscribe_push("news", 2501, "subscription expired")]
     playbook >> Wait(10) << [PING]
     playbook >> PONG << []
     playbook >> Wait(10) << [Close(errors.CONNECTION_EXPIRED)]
 
 
-def test_another_deadline_within_the_delay_ends_nothing_early() -> None:
-    """A ping that falls between an expiry and its end finds both expired, and leaves them to a refresh."""
-    playbook = visitor(exp=NOW + 10)
+def test_a_deadline_within_the_delay_ends_no_expired_subscription() -> None:
+    """A ping falls between an expiry and its end; a refresh may still come."""
+    playbook = connected(exp=NOW + 10)
     token = subscription_token("ada", "news", exp=NOW + 15)
-    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> entered("news")
+    playbook >> {"id": 2, "subscribe": {"channel": "news", "token": token}} >> opened("news")
     playbook >> Wait(20) << [PING]
     playbook >> PONG << []
-    playbook >> Wait(15) << [Close(errors.CONNECTION_EXPIRED), Left("news")]
+    playbook >> Wait(15) << [Close(errors.CONNECTION_EXPIRED), Closing("news")]
 
 
-def test_a_late_clock_finds_everything_that_is_over() -> None:
-    """One `Elapsed`, long after several deadlines: expired subscriptions end, and a ping is sent."""
-    playbook = expiring(20, house(OPEN, ping_interval=100, pong_timeout=50))
+def test_a_late_deadline_handles_all_that_is_due() -> None:
+    """One `DeadlineReached` after several deadlines: the subscription ends, and a ping is sent."""
+    playbook = expiring(20, context(OPEN, ping_interval=100, pong_timeout=50))
     assert playbook.session.deadline == START.monotonic + 45
     late = START._replace(monotonic=START.monotonic + 90, unix=NOW + 90)
     playbook.now = late
-    playbook >> DeadlineReached() << [Left("news"), ended("news", 2501, "subscription expired"), PING]
+    (
+        playbook
+        >> DeadlineReached()
+        << [Closing("news"), unsubscribe_push("news", 2501, "subscription expired"), PING]
+    )
     assert playbook.session.deadline == late.monotonic + 50

@@ -1,4 +1,4 @@
-"""What the server API does to a connection (protocol §14): subscribe, unsubscribe, disconnect, refresh."""
+"""Events of the HTTP API for one connection (protocol §14): subscribe, unsubscribe, disconnect, refresh."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from msgspec import Raw
 
 from tests.server.core.playbook import (
     EPOCH,
-    LOGGED,
     START,
-    Entering,
-    Joined,
-    Left,
+    WITH_HISTORY,
+    Closing,
+    Joining,
+    Opening,
     Wait,
-    ended,
-    enter_failed,
-    entered,
+    connected,
+    context,
     error,
-    grantee,
-    house,
-    log_read,
-    subscriber,
-    visitor,
+    history_at,
+    opened,
+    opening_failed,
+    subscribed,
+    subscribed_by_token,
+    unsubscribe_push,
 )
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
@@ -54,34 +54,34 @@ def pushed(channel: str, **kind: Any) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------- subscribe
 
 
-def test_the_api_subscribes_whoever_it_likes() -> None:
-    """The permissions of clients do not concern it; the client hears of it before it hears anything."""
-    playbook = visitor(house(CLOSED))
-    playbook >> ServerSubscribe("$news", data=Raw(b'{"topic":"x"}')) << [Entering("$news")]
-    playbook >> entered("$news")
+def test_the_api_may_subscribe_a_connection_to_any_channel() -> None:
+    """The permissions of clients do not apply. The push that announces it comes first."""
+    playbook = connected(context(CLOSED))
+    playbook >> ServerSubscribe("$news", data=Raw(b'{"topic":"x"}')) << [Opening("$news")]
+    playbook >> opened("$news")
     playbook << [pushed("$news", subscribe={"data": {"topic": "x"}}), GoLive("$news")]
 
 
 def test_an_api_subscription_may_have_info_and_options_of_its_own() -> None:
-    """For this subscription alone."""
-    playbook = visitor(house(CLOSED))
+    """They apply to this subscription alone."""
+    playbook = connected(context(CLOSED))
     override = Override(join_leave=Flag(True), force_push_join_leave=Flag(True), presence=Flag(True))
     playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}'), override=override)
-    enter = playbook.effects[0]
-    assert isinstance(enter, OpenSubscriptions)
-    assert bytes(enter.plans[0].info.chan_info) == b'{"seat":1}'
-    assert enter.plans[0].options.presence
-    playbook >> entered("news")
-    playbook << [pushed("news", subscribe={}), GoLive("news", receives_joins=True), Joined("news")]
+    opening = playbook.effects[0]
+    assert isinstance(opening, OpenSubscriptions)
+    assert bytes(opening.plans[0].info.chan_info) == b'{"seat":1}'
+    assert opening.plans[0].options.presence
+    playbook >> opened("news")
+    playbook << [pushed("news", subscribe={}), GoLive("news", receives_joins=True), Joining("news")]
 
 
 def test_an_api_subscription_recovers_by_pushes() -> None:
-    """The push that tells of it has no room for publications, so they follow it, before anything live."""
-    playbook = visitor(house(LOGGED))
-    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Entering("news")]
+    """The subscribe push has no room for publications, so they follow it, before every live one."""
+    playbook = connected(context(WITH_HISTORY))
+    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Opening("news")]
     (
         playbook
-        >> entered(news=log_read(4, 3, 4))
+        >> opened(news=history_at(4, 3, 4))
         << [
             pushed("news", subscribe={"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 2}),
             pushed("news", pub={"data": 3, "offset": 3}),
@@ -92,28 +92,32 @@ def test_an_api_subscription_recovers_by_pushes() -> None:
 
 
 def test_an_api_subscription_that_cannot_recover_begins_at_the_top() -> None:
-    """The position says where."""
-    playbook = visitor(house(LOGGED))
-    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Entering("news")]
+    """The push carries that position."""
+    playbook = connected(context(WITH_HISTORY))
+    playbook >> ServerSubscribe("news", since=Position(2, EPOCH)) << [Opening("news")]
     at_top = {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 9}
-    playbook >> entered(news=log_read(9, 8, 9)) << [pushed("news", subscribe=at_top), GoLive("news", 9)]
+    playbook >> opened(news=history_at(9, 8, 9)) << [pushed("news", subscribe=at_top), GoLive("news", 9)]
 
 
-def test_an_api_subscription_changes_nothing_where_there_is_one_or_no_room() -> None:
-    """Nor where the channel's namespace is unknown."""
-    for where, channel in ((None, "news"), (None, "nowhere:news"), (house(channel_limit=1), "more")):
-        subscriber(where) >> ServerSubscribe(channel) << []
+def test_an_impossible_api_subscription_is_ignored() -> None:
+    """The client is subscribed already, the namespace is unknown, or the limit is reached."""
+    for session_context, channel in (
+        (None, "news"),
+        (None, "nowhere:news"),
+        (context(channel_limit=1), "more"),
+    ):
+        subscribed(session_context) >> ServerSubscribe(channel) << []
 
 
 def test_a_client_s_commands_do_not_wait_for_an_api_subscription() -> None:
-    """It asked for nothing."""
-    playbook = visitor()
-    playbook >> ServerSubscribe("news") << [Entering("news")]
-    playbook >> {"id": 2, "subscribe": {"channel": "more"}} << [Entering("more")]
+    """The client has not requested it."""
+    playbook = connected()
+    playbook >> ServerSubscribe("news") << [Opening("news")]
+    playbook >> {"id": 2, "subscribe": {"channel": "more"}} << [Opening("more")]
     playbook >> {"id": 3, "unsubscribe": {"channel": "x"}} << []
     (
         playbook
-        >> entered("more")
+        >> opened("more")
         << [
             {"id": 2, "subscribe": {}},
             GoLive("more"),
@@ -123,88 +127,96 @@ def test_a_client_s_commands_do_not_wait_for_an_api_subscription() -> None:
     playbook >> {"id": 4, "subscribe": {"channel": "news"}} << [error(4, 105, "already subscribed")]
 
 
-def test_a_client_is_in_no_channel_before_it_was_told() -> None:
-    """Until then it may not do what subscribers may, nor is it seen as what the subscription says."""
+def test_an_api_subscription_has_no_effect_before_its_push() -> None:
+    """Until then the client has neither the permissions of a subscriber nor the subscription's info."""
     for_all = ChannelOptions(allow_publish_for_client=True)
     for_subscribers = ChannelOptions(allow_publish_for_subscriber=True)
     command = {"id": 2, "publish": {"channel": "news", "data": 1}}
     request = PublishRequest("news", Raw(b"1"))
-    for channels, early in (
+    for channels, effect in (
         (for_all, Execute(2, request, ClientInfo("ada", "c1"))),
         (for_subscribers, error(2, 103, "permission denied")),
     ):
-        playbook = visitor(house(channels))
-        playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}')) << [Entering("news")]
-        playbook >> command << [early]
+        playbook = connected(context(channels))
+        playbook >> ServerSubscribe("news", info=Raw(b'{"seat":1}')) << [Opening("news")]
+        playbook >> command << [effect]
         playbook >> Executed(2, EMPTY)
-        playbook >> entered("news") << [pushed("news", subscribe={}), GoLive("news")]
+        playbook >> opened("news") << [pushed("news", subscribe={}), GoLive("news")]
         playbook >> command << [Execute(2, request, ClientInfo("ada", "c1", chan_info=Raw(b'{"seat":1}')))]
 
 
-def test_an_api_subscription_that_fails_leaves_no_trace() -> None:
-    """The client was never told of it."""
-    playbook = visitor()
-    playbook >> ServerSubscribe("news") << [Entering("news")]
-    playbook >> enter_failed("news") << [Left("news")]
-    playbook >> ServerSubscribe("news") << [Entering("news")]
+def test_an_api_subscription_that_fails_is_not_announced() -> None:
+    """The client never knew of it."""
+    playbook = connected()
+    playbook >> ServerSubscribe("news") << [Opening("news")]
+    playbook >> opening_failed("news") << [Closing("news")]
+    playbook >> ServerSubscribe("news") << [Opening("news")]
 
 
 # ------------------------------------------------------------------------------------------------ unsubscribe
 
 
 def test_the_api_unsubscribes_from_one_channel() -> None:
-    """From either side's subscription; the client is told to stay away."""
-    for playbook in (subscriber(), grantee()):
+    """From client-side and server-side subscriptions. The code forbids to subscribe again."""
+    for playbook in (subscribed(), subscribed_by_token()):
         playbook >> ServerUnsubscribe("other") << []
-        playbook >> ServerUnsubscribe("news") << [Left("news"), ended("news", 2000, "server unsubscribe")]
+        (
+            playbook
+            >> ServerUnsubscribe("news")
+            << [Closing("news"), unsubscribe_push("news", 2000, "server unsubscribe")]
+        )
         assert playbook.session.live_channels == []
 
 
 def test_the_api_unsubscribes_from_all_channels() -> None:
-    """Where none is named."""
-    playbook = subscriber()
-    playbook >> {"id": 3, "subscribe": {"channel": "more"}} >> entered("more")
+    """Where the event names none."""
+    playbook = subscribed()
+    playbook >> {"id": 3, "subscribe": {"channel": "more"}} >> opened("more")
     (
         playbook
         >> ServerUnsubscribe()
         << [
-            Left("news"),
-            ended("news", 2000, "server unsubscribe"),
-            Left("more"),
-            ended("more", 2000, "server unsubscribe"),
+            Closing("news"),
+            unsubscribe_push("news", 2000, "server unsubscribe"),
+            Closing("more"),
+            unsubscribe_push("more", 2000, "server unsubscribe"),
         ]
     )
 
 
-def test_the_api_may_give_a_reason_of_its_own() -> None:
-    """An application's code tells its client what to do."""
+def test_the_api_may_send_its_own_code_and_reason() -> None:
+    """An application's code can carry a meaning for its client."""
     why = Unsubscribed(2100, "moved")
-    subscriber() >> ServerUnsubscribe("news", why) << [Left("news"), ended("news", 2100, "moved")]
+    (
+        subscribed()
+        >> ServerUnsubscribe("news", why)
+        << [Closing("news"), unsubscribe_push("news", 2100, "moved")]
+    )
 
 
-def test_an_api_subscription_may_be_ended_while_it_is_entered() -> None:
-    """The client hears of both, in order."""
-    playbook = visitor()
-    playbook >> ServerSubscribe("news") << [Entering("news")]
+def test_an_api_subscription_may_be_ended_during_set_up() -> None:
+    """The client gets both pushes, in order."""
+    playbook = connected()
+    playbook >> ServerSubscribe("news") << [Opening("news")]
     playbook >> ServerUnsubscribe() << []
     (
         playbook
-        >> entered("news")
+        >> opened("news")
         << [
             pushed("news", subscribe={}),
             GoLive("news"),
-            Left("news"),
-            ended("news", 2000, "server unsubscribe"),
+            Closing("news"),
+            unsubscribe_push("news", 2000, "server unsubscribe"),
         ]
     )
 
 
-def test_an_api_subscription_of_a_connection_that_is_lost_is_undone() -> None:
-    """When the engine is through."""
-    playbook = visitor()
-    playbook >> ServerSubscribe("news") << [Entering("news")]
+def test_an_api_subscription_of_a_lost_connection_is_closed() -> None:
+    """After the engine's answer."""
+    playbook = connected()
+    playbook >> ServerSubscribe("news") << [Opening("news")]
     playbook >> ConnectionLost() << []
-    playbook >> entered("news") << [Left("news")]
+    playbook >> opened("news") << [Closing("news")]
 
 
 # ------------------------------------------------------------------------------------- disconnect and refresh
@@ -213,12 +225,12 @@ def test_an_api_subscription_of_a_connection_that_is_lost_is_undone() -> None:
 @pytest.mark.parametrize("why", [errors.FORCE_DISCONNECT, Disconnect(4100, "go elsewhere"), errors.SHUTDOWN])
 def test_the_api_disconnects_with_any_code(why: Disconnect) -> None:
     """An application's own codes included."""
-    subscriber() >> ServerDisconnect(why) << [Close(why), Left("news")]
+    subscribed() >> ServerDisconnect(why) << [Close(why), Closing("news")]
 
 
 def test_the_api_moves_a_connection_s_expiry() -> None:
-    """The client is told, though SDKs ignore it, and the connection ends then."""
-    playbook = visitor(house(ping_interval=1_000))
+    """The client gets a push, which SDKs ignore; the connection is closed at the new expiry."""
+    playbook = connected(context(ping_interval=1_000))
     playbook >> ServerRefresh(expire_at=NOW + 60) << [{"push": {"refresh": {"expires": True, "ttl": 60}}}]
     playbook >> Wait(84.9) << []
     playbook >> ServerRefresh() << [{"push": {"refresh": {}}}]
@@ -226,9 +238,9 @@ def test_the_api_moves_a_connection_s_expiry() -> None:
     playbook >> ServerRefresh(is_expired=True) << [Close(errors.CONNECTION_EXPIRED)]
 
 
-def test_the_api_renews_what_others_see_of_a_connection() -> None:
-    """Without info, what there was stays."""
-    playbook = visitor(info={"name": "Ada"})
+def test_the_api_replaces_the_info_of_a_connection() -> None:
+    """Without new info the old one stays."""
+    playbook = connected(info={"name": "Ada"})
     playbook >> ServerRefresh()
     assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada"}'
     playbook >> ServerRefresh(info=Raw(b'{"name":"Ada Lovelace"}'))

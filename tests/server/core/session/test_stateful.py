@@ -1,7 +1,7 @@
-"""Whatever happens in whatever order, nobody is told what is not so, and nothing is left behind.
+"""Sessions, hub, channels and `NodeState` under every sequence of events that hypothesis finds.
 
-Sessions, hub and channels as they are; a client that believes what it is told; a node that does at once what
-it is asked, but for the engine, whose answers come late, in any order, or not at all.
+A client checks every message it receives. The node performs writes at once; the answers of the engine are
+late, in any order, or never come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.server.core.checking_client import CheckingClient
 from tests.server.core.model_node import ModelNode
-from tests.server.core.playbook import OPEN, house
+from tests.server.core.playbook import OPEN, context
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
@@ -24,7 +24,7 @@ from tocsin_server.core.session import Session
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
 
-LOGGED: dict[str, Any] = {
+WITH_HISTORY: dict[str, Any] = {
     "allow_subscribe_for_client": True,
     "allow_publish_for_subscriber": True,
     "allow_history_for_subscriber": True,
@@ -32,11 +32,11 @@ LOGGED: dict[str, Any] = {
     "history_ttl": 60,
     "force_recovery": True,
 }
-HOUSE = house(
+CONTEXT = context(
     OPEN,
     {
-        "log": ChannelOptions(**LOGGED),
-        "cache": ChannelOptions(**LOGGED, force_recovery_mode="cache"),
+        "log": ChannelOptions(**WITH_HISTORY),
+        "cache": ChannelOptions(**WITH_HISTORY, force_recovery_mode="cache"),
         "join": OPEN.model_copy(update={"presence": True, "join_leave": True, "force_push_join_leave": True}),
     },
     channel_limit=4,
@@ -44,16 +44,16 @@ HOUSE = house(
 )
 CHANNELS = ("log:a", "log:a", "log:a", "cache:a", "join:a", "$private")
 channels = st.sampled_from(CHANNELS)
-"""One more often than the others, so that what takes several peers of a channel happens."""
+"""One is more frequent than the others, so that a channel often has several subscribers."""
 seldom = st.integers(0, 9).map(lambda number: number == 5)
 picks = st.integers(min_value=0, max_value=99)
 lifetimes = st.sampled_from([None] * 5 + [10, 60, -1])
-"""How many seconds a token is good for."""
+"""The seconds until a token expires."""
 
 
 @st.composite
 def commands(draw: st.DrawFn) -> dict[str, Any]:
-    """A command without its id; `lifetime` and `is_recovering` are for the machine to fill in."""
+    """Return a command without its id. The machine replaces `lifetime` and `is_recovering`."""
     method = draw(
         st.sampled_from(
             ["subscribe"] * 4
@@ -71,54 +71,54 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-PLAIN: dict[str, Any] = {"lifetime": None, "has_token": False, "is_recovering": False, "flag": 0}
+DEFAULTS: dict[str, Any] = {"lifetime": None, "has_token": False, "is_recovering": False, "flag": 0}
 
 
 class Sessions(RuleBasedStateMachine):
-    """A few connections of one user, and everything that may happen to them."""
+    """A few connections of one user, and every event that can reach them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.node = ModelNode()
-        self.last_places: dict[str, Position] = {}
-        """Where the client stood when it last lost a connection, to recover from."""
+        self.last_positions: dict[str, Position] = {}
+        """The latest positions of earlier connections, to recover from."""
 
-    # ---------------------------------------------------------------------------------------------- the peers
+    # -------------------------------------------------------------------------------------------- connections
 
     @property
-    def open_peers(self) -> list[CheckingClient]:
-        return [peer for peer in self.node.clients if not peer.is_closed]
+    def open_clients(self) -> list[CheckingClient]:
+        return [client for client in self.node.clients if not client.is_closed]
 
-    def _peer(self, pick: int) -> CheckingClient:
-        return self.open_peers[pick % len(self.open_peers)]
+    def _client(self, pick: int) -> CheckingClient:
+        return self.open_clients[pick % len(self.open_clients)]
 
     def _token(self, lifetime: float | None) -> dict[str, Any]:
         return {} if lifetime is None else {"exp": self.node.now.unix + lifetime}
 
     @initialize(count=st.integers(0, 3))
-    def begin(self, count: int) -> None:
-        """Some are there already: a crowd in one channel is where most can go wrong."""
+    def start(self, count: int) -> None:
+        """Begin with up to three connections, subscribed to one channel."""
         for _ in range(count):
-            self.connect([], None, [{"method": "subscribe", "channel": "log:a", **PLAIN}])
+            self.connect([], None, [{"method": "subscribe", "channel": "log:a", **DEFAULTS}])
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
 
-    @precondition(lambda self: len(self.open_peers) < 4)
+    @precondition(lambda self: len(self.open_clients) < 4)
     @rule(granted=st.lists(channels, max_size=2, unique=True), lifetime=lifetimes, more=st.lists(commands()))
     def connect(self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]]) -> None:
-        peer = CheckingClient(Session(HOUSE, f"c{len(self.node.clients)}", self.node.now))
-        self.node.attach(peer)
+        client = CheckingClient(Session(CONTEXT, f"c{len(self.node.clients)}", self.node.now))
+        self.node.attach(client)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {
             channel: {"recover": True, "offset": offset, "epoch": epoch}
-            for channel, (offset, epoch) in self.last_places.items()
+            for channel, (offset, epoch) in self.last_positions.items()
         }
-        self._send(peer, [{"connect": {"token": token, "subs": subs}}, *map(self._command, more)])
+        self._send(client, [{"connect": {"token": token, "subs": subs}}, *map(self._command, more)])
 
-    @precondition(lambda self: self.open_peers)
+    @precondition(lambda self: self.open_clients)
     @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=3))
     def command(self, pick: int, frame: list[dict[str, Any]]) -> None:
-        self._send(self._peer(pick), [self._command(command) for command in frame])
+        self._send(self._client(pick), [self._command(command) for command in frame])
 
     def _command(self, drawn: dict[str, Any]) -> dict[str, Any]:
         method, channel = drawn["method"], drawn["channel"]
@@ -131,39 +131,43 @@ class Sessions(RuleBasedStateMachine):
             request["token"] = subscription_token("ada", channel, **self._token(drawn["lifetime"]))
         if method == "subscribe":
             request["flag"] = drawn["flag"]
-            if drawn["is_recovering"] and channel in self.last_places:
-                offset, epoch = self.last_places[channel]
+            if drawn["is_recovering"] and channel in self.last_positions:
+                offset, epoch = self.last_positions[channel]
                 request |= {"recover": True, "offset": offset, "epoch": epoch}
         return {method: request}
 
-    def _send(self, peer: CheckingClient, frame: list[dict[str, Any]]) -> None:
+    def _send(self, client: CheckingClient, frame: list[dict[str, Any]]) -> None:
         for command in frame:
-            command["id"] = len(peer.sent) + 1
-            peer.sent[command["id"]] = command
-        self._remember(peer)
-        self.node.handle_event(peer, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame)))))
+            command["id"] = len(client.sent) + 1
+            client.sent[command["id"]] = command
+        self._save_positions(client)
+        self.node.handle_event(
+            client, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame))))
+        )
 
-    @precondition(lambda self: self.open_peers)
+    @precondition(lambda self: self.open_clients)
     @rule(
         pick=picks,
         message=st.sampled_from([b"{}", b"nonsense", b"", b'{"send":{}}', b'{"id":99}']),
         seldom=seldom,
     )
-    def misbehave(self, pick: int, message: bytes, seldom: bool) -> None:
+    def send_invalid_message(self, pick: int, message: bytes, seldom: bool) -> None:
         if seldom:
-            self.node.handle_event(self._peer(pick), events.Received(JSON.decode_commands(message)))
+            self.node.handle_event(self._client(pick), events.Received(JSON.decode_commands(message)))
 
-    @precondition(lambda self: self.open_peers)
+    @precondition(lambda self: self.open_clients)
     @rule(pick=picks, seldom=st.booleans())
-    def lose(self, pick: int, seldom: bool) -> None:
+    def drop_connection(self, pick: int, seldom: bool) -> None:
         if not seldom:
             return
-        peer = self._peer(pick)
-        self._remember(peer)
-        self.node.handle_event(peer, events.ConnectionLost())
+        client = self._client(pick)
+        self._save_positions(client)
+        self.node.handle_event(client, events.ConnectionLost())
 
-    def _remember(self, peer: CheckingClient) -> None:
-        self.last_places |= {channel: place for channel, place in peer.places.items() if place is not None}
+    def _save_positions(self, client: CheckingClient) -> None:
+        self.last_positions |= {
+            channel: position for channel, position in client.positions.items() if position is not None
+        }
 
     # --------------------------------------------------------------------------------------------- the engine
 
@@ -182,40 +186,42 @@ class Sessions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.node.pubsub)
     @rule(count=st.integers(1, 5))
-    def hear(self, count: int) -> None:
+    def receive(self, count: int) -> None:
         for _ in range(min(count, len(self.node.pubsub))):
             self.node.receive_next()
 
     @precondition(lambda self: self.node.pubsub)
     @rule()
-    def lose_a_message(self) -> None:
+    def lose_message(self) -> None:
         self.node.pubsub.popleft()
 
     @rule(channel=st.sampled_from(["log:a", "cache:a"]), seldom=seldom)
-    def replace_log(self, channel: str, seldom: bool) -> None:
+    def replace_history(self, channel: str, seldom: bool) -> None:
         if seldom:
             self.node.replace_history(channel)
 
     @rule(pick=picks)
-    def write(self, pick: int) -> None:
-        waiting = [channel for channel in self.node.hub.channels.values() if channel.has_queued]
-        if not self.node.batches and waiting:
-            self.node.batches.append(self.node.write_batch(waiting[pick % len(waiting)]))
+    def deliver(self, pick: int) -> None:
+        queued = [channel for channel in self.node.hub.channels.values() if channel.has_queued]
+        if not self.node.batches and queued:
+            self.node.batches.append(self.node.write_batch(queued[pick % len(queued)]))
         if self.node.batches and next(self.node.batches[0], self) is self:
             self.node.batches.clear()
 
-    # ----------------------------------------------------------------------------------- the server, and time
+    # ---------------------------------------------------------------------------- deadlines and server events
 
     @rule(seconds=st.sampled_from([1, 1, 1, 5, 20, 40]), answering=seldom.map(lambda seldom: not seldom))
     def wait(self, seconds: float, answering: bool) -> None:
         self.node.wait(seconds, answering)
 
-    @precondition(lambda self: self.open_peers)
-    @rule(pick=picks, channel=channels, lifetime=lifetimes, order=st.integers(0, 14), is_since=st.booleans())
-    def order(self, pick: int, channel: str, lifetime: float | None, order: int, is_since: bool) -> None:
+    @precondition(lambda self: self.open_clients)
+    @rule(pick=picks, channel=channels, lifetime=lifetimes, kind=st.integers(0, 14), is_since=st.booleans())
+    def command_from_server(
+        self, pick: int, channel: str, lifetime: float | None, kind: int, is_since: bool
+    ) -> None:
         expire_at = 0 if lifetime is None else self.node.now.unix + lifetime
-        since = self.last_places.get(channel) if is_since else None
-        orders: list[events.ServerEvent] = [
+        since = self.last_positions.get(channel) if is_since else None
+        server_events: list[events.ServerEvent] = [
             events.ServerDisconnect(errors.FORCE_DISCONNECT),
             events.ServerRefresh(expire_at=expire_at),
             events.ServerUnsubscribe(),
@@ -223,33 +229,33 @@ class Sessions(RuleBasedStateMachine):
             events.ServerUnsubscribe(channel),
         ]
         subscribe = events.ServerSubscribe(channel, expire_at=expire_at, since=since)
-        for peer in sorted(self.node.hub.connections_of("ada"), key=lambda peer: peer.session.client):
-            self.node.handle_event(peer, orders[order] if order < len(orders) else subscribe)
+        for client in sorted(self.node.hub.connections_of("ada"), key=lambda client: client.session.client):
+            self.node.handle_event(client, server_events[kind] if kind < len(server_events) else subscribe)
 
-    # --------------------------------------------------------------------------------------------- what holds
+    # --------------------------------------------------------------------------------------------- invariants
 
     @invariant()
-    def the_hub_s_index_is_the_sessions_own(self) -> None:
+    def the_hub_agrees_with_the_sessions(self) -> None:
         live: dict[str, set[CheckingClient]] = {}
-        for peer in self.node.clients:
-            for channel in peer.session.live_channels:
-                live.setdefault(channel, set()).add(peer)
+        for client in self.node.clients:
+            for channel in client.session.live_channels:
+                live.setdefault(channel, set()).add(client)
         indexed = {name: set(channel.connections) for name, channel in self.node.hub.channels.items()}
-        assert {name: peers for name, peers in indexed.items() if peers} == live
-        entered = {channel for (_, channel), count in self.node.state.subscribed.items() if count}
-        assert set(indexed) == entered
+        assert {name: clients for name, clients in indexed.items() if clients} == live
+        opened = {channel for (_, channel), count in self.node.state.subscribed.items() if count}
+        assert set(indexed) == opened
 
     @invariant()
-    def a_client_is_where_it_was_told_it_is(self) -> None:
-        for peer in self.open_peers:
-            assert set(peer.places) == set(peer.session.live_channels)
+    def a_client_knows_its_subscriptions(self) -> None:
+        for client in self.open_clients:
+            assert set(client.positions) == set(client.session.live_channels)
 
     @invariant()
-    def the_hub_knows_every_connected_peer(self) -> None:
-        assert set(self.node.hub) == {peer for peer in self.open_peers if peer.session.user}
+    def the_hub_has_every_connected_client(self) -> None:
+        assert set(self.node.hub) == {client for client in self.open_clients if client.session.user}
 
     def teardown(self) -> None:
-        """In the end every command was answered and everybody is up to date; then nothing remains."""
+        """Check that each command has a reply and each client is up to date, and that no state is left."""
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
         while self.node.pubsub:
@@ -258,18 +264,18 @@ class Sessions(RuleBasedStateMachine):
             self.node.request_backfill(channel)
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
-        self._write_everything()
-        for peer in self.open_peers:
-            if peer.is_connected and peer.session.user:
-                assert peer.replied == set(peer.sent)
-            self._expect_up_to_date(peer)
-            self.node.handle_event(peer, events.ConnectionLost())
+        self._deliver_everything()
+        for client in self.open_clients:
+            if client.is_connected and client.session.user:
+                assert client.replied == set(client.sent)
+            self._expect_up_to_date(client)
+            self.node.handle_event(client, events.ConnectionLost())
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
         assert not self.node.hub.channels
         assert len(self.node.hub) == 0
 
-    def _write_everything(self) -> None:
+    def _deliver_everything(self) -> None:
         for batch in self.node.batches:
             for _ in batch:
                 pass
@@ -278,15 +284,14 @@ class Sessions(RuleBasedStateMachine):
                 for _ in self.node.write_batch(channel):
                     pass
 
-    def _expect_up_to_date(self, peer: CheckingClient) -> None:
-        for channel, place in peer.places.items():
-            log = self.node.history(channel)
-            if place is not None and place.epoch == log.epoch:
-                assert place.offset == log.top
+    def _expect_up_to_date(self, client: CheckingClient) -> None:
+        for channel, position in client.positions.items():
+            history = self.node.history(channel)
+            assert position is None or position == Position(history.top, history.epoch)
 
 
 def json_line(command: dict[str, Any]) -> bytes:
-    """As an SDK would write it."""
+    """Return a command as an SDK writes it."""
     return json.dumps(command).encode()
 
 

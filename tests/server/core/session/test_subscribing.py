@@ -1,4 +1,4 @@
-"""Subscribing and unsubscribing (protocol §4, §12): what is checked in which order, and what is granted."""
+"""Subscribing and unsubscribing (protocol §4, §12): the checks in their order, and the grants."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pytest
 
 from tests.server.core.playbook import (
     EPOCH,
-    LOGGED,
     OPEN,
     START,
-    Entering,
-    Joined,
-    Left,
+    WITH_HISTORY,
+    Closing,
+    Joining,
+    Opening,
     Playbook,
-    ended,
-    enter_failed,
-    entered,
+    connected,
+    context,
     error,
-    grantee,
-    house,
-    log_read,
-    newcomer,
-    subscriber,
-    visitor,
+    history_at,
+    new_connection,
+    opened,
+    opening_failed,
+    subscribed,
+    subscribed_by_token,
+    unsubscribe_push,
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
@@ -41,15 +41,15 @@ OFFERED = ChannelOptions(
     allow_recovery=True,
     allow_positioning=True,
 )
-"""A channel with a log, whose subscribers get a position if they ask."""
-WITHOUT_A_LOG = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
+"""A channel with history, whose subscribers get a position on request."""
+WITHOUT_HISTORY = OPEN.model_copy(update={"allow_recovery": True, "allow_positioning": True})
 JOINS = ChannelOptions(
     allow_subscribe_for_client=True, presence=True, join_leave=True, allow_presence_for_subscriber=True
 )
 
 
-def subscribe(channel: str = "news", command_id: int = 2, **request: Any) -> dict[str, Any]:
-    return {"id": command_id, "subscribe": {"channel": channel, **request}}
+def subscribe(channel: str = "news", command_id: int = 2, **requested: Any) -> dict[str, Any]:
+    return {"id": command_id, "subscribe": {"channel": channel, **requested}}
 
 
 def unsubscribe(channel: str = "news", command_id: int = 3) -> dict[str, Any]:
@@ -61,25 +61,25 @@ def result(command_id: int = 2, **granted: Any) -> dict[str, Any]:
 
 
 def granted_info(playbook: Playbook) -> ClientInfo:
-    """As whom the subscription that is being entered is seen."""
-    enter = playbook.effects[-1]
-    assert isinstance(enter, OpenSubscriptions)
-    return enter.plans[0].info
+    """Return the client info of the subscription that is being set up."""
+    opening = playbook.effects[-1]
+    assert isinstance(opening, OpenSubscriptions)
+    return opening.plans[0].info
 
 
 # ----------------------------------------------------------------------------------------------------- checks
 
 
-def test_a_subscription_is_entered_and_then_confirmed_and_then_open() -> None:
-    """The reply precedes whatever is heard."""
-    playbook = visitor()
-    playbook >> subscribe() << [Entering("news")]
-    playbook >> entered("news") << [result(), GoLive("news")]
+def test_a_subscription_is_opened_then_confirmed_then_live() -> None:
+    """The reply precedes every publication."""
+    playbook = connected()
+    playbook >> subscribe() << [Opening("news")]
+    playbook >> opened("news") << [result(), GoLive("news")]
 
 
 def test_a_channel_needs_a_name() -> None:
-    """An empty one is a violation of the protocol."""
-    visitor() >> subscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
+    """An empty name violates the protocol."""
+    connected() >> subscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 @pytest.mark.parametrize(
@@ -103,79 +103,79 @@ def test_a_channel_needs_a_name() -> None:
 def test_checks_come_in_the_protocol_s_order(
     channel: str, more: dict[str, Any], code: int, message: str
 ) -> None:
-    """Each name is wrong in one way, or in two of which the first is told."""
+    """Each name is wrong in one way, or in two of which the first decides."""
     digits = OPEN.model_copy(update={"channel_regex": r"^\d+$"})
-    playbook = visitor(house(OPEN, {"numbers": digits, "closed": CLOSED}))
-    playbook >> subscribe("taken", 9) >> entered("taken")
+    playbook = connected(context(OPEN, {"numbers": digits, "closed": CLOSED}))
+    playbook >> subscribe("taken", 9) >> opened("taken")
     playbook >> subscribe(channel, **more) << [error(2, code, message)]
 
 
 def test_a_name_of_exactly_the_limit_is_allowed() -> None:
     """The limit counts bytes."""
-    playbook = visitor()
-    playbook >> subscribe("x" * 255) << [Entering("x" * 255)]
+    playbook = connected()
+    playbook >> subscribe("x" * 255) << [Opening("x" * 255)]
     playbook >> subscribe("é" * 128, 3) << [error(3, 107, "bad request")]
 
 
-def test_a_connection_has_so_many_channels_and_no_more() -> None:
-    """Those that are only being entered count; the limit comes before the name's namespace."""
-    playbook = visitor(house(channel_limit=2))
-    playbook >> subscribe("a", 2) >> entered("a")
-    playbook >> subscribe("b", 3) << [Entering("b")]
+def test_the_number_of_subscriptions_is_limited() -> None:
+    """Those being set up count. The limit is checked before the namespace."""
+    playbook = connected(context(channel_limit=2))
+    playbook >> subscribe("a", 2) >> opened("a")
+    playbook >> subscribe("b", 3) << [Opening("b")]
     playbook >> subscribe("nowhere:c", 4) << [error(4, 106, "limit exceeded")]
 
 
-def test_what_the_server_subscribed_is_subscribed() -> None:
-    """A client cannot subscribe again to what its token gave it."""
-    grantee() >> subscribe() << [error(2, 105, "already subscribed")]
+def test_a_server_side_subscription_cannot_be_made_a_second_time() -> None:
+    """The client is already subscribed to the channels of its token."""
+    subscribed_by_token() >> subscribe() << [error(2, 105, "already subscribed")]
 
 
 # ------------------------------------------------------------------------------------------------ permissions
 
 
 def test_anonymous_users_need_a_permission_of_their_own() -> None:
-    """What is open to users is not open to everybody."""
+    """A permission for users with a name does not include them."""
     for_users = ChannelOptions(allow_subscribe_for_client=True)
-    for channels, effects in ((for_users, [error(2, 103, "permission denied")]), (OPEN, [Entering("news")])):
-        playbook = newcomer(house(channels, allow_anonymous=True))
+    for channels, effects in ((for_users, [error(2, 103, "permission denied")]), (OPEN, [Opening("news")])):
+        playbook = new_connection(context(channels, allow_anonymous=True))
         playbook >> {"id": 1, "connect": {}}
         playbook >> subscribe() << effects
 
 
-def test_a_user_limited_channel_is_for_those_in_its_name() -> None:
-    """The users after the last `#`; others need a token, however open the namespace is."""
-    limited = house(OPEN.model_copy(update={"allow_user_limited_channels": True}))
+def test_a_user_limited_channel_is_for_the_users_in_its_name() -> None:
+    """They follow the last `#`. Other users need a token, even in an open namespace."""
+    limited = context(OPEN.model_copy(update={"allow_user_limited_channels": True}))
     for channel in ("dialog#ada,bob", "dialog#x#ada", "#ada"):
-        visitor(limited) >> subscribe(channel) << [Entering(channel)]
+        connected(limited) >> subscribe(channel) << [Opening(channel)]
     for channel in ("dialog#bob", "dialog#ada#bob", "#", "dialog#ada "):
-        visitor(limited) >> subscribe(channel) << [error(2, 103, "permission denied")]
+        connected(limited) >> subscribe(channel) << [error(2, 103, "permission denied")]
     token = subscription_token("ada", "dialog#bob")
-    visitor(limited) >> subscribe("dialog#bob", token=token) << [Entering("dialog#bob")]
+    connected(limited) >> subscribe("dialog#bob", token=token) << [Opening("dialog#bob")]
 
 
-def test_a_private_channel_is_open_to_those_with_a_token() -> None:
-    """A valid subscription token overrides every other rule."""
+def test_a_private_channel_is_open_to_clients_with_a_token() -> None:
+    """A valid subscription token overrides every permission."""
     for channel in ("$news", "closed:news"):
         token = subscription_token("ada", channel)
-        visitor(house(OPEN, {"closed": CLOSED})) >> subscribe(channel, token=token) << [Entering(channel)]
+        connected(context(OPEN, {"closed": CLOSED})) >> subscribe(channel, token=token) << [Opening(channel)]
 
 
-def test_an_insecure_server_permits_everything() -> None:
-    """The private channel included."""
-    playbook = newcomer(house(CLOSED, insecure=True))
+def test_an_insecure_server_permits_every_channel() -> None:
+    """Private channels included."""
+    playbook = new_connection(context(CLOSED, insecure=True))
     playbook >> {"id": 1, "connect": {}}
-    playbook >> subscribe("$news") << [Entering("$news")]
+    playbook >> subscribe("$news") << [Opening("$news")]
 
 
-def test_a_pattern_is_for_what_comes_after_the_namespace() -> None:
-    """And after a `$`."""
+def test_a_pattern_applies_to_the_name_after_the_namespace() -> None:
+    """A `$` before the namespace is not part of it."""
     digits = ChannelOptions(allow_subscribe_for_client=True, channel_regex=r"^\d+$")
-    playbook = visitor(house(digits, {"numbers": digits}))
-    playbook >> subscribe("42") << [Entering("42")]
-    playbook >> subscribe("numbers:42", 3) << [Entering("numbers:42")]
+    playbook = connected(context(digits, {"numbers": digits}))
+    playbook >> subscribe("42") << [Opening("42")]
+    playbook >> subscribe("numbers:42", 3) << [Opening("numbers:42")]
     playbook >> subscribe("$numbers:4x", 4) << [error(4, 107, "bad request")]
     token = subscription_token("ada", "$numbers:42")
-    playbook >> subscribe("$numbers:42", 5, token=token) << [Entering("$numbers:42")]
+    playbook >> subscribe("$numbers:42", 5, token=token) << [Opening("$numbers:42")]
 
 
 # ----------------------------------------------------------------------------------------------------- tokens
@@ -191,8 +191,8 @@ def test_a_pattern_is_for_what_comes_after_the_namespace() -> None:
     ids=["foreign", "bad info", "for a connection"],
 )
 def test_an_invalid_subscription_token_is_an_error(token: str) -> None:
-    """The connection lives on: only an invalid connection token closes it."""
-    visitor() >> subscribe(token=token) << [error(2, 103, "permission denied")]
+    """Only an invalid connection token closes the connection."""
+    connected() >> subscribe(token=token) << [error(2, 103, "permission denied")]
 
 
 @pytest.mark.parametrize(
@@ -204,63 +204,63 @@ def test_an_invalid_subscription_token_is_an_error(token: str) -> None:
     ],
     ids=["channel", "user", "client"],
 )
-def test_somebody_else_s_subscription_token_closes(token: str) -> None:
-    """It is a valid token, for another channel, user or connection."""
-    visitor() >> subscribe(token=token) << [Close(errors.INVALID_TOKEN)]
+def test_the_subscription_token_of_another_client_closes(token: str) -> None:
+    """The token is valid, for another channel, user or client."""
+    connected() >> subscribe(token=token) << [Close(errors.INVALID_TOKEN)]
 
 
-def test_a_token_for_this_very_connection_is_good() -> None:
-    """`client` binds a token to one connection."""
-    visitor() >> subscribe(token=subscription_token("ada", "news", client="c1")) << [Entering("news")]
+def test_a_token_bound_to_this_client_is_accepted() -> None:
+    """The claim `client` binds a token to one connection."""
+    connected() >> subscribe(token=subscription_token("ada", "news", client="c1")) << [Opening("news")]
 
 
-def test_an_expired_subscription_token_is_an_error_that_a_fresh_one_mends() -> None:
-    """109 makes an SDK fetch a new token."""
+def test_an_expired_subscription_token_is_an_error() -> None:
+    """An SDK fetches a new token after error 109."""
     token = subscription_token("ada", "news", exp=NOW)
-    visitor() >> subscribe(token=token) << [error(2, 109, "token expired")]
+    connected() >> subscribe(token=token) << [error(2, 109, "token expired")]
     token = subscription_token("ada", "news", exp=NOW + 9, expire_at=NOW - 1)
-    visitor() >> subscribe(token=token) << [error(2, 110, "expired")]
+    connected() >> subscribe(token=token) << [error(2, 110, "expired")]
 
 
-def test_a_token_brings_expiry_and_data_into_the_reply() -> None:
+def test_the_reply_has_the_expiry_and_data_of_the_token() -> None:
     """The client refreshes after `ttl` seconds."""
-    playbook = visitor()
+    playbook = connected()
     playbook >> subscribe(token=subscription_token("ada", "news", exp=NOW + 60, data={"topic": "x"}))
-    playbook >> entered("news") << [result(expires=True, ttl=60, data={"topic": "x"}), GoLive("news")]
+    playbook >> opened("news") << [result(expires=True, ttl=60, data={"topic": "x"}), GoLive("news")]
 
 
-def test_a_token_says_what_the_channel_sees_of_the_connection() -> None:
-    """Beside what the connection token says for all channels."""
-    playbook = visitor(info={"name": "Ada"})
+def test_a_subscription_token_carries_the_info_shown_in_the_channel() -> None:
+    """In addition to the info of the connection token."""
+    playbook = connected(info={"name": "Ada"})
     playbook >> subscribe(token=subscription_token("ada", "news", info={"seat": 1}))
     info = granted_info(playbook)
     assert (bytes(info.conn_info), bytes(info.chan_info)) == (b'{"name":"Ada"}', b'{"seat":1}')
 
 
 def test_a_token_may_change_the_options_of_its_subscription() -> None:
-    """Here: it is announced, though the channel does not announce anybody."""
+    """Here a join is published, though the channel's options do not include joins."""
     override = {"join_leave": {"value": True}, "force_push_join_leave": {"value": True}}
-    playbook = visitor()
+    playbook = connected()
     playbook >> subscribe(token=subscription_token("ada", "news", override=override))
-    playbook >> entered("news") << [result(), GoLive("news", receives_joins=True), Joined("news")]
-    playbook >> unsubscribe() << [Left("news", was_announced=True), {"id": 3, "unsubscribe": {}}]
+    playbook >> opened("news") << [result(), GoLive("news", receives_joins=True), Joining("news")]
+    playbook >> unsubscribe() << [Closing("news", was_announced=True), {"id": 3, "unsubscribe": {}}]
 
 
 # ---------------------------------------------------------------------------------- positions and join pushes
 
 
 @pytest.mark.parametrize(
-    ("channels", "asked", "granted"),
+    ("channels", "requested", "granted"),
     [
         (OPEN, {"positioned": True, "recoverable": True}, {}),
-        (WITHOUT_A_LOG, {"positioned": True, "recoverable": True}, {}),
+        (WITHOUT_HISTORY, {"positioned": True, "recoverable": True}, {}),
         (
-            WITHOUT_A_LOG,
+            WITHOUT_HISTORY,
             {"token": subscription_token("ada", "news", override={"force_recovery": {"value": True}})},
             {},
         ),
         (
-            WITHOUT_A_LOG,
+            WITHOUT_HISTORY,
             {"token": subscription_token("ada", "news", override={"force_positioning": {"value": True}})},
             {},
         ),
@@ -272,7 +272,7 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
             {"recover": True, "offset": 7, "epoch": EPOCH},
             {"positioned": True, "recoverable": True, "was_recovering": True, "recovered": True},
         ),
-        (LOGGED, {}, {"positioned": True, "recoverable": True}),
+        (WITH_HISTORY, {}, {"positioned": True, "recoverable": True}),
         (OFFERED.model_copy(update={"force_positioning": True}), {}, {"positioned": True}),
         (OFFERED.model_copy(update={"allow_recovery": False}), {"recoverable": True}, {}),
         (OFFERED.model_copy(update={"allow_positioning": False}), {"positioned": True}, {}),
@@ -288,20 +288,24 @@ def test_a_token_may_change_the_options_of_its_subscription() -> None:
         ),
     ],
 )
-def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
-    channels: ChannelOptions, asked: dict[str, Any], granted: dict[str, Any]
+def test_positions_are_granted_where_forced_or_requested_and_allowed(
+    channels: ChannelOptions, requested: dict[str, Any], granted: dict[str, Any]
 ) -> None:
-    """Who may read history may have positions; a channel without a log has none."""
-    playbook = visitor(house(channels))
-    playbook >> subscribe(**asked) << [Entering("news")]
+    """The permission to read history includes it; a channel without history has no positions."""
+    playbook = connected(context(channels))
+    playbook >> subscribe(**requested) << [Opening("news")]
     if granted:
-        playbook >> entered(news=log_read(7)) << [result(**granted, epoch=EPOCH, offset=7), GoLive("news", 7)]
+        (
+            playbook
+            >> opened(news=history_at(7))
+            << [result(**granted, epoch=EPOCH, offset=7), GoLive("news", 7)]
+        )
     else:
-        playbook >> entered("news") << [result(), GoLive("news")]
+        playbook >> opened("news") << [result(), GoLive("news")]
 
 
 @pytest.mark.parametrize(
-    ("channels", "asked", "receives_joins"),
+    ("channels", "requested", "receives_joins"),
     [
         (JOINS, {}, False),
         (JOINS, {"join_leave": True}, True),
@@ -309,89 +313,89 @@ def test_positions_are_granted_where_forced_or_asked_for_and_allowed(
         (JOINS.model_copy(update={"allow_presence_for_subscriber": False}), {"join_leave": True}, False),
     ],
 )
-def test_joins_are_heard_where_forced_or_asked_for_and_allowed(
-    channels: ChannelOptions, asked: dict[str, Any], receives_joins: bool
+def test_joins_are_received_where_forced_or_requested_and_allowed(
+    channels: ChannelOptions, requested: dict[str, Any], receives_joins: bool
 ) -> None:
-    """Who may see presence may hear it change; who is announced is the channel's matter alone."""
-    playbook = visitor(house(channels))
-    playbook >> subscribe(**asked)
-    playbook >> entered("news") << [result(), GoLive("news", receives_joins=receives_joins), Joined("news")]
+    """The permission to read presence includes it. Publishing a join depends on the channel alone."""
+    playbook = connected(context(channels))
+    playbook >> subscribe(**requested)
+    playbook >> opened("news") << [result(), GoLive("news", receives_joins=receives_joins), Joining("news")]
 
 
 # ------------------------------------------------------------------------------------------------ unsubscribe
 
 
-def test_unsubscribing_leaves_before_it_is_confirmed() -> None:
-    """Nothing of the channel follows the reply."""
-    playbook = subscriber()
-    playbook >> unsubscribe() << [Left("news"), {"id": 3, "unsubscribe": {}}]
+def test_an_unsubscribe_closes_the_subscription_before_its_reply() -> None:
+    """No message of the channel follows the reply."""
+    playbook = subscribed()
+    playbook >> unsubscribe() << [Closing("news"), {"id": 3, "unsubscribe": {}}]
     assert playbook.session.live_channels == []
 
 
-def test_unsubscribing_is_idempotent() -> None:
-    """An SDK reconnects on an error here."""
+def test_an_unsubscribe_without_a_subscription_succeeds() -> None:
+    """An SDK would reconnect after an error."""
     for channel in ("news", "nowhere:news", "$x", "ünïcode"):
-        visitor() >> unsubscribe(channel) << [{"id": 3, "unsubscribe": {}}]
+        connected() >> unsubscribe(channel) << [{"id": 3, "unsubscribe": {}}]
 
 
-def test_unsubscribing_needs_a_channel() -> None:
-    """An empty one is a violation of the protocol."""
-    visitor() >> unsubscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
+def test_an_unsubscribe_needs_a_channel() -> None:
+    """An empty name violates the protocol."""
+    connected() >> unsubscribe("") << [Close(errors.PROTOCOL_VIOLATION)]
 
 
-def test_a_client_may_unsubscribe_from_what_the_server_subscribed() -> None:
-    """It is the same place in the channel, whoever made it."""
-    grantee() >> unsubscribe() << [Left("news"), {"id": 3, "unsubscribe": {}}]
+def test_a_client_may_end_a_server_side_subscription() -> None:
+    """As it may end its own."""
+    subscribed_by_token() >> unsubscribe() << [Closing("news"), {"id": 3, "unsubscribe": {}}]
 
 
 def test_an_unsubscribe_waits_for_the_subscribe_before_it() -> None:
-    """Both are answered in order, and the channel is entered and left once."""
-    playbook = visitor()
-    playbook >> [subscribe(), unsubscribe()] << [Entering("news")]
+    """Both are answered in order; the subscription is opened and closed once."""
+    playbook = connected()
+    playbook >> [subscribe(), unsubscribe()] << [Opening("news")]
     (
         playbook
-        >> entered("news")
+        >> opened("news")
         << [
             result(),
             GoLive("news"),
-            Left("news"),
+            Closing("news"),
             {"id": 3, "unsubscribe": {}},
         ]
     )
 
 
-def test_an_unsubscribe_by_the_api_while_entering_follows_the_confirmation() -> None:
-    """SDKs ignore the end of a subscription that they have not been told of."""
-    playbook = visitor(house(JOINS))
+def test_an_unsubscribe_by_the_api_during_set_up_follows_the_subscribe_reply() -> None:
+    """SDKs ignore the end of a subscription before its reply."""
+    playbook = connected(context(JOINS))
     playbook >> subscribe()
     playbook >> ServerUnsubscribe("news") << []
     (
         playbook
-        >> entered("news")
+        >> opened("news")
         << [
             result(),
             GoLive("news"),
-            Joined("news"),
-            Left("news", was_announced=True),
-            ended("news", 2000, "server unsubscribe"),
+            Joining("news"),
+            Closing("news", was_announced=True),
+            unsubscribe_push("news", 2000, "server unsubscribe"),
         ]
     )
 
 
-def test_a_failure_to_enter_is_an_error_that_is_tried_again() -> None:
-    """What was begun is undone, and the channel may be subscribed again."""
-    playbook = visitor()
+def test_an_engine_failure_during_subscribe_is_a_temporary_error() -> None:
+    """The subscription is closed, and the client may subscribe again."""
+    playbook = connected()
     playbook >> subscribe()
     failure = error(2, 100, "internal server error", temporary=True)
-    playbook >> enter_failed("news") << [Left("news"), failure]
-    playbook >> subscribe(command_id=3) << [Entering("news")]
+    playbook >> opening_failed("news") << [Closing("news"), failure]
+    playbook >> subscribe(command_id=3) << [Opening("news")]
 
 
-@pytest.mark.parametrize("through", [entered("news"), enter_failed("news")])
-def test_a_connection_lost_while_entering_leaves_once(through: Any) -> None:
-    """When the engine is through, and not before: it may still be adding what has to be removed."""
-    playbook = visitor()
+@pytest.mark.parametrize("answer", [opened("news"), opening_failed("news")])
+def test_a_connection_lost_during_set_up_closes_the_subscription_once(answer: Any) -> None:
+    """After the engine's answer, not before: until then the engine may still add the presence entry."""
+    playbook = connected()
     playbook >> subscribe()
     playbook >> ConnectionLost() << []
-    playbook >> through << [Left("news")]
-    playbook >> through << []
+    playbook >> answer << [Closing("news")]
+    playbook >> answer << []

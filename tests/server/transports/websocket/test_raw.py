@@ -67,7 +67,7 @@ async def test_a_client_that_is_lost_while_reading_is_paused_leaves_nothing_behi
 
 
 @pytest.mark.parametrize("fragment", [b"", b" "], ids=["empty", "a byte each"])
-async def test_fragments_take_no_more_memory_than_their_bytes(
+async def test_fragments_take_only_the_memory_of_their_bytes(
     served_node: ServedNode, fragment: bytes
 ) -> None:
     """The size limit of a message does not count its frames, so their number must not matter."""
