@@ -96,6 +96,8 @@ ALLOWED = (
     Allowed("tests/words.py", ".*", "the list itself"),
     Allowed("tests/test_words.py", ".*", "the tests of the list"),
     Allowed("*", "(?:add|remove) event listener|event listeners?", "the DOM's name"),
+    Allowed("static/*.js", "listeners", "listeners of DOM events"),
+    Allowed("server/tocsin_demo/*.py", "listeners?", "a listening socket"),
     Allowed("*", "resident (?:memory|set|bytes)", "the kernel's and Prometheus' name"),
 )
 
