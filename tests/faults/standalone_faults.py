@@ -145,7 +145,9 @@ async def _slow_closes(node: NodeProcess) -> float:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         text = (await http.get(f"{node.url}/metrics")).text
     counts = [
-        line.split()[-1] for line in text.splitlines() if line.startswith('tocsin_closes_total{code="3008"}')
+        line.split()[-1]
+        for line in text.splitlines()
+        if line.startswith('tocsin_disconnects_total{code="3008"}')
     ]
     return float(counts[0]) if counts else 0
 

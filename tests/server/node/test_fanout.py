@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.core.recording_connection import StoredHistory, RecordingConnection
+from tests.server.core.recording_connection import RecordingConnection, StoredHistory
 from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
