@@ -53,8 +53,9 @@ def test_a_phrase_is_found_across_two_lines(text: str) -> None:
     assert found(text) == [(1, "no more")]
 
 
-def test_two_words_with_a_full_stop_between_them_are_no_phrase() -> None:
-    assert found("There is no. More of it") == []
+@pytest.mark.parametrize("text", ["There is no. More of it", "| no | More |", "It is no\n\nMore"])
+def test_words_of_two_sentences_cells_or_paragraphs_are_no_phrase(text: str) -> None:
+    assert found(text) == []
 
 
 def test_the_name_of_a_file_is_checked() -> None:

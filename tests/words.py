@@ -96,6 +96,8 @@ ALLOWED = (
     Allowed("tests/words.py", ".*", "the list itself"),
     Allowed("tests/test_words.py", ".*", "the tests of the list"),
     Allowed("*", "(?:add|remove) event listener|event listeners?", "the DOM's name"),
+    Allowed("static/*.js", "listeners", "listeners of DOM events"),
+    Allowed("server/tocsin_demo/*.py", "listeners?", "a listening socket"),
     Allowed("*", "resident (?:memory|set|bytes)", "the kernel's and Prometheus' name"),
 )
 
@@ -114,18 +116,18 @@ class Finding(NamedTuple):
 
 _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where one word of a camel-case identifier ends and the next begins."""
-_GAP = r"[\s_#/*>|-]+"
-"""What may be between two words of one phrase, the comment sign of a new line included."""
+_GAP = r"(?:[\t _#/*>-]+|[\t #/*>-]*\n[\t #/*>-]*)"
+"""What may be between two words of a phrase: at most one line break, with the comment signs around it."""
 
 
 def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
     """Any of the phrases, as whole words, in text of lower-case letters."""
-    return re.compile(f"(?<![a-z])(?:{'|'.join(phrases)})(?![a-z])".replace(" ", _GAP))
+    return re.compile(f"(?<![a-z])(?:{'|'.join(phrases).replace(' ', _GAP)})(?![a-z])")
 
 
 _ANY = _pattern(FORBIDDEN)
 _EACH = [(_pattern([phrase]), instead) for phrase, instead in FORBIDDEN.items()]
-_SENTENCE_START = re.compile(rf"\b{SENTENCE_START}\b".replace(" ", _GAP))
+_SENTENCE_START = re.compile(rf"\b{SENTENCE_START.replace(' ', _GAP)}\b")
 
 
 def findings(file: str, text: str, allowed: Sequence[Allowed] = ALLOWED) -> Iterator[Finding]:

@@ -74,7 +74,7 @@ NO_COMMANDS = {
     "no channel to unsubscribe from": '{"id": 2, "unsubscribe": {}}',
     "no channel to publish into": '{"id": 2, "publish": {"data": 1}}',
     "no channel to read": '{"id": 2, "history": {"limit": 1}}',
-    "no channel to look at": '{"id": 2, "presence": {}}',
+    "presence without a channel": '{"id": 2, "presence": {}}',
     "no channel to count": '{"id": 2, "presence_stats": {}}',
 }
 

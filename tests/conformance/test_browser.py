@@ -45,7 +45,7 @@ HEARD = "count => window.received.length >= count"
 
 async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer any request with an empty page."""
-    request = await reader.read(65536)  # nothing, where the browser only meant to be quick
+    request = await reader.read(65536)  # empty if the browser opened the connection in advance
     head = (
         f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(PAGE)}\r\nConnection: close\r\n"
     )

@@ -86,13 +86,13 @@ async def test_presence_lists_connections_and_counts_users(
     """Presence lists each connection. The stats count connections, and each user once."""
     news = channel("open")
     ids = [await subscribed(await new_sdk(), server, news, user=user) for user in ("ann", "ann", "bob")]
-    asking = await new_sdk()
-    await subscribed(asking, server)
-    presence = await asking.presence(news)
+    reader = await new_sdk()
+    await subscribed(reader, server)
+    presence = await reader.presence(news)
     assert {client: info["user"] for client, info in presence.items()} == dict(
         zip(ids, ["ann", "ann", "bob"], strict=True)
     )
-    assert await asking.presence_stats(news) == {"clients": 3, "users": 2}
+    assert await reader.presence_stats(news) == {"clients": 3, "users": 2}
 
 
 async def test_history_is_read_in_pages(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:

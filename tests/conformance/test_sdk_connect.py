@@ -62,7 +62,7 @@ async def test_an_expired_token_is_replaced_by_a_fresh_one(server: Server, sdk: 
     """Error 109 makes the SDK request a token from its application, and connect with it."""
     expired = connection_token("ann", exp=seconds_from_now(-10))
     await sdk.connect(server.websocket_url, token=expired, tokens=[connection_token("ann")])
-    await sdk.events.next("token_asked")
+    await sdk.events.next("token_requested")
     assert (await sdk.events.next("connected"))["client"]
 
 
@@ -70,7 +70,9 @@ async def test_a_connection_outlives_its_tokens(server: Server, sdk: Sdk) -> Non
     """The SDK refreshes the connection before each token expires. It never reconnects."""
     tokens = [connection_token("ann", exp=seconds_from_now(life)) for life in (2, 4, 100)]
     await sdk.connect(server.websocket_url, tokens=tokens)
-    await sdk.events.take("token_asked", 3)  # one to connect, and one each time the last was about to expire
+    await sdk.events.take(
+        "token_requested", 3
+    )  # one to connect, and one each time the last was about to expire
     assert len(sdk.events.of("connected")) == 1
     assert len(sdk.events.of("connecting")) == 1
 

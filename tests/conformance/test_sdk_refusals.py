@@ -36,10 +36,10 @@ async def as_user(sdk: Sdk, server: Server, user: str = "") -> None:
     await sdk.events.next("connected")
 
 
-async def code_of(asking: Awaitable[Any]) -> int | None:
+async def code_of(call: Awaitable[Any]) -> int | None:
     """The code of the refusal, or None if the call succeeded."""
     try:
-        await asking
+        await call
     except Refused as refused:
         return refused.code
     return None

@@ -47,7 +47,7 @@ async def test_a_dollar_channel_opens_with_a_token(server: Server, sdk: Sdk, cha
     private = "$" + channel("open")
     await sdk.subscribe(private, tokens=[subscription_token("ann", private)])
     assert (await sdk.events.next("subscribed"))["channel"] == private
-    assert (await sdk.events.next("token_asked"))["channel"] == private
+    assert (await sdk.events.next("token_requested"))["channel"] == private
 
 
 async def test_a_forged_token_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
@@ -86,7 +86,7 @@ async def test_a_subscription_outlives_its_tokens(server: Server, sdk: Sdk, chan
     door = channel("closed")
     tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (2, 4, 100)]
     await sdk.subscribe(door, tokens=tokens)
-    await sdk.events.take("token_asked", 3)
+    await sdk.events.take("token_requested", 3)
     assert len(sdk.events.of("subscribing")) == 1
     assert len(sdk.events.of("subscribed")) == 1
     assert len(sdk.events.of("connecting")) == 1

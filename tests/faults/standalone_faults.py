@@ -144,8 +144,11 @@ async def _slow_closes(node: NodeProcess) -> float:
     """The number of connections that this node has closed as slow (code 3008)."""
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         text = (await http.get(f"{node.url}/metrics")).text
+    assert "# TYPE tocsin_disconnects_total" in text
     counts = [
-        line.split()[-1] for line in text.splitlines() if line.startswith('tocsin_closes_total{code="3008"}')
+        line.split()[-1]
+        for line in text.splitlines()
+        if line.startswith('tocsin_disconnects_total{code="3008"}')
     ]
     return float(counts[0]) if counts else 0
 

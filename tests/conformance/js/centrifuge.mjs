@@ -6,9 +6,9 @@ import { emit, serve } from "./driver.mjs";
 let client;
 
 // Returns the given tokens one by one, as an application's endpoint would, and then refuses.
-function tokenSource(tokens, asked) {
+function tokenSource(tokens, requested) {
   return async () => {
-    emit("token_asked", asked);
+    emit("token_requested", requested);
     if (tokens.length === 0) throw new UnauthorizedError();
     return tokens.shift();
   };

@@ -170,7 +170,7 @@ class _TokenSource:
         self._tokens = iter(tokens)
 
     async def __call__(self, channel: str | None = None) -> str:
-        await self._events.record("token_asked", channel=channel)
+        await self._events.record("token_requested", channel=channel)
         token = next(self._tokens, None)
         if token is None:
             raise centrifuge.UnauthorizedError

@@ -5,7 +5,7 @@ Recorded events, each with its details:
     connected client · connecting code reason · disconnected code reason
     subscribed channel recoverable positioned position was_recovering recovered data
     subscribing unsubscribed channel code reason · publication channel data offset info
-    join leave channel info · token_asked channel
+    join leave channel info · token_requested channel
     server_subscribed, server_publication, … the same of server-side subscriptions · subscription_error code
 """
 
