@@ -16,7 +16,8 @@ from tests.server.node.fake_connection import FakeConnection, joined, running
 from tests.server.served_node import new_channel, publish, serve_node, until
 from tests.support.wire_client import Close
 from tocsin_server import errors
-from tocsin_server.node.node import DRAIN_PAUSE_SECONDS, Node
+from tocsin_server.node.drain import PAUSE_SECONDS
+from tocsin_server.node.node import Node
 
 MANY = 20
 """Peers. That their order is the same by chance happens once in 10^18."""
@@ -42,9 +43,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     """Of every node: no machine is too slow for them, and nobody waits."""
     pauses = Pauses()
     clock = SimpleNamespace(monotonic=lambda: pauses.now, time=time.time)
-    monkeypatch.setattr("tocsin_server.node.node.time", clock)
+    monkeypatch.setattr("tocsin_server.node.drain.time", clock)
     monkeypatch.setattr(
-        "tocsin_server.node.node.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": pauses.sleep})
+        "tocsin_server.node.drain.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": pauses.sleep})
     )
     return pauses
 
@@ -84,7 +85,7 @@ async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: N
         await until(lambda: all(peer.data == [*range(1, len(pauses.seconds) + 1)] for peer in staying))
 
     pauses.meanwhile = hear
-    seconds = MANY * DRAIN_PAUSE_SECONDS / 2
+    seconds = MANY * PAUSE_SECONDS / 2
     with capture_logs() as logs:
         assert await node.drain(seconds, is_hurried) == MANY
     assert {peer.why for peer in peers} == {errors.SHUTDOWN}
@@ -100,7 +101,7 @@ async def test_a_handful_is_gone_in_a_moment(node: Node, pauses: Pauses) -> None
     for _ in range(3):
         await joined(node)
     assert await node.drain(3600, never) == 3
-    assert pauses.seconds == pytest.approx([DRAIN_PAUSE_SECONDS] * 2)
+    assert pauses.seconds == pytest.approx([PAUSE_SECONDS] * 2)
 
 
 async def test_without_time_nobody_waits(node: Node, pauses: Pauses) -> None:
@@ -124,11 +125,11 @@ async def test_a_pause_that_took_longer_is_made_up_for(node: Node, pauses: Pause
     began = pauses.now
 
     async def stall() -> None:
-        pauses.now += 9.5 * DRAIN_PAUSE_SECONDS if len(pauses.seconds) == 1 else 0
+        pauses.now += 9.5 * PAUSE_SECONDS if len(pauses.seconds) == 1 else 0
 
     pauses.meanwhile = stall
     await node.drain(3600, never)
-    assert pauses.now - began == pytest.approx((MANY - 1) * DRAIN_PAUSE_SECONDS)
+    assert pauses.now - began == pytest.approx((MANY - 1) * PAUSE_SECONDS)
 
 
 async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: Pauses) -> None:
