@@ -163,7 +163,7 @@ class ModelNode:
 
     def publish(self, channel: str) -> None:
         """Add a publication to the channel's history, if it keeps one, and publish it."""
-        if channel.startswith(("log:", "cache:")):
+        if channel.startswith(("history:", "cache:")):
             history = self.history(channel)
             self.pubsub.append((channel, history.append(), history.epoch))
         else:
@@ -234,7 +234,7 @@ class ModelNode:
 
     def request_backfill(self, channel: Channel[CheckingClient]) -> None:
         """Backfill a channel. A second request meanwhile starts a second backfill."""
-        if channel.tracker.is_known and channel.name.startswith(("log:", "cache:")):
+        if channel.tracker.is_known and channel.name.startswith(("history:", "cache:")):
             self.jobs.append(Backfilling(channel))
 
     def _backfill(self, job: Backfilling) -> None:
