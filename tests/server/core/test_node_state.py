@@ -230,9 +230,11 @@ def test_a_merge_with_another_epoch_resets_the_subscribers() -> None:
 
 
 def test_a_merge_sets_the_position_of_a_channel_without_one() -> None:
-    state: NodeState[Connection] = NodeState()
-    assert merge(state, news=history_at(5)).resets == []
-    assert state.hub.channels["news"].tracker.position == Position(5, EPOCH)
+    """Its subscribers have none either, so they are not reset."""
+    node = Node()
+    node.subscribed()
+    assert merge(node.state, news=history_at(5)).resets == []
+    assert node.state.hub.channels["news"].tracker.position == Position(5, EPOCH)
 
 
 @pytest.mark.parametrize("names", [("news", "more"), ("more", "news")])
@@ -308,9 +310,10 @@ def test_a_channel_that_moved_to_the_new_history_meanwhile_is_not_reset() -> Non
     assert delivered(channel, connection) == [2]
 
 
-def test_a_page_of_a_history_that_the_channel_has_left_is_incomplete() -> None:
+@pytest.mark.parametrize("offset", [2, 4])
+def test_a_page_of_a_history_that_the_channel_has_left_is_incomplete(offset: int) -> None:
     """The channel moved to another history during the read, so its new history must be read."""
-    state, channel, connection = at(2, "replaced")
+    state, channel, connection = at(offset, "replaced")
     backfilled = state.backfill(channel, history_at(4, 3, 4))
     assert backfilled.is_complete is False
-    assert (delivered(channel, connection), channel.tracker.position) == ([], Position(2, "replaced"))
+    assert (delivered(channel, connection), channel.tracker.position) == ([], Position(offset, "replaced"))
