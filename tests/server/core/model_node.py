@@ -77,12 +77,9 @@ Job = Setup | Execution | Backfilling
 class EpochHistory(StoredHistory):
     """A history whose publications state their epoch and offset."""
 
-    def append(self) -> Publication:
+    def append(self, _data: bytes = b"") -> Publication:
         """Return the next publication; its data is its epoch and offset."""
-        self.top += 1
-        publication = Publication(Raw(json.dumps([self.epoch, self.top]).encode()), self.top)
-        self.kept = [*self.kept, publication][-self.size :]
-        return publication
+        return super().append(json.dumps([self.epoch, self.top + 1]).encode())
 
 
 class CountingState(NodeState[CheckingClient]):
