@@ -1,4 +1,4 @@
-"""A node drains: its peers are told to come back elsewhere, one after the other and in no order."""
+"""A node drains: its clients are closed to reconnect, one after the other and in random order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.node.fake_connection import FakeConnection, joined, running
+from tests.server.node.fake_connection import FakeConnection, connected, running
 from tests.server.served_node import new_channel, publish, serve_node, until
 from tests.support.wire_client import Close
 from tocsin_server import errors
@@ -20,34 +20,34 @@ from tocsin_server.node.drain import PAUSE_SECONDS
 from tocsin_server.node.node import Node
 
 MANY = 20
-"""Peers. That their order is the same by chance happens once in 10^18."""
+"""Connections. A random order equals the original one once in 10^18."""
 
 
-class Pauses:
-    """The clock of a node, which moves only while the node pauses; `meanwhile` happens in every pause."""
+class PausedClock:
+    """The clock of a node. It advances only while the node pauses; `on_pause` is called in each pause."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
-        self.seconds: list[float] = []
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.pauses: list[float] = []
+        self.on_pause: Callable[[], Awaitable[None]] | None = None
 
     async def sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
+        self.pauses.append(seconds)
         self.now += seconds
-        if self.meanwhile is not None:
-            await self.meanwhile()
+        if self.on_pause is not None:
+            await self.on_pause()
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
-    """Of every node: no machine is too slow for them, and nobody waits."""
-    pauses = Pauses()
-    clock = SimpleNamespace(monotonic=lambda: pauses.now, time=time.time)
-    monkeypatch.setattr("tocsin_server.node.drain.time", clock)
+def clock(monkeypatch: pytest.MonkeyPatch) -> PausedClock:
+    """Replace the clock of every node, so that no test waits in real time."""
+    clock = PausedClock()
+    time_module = SimpleNamespace(monotonic=lambda: clock.now, time=time.time)
+    monkeypatch.setattr("tocsin_server.node.drain.time", time_module)
     monkeypatch.setattr(
-        "tocsin_server.node.drain.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": pauses.sleep})
+        "tocsin_server.node.drain.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": clock.sleep})
     )
-    return pauses
+    return clock
 
 
 @pytest.fixture
@@ -57,112 +57,126 @@ async def node() -> AsyncIterator[Node]:
 
 
 async def many(node: Node, *channels: str) -> list[FakeConnection]:
-    return [await joined(node, *channels) for _ in range(MANY)]
+    return [await connected(node, *channels) for _ in range(MANY)]
 
 
 def never() -> bool:
     return False
 
 
-async def test_peers_are_told_one_after_the_other_over_the_time_there_is(node: Node, pauses: Pauses) -> None:
-    """Who is still there hears everything meanwhile; the order is not that in which the node has them."""
+async def test_connections_are_closed_one_after_the_other_over_the_drain_time(
+    node: Node, clock: PausedClock
+) -> None:
+    """The remaining ones are delivered every publication. The order is not the node's own."""
     news = new_channel("open")
-    peers = await many(node, news)
-    had = list(node.state.connections)
-    told: list[FakeConnection] = []
+    connections = await many(node, news)
+    order = list(node.state.connections)
+    closed: list[FakeConnection] = []
 
     def is_hurried() -> bool:
-        before = len(told)
-        told.extend(peer for peer in peers if peer.why and peer not in told)
-        assert len(told) == before + 1
+        before = len(closed)
+        closed.extend(
+            connection for connection in connections if connection.closed_with and connection not in closed
+        )
+        assert len(closed) == before + 1
         return False
 
-    async def hear() -> None:
+    async def publish_one() -> None:
         assert node.unready_reason.startswith("The node is draining")
-        staying = [peer for peer in peers if not peer.why]
-        assert staying or len(pauses.seconds) == MANY - 1
-        await publish(node, news, b"%d" % len(pauses.seconds))
-        await until(lambda: all(peer.data == [*range(1, len(pauses.seconds) + 1)] for peer in staying))
+        remaining = [connection for connection in connections if not connection.closed_with]
+        assert remaining or len(clock.pauses) == MANY - 1
+        await publish(node, news, b"%d" % len(clock.pauses))
+        await until(
+            lambda: all(connection.data == [*range(1, len(clock.pauses) + 1)] for connection in remaining)
+        )
 
-    pauses.meanwhile = hear
+    clock.on_pause = publish_one
     seconds = MANY * PAUSE_SECONDS / 2
-    with capture_logs() as logs:
+    with capture_logs() as log_lines:
         assert await node.drain(seconds, is_hurried) == MANY
-    assert {peer.why for peer in peers} == {errors.SHUTDOWN}
-    assert pauses.seconds == pytest.approx([seconds / MANY] * (MANY - 1))
-    assert set(told) == set(peers)
-    assert told != had
-    (line,) = (line for line in logs if line["event"] == "drained")
-    assert (line["connections"], line["seconds"]) == (MANY, round(seconds * (MANY - 1) / MANY, 3))
+    assert {connection.closed_with for connection in connections} == {errors.SHUTDOWN}
+    assert clock.pauses == pytest.approx([seconds / MANY] * (MANY - 1))
+    assert set(closed) == set(connections)
+    assert closed != order
+    (log_line,) = (log_line for log_line in log_lines if log_line["event"] == "drained")
+    assert (log_line["connections"], log_line["seconds"]) == (MANY, round(seconds * (MANY - 1) / MANY, 3))
 
 
-async def test_a_handful_is_gone_in_a_moment(node: Node, pauses: Pauses) -> None:
-    """However long the node may take."""
+async def test_a_few_connections_are_closed_at_the_shortest_pause(node: Node, clock: PausedClock) -> None:
+    """However long the drain time is."""
     for _ in range(3):
-        await joined(node)
+        await connected(node)
     assert await node.drain(3600, never) == 3
-    assert pauses.seconds == pytest.approx([PAUSE_SECONDS] * 2)
+    assert clock.pauses == pytest.approx([PAUSE_SECONDS] * 2)
 
 
-async def test_without_time_nobody_waits(node: Node, pauses: Pauses) -> None:
-    peers = await many(node)
+async def test_a_drain_time_of_zero_needs_no_pauses(node: Node, clock: PausedClock) -> None:
+    connections = await many(node)
     assert await node.drain(0, never) == MANY
-    assert {peer.why for peer in peers} == {errors.SHUTDOWN}
-    assert not pauses.seconds
+    assert {connection.closed_with for connection in connections} == {errors.SHUTDOWN}
+    assert not clock.pauses
 
 
-async def test_who_is_hurried_sends_the_rest_at_once(node: Node, pauses: Pauses) -> None:
-    """From the moment on at which it is hurried."""
-    peers = await many(node)
-    assert await node.drain(3600, lambda: len(pauses.seconds) == 5) == MANY
-    assert {peer.why for peer in peers} == {errors.SHUTDOWN}
-    assert len(pauses.seconds) == 5
+async def test_a_hurried_drain_closes_the_remaining_connections_at_once(
+    node: Node, clock: PausedClock
+) -> None:
+    """Without further pauses."""
+    connections = await many(node)
+    assert await node.drain(3600, lambda: len(clock.pauses) == 5) == MANY
+    assert {connection.closed_with for connection in connections} == {errors.SHUTDOWN}
+    assert len(clock.pauses) == 5
 
 
-async def test_a_pause_that_took_longer_is_made_up_for(node: Node, pauses: Pauses) -> None:
-    """A busy node is gone in its time, not later by what each pause took too long."""
+async def test_a_drain_catches_up_after_a_long_pause(node: Node, clock: PausedClock) -> None:
+    """A busy node drains in its time; delays do not add up."""
     await many(node)
-    began = pauses.now
+    began = clock.now
 
     async def stall() -> None:
-        pauses.now += 9.5 * PAUSE_SECONDS if len(pauses.seconds) == 1 else 0
+        clock.now += 9.5 * PAUSE_SECONDS if len(clock.pauses) == 1 else 0
 
-    pauses.meanwhile = stall
+    clock.on_pause = stall
     await node.drain(3600, never)
-    assert pauses.now - began == pytest.approx((MANY - 1) * PAUSE_SECONDS)
+    assert clock.now - began == pytest.approx((MANY - 1) * PAUSE_SECONDS)
 
 
-async def test_who_leaves_or_comes_meanwhile_is_no_trouble(node: Node, pauses: Pauses) -> None:
-    """The one is told nothing any more, the other at once."""
-    peers = await many(node)
-    leaving: list[FakeConnection] = []
-    coming: list[FakeConnection] = []
+async def test_connections_may_be_lost_and_made_during_a_drain(node: Node, clock: PausedClock) -> None:
+    """A lost connection is not closed again; a new one is closed at once."""
+    connections = await many(node)
+    dropped: list[FakeConnection] = []
+    late: list[FakeConnection] = []
 
-    async def visit() -> None:
-        if staying := [peer for peer in peers if not peer.why and peer not in leaving]:
-            staying[0].lose()
-            leaving.append(staying[0])
-        coming.append(FakeConnection(node))
-        assert coming[-1].why == errors.SHUTDOWN
+    async def drop_and_connect() -> None:
+        if remaining := [
+            connection
+            for connection in connections
+            if not connection.closed_with and connection not in dropped
+        ]:
+            remaining[0].drop()
+            dropped.append(remaining[0])
+        late.append(FakeConnection(node))
+        assert late[-1].closed_with == errors.SHUTDOWN
 
-    pauses.meanwhile = visit
+    clock.on_pause = drop_and_connect
     await node.drain(3600, never)
-    assert leaving
-    assert {peer.why for peer in leaving} == {None}
-    assert {peer.why for peer in peers if peer not in leaving} == {errors.SHUTDOWN}
+    assert dropped
+    assert {connection.closed_with for connection in dropped} == {None}
+    assert {connection.closed_with for connection in connections if connection not in dropped} == {
+        errors.SHUTDOWN
+    }
     assert not node.state.connections
 
 
-async def test_a_second_signal_hurries_who_drains(pauses: Pauses) -> None:
-    """The first has begun it, over the server's `drain_seconds`."""
+async def test_a_second_signal_hurries_the_drain(clock: PausedClock) -> None:
+    """The first one begins it, over the server's `drain_seconds`."""
     async with AsyncExitStack() as stack, serve_node() as served_node:
-        wires = [await stack.enter_async_context(served_node.connected()) for _ in range(5)]
+        websockets = [await stack.enter_async_context(served_node.connected()) for _ in range(5)]
 
-        async def insist() -> None:
+        async def send_second_signal() -> None:
             served_node.server.handle_exit(signal.SIGTERM, None)
 
-        pauses.meanwhile = insist
+        clock.on_pause = send_second_signal
         served_node.server.handle_exit(signal.SIGTERM, None)
-        for wire in wires:
-            assert await wire.closed() == Close(3001, "shutdown")
-    assert len(pauses.seconds) == 1
+        for websocket in websockets:
+            assert await websocket.closed() == Close(3001, "shutdown")
+    assert len(clock.pauses) == 1
