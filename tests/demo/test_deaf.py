@@ -82,7 +82,7 @@ async def test_a_deaf_node_knows_it_turns_others_away_and_keeps_its_clients(
     several: Server, patient: Patient
 ) -> None:
     """And what was said meanwhile is heard once it hears again, by itself after some seconds."""
-    assert "its link is open but silent" in await deafened(patient)
+    assert "its pub/sub connection is open but silent" in await deafened(patient)
     await patient.nodes.until(lambda node: node["report"]["state"] == "deaf", NAME)
     assert NAME not in {await met(several) for _ in range(20)}
     await patient.say("Said to the deaf")

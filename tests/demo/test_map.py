@@ -163,7 +163,7 @@ async def test_a_deaf_node_keeps_its_connections_and_they_miss_nothing(
     await expect(node(visited, deaf)).to_have_attribute("data-state", "silent")
     await say_elsewhere(several, deaf, "Deaf")
     await expect(node(visited, deaf)).to_have_attribute("data-state", "deaf")
-    await expect(node(visited, deaf)).to_contain_text("its link is open but silent")
+    await expect(node(visited, deaf)).to_contain_text("its pub/sub connection is open but silent")
     await expect(node(visited, deaf)).to_contain_text(re.compile(r"hears again in [0-3]\."))
     assert await fact(visited, "websocket", "missed").inner_text() == "0"
     await visited.get_by_role("button", name=f"Heal {deaf}").click()

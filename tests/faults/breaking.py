@@ -53,13 +53,13 @@ async def roll(stage: Stage[Alone]) -> None:
 
 async def cut_links(stage: Stage[Alone]) -> None:
     """Redis hangs up on everybody who hears announcements."""
-    assert await asyncio.to_thread(stage.cluster.redis.cut_links) == len(stage.cluster.members)
+    assert await asyncio.to_thread(stage.cluster.redis.kill_pubsub_connections) == len(stage.cluster.members)
 
 
 async def silence_link(stage: Stage[Alone]) -> None:
     """The last node's link stays open, and nothing comes through, until that node gives it up."""
     links = stage.cluster.listener_ids()
-    stage.cluster.way.swallow_pubsub()
+    stage.cluster.way.drop_pubsub()
     async with asyncio.timeout(STARTED):
         while links <= stage.cluster.listener_ids():  # noqa: ASYNC110 - Redis has to be asked
             await asyncio.sleep(TICK)
@@ -100,10 +100,10 @@ async def empty_redis(stage: Stage[Alone]) -> None:
 
 async def part(stage: Stage[Alone]) -> None:
     """The last node cannot reach Redis, and its connections stay open."""
-    stage.cluster.way.swallow_all()
+    stage.cluster.way.drop_all()
     await stage.cluster.until_not_ready(stage.cluster.members[-1])
     await asyncio.sleep(PARTITION_SECONDS)
-    stage.cluster.way.mend()
+    stage.cluster.way.pass_all()
 
 
 async def read_nothing(stage: Stage[Alone]) -> None:

@@ -24,9 +24,9 @@ from tocsin import Position
 CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
 
 CONNECTION_ENDED = "a subscriber's connection ended"
-LINK_BROKEN = "to Redis broke"
+LINK_BROKEN = "redis_disconnected"
 LOG_DIED = "the log cannot mend"
-MASTER_CHANGED = "a master of the Redis Cluster is used"
+MASTER_CHANGED = "cluster_master_added"
 TOO_SLOW = '"code": 3008'
 """Signs that somebody noticed: the first is a subscriber's, the others are in nodes' logs."""
 

@@ -12,7 +12,7 @@ import redis
 from tests.faults.cluster import Cluster, Member, engine, folder, started
 from tests.faults.fault_environment import LINK_BROKEN, Fault, Logs, Setting, Stage
 from tests.faults.standalone import EVERYTHING
-from tests.server.engine.redis.blackhole_proxy import swallowing
+from tests.server.engine.redis.blackhole_proxy import blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.proxies import HOST
 from tests.support.timing import STARTED, TICK
@@ -122,10 +122,10 @@ async def kill_master(stage: Stage[Watched]) -> None:
     """The master dies without a word; its replica had not heard of it for a while."""
     cluster = stage.cluster
     master, replica = cluster.master, cluster.replica
-    async with swallowing(master.port) as way:
+    async with blackhole_running(master.port) as way:
         replica.command("REPLICAOF", HOST, way.port)
         await cluster.until(lambda: replica.client.info("replication")["master_link_status"] == "up")
-        way.swallow_all()
+        way.drop_all()
         await asyncio.sleep(BEHIND_SECONDS)
         await asyncio.to_thread(master.stop)
     await cluster.until(lambda: cluster.master is replica and _is_master(replica))

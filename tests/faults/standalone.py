@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.faults.cluster import Cluster, Member, engine, folder, started
-from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 
 EVERYTHING = ("appendonly yes", "appendfsync always")
@@ -18,7 +18,7 @@ EVERYTHING = ("appendonly yes", "appendfsync always")
 class Alone(Cluster):
     """Its members reach `redis` directly, the last one by `way`, on which bytes can be lost."""
 
-    def __init__(self, directory: Path, redis: RedisServer, way: Swallower) -> None:
+    def __init__(self, directory: Path, redis: RedisServer, way: BlackholeProxy) -> None:
         self.redis = redis
         self.way = way
         urls = [redis.url, redis.url, way.url]
@@ -40,5 +40,5 @@ class Alone(Cluster):
 async def alone(directory: Path) -> AsyncIterator[Alone]:
     """Start Redis, then the members."""
     with redis_running(folder(directory, "redis"), *EVERYTHING) as redis:
-        async with swallowing(redis.port) as way, started(Alone(directory, redis, way)) as cluster:
+        async with blackhole_running(redis.port) as way, started(Alone(directory, redis, way)) as cluster:
             yield cluster

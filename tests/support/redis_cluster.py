@@ -202,7 +202,7 @@ FAILOVER_SECONDS = 5.5
 
 def slot_of(channel: str) -> int:
     """The slot in which all keys of a channel are, whatever their prefix."""
-    return key_slot(Keys("tocsin").announcements(channel).encode())
+    return key_slot(Keys("tocsin").pubsub_name(channel).encode())
 
 
 def ranges(server: RedisServer) -> list[Range]:

@@ -1,4 +1,4 @@
-"""Opening an engine: which one a URL means."""
+"""Creates the engine that a URL names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from tocsin_server.engine.memory.engine import MemoryEngine
 
 
 def create_engine(options: EngineOptions) -> Engine:
-    """The engine at `options.url`, not yet started.
+    """Create the engine for `options.url`. The caller starts it.
 
-    Raises ValueError, with a sentence that shows no more of the URL than its scheme, if there is none for it.
+    Raises ValueError for an unknown scheme. The message shows only the scheme, since the rest of the URL may
+    contain a password.
     """
     scheme = options.url.partition("://")[0]
     match scheme:
         case "memory":
             return MemoryEngine()
         case "redis" | "rediss" | "redis+sentinel" | "redis+cluster" | "rediss+cluster":
-            # Here, since it takes a quarter of a second, which a node alone need not wait.
+            # Imported here because it takes a quarter of a second, which the memory engine does not need.
             from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
             from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
 

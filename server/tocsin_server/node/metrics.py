@@ -58,7 +58,7 @@ def add_gauges(
             "peers": lambda: sum(peer.queued_bytes for peer in peers),
             "channels": lambda: sum(channel.queued_bytes for channel in channels.values()),
             "newcomers": lambda: sum(channel.held_bytes for channel in channels.values()),
-            "engine": lambda: engine.vitals.waiting_bytes,
+            "engine": lambda: engine.health.waiting_bytes,
         },
     )
     metrics.observe("tocsin_draining", "1 if this node sends its clients elsewhere, else 0.", is_draining)
@@ -74,12 +74,12 @@ def _add_vitals(metrics: Metrics, engine: Engine) -> None:
     metrics.observe(
         "tocsin_deaf",
         "1 if a link over which this node hears is dead, else 0.",
-        lambda: engine.vitals.is_deaf,
+        lambda: engine.health.is_deaf,
     )
     metrics.observe(
         "tocsin_canary_age_seconds",
         "How long ago this node last heard itself over its link.",
-        lambda: engine.vitals.silence_seconds,
+        lambda: engine.health.silence_seconds,
     )
     metrics.observe(
         "tocsin_canary_lag_seconds",
@@ -87,10 +87,10 @@ def _add_vitals(metrics: Metrics, engine: Engine) -> None:
         lambda: engine.lag_seconds,
     )
     metrics.observe_count(
-        "tocsin_links", "Links that became whole, the first included.", lambda: engine.vitals.links
+        "tocsin_links", "Links that became whole, the first included.", lambda: engine.health.links
     )
     metrics.observe_count(
         "tocsin_reaped_nodes",
         "Nodes that died, and after which this one has cleared away.",
-        lambda: engine.vitals.reaped_nodes,
+        lambda: engine.health.reaped_nodes,
     )

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.server.engine.contract.test_nodes import ORDERS
+from tests.server.engine.contract.test_nodes import COMMANDS
 from tests.server.engine.recording_handler import RecordingHandler
 from tocsin_server.engine.nodes import SurveyRequest
 
@@ -14,7 +14,7 @@ QUESTION = SurveyRequest(True, "chat:*")
 
 @pytest.mark.parametrize(
     "value",
-    [*ORDERS.values(), QUESTION, RecordingHandler("n1").node_info(QUESTION)],
+    [*COMMANDS.values(), QUESTION, RecordingHandler("n1").node_info(QUESTION)],
     ids=lambda value: type(value).__name__,
 )
 def test_what_travels_between_nodes_arrives_as_it_was(value: Any) -> None:

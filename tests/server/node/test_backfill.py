@@ -171,7 +171,7 @@ class SlowEngine(LossyEngine):
 
     def lose(self, channel: str) -> None:
         """Forget a log."""
-        del self.broker._logs._logs[channel]
+        del self.broker._histories._histories[channel]
 
     async def allow(self) -> None:
         """Let it answer, with what was there when it was asked."""
@@ -218,7 +218,7 @@ async def test_another_log_that_a_newcomer_found_is_not_begun_twice() -> None:
 async def test_a_lost_last_announcement_is_found_by_looking_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LossyEngine, "may_lose_announcements", True)
+    monkeypatch.setattr(LossyEngine, "may_lose_messages", True)
     monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 0.2)
     async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
         await publish(node, "news", 1, 2, 3)

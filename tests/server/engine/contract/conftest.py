@@ -50,4 +50,4 @@ def presence(node: Node) -> PresenceStore:
 
 @pytest.fixture
 def witness(node: Node) -> RecordingHandler:
-    return node.witness
+    return node.handler

@@ -115,7 +115,7 @@ class Node:
 
     def __init__(self, engine: Engine, witness: RecordingHandler) -> None:
         self.engine = engine
-        self.witness = witness
+        self.handler = witness
 
     @property
     def broker(self) -> Broker:
@@ -134,20 +134,20 @@ class Node:
         mark = b"%d" % next(_marks)
         await self.broker.subscribe(MARKS)
         await self.broker.publish(MARKS, NewPublication(Raw(mark)), NO_LOG)
-        await self.witness.until(lambda: mark in self.witness.payloads(MARKS))
+        await self.handler.until(lambda: mark in self.handler.payloads(MARKS))
 
 
 @asynccontextmanager
 async def running(harness: Harness, uid: str = "n1") -> AsyncIterator[Node]:
     """A node over the harness's store."""
     node = Node(harness.engine(), RecordingHandler(uid))
-    await node.engine.start(node.witness)
+    await node.engine.start(node.handler)
     try:
         yield node
     finally:
         await node.engine.stop()
 
 
-def draft(number: int) -> NewPublication:
+def publication(number: int) -> NewPublication:
     """A publication that says its number."""
     return NewPublication(Raw(b"%d" % number))

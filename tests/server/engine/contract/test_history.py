@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, draft
+from tests.server.engine.contract.harness import LOG, publication
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
@@ -21,7 +21,7 @@ def offsets(history: History) -> list[int]:
 async def filled(broker: Broker) -> str:
     """Publishes five times; the epoch."""
     for number in range(1, 6):
-        position = await broker.publish("news", draft(number), THREE)
+        position = await broker.publish("news", publication(number), THREE)
     return position.epoch
 
 
@@ -32,7 +32,7 @@ async def test_a_log_has_an_epoch_from_its_first_touch(broker: Broker) -> None:
     assert top.epoch
     assert not publications
     assert (await broker.read_history("news", TOP_ONLY, LOG)).top == top
-    assert await broker.publish("news", draft(1), LOG) == (1, top.epoch)
+    assert await broker.publish("news", publication(1), LOG) == (1, top.epoch)
 
 
 async def test_concurrent_first_touches_agree(broker: Broker) -> None:
@@ -106,7 +106,7 @@ async def test_removed_history_leaves_the_top(broker: Broker) -> None:
     epoch = await filled(broker)
     await broker.remove_history("news")
     assert await broker.read_history("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
-    assert await broker.publish("news", draft(6), THREE) == (6, epoch)
+    assert await broker.publish("news", publication(6), THREE) == (6, epoch)
     assert offsets(await broker.read_history("news", HistoryQuery(limit=-1), THREE)) == [6]
     assert offsets(await broker.read_history("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
 
@@ -122,7 +122,7 @@ async def test_what_was_read_stays_as_it_was(broker: Broker) -> None:
     """A history is of one moment, whatever is published or removed after it."""
     await filled(broker)
     history = await broker.read_history("news", HistoryQuery(limit=-1), THREE)
-    await broker.publish("news", draft(6), THREE)
+    await broker.publish("news", publication(6), THREE)
     await broker.remove_history("news")
     assert history.top.offset == 5
     assert offsets(history) == [3, 4, 5]

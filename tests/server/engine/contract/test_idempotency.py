@@ -21,7 +21,7 @@ async def test_a_repeated_key_gets_the_first_answer(node: Node) -> None:
     await node.broker.publish("news", keyed(2, "other"), LOG)
     assert await node.broker.publish("news", keyed(3), LOG) == first
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1", b"2"]
+    assert node.handler.payloads("news") == [b"1", b"2"]
 
 
 async def test_a_key_counts_within_its_channel(node: Node) -> None:
@@ -31,8 +31,8 @@ async def test_a_key_counts_within_its_channel(node: Node) -> None:
         await node.broker.publish(channel, keyed(1), LOG)
     await node.broker.publish("a", keyed(1, "k:k"), LOG)
     await node.catch_up()
-    assert node.witness.offsets("a") == [1, 2]
-    assert [node.witness.offsets(channel) for channel in ("b", "a:k", "a:")] == [[1], [1], [1]]
+    assert node.handler.offsets("a") == [1, 2]
+    assert [node.handler.offsets(channel) for channel in ("b", "a:k", "a:")] == [[1], [1], [1]]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ async def test_a_key_counts_without_a_log_too(
         draft = NewPublication(Raw(b"%d" % number), skip_history=skip_history, idempotency_key="k")
         assert await node.broker.publish("news", draft, options) == NO_POSITION
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
+    assert node.handler.payloads("news") == [b"1"]
 
 
 async def test_of_concurrent_publications_with_one_key_the_first_counts(node: Node) -> None:
@@ -56,7 +56,7 @@ async def test_of_concurrent_publications_with_one_key_the_first_counts(node: No
     positions = await asyncio.gather(*(node.broker.publish("news", keyed(n), LOG) for n in range(20)))
     assert len(set(positions)) == 1
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"0"]
+    assert node.handler.payloads("news") == [b"0"]
 
 
 async def test_a_key_outlives_the_history(node: Node) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, Harness, Node, draft
-from tests.server.engine.contract.test_nodes import ORDERS
+from tests.server.engine.contract.harness import LOG, Harness, Node, publication
+from tests.server.engine.contract.test_nodes import COMMANDS
 from tests.server.engine.contract.test_subscribing import JOIN
 from tests.server.engine.recording_handler import RecordingHandler
 from tocsin_server.engine.nodes import SurveyRequest
@@ -41,13 +41,13 @@ async def test_a_stopped_engine_publishes_nothing(node: Node) -> None:
     await node.broker.subscribe("news")
     await node.engine.stop()
     with pytest.raises(EngineError):
-        await node.broker.publish("news", draft(1), LOG)
+        await node.broker.publish("news", publication(1), LOG)
     with pytest.raises(EngineError):
         await node.broker.publish_join_leave("news", JOIN)
     with pytest.raises(EngineError):
-        await node.nodes.publish_control(ORDERS["disconnect"])
+        await node.nodes.publish_control(COMMANDS["disconnect"])
     with pytest.raises(EngineError):
         await node.nodes.survey(SurveyRequest())
-    assert not node.witness.heard
-    assert not node.witness.pushes
-    assert not node.witness.orders
+    assert not node.handler.received
+    assert not node.handler.pushes
+    assert not node.handler.commands

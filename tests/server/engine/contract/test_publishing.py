@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.recording_handler import Heard, RecordingHandler
+from tests.server.engine.contract.harness import LOG, NO_LOG, Node, publication
+from tests.server.engine.recording_handler import ReceivedPublication, RecordingHandler
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import ClientInfo, Publication
@@ -32,7 +32,7 @@ PAYLOADS = [
 
 async def test_offsets_count_from_one_in_one_epoch(broker: Broker) -> None:
     """1, 2, 3 …, and the epoch is a text that a position can carry: letters, so neither comma nor @."""
-    positions = [await broker.publish("news", draft(number), LOG) for number in range(1, 4)]
+    positions = [await broker.publish("news", publication(number), LOG) for number in range(1, 4)]
     assert [position.offset for position in positions] == [1, 2, 3]
     assert len({position.epoch for position in positions}) == 1
     assert positions[0].epoch.isascii()
@@ -41,17 +41,17 @@ async def test_offsets_count_from_one_in_one_epoch(broker: Broker) -> None:
 
 async def test_channels_count_each_for_themselves(broker: Broker) -> None:
     """One channel's publications leave another's offsets alone."""
-    await broker.publish("news", draft(1), LOG)
-    await broker.publish("news", draft(2), LOG)
-    assert (await broker.publish("weather", draft(1), LOG)).offset == 1
+    await broker.publish("news", publication(1), LOG)
+    await broker.publish("news", publication(2), LOG)
+    assert (await broker.publish("weather", publication(1), LOG)).offset == 1
 
 
 async def test_concurrent_publications_take_their_turns(broker: Broker, witness: RecordingHandler) -> None:
     """Each gets an offset of its own, in the order of the calls, and is announced in the order of offsets."""
     await broker.subscribe("news")
-    positions = await asyncio.gather(*(broker.publish("news", draft(n), LOG) for n in range(1, 101)))
+    positions = await asyncio.gather(*(broker.publish("news", publication(n), LOG) for n in range(1, 101)))
     assert [position.offset for position in positions] == list(range(1, 101))
-    await witness.until_heard(100)
+    await witness.until_received(100)
     assert witness.offsets("news") == list(range(1, 101))
     assert witness.payloads("news") == [b"%d" % n for n in range(1, 101)]
 
@@ -63,41 +63,41 @@ async def test_channels_with_and_without_a_log_keep_the_order_of_calls(
     await broker.subscribe("news")
     skipping = NewPublication(Raw(b"2"), skip_history=True)
     await asyncio.gather(
-        broker.publish("news", draft(1), LOG),
+        broker.publish("news", publication(1), LOG),
         broker.publish("news", skipping, LOG),
-        broker.publish("news", draft(3), LOG),
+        broker.publish("news", publication(3), LOG),
     )
-    await witness.until_heard(3)
+    await witness.until_received(3)
     assert witness.payloads("news") == [b"1", b"2", b"3"]
 
 
 async def test_what_is_announced_is_what_is_kept(broker: Broker, witness: RecordingHandler) -> None:
     """The same publication, under the same epoch, by both ways."""
     await broker.subscribe("news")
-    position = await broker.publish("news", draft(7), LOG)
-    await witness.until_heard(1)
+    position = await broker.publish("news", publication(7), LOG)
+    await witness.until_received(1)
     expected = Publication(Raw(b"7"), 1)
-    assert witness.heard == [Heard("news", expected, position.epoch)]
+    assert witness.received == [ReceivedPublication("news", expected, position.epoch)]
     assert await broker.read_history("news", ALL, LOG) == (position, [expected])
 
 
 async def test_without_a_log_a_publication_has_no_position(broker: Broker, witness: RecordingHandler) -> None:
     """It is announced, and nothing is kept of it."""
     await broker.subscribe("news")
-    assert await broker.publish("news", draft(7), NO_LOG) == NO_POSITION
-    await witness.until_heard(1)
-    assert witness.heard == [Heard("news", Publication(Raw(b"7")), "")]
+    assert await broker.publish("news", publication(7), NO_LOG) == NO_POSITION
+    await witness.until_received(1)
+    assert witness.received == [ReceivedPublication("news", Publication(Raw(b"7")), "")]
 
 
 async def test_a_publication_may_skip_the_log(broker: Broker, witness: RecordingHandler) -> None:
     """It is announced without a position, and takes no offset from those after it."""
     await broker.subscribe("news")
-    first = await broker.publish("news", draft(1), LOG)
+    first = await broker.publish("news", publication(1), LOG)
     assert await broker.publish("news", NewPublication(Raw(b"2"), skip_history=True), LOG) == NO_POSITION
-    second = await broker.publish("news", draft(3), LOG)
+    second = await broker.publish("news", publication(3), LOG)
     assert second == (2, first.epoch)
-    await witness.until_heard(3)
-    assert witness.heard[1] == Heard("news", Publication(Raw(b"2")), "")
+    await witness.until_received(3)
+    assert witness.received[1] == ReceivedPublication("news", Publication(Raw(b"2")), "")
     _, kept = await broker.read_history("news", ALL, LOG)
     assert [bytes(publication.data) for publication in kept] == [b"1", b"3"]
 
@@ -121,8 +121,8 @@ async def test_who_published_and_the_tags_travel_along(
     await node.broker.subscribe("news")
     position = await node.broker.publish("news", NewPublication(Raw(b"1"), info, tags), options)
     expected = Publication(Raw(b"1"), position.offset, info, tags)
-    await node.witness.until_heard(1)
-    assert node.witness.heard[0].publication == expected
+    await node.handler.until_received(1)
+    assert node.handler.received[0].publication == expected
     if options is LOG:
         assert (await node.broker.read_history("news", ALL, LOG)).publications == [expected]
 
@@ -135,7 +135,7 @@ async def test_payloads_arrive_byte_for_byte(
     await broker.subscribe("news")
     await broker.publish("news", NewPublication(Raw(payload)), LOG)
     await broker.publish("news", NewPublication(Raw(payload)), NO_LOG)
-    await witness.until_heard(2)
+    await witness.until_received(2)
     assert witness.payloads("news") == [payload, payload]
     _, kept = await broker.read_history("news", ALL, LOG)
     assert [bytes(publication.data) for publication in kept] == [payload]
@@ -143,5 +143,5 @@ async def test_payloads_arrive_byte_for_byte(
 
 async def test_nobody_need_listen(broker: Broker) -> None:
     """A log is written for those who come later."""
-    position = await broker.publish("news", draft(1), LOG)
+    position = await broker.publish("news", publication(1), LOG)
     assert (await broker.read_history("news", TOP_ONLY, LOG)).top == position

@@ -5,7 +5,7 @@ Times are in units of the harness, which lets them pass.
 
 import pytest
 
-from tests.server.engine.contract.harness import Harness, draft
+from tests.server.engine.contract.harness import Harness, publication
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery, NewPublication
 
@@ -29,16 +29,16 @@ async def test_a_log_keeps_its_last_publications(broker: Broker) -> None:
     """As many as it may; the top does not care."""
     one = ChannelOptions(history_size=1, history_ttl=3600)
     for number in range(1, 4):
-        await broker.publish("news", draft(number), one)
+        await broker.publish("news", publication(number), one)
         assert await kept(broker, one) == [number]
 
 
 async def test_a_smaller_size_counts_from_the_next_publication(broker: Broker) -> None:
     """A changed configuration needs no clean-up."""
     for number in range(1, 6):
-        await broker.publish("news", draft(number), ChannelOptions(history_size=5, history_ttl=3600))
+        await broker.publish("news", publication(number), ChannelOptions(history_size=5, history_ttl=3600))
     two = ChannelOptions(history_size=2, history_ttl=3600)
-    await broker.publish("news", draft(6), two)
+    await broker.publish("news", publication(6), two)
     assert await kept(broker, two) == [5, 6]
 
 
@@ -46,9 +46,9 @@ async def test_publications_lapse_together_after_the_last_one(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """Each publication gives those before it another time to live."""
-    await broker.publish("news", draft(1), options)
+    await broker.publish("news", publication(1), options)
     await harness.advance(3 * harness.unit)
-    await broker.publish("news", draft(2), options)
+    await broker.publish("news", publication(2), options)
     await harness.advance(3 * harness.unit)
     assert await kept(broker, options) == [1, 2]
     await harness.advance(2 * harness.unit)
@@ -59,11 +59,11 @@ async def test_reading_does_not_keep_publications_alive(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """Nor does publishing what is outdated or skips the log."""
-    await broker.publish("news", NewPublication(draft(1).data, version=1), options)
+    await broker.publish("news", NewPublication(publication(1).data, version=1), options)
     await harness.advance(3 * harness.unit)
     assert await kept(broker, options) == [1]
-    await broker.publish("news", NewPublication(draft(1).data, version=1), options)
-    await broker.publish("news", NewPublication(draft(1).data, skip_history=True), options)
+    await broker.publish("news", NewPublication(publication(1).data, version=1), options)
+    await broker.publish("news", NewPublication(publication(1).data, skip_history=True), options)
     await harness.advance(2 * harness.unit)
     assert not await kept(broker, options)
 
@@ -72,10 +72,10 @@ async def test_the_top_outlives_the_publications(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """What is published then is alone in the log, with the next offset."""
-    first = await broker.publish("news", draft(1), options)
+    first = await broker.publish("news", publication(1), options)
     await harness.advance(6 * harness.unit)
     assert await broker.read_history("news", ALL, options) == (first, [])
-    assert await broker.publish("news", draft(2), options) == (2, first.epoch)
+    assert await broker.publish("news", publication(2), options) == (2, first.epoch)
     assert await kept(broker, options) == [2]
 
 
@@ -83,9 +83,9 @@ async def test_a_log_that_lapsed_unseen_is_empty_for_the_next_publication(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """Nothing that lapsed comes back."""
-    first = await broker.publish("news", draft(1), options)
+    first = await broker.publish("news", publication(1), options)
     await harness.advance(6 * harness.unit)
-    assert await broker.publish("news", draft(2), options) == (2, first.epoch)
+    assert await broker.publish("news", publication(2), options) == (2, first.epoch)
     assert await kept(broker, options) == [2]
 
 
@@ -93,9 +93,9 @@ async def test_a_channel_left_alone_begins_anew(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """Another epoch tells clients that offsets start over."""
-    first = await broker.publish("news", draft(1), options)
+    first = await broker.publish("news", publication(1), options)
     await harness.advance(14 * harness.unit)
-    second = await broker.publish("news", draft(2), options)
+    second = await broker.publish("news", publication(2), options)
     assert second.offset == 1
     assert second.epoch != first.epoch
     assert await kept(broker, options) == [1]
@@ -105,9 +105,9 @@ async def test_a_version_is_forgotten_with_the_top(
     broker: Broker, harness: Harness, options: ChannelOptions
 ) -> None:
     """It belongs to the log."""
-    await broker.publish("news", NewPublication(draft(1).data, version=5), options)
+    await broker.publish("news", NewPublication(publication(1).data, version=5), options)
     await harness.advance(14 * harness.unit)
-    assert (await broker.publish("news", NewPublication(draft(2).data, version=1), options)).offset == 1
+    assert (await broker.publish("news", NewPublication(publication(2).data, version=1), options)).offset == 1
     assert await kept(broker, options) == [1]
 
 
@@ -122,5 +122,5 @@ async def test_using_a_channel_keeps_its_top(
         if use == "read":
             position = (await broker.read_history("news", TOP_ONLY, options)).top
         else:
-            position = await broker.publish("news", draft(1), options)
+            position = await broker.publish("news", publication(1), options)
         assert position.epoch == epoch

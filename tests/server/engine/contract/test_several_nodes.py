@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.contract.test_nodes import ORDERS
+from tests.server.engine.contract.harness import LOG, NO_LOG, Node, publication
+from tests.server.engine.contract.test_nodes import COMMANDS
 from tests.server.engine.contract.test_subscribing import JOIN
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
@@ -15,23 +15,23 @@ async def test_both_hear_what_either_publishes(node: Node, neighbour: Node) -> N
     for each in (node, neighbour):
         await each.broker.subscribe("news")
     for each in (node, neighbour):
-        await each.broker.publish("news", draft(1), LOG)
-        await each.broker.publish("news", draft(2), NO_LOG)
+        await each.broker.publish("news", publication(1), LOG)
+        await each.broker.publish("news", publication(2), NO_LOG)
         await each.broker.publish_join_leave("news", JOIN)
     for each in (node, neighbour):
-        await each.witness.until_pushed(2)
-        assert each.witness.payloads("news") == [b"1", b"2"] * 2
-        assert each.witness.pushes == [("news", JOIN)] * 2
+        await each.handler.until_pushed(2)
+        assert each.handler.payloads("news") == [b"1", b"2"] * 2
+        assert each.handler.pushes == [("news", JOIN)] * 2
 
 
 async def test_each_hears_only_what_it_listens_to(node: Node, neighbour: Node) -> None:
     """One node's interest is not the other's."""
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(1), NO_LOG)
+    await node.broker.publish("news", publication(1), NO_LOG)
     await node.catch_up()
     await neighbour.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
-    assert not neighbour.witness.payloads("news")
+    assert node.handler.payloads("news") == [b"1"]
+    assert not neighbour.handler.payloads("news")
 
 
 async def test_both_hear_concurrent_publications_in_the_order_of_offsets(node: Node, neighbour: Node) -> None:
@@ -39,17 +39,19 @@ async def test_both_hear_concurrent_publications_in_the_order_of_offsets(node: N
     for each in (node, neighbour):
         await each.broker.subscribe("news")
     publishers = [node, neighbour] * 50
-    await asyncio.gather(*(each.broker.publish("news", draft(n), LOG) for n, each in enumerate(publishers)))
+    await asyncio.gather(
+        *(each.broker.publish("news", publication(n), LOG) for n, each in enumerate(publishers))
+    )
     for each in (node, neighbour):
-        await each.witness.until_heard(100)
-        assert each.witness.offsets("news") == list(range(1, 101))
-    assert node.witness.payloads("news") == neighbour.witness.payloads("news")
+        await each.handler.until_received(100)
+        assert each.handler.offsets("news") == list(range(1, 101))
+    assert node.handler.payloads("news") == neighbour.handler.payloads("news")
 
 
 async def test_both_read_one_log(node: Node, neighbour: Node) -> None:
     """One epoch, one top, the same publications, removed for both."""
     top = (await node.broker.read_history("news", TOP_ONLY, LOG)).top
-    assert await neighbour.broker.publish("news", draft(1), LOG) == (1, top.epoch)
+    assert await neighbour.broker.publish("news", publication(1), LOG) == (1, top.epoch)
     history = await node.broker.read_history("news", HistoryQuery(limit=-1), LOG)
     assert history == await neighbour.broker.read_history("news", HistoryQuery(limit=-1), LOG)
     assert len(history.publications) == 1
@@ -71,10 +73,10 @@ async def test_both_see_who_is_present_on_either(node: Node, neighbour: Node) ->
 async def test_an_order_reaches_both(node: Node, neighbour: Node) -> None:
     """Whichever gives it."""
     for each in (node, neighbour):
-        await each.nodes.publish_control(ORDERS["disconnect"])
+        await each.nodes.publish_control(COMMANDS["disconnect"])
     for each in (node, neighbour):
-        await each.witness.until_ordered(2)
-        assert each.witness.orders == [ORDERS["disconnect"]] * 2
+        await each.handler.until_commanded(2)
+        assert each.handler.commands == [COMMANDS["disconnect"]] * 2
 
 
 async def test_a_survey_asks_both(node: Node, neighbour: Node) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
+from tests.server.engine.contract.harness import LOG, NO_LOG, Node, publication
 from tocsin_server.engine.broker import TOP_ONLY, Broker, NewPublication
 
 
@@ -18,7 +18,7 @@ async def test_an_outdated_version_is_not_published(node: Node, version: int) ->
     top = await node.broker.publish("news", versioned(5), LOG)
     assert await node.broker.publish("news", versioned(version), LOG) == top
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"5"]
+    assert node.handler.payloads("news") == [b"5"]
 
 
 async def test_a_newer_version_is_published(broker: Broker) -> None:
@@ -47,7 +47,7 @@ async def test_a_version_without_an_epoch_compares_with_any(broker: Broker) -> N
 async def test_a_publication_without_a_version_is_always_published(broker: Broker) -> None:
     """And leaves the last version as it was."""
     await broker.publish("news", versioned(5), LOG)
-    assert (await broker.publish("news", draft(1), LOG)).offset == 2
+    assert (await broker.publish("news", publication(1), LOG)).offset == 2
     assert (await broker.publish("news", versioned(5), LOG)).offset == 2
 
 
@@ -66,5 +66,5 @@ async def test_without_a_log_there_are_no_versions(node: Node) -> None:
     await node.broker.publish("news", NewPublication(Raw(b"9"), version=9, skip_history=True), LOG)
     await node.broker.publish("news", versioned(1), LOG)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"5", b"4", b"9", b"1"]
+    assert node.handler.payloads("news") == [b"5", b"4", b"9", b"1"]
     assert (await node.broker.read_history("news", TOP_ONLY, LOG)).top.offset == 1

@@ -17,7 +17,7 @@ from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, TOP_ONLY, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
-from tocsin_server.engine.memory.sweeper import PAUSE_SECONDS, STEP, Timer
+from tocsin_server.engine.memory.sweeper import ITEMS_PER_STEP, SWEEP_PAUSE_SECONDS, Timer
 from tocsin_server.protocol.messages import ClientInfo
 
 LOG = ChannelOptions(history_size=10, history_ttl=60, history_meta_ttl=600)
@@ -45,7 +45,7 @@ def broker(engine: MemoryEngine) -> MemoryBroker:
 
 def kept(broker: MemoryBroker) -> int:
     """Publications in memory, also lapsed ones that nobody can read."""
-    return sum(len(log._kept) for log in broker._logs._logs.values())
+    return sum(len(log._kept) for log in broker._histories._histories.values())
 
 
 async def test_publications_are_freed_when_they_lapse(broker: MemoryBroker, time: VirtualTime) -> None:
@@ -56,9 +56,9 @@ async def test_publications_are_freed_when_they_lapse(broker: MemoryBroker, time
     assert kept(broker) == 1000
     time.advance(1)
     assert kept(broker) == 0
-    assert len(broker._logs) == 1000
+    assert len(broker._histories) == 1000
     time.advance(540)
-    assert len(broker._logs) == 0
+    assert len(broker._histories) == 0
     assert not time.waiting
 
 
@@ -67,7 +67,7 @@ async def test_a_log_may_be_over_before_what_it_keeps(broker: MemoryBroker, time
     await broker.publish("news", ONE, LOG)
     await broker.read_history("news", TOP_ONLY, ChannelOptions(history_meta_ttl=5))
     time.advance(5)
-    assert len(broker._logs) == 0
+    assert len(broker._histories) == 0
     assert not time.waiting
 
 
@@ -76,7 +76,7 @@ async def test_channels_without_a_log_leave_nothing(broker: MemoryBroker, time: 
     await broker.publish("news", ONE, NO_LOG)
     await broker.publish("news", NewPublication(Raw(b"1"), skip_history=True), LOG)
     await broker.remove_history("news")
-    assert len(broker._logs) == 0
+    assert len(broker._histories) == 0
     assert not time.waiting
 
 
@@ -89,9 +89,9 @@ async def test_an_answer_is_freed_when_its_key_may_be_used_again(
     first = await broker.publish("news", keyed, LOG)
     time.advance(IDEMPOTENCY_SECONDS - 1)
     assert await broker.publish("news", keyed, LOG) == first
-    assert len(broker._answers) == 1
+    assert len(broker._idempotency) == 1
     time.advance(1)
-    assert len(broker._answers) == 0
+    assert len(broker._idempotency) == 0
     assert await broker.publish("news", keyed, LOG) == (2, first.epoch)
     assert await broker.publish("news", keyed, LOG) == (2, first.epoch)
 
@@ -102,11 +102,11 @@ async def test_a_lapsed_answer_does_not_count_though_it_is_not_freed_yet(time: V
     broker.start(RecordingHandler(), time.call_later)
     keyed = NewPublication(Raw(b"1"), idempotency_key="k")
     await broker.publish("news", keyed, LOG)
-    broker._sweep.stop()
+    broker._sweeper.stop()
     time.advance(IDEMPOTENCY_SECONDS)
     assert await broker.publish("news", keyed, LOG) == (2, "abcdefgh")
     assert await broker.publish("news", keyed, NO_LOG) == (2, "abcdefgh")
-    assert len(broker._answers) == 1
+    assert len(broker._idempotency) == 1
 
 
 async def test_a_lapsed_log_does_not_count_though_it_is_not_freed_yet(time: VirtualTime) -> None:
@@ -115,15 +115,15 @@ async def test_a_lapsed_log_does_not_count_though_it_is_not_freed_yet(time: Virt
     broker = MemoryBroker(time.clock, lambda: next(epochs))
     broker.start(RecordingHandler(), time.call_later)
     await broker.publish("news", ONE, LOG)
-    broker._sweep.stop()
+    broker._sweeper.stop()
     time.advance(60)
     assert await broker.publish("news", ONE, LOG) == (2, "a")
     assert kept(broker) == 1
     time.advance(600)
     assert await broker.read_history("news", TOP_ONLY, LOG) == ((0, "b"), [])
-    broker._sweep.start(time.call_later)
+    broker._sweeper.start(time.call_later)
     time.advance(600)
-    assert len(broker._logs) == 0
+    assert len(broker._histories) == 0
 
 
 async def test_there_is_one_timer_for_everything(broker: MemoryBroker, time: VirtualTime) -> None:
@@ -145,7 +145,7 @@ async def test_deadlines_close_together_cost_one_timer(broker: MemoryBroker, tim
     """A time to live of a millisecond makes no thousand rounds a second."""
     brief = ChannelOptions(history_size=1, history_ttl=0.001)
     await broker.publish("news", ONE, brief)
-    assert time.waiting == [PAUSE_SECONDS]
+    assert time.waiting == [SWEEP_PAUSE_SECONDS]
 
 
 async def test_a_round_is_done_in_steps(time: VirtualTime) -> None:
@@ -161,10 +161,10 @@ async def test_a_round_is_done_in_steps(time: VirtualTime) -> None:
         return time.call_later(seconds, run)
 
     broker.start(RecordingHandler(), call_later)
-    for channel in range(2 * STEP + 1):
+    for channel in range(2 * ITEMS_PER_STEP + 1):
         await broker.publish(f"news:{channel}", ONE, LOG)
     time.advance(60)
-    assert left == [STEP + 1, 1, 0]
+    assert left == [ITEMS_PER_STEP + 1, 1, 0]
 
 
 async def test_removed_history_is_freed_at_once(broker: MemoryBroker, time: VirtualTime) -> None:
@@ -194,7 +194,7 @@ async def test_presence_and_listening_leave_nothing(engine: MemoryEngine) -> Non
     await engine.broker.subscribe("news")
     await engine.broker.unsubscribe("news")
     assert not engine.presence._channels
-    assert not engine.broker._listening
+    assert not engine.broker._subscribed
 
 
 async def test_epochs_come_from_the_randomness_given(broker: MemoryBroker) -> None:
@@ -223,8 +223,8 @@ async def test_real_clocks_and_timers_do_the_same() -> None:
     del tags
     async with asyncio.timeout(SOON):
         await freed.wait()
-    assert len(engine.broker._logs) == 0
-    assert engine.broker._sweep._timer is None
+    assert len(engine.broker._histories) == 0
+    assert engine.broker._sweeper._timer is None
     await engine.stop()
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from tests.support.proxies import accepting, connecting
 
 
-class Way:
+class ProxiedConnection:
     """One connection through it."""
 
     def __init__(self) -> None:
@@ -17,12 +17,12 @@ class Way:
         self.is_swallowed = False
 
 
-class Swallower:
+class BlackholeProxy:
     """`port` leads to a server. `segments` counts what clients sent."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._ways: set[Way] = set()
+        self._ways: set[ProxiedConnection] = set()
         self._swallows_all = False
         self._swallows_subscribers = False
         self.port = 0
@@ -32,27 +32,27 @@ class Swallower:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def swallow_pubsub(self) -> None:
+    def drop_pubsub(self) -> None:
         """Nothing comes through the present connections that hear announcements; new ones work."""
         for way in self._ways:
             way.is_swallowed = way.is_pubsub
 
-    def swallow_all(self) -> None:
+    def drop_all(self) -> None:
         """From now on nothing comes through any connection, those that are still to be made included."""
         self._swallows_all = True
         for way in self._ways:
             way.is_swallowed = True
 
-    def swallow_subscribers(self) -> None:
+    def drop_subscribers(self) -> None:
         """From now on nothing comes through a connection that begins to hear announcements."""
         self._swallows_subscribers = True
 
-    def mend(self) -> None:
+    def pass_all(self) -> None:
         """Connections made from now on work."""
         self._swallows_all = self._swallows_subscribers = False
 
     async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        way = Way()
+        way = ProxiedConnection()
         way.is_swallowed = self._swallows_all
         self._ways.add(way)
         try:
@@ -65,7 +65,12 @@ class Swallower:
             self._ways.discard(way)
 
     async def _copy(
-        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_upwards: bool
+        self,
+        way: ProxiedConnection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        is_upwards: bool,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -81,7 +86,7 @@ class Swallower:
 
 
 @contextlib.asynccontextmanager
-async def swallowing(target: int) -> AsyncIterator[Swallower]:
-    swallower = Swallower(target)
+async def blackhole_running(target: int) -> AsyncIterator[BlackholeProxy]:
+    swallower = BlackholeProxy(target)
     async with accepting(swallower.lead) as swallower.port:
         yield swallower

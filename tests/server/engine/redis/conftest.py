@@ -11,7 +11,7 @@ import uvloop
 
 from tests.server.engine.contract.harness import Node
 from tests.server.engine.recording_handler import RecordingHandler
-from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
@@ -40,7 +40,7 @@ def running(prefix: str) -> Running:
     @asynccontextmanager
     async def run(url: str, uid: str = "n1") -> AsyncIterator[Node]:
         node = Node(RedisEngine(parse_address(url), prefix), RecordingHandler(uid))
-        await node.engine.start(node.witness)
+        await node.engine.start(node.handler)
         try:
             yield node
         finally:
@@ -71,7 +71,7 @@ def fleeting_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def swallower(redis_server: RedisServer) -> AsyncIterator[Swallower]:
+async def swallower(redis_server: RedisServer) -> AsyncIterator[BlackholeProxy]:
     """A way to the shared Redis on which bytes can be lost."""
-    async with swallowing(redis_server.port) as way:
+    async with blackhole_running(redis_server.port) as way:
         yield way

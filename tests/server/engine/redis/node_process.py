@@ -19,7 +19,7 @@ NOBODY = "-"
 ROOT = Path(__file__).parents[4]
 
 
-class NodeApart:
+class NodeProcess:
     """The process, seen from the test."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -47,14 +47,14 @@ class NodeApart:
 
 
 @contextlib.asynccontextmanager
-async def running_apart(url: str, prefix: str, uid: str) -> AsyncIterator[NodeApart]:
+async def node_process_running(url: str, prefix: str, uid: str) -> AsyncIterator[NodeProcess]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.server.engine.redis.node_process", url, prefix, uid),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    node = NodeApart(process)
+    node = NodeProcess(process)
     try:
         assert await node.line() == "ready"
         yield node

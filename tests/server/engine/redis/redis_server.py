@@ -97,7 +97,7 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def cut_links(self) -> int:
+    def kill_pubsub_connections(self) -> int:
         """Disconnect everybody who hears announcements."""
         count: int = self.command("CLIENT", "KILL", "TYPE", "pubsub")
         return count

@@ -13,7 +13,7 @@ from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.served_node import until
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import NewPublication
-from tocsin_server.engine.redis.clock import LOOKS, UNKNOWN, SharedClock
+from tocsin_server.engine.redis.clock import SAMPLES, UNKNOWN_TIME, SharedClock
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.keys import Keys
 
@@ -41,10 +41,10 @@ def clock_of(node: Node) -> SharedClock:
 def test_what_is_not_known_is_said_to_be_unknown() -> None:
     """Before the first look, and for a stamp of a node that had not looked yet."""
     clock = clock_by(Own())
-    assert clock.stamp() == UNKNOWN
-    assert clock.moment(5) == UNKNOWN
-    clock.see(AHEAD + 100, 100, 100)
-    assert clock.moment(UNKNOWN) == UNKNOWN
+    assert clock.stamp() == UNKNOWN_TIME
+    assert clock.monotonic(5) == UNKNOWN_TIME
+    clock.add_sample(AHEAD + 100, 100, 100)
+    assert clock.monotonic(UNKNOWN_TIME) == UNKNOWN_TIME
 
 
 def test_a_stamp_means_the_same_moment_to_both_nodes() -> None:
@@ -52,29 +52,29 @@ def test_a_stamp_means_the_same_moment_to_both_nodes() -> None:
     one, other = Own(), Own()
     other.now = 7000
     here, there = clock_by(one), clock_by(other)
-    here.see(AHEAD, one.now, one.now)
-    there.see(AHEAD, other.now, other.now)
+    here.add_sample(AHEAD, one.now, one.now)
+    there.add_sample(AHEAD, other.now, other.now)
     one.now += 0.25
-    assert there.moment(here.stamp()) == pytest.approx(other.now + 0.25, abs=1e-5)
+    assert there.monotonic(here.stamp()) == pytest.approx(other.now + 0.25, abs=1e-5)
 
 
 def test_the_look_that_took_least_time_counts() -> None:
     """It is wrong by at most half of that; when it is too old it is forgotten."""
     own = Own()
     clock = clock_by(own)
-    clock.see(AHEAD + 100.0, 100, 100.001)
-    clock.see(AHEAD + 100.9, 100, 101)
+    clock.add_sample(AHEAD + 100.0, 100, 100.001)
+    clock.add_sample(AHEAD + 100.9, 100, 101)
     assert clock.stamp() == pytest.approx((AHEAD + 99.9995) * 1e6, abs=1e3)
-    for _ in range(LOOKS):
-        clock.see(AHEAD + 100.9, 100, 101)
+    for _ in range(SAMPLES):
+        clock.add_sample(AHEAD + 100.9, 100, 101)
     assert clock.stamp() == pytest.approx((AHEAD + 100.4) * 1e6, abs=1e3)
 
 
 def test_a_clock_that_jumped_is_believed_at_once() -> None:
     """Two looks that cannot both be true: the older ones are forgotten, however exact they were."""
     clock = clock_by(Own())
-    clock.see(AHEAD, 100, 100.001)
-    clock.see(AHEAD - 3600, 100, 100.5)
+    clock.add_sample(AHEAD, 100, 100.001)
+    clock.add_sample(AHEAD - 3600, 100, 100.5)
     assert clock.stamp() == pytest.approx((AHEAD - 3600) * 1e6, abs=1e6)
 
 
@@ -86,10 +86,10 @@ async def test_whoever_hears_a_publication_knows_when_it_was_made(
     async with running(redis_server.url, "n1") as here, running(redis_server.url, "n2") as there:
         await there.broker.subscribe("news")
         clocks = [clock_of(node) for node in (here, there)]
-        await until(lambda: all(clock.stamp() != UNKNOWN for clock in clocks))
+        await until(lambda: all(clock.stamp() != UNKNOWN_TIME for clock in clocks))
         before = time.monotonic()
         await here.broker.publish("news", NewPublication(Raw(b"1")), options)
-        await there.witness.until_heard(1)
-        (published_at,) = there.witness.published_at
-        wrong = sum(max(look.error for look in clock._looks) for clock in clocks)
+        await there.handler.until_received(1)
+        (published_at,) = there.handler.published_at
+        wrong = sum(max(look.error for look in clock._samples) for clock in clocks)
         assert before - wrong <= published_at <= time.monotonic() + wrong

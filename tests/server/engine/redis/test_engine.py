@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, Node, draft
+from tests.server.engine.contract.harness import LOG, Node, publication
 from tests.server.engine.recording_handler import RecordingHandler
-from tests.server.engine.redis.blackhole_proxy import Swallower
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
-from tests.server.engine.redis.waiting import until_troubled, until_whole
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
+from tests.server.engine.redis.waiting import until_not_ready, until_ready
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connector import Connector, read_server_info
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.pipeline import Pipeline
-from tocsin_server.engine.redis.requirements import server_facts
 from tocsin_server.errors import EngineError
 
 
@@ -30,9 +30,9 @@ async def failed_start(url: str) -> str:
 
 async def works(node: Node) -> None:
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(1), LOG)
+    await node.broker.publish("news", publication(1), LOG)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
+    assert node.handler.payloads("news") == [b"1"]
 
 
 async def test_where_no_redis_is_nothing_starts() -> None:
@@ -41,9 +41,9 @@ async def test_where_no_redis_is_nothing_starts() -> None:
     assert f"127.0.0.1:{port}" in await failed_start(f"redis://127.0.0.1:{port}")
 
 
-async def test_where_nobody_answers_nothing_starts(swallower: Swallower) -> None:
+async def test_where_nobody_answers_nothing_starts(swallower: BlackholeProxy) -> None:
     """In bounded time."""
-    swallower.swallow_all()
+    swallower.drop_all()
     assert "cannot be used" in await failed_start(swallower.url)
 
 
@@ -83,7 +83,7 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "step"), [("lease", Lease, "_beat"), ("pipeline", Pipeline, "_go_on")]
+    ("part", "kind", "step"), [("lease", Lease, "_renew"), ("pipeline", Pipeline, "_on_batch_done")]
 )
 async def test_a_part_that_dies_is_news_and_is_run_again(
     running: Running,
@@ -100,10 +100,10 @@ async def test_a_part_that_dies_is_news_and_is_run_again(
             raise KeyError(step)
 
         monkeypatch.setattr(kind, step, stumble)
-        trouble = await until_troubled(node)
+        trouble = await until_not_ready(node)
         assert part in trouble
         monkeypatch.undo()
-        await until_whole(node)
+        await until_ready(node)
         await works(node)
 
 
@@ -113,10 +113,10 @@ async def test_an_old_redis_is_refused(
     """With what it is and what it should be, which is less than is asked of a cluster."""
     said = {"redis_version": "6.0.9"}
 
-    async def facts(dialler: Dialler) -> dict[str, str]:
-        return await server_facts(dialler) | said
+    async def info(connector: Connector) -> dict[str, str]:
+        return await read_server_info(connector) | said
 
-    monkeypatch.setattr("tocsin_server.engine.redis.deployment.server_facts", facts)
+    monkeypatch.setattr("tocsin_server.engine.redis.deployment.read_server_info", info)
     assert await failed_start(redis_server.url) == (
         f"Redis at 127.0.0.1:{redis_server.port} is 6.0.9, but must be at least 6.2"
     )

@@ -13,12 +13,12 @@ NAMES = st.text(alphabet="a}{%:logidem7D25", max_size=12)
 def names_of(channel: str, idempotency_key: str) -> list[str]:
     """Every name that belongs to a channel."""
     return [
-        KEYS.announcements(channel),
-        KEYS.log(channel),
+        KEYS.pubsub_name(channel),
+        KEYS.history(channel),
         KEYS.meta(channel),
         KEYS.presence(channel),
         KEYS.users(channel),
-        KEYS.answer(channel, idempotency_key),
+        KEYS.idempotency(channel, idempotency_key),
     ]
 
 
@@ -37,7 +37,7 @@ def test_different_things_have_different_names(a: str, key_a: str, b: str, key_b
     assert len(set(ours)) == len(ours)
     if a != b:
         assert not set(ours) & set(theirs)
-    assert (KEYS.answer(a, key_a) == KEYS.answer(b, key_b)) == ((a, key_a) == (b, key_b))
+    assert (KEYS.idempotency(a, key_a) == KEYS.idempotency(b, key_b)) == ((a, key_a) == (b, key_b))
 
 
 def test_the_names_are_those_that_are_documented() -> None:

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.engine.redis.blackhole_proxy import Swallower
-from tests.server.engine.redis.node_process import running_apart
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
+from tests.server.engine.redis.node_process import node_process_running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.metrics.metrics_page import of
 from tests.server.served_node import House, housed, publish
@@ -42,7 +42,7 @@ async def until_page(house: House, fact: Fact) -> dict[str, float]:
 def clock_error(house: House) -> float:
     """Seconds by which its reckoning of Redis' time may be wrong: what asking took is part of it."""
     assert isinstance(house.node.engine, RedisEngine)
-    return max(look.error for look in house.node.engine._clock._looks)
+    return max(look.error for look in house.node.engine._clock._samples)
 
 
 async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServer, prefix: str) -> None:
@@ -60,20 +60,20 @@ async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServ
         assert of(here.node)[f"{name}_count"] == 0, "nobody hears it there"
 
 
-async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: Swallower, prefix: str) -> None:
+async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: BlackholeProxy, prefix: str) -> None:
     """Its canary grows old; the link is replaced; what was published meanwhile comes from the log."""
     async with sharing(swallower.url, prefix) as house, house.connected(CHANNEL) as wire:
         before = of(house.node)
         assert before["tocsin_deaf"] == 0
         assert before["tocsin_links_total"] == 1
         assert 0 < before["tocsin_canary_lag_seconds"] < STARTED
-        swallower.swallow_pubsub()
-        swallower.swallow_subscribers()  # so that one is deaf long enough to be looked at
+        swallower.drop_pubsub()
+        swallower.drop_subscribers()  # so that one is deaf long enough to be looked at
         await publish(house.node, CHANNEL, b"1", b"2")
         deaf = await until_page(house, lambda samples: samples["tocsin_deaf"] == 1)
         assert deaf["tocsin_canary_age_seconds"] > 1.5
         assert deaf["tocsin_engine_ready"] == 0
-        swallower.mend()
+        swallower.pass_all()
         whole = await until_page(house, lambda samples: samples["tocsin_deaf"] == 0)
         assert whole["tocsin_links_total"] == 2
         assert whole["tocsin_canary_age_seconds"] < deaf["tocsin_canary_age_seconds"]
@@ -111,7 +111,7 @@ async def test_a_log_that_died_shows(redis_server: RedisServer, prefix: str) -> 
 async def test_a_node_that_was_reaped_is_counted(redis_server: RedisServer, prefix: str) -> None:
     """By the one that did it."""
     url = redis_server.url
-    async with sharing(url, prefix) as house, running_apart(url, prefix, "gone") as apart:
+    async with sharing(url, prefix) as house, node_process_running(url, prefix, "gone") as apart:
         await apart.add("news", "client", "user")
         assert of(house.node)["tocsin_reaped_nodes_total"] == 0
         apart.signal(signal.SIGKILL)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.redis.blackhole_proxy import Swallower
+from tests.server.engine.contract.harness import LOG, NO_LOG, Node, publication
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
-from tests.server.engine.redis.waiting import until_whole
+from tests.server.engine.redis.waiting import until_ready
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.protocol.messages import ClientInfo, Position
@@ -20,13 +20,13 @@ async def restarted(node: Node, server: RedisServer) -> None:
     """Kill Redis, start it again, and wait until the node has noticed both."""
     server.stop()
     server.start()
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    await until_whole(node)
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    await until_ready(node)
 
 
 async def published(node: Node, count: int) -> Position:
     for number in range(1, count + 1):
-        position = await node.broker.publish("news", draft(number), LOG)
+        position = await node.broker.publish("news", publication(number), LOG)
     return position
 
 
@@ -40,7 +40,7 @@ async def test_a_redis_that_remembers_goes_on(running: Running, lasting_redis: R
         history = await node.broker.read_history("news", ALL, LOG)
         assert history.top == top
         assert len(history.publications) == 3
-        assert await node.broker.publish("news", draft(4), LOG) == (4, top.epoch)
+        assert await node.broker.publish("news", publication(4), LOG) == (4, top.epoch)
         assert list(await node.presence.members("news")) == ["c1"]
 
 
@@ -54,8 +54,8 @@ async def test_a_redis_that_forgot_begins_anew(running: Running, fleeting_redis:
         history = await node.broker.read_history("news", ALL, LOG)
         assert history.top.offset == 0
         assert history.top.epoch != top.epoch
-        await node.witness.until_pushed(1)
-        assert node.witness.pushes[0][1].join is not None
+        await node.handler.until_pushed(1)
+        assert node.handler.pushes[0][1].join is not None
         assert list(await node.presence.members("news")) == ["c1"]
         assert [report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes] == ["n1"]
 
@@ -98,7 +98,7 @@ async def test_a_publication_does_not_continue_a_log_that_was_rolled_back(
     await node.broker.subscribe("news")
     top = await published(node, 5)
     roll_back(redis_server, prefix, 3)
-    position = await node.broker.publish("news", draft(4), LOG)
+    position = await node.broker.publish("news", publication(4), LOG)
     assert position.offset == 1
     assert position.epoch != top.epoch
     history = await node.broker.read_history("news", ALL, LOG)
@@ -112,23 +112,23 @@ async def test_what_was_heard_counts_as_well(
     async with running(redis_server.url, "n2") as other:
         await other.broker.subscribe("news")
         top = await published(node, 5)
-        await other.witness.until_heard(5)
+        await other.handler.until_received(5)
         roll_back(redis_server, prefix, 4)
         assert (await other.broker.read_history("news", TOP_ONLY, LOG)).top.epoch != top.epoch
 
 
 async def test_what_was_answered_counts_although_nothing_is_heard(
-    running: Running, swallower: Swallower, redis_server: RedisServer, prefix: str
+    running: Running, swallower: BlackholeProxy, redis_server: RedisServer, prefix: str
 ) -> None:
     """A deaf publisher knows what it was told."""
     async with running(swallower.url) as node:
         await node.broker.subscribe("news")
-        swallower.swallow_pubsub()
-        swallower.swallow_subscribers()
+        swallower.drop_pubsub()
+        swallower.drop_subscribers()
         top = await published(node, 5)
         roll_back(redis_server, prefix, 3)
-        assert (await node.broker.publish("news", draft(4), LOG)).epoch != top.epoch
-        assert not node.witness.heard
+        assert (await node.broker.publish("news", publication(4), LOG)).epoch != top.epoch
+        assert not node.handler.received
 
 
 async def test_what_a_node_knew_of_a_channel_it_forgot_does_not_count(
@@ -139,19 +139,24 @@ async def test_what_a_node_knew_of_a_channel_it_forgot_does_not_count(
     top = await published(node, 5)
     await node.broker.unsubscribe("news")
     roll_back(redis_server, prefix, 3)
-    assert await node.broker.publish("news", draft(4), LOG) == (4, top.epoch)
+    assert await node.broker.publish("news", publication(4), LOG) == (4, top.epoch)
 
 
 @pytest.mark.parametrize("replaced", [2, 4], ids=["as far", "further"])
 async def test_an_end_that_was_lost_and_replaced_is_seen_by_reading(
-    running: Running, swallower: Swallower, node: Node, redis_server: RedisServer, prefix: str, replaced: int
+    running: Running,
+    swallower: BlackholeProxy,
+    node: Node,
+    redis_server: RedisServer,
+    prefix: str,
+    replaced: int,
 ) -> None:
     """Who publishes knows nothing of it; who had heard the lost ones finds others in their places."""
     async with running(swallower.url, "n2") as other:
         await other.broker.subscribe("news")
         top = await published(node, 5)
-        await other.witness.until_heard(5)
-        swallower.swallow_pubsub()
+        await other.handler.until_received(5)
+        swallower.drop_pubsub()
         roll_back(redis_server, prefix, 3)
         assert await published(node, replaced) == (3 + replaced, top.epoch)
         history = await other.broker.read_history("news", HistoryQuery(top, -1), LOG)
@@ -177,13 +182,13 @@ async def test_an_announcement_in_anothers_place_gives_rise_to_reading(
     async with running(redis_server.url, "n2") as other:
         await other.broker.subscribe("news")
         await published(node, 5)
-        await other.witness.until_heard(5)
+        await other.handler.until_received(5)
         roll_back(redis_server, prefix, 3)
         await published(node, 1)
         await other.catch_up()
-        assert other.witness.resumed == []
+        assert other.handler.resubscribed == []
         await published(node, 1)
-        await other.witness.until(lambda: other.witness.resumed == [["news"]])
+        await other.handler.until(lambda: other.handler.resubscribed == [["news"]])
 
 
 async def test_a_log_that_has_dropped_the_place_is_believed(
@@ -200,7 +205,7 @@ async def test_offsets_that_grow_longer_are_not_taken_for_smaller(node: Node) ->
     """9 is below 10, also in a language without whole numbers."""
     await node.broker.subscribe("news")
     top = await published(node, 9)
-    positions = await asyncio.gather(*(node.broker.publish("news", draft(n), LOG) for n in range(95)))
+    positions = await asyncio.gather(*(node.broker.publish("news", publication(n), LOG) for n in range(95)))
     assert positions[-1] == (104, top.epoch)
 
 
@@ -208,7 +213,7 @@ async def test_a_log_without_its_top_is_dropped(node: Node, redis_server: RedisS
     """As when Redis evicted one of both: a new log does not keep another one's publications."""
     await published(node, 3)
     redis_server.command("DEL", f"{prefix}:{{news}}:meta")
-    assert (await node.broker.publish("news", draft(9), LOG)).offset == 1
+    assert (await node.broker.publish("news", publication(9), LOG)).offset == 1
     assert [len(p.data) for p in (await node.broker.read_history("news", ALL, LOG)).publications] == [1]
 
 
@@ -217,5 +222,5 @@ async def test_nothing_is_kept_of_a_channel_without_a_log(
 ) -> None:
     """Neither by publishing nor by listening."""
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(1), NO_LOG)
+    await node.broker.publish("news", publication(1), NO_LOG)
     assert redis_server.command("KEYS", f"{prefix}:{{*") == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.engine.redis.blackhole_proxy import Swallower
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.api import Api
 from tests.support.configs import USUAL
@@ -19,7 +19,7 @@ from tests.support.wire import Json, connected
 
 @pytest.fixture
 async def servers(
-    redis_server: RedisServer, swallower: Swallower, prefix: str, tmp_path: Path
+    redis_server: RedisServer, swallower: BlackholeProxy, prefix: str, tmp_path: Path
 ) -> AsyncIterator[list[Server]]:
     """Real processes; the last one hears nothing any more, and can still call Redis."""
     with contextlib.ExitStack() as stack:
@@ -32,7 +32,7 @@ async def servers(
 
         three = ("one", redis_server.url), ("two", redis_server.url), ("deaf", swallower.url)
         yield [await asyncio.to_thread(serve, *each) for each in three]  # the way is of this loop
-        swallower.mend()
+        swallower.pass_all()
 
 
 async def nodes(api: Api) -> dict[str, Json]:
@@ -40,14 +40,14 @@ async def nodes(api: Api) -> dict[str, Json]:
 
 
 async def test_a_deaf_node_is_seen_is_named_and_keeps_nobody_from_anything(
-    servers: list[Server], swallower: Swallower
+    servers: list[Server], swallower: BlackholeProxy
 ) -> None:
     """It is in the table, no call that needs it fails without its name, and other nodes can be drained."""
     one, two, deaf = servers
     async with Api(one) as api, connected(one, token=connection_token("42")) as wire:
         uid = (await nodes(api))["deaf"]["uid"]
-        swallower.swallow_pubsub()
-        swallower.swallow_subscribers()
+        swallower.drop_pubsub()
+        swallower.drop_subscribers()
         found = await nodes(api)
         assert {name: node["state"] for name, node in found.items()} == {
             "one": "ready",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.server.engine.contract.harness import draft
+from tests.server.engine.contract.harness import publication
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.redis.test_metrics import sharing
@@ -16,8 +16,8 @@ from tocsin_server.node import backfill
 class MuteKeys(Keys):
     """Those of a node whose announcements nobody hears."""
 
-    def of_log(self, channel: str) -> tuple[str, str, str]:
-        return "nowhere", self.meta(channel), self.log(channel)
+    def of_history(self, channel: str) -> tuple[str, str, str]:
+        return "nowhere", self.meta(channel), self.history(channel)
 
 
 async def test_what_was_logged_and_never_announced_is_found(
@@ -32,6 +32,6 @@ async def test_what_was_logged_and_never_announced_is_found(
         options = house.node.rules.options_for(news)
         assert options is not None
         for number in (1, 2):
-            await mute.broker.publish(news, draft(number), options)
+            await mute.broker.publish(news, publication(number), options)
         assert [(await wire.push("pub", news))["data"] for _ in range(3)] == [0, 1, 2]
         assert of(house.node)["tocsin_mended_publications_total"] >= 2

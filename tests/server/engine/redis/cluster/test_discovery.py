@@ -10,8 +10,15 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.engine.redis.test_engine import failed_start, works
 from tests.support.redis_cluster import LINES, RedisCluster, until
-from tocsin_server.engine.redis.cluster.slots import NOBODY, SLOTS, Host, parse_topology, slot_of, tag_within
-from tocsin_server.engine.redis.requirements import OLDEST_CLUSTER, check_version
+from tocsin_server.engine.redis.cluster.slots import (
+    NO_HOST,
+    SLOTS,
+    Host,
+    hash_tag_within,
+    parse_topology,
+    slot_of,
+)
+from tocsin_server.engine.redis.connections.connector import OLDEST_CLUSTER_VERSION, check_version
 from tocsin_server.errors import EngineError
 
 
@@ -62,9 +69,9 @@ async def test_a_cluster_with_holes_is_refused(lonely: RedisServer) -> None:
 
 def test_an_old_redis_is_refused() -> None:
     """With what it is, what it should be, and why."""
-    check_version({"redis_version": "7.0.0"}, "h:1", OLDEST_CLUSTER)
+    check_version({"redis_version": "7.0.0"}, "h:1", OLDEST_CLUSTER_VERSION)
     with pytest.raises(EngineError, match=r"^Redis at h:1 is 6\.2\.14, but must be at least 7\.0, for it$"):
-        check_version({"redis_version": "6.2.14"}, "h:1", OLDEST_CLUSTER, ", for it")
+        check_version({"redis_version": "6.2.14"}, "h:1", OLDEST_CLUSTER_VERSION, ", for it")
 
 
 async def test_a_password_is_for_every_server(running: Running, lonely: RedisServer) -> None:
@@ -100,15 +107,15 @@ def test_a_topology_has_an_owner_for_every_slot() -> None:
     assert [topology.owners[slot] for slot in (0, 99, 100, 200)] == [
         Host("a", 1),
         Host("a", 1),
-        NOBODY,
+        NO_HOST,
         Host("asked", 3),
     ]
     assert topology.masters == {Host("a", 1), Host("asked", 3)}
-    assert topology.uncovered == 100
+    assert topology.unserved_slots == 100
     assert topology.hosts == {Host("a", 1), Host("b", 2), Host("asked", 3), Host("asked", 9)}
 
 
 @pytest.mark.parametrize("slots", [{0}, {5, 16383}, set(range(8000))])
 def test_a_tag_can_be_found_for_any_slots(slots: set[int]) -> None:
     """However few a master serves, its canary has a name."""
-    assert slot_of(f"t:node:n1:canary:{{{tag_within(slots)}}}") in slots
+    assert slot_of(f"t:node:n1:canary:{{{hash_tag_within(slots)}}}") in slots

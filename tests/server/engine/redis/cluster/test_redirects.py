@@ -9,8 +9,8 @@ from redis.exceptions import TryAgainError
 
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.redis.cluster import redirects as module
-from tocsin_server.engine.redis.cluster.redirects import Detours, RoutedCall
-from tocsin_server.engine.redis.interfaces import Answer
+from tocsin_server.engine.redis.cluster.redirects import Redirects, RoutedCommand
+from tocsin_server.engine.redis.interfaces import PendingReply
 from tocsin_server.errors import EngineError
 
 TRYAGAIN = TryAgainError("Multiple keys request during rehashing of slot")
@@ -20,27 +20,29 @@ class Town:
     """Calls are sent when they are sent, and looks end when they end."""
 
     def __init__(self) -> None:
-        self.detours = Detours(self.send, self.look)
-        self.sent: list[RoutedCall] = []
+        self.detours = Redirects(self.send, self.look)
+        self.sent: list[RoutedCommand] = []
         self.may_look = asyncio.Event()
         self.looks = 0
         self.is_over = False
         self._numbers = itertools.count()
 
-    def send(self, call: RoutedCall) -> None:
+    def send(self, call: RoutedCommand) -> None:
         self.sent.append(call)
         if self.is_over:
-            call.answer.cancel()
+            call.reply.cancel()
 
     async def look(self) -> None:
         await self.may_look.wait()
         self.looks += 1
 
-    def call(self, slot: int = 1, after: Answer | None = None, seconds: float = 100 * TICK) -> RoutedCall:
-        return RoutedCall(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
+    def call(
+        self, slot: int = 1, after: PendingReply | None = None, seconds: float = 100 * TICK
+    ) -> RoutedCommand:
+        return RoutedCommand(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
 
-    def redirect(self, call: RoutedCall, answer: Exception) -> None:
-        self.detours.hold(call, must_look=answer is TRYAGAIN)
+    def redirect(self, call: RoutedCommand, answer: Exception) -> None:
+        self.detours.hold(call, needs_refresh=answer is TRYAGAIN)
 
 
 async def turn() -> None:
@@ -57,16 +59,16 @@ async def town() -> AsyncIterator[Town]:
         yield town
         town.is_over = True
         for call in town.sent:
-            call.answer.cancel()
+            call.reply.cancel()
         town.may_look.set()
-    assert town.detours.waiting_bytes == 0
+    assert town.detours.queued_bytes == 0
     assert 1 not in town.detours
 
 
 async def test_those_that_were_made_first_go_first(town: Town) -> None:
     """However late it shows that they must go again."""
     first, second, third = town.call(), town.call(), town.call()
-    town.detours.hold(second, must_look=True)
+    town.detours.hold(second, needs_refresh=True)
     town.detours.hold(third)
     town.detours.hold(first)
     await turn()
@@ -86,25 +88,25 @@ async def test_a_detour_ends_when_all_on_it_are_answered(town: Town) -> None:
     town.detours.hold(second)
     await turn()
     assert town.sent == [first]
-    first.succeed(TRYAGAIN)
+    first.resolve(TRYAGAIN)
     await turn()
     assert town.looks == 1
     assert town.sent == [first, first, second]
     for call in (first, second):
-        call.succeed(b"OK")
+        call.resolve(b"OK")
     await turn()
     assert 1 not in town.detours
-    assert [await call.answer for call in (first, second)] == [b"OK", b"OK"]
+    assert [await call.reply for call in (first, second)] == [b"OK", b"OK"]
 
 
 async def test_what_was_sent_straight_is_waited_for(town: Town) -> None:
     """So that nothing overtakes it on its way to where it will be redirected to."""
     straight, later = town.call(), town.call()
-    town.detours.accompany([straight])
+    town.detours.track_in_flight([straight])
     town.detours.hold(later)
     await turn()
     assert not town.sent
-    straight.succeed(b"OK")
+    straight.resolve(b"OK")
     await turn()
     assert town.sent == [later]
 
@@ -112,12 +114,12 @@ async def test_what_was_sent_straight_is_waited_for(town: Town) -> None:
 async def test_what_comes_after_another_call_waits_for_it(town: Town) -> None:
     """And so does whatever is behind it; other slots do not."""
     first = town.call(slot=2)
-    second, third, other = town.call(after=first.answer), town.call(), town.call(slot=3)
+    second, third, other = town.call(after=first.reply), town.call(), town.call(slot=3)
     for call in (second, third, other):
         town.detours.hold(call)
     await turn()
     assert town.sent == [other]
-    first.succeed(b"OK")
+    first.resolve(b"OK")
     await turn()
     assert town.sent == [other, second, third]
 
@@ -125,7 +127,7 @@ async def test_what_comes_after_another_call_waits_for_it(town: Town) -> None:
 async def test_what_comes_after_a_failure_is_not_sent(town: Town) -> None:
     """What is behind it is."""
     first = town.call(slot=2)
-    second, third = town.call(after=first.answer), town.call()
+    second, third = town.call(after=first.reply), town.call()
     for call in (second, third):
         town.detours.hold(call)
     first.fail("no")
@@ -133,33 +135,33 @@ async def test_what_comes_after_a_failure_is_not_sent(town: Town) -> None:
     assert town.sent == [third]
     for call in (first, second):
         with pytest.raises(EngineError):
-            await call.answer
+            await call.reply
 
 
 async def test_a_call_fails_in_time(town: Town) -> None:
     """Although nobody knows where it should go."""
     call = town.call(seconds=TICK)
-    town.detours.hold(call, must_look=True)
+    town.detours.hold(call, needs_refresh=True)
     with pytest.raises(EngineError, match="in time"):
-        await asyncio.wait_for(call.answer, SOON)
+        await asyncio.wait_for(call.reply, SOON)
 
 
 async def test_what_was_redirected_already_is_not_waited_for(town: Town) -> None:
     """The topology changes while it waits, and its old master still counts it among what was sent last."""
     call = town.call(seconds=4 * TICK)
-    town.detours.hold(call, must_look=True)
+    town.detours.hold(call, needs_refresh=True)
     await turn()
-    town.detours.accompany([call])
+    town.detours.track_in_flight([call])
     async with asyncio.timeout(SOON):
         with pytest.raises(EngineError, match="in time"):
-            await call.answer
+            await call.reply
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent(town: Town) -> None:
     """As in a pipeline."""
     call = town.call()
-    town.detours.hold(call, must_look=True)
-    call.answer.cancel()
+    town.detours.hold(call, needs_refresh=True)
+    call.reply.cancel()
     town.may_look.set()
     await turn()
     assert not town.sent
@@ -167,23 +169,23 @@ async def test_what_nobody_waits_for_any_more_is_not_sent(town: Town) -> None:
 
 async def test_what_is_held_is_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bytes, over all slots."""
-    monkeypatch.setattr(module, "QUEUE_BYTES", 250)
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 250)
     calls = [town.call(slot) for slot in range(3)]
     for call in calls:
-        town.detours.hold(call, must_look=True)
-    assert town.detours.waiting_bytes == 200
-    with pytest.raises(EngineError, match="too much"):
-        await calls[2].answer
+        town.detours.hold(call, needs_refresh=True)
+    assert town.detours.queued_bytes == 200
+    with pytest.raises(EngineError, match="too many"):
+        await calls[2].reply
 
 
 async def test_nothing_is_left_hanging(town: Town) -> None:
     """When all is over."""
     call = town.call()
-    town.detours.hold(call, must_look=True)
+    town.detours.hold(call, needs_refresh=True)
     town.detours.close()
     with pytest.raises(EngineError, match="not running"):
-        await call.answer
+        await call.reply
     late = town.call()
     town.detours.hold(late)
     with pytest.raises(EngineError, match="not running"):
-        await late.answer
+        await late.reply

@@ -12,11 +12,11 @@ import pytest
 from msgspec import Raw
 from redis.exceptions import ResponseError
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.redis.blackhole_proxy import swallowing
+from tests.server.engine.contract.harness import LOG, NO_LOG, Node, publication
+from tests.server.engine.redis.blackhole_proxy import blackhole_running
 from tests.server.engine.redis.conftest import Running
-from tests.server.engine.redis.node_process import running_apart
-from tests.server.engine.redis.waiting import until_trouble, until_troubled, until_whole
+from tests.server.engine.redis.node_process import node_process_running
+from tests.server.engine.redis.waiting import until_not_ready, until_ready, until_unready_reason
 from tests.support.api import Api
 from tests.support.configs import USUAL
 from tests.support.redis_cluster import RedisCluster
@@ -94,7 +94,7 @@ async def hears(node: Node, *channels: str) -> None:
     mark = b"%d" % time.monotonic_ns()
     for channel in channels:
         await node.broker.publish(channel, NewPublication(Raw(mark)), NO_LOG)
-    await node.witness.until(lambda: all(mark in node.witness.payloads(channel) for channel in channels))
+    await node.handler.until(lambda: all(mark in node.handler.payloads(channel) for channel in channels))
 
 
 async def kept(node: Node, channel: str) -> list[tuple[bytes, Position]]:
@@ -108,13 +108,13 @@ async def test_channels_of_all_masters_are_one_system(node: Node, channels: list
     """Each is heard from its own master; presence, surveys and logs are found wherever they are."""
     await listening(node, channels)
     for channel in channels:
-        assert (await node.broker.publish(channel, draft(1), LOG)).offset == 1
+        assert (await node.broker.publish(channel, publication(1), LOG)).offset == 1
         await node.presence.add(channel, ClientInfo("42", "c1"))
         assert list(await node.presence.members(channel)) == ["c1"]
         assert len(await kept(node, channel)) == 1
-    await node.witness.until_heard(len(channels))
+    await node.handler.until_received(len(channels))
     assert [report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes] == ["n1"]
-    assert node.engine.vitals.links == len(channels)
+    assert node.engine.health.links == len(channels)
 
 
 async def test_a_planned_failover_loses_nothing(
@@ -132,8 +132,8 @@ async def test_a_planned_failover_loses_nothing(
     for each in channels:
         assert set(traffic.acknowledged[each]) <= set(await kept(node, each))
         assert len({position.epoch for _, position in traffic.acknowledged[each]}) == 1
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    await until_whole(node)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    await until_ready(node)
     await hears(node, *channels)
 
 
@@ -144,20 +144,20 @@ async def test_a_killed_master_is_replaced_by_its_replica(
     channel, *others = channels
     await listening(node, channels)
     await node.presence.add(channel, ClientInfo("42", "c1"))
-    await node.broker.publish(channel, draft(1), LOG)
+    await node.broker.publish(channel, publication(1), LOG)
     killed = await asyncio.to_thread(cluster.kill_master_of, channel)
-    trouble = await until_troubled(node)
+    trouble = await until_not_ready(node)
     assert f"{killed.port}" in trouble
     async with asyncio.timeout(SOON):
         while True:
             began_at = time.monotonic()
             try:
-                await node.broker.publish(channel, draft(2), LOG)
+                await node.broker.publish(channel, publication(2), LOG)
                 break
             except EngineError:
                 assert time.monotonic() - began_at < SOON / 2
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    await until_whole(node)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    await until_ready(node)
     await hears(node, channel, *others)
     assert list(await node.presence.members(channel)) == ["c1"]
 
@@ -168,12 +168,12 @@ async def test_what_waits_for_a_killed_master_goes_to_its_replica(
     """In the order of the calls, and without an error: nothing of it had been sent."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    top = await node.broker.publish(channel, draft(0), LOG)
+    top = await node.broker.publish(channel, publication(0), LOG)
     replica = cluster.replica_of(channel)
     cluster.until_replicated(channel)
     cluster.kill_master_of(channel)
-    await until_troubled(node)
-    publishing = [asyncio.create_task(node.broker.publish(channel, draft(n), LOG)) for n in range(10)]
+    await until_not_ready(node)
+    publishing = [asyncio.create_task(node.broker.publish(channel, publication(n), LOG)) for n in range(10)]
     await asyncio.sleep(TICK)
     with contextlib.suppress(ResponseError):  # it may have taken over by itself
         replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
@@ -188,18 +188,18 @@ async def test_a_log_whose_end_a_failover_lost_is_another_one(
     """The replica did not have what was acknowledged: the epoch says so, whoever reads or publishes first."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    await node.broker.publish(channel, draft(1), LOG)
+    await node.broker.publish(channel, publication(1), LOG)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
     cluster.until_replicated(channel)
     replica.freeze()
     try:
         assert master.command("CLIENT", "KILL", "TYPE", "replica")
-        top = await node.broker.publish(channel, draft(2), LOG)
+        top = await node.broker.publish(channel, publication(2), LOG)
         cluster.kill_master_of(channel)
     finally:
         replica.thaw()
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    await until_whole(node)
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    await until_ready(node)
     assert top.offset == 2
     assert (await node.broker.read_history(channel, ALL, LOG)).top.epoch != top.epoch
 
@@ -220,8 +220,8 @@ async def test_a_slot_that_moves_takes_its_channels_along(
     for each in channels:
         acknowledged = traffic.acknowledged[each]
         assert acknowledged == (await kept(node, each))[: len(acknowledged)]
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    assert [channels[1]] not in node.witness.resumed
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    assert [channels[1]] not in node.handler.resubscribed
     await hears(node, *channels)
     assert not node.engine.unready_reason
 
@@ -232,12 +232,12 @@ async def test_a_slot_may_be_used_while_it_moves(
     """Whether its keys are still here or already there; what must wait for the end of it waits."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    top = await node.broker.publish(channel, draft(1), LOG)
+    top = await node.broker.publish(channel, publication(1), LOG)
     with cluster.migrating(channel) as move:
-        assert await node.broker.publish(channel, draft(2), LOG) == (2, top.epoch)
+        assert await node.broker.publish(channel, publication(2), LOG) == (2, top.epoch)
         await hears(node, channel)
         move()
-        assert await node.broker.publish(channel, draft(3), LOG) == (3, top.epoch)
+        assert await node.broker.publish(channel, publication(3), LOG) == (3, top.epoch)
         assert (await node.broker.read_history(channel, ALL, LOG)).top.offset == 3
         waiting = asyncio.create_task(
             node.broker.publish(channel, NewPublication(Raw(b"4"), idempotency_key="k"), LOG)
@@ -250,7 +250,7 @@ async def test_a_slot_may_be_used_while_it_moves(
     assert await waiting == (4, top.epoch)
     await asyncio.gather(entering, leaving)
     assert await node.presence.members(channel) == {}
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
 
 
 async def test_one_deaf_link_is_named_and_mended(
@@ -260,11 +260,11 @@ async def test_one_deaf_link_is_named_and_mended(
     channel = channels[1]
     await listening(node, channels)
     master = cluster.master_of(channel)
-    before = node.engine.vitals.links
-    assert master.cut_links()
-    await node.witness.until(lambda: node.witness.resumed == [[channel]])
-    await until_whole(node)
-    assert node.engine.vitals.links == before + 1
+    before = node.engine.health.links
+    assert master.kill_pubsub_connections()
+    await node.handler.until(lambda: node.handler.resubscribed == [[channel]])
+    await until_ready(node)
+    assert node.engine.health.links == before + 1
     await hears(node, *channels)
 
 
@@ -274,19 +274,19 @@ async def test_one_link_that_is_open_and_silent_is_replaced(
     """Although all others are well: the node knows which one is deaf, and mends it."""
     channel = channels[0]
     master = cluster.master_of(channel)
-    async with swallowing(master.port) as way:
+    async with blackhole_running(master.port) as way:
         master.command("CONFIG", "SET", "cluster-announce-port", way.port)
         try:
             await asyncio.to_thread(cluster.until_known, way.port)
             async with running(cluster.url) as node:
                 await listening(node, channels)
-                way.swallow_pubsub()
-                way.swallow_subscribers()  # else its replacement may be whole before anybody looks
-                await until_trouble(node, f"{way.port} cannot be heard: its link is open but silent")
-                way.mend()
-                await node.broker.publish(channel, draft(1), LOG)
-                await node.witness.until(lambda: node.witness.resumed == [[channel]])
-                await until_whole(node)
+                way.drop_pubsub()
+                way.drop_subscribers()  # else its replacement may be whole before anybody looks
+                await until_unready_reason(node, f"{way.port}: its pub/sub connection is open but silent")
+                way.pass_all()
+                await node.broker.publish(channel, publication(1), LOG)
+                await node.handler.until(lambda: node.handler.resubscribed == [[channel]])
+                await until_ready(node)
                 await hears(node, *channels)
         finally:
             master.command("CONFIG", "SET", "cluster-announce-port", 0)
@@ -305,11 +305,11 @@ async def test_a_master_that_stands_still_is_named(
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
     master.freeze()
     try:
-        trouble = await until_troubled(node)
+        trouble = await until_not_ready(node)
         assert f":{master.port}" in trouble or f":{replica.port}" in trouble
     finally:
         master.thaw()
-    await until_whole(node)
+    await until_ready(node)
     await hears(node, *channels)
 
 
@@ -323,15 +323,15 @@ async def test_nobody_leaves_over_a_failover(
             await other.presence.add(channel, ClientInfo("42", "c2"), is_announced=True)
         for channel in channels:
             await asyncio.to_thread(cluster.failover, channel)
-        await until_whole(node)
-        await until_whole(other)
+        await until_ready(node)
+        await until_ready(other)
         assert sorted(report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes) == [
             "n1",
             "n2",
         ]
         for channel in channels:
             assert list(await node.presence.members(channel)) == ["c2"]
-        assert not [push for _, push in node.witness.pushes if push.leave]
+        assert not [push for _, push in node.handler.pushes if push.leave]
 
 
 async def test_the_users_of_a_killed_node_leave_once(
@@ -339,15 +339,15 @@ async def test_the_users_of_a_killed_node_leave_once(
 ) -> None:
     """Whichever masters have its channels, its lease, and the list of what it had."""
     await listening(node, channels)
-    async with running_apart(cluster.url, prefix, "apart") as apart:
+    async with node_process_running(cluster.url, prefix, "apart") as apart:
         for channel in channels:
             await apart.add(channel, "c1", "42")
         apart.signal(signal.SIGKILL)
-        await node.witness.until_pushed(len(channels))
+        await node.handler.until_pushed(len(channels))
     for channel in channels:
         assert await node.presence.members(channel) == {}
-    assert sorted(channel for channel, push in node.witness.pushes if push.leave) == sorted(channels)
-    assert node.engine.vitals.reaped_nodes <= 1
+    assert sorted(channel for channel, push in node.handler.pushes if push.leave) == sorted(channels)
+    assert node.engine.health.reaped_nodes <= 1
 
 
 async def test_a_served_node_follows_a_failover(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin_server.engine.redis.cluster.slots import slot_of
-from tocsin_server.engine.redis.cluster.subscriptions import ShardSubscriptions
+from tocsin_server.engine.redis.cluster.subscriptions import ShardedSubscriptions
 
 NAMES = [b"a", b"b", b"c"]
 ONE_OF_TWO = st.sampled_from([0, 1])
@@ -61,7 +61,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.masters = [Master(), Master()]
-        self.links = [ShardSubscriptions(), ShardSubscriptions()]
+        self.links = [ShardedSubscriptions(), ShardedSubscriptions()]
         self.believed = dict.fromkeys(NAMES, 0)
         self.masters[0].serves.update(NAMES)
         self.wanted: set[bytes] = set()
@@ -69,7 +69,7 @@ class Machine:
         self.heard: set[bytes] = set()  # that were confirmed
         self.unheard: set[bytes] = set()  # of these, that were not heard for a while, and nobody was told
         for link in self.links:
-            link.begin()
+            link.on_connected()
 
     def owner(self, name: bytes) -> int:
         return next(number for number, master in enumerate(self.masters) if name in master.serves)
@@ -84,12 +84,12 @@ class Machine:
 
     def want(self, name: bytes) -> None:
         self.wanted.add(name)
-        self._wait(self.links[self.believed[name]].want(name, ignore))
+        self._wait(self.links[self.believed[name]].subscribe(name, ignore))
 
     def forget(self, name: bytes) -> None:
         for names in (self.wanted, self.heard, self.unheard):
             names.discard(name)
-        self._wait(self.links[self.believed[name]].forget(name))
+        self._wait(self.links[self.believed[name]].unsubscribe(name))
 
     def _wait(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter is not None:
@@ -104,7 +104,7 @@ class Machine:
         self.masters[1 - owner].serves.add(name)
 
     def take(self, number: int) -> bool:
-        command = self.links[number].take()
+        command = self.links[number].next_command()
         for name in command.names if command else ():
             self.masters[number].ask(name, is_subscribe=command.is_subscribe)  # type: ignore[union-attr]
         return command is not None
@@ -115,14 +115,14 @@ class Machine:
         kind, name = self.masters[number].answers.pop(0)
         link = self.links[number]
         if kind == "moved":
-            link.refuse(slot_of(name))
-        elif kind == "sunsubscribe" and link.is_unasked(name):
-            link.lose(name)
+            link.reject(slot_of(name))
+        elif kind == "sunsubscribe" and link.is_unsolicited(name):
+            link.revoke(name)
         else:
             link.confirm(name)
             if kind == "ssubscribe" and name in self.wanted:
                 self.heard.add(name)
-            if link.take_found(name):
+            if link.take_resumed(name):
                 self.unheard.discard(name)
         if link.is_restored:
             self.unheard.difference_update(link.take_restored())
@@ -135,7 +135,7 @@ class Machine:
         master = self.masters[number]
         self.unheard |= master.subscribed & self.heard
         master.hang_up()
-        self.links[number].begin()
+        self.links[number].on_connected()
 
     def look(self) -> None:
         """What is believed becomes what is so."""
@@ -144,8 +144,8 @@ class Machine:
             self._move_from(number)
 
     def _move_from(self, number: int) -> None:
-        for moved in self.links[number].surrender(lambda name: self.believed[name] != number):
-            self.links[1 - number].adopt(moved)
+        for moved in self.links[number].release(lambda name: self.believed[name] != number):
+            self.links[1 - number].accept(moved)
 
     def settle(self) -> None:
         for _ in range(3):
@@ -165,7 +165,7 @@ async def walk(steps: list[tuple[str, bytes | int | None]]) -> None:
         wanted_here = {name for name in machine.wanted if machine.owner(name) == number}
         assert master.subscribed == wanted_here
         assert machine.links[number].is_restored
-        assert {name for name in NAMES if machine.links[number].hear_of(name)} == wanted_here
+        assert {name for name in NAMES if machine.links[number].callback_for(name)} == wanted_here
     assert all(waiter.done() for waiter in machine.waiting)
     assert not machine.unheard
 
@@ -178,39 +178,39 @@ def test_names_end_up_where_they_are_served(steps: list[tuple[str, bytes | int |
 
 
 @pytest.fixture
-def link() -> ShardSubscriptions:
-    link = ShardSubscriptions()
-    link.begin()
+def link() -> ShardedSubscriptions:
+    link = ShardedSubscriptions()
+    link.on_connected()
     return link
 
 
-async def test_who_waits_moves_along(link: ShardSubscriptions) -> None:
+async def test_who_waits_moves_along(link: ShardedSubscriptions) -> None:
     """A subscription that was asked for here is confirmed there, and what was never heard is not resumed."""
-    waiter = link.want(b"a", ignore)
+    waiter = link.subscribe(b"a", ignore)
     assert waiter is not None
-    link.take()
-    other = ShardSubscriptions()
-    other.begin()
-    (moved,) = link.surrender(lambda name: name == b"a")
-    other.adopt(moved)
-    link.refuse()
+    link.next_command()
+    other = ShardedSubscriptions()
+    other.on_connected()
+    (moved,) = link.release(lambda name: name == b"a")
+    other.accept(moved)
+    link.reject()
     assert not waiter.done()
-    other.take()
+    other.next_command()
     other.confirm(b"a")
     assert waiter.done()
-    assert not other.take_found(b"a")
+    assert not other.take_resumed(b"a")
 
 
-async def test_what_was_taken_away_is_asked_for_again_only_when_told(link: ShardSubscriptions) -> None:
+async def test_what_was_taken_away_is_asked_for_again_only_when_told(link: ShardedSubscriptions) -> None:
     """Until somebody has looked at who serves it, asking would be in vain."""
-    link.want(b"a", ignore)
-    link.take()
+    link.subscribe(b"a", ignore)
+    link.next_command()
     link.confirm(b"a")
-    assert link.is_unasked(b"a")
-    link.lose(b"a")
-    assert link.take() is None
+    assert link.is_unsolicited(b"a")
+    link.revoke(b"a")
+    assert link.next_command() is None
     link.retry()
-    assert link.take() == (True, [b"a"])
+    assert link.next_command() == (True, [b"a"])
     link.confirm(b"a")
-    assert link.take_found(b"a")
-    assert not link.take_found(b"a")
+    assert link.take_resumed(b"a")
+    assert not link.take_resumed(b"a")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connector import Connector
 
 
 @pytest.mark.parametrize(
@@ -30,18 +31,18 @@ def test_an_address_says_where_and_how(url: str, name: str, options: dict[str, o
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("redis://", "must come the host"),
-        ("redis://:secret@", "must come the host"),
-        ("redis://a,b", "must come the host"),
+        ("redis://", "followed by the host"),
+        ("redis://:secret@", "followed by the host"),
+        ("redis://a,b", "followed by the host"),
         ("redis://h:secret", "port"),
         ("redis://h:99999", "port"),
         ("redis://h/secret", "number of a database"),
         ("redis://h/0/1", "number of a database"),
         ("redis://h?ssl_ca_certs=secret", "unknown option ssl_ca_certs"),
         ("rediss://h?decode_responses=secret", "unknown option decode_responses"),
-        ("redis+sentinel://h", "must name the service"),
+        ("redis+sentinel://h", "name of the master"),
         ("redis+sentinel://h/main/secret", "number of a database"),
-        ("redis+cluster://", "must come the host"),
+        ("redis+cluster://", "followed by the host"),
         ("redis+cluster://h:secret,i", "port"),
         ("redis+cluster://h/0", "no databases"),
         ("redis+cluster://h?ssl_ca_certs=secret", "unknown option ssl_ca_certs"),
@@ -61,6 +62,6 @@ async def test_sentinels_have_a_password_of_their_own() -> None:
     address = parse_address("redis+sentinel://:one@h/main?sentinel_password=two")
     assert address.options["password"] == "one"
     assert address.sentinel_options == {"password": "two"}
-    dialler = Dialler(address, "test")
+    dialler = Connector(address, "test")
     await dialler.close()
     await dialler.close()

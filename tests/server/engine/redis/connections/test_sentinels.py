@@ -9,16 +9,16 @@ from random import Random
 import pytest
 import redis
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, draft
+from tests.server.engine.contract.harness import LOG, NO_LOG, publication
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.engine.redis.test_engine import failed_start
-from tests.server.engine.redis.waiting import until_troubled, until_whole
+from tests.server.engine.redis.waiting import until_not_ready, until_ready
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.broker import HistoryQuery
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
-from tocsin_server.engine.redis.connections.backoff import Backoff
-from tocsin_server.engine.redis.connections.connection import pack
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connection import pack_command
+from tocsin_server.engine.redis.connections.connector import Backoff, Connector
 from tocsin_server.engine.redis.pipeline import Pipeline
 
 
@@ -72,19 +72,19 @@ async def test_a_failover_is_followed(running: Running, master: RedisServer, sen
     """The log goes on at the replica, in the same epoch, since the replica had all of it."""
     async with running(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster") as node:
         await node.broker.subscribe("news")
-        top = await node.broker.publish("news", draft(1), LOG)
+        top = await node.broker.publish("news", publication(1), LOG)
         written = master.client.info("replication")["master_repl_offset"]
         _until(lambda: master.client.info("replication")["slave0"]["offset"] >= written)
         sentinel.command("SENTINEL", "SET", "mymaster", "down-after-milliseconds", IMPATIENT_MS)
         master.stop()
-        await until_troubled(node)
-        await until_whole(node)
-        await node.witness.until(lambda: node.witness.resumed == [["news"]])
+        await until_not_ready(node)
+        await until_ready(node)
+        await node.handler.until(lambda: node.handler.resubscribed == [["news"]])
         assert (await node.broker.read_history("news", HistoryQuery(limit=-1), LOG)).top == top
-        assert await node.broker.publish("news", draft(2), LOG) == (2, top.epoch)
-        node.witness.heard.clear()
-        await node.broker.publish("news", draft(3), NO_LOG)
-        await node.witness.until(lambda: b"3" in node.witness.payloads("news"))
+        assert await node.broker.publish("news", publication(2), LOG) == (2, top.epoch)
+        node.handler.received.clear()
+        await node.broker.publish("news", publication(3), NO_LOG)
+        await node.handler.until(lambda: b"3" in node.handler.payloads("news"))
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
@@ -100,7 +100,7 @@ async def test_one_sentinel_that_is_down_locks_nobody_out(
         async with running(
             f"redis+sentinel://127.0.0.1:{other.port},127.0.0.1:{sentinel.port}/mymaster"
         ) as node:
-            await node.broker.publish("news", draft(1), LOG)
+            await node.broker.publish("news", publication(1), LOG)
 
 
 async def test_who_has_seen_the_latest_failover_is_believed(
@@ -113,9 +113,9 @@ async def test_who_has_seen_the_latest_failover_is_believed(
     with redis_running(_folder(tmp_path, "behind"), earlier, is_sentinel=True) as behind:
         assert _named(behind) == redis_server.port
         hosts = f"127.0.0.1:{behind.port},127.0.0.1:{sentinel.port}"
-        dialler = Dialler(parse_address(f"redis+sentinel://{hosts}/mymaster"), "test")
+        dialler = Connector(parse_address(f"redis+sentinel://{hosts}/mymaster"), "test")
         async with dialler.connected() as connection:
-            (answer,) = await connection.ask(pack("CONFIG", "GET", "port"))
+            (answer,) = await connection.execute(pack_command("CONFIG", "GET", "port"))
         await dialler.close()
     assert int(answer[1]) == _named(sentinel)
 
@@ -140,7 +140,7 @@ async def test_whoever_is_stopped_while_asking_sentinels_stops(sentinel: RedisSe
     """At whichever moment; redis-py may swallow that."""
     address = parse_address(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster")
     for turns in range(TURNS):
-        dialler = Dialler(address, "test")
+        dialler = Connector(address, "test")
         running = asyncio.create_task(Pipeline(dialler, Backoff(Random(1))).run())
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -1,14 +1,19 @@
 """The watch: who stood still for too long, as this node saw it."""
 
-from tocsin_server.engine.redis.membership.failure_detector import BLIND_SECONDS, DEAD, LEASE_SECONDS, Watch
+from tocsin_server.engine.redis.membership.failure_detector import (
+    DEAD,
+    LEASE_SECONDS,
+    MAX_GAP_SECONDS,
+    FailureDetector,
+)
 
 A, B = b"a", b"b"
 
 
 def looked(looks: list[tuple[float, dict[bytes, bytes]]]) -> list[tuple[float, bytes, bytes]]:
     """What a watch says to looks at these moments: when, and the lease with its beat."""
-    watch = Watch()
-    return [(now, *lapsed) for now, beats in looks for lapsed in watch.look(beats, now)]
+    watch = FailureDetector()
+    return [(now, *lapsed) for now, beats in looks for lapsed in watch.expired(beats, now)]
 
 
 def test_a_beat_that_stands_still_lapses() -> None:
@@ -30,7 +35,7 @@ def test_what_is_dead_lapses_at_once() -> None:
 
 def test_what_stood_still_while_nobody_looked_proves_nothing() -> None:
     """After Redis was away, every lease has its time again."""
-    gap = 100.0 + BLIND_SECONDS + 60
+    gap = 100.0 + MAX_GAP_SECONDS + 60
     looks = [(100.0, {A: b"7"}), (gap, {A: b"7"}), (gap + 2, {A: b"7"}), (gap + 3, {A: b"7"})]
     assert looked(looks) == [(gap + 3, A, b"7")]
 

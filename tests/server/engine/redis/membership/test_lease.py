@@ -9,36 +9,36 @@ import pytest
 
 from tests.server.engine.contract.harness import Node
 from tests.server.engine.redis.conftest import Running
-from tests.server.engine.redis.node_process import NOBODY, NodeApart, running_apart
+from tests.server.engine.redis.node_process import NOBODY, NodeProcess, node_process_running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.timing import QUIET, STARTED
 from tocsin_server.core.events import ServerRefresh
 from tocsin_server.engine.nodes import ControlCommand, SurveyRequest
 from tocsin_server.engine.redis import encoding
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.engine.redis.membership.failure_detector import Watch
+from tocsin_server.engine.redis.membership.failure_detector import FailureDetector
 from tocsin_server.errors import Unanswered
 from tocsin_server.protocol.messages import ClientInfo, Push
 
 
 @pytest.fixture
-async def apart(redis_server: RedisServer, prefix: str) -> AsyncIterator[NodeApart]:
+async def apart(redis_server: RedisServer, prefix: str) -> AsyncIterator[NodeProcess]:
     """A node in another process."""
-    async with running_apart(redis_server.url, prefix, "apart") as node:
+    async with node_process_running(redis_server.url, prefix, "apart") as node:
         yield node
 
 
 def left(node: Node) -> list[str]:
     """The clients whose leaving was heard."""
-    return [push.leave.info.client for _, push in node.witness.pushes if push.leave]
+    return [push.leave.info.client for _, push in node.handler.pushes if push.leave]
 
 
 def joined(node: Node) -> list[str]:
-    return [push.join.info.client for _, push in node.witness.pushes if push.join]
+    return [push.join.info.client for _, push in node.handler.pushes if push.join]
 
 
 async def test_the_users_of_a_killed_node_leave_once(
-    running: Running, node: Node, apart: NodeApart, redis_server: RedisServer, prefix: str
+    running: Running, node: Node, apart: NodeProcess, redis_server: RedisServer, prefix: str
 ) -> None:
     """Whoever of the others reaps.
 
@@ -55,7 +55,7 @@ async def test_the_users_of_a_killed_node_leave_once(
         await other.presence.add("news", ClientInfo("", "c8"), is_announced=True)
         apart.signal(signal.SIGKILL)
         for each in (node, other):
-            await each.witness.until_pushed(4)
+            await each.handler.until_pushed(4)
         assert sorted(await node.presence.members("news")) == ["c8", "c9"]
         assert await node.presence.stats("news") == (2, 2)
         await each_is_buried(redis_server, prefix, "apart")
@@ -72,15 +72,15 @@ async def each_is_buried(server: RedisServer, prefix: str, uid: str) -> None:
             await asyncio.sleep(QUIET / 10)
 
 
-async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeApart) -> None:
+async def test_a_node_that_stood_still_comes_back(node: Node, apart: NodeProcess) -> None:
     """Others took it for dead; once it goes on, its users are there again, and everybody is told."""
     await node.broker.subscribe("news")
     await apart.add("news", "c1", "1")
     apart.signal(signal.SIGSTOP)
-    await node.witness.until(lambda: left(node) == ["c1"])
+    await node.handler.until(lambda: left(node) == ["c1"])
     assert not await node.presence.members("news")
     apart.signal(signal.SIGCONT)
-    await node.witness.until(lambda: joined(node) == ["c1"])
+    await node.handler.until(lambda: joined(node) == ["c1"])
     assert list(await node.presence.members("news")) == ["c1"]
     assert sorted(report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes) == [
         "apart",
@@ -107,11 +107,11 @@ async def test_a_node_that_was_declared_dead_takes_a_new_lease(
 @pytest.fixture
 def nobody_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it is silent: a lease lapses in hardly more time than an answer may take."""
-    monkeypatch.setattr(Watch, "look", lambda *_: iter(()))
+    monkeypatch.setattr(FailureDetector, "expired", lambda *_: iter(()))
 
 
 @pytest.mark.usefixtures("nobody_is_taken_for_dead")
-async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeApart) -> None:
+async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: NodeProcess) -> None:
     """Who is alive and silent is somebody, and is known by what was heard of it before."""
     heard = await node.nodes.survey(SurveyRequest(wants_channels=True))
     (known,) = [report for report in heard.nodes if report.uid == "apart"]
@@ -124,12 +124,12 @@ async def test_a_survey_names_the_node_that_does_not_answer(node: Node, apart: N
 
 
 @pytest.mark.usefixtures("nobody_is_taken_for_dead")
-async def test_an_order_names_the_node_that_does_not_obey(node: Node, apart: NodeApart) -> None:
+async def test_an_order_names_the_node_that_does_not_obey(node: Node, apart: NodeProcess) -> None:
     """The others do."""
     apart.signal(signal.SIGSTOP)
     with pytest.raises(Unanswered, match="no answer from node apart"):
         await node.nodes.publish_control(ControlCommand("42", ServerRefresh()))
-    assert node.witness.orders == [ControlCommand("42", ServerRefresh())]
+    assert node.handler.commands == [ControlCommand("42", ServerRefresh())]
 
 
 async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
@@ -139,7 +139,7 @@ async def test_a_node_that_leaves_with_entries_leaves_them_to_others(
     await node.broker.subscribe("news")
     async with running(redis_server.url, "n2") as other:
         await other.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
-    await node.witness.until(lambda: left(node) == ["c1"])
+    await node.handler.until(lambda: left(node) == ["c1"])
     assert not await node.presence.members("news")
 
 
@@ -171,9 +171,9 @@ async def test_a_cut_connection_makes_nobody_leave(
                 await asyncio.sleep(QUIET / 10)
         await each_is_buried(redis_server, prefix, before.pop().decode())
         assert len(await node.presence.members("news")) == 500
-        pushes: list[tuple[str, Push]] = node.witness.pushes
+        pushes: list[tuple[str, Push]] = node.handler.pushes
         assert pushes == []
-        assert [one.engine.vitals.reaped_nodes for one in (node, other)] == [0, 0], "both live"
+        assert [one.engine.health.reaped_nodes for one in (node, other)] == [0, 0], "both live"
         await asyncio.gather(*(other.presence.remove("news", info.client) for info in infos))
     assert redis_server.command("KEYS", f"{prefix}:node:n2*") == []
 
@@ -198,7 +198,9 @@ async def test_a_heartbeat_costs_the_same_however_many_are_present(
 async def test_ten_thousand_members_can_be_read(node: Node, redis_server: RedisServer, prefix: str) -> None:
     """And counted."""
     infos = [ClientInfo(f"{number % 100}", f"c{number}") for number in range(10_000)]
-    entries: dict[Any, Any] = {info.client: encoding.encode_entry("n9.x", False, info) for info in infos}
+    entries: dict[Any, Any] = {
+        info.client: encoding.encode_presence_entry("n9.x", False, info) for info in infos
+    }
     keys = Keys(prefix)
     redis_server.client.hset(keys.presence("news"), mapping=entries)
     redis_server.client.hset(keys.users("news"), mapping={f"{user}": 100 for user in range(100)})

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin_server.engine.redis.pubsub.subscriptions import COMMAND_NAMES, UNCONFIRMED_NAMES, Subscriptions
+from tocsin_server.engine.redis.pubsub.subscriptions import (
+    MAX_UNCONFIRMED_NAMES,
+    NAMES_PER_COMMAND,
+    Subscriptions,
+)
 
 NAMES = [b"a", b"b", b"c"]
 STEPS = st.lists(
@@ -41,22 +45,22 @@ class Machine:
         self.wanted: set[bytes] = set()
         self.waiting: list[asyncio.Future[None]] = []
         self.heard_before: set[bytes] = set()
-        self.subscriptions.begin()
+        self.subscriptions.on_connected()
 
     def step(self, what: str, name: bytes | None) -> None:
         if what == "want" and name:
             self.wanted.add(name)
-            self._wait(self.subscriptions.want(name, ignore))
+            self._wait(self.subscriptions.subscribe(name, ignore))
         elif what == "forget" and name:
             self.wanted.discard(name)
-            self._wait(self.subscriptions.forget(name))
+            self._wait(self.subscriptions.unsubscribe(name))
         elif what == "take":
             self.take()
         elif what == "confirm":
             self.confirm()
         elif what == "break":
             self.redis = Redis()
-            self.subscriptions.begin()
+            self.subscriptions.on_connected()
 
     def _wait(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter:
@@ -64,7 +68,7 @@ class Machine:
         # None means that it is so already: nothing is under way, and Redis has it so.
 
     def take(self) -> bool:
-        command = self.subscriptions.take()
+        command = self.subscriptions.next_command()
         if command is None:
             return False
         for name in command.names:
@@ -93,8 +97,8 @@ async def walk(steps: list[tuple[str, bytes | None]]) -> None:
     assert all(waiter.done() for waiter in machine.waiting)
     assert machine.subscriptions.is_restored
     for name in NAMES:
-        assert (machine.subscriptions.hear_of(name) is not None) == (name in machine.wanted)
-        assert machine.subscriptions.want(name, ignore) is None or name not in machine.wanted
+        assert (machine.subscriptions.callback_for(name) is not None) == (name in machine.wanted)
+        assert machine.subscriptions.subscribe(name, ignore) is None or name not in machine.wanted
 
 
 @settings(deadline=None)
@@ -107,22 +111,22 @@ def test_the_last_wish_counts(steps: list[tuple[str, bytes | None]]) -> None:
 @pytest.fixture
 def subscriptions() -> Subscriptions:
     subscriptions = Subscriptions()
-    subscriptions.begin()
+    subscriptions.on_connected()
     return subscriptions
 
 
 async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions: Subscriptions) -> None:
     """Neither what is new nor what nobody wants any more."""
     for name in (b"a", b"b"):
-        subscriptions.want(name, ignore)
-    subscriptions.take()
+        subscriptions.subscribe(name, ignore)
+    subscriptions.next_command()
     for name in (b"a", b"b"):
         subscriptions.confirm(name)
     assert subscriptions.take_restored() == []
-    subscriptions.begin()
-    subscriptions.forget(b"b")
-    subscriptions.want(b"c", ignore)
-    while subscriptions.take():
+    subscriptions.on_connected()
+    subscriptions.unsubscribe(b"b")
+    subscriptions.subscribe(b"c", ignore)
+    while subscriptions.next_command():
         pass
     restored = [subscriptions.is_restored]
     for name in (b"a", b"b", b"c"):
@@ -135,10 +139,10 @@ async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions
 
 async def test_a_waiter_waits_for_redis(subscriptions: Subscriptions) -> None:
     """Not for the command, and not in vain if the connection breaks."""
-    waiter = subscriptions.want(b"a", ignore)
+    waiter = subscriptions.subscribe(b"a", ignore)
     assert waiter is not None
     done = []
-    for step in (subscriptions.take, subscriptions.begin, subscriptions.take):
+    for step in (subscriptions.next_command, subscriptions.on_connected, subscriptions.next_command):
         step()
         done.append(waiter.done())
     subscriptions.confirm(b"a")
@@ -147,29 +151,29 @@ async def test_a_waiter_waits_for_redis(subscriptions: Subscriptions) -> None:
 
 async def test_a_confirmation_of_something_else_is_a_broken_connection(subscriptions: Subscriptions) -> None:
     """Better a new one than channels that are believed to be heard."""
-    subscriptions.want(b"a", ignore)
-    subscriptions.take()
-    with pytest.raises(ValueError, match="not asked"):
+    subscriptions.subscribe(b"a", ignore)
+    subscriptions.next_command()
+    with pytest.raises(ValueError, match="another subscription"):
         subscriptions.confirm(b"b")
 
 
 async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
     """Many names are several commands."""
-    for number in range(2 * COMMAND_NAMES + 1):
-        subscriptions.want(b"%d" % number, ignore)
+    for number in range(2 * NAMES_PER_COMMAND + 1):
+        subscriptions.subscribe(b"%d" % number, ignore)
     sizes = []
-    while command := subscriptions.take():
+    while command := subscriptions.next_command():
         sizes.append(len(command.names))
-    assert sizes == [COMMAND_NAMES, COMMAND_NAMES, 1]
+    assert sizes == [NAMES_PER_COMMAND, NAMES_PER_COMMAND, 1]
 
 
 async def test_what_is_unconfirmed_is_bounded(subscriptions: Subscriptions) -> None:
     """A Redis that reads nothing is asked for no more, until it confirms some of it."""
-    for number in range(UNCONFIRMED_NAMES + 1):
-        subscriptions.want(b"%d" % number, ignore)
+    for number in range(MAX_UNCONFIRMED_NAMES + 1):
+        subscriptions.subscribe(b"%d" % number, ignore)
     asked: list[bytes] = []
-    while command := subscriptions.take():
+    while command := subscriptions.next_command():
         asked += command.names
-    assert len(asked) == UNCONFIRMED_NAMES
+    assert len(asked) == MAX_UNCONFIRMED_NAMES
     subscriptions.confirm(asked[0])
-    assert subscriptions.take() == (True, [b"%d" % UNCONFIRMED_NAMES])
+    assert subscriptions.next_command() == (True, [b"%d" % MAX_UNCONFIRMED_NAMES])

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
-from tocsin_server.engine.memory.log import Log
+from tocsin_server.engine.memory.history import ChannelHistory
 from tocsin_server.protocol.messages import Position
 
 OPTIONS = st.sampled_from(
@@ -39,7 +39,7 @@ class LogModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.log = Log("abcdefgh")
+        self.log = ChannelHistory("abcdefgh")
         self.entries: list[Entry] = []
         self.top = 0
         self.versions = [("", 0)]
@@ -83,18 +83,18 @@ class LogModel(RuleBasedStateMachine):
 
     @rule()
     def remove_history(self) -> None:
-        self.log.remove_history()
+        self.log.clear()
         self.entries = []
 
     @rule()
     def memory_is_freed(self) -> None:
-        self.log.drop_lapsed(self.now)
+        self.log.drop_expired(self.now)
         assert len(self.log._kept) == len(self.living())
 
     @invariant()
     def the_top_and_the_end_are_known(self) -> None:
         assert self.log.top == (self.top, "abcdefgh")
-        assert self.log.is_over(self.now) == (self.now >= self.ends)
+        assert self.log.is_expired(self.now) == (self.now >= self.ends)
 
     def living(self) -> list[Entry]:
         return self.entries if self.now < self.lapses else []
