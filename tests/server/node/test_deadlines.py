@@ -47,7 +47,7 @@ class Bell:
 
     def is_empty(self) -> bool:
         entries = self.alarms._heap or self.alarms._owners or self.alarms._entries
-        return not entries and not self.time.waiting and not len(self.alarms)
+        return not entries and not self.time.scheduled and not len(self.alarms)
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def test_many_owners_share_one_timer(bell: Bell) -> None:
     chance = random.Random(7)
     owners = [bell.watch(chance.uniform(1, 100)) for _ in range(1000)]
     expected = sorted(((owner.deadline or 0, owner) for owner in owners), key=lambda pair: pair[0])
-    assert len(bell.time.waiting) == 1
+    assert len(bell.time.scheduled) == 1
     bell.time.advance(50)
-    assert len(bell.time.waiting) == 1
+    assert len(bell.time.scheduled) == 1
     bell.time.advance(50)
     assert [owner for _, owner in bell.rung] == [owner for _, owner in expected]
     assert [when for when, _ in bell.rung] == pytest.approx([deadline for deadline, _ in expected])
@@ -176,7 +176,7 @@ def test_who_rings_may_have_a_next_deadline(bell: Bell) -> None:
     bell.watch(10)
     bell.time.advance(100)
     assert rung == [10, 35, 60, 85]
-    assert len(bell.alarms._heap) == len(bell.time.waiting) == 1
+    assert len(bell.alarms._heap) == len(bell.time.scheduled) == 1
 
 
 def test_a_bell_that_fails_does_not_silence_the_others(bell: Bell) -> None:
@@ -237,4 +237,4 @@ def test_everybody_rings_exactly_when_due(steps: list[tuple[str, int, int | None
                 bell.time.advance(number)
         rung = [(when, owners.index(owner)) for when, owner in bell.rung]
         assert sorted(rung) == sorted(expected)
-        assert len(bell.time.waiting) <= 1
+        assert len(bell.time.scheduled) <= 1

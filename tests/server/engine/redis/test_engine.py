@@ -1,16 +1,18 @@
-"""Starting: by any kind of address, or with a sentence that says why not."""
+"""Starting the engine with each kind of address, and the errors when it cannot start."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, Node, publication
+from tests.server.engine.contract.harness import HISTORY, Node, publication
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
+from tests.server.engine.redis.readiness import until_not_ready, until_ready
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
-from tests.server.engine.redis.waiting import until_not_ready, until_ready
+from tests.support.timing import TICK
+from tocsin_server.engine.redis import supervisor
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connector import Connector, read_server_info
 from tocsin_server.engine.redis.engine import RedisEngine
@@ -20,7 +22,7 @@ from tocsin_server.errors import EngineError
 
 
 async def failed_start(url: str) -> str:
-    """What a start says that must fail."""
+    """Start an engine that must fail. Returns the error's message."""
     engine = RedisEngine(parse_address(url), "test")
     with pytest.raises(EngineError) as caught:
         await engine.start(RecordingHandler())
@@ -28,47 +30,48 @@ async def failed_start(url: str) -> str:
     return str(caught.value)
 
 
-async def works(node: Node) -> None:
+async def assert_works(node: Node) -> None:
     await node.broker.subscribe("news")
-    await node.broker.publish("news", publication(1), LOG)
+    await node.broker.publish("news", publication(1), HISTORY)
     await node.catch_up()
     assert node.handler.payloads("news") == [b"1"]
 
 
-async def test_where_no_redis_is_nothing_starts() -> None:
-    """The error says where."""
+async def test_an_engine_without_a_redis_does_not_start() -> None:
+    """The error names the address."""
     (port,) = free_ports(1)
     assert f"127.0.0.1:{port}" in await failed_start(f"redis://127.0.0.1:{port}")
 
 
-async def test_where_nobody_answers_nothing_starts(swallower: BlackholeProxy) -> None:
-    """In bounded time."""
-    swallower.drop_all()
-    assert "cannot be used" in await failed_start(swallower.url)
+@pytest.mark.usefixtures("short_timeouts")
+async def test_an_engine_with_a_silent_redis_does_not_start(proxy: BlackholeProxy) -> None:
+    """It fails in bounded time."""
+    proxy.drop_all()
+    assert "cannot be used" in await failed_start(proxy.url)
 
 
-async def test_a_wrong_password_is_said_without_it(fleeting_redis: RedisServer) -> None:
+async def test_a_wrong_password_is_an_error_that_hides_it(volatile_redis: RedisServer) -> None:
     """So is a missing one."""
-    fleeting_redis.command("CONFIG", "SET", "requirepass", "right")
+    volatile_redis.command("CONFIG", "SET", "requirepass", "right")
     for credentials in ("", "user:wrong-one@", ":wrong-one@"):
-        said = await failed_start(f"redis://{credentials}127.0.0.1:{fleeting_redis.port}")
+        said = await failed_start(f"redis://{credentials}127.0.0.1:{volatile_redis.port}")
         assert "wrong-one" not in said
         assert "cannot be used" in said
 
 
-async def test_a_password_and_a_database(running: Running, fleeting_redis: RedisServer) -> None:
-    """Are taken from the address, percent-encoded where they must be."""
-    fleeting_redis.command("CONFIG", "SET", "requirepass", "p@ss:/word")
-    async with running(f"redis://:p%40ss%3A%2Fword@127.0.0.1:{fleeting_redis.port}/3") as node:
-        await works(node)
-    fleeting_redis.command("AUTH", "p@ss:/word")
-    info = fleeting_redis.client.info("keyspace")
+async def test_the_address_sets_password_and_database(running: Running, volatile_redis: RedisServer) -> None:
+    """Percent-encoding is decoded."""
+    volatile_redis.command("CONFIG", "SET", "requirepass", "p@ss:/word")
+    async with running(f"redis://:p%40ss%3A%2Fword@127.0.0.1:{volatile_redis.port}/3") as node:
+        await assert_works(node)
+    volatile_redis.command("AUTH", "p@ss:/word")
+    info = volatile_redis.client.info("keyspace")
     assert isinstance(info, dict)
     assert list(info) == ["db3"]
 
 
-async def test_tls(running: Running, tmp_path: Path) -> None:
-    """The certificate is checked against the authority that the address names."""
+async def test_tls_checks_the_certificate(running: Running, tmp_path: Path) -> None:
+    """It uses the authority that the address names."""
     certificate, key = write_certificate(tmp_path)
     lines = [
         "tls-port {free_port}",
@@ -78,39 +81,41 @@ async def test_tls(running: Running, tmp_path: Path) -> None:
     ]
     with redis_running(tmp_path, *lines) as server:
         async with running(f"rediss://127.0.0.1:{server.second_port}?ssl_ca_certs={certificate}") as node:
-            await works(node)
+            await assert_works(node)
         assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
 
 
+@pytest.mark.usefixtures("short_leases")
 @pytest.mark.parametrize(
-    ("part", "kind", "step"), [("lease", Lease, "_renew"), ("pipeline", Pipeline, "_on_batch_done")]
+    ("component", "kind", "step"), [("lease", Lease, "_renew"), ("pipeline", Pipeline, "_on_batch_done")]
 )
-async def test_a_part_that_dies_is_news_and_is_run_again(
+async def test_a_component_that_fails_is_reported_and_restarted(
     running: Running,
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
-    part: str,
+    component: str,
     kind: type,
     step: str,
 ) -> None:
-    """No task dies silently: the node is not ready, says why, and is ready again."""
+    """The node is not ready, gives the reason, and becomes ready again."""
+    monkeypatch.setattr(supervisor, "RESTART_PAUSE_SECONDS", TICK)
     async with running(redis_server.url) as node:
 
-        def stumble(*_: object) -> None:
+        def fail(*_: object) -> None:
             raise KeyError(step)
 
-        monkeypatch.setattr(kind, step, stumble)
-        trouble = await until_not_ready(node)
-        assert part in trouble
-        monkeypatch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kind, step, fail)
+            reason = await until_not_ready(node)
+            assert component in reason
         await until_ready(node)
-        await works(node)
+        await assert_works(node)
 
 
-async def test_an_old_redis_is_refused(
+async def test_an_old_redis_is_rejected(
     running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what it is and what it should be, which is less than is asked of a cluster."""
+    """The error names its version and the oldest version that a standalone Redis may have."""
     said = {"redis_version": "6.0.9"}
 
     async def info(connector: Connector) -> dict[str, str]:
@@ -122,11 +127,12 @@ async def test_an_old_redis_is_refused(
     )
     said["redis_version"] = "6.2.0"
     async with running(redis_server.url) as node:
-        await works(node)
+        await assert_works(node)
 
 
-async def test_where_announcements_are_forbidden_nothing_starts(fleeting_redis: RedisServer) -> None:
-    """In bounded time, with what Redis says."""
-    fleeting_redis.command("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
-    said = await failed_start(f"redis://deaf:x@127.0.0.1:{fleeting_redis.port}")
+@pytest.mark.usefixtures("short_timeouts")
+async def test_an_engine_that_may_not_subscribe_does_not_start(volatile_redis: RedisServer) -> None:
+    """It fails in bounded time, with the error of Redis."""
+    volatile_redis.command("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
+    said = await failed_start(f"redis://deaf:x@127.0.0.1:{volatile_redis.port}")
     assert "no permission" in said

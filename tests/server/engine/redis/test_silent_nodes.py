@@ -1,4 +1,4 @@
-"""A node that lives and does not answer the others: who is asked says so, and does what can be done."""
+"""Silent nodes: a node that is alive and does not respond is named, and does not block the others."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,9 @@ from tests.support.wire import Json, connected
 
 @pytest.fixture
 async def servers(
-    redis_server: RedisServer, swallower: BlackholeProxy, prefix: str, tmp_path: Path
+    redis_server: RedisServer, proxy: BlackholeProxy, prefix: str, tmp_path: Path
 ) -> AsyncIterator[list[Server]]:
-    """Real processes; the last one hears nothing any more, and can still call Redis."""
+    """Three nodes, each in its own process. The last one reaches Redis through the proxy."""
     with contextlib.ExitStack() as stack:
 
         def serve(name: str, url: str) -> Server:
@@ -30,25 +30,33 @@ async def servers(
             config = {**USUAL, "server": {"name": name}, "engine": {"url": url, "prefix": prefix}}
             return stack.enter_context(serving(config, folder))
 
-        three = ("one", redis_server.url), ("two", redis_server.url), ("deaf", swallower.url)
-        yield [await asyncio.to_thread(serve, *each) for each in three]  # the way is of this loop
-        swallower.pass_all()
+        three = ("one", redis_server.url), ("two", redis_server.url), ("deaf", proxy.url)
+        yield [await asyncio.to_thread(serve, *each) for each in three]  # the proxy needs this loop
+        proxy.pass_all()
 
 
 async def nodes(api: Api) -> dict[str, Json]:
     return {node["name"]: node for node in (await api.call("info"))["nodes"]}
 
 
-async def test_a_deaf_node_is_seen_is_named_and_keeps_nobody_from_anything(
-    servers: list[Server], swallower: BlackholeProxy
+async def test_a_deaf_node_is_named_and_blocks_no_other_node(
+    servers: list[Server], proxy: BlackholeProxy
 ) -> None:
-    """It is in the table, no call that needs it fails without its name, and other nodes can be drained."""
+    """It is in the table, API calls that need it fail with its uid, and other nodes can be drained.
+
+    Each call waits for the silent node, so calls that do not depend on each other are made together.
+    """
     one, two, deaf = servers
     async with Api(one) as api, connected(one, token=connection_token("42")) as wire:
         uid = (await nodes(api))["deaf"]["uid"]
-        swallower.drop_pubsub()
-        swallower.drop_subscribers()
-        found = await nodes(api)
+        proxy.drop_pubsub()
+        proxy.drop_subscribers()
+        found, *responses = await asyncio.gather(
+            nodes(api),
+            api.post("channels", {}),
+            api.post("disconnect", {"user": "42"}),
+            api.post("drain", {"node": "deaf"}),
+        )
         assert {name: node["state"] for name, node in found.items()} == {
             "one": "ready",
             "two": "ready",
@@ -56,15 +64,14 @@ async def test_a_deaf_node_is_seen_is_named_and_keeps_nobody_from_anything(
         }
         assert found["deaf"]["uid"] == uid
         refusal = {"error": {"code": 100, "message": f"internal server error: no answer from node {uid[:8]}"}}
-        assert (await api.post("channels", {})).json() == refusal
-        assert (await api.post("disconnect", {"user": "42"})).json() == refusal
-        assert (await wire.closed()).code == 3503, "this one obeyed"
-        assert (await api.post("drain", {"node": "deaf"})).json() == refusal
-        assert await api.call("drain", node="two") == {}
-        assert await asyncio.to_thread(two.process.wait, STARTED) == 0
-    async with Api(deaf) as api:
-        states = {node["uid"]: node["state"] for node in (await api.call("info"))["nodes"]}
-        assert states.pop(uid) == "deaf", "which it knows of itself without hearing anybody"
-        assert set(states.values()) == {"silent"}
-        assert await api.call("drain", node="deaf") == {}
-    assert await asyncio.to_thread(deaf.process.wait, STARTED) == 0
+        assert [response.json() for response in responses] == [refusal] * 3
+        assert (await wire.closed()).code == 3503, "the called node applied the command"
+        async with Api(deaf) as deaf_api:
+            drained, info = await asyncio.gather(api.call("drain", node="two"), deaf_api.call("info"))
+            assert drained == {}
+            states = {node["uid"]: node["state"] for node in info["nodes"]}
+            assert states.pop(uid) == "deaf", "it knows that without receiving any message"
+            assert set(states.values()) == {"silent"}
+            assert await deaf_api.call("drain", node="deaf") == {}
+    for server in (two, deaf):
+        assert await asyncio.to_thread(server.process.wait, STARTED) == 0

@@ -1,4 +1,4 @@
-"""Addresses: what a URL says, or why it says nothing."""
+"""Addresses: parsing URLs, and the errors of malformed ones."""
 
 import pytest
 
@@ -21,8 +21,8 @@ from tocsin_server.engine.redis.connections.connector import Connector
         ("rediss+cluster://h/?ssl_ca_certs=ca.pem", "h:6379", {"db": 0, "ssl_ca_certs": "ca.pem"}),
     ],
 )
-def test_an_address_says_where_and_how(url: str, name: str, options: dict[str, object]) -> None:
-    """Its name, which is logged, without the password."""
+def test_a_url_is_parsed(url: str, name: str, options: dict[str, object]) -> None:
+    """The name of the address, which is logged, contains no password."""
     address = parse_address(url)
     assert (address.name, address.options) == (name, options)
     assert "crt" not in repr(address)
@@ -48,8 +48,8 @@ def test_an_address_says_where_and_how(url: str, name: str, options: dict[str, o
         ("redis+cluster://h?ssl_ca_certs=secret", "unknown option ssl_ca_certs"),
     ],
 )
-def test_a_mistake_is_said_without_the_url(url: str, why: str) -> None:
-    """A sentence that names the key; the rest of the URL may hold a password."""
+def test_a_malformed_url_is_an_error_that_hides_it(url: str, why: str) -> None:
+    """The message names the key `engine.url`. The rest of the URL may contain a password."""
     with pytest.raises(ValueError, match=why) as caught:
         parse_address(url)
     assert "secret" not in str(caught.value)
@@ -57,11 +57,11 @@ def test_a_mistake_is_said_without_the_url(url: str, why: str) -> None:
     assert str(caught.value).endswith(".")
 
 
-async def test_sentinels_have_a_password_of_their_own() -> None:
-    """And the master another."""
+async def test_sentinels_have_their_own_password() -> None:
+    """The master has another one."""
     address = parse_address("redis+sentinel://:one@h/main?sentinel_password=two")
     assert address.options["password"] == "one"
     assert address.sentinel_options == {"password": "two"}
-    dialler = Connector(address, "test")
-    await dialler.close()
-    await dialler.close()
+    connector = Connector(address, "test")
+    await connector.close()
+    await connector.close()

@@ -1,4 +1,4 @@
-"""A connection: replies in their order, and an end that is told, whatever comes."""
+"""The connection: replies arrive in order, and its end is reported."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -18,26 +18,26 @@ from tocsin_server.engine.redis.connections.connector import Connector
 NAME = "test-connection"
 
 
-def dialler(port: int) -> Connector:
+def connector(port: int) -> Connector:
     return Connector(parse_address(f"redis://127.0.0.1:{port}"), NAME)
 
 
 @pytest.fixture
 async def connection(redis_server: RedisServer) -> AsyncIterator[RedisConnection]:
-    """To the Redis that tests share."""
-    async with dialler(redis_server.port).connected() as connection:
+    """A connection to the Redis that tests share."""
+    async with connector(redis_server.port).connected() as connection:
         yield connection
 
 
 async def test_replies_come_in_the_order_of_the_commands(connection: RedisConnection) -> None:
-    """One for each."""
+    """One reply for each command."""
     assert await connection.execute(
         pack_command("ECHO", "1"), pack_command("ECHO", 2), pack_command("ECHO", b"3")
     ) == [b"1", b"2", b"3"]
 
 
 def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractAsyncContextManager[int]:
-    """A way to a Redis on which what it says is altered: bytes into pieces."""
+    """A proxy in front of a Redis that alters what Redis sends, and splits it into pieces."""
 
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with connecting(target) as (redis_reader, redis_writer), asyncio.TaskGroup() as tasks:
@@ -50,18 +50,18 @@ def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractA
     return accepting(lead)
 
 
-async def test_replies_may_come_in_pieces(redis_server: RedisServer) -> None:
-    """Byte by byte, and what belongs to the greeting is not taken for one."""
-    way = altered(redis_server.port, lambda data: (bytes((byte,)) for byte in data))
-    async with way as port, dialler(port).connected() as connection:
+async def test_replies_may_arrive_in_pieces(redis_server: RedisServer) -> None:
+    """Byte by byte. No reply to the handshake is taken for a reply to a command."""
+    proxy = altered(redis_server.port, lambda data: (bytes((byte,)) for byte in data))
+    async with proxy as port, connector(port).connected() as connection:
         assert await connection.execute(pack_command("ECHO", "piece"), pack_command("PING")) == [
             b"piece",
             b"PONG",
         ]
 
 
-async def test_whoever_takes_replies_is_given_errors_too(connection: RedisConnection) -> None:
-    """And what was asked before and after the one that Redis refuses."""
+async def test_error_replies_are_passed_on(connection: RedisConnection) -> None:
+    """The replies before and after the error as well."""
     replies: asyncio.Queue[object] = asyncio.Queue()
     connection.on_reply = replies.put_nowait
     connection.send(pack_command("ECHO", "1") + pack_command("NONSENSE") + pack_command("ECHO", "2"))
@@ -71,16 +71,14 @@ async def test_whoever_takes_replies_is_given_errors_too(connection: RedisConnec
     assert isinstance(refusal, ResponseError)
 
 
-async def test_a_refusal_of_what_is_asked_is_raised(connection: RedisConnection) -> None:
-    """As one of the failures that end a connection."""
+async def test_execute_raises_an_error_reply(connection: RedisConnection) -> None:
+    """As one of CONNECTION_ERRORS."""
     with pytest.raises(ResponseError, match="NONSENSE"):
         await connection.execute(pack_command("NONSENSE"))
 
 
-async def test_the_other_side_closing_it_is_told(
-    connection: RedisConnection, redis_server: RedisServer
-) -> None:
-    """To whoever waits for an answer, and to whoever holds it."""
+async def test_a_close_by_redis_is_reported(connection: RedisConnection, redis_server: RedisServer) -> None:
+    """By `execute` and by `wait_for_failure`."""
     (number,) = await connection.execute(pack_command("CLIENT", "ID"))
     asked = asyncio.create_task(connection.execute(pack_command("BLPOP", "nothing", 0)))
     await asyncio.sleep(0)
@@ -92,22 +90,22 @@ async def test_the_other_side_closing_it_is_told(
             await connection.wait_for_failure(SOON)
 
 
-async def test_what_nobody_asked_for_ends_it(connection: RedisConnection) -> None:
-    """Else the next answer would be given to the wrong one."""
+async def test_a_reply_without_a_command_ends_the_connection(connection: RedisConnection) -> None:
+    """Otherwise the next reply would be given to the wrong command."""
     connection.send(pack_command("PING"))
     with pytest.raises(ConnectionFailed, match="without a command"):
         await connection.wait_for_failure(SOON)
 
 
-async def test_a_mistake_of_whoever_takes_ends_it(connection: RedisConnection) -> None:
-    """It is told what, and is given nothing any more."""
+async def test_an_exception_in_on_reply_ends_the_connection(connection: RedisConnection) -> None:
+    """`wait_for_failure` raises it, and no further reply is passed on."""
     taken: list[object] = []
 
-    def stumble(reply: object) -> None:
+    def fail(reply: object) -> None:
         taken.append(reply)
         raise KeyError(reply)
 
-    connection.on_reply = stumble
+    connection.on_reply = fail
     connection.send(pack_command("ECHO", "1") + pack_command("ECHO", "2"))
     with pytest.raises(KeyError):
         await connection.wait_for_failure(SOON)
@@ -116,19 +114,19 @@ async def test_a_mistake_of_whoever_takes_ends_it(connection: RedisConnection) -
     assert taken == [b"1"]
 
 
-async def test_a_reply_that_is_none_ends_it(redis_server: RedisServer) -> None:
-    """As a failure, like any other."""
-    way = altered(redis_server.port, lambda data: [data.replace(b"+PONG", b"?PONG")])
-    async with way as port, dialler(port).connected() as connection:
+async def test_a_malformed_reply_ends_the_connection(redis_server: RedisServer) -> None:
+    """With one of CONNECTION_ERRORS."""
+    proxy = altered(redis_server.port, lambda data: [data.replace(b"+PONG", b"?PONG")])
+    async with proxy as port, connector(port).connected() as connection:
         with pytest.raises(CONNECTION_ERRORS):
             await connection.execute(pack_command("PING"))
 
 
-async def test_hanging_up_leaves_nothing(redis_server: RedisServer) -> None:
-    """On either side, however often."""
-    connection = await dialler(redis_server.port).connect()
+async def test_closing_leaves_nothing_open(redis_server: RedisServer) -> None:
+    """On neither side. A second close does nothing."""
+    connection = await connector(redis_server.port).connect()
     await connection.close()
     await connection.close()
     async with asyncio.timeout(SOON):
-        while NAME in str(redis_server.command("CLIENT", "LIST")):  # noqa: ASYNC110 - Redis tells nobody
+        while NAME in str(redis_server.command("CLIENT", "LIST")):  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(0.01)

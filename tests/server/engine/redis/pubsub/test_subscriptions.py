@@ -1,4 +1,4 @@
-"""Subscriptions, against a model of Redis: whatever is wished, lost and confirmed, the last wish counts."""
+"""Subscriptions, compared with a model of Redis: for each name the last change counts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tocsin_server.engine.redis.pubsub.subscriptions import (
 NAMES = [b"a", b"b", b"c"]
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["want", "forget"]), st.sampled_from(NAMES)),
-        st.tuples(st.sampled_from(["take", "confirm", "confirm", "break"]), st.none()),
+        st.tuples(st.sampled_from(["subscribe", "unsubscribe"]), st.sampled_from(NAMES)),
+        st.tuples(st.sampled_from(["send", "confirm", "confirm", "break"]), st.none()),
     ),
     max_size=40,
 )
 
 
 def ignore(message: bytes) -> None:
-    """Hear nothing."""
+    """Discard a message."""
 
 
 class Redis:
-    """What a connection is subscribed to, and the confirmations that are under way."""
+    """The names that a connection is subscribed to, and the confirmations on their way."""
 
     def __init__(self) -> None:
         self.subscribed: set[bytes] = set()
@@ -37,37 +37,37 @@ class Redis:
 
 
 class Machine:
-    """Subscriptions on connections that break."""
+    """Subscriptions over connections that break."""
 
     def __init__(self) -> None:
         self.subscriptions = Subscriptions()
         self.redis = Redis()
         self.wanted: set[bytes] = set()
         self.waiting: list[asyncio.Future[None]] = []
-        self.heard_before: set[bytes] = set()
+        self.received_before: set[bytes] = set()
         self.subscriptions.on_connected()
 
-    def step(self, what: str, name: bytes | None) -> None:
-        if what == "want" and name:
+    def step(self, step: str, name: bytes | None) -> None:
+        if step == "subscribe" and name:
             self.wanted.add(name)
             self._wait(self.subscriptions.subscribe(name, ignore))
-        elif what == "forget" and name:
+        elif step == "unsubscribe" and name:
             self.wanted.discard(name)
             self._wait(self.subscriptions.unsubscribe(name))
-        elif what == "take":
-            self.take()
-        elif what == "confirm":
+        elif step == "send":
+            self.send()
+        elif step == "confirm":
             self.confirm()
-        elif what == "break":
+        elif step == "break":
             self.redis = Redis()
             self.subscriptions.on_connected()
 
     def _wait(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter:
             self.waiting.append(waiter)
-        # None means that it is so already: nothing is under way, and Redis has it so.
+        # None means that Redis has confirmed this state, and no change is pending or in flight.
 
-    def take(self) -> bool:
+    def send(self) -> bool:
         command = self.subscriptions.next_command()
         if command is None:
             return False
@@ -84,14 +84,14 @@ class Machine:
         return True
 
     def settle(self) -> None:
-        while self.take() or self.confirm():
+        while self.send() or self.confirm():
             pass
 
 
 async def walk(steps: list[tuple[str, bytes | None]]) -> None:
     machine = Machine()
-    for what, name in steps:
-        machine.step(what, name)
+    for step, name in steps:
+        machine.step(step, name)
     machine.settle()
     assert machine.redis.subscribed == machine.wanted
     assert all(waiter.done() for waiter in machine.waiting)
@@ -103,8 +103,8 @@ async def walk(steps: list[tuple[str, bytes | None]]) -> None:
 
 @settings(deadline=None)
 @given(STEPS)
-def test_the_last_wish_counts(steps: list[tuple[str, bytes | None]]) -> None:
-    """In the end Redis sends what is wanted, and everybody who waited was told."""
+def test_the_last_change_counts(steps: list[tuple[str, bytes | None]]) -> None:
+    """In the end Redis sends the wanted names, and every caller is released."""
     asyncio.run(walk(steps))
 
 
@@ -115,8 +115,8 @@ def subscriptions() -> Subscriptions:
     return subscriptions
 
 
-async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions: Subscriptions) -> None:
-    """Neither what is new nor what nobody wants any more."""
+async def test_restored_names_are_returned_once(subscriptions: Subscriptions) -> None:
+    """Neither new names nor names that are no longer wanted."""
     for name in (b"a", b"b"):
         subscriptions.subscribe(name, ignore)
     subscriptions.next_command()
@@ -137,8 +137,8 @@ async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions
     assert subscriptions.take_restored() == []
 
 
-async def test_a_waiter_waits_for_redis(subscriptions: Subscriptions) -> None:
-    """Not for the command, and not in vain if the connection breaks."""
+async def test_a_caller_waits_for_the_confirmation(subscriptions: Subscriptions) -> None:
+    """It does not wait for the sending only, and a broken connection does not release it."""
     waiter = subscriptions.subscribe(b"a", ignore)
     assert waiter is not None
     done = []
@@ -149,8 +149,8 @@ async def test_a_waiter_waits_for_redis(subscriptions: Subscriptions) -> None:
     assert [*done, waiter.done()] == [False, False, False, True]
 
 
-async def test_a_confirmation_of_something_else_is_a_broken_connection(subscriptions: Subscriptions) -> None:
-    """Better a new one than channels that are believed to be heard."""
+async def test_an_unexpected_confirmation_is_an_error(subscriptions: Subscriptions) -> None:
+    """The connection is then replaced, so no channel is believed to be subscribed by mistake."""
     subscriptions.subscribe(b"a", ignore)
     subscriptions.next_command()
     with pytest.raises(ValueError, match="another subscription"):
@@ -158,7 +158,7 @@ async def test_a_confirmation_of_something_else_is_a_broken_connection(subscript
 
 
 async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
-    """Many names are several commands."""
+    """Many names are sent in several commands."""
     for number in range(2 * NAMES_PER_COMMAND + 1):
         subscriptions.subscribe(b"%d" % number, ignore)
     sizes = []
@@ -167,8 +167,8 @@ async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
     assert sizes == [NAMES_PER_COMMAND, NAMES_PER_COMMAND, 1]
 
 
-async def test_what_is_unconfirmed_is_bounded(subscriptions: Subscriptions) -> None:
-    """A Redis that reads nothing is asked for no more, until it confirms some of it."""
+async def test_unconfirmed_names_are_bounded(subscriptions: Subscriptions) -> None:
+    """No further name is sent until Redis confirms one."""
     for number in range(MAX_UNCONFIRMED_NAMES + 1):
         subscriptions.subscribe(b"%d" % number, ignore)
     asked: list[bytes] = []

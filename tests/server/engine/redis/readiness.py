@@ -1,4 +1,4 @@
-"""Waiting for an engine to notice, and to recover. Its trouble is looked at, since nobody is told of it."""
+"""Waiting until an engine is ready or not. Readiness is polled, because no event announces it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tocsin_server.engine.redis.connections.connector import Connector
 
 
 class RecordingConnector(Connector):
-    """Keeps what it connected last."""
+    """A connector that keeps its last connection."""
 
     connection: RedisConnection
 
@@ -21,21 +21,22 @@ class RecordingConnector(Connector):
 
 
 async def until_not_ready(node: Node) -> str:
-    """What the trouble is."""
+    """Wait until the node is not ready. Returns the unready reason."""
     async with asyncio.timeout(SOON):
-        while not (trouble := node.engine.unready_reason):  # noqa: ASYNC110 - a property, as the health check reads it
+        while not (reason := node.engine.unready_reason):  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(TICK / 10)
-    return trouble
+    return reason
 
 
 async def until_ready(node: Node) -> None:
+    """Wait until the node is ready."""
     async with asyncio.timeout(SOON):
-        while node.engine.unready_reason:  # noqa: ASYNC110 - a property, as the health check reads it
+        while node.engine.unready_reason:  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(TICK / 10)
 
 
-async def until_unready_reason(node: Node, word: str) -> None:
-    """Wait for a trouble that says so, perhaps after others."""
+async def until_unready_reason(node: Node, words: str) -> None:
+    """Wait for an unready reason that contains these words, perhaps after others."""
     async with asyncio.timeout(SOON):
-        while word not in node.engine.unready_reason:  # noqa: ASYNC110 - a property, as the health check reads it
+        while words not in node.engine.unready_reason:  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(TICK / 10)
