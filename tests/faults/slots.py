@@ -31,7 +31,7 @@ class Slotted(Cluster):
 
     async def settle(self) -> None:
         """Whoever was killed is back as a replica, and has all that its master has."""
-        await asyncio.to_thread(self.redis.heal)
+        await asyncio.to_thread(self.redis.repair)
 
 
 async def hand_over(stage: Stage[Slotted]) -> None:

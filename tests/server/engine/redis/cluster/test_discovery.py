@@ -12,7 +12,7 @@ from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.engine.redis.test_engine import assert_works, failed_start
-from tests.support.redis_cluster import LINES, RedisCluster, until
+from tests.support.redis_cluster import CONFIG_LINES, RedisCluster, until
 from tocsin_server.engine.redis.cluster.slots import (
     NO_HOST,
     SLOTS,
@@ -40,7 +40,7 @@ def started_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleS
     certificate, key = write_certificate(folder)
     (tls_port,) = free_ports(1)
     lines = [
-        *(*LINES, "tls-cluster yes", f"tls-port {tls_port}", "tls-auth-clients no"),
+        *(*CONFIG_LINES, "tls-cluster yes", f"tls-port {tls_port}", "tls-auth-clients no"),
         *(f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {certificate}"),
     ]
     with redis_running(folder, *lines) as server:

@@ -34,9 +34,9 @@ ALL = HistoryQuery(limit=-1)
 @pytest.fixture
 def cluster(redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
     """The shared cluster, repaired before and after the test."""
-    redis_cluster.heal()
+    redis_cluster.repair()
     yield redis_cluster
-    redis_cluster.heal()
+    redis_cluster.repair()
 
 
 @pytest.fixture
