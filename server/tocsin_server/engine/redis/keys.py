@@ -1,7 +1,7 @@
 """Keys: the names of everything in Redis.
 
 All names of one channel have the channel in braces, so a cluster keeps them in one slot and one script can
-use all of them. No two things have the same name, whatever the channels and idempotency keys are. The last
+use all of them. No two things have the same name, for all channels and idempotency keys. The last
 `}` of a name is followed by a fixed word or an idempotency key, in which braces are escaped.
 """
 

@@ -13,6 +13,7 @@ from tests.server.engine.contract.harness import Node
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
 from tests.server.engine.redis.intervals import shorten_leases, shorten_timeouts
+from tests.server.engine.redis.node_process import NodeProcess, node_process_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
@@ -88,3 +89,10 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes in this process detect deaf and silent connections sooner."""
     shorten_timeouts(monkeypatch.setattr)
+
+
+@pytest.fixture
+async def node_process(redis_server: RedisServer, prefix: str) -> AsyncIterator[NodeProcess]:
+    """A node with the uid `other`, in its own process."""
+    async with node_process_running(redis_server.url, prefix, "other") as node:
+        yield node

@@ -1,6 +1,7 @@
 """The Redis broker: histories continue after a restart, and one that lost its end gets another epoch."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -11,9 +12,19 @@ from tests.server.engine.redis.readiness import until_ready
 from tests.server.engine.redis.redis_server import RedisServer
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
+from tocsin_server.engine.redis import scripts
+from tocsin_server.engine.redis.broker import PublishArguments
 from tocsin_server.protocol.messages import ClientInfo, Position
 
 ALL = HistoryQuery(limit=-1)
+
+
+def test_publish_lua_names_the_arguments_in_the_order_of_publish_arguments() -> None:
+    """The order is written in both places, because a script gets its arguments by position."""
+    (names,) = re.findall(
+        r"^local (publish_command.*?) = unpack\(ARGV\)$", scripts.PUBLISH.text, re.MULTILINE | re.DOTALL
+    )
+    assert tuple(re.split(r",\s+", names)) == PublishArguments._fields
 
 
 async def restarted(node: Node, server: RedisServer) -> None:

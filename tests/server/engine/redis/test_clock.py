@@ -1,4 +1,4 @@
-"""The shared clock: every node knows the age of a publication, whatever the machines' clocks show."""
+"""The shared clock: every node knows the age of a publication, even if the machines' clocks differ."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_jump_of_the_clock_is_followed_at_once() -> None:
     assert clock.stamp() == pytest.approx((AHEAD - 3600) * 1e6, abs=1e6)
 
 
-@pytest.mark.parametrize("options", [NO_HISTORY, HISTORY], ids=["no history", "log"])
+@pytest.mark.parametrize("options", [NO_HISTORY, HISTORY], ids=["no history", "history"])
 async def test_a_subscribed_node_knows_when_a_publication_was_published(
     running: Running, redis_server: RedisServer, options: ChannelOptions
 ) -> None:

@@ -9,15 +9,10 @@ from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
-from tests.server.engine.redis.readiness import until_not_ready, until_ready
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
-from tests.support.timing import TICK
-from tocsin_server.engine.redis import supervisor
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connector import Connector, read_server_info
 from tocsin_server.engine.redis.engine import RedisEngine
-from tocsin_server.engine.redis.membership.lease import Lease
-from tocsin_server.engine.redis.pipeline import Pipeline
 from tocsin_server.errors import EngineError
 
 
@@ -83,33 +78,6 @@ async def test_tls_checks_the_certificate(running: Running, tmp_path: Path) -> N
         async with running(f"rediss://127.0.0.1:{server.second_port}?ssl_ca_certs={certificate}") as node:
             await assert_works(node)
         assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
-
-
-@pytest.mark.usefixtures("short_leases")
-@pytest.mark.parametrize(
-    ("component", "kind", "step"), [("lease", Lease, "_renew"), ("pipeline", Pipeline, "_on_batch_done")]
-)
-async def test_a_component_that_fails_is_reported_and_restarted(
-    running: Running,
-    redis_server: RedisServer,
-    monkeypatch: pytest.MonkeyPatch,
-    component: str,
-    kind: type,
-    step: str,
-) -> None:
-    """The node is not ready, gives the reason, and becomes ready again."""
-    monkeypatch.setattr(supervisor, "RESTART_PAUSE_SECONDS", TICK)
-    async with running(redis_server.url) as node:
-
-        def fail(*_: object) -> None:
-            raise KeyError(step)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kind, step, fail)
-            reason = await until_not_ready(node)
-            assert component in reason
-        await until_ready(node)
-        await assert_works(node)
 
 
 async def test_an_old_redis_is_rejected(

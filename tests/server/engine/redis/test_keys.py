@@ -32,7 +32,7 @@ def test_all_names_of_a_channel_are_in_one_slot(channel: str, idempotency_key: s
 @settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_different_things_have_different_names(a: str, key_a: str, b: str, key_b: str) -> None:
-    """In one channel and in two, whatever the channels and keys are."""
+    """In one channel and in two, for all channels and idempotency keys."""
     ours, theirs = names_of(a, key_a), names_of(b, key_b)
     assert len(set(ours)) == len(ours)
     if a != b:

@@ -1,4 +1,4 @@
-"""The pipeline: commands are sent in batches, keep their order, and fail in time, whatever Redis does."""
+"""The pipeline: commands are sent in batches, keep their order, and fail in time."""
 
 import asyncio
 import time
@@ -20,8 +20,6 @@ from tocsin_server.engine.redis import pipeline as module
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.connections.connector import (
-    FIRST_BACKOFF_SECONDS,
-    MAX_BACKOFF_SECONDS,
     Backoff,
     Connector,
 )
@@ -185,13 +183,3 @@ async def test_queued_commands_are_sent_when_redis_returns(
         done = [position for position in await outcome if not isinstance(position, BaseException)]
         await until_ready(node)
         assert [position.offset for position in done] == list(range(1, len(done) + 1))
-
-
-def test_reconnects_are_spread_and_bounded() -> None:
-    """Full jitter: from 0 to a bound that doubles, and returns to the first bound after a success."""
-    backoff = Backoff(Random(1))
-    waits = [[backoff.next() for _ in range(20)] for _ in range(200)]
-    assert all(0 <= wait <= MAX_BACKOFF_SECONDS for some in waits for wait in some)
-    assert max(some[-1] for some in waits) > MAX_BACKOFF_SECONDS * 0.9
-    backoff.reset()
-    assert backoff.next() <= FIRST_BACKOFF_SECONDS

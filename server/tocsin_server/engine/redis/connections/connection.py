@@ -98,7 +98,7 @@ class RedisConnection(asyncio.Protocol):
             self._failure.result()
 
     def fail(self, error: Exception) -> None:
-        """End the connection: pass no more replies on, and let `wait_for_failure` raise `error`.
+        """End the connection: drop all further replies, and let `wait_for_failure` raise `error`.
 
         Idempotent.
         """

@@ -14,15 +14,8 @@ from tests.server.engine.redis.redis_server import RedisServer, free_ports, redi
 from tests.server.engine.redis.test_engine import assert_works, failed_start
 from tests.support.redis_cluster import CONFIG_LINES, RedisCluster, until
 from tocsin_server.engine.redis.cluster.slots import (
-    NO_HOST,
     SLOTS,
-    Host,
-    hash_tag_within,
-    parse_topology,
-    slot_of,
 )
-from tocsin_server.engine.redis.connections.connector import OLDEST_CLUSTER_VERSION, check_version
-from tocsin_server.errors import EngineError
 
 
 class SingleServer(NamedTuple):
@@ -101,13 +94,6 @@ async def test_a_cluster_with_unserved_slots_is_rejected(single_server: SingleSe
     assert said.endswith(f"cannot be used: only {SLOTS - 2} of {SLOTS} slots are served")
 
 
-def test_an_old_redis_is_rejected() -> None:
-    """The error names its version, the oldest allowed version, and the reason."""
-    check_version({"redis_version": "7.0.0"}, "h:1", OLDEST_CLUSTER_VERSION)
-    with pytest.raises(EngineError, match=r"^Redis at h:1 is 6\.2\.14, but must be at least 7\.0, for it$"):
-        check_version({"redis_version": "6.2.14"}, "h:1", OLDEST_CLUSTER_VERSION, ", for it")
-
-
 async def test_the_password_applies_to_every_server(running: Running, single_server: SingleServer) -> None:
     """No error shows it."""
     server = single_server.redis
@@ -125,24 +111,3 @@ async def test_tls_applies_to_every_server(running: Running, single_server: Sing
     async with running(f"{url}?ssl_ca_certs={single_server.certificate}") as node:
         await assert_works(node)
     assert "cannot be used" in await failed_start(url)
-
-
-def test_a_topology_has_an_owner_for_every_slot() -> None:
-    """NO_HOST owns unserved slots. A server that does not know its address has the one that was used."""
-    answer = [[0, 99, [b"a", 1, b"id", []], [b"b", 2, b"id", []]], [200, SLOTS - 1, [None, 3, b"id", []]]]
-    topology = parse_topology(answer, Host("asked", 9))
-    assert [topology.owners[slot] for slot in (0, 99, 100, 200)] == [
-        Host("a", 1),
-        Host("a", 1),
-        NO_HOST,
-        Host("asked", 3),
-    ]
-    assert topology.masters == {Host("a", 1), Host("asked", 3)}
-    assert topology.unserved_slots == 100
-    assert topology.hosts == {Host("a", 1), Host("b", 2), Host("asked", 3), Host("asked", 9)}
-
-
-@pytest.mark.parametrize("slots", [{0}, {5, 16383}, set(range(8000))])
-def test_a_hash_tag_is_found_for_any_slots(slots: set[int]) -> None:
-    """However few slots a master serves, its probe has a name."""
-    assert slot_of(f"t:node:n1:canary:{{{hash_tag_within(slots)}}}") in slots

@@ -80,12 +80,12 @@ async def test_execute_raises_an_error_reply(connection: RedisConnection) -> Non
 async def test_a_close_by_redis_is_reported(connection: RedisConnection, redis_server: RedisServer) -> None:
     """By `execute` and by `wait_for_failure`."""
     (number,) = await connection.execute(pack_command("CLIENT", "ID"))
-    asked = asyncio.create_task(connection.execute(pack_command("BLPOP", "nothing", 0)))
+    reply = asyncio.create_task(connection.execute(pack_command("BLPOP", "nothing", 0)))
     await asyncio.sleep(0)
     redis_server.command("CLIENT", "KILL", "ID", number)
     async with asyncio.timeout(SOON):
         with pytest.raises(CONNECTION_ERRORS):
-            await asked
+            await reply
         with pytest.raises(CONNECTION_ERRORS):
             await connection.wait_for_failure(SOON)
 

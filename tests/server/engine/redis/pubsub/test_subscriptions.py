@@ -171,9 +171,9 @@ async def test_unconfirmed_names_are_bounded(subscriptions: Subscriptions) -> No
     """No further name is sent until Redis confirms one."""
     for number in range(MAX_UNCONFIRMED_NAMES + 1):
         subscriptions.subscribe(b"%d" % number, ignore)
-    asked: list[bytes] = []
+    sent: list[bytes] = []
     while command := subscriptions.next_command():
-        asked += command.names
-    assert len(asked) == MAX_UNCONFIRMED_NAMES
-    subscriptions.confirm(asked[0])
+        sent += command.names
+    assert len(sent) == MAX_UNCONFIRMED_NAMES
+    subscriptions.confirm(sent[0])
     assert subscriptions.next_command() == (True, [b"%d" % MAX_UNCONFIRMED_NAMES])
