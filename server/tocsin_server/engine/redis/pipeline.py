@@ -9,12 +9,17 @@ one connection at a time, and no command is sent again on the next one. When a c
 commands in flight have an unknown outcome and fail. Queued commands are sent on the next connection if it
 is made in time. So a command that failed may have been carried out.
 
-The mutable state is the queue, the commands in flight, and the connection. Synchronous methods change it:
+The mutable state, and the methods that change it (all synchronous, except for `run` and its parts):
 
-    _queue, queued_bytes    enqueue() adds; take_queued(), _send_queued(), _expire() and _fail_queued() remove
-    _in_flight              _send() adds; _on_reply() removes one, in order; _fail_in_flight() removes all
-    _script_missing         _on_reply() adds; _on_batch_done() sends them again or fails them
-    _connection             _serve() sets it; _connect_and_serve() clears it when the connection ends
+    _queue, queued_bytes      enqueue() adds; take_queued(), _send_queued(), _expire(), _fail_queued() remove
+    _in_flight, _sent_at      _send() adds; _on_reply() removes one, in order; _fail_in_flight() removes all
+    _script_missing,          _on_reply() adds; _on_batch_done() sends them again or fails them;
+    _is_reloading_scripts     _fail_in_flight() removes all
+    _is_send_scheduled        enqueue() and _send_queued()
+    _connection               _serve() sets it; _connect_and_serve() clears it when the connection ends
+    connection_count,         _connect_and_serve() and _report_failure()
+    unready_reason
+    _is_running               run()
 """
 
 from __future__ import annotations

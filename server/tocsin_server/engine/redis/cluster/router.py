@@ -1,15 +1,19 @@
 """The router: sends each command, and each subscription, to the master of its slot.
 
-The mutable state is:
+The mutable state, and the methods that change it:
 
-    _topology      which master serves which slot
-    _shards        the pipeline, pub/sub connection and probe of each master in the topology
-    _unassigned    wanted names in slots that no server serves now
-    _redirects     held commands (see redirects)
+    _topology       which master serves which slot                  _apply_topology()
+    _shards         the shard of each master                        _apply_topology(), _retire()
+    _shard_tasks    the task of each shard                          _start(), _retire()
+    _retired_…      the connection counts of former shards          _retire()
+    _unassigned     wanted names in slots that no server serves     _move_to_owners(), unsubscribe()
+    _redirects      held commands (see redirects)                   _route(), _redirect(), _requeue_commands()
+    _is_open        whether a topology is known                     _apply_topology()
+    _tasks, _uid    while the router runs                           run()
 
-Only `_apply_topology` changes the first three. It reacts to a new topology in two steps: it first waits
-until new masters accept commands, and then applies the change synchronously, in `_move_to_owners`. So
-commands and names always go to the masters of one topology.
+A new topology is applied in two steps. `_apply_topology` first waits until the new masters accept commands.
+Then it changes the state without an await, and `_move_to_owners` moves names and commands. So both always
+go to the masters of one topology.
 """
 
 from __future__ import annotations

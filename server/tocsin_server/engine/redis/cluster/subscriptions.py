@@ -35,11 +35,10 @@ class ShardedSubscriptions(Subscriptions):
 
     Further mutable state, and the methods that change it:
 
-        _rejected       changes that Redis rejected, or names        reject(), revoke(), retry(), release()
-                        that it revoked
-        _interrupted    names that were received, here or from       reject(), revoke(), accept(),
-        take_resumed(),
-                        another shard, and are not received now      on_connected(), release()
+        _rejected       changes that Redis rejected, and names that it revoked
+                        reject(), revoke(), retry(), release(), subscribe(), unsubscribe()
+        _interrupted    names that were received, here or from another shard, and are not received now
+                        reject(), revoke(), accept(), release(), take_resumed(), on_connected()
     """
 
     def __init__(self) -> None:

@@ -68,16 +68,20 @@ class Subscriptions:
 
     The mutable state, and the methods that change it:
 
-        _callbacks          wanted names                          subscribe(), unsubscribe()
-        _pending            changes to send                       subscribe(), unsubscribe(), on_connected(),
-                                                                  next_command()
-        _in_flight          changes that were sent, in order      next_command(), confirm(), on_connected()
-        _last_in_flight     the newest of these for each name     the same
-        _confirmed          names that Redis sends                confirm(), on_connected()
-        _lost               names that the last connection        on_connected(), take_restored()
-                            received
-        _restoring          names wanted at the beginning of      on_connected(), confirm()
-                            this connection, not yet confirmed
+        _callbacks         wanted names
+                           subscribe(), unsubscribe()
+        _pending           changes that must be sent
+                           subscribe(), unsubscribe(), next_command(), on_connected()
+        _in_flight         changes that were sent, in order
+                           next_command(), confirm(), on_connected()
+        _last_in_flight    the newest of these for each name
+                           next_command(), confirm(), on_connected()
+        _confirmed         names of which Redis sends messages on this connection
+                           confirm(), on_connected()
+        _lost              names that an earlier connection received
+                           on_connected(), take_restored()
+        _restoring         names that were wanted when this connection began and are not confirmed yet
+                           on_connected(), confirm()
     """
 
     def __init__(self) -> None:
