@@ -49,7 +49,6 @@ async def test_a_node_whose_lease_is_dead_takes_a_new_one(
     assert left(node) == []
 
 
-@pytest.mark.usefixtures("short_leases")
 async def test_a_broken_connection_causes_no_leaves(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
 ) -> None:
