@@ -11,9 +11,9 @@ from tocsin_server.engine.redis.scripts import Script
 Argument = bytes | str | int
 
 PendingReply = asyncio.Future[Any]
-"""A reply to come.
+"""The future for the reply to a command.
 
-Raises EngineError if Redis rejects the command, cannot be reached or does not answer in time.
+It raises EngineError if Redis rejects the command, cannot be reached or does not answer in time.
 """
 
 COMMAND_SECONDS = 3.0
@@ -43,10 +43,8 @@ class Commands(Protocol):
     ) -> PendingReply:
         """Send a command, whose second word is its key or pub/sub name.
 
-        It fails if not sent within `seconds`.
-
-        `after` is the reply to an earlier command: this one does not run before it. On a cluster, this
-        command is not sent if the earlier one fails.
+        It fails if it is not sent within `seconds`. `after` is the reply to an earlier command: this command
+        does not run before that one. On a cluster, this command is not sent if that one fails.
         """
 
     def run_script(

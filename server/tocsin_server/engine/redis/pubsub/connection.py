@@ -6,9 +6,14 @@
 Only a probe shows whether the connection works. Pub/sub neither acknowledges nor counts messages, so a
 connection that is silently dead looks like an idle one.
 
-The mutable state is the current connection, its progress (`is_subscribed`, `proven`, `unready_reason`) and
-the subscriptions. `_serve`, `_check_restored` and `mark_proven` advance the progress;
-`_connect_and_receive` resets it.
+The mutable state, and the methods that change it:
+
+    _subscriptions                      see subscriptions
+    _connection                         _serve() sets it; _connect_and_receive() clears it
+    is_subscribed, connection_count     _check_restored(); _connect_and_receive() resets is_subscribed
+    proven, unready_reason              mark_proven(); _connect_and_receive() and _report_failure() reset them
+    _is_send_scheduled                  _send_soon() and _send_pending()
+    _is_running                         run()
 """
 
 from __future__ import annotations
@@ -63,7 +68,7 @@ class PubSubConnection:
         """Whether the current connection is subscribed to all wanted names."""
         self.connection_count = 0
         """How many connections were subscribed to all wanted names so far."""
-        self.unready_reason = f"Nothing has been received from Redis at {connector.name} yet."
+        self.unready_reason = f"This node has received no message from Redis at {connector.name} yet."
         """Why no message can be received now, as a sentence. Empty if a probe has been received."""
 
     async def subscribe(self, name: str, on_message: OnMessage) -> None:
@@ -141,7 +146,7 @@ class PubSubConnection:
                 "redis_disconnected", connection="pubsub", redis=self._connector.name, error=describe(error)
             )
         self.unready_reason = (
-            f"Nothing can be received from Redis at {self._connector.name}: {describe(error)}."
+            f"This node cannot receive from Redis at {self._connector.name}: {describe(error)}."
         )
 
     def _send_soon(self) -> None:
