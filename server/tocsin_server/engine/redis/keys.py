@@ -3,6 +3,9 @@
 All names of one channel have the channel in braces, so a cluster keeps them in one slot and one script can
 use all of them. No two things have the same name, for all channels and idempotency keys. The last
 `}` of a name is followed by a fixed word or an idempotency key, in which braces are escaped.
+
+Three names are older than the glossary's words for them: `log` (history), `answers` (responses) and
+`canary` (probe). They stay, so that nodes of different versions can share a prefix.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ async def test_a_connection_to_another_server_is_replaced(
     tasks.append(asyncio.create_task(probe.run()))
     try:
         async with asyncio.timeout(SOON):
+            await pubsub.proven.wait()
             if is_at_replica:
                 while pubsub.connection_count < 2:  # noqa: ASYNC110 - there is no event to await
                     await asyncio.sleep(TICK)
