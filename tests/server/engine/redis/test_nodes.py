@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.server.engine.contract.harness import Node
@@ -14,10 +15,10 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.membership.lease_state import leases
 from tests.server.engine.redis.node_process import NodeProcess
 from tests.server.engine.redis.redis_server import RedisServer
-from tests.support.api import Api
+from tests.support.api import NO_TLS, Api
 from tests.support.configs import USUAL
 from tests.support.server import Server, serving
-from tests.support.timing import QUIET, STARTED
+from tests.support.timing import QUIET, STARTED, TICK
 from tests.support.tokens import connection_token
 from tests.support.wire import Json, connected
 from tocsin_server.core.events import ServerRefresh
@@ -50,6 +51,13 @@ async def node_infos(api: Api) -> dict[str, Json]:
     return {node["name"]: node for node in (await api.call("info"))["nodes"]}
 
 
+async def until_deaf(server: Server) -> None:
+    """Wait until the node has detected that it is deaf."""
+    async with asyncio.timeout(STARTED), httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
+        while "silent" not in (await http.get(f"{server.url}/health/ready")).text:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(TICK)
+
+
 async def test_a_deaf_node_is_named_and_blocks_no_other_node(
     servers: list[Server], proxy: BlackholeProxy
 ) -> None:
@@ -77,6 +85,7 @@ async def test_a_deaf_node_is_named_and_blocks_no_other_node(
         refusal = {"error": {"code": 100, "message": f"internal server error: no answer from node {uid[:8]}"}}
         assert [response.json() for response in responses] == [refusal] * 3
         assert (await wire.closed()).code == 3503, "the called node applied the command"
+        await until_deaf(deaf)
         async with Api(deaf) as deaf_api:
             info, *drains = await asyncio.gather(
                 deaf_api.call("info"), deaf_api.call("drain", node="deaf"), api.call("drain", node="two")
