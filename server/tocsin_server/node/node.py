@@ -161,7 +161,7 @@ class Node:
             await self.engine.stop()
 
     async def _check_tops(self) -> None:
-        if self.engine.may_lose_announcements:
+        if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
     async def prepare(self) -> None:

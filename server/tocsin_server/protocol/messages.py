@@ -197,7 +197,7 @@ class Command(Wire):
 
     @property
     def is_pong(self) -> bool:
-        """Whether this command answers a ping: it has no id and is not `send`; its other members do not matter."""
+        """Whether it answers a ping: it has no id and is not `send`; other members do not matter."""
         return self.id == 0 and self.send is None
 
     @property

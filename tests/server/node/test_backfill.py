@@ -174,7 +174,7 @@ class SlowEngine(LossyEngine):
 
     def remove_history(self, channel: str) -> None:
         """Remove the history of a channel."""
-        del self.broker._logs._logs[channel]
+        del self.broker._histories._histories[channel]
 
     async def answer(self) -> None:
         """Answer the slow read, with the history of the moment at which it began."""
