@@ -23,8 +23,8 @@ class Keys:
 
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""
-        # A hash tag must not be empty and must not begin with a brace (Redis Cluster specification, "Hash
-        # tags"): Redis would then ignore it, and the keys of one channel would be in several slots.
+        # A hash tag must not be empty, and must not begin with a closing brace (Redis Cluster specification,
+        # "Hash tags"): Redis would ignore it, and the keys of one channel would be in several slots.
         tag = f"%{channel}" if channel[:1] in ("", "}", "%") else channel
         return f"{self._prefix}:{{{tag}}}"
 

@@ -120,9 +120,8 @@ class RedisPresenceStore:
     def _write(self, channel: str, entry: PresenceEntry, *, is_again: bool = False) -> list[PendingReply]:
         replies: list[PendingReply] = []
         listed: PendingReply | None = None
-        if (
-            channel not in self._listed
-        ):  # first, because an entry in an unlisted channel would never be reaped
+        if channel not in self._listed:
+            # First, because an entry in a channel that is not listed would never be reaped.
             self._listed.add(channel)
             listed = self._commands.execute("SADD", self._keys.lease_channels(self._lease), channel)
             replies.append(listed)

@@ -4,48 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable
-from random import Random
+from collections.abc import Callable
 
-import pytest
 from msgspec import Raw
 
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.timing import SOON
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, TOP_ONLY, NewPublication
+from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, TOP_ONLY, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.sweeper import ITEMS_PER_STEP, SWEEP_PAUSE_SECONDS, Timer
-from tocsin_server.protocol.messages import ClientInfo
 
 HISTORY = ChannelOptions(history_size=10, history_ttl=60, history_meta_ttl=600)
 NO_HISTORY = ChannelOptions()
 ONE = NewPublication(Raw(b"1"))
 
 
-@pytest.fixture
-def time() -> VirtualTime:
-    return VirtualTime()
-
-
-@pytest.fixture
-async def engine(time: VirtualTime) -> AsyncIterator[MemoryEngine]:
-    engine = MemoryEngine(clock=time.clock, call_later=time.call_later, random=Random(1))
-    await engine.start(RecordingHandler())
-    yield engine
-    await engine.stop()
-
-
-@pytest.fixture
-def broker(engine: MemoryEngine) -> MemoryBroker:
-    return engine.broker
-
-
 def kept(broker: MemoryBroker) -> int:
     """How many publications are in memory, including expired ones, which no reader sees."""
-    return sum(len(log._kept) for log in broker._histories._histories.values())
+    return sum(len(history._kept) for history in broker._histories._histories.values())
 
 
 async def test_expired_publications_are_freed_without_a_read(broker: MemoryBroker, time: VirtualTime) -> None:
@@ -78,33 +57,6 @@ async def test_channels_without_history_use_no_memory(broker: MemoryBroker, time
     await broker.remove_history("news")
     assert len(broker._histories) == 0
     assert not time.scheduled
-
-
-async def test_an_idempotency_key_is_freed_when_it_expires(broker: MemoryBroker, time: VirtualTime) -> None:
-    """IDEMPOTENCY_SECONDS after its first use, however often it was repeated."""
-    await broker.subscribe("news")
-    keyed = NewPublication(Raw(b"1"), idempotency_key="k")
-    first = await broker.publish("news", keyed, HISTORY)
-    time.advance(IDEMPOTENCY_SECONDS - 1)
-    assert await broker.publish("news", keyed, HISTORY) == first
-    assert len(broker._idempotency) == 1
-    time.advance(1)
-    assert len(broker._idempotency) == 0
-    assert await broker.publish("news", keyed, HISTORY) == (2, first.epoch)
-    assert await broker.publish("news", keyed, HISTORY) == (2, first.epoch)
-
-
-async def test_an_expired_idempotency_key_has_no_effect_before_it_is_freed(time: VirtualTime) -> None:
-    """The sweep may be late. Here it is stopped."""
-    broker = MemoryBroker(time.clock, lambda: "abcdefgh")
-    broker.start(RecordingHandler(), time.call_later)
-    keyed = NewPublication(Raw(b"1"), idempotency_key="k")
-    await broker.publish("news", keyed, HISTORY)
-    broker._sweeper.stop()
-    time.advance(IDEMPOTENCY_SECONDS)
-    assert await broker.publish("news", keyed, HISTORY) == (2, "abcdefgh")
-    assert await broker.publish("news", keyed, NO_HISTORY) == (2, "abcdefgh")
-    assert len(broker._idempotency) == 1
 
 
 async def test_an_expired_history_has_no_effect_before_it_is_freed(time: VirtualTime) -> None:
@@ -185,26 +137,6 @@ async def test_a_stopped_engine_has_no_timer(engine: MemoryEngine, time: Virtual
     assert time.scheduled == [60]
 
 
-async def test_presence_and_subscriptions_leave_no_memory(engine: MemoryEngine) -> None:
-    """Once they are removed, the channel takes no memory."""
-    await engine.presence.add("news", ClientInfo("42", "c1"))
-    await engine.presence.remove("news", "c1")
-    await engine.broker.subscribe("news")
-    await engine.broker.unsubscribe("news")
-    assert not engine.presence._channels
-    assert not engine.broker._subscribed
-
-
-async def test_epochs_come_from_the_given_random_generator(broker: MemoryBroker) -> None:
-    """Eight letters, different for each history."""
-    first = (await broker.read_history("news", TOP_ONLY, HISTORY)).top.epoch
-    second = (await broker.read_history("weather", TOP_ONLY, HISTORY)).top.epoch
-    again = MemoryEngine(random=Random(1)).broker
-    assert (await again.read_history("news", TOP_ONLY, HISTORY)).top.epoch == first
-    assert len(first) == len(second) == 8
-    assert first != second
-
-
 class Tags(dict[str, str]):
     """Tags whose deallocation can be observed."""
 
@@ -224,9 +156,3 @@ async def test_the_default_clock_and_timer_free_memory() -> None:
     assert len(engine.broker._histories) == 0
     assert engine.broker._sweeper._timer is None
     await engine.stop()
-
-
-async def test_the_result_without_history_has_no_position(broker: MemoryBroker) -> None:
-    """Even if the channel had history before."""
-    await broker.publish("news", ONE, HISTORY)
-    assert await broker.publish("news", ONE, NO_HISTORY) == NO_POSITION

@@ -162,9 +162,8 @@ class Router:
         2. MOVED, or ASK to an unknown server: the topology is refreshed first, from that server if possible.
         3. TRYAGAIN or CLUSTERDOWN: the topology is refreshed first.
         """
-        host = (
-            Host(error.host, error.port) if isinstance(error, AskError) else None
-        )  # MovedError is an AskError
+        # MovedError is a subclass of AskError.
+        host = Host(error.host, error.port) if isinstance(error, AskError) else None
         is_ask = host in self._shards and not isinstance(error, MovedError)
         command.ask_host = host if is_ask else None
         if host is not None:

@@ -30,9 +30,12 @@ While slots move or a master is down, commands wait for the next one.
 class TopologyWatcher:
     """Calls `apply` with every topology that it reads.
 
-    The mutable state is `_is_stale` and `_suggested_host`, set by `invalidate`, `refresh` and
-    `suggest_host`; the callers that wait for a refresh; and the known hosts. `_refresh` consumes the former
-    and updates the latter.
+    The mutable state, and the methods that change it:
+
+        _is_stale           invalidate() and refresh() set it; _refresh() clears it
+        _suggested_host     suggest_host() sets it; _refresh() uses it once
+        _waiters            refresh() adds a caller; _refresh() releases them
+        _hosts              _refresh(), as unready_reason
     """
 
     def __init__(
