@@ -64,6 +64,14 @@ class Execution:
 
 
 @dataclass(eq=False)
+class Authorization:
+    """A request that waits for an answer from outside the session."""
+
+    connection: CheckingClient
+    authorize: events.Authorize
+
+
+@dataclass(eq=False)
 class Backfilling:
     """A channel that is backfilled: its history is read at one moment, and added at another."""
 
@@ -72,7 +80,7 @@ class Backfilling:
     replaced: Position | None = None
 
 
-Job = Setup | Execution | Backfilling
+Job = Setup | Execution | Authorization | Backfilling
 
 
 class EpochHistory(StoredHistory):
@@ -145,6 +153,8 @@ class ModelNode:
                 self.jobs.append(Setup(client, list(plans)))
             case events.Execute():
                 self.jobs.append(Execution(client, request))
+            case events.Authorize():
+                self.jobs.append(Authorization(client, request))
             case PublishJoinLeave(channel, push):
                 self.pubsub.append((channel, push, ""))
 
@@ -174,6 +184,10 @@ class ModelNode:
                 self.jobs.remove(job)
                 outcome = self._execute(execute) if succeeds else errors.INTERNAL_ERROR
                 self.handle_event(client, events.Executed(execute.id, outcome))
+            case Authorization(client, authorize):
+                self.jobs.remove(job)
+                answer = events.Approval(authorize.request) if succeeds else errors.PERMISSION_DENIED
+                self.handle_event(client, events.Authorized(authorize.id, answer))
             case Backfilling():
                 self._backfill(job)
             case Setup(client, plans) if not succeeds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,14 +66,8 @@ def context_authorizing(*kinds: type, **client: Any) -> SessionContext:
     def needs_authorization(request: Request) -> bool:
         return isinstance(request, kinds)
 
-    plain = context(TALK, rpc_methods=frozenset({"now"}), **client)
-    return SessionContext(
-        options=plain.options,
-        rules=plain.rules,
-        tokens=plain.tokens,
-        node=plain.node,
-        version=plain.version,
-        rpc_methods=plain.rpc_methods,
+    return replace(
+        context(TALK, rpc_methods=frozenset({"now"}), **client),
         needs_authorization=needs_authorization,
         authorization_seconds=SECONDS,
     )
