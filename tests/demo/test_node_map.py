@@ -20,6 +20,7 @@ from tests.demo.page_actions import (
     fact,
     holds,
     live,
+    online,
     open_page,
     send_message,
 )
@@ -54,6 +55,11 @@ async def visited(three_nodes: Server, visitor: Page) -> Page:
 async def ready(page: Page, *names: str) -> None:
     for name in names:
         await expect(node(page, name)).to_have_attribute("data-state", "ready", timeout=RESTARTED)
+
+
+async def poll_nodes(page: Page) -> None:
+    """Let the page poll the nodes now, as when its tab comes to the front."""
+    await show(page, is_hidden=False)
 
 
 def node(page: Page, name: str) -> Locator:
@@ -93,6 +99,7 @@ async def test_a_line_leads_to_the_node_that_holds_the_connection(visited: Page,
     held_by = await holding_node(visited, connection)
     assert held_by in NAMES
     await expect(line(visited, connection)).to_have_attribute("data-to", held_by)
+    await poll_nodes(visited)
     await expect(figure(visited, held_by, "connections")).not_to_have_text("0")
     await expect(visited.locator(".endpoint").nth(CONNECTIONS.index(connection))).to_contain_text(
         f"held by {held_by}"
@@ -178,6 +185,7 @@ async def test_connections_of_a_node_that_ends_miss_no_message(
     await expect(node(visited, ended)).to_have_attribute("data-state", "ended")
     await send_through_another_node(three_nodes, ended, f"{action} {connection}")
     await expect(fact(visited, connection, "node")).not_to_have_text(ended)
+    await online(visited)  # if the node held both connections, the other one skips the rest of its delay
     await live(visited)
     await expect(line(visited, connection)).to_have_attribute(
         "data-to", await holding_node(visited, connection)
@@ -260,6 +268,7 @@ async def test_the_way_of_a_publication_is_described_correctly(three_nodes: Serv
     shown, delivering, number = [""], list[str](), itertools.count(1)
     async with asyncio.timeout(SOON), NodesClient.of(three_nodes) as nodes:
         while shown != delivering:
+            await poll_nodes(visited)
             row = await send_message(visited, f"On its way, the {next(number)}th")
             await expect(delivery(row, "websocket")).to_have_attribute("data-mark", "live")
             offset = await row.locator(".offset").inner_text()

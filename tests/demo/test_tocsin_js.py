@@ -118,8 +118,8 @@ async def test_a_push_in_the_frame_of_the_subscribe_reply_is_received(
     await client_page.evaluate("() => { connect({token: 't'}); subscribe('news'); }")
     connection = await endpoint.connection()
     connect, subscribe = await connection.receive()
-    welcome = {"id": connect["id"], "connect": {"client": "c"}}
-    await connection.send(welcome, subscribe_reply(subscribe, 4), publication(5))
+    connect_reply = {"id": connect["id"], "connect": {"client": "c"}}
+    await connection.send(connect_reply, subscribe_reply(subscribe, 4), publication(5))
     (received,) = await recorded(client_page, "publication", count=1)
     assert (received["offset"], received["epoch"], received["recovered"]) == (5, "e", False)
 
@@ -209,7 +209,7 @@ async def test_a_client_reconnects_after_a_temporary_close_code(
     client_page: Page, endpoint: Endpoint, code: int
 ) -> None:
     connection = await subscribed(client_page, endpoint)
-    await connection.close(code, "come back")
+    await connection.close(code, "temporary")
     await endpoint.connection()
 
 
@@ -218,9 +218,9 @@ async def test_a_client_stays_disconnected_after_a_final_close_code(
     client_page: Page, endpoint: Endpoint, code: int
 ) -> None:
     connection = await subscribed(client_page, endpoint)
-    await connection.close(code, "enough")
+    await connection.close(code, "final")
     (_, end) = await recorded(client_page, "state", count=2)
-    assert (end["state"], end["code"], end["reason"]) == ("disconnected", code, "enough")
+    assert (end["state"], end["code"], end["reason"]) == ("disconnected", code, "final")
 
 
 async def test_an_invalidated_state_is_dropped(client_page: Page, endpoint: Endpoint) -> None:
@@ -315,16 +315,16 @@ async def test_a_subscription_ended_with_a_temporary_code_is_renewed(
     client_page: Page, endpoint: Endpoint
 ) -> None:
     connection = await subscribed(client_page, endpoint, offset=7)
-    taken = {"code": 2500, "reason": "insufficient state"}
-    await connection.send({"push": {"channel": "news", "unsubscribe": taken}})
+    unsubscribe = {"code": 2500, "reason": "insufficient state"}
+    await connection.send({"push": {"channel": "news", "unsubscribe": unsubscribe}})
     (again,) = await connection.receive()
     assert again["subscribe"].items() >= {"recover": True, "offset": 7}.items()
 
 
 async def test_a_subscription_ended_with_a_final_code_ends(client_page: Page, endpoint: Endpoint) -> None:
     connection = await subscribed(client_page, endpoint)
-    taken = {"code": 2000, "reason": "server unsubscribe"}
-    await connection.send({"push": {"channel": "news", "unsubscribe": taken}}, publication(1))
+    unsubscribe = {"code": 2000, "reason": "server unsubscribe"}
+    await connection.send({"push": {"channel": "news", "unsubscribe": unsubscribe}}, publication(1))
     (end,) = await recorded(client_page, "unsubscribed", count=1)
     assert end["code"] == 2000
     assert await client_page.evaluate("recorded.filter(({type}) => type === 'publication')") == []
