@@ -90,7 +90,7 @@ async def publish(node: Node, channel: str, *data: bytes) -> Position:
 def subscribed_channels(node: Node) -> set[str]:
     """The channels that the node is subscribed to at its engine."""
     assert isinstance(node.engine, MemoryEngine)
-    return node.engine._broker._listening
+    return node.engine._broker._subscribed
 
 
 def present_in(node: Node) -> dict[str, set[str]]:

@@ -227,7 +227,7 @@ def authorize_subscription(
 def _check_subscribe_request(
     context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
 ) -> ChannelOptions | Refusal | Disconnect:
-    """Return the channel's options, if the request is valid whoever the user is."""
+    """Return the channel's options, if the request is valid, for any user."""
     channel = request.channel
     if not channel:
         return errors.PROTOCOL_VIOLATION

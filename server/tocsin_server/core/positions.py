@@ -1,4 +1,4 @@
-"""Position arithmetic: what a returning client missed, and whether a node missed publications itself.
+"""Position arithmetic: whether a node has received every publication of a channel.
 
 Offsets count 1, 2, 3 … within one epoch. Everything here is a value, but for `PositionTracker`, whose
 position only its channel moves.
@@ -18,45 +18,6 @@ class History(NamedTuple):
 
     top: Position
     publications: Sequence[Publication] = ()
-
-
-class Recovery(NamedTuple):
-    """Whether a client can get everything that it missed, and the publications it missed."""
-
-    is_recovered: bool
-    publications: Sequence[Publication] = ()
-
-
-NOT_RECOVERED = Recovery(False)
-
-
-def recover(since: Position, history: History) -> Recovery:
-    """Decide a recovery in stream mode (protocol §10).
-
-    `history` holds the publications after `since.offset`, oldest first. The client recovers only if
-    nothing is missing between its offset and the top. An empty epoch matches any.
-    """
-    top, missed = history
-    if since.epoch and since.epoch != top.epoch:
-        return NOT_RECOVERED
-    if not missed:
-        return Recovery(since.offset == top.offset)
-    is_whole = missed[0].offset == since.offset + 1 and missed[-1].offset == top.offset == since.offset + len(
-        missed
-    )
-    return Recovery(True, missed) if is_whole else NOT_RECOVERED
-
-
-def recover_latest(since: Position, history: History) -> Recovery:
-    """Decide a recovery in cache mode, where only the newest publication matters.
-
-    `history` holds that publication, if it is kept.
-    """
-    top, kept = history
-    is_current = since.offset == top.offset and since.epoch == top.epoch
-    if kept and kept[-1].offset == top.offset:
-        return Recovery(True, () if is_current and since.offset > 0 else kept[-1:])
-    return Recovery(is_current or (since.offset == top.offset and not since.epoch))
 
 
 def merge(history: History, live: Iterable[Publication]) -> History:

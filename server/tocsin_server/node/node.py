@@ -47,15 +47,13 @@ from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
+from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import Publication, Push
 from tocsin_server.version import __version__
-
-DRAIN_PAUSE_SECONDS = 0.02
-"""The longest pause between two clients of a draining node, so that a handful of them is gone in a moment."""
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
@@ -163,7 +161,7 @@ class Node:
             await self.engine.stop()
 
     async def _check_tops(self) -> None:
-        if self.engine.may_lose_announcements:
+        if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
     async def prepare(self) -> None:
@@ -269,31 +267,23 @@ class Node:
             connection.pause_reading(bool(session.backlog))
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
-        """Stop being ready, and tell every client to reconnect. Returns how many were told.
+        """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
 
-        Clients are told one after the other, over `seconds` if they are many, so that the other nodes do not
-        receive them all at once. `is_hurried` is called before each: whether the rest must go at once.
+        Returns how many clients were connected.
         """
         self._is_draining = True
-        connections = list(self.state.connections)
-        random.shuffle(connections)
-        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(connections)))
-        started = time.monotonic()
-        for number, connection in enumerate(connections):
-            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
-            ahead = started + number * pause - time.monotonic()
-            if not is_hurried() and ahead > 0:
-                await asyncio.sleep(ahead)
-        log.info("drained", connections=len(connections), seconds=round(time.monotonic() - started, 3))
-        return len(connections)
+        return await drain(list(self.state.connections), self._shut_down, seconds, is_hurried)
+
+    def _shut_down(self, connection: Connection) -> None:
+        self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
 
     def _drain_mounted(self) -> None:
         """Send the clients of a mounted node elsewhere; the application around it goes on."""
 
-        async def drain() -> None:
+        async def drain_slowly() -> None:
             await self.drain(self.settings.server.drain_seconds, lambda: False)
 
-        self._spawn(drain())
+        self._spawn(drain_slowly())
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""

@@ -78,12 +78,9 @@ Job = Setup | Execution | Backfilling
 class EpochHistory(StoredHistory):
     """A history whose publications state their epoch and offset."""
 
-    def append(self) -> Publication:
+    def append(self, _data: bytes = b"") -> Publication:
         """Return the next publication; its data is its epoch and offset."""
-        self.top += 1
-        publication = Publication(Raw(json.dumps([self.epoch, self.top]).encode()), self.top)
-        self.kept = [*self.kept, publication][-self.size :]
-        return publication
+        return super().append(json.dumps([self.epoch, self.top + 1]).encode())
 
 
 class CountingState(NodeState[CheckingClient]):
@@ -164,7 +161,7 @@ class ModelNode:
 
     def publish(self, channel: str) -> None:
         """Add a publication to the channel's history, if it keeps one, and publish it."""
-        if channel.startswith(("log:", "cache:")):
+        if channel.startswith(("history:", "cache:")):
             history = self.history(channel)
             self.pubsub.append((channel, history.append(), history.epoch))
         else:
@@ -235,7 +232,7 @@ class ModelNode:
 
     def request_backfill(self, channel: Channel[CheckingClient]) -> None:
         """Backfill a channel. A second request meanwhile starts a second backfill."""
-        if channel.tracker.is_known and channel.name.startswith(("log:", "cache:")):
+        if channel.tracker.is_known and channel.name.startswith(("history:", "cache:")):
             self.jobs.append(Backfilling(channel))
 
     def _backfill(self, job: Backfilling) -> None:

@@ -62,7 +62,7 @@ class Opening:
         return hash(self.channels)
 
     def __repr__(self) -> str:
-        return f"Entering{self.channels}"
+        return f"Opening{self.channels}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire_client import Close, WireClient, connect_wire
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.node.node import DRAIN_PAUSE_SECONDS
+from tocsin_server.node.drain import PAUSE_SECONDS
 from tocsin_server.serving.server import GRACE_SECONDS, CannotListen, listen
 from tocsin_server.serving.server import serving as serving_app
 
@@ -190,7 +190,7 @@ async def test_sigterm_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
     lines = [json.loads(line) for _, line in server.stderr_lines if line.startswith("{")]
     (line,) = (line for line in lines if line["event"] == "drained")
     assert line["connections"] == 2
-    assert line["seconds"] > DRAIN_PAUSE_SECONDS / 2
+    assert line["seconds"] > PAUSE_SECONDS / 2
 
 
 async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[WireClient, EventStream]:

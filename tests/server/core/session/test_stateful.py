@@ -35,14 +35,14 @@ WITH_HISTORY: dict[str, Any] = {
 CONTEXT = context(
     OPEN,
     {
-        "log": ChannelOptions(**WITH_HISTORY),
+        "history": ChannelOptions(**WITH_HISTORY),
         "cache": ChannelOptions(**WITH_HISTORY, force_recovery_mode="cache"),
         "join": OPEN.model_copy(update={"presence": True, "join_leave": True, "force_push_join_leave": True}),
     },
     channel_limit=4,
     history_limit=3,
 )
-CHANNELS = ("log:a", "log:a", "log:a", "cache:a", "join:a", "$private")
+CHANNELS = ("history:a", "history:a", "history:a", "cache:a", "join:a", "$private")
 channels = st.sampled_from(CHANNELS)
 """One is more frequent than the others, so that a channel often has several subscribers."""
 seldom = st.integers(0, 9).map(lambda number: number == 5)
@@ -99,7 +99,7 @@ class Sessions(RuleBasedStateMachine):
     def start(self, count: int) -> None:
         """Begin with up to three connections, subscribed to one channel."""
         for _ in range(count):
-            self.connect([], None, [{"method": "subscribe", "channel": "log:a", **DEFAULTS}])
+            self.connect([], None, [{"method": "subscribe", "channel": "history:a", **DEFAULTS}])
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
 
@@ -195,7 +195,7 @@ class Sessions(RuleBasedStateMachine):
     def lose_message(self) -> None:
         self.node.pubsub.popleft()
 
-    @rule(channel=st.sampled_from(["log:a", "cache:a"]), seldom=seldom)
+    @rule(channel=st.sampled_from(["history:a", "cache:a"]), seldom=seldom)
     def replace_history(self, channel: str, seldom: bool) -> None:
         if seldom:
             self.node.replace_history(channel)

@@ -121,5 +121,5 @@ async def test_a_channel_that_is_subscribed_without_recovery_has_a_gap_below_its
     connection.send([Reply(1, connect=ConnectResult("client", "1", subs={"news": result}))])
     connection.send([Reply(2, error=error)])
     await connection.opened()
-    written = await anext(aiter(connection.outbox))
+    written = await anext(aiter(connection.send_queue))
     assert (b"event: gap\nid: 9@abc\n" in written) is has_gap

@@ -27,7 +27,7 @@ from tocsin_server import errors
 
 async def test_reading_pauses_while_commands_are_in_flight_to_the_engine(engine: FaultyEngine) -> None:
     """A client that sends faster than the engine answers fills its own buffers, not the server's memory."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)
@@ -54,7 +54,7 @@ async def test_a_client_that_is_lost_while_reading_is_paused_leaves_nothing_behi
     engine: FaultyEngine,
 ) -> None:
     """The loss is noticed at the latest when a reply is written."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)

@@ -16,7 +16,7 @@ from tocsin_server.transports.websocket import raw
 
 async def test_commands_before_a_close_frame_are_answered_first(engine: FaultyEngine) -> None:
     """In their order, and the close frame is answered after them."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, _):
             await connect(connection)
@@ -37,7 +37,7 @@ async def test_commands_before_a_close_frame_are_answered_first(engine: FaultyEn
 
 async def test_a_client_that_closes_and_aborts_leaves_nothing_behind(engine: FaultyEngine) -> None:
     """The connection is lost while its last command is still in flight to the engine."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)

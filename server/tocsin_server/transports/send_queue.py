@@ -1,7 +1,7 @@
 """The bytes queued for one client, bounded, where a transport's `send` has to be awaited by one writer.
 
-`put` never waits; its caller checks `is_overfull` afterwards. The mutable state is all in `Outbox`; only its
-methods change it.
+`put` never waits; its caller checks `is_overfull` afterwards. The mutable state is all in `SendQueue`;
+only its methods change it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FLUSH_SECONDS = 5.0
 """How long the queued bytes may take to be sent once their connection is closed (as protocol §8)."""
 
 
-class Outbox:
+class SendQueue:
     """Chunks of bytes for one client. Its writer iterates it, once.
 
     Each iteration gives what is queued, joined by `separator`. Iteration ends after `end`, once nothing is
@@ -95,7 +95,7 @@ class Outbox:
     # --------------------------------------------------------------------------------------------- the writer
 
     async def run_writer(self, writing: Awaitable[None]) -> None:
-        """Await the writer, which iterates this outbox, up to the deadline that `end` sets.
+        """Await the writer, which iterates this send_queue, up to the deadline that `end` sets.
 
         A writer that finds the connection lost ends too: servers raise OSError from `send`, or ignore it
         (ASGI 2.4).
