@@ -139,18 +139,18 @@ class RedisCluster:
         Redis gives up after 5 s if the other masters do not vote. They do not vote twice within a short time.
         """
         replica = self.replica_of(channel)
-        ask_at = 0.0
+        retry_at = 0.0
 
-        def has_happened() -> bool:
-            nonlocal ask_at
+        def is_done() -> bool:
+            nonlocal retry_at
             if self.master_of(channel) is replica:
                 return self._is_healthy()
-            if time.monotonic() >= ask_at:
+            if time.monotonic() >= retry_at:
                 replica.command("CLUSTER", "FAILOVER")
-                ask_at = time.monotonic() + FAILOVER_SECONDS
+                retry_at = time.monotonic() + FAILOVER_SECONDS
             return False
 
-        until(has_happened)
+        until(is_done)
 
     def migrate(self, channel: str) -> RedisServer:
         """Move a channel's slot with all its keys to another master. Returns that master."""
