@@ -1,8 +1,8 @@
 # Every target prepares what it needs: a virtual environment in .venv, and Node's packages for the tests with JavaScript
-# clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on, as
-# in `make run ARGS="--port 9000"`.
+# clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on,
+# as in `make run ARGS="--port 9000"`.
 
-# Debian has nginx there, which is not on everybody's PATH.
+# Debian installs nginx there, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -14,6 +14,8 @@ JS := tests/conformance/js
 JS_PACKAGES := $(JS)/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+# Many tests wait for servers and timers most of the time, so twice as many processes as cores keep two cores busy.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -23,31 +25,36 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(SERVER) ## the demo: a small application, and the server beside it
+run: $(SERVER) ## the demo: a small application and its server
 	$(BIN)/tocsin demo $(ARGS)
 
 .PHONY: test
-test: tools check $(JS_PACKAGES) ## check, then every test, with coverage
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+test: tools check $(JS_PACKAGES) ## check, then every test with coverage
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
-check: $(DEV) ## format, lint, import contracts, types
+check: $(DEV) ## format, lint, words, import contracts, types
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
+	$(BIN)/python -m tests.words
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+.PHONY: words
+words: $(DEV) ## find words that no file may use (tests/words.py)
+	$(BIN)/python -m tests.words
+
 .PHONY: format
-format: $(DEV) ## what can be mended without thinking
+format: $(DEV) ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(DEV) ## the figures, each a ratio inside one run
+bench: $(DEV) ## the figures of docs/speed.md
 	$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: chaos
-chaos: $(DEV) ## every fault several times under load; exit 1 if anything is lost
+chaos: $(DEV) ## every fault under load (docs/faults.md); exit 1 if a promise is broken
 	$(BIN)/python -m tests.faults $(ARGS)
 
 .PHONY: clean
@@ -73,7 +80,7 @@ $(JS_PACKAGES): $(JS)/package.json | tools
 	@cd $(JS) && ./install
 	@touch $@
 
-# What the tests need and pip cannot install: each Debian package, with the programs of which any will do.
+# Programs that the tests need and pip cannot install: a Debian package, then its programs, of which one is enough.
 .PHONY: tools
 tools:
 	@missing=; need() { package=$$1; shift; \
@@ -81,5 +88,5 @@ tools:
 	node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || missing=" nodejs"; \
 	need npm npm; need chromium chromium chromium-browser google-chrome; need nginx-light nginx; \
 	need redis-server redis-server; need faketime faketime; need curl curl; \
-	test -z "$$missing" || { echo "The tests need programs that are not here (of Node 20 or later). On Debian:" >&2; \
+	test -z "$$missing" || { echo "The tests need further programs (and Node.js 20 or later). On Debian:" >&2; \
 		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }

@@ -1,12 +1,12 @@
 // @ts-check
-/** The demo page: put together for the demo's application, or for a node alone. */
-import { admitted, becomeAnonymous, knownChannel } from "./demo/alone.js";
+/** The demo page. It runs with the demo's application, or standalone on a node that has none. */
+import { openChat, showRefusal } from "./demo/chat.js";
 import { byId } from "./demo/dom.js";
-import { getToken, meet, setClock, visitor } from "./demo/identity.js";
-import { showKnowing } from "./demo/knowing.js";
-import { ClusterMap } from "./demo/map.js";
-import { openRoom, refuse } from "./demo/room.js";
-import { sayOverSocket, sayToApplication } from "./demo/speech.js";
+import { NodeMap } from "./demo/node-map.js";
+import { showPollingVsPush } from "./demo/polling-vs-push.js";
+import { sendOverSocket, sendToApplication } from "./demo/sending.js";
+import { findChannel, nameAnonymousVisitor, untilConnected } from "./demo/standalone.js";
+import { firstToken, getToken, measureClock, visitor } from "./demo/visitor-session.js";
 import { connect } from "./tocsin.js";
 
 const LOBBY = "chat:lobby";
@@ -14,37 +14,38 @@ const LOBBY = "chat:lobby";
 const socketAddress = new URL("connection/websocket", location.href);
 socketAddress.protocol = socketAddress.protocol.replace("http", "ws");
 
-const token = await meet();
-document.body.dataset.ground = token === null ? "alone" : "application";
-if (token === null) alone();
-else withApplication(token);
+const token = await firstToken();
+document.body.dataset.mode = token === null ? "standalone" : "application";
+if (token === null) startStandalone();
+else startWithApplication(token);
 
 /** @param {string} token */
-function withApplication(token) {
+function startWithApplication(token) {
   const client = connect(socketAddress.href, { token, getToken });
   client.addEventListener("connected", showName);
-  setClock().catch(() => {}); // without it, times may be off by the length of a request
-  const invitation = "Both are open. Cut one, send ten, then resume it.";
-  const map = new ClusterMap();
-  openRoom(client, LOBBY, { say: sayToApplication, invitation, getToken, met: (lane) => map.follow(lane) });
-  showKnowing(client);
-  map.listen(client.subscribe("links"), client);
+  measureClock().catch(() => {}); // without it, displayed delays are wrong by the duration of a request
+  const invitation = "Both connections are open. Cut one, send ten, then resume it.";
+  const map = new NodeMap();
+  const onConnection = map.follow.bind(map);
+  openChat(client, LOBBY, { send: sendToApplication, invitation, getToken, onConnection });
+  showPollingVsPush(client);
+  map.followSubscription(client.subscribe("links"), client);
 }
 
-async function alone() {
+async function startStandalone() {
   const client = connect(socketAddress.href);
-  becomeAnonymous(client);
+  nameAnonymousVisitor(client);
   client.addEventListener("connected", showName);
   try {
-    await admitted(client);
+    await untilConnected(client);
   } catch (error) {
-    return refuse(/** @type {Error} */ (error).message);
+    return showRefusal(/** @type {Error} */ (error).message);
   }
-  const channel = await knownChannel(client, LOBBY);
-  const invitation = "Both are open. Cut the EventSource, send ten, then resume it.";
-  openRoom(client, channel, { say: sayOverSocket(client, channel), invitation });
+  const channel = await findChannel(client, LOBBY);
+  const invitation = "Both connections are open. Cut the EventSource, send ten, then resume it.";
+  openChat(client, channel, { send: sendOverSocket(client, channel), invitation });
 }
 
 function showName() {
-  byId("whoami").textContent = visitor.name;
+  byId("visitor-name").textContent = visitor.name;
 }

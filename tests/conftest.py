@@ -1,4 +1,4 @@
-"""Fixtures for every suite: running servers, and plain clients of them."""
+"""Fixtures of every suite: running servers, and plain clients of them."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -6,59 +6,45 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.api import Api
-from tests.support.configs import CAUTIOUS, IMPATIENT, INSECURE, USUAL
-from tests.support.proxy import Proxy, proxying
-from tests.support.server import Server, serving
+from tests.support.configs import INSECURE, SHORT_TIMEOUTS, STANDARD, TOKEN_ONLY
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.server import Server, run_server
+from tests.support.timing import LONG_TESTS
 
-_numbers = itertools.count(1)
-
-LONG = (
-    "server/node/test_leaks",
-    "demo/",
-    "faults/",
-    "deploy/test_nginx",
-    "conformance/test_order_and_loss",
-    "conformance/test_fuzz_connection",
-    "server/core/session/test_stateful",
-    "client/load/test_run",
-)
-"""Files that take long, the longest first."""
+_numbers = itertools.count(1001)
+"""Literal channel names in tests have smaller numbers, as in `open:1`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that several processes end together."""
-
-    def place(item: pytest.Item) -> int:
-        return next((place for place, name in enumerate(LONG) if f"tests/{name}" in item.nodeid), len(LONG))
-
-    items.sort(key=place)
+    """Put long tests first: at the end, workers without tests steal short ones."""
+    items.sort(key=lambda item: not any(item.nodeid.startswith(path) for path in LONG_TESTS))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server that most tests share, so each test takes channels of its own (`channel`)."""
-    with serving(USUAL, tmp_path_factory.mktemp("usual")) as running:
+    """The server that most tests share. Each test uses channels of its own (`channel`)."""
+    with run_server(STANDARD, tmp_path_factory.mktemp("standard")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short times and small limits."""
-    with serving(IMPATIENT, tmp_path_factory.mktemp("impatient")) as running:
+def short_timeouts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short timeouts and small limits."""
+    with run_server(SHORT_TIMEOUTS, tmp_path_factory.mktemp("short-timeouts")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that serves only who has a token."""
-    with serving(CAUTIOUS, tmp_path_factory.mktemp("cautious")) as running:
+def token_only_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that accepts only clients with a token."""
+    with run_server(TOKEN_ONLY, tmp_path_factory.mktemp("token-only")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def insecure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lets everybody do everything."""
-    with serving(INSECURE, tmp_path_factory.mktemp("insecure")) as running:
+def insecure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with `client.insecure`: every client may do everything."""
+    with run_server(INSECURE, tmp_path_factory.mktemp("insecure")) as running:
         yield running
 
 
@@ -71,14 +57,14 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    """A link to `server` that can be cut."""
-    async with proxying(server) as link:
-        yield link
+    """A proxy in front of `server` that a test can cut."""
+    async with run_proxy(server) as running:
+        yield running
 
 
 @pytest.fixture
 def channel() -> Callable[[str], str]:
-    """`channel("open")` is the name of a channel of that namespace that no other test uses."""
+    """`channel("open")` is a new channel name in that namespace. No other test uses it."""
 
     def name(namespace: str) -> str:
         return f"{namespace}:{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""The documents lead somewhere: every link to a file that is there, every promise to a test that is there."""
+"""The documents are consistent: every link has its target, and every promise its test."""
 
 import re
 from pathlib import Path
@@ -17,13 +17,13 @@ PROMISED = re.compile(r"`([a-z_/]+\.py)::(test_[a-z0-9_]+)`")
 
 
 def anchors(document: Path) -> set[str]:
-    """What GitHub calls its headings."""
+    """The anchors that GitHub gives to the headings."""
     headings = re.findall(r"(?m)^#+ (.+)$", document.read_text())
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TOP)))
-def test_every_link_leads_to_something(document: Path) -> None:
+def test_every_link_has_its_target(document: Path) -> None:
     for name, anchor in LINK.findall(document.read_text()):
         target = (document.parent / name).resolve() if name else document
         assert target.exists(), name
@@ -31,7 +31,7 @@ def test_every_link_leads_to_something(document: Path) -> None:
 
 
 def test_every_promise_has_its_test() -> None:
-    """By its name; whether the test holds the promise is for people to see."""
+    """The test of this name exists. Only a reader can judge whether it proves the promise."""
     promised = PROMISED.findall((TOP / "docs" / "state.md").read_text())
     assert len(promised) > 20
     for file, name in promised:

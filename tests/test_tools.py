@@ -1,4 +1,4 @@
-"""`make tools`: what the tests need and pip cannot install is named in one go, before anything runs."""
+"""`make tools` names all programs that the tests need and pip cannot install, before any test runs."""
 
 import shutil
 import subprocess
@@ -19,12 +19,12 @@ PACKAGES = {
     "faketime": "faketime",
     "curl": "curl",
 }
-"""Each program, with the Debian package that has it."""
+"""Each program, with its Debian package."""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A PATH with every program on it, under the name by which it is looked for; none does anything."""
+    """A PATH with every program under its name. The programs do nothing."""
     for program in PACKAGES:
         (tmp_path / program).symlink_to("/bin/true")
     return tmp_path
@@ -37,13 +37,15 @@ def tools(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={}, capture_output=True, text=True, timeout=STARTED, check=False)
 
 
-def test_whoever_has_all_programs_hears_nothing_of_it(path: Path) -> None:
+def test_a_machine_with_all_programs_gets_no_message(path: Path) -> None:
     assert (tools(path).returncode, tools(path).stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", browser.NAMES)
-def test_any_name_of_the_browser_will_do(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To `make tools` and to the tests that drive it."""
+def test_every_name_of_the_browser_is_accepted(
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `make tools` and by the tests that drive the browser."""
     (path / "chromium").rename(path / name)
     assert tools(path).returncode == 0
     monkeypatch.setenv("PATH", str(path))
@@ -51,7 +53,7 @@ def test_any_name_of_the_browser_will_do(path: Path, name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("absent", [["nginx"], ["node", "chromium"], list(PACKAGES)], ids=" ".join)
-def test_all_that_is_missing_is_in_the_line_that_installs_it(path: Path, absent: list[str]) -> None:
+def test_the_installation_command_has_every_missing_package(path: Path, absent: list[str]) -> None:
     for program in absent:
         (path / program).unlink()
     ended = tools(path)
@@ -60,7 +62,7 @@ def test_all_that_is_missing_is_in_the_line_that_installs_it(path: Path, absent:
     assert f"apt-get install --no-install-recommends {packages}\n" in ended.stderr
 
 
-def test_an_old_node_is_as_good_as_none(path: Path) -> None:
+def test_an_old_nodejs_counts_as_missing(path: Path) -> None:
     (path / "node").unlink()
     (path / "node").symlink_to("/bin/false")
     assert "install --no-install-recommends nodejs\n" in tools(path).stderr

@@ -1,54 +1,57 @@
-"""The slow job: checking a link takes seconds, a request should not.
+"""Checks: a job of several seconds that is started by a request and reported by publications.
 
-`POST /links/{id}/check` answers 202 with where to look, and the work goes on. Whoever polls looks there;
-whoever listens on the channel `links` hears of each step. The status is in the database, so any process can
-answer for any job.
+`POST /links/{id}/check` responds 202 with the URL of the check while the check runs on. Clients may poll that
+URL, or receive each step on the channel `links`. The status is in the database, so every process can answer
+for every check.
 """
 
 import asyncio
-import logging
 import secrets
 from types import TracebackType
 from typing import Self
 
 import msgspec
+import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tocsin_demo.announcer import LINKS, Announce
-from tocsin_demo.answers import RefusalError, answer, resource
-from tocsin_demo.check_log import INTERRUPTED, Check, CheckLog
-from tocsin_demo.inspection import STEPS_AT_A_DESK, inspect, verdict
+from tocsin_demo.check_store import INTERRUPTED, Check, CheckStore
+from tocsin_demo.link_check import STATIC_STEPS, check_link, verdict
+from tocsin_demo.link_store import Link, LinkStore, NotFoundError
 from tocsin_demo.links import link_changed
-from tocsin_demo.store import Link, MissingError, Store
+from tocsin_demo.publishing import LINKS, Publish
+from tocsin_demo.responses import HttpError, json_response, resource
 
-AT_ONCE = 4  # checks that run in this process at the same time
-WAITING_LIMIT = 20  # checks begun in this process and not ended; beyond, 503
+CONCURRENT_LIMIT = 4  # checks that run at the same time in this process
+CHECK_LIMIT = 20  # checks that run or are queued in this process; more are answered with 503
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
-class CheckNews(msgspec.Struct, frozen=True, tag="check", tag_field="event"):
-    """What the channel hears of a check at each step: how far it is, and its latest words."""
+class CheckEvent(msgspec.Struct, frozen=True, tag="check", tag_field="event"):
+    """The publication of one step: the progress of the check, and its latest finding in words."""
 
     id: str
     link_id: int
     state: str
     done: int
     total: int
-    says: str
+    text: str
 
 
 class Checks:
-    """Owns the checks that run in this process: leaving its context gives up those that have not ended."""
+    """Owns the checks of this process. On exit, those that still run are cancelled and recorded as failed.
 
-    def __init__(self, store: Store, log: CheckLog, announce: Announce) -> None:
+    The mutable state is the set of tasks; `_start` adds to it, and each task removes itself.
+    """
+
+    def __init__(self, store: LinkStore, check_store: CheckStore, publish: Publish) -> None:
         self._store = store
-        self._log = log
-        self._announce = announce
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._check_store = check_store
+        self._publish = publish
+        self._slots = asyncio.Semaphore(CONCURRENT_LIMIT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
@@ -65,62 +68,63 @@ class Checks:
 
     @property
     def routes(self) -> list[Route]:
-        """To begin a check, and to ask how far it is."""
+        """The routes that start a check and show one."""
         return [
-            resource("/links/{link_id:int}/check", POST=self._begin),
+            resource("/links/{link_id:int}/check", POST=self._start),
             resource("/checks/{check_id}", GET=self._show),
         ]
 
-    async def _begin(self, request: Request) -> Response:
-        """At once, before anything has been looked at. A link that is being checked is not checked twice."""
-        if len(self._tasks) >= WAITING_LIMIT:
-            raise RefusalError(503, "busy", "too many checks are waiting", {"Retry-After": "5"})
+    async def _start(self, request: Request) -> Response:
+        """Respond before the check begins. A link whose check is running gets no second one."""
+        if len(self._tasks) >= CHECK_LIMIT:
+            raise HttpError(503, "busy", "too many checks are queued", {"Retry-After": "5"})
         try:
             link = await run_in_threadpool(self._store.get, request.path_params["link_id"])
-        except MissingError:
-            raise RefusalError(404, "not_found", "there is no such link") from None
+        except NotFoundError:
+            raise HttpError(404, "not_found", "there is no such link") from None
         check, is_new = await run_in_threadpool(
-            self._log.begin, secrets.token_hex(8), link.id, STEPS_AT_A_DESK
+            self._check_store.begin, secrets.token_hex(8), link.id, STATIC_STEPS
         )
         if is_new:
             task = self._group.create_task(self._run(check, link))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return answer(check, 202, {"Location": f"/checks/{check.id}"})
+        return json_response(check, 202, {"Location": f"/checks/{check.id}"})
 
     async def _show(self, request: Request) -> Response:
-        check = await run_in_threadpool(self._log.get, request.path_params["check_id"])
+        check = await run_in_threadpool(self._check_store.get, request.path_params["check_id"])
         if check is None:
-            raise RefusalError(404, "not_found", "there is no such check")
-        return answer(check)
+            raise HttpError(404, "not_found", "there is no such check")
+        return json_response(check)
 
     async def _run(self, check: Check, link: Link) -> None:
-        """To its end or to ours: a check that this process does not finish is told as failed."""
+        """Run the check. If it is cancelled or raises, record it as failed."""
         try:
             async with self._slots:
-                await self._work(check, link)
+                await self._run_steps(check, link)
         except asyncio.CancelledError:
-            self._log.save(msgspec.structs.replace(check, state="failed", verdict=INTERRUPTED))
+            self._check_store.save(msgspec.structs.replace(check, state="failed", verdict=INTERRUPTED))
             raise
-        except Exception:  # one check must not take the others with it
-            logger.exception("check %s of link %s broke", check.id, link.id)
-            await self._tell(msgspec.structs.replace(check, state="failed", verdict="the check itself broke"))
+        except Exception:  # one check must not end the others
+            log.exception("check_failed", check=check.id, link=link.id)
+            await self._report(msgspec.structs.replace(check, state="failed", verdict="internal error"))
 
-    async def _work(self, check: Check, link: Link) -> None:
+    async def _run_steps(self, check: Check, link: Link) -> None:
         others = (await run_in_threadpool(self._store.changes)).links
-        async for finding, total in inspect(link, others):
+        async for finding, total in check_link(link, others):
             check = msgspec.structs.replace(check, findings=[*check.findings, finding], total=total)
-            await self._tell(check)
+            await self._report(check)
         result = verdict(check.findings)
-        await self._tell(msgspec.structs.replace(check, state="done", verdict=result))
+        await self._report(msgspec.structs.replace(check, state="done", verdict=result))
         try:
             changed = await run_in_threadpool(self._store.change, link.id, verdict=result)
-        except MissingError:
-            return  # deleted while it was being checked
-        await self._announce(LINKS, link_changed(changed, ["verdict"]))
+        except NotFoundError:
+            return  # the link was deleted while its check was running
+        await self._publish(LINKS, link_changed(changed, ["verdict"]))
 
-    async def _tell(self, check: Check) -> None:
-        await run_in_threadpool(self._log.save, check)
-        says = check.verdict or check.findings[-1].says
-        news = CheckNews(check.id, check.link_id, check.state, len(check.findings), check.total, says)
-        await self._announce(LINKS, news)
+    async def _report(self, check: Check) -> None:
+        await run_in_threadpool(self._check_store.save, check)
+        text = check.verdict or check.findings[-1].text
+        progress = len(check.findings)
+        event = CheckEvent(check.id, check.link_id, check.state, progress, check.total, text)
+        await self._publish(LINKS, event)

@@ -1,11 +1,11 @@
-"""One SQLite file that several processes may use at once."""
+"""One SQLite file that several processes use at the same time."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-BUSY_SECONDS = 5.0  # how long a writer waits for another before the request fails
+BUSY_SECONDS = 5.0  # a writer that waits longer for another one fails
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -21,7 +21,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS checks_running ON checks (link_id) WHERE state
 
 
 class Database:
-    """Blocking: call it from a thread. Each transaction has its own connection, so threads share nothing."""
+    """Blocks: call it from a thread. Every transaction has its own connection, so threads share no state."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -30,20 +30,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view, which never waits for a writer."""
+        """A transaction that reads one consistent state. It never waits for a writer."""
         with closing(self._connect()) as connection:
             connection.execute("BEGIN")
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Alone among writers from its first statement; an exception undoes all of it."""
+        """A transaction that excludes other writers from its first statement. An exception rolls it back."""
         with closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
-            connection.execute(
-                "COMMIT"
-            )  # not reached, the transaction ends with its connection and leaves no trace
+            connection.execute("COMMIT")  # after an exception, closing the connection rolls back
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)

@@ -1,8 +1,8 @@
-"""What happened to nodes, and how long everything took that came of it. A value: nothing here waits.
+"""Incidents: what happened to the nodes, and how long each consequence took. Pure values, no I/O.
 
-killed  --lapsed--> --back-->        its lease stood still and was reaped; another process has its name
-drained --gone--> --back-->          its clients had gone elsewhere
-deafened --deaf--> --healed--> --ready-->
+kill    --expired--> --restarted-->           lease expired, entries reaped, new process started
+drain   --stopped--> --restarted-->           the clients had moved to other nodes
+deafen  --deaf--> --restored--> --ready-->    the node noticed, received again, and became ready
 """
 
 from collections.abc import Callable
@@ -10,29 +10,29 @@ from typing import Literal
 
 import msgspec
 
-KEPT = 8
-"""Incidents that are told; older ones are forgotten."""
+INCIDENT_LIMIT = 8
+"""The log keeps this many incidents and drops the oldest."""
 
-Kind = Literal["kill", "drain", "deafen", "end"]
-"""`end`: a process went that nobody here had told to."""
+IncidentKind = Literal["kill", "drain", "deafen", "end"]
+"""`end`: a process ended without a command of the supervisor."""
 
-What = Literal["lapsed", "gone", "deaf", "healed", "ready", "back"]
+StepKind = Literal["expired", "stopped", "deaf", "restored", "ready", "restarted"]
 
-COMES: dict[Kind, tuple[What, ...]] = {
-    "kill": ("lapsed", "back"),
-    "end": ("lapsed", "gone", "back"),
-    "drain": ("gone", "lapsed", "back"),
-    "deafen": ("deaf", "healed", "ready"),
+STEPS: dict[IncidentKind, tuple[StepKind, ...]] = {
+    "kill": ("expired", "restarted"),
+    "end": ("expired", "stopped", "restarted"),
+    "drain": ("stopped", "expired", "restarted"),
+    "deafen": ("deaf", "restored", "ready"),
 }
-"""What may come of each."""
+"""The possible consequences of each kind of incident."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One thing that came of an incident, so many seconds after its beginning."""
+    """One consequence of an incident, with the seconds since the incident began."""
 
-    what: What
+    kind: StepKind
     seconds: float
-    says: str = ""
+    text: str = ""
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -40,38 +40,41 @@ class Incident(msgspec.Struct, frozen=True):
 
     number: int
     name: str
-    kind: Kind
+    kind: IncidentKind
     at: float
     steps: tuple[Step, ...] = ()
 
-    def has(self, what: What) -> bool:
-        """Whether it has come so far."""
-        return any(step.what == what for step in self.steps)
+    def has(self, kind: StepKind) -> bool:
+        """Whether this step is recorded already."""
+        return any(step.kind == kind for step in self.steps)
 
 
-class Journal:
-    """The latest incidents. `now` gives seconds since 1970."""
+class IncidentLog:
+    """The latest incidents. `now` returns seconds since 1970.
+
+    The mutable state is the tuple of incidents and the count; only `begin` and `add_step` change them.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._count = 0
         self.incidents: tuple[Incident, ...] = ()
 
-    def begin(self, name: str, kind: Kind) -> None:
-        """Something has just happened to this node."""
+    def begin(self, name: str, kind: IncidentKind) -> None:
+        """Record a new incident of this node."""
         self._count += 1
         incident = Incident(self._count, name, kind, round(self._now() * 1000, 1))
-        self.incidents = (*self.incidents, incident)[-KEPT:]
+        self.incidents = (*self.incidents, incident)[-INCIDENT_LIMIT:]
 
     def latest(self, name: str) -> Incident | None:
-        """What happened last to this node."""
-        return next((one for one in reversed(self.incidents) if one.name == name), None)
+        """Return the newest incident of this node."""
+        return next((incident for incident in reversed(self.incidents) if incident.name == name), None)
 
-    def note(self, name: str, what: What, says: str = "") -> None:
-        """This came of the last incident of the node, unless it has come already, or cannot come of it."""
-        incident = self.latest(name)
-        if incident is None or incident.has(what) or what not in COMES[incident.kind]:
+    def add_step(self, name: str, kind: StepKind, text: str = "") -> None:
+        """Add a step to the node's latest incident. Steps that repeat or do not belong to it are ignored."""
+        latest = self.latest(name)
+        if latest is None or latest.has(kind) or kind not in STEPS[latest.kind]:
             return
-        step = Step(what, round(self._now() - incident.at / 1000, 3), says)
-        noted = msgspec.structs.replace(incident, steps=(*incident.steps, step))
-        self.incidents = tuple(noted if one is incident else one for one in self.incidents)
+        step = Step(kind, round(self._now() - latest.at / 1000, 3), text)
+        changed = msgspec.structs.replace(latest, steps=(*latest.steps, step))
+        self.incidents = tuple(changed if incident is latest else incident for incident in self.incidents)

@@ -1,6 +1,6 @@
-"""The REST resource `/links`: stateless handlers over the store, each change told on the channel `links`.
+"""The REST resource `/links`: stateless handlers over the store. Each change is published on `links`.
 
-| request                       | answers                                                               |
+| request                       | response                                                              |
 |-------------------------------|-----------------------------------------------------------------------|
 | `GET /links[?since=VERSION]`  | 200 {version, links, deleted} with ETag, or 304                       |
 | `POST /links` {url, title}    | 201 with Location; 409 if the URL is taken or there are too many      |
@@ -9,7 +9,7 @@
 |                               | with either of the two alone                                          |
 | `DELETE /links/{id}`          | 204, or 412                                                           |
 
-Besides: 400 broken JSON or query, 404 no such link, 413, 415, 422 a value that cannot be.
+Errors: 400 invalid JSON or query, 404 no such link, 413, 415, 422 an invalid value.
 """
 
 from collections.abc import Iterator
@@ -23,42 +23,42 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tocsin_demo.addresses import URL_LIMIT, NotAnAddressError, parse
-from tocsin_demo.announcer import LINKS, Announce
-from tocsin_demo.answers import RefusalError, answer, read, resource
-from tocsin_demo.store import (
+from tocsin_demo.link_store import (
     LINK_LIMIT,
-    FullError,
+    DuplicateUrlError,
+    LimitReachedError,
     Link,
-    MissingError,
+    LinkStore,
+    NotFoundError,
     OutdatedError,
-    Store,
-    TakenError,
     Tombstone,
 )
+from tocsin_demo.publishing import LINKS, Publish
+from tocsin_demo.responses import HttpError, json_response, read_body, resource
+from tocsin_demo.urls import URL_LIMIT, InvalidUrlError, parse_url
 
 Url = Annotated[str, Meta(min_length=1, max_length=URL_LIMIT)]
 Title = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"\S")]
 
 
 class LinkInput(msgspec.Struct, forbid_unknown_fields=True):
-    """A whole link, as POST and PUT want it."""
+    """A complete link: the body of POST and PUT."""
 
     url: Url
     title: Title
 
 
 class LinkPatch(msgspec.Struct, forbid_unknown_fields=True):
-    """What PATCH shall change; what is absent stays."""
+    """The body of PATCH. Absent fields keep their value."""
 
     url: Url | UnsetType = UNSET
     title: Title | UnsetType = UNSET
 
 
-class LinkNews(msgspec.Struct, frozen=True):
-    """What the channel hears of a change.
+class LinkEvent(msgspec.Struct, frozen=True):
+    """The publication of one change.
 
-    `version` as in the store: a jump tells a listener to read what it missed.
+    `version` is that of the store. A client that sees it skip a number requests the changes that it missed.
     """
 
     event: str  # added, changed, deleted
@@ -68,21 +68,21 @@ class LinkNews(msgspec.Struct, frozen=True):
     changed: list[str]
 
 
-def link_changed(link: Link, changed: list[str]) -> LinkNews:
-    """News of a change; `changed` names the fields that are different now."""
-    return LinkNews("changed", link.version, link.changed_at, link, changed)
+def link_changed(link: Link, changed: list[str]) -> LinkEvent:
+    """Return the event of a change. `changed` names the fields that have a new value."""
+    return LinkEvent("changed", link.version, link.changed_at, link, changed)
 
 
 class Links:
-    """The handlers. They keep nothing between requests, so any node may answer any of them."""
+    """The handlers. They keep no state between requests, so every node can answer every request."""
 
-    def __init__(self, store: Store, announce: Announce) -> None:
+    def __init__(self, store: LinkStore, publish: Publish) -> None:
         self._store = store
-        self._announce = announce
+        self._publish = publish
 
     @property
     def routes(self) -> list[Route]:
-        """The collection and one link of it."""
+        """The routes of the collection and of a single link."""
         one = "/links/{link_id:int}"
         return [
             resource("/links", GET=self._list, POST=self._add),
@@ -92,91 +92,91 @@ class Links:
     async def _list(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")
         if not (since.isascii() and since.isdigit() and len(since) < 16):
-            raise RefusalError(400, "bad_query", "since must be a version, a whole number")
+            raise HttpError(400, "bad_query", "since must be a version, a whole number")
         changes = await run_in_threadpool(self._store.changes, int(since))
-        return _unless_known(request, changes.version, changes)
+        return _unless_cached(request, changes.version, changes)
 
     async def _add(self, request: Request) -> Response:
-        wanted = await read(request, LinkInput)
-        _must_be_an_address(wanted.url)
-        with _refusals():
-            link = await run_in_threadpool(self._store.add, wanted.url, wanted.title)
-        news = LinkNews("added", link.version, link.changed_at, link, ["url", "title"])
-        await self._announce(LINKS, news)
-        return answer(link, 201, {"Location": f"/links/{link.id}", **_etag(link.version)})
+        body = await read_body(request, LinkInput)
+        _validate_url(body.url)
+        with _http_errors():
+            link = await run_in_threadpool(self._store.add, body.url, body.title)
+        event = LinkEvent("added", link.version, link.changed_at, link, ["url", "title"])
+        await self._publish(LINKS, event)
+        return json_response(link, 201, {"Location": f"/links/{link.id}", **_etag(link.version)})
 
     async def _show(self, request: Request) -> Response:
-        with _refusals():
+        with _http_errors():
             link = await run_in_threadpool(self._store.get, request.path_params["link_id"])
-        return _unless_known(request, link.version, link)
+        return _unless_cached(request, link.version, link)
 
     async def _replace(self, request: Request) -> Response:
-        wanted = await read(request, LinkInput)
-        return await self._change(request, {"url": wanted.url, "title": wanted.title})
+        body = await read_body(request, LinkInput)
+        return await self._change(request, {"url": body.url, "title": body.title})
 
     async def _patch(self, request: Request) -> Response:
-        wanted = msgspec.structs.asdict(await read(request, LinkPatch))
-        return await self._change(request, {name: text for name, text in wanted.items() if text is not UNSET})
+        body = msgspec.structs.asdict(await read_body(request, LinkPatch))
+        return await self._change(request, {name: text for name, text in body.items() if text is not UNSET})
 
-    async def _change(self, request: Request, wanted: dict[str, str]) -> Response:
-        if "url" in wanted:
-            _must_be_an_address(wanted["url"])
-        link_id, expected = request.path_params["link_id"], _expected(request)
-        with _refusals():
-            link = await run_in_threadpool(self._store.change, link_id, **wanted, expected=expected)
-        await self._announce(LINKS, link_changed(link, sorted(wanted)))
-        return answer(link, headers=_etag(link.version))
+    async def _change(self, request: Request, fields: dict[str, str]) -> Response:
+        if "url" in fields:
+            _validate_url(fields["url"])
+        link_id, expected = request.path_params["link_id"], _expected_version(request)
+        with _http_errors():
+            link = await run_in_threadpool(self._store.change, link_id, **fields, expected=expected)
+        await self._publish(LINKS, link_changed(link, sorted(fields)))
+        return json_response(link, headers=_etag(link.version))
 
     async def _delete(self, request: Request) -> Response:
-        with _refusals():
+        with _http_errors():
             tombstone = await run_in_threadpool(
-                self._store.remove, request.path_params["link_id"], _expected(request)
+                self._store.remove, request.path_params["link_id"], _expected_version(request)
             )
-        news = LinkNews("deleted", tombstone.version, tombstone.changed_at, tombstone, [])
-        await self._announce(LINKS, news)
+        event = LinkEvent("deleted", tombstone.version, tombstone.changed_at, tombstone, [])
+        await self._publish(LINKS, event)
         return Response(status_code=204)
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """What the store would not do, as an answer."""
+def _http_errors() -> Iterator[None]:
+    """Turn errors of the store into error responses."""
     try:
         yield
-    except MissingError:
-        raise RefusalError(404, "not_found", "there is no such link") from None
-    except TakenError:
-        raise RefusalError(409, "taken", "another link has this url") from None
-    except FullError:
-        raise RefusalError(409, "full", f"there are {LINK_LIMIT} links, and no more are kept") from None
+    except NotFoundError:
+        raise HttpError(404, "not_found", "there is no such link") from None
+    except DuplicateUrlError:
+        raise HttpError(409, "taken", "another link has this url") from None
+    except LimitReachedError:
+        raise HttpError(409, "full", f"the limit of {LINK_LIMIT} links is reached") from None
     except OutdatedError:
-        raise RefusalError(412, "outdated", "the link has changed since the version in If-Match") from None
+        raise HttpError(412, "outdated", "the link has changed since the version in If-Match") from None
 
 
-def _must_be_an_address(url: str) -> None:
+def _validate_url(url: str) -> None:
     try:
-        parse(url)
-    except NotAnAddressError as error:
-        raise RefusalError(422, "invalid", f"url {error}") from None
+        parse_url(url)
+    except InvalidUrlError as error:
+        raise HttpError(422, "invalid", f"url {error}") from None
 
 
 def _etag(version: int) -> dict[str, str]:
     return {"ETag": f'"{version}"'}
 
 
-def _unless_known(request: Request, version: int, content: object) -> Response:
-    """The content, or 304 if the caller's If-None-Match shows that it has this version (RFC 9110 §13.1.2)."""
+def _unless_cached(request: Request, version: int, content: object) -> Response:
+    """Return the content, or 304 if If-None-Match contains this version (RFC 9110 §13.1.2)."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if f'"{version}"' in known or known == ["*"]:
         return Response(status_code=304, headers={"Cache-Control": "no-cache", **_etag(version)})
-    return answer(content, headers=_etag(version))
+    return json_response(content, headers=_etag(version))
 
 
-def _expected(request: Request) -> int | None:
-    """The version in If-Match that a change is meant for; None if the caller does not mind."""
+def _expected_version(request: Request) -> int | None:
+    """Return the version in If-Match, or None if the caller accepts any version."""
     tag = request.headers.get("if-match", "*").strip()
     if tag == "*":
         return None
     digits = tag.strip('"')
     if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
-        raise RefusalError(412, "outdated", "If-Match is not a version of a link")
+        raise HttpError(412, "outdated", "If-Match is not a version of a link")
     return int(digits)

@@ -1,6 +1,6 @@
-"""What visitors say to each other: a request to the application, which publishes it.
+"""Messages: a visitor's message is a request to the application, which publishes it.
 
-It works however many connections are cut, because saying something never needed one.
+This works while the page's connections are cut, because sending does not use them.
 """
 
 from typing import Annotated
@@ -12,21 +12,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tocsin import TocsinError
-from tocsin_demo.announcer import LOBBY
-from tocsin_demo.answers import RefusalError, answer, read, resource
-from tocsin_demo.publishers import Publishers
+from tocsin_demo.publishing import LOBBY, Publisher
+from tocsin_demo.responses import HttpError, json_response, read_body, resource
 from tocsin_demo.visitors import Visitors
 
 
 class MessageInput(msgspec.Struct, forbid_unknown_fields=True):
-    """`sent`: the visitor's clock in milliseconds, so that its page can tell how long the way round took."""
+    """The request. `sent` is the page's clock in milliseconds, from which pages compute the delay."""
 
     text: Annotated[str, Meta(min_length=1, max_length=280, pattern=r"\S")]
     sent: Annotated[float, Meta(ge=0, le=1e14)]
 
 
-class MessageNews(msgspec.Struct, frozen=True):
-    """What the channel hears."""
+class Message(msgspec.Struct, frozen=True):
+    """The publication."""
 
     text: str
     name: str
@@ -35,26 +34,23 @@ class MessageNews(msgspec.Struct, frozen=True):
 
 
 class Messages:
-    """Saying something.
+    """The handler. Its response is the position of the message in the channel's history."""
 
-    The answer is the message's position in the channel's log, as the push server gave it.
-    """
-
-    def __init__(self, visitors: Visitors, publishers: Publishers) -> None:
+    def __init__(self, visitors: Visitors, publisher: Publisher) -> None:
         self._visitors = visitors
-        self._publishers = publishers
+        self._publisher = publisher
 
     @property
     def routes(self) -> list[Route]:
-        """Where the page sends what was typed."""
-        return [resource("/messages", POST=self._say)]
+        """The route that the page sends messages to."""
+        return [resource("/messages", POST=self._create)]
 
-    async def _say(self, request: Request) -> Response:
-        visitor = self._visitors.of(request)
-        wanted = await read(request, MessageInput)
-        news = MessageNews(wanted.text.strip(), visitor.name, visitor.user, wanted.sent)
+    async def _create(self, request: Request) -> Response:
+        visitor = self._visitors.require(request)
+        body = await read_body(request, MessageInput)
+        message = Message(body.text.strip(), visitor.name, visitor.user, body.sent)
         try:
-            position = await self._publishers.publish(LOBBY, msgspec.to_builtins(news))
+            position = await self._publisher.publish(LOBBY, msgspec.to_builtins(message))
         except TocsinError as error:
-            raise RefusalError(502, "not_published", f"the push server did not take it: {error}") from None
-        return answer(position, 201)
+            raise HttpError(502, "not_published", f"the push server did not accept it: {error}") from None
+        return json_response(position, 201)

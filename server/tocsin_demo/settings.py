@@ -1,4 +1,4 @@
-"""How the demo's nodes are set up: in code, with a secret and a key made at start."""
+"""The configuration of the demo's nodes: made in code, with a token secret and an API key made at start."""
 
 import secrets
 
@@ -16,11 +16,11 @@ from tocsin_server.config.options import (
 HOST = "127.0.0.1"
 
 DRAIN_SECONDS = 1.0
-"""A node with neighbours sends its clients away over so long, at most."""
+"""A node of several drains over at most this time."""
 
 
-class Ground(msgspec.Struct, frozen=True):
-    """What all nodes of one demo share: an address, an engine, and whom they believe."""
+class DemoConfig(msgspec.Struct, frozen=True):
+    """What all nodes of one demo share: the port, the database, the engine and the secrets."""
 
     port: int
     database: str
@@ -30,31 +30,31 @@ class Ground(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """Where the page is; whoever asks there reaches any node."""
+        """The URL of the page, which every node serves."""
         return f"http://{HOST}:{self.port}"
 
 
-def demo_settings(ground: Ground, name: str) -> Settings:
-    """Safe settings for a page of our own, and channels with a log."""
-    is_alone = ground.engine == "memory://"
+def demo_settings(config: DemoConfig, name: str) -> Settings:
+    """Return settings that are safe for the demo's own page, with channels that keep a history."""
+    is_standalone = config.engine == "memory://"
     return Settings(
         server=ServerOptions(
             host=HOST,
-            port=ground.port,
+            port=config.port,
             name=name,
             allowed_origins=("self",),
-            drain_seconds=0 if is_alone else DRAIN_SECONDS,
+            drain_seconds=0 if is_standalone else DRAIN_SECONDS,
         ),
-        engine=EngineOptions(url=ground.engine),
-        client=ClientOptions(token_hmac_secret=ground.token_secret),
-        api=ApiOptions(keys=(ground.api_key,)),
-        channels=_logged(history_size=300),  # "links"
-        namespaces={"chat": _logged(history_size=300, presence=True, join_leave=True)},
+        engine=EngineOptions(url=config.engine),
+        client=ClientOptions(token_hmac_secret=config.token_secret),
+        api=ApiOptions(keys=(config.api_key,)),
+        channels=_channel_options(history_size=300),  # "links"
+        namespaces={"chat": _channel_options(history_size=300, presence=True, join_leave=True)},
     )
 
 
-def _logged(**options: object) -> ChannelOptions:
-    """A channel any visitor may follow, and none may write to: what is said goes through the application."""
+def _channel_options(**options: object) -> ChannelOptions:
+    """A channel that every visitor may subscribe to. Visitors publish through the application only."""
     return ChannelOptions.model_validate(
         {
             "history_ttl": "1h",

@@ -1,7 +1,7 @@
-"""Several nodes as processes: started, watched, troubled, started again when they die, ended with this one.
+"""Runs several nodes as processes: starts, disturbs and restarts them, and stops them at the end.
 
 starting --> running --> draining --> ended --> starting …
-                 `--------------------^           (killed)
+                `---------------------^   (killed)
 """
 
 import asyncio
@@ -14,164 +14,168 @@ from typing import Literal, cast
 
 import msgspec
 
-from tocsin_demo.cable import laid
-from tocsin_demo.incidents import Journal
-from tocsin_demo.leases import LAPSE_SECONDS, Leases
-from tocsin_demo.place import Place, milliseconds
+from tocsin_demo.incidents import IncidentLog
+from tocsin_demo.ipc import Action, ClusterStatus, Listening, NodeCommand, NodeConfig, NodeReport, NodeStatus
+from tocsin_demo.lease_watcher import EXPIRE_SECONDS, LeaseWatcher
+from tocsin_demo.node_process import NodeProcess, milliseconds
+from tocsin_demo.redis_proxy import redis_proxy
 from tocsin_demo.redis_server import RedisServer
-from tocsin_demo.settings import Ground
-from tocsin_demo.wire import Deed, Member, Plan, Ready, Report, Roster, Wish
+from tocsin_demo.settings import DemoConfig
 
-AWAY_SECONDS = 5.0
-"""How long a node that died stays away: long enough for its lease to lapse, which one should see."""
+RESTART_AFTER_KILL_SECONDS = 5.0
+"""Longer than a lease lives, so that the page shows the lease expire before the name is used again."""
 
-LEFT_SECONDS = 1.5
-"""How long one stays away that has left on purpose, and its lease with it."""
+RESTART_AFTER_DRAIN_SECONDS = 1.5
+"""A node that drained has removed its lease itself."""
 
-SILENT_SECONDS = 8.0
-"""How long a node is deafened: it takes 3 of them to notice."""
+DEAF_SECONDS = 8.0
+"""How long a node is deafened. The node notices after 3 seconds."""
 
-_decode = msgspec.json.Decoder(Ready | Report | Wish).decode
+_decode = msgspec.json.Decoder(Listening | NodeReport | NodeCommand).decode
 
 
 class StartError(Exception):
-    """A node ended before it was ready for the first time; it has said why on standard error."""
+    """A node ended before it listened for the first time. Its own message is on standard error."""
 
 
 class Supervisor:
-    """Nodes `node-1` to `node-COUNT` of one ground. `run` until cancelled; it leaves no process behind."""
+    """The nodes `node-1` to `node-COUNT` of one demo. After `run` is cancelled, no process is left.
 
-    def __init__(self, ground: Ground, count: int, log_level: str) -> None:
-        self.ground = ground
+    The mutable state is in the node processes, the incident log and `is_ready`. Only this class changes it,
+    in synchronous methods, and `_broadcast` follows each change.
+    """
+
+    def __init__(self, config: DemoConfig, count: int, log_level: str) -> None:
+        self.config = config
         self._log_level = log_level
-        self._places = {f"node-{number}": Place(f"node-{number}") for number in range(1, count + 1)}
-        self._journal = Journal(time.time)
+        self._nodes = {f"node-{number}": NodeProcess(f"node-{number}") for number in range(1, count + 1)}
+        self._incidents = IncidentLog(time.time)
         self.is_ready = asyncio.Event()
 
     @property
-    def members(self) -> tuple[Member, ...]:
-        """How it stands with each node."""
-        return tuple(place.member for place in self._places.values())
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """The status of each node."""
+        return tuple(node.status for node in self._nodes.values())
 
     async def run(self, server: RedisServer) -> None:
-        """Start all on this Redis, each by a cable of its own, and keep them running. Raises StartError."""
+        """Start every node with a proxy of its own, and restart it when it ends. Raises StartError."""
         async with contextlib.AsyncExitStack() as stack:
-            leases = await stack.enter_async_context(Leases(server.url))
-            for place in self._places.values():
-                place.cable = await stack.enter_async_context(laid(server.port))
+            leases = await stack.enter_async_context(LeaseWatcher(server.url))
+            for node in self._nodes.values():
+                node.proxy = await stack.enter_async_context(redis_proxy(server.port))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    for place in self._places.values():
-                        tasks.create_task(self._keep(place, server, leases))
+                    for node in self._nodes.values():
+                        tasks.create_task(self._supervise(node, server, leases))
             except* StartError as group:
                 raise group.exceptions[0] from None
 
-    def hurry(self) -> None:
-        """Do not wait for anybody's farewell."""
-        for place in self._places.values():
-            place.signal(signal.SIGKILL)
+    def kill_all(self) -> None:
+        """Kill every node process without draining."""
+        for node in self._nodes.values():
+            node.signal(signal.SIGKILL)
 
-    async def _keep(self, place: Place, server: RedisServer, leases: Leases) -> None:
-        engine = server.url if place.cable is None else server.url_at(place.cable.port)
-        plan = Plan(place.name, msgspec.structs.replace(self.ground, engine=engine), self._log_level)
+    async def _supervise(self, node: NodeProcess, server: RedisServer, leases: LeaseWatcher) -> None:
+        engine = server.url if node.proxy is None else server.url_at(node.proxy.port)
+        config = NodeConfig(node.name, msgspec.structs.replace(self.config, engine=engine), self._log_level)
         while True:
-            async with place.occupied(plan) as process:
-                self._tell()
+            async with node.running(config) as process:
+                self._broadcast()
                 async for line in cast(StreamReader, process.stdout):
-                    self._hear(place, _decode(line))
+                    self._on_message(node, _decode(line))
                 await process.wait()
             if not self.is_ready.is_set():
-                raise StartError(f"{place.name} ended before it was ready.")
-            await self._mourn(place, process, leases)
+                raise StartError(f"{node.name} ended before it listened.")
+            await self._wait_for_restart(node, process, leases)
 
-    async def _mourn(self, place: Place, process: Process, leases: Leases) -> None:
-        """Its process is gone: watch its lease go, and keep its place empty for a while."""
-        if not place.is_doomed:
-            self._journal.begin(place.name, "end")
-        uid = "" if place.report is None else place.report.uid
-        has_left = process.returncode == 0
-        away = LEFT_SECONDS if has_left else AWAY_SECONDS
-        place.condition, place.address, place.report = "ended", "", None
-        place.returns_at = milliseconds(away)
-        place.lapses_by = 0 if has_left else milliseconds(LAPSE_SECONDS)
-        self._heal(place)
-        if has_left:
-            self._journal.note(place.name, "gone")
-        self._tell()
+    async def _wait_for_restart(self, node: NodeProcess, process: Process, leases: LeaseWatcher) -> None:
+        """Record that the process ended, and wait before the next one. Meanwhile, watch its lease."""
+        if not node.is_stop_requested:
+            self._incidents.begin(node.name, "end")
+        uid = "" if node.report is None else node.report.uid
+        has_drained = process.returncode == 0
+        pause = RESTART_AFTER_DRAIN_SECONDS if has_drained else RESTART_AFTER_KILL_SECONDS
+        node.condition, node.address, node.report = "ended", "", None
+        node.restarts_at = milliseconds(pause)
+        node.lease_expires_by = 0 if has_drained else milliseconds(EXPIRE_SECONDS)
+        self._restore(node)
+        if has_drained:
+            self._incidents.add_step(node.name, "stopped")
+        self._broadcast()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(asyncio.sleep(away))
-            if uid and not has_left:
-                tasks.create_task(self._see_lapse(place, uid, leases))
+            tasks.create_task(asyncio.sleep(pause))
+            if uid and not has_drained:
+                tasks.create_task(self._watch_lease(node, uid, leases))
 
-    async def _see_lapse(self, place: Place, uid: str, leases: Leases) -> None:
-        if await leases.gone(uid):
-            self._journal.note(place.name, "lapsed")
-        place.lapses_by = 0
-        self._tell()
+    async def _watch_lease(self, node: NodeProcess, uid: str, leases: LeaseWatcher) -> None:
+        if await leases.wait_until_expired(uid):
+            self._incidents.add_step(node.name, "expired")
+        node.lease_expires_by = 0
+        self._broadcast()
 
-    # --------------------------------------------------------------------------------------- what nodes say
+    # --------------------------------------------------------------------------------- messages of the nodes
 
-    def _hear(self, place: Place, message: Ready | Report | Wish) -> None:
+    def _on_message(self, node: NodeProcess, message: Listening | NodeReport | NodeCommand) -> None:
         match message:
-            case Wish(deed, name):
-                self._do(deed, name)
-            case Report():
-                self._learn(place, message)
-            case Ready(address):
-                place.address = address
-                place.condition = "running"
-                self._journal.note(place.name, "back")
-                if all(each.condition == "running" for each in self._places.values()):
+            case NodeCommand(action, name):
+                self._execute(action, name)
+            case NodeReport():
+                self._on_report(node, message)
+            case Listening(address):
+                node.address = address
+                node.condition = "running"
+                self._incidents.add_step(node.name, "restarted")
+                if all(each.condition == "running" for each in self._nodes.values()):
                     self.is_ready.set()
-        self._tell()
+        self._broadcast()
 
-    def _learn(self, place: Place, report: Report) -> None:
+    def _on_report(self, node: NodeProcess, report: NodeReport) -> None:
         if report.state == "deaf":
-            self._journal.note(place.name, "deaf", report.trouble)
-        elif place.report is not None and place.report.state == "deaf":
-            self._journal.note(place.name, "ready")
-        place.report = report
+            self._incidents.add_step(node.name, "deaf", report.unready_reason)
+        elif node.report is not None and node.report.state == "deaf":
+            self._incidents.add_step(node.name, "ready")
+        node.report = report
 
-    def _tell(self) -> None:
-        """Every node hears how it stands with all of them."""
-        roster = Roster(self.members, self._journal.incidents)
-        for place in self._places.values():
-            place.tell(roster)
+    def _broadcast(self) -> None:
+        """Send the status of all nodes to every node."""
+        status = ClusterStatus(self.nodes, self._incidents.incidents)
+        for node in self._nodes.values():
+            node.send(status)
 
-    # ---------------------------------------------------------------------------------- what visitors wish
+    # -------------------------------------------------------------------------------- commands of visitors
 
-    def _do(self, deed: Deed, name: str) -> None:
-        place = self._places.get(name)
-        if place is None or place.condition == "ended":
+    def _execute(self, action: Action, name: str) -> None:
+        node = self._nodes.get(name)
+        if node is None or node.condition == "ended":
             return
-        match deed:
+        match action:
             case "kill":
-                self._end(place, deed, signal.SIGKILL)
-            case "drain" if place.condition == "running":
-                place.condition = "draining"
-                self._end(place, deed, signal.SIGTERM)
-            case "deafen" if not place.silent_until:
-                self._journal.begin(place.name, deed)
-                self._deafen(place)
-            case "heal":
-                self._heal(place)
+                self._stop(node, action, signal.SIGKILL)
+            case "drain" if node.condition == "running":
+                node.condition = "draining"
+                self._stop(node, action, signal.SIGTERM)
+            case "deafen" if not node.deaf_until:
+                self._incidents.begin(node.name, action)
+                self._deafen(node)
+            case "restore":
+                self._restore(node)
 
-    def _end(self, place: Place, deed: Literal["kill", "drain"], number: signal.Signals) -> None:
-        self._journal.begin(place.name, deed)
-        place.is_doomed = True
-        place.signal(number)
+    def _stop(self, node: NodeProcess, action: Literal["kill", "drain"], number: signal.Signals) -> None:
+        self._incidents.begin(node.name, action)
+        node.is_stop_requested = True
+        node.signal(number)
 
-    def _deafen(self, place: Place) -> None:
-        """Swallow what Redis announces to it; it can still ask, write and renew its lease."""
-        if place.cable is not None:
-            place.cable.fall_silent("hearing")
-            place.silent_until = milliseconds(SILENT_SECONDS)
-            place.healing = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._heal, place)
+    def _deafen(self, node: NodeProcess) -> None:
+        """Drop what Redis publishes to this node. Its pipeline works: it can publish and renew its lease."""
+        if node.proxy is not None:
+            node.proxy.drop_pubsub()
+            node.deaf_until = milliseconds(DEAF_SECONDS)
+            node.restore_timer = asyncio.get_running_loop().call_later(DEAF_SECONDS, self._restore, node)
 
-    def _heal(self, place: Place) -> None:
-        if place.cable is not None and place.healing is not None:
-            place.healing.cancel()
-            place.healing, place.silent_until = None, 0
-            place.cable.heal()
-            self._journal.note(place.name, "healed")
-            self._tell()
+    def _restore(self, node: NodeProcess) -> None:
+        if node.proxy is not None and node.restore_timer is not None:
+            node.restore_timer.cancel()
+            node.restore_timer, node.deaf_until = None, 0
+            node.proxy.restore()
+            self._incidents.add_step(node.name, "restored")
+            self._broadcast()

@@ -1,7 +1,7 @@
-"""Who is looking at the page, and the tokens that let them into the push server.
+"""Visitors of the page, and the tokens with which they connect to the push server.
 
-The application decides who somebody is; the push server only believes its signature. The cookie is signed
-with a key of its own, so that it is worth nothing as a token, and a token nothing as a cookie.
+The application identifies a visitor by a signed cookie; the push server only verifies the token's signature.
+The two are signed with different keys, so a cookie is not a valid token, and a token is not a valid cookie.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tocsin_demo.answers import RefusalError, answer, resource
+from tocsin_demo.responses import HttpError, json_response, resource
 
 COOKIE = "tocsin_demo_visitor"
 COOKIE_SECONDS = 30 * 24 * 3600
-TOKEN_SECONDS = 900  # long enough to be rare, short enough that one sees refreshes work
+TOKEN_SECONDS = 900  # long enough to be rare, short enough that the page shows refreshes
 
 # fmt: off
-_MANNERS = ("amber", "brisk", "calm", "clear", "dapper", "early", "gentle", "hazel", "keen", "mellow",
+_ADJECTIVES = ("amber", "brisk", "calm", "clear", "dapper", "early", "gentle", "hazel", "keen", "mellow",
             "nimble", "olive", "patient", "quiet", "silver", "steady", "sunny", "swift", "tidy", "vivid")
 _BIRDS = ("avocet", "bittern", "curlew", "dunlin", "egret", "falcon", "gannet", "heron", "ibis",
           "kestrel", "lapwing", "martin", "nightjar", "osprey", "plover", "siskin", "tern", "wren")
@@ -31,14 +31,14 @@ _BIRDS = ("avocet", "bittern", "curlew", "dunlin", "egret", "falcon", "gannet", 
 
 
 class Visitor(msgspec.Struct, frozen=True):
-    """Somebody with a cookie of ours."""
+    """The identity in a valid cookie."""
 
     user: str
     name: str
 
 
 class Visitors:
-    """Knows everybody by what they bring, and nobody by heart."""
+    """Issues cookies and tokens, and reads cookies. It stores no visitors."""
 
     def __init__(self, token_secret: str, now: Callable[[], float] = time.time) -> None:
         self._token_secret = token_secret
@@ -47,29 +47,30 @@ class Visitors:
 
     @property
     def routes(self) -> list[Route]:
-        """Where the page asks who it is, and for a token."""
+        """The route where the page obtains its identity and a connection token."""
         return [resource("/demo/token", GET=self._token)]
 
-    def of(self, request: Request) -> Visitor:
-        """Whose request this is; 401 if it is nobody's."""
-        visitor = self._recognise(request)
+    def require(self, request: Request) -> Visitor:
+        """Return the visitor who sent this request. Raises HttpError 401 without a valid cookie."""
+        visitor = self._from_cookie(request)
         if visitor is None:
-            raise RefusalError(401, "unknown_visitor", "ask /demo/token first: it tells you who you are")
+            raise HttpError(401, "unknown_visitor", "request /demo/token first: it sets the visitor's cookie")
         return visitor
 
-    def _recognise(self, request: Request) -> Visitor | None:
+    def _from_cookie(self, request: Request) -> Visitor | None:
         cookie = request.cookies.get(COOKIE, "")
         try:
-            return Visitor(**_only(jwt.decode(cookie, self._cookie_secret, algorithms=["HS256"])))
+            claims = jwt.decode(cookie, self._cookie_secret, algorithms=["HS256"])
+            return Visitor(claims["user"], claims["name"])
         except (jwt.InvalidTokenError, KeyError):
             return None
 
     async def _token(self, request: Request) -> Response:
-        """A fresh token for the visitor we know, or for a new one; `now` lets the page compare clocks."""
-        visitor = self._recognise(request) or _somebody()
+        """Return a token for this visitor, or for a new one. `now` lets the page compare clocks."""
+        visitor = self._from_cookie(request) or _new_visitor()
         now = self._now()
         claims = {"sub": visitor.user, "info": {"name": visitor.name}, "exp": int(now) + TOKEN_SECONDS}
-        response = answer(
+        response = json_response(
             {
                 "token": jwt.encode(claims, self._token_secret, algorithm="HS256"),
                 "user": visitor.user,
@@ -89,9 +90,5 @@ class Visitors:
         return response
 
 
-def _somebody() -> Visitor:
-    return Visitor(secrets.token_hex(6), f"{secrets.choice(_MANNERS)} {secrets.choice(_BIRDS)}")
-
-
-def _only(claims: dict[str, str]) -> dict[str, str]:
-    return {"user": claims["user"], "name": claims["name"]}
+def _new_visitor() -> Visitor:
+    return Visitor(secrets.token_hex(6), f"{secrets.choice(_ADJECTIVES)} {secrets.choice(_BIRDS)}")

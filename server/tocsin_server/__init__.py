@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tocsin_server.errors import EngineError, Refusal, Refused
     from tocsin_server.node.node import Node
     from tocsin_server.node.operations import RpcMethod
+    from tocsin_server.serving.server import serve
 
 __all__ = [
     "ConfigError",
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "create_app",
     "load_settings",
+    "serve",
 ]
 
 _MODULES = {
@@ -49,6 +51,7 @@ _MODULES = {
     "Settings": "config.loading",
     "create_app": "app",
     "load_settings": "config.loading",
+    "serve": "serving.server",
 }
 """The module of each name that is loaded on first use."""
 

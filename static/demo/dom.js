@@ -1,5 +1,5 @@
 // @ts-check
-/** Making elements, and writing numbers for people. */
+/** Creates elements, and formats numbers for people. */
 
 /**
  * @param {string} tag may carry classes, as in `p.note`
@@ -31,7 +31,7 @@ export function duration(milliseconds) {
   return milliseconds < 60_000 ? `${(milliseconds / 1000).toFixed(1)} s` : `${Math.round(milliseconds / 60_000)} min`;
 }
 
-/** To a tenth, for what is counted down. @param {number} milliseconds */
+/** With one decimal, for countdowns. @param {number} milliseconds */
 export const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(1)}\u00a0s`;
 
 /** @param {number} milliseconds */
@@ -50,7 +50,7 @@ export const size = (bytes) => (bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).
 /** @param {number} count @param {string} noun */
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-/** Shows for a moment that this has just changed. @param {HTMLElement} target */
+/** Highlights an element that has just changed. @param {HTMLElement} target */
 export function flash(target) {
   target.classList.remove("is-fresh");
   void target.offsetWidth; // restarts the animation

@@ -1,78 +1,81 @@
 // @ts-check
-/** The messages, newest first, each with how and when each connection came by it. */
+/** The messages, newest first, each with the way and the delay in which each connection received it. */
+import { readMessage } from "./connection.js";
 import { duration, element, flash } from "./dom.js";
-import { readMessage } from "./message.js";
 
-const KEPT = 60;
-const TOGETHER = 2_000; // milliseconds in which all live connections hear the same message
+/** @typedef {import("./connection.js").Connection} Connection */
+
+const ROW_LIMIT = 60;
+const SAME_MESSAGE = 2_000; // milliseconds within which all live connections receive the same message
 /** @type {Object<string, string>} */
 const WORDS = {
   live: "",
   recovered: "recovered",
   waiting: "waiting",
   missed: "missed",
-  before: "before you came",
-  unheard: "–",
+  before: "earlier",
+  "not-received": "–",
 };
 /** @type {Object<string, string>} */
-const SHORT = { WebSocket: "WS", EventSource: "ES" };
+const SHORT_NAMES = { WebSocket: "WS", EventSource: "ES" };
 
 export class Feed {
-  /** @type {Map<string | symbol, {row: any, ways: Object<string, any>, data: any, since: number}>} */ #rows =
+  /** @type {Map<string | symbol, {row: any, deliveries: Object<string, any>, data: any, since: number}>} */ #rows =
     new Map();
 
-  /** @type {import("./lane.js").Lane[]} */ #lanes = [];
+  /** @type {Connection[]} */ #connections = [];
 
-  /** @param {HTMLElement} place @param {import("./tally.js").Log} log */
-  constructor(place, log) {
+  /** @param {HTMLElement} place @param {import("./delivery-counter.js").History} history */
+  constructor(place, history) {
     this.place = place;
-    this.log = log;
+    this.history = history;
   }
 
-  /** Every message shown from now on says how this connection came by it. @param {import("./lane.js").Lane} lane */
-  follow(lane) {
-    this.#lanes.push(lane);
-    lane.addEventListener("heard", (/** @type {any} */ { detail }) => this.#heard(lane, detail));
-    lane.addEventListener("change", () => this.#refresh(lane));
+  /** Adds this connection to every row from now on. @param {Connection} connection */
+  follow(connection) {
+    this.#connections.push(connection);
+    connection.addEventListener("received", (/** @type {any} */ { detail }) => this.#onReceived(connection, detail));
+    connection.addEventListener("change", () => this.#updateWaiting(connection));
   }
 
-  /** A message of the log, whether or not a connection has heard it. @param {number} offset @param {any} data */
+  /** Shows a message of the history, received or not. @param {number} offset @param {any} data */
   show(offset, data) {
-    const key = `${this.log.epoch}:${offset}`;
+    const key = `${this.history.epoch}:${offset}`;
     return this.#rows.get(key) ?? this.#add(key, offset, data);
   }
 
   /**
-   * Without a log only what it says makes it the same message: the newest of these words that this connection has not
-   * heard and that another has just now.
-   * @param {import("./lane.js").Lane} lane @param {any} data
+   * Without offsets, the same data means the same message: the newest row of the last seconds with this data that this
+   * connection has not received.
+   * @param {Connection} connection @param {any} data
    */
-  #showUnlogged(lane, data) {
-    const words = JSON.stringify(data);
-    const earliest = performance.now() - TOGETHER;
+  #showWithoutOffset(connection, data) {
+    const json = JSON.stringify(data);
+    const earliest = performance.now() - SAME_MESSAGE;
     const isSame = (/** @type {any} */ entry) =>
       entry.since > earliest &&
-      entry.ways[lane.name].dataset.mark === "unheard" &&
-      JSON.stringify(entry.data) === words;
-    return [...this.#rows.values()].reverse().find(isSame) ?? this.#add(Symbol(words), undefined, data);
+      entry.deliveries[connection.name].dataset.mark === "not-received" &&
+      JSON.stringify(entry.data) === json;
+    return [...this.#rows.values()].reverse().find(isSame) ?? this.#add(Symbol(json), undefined, data);
   }
 
   /** @param {string | symbol} key @param {number | undefined} offset @param {any} data */
   #add(key, offset, data) {
     const { name, text } = readMessage(data);
-    const ways = Object.fromEntries(this.#lanes.map((lane) => [lane.name, element("span.way")]));
+    const deliveries = Object.fromEntries(this.#connections.map(({ name }) => [name, element("span.delivery")]));
     const row = element(
       "li.message",
       {},
       element("span.offset", {}, `${offset ?? ""}`),
-      element("p.said", {}, element("strong", {}, name), " ", text),
-      element("p.ways", {}, ...Object.values(ways)),
+      element("p.message-text", {}, element("strong", {}, name), " ", text),
+      element("p.deliveries", {}, ...Object.values(deliveries)),
     );
     this.#insert(row, offset);
-    const entry = { row, ways, data, since: performance.now() };
+    const entry = { row, deliveries, data, since: performance.now() };
     this.#rows.set(key, entry);
-    for (const lane of this.#lanes) {
-      this.#mark(ways[lane.name], lane, offset === undefined ? "unheard" : lane.tally.mark(offset));
+    for (const connection of this.#connections) {
+      const mark = offset === undefined ? "not-received" : connection.counter.mark(offset);
+      this.#setMark(deliveries[connection.name], connection, mark);
     }
     this.#trim();
     return entry;
@@ -88,37 +91,38 @@ export class Feed {
     row.dataset.offset = `${offset}`;
     const after = [...this.place.children].find((other) => Number(/** @type {any} */ (other).dataset.offset) < offset);
     this.place.insertBefore(row, after ?? null);
-    if (this.#lanes.some((lane) => lane.tally.mark(offset) !== "before")) flash(row);
+    if (this.#connections.some(({ counter }) => counter.mark(offset) !== "before")) flash(row);
   }
 
-  /** @param {import("./lane.js").Lane} lane @param {any} publication */
-  #heard(lane, { offset, data, isRecovered, delay }) {
-    const { ways } = offset === undefined ? this.#showUnlogged(lane, data) : this.show(offset, data);
-    this.#mark(ways[lane.name], lane, isRecovered ? "recovered" : "live", delay);
+  /** @param {Connection} connection @param {any} publication */
+  #onReceived(connection, { offset, data, isRecovered, delay }) {
+    const { deliveries } =
+      offset === undefined ? this.#showWithoutOffset(connection, data) : this.show(offset, data);
+    this.#setMark(deliveries[connection.name], connection, isRecovered ? "recovered" : "live", delay);
   }
 
-  /** What was waiting may have been given up. @param {import("./lane.js").Lane} lane */
-  #refresh(lane) {
-    for (const { row, ways } of this.#rows.values()) {
-      const way = ways[lane.name];
-      if (way.dataset.mark !== "waiting") continue;
-      const mark = lane.tally.mark(Number(row.dataset.offset));
-      if (mark === "missed") this.#mark(way, lane, mark);
+  /** Messages that were waiting may count as missed now. @param {Connection} connection */
+  #updateWaiting(connection) {
+    for (const { row, deliveries } of this.#rows.values()) {
+      const delivery = deliveries[connection.name];
+      if (delivery.dataset.mark !== "waiting") continue;
+      const mark = connection.counter.mark(Number(row.dataset.offset));
+      if (mark === "missed") this.#setMark(delivery, connection, mark);
     }
   }
 
-  /** @param {any} way @param {import("./lane.js").Lane} lane @param {string} mark @param {number} [delay] not finite if unknown */
-  #mark(way, lane, mark, delay) {
-    way.className = `way is-${mark}`;
-    way.dataset.mark = mark;
-    const short = element("abbr", { title: lane.name }, SHORT[lane.name]);
+  /** @param {any} delivery @param {Connection} connection @param {string} mark @param {number} [delay] milliseconds */
+  #setMark(delivery, connection, mark, delay) {
+    delivery.className = `delivery is-${mark}`;
+    delivery.dataset.mark = mark;
+    const short = element("abbr", { title: connection.name }, SHORT_NAMES[connection.name]);
     const words = [WORDS[mark], Number.isFinite(delay) && duration(Math.max(0, delay ?? 0))].filter(Boolean);
-    way.replaceChildren(short, ` ${words.join(", ")}`);
+    delivery.replaceChildren(short, ` ${words.join(", ")}`);
   }
 
   #trim() {
     for (const [key, { row }] of this.#rows) {
-      if (this.#rows.size <= KEPT) return;
+      if (this.#rows.size <= ROW_LIMIT) return;
       this.#rows.delete(key);
       row.remove();
     }

@@ -1,5 +1,5 @@
 // @ts-check
-/** A column: what knowing cost it, how late it knew, and the links as it knows them. */
+/** A column: the links as it knows them, what they cost, and how late each change arrived. */
 import { duration, element, size } from "./dom.js";
 import { LinkRow } from "./link-row.js";
 
@@ -7,9 +7,9 @@ const FIGURES = { requests: "requests", bytes: "received", last: "last change kn
 
 /**
  * @param {HTMLElement} place @param {import("./link-list.js").LinkList} list
- * @param {(check: {id: string}) => void} began
+ * @param {(check: {id: string}) => void} onCheckStarted
  */
-export function showColumn(place, list, began) {
+export function showColumn(place, list, onCheckStarted) {
   const figures = Object.fromEntries(
     Object.keys(FIGURES).map((name) => {
       const value = element("dd", {}, "–");
@@ -37,7 +37,7 @@ export function showColumn(place, list, began) {
     figures.last.textContent = count ? duration(last) : "–";
     figures.average.textContent = count ? duration(total / count) : "–";
   };
-  const drawLinks = (/** @type {number[]} */ learned) => {
+  const drawLinks = (/** @type {number[]} */ changed) => {
     for (const [id, row] of rows) {
       if (list.links.has(id)) continue;
       rows.delete(id);
@@ -45,21 +45,21 @@ export function showColumn(place, list, began) {
     }
     for (const link of [...list.links.values()].sort((one, other) => one.id - other.id)) {
       const row = rows.get(link.id);
-      if (!row) addRow(link, learned.includes(link.id));
-      else if (row.link !== link) row.show(link, learned.includes(link.id));
+      if (!row) addRow(link, changed.includes(link.id));
+      else if (row.link !== link) row.show(link, changed.includes(link.id));
     }
     empty.hidden = rows.size > 0;
   };
-  const addRow = (/** @type {any} */ link, /** @type {boolean} */ isNews) => {
-    const row = new LinkRow(link, began);
+  const addRow = (/** @type {any} */ link, /** @type {boolean} */ isChange) => {
+    const row = new LinkRow(link, onCheckStarted);
     rows.set(link.id, row);
     items.append(row.node);
-    if (isNews) row.show(link, true);
+    if (isChange) row.show(link, true);
   };
 
   list.addEventListener("change", (/** @type {any} */ { detail }) => {
     drawFigures();
-    drawLinks(detail.learned);
+    drawLinks(detail.changed);
   });
-  list.addEventListener("check", (/** @type {any} */ { detail }) => rows.get(detail.link_id)?.checked(detail));
+  list.addEventListener("check", (/** @type {any} */ { detail }) => rows.get(detail.link_id)?.onCheck(detail));
 }

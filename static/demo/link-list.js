@@ -1,50 +1,50 @@
 // @ts-check
-/** What one column knows of the links, how it came to know it, and how late. */
-import { serverNow } from "./identity.js";
+/** The links as one column knows them, what it cost to learn them, and the requests that change them. */
+import { serverNow } from "./visitor-session.js";
 
 /**
  * @typedef {{id: number, url: string, title: string, verdict: string | null, version: number, changed_at: number}} Link
- * @typedef {{id: string, link_id: number, state: string, done: number, total: number, says: string}} Check
+ * @typedef {{id: string, link_id: number, state: string, done: number, total: number, text: string}} Check
  */
 
-/** Events: `change` {learned: ids} · `check` {check}. */
+/** Events: `change` {changed: ids} · `check` {check}. */
 export class LinkList extends EventTarget {
   /** @type {Map<number, Link>} */ links = new Map();
   version = 0;
   requests = 0;
   bytes = 0;
   /** @type {{count: number, total: number, last: number}} */ staleness = { count: 0, total: 0, last: 0 };
-  /** @type {Map<number, number>} */ #versions = new Map(); // of the deleted ones too
+  /** @type {Map<number, number>} */ #versions = new Map(); // by link id, deleted links included
 
-  /** An answer of the resource. @param {{version: number, links: Link[], deleted: any[]}} changes */
-  read({ version, links, deleted }) {
+  /** A response of the resource. @param {{version: number, links: Link[], deleted: any[]}} changes */
+  onResponse({ version, links, deleted }) {
     const isFirst = this.version === 0;
-    const learned = [...links, ...deleted].filter((link) => this.#learn(link, isFirst)).map(({ id }) => id);
+    const changed = [...links, ...deleted].filter((link) => this.#store(link, isFirst)).map(({ id }) => id);
     this.version = Math.max(this.version, version);
-    this.#changed(isFirst ? [] : learned);
+    this.#emitChange(isFirst ? [] : changed);
   }
 
-  /** News of one change; only the next in line moves our version on. @param {{version: number, link: any}} news */
-  told({ version, link }) {
-    const isNew = this.#learn(link, false);
+  /** One change; `version` advances only if none is skipped. @param {{version: number, link: any}} event */
+  onEvent({ version, link }) {
+    const isNew = this.#store(link, false);
     if (version === this.version + 1) this.version = version;
-    this.#changed(isNew ? [link.id] : []);
+    this.#emitChange(isNew ? [link.id] : []);
   }
 
-  /** News of a check. @param {Check} check */
-  checked(check) {
+  /** The progress of a check. @param {Check} check */
+  onCheck(check) {
     this.dispatchEvent(new CustomEvent("check", { detail: check }));
   }
 
-  /** One more exchange. @param {{requests?: number, bytes?: number}} cost */
-  spent({ requests = 0, bytes = 0 }) {
+  /** @param {{requests?: number, bytes?: number}} cost */
+  addCost({ requests = 0, bytes = 0 }) {
     this.requests += requests;
     this.bytes += bytes;
-    this.#changed([]);
+    this.#emitChange([]);
   }
 
   /** @param {any} link or tombstone, which has no url @param {boolean} isFirst */
-  #learn(link, isFirst) {
+  #store(link, isFirst) {
     if ((this.#versions.get(link.id) ?? 0) >= link.version) return false;
     this.#versions.set(link.id, link.version);
     if (link.url === undefined) this.links.delete(link.id);
@@ -56,24 +56,50 @@ export class LinkList extends EventTarget {
     return true;
   }
 
-  /** @param {number[]} learned */
-  #changed(learned) {
-    this.dispatchEvent(new CustomEvent("change", { detail: { learned } }));
+  /** @param {number[]} changed */
+  #emitChange(changed) {
+    this.dispatchEvent(new CustomEvent("change", { detail: { changed } }));
   }
 }
 
+class RequestError extends Error {}
+
+/** @param {string} method @param {string} path @param {any} [body] @param {Object<string, string>} [headers] */
+async function request(method, path, body, headers = {}) {
+  const type = body && { "Content-Type": "application/json" };
+  const response = await fetch(path, { method, headers: { ...type, ...headers }, body: body && JSON.stringify(body) });
+  const content = response.status === 204 ? null : await response.json();
+  if (!response.ok) throw new RequestError(content.error.message);
+  return content;
+}
+
+/** Requests that change links. Both columns learn of the change in their own way. */
+export const linksApi = {
+  /** @param {{title: string, url: string}} link */
+  add: (link) => request("POST", "links", link),
+  /**
+   * Fails if the link has changed since this version.
+   * @param {Link} link @param {{title?: string, url?: string}} changes
+   */
+  edit: (link, changes) => request("PATCH", `links/${link.id}`, changes, { "If-Match": `"${link.version}"` }),
+  /** @param {Link} link */
+  remove: (link) => request("DELETE", `links/${link.id}`),
+  /** Resolves with the check before it has begun. @param {Link} link */
+  check: (link) => request("POST", `links/${link.id}/check`),
+};
+
 /**
- * Bytes of an answer as HTTP/1.1 writes it: status line, headers, body.
+ * The bytes of a response in HTTP/1.1: status line, headers, body.
  * @param {Response} response @param {string} body
  */
-export function answerBytes(response, body) {
+export function responseBytes(response, body) {
   let bytes =
     `HTTP/1.1 ${response.status} ${response.statusText}\r\n\r\n`.length + new TextEncoder().encode(body).length;
   response.headers.forEach((value, name) => (bytes += name.length + value.length + 4));
   return bytes;
 }
 
-/** Bytes of a WebSocket frame that a server writes (RFC 6455 §5.2). @param {string} text */
+/** The bytes of a WebSocket frame that a server sends (RFC 6455 §5.2). @param {string} text */
 export function frameBytes(text) {
   const { length } = new TextEncoder().encode(text);
   return length + (length < 126 ? 2 : length < 65_536 ? 4 : 10);

@@ -1,7 +1,7 @@
 // @ts-check
-/** One link in a column: what it is, how its check goes, and what can be done with it. */
+/** One link in a column, with its check, its editor and its buttons. */
 import { element, flash } from "./dom.js";
-import { desk } from "./link-desk.js";
+import { linksApi } from "./link-list.js";
 
 /** @typedef {import("./link-list.js").Link} Link */
 /** @typedef {import("./link-list.js").Check} Check */
@@ -9,10 +9,10 @@ import { desk } from "./link-desk.js";
 export class LinkRow {
   /** @type {Link} */ link;
 
-  /** @param {Link} link @param {(check: {id: string}) => void} began what to do with a check that this row began */
-  constructor(link, began) {
+  /** @param {Link} link @param {(check: {id: string}) => void} onCheckStarted is given the check */
+  constructor(link, onCheckStarted) {
     this.link = link;
-    this.began = began;
+    this.onCheckStarted = onCheckStarted;
     this.title = element("a", { target: "_blank", rel: "noopener noreferrer" });
     this.address = element("span.address");
     this.verdict = element("p.verdict");
@@ -30,8 +30,8 @@ export class LinkRow {
     this.show(link, false);
   }
 
-  /** @param {Link} link @param {boolean} isNews */
-  show(link, isNews) {
+  /** @param {Link} link @param {boolean} isChange */
+  show(link, isChange) {
     this.link = link;
     this.title.textContent = link.title;
     this.title.href = link.url;
@@ -42,28 +42,28 @@ export class LinkRow {
     for (const button of this.actions.children) {
       button.setAttribute("aria-label", `${button.textContent} ${link.title}`);
     }
-    if (isNews) flash(this.node);
+    if (isChange) flash(this.node);
   }
 
   /** @param {Check} check */
-  checked({ state, done, total, says }) {
+  onCheck({ state, done, total, text }) {
     this.progress.hidden = state !== "running";
     Object.assign(this.progress, { max: total, value: done });
-    this.verdict.textContent = says || "waiting for its turn";
+    this.verdict.textContent = text || "queued";
   }
 
   #buttons() {
     const button = (/** @type {string} */ text, /** @type {() => Promise<any>} */ act) =>
       element("button.button.is-small", { type: "button", onclick: () => this.#attempt(act) }, text);
     return [
-      button("Check", async () => this.began(await desk.check(this.link))),
+      button("Check", async () => this.onCheckStarted(await linksApi.check(this.link))),
       button("Edit", async () => this.#edit()),
-      button("Delete", () => desk.remove(this.link)),
+      button("Delete", () => linksApi.remove(this.link)),
     ];
   }
 
   #edit() {
-    const seen = this.link; // what the visitor looks at while typing; somebody else's change meanwhile is a conflict
+    const seen = this.link; // a change by another visitor during the edit is a conflict
     const field = (/** @type {string} */ name, /** @type {any} */ properties) =>
       element(
         "label",
@@ -88,7 +88,7 @@ export class LinkRow {
     form.onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
       const changes = { title: form.elements.title.value, url: form.elements.url.value };
-      this.#attempt(() => desk.edit(seen, changes).then(close));
+      this.#attempt(() => linksApi.edit(seen, changes).then(close));
     };
     this.shown.replaceWith(form);
     this.actions.remove();

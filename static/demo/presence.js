@@ -1,41 +1,41 @@
 // @ts-check
-/** Who else is here: the answer once, then every join and leave. */
+/** The visitors that are present: read once after each subscribe, then updated by every join and leave. */
 import { element, plural } from "./dom.js";
-import { visitor } from "./identity.js";
+import { visitor } from "./visitor-session.js";
 
 /** @typedef {{user: string, client: string, conn_info?: any}} Info of one connection */
 
 /**
  * @param {{list: HTMLElement, count: HTMLElement}} places
- * @param {import("../tocsin.js").Client} client @param {import("../tocsin.js").Subscription} lobby
- * @returns {() => void} draws again, for when we know more of our own connections
+ * @param {import("../tocsin.js").Client} client @param {import("../tocsin.js").Subscription} subscription
+ * @returns {() => void} draws the list again, after `visitor.connections` has changed
  */
-export function showPresence({ list, count }, client, lobby) {
+export function showPresence({ list, count }, client, subscription) {
   /** @type {Map<string, Info>} */ let connections = new Map();
 
   const draw = () => {
     /** @type {Map<string, Info[]>} */ const people = new Map();
     for (const info of connections.values()) {
-      const who = whoIs(info);
-      people.set(who, [...(people.get(who) ?? []), info]);
+      const key = personKey(info);
+      people.set(key, [...(people.get(key) ?? []), info]);
     }
     list.replaceChildren(...[...people.values()].map(person));
     count.textContent = people.size ? `${people.size}` : "";
   };
-  const learn = async () => {
-    const { presence } = await client.presence(lobby.channel);
+  const read = async () => {
+    const { presence } = await client.presence(subscription.channel);
     connections = new Map(Object.entries(presence));
     draw();
   };
-  const refused = () => {
-    if (client.state === "connected") list.replaceChildren(element("li.empty", {}, "This channel does not say."));
+  const showUnavailable = () => {
+    if (client.state === "connected") list.replaceChildren(element("li.empty", {}, "This channel has no presence."));
   };
-  lobby.addEventListener("subscribed", () => learn().catch(refused));
-  lobby.addEventListener("join", (/** @type {any} */ { detail }) => {
+  subscription.addEventListener("subscribed", () => read().catch(showUnavailable));
+  subscription.addEventListener("join", (/** @type {any} */ { detail }) => {
     connections.set(detail.client, detail);
     draw();
   });
-  lobby.addEventListener("leave", (/** @type {any} */ { detail }) => {
+  subscription.addEventListener("leave", (/** @type {any} */ { detail }) => {
     connections.delete(detail.client);
     draw();
   });
@@ -43,21 +43,21 @@ export function showPresence({ list, count }, client, lobby) {
   return draw;
 }
 
-/** What makes two connections the same person's. Without a user, only our own are known to belong together. */
-const whoIs = (/** @type {Info} */ { user, client }) => user || (visitor.connections.has(client) ? "" : client);
+/** Connections with the same key belong to one person. Without users, only those of this page belong together. */
+const personKey = (/** @type {Info} */ { user, client }) => user || (visitor.connections.has(client) ? "" : client);
 
-/** What to call somebody whom no token names. @param {string} client */
-export const anonymous = (client) => `anonymous ${client.slice(0, 4)}`;
+/** The name of a visitor without a token. @param {string} client */
+export const anonymousName = (client) => `anonymous ${client.slice(0, 4)}`;
 
-/** @param {Info[]} connections of one */
+/** @param {Info[]} connections of one person */
 function person(connections) {
   const [{ user, client, conn_info: info }] = connections;
-  const isMe = user ? user === visitor.user : visitor.connections.has(client);
-  const name = isMe ? visitor.name : (info?.name ?? (user || anonymous(client)));
+  const isVisitor = user ? user === visitor.user : visitor.connections.has(client);
+  const name = isVisitor ? visitor.name : (info?.name ?? (user || anonymousName(client)));
   return element(
     "li",
     {},
     element("span.name", {}, name),
-    element("span.note", {}, (isMe ? "you · " : "") + plural(connections.length, "connection")),
+    element("span.note", {}, (isVisitor ? "you · " : "") + plural(connections.length, "connection")),
   );
 }

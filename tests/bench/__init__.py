@@ -1,1 +1,1 @@
-"""The figures the design stands on, each a ratio inside one run: `make bench`."""
+"""`make bench`: the figures on which the design is based, each a ratio within one run."""

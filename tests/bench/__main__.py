@@ -1,10 +1,11 @@
-"""`make bench`: measures, prints a table, exits 1 if a figure misses what is asked of it.
+"""`make bench`: measures, prints a table, and exits 1 if a figure misses its target.
 
-With the names of parts (`ARGS=nodes`) only those.
+With arguments (`ARGS=nodes`) it measures only the named parts.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import sys
@@ -18,20 +19,20 @@ from rich.table import Table
 
 from tests.bench import servers
 from tests.bench.fanout import cpu_per_delivery
-from tests.bench.hop import Hop, hops
+from tests.bench.hop import Hop, measure_hops
+from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
-from tests.bench.unwanted import HEARTBEAT_BYTES, work_of_a_bystander
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing measured, and what is asked of it."""
+    """One measured figure and its target."""
 
-    what: str
+    name: str
     measured: str
-    asked: str
+    target: str
     is_met: bool
 
 
@@ -39,47 +40,50 @@ Figures = AsyncIterator[Figure]
 
 
 async def one_node() -> Figures:
-    """Fan-out and connections; each ratio from contenders that take turns."""
-    own = ["floor", "tocsin"]
-    side_by_side = await cpu_per_delivery([*own, "starlette"], 1000, publications=8)
-    cost, bare, route = (side_by_side[name] for name in ("tocsin", "floor", "starlette"))
+    """Fan-out and connections. The contenders of each ratio take turns."""
+    two = ["bare", "tocsin"]
+    side_by_side = await cpu_per_delivery([*two, "starlette"], 1000, publications=8)
+    cost, bare, route = (side_by_side[name] for name in ("tocsin", "bare", "starlette"))
     yield at_most("a delivery, 1,000 subscribers : bare transports", cost, bare, "µs", 1.3)
     yield at_most("a delivery, 1,000 subscribers : Starlette's send_text", cost, route, "µs", 0.6)
     limit = cost / bare * 1.2
-    few = await cpu_per_delivery(own, 100, publications=40)
-    yield at_most("a delivery, 100 subscribers : bare transports", few["tocsin"], few["floor"], "µs", limit)
-    many = await cpu_per_delivery(own, 10_000, publications=1)
+    few = await cpu_per_delivery(two, 100, publications=40)
+    yield at_most("a delivery, 100 subscribers : bare transports", few["tocsin"], few["bare"], "µs", limit)
+    many = await cpu_per_delivery(two, 10_000, publications=1)
     yield at_most(
-        "a delivery, 10,000 subscribers : bare transports", many["tocsin"], many["floor"], "µs", limit
+        "a delivery, 10,000 subscribers : bare transports", many["tocsin"], many["bare"], "µs", limit
     )
     joined = await cpu_per_delivery(["tocsin"], 1000, 1, burst=300)
     yield at_most("a delivery, burst of 300 : one at a time", joined["tocsin"], cost, "µs", 1 / 5)
     median, high = await ping_while_writing(10_000, seconds=8)
     yield Figure(
-        "a ping while 10,000 are written to, median (p99)",
+        "a ping while 10,000 clients are written to, median (p99)",
         f"{median:.1f} ({high:.1f}) ms",
         "≤ 50 ms",
         median <= 50,
     )
     mine, theirs = [await bytes_per_connection(name, 3000) / 1024 for name in ("tocsin", "starlette")]
-    yield at_most("memory of an idle subscriber : Starlette's route", mine, theirs, "KiB", 0.6)
+    yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)
 
 
 async def several_nodes() -> Figures:
-    """Real processes over a real Redis; the contenders take turns."""
-    hop = await hops()
+    """Node processes over a real Redis. The contenders take turns."""
+    hop = await measure_hops()
     for which, mine, bare in zip(Hop._fields, hop["node"], hop["bare"], strict=True):
         yield at_most(f"a hop from node to node, {which} : bare redis-py", mine, bare, "ms", 2)
     for which, mine, bare in zip(Hop._fields, hop["api"], hop["bare"], strict=True):
-        yield at_most(f"the same from an HTTP request on, {which}", mine, bare, "ms", math.inf)
+        yield at_most(f"the same, from an HTTP request on, {which}", mine, bare, "ms", math.inf)
     publishes = await per_cpu_second()
     yield at_least(
-        "publishes a CPU second, batch : one a request", publishes["batch"], publishes["single"], 3
+        "publishes for a CPU second, in a batch : one for each request",
+        publishes["batch"],
+        publishes["single"],
+        3,
     )
-    idle, beside, published = await work_of_a_bystander()
+    idle, beside, published = await traffic_of_an_idle_node()
     extra = beside.bytes - idle.bytes
     yield Figure(
-        "a node's bytes to and from Redis for channels nobody on it wants",
+        "a node's bytes to and from Redis for channels without a subscriber on it",
         f"{extra:+,} beside {idle.bytes:,} of heartbeats, {published:,} published",
         "0, ± 1 heartbeat",
         abs(extra) <= HEARTBEAT_BYTES,
@@ -90,35 +94,35 @@ PARTS = {"node": one_node, "nodes": several_nodes}
 
 
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:
-    """A ratio that may not exceed a limit; with an infinite one it is only shown."""
+    """A ratio with an upper limit. With an infinite limit it has no target."""
     ratio = one / other
-    asked = f"≤ {limit:.2f}" if limit < math.inf else "shown only"
-    return Figure(what, f"{one:.3g} : {other:.3g} {unit} = {ratio:.2f}", asked, ratio <= limit)
+    target = f"≤ {limit:.2f}" if limit < math.inf else "none"
+    return Figure(what, f"{one:.3g} : {other:.3g} {unit} = {ratio:.2f}", target, ratio <= limit)
 
 
 def at_least(what: str, one: float, other: float, limit: float) -> Figure:
-    """A ratio that must reach a limit."""
+    """A ratio with a lower limit."""
     ratio = one / other
     return Figure(what, f"{one:,.0f} : {other:,.0f} = {ratio:.2f}", f"≥ {limit:.2f}", ratio >= limit)
 
 
 async def measure(parts: Sequence[str]) -> Figures:
-    """Parts, one after the other."""
+    """The figures of these parts, one after the other."""
     for part in parts:
         async for figure in PARTS[part]():
             yield figure
 
 
-async def show(parts: Sequence[str]) -> bool:
-    """Print each figure as soon as it is known; whether all are as asked."""
+async def print_figures(parts: Sequence[str]) -> bool:
+    """Print each figure when it is known. True if all figures meet their targets."""
     console = Console()
-    table = Table("figure", "measured", "asked", title="Tocsin, each figure a ratio inside this run")
+    table = Table("figure", "measured", "target", title="Tocsin, each figure a ratio within this run")
     missed = 0
     async for figure in measure(parts):
         missed += not figure.is_met
         color = "green" if figure.is_met else "red"
-        table.add_row(figure.what, f"[{color}]{figure.measured}", figure.asked)
-        console.print(f"[dim]{figure.what}: {figure.measured}")
+        table.add_row(figure.name, f"[{color}]{figure.measured}", figure.target)
+        console.print(f"[dim]{figure.name}: {figure.measured}")
     console.print(table)
     return not missed
 
@@ -126,8 +130,13 @@ async def show(parts: Sequence[str]) -> bool:
 def main() -> None:
     """Measure and print."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{' or '.join(PARTS)}; without one, all")
+    parts = parser.parse_args().parts
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
     servers.raise_file_limit()
-    sys.exit(not uvloop.run(show(sys.argv[1:] or list(PARTS))))
+    sys.exit(not uvloop.run(print_figures(parts or list(PARTS))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CPU per delivery, of contenders that take turns."""
+"""CPU time per delivery. The contenders take turns."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from tests.bench.helpers import helper
+from tests.bench.worker import run_worker
 
-TURNS = 15
+ROUNDS = 15
 
 
 async def cpu_per_delivery(
     contenders: Sequence[str], count: int, publications: int, burst: int = 1
 ) -> dict[str, float]:
-    """Median microseconds of a contender's CPU (user and kernel) per publication and subscriber."""
+    """The median CPU time (user and kernel) per publication and subscriber, in microseconds."""
     async with AsyncExitStack() as stack:
-        helpers = {
-            name: await stack.enter_async_context(helper("servers", name, count)) for name in contenders
+        contender_processes = {
+            name: await stack.enter_async_context(run_worker("servers", name, count)) for name in contenders
         }
         figures: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(TURNS + 1):
-            for name, contender in helpers.items():
-                (seconds,) = await contender.ask(publications, burst)
-                if turn:  # the first one warms up
+        for round_number in range(ROUNDS + 1):
+            for name, contender in contender_processes.items():
+                (seconds,) = await contender.call(publications, burst)
+                if round_number:  # the first round warms up
                     figures[name].append(seconds * 1e6 / (publications * burst * count))
     return {name: statistics.median(values) for name, values in figures.items()}

@@ -1,4 +1,4 @@
-"""One hop across nodes: from the call of a back end at one node to a subscriber of another."""
+"""One hop across nodes: from a publish call at one node to a subscriber of another node."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
-from tests.bench.helpers import helper
+from tests.bench.worker import run_worker
 
 RATE = 1000
 """Publications a second."""
 
 SECONDS = 1.0
-TURNS = 11
-"""The contenders take turns, so that whatever else the machine does hits both."""
+ROUNDS = 11
+"""The contenders take turns: other load on the machine affects all of them."""
 
 
 class Hop(NamedTuple):
-    """Milliseconds, medians over the turns."""
+    """Milliseconds, medians over the rounds."""
 
     median: float
     p99: float
 
 
-async def hops() -> dict[str, Hop]:
-    """By how it is published (see hop_ends).
+async def measure_hops() -> dict[str, Hop]:
+    """The hop of each kind of publisher (see hop_ends).
 
-    `bare` is heard by redis-py, the others by a subscriber of a node that nobody publishes through.
+    `bare` is received by redis-py, the others by a subscriber of another node.
     """
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(nodes.redis())
-        here, there = (stack.enter_context(nodes.node(redis.url)) for _ in range(2))
+        redis = stack.enter_context(nodes.run_redis())
+        here, there = (stack.enter_context(nodes.run_node(redis.url)) for _ in range(2))
         ports = {
             "bare": (redis.port, redis.port),
             "node": (redis.port, there.port),
@@ -39,16 +39,16 @@ async def hops() -> dict[str, Hop]:
         }
         ends = {
             kind: [
-                await stack.enter_async_context(helper("hop_ends", what, kind, port))
-                for what, port in zip(("publish", "hear"), ports[kind], strict=True)
+                await stack.enter_async_context(run_worker("hop_ends", end, kind, port))
+                for end, port in zip(("publish", "receive"), ports[kind], strict=True)
             ]
             for kind in ports
         }
         figures: dict[str, list[list[float]]] = {kind: [] for kind in ends}
-        for turn in range(TURNS + 1):
-            for kind, (publishing, hearing) in ends.items():
-                count, _ = await publishing.ask(SECONDS, RATE)
-                ages = await hearing.ask(int(count))
-                if turn:  # the first one warms up
+        for round_number in range(ROUNDS + 1):
+            for kind, (publisher, receiver) in ends.items():
+                count, _ = await publisher.call(SECONDS, RATE)
+                ages = await receiver.call(int(count))
+                if round_number:  # the first round warms up
                     figures[kind].append(ages)
     return {kind: Hop(*map(statistics.median, zip(*ages, strict=True))) for kind, ages in figures.items()}

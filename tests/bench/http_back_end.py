@@ -1,6 +1,6 @@
-"""A back end that publishes over HTTP: one keep-alive connection, and no more of HTTP than that takes.
+"""A minimal back end that publishes over HTTP, with one keep-alive connection.
 
-So what is measured is the server's work and not an HTTP library's.
+The figures contain the server's work, and not that of an HTTP library.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-from tests.support.proxies import connecting
+from tests.support.tcp import tcp_connection
 
 
 class BackEnd:
-    """One request at a time, over one connection, made again if the server closed it while it was idle."""
+    """Sends one request at a time. A connection that the server closed while idle is opened again."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -30,10 +30,10 @@ class BackEnd:
 
     async def _connect(self) -> None:
         await self._stack.aclose()
-        self._reader, self._writer = await self._stack.enter_async_context(connecting(self._port))
+        self._reader, self._writer = await self._stack.enter_async_context(tcp_connection(self._port))
 
     async def post(self, method: str, body: bytes) -> bytes:
-        """Call the API; its answer's body, which must be one of success."""
+        """Call the API, and return the body of its reply. Raises RuntimeError unless it succeeds."""
         if self._reader.at_eof():
             await self._connect()
         self._writer.write(
@@ -49,10 +49,10 @@ class BackEnd:
 
 
 def publication(channel: str, data: Any) -> dict[str, Any]:
-    """What `publish` takes."""
+    """The parameters of `publish`."""
     return {"channel": channel, "data": data}
 
 
 def as_json(value: Any) -> bytes:
-    """Compact."""
+    """Compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""How long another client waits for an answer while ten thousand are written to."""
+"""The latency of one client while the node writes to ten thousand others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tocsin_server.serving.server import serving
 
 
 async def main(port: str, seconds: str) -> None:
-    """Ping over and over; print the median and the 99th percentile in milliseconds."""
+    """Ping repeatedly. Prints the median and the 99th percentile in milliseconds."""
     figures: list[float] = []
     async with connect(f"ws://127.0.0.1:{port}/connection/websocket") as socket:
         await socket.send('{"id":1,"connect":{}}')
@@ -31,7 +31,7 @@ async def main(port: str, seconds: str) -> None:
 
 
 async def ping_while_writing(count: int, seconds: float) -> tuple[float, float]:
-    """A ping's round trip while `count` are written to without a pause: median and p99 in milliseconds."""
+    """The round trip of a ping while the node writes to `count` clients: median and p99 in milliseconds."""
     app = create_app(SETTINGS)
     node = app.state.node
     async with serving(app, SETTINGS.server) as server:

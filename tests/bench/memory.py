@@ -1,4 +1,4 @@
-"""Resident memory per idle connection, each contender in a fresh process."""
+"""Resident memory per idle connection, each contender in a new process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import uvloop
 from tests.bench import servers
 
 WARM_UP = 200
-"""Connections that come and go before, so that what is loaded once is not counted."""
+"""Connections before the measurement: code and buffers that are loaded once do not count."""
 
 
 async def main(name: str, count: int) -> None:
-    """Print the bytes by which this process grew for each connection."""
+    """Print by how many bytes this process grew for each connection."""
     servers.raise_file_limit()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     contender = servers.CONTENDERS[name]
@@ -31,7 +31,7 @@ async def main(name: str, count: int) -> None:
 
 
 async def bytes_per_connection(name: str, count: int) -> float:
-    """What one idle connection of a contender costs the process that holds it."""
+    """The memory of one idle connection in the process of its contender."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.memory", name, str(count)), stdout=-1
     )

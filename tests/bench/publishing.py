@@ -1,4 +1,4 @@
-"""Acknowledged publishes for a second of the server's CPU: many in one request, and a request each."""
+"""Acknowledged publishes for a second of CPU time: in batches, and with one request each."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from tests.bench import nodes
 from tests.bench.http_back_end import BackEnd, as_json, publication
 
 PUBLISHES = 4000
-"""In a turn of each contender."""
+"""Publishes of each contender in one round."""
 
-TURNS = 15
-"""Together, since the system counts a process's time in hundredths of a second only."""
+ROUNDS = 15
+"""Rounds. Their times are summed because the kernel counts CPU time in hundredths of a second."""
 
 BATCH = 100
 BACK_ENDS = 8
-"""Publish at the same time, so that also one each leave together for Redis, as they do under load."""
+"""Concurrent back ends: single publishes then share pipeline batches, as they do under load."""
 
 CHANNELS = 50
 DATA = "x" * 126
 
 
 async def per_cpu_second() -> dict[str, float]:
-    """`batch` and `single`, with a log: how many for a CPU second of the node and Redis together."""
+    """Publishes with history for a CPU second of node and Redis together: `batch` and `single`."""
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(nodes.redis())
-        node = stack.enter_context(nodes.node(redis.url))
+        redis = stack.enter_context(nodes.run_redis())
+        node = stack.enter_context(nodes.run_node(redis.url))
         back_ends = [await stack.enter_async_context(BackEnd(node.port)) for _ in range(BACK_ENDS)]
         contenders = {"single": requests_of_one(), "batch": requests_of_many()}
         spent = dict.fromkeys(contenders, 0.0)
-        for turn in range(TURNS + 1):
+        for round_number in range(ROUNDS + 1):
             for name, requests in contenders.items():
                 before = nodes.cpu_seconds(node.process.pid, redis.pid)
                 await asyncio.gather(
@@ -43,26 +43,26 @@ async def per_cpu_second() -> dict[str, float]:
                         for number, back_end in enumerate(back_ends)
                     )
                 )
-                if turn:  # the first one warms up
+                if round_number:  # the first round warms up
                     spent[name] += nodes.cpu_seconds(node.process.pid, redis.pid) - before
-    return {name: PUBLISHES * TURNS / seconds for name, seconds in spent.items()}
+    return {name: PUBLISHES * ROUNDS / seconds for name, seconds in spent.items()}
 
 
 Request = tuple[str, bytes]
 
 
 def publications() -> list[dict[str, Any]]:
-    """What both contenders publish."""
+    """The publications of both contenders."""
     return [publication(f"bench{number % CHANNELS}", DATA) for number in range(PUBLISHES)]
 
 
 def requests_of_one() -> list[Request]:
-    """A request each."""
+    """One request for each publication."""
     return [("publish", as_json(one)) for one in publications()]
 
 
 def requests_of_many() -> list[Request]:
-    """A batch each, whose publications do not wait for each other."""
+    """One request for each batch. Its publications are executed in parallel."""
     commands = [{"publish": one} for one in publications()]
     return [
         ("batch", as_json({"commands": commands[first : first + BATCH], "parallel": True}))
@@ -71,7 +71,7 @@ def requests_of_many() -> list[Request]:
 
 
 async def send(back_end: BackEnd, requests: Sequence[Request]) -> None:
-    """One after the other. Every publication must have got its offset."""
+    """Send requests one after the other. Raises RuntimeError unless every publication gets an offset."""
     for method, body in requests:
         answer = await back_end.post(method, body)
         if answer.count(b'"offset"') != (BATCH if method == "batch" else 1):

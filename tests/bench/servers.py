@@ -1,6 +1,6 @@
-"""What is measured: each contender a process, its subscribers another.
+"""The contenders, each in a process of its own. Their subscribers run in another process.
 
-python -m tests.bench.servers NAME COUNT    asked PUBLICATIONS BURST, answers what they took, in CPU seconds
+python -m tests.bench.servers NAME COUNT    request PUBLICATIONS BURST, reply: CPU seconds
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.bench.helpers import questions
+from tests.bench.worker import requests
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
@@ -37,13 +37,13 @@ PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 
 PUSH = ChannelMessage(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
 FRAME = RAW_FRAMING.pack("bench", [PUSH])
-"""What Tocsin writes for one publication; the others write the same."""
+"""The bytes that Tocsin writes for one publication. The other contenders write the same."""
 
-REST_SECONDS = 0.02
-"""Before each publication, so that the readers' process catches up and nobody's buffers grow."""
+PAUSE_SECONDS = 0.02
+"""Pause before each publication, in which the subscribers' process catches up and no buffer grows."""
 
 Deliver = Callable[[int], Awaitable[None]]
-"""Write a burst of so many publications to every subscriber; return when the transports have them."""
+"""Write a burst of publications to every subscriber. Returns when the transports have them."""
 
 SETTINGS = Settings(
     server=ServerOptions(port=0),
@@ -53,11 +53,11 @@ SETTINGS = Settings(
 
 
 FILES = 12_000
-"""Ten thousand connections, and room for the rest."""
+"""Ten thousand connections, and some more for other files."""
 
 
 def raise_file_limit() -> None:
-    """Allow as many sockets as the largest figure takes, or say how."""
+    """Allow as many sockets as the largest figure needs. Exits with a message if that is impossible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < FILES:
         sys.exit(f"This needs {FILES:,} open files, and the hard limit is {hard:,} (ulimit -Hn).")
@@ -66,7 +66,7 @@ def raise_file_limit() -> None:
 
 @asynccontextmanager
 async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
-    """So many subscribers in a process of their own, all of them ready."""
+    """So many subscribers in a process of their own, all subscribed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.subscribers", kind, str(port), str(count)), stdin=-1, stdout=-1
     )
@@ -82,23 +82,23 @@ async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def floor(count: int) -> AsyncIterator[Deliver]:
-    """The same ready-made bytes to as many bare asyncio transports."""
+async def bare_transports(count: int) -> AsyncIterator[Deliver]:
+    """Writes ready-made bytes to bare asyncio transports: the lower bound of all contenders."""
     transports: list[asyncio.Transport] = []
 
-    class Bare(asyncio.Protocol):
+    class ConnectionCollector(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             transports.append(cast("asyncio.Transport", transport))
 
-    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(ConnectionCollector, "127.0.0.1", 0)
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
             for transport in transports:
                 transport.write(FRAME)
-            await settle()
+            await flush_writes()
 
-    async with subscribed("floor", server.sockets[0].getsockname()[1], count):
+    async with subscribed("bare", server.sockets[0].getsockname()[1], count):
         while len(transports) < count:
             await asyncio.sleep(0.01)
         yield deliver
@@ -107,7 +107,7 @@ async def floor(count: int) -> AsyncIterator[Deliver]:
 
 @asynccontextmanager
 async def starlette(count: int) -> AsyncIterator[Deliver]:
-    """A Starlette route that awaits `send_text` for each peer, as one would write it first."""
+    """A Starlette route that awaits `send_text` for each subscriber, as a first version would."""
     sockets: set[WebSocket] = set()
     text = FRAME[4:].decode()
 
@@ -131,7 +131,7 @@ async def starlette(count: int) -> AsyncIterator[Deliver]:
         for _ in range(burst):
             for websocket in list(sockets):
                 await websocket.send_text(text)
-            await settle()
+            await flush_writes()
 
     async with subscribed("starlette", server.servers[0].sockets[0].getsockname()[1], count):
         while len(sockets) < count:
@@ -143,7 +143,7 @@ async def starlette(count: int) -> AsyncIterator[Deliver]:
 
 @asynccontextmanager
 async def tocsin(count: int) -> AsyncIterator[Deliver]:
-    """Tocsin, publications going the way of every publication but for the HTTP request that brings them."""
+    """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included."""
     app = create_app(SETTINGS)
     node = app.state.node
 
@@ -152,7 +152,7 @@ async def tocsin(count: int) -> AsyncIterator[Deliver]:
             await node.operations.publish("bench", NewPublication(PAYLOAD))
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
-        await settle()
+        await flush_writes()
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(app, SETTINGS.server))
@@ -161,28 +161,28 @@ async def tocsin(count: int) -> AsyncIterator[Deliver]:
         yield deliver
 
 
-async def settle() -> None:
-    """Two turns, in which uvloop hands its write queue to the kernel."""
+async def flush_writes() -> None:
+    """Wait for two turns of the loop, in which uvloop writes its queues to the kernel."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-CONTENDERS = {"floor": floor, "starlette": starlette, "tocsin": tocsin}
+CONTENDERS = {"bare": bare_transports, "starlette": starlette, "tocsin": tocsin}
 
 
 async def main(name: str, count: int) -> None:
-    """Deliver what is asked for."""
+    """Deliver as requested."""
     raise_file_limit()
     async with CONTENDERS[name](count) as deliver:
-        async for publications, burst in questions():
-            print(await spent(deliver, int(publications), int(burst)), flush=True)
+        async for publications, burst in requests():
+            print(await cpu_seconds(deliver, int(publications), int(burst)), flush=True)
 
 
-async def spent(deliver: Deliver, publications: int, burst: int) -> float:
-    """CPU seconds of this process."""
+async def cpu_seconds(deliver: Deliver, publications: int, burst: int) -> float:
+    """The CPU seconds of this process for so many bursts."""
     seconds = 0.0
     for _ in range(publications):
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(PAUSE_SECONDS)
         started = time.process_time()
         await deliver(burst)
         seconds += time.process_time() - started

@@ -1,9 +1,9 @@
-"""A process of its own that opens many sockets, does what a subscriber does, and then only reads.
+"""A process with many subscribers, which only read.
 
     python -m tests.bench.subscribers KIND PORT COUNT
 
-KIND is `floor` (a bare TCP connection), `starlette` (a WebSocket handshake) or `tocsin` (handshake, connect,
-subscribe). Prints `ready` when all are there, and on standard input's end leaves.
+KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake) or `tocsin` (handshake, connect,
+subscribe). It prints `ready` when all are subscribed, and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
 
 
 def masked_text(payload: bytes) -> bytes:
-    """A client's text frame; a mask of zeros leaves the payload as it is."""
+    """A client's text frame. A mask of zeros leaves the payload unchanged."""
     size = len(payload)
     header = bytes((0x81, 0x80 | size)) if size < 126 else bytes((0x81, 0x80 | 126)) + size.to_bytes(2)
     return header + bytes(4) + payload
 
 
 class Subscriber(asyncio.Protocol):
-    """Says hello and reads on. `ready` is set with the first bytes that follow the last thing it asked."""
+    """Subscribes, and then reads. `ready` is set by the reply to its last request."""
 
     def __init__(self, kind: str, channel: str = "bench") -> None:
         self.kind = kind
         self.channel = channel.encode()
         self.ready = asyncio.get_running_loop().create_future()
-        self.is_upgraded = kind == "floor"
+        self.is_upgraded = kind == "bare"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        if self.kind == "floor":
+        if self.kind == "bare":
             self.ready.set_result(None)
         else:
             path = b"/ws" if self.kind == "starlette" else b"/connection/websocket"

@@ -57,7 +57,7 @@ async def test_publications_arrive_once_and_in_order_through_a_link_that_is_cut(
         for start in (3, 6, 9):
             proxy.cut()
             await publisher.batch([api.publish(name, n) for n in range(start, start + 3)])
-            proxy.mend()
+            proxy.restore()
             assert await take(news, 3) == [start, start + 1, start + 2]
             assert news.recovered is True
 
@@ -72,7 +72,7 @@ async def test_a_gap_beyond_the_history_is_reported(
         assert await take(news, 1) == [0]
         proxy.cut()
         await publisher.batch([api.publish(name, n) for n in range(1, 10)])
-        proxy.mend()
+        proxy.restore()
         events = news.events()
         async with asyncio.timeout(2 * SOON):
             event = await anext(events)
@@ -96,7 +96,7 @@ async def test_an_event_stream_recovers_on_every_channel(
         proxy.cut()
         await publisher.broadcast([one, other], "b")
         await publisher.publish(one, "c")
-        proxy.mend()
+        proxy.restore()
         assert sorted(await take(stream, 3)) == ["b", "b", "c"]
         assert stream.recovered is True
         assert stream.position.count("@") == 2
@@ -156,17 +156,19 @@ async def test_joins_arrive_and_a_forced_disconnect_is_raised(
                 await anext(news)
 
 
-async def test_each_refusal_has_its_exception(server: Server, cautious: Server, channel: Name) -> None:
-    async with Client(cautious.url, token="nonsense") as client:
+async def test_each_refusal_has_its_exception(
+    server: Server, token_only_server: Server, channel: Name
+) -> None:
+    async with Client(token_only_server.url, token="nonsense") as client:
         with pytest.raises(Unauthorized):
             await client.ready()
-    async with Client(cautious.url, token=connection_token("ada")) as client:
+    async with Client(token_only_server.url, token=connection_token("ada")) as client:
         with pytest.raises(PermissionDenied):
             await client.subscribe("anything").ready()
     with pytest.raises(Unauthorized):
-        await anext(EventStream(cautious.url, "anything"))
+        await anext(EventStream(token_only_server.url, "anything"))
     with pytest.raises(PermissionDenied):
-        await anext(EventStream(cautious.url, "anything", token=connection_token("ada")))
+        await anext(EventStream(token_only_server.url, "anything", token=connection_token("ada")))
     with Publisher(server.url, "wrong") as publisher, pytest.raises(Unauthorized):
         publisher.publish("news", 1)
 
@@ -244,5 +246,5 @@ async def test_many_readers_get_every_publication_once_and_in_order_over_a_break
                 proxy.cut()
             await publisher.batch([api.publish(name, n) for n in range(start, start + 20)])
             if start % 100 == 60:
-                proxy.mend()
+                proxy.restore()
     assert readers.received == [list(range(count))] * 10

@@ -1,4 +1,4 @@
-"""The clients of others, ready to be driven."""
+"""The SDKs and packages under test, ready to be driven."""
 
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -7,13 +7,13 @@ from typing import Protocol
 
 import pytest
 
-from tests.conformance.node_driver import SCRIPTS
+from tests.conformance.javascript_driver import SCRIPTS
 from tests.conformance.sdks.centrifuge_js import centrifuge_js
 from tests.conformance.sdks.centrifuge_python import centrifuge_python
 from tests.conformance.sdks.contract import Sdk
 from tests.support.api import Api
 from tests.support.server import Server
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
     "centrifuge-python": centrifuge_python,
@@ -22,31 +22,33 @@ SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
 
 
 class NewSdk(Protocol):
-    """Makes one more client of the SDK under test."""
+    """Creates one more client of the SDK under test."""
 
     async def __call__(self) -> Sdk: ...
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> None:
-    """The npm packages are installed beside the scripts that import them."""
+    """Install the npm packages beside the scripts that import them, unless they are there."""
     if not (SCRIPTS / "node_modules").is_dir():
         subprocess.run([SCRIPTS / "install"], check=True)
 
 
 @pytest.fixture
-async def others_are_served(server: Server, api: Api, channel: Callable[[str], str]) -> AsyncIterator[None]:
-    """Whatever the test does, a client that was there hears on, a new one is served, nothing was raised."""
+async def other_clients_are_unharmed(
+    server: Server, api: Api, channel: Callable[[str], str]
+) -> AsyncIterator[None]:
+    """After the test, an old and a new client receive a publication, and the server logged no traceback."""
     news = channel("open")
-    async with connected(server) as old:
+    async with connect_wire(server) as old:
         await old.call("subscribe", channel=news)
         yield
-        async with connected(server) as new:
+        async with connect_wire(server) as new:
             await new.call("subscribe", channel=news)
             await api.publish(news, "still here")
             for wire in (old, new):
                 assert (await wire.push("pub", news))["data"] == "still here"
-    assert "Traceback" not in server.errors, server.errors
+    assert "Traceback" not in server.stderr, server.stderr
 
 
 @pytest.fixture(params=SDKS)

@@ -1,4 +1,4 @@
-"""Whatever is no command gets the protocol's code, and harms nobody else (protocol §1, §7)."""
+"""Invalid commands close the connection with the protocol's code, and harm no other client (§1, §7)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.refusal import Refused
 from tests.support.server import Server
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
-pytestmark = pytest.mark.usefixtures("others_are_served")
+pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
 
 Name = Callable[[str], str]
 BAD_REQUEST = Close(3501, "bad request")
@@ -74,16 +74,16 @@ NO_COMMANDS = {
     "no channel to unsubscribe from": '{"id": 2, "unsubscribe": {}}',
     "no channel to publish into": '{"id": 2, "publish": {"data": 1}}',
     "no channel to read": '{"id": 2, "history": {"limit": 1}}',
-    "no channel to look at": '{"id": 2, "presence": {}}',
+    "presence without a channel": '{"id": 2, "presence": {}}',
     "no channel to count": '{"id": 2, "presence_stats": {}}',
 }
 
 
 @pytest.mark.parametrize("text", NO_COMMANDS.values(), ids=NO_COMMANDS)
-async def test_what_is_no_command_closes(server: Server, text: str) -> None:
-    """3501 and no error reply, whether as text or as bytes."""
+async def test_an_invalid_command_closes_the_connection(server: Server, text: str) -> None:
+    """The code is 3501, without an error reply, for text and for binary frames."""
     for message in (text, text.encode()):
-        async with connected(server) as wire:
+        async with connect_wire(server) as wire:
             await wire.send_text(message)
             assert await wire.closed() == BAD_REQUEST
         assert not any("error" in reply for reply in wire.received)
@@ -102,41 +102,43 @@ async def test_what_is_no_command_closes(server: Server, text: str) -> None:
     ],
     ids=lambda command: next(iter(command)),
 )
-async def test_nothing_comes_before_connect(server: Server, command: dict[str, Any]) -> None:
-    """Any other command first closes with 3501, also when connect follows in the same frame."""
+async def test_a_command_before_connect_closes_the_connection(
+    server: Server, command: dict[str, Any]
+) -> None:
+    """The code is 3501, also when connect follows in the same frame."""
     for later in ([], [{"id": 2, "connect": {}}]):
-        async with opened(server) as wire:
+        async with open_wire(server) as wire:
             await wire.send({"id": 1, **command}, *later)
             assert await wire.closed() == BAD_REQUEST
             assert wire.received == []
 
 
-async def test_a_pong_before_connect_is_a_mistake(server: Server) -> None:
-    async with opened(server) as wire:
+async def test_a_pong_before_connect_closes_the_connection(server: Server) -> None:
+    async with open_wire(server) as wire:
         await wire.send({})
         assert await wire.closed() == BAD_REQUEST
 
 
-async def test_connect_comes_once(server: Server) -> None:
-    """A second connect closes with 3501, in the same frame or later."""
-    async with opened(server) as wire:
+async def test_a_second_connect_closes_the_connection(server: Server) -> None:
+    """The code is 3501, in the same frame or later."""
+    async with open_wire(server) as wire:
         await wire.send({"id": 1, "connect": {}}, {"id": 2, "connect": {}})
         assert await wire.closed() == BAD_REQUEST
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.send({"id": 2, "connect": {}})
         assert await wire.closed() == BAD_REQUEST
 
 
-async def test_ids_may_be_repeated(server: Server) -> None:
-    """Ids are the client's business: each command is answered, under the id it came with."""
-    async with connected(server) as wire:
+async def test_command_ids_may_be_repeated(server: Server) -> None:
+    """Each command gets a reply with the id it came with. The server does not check ids for uniqueness."""
+    async with connect_wire(server) as wire:
         await wire.send(*[{"id": 5, "publish": {"channel": "plain:1", "data": n}} for n in range(3)])
         for _ in range(3):
             assert await wire.reply(5) == {"id": 5, "publish": {}}
 
 
-async def test_the_largest_id_is_an_id(server: Server) -> None:
-    async with connected(server) as wire:
+async def test_the_largest_command_id_is_accepted(server: Server) -> None:
+    async with connect_wire(server) as wire:
         await wire.send({"id": 2**32 - 1, "unsubscribe": {"channel": "plain:1"}})
         assert (await wire.reply(2**32 - 1))["unsubscribe"] == {}
 
@@ -156,9 +158,9 @@ async def test_the_largest_id_is_an_id(server: Server) -> None:
     ids=lambda name: ascii(name[:12]) + f" of {len(name)}",
 )
 @pytest.mark.parametrize("method", ["subscribe", "publish", "history", "presence", "presence_stats"])
-async def test_odd_channel_names_are_refused(server: Server, method: str, name: str) -> None:
-    """Too long, or not ASCII: 107, and the connection lives on."""
-    async with connected(server) as wire:
+async def test_invalid_channel_names_are_refused(server: Server, method: str, name: str) -> None:
+    """A name that is too long or not ASCII is error 107. The connection stays open."""
+    async with connect_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await wire.call(method, channel=name, data=1)
         assert refused.value.code == 107
@@ -174,29 +176,31 @@ async def test_odd_channel_names_are_refused(server: Server, method: str, name: 
         {"connect": {"subs": {"\ud800": {}, "open:" + "x" * 300: {}, "": {}}}},
     ],
 )
-async def test_odd_connects_harm_nobody(server: Server, params: dict[str, Any]) -> None:
-    """Served or refused, but never a fault of the server's (3004), nor silence."""
-    async with opened(server) as wire:
+async def test_an_unusual_connect_command_causes_no_server_error(
+    server: Server, params: dict[str, Any]
+) -> None:
+    """It is accepted or refused. The server neither closes with 3004 nor stays silent."""
+    async with open_wire(server) as wire:
         await wire.send({"id": 1, **params})
         await wire.send({"id": 2, "publish": {"channel": "plain:1", "data": 1}})
         await wire.send({"id": 3, "connect": {}})
         assert (await wire.closed()).code == 3501
 
 
-async def test_half_a_surrogate_is_data_like_any_other(server: Server, channel: Name) -> None:
-    """JSON permits it, so it is passed on: as it was written, or as the character for what is none."""
+async def test_half_a_surrogate_in_data_is_delivered(server: Server, channel: Name) -> None:
+    """JSON permits it. It is delivered as it was written, or as U+FFFD."""
     news = channel("open")
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.call("subscribe", channel=news)
         await wire.call("publish", channel=news, data={"half": "\ud800"})
         assert (await wire.push("pub", news))["data"]["half"] in "\ud800\ufffd"
 
 
-async def test_numbers_are_passed_on_as_they_are(server: Server, channel: Name) -> None:
-    """Data is not ours to round: more digits than any number type holds come out as they went in."""
+async def test_numbers_in_data_are_delivered_unchanged(server: Server, channel: Name) -> None:
+    """A number with more digits than any number type holds is delivered as it was written."""
     news = channel("open")
     digits = "1234567890" * 50
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.call("subscribe", channel=news)
         command = f'{{"id": 50, "publish": {{"channel": "{news}", "data": [{digits}, 1e400, -0.0]}}}}'
         await wire.send_text(command)
@@ -204,11 +208,11 @@ async def test_numbers_are_passed_on_as_they_are(server: Server, channel: Name) 
     assert any(f"[{digits},1e400,-0.0]" in text.replace(" ", "") for text in wire.frames)
 
 
-async def test_a_thousand_subscriptions_are_too_many(server: Server, channel: Name) -> None:
-    """128 are granted, each one past that is refused with 106, and what was granted works."""
+async def test_subscriptions_beyond_the_channel_limit_are_refused(server: Server, channel: Name) -> None:
+    """128 subscriptions are accepted and work. Each further one is error 106."""
     prefix = channel("plain")
     names = [f"{prefix}:{n}" for n in range(1000)]
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         for start in range(0, 1000, 200):
             batch = names[start : start + 200]
             await wire.send(
@@ -223,8 +227,8 @@ async def test_a_thousand_subscriptions_are_too_many(server: Server, channel: Na
 
 
 async def test_a_thousand_commands_in_one_frame_are_answered(server: Server) -> None:
-    """In order, each with its reply."""
-    async with connected(server) as wire:
+    """The replies come in the order of the commands."""
+    async with connect_wire(server) as wire:
         await wire.send(*[{"id": n, "unsubscribe": {"channel": "plain:1"}} for n in range(10, 1010)])
         await wire.reply(1009)
     assert [message["id"] for message in wire.received[1:]] == list(range(10, 1010))

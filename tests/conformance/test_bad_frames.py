@@ -1,4 +1,4 @@
-"""Whatever is no frame of RFC 6455 gets that standard's code, and harms nobody else."""
+"""Invalid frames close the connection with the code of RFC 6455, and harm no other client."""
 
 import struct
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from contextlib import aclosing
 import pytest
 
 from tests.support.api import Api
-from tests.support.raw import (
+from tests.support.raw_connection import (
     Op,
     RawConnection,
     close_frame,
     commands,
     frame,
-    tcp,
-    upgraded,
+    open_raw_websocket,
+    open_tcp,
 )
 from tests.support.server import Server
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
-pytestmark = pytest.mark.usefixtures("others_are_served")
+pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
 
 Name = Callable[[str], str]
 CONNECT = commands({"id": 1, "connect": {}})
@@ -66,39 +66,39 @@ async def replied(connection: RawConnection, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("data", "code"), WRONG_FRAMES.values(), ids=WRONG_FRAMES)
-async def test_a_wrong_frame_closes(server: Server, data: bytes, code: int) -> None:
-    """As the first frame, and on a connection that works."""
+async def test_an_invalid_frame_closes_the_connection(server: Server, data: bytes, code: int) -> None:
+    """As the first frame, and after a connect."""
     for before in (b"", CONNECT):
-        async with upgraded(server) as connection:
+        async with open_raw_websocket(server) as connection:
             await connection.send(before + data)
             assert (await connection.closed()).code == code
 
 
-async def test_a_length_of_64_bits_is_never_believed(server: Server) -> None:
-    """The highest bit of a length must be 0 (RFC 6455 §5.2); either way such a frame is too large."""
-    async with upgraded(server) as connection:
+async def test_a_frame_with_a_64_bit_length_is_refused(server: Server) -> None:
+    """The highest bit of a length must be 0 (RFC 6455 §5.2). With or without it the frame is too large."""
+    async with open_raw_websocket(server) as connection:
         await connection.send(b"\x81\xff" + b"\xff" * 8 + b"\1\2\3\4")
         assert (await connection.closed()).code in {1002, 1009}
 
 
-async def test_a_close_with_a_broken_reason_is_answered(server: Server) -> None:
-    async with upgraded(server) as connection:
+async def test_a_close_frame_with_an_invalid_reason_is_answered(server: Server) -> None:
+    async with open_raw_websocket(server) as connection:
         await connection.send(close_frame(1000, b"\xff"))
         assert (await connection.closed()).code in {1002, 1007}
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
-async def test_a_close_is_answered_with_its_code(server: Server, code: int) -> None:
-    """The closing handshake of RFC 6455 §5.5.1."""
-    async with upgraded(server) as connection:
+async def test_a_close_frame_is_answered_with_its_code(server: Server, code: int) -> None:
+    """This is the closing handshake of RFC 6455 §5.5.1."""
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT + close_frame(code))
         assert (await connection.closed()).code == code
 
 
-async def test_what_follows_a_close_is_not_heard(server: Server, api: Api, channel: Name) -> None:
+async def test_commands_after_a_close_frame_are_ignored(server: Server, api: Api, channel: Name) -> None:
     """Commands after the peer's close frame do nothing."""
     news = channel("open")
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT)
         await replied(connection, 1)
         late = commands({"id": 2, "publish": {"channel": news, "data": 1}})
@@ -107,59 +107,59 @@ async def test_what_follows_a_close_is_not_heard(server: Server, api: Api, chann
     assert (await api.call("history", channel=news))["offset"] == 0
 
 
-async def test_what_precedes_a_close_is_heard(server: Server, channel: Name) -> None:
-    """Commands sent with the close frame behind them are carried out, though nobody waits for the answer."""
+async def test_commands_before_a_close_frame_are_executed(server: Server, channel: Name) -> None:
+    """They are executed although the client does not wait for the replies."""
     news = channel("open")
-    async with connected(server) as listener, upgraded(server) as connection:
-        await listener.call("subscribe", channel=news)
-        last = commands({"id": 2, "publish": {"channel": news, "data": "goodbye"}})
+    async with connect_wire(server) as subscriber, open_raw_websocket(server) as connection:
+        await subscriber.call("subscribe", channel=news)
+        last = commands({"id": 2, "publish": {"channel": news, "data": "last"}})
         await connection.send(CONNECT + last + close_frame())
-        assert (await listener.push("pub", news))["data"] == "goodbye"
+        assert (await subscriber.push("pub", news))["data"] == "last"
 
 
-async def test_the_largest_message_is_served(server: Server) -> None:
-    """As many bytes as the limit, not one more."""
+async def test_a_message_of_the_largest_size_is_accepted(server: Server) -> None:
+    """One byte beyond the limit is refused."""
     head, tail = '{"id": 2, "publish": {"channel": "plain:1", "data": "', '"}}'
     command = head + "x" * (LIMIT - len(head) - len(tail)) + tail
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT + frame(command))
         assert await replied(connection, 2) == [1, 2]
 
 
 async def test_fragments_are_one_message(server: Server) -> None:
-    """Cut anywhere, also within a character, with pings in between."""
+    """The message may be cut anywhere, also within a character, with pings in between."""
     command = '{"id": 2, "publish": {"channel": "plain:1", "data": "größe"}}'.encode()
     fragments = [frame(command[:1], fin=False)]
     fragments += [frame(command[i : i + 1], Op.CONTINUATION, fin=False) for i in range(1, len(command))]
     fragments.insert(30, frame("still there?", Op.PING))
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT + b"".join(fragments) + frame("", Op.CONTINUATION))
         assert await replied(connection, 2) == [1, 2]
 
 
-async def test_pings_of_frames_are_answered(server: Server) -> None:
-    """Before connect and after, with what they carried, also between the fragments of a message."""
+async def test_ping_frames_are_answered_with_their_payload(server: Server) -> None:
+    """Before and after connect, and between the fragments of a message."""
     message = frame('{"id": ', fin=False) + frame("c", Op.PING) + frame('1, "connect": {}}', Op.CONTINUATION)
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(frame("a", Op.PING) + frame("", Op.PING) + message + close_frame())
         frames = [received async for received in connection.frames()]
     assert [payload for op, payload in frames if op == Op.PONG] == [b"a", b"", b"c"]
 
 
-async def test_pongs_of_frames_nobody_asked_for_are_ignored(server: Server) -> None:
+async def test_unsolicited_pong_frames_are_ignored(server: Server) -> None:
     """RFC 6455 §5.5.3 permits them."""
-    async with upgraded(server) as connection:
+    async with open_raw_websocket(server) as connection:
         await connection.send(frame("x", Op.PONG) + CONNECT)
         assert await replied(connection, 1) == [1]
 
 
-async def test_a_peer_that_vanishes_is_forgotten(server: Server, channel: Name) -> None:
-    """Reset in the middle of a frame: its presence goes at once."""
+async def test_presence_ends_when_the_connection_is_reset(server: Server, channel: Name) -> None:
+    """Also when the reset comes in the middle of a frame."""
     news = channel("open")
-    async with connected(server) as watcher:
+    async with connect_wire(server) as watcher:
         await watcher.call("subscribe", channel=news)
         await watcher.push("join", news)
-        async with tcp(server) as connection:
+        async with open_tcp(server) as connection:
             await connection.upgrade()
             subscribe = commands({"id": 2, "subscribe": {"channel": news}})
             await connection.send(CONNECT + subscribe + frame("x" * 1000)[:500])

@@ -1,4 +1,4 @@
-"""Whatever is no handshake is refused or cut off in time, and harms nobody else."""
+"""Invalid handshakes are refused or closed in bounded time, and harm no other client."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.configs import USUAL
-from tests.support.raw import HANDSHAKE, tcp
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.raw_connection import HANDSHAKE, open_tcp
+from tests.support.server import Server, run_server
 
-pytestmark = pytest.mark.usefixtures("others_are_served")
+pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
 
-REFUSED_HANDSHAKES = {
+INVALID_HANDSHAKES = {
     "a plain GET": (
         HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"").replace(b"Upgrade\r\n", b"close\r\n"),
         {400},
@@ -31,7 +31,7 @@ REFUSED_HANDSHAKES = {
     "a broken header": (HANDSHAKE.replace(b"Host: ", b"Ho\x00st "), {400}),
 }
 
-SILENCES = {
+UNFINISHED = {
     "nothing": b"",
     "half a request line": b"GET /connec",
     "half a handshake": HANDSHAKE[:100],
@@ -42,43 +42,43 @@ SILENCES = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The usual server, but that it waits three seconds for a peer to begin."""
-    config = {**USUAL, "client": {**USUAL["client"], "stale_timeout": 3}}
-    with serving(config, tmp_path_factory.mktemp("brisk")) as running:
+    """A server that waits 3 s for a handshake."""
+    config = {**STANDARD, "client": {**STANDARD["client"], "stale_timeout": 3}}
+    with run_server(config, tmp_path_factory.mktemp("short-stale-timeout")) as running:
         yield running
 
 
 async def answer_to(server: Server, data: bytes) -> bytes:
-    async with tcp(server) as connection:
+    """Send bytes, and return everything that the server answers."""
+    async with open_tcp(server) as connection:
         await connection.send(data)
-        return await connection.ended()
+        return await connection.read_to_end()
 
 
-@pytest.mark.parametrize(("data", "statuses"), REFUSED_HANDSHAKES.values(), ids=REFUSED_HANDSHAKES)
-async def test_what_is_no_handshake_is_refused(server: Server, data: bytes, statuses: set[int]) -> None:
-    """With a status of HTTP, and not with a fault of the server's."""
-    async with tcp(server) as connection:
+@pytest.mark.parametrize(("data", "statuses"), INVALID_HANDSHAKES.values(), ids=INVALID_HANDSHAKES)
+async def test_an_invalid_handshake_is_refused(server: Server, data: bytes, statuses: set[int]) -> None:
+    """The response has an HTTP status, and not that of a server error."""
+    async with open_tcp(server) as connection:
         await connection.send(data)
         assert await connection.response() in statuses
 
 
-async def test_what_is_not_even_text_is_cut_off(server: Server) -> None:
-    """A TLS client at the wrong door, and noise."""
+async def test_binary_noise_closes_the_connection(server: Server) -> None:
+    """For example, a TLS client that connects to a plain port."""
     for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), bytes(range(256)) * 100):
         assert b"101" not in await answer_to(server, data)
 
 
-async def test_silence_is_not_waited_for_in_vain(server: Server) -> None:
-    """Whoever begins and does not go on is cut off in bounded time."""
+async def test_an_unfinished_handshake_is_closed_in_bounded_time(server: Server) -> None:
     async with asyncio.TaskGroup() as group:
-        answers = [group.create_task(answer_to(server, data)) for data in SILENCES.values()]
-    for silence, answer in zip(SILENCES, answers, strict=True):
-        assert b"101" not in answer.result(), silence
+        answers = [group.create_task(answer_to(server, data)) for data in UNFINISHED.values()]
+    for name, answer in zip(UNFINISHED, answers, strict=True):
+        assert b"101" not in answer.result(), name
 
 
 @pytest.mark.parametrize("line", ["X: " + "a" * 60, "X: " + "a" * 60_000], ids=["many", "long"])
-async def test_a_head_that_never_ends_is_refused(server: Server, line: str) -> None:
-    """Whoever sends header lines for ever is answered 431 and cut off, long before it fills memory."""
+async def test_an_endless_request_head_is_refused(server: Server, line: str) -> None:
+    """A client that sends header lines without end gets 431, long before it fills memory."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET / HTTP/1.1\r\n")
     answer = asyncio.ensure_future(reader.read(12))

@@ -1,4 +1,4 @@
-"""Tokens of every bad kind: invalid ones close with 3500, those out of time are error 109 (protocol §12)."""
+"""Invalid tokens close with 3500; tokens that are expired or not valid yet are error 109 (protocol §12)."""
 
 import base64
 import json
@@ -11,9 +11,9 @@ import pytest
 from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.tokens import SECRET, connection_token, seconds_from_now, subscription_token
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
-pytestmark = pytest.mark.usefixtures("others_are_served")
+pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
 
 Name = Callable[[str], str]
 GOOD = connection_token("ann")
@@ -29,7 +29,7 @@ def unsigned(header: Any, claims: Any) -> str:
 
 
 def signed(claims: Any, **header: Any) -> str:
-    """Signed with the right key, whatever it says."""
+    """A token with any claims, signed with the right key."""
     payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     return jwt.PyJWS().encode(payload, SECRET, algorithm="HS256", headers=header or None)
 
@@ -72,7 +72,7 @@ INVALID_TOKENS = {
 }
 
 OF_BOTH_KINDS = [kind for kind in INVALID_TOKENS if not kind.startswith(("channels", "subs", "a token for"))]
-"""Those that are as bad for a subscription."""
+"""Tokens that are also invalid for a subscription."""
 
 OUT_OF_TIME: dict[str, dict[str, Any]] = {
     "expired": {"exp": seconds_from_now(-10)},
@@ -82,50 +82,50 @@ OUT_OF_TIME: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("token", INVALID_TOKENS.values(), ids=INVALID_TOKENS)
-async def test_an_invalid_token_closes(server: Server, token: str) -> None:
-    """3500 without a reply."""
-    async with opened(server) as wire:
+async def test_an_invalid_token_closes_the_connection(server: Server, token: str) -> None:
+    """The code is 3500, without a reply."""
+    async with open_wire(server) as wire:
         await wire.send({"id": 1, "connect": {"token": token}})
         assert await wire.closed() == Close(3500, "invalid token")
         assert wire.received == []
 
 
 @pytest.mark.parametrize("claims", OUT_OF_TIME.values(), ids=OUT_OF_TIME)
-async def test_a_token_out_of_time_is_an_error(server: Server, claims: dict[str, Any]) -> None:
-    """109: the client should ask for another."""
-    async with opened(server) as wire:
+async def test_an_expired_token_is_an_error(server: Server, claims: dict[str, Any]) -> None:
+    """Error 109 makes the client request another token."""
+    async with open_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await wire.connect(token=connection_token("ann", **claims))
     assert (refused.value.code, refused.value.message) == (109, "token expired")
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
-async def test_every_algorithm_of_the_secret_is_good(server: Server, algorithm: str) -> None:
-    async with opened(server) as wire:
+async def test_every_hmac_algorithm_is_accepted(server: Server, algorithm: str) -> None:
+    async with open_wire(server) as wire:
         assert await wire.connect(token=connection_token("ann", algorithm=algorithm))
 
 
 @pytest.mark.parametrize(
     "claims",
     [
-        {"iat": seconds_from_now(3600), "jti": "x", "iss": "somebody", "aud": "anybody", "novelty": {}},
+        {"iat": seconds_from_now(3600), "jti": "x", "iss": "an issuer", "aud": "an audience", "novelty": {}},
         {"exp": 2**53},
         {"exp": 1000 * seconds_from_now(3600)},
         {"sub": ""},
         {"info": None, "meta": {"a": 1}, "channels": []},
     ],
 )
-async def test_what_nobody_checks_does_no_harm(server: Server, claims: dict[str, Any]) -> None:
-    """Claims that are unusual, or not configured to matter."""
-    async with opened(server) as wire:
+async def test_claims_that_are_not_checked_are_ignored(server: Server, claims: dict[str, Any]) -> None:
+    """Claims that are unusual, or that the configuration does not check."""
+    async with open_wire(server) as wire:
         assert await wire.connect(token=signed({"sub": "ann", **claims}))
 
 
 @pytest.mark.parametrize("kind", [*OF_BOTH_KINDS, "a token for a connection"])
 async def test_an_invalid_subscription_token_is_an_error(server: Server, kind: str, channel: Name) -> None:
-    """103, and the connection lives on."""
+    """The error is 103. The connection stays open."""
     token = INVALID_TOKENS.get(kind, GOOD)
-    async with connected(server, token=GOOD) as wire:
+    async with connect_wire(server, token=GOOD) as wire:
         with pytest.raises(Refused) as refused:
             await wire.call("subscribe", channel=channel("open"), token=token)
         assert refused.value.code == 103
@@ -133,14 +133,14 @@ async def test_an_invalid_subscription_token_is_an_error(server: Server, kind: s
 
 
 @pytest.mark.parametrize("claims", OUT_OF_TIME.values(), ids=OUT_OF_TIME)
-async def test_a_subscription_token_out_of_time_is_an_error(
+async def test_an_expired_subscription_token_is_an_error(
     server: Server, channel: Name, claims: dict[str, Any]
 ) -> None:
-    """109, and the connection lives on."""
-    door = channel("open")
-    async with connected(server, token=GOOD) as wire:
+    """The error is 109. The connection stays open."""
+    news = channel("open")
+    async with connect_wire(server, token=GOOD) as wire:
         with pytest.raises(Refused) as refused:
-            await wire.call("subscribe", channel=door, token=subscription_token("ann", door, **claims))
+            await wire.call("subscribe", channel=news, token=subscription_token("ann", news, **claims))
         assert refused.value.code == 109
         await wire.call("publish", channel="open:1", data={})
 
@@ -153,10 +153,12 @@ async def test_a_subscription_token_out_of_time_is_an_error(
         subscription_token("ann", "open:other"),
         subscription_token("ann", "open:tokens", client="another connection"),
     ],
-    ids=["another user's", "nobody's", "another channel's", "another connection's"],
+    ids=["another user's", "the anonymous user's", "another channel's", "another connection's"],
 )
-async def test_a_subscription_token_of_something_else_closes(server: Server, token: str) -> None:
-    """Made for another user, channel or connection: 3500, for that is no mistake."""
-    async with connected(server, token=GOOD) as wire:
+async def test_a_subscription_token_for_another_target_closes_the_connection(
+    server: Server, token: str
+) -> None:
+    """A token for another user, channel or connection closes with 3500."""
+    async with connect_wire(server, token=GOOD) as wire:
         await wire.send({"id": 9, "subscribe": {"channel": "open:tokens", "token": token}})
         assert await wire.closed() == Close(3500, "invalid token")

@@ -1,13 +1,13 @@
-"""The npm package `eventsource`, unmodified, in Node: a plain EventSource without any SDK."""
+"""The npm package `eventsource`, unmodified, in Node.js: a plain EventSource without an SDK."""
 
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.conformance.node_driver import NodeDriver, node_driver
+from tests.conformance.javascript_driver import JavaScriptDriver, run_script
 from tests.support.api import Api
-from tests.support.journal import Event
 from tests.support.proxy import Proxy
+from tests.support.recorded_events import Event
 from tests.support.server import Server
 from tests.support.tokens import connection_token
 
@@ -15,8 +15,8 @@ Name = Callable[[str], str]
 
 
 @pytest.fixture
-async def source(node_modules: None) -> AsyncIterator[NodeDriver]:
-    async with node_driver("eventsource.mjs") as driver:
+async def source(node_modules: None) -> AsyncIterator[JavaScriptDriver]:
+    async with run_script("eventsource.mjs") as driver:
         yield driver
 
 
@@ -25,108 +25,108 @@ def numbers(events: list[Event], channel: str) -> list[int]:
 
 
 async def test_one_stream_carries_several_channels(
-    server: Server, api: Api, source: NodeDriver, channel: Name
+    server: Server, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
-    """Every message says its channel; its id is the position in all of them, in the order of the query."""
+    """Every message names its channel. Its id is the position in all channels, in the query's order."""
     one, two = channel("open"), channel("open")
     await source.call("open", url=server.events_url(one, two))
-    await source.journal.next("open")
+    await source.events.next("open")
     first = await api.publish(one, {"n": 1})
     second = await api.publish(two, {"n": 2})
-    heard = await source.journal.take("message", 2)
-    assert [(event["channel"], event["pub"]) for event in heard] == [
+    received = await source.events.take("message", 2)
+    assert [(event["channel"], event["pub"]) for event in received] == [
         (one, {"data": {"n": 1}, "offset": 1}),
         (two, {"data": {"n": 2}, "offset": 1}),
     ]
-    assert [event["id"] for event in heard] == [
+    assert [event["id"] for event in received] == [
         f"1@{first['epoch']},0@{second['epoch']}",
         f"1@{first['epoch']},1@{second['epoch']}",
     ]
 
 
-async def test_coming_back_misses_nothing_on_any_channel(
-    proxy: Proxy, api: Api, source: NodeDriver, channel: Name
+async def test_a_reconnect_misses_nothing_on_any_channel(
+    proxy: Proxy, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
-    """The package reconnects by itself with `Last-Event-ID`, and hears what it missed once, in order."""
+    """The package reconnects by itself with `Last-Event-ID`, and receives what it missed once, in order."""
     one, two = channel("open"), channel("open")
     await source.call("open", url=proxy.events_url(one, two))
-    await source.journal.next("open")
+    await source.events.next("open")
     await api.publish_numbers(one, range(1, 3))
-    await source.journal.take("message", 2)
+    await source.events.take("message", 2)
     proxy.cut()
-    await source.journal.next("error")
+    await source.events.next("error")
     await api.publish_numbers(one, range(3, 6))
     await api.publish_numbers(two, range(1, 5))
-    proxy.mend()
-    await source.journal.take("message", 7)
+    proxy.restore()
+    await source.events.take("message", 7)
     await api.publish(one, {"n": 6})
-    await source.journal.next("message")
-    events = source.journal.of("message")
+    await source.events.next("message")
+    events = source.events.of("message")
     assert numbers(events, one) == [1, 2, 3, 4, 5, 6]
     assert numbers(events, two) == [1, 2, 3, 4]
-    assert source.journal.of("gap") == []
+    assert source.events.of("gap") == []
 
 
-async def test_a_gap_is_told_before_what_follows(
-    proxy: Proxy, api: Api, source: NodeDriver, channel: Name
+async def test_a_gap_comes_before_the_publications_after_it(
+    proxy: Proxy, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
-    """When more was missed than the log keeps, an event says where the hole is; then the stream goes on."""
+    """If history no longer reaches back, an event describes the gap. Then the stream continues."""
     kept, short = channel("open"), channel("short")
     await source.call("open", url=proxy.events_url(kept, short))
-    await source.journal.next("open")
+    await source.events.next("open")
     epoch = (await api.publish(short, {"n": 1}))["epoch"]
-    await source.journal.next("message")
+    await source.events.next("message")
     proxy.cut()
-    await source.journal.next("error")
+    await source.events.next("error")
     await api.publish_numbers(short, range(2, 10))
     await api.publish(kept, {"n": 1})
-    proxy.mend()
-    gap = await source.journal.next("gap")
+    proxy.restore()
+    gap = await source.events.next("gap")
     assert gap["channel"] == short
     assert (gap["from"], gap["to"]) == ({"offset": 1, "epoch": epoch}, {"offset": 9, "epoch": epoch})
-    assert (await source.journal.next("message"))["channel"] == kept
+    assert (await source.events.next("message"))["channel"] == kept
     await api.publish(short, {"n": 10})
-    assert (await source.journal.next("message"))["pub"]["offset"] == 10
+    assert (await source.events.next("message"))["pub"]["offset"] == 10
 
 
-async def test_a_token_travels_in_the_query_or_a_header(
-    server: Server, api: Api, source: NodeDriver, channel: Name
+async def test_a_token_may_be_in_the_query_or_a_header(
+    server: Server, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
-    """A channel for users with a name opens with a token in the address, or in a header."""
-    club = channel("known")
+    """It opens a channel for users with a name."""
+    members = channel("known")
     token = connection_token("ann")
-    await source.call("open", url=server.events_url(club, token=token))
-    await source.journal.next("open")
+    await source.call("open", url=server.events_url(members, token=token))
+    await source.events.next("open")
     await source.call("close")
-    await source.call("open", url=server.events_url(club), headers={"Authorization": f"Bearer {token}"})
-    await source.journal.next("open")
-    await api.publish(club, {"n": 1})
-    assert (await source.journal.next("message"))["pub"] == {"data": {"n": 1}}
+    await source.call("open", url=server.events_url(members), headers={"Authorization": f"Bearer {token}"})
+    await source.events.next("open")
+    await api.publish(members, {"n": 1})
+    assert (await source.events.next("message"))["pub"] == {"data": {"n": 1}}
 
 
 @pytest.mark.parametrize(
     ("namespace", "token", "status"),
     [("open", "garbage", 401), ("closed", "", 403), ("known", "", 403), ("nowhere", "", 403)],
 )
-async def test_a_refused_stream_is_not_tried_again(
-    server: Server, source: NodeDriver, channel: Name, namespace: str, token: str, status: int
+async def test_a_refused_stream_is_not_retried(
+    server: Server, source: JavaScriptDriver, channel: Name, namespace: str, token: str, status: int
 ) -> None:
-    """A bad token is 401, a channel not permitted 403: both end an EventSource for good."""
+    """An invalid token is 401, a channel without permission 403. Both end an EventSource for good."""
     query = {"token": token} if token else {}
     await source.call("open", url=server.events_url(channel(namespace), **query))
-    error = await source.journal.next("error")
+    error = await source.events.next("error")
     closed = 2
     assert (error["code"], error["state"]) == (status, closed)
 
 
-async def test_a_stream_ended_on_purpose_says_why(
-    server: Server, api: Api, source: NodeDriver, channel: Name
+async def test_a_disconnected_stream_gets_code_and_reason(
+    server: Server, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
-    """The API's disconnect arrives as an event with code and reason before the stream ends."""
+    """The API's disconnect arrives as an event before the stream ends."""
     user = channel("user")
     await source.call("open", url=server.events_url(channel("open"), token=connection_token(user)))
-    await source.journal.next("open")
+    await source.events.next("open")
     await api.call("disconnect", user=user)
-    gone = await source.journal.next("disconnect")
+    gone = await source.events.next("disconnect")
     assert (gone["code"], gone["reason"]) == (3503, "force disconnect")
     await source.call("close")

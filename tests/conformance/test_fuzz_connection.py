@@ -1,9 +1,9 @@
-"""Hypothesis speaks to the server: right, nearly right and wrong, in one write and byte by byte.
+"""Hypothesis sends valid, nearly valid and invalid bytes, in one write and byte by byte.
 
-A server that reads a stream must not care where the network cuts it: both ways it answers the same.
+The server must answer the same, however the network cuts the stream.
 
-What is said is the same at every run (`derandomize`), so that a failure comes of a change and never of luck.
-Whoever hunts for more takes that away and raises `max_examples`.
+The input is the same in every run (`derandomize`): a failure is caused by a change. To search for more,
+remove that setting and raise `max_examples`.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.raw import Frame, Op, RawConnection, close_frame, frame, upgraded
+from tests.support.raw_connection import Frame, Op, RawConnection, close_frame, frame, open_raw_websocket
 from tests.support.server import Server
 
-pytestmark = pytest.mark.usefixtures("others_are_served")
+pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
 
 FUZZING = settings(
     max_examples=300,
@@ -45,7 +45,7 @@ ANSWERED = {
     "history": st.fixed_dictionaries(IN_CHANNEL, optional={"limit": st.integers(-2, 9)}),
     "rpc": st.fixed_dictionaries({"method": st.text(max_size=5)}),
 }
-"""Methods and their parameters, which get a reply, be it an error."""
+"""Methods with parameters that always get a reply, possibly an error."""
 CLOSED = {
     "connect": st.fixed_dictionaries({}, optional={"token": st.text(max_size=5)}),
     "refresh": st.fixed_dictionaries({"token": st.text(max_size=5)}),
@@ -53,7 +53,7 @@ CLOSED = {
     "subscribe": JSON,
     "publish": JSON,
 }
-"""Those that end a connection, most of them."""
+"""Methods with parameters most of which close the connection."""
 
 
 def commands_of(methods: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -62,8 +62,8 @@ def commands_of(methods: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 FIRST_END, LAST_END = 1001, 1002
-ENOUGH = 20
-"""Calls of another connection that are answered meanwhile: then half a frame has swallowed the command."""
+CALLS_ELSEWHERE = 20
+"""After so many calls of another connection without a reply, an incomplete frame contains the command."""
 CONNECT = frame('{"id": 100, "connect": {}}')
 
 
@@ -99,9 +99,9 @@ CONVERSATIONS = st.builds(
 
 
 class Answer(NamedTuple):
-    """All that a connection was told.
+    """Everything that a connection received.
 
-    Replies are compared as a set: each has its id, and one that waits for the engine may be overtaken.
+    Replies are compared as a set: each has an id, and a reply that waits for the engine may be overtaken.
     """
 
     replies: list[Any]
@@ -111,29 +111,29 @@ class Answer(NamedTuple):
 
 
 def unsubscribe(number: int) -> bytes:
-    """What is always answered, and changes nothing."""
+    """A command that is always answered and changes nothing."""
     return frame(json.dumps({"id": number, "unsubscribe": {"channel": "plain:end"}}))
 
 
 async def call_elsewhere(server: Server) -> None:
-    """One call after the other, on a connection of its own: the server gets on, however slow it is."""
-    async with upgraded(server) as connection, aclosing(connection.frames()) as frames:
+    """Call several times on another connection. This proves progress, however slow the server is."""
+    async with open_raw_websocket(server) as connection, aclosing(connection.frames()) as frames:
         await connection.send(CONNECT)
         await anext(frames)
-        for number in range(1, ENOUGH + 1):
+        for number in range(1, CALLS_ELSEWHERE + 1):
             await connection.send(unsubscribe(number))
             await anext(frames)
 
 
-async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel it, unless it is done; its failure is ours."""
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task unless it is done, and raise its error."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
 class Reader:
-    """Collects an answer frame by frame, until the server closes or has answered to the last command."""
+    """Collects an answer frame by frame, until the server closes or has answered the last command."""
 
     def __init__(self, server: Server, connection: RawConnection) -> None:
         self._server = server
@@ -146,20 +146,20 @@ class Reader:
         return bool(self.answer.closes)
 
     async def finish(self) -> Answer:
-        """Ask for the end twice: when the second answer is here, so is all that the first one set off."""
-        reading = asyncio.create_task(self._ask_for_the_end())
+        """Send two last commands. When the second reply is here, every effect of the first has arrived."""
+        reading = asyncio.create_task(self._send_last_commands())
         try:
-            heard = -1
-            while not reading.done() and heard < (heard := sum(map(len, self.answer))):
+            count = -1
+            while not reading.done() and count < (count := sum(map(len, self.answer))):
                 elsewhere = asyncio.create_task(call_elsewhere(self._server))
                 await asyncio.wait([reading, elsewhere], return_when=asyncio.FIRST_COMPLETED)
-                await ended(elsewhere)
+                await cancelled(elsewhere)
         finally:
-            await ended(reading)
+            await cancelled(reading)
         self.answer.replies.sort(key=json.dumps)
         return self.answer
 
-    async def _ask_for_the_end(self) -> None:
+    async def _send_last_commands(self) -> None:
         async with aclosing(self.connection.frames()) as frames:
             for number in (FIRST_END, LAST_END):
                 if not self.is_closed:
@@ -189,7 +189,7 @@ class Reader:
 
 
 def is_part(one: list[Any], other: list[Any]) -> bool:
-    """Whether the shorter one has nothing that the longer one has not, in the same order."""
+    """Whether the shorter list is a subsequence of the longer one."""
     fewer, more = sorted((one, other), key=len)
     rest = iter(more)
     return all(message in rest for message in fewer)
@@ -197,17 +197,17 @@ def is_part(one: list[Any], other: list[Any]) -> bool:
 
 @FUZZING
 @given(conversation=CONVERSATIONS)
-async def test_a_conversation_is_the_same_in_one_piece_and_in_many(
+async def test_an_answer_does_not_depend_on_how_the_bytes_are_cut(
     server: Server, conversation: bytes
 ) -> None:
-    """Replies, pushes, pongs and the close are the same however the bytes arrive.
+    """Replies, pushes, pongs and the close are the same.
 
-    Only that nothing is waited for: a close may overtake a pong and the reply to a subscribe, an unsubscribe
-    the push of a publication before it.
+    Order differs where the server does not wait: a close may overtake a pong and the reply to a subscribe; an
+    unsubscribe may overtake the push of an earlier publication.
     """
     answers = []
     for send in (RawConnection.send, RawConnection.send_slowly):
-        async with upgraded(server) as connection:
+        async with open_raw_websocket(server) as connection:
             await send(connection, conversation)
             answers.append(await Reader(server, connection).finish())
     whole, slow = answers
@@ -223,8 +223,8 @@ async def test_a_conversation_is_the_same_in_one_piece_and_in_many(
 @FUZZING
 @given(noise=st.binary(min_size=1, max_size=300))
 async def test_noise_ends_with_a_close(server: Server, noise: bytes) -> None:
-    """Random bytes after the handshake: the server closes by itself, or with the client, and says why."""
-    async with upgraded(server) as connection:
+    """After random bytes the server closes with a code, by itself or when the client closes."""
+    async with open_raw_websocket(server) as connection:
         await connection.send(CONNECT + noise + close_frame() * 3)
         connection.end()
         frames = [received async for received in connection.frames()]

@@ -10,93 +10,93 @@ from tests.support.api import Api
 from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.tokens import connection_token
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
 
 async def subscribed(sdk: Sdk, server: Server, *channels: str, user: str = "") -> str:
-    """Connect (as this user) and subscribe; the connection's id."""
+    """Connect (as this user) and subscribe. Returns the client id."""
     await sdk.connect(server.websocket_url, token=connection_token(user) if user else "")
-    me: str = (await sdk.journal.next("connected"))["client"]
+    me: str = (await sdk.events.next("connected"))["client"]
     for name in channels:
         await sdk.subscribe(name)
-        await sdk.journal.next("subscribed")
+        await sdk.events.next("subscribed")
     return me
 
 
-async def test_what_one_client_publishes_another_hears(
+async def test_a_publication_of_a_client_reaches_every_subscriber(
     server: Server, new_sdk: NewSdk, channel: Name
 ) -> None:
-    """A client's publication reaches every subscriber, itself included, and says who published it."""
+    """The publisher receives it too. Its `info` names the publisher."""
     news = channel("open")
     ann, bob = await new_sdk(), await new_sdk()
     ann_id = await subscribed(ann, server, news, user="ann")
     await subscribed(bob, server, news)
     await ann.publish(news, {"text": "grüße ✓", "list": [1, 2.5, None, True]})
-    for listener in (ann, bob):
-        heard = await listener.journal.next("publication")
-        assert heard["data"] == {"text": "grüße ✓", "list": [1, 2.5, None, True]}
-        assert heard["offset"] == 1
-        assert (heard["info"]["user"], heard["info"]["client"]) == ("ann", ann_id)
+    for subscriber in (ann, bob):
+        received = await subscriber.events.next("publication")
+        assert received["data"] == {"text": "grüße ✓", "list": [1, 2.5, None, True]}
+        assert received["offset"] == 1
+        assert (received["info"]["user"], received["info"]["client"]) == ("ann", ann_id)
 
 
-async def test_what_the_back_end_publishes_a_client_hears(
+async def test_a_publication_of_the_back_end_reaches_a_client(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
-    """A publication of the HTTP API carries its tags, and no client's info."""
+    """It carries its tags, and no client's info."""
     news = channel("open")
     await subscribed(sdk, server, news)
     await api.publish(news, "text", tags={"kind": "greeting"})
-    heard = await sdk.journal.next("publication")
-    assert (heard["data"], heard["tags"]) == ("text", {"kind": "greeting"})
-    assert heard.get("info") is None
+    received = await sdk.events.next("publication")
+    assert (received["data"], received["tags"]) == ("text", {"kind": "greeting"})
+    assert received.get("info") is None
 
 
 @pytest.mark.parametrize("data", ["text", 0, False, [], {}, [1, {"a": None}], {"text": "line\nline \u2028"}])
 async def test_any_json_arrives_as_it_was_sent(
     server: Server, sdk: Sdk, api: Api, channel: Name, data: object
 ) -> None:
-    """`data` is JSON of any type, embedded as it is."""
+    """`data` is JSON of any type, embedded unchanged."""
     news = channel("open")
     await subscribed(sdk, server, news)
     await api.call("publish", channel=news, data=data)
-    assert (await sdk.journal.next("publication"))["data"] == data
+    assert (await sdk.events.next("publication"))["data"] == data
 
 
-async def test_a_channel_without_a_log_gives_no_offsets(
+async def test_a_channel_without_history_has_no_offsets(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
-    """Where no history is kept, a publication has no offset, and the subscription no position."""
+    """Its publications have no offset, and the subscription has no position."""
     await sdk.connect(server.websocket_url)
     await sdk.subscribe(news := channel("plain"))
-    subscribed = await sdk.journal.next("subscribed")
+    subscribed = await sdk.events.next("subscribed")
     assert (subscribed["recoverable"], subscribed["positioned"], subscribed["position"]) == (
         False,
         False,
         None,
     )
     await api.publish(news, {"n": 1})
-    assert not (await sdk.journal.next("publication")).get("offset")
+    assert not (await sdk.events.next("publication")).get("offset")
 
 
 async def test_presence_lists_connections_and_counts_users(
     server: Server, new_sdk: NewSdk, channel: Name
 ) -> None:
-    """Presence lists each connection; the stats count connections, and users once each."""
+    """Presence lists each connection. The stats count connections, and each user once."""
     news = channel("open")
     ids = [await subscribed(await new_sdk(), server, news, user=user) for user in ("ann", "ann", "bob")]
-    asking = await new_sdk()
-    await subscribed(asking, server)
-    presence = await asking.presence(news)
+    reader = await new_sdk()
+    await subscribed(reader, server)
+    presence = await reader.presence(news)
     assert {client: info["user"] for client, info in presence.items()} == dict(
         zip(ids, ["ann", "ann", "bob"], strict=True)
     )
-    assert await asking.presence_stats(news) == {"clients": 3, "users": 2}
+    assert await reader.presence_stats(news) == {"clients": 3, "users": 2}
 
 
 async def test_history_is_read_in_pages(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
-    """`limit`, `since` and `reverse` page through the log in both directions; the top is always told."""
+    """`limit`, `since` and `reverse` page in both directions. Each page has the top."""
     news = channel("open")
     await api.publish_numbers(news, range(1, 8))
     await subscribed(sdk, server)
@@ -114,10 +114,7 @@ async def test_history_is_read_in_pages(server: Server, sdk: Sdk, api: Api, chan
     assert [p["offset"] for p in older["publications"]] == [2, 1]
 
 
-async def test_history_without_a_limit_is_a_position(
-    server: Server, sdk: Sdk, api: Api, channel: Name
-) -> None:
-    """`limit` 0 asks only where the channel is."""
+async def test_history_with_limit_0_is_the_top(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
     news = channel("open")
     await api.publish_numbers(news, range(3))
     await subscribed(sdk, server)
@@ -127,58 +124,60 @@ async def test_history_without_a_limit_is_a_position(
 
 
 async def test_history_of_another_epoch_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
-    """A position in a log that no longer exists is answered with 112."""
+    """A position of a history that no longer exists is error 112."""
     await subscribed(sdk, server)
     with pytest.raises(Refused) as refused:
         await sdk.history(channel("open"), limit=1, since={"offset": 1, "epoch": "elsewhen"})
     assert refused.value.code == 112
 
 
-async def test_joins_and_leaves_are_told_to_who_stays(server: Server, new_sdk: NewSdk, channel: Name) -> None:
-    """A subscriber hears its own join, the joins of others, and their leaves, with who it was."""
+async def test_a_subscriber_receives_joins_and_leaves(server: Server, new_sdk: NewSdk, channel: Name) -> None:
+    """It gets its own join, the joins of others, and their leaves, with the client info."""
     news = channel("open")
     ann, bob = await new_sdk(), await new_sdk()
     ann_id = await subscribed(ann, server, news, user="ann")
-    assert (await ann.journal.next("join"))["info"]["client"] == ann_id
+    assert (await ann.events.next("join"))["info"]["client"] == ann_id
     bob_id = await subscribed(bob, server, news, user="bob")
-    joined = await ann.journal.next("join")
+    joined = await ann.events.next("join")
     assert (joined["info"]["user"], joined["info"]["client"]) == ("bob", bob_id)
     await bob.unsubscribe(news)
-    assert (await ann.journal.next("leave"))["info"]["client"] == bob_id
+    assert (await ann.events.next("leave"))["info"]["client"] == bob_id
     await ann.unsubscribe(news)
-    assert bob.journal.of("leave") == []
+    assert bob.events.of("leave") == []
 
 
-async def test_joins_are_pushed_to_who_asked(server: Server, new_sdk: NewSdk, channel: Name) -> None:
-    """Where joins are not forced upon everybody, who asks and may see presence hears them, nobody else."""
+async def test_joins_are_pushed_to_subscribers_that_requested_them(
+    server: Server, new_sdk: NewSdk, channel: Name
+) -> None:
+    """Without `force_push_join_leave`, a subscriber must request joins, and have permission for presence."""
     news = channel("asked")
-    curious, other = await new_sdk(), await new_sdk()
-    await curious.connect(server.websocket_url, token=connection_token("curious"))
-    await curious.subscribe(news, join_leave=True)
-    await curious.journal.next("join")
+    requesting, other = await new_sdk(), await new_sdk()
+    await requesting.connect(server.websocket_url, token=connection_token("requesting"))
+    await requesting.subscribe(news, join_leave=True)
+    await requesting.events.next("join")
     await subscribed(other, server, news, user="other")
-    assert (await curious.journal.next("join"))["info"]["user"] == "other"
-    assert other.journal.of("join") == []
+    assert (await requesting.events.next("join"))["info"]["user"] == "other"
+    assert other.events.of("join") == []
 
 
-async def test_after_unsubscribing_a_channel_is_silent(
+async def test_an_unsubscribed_client_receives_no_publications(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
-    """An unsubscribed client hears nothing, and is no longer present."""
+    """It is not present either."""
     news = channel("open")
     await subscribed(sdk, server, news)
     await sdk.unsubscribe(news)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 0
-    async with connected(server) as watcher:
+    assert (await sdk.events.next("unsubscribed"))["code"] == 0
+    async with connect_wire(server) as watcher:
         await watcher.call("subscribe", channel=news)
         await api.publish(news, {"n": 1})
         await watcher.push("pub", news)
     assert await api.call("presence_stats", channel=news) == {"num_clients": 0, "num_users": 0}
-    assert sdk.journal.of("publication") == []
+    assert sdk.events.of("publication") == []
 
 
-async def test_there_is_nothing_to_call(server: Server, sdk: Sdk) -> None:
-    """Where no procedure is registered, `rpc` is not available."""
+async def test_rpc_is_not_available(server: Server, sdk: Sdk) -> None:
+    """The server has no procedures."""
     await subscribed(sdk, server)
     with pytest.raises(Refused) as refused:
         await sdk.rpc("anything", {})

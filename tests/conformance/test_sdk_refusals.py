@@ -1,4 +1,4 @@
-"""Official SDKs are refused with the protocol's code, and their connection lives on (protocol §7, §13)."""
+"""Official SDKs get refusals with the protocol's code, and stay connected (protocol §7, §13)."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -33,13 +33,13 @@ REFUSED_SUBSCRIPTIONS = {
 
 async def as_user(sdk: Sdk, server: Server, user: str = "") -> None:
     await sdk.connect(server.websocket_url, token=connection_token(user) if user else "")
-    await sdk.journal.next("connected")
+    await sdk.events.next("connected")
 
 
-async def code_of(asking: Awaitable[Any]) -> int | None:
-    """The code of the refusal, or None where the server did what it was asked."""
+async def code_of(call: Awaitable[Any]) -> int | None:
+    """The code of the refusal, or None if the call succeeded."""
     try:
-        await asking
+        await call
     except Refused as refused:
         return refused.code
     return None
@@ -49,43 +49,45 @@ async def code_of(asking: Awaitable[Any]) -> int | None:
 async def test_a_subscription_is_permitted_or_refused(
     server: Server, sdk: Sdk, name: str, code: int | None
 ) -> None:
-    """Of user ann: what she may not subscribe to, and why, and what she may."""
+    """The user is ann. Each case has a reason of its own."""
     await as_user(sdk, server, "ann")
     await sdk.subscribe(name)
     if code is None:
-        assert (await sdk.journal.next("subscribed"))["channel"] == name
+        assert (await sdk.events.next("subscribed"))["channel"] == name
     else:
-        assert (await sdk.journal.next("unsubscribed"))["code"] == code
+        assert (await sdk.events.next("unsubscribed"))["code"] == code
         await sdk.publish("open:afterwards", {})
 
 
-async def test_the_nameless_are_refused_where_a_name_is_wanted(server: Server, sdk: Sdk) -> None:
-    """`allow_subscribe_for_client` is for users; an anonymous client needs `_for_anonymous`."""
+async def test_anonymous_clients_need_a_permission_of_their_own(server: Server, sdk: Sdk) -> None:
+    """`allow_subscribe_for_client` is for users. An anonymous client needs `_for_anonymous`."""
     await as_user(sdk, server)
     await sdk.subscribe("known:1")
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
 
 
-async def test_one_channel_cannot_be_had_twice(server: Server, sdk: Sdk, channel: Name) -> None:
-    """A client-side subscription to a channel that the server subscribed already is error 105."""
+async def test_a_second_subscription_to_a_channel_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
+    """A client-side subscription beside a server-side one is error 105."""
     news = channel("open")
     await sdk.connect(server.websocket_url, token=connection_token("ann", channels=[news]))
-    await sdk.journal.next("server_subscribed")
+    await sdk.events.next("server_subscribed")
     await sdk.subscribe(news)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 105
+    assert (await sdk.events.next("unsubscribed"))["code"] == 105
 
 
-async def test_channels_past_the_limit_are_refused(impatient: Server, sdk: Sdk, channel: Name) -> None:
-    """With a limit of ten channels the eleventh is error 106, and the ten keep working."""
-    await as_user(sdk, impatient)
+async def test_channels_beyond_the_limit_are_refused(
+    short_timeouts_server: Server, sdk: Sdk, channel: Name
+) -> None:
+    """With a limit of ten channels the eleventh is error 106, and the ten work."""
+    await as_user(sdk, short_timeouts_server)
     names = [channel("open") for _ in range(11)]
     for name in names:
         await sdk.subscribe(name)
-    await sdk.journal.take("subscribed", 10)
-    refused = await sdk.journal.next("unsubscribed")
+    await sdk.events.take("subscribed", 10)
+    refused = await sdk.events.next("unsubscribed")
     assert (refused["channel"], refused["code"]) == (names[10], 106)
     await sdk.publish(names[0], {"n": 1})
-    assert (await sdk.journal.next("publication"))["channel"] == names[0]
+    assert (await sdk.events.next("publication"))["channel"] == names[0]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ async def test_each_method_is_permitted_or_refused(
     history: int | None,
     presence: int | None,
 ) -> None:
-    """Unknown namespace 102, not permitted 103, not kept 108."""
+    """Unknown namespace 102, not permitted 103, no history or presence 108."""
     await as_user(sdk, server)
     name = channel(namespace)
     assert await code_of(sdk.publish(name, {})) == publish
@@ -116,33 +118,33 @@ async def test_each_method_is_permitted_or_refused(
 
 
 async def test_some_methods_are_for_subscribers(server: Server, sdk: Sdk, channel: Name) -> None:
-    """`_for_subscriber` permits while the client is subscribed, and only then."""
+    """`_for_subscriber` permits only while the client is subscribed."""
     await as_user(sdk, server, "ann")
-    club = channel("member")
+    members = channel("member")
     for code in (103, None):
-        assert await code_of(sdk.publish(club, {})) == code
-        assert await code_of(sdk.history(club, limit=1)) == code
-        assert await code_of(sdk.presence(club)) == code
-        assert await code_of(sdk.presence_stats(club)) == code
+        assert await code_of(sdk.publish(members, {})) == code
+        assert await code_of(sdk.history(members, limit=1)) == code
+        assert await code_of(sdk.presence(members)) == code
+        assert await code_of(sdk.presence_stats(members)) == code
         if code:
-            await sdk.subscribe(club)
-            await sdk.journal.next("subscribed")
-    await sdk.unsubscribe(club)
-    assert await code_of(sdk.publish(club, {})) == 103
+            await sdk.subscribe(members)
+            await sdk.events.next("subscribed")
+    await sdk.unsubscribe(members)
+    assert await code_of(sdk.publish(members, {})) == 103
 
 
 async def test_data_of_another_format_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
-    """Where publications must be JSON objects, anything else is error 107."""
+    """If publications must be JSON objects, other data is error 107."""
     await as_user(sdk, server)
     objects = channel("objects")
     assert await code_of(sdk.publish(objects, "text")) == 107
     assert await code_of(sdk.publish(objects, {"text": 1})) is None
 
 
-async def test_history_cannot_be_read_back_from_nowhere(
+async def test_reverse_history_from_offset_0_is_refused(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
-    """Nothing lies before offset 0: `reverse` from there is error 107."""
+    """The error is 107: no publication is before offset 0."""
     await as_user(sdk, server)
     news = channel("open")
     epoch = (await api.publish(news, {}))["epoch"]

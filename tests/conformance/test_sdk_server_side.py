@@ -1,4 +1,4 @@
-"""Official SDKs in channels that the server chose: by token, by API, by name (protocol §3, §5, §14)."""
+"""Official SDKs in channels that the server chose: by token, API or personal channel (§3, §5, §14)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,106 +16,109 @@ Name = Callable[[str], str]
 
 
 @pytest.mark.parametrize("claim", ["channels", "subs"])
-async def test_a_token_brings_its_channels(
+async def test_a_token_subscribes_to_its_channels(
     server: Server, sdk: Sdk, api: Api, channel: Name, claim: str
 ) -> None:
-    """Channels named in the connection token are subscribed on connect, closed ones too."""
-    door = channel("closed")
-    claims: dict[str, Any] = {claim: [door] if claim == "channels" else {door: {}}}
+    """On connect, also in channels that are closed to clients."""
+    news = channel("closed")
+    claims: dict[str, Any] = {claim: [news] if claim == "channels" else {news: {}}}
     token = connection_token("ann", **claims)
     await sdk.connect(server.websocket_url, token=token)
-    assert (await sdk.journal.next("server_subscribed"))["channel"] == door
-    await api.publish(door, {"n": 1})
-    heard = await sdk.journal.next("server_publication")
-    assert (heard["channel"], heard["data"], heard["offset"]) == (door, {"n": 1}, 1)
+    assert (await sdk.events.next("server_subscribed"))["channel"] == news
+    await api.publish(news, {"n": 1})
+    received = await sdk.events.next("server_publication")
+    assert (received["channel"], received["data"], received["offset"]) == (news, {"n": 1}, 1)
 
 
 async def test_a_token_describes_its_subscriptions(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
-    """`data` goes to the client, `info` into presence, and `override` changes what the channel gives."""
-    door = channel("closed")
+    """`data` goes to the client, `info` into presence, and `override` changes the channel's options."""
+    news = channel("closed")
     override = {"force_recovery": {"value": True}}
-    subs = {door: {"data": {"hello": 1}, "info": {"seat": 3}, "override": override}}
+    subs = {news: {"data": {"hello": 1}, "info": {"seat": 3}, "override": override}}
     await sdk.connect(server.websocket_url, token=connection_token("ann", subs=subs))
-    subscribed = await sdk.journal.next("server_subscribed")
+    subscribed = await sdk.events.next("server_subscribed")
     assert (subscribed["data"], subscribed["recoverable"]) == ({"hello": 1}, True)
-    (person,) = (await api.call("presence", channel=door))["presence"].values()
-    assert person["chan_info"] == {"seat": 3}
+    (entry,) = (await api.call("presence", channel=news))["presence"].values()
+    assert entry["chan_info"] == {"seat": 3}
 
 
-async def test_the_back_end_subscribes_a_user(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
-    """The API's `subscribe` adds a channel to connections that are there, its `unsubscribe` takes it away."""
-    user, door = channel("user"), channel("closed")
-    await sdk.connect(server.websocket_url, token=connection_token(user))
-    await sdk.journal.next("connected")
-    await api.call("subscribe", user=user, channel=door, data={"welcome": True})
-    subscribed = await sdk.journal.next("server_subscribed")
-    assert (subscribed["channel"], subscribed["data"]) == (door, {"welcome": True})
-    await api.publish(door, {"n": 1})
-    assert (await sdk.journal.next("server_publication"))["data"] == {"n": 1}
-
-    await api.call("unsubscribe", user=user, channel=door)
-    assert (await sdk.journal.next("server_unsubscribed"))["channel"] == door
-    assert await api.call("presence_stats", channel=door) == {"num_clients": 0, "num_users": 0}
-
-
-async def test_the_back_end_takes_a_clients_own_subscription_away(
+async def test_the_back_end_subscribes_and_unsubscribes_a_user(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
-    """The API's `unsubscribe` ends client-side subscriptions with 2000: the SDK does not subscribe again."""
+    """The API's `subscribe` and `unsubscribe` apply to open connections."""
+    user, news = channel("user"), channel("closed")
+    await sdk.connect(server.websocket_url, token=connection_token(user))
+    await sdk.events.next("connected")
+    await api.call("subscribe", user=user, channel=news, data={"welcome": True})
+    subscribed = await sdk.events.next("server_subscribed")
+    assert (subscribed["channel"], subscribed["data"]) == (news, {"welcome": True})
+    await api.publish(news, {"n": 1})
+    assert (await sdk.events.next("server_publication"))["data"] == {"n": 1}
+
+    await api.call("unsubscribe", user=user, channel=news)
+    assert (await sdk.events.next("server_unsubscribed"))["channel"] == news
+    assert await api.call("presence_stats", channel=news) == {"num_clients": 0, "num_users": 0}
+
+
+async def test_the_back_end_ends_a_client_side_subscription(
+    server: Server, sdk: Sdk, api: Api, channel: Name
+) -> None:
+    """The API's `unsubscribe` has code 2000: the SDK does not subscribe again."""
     user, news = channel("user"), channel("open")
     await sdk.connect(server.websocket_url, token=connection_token(user))
     await sdk.subscribe(news)
-    await sdk.journal.next("subscribed")
+    await sdk.events.next("subscribed")
     await api.call("unsubscribe", user=user, channel=news)
-    gone = await sdk.journal.next("unsubscribed")
+    gone = await sdk.events.next("unsubscribed")
     assert (gone["channel"], gone["code"], gone["reason"]) == (news, 2000, "server unsubscribe")
 
 
 async def test_server_side_subscriptions_recover(proxy: Proxy, sdk: Sdk, api: Api, channel: Name) -> None:
-    """After an absence a server-side subscription gives what was missed, in order, once."""
+    """After an absence the client gets what it missed, in order, once."""
     news = channel("open")
     await sdk.connect(proxy.websocket_url, token=connection_token("ann", channels=[news]))
-    await sdk.journal.next("server_subscribed")
+    await sdk.events.next("server_subscribed")
     await api.publish(news, {"n": 1})
-    await sdk.journal.next("server_publication")
+    await sdk.events.next("server_publication")
     proxy.cut()
-    await proxy.attempted()
+    await proxy.wait_for_attempt()
     await api.publish_numbers(news, range(2, 5))
-    proxy.mend()
-    back = await sdk.journal.next("server_subscribed")
+    proxy.restore()
+    back = await sdk.events.next("server_subscribed")
     assert (back["was_recovering"], back["recovered"]) == (True, True)
-    await sdk.journal.take("server_publication", 3)
+    await sdk.events.take("server_publication", 3)
     await api.publish(news, {"n": 5})
-    await sdk.journal.next("server_publication")
-    assert [event["offset"] for event in sdk.journal.of("server_publication")] == [1, 2, 3, 4, 5]
+    await sdk.events.next("server_publication")
+    assert [event["offset"] for event in sdk.events.of("server_publication")] == [1, 2, 3, 4, 5]
 
 
 async def test_joins_reach_server_side_subscriptions(server: Server, new_sdk: NewSdk, channel: Name) -> None:
-    """Who was subscribed by its token hears others join and leave."""
+    """A client subscribed by its token receives joins and leaves of others."""
     news = channel("open")
     ann, bob = await new_sdk(), await new_sdk()
     await ann.connect(server.websocket_url, token=connection_token("ann", channels=[news]))
-    assert (await ann.journal.next("server_join"))["info"]["user"] == "ann"
+    assert (await ann.events.next("server_join"))["info"]["user"] == "ann"
     await bob.connect(server.websocket_url, token=connection_token("bob", channels=[news]))
-    assert (await ann.journal.next("server_join"))["info"]["user"] == "bob"
+    assert (await ann.events.next("server_join"))["info"]["user"] == "bob"
     await bob.disconnect()
-    assert (await ann.journal.next("server_leave"))["info"]["user"] == "bob"
+    assert (await ann.events.next("server_leave"))["info"]["user"] == "bob"
 
 
-async def test_everybody_with_a_name_has_a_channel(impatient: Server, sdk: Sdk, channel: Name) -> None:
-    """With personal channels on, a user is subscribed to `#<user>` on connect."""
+async def test_every_user_has_a_personal_channel(
+    short_timeouts_server: Server, sdk: Sdk, channel: Name
+) -> None:
+    """With personal channels a user is subscribed to `#<user>` on connect."""
     user = channel("user").replace(":", "-")
-    await sdk.connect(impatient.websocket_url, token=connection_token(user))
-    assert (await sdk.journal.next("server_subscribed"))["channel"] == f"#{user}"
-    async with Api(impatient) as api:
+    await sdk.connect(short_timeouts_server.websocket_url, token=connection_token(user))
+    assert (await sdk.events.next("server_subscribed"))["channel"] == f"#{user}"
+    async with Api(short_timeouts_server) as api:
         await api.publish(f"#{user}", {"for": "you"})
-    assert (await sdk.journal.next("server_publication"))["data"] == {"for": "you"}
+    assert (await sdk.events.next("server_publication"))["data"] == {"for": "you"}
 
 
-async def test_nobody_without_a_name_has_a_channel(impatient: Server, sdk: Sdk) -> None:
-    """An anonymous client has no personal channel."""
-    await sdk.connect(impatient.websocket_url)
-    await sdk.journal.next("connected")
+async def test_an_anonymous_client_has_no_personal_channel(short_timeouts_server: Server, sdk: Sdk) -> None:
+    await sdk.connect(short_timeouts_server.websocket_url)
+    await sdk.events.next("connected")
     await sdk.subscribe("lobby")
-    await sdk.journal.next("subscribed")
-    assert sdk.journal.of("server_subscribed") == []
+    await sdk.events.next("subscribed")
+    assert sdk.events.of("server_subscribed") == []

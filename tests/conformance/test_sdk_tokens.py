@@ -1,4 +1,4 @@
-"""Official SDKs with subscription tokens: granted, refused, refreshed, expired (protocol §12)."""
+"""Official SDKs with subscription tokens: accepted, refused, refreshed, expired (protocol §12)."""
 
 from collections.abc import Callable
 
@@ -13,95 +13,94 @@ Name = Callable[[str], str]
 
 async def connect_ann(sdk: Sdk, server: Server) -> str:
     await sdk.connect(server.websocket_url, token=connection_token("ann"))
-    me: str = (await sdk.journal.next("connected"))["client"]
+    me: str = (await sdk.events.next("connected"))["client"]
     return me
 
 
 async def test_a_token_opens_a_closed_channel(server: Server, sdk: Sdk, channel: Name) -> None:
-    """A valid subscription token overrides the namespace's rules; its `info` is shown as `chan_info`."""
+    """A valid subscription token overrides the namespace's permissions. Its `info` is the `chan_info`."""
     me = await connect_ann(sdk, server)
-    door = channel("member")
-    await sdk.subscribe(door, token=subscription_token("ann", door, info={"seat": 7}))
-    await sdk.journal.next("subscribed")
-    assert (await sdk.presence(door))[me]["chan_info"] == {"seat": 7}
+    news = channel("member")
+    await sdk.subscribe(news, token=subscription_token("ann", news, info={"seat": 7}))
+    await sdk.events.next("subscribed")
+    assert (await sdk.presence(news))[me]["chan_info"] == {"seat": 7}
 
 
-async def test_a_token_gives_its_data(server: Server, sdk: Sdk, channel: Name) -> None:
-    """`data` of a subscription token is handed to the client in the subscribe reply."""
+async def test_the_subscribe_reply_has_the_tokens_data(server: Server, sdk: Sdk, channel: Name) -> None:
     await connect_ann(sdk, server)
-    door = channel("closed")
-    await sdk.subscribe(door, token=subscription_token("ann", door, data={"hello": "ann"}))
-    assert (await sdk.journal.next("subscribed"))["data"] == {"hello": "ann"}
+    news = channel("closed")
+    await sdk.subscribe(news, token=subscription_token("ann", news, data={"hello": "ann"}))
+    assert (await sdk.events.next("subscribed"))["data"] == {"hello": "ann"}
 
 
-async def test_a_dollar_channel_wants_a_token(server: Server, sdk: Sdk, channel: Name) -> None:
-    """A `$` channel asks for a token even in a namespace open to everybody."""
+async def test_a_dollar_channel_needs_a_token(server: Server, sdk: Sdk, channel: Name) -> None:
+    """This holds also in a namespace that every client may subscribe to."""
     await connect_ann(sdk, server)
     private = "$" + channel("open")
     await sdk.subscribe(private)
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
 
 
 async def test_a_dollar_channel_opens_with_a_token(server: Server, sdk: Sdk, channel: Name) -> None:
-    """The SDK asks its application for a token of the channel, and is let in with it."""
+    """The SDK requests a token for the channel from its application."""
     await connect_ann(sdk, server)
     private = "$" + channel("open")
     await sdk.subscribe(private, tokens=[subscription_token("ann", private)])
-    assert (await sdk.journal.next("subscribed"))["channel"] == private
-    assert (await sdk.journal.next("token_asked"))["channel"] == private
+    assert (await sdk.events.next("subscribed"))["channel"] == private
+    assert (await sdk.events.next("token_requested"))["channel"] == private
 
 
 async def test_a_forged_token_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
-    """A subscription token signed with another key is error 103; the connection lives on."""
+    """A subscription token signed with another key is error 103. The connection stays open."""
     await connect_ann(sdk, server)
-    door = channel("open")
-    await sdk.subscribe(door, token=subscription_token("ann", door, secret="another" * 8))
-    assert (await sdk.journal.next("unsubscribed"))["code"] == 103
+    news = channel("open")
+    await sdk.subscribe(news, token=subscription_token("ann", news, secret="another" * 8))
+    assert (await sdk.events.next("unsubscribed"))["code"] == 103
     await sdk.publish(channel("open"), {})
 
 
-@pytest.mark.parametrize("claims", [{"user": "bob"}, {"channel": "open:elsewhere"}, {"client": "somebody"}])
-async def test_a_token_of_something_else_ends_the_connection(
+@pytest.mark.parametrize("claims", [{"user": "bob"}, {"channel": "open:elsewhere"}, {"client": "another"}])
+async def test_a_token_for_another_target_ends_the_connection(
     server: Server, sdk: Sdk, channel: Name, claims: dict[str, str]
 ) -> None:
-    """A token made for another user, channel or connection is no mistake: 3500."""
+    """A token for another user, channel or connection closes with 3500."""
     await connect_ann(sdk, server)
-    door = channel("open")
-    await sdk.subscribe(door, token=subscription_token(**{"user": "ann", "channel": door, **claims}))
-    assert (await sdk.journal.next("disconnected"))["code"] == 3500
+    news = channel("open")
+    await sdk.subscribe(news, token=subscription_token(**{"user": "ann", "channel": news, **claims}))
+    assert (await sdk.events.next("disconnected"))["code"] == 3500
 
 
 async def test_an_expired_token_is_replaced(server: Server, sdk: Sdk, channel: Name) -> None:
-    """Error 109 keeps the SDK subscribing: it asks for a token and is let in."""
+    """After error 109 the SDK keeps subscribing: it requests a token, and succeeds."""
     await connect_ann(sdk, server)
-    door = channel("closed")
-    tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (-5, 100)]
-    await sdk.subscribe(door, tokens=tokens)
-    assert (await sdk.journal.next("subscribed"))["channel"] == door
-    assert (await sdk.journal.next("subscription_error"))["code"] == 109
+    news = channel("closed")
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (-5, 100)]
+    await sdk.subscribe(news, tokens=tokens)
+    assert (await sdk.events.next("subscribed"))["channel"] == news
+    assert (await sdk.events.next("subscription_error"))["code"] == 109
 
 
 async def test_a_subscription_outlives_its_tokens(server: Server, sdk: Sdk, channel: Name) -> None:
-    """Before each token expires the SDK refreshes the subscription; it never has to subscribe again."""
+    """The SDK refreshes the subscription before each token expires. It never subscribes again."""
     await connect_ann(sdk, server)
-    door = channel("closed")
-    tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (2, 4, 100)]
-    await sdk.subscribe(door, tokens=tokens)
-    await sdk.journal.take("token_asked", 3)
-    assert len(sdk.journal.of("subscribing")) == 1
-    assert len(sdk.journal.of("subscribed")) == 1
-    assert len(sdk.journal.of("connecting")) == 1
+    news = channel("closed")
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (2, 4, 100)]
+    await sdk.subscribe(news, tokens=tokens)
+    await sdk.events.take("token_requested", 3)
+    assert len(sdk.events.of("subscribing")) == 1
+    assert len(sdk.events.of("subscribed")) == 1
+    assert len(sdk.events.of("connecting")) == 1
 
 
-async def test_a_refresh_with_somebody_elses_token_ends_the_connection(
+async def test_a_refresh_with_another_users_token_ends_the_connection(
     server: Server, sdk: Sdk, channel: Name
 ) -> None:
-    """A `sub_refresh` with a token that does not fit closes with 3500."""
+    """A `sub_refresh` with a token that does not match closes with 3500."""
     await connect_ann(sdk, server)
-    door = channel("closed")
+    news = channel("closed")
     tokens = [
-        subscription_token("ann", door, exp=seconds_from_now(2)),
-        subscription_token("bob", door),
+        subscription_token("ann", news, exp=seconds_from_now(2)),
+        subscription_token("bob", news),
     ]
-    await sdk.subscribe(door, tokens=tokens)
-    assert (await sdk.journal.next("disconnected"))["code"] == 3500
+    await sdk.subscribe(news, tokens=tokens)
+    assert (await sdk.events.next("disconnected"))["code"] == 3500

@@ -1,4 +1,4 @@
-"""Who does not read is let go, so that nobody else waits for it (protocol §8: 3008)."""
+"""A client that does not read is disconnected, and delays no other client (protocol §8: 3008)."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.api import Api
-from tests.support.configs import USUAL
-from tests.support.event_stream import streaming
-from tests.support.raw import commands, upgraded
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.event_stream import open_event_stream
+from tests.support.raw_connection import commands, open_raw_websocket
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
-from tests.support.wire import Close, connected
+from tests.support.wire_client import Close, connect_wire
 
 PAYLOAD = "x" * 60_000
 PUBLICATIONS = 300
@@ -19,19 +19,19 @@ PUBLICATIONS = 300
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lets little wait for a peer."""
-    config = {**USUAL, "client": {**USUAL["client"], "queue_limit_bytes": 131_072}}
-    with serving(config, tmp_path_factory.mktemp("strict")) as running:
+def small_queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a small `queue_limit_bytes`."""
+    config = {**STANDARD, "client": {**STANDARD["client"], "queue_limit_bytes": 131_072}}
+    with run_server(config, tmp_path_factory.mktemp("small_queue_server")) as running:
         yield running
 
 
 async def flood(server: Server, channel: str) -> None:
-    """Publish until the slow one is gone, while a quick subscriber hears everything in order.
+    """Publish until the slow subscriber is disconnected. A fast subscriber receives everything in order.
 
-    Its goodbye waits behind what it has not read, for five seconds: whoever reads now finds it.
+    The last message of the slow one is kept for 5 s behind what it has not read.
     """
-    async with Api(server) as api, connected(server) as quick:
+    async with Api(server) as api, connect_wire(server) as quick:
         await quick.call("subscribe", channel=channel)
         async with asyncio.timeout(SOON):
             while (await api.call("presence_stats", channel=channel))["num_clients"] < 2:
@@ -46,18 +46,18 @@ async def flood(server: Server, channel: str) -> None:
         assert list(presence) == [quick.client]
 
 
-async def test_a_websocket_that_is_not_read_is_closed(strict: Server) -> None:
-    """The slow one is gone from presence and is told why; the quick one never waited."""
-    async with upgraded(strict) as slow:
+async def test_a_websocket_that_is_not_read_is_closed(small_queue_server: Server) -> None:
+    """The slow client leaves presence and gets the reason. The fast one never waits."""
+    async with open_raw_websocket(small_queue_server) as slow:
         await slow.send(commands({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:slow"}}))
-        await flood(strict, "open:slow")
+        await flood(small_queue_server, "open:slow")
         assert await slow.closed() == Close(3008, "slow")
 
 
-async def test_a_stream_that_is_not_read_is_ended(strict: Server) -> None:
-    """The same for an event stream, which does not even know that it is slow."""
-    async with streaming(strict, "/events?channel=open:stream") as slow:
-        await flood(strict, "open:stream")
+async def test_a_stream_that_is_not_read_is_ended(small_queue_server: Server) -> None:
+    """The same for an event stream."""
+    async with open_event_stream(small_queue_server, "/events?channel=open:stream") as slow:
+        await flood(small_queue_server, "open:stream")
         async with asyncio.timeout(SOON):
             while (event := await slow.next()).kind != "disconnect":
                 pass

@@ -1,4 +1,4 @@
-"""Who subscribes while much is being published begins exactly where its position says (protocol §10)."""
+"""A client that subscribes while much is published starts exactly at its position (protocol §10)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,21 +6,21 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from tests.support.api import Api
-from tests.support.event_stream import Event, streaming
+from tests.support.event_stream import Event, open_event_stream
 from tests.support.server import Server
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 Name = Callable[[str], str]
 
 CHANNELS = 20
 ENTRIES = 20
 FOLLOWED = 3
-"""How many publications each newcomer checks after its position."""
+"""How many publications each new subscriber checks after its position."""
 
 
 @asynccontextmanager
-async def storm(api: Api, names: list[str]) -> AsyncIterator[None]:
-    """All the while, publications into all channels at once."""
+async def publishing(api: Api, names: list[str]) -> AsyncIterator[None]:
+    """Publish into all channels while the block runs."""
 
     async def publish() -> None:
         while True:
@@ -35,19 +35,19 @@ async def storm(api: Api, names: list[str]) -> AsyncIterator[None]:
         await asyncio.gather(*publishing, return_exceptions=True)
 
 
-def assert_consecutive(start: dict[str, int], heard: list[tuple[str, int]]) -> None:
-    """Each channel's offsets follow its start without a hole."""
+def assert_consecutive(start: dict[str, int], received: list[tuple[str, int]]) -> None:
+    """Check that each channel's offsets follow its start without a hole."""
     for name, offset in start.items():
-        offsets = [each for channel, each in heard if channel == name]
+        offsets = [each for channel, each in received if channel == name]
         assert offsets == list(range(offset + 1, offset + 1 + len(offsets))), name
 
 
-async def test_a_websocket_that_enters_has_no_hole(server: Server, api: Api, channel: Name) -> None:
-    """After the offset of its subscribe reply comes the next one."""
+async def test_a_new_websocket_subscription_has_no_hole(server: Server, api: Api, channel: Name) -> None:
+    """The first publication has the offset after that of the subscribe reply."""
     names = [channel("long") for _ in range(CHANNELS)]
-    async with storm(api, names):
+    async with publishing(api, names):
         for _ in range(ENTRIES):
-            async with connected(server) as wire:
+            async with connect_wire(server) as wire:
                 await wire.send(
                     *[{"id": n, "subscribe": {"channel": name}} for n, name in enumerate(names, 10)]
                 )
@@ -61,14 +61,14 @@ async def test_a_websocket_that_enters_has_no_hole(server: Server, api: Api, cha
             assert_consecutive(start, [(push["channel"], push["pub"]["offset"]) for push in pushes])
 
 
-async def test_an_event_stream_that_enters_has_no_hole(server: Server, api: Api, channel: Name) -> None:
-    """After the positions of its first event come the next ones."""
+async def test_a_new_event_stream_has_no_hole(server: Server, api: Api, channel: Name) -> None:
+    """The first publications have the offsets after those of its first event."""
     names = [channel("long") for _ in range(CHANNELS)]
     await api.call("broadcast", channels=names, data=0)
     address = urlsplit(server.events_url(*names))
-    async with storm(api, names):
+    async with publishing(api, names):
         for _ in range(ENTRIES):
-            async with streaming(server, f"{address.path}?{address.query}") as stream:
+            async with open_event_stream(server, f"{address.path}?{address.query}") as stream:
                 first = await stream.next()
                 events: list[Event] = []
                 while len(events) < FOLLOWED * CHANNELS:

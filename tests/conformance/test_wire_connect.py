@@ -1,4 +1,4 @@
-"""Connect, refresh and close, as the frames say it (protocol §1, §3, §4, §8)."""
+"""Connect, refresh and close at the level of messages (protocol §1, §3, §4, §8)."""
 
 import json
 from collections.abc import Callable
@@ -9,22 +9,22 @@ import pytest
 import websockets
 
 from tests.support.api import Api
-from tests.support.configs import TRUSTED_ORIGIN, USUAL
+from tests.support.configs import STANDARD, TRUSTED_ORIGIN
 from tests.support.refusal import Refused
-from tests.support.server import Server, serving
+from tests.support.server import Server, run_server
 from tests.support.tokens import connection_token, seconds_from_now
-from tests.support.wire import Close, connected, opened
+from tests.support.wire_client import Close, connect_wire, open_wire
 
 Name = Callable[[str], str]
 
 
-class ConnectedAnyway(Exception):
-    """The handshake was completed; the argument is how the server closed."""
+class UnexpectedHandshake(Exception):
+    """The handshake succeeded. The argument is the server's close."""
 
 
 async def test_the_connect_reply_has_what_sdks_need(server: Server) -> None:
-    """An id, a version, the interval of pings and that they want a pong; nothing that is empty."""
-    async with opened(server) as wire:
+    """An id, a version, the ping interval and that pongs are expected. Empty fields are absent."""
+    async with open_wire(server) as wire:
         result = await wire.connect()
     assert result.pop("client")
     assert result.pop("version")
@@ -34,14 +34,14 @@ async def test_the_connect_reply_has_what_sdks_need(server: Server) -> None:
 
 
 async def test_every_connection_has_an_id_of_its_own(server: Server) -> None:
-    async with connected(server) as one, connected(server) as two:
+    async with connect_wire(server) as one, connect_wire(server) as two:
         assert one.client != two.client
 
 
 async def test_commands_in_one_frame_are_answered_in_order(server: Server, channel: Name) -> None:
-    """Pipelined as centrifuge-js does it: replies in the order asked, no push before its subscribe reply."""
+    """Pipelined as by centrifuge-js. A push never precedes the reply to its subscribe."""
     news = channel("open")
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         await wire.send(
             {"connect": {"name": "js"}, "id": 1},
             {"subscribe": {"channel": news, "flag": 1}, "id": 2},
@@ -57,8 +57,8 @@ async def test_commands_in_one_frame_are_answered_in_order(server: Server, chann
 
 
 async def test_empty_results_keep_their_key(server: Server) -> None:
-    """SDKs index the reply by the method's name, also when there is nothing to say."""
-    async with connected(server) as wire:
+    """SDKs index the reply by the method's name, also when the result is empty."""
+    async with connect_wire(server) as wire:
         await wire.send({"id": 7, "publish": {"channel": "open:keys", "data": 1}})
         assert await wire.reply(7) == {"id": 7, "publish": {}}
         await wire.send({"id": 8, "unsubscribe": {"channel": "open:keys"}})
@@ -66,16 +66,16 @@ async def test_empty_results_keep_their_key(server: Server) -> None:
 
 
 async def test_errors_have_code_and_message(server: Server) -> None:
-    """Both are indexed by SDKs."""
-    async with connected(server) as wire:
+    """SDKs index both."""
+    async with connect_wire(server) as wire:
         await wire.send({"id": 7, "publish": {"channel": "closed:1", "data": 1}})
         assert await wire.reply(7) == {"id": 7, "error": {"code": 103, "message": "permission denied"}}
 
 
 async def test_whitespace_in_data_does_not_break_the_framing(server: Server, api: Api, channel: Name) -> None:
-    """A back end may send its JSON on several lines: a newline still ends a message on the wire."""
+    """A back end may send JSON with line breaks. A newline still ends a message of the protocol."""
     news = channel("open")
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         await wire.call("subscribe", channel=news)
         body = json.dumps({"channel": news, "data": {"a": [1, {"b": "c\nd"}]}}, indent=2).encode()
         await api.post("publish", body)
@@ -86,22 +86,22 @@ async def test_whitespace_in_data_does_not_break_the_framing(server: Server, api
 
 
 async def test_a_trailing_newline_is_tolerated(server: Server) -> None:
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         await wire.send_text('{"id": 1, "connect": {}}\n')
         assert "connect" in await wire.reply(1)
 
 
 async def test_json_may_come_in_a_binary_frame(server: Server) -> None:
-    """Only what is said counts; the answer is text."""
-    async with opened(server) as wire:
+    """The reply is a text frame."""
+    async with open_wire(server) as wire:
         await wire.send_text(b'{"id": 1, "connect": {}}')
         assert "connect" in await wire.reply(1)
 
 
-async def test_an_error_to_connect_leaves_the_connection_useless(server: Server) -> None:
-    """The rest of the frame is dropped, and whatever comes next closes."""
+async def test_after_a_refused_connect_every_command_closes(server: Server) -> None:
+    """The rest of the frame is ignored. The next command closes the connection."""
     expired = connection_token("ann", exp=seconds_from_now(-10))
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         await wire.send({"id": 1, "connect": {"token": expired}}, {"id": 2, "publish": {"channel": "open:1"}})
         assert (await wire.reply(1))["error"]["code"] == 109
         assert await wire.is_quiet()
@@ -109,14 +109,16 @@ async def test_an_error_to_connect_leaves_the_connection_useless(server: Server)
         assert (await wire.closed()).code == 3501
 
 
-async def test_a_connection_nobody_refreshes_is_closed(impatient: Server) -> None:
-    """A while after its token's time: 3005, which invites back."""
-    async with connected(impatient, token=connection_token("ann", exp=seconds_from_now(3))) as wire:
+async def test_a_connection_that_is_not_refreshed_is_closed(short_timeouts_server: Server) -> None:
+    """Some time after its token expired: 3005, after which SDKs reconnect."""
+    async with connect_wire(
+        short_timeouts_server, token=connection_token("ann", exp=seconds_from_now(3))
+    ) as wire:
         assert await wire.closed() == Close(3005, "connection expired")
 
 
-async def test_a_token_tells_its_time_to_live(server: Server) -> None:
-    """`expires` and `ttl` only where there is something to refresh; `expire_at` decouples it from `exp`."""
+async def test_the_connect_reply_has_the_tokens_time_to_live(server: Server) -> None:
+    """`expires` and `ttl` are present only if the connection expires. `expire_at` decouples it from `exp`."""
     in_a_minute = seconds_from_now(60)
     lives: list[tuple[dict[str, Any], bool]] = [
         ({"exp": in_a_minute}, True),
@@ -125,23 +127,23 @@ async def test_a_token_tells_its_time_to_live(server: Server) -> None:
         ({}, False),
     ]
     for claims, expires in lives:
-        async with opened(server) as wire:
+        async with open_wire(server) as wire:
             result = await wire.connect(token=connection_token("ann", **claims))
         assert result.get("expires", False) is expires
         assert (50 < result.get("ttl", 0) <= 60) is expires
 
 
-async def test_refresh_renews_what_the_token_says(server: Server, api: Api, channel: Name) -> None:
-    """A refresh answers with the new time to live, and replaces the connection's info."""
+async def test_refresh_renews_the_connection(server: Server, api: Api, channel: Name) -> None:
+    """The reply has the new time to live. The token's info replaces the connection's."""
     news = channel("open")
     short, long = (seconds_from_now(life) for life in (30, 90))
-    async with connected(server, token=connection_token("ann", exp=short, info=1)) as wire:
+    async with connect_wire(server, token=connection_token("ann", exp=short, info=1)) as wire:
         result = await wire.call("refresh", token=connection_token("ann", exp=long, info=2))
         assert result["expires"] is True
         assert 80 < result["ttl"] <= 90
         await wire.call("subscribe", channel=news)
-        (person,) = (await api.call("presence", channel=news))["presence"].values()
-    assert person["conn_info"] == 2
+        (entry,) = (await api.call("presence", channel=news))["presence"].values()
+    assert entry["conn_info"] == 2
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,8 @@ async def test_refresh_renews_what_the_token_says(server: Server, api: Api, chan
     ],
     ids=["empty", "garbage", "another user's", "expired", "other channels"],
 )
-async def test_a_refresh_that_cannot_be_closes(server: Server, token: str, close: Close) -> None:
-    async with connected(server, token=connection_token("ann", exp=seconds_from_now(60))) as wire:
+async def test_an_invalid_refresh_closes_the_connection(server: Server, token: str, close: Close) -> None:
+    async with connect_wire(server, token=connection_token("ann", exp=seconds_from_now(60))) as wire:
         await wire.send({"id": 2, "refresh": {"token": token}})
         assert await wire.closed() == close
 
@@ -164,7 +166,7 @@ async def test_a_refresh_that_cannot_be_closes(server: Server, token: str, close
 async def test_server_side_positions_recover_in_the_connect_reply(
     server: Server, api: Api, channel: Name
 ) -> None:
-    """`subs` of the connect command are positions; `subs` of its reply what was missed since."""
+    """`subs` of the connect command are positions. `subs` of its reply have the missed publications."""
     one, two = channel("open"), channel("open")
     epoch = (await api.publish(one, {"n": 1}))["epoch"]
     await api.publish_numbers(one, range(2, 4))
@@ -173,54 +175,56 @@ async def test_server_side_positions_recover_in_the_connect_reply(
         one: {"recover": True, "offset": 1, "epoch": epoch},
         two: {"recover": True, "offset": 9, "epoch": "elsewhen"},
     }
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         subs = (await wire.connect(token=token, subs=positions))["subs"]
     assert subs[one]["recovered"] is True
     assert [publication["offset"] for publication in subs[one]["publications"]] == [2, 3]
     assert (subs[two].get("recovered", False), subs[two].get("offset", 0)) == (False, 0)
 
 
-async def test_channels_a_client_names_itself_are_its_own_if_permitted(server: Server, channel: Name) -> None:
-    """Of the channels in the connect command those permitted are subscribed, the others skipped."""
+async def test_the_connect_command_may_name_channels(server: Server, channel: Name) -> None:
+    """Permitted channels are subscribed, the others are skipped."""
     news = channel("open")
-    async with opened(server) as wire:
+    async with open_wire(server) as wire:
         result = await wire.connect(token=connection_token("ann"), subs={news: {}, channel("closed"): {}})
     assert list(result["subs"]) == [news]
 
 
-async def test_a_token_with_too_many_channels_is_refused(impatient: Server, channel: Name) -> None:
-    """More server-side channels than the limit: 3505."""
+async def test_a_token_with_too_many_channels_is_refused(
+    short_timeouts_server: Server, channel: Name
+) -> None:
+    """More server-side channels than the limit close with 3505."""
     token = connection_token("", channels=[channel("open") for _ in range(11)])
-    async with opened(impatient) as wire:
+    async with open_wire(short_timeouts_server) as wire:
         await wire.send({"id": 1, "connect": {"token": token}})
         assert await wire.closed() == Close(3505, "channel limit")
 
 
 async def test_a_token_with_an_unknown_namespace_is_an_error(server: Server) -> None:
-    """102 on the connect command."""
-    async with opened(server) as wire:
+    """The connect command gets error 102."""
+    async with open_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await wire.connect(token=connection_token("ann", channels=["nowhere:1"]))
     assert refused.value.code == 102
 
 
 async def test_send_is_not_available(server: Server) -> None:
-    """There is nobody to send to: 3508."""
-    async with connected(server) as wire:
+    """The server has no receiver for it: 3508."""
+    async with connect_wire(server) as wire:
         await wire.send({"send": {"data": {}}})
         assert await wire.closed() == Close(3508, "not available")
 
 
 async def test_rpc_is_not_available(server: Server) -> None:
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await wire.call("rpc", method="anything", data={})
     assert (refused.value.code, refused.value.message) == (108, "not available")
 
 
-async def test_silence_is_not_waited_for(impatient: Server) -> None:
-    """A WebSocket on which nothing is said is closed after the stale timeout: 3502."""
-    async with opened(impatient) as wire:
+async def test_a_silent_connection_is_closed(short_timeouts_server: Server) -> None:
+    """A WebSocket without a command is closed after the stale timeout: 3502."""
+    async with open_wire(short_timeouts_server) as wire:
         assert await wire.closed() == Close(3502, "stale")
 
 
@@ -228,47 +232,46 @@ async def test_silence_is_not_waited_for(impatient: Server) -> None:
     "origin", ["https://evil.example", "https://app.example.evil", "null", "http://localhost"]
 )
 async def test_other_origins_are_refused(server: Server, origin: str) -> None:
-    """A page of an origin not allowed gets a 403 instead of a WebSocket."""
+    """A page of an origin that is not allowed gets a 403 instead of a WebSocket."""
     with pytest.raises(websockets.InvalidStatus) as refused:
-        async with opened(server, additional_headers={"Origin": origin}):
+        async with open_wire(server, additional_headers={"Origin": origin}):
             pass
     assert refused.value.response.status_code == 403
 
 
 async def test_allowed_origins_are_served(server: Server) -> None:
     for origin in (TRUSTED_ORIGIN, "http://127.0.0.1:12345"):
-        async with opened(server, additional_headers={"Origin": origin}) as wire:
+        async with open_wire(server, additional_headers={"Origin": origin}) as wire:
             assert await wire.connect()
 
 
-async def test_without_allowed_origins_no_page_is_served(cautious: Server) -> None:
-    """Where none are configured, whoever sends an Origin is refused."""
+async def test_without_allowed_origins_every_origin_is_refused(token_only_server: Server) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
-        async with opened(cautious, additional_headers={"Origin": cautious.url}):
+        async with open_wire(token_only_server, additional_headers={"Origin": token_only_server.url}):
             pass
     assert refused.value.response.status_code == 403
 
 
 async def test_the_json_subprotocol_may_be_named(server: Server) -> None:
-    async with opened(server, subprotocols=["centrifuge-json"]) as wire:
+    async with open_wire(server, subprotocols=["centrifuge-json"]) as wire:
         assert await wire.connect()
 
 
-async def test_protobuf_is_refused_at_the_door(server: Server) -> None:
-    """A client that would speak protobuf is turned away before it sends any, or told 3506."""
+async def test_protobuf_is_refused(server: Server) -> None:
+    """The handshake of a client that requests protobuf fails, or the connection closes with 3506."""
     options: dict[str, Any] = {"subprotocols": ["centrifuge-protobuf"]}
     for url, more in ((server.websocket_url, options), (server.websocket_url + "?format=protobuf", {})):
-        with pytest.raises((websockets.InvalidStatus, ConnectedAnyway)) as refused:
-            async with opened(server, url, **more) as wire:
-                raise ConnectedAnyway(await wire.closed())
-        if isinstance(refused.value, ConnectedAnyway):
+        with pytest.raises((websockets.InvalidStatus, UnexpectedHandshake)) as refused:
+            async with open_wire(server, url, **more) as wire:
+                raise UnexpectedHandshake(await wire.closed())
+        if isinstance(refused.value, UnexpectedHandshake):
             assert refused.value.args == (Close(3506, "inappropriate protocol"),)
 
 
-async def test_a_server_that_leaves_sends_its_clients_back(tmp_path: Path) -> None:
-    """On SIGTERM each connection is closed with 3001, nothing is lost, and the process ends well."""
-    with serving(USUAL, tmp_path) as leaving:
-        async with connected(leaving) as one, opened(leaving) as silent:
+async def test_a_server_that_drains_disconnects_its_clients(tmp_path: Path) -> None:
+    """On SIGTERM each connection is closed with 3001, and nothing is lost. The exit code is 0."""
+    with run_server(STANDARD, tmp_path) as leaving:
+        async with connect_wire(leaving) as one, open_wire(leaving) as silent:
             leaving.process.terminate()
             assert await one.closed() == Close(3001, "shutdown")
             assert await silent.closed() == Close(3001, "shutdown")

@@ -1,63 +1,72 @@
-"""How many connections one user may have (protocol §3, §13: 3504)."""
+"""The limit of connections of one user (protocol §3, §13: 3504)."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.configs import USUAL
-from tests.support.server import Server, serving
+from tests.support.configs import STANDARD
+from tests.support.server import Server, run_server
 from tests.support.tokens import connection_token
-from tests.support.wire import Close, Wire, connected, opened
+from tests.support.wire_client import Close, WireClient, connect_wire, open_wire
 
 Name = Callable[[str], str]
 CONNECTION_LIMIT = Close(3504, "connection limit")
 
 
 @pytest.fixture(scope="module")
-def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two connections for each user."""
-    config = {**USUAL, "client": {**USUAL["client"], "user_connection_limit": 2}}
-    with serving(config, tmp_path_factory.mktemp("limited")) as running:
+def two_connections_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with at most two connections for each user."""
+    config = {**STANDARD, "client": {**STANDARD["client"], "user_connection_limit": 2}}
+    with run_server(config, tmp_path_factory.mktemp("two_connections_server")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The newest connection of a user is the only one."""
+def one_connection_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that keeps only the newest connection of a user."""
     options = {"personal_channel": True, "personal_channel_single_connection": True}
-    config = {**USUAL, "client": {**USUAL["client"], **options}}
-    with serving(config, tmp_path_factory.mktemp("single")) as running:
+    config = {**STANDARD, "client": {**STANDARD["client"], **options}}
+    with run_server(config, tmp_path_factory.mktemp("one_connection_server")) as running:
         yield running
 
 
-async def is_alive(wire: Wire) -> bool:
+async def is_alive(wire: WireClient) -> bool:
     return await wire.call("publish", channel="plain:1", data=1) == {}
 
 
-async def test_one_connection_too_many_is_refused(limited: Server, channel: Name) -> None:
-    """The third of a user is closed; the two there were, other users and the nameless are not concerned."""
+async def test_one_connection_too_many_is_refused(two_connections_server: Server, channel: Name) -> None:
+    """The third connection of a user is closed. All other connections are not affected."""
     token = connection_token(channel("user"))
-    async with connected(limited, token=token) as one, connected(limited, token=token) as two:
-        async with opened(limited) as third:
+    async with (
+        connect_wire(two_connections_server, token=token) as one,
+        connect_wire(two_connections_server, token=token) as two,
+    ):
+        async with open_wire(two_connections_server) as third:
             await third.send({"id": 1, "connect": {"token": token}})
             assert await third.closed() == CONNECTION_LIMIT
-        async with connected(limited, token=connection_token(channel("user"))) as other:
+        async with connect_wire(two_connections_server, token=connection_token(channel("user"))) as other:
             assert [await is_alive(wire) for wire in (one, two, other)] == [True] * 3
-        async with connected(limited), connected(limited), connected(limited) as nameless:
-            assert await is_alive(nameless)
+        async with (
+            connect_wire(two_connections_server),
+            connect_wire(two_connections_server),
+            connect_wire(two_connections_server) as anonymous,
+        ):
+            assert await is_alive(anonymous)
 
 
-async def test_a_connection_that_went_makes_room(limited: Server, channel: Name) -> None:
-    """The limit counts connections that are there."""
+async def test_a_closed_connection_does_not_count(two_connections_server: Server, channel: Name) -> None:
     token = connection_token(channel("user"))
     for _ in range(5):
-        async with connected(limited, token=token) as wire:
+        async with connect_wire(two_connections_server, token=token) as wire:
             assert await is_alive(wire)
 
 
-async def test_a_new_connection_can_close_the_others(single: Server, channel: Name) -> None:
-    """With single connections, who connects again is served, and the older connection told why it ends."""
+async def test_a_new_connection_can_close_the_others(one_connection_server: Server, channel: Name) -> None:
+    """With single connections the older one gets the reason of its close."""
     token = connection_token(channel("user"))
-    async with connected(single, token=token) as old, connected(single, token=token) as new:
+    async with (
+        connect_wire(one_connection_server, token=token) as old,
+        connect_wire(one_connection_server, token=token) as new,
+    ):
         assert await old.closed() == CONNECTION_LIMIT
         assert await is_alive(new)

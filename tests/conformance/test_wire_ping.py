@@ -1,4 +1,4 @@
-"""Pings and pongs of the protocol, as the frames say it (protocol §6)."""
+"""Pings and pongs at the level of messages (protocol §6)."""
 
 import time
 from collections.abc import AsyncIterator
@@ -7,92 +7,92 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.server import Server
-from tests.support.wire import Close, Wire, connected, opened
+from tests.support.wire_client import Close, WireClient, connect_wire, open_wire
 
 INTERVAL = 1.0
-"""Seconds between pings of the impatient server."""
+"""Seconds between pings of `short_timeouts_server`."""
 
 
 @pytest.fixture
-async def silent(impatient: Server) -> AsyncIterator[Wire]:
+async def silent(short_timeouts_server: Server) -> AsyncIterator[WireClient]:
     """A connection that does not answer pings."""
-    async with connected(impatient) as wire:
+    async with connect_wire(short_timeouts_server) as wire:
         wire.answers_pings = False
         yield wire
 
 
-async def ping(wire: Wire) -> None:
+async def next_ping(wire: WireClient) -> None:
     """Wait for the next ping."""
-    await wire.pinged(wire.pings + 1)
+    await wire.wait_for_pings(wire.pings + 1)
 
 
-async def test_the_connect_reply_announces_pings(impatient: Server) -> None:
-    async with opened(impatient) as wire:
+async def test_the_connect_reply_announces_pings(short_timeouts_server: Server) -> None:
+    async with open_wire(short_timeouts_server) as wire:
         result = await wire.connect()
     assert (result["ping"], result["pong"]) == (1, True)
 
 
-async def test_pings_come_regularly(impatient: Server) -> None:
-    """The first comes early, at random, so that a crowd is not pinged at once; the others on the interval."""
+async def test_pings_come_regularly(short_timeouts_server: Server) -> None:
+    """The first comes early, at a random time, to spread the load. The others keep the interval."""
     start = time.monotonic()
-    async with connected(impatient) as wire:
-        await wire.pinged(3)
+    async with connect_wire(short_timeouts_server) as wire:
+        await wire.wait_for_pings(3)
     first, _, third = (at - start for at in wire.pinged_at)
     assert first > 0.4 * INTERVAL
     assert third > 2.4 * INTERVAL
 
 
-async def test_a_busy_connection_is_pinged_too(impatient: Server) -> None:
-    """Python's SDK counts nothing but pings as a sign of life."""
-    async with Api(impatient) as api, connected(impatient) as wire:
+async def test_a_busy_connection_is_pinged_too(short_timeouts_server: Server) -> None:
+    """Python's SDK accepts only pings as a sign of life."""
+    async with Api(short_timeouts_server) as api, connect_wire(short_timeouts_server) as wire:
         await wire.call("subscribe", channel="open:busy")
         while wire.pings < 2:
             await api.publish("open:busy", {})
             await wire.push("pub")
 
 
-async def test_a_peer_that_does_not_answer_is_told_to_come_back(silent: Wire) -> None:
-    """No pong in time: 3012."""
+async def test_a_client_without_pongs_is_disconnected(silent: WireClient) -> None:
+    """The code is 3012, after which SDKs reconnect."""
     assert await silent.closed() == Close(3012, "no pong")
 
 
-async def test_a_pong_nobody_asked_for_is_a_mistake(server: Server) -> None:
-    """An empty command is a pong, and without a ping before it closes with 3501."""
-    async with connected(server) as wire:
+async def test_an_unsolicited_pong_closes_the_connection(server: Server) -> None:
+    """An empty command is a pong. Without a ping before it, it closes with 3501."""
+    async with connect_wire(server) as wire:
         await wire.send({})
         assert await wire.closed() == Close(3501, "bad request")
 
 
-async def test_one_ping_has_one_pong(silent: Wire) -> None:
-    await ping(silent)
+async def test_one_ping_has_one_pong(silent: WireClient) -> None:
+    await next_ping(silent)
     await silent.send({})
     await silent.send({})
     assert await silent.closed() == Close(3501, "bad request")
 
 
-async def test_a_command_without_an_id_is_a_pong(silent: Wire) -> None:
-    """Whatever else it carries, it answers the ping, and does nothing else."""
-    await ping(silent)
+async def test_a_command_without_an_id_is_a_pong(silent: WireClient) -> None:
+    """Its other content is ignored."""
+    await next_ping(silent)
     await silent.send({"subscribe": {"channel": "open:pong"}})
     assert (await silent.call("subscribe", channel="open:pong"))["recoverable"] is True
 
 
-async def test_other_commands_are_no_pong(silent: Wire) -> None:
-    """A peer that talks and does not answer is closed all the same."""
-    await ping(silent)
+async def test_other_commands_are_no_pong(silent: WireClient) -> None:
+    """A client that sends commands and no pong is disconnected too."""
+    await next_ping(silent)
     await silent.call("publish", channel="open:1", data={})
     assert (await silent.closed()).code == 3012
 
 
-async def test_frames_can_be_pinged_instead(impatient: Server) -> None:
+async def test_a_client_can_request_ping_frames_instead(short_timeouts_server: Server) -> None:
     """For tools that know only RFC 6455: native pings on request, and none of the protocol's."""
-    url = impatient.websocket_url + "?cf_ws_frame_ping_pong=true"
-    async with opened(impatient, url) as wire:
+    url = short_timeouts_server.websocket_url + "?cf_ws_frame_ping_pong=true"
+    async with open_wire(short_timeouts_server, url) as wire:
         result = await wire.connect()
         assert "ping" not in result
         assert "pong" not in result
-        async with connected(impatient) as clock:
+        async with connect_wire(short_timeouts_server) as other:
             for _ in range(3):
-                await ping(clock)
+                await next_ping(other)
         await wire.call("publish", channel="open:1", data={})
         assert wire.pings == 0

@@ -9,15 +9,15 @@ import pytest
 from tests.support.api import Api
 from tests.support.refusal import Refused
 from tests.support.server import Server
-from tests.support.wire import Wire, connected
+from tests.support.wire_client import WireClient, connect_wire
 
 Name = Callable[[str], str]
 
 NOT_RECOVERED = None
 
 
-async def recover(wire: Wire, channel: str, offset: int, epoch: str, **params: Any) -> dict[str, Any]:
-    """Subscribe from a position, written as SDKs write it: zero and empty left out."""
+async def recover(wire: WireClient, channel: str, offset: int, epoch: str, **params: Any) -> dict[str, Any]:
+    """Subscribe from a position, written as SDKs write it: zero and empty fields are absent."""
     position = {name: value for name, value in (("offset", offset), ("epoch", epoch)) if value}
     return await wire.call("subscribe", channel=channel, recover=True, **position, **params)
 
@@ -39,14 +39,14 @@ async def recover(wire: Wire, channel: str, offset: int, epoch: str, **params: A
         (0, "", NOT_RECOVERED),
     ],
 )
-async def test_recovered_is_only_what_is_complete(
+async def test_a_position_is_recovered_only_completely(
     server: Server, api: Api, channel: Name, offset: int, epoch: str, missed: list[int] | None
 ) -> None:
-    """Ten published, five kept: from each position all that was missed, or the word that it is not."""
+    """Ten published, five kept: each position gets everything it missed, or `recovered` is false."""
     short = channel("short")
     right = (await api.publish(short, {"n": 1}))["epoch"]
     await api.publish_numbers(short, range(2, 11))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, short, offset, epoch.replace("right", right))
         assert result["was_recovering"] is True
         assert result.get("recovered", False) is (missed is not NOT_RECOVERED)
@@ -56,11 +56,11 @@ async def test_recovered_is_only_what_is_complete(
         assert await wire.offsets(short, 1) == [11]
 
 
-async def test_what_is_recovered_is_what_was_published(server: Server, api: Api, channel: Name) -> None:
-    """Data, tags and the publisher's info come back as they were."""
+async def test_recovered_publications_are_complete(server: Server, api: Api, channel: Name) -> None:
+    """They have the data, the tags and the publisher's info."""
     news = channel("open")
     await api.publish(news, [1], tags={"a": "b"})
-    async with connected(server) as publisher, connected(server) as wire:
+    async with connect_wire(server) as publisher, connect_wire(server) as wire:
         await publisher.call("publish", channel=news, data="mine")
         first, second = (await recover(wire, news, 0, ""))["publications"]
     time = {"time"}
@@ -69,10 +69,10 @@ async def test_what_is_recovered_is_what_was_published(server: Server, api: Api,
 
 
 async def test_a_first_subscription_can_replay_everything(server: Server, api: Api, channel: Name) -> None:
-    """`recover` from nowhere gives the whole log, if nothing of it is gone."""
+    """`recover` without a position returns the whole history, if it is complete."""
     news = channel("open")
     await api.publish_numbers(news, range(5))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, news, 0, "")
     assert [pub["offset"] for pub in result["publications"]] == [1, 2, 3, 4, 5]
     assert (result["recovered"], result.get("offset", 0)) == (True, 0)
@@ -82,10 +82,10 @@ async def test_a_first_subscription_can_replay_everything(server: Server, api: A
 async def test_a_recovery_is_capped(
     server: Server, api: Api, channel: Name, offset: int, recovered: bool
 ) -> None:
-    """Of 310 publications 300 can be recovered at once; one more is too many, and told so."""
+    """300 publications can be recovered at once. With more, `recovered` is false."""
     long = channel("long")
     await api.post("batch", {"commands": [{"publish": {"channel": long, "data": n}} for n in range(310)]})
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, long, offset, "")
     assert result.get("recovered", False) is recovered
     assert len(result.get("publications", [])) == (300 if recovered else 0)
@@ -95,31 +95,31 @@ async def test_a_recovery_is_capped(
 async def test_a_client_may_prefer_an_error(
     server: Server, api: Api, channel: Name, offset: int, epoch: str
 ) -> None:
-    """With bit 2 of `flag`, what cannot be recovered is error 112, and the client is not subscribed."""
+    """With bit 2 of `flag`, an impossible recovery is error 112, and the client is not subscribed."""
     news = channel("open")
     await api.publish(news, {})
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         with pytest.raises(Refused) as refused:
             await recover(wire, news, offset, epoch, flag=3)
         assert refused.value.code == 112
         assert "recovered" not in await wire.call("subscribe", channel=news, flag=3)
 
 
-async def test_where_there_is_no_log_nothing_is_recovered(server: Server, channel: Name) -> None:
-    """The client asked, and is told that it was asking."""
-    async with connected(server) as wire:
+async def test_a_channel_without_history_recovers_nothing(server: Server, channel: Name) -> None:
+    """`was_recovering` is set, `recovered` is not."""
+    async with connect_wire(server) as wire:
         result = await recover(wire, channel("plain"), 1, "any")
     assert result == {"was_recovering": True}
 
 
 async def test_removed_history_cannot_be_recovered(server: Server, api: Api, channel: Name) -> None:
-    """After `history_remove` only who missed nothing is recovered."""
+    """After `history_remove` only a client that missed nothing is recovered."""
     news = channel("open")
     epoch = (await api.publish(news, {}))["epoch"]
     await api.publish(news, {})
     await api.call("history_remove", channel=news)
     for offset, recovered in ((1, False), (2, True)):
-        async with connected(server) as wire:
+        async with connect_wire(server) as wire:
             assert (await recover(wire, news, offset, epoch)).get("recovered", False) is recovered
 
 
@@ -134,14 +134,14 @@ async def test_removed_history_cannot_be_recovered(server: Server, api: Api, cha
         (3, "wrong", [3]),
     ],
 )
-async def test_a_cache_gives_its_newest(
+async def test_a_cache_recovers_its_newest_publication(
     server: Server, api: Api, channel: Name, offset: int, epoch: str, given: list[int]
 ) -> None:
-    """In cache mode the newest publication is all there is to recover, unless the client has it."""
+    """In cache mode this is the only one, unless the client already has it."""
     cache = channel("cache")
     right = (await api.publish(cache, {"n": 1}))["epoch"]
     await api.publish_numbers(cache, range(2, 4))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await recover(wire, cache, offset, epoch.replace("right", right))
         assert result["recovered"] is True
         assert [pub["offset"] for pub in result.get("publications", [])] == given
@@ -149,42 +149,42 @@ async def test_a_cache_gives_its_newest(
         assert await wire.offsets(cache, 1) == [4]
 
 
-async def test_an_empty_cache_recovers_who_has_everything(server: Server, api: Api, channel: Name) -> None:
-    """With nothing kept, only a client at the top is recovered."""
+async def test_an_empty_cache_recovers_a_client_at_the_top(server: Server, api: Api, channel: Name) -> None:
+    """Other clients are not recovered."""
     cache = channel("cache")
     epoch = (await api.publish(cache, {}))["epoch"]
     await api.call("history_remove", channel=cache)
     for offset, recovered in ((1, True), (0, False)):
-        async with connected(server) as wire:
+        async with connect_wire(server) as wire:
             assert (await recover(wire, cache, offset, epoch)).get("recovered", False) is recovered
 
 
-async def test_a_cache_can_be_given_unasked(server: Server, api: Api, channel: Name) -> None:
+async def test_a_cache_can_be_delivered_without_recovery(server: Server, api: Api, channel: Name) -> None:
     """With `auto_cache_recover` a plain subscribe starts with the newest publication."""
     cache = channel("autocache")
     await api.publish_numbers(cache, range(1, 4))
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await wire.call("subscribe", channel=cache)
     assert result["recovered"] is True
     assert [pub["data"] for pub in result["publications"]] == [{"n": 3}]
 
 
-async def test_nothing_is_lost_between_the_reply_and_what_follows(
+async def test_no_publication_is_lost_around_the_subscribe_reply(
     server: Server, api: Api, channel: Name
 ) -> None:
-    """Clients that subscribe with recovery while publications pour in see each offset once, in order."""
+    """Clients that recover while many publications arrive get each offset once, in order."""
     news = channel("long")
     await api.publish(news, {"n": 1})
     commands = [{"publish": {"channel": news, "data": {"n": n}}} for n in range(2, 12)]
 
-    async def listen(wire: Wire) -> list[int]:
+    async def receive(wire: WireClient) -> list[int]:
         result = await recover(wire, news, 0, "")
         offsets = [pub["offset"] for pub in result.get("publications", [])]
         return offsets + await wire.offsets(news, 101 - len(offsets))
 
-    async with connected(server) as one, connected(server) as two, asyncio.TaskGroup() as tasks:
-        listening = [tasks.create_task(listen(wire)) for wire in (one, two)]
+    async with connect_wire(server) as one, connect_wire(server) as two, asyncio.TaskGroup() as tasks:
+        receiving = [tasks.create_task(receive(wire)) for wire in (one, two)]
         for _ in range(10):
             await api.post("batch", {"commands": commands})
-    for task in listening:
+    for task in receiving:
         assert task.result() == list(range(1, 102))

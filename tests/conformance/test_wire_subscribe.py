@@ -1,4 +1,4 @@
-"""Subscribe and what comes with it, as the frames say it (protocol §4, §5, §11, §13)."""
+"""Subscribe and its push messages at the level of messages (protocol §4, §5, §11, §13)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token, seconds_from_now, subscription_token
-from tests.support.wire import Close, Wire, connected
+from tests.support.wire_client import Close, WireClient, connect_wire
 
 Name = Callable[[str], str]
 
 
-async def code_of(wire: Wire, method: str, **params: object) -> int:
+async def code_of(wire: WireClient, method: str, **params: object) -> int:
     """The code with which this command is refused."""
     with pytest.raises(Refused) as refused:
         await wire.call(method, **params)
@@ -23,26 +23,26 @@ async def code_of(wire: Wire, method: str, **params: object) -> int:
 
 
 async def test_a_recoverable_subscription_has_a_position(server: Server, api: Api, channel: Name) -> None:
-    """Where the log is when the subscription begins: top offset and epoch."""
+    """The reply has the channel's top: offset and epoch."""
     news = channel("open")
     epoch = (await api.publish(news, {}))["epoch"]
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         result = await wire.call("subscribe", channel=news)
     assert result == {"recoverable": True, "positioned": True, "offset": 1, "epoch": epoch}
 
 
-async def test_a_channel_nobody_touched_has_an_epoch(server: Server, channel: Name) -> None:
-    """The epoch begins with the first touch, not the first publication."""
+async def test_a_new_channel_has_an_epoch(server: Server, channel: Name) -> None:
+    """The epoch begins with the first use, not with the first publication."""
     news = channel("open")
-    async with connected(server) as one, connected(server) as two:
+    async with connect_wire(server) as one, connect_wire(server) as two:
         first = await one.call("subscribe", channel=news)
         second = await two.call("subscribe", channel=news)
     assert (first.get("offset", 0), first["epoch"]) == (0, second["epoch"])
     assert first["epoch"]
 
 
-async def test_a_plain_subscription_has_nothing_to_say(server: Server, channel: Name) -> None:
-    async with connected(server) as wire:
+async def test_a_plain_subscription_has_an_empty_result(server: Server, channel: Name) -> None:
+    async with connect_wire(server) as wire:
         assert await wire.call("subscribe", channel=channel("plain")) == {}
 
 
@@ -55,27 +55,26 @@ async def test_a_plain_subscription_has_nothing_to_say(server: Server, channel: 
         ("unasked", {"recoverable": True, "positioned": True}, set()),
     ],
 )
-async def test_positions_are_granted_where_allowed(
+async def test_positioning_is_granted_if_allowed_and_requested(
     server: Server, channel: Name, namespace: str, asked: dict[str, bool], granted: set[str]
 ) -> None:
-    """Asked for and allowed by the namespace; otherwise the subscription is a plain one."""
-    async with connected(server, token=connection_token("ann")) as wire:
+    """Otherwise the subscription is a plain one."""
+    async with connect_wire(server, token=connection_token("ann")) as wire:
         result = await wire.call("subscribe", channel=channel(namespace), **asked)
     assert granted <= {name for name, value in result.items() if value is True}
     assert bool(granted) == ("epoch" in result)
 
 
-async def test_who_may_read_history_may_have_a_position(server: Server, channel: Name) -> None:
-    """Permission to read the log is permission to know where one is in it."""
-    async with connected(server) as wire:
+async def test_permission_for_history_includes_positions(server: Server, channel: Name) -> None:
+    async with connect_wire(server) as wire:
         result = await wire.call("subscribe", channel=channel("readable"), recoverable=True)
     assert (result["recoverable"], bool(result["epoch"])) == (True, True)
 
 
 async def test_the_join_comes_after_the_reply(server: Server, channel: Name) -> None:
-    """A subscriber hears its own join, after the reply to its subscribe command; never its own leave."""
+    """A subscriber gets its own join after the reply to its subscribe, and never its own leave."""
     news = channel("open")
-    async with connected(server) as wire, connected(server) as other:
+    async with connect_wire(server) as wire, connect_wire(server) as other:
         await wire.call("subscribe", channel=news)
         assert (await wire.push("join", news))["info"]["client"] == wire.client
         await other.call("subscribe", channel=news)
@@ -86,9 +85,9 @@ async def test_the_join_comes_after_the_reply(server: Server, channel: Name) -> 
 
 
 async def test_a_second_subscription_is_refused(server: Server, channel: Name) -> None:
-    """105, whether the first was the client's or the server's; the first goes on."""
+    """Error 105, whether the first was client-side or server-side. The first one continues."""
     mine, theirs = channel("plain"), channel("plain")
-    async with connected(server, token=connection_token("ann", channels=[theirs])) as wire:
+    async with connect_wire(server, token=connection_token("ann", channels=[theirs])) as wire:
         await wire.call("subscribe", channel=mine)
         assert await code_of(wire, "subscribe", channel=mine) == 105
         assert await code_of(wire, "subscribe", channel=theirs) == 105
@@ -96,10 +95,10 @@ async def test_a_second_subscription_is_refused(server: Server, channel: Name) -
         assert (await wire.push("pub", mine))["data"] == 1
 
 
-async def test_unsubscribing_is_always_fine(server: Server, api: Api, channel: Name) -> None:
-    """From a channel never subscribed, twice, and from one the server chose."""
+async def test_unsubscribe_always_succeeds(server: Server, api: Api, channel: Name) -> None:
+    """From a channel never subscribed, twice, and from a server-side channel."""
     theirs = channel("plain")
-    async with connected(server, token=connection_token("ann", channels=[theirs])) as wire:
+    async with connect_wire(server, token=connection_token("ann", channels=[theirs])) as wire:
         for name in (channel("plain"), "nowhere:1", theirs, theirs):
             assert await wire.call("unsubscribe", channel=name) == {}
         await api.publish(theirs, 1)
@@ -110,15 +109,15 @@ async def test_unsubscribing_is_always_fine(server: Server, api: Api, channel: N
 async def test_other_kinds_of_subscription_are_not_available(
     server: Server, channel: Name, asked: dict[str, int]
 ) -> None:
-    """Maps and shared polls are another product's."""
-    async with connected(server) as wire:
+    """Maps and shared polls belong to another product."""
+    async with connect_wire(server) as wire:
         assert await code_of(wire, "subscribe", channel=channel("open"), **asked) in {103, 108}
 
 
 async def test_delta_is_not_granted_where_it_is_not_allowed(server: Server, channel: Name) -> None:
-    """A client that offers delta gets plain data, and is told so by silence."""
+    """A client that offers delta gets plain data, and no `delta` in its reply."""
     news = channel("open")
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         assert "delta" not in await wire.call("subscribe", channel=news, delta="fossil")
         for text in ("one", "two"):
             await wire.call("publish", channel=news, data={"text": text})
@@ -126,14 +125,14 @@ async def test_delta_is_not_granted_where_it_is_not_allowed(server: Server, chan
 
 
 async def test_a_tags_filter_is_refused_where_it_is_not_allowed(server: Server, channel: Name) -> None:
-    """Better an error than publications that the client asked not to get."""
-    async with connected(server) as wire:
+    """An error is better than publications that the client filters out."""
+    async with connect_wire(server) as wire:
         tags_filter = {"key": "kind", "cmp": "eq", "val": "a"}
         assert await code_of(wire, "subscribe", channel=channel("open"), tf=tags_filter) == 107
 
 
-async def test_a_subscription_tells_its_time_to_live(server: Server, channel: Name) -> None:
-    """`expires` and `ttl` of a token that ends; `expire_at` decouples it from `exp`."""
+async def test_the_subscribe_reply_has_the_tokens_time_to_live(server: Server, channel: Name) -> None:
+    """`expires` and `ttl` of a token that expires. `expire_at` decouples it from `exp`."""
     in_a_minute = seconds_from_now(60)
     lives: list[tuple[dict[str, Any], bool]] = [
         ({"exp": in_a_minute}, True),
@@ -141,68 +140,73 @@ async def test_a_subscription_tells_its_time_to_live(server: Server, channel: Na
         ({"exp": in_a_minute, "expire_at": 0}, False),
         ({}, False),
     ]
-    async with connected(server, token=connection_token("ann")) as wire:
+    async with connect_wire(server, token=connection_token("ann")) as wire:
         for claims, expires in lives:
-            door = channel("closed")
-            token = subscription_token("ann", door, **claims)
-            result = await wire.call("subscribe", channel=door, token=token)
+            news = channel("closed")
+            token = subscription_token("ann", news, **claims)
+            result = await wire.call("subscribe", channel=news, token=token)
             assert result.get("expires", False) is expires
             assert (50 < result.get("ttl", 0) <= 60) is expires
 
 
 async def test_a_subscription_is_refreshed(server: Server, channel: Name) -> None:
-    door = channel("closed")
-    async with connected(server, token=connection_token("ann")) as wire:
-        short, long = (subscription_token("ann", door, exp=seconds_from_now(life)) for life in (30, 90))
-        await wire.call("subscribe", channel=door, token=short)
-        result = await wire.call("sub_refresh", channel=door, token=long)
+    news = channel("closed")
+    async with connect_wire(server, token=connection_token("ann")) as wire:
+        short, long = (subscription_token("ann", news, exp=seconds_from_now(life)) for life in (30, 90))
+        await wire.call("subscribe", channel=news, token=short)
+        result = await wire.call("sub_refresh", channel=news, token=long)
     assert result["expires"] is True
     assert 80 < result["ttl"] <= 90
 
 
-async def test_a_sub_refresh_that_makes_no_sense_is_refused(server: Server, channel: Name) -> None:
-    """Not subscribed 103, no token 107, expired 109 or 110; without a channel or with garbage: closed."""
-    door = channel("closed")
-    token = subscription_token("ann", door, exp=seconds_from_now(60))
-    expired = subscription_token("ann", door, exp=seconds_from_now(-10))
-    async with connected(server, token=connection_token("ann")) as wire:
-        assert await code_of(wire, "sub_refresh", channel=door, token=token) == 103
-        await wire.call("subscribe", channel=door, token=token)
-        assert await code_of(wire, "sub_refresh", channel=door, token="") == 107
-        assert await code_of(wire, "sub_refresh", channel=door, token=expired) in {109, 110}
+async def test_an_invalid_sub_refresh_is_refused(server: Server, channel: Name) -> None:
+    """Not subscribed 103, no token 107, expired 109 or 110. Without a channel or with garbage it closes."""
+    news = channel("closed")
+    token = subscription_token("ann", news, exp=seconds_from_now(60))
+    expired = subscription_token("ann", news, exp=seconds_from_now(-10))
+    async with connect_wire(server, token=connection_token("ann")) as wire:
+        assert await code_of(wire, "sub_refresh", channel=news, token=token) == 103
+        await wire.call("subscribe", channel=news, token=token)
+        assert await code_of(wire, "sub_refresh", channel=news, token="") == 107
+        assert await code_of(wire, "sub_refresh", channel=news, token=expired) in {109, 110}
         await wire.send({"id": 50, "sub_refresh": {"channel": "", "token": token}})
         assert await wire.closed() == Close(3501, "bad request")
-    async with connected(server, token=connection_token("ann")) as wire:
-        await wire.call("subscribe", channel=door, token=token)
-        await wire.send({"id": 50, "sub_refresh": {"channel": door, "token": "garbage"}})
+    async with connect_wire(server, token=connection_token("ann")) as wire:
+        await wire.call("subscribe", channel=news, token=token)
+        await wire.send({"id": 50, "sub_refresh": {"channel": news, "token": "garbage"}})
         assert await wire.closed() == Close(3500, "invalid token")
 
 
-async def test_an_expired_subscription_is_taken_away(impatient: Server, channel: Name) -> None:
-    """A subscription nobody refreshes is pushed out with 2501: subscribe again, with a new token."""
-    door = channel("closed")
-    async with connected(impatient, token=connection_token("ann")) as wire:
-        token = subscription_token("ann", door, exp=seconds_from_now(3))
-        await wire.call("subscribe", channel=door, token=token)
-        expired = await wire.push("unsubscribe", door)
+async def test_an_expired_subscription_ends(short_timeouts_server: Server, channel: Name) -> None:
+    """Without a refresh the client gets an unsubscribe push with 2501: subscribe again, with a new token."""
+    news = channel("closed")
+    async with connect_wire(short_timeouts_server, token=connection_token("ann")) as wire:
+        token = subscription_token("ann", news, exp=seconds_from_now(3))
+        await wire.call("subscribe", channel=news, token=token)
+        expired = await wire.push("unsubscribe", news)
         assert expired == {"code": 2501, "reason": "subscription expired"}
-        await wire.call("subscribe", channel=door, token=subscription_token("ann", door))
+        await wire.call("subscribe", channel=news, token=subscription_token("ann", news))
 
 
-async def test_a_server_side_subscription_that_expires_closes(impatient: Server, channel: Name) -> None:
-    """The client cannot refresh what it did not ask for: 3006, and come back."""
+async def test_an_expired_server_side_subscription_closes_the_connection(
+    short_timeouts_server: Server, channel: Name
+) -> None:
+    """A client cannot refresh it: 3006, after which SDKs reconnect."""
     user = channel("user")
-    async with Api(impatient) as api, connected(impatient, token=connection_token(user)) as wire:
+    async with (
+        Api(short_timeouts_server) as api,
+        connect_wire(short_timeouts_server, token=connection_token(user)) as wire,
+    ):
         await api.call("subscribe", user=user, channel=channel("open"), expire_at=seconds_from_now(1))
         assert await wire.closed() == Close(3006, "subscription expired")
 
 
 async def test_history_is_capped_for_clients(server: Server, api: Api, channel: Name) -> None:
-    """A client gets 300 publications a page at most, however many it asks for; a back end gets all."""
+    """A client gets at most 300 publications a page. A back end gets all."""
     long = channel("long")
     commands = [{"publish": {"channel": long, "data": n}} for n in range(310)]
     await api.post("batch", {"commands": commands})
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         for limit in (-1, 400, 2**31 - 1):
             page = await wire.call("history", channel=long, limit=limit)
             assert [publication["offset"] for publication in page["publications"]] == list(range(1, 301))
@@ -210,11 +214,11 @@ async def test_history_is_capped_for_clients(server: Server, api: Api, channel: 
     assert len((await api.call("history", channel=long, limit=-1))["publications"]) == 310
 
 
-async def test_a_log_ends_with_its_time(server: Server, api: Api, channel: Name) -> None:
-    """After `history_ttl` without a publication the log is empty; its position stays."""
+async def test_history_expires(server: Server, api: Api, channel: Name) -> None:
+    """After `history_ttl` without a publication the history is empty. Its position stays."""
     brief = channel("brief")
     first = await api.publish(brief, 1)
-    async with connected(server) as wire:
+    async with connect_wire(server) as wire:
         for _ in range(int(SOON)):
             page = await wire.call("history", channel=brief, limit=-1)
             if not page["publications"]:
@@ -227,17 +231,17 @@ async def test_a_log_ends_with_its_time(server: Server, api: Api, channel: Name)
 
 
 async def test_a_publication_needs_data(server: Server, channel: Name) -> None:
-    """Without `data`: 107."""
-    async with connected(server) as wire:
+    """Without `data` the error is 107."""
+    async with connect_wire(server) as wire:
         assert await code_of(wire, "publish", channel=channel("open")) == 107
 
 
-async def test_an_unsubscribed_presence_is_gone_at_once(server: Server, api: Api, channel: Name) -> None:
-    """Presence follows the connection: there with the reply, gone with the socket."""
+async def test_presence_follows_the_connection(server: Server, api: Api, channel: Name) -> None:
+    """It begins with the subscribe reply, and ends with the unsubscribe or the socket."""
     news = channel("open")
-    async with connected(server) as watcher:
+    async with connect_wire(server) as watcher:
         await watcher.call("subscribe", channel=news)
-        async with connected(server, token=connection_token("ann")) as wire:
+        async with connect_wire(server, token=connection_token("ann")) as wire:
             await wire.call("subscribe", channel=news)
             presence = (await api.call("presence", channel=news))["presence"]
             assert presence[wire.client] == {"user": "ann", "client": wire.client}

@@ -1,4 +1,4 @@
-"""The demo as anybody would start it, and a browser to look at it with."""
+"""A running demo, and a browser."""
 
 import contextlib
 import re
@@ -12,17 +12,15 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.demo.stage import Stage, Theatre, playing
+from tests.demo.fake_server import Endpoint, FakeServer, running_fake_server
 from tests.support.browser import chromium
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
 
-DEAFENED = re.compile(
-    "the link to Redis broke|Redis did not confirm the subscription in time|this node was taken for dead"
-)
-"""What a node says that hears nothing, and whose clients leave meanwhile; or that stood still for seconds."""
+DEAFENED = re.compile("redis_disconnected|Redis did not confirm the subscription in time|own_lease_expired")
+"""Log lines of a node that is deafened, or that the operating system stopped for seconds."""
 
-QUIET_CHROMIUM = [
+CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -40,43 +38,43 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running `tocsin demo` with three nodes, which tests trouble, and leave to recover."""
-    yield from running_demo(tmp_path_factory.mktemp("several") / "demo.sqlite", nodes=3)
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `tocsin demo` with three nodes. Tests disturb them and leave them to recover."""
+    yield from running_demo(tmp_path_factory.mktemp("three_nodes") / "demo.sqlite", nodes=3)
 
 
 def running_demo(database: Path, nodes: int = 1) -> Iterator[Server]:
-    """A `tocsin demo` on this database. SIGTERM ends it, and all it started, with 0 and without a word.
+    """A `tocsin demo` on this database. SIGTERM ends it and all its processes, with code 0.
 
-    Unless one of several nodes was deafened: it says that its link broke.
+    It logs nothing, except that a deafened node reports its lost connection.
     """
-    server = starting(database, nodes)
+    server = start_demo(database, nodes)
     try:
         server.wait_until_ready()
         yield server
     finally:
-        children = started_by(server)
+        children = children_of(server)
         code = server.stop()
-        left = left_of(children)
-    unexpected = [line for line in server.errors.splitlines() if nodes == 1 or not DEAFENED.search(line)]
+        left = survivors(children)
+    unexpected = [line for line in server.stderr.splitlines() if nodes == 1 or not DEAFENED.search(line)]
     assert (code, unexpected, left) == (0, [], [])
 
 
-def starting(database: Path, nodes: int = 1) -> Server:
-    """A `tocsin demo` that has just been started; the caller ends it."""
+def start_demo(database: Path, nodes: int = 1) -> Server:
+    """A `tocsin demo` that has just been started. The caller stops it."""
     command = [str(TOCSIN), "demo", "--port", "0", "--nodes", str(nodes), "--database", str(database)]
     return Server(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
 
-def started_by(server: Server) -> list[psutil.Process]:
-    """Its nodes and its Redis; of one that has ended, nothing."""
+def children_of(server: Server) -> list[psutil.Process]:
+    """The node processes and Redis; an empty list if the demo has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return list(psutil.Process(server.process.pid).children(recursive=True))
     return []
 
 
-def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that do not end by themselves; no later test has to meet them."""
+def survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait for the processes to end. Kill and return those that do not."""
     _, left = psutil.wait_procs(processes, STARTED)
     for process in left:
         process.kill()
@@ -84,13 +82,13 @@ def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _patience() -> None:
+def _playwright_timeout() -> None:
     expect.set_options(timeout=SOON * 1000)
 
 
 @pytest.fixture
 async def http(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
-    """A plain HTTP client of the demo."""
+    """An HTTP client of the demo."""
     async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False) as client:
         yield client
 
@@ -99,40 +97,40 @@ async def http(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
 async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium."""
     async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=chromium(), args=QUIET_CHROMIUM)
+        launched = await playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         yield launched
         await launched.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A page without anything on it; whatever it writes to its console as an error fails the test."""
-    opened, complaints = await new_page(browser)
-    yield opened
-    await opened.close()
-    assert complaints == []
+    """An empty page. An error on its console fails the test."""
+    new, console_errors = await new_page(browser)
+    yield new
+    await new.close()
+    assert console_errors == []
 
 
 async def new_page(browser: Browser) -> tuple[Page, list[str]]:
-    """A page of somebody new, and the list of what it will complain about."""
-    page = await browser.new_page(reduced_motion="reduce")  # as many frames as there are changes
+    """The page of a new visitor, and the list of errors on its console."""
+    page = await browser.new_page(reduced_motion="reduce")  # animations would slow the tests
     page.set_default_timeout(SOON * 1000)
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return page, complaints
+    console_errors: list[str] = []
+    page.on("console", lambda line: console_errors.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
+    return page, console_errors
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def theatre() -> AsyncIterator[Theatre]:
-    """A server whose every word is written in the tests of a module."""
-    async with playing() as made:
-        yield made
+async def fake_server() -> AsyncIterator[FakeServer]:
+    """The fake server of the tests of one module."""
+    async with running_fake_server() as server:
+        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
-    """The part of it that is this test's."""
-    made = theatre.stage()
-    yield made
-    made.ends()
+async def endpoint(fake_server: FakeServer) -> AsyncIterator[Endpoint]:
+    """The endpoint of one test."""
+    new = fake_server.endpoint()
+    yield new
+    new.close()

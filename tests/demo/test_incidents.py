@@ -1,10 +1,10 @@
-"""What happened to nodes, and what came of it."""
+"""The incident log: which steps an incident gets, with which times, and which incidents are kept."""
 
-from tocsin_demo.incidents import KEPT, Journal
+from tocsin_demo.incidents import INCIDENT_LIMIT, IncidentLog
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -13,49 +13,50 @@ class Clock:
         return self.now
 
 
-def told(journal: Journal) -> list[tuple[str, str, list[tuple[str, float]]]]:
+def contents(log: IncidentLog) -> list[tuple[str, str, list[tuple[str, float]]]]:
     return [
-        (one.name, one.kind, [(step.what, step.seconds) for step in one.steps]) for one in journal.incidents
+        (incident.name, incident.kind, [(step.kind, step.seconds) for step in incident.steps])
+        for incident in log.incidents
     ]
 
 
-def test_what_comes_of_an_incident_has_its_time() -> None:
+def test_a_step_has_the_time_since_the_incident() -> None:
     clock = Clock()
-    journal = Journal(clock)
-    journal.begin("node-1", "kill")
+    log = IncidentLog(clock)
+    log.begin("node-1", "kill")
     clock.now += 3.25
-    journal.note("node-1", "lapsed")
+    log.add_step("node-1", "expired")
     clock.now += 2
-    journal.note("node-1", "back")
-    assert told(journal) == [("node-1", "kill", [("lapsed", 3.25), ("back", 5.25)])]
-    assert journal.incidents[0].at == 1_000_000
+    log.add_step("node-1", "restarted")
+    assert contents(log) == [("node-1", "kill", [("expired", 3.25), ("restarted", 5.25)])]
+    assert log.incidents[0].at == 1_000_000
 
 
-def test_it_comes_once_and_only_of_what_it_can_come_of() -> None:
-    journal = Journal(Clock())
-    journal.note("node-1", "back")
-    journal.begin("node-1", "deafen")
-    journal.begin("node-2", "drain")
-    for what in ("deaf", "deaf", "back", "lapsed"):
-        journal.note("node-1", what)
-        journal.note("node-2", what)
-    assert told(journal) == [
+def test_a_step_is_added_once_and_only_to_an_incident_that_can_have_it() -> None:
+    log = IncidentLog(Clock())
+    log.add_step("node-1", "restarted")
+    log.begin("node-1", "deafen")
+    log.begin("node-2", "drain")
+    for kind in ("deaf", "deaf", "restarted", "expired"):
+        log.add_step("node-1", kind)
+        log.add_step("node-2", kind)
+    assert contents(log) == [
         ("node-1", "deafen", [("deaf", 0)]),
-        ("node-2", "drain", [("back", 0), ("lapsed", 0)]),
+        ("node-2", "drain", [("restarted", 0), ("expired", 0)]),
     ]
 
 
-def test_it_comes_of_the_last_incident_of_that_node() -> None:
-    journal = Journal(Clock())
-    journal.begin("node-1", "kill")
-    journal.begin("node-2", "kill")
-    journal.begin("node-1", "kill")
-    journal.note("node-1", "back")
-    assert [steps for _, _, steps in told(journal)] == [[], [], [("back", 0)]]
+def test_a_step_is_added_to_the_latest_incident_of_the_node() -> None:
+    log = IncidentLog(Clock())
+    log.begin("node-1", "kill")
+    log.begin("node-2", "kill")
+    log.begin("node-1", "kill")
+    log.add_step("node-1", "restarted")
+    assert [steps for _, _, steps in contents(log)] == [[], [], [("restarted", 0)]]
 
 
-def test_the_latest_are_kept_and_numbers_go_on() -> None:
-    journal = Journal(Clock())
-    for _ in range(KEPT + 3):
-        journal.begin("node-1", "end")
-    assert [one.number for one in journal.incidents] == list(range(4, KEPT + 4))
+def test_the_latest_incidents_are_kept_with_their_numbers() -> None:
+    log = IncidentLog(Clock())
+    for _ in range(INCIDENT_LIMIT + 3):
+        log.begin("node-1", "end")
+    assert [incident.number for incident in log.incidents] == list(range(4, INCIDENT_LIMIT + 4))

@@ -1,4 +1,4 @@
-"""Identity: one visitor per cookie, and nothing that can be made up."""
+"""The identity of visitors: one for each cookie, which cannot be forged."""
 
 from collections.abc import Callable
 
@@ -18,32 +18,32 @@ def http() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://demo.test")
 
 
-async def asked(http: httpx.AsyncClient) -> dict[str, object]:
+async def identity(http: httpx.AsyncClient) -> dict[str, object]:
     answer: dict[str, object] = (await http.get("/demo/token")).json()
     return answer
 
 
-async def test_a_visitor_stays_the_same_as_long_as_the_cookie_does(http: httpx.AsyncClient) -> None:
-    first, second = await asked(http), await asked(http)
+async def test_a_visitor_keeps_the_identity_as_long_as_the_cookie(http: httpx.AsyncClient) -> None:
+    first, second = await identity(http), await identity(http)
     assert (first["user"], first["name"]) == (second["user"], second["name"])
     http.cookies.clear()
-    assert (await asked(http))["user"] != first["user"]
+    assert (await identity(http))["user"] != first["user"]
 
 
-async def test_the_token_says_who_and_for_how_long(http: httpx.AsyncClient) -> None:
-    answer = await asked(http)
+async def test_the_token_contains_the_user_and_its_expiry(http: httpx.AsyncClient) -> None:
+    answer = await identity(http)
     claims = jwt.decode(str(answer["token"]), SECRET, algorithms=["HS256"], options={"verify_exp": False})
     assert claims == {"sub": answer["user"], "info": {"name": answer["name"]}, "exp": 1000 + TOKEN_SECONDS}
     assert answer["now"] == 1_000_000.0
 
 
-async def test_no_script_and_no_other_site_gets_the_cookie(http: httpx.AsyncClient) -> None:
+async def test_scripts_and_other_sites_cannot_read_the_cookie(http: httpx.AsyncClient) -> None:
     header = (await http.get("/demo/token")).headers["set-cookie"].lower()
     assert "httponly" in header
     assert "samesite=strict" in header
 
 
-def a_token(_cookie: str, token: str) -> str:
+def connection_token(_cookie: str, token: str) -> str:
     return token
 
 
@@ -55,22 +55,22 @@ def unsigned(_cookie: str, _token: str) -> str:
     return jwt.encode({"user": "me", "name": "me"}, "", algorithm="none")
 
 
-def cut_short(cookie: str, _token: str) -> str:
+def truncated(cookie: str, _token: str) -> str:
     return cookie[:-4]
 
 
-@pytest.mark.parametrize("forge", [a_token, of_another_application, unsigned, cut_short])
+@pytest.mark.parametrize("forge", [connection_token, of_another_application, unsigned, truncated])
 async def test_a_forged_cookie_makes_a_new_visitor(
     http: httpx.AsyncClient, forge: Callable[[str, str], str]
 ) -> None:
-    first = await asked(http)
+    first = await identity(http)
     forged = forge(str(http.cookies[COOKIE]), str(first["token"]))
     http.cookies.clear()
     http.cookies.set(COOKIE, forged)
-    assert (await asked(http))["user"] not in (first["user"], "me")
+    assert (await identity(http))["user"] not in (first["user"], "me")
 
 
-async def test_the_cookie_is_no_token(http: httpx.AsyncClient) -> None:
-    await asked(http)
+async def test_a_cookie_is_not_a_valid_token(http: httpx.AsyncClient) -> None:
+    await identity(http)
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(http.cookies[COOKIE], SECRET, algorithms=["HS256"])

@@ -1,4 +1,4 @@
-"""A real nginx with the repository's configuration, at other addresses."""
+"""A real nginx with the repository's configuration, on other addresses."""
 
 import contextlib
 import re
@@ -19,9 +19,9 @@ Tls = tuple[Path, Path] | None
 
 
 def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, tls: Tls) -> str:
-    """The text as it is in the repository, but for addresses, the number of workers, and where files are.
+    """The repository's configuration with other addresses, one worker process, and files in `directory`.
 
-    With `tls`, the lines for it are no longer comments.
+    With `tls`, its lines for TLS are uncommented.
     """
 
     def servers(found: re.Match[str]) -> str:
@@ -35,42 +35,42 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
         text = re.sub(r"(?m)^( +)# (listen 443|ssl_certificate)", r"\1\2", text)
         for name, file in zip(("tls.crt", "tls.key"), tls, strict=True):
             text = text.replace(f"/etc/nginx/tls/{name}", str(file))
-    text, listeners = re.subn(r"(?m)^( +)listen (?:80|443) ", rf"\1listen {HOST}:{port} ", text)
-    assert listeners == 1
+    text, replaced = re.subn(r"(?m)^( +)listen (?:80|443) ", rf"\1listen {HOST}:{port} ", text)
+    assert replaced == 1
     text = text.replace("worker_processes auto;", "worker_processes 1;")
     text = re.sub(r"worker_rlimit_nofile \d+;", "", text)  # only root may raise it
     text = text.replace("worker_connections 65536;", "worker_connections 4096;")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"    {kind}_temp_path {directory / kind};\n" for kind in kinds)
-    return text.replace("http {\n", "http {\n" + places)
+    paths = "".join(f"    {kind}_temp_path {directory / kind};\n" for kind in kinds)
+    return text.replace("http {\n", "http {\n" + paths)
 
 
 @contextlib.contextmanager
-def nginx_before(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
-    """Run it; gives the file with what it has to say. It must find nothing to warn of."""
+def run_nginx(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
+    """Run nginx in front of nodes. The value is its error log. It must start without warnings."""
     file, errors = directory / "nginx.conf", directory / "errors.log"
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
     file.write_text(configuration(text, port, nodes, directory, tls))
-    more = f"daemon off; pid {directory / 'nginx.pid'};"
+    directives = f"daemon off; pid {directory / 'nginx.pid'};"
     process = subprocess.Popen(
-        ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", more],
+        ["nginx", "-p", str(directory), "-e", str(errors), "-c", str(file), "-g", directives],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        _wait_until_it_listens(process, port)
+        _wait_until_listening(process, port)
         yield errors
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=STARTED)
-    assert "[emerg]" not in said, said
-    assert "[warn]" not in said, said
+        output, _ = process.communicate(timeout=STARTED)
+    assert "[emerg]" not in output, output
+    assert "[warn]" not in output, output
 
 
-def _wait_until_it_listens(process: subprocess.Popen[str], port: int) -> None:
-    give_up_at = time.monotonic() + STARTED
-    while time.monotonic() < give_up_at and process.poll() is None:
+def _wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + STARTED
+    while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), STARTED):
             return
         time.sleep(TICK / 5)

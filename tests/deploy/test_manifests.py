@@ -1,4 +1,4 @@
-"""What deploy/ says about the server is true: its paths, ports, settings and times."""
+"""The manifests of deploy/ agree with the server: its paths, ports, settings and times."""
 
 import re
 from pathlib import Path
@@ -43,15 +43,15 @@ def paths(app: Starlette) -> set[str]:
     return {route.path for route in app.routes if isinstance(route, Route)}
 
 
-def test_the_configuration_of_kubernetes_is_that_of_compose() -> None:
-    """Kustomize takes no file from outside its folder."""
+def test_kubernetes_and_compose_share_one_configuration() -> None:
+    """There are two copies because Kustomize reads only its own folder."""
     assert (KUBERNETES / "tocsin.toml").read_text() == (DEPLOY / "tocsin.toml").read_text()
 
 
 def test_every_service_of_compose_gets_settings_that_exist(
     compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loaded as the server does, which refuses unknown keys and bad values."""
+    """They are loaded by the server's loader, which refuses unknown keys and bad values."""
     nodes = {name: service for name, service in compose["services"].items() if name.startswith("node-")}
     assert len(nodes) == 3
     for name, node in nodes.items():
@@ -65,8 +65,7 @@ def test_every_service_of_compose_gets_settings_that_exist(
         assert grace > settings.server.drain_seconds + GRACE_SECONDS
 
 
-def test_nginx_leads_to_the_nodes_of_compose(compose: Any) -> None:
-    """To all of them, and to nobody else."""
+def test_nginx_forwards_to_exactly_the_nodes_of_compose(compose: Any) -> None:
     text = (DEPLOY / "nginx" / "nginx.conf").read_text()
     named = set(re.findall(r"server (node-\d):8000", text))
     assert named == {name for name in compose["services"] if name.startswith("node-")}
@@ -75,7 +74,7 @@ def test_nginx_leads_to_the_nodes_of_compose(compose: Any) -> None:
 def test_the_pod_gets_settings_that_exist_and_time_to_drain(
     pod: Any, container: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before SIGTERM comes preStop, after the drain the rest of the requests."""
+    """PreStop runs before SIGTERM. After the drain the last requests end."""
     (secret,) = documents(KUBERNETES / "secret.example.yaml")
     for key, value in secret["stringData"].items():
         monkeypatch.setenv(key, value)
@@ -88,8 +87,8 @@ def test_the_pod_gets_settings_that_exist_and_time_to_drain(
     assert pod["terminationGracePeriodSeconds"] > needed
 
 
-def test_probes_and_ingress_lead_to_paths_that_exist(container: Any) -> None:
-    """On the port that the server listens on."""
+def test_probes_and_ingress_use_paths_that_exist(container: Any) -> None:
+    """They use the port that the server listens on."""
     app = create_app(Settings())
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness", "startup")]
     assert {probe["path"] for probe in probes} <= paths(app)
@@ -104,7 +103,7 @@ def test_probes_and_ingress_lead_to_paths_that_exist(container: Any) -> None:
 
 
 def test_the_autoscaler_reads_a_metric_that_exists() -> None:
-    """And scales what there is."""
+    """It scales the deployment of this folder."""
     (scaler,) = documents(KUBERNETES / "horizontalpodautoscaler.yaml")
     (metric,) = scaler["spec"]["metrics"]
     page = create_app(Settings()).state.node.metrics.page().decode()
@@ -114,15 +113,15 @@ def test_the_autoscaler_reads_a_metric_that_exists() -> None:
     assert "replicas" not in deployment["spec"]
 
 
-def test_everything_that_is_named_is_there(compose: Any) -> None:
-    """Files of Kustomize, of compose and of the image."""
+def test_every_file_that_a_manifest_names_exists(compose: Any) -> None:
+    """This covers Kustomize, compose and the image."""
     (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
     for name in kustomization["resources"]:
         assert documents(KUBERNETES / name)
     for service in compose["services"].values():
         for volume in service.get("volumes", ()):
-            place = volume.partition(":")[0]
-            assert not place.startswith(".") or (DEPLOY / place).exists(), place
+            path = volume.partition(":")[0]
+            assert not path.startswith(".") or (DEPLOY / path).exists(), path
     for line in (DEPLOY / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             for name in line.split()[1:-1]:

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from tests.docs.examples import merged, page, shell
 from tests.support.browser import chromium
-from tests.support.server import Server, serving
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 
 
@@ -30,7 +30,7 @@ def documented(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The server that the pages describe."""
     config = merged(page("protocol.md").config, page("tokens.md").config)
     config["client"]["token_public_key"] = (folder / "public.pem").read_text()
-    with serving(config, tmp_path_factory.mktemp("documented")) as running:
+    with run_server(config, tmp_path_factory.mktemp("documented")) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""`make chaos`: every fault several times, many clients at once, and exit code 1 if anything was lost."""
+"""`make chaos`: every fault several times under load. The exit code is 1 if a promise is broken."""
 
 from __future__ import annotations
 
@@ -18,18 +18,29 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.breaking import ON_ONE_REDIS
-from tests.faults.clocks import WITH_CLOCKS
-from tests.faults.fault_environment import FULL, Fault, Outcome, Setting, Size, Stage, staged
-from tests.faults.mass_reconnect import fold, restart, stampede
-from tests.faults.sentinels import BEHIND_SENTINELS
-from tests.faults.slots import ON_SLOTS
+from tests.faults.clock_faults import CLOCK_FAULTS
+from tests.faults.fault_environment import (
+    FULL,
+    Fault,
+    FaultEnvironment,
+    FaultGroup,
+    Outcome,
+    Size,
+    open_environment,
+)
+from tests.faults.mass_reconnect import fixed_port_cluster, kill_node, restart_redis
+from tests.faults.redis_cluster_faults import REDIS_CLUSTER_FAULTS
+from tests.faults.sentinel_faults import SENTINEL_FAULTS
+from tests.faults.standalone_faults import STANDALONE_FAULTS
 
-SETTINGS: list[Setting[Any]] = [ON_ONE_REDIS, BEHIND_SENTINELS, ON_SLOTS, WITH_CLOCKS]
+GROUPS: list[FaultGroup[Any]] = [STANDALONE_FAULTS, SENTINEL_FAULTS, REDIS_CLUSTER_FAULTS, CLOCK_FAULTS]
 
-HERD = 5000
-RESTARTED = 2000
-"""How many clients a killed node has, and how many are there when Redis restarts."""
+MASS_RECONNECT = "mass-reconnect"
+"""The name by which `--only` selects the runs with thousands of clients."""
+RECONNECTING_CLIENTS = 5000
+"""Clients of the node that is killed."""
+REDIS_RESTART_CLIENTS = 2000
+"""Clients that are connected when Redis restarts."""
 
 COLUMNS = (
     "fault",
@@ -38,53 +49,60 @@ COLUMNS = (
     "lost",
     "duplicated",
     "reordered",
-    "told",
+    "gaps",
     "detected s",
     "lasted s",
-    "healed s",
+    "recovered s",
 )
 
 console = Console(width=140)
 
 
 @dataclass
-class Strikes:
-    """What became of one fault: an outcome of each strike, but not of those that raised or had no stage."""
+class FaultResults:
+    """The outcomes of one fault, and how often it failed: it raised, or there was no environment."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     failed: int = 0
 
     @property
-    def are_as_promised(self) -> bool:
-        """All of them."""
+    def is_as_promised(self) -> bool:
+        """Whether no injection failed or broke a promise."""
         return not self.failed and all(outcome.is_as_promised for outcome in self.outcomes)
 
 
-Results = dict[str, Strikes]
-"""The strikes of each fault, by its name."""
+Results = dict[str, FaultResults]
+"""The results of each fault, by its name."""
 
-Staged = Callable[[Setting[Any], Path, Size], AbstractAsyncContextManager[Stage[Any]]]
+OpenEnvironment = Callable[[FaultGroup[Any], Path, Size], AbstractAsyncContextManager[FaultEnvironment[Any]]]
 
 
-async def wreak(
-    settings: Sequence[Setting[Any]], only: str, rounds: int, staged: Staged = staged
+async def run_groups(
+    groups: Sequence[FaultGroup[Any]],
+    only: str,
+    rounds: int,
+    open_environment: OpenEnvironment = open_environment,
 ) -> tuple[Results, bool]:
-    """Let every fault strike in each round, in a random order; say whether all was as promised."""
+    """Inject every fault once a round, in random order. The second value is True if no promise was broken."""
     results: Results = {}
     is_right = True
-    for setting in settings:
-        faults = [fault for fault in setting.faults if only in fault.name]
-        results |= {fault.name: Strikes() for fault in faults}
-        is_right &= await _wreak_in(setting, faults, rounds, results, staged)
-    return results, is_right and all(strikes.are_as_promised for strikes in results.values())
+    for group in groups:
+        faults = [fault for fault in group.faults if only in fault.name]
+        results |= {fault.name: FaultResults() for fault in faults}
+        is_right &= await _run_group(group, faults, rounds, results, open_environment)
+    return results, is_right and all(each.is_as_promised for each in results.values())
 
 
-async def _wreak_in(
-    setting: Setting[Any], faults: list[Fault[Any]], rounds: int, results: Results, staged: Staged
+async def _run_group(
+    group: FaultGroup[Any],
+    faults: list[Fault[Any]],
+    rounds: int,
+    results: Results,
+    open_environment: OpenEnvironment,
 ) -> bool:
-    """Say whether every stage was set and cleared well.
+    """False if an environment did not start or did not end well.
 
-    After a strike that raised a new one is set: nobody has mended what it broke on the old one.
+    After an injection that raised, the next fault gets a new environment: the old one may still be broken.
     """
     waiting = deque(
         (number, fault) for number in range(rounds) for fault in random.sample(faults, len(faults))
@@ -94,105 +112,112 @@ async def _wreak_in(
         left = len(waiting)
         try:
             with tempfile.TemporaryDirectory() as directory:
-                async with staged(setting, Path(directory), FULL) as stage:
+                async with open_environment(group, Path(directory), FULL) as environment:
                     while waiting:
-                        await _strike(stage, *waiting.popleft(), results)
-        except Exception as error:  # noqa: BLE001 - the other faults are worth a look too
-            _lament(error)
+                        await _run_fault(environment, *waiting.popleft(), results)
+        except Exception as error:  # noqa: BLE001 - the remaining faults are still injected
+            _print_errors(error)
             is_right = False
-            if len(waiting) == left:  # it could not be set, and would not be the next time
+            if len(waiting) == left:  # the environment did not start, and would not start the next time
                 for _, fault in waiting:
                     results[fault.name].failed += 1
                 break
     return is_right
 
 
-async def _strike(stage: Stage[Any], number: int, fault: Fault[Any], results: Results) -> None:
+async def _run_fault(
+    environment: FaultEnvironment[Any], number: int, fault: Fault[Any], results: Results
+) -> None:
     try:
-        outcome = await stage.suffer(fault)
-    except BaseException:  # cancelled too: then what runs on the stage has failed
+        outcome = await environment.run_fault(fault)
+    except BaseException:  # also CancelledError: then a task of the environment has failed
         results[fault.name].failed += 1
         console.print(f"[red]round {number + 1}: {fault.name} failed")
         raise
     results[fault.name].outcomes.append(outcome)
-    _show(number, outcome)
+    _print_outcome(number, outcome)
 
 
-def _lament(error: BaseException) -> None:
-    """Print where each of what went wrong together did."""
+def _print_errors(error: BaseException) -> None:
+    """Print the traceback of an error, or of each error in a group."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
-            _lament(one)
+            _print_errors(one)
     else:
         console.print("".join(traceback.format_exception(error)), style="red", markup=False, soft_wrap=True)
 
 
-def _show(number: int, outcome: Outcome) -> None:
+def _print_outcome(number: int, outcome: Outcome) -> None:
     console.print(f"[dim]round {number + 1}: {outcome.name}: {', '.join(_figures([outcome]))}")
     for remark in outcome.remarks:
         console.print(f"  [red]{remark}")
 
 
-def row(name: str, strikes: Strikes) -> list[str]:
-    """How often a fault struck, and what that came to."""
-    times = f"{len(strikes.outcomes)}" + (f", {strikes.failed} failed" if strikes.failed else "")
-    return [name, times, *(_figures(strikes.outcomes) if strikes.outcomes else ())]
+def row(name: str, results: FaultResults) -> list[str]:
+    """The table row of one fault."""
+    times = f"{len(results.outcomes)}" + (f", {results.failed} failed" if results.failed else "")
+    return [name, times, *(_figures(results.outcomes) if results.outcomes else ())]
 
 
 def _figures(outcomes: list[Outcome]) -> list[str]:
-    """The sums of one fault's outcomes, and the longest times."""
+    """The sums of one fault's counts, and its longest times."""
     tallies = [outcome.tally for outcome in outcomes]
-    names = ("acknowledged", "lost", "duplicated", "reordered", "told")
+    names = ("acknowledged", "lost", "duplicated", "reordered", "gaps")
     counts = [f"{sum(getattr(tally, name) for tally in tallies):,}" for name in names]
-    owed = sum(outcome.owed_told for outcome in outcomes)
-    counts[-1] += f" of {owed:,}" if owed else ""
+    expected = sum(outcome.gaps_expected for outcome in outcomes)
+    counts[-1] += f" of {expected:,}" if expected else ""
     detected = [outcome.detected_seconds for outcome in outcomes if outcome.detected_seconds is not None]
     times = [
         f"{max(detected):.1f}" if detected else "-",
         f"{max(outcome.lasted_seconds for outcome in outcomes):.1f}",
-        f"{max(outcome.healed_seconds for outcome in outcomes):.1f}",
+        f"{max(outcome.recovered_seconds for outcome in outcomes):.1f}",
     ]
     return [*counts, *times]
 
 
-def tabulate(results: Results) -> None:
-    """Print a row for each fault that struck."""
+def print_table(results: Results) -> None:
+    """Print a row for each fault that was injected."""
     table = Table(
         *COLUMNS, title=f"{FULL.subscribers} subscribers, up to {FULL.rate:.0f} publications a second"
     )
-    for name, strikes in results.items():
-        if strikes.outcomes or strikes.failed:
-            table.add_row(*row(name, strikes), style="" if strikes.are_as_promised else "red")
+    for name, each in results.items():
+        if each.outcomes or each.failed:
+            table.add_row(*row(name, each), style="" if each.is_as_promised else "red")
     console.print(table)
 
 
-async def gather() -> bool:
-    """Many at once; say whether all was as promised."""
+async def mass_reconnects() -> bool:
+    """Run the scenarios with thousands of clients. True if no promise was broken."""
     is_right = True
     with tempfile.TemporaryDirectory() as directory:
-        async with fold(Path(directory)) as cluster:
-            for account in (await stampede(cluster, HERD), await restart(cluster, RESTARTED)):
-                console.print(f"[bold]{account.name}")
-                for line in (*account.facts, *(f"[red]{complaint}" for complaint in account.complaints)):
+        async with fixed_port_cluster(Path(directory)) as cluster:
+            for result in (
+                await kill_node(cluster, RECONNECTING_CLIENTS),
+                await restart_redis(cluster, REDIS_RESTART_CLIENTS),
+            ):
+                console.print(f"[bold]{result.name}")
+                for line in (*result.facts, *(f"[red]{violation}" for violation in result.violations)):
                     console.print(f"  {line}")
-                is_right &= not account.complaints
+                is_right &= not result.violations
     return is_right
 
 
-async def run(only: str, rounds: int) -> bool:
-    """Everything, or what has `only` in its name."""
-    results, is_right = await wreak(SETTINGS, only, rounds)
-    tabulate(results)
-    return (only not in "herd" or await gather()) and is_right
+async def run_all(only: str, rounds: int) -> bool:
+    """Run everything that has `only` in its name. True if no promise was broken."""
+    results, is_right = await run_groups(GROUPS, only, rounds)
+    print_table(results)
+    return (only not in MASS_RECONNECT or await mass_reconnects()) and is_right
 
 
 def main() -> None:
-    """Run, print, exit."""
+    """Run, print, and exit."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each fault strikes")
-    parser.add_argument("--only", default="", help="only faults with this in their names, or herd")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each fault is injected")
+    parser.add_argument(
+        "--only", default="", help=f"only faults with this in their name, or {MASS_RECONNECT}"
+    )
     options = parser.parse_args()
-    sys.exit(not uvloop.run(run(options.only, options.rounds)))
+    sys.exit(not uvloop.run(run_all(options.only, options.rounds)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cluster under test: nodes in processes of their own, and what watches who is ready."""
+"""The cluster under test: node processes, and the observation of their readiness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.server import TOCSIN, Server, as_toml
 from tests.support.timing import SOON, STARTED, TICK
 
 NAMESPACE = "fault"
-ATTEMPTS = 3
+START_ATTEMPTS = 3
 
 CONFIG: Table = {
     "server": {"drain_seconds": 1},
@@ -30,11 +30,15 @@ CONFIG: Table = {
         NAMESPACE: {"history_size": 20_000, "history_ttl": "5h", "force_recovery": True},
     },
 }
-"""Logs outlast any fault, clocks that jump by hours included: nobody has to be told unless a log dies."""
+"""History outlasts every fault, also clocks that jump by hours. A gap therefore means a lost history."""
 
 
-class Member:
-    """One node: a process that may die and come back, at another port each time unless it has one."""
+class NodeProcess:
+    """A node in a process that can be stopped, killed and started again.
+
+    It has another port after each start, unless `port` is given. The mutable state is `server` (None while
+    the process does not run), `is_ready` and `health` (the last reply to a readiness check).
+    """
 
     def __init__(
         self, directory: Path, config: Table, environment: Mapping[str, str] | None = None, port: int = 0
@@ -47,11 +51,13 @@ class Member:
         self.server: Server | None = None
         self.is_ready = False
         self.health = ""
-        """What it last answered when it was asked whether it is ready."""
 
     async def start(self) -> None:
-        """Run it until it listens; where it cannot use Redis yet, again, as whoever supervises it would."""
-        for _ in range(ATTEMPTS - 1):
+        """Start the process, and wait until it accepts connections.
+
+        A node that cannot use Redis yet exits. It is started again, as a process supervisor would do.
+        """
+        for _ in range(START_ATTEMPTS - 1):
             with contextlib.suppress(AssertionError):
                 self.server = await asyncio.to_thread(self._start)
                 return
@@ -70,21 +76,21 @@ class Member:
         return server
 
     async def stop(self) -> None:
-        """SIGTERM. It must end well."""
+        """Send SIGTERM, and check that the process ends with exit code 0 and without a traceback."""
         if (server := self.server) is not None:
             self.is_ready = False
             code = await asyncio.to_thread(server.stop)
             self.server = None
-            assert code == 0, f"exit code {code}:\n{server.errors}"
-            assert "Traceback" not in server.errors, server.errors
+            assert code == 0, f"exit code {code}:\n{server.stderr}"
+            assert "Traceback" not in server.stderr, server.stderr
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         if (server := self.server) is not None:
             self.server, self.is_ready = None, False
             server.process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(server.process.wait, STARTED)
-            assert "Traceback" not in server.errors, server.errors
+            assert "Traceback" not in server.stderr, server.stderr
 
     @property
     def url(self) -> str:
@@ -93,91 +99,91 @@ class Member:
 
     @property
     def connections(self) -> int:
-        """How many sockets it has open at present."""
+        """The number of its open sockets."""
         if self.server is None:
             return 0
         return len(psutil.Process(self.server.process.pid).net_connections("tcp"))
 
 
 class Cluster:
-    """Members that share an engine. Who derives from it knows the Redis, and what can be done to it."""
+    """Nodes that share an engine. Subclasses add the Redis, and what can be done to it."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = members
+    def __init__(self, nodes: Sequence[NodeProcess]) -> None:
+        self.nodes = nodes
 
     @property
-    def running(self) -> list[Member]:
-        """Those with a process that listens."""
-        return [member for member in self.members if member.server is not None]
+    def running(self) -> list[NodeProcess]:
+        """The nodes whose process accepts connections."""
+        return [node for node in self.nodes if node.server is not None]
 
     def ports(self) -> dict[int, bool]:
-        """Where to connect, each port with whether its member is ready."""
-        return {member.server.port: member.is_ready for member in self.members if member.server is not None}
+        """The ports of the running nodes, each with whether its node is ready."""
+        return {node.server.port: node.is_ready for node in self.nodes if node.server is not None}
 
-    def said(self) -> list[tuple[float, str]]:
-        """What the running members logged, each line with its moment."""
-        return [line for member in self.running if member.server for line in member.server.said]
+    def stderr_lines(self) -> list[tuple[float, str]]:
+        """The log lines of the running nodes, each with its monotonic second."""
+        return [line for node in self.running if node.server for line in node.server.stderr_lines]
 
     async def settle(self) -> None:
-        """Wait until the next fault can strike."""
+        """Wait until the next fault can be injected."""
 
     async def watch(self) -> None:
-        """Ask every node whether it is ready, for good, as a balancer does."""
+        """Check the readiness of every node repeatedly, as a balancer does, until cancelled."""
         async with httpx.AsyncClient(timeout=SOON / 10, trust_env=False, verify=NO_TLS) as http:
             while True:
-                await asyncio.gather(*(_look(member, http) for member in self.running))
+                await asyncio.gather(*(_check_readiness(node, http) for node in self.running))
                 await asyncio.sleep(2 * TICK)
 
-    async def until_ready(self, *members: Member) -> None:
-        """Wait until these, or all, are ready."""
-        await self._until(*(members or self.members), is_ready=True)
+    async def wait_until_ready(self, *nodes: NodeProcess) -> None:
+        """Wait until these nodes, or all nodes, are ready. Needs `watch` to run."""
+        await self._wait_until(*(nodes or self.nodes), is_ready=True)
 
-    async def until_not_ready(self, *members: Member) -> None:
-        """Wait until these have noticed that something is wrong."""
-        await self._until(*members, is_ready=False)
+    async def wait_until_not_ready(self, *nodes: NodeProcess) -> None:
+        """Wait until these nodes are not ready. Needs `watch` to run."""
+        await self._wait_until(*nodes, is_ready=False)
 
-    async def _until(self, *members: Member, is_ready: bool) -> None:
+    async def _wait_until(self, *nodes: NodeProcess, is_ready: bool) -> None:
         try:
             async with asyncio.timeout(STARTED):
-                for member in members:
-                    while member.is_ready != is_ready:  # noqa: ASYNC110 - known by looking, see `watch`
+                for node in nodes:
+                    while node.is_ready != is_ready:  # noqa: ASYNC110 - `watch` sets it
                         await asyncio.sleep(TICK)
         except TimeoutError:
-            raise AssertionError([f"{member.server}: {member.health}" for member in self.members]) from None
+            raise AssertionError([f"{node.server}: {node.health}" for node in self.nodes]) from None
 
 
-async def _look(member: Member, http: httpx.AsyncClient) -> None:
-    if (server := member.server) is None:  # it ended since it was to be looked at
+async def _check_readiness(node: NodeProcess, http: httpx.AsyncClient) -> None:
+    if (server := node.server) is None:  # it ended since the check was scheduled
         return
     try:
-        answer = await http.get(f"{server.url}/health/ready")
+        response = await http.get(f"{server.url}/health/ready")
     except httpx.TransportError as error:
-        member.is_ready, member.health = False, repr(error)
+        node.is_ready, node.health = False, repr(error)
     else:
-        member.is_ready = member.server is server and answer.status_code == 200
-        member.health = answer.text
+        node.is_ready = node.server is server and response.status_code == 200
+        node.health = response.text
 
 
-Home = TypeVar("Home", bound=Cluster)
+AnyCluster = TypeVar("AnyCluster", bound=Cluster)
 
 
-def engine(url: str) -> Table:
-    """The usual configuration, with this Redis."""
+def config_with_engine(url: str) -> Table:
+    """The common configuration, with the Redis at this URL."""
     return {**CONFIG, "engine": {"url": url, "prefix": "faults"}}
 
 
 @contextlib.asynccontextmanager
-async def started(cluster: Home) -> AsyncIterator[Home]:
-    """Start every member; afterwards every one must have ended well."""
+async def run_cluster(cluster: AnyCluster) -> AsyncIterator[AnyCluster]:
+    """Start every node; at the end, stop every node and check how it ended."""
     try:
-        await asyncio.gather(*(member.start() for member in cluster.members))
+        await asyncio.gather(*(node.start() for node in cluster.nodes))
         yield cluster
     finally:
-        await asyncio.gather(*(member.stop() for member in cluster.members))
+        await asyncio.gather(*(node.stop() for node in cluster.nodes))
 
 
-def folder(parent: Path, name: str) -> Path:
-    """Make one."""
+def make_folder(parent: Path, name: str) -> Path:
+    """Create a folder."""
     made = parent / name
     made.mkdir()
     return made

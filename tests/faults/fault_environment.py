@@ -1,4 +1,4 @@
-"""The stage: a cluster, subscribers and publishers at work, and what a fault does to them."""
+"""The environment of a fault: a cluster with subscribers and publishers at work."""
 
 from __future__ import annotations
 
@@ -13,34 +13,41 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Generic
 
-from tests.faults.balancer import Balancer, balancing
-from tests.faults.cluster import NAMESPACE, Home
-from tests.faults.publishing import Publishing
-from tests.faults.record import Journal, Record, Tally
-from tests.faults.subscribers import EventWire, Subscribe, Wire, by_client, by_event_stream
+from tests.faults.balancer import Balancer, run_balancer
+from tests.faults.cluster import NAMESPACE, AnyCluster
+from tests.faults.publishing import Publishers
+from tests.faults.record import Record, SubscriptionRecord, Tally
+from tests.faults.subscribers import (
+    BareEventStream,
+    BareWebSocket,
+    Subscribe,
+    by_client,
+    by_event_stream,
+)
 from tests.support.timing import STARTED, TICK
 from tocsin import Position
 
 CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
 
 CONNECTION_ENDED = "a subscriber's connection ended"
-LINK_BROKEN = "to Redis broke"
-LOG_DIED = "the log cannot mend"
-MASTER_CHANGED = "a master of the Redis Cluster is used"
-TOO_SLOW = '"code": 3008'
-"""Signs that somebody noticed: the first is a subscriber's, the others are in nodes' logs."""
+REDIS_DISCONNECTED = "redis_disconnected"
+HISTORY_GAP = "history_gap"
+MASTER_ADDED = "cluster_master_added"
+CLOSED_AS_SLOW = '"code": 3008'
+"""How a fault is detected. A subscriber reports the first; the others are parts of nodes' log lines."""
+DETECTIONS = (CONNECTION_ENDED, REDIS_DISCONNECTED, HISTORY_GAP, MASTER_ADDED, CLOSED_AS_SLOW)
 
 LATE_SECONDS = 60 * TICK
-"""How late a sign may come on a machine that is busy, or stalls."""
+"""How late a detection may be on a machine that is busy or stalls."""
 DEAF_SECONDS = 3.0
-"""A node notices in this time that it hears nothing, or is not answered; then a sign may still be late."""
+"""A node detects within this time that it is deaf or that Redis does not reply."""
 LEAST_SHARE = 1 / 20
-"""Of their rate. Publishers reach it on any machine while a fault lasts that does not stop them."""
+"""The share of their rate that publishers reach on any machine during a fault that allows publishing."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. Times in seconds, `rate` in publications a second."""
+    """The size of an environment: publications a second (`rate`), and how long Redis is frozen."""
 
     subscribers: int
     rate: float
@@ -51,121 +58,133 @@ SHORT = Size(subscribers=60, rate=50, frozen_seconds=3)
 FULL = Size(subscribers=300, rate=200, frozen_seconds=5)
 
 
-class Logs(Enum):
-    """What becomes of the channels' logs. Who subscribed to one that dies must be told, and nobody else."""
+class HistoryLoss(Enum):
+    """Whether a fault loses the histories of channels.
 
-    LIVE = 0
-    MAY_DIE = 1
-    DIE = 2
+    Every subscriber of a lost history must be told of the gap, and no other subscriber may be.
+    """
+
+    NEVER = 0
+    POSSIBLE = 1
+    ALWAYS = 2
 
 
 @dataclass(frozen=True)
-class Fault(Generic[Home]):
-    """Something that goes wrong. `strike` returns once it is over; what it broke may still have to heal.
+class Fault(Generic[AnyCluster]):
+    """A fault, and what is allowed while it lasts.
 
-    `sign` are the words by which a log or a subscriber shows that it was noticed. Without a sign nobody may
-    notice anything. It comes within `sign_seconds`, which are infinite where the design has no time for it.
-    Only where it says so connections may end, and publishers go on while it lasts.
+    `inject` returns when the fault is over; the system may still have to recover from it.
+    `detected_by` is one of `DETECTIONS`, or empty for a fault that nothing may detect.
+    `detected_within_seconds` is infinite if the design sets no limit.
+    Connections may end only if `ends_connections`. If `allows_publishing`, publishers must make progress.
     """
 
     name: str
-    strike: Callable[[Stage[Home]], Awaitable[None]]
-    sign: str = ""
-    sign_seconds: float = math.inf
-    logs: Logs = Logs.LIVE
+    inject: Callable[[FaultEnvironment[AnyCluster]], Awaitable[None]]
+    detected_by: str = ""
+    detected_within_seconds: float = math.inf
+    history_loss: HistoryLoss = HistoryLoss.NEVER
     ends_connections: bool = False
-    lets_publish: bool = False
+    allows_publishing: bool = False
 
-    def complain(self, seen: Seen) -> list[str]:
-        """What was not as promised, but for what the record counts."""
-        complaints = []
-        if seen.untold or seen.overtold:
-            complaints.append(
-                f"{seen.untold} should have been told and were not, {seen.overtold} the other way round"
-            )
-        if (seen.dead and self.logs is Logs.LIVE) or (seen.dead < len(CHANNELS) and self.logs is Logs.DIE):
-            complaints.append(f"{seen.dead} of {len(CHANNELS)} logs died")
-        if seen.ended and not self.ends_connections:
-            complaints.append(f"{seen.ended} connections ended")
+    def violations(self, seen: Observation) -> list[str]:
+        """Sentences about each broken promise, except those that the record counts."""
+        violations = []
+        if seen.gaps_missing or seen.gaps_unfounded:
+            violations.append(f"{seen.gaps_missing} gaps missing, {seen.gaps_unfounded} gaps unfounded")
+        if self._has_wrong_loss(seen.histories_lost):
+            violations.append(f"{seen.histories_lost} of {len(CHANNELS)} histories were lost")
+        if seen.connections_ended and not self.ends_connections:
+            violations.append(f"{seen.connections_ended} connections ended")
         if seen.detected_seconds is None:
-            if self.sign:
-                complaints.append("nobody noticed it")
-        elif not self.sign:
-            complaints.append("somebody noticed something")
-        elif seen.detected_seconds > self.sign_seconds:
-            complaints.append(f"noticed after {seen.detected_seconds:.1f} s")
-        if self.lets_publish and seen.published < LEAST_SHARE * seen.rate * seen.lasted_seconds:
-            complaints.append(f"only {seen.published} publications in {seen.lasted_seconds:.1f} s")
-        if not seen.is_published_after:
-            complaints.append("nobody published any more")
-        return complaints
+            if self.detected_by:
+                violations.append("the fault was not detected")
+        elif not self.detected_by:
+            violations.append("a fault was detected")
+        elif seen.detected_seconds > self.detected_within_seconds:
+            violations.append(f"detected after {seen.detected_seconds:.1f} s")
+        if self.allows_publishing and seen.published < LEAST_SHARE * seen.rate * seen.lasted_seconds:
+            violations.append(f"only {seen.published} publications in {seen.lasted_seconds:.1f} s")
+        if not seen.publishing_resumed:
+            violations.append("publishing did not resume")
+        return violations
+
+    def _has_wrong_loss(self, histories_lost: int) -> bool:
+        if self.history_loss is HistoryLoss.NEVER:
+            return histories_lost > 0
+        return self.history_loss is HistoryLoss.ALWAYS and histories_lost < len(CHANNELS)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How a fault went.
+class Observation:
+    """What was observed during a fault.
 
-    `dead` logs; subscriptions that were not told that theirs died, or were told and it had not; connections
-    that ended. Seconds until it was detected, and that it lasted; publications that were acknowledged in this
-    time, at `rate` a second if nothing had been wrong, and whether any were afterwards.
+    `gaps_missing` are subscriptions whose history was lost and that were not told of a gap; `gaps_unfounded`
+    were told of one although their history was not lost. `detected_seconds` count from the injection;
+    `published` are acknowledgements in the `lasted_seconds` of the fault, at a nominal `rate` a second.
     """
 
-    dead: int = 0
-    untold: int = 0
-    overtold: int = 0
-    ended: int = 0
+    histories_lost: int = 0
+    gaps_missing: int = 0
+    gaps_unfounded: int = 0
+    connections_ended: int = 0
     detected_seconds: float | None = None
     lasted_seconds: float = 0
     published: int = 0
     rate: float = 0
-    is_published_after: bool = True
+    publishing_resumed: bool = True
 
 
 @dataclass(frozen=True)
-class Setting(Generic[Home]):
-    """Where faults strike: `open` runs the cluster, `brief` are those of its faults that heal fast."""
+class FaultGroup(Generic[AnyCluster]):
+    """Faults of one kind of cluster. The system recovers from the quick ones within seconds."""
 
-    open: Callable[[Path], AbstractAsyncContextManager[Home]]
-    brief: Sequence[Fault[Home]]
-    long: Sequence[Fault[Home]] = ()
+    start_cluster: Callable[[Path], AbstractAsyncContextManager[AnyCluster]]
+    quick: Sequence[Fault[AnyCluster]]
+    slow: Sequence[Fault[AnyCluster]] = ()
 
     @property
-    def faults(self) -> list[Fault[Home]]:
-        """All of them."""
-        return [*self.brief, *self.long]
+    def faults(self) -> list[Fault[AnyCluster]]:
+        """The quick and the slow ones."""
+        return [*self.quick, *self.slow]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault. `owed_told` are the subscriptions whose log died.
+    """The result of one injection of a fault.
 
-    `detected_seconds` are from the strike to the first sign, `healed_seconds` from the fault's end until
-    everybody had everything. `remarks` say what is not as promised.
+    `gaps_expected` are the subscriptions whose history was lost. `detected_seconds` count from the injection,
+    `recovered_seconds` from the end of the fault until every subscriber had everything. `remarks` describe
+    broken promises.
     """
 
     name: str
     tally: Tally
-    owed_told: int
+    gaps_expected: int
     detected_seconds: float | None
     lasted_seconds: float
-    healed_seconds: float
+    recovered_seconds: float
     remarks: Sequence[str]
 
     @property
     def is_as_promised(self) -> bool:
-        """Nothing lost, twice or late; told is everybody whose log died, and nobody else."""
+        """Whether no promise was broken."""
         return self.tally.is_clean and not self.remarks
 
 
-class Stage(Generic[Home]):
-    """Everything a fault can reach. `journals` are those of all subscribers."""
+class FaultEnvironment(Generic[AnyCluster]):
+    """A cluster at work, which faults are injected into.
 
-    def __init__(self, cluster: Home, size: Size, balancer: Balancer, tasks: asyncio.TaskGroup) -> None:
+    The mutable state is `record`, `subscriptions` (the records of all subscribers), the running tasks, the
+    times at which connections ended, and the epoch of each channel.
+    """
+
+    def __init__(self, cluster: AnyCluster, size: Size, balancer: Balancer, tasks: asyncio.TaskGroup) -> None:
         self.cluster = cluster
         self.size = size
         self.record = Record()
-        self.publishing = Publishing(cluster, self.record, CHANNELS, size.rate)
-        self.journals: list[Journal] = []
+        self.publishers = Publishers(cluster, self.record, CHANNELS, size.rate)
+        self.subscriptions: list[SubscriptionRecord] = []
         self._balancer = balancer
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
@@ -174,17 +193,17 @@ class Stage(Generic[Home]):
 
     def subscribe(self, kind: Subscribe, channels: Sequence[str]) -> None:
         """Add a subscriber."""
-        who = f"{kind.__qualname__} {len(self.journals)}"
-        journals = [Journal(self.record, channel, who) for channel in channels]
-        self.journals += journals
-        self.run(kind(self._balancer.url, journals))
+        name = f"{kind.__qualname__} {len(self.subscriptions)}"
+        subscriptions = [SubscriptionRecord(self.record, channel, name) for channel in channels]
+        self.subscriptions += subscriptions
+        self.run(kind(self._balancer.url, subscriptions))
 
-    def see_end(self) -> None:
-        """A subscriber's connection ended, and the subscriber did not end it."""
+    def record_end(self) -> None:
+        """Note that a subscriber's connection was ended by the server or the network."""
         self._ends.append(time.monotonic())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something until the end. Its failure is that of the stage."""
+        """Run a task until the environment ends. If it fails, the environment fails."""
         self._running.append(self._tasks.create_task(work))
 
     def end(self) -> None:
@@ -192,116 +211,124 @@ class Stage(Generic[Home]):
         for task in self._running:
             task.cancel()
 
-    async def suffer(self, fault: Fault[Home]) -> Outcome:
-        """Let a fault strike, and wait until it is healed."""
+    async def run_fault(self, fault: Fault[AnyCluster]) -> Outcome:
+        """Inject a fault, wait until the system has recovered from it, and judge."""
         await self.cluster.settle()
-        self._balancer.spread()  # a node that came back has nobody, and what befalls it would befall nobody
-        await self.heal()
+        self._balancer.rebalance()  # a node without connections would make its fault harmless
+        await self.wait_until_recovered()
         before = self.record.tally.since(Tally())
-        for journal in self.journals:
-            journal.is_told = False
-        answered, struck = self.publishing.answered, time.monotonic()
-        await fault.strike(self)
-        answered, over = self.publishing.answered - answered, time.monotonic()
-        await self.heal()
-        goes_on = await self.publishing.goes_on()
-        healed = time.monotonic()
-        dead = await self.audit()
-        sign = self._first_sign(fault.sign, struck)
-        seen = Seen(
-            len(dead),
-            sum(journal.channel in dead and not journal.is_told for journal in self.journals),
-            sum(journal.channel not in dead and journal.is_told for journal in self.journals),
-            sum(at >= struck for at in self._ends),
-            None if sign is None else sign - struck,
-            over - struck,
-            answered,
-            self.size.rate,
-            goes_on,
+        for subscription in self.subscriptions:
+            subscription.has_gap = False
+        answered, injected = self.publishers.answered, time.monotonic()
+        await fault.inject(self)
+        answered, over = self.publishers.answered - answered, time.monotonic()
+        await self.wait_until_recovered()
+        resumed = await self.publishers.make_progress()
+        recovered = time.monotonic()
+        lost = await self.audit()
+        detected = self._first_detection(fault.detected_by, injected)
+        seen = Observation(
+            histories_lost=len(lost),
+            gaps_missing=sum(each.channel in lost and not each.has_gap for each in self.subscriptions),
+            gaps_unfounded=sum(each.channel not in lost and each.has_gap for each in self.subscriptions),
+            connections_ended=sum(at >= injected for at in self._ends),
+            detected_seconds=None if detected is None else detected - injected,
+            lasted_seconds=over - injected,
+            published=answered,
+            rate=self.size.rate,
+            publishing_resumed=resumed,
         )
-        remarks = [*self.record.remarks, *fault.complain(seen)]
+        remarks = [*self.record.remarks, *fault.violations(seen)]
         self.record.remarks.clear()
         return Outcome(
             fault.name,
             self.record.tally.since(before),
-            sum(journal.channel in dead for journal in self.journals),
+            sum(each.channel in lost for each in self.subscriptions),
             seen.detected_seconds,
             seen.lasted_seconds,
-            healed - over,
+            recovered - over,
             remarks,
         )
 
-    async def heal(self) -> None:
-        """Wait until all nodes are ready, and everybody has everything that was published until now."""
-        await self.arrive(self.journals, await self.mark(CHANNELS))
-        await self.cluster.until_ready()
+    async def wait_until_recovered(self) -> None:
+        """Wait until all nodes are ready, and every subscriber has everything published before this call."""
+        await self.wait_until_received(self.subscriptions, await self.publish_to_each(CHANNELS))
+        await self.cluster.wait_until_ready()
 
-    async def mark(self, channels: Sequence[str]) -> dict[str, Position]:
-        """Publish to each channel; the positions are where whoever has everything must be."""
-        marks = await asyncio.gather(*(self.publishing.publish(channel) for channel in channels))
-        return dict(zip(channels, marks, strict=True))
+    async def publish_to_each(self, channels: Sequence[str]) -> dict[str, Position]:
+        """Publish once to each channel. A subscriber that is at these positions has everything."""
+        positions = await asyncio.gather(*(self.publishers.publish(channel) for channel in channels))
+        return dict(zip(channels, positions, strict=True))
 
-    async def arrive(self, journals: Sequence[Journal], goals: dict[str, Position]) -> None:
-        """Wait until these have everything up to these positions. What does not come in time is lost."""
+    async def wait_until_received(
+        self, subscriptions: Sequence[SubscriptionRecord], goals: dict[str, Position]
+    ) -> None:
+        """Wait until subscriptions reach the goals. Publications that do not arrive in time count as lost."""
         count = asyncio.Semaphore(0)
-        for journal in journals:
-            journal.call_at(goals[journal.channel], count.release)
+        for subscription in subscriptions:
+            subscription.call_when_reached(goals[subscription.channel], count.release)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STARTED):
-                for _ in journals:
+                for _ in subscriptions:
                     await count.acquire()
-        for journal in journals:
-            journal.give_up()
+        for subscription in subscriptions:
+            subscription.count_missing()
 
     async def audit(self) -> set[str]:
-        """Compare what was acknowledged with the logs; the channels whose log is not the one it was."""
+        """Compare acknowledged publications with the histories.
+
+        Returns the channels whose history was lost: its epoch has changed.
+        """
         owed = {channel: self.record.take_acknowledged(channel) for channel in CHANNELS}
-        logs = await asyncio.gather(*(self.publishing.log(*each) for each in owed.items()))
-        dead = set()
-        for (channel, places), log in zip(owed.items(), logs, strict=True):
-            epoch = log.position.epoch
-            self.record.audit(channel, places, epoch, log.publications)
+        histories = await asyncio.gather(*(self.publishers.history(*each) for each in owed.items()))
+        lost = set()
+        for (channel, positions), history in zip(owed.items(), histories, strict=True):
+            epoch = history.position.epoch
+            self.record.audit(channel, positions, epoch, history.publications)
             if self._epochs.setdefault(channel, epoch) != epoch:
                 self._epochs[channel] = epoch
-                dead.add(channel)
-        return dead
+                lost.add(channel)
+        return lost
 
-    def _first_sign(self, sign: str, since: float) -> float | None:
-        """When the first sign was seen, if any was; without a given one, any sign counts."""
-        said = [*self.cluster.said(), *((at, CONNECTION_ENDED) for at in self._ends)]
-        signs = (sign,) if sign else (CONNECTION_ENDED, LINK_BROKEN, LOG_DIED, MASTER_CHANGED, TOO_SLOW)
+    def _first_detection(self, detected_by: str, since: float) -> float | None:
+        """The time of the first matching detection. Without `detected_by`, each of `DETECTIONS` matches."""
+        lines = [*self.cluster.stderr_lines(), *((at, CONNECTION_ENDED) for at in self._ends)]
+        signs = (detected_by,) if detected_by else DETECTIONS
         return min(
-            (at for at, line in said if at >= since and any(one in line for one in signs)), default=None
+            (at for at, line in lines if at >= since and any(sign in line for sign in signs)), default=None
         )
 
 
-def _kinds(stage: Stage[Home]) -> Sequence[Subscribe]:
-    return by_client, by_event_stream, Wire(stage.see_end).subscribe, EventWire(stage.see_end).subscribe
+def _kinds(environment: FaultEnvironment[AnyCluster]) -> Sequence[Subscribe]:
+    on_end = environment.record_end
+    return by_client, by_event_stream, BareWebSocket(on_end).subscribe, BareEventStream(on_end).subscribe
 
 
 def _channels_of(number: int) -> list[str]:
-    """One channel each, the same for one of every kind, and for every seventh subscriber another one."""
+    """One channel, the same for four subscribers of different kinds. Every seventh subscriber has two."""
     first = number // 4 % len(CHANNELS)
     return [CHANNELS[first], CHANNELS[first - 3]] if number % 7 == 0 else [CHANNELS[first]]
 
 
 @contextlib.asynccontextmanager
-async def staged(setting: Setting[Home], directory: Path, size: Size) -> AsyncIterator[Stage[Home]]:
-    """Everybody subscribed, all nodes ready, and publications under way."""
+async def open_environment(
+    group: FaultGroup[AnyCluster], directory: Path, size: Size
+) -> AsyncIterator[FaultEnvironment[AnyCluster]]:
+    """An environment with all nodes ready, all subscribers subscribed, and publishers at work."""
     async with (
-        setting.open(directory) as cluster,
-        balancing(cluster.ports) as balancer,
+        group.start_cluster(directory) as cluster,
+        run_balancer(cluster.ports) as balancer,
         asyncio.TaskGroup() as tasks,
     ):
-        stage = Stage(cluster, size, balancer, tasks)
+        environment = FaultEnvironment(cluster, size, balancer, tasks)
         try:
-            stage.run(cluster.watch())
-            await cluster.until_ready()  # so that every node has subscribers of every channel
+            environment.run(cluster.watch())
+            await cluster.wait_until_ready()  # then every node gets subscribers of every channel
             for number in range(size.subscribers):
-                stage.subscribe(_kinds(stage)[number % 4], _channels_of(number))
-            await stage.heal()
-            await stage.audit()
-            stage.run(stage.publishing.run())
-            yield stage
+                environment.subscribe(_kinds(environment)[number % 4], _channels_of(number))
+            await environment.wait_until_recovered()
+            await environment.audit()
+            environment.run(environment.publishers.run())
+            yield environment
         finally:
-            stage.end()
+            environment.end()

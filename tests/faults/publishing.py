@@ -1,4 +1,4 @@
-"""Publishers: back ends that publish through any node, and repeat what was not answered."""
+"""Publishers: back ends that publish through any node, and repeat a request that got no reply."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from tests.faults.caller import Caller
-from tests.faults.cluster import Cluster, Member
+from tests.faults.api_caller import ApiCaller
+from tests.faults.cluster import Cluster, NodeProcess
 from tests.faults.record import Record
 from tests.support.server import Server
 from tests.support.timing import SOON, STARTED, TICK
@@ -18,17 +18,18 @@ from tocsin import History, Position, TocsinError, api
 from tocsin.api import Call
 
 PUBLISHERS = 60
-"""At work at once. Each waits for its answer before the next publication, as a back end would."""
-GOING_ON = 10
-"""Publications. So many that are answered show that publishers go on."""
+"""Concurrent publishers. Each waits for its reply before its next publication, as a back end does."""
+PROGRESS = 10
+"""Publications. So many new acknowledgements prove that publishers make progress."""
 
 Answer = TypeVar("Answer")
 
 
-class Publishing:
-    """Publishes numbered messages at `rate` a second, spread over channels and nodes.
+class Publishers:
+    """Publish numbered messages at `rate` a second, spread over channels and nodes.
 
-    `answered` counts those that were acknowledged, without those that somebody asked for.
+    The mutable state is `answered` (the publications of `run` that were acknowledged), the next number, and
+    the callers of the nodes. Only the methods change it.
     """
 
     def __init__(self, cluster: Cluster, record: Record, channels: Sequence[str], rate: float) -> None:
@@ -38,19 +39,19 @@ class Publishing:
         self._channels = channels
         self._pause = PUBLISHERS / rate
         self._numbers = itertools.count(1)
-        self._callers: dict[Server, Caller] = {}
+        self._callers: dict[Server, ApiCaller] = {}
 
     async def run(self) -> None:
         """Publish until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(PUBLISHERS):
-                    tasks.create_task(self._work())
+                    tasks.create_task(self._publish_repeatedly())
         finally:
             for caller in self._callers.values():
                 await caller.close()
 
-    async def _work(self) -> None:
+    async def _publish_repeatedly(self) -> None:
         await asyncio.sleep(random.uniform(0, self._pause))
         while True:
             started = asyncio.get_running_loop().time()
@@ -59,42 +60,40 @@ class Publishing:
             ahead = started + self._pause - asyncio.get_running_loop().time()
             await asyncio.sleep(max(0, ahead))
 
-    async def goes_on(self) -> bool:
-        """Wait until some more were acknowledged; say whether they were."""
-        goal = self.answered + GOING_ON
+    async def make_progress(self) -> bool:
+        """Wait for `PROGRESS` further acknowledgements. False if they do not come in time."""
+        goal = self.answered + PROGRESS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STARTED):
-                while self.answered < goal:  # noqa: ASYNC110 - sixty of them would have to tell
+                while self.answered < goal:  # noqa: ASYNC110 - cheaper than sixty notifying publishers
                     await asyncio.sleep(TICK / 10)
         return self.answered >= goal
 
     async def publish(self, channel: str, padding: str = "") -> Position:
-        """Publish once, however many attempts that takes: they share one idempotency key."""
+        """Publish once. All attempts share one idempotency key."""
         number = next(self._numbers)
         data: dict[str, Any] = {"n": number, "padding": padding}
-        position = await self.ask(api.publish(channel, data, idempotency_key=f"key-{number}"))
+        position = await self.call(api.publish(channel, data, idempotency_key=f"key-{number}"))
         assert position is not None
         self._record.acknowledge(channel, position, number)
         return position
 
-    async def log(self, channel: str, owed: Iterable[Position]) -> History:
-        """The log as a node reads it, from the first place on that may hold what is owed."""
-        top = (await self.ask(api.history(channel, limit=0))).position
+    async def history(self, channel: str, owed: Iterable[Position]) -> History:
+        """The history of a channel, from the first position in `owed` on."""
+        top = (await self.call(api.history(channel, limit=0))).position
         first = min((place.offset for place in owed if place.epoch == top.epoch), default=top.offset + 1)
         since = Position(first - 1, top.epoch)
-        return await self.ask(api.history(channel, since=since))
+        return await self.call(api.history(channel, since=since))
 
-    async def ask(self, call: Call[Answer]) -> Answer:
-        """Ask any node, and another one where no answer comes, or a refusal for now."""
+    async def call(self, call: Call[Answer]) -> Answer:
+        """Call any node; after a refusal or without a reply, call any node again."""
         async with asyncio.timeout(6 * SOON):
             while True:
-                with contextlib.suppress(
-                    TocsinError, OSError, EOFError, IndexError
-                ):  # or there is no node at all
+                with contextlib.suppress(TocsinError, OSError, EOFError, IndexError):  # no node: IndexError
                     return await self._caller(random.choice(self._cluster.running)).call(call)
                 await asyncio.sleep(2 * TICK)
 
-    def _caller(self, member: Member) -> Caller:
-        server = member.server
+    def _caller(self, node: NodeProcess) -> ApiCaller:
+        server = node.server
         assert server is not None
-        return self._callers.setdefault(server, Caller(server.port))
+        return self._callers.setdefault(server, ApiCaller(server.port))

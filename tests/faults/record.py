@@ -1,6 +1,6 @@
-"""The record: what publishers were told, what subscribers heard, and how the two differ (pure).
+"""The record of a fault run (pure): what was acknowledged, what was received, and how the two differ.
 
-publisher --acknowledge--> Record <--begin, hear, tell-- Journal, one per subscriber and channel
+publisher --acknowledge--> Record <--subscribed, received, gap-- SubscriptionRecord
 """
 
 from __future__ import annotations
@@ -14,37 +14,43 @@ from tocsin import Position, Publication
 
 @dataclass
 class Tally:
-    """Counts so far, or within a time. All but the first two must stay 0; `told` too where the log lives.
+    """Counts since the start, or of a period.
 
-    `lost`: publications that somebody did not hear, and was not told of, or that were acknowledged and not
-    stored. `duplicated`: heard or stored twice. `reordered`: heard too late, or at another place of the log
-    than the publisher was told.
+    `acknowledged`: publications whose publisher got a position.
+    `gaps`: how often the server announced a gap. Must be 0 unless the history was lost.
+    `lost`: publications that a subscriber did not receive and that no announced gap contains, or that were
+    acknowledged and are not in the history. Must be 0.
+    `duplicated`: publications received twice by one subscriber, or stored twice. Must be 0.
+    `reordered`: publications received after a later one, or at another position than their publisher got.
+    Must be 0.
     """
 
     acknowledged: int = 0
-    told: int = 0
+    gaps: int = 0
     lost: int = 0
     duplicated: int = 0
     reordered: int = 0
 
     def since(self, earlier: Tally) -> Tally:
-        """What was added."""
+        """The difference to an earlier tally."""
         return Tally(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is wrong, told losses aside."""
+        """Whether all counts that must be 0 are 0. Gaps are judged elsewhere."""
         return not (self.lost or self.duplicated or self.reordered)
 
 
 REMARKS = 20
-"""So many faults are described; the others are only counted."""
+"""The number of failures that are described. Further ones are only counted."""
 
 
 class Record:
-    """What is known of all logs: which publication, by its number, is at which place.
+    """What is known about the histories of all channels: which publication has which position.
 
-    `remarks` describe what is wrong.
+    The mutable state is `tally`, `remarks` (descriptions of failures), the number of the publication at each
+    position, the position of each number, and the positions acknowledged since the last audit. The methods of
+    this class and of `SubscriptionRecord` change it.
     """
 
     def __init__(self) -> None:
@@ -55,13 +61,17 @@ class Record:
         self._acknowledged: dict[str, set[Position]] = defaultdict(set)
 
     def acknowledge(self, channel: str, position: Position, number: int) -> None:
-        """A publisher was told that its publication is stored, and where."""
+        """Note that a publisher got this position for its publication."""
         self.tally.acknowledged += 1
         self._acknowledged[channel].add(position)
-        self.agree(channel, position, number)
+        self.place(channel, position, number)
 
-    def agree(self, channel: str, position: Position, number: int) -> None:
-        """A place holds one publication for everybody, and each is at one place of a log."""
+    def place(self, channel: str, position: Position, number: int) -> None:
+        """Note that a publication has a position.
+
+        A position that already holds another publication counts as reordered. A publication that already has
+        another position in the same epoch counts as duplicated.
+        """
         known = self._numbers[channel].setdefault(position, number)
         if known != number:
             self.tally.reordered += 1
@@ -73,60 +83,64 @@ class Record:
             self.remark(f"{channel} {number} is at {place} and {position}")
 
     def take_acknowledged(self, channel: str) -> set[Position]:
-        """What was acknowledged since the last time: what the log, read after this, must hold."""
+        """The positions acknowledged since the last call. The history, read after this, must contain them."""
         return self._acknowledged.pop(channel, set())
 
     def audit(self, channel: str, owed: set[Position], epoch: str, kept: Sequence[Publication]) -> None:
-        """Compare what was acknowledged with all that the log keeps; what was in another log died with it."""
+        """Compare acknowledged positions with the history.
+
+        Positions of another epoch are skipped: they were lost together with that history.
+        """
         numbers = {publication.offset: publication.data["n"] for publication in kept}
         for position in owed:
             if position.epoch == epoch and position.offset not in numbers:
                 self.tally.lost += 1
                 self.remark(f"{channel} {position} was acknowledged and is not stored")
         for offset, number in numbers.items():
-            self.agree(channel, Position(offset, epoch), number)
+            self.place(channel, Position(offset, epoch), number)
 
-    def remark(self, what: str) -> None:
-        """Say what is wrong."""
+    def remark(self, description: str) -> None:
+        """Describe a failure."""
         if len(self.remarks) < REMARKS:
-            self.remarks.append(what)
+            self.remarks.append(description)
 
 
-class Journal:
-    """What one subscriber heard of one channel.
+class SubscriptionRecord:
+    """What one subscriber received in one channel.
 
-    Up to `position` it heard everything, or was told of the rest, or the record counts it as lost.
+    Every publication up to `position` was received, is in an announced gap, or is counted as lost.
+    The mutable state is `position`, `has_gap`, the lost offsets and the goal; only the methods change it.
     """
 
-    def __init__(self, record: Record, channel: str, who: str = "") -> None:
+    def __init__(self, record: Record, channel: str, subscriber: str = "") -> None:
         self.channel = channel
         self.position: Position | None = None
-        self.is_told = False
-        self._who = who
+        self.has_gap = False
+        self._subscriber = subscriber
         self._record = record
         self._missed: set[int] = set()
         self._goal: tuple[Position, Callable[[], None]] | None = None
 
-    def begin(self, position: Position) -> None:
-        """Subscribed for the first time."""
+    def subscribed(self, position: Position) -> None:
+        """Note the position of the first subscribe reply."""
         self._move(position)
 
-    def tell(self, position: Position) -> None:
-        """Told that something may be missing before `position`."""
-        self._record.tally.told += 1
-        self.is_told = True
+    def gap(self, position: Position) -> None:
+        """Note that the server announced a gap up to `position`."""
+        self._record.tally.gaps += 1
+        self.has_gap = True
         self._missed.clear()
         self._move(position)
 
-    def hear(self, position: Position, number: int) -> None:
-        """A publication was delivered."""
-        self._record.agree(self.channel, position, number)
+    def received(self, position: Position, number: int) -> None:
+        """Note a delivered publication."""
+        self._record.place(self.channel, position, number)
         at = self.position
-        if at is None or at.epoch != position.epoch:  # another log, and nobody said so
+        if at is None or at.epoch != position.epoch:  # a new epoch without an announced gap
             self._lose(1, position)
             self._missed.clear()
         elif position.offset <= at.offset:
-            self._hear_late(position)
+            self._received_late(position)
             return
         else:
             skipped = range(at.offset + 1, position.offset)
@@ -134,31 +148,31 @@ class Journal:
             self._missed.update(skipped)
         self._move(position)
 
-    def call_at(self, goal: Position, arrived: Callable[[], None]) -> None:
-        """Call `arrived` once everything up to `goal` was heard or told of: at once if it was already."""
-        self._goal = (goal, arrived)
+    def call_when_reached(self, goal: Position, reached: Callable[[], None]) -> None:
+        """Call `reached` once `position` is at `goal` or beyond: at once if it already is."""
+        self._goal = (goal, reached)
         self._check_goal()
 
-    def give_up(self) -> None:
-        """Nothing more will come: what is missing up to the goal is lost."""
+    def count_missing(self) -> None:
+        """Count what is missing up to the goal as lost. Call it when no further publications are expected."""
         if self._goal is not None:
             goal, at = self._goal[0], self.position
-            is_same_log = at is not None and at.epoch == goal.epoch
-            self._lose(goal.offset - at.offset if at is not None and is_same_log else 1, goal)
+            is_same_epoch = at is not None and at.epoch == goal.epoch
+            self._lose(goal.offset - at.offset if at is not None and is_same_epoch else 1, goal)
             self._goal = None
 
     def _lose(self, count: int, before: Position) -> None:
         if count:
             self._record.tally.lost += count
-            self._record.remark(f"{self._who} lost {self.channel} {self.position} to {before}")
+            self._record.remark(f"{self._subscriber} lost {self.channel} {self.position} to {before}")
 
-    def _hear_late(self, position: Position) -> None:
+    def _received_late(self, position: Position) -> None:
         tally, is_late = self._record.tally, position.offset in self._missed
         self._missed.discard(position.offset)
         tally.lost -= is_late
         tally.reordered += is_late
         tally.duplicated += not is_late
-        self._record.remark(f"{self._who} heard {self.channel} {position} after {self.position}")
+        self._record.remark(f"{self._subscriber} received {self.channel} {position} after {self.position}")
 
     def _move(self, position: Position) -> None:
         self.position = position
@@ -166,7 +180,7 @@ class Journal:
 
     def _check_goal(self) -> None:
         if self._goal is not None and self.position is not None:
-            goal, arrived = self._goal
+            goal, reached = self._goal
             if self.position.epoch == goal.epoch and self.position.offset >= goal.offset:
                 self._goal = None
-                arrived()
+                reached()

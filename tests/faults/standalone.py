@@ -1,4 +1,4 @@
-"""Three nodes on one Redis that writes everything down; the last one reaches it by a way that can be lost."""
+"""Three nodes on one standalone Redis with an append-only file. The last node reaches it through a proxy."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.faults.cluster import Cluster, Member, engine, folder, started
-from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
+from tests.faults.cluster import Cluster, NodeProcess, config_with_engine, make_folder, run_cluster
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 
-EVERYTHING = ("appendonly yes", "appendfsync always")
+DURABLE = ("appendonly yes", "appendfsync always")
+"""Redis configuration: a write is on the disk before it is acknowledged."""
 
 
-class Alone(Cluster):
-    """Its members reach `redis` directly, the last one by `way`, on which bytes can be lost."""
+class StandaloneCluster(Cluster):
+    """Three nodes. Two reach `redis` directly, the last one through `proxy`, which can drop bytes."""
 
-    def __init__(self, directory: Path, redis: RedisServer, way: Swallower) -> None:
+    def __init__(self, directory: Path, redis: RedisServer, proxy: BlackholeProxy) -> None:
         self.redis = redis
-        self.way = way
-        urls = [redis.url, redis.url, way.url]
-        super().__init__([Member(directory / f"node-{at}", engine(url)) for at, url in enumerate(urls)])
+        self.proxy = proxy
+        urls = [redis.url, redis.url, proxy.url]
+        super().__init__(
+            [NodeProcess(directory / f"node-{at}", config_with_engine(url)) for at, url in enumerate(urls)]
+        )
 
     async def restart_redis(self, *, empty: bool = False) -> None:
-        """Kill it and start it again, with what it had written down or without."""
+        """Kill Redis and start it again, with its append-only file or without."""
         await asyncio.to_thread(self.redis.stop)
         if empty:
             shutil.rmtree(self.redis.directory / "appendonlydir")
         await asyncio.to_thread(self.redis.start)
 
-    def listener_ids(self) -> set[int]:
-        """The connections that hear announcements, by their numbers at Redis."""
+    def pubsub_connections(self) -> set[int]:
+        """The ids that Redis gives to the nodes' pub/sub connections."""
         return {int(line["id"]) for line in self.redis.client.client_list(_type="pubsub")}
 
 
 @contextlib.asynccontextmanager
-async def alone(directory: Path) -> AsyncIterator[Alone]:
-    """Start Redis, then the members."""
-    with redis_running(folder(directory, "redis"), *EVERYTHING) as redis:
-        async with swallowing(redis.port) as way, started(Alone(directory, redis, way)) as cluster:
+async def standalone_cluster(directory: Path) -> AsyncIterator[StandaloneCluster]:
+    """Start Redis, then the nodes."""
+    with redis_running(make_folder(directory, "redis"), *DURABLE) as redis:
+        async with (
+            blackhole_running(redis.port) as proxy,
+            run_cluster(StandaloneCluster(directory, redis, proxy)) as cluster,
+        ):
             yield cluster

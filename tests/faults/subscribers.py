@@ -1,7 +1,7 @@
-"""Subscribers of four kinds: over a WebSocket or an event stream, each with the client and without.
+"""Subscribers of four kinds: a WebSocket or an event stream, each with the client library and bare.
 
-The clients drop what comes twice and recover what is missing, as they should; those without show to the
-record whatever the server sends.
+The client library drops duplicates and recovers what is missing. The bare subscribers record everything that
+the server sends.
 """
 
 from __future__ import annotations
@@ -18,60 +18,60 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.faults.record import Journal
+from tests.faults.record import SubscriptionRecord
 from tests.support.event_stream import Event as Sent
-from tests.support.event_stream import streaming_at
+from tests.support.event_stream import open_event_stream_at
 from tests.support.timing import TICK
 from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
 from tocsin.models import Event
 
 AWAY_SECONDS = (5 * TICK, 10 * TICK)
-"""How long somebody without a client stays away, at least and at most, once a connection has ended."""
+"""Minimum and maximum delay before a bare subscriber reconnects."""
 
 LONGEST_LINE = 2**17
-"""Bytes: longer than any message that every subscriber gets."""
+"""Bytes. No message that every subscriber gets is longer."""
 
 
 class Subscribe(Protocol):
-    """Subscribes at an address, comes back whenever it has to, and writes journals, until cancelled."""
+    """Subscribes at a URL, reconnects when necessary, and keeps the records, until cancelled."""
 
     __qualname__: str
 
-    def __call__(self, url: str, journals: Sequence[Journal], /) -> Coroutine[Any, Any, None]: ...
+    def __call__(self, url: str, records: Sequence[SubscriptionRecord], /) -> Coroutine[Any, Any, None]: ...
 
 
-async def by_client(url: str, journals: Sequence[Journal]) -> None:
-    """One WebSocket for all channels."""
+async def by_client(url: str, records: Sequence[SubscriptionRecord]) -> None:
+    """The client library over one WebSocket."""
     async with Client(url) as client, asyncio.TaskGroup() as tasks:
-        for journal in journals:
-            subscription = client.subscribe(journal.channel)
-            tasks.create_task(_follow(subscription.events(), {journal.channel: journal}))
+        for record in records:
+            subscription = client.subscribe(record.channel)
+            tasks.create_task(_follow(subscription.events(), {record.channel: record}))
 
 
-async def by_event_stream(url: str, journals: Sequence[Journal]) -> None:
-    """One event stream for all channels."""
-    by_channel = {journal.channel: journal for journal in journals}
+async def by_event_stream(url: str, records: Sequence[SubscriptionRecord]) -> None:
+    """The client library over one event stream."""
+    by_channel = {record.channel: record for record in records}
     async with EventStream(url, list(by_channel)) as stream:
         await _follow(stream.events(), by_channel)
 
 
-async def _follow(events: AsyncIterator[Event], journals: dict[str, Journal]) -> None:
+async def _follow(events: AsyncIterator[Event], records: dict[str, SubscriptionRecord]) -> None:
     async for event in events:
         if isinstance(event, Publication):
-            journals[event.channel].hear(Position(event.offset, event.epoch), event.data["n"])
+            records[event.channel].received(Position(event.offset, event.epoch), event.data["n"])
         elif isinstance(event, Subscribed) and event.recovered is not True:
             assert event.position is not None
-            journal = journals[event.channel]
-            (journal.begin if event.recovered is None else journal.tell)(event.position)
+            record = records[event.channel]
+            (record.subscribed if event.recovered is None else record.gap)(event.position)
         elif isinstance(event, Unsubscribed):
-            raise AssertionError(f"sent away from a channel for good: {event}")
+            raise AssertionError(f"unsubscribed for good: {event}")
 
 
-class Wire:
-    """A WebSocket without a client. `may_read` cleared, it reads nothing more, and stays connected.
+class BareWebSocket:
+    """A WebSocket without the client library.
 
-    `receive_bytes` is how much the system keeps for it then; 0 leaves that to the system. `on_end` is called
-    when a connection ends that this side did not end.
+    While `may_read` is cleared, it reads nothing and stays connected. The kernel then buffers `receive_bytes`
+    (0: its default). `on_end` is called when a connection ends that this side did not end.
     """
 
     def __init__(self, on_end: Callable[[], None] = lambda: None, receive_bytes: int = 0) -> None:
@@ -80,37 +80,37 @@ class Wire:
         self.may_read = asyncio.Event()
         self.may_read.set()
 
-    async def subscribe(self, url: str, journals: Sequence[Journal]) -> None:
-        """Come back as soon as a connection ends, each time from where the journals are."""
+    async def subscribe(self, url: str, records: Sequence[SubscriptionRecord]) -> None:
+        """Reconnect when a connection ends, and recover from the recorded positions."""
         address = url.replace("http://", "ws://") + "/connection/websocket"
         options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
         while True:
-            with contextlib.suppress(OSError, TimeoutError, WebSocketException, ComeBack):
-                async with connect(address, sock=await self._dial(url), **options) as connection:
+            with contextlib.suppress(OSError, TimeoutError, WebSocketException, Resubscribe):
+                async with connect(address, sock=await self._open_socket(url), **options) as connection:
                     try:
-                        await self._visit(connection, journals)
+                        await self._read(connection, records)
                     except (OSError, WebSocketException):
                         self._on_end()
                         raise
             await asyncio.sleep(random.uniform(*AWAY_SECONDS))
 
-    async def _dial(self, url: str) -> socket.socket:
+    async def _open_socket(self, url: str) -> socket.socket:
         host, port = _address(url)
-        plain = socket.socket()
-        plain.setblocking(False)
+        sock = socket.socket()
+        sock.setblocking(False)
         if self._receive_bytes:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
         try:
-            await asyncio.get_running_loop().sock_connect(plain, (host, port))
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
         except BaseException:
-            plain.close()
+            sock.close()
             raise
-        return plain
+        return sock
 
-    async def _visit(self, connection: ClientConnection, journals: Sequence[Journal]) -> None:
-        commands = [{"id": 1, "connect": {}}, *map(_subscribe, range(2, len(journals) + 2), journals)]
+    async def _read(self, connection: ClientConnection, records: Sequence[SubscriptionRecord]) -> None:
+        commands = [{"id": 1, "connect": {}}, *map(_subscribe, range(2, len(records) + 2), records)]
         await connection.send("\n".join(map(json.dumps, commands)))
-        by_channel = {journal.channel: journal for journal in journals}
+        by_channel = {record.channel: record for record in records}
         while True:
             await self.may_read.wait()
             for line in str(await connection.recv()).split("\n"):
@@ -120,26 +120,26 @@ class Wire:
                 elif push := message.get("push"):
                     _pushed(by_channel[push["channel"]], push)
                 elif message["id"] > 1:
-                    _subscribed(journals[message["id"] - 2], message)
+                    _subscribed(records[message["id"] - 2], message)
 
 
-class EventWire:
-    """An event stream without a client. It comes back with the last id that it was sent, as a browser does.
+class BareEventStream:
+    """An event stream without the client library. It reconnects with the last event id, as a browser does.
 
-    `on_end` is called when a stream ends, which is never this side's doing.
+    `on_end` is called when a stream ends, which this side never does.
     """
 
     def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
         self._on_end = on_end
 
-    async def subscribe(self, url: str, journals: Sequence[Journal]) -> None:
-        """Come back as soon as a stream ends."""
+    async def subscribe(self, url: str, records: Sequence[SubscriptionRecord]) -> None:
+        """Reconnect when a stream ends."""
         _, port = _address(url)
-        path = "/events?" + urlencode([("channel", journal.channel) for journal in journals])
+        path = "/events?" + urlencode([("channel", record.channel) for record in records])
         last_id: str | None = None
         while True:
             with contextlib.suppress(OSError, EOFError):
-                async with streaming_at(port, path, last_id, LONGEST_LINE) as stream:
+                async with open_event_stream_at(port, path, last_id, LONGEST_LINE) as stream:
                     while True:
                         try:
                             event = await stream.next()
@@ -147,7 +147,7 @@ class EventWire:
                             self._on_end()
                             raise
                         last_id = last_id if event.id is None else event.id
-                        _sent(event, journals)
+                        _sent(event, records)
             await asyncio.sleep(random.uniform(*AWAY_SECONDS))
 
 
@@ -156,50 +156,50 @@ def _address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-class ComeBack(Exception):
-    """This connection is of no more use: a new one recovers."""
+class Resubscribe(Exception):
+    """The connection must be replaced: a new one recovers."""
 
 
-def _subscribe(number: int, journal: Journal) -> dict[str, Any]:
-    request: dict[str, Any] = {"channel": journal.channel}
-    if at := journal.position:
+def _subscribe(number: int, record: SubscriptionRecord) -> dict[str, Any]:
+    request: dict[str, Any] = {"channel": record.channel}
+    if at := record.position:
         request |= {"recover": True, "offset": at.offset, "epoch": at.epoch}
     return {"id": number, "subscribe": request}
 
 
-def _subscribed(journal: Journal, reply: dict[str, Any]) -> None:
+def _subscribed(record: SubscriptionRecord, reply: dict[str, Any]) -> None:
     if "error" in reply:
-        raise ComeBack
+        raise Resubscribe
     result = reply["subscribe"]
     epoch = result["epoch"]
-    if journal.position is None:
-        journal.begin(Position(result.get("offset", 0), epoch))
+    if record.position is None:
+        record.subscribed(Position(result.get("offset", 0), epoch))
     elif not result.get("recovered"):
-        journal.tell(Position(result.get("offset", 0), epoch))
+        record.gap(Position(result.get("offset", 0), epoch))
     for publication in result.get("publications", []):
-        journal.hear(Position(publication["offset"], epoch), publication["data"]["n"])
+        record.received(Position(publication["offset"], epoch), publication["data"]["n"])
 
 
-def _pushed(journal: Journal, push: dict[str, Any]) -> None:
+def _pushed(record: SubscriptionRecord, push: dict[str, Any]) -> None:
     if "unsubscribe" in push:
-        raise ComeBack
+        raise Resubscribe
     if publication := push.get("pub"):
-        assert journal.position is not None, "a push before its subscribe reply"
-        position = Position(publication["offset"], journal.position.epoch)
-        journal.hear(position, publication["data"]["n"])
+        assert record.position is not None, "a push before its subscribe reply"
+        position = Position(publication["offset"], record.position.epoch)
+        record.received(position, publication["data"]["n"])
 
 
-def _sent(event: Sent, journals: Sequence[Journal]) -> None:
-    """Events of other kinds say nothing of what was published."""
-    by_channel = {journal.channel: journal for journal in journals}
+def _sent(event: Sent, records: Sequence[SubscriptionRecord]) -> None:
+    """Record an event. Kinds other than gap and message carry no publication."""
+    by_channel = {record.channel: record for record in records}
     if event.kind == "gap":
-        by_channel[event.data["channel"]].tell(Position(**event.data["to"]))
+        by_channel[event.data["channel"]].gap(Position(**event.data["to"]))
     elif event.kind == "message" and event.id:
         positions = dict(zip(by_channel, map(Position.parse, event.id.split(",")), strict=True))
-        for journal in journals:
-            if journal.position is None:
-                journal.begin(positions[journal.channel])
+        for record in records:
+            if record.position is None:
+                record.subscribed(positions[record.channel])
         if event.data:
             channel, publication = event.data["channel"], event.data["pub"]
             position = Position(publication["offset"], positions[channel].epoch)
-            by_channel[channel].hear(position, publication["data"]["n"])
+            by_channel[channel].received(position, publication["data"]["n"])

@@ -1,68 +1,69 @@
-"""What a fault may do besides losing something, and what it may not."""
+"""What a fault may do besides losing publications, and what it may not do."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.faults.fault_environment import CHANNELS, Fault, Logs, Seen, Stage
+from tests.faults.fault_environment import CHANNELS, Fault, FaultEnvironment, HistoryLoss, Observation
 
 
-async def strike(_: Stage[Any]) -> None: ...
+async def inject(_: FaultEnvironment[Any]) -> None: ...
 
 
-SEEN = Seen(detected_seconds=2.9, lasted_seconds=4, published=40, rate=200)
-"""As it should be for a node that was deaf."""
+EXPECTED = Observation(detected_seconds=2.9, lasted_seconds=4, published=40, rate=200)
+"""An observation of a deaf node, without a violation."""
 ALL = len(CHANNELS)
 
 
 @pytest.fixture
 def fault() -> Fault[Any]:
-    return Fault("something", strike, "a sign", sign_seconds=3, lets_publish=True)
+    return Fault("some fault", inject, "a log event", detected_within_seconds=3, allows_publishing=True)
 
 
-def test_what_was_noticed_in_time_while_publishers_went_on_is_as_promised(fault: Fault[Any]) -> None:
-    assert not fault.complain(SEEN)
+def test_a_fault_detected_in_time_while_publishers_make_progress_is_as_promised(fault: Fault[Any]) -> None:
+    assert not fault.violations(EXPECTED)
 
 
 @pytest.mark.parametrize(
-    ("seen", "complaint"),
+    ("seen", "violation"),
     [
-        (replace(SEEN, detected_seconds=25.0), "noticed after 25.0 s"),
-        (replace(SEEN, detected_seconds=None), "nobody noticed it"),
-        (replace(SEEN, published=39), "only 39 publications in 4.0 s"),
-        (replace(SEEN, is_published_after=False), "nobody published any more"),
-        (replace(SEEN, ended=2), "2 connections ended"),
-        (replace(SEEN, dead=1), f"1 of {ALL} logs died"),
-        (replace(SEEN, untold=1), "1 should have been told and were not, 0 the other way round"),
-        (replace(SEEN, overtold=1), "0 should have been told and were not, 1 the other way round"),
+        (replace(EXPECTED, detected_seconds=25.0), "detected after 25.0 s"),
+        (replace(EXPECTED, detected_seconds=None), "the fault was not detected"),
+        (replace(EXPECTED, published=39), "only 39 publications in 4.0 s"),
+        (replace(EXPECTED, publishing_resumed=False), "publishing did not resume"),
+        (replace(EXPECTED, connections_ended=2), "2 connections ended"),
+        (replace(EXPECTED, histories_lost=1), f"1 of {ALL} histories were lost"),
+        (replace(EXPECTED, gaps_missing=1), "1 gaps missing, 0 gaps unfounded"),
+        (replace(EXPECTED, gaps_unfounded=1), "0 gaps missing, 1 gaps unfounded"),
     ],
 )
-def test_what_is_not_as_promised_is_complained_of(fault: Fault[Any], seen: Seen, complaint: str) -> None:
-    assert fault.complain(seen) == [complaint]
+def test_a_broken_promise_is_a_violation(fault: Fault[Any], seen: Observation, violation: str) -> None:
+    assert fault.violations(seen) == [violation]
 
 
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        ({"sign_seconds": float("inf")}, replace(SEEN, detected_seconds=25.0)),
-        ({"lets_publish": False}, replace(SEEN, published=0)),
-        ({"ends_connections": True}, replace(SEEN, ended=2)),
-        ({"logs": Logs.MAY_DIE}, replace(SEEN, dead=1)),
-        ({"logs": Logs.DIE}, replace(SEEN, dead=ALL)),
+        ({"detected_within_seconds": float("inf")}, replace(EXPECTED, detected_seconds=25.0)),
+        ({"allows_publishing": False}, replace(EXPECTED, published=0)),
+        ({"ends_connections": True}, replace(EXPECTED, connections_ended=2)),
+        ({"history_loss": HistoryLoss.POSSIBLE}, replace(EXPECTED, histories_lost=1)),
+        ({"history_loss": HistoryLoss.ALWAYS}, replace(EXPECTED, histories_lost=ALL)),
     ],
 )
-def test_some_faults_may_do_what_others_may_not(
-    fault: Fault[Any], change: dict[str, Any], seen: Seen
+def test_a_fault_may_do_what_its_definition_allows(
+    fault: Fault[Any], change: dict[str, Any], seen: Observation
 ) -> None:
-    assert not replace(fault, **change).complain(seen)
+    assert not replace(fault, **change).violations(seen)
 
 
-def test_where_nobody_should_notice_a_sign_is_a_complaint(fault: Fault[Any]) -> None:
-    unseen = replace(fault, sign="")
-    assert not unseen.complain(replace(SEEN, detected_seconds=None))
-    assert unseen.complain(SEEN) == ["somebody noticed something"]
+def test_a_detection_of_an_undetectable_fault_is_a_violation(fault: Fault[Any]) -> None:
+    undetectable = replace(fault, detected_by="")
+    assert not undetectable.violations(replace(EXPECTED, detected_seconds=None))
+    assert undetectable.violations(EXPECTED) == ["a fault was detected"]
 
 
-def test_where_all_logs_die_none_may_live(fault: Fault[Any]) -> None:
-    assert replace(fault, logs=Logs.DIE).complain(replace(SEEN, dead=ALL - 1))
+def test_a_fault_that_loses_all_histories_must_not_keep_one(fault: Fault[Any]) -> None:
+    losing = replace(fault, history_loss=HistoryLoss.ALWAYS)
+    assert losing.violations(replace(EXPECTED, histories_lost=ALL - 1))

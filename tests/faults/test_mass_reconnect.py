@@ -1,4 +1,4 @@
-"""Many clients at once, in small numbers. Thousands, and those of a killed node: `make chaos`."""
+"""Many clients reconnect at once, in small numbers. `make chaos` has thousands, and kills their node."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.faults.mass_reconnect import Fold, Readiness, fold, restart
-from tests.support.proxies import HOST, Lead, accepting
+from tests.faults.mass_reconnect import FixedPortCluster, ReadinessChecks, fixed_port_cluster, restart_redis
+from tests.support.tcp import HOST, ConnectionHandler, tcp_server
 from tests.support.timing import SOON, TICK
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fold]:
-    async with fold(tmp_path_factory.mktemp("herd")) as cluster:
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FixedPortCluster]:
+    async with fixed_port_cluster(tmp_path_factory.mktemp("mass-reconnect")) as cluster:
         yield cluster
 
 
-async def test_a_redis_that_restarts_ends_no_connection(cluster: Fold) -> None:
-    """WebSockets and event streams on all nodes hear everything."""
-    account = await restart(cluster, 200, seconds=5 * TICK)
-    assert not account.complaints, account
+async def test_a_redis_that_restarts_ends_no_connection(cluster: FixedPortCluster) -> None:
+    """WebSockets and event streams on all nodes receive everything."""
+    result = await restart_redis(cluster, 200, seconds=5 * TICK)
+    assert not result.violations, result
 
 
 async def refuse(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
@@ -33,46 +33,50 @@ async def keep_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
     await reader.read()
 
 
-def answering(status: int) -> Lead:
-    """A node, as far as its health goes."""
+def respond(status: int) -> ConnectionHandler:
+    """A server that answers every request with this status."""
 
-    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(f"HTTP/1.1 {status} As said\r\nContent-Length: 4\r\n\r\nwhy?".encode())
+            writer.write(f"HTTP/1.1 {status} Status\r\nContent-Length: 4\r\n\r\nwhy?".encode())
 
-    return lead
+    return handle
 
 
 @pytest.mark.parametrize(
-    ("lead", "seconds", "complaint"),
-    [(refuse, SOON, "did not say"), (keep_silent, TICK, "did not say"), (answering(503), SOON, "why?")],
+    ("handler", "seconds", "violation"),
+    [
+        (refuse, SOON, "did not answer"),
+        (keep_silent, TICK, "did not answer"),
+        (respond(503), SOON, "why?"),
+    ],
 )
-async def test_a_survivor_that_is_not_ready_at_every_look_is_complained_of(
-    lead: Lead, seconds: float, complaint: str
+async def test_a_node_that_fails_a_readiness_check_is_a_violation(
+    handler: ConnectionHandler, seconds: float, violation: str
 ) -> None:
-    """Refusing and hanging are no better than saying so."""
-    async with accepting(lead) as port:
-        readiness = Readiness([f"http://{HOST}:{port}"], seconds)
-        async with readiness.watching():
+    """A refused connection and a missing response count like a 503."""
+    async with tcp_server(handler) as port:
+        readiness = ReadinessChecks([f"http://{HOST}:{port}"], seconds)
+        async with readiness.running():
             pass
-    assert len(readiness.complaints) == readiness.looks > 0
-    assert all(complaint in each for each in readiness.complaints), readiness.complaints
+    assert len(readiness.violations) == readiness.count > 0
+    assert all(violation in each for each in readiness.violations), readiness.violations
 
 
-async def test_a_survivor_that_is_ready_is_not_complained_of() -> None:
-    async with accepting(answering(200)) as port:
-        readiness = Readiness([f"http://{HOST}:{port}"])
-        async with readiness.watching():
+async def test_a_node_that_is_always_ready_is_no_violation() -> None:
+    async with tcp_server(respond(200)) as port:
+        readiness = ReadinessChecks([f"http://{HOST}:{port}"])
+        async with readiness.running():
             async with asyncio.timeout(SOON):
-                while readiness.looks < 3:  # noqa: ASYNC110 - it tells nobody
+                while readiness.count < 3:  # noqa: ASYNC110 - it has no event
                     await asyncio.sleep(TICK / 10)
-    assert readiness.found_ready == readiness.looks
-    assert not readiness.complaints
+    assert readiness.ready_count == readiness.count
+    assert not readiness.violations
 
 
-async def test_looking_that_ends_too_early_is_complained_of() -> None:
-    readiness = Readiness([f"http://{HOST}:no-port"])
-    async with readiness.watching():
+async def test_readiness_checks_that_stop_early_are_a_violation() -> None:
+    readiness = ReadinessChecks([f"http://{HOST}:no-port"])
+    async with readiness.running():
         pass
-    (complaint,) = readiness.complaints
-    assert "stopped looking" in complaint
+    (violation,) = readiness.violations
+    assert "checks stopped" in violation

@@ -1,4 +1,4 @@
-"""The faults that heal within seconds, with a smaller crowd. All of them: `make chaos`."""
+"""The quick faults, in a small environment. `make chaos` injects all faults in a large one."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,46 +7,48 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.faults.breaking import ON_ONE_REDIS
-from tests.faults.clocks import WITH_CLOCKS
-from tests.faults.fault_environment import SHORT, Fault, Setting, Stage, staged
-from tests.faults.sentinels import BEHIND_SENTINELS
-from tests.faults.slots import ON_SLOTS
-from tests.faults.standalone import Alone
+from tests.faults.clock_faults import CLOCK_FAULTS
+from tests.faults.fault_environment import SHORT, Fault, FaultEnvironment, FaultGroup, open_environment
+from tests.faults.redis_cluster_faults import REDIS_CLUSTER_FAULTS
+from tests.faults.sentinel_faults import SENTINEL_FAULTS
+from tests.faults.standalone import StandaloneCluster
+from tests.faults.standalone_faults import STANDALONE_FAULTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage[Alone]]:
-    async with staged(ON_ONE_REDIS, tmp_path_factory.mktemp("faults"), SHORT) as stage:
-        yield stage
+async def environment(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[FaultEnvironment[StandaloneCluster]]:
+    async with open_environment(STANDALONE_FAULTS, tmp_path_factory.mktemp("faults"), SHORT) as environment:
+        yield environment
 
 
-@pytest.mark.parametrize("fault", ON_ONE_REDIS.brief, ids=lambda fault: fault.name)
-async def test_everybody_hears_everything_once_and_in_order_whatever_breaks(
-    stage: Stage[Alone], fault: Fault[Alone]
+@pytest.mark.parametrize("fault", STANDALONE_FAULTS.quick, ids=lambda fault: fault.name)
+async def test_every_subscriber_receives_everything_once_and_in_order(
+    environment: FaultEnvironment[StandaloneCluster], fault: Fault[StandaloneCluster]
 ) -> None:
-    """Every publication that was acknowledged, and nobody is told of a loss, since there is none."""
-    outcome = await stage.suffer(fault)
+    """This holds for every acknowledged publication. No subscriber is told of a gap, since there is none."""
+    outcome = await environment.run_fault(fault)
     assert outcome.tally.acknowledged > 0
     assert outcome.is_as_promised, outcome
 
 
-@pytest.mark.parametrize("setting", [BEHIND_SENTINELS, ON_SLOTS], ids=["Sentinel", "Redis Cluster"])
+@pytest.mark.parametrize("group", [SENTINEL_FAULTS, REDIS_CLUSTER_FAULTS], ids=["Sentinel", "Redis Cluster"])
 @pytest.mark.asyncio(loop_scope="function")
-async def test_a_failover_that_was_planned_loses_nothing(setting: Setting[Any], tmp_path: Path) -> None:
-    """Nor is anybody told of a loss, or sent away."""
-    async with staged(setting, tmp_path, SHORT) as stage:
-        outcomes = [await stage.suffer(fault) for fault in setting.brief]
+async def test_a_planned_failover_loses_nothing(group: FaultGroup[Any], tmp_path: Path) -> None:
+    """No subscriber is told of a gap, and no connection ends."""
+    async with open_environment(group, tmp_path, SHORT) as environment:
+        outcomes = [await environment.run_fault(fault) for fault in group.quick]
     assert outcomes
     assert all(outcome.is_as_promised for outcome in outcomes), outcomes
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_nobody_notices_clocks_that_jump(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing is lost, nobody is sent away, and all who are present stay so."""
-    async with staged(WITH_CLOCKS, tmp_path_factory.mktemp("clocks"), SHORT) as stage:
-        (fault,) = WITH_CLOCKS.faults
-        outcome = await stage.suffer(fault)
+async def test_clocks_that_jump_have_no_effect(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is lost, no connection ends, and all present clients stay present."""
+    async with open_environment(CLOCK_FAULTS, tmp_path_factory.mktemp("clocks"), SHORT) as environment:
+        (fault,) = CLOCK_FAULTS.faults
+        outcome = await environment.run_fault(fault)
     assert outcome.is_as_promised, outcome

@@ -1,4 +1,4 @@
-"""Subscribers without a client show to the record whatever they are sent."""
+"""Bare subscribers record everything that the server sends."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from tests.faults import subscribers
-from tests.faults.record import Journal, Record, Tally
-from tests.faults.subscribers import EventWire
-from tests.support.proxies import HOST, accepting
+from tests.faults.record import Record, SubscriptionRecord, Tally
+from tests.faults.subscribers import BareEventStream
+from tests.support.tcp import HOST, tcp_server
 from tests.support.timing import SOON
 from tocsin import Position
 
 
-class Script:
-    """A server of event streams, of which all but the last end. `last_ids` are where they were to go on."""
+class EventStreamServer:
+    """A server that sends prepared event streams. All but the last one end.
+
+    `last_ids` are the `Last-Event-ID` headers that it received.
+    """
 
     def __init__(self, *streams: str) -> None:
         self._streams = list(streams)
         self.last_ids: list[str] = []
 
-    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         _, _, last_id = head.partition("Last-Event-ID: ")
         self.last_ids.append(last_id.partition("\r\n")[0])
@@ -39,9 +42,13 @@ def message(channel: str, offset: int, positions: str = "") -> str:
 
 
 @contextlib.asynccontextmanager
-async def subscribed(script: Script, wire: EventWire, journals: Sequence[Journal]) -> AsyncIterator[None]:
-    async with accepting(script.lead) as port:
-        task = asyncio.create_task(wire.subscribe(f"http://{HOST}:{port}", journals))
+async def subscribed(
+    event_server: EventStreamServer,
+    subscriber: BareEventStream,
+    subscriptions: Sequence[SubscriptionRecord],
+) -> AsyncIterator[None]:
+    async with tcp_server(event_server.handle) as port:
+        task = asyncio.create_task(subscriber.subscribe(f"http://{HOST}:{port}", subscriptions))
         try:
             yield
         finally:
@@ -49,12 +56,12 @@ async def subscribed(script: Script, wire: EventWire, journals: Sequence[Journal
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def heard(journal: Journal, position: Position) -> None:
-    """Wait until somebody is there."""
-    arrived = asyncio.Event()
-    journal.call_at(position, arrived.set)
+async def wait_until_received(subscription: SubscriptionRecord, position: Position) -> None:
+    """Wait until a subscription has reached a position."""
+    reached = asyncio.Event()
+    subscription.call_when_reached(position, reached.set)
     async with asyncio.timeout(SOON):
-        await arrived.wait()
+        await reached.wait()
 
 
 @pytest.fixture
@@ -62,33 +69,35 @@ def record() -> Record:
     return Record()
 
 
-async def test_what_an_event_stream_sends_twice_or_late_is_recorded(record: Record) -> None:
-    """However long it is."""
-    news = Journal(record, "news")
+async def test_an_event_that_comes_twice_or_late_is_recorded(record: Record) -> None:
+    """Also when its line is longer than the default limit of a reader."""
+    news = SubscriptionRecord(record, "news")
     offsets = (1, 2, 2, 3, 1, 5, 4, 6)
-    script = Script("id: 0@e\nretry: 500\n\n" + "".join(message("news", offset) for offset in offsets))
-    async with subscribed(script, EventWire(), [news]):
-        await heard(news, Position(6, "e"))
+    event_server = EventStreamServer(
+        "id: 0@e\nretry: 500\n\n" + "".join(message("news", offset) for offset in offsets)
+    )
+    async with subscribed(event_server, BareEventStream(), [news]):
+        await wait_until_received(news, Position(6, "e"))
     assert record.tally == Tally(duplicated=2, reordered=1)
 
 
-async def test_an_event_stream_goes_on_from_its_last_id_and_gaps_are_told(
+async def test_an_event_stream_resumes_from_its_last_id_and_records_gaps(
     record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That a stream ended is seen, too."""
+    """The end of a stream is reported."""
     monkeypatch.setattr(subscribers, "AWAY_SECONDS", (0, 0))
     ends: list[bool] = []
     gap = json.dumps(
         {"channel": "more", "from": {"offset": 0, "epoch": "e"}, "to": {"offset": 7, "epoch": "f"}}
     )
-    script = Script(
+    event_server = EventStreamServer(
         f"id: 0@e,0@e\n\n{message('news', 1, '1@e,0@e')}",
         f"event: gap\nid: 1@e,7@f\ndata: {gap}\n\n{message('news', 2, '2@e,7@f')}",
     )
-    news, more = Journal(record, "news"), Journal(record, "more")
-    async with subscribed(script, EventWire(lambda: ends.append(True)), [news, more]):
-        await heard(news, Position(2, "e"))
-    assert script.last_ids == ["", "1@e,0@e"]
-    assert (more.position, more.is_told, news.is_told) == (Position(7, "f"), True, False)
-    assert record.tally == Tally(told=1)
+    news, more = SubscriptionRecord(record, "news"), SubscriptionRecord(record, "more")
+    async with subscribed(event_server, BareEventStream(lambda: ends.append(True)), [news, more]):
+        await wait_until_received(news, Position(2, "e"))
+    assert event_server.last_ids == ["", "1@e,0@e"]
+    assert (more.position, more.has_gap, news.has_gap) == (Position(7, "f"), True, False)
+    assert record.tally == Tally(gaps=1)
     assert ends == [True]

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from websockets.frames import Frame, Opcode
 
-from tests.support.proxies import accepting, connecting, copy
 from tests.support.server import Server
+from tests.support.tcp import forward, tcp_connection, tcp_server
 from tocsin_load import frames
 from tocsin_load.frames import FrameReader
 
@@ -30,15 +30,15 @@ class TamperingProxy:
         return f"http://127.0.0.1:{self.port}"
 
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with connecting(self._server.port) as (up_reader, up_writer):
-            await asyncio.gather(copy(reader, up_writer), self._tamper(up_reader, writer))
+        async with tcp_connection(self._server.port) as (up_reader, up_writer):
+            await asyncio.gather(forward(reader, up_writer), self._tamper(up_reader, writer))
 
     async def _tamper(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             writer.write(head)
             if b" 101 " not in head.split(b"\r\n")[0]:
-                await copy(reader, writer)
+                await forward(reader, writer)
                 return
             messages = FrameReader()
             held: list[bytes] = []
@@ -68,5 +68,5 @@ class TamperingProxy:
 @contextlib.asynccontextmanager
 async def tampering(server: Server) -> AsyncIterator[TamperingProxy]:
     proxy = TamperingProxy(server)
-    async with accepting(proxy.serve_connection) as proxy.port:
+    async with tcp_server(proxy.serve_connection) as proxy.port:
         yield proxy

@@ -110,8 +110,8 @@ def test_a_terminal_shows_the_progress_and_ctrl_c_stops_early_with_a_report(serv
             process.wait()
 
 
-def test_a_run_without_any_connection_exits_with_1(cautious: Server) -> None:
-    done = run(cautious, "--seconds", "0.2")
+def test_a_run_without_any_connection_exits_with_1(token_only_server: Server) -> None:
+    done = run(token_only_server, "--seconds", "0.2")
     assert done.returncode == 1
     assert "no connection could be opened" in done.stdout
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.load.tampering_proxy import tampering
-from tests.support.configs import API_KEY, USUAL
+from tests.support.configs import API_KEY, STANDARD
 from tests.support.proxy import Proxy
-from tests.support.server import Server, serving
+from tests.support.server import Server, run_server
 from tests.support.timing import STARTED
 from tests.support.tokens import SECRET
 from tocsin_load.deliveries import Deliveries
@@ -108,7 +108,7 @@ async def test_cut_connections_recover_and_miss_no_publication(proxy: Proxy) -> 
     await publishing_has_begun(display)
     proxy.cut()
     await display.until(lambda workers, _: workers.lost_connections >= 40)
-    proxy.mend()
+    proxy.restore()
     report = await ended(running)
     assert report.deliveries.expected == 10 * report.acknowledged
     assert report.deliveries.in_gaps == 0
@@ -164,12 +164,14 @@ async def test_dropped_doubled_and_swapped_publications_are_counted(server: Serv
 
 async def test_a_server_restarted_without_its_history_leaves_gaps_and_no_losses(tmp_path: Path) -> None:
     display = RecordingDisplay()
-    with serving(USUAL, tmp_path) as first:
+    with run_server(STANDARD, tmp_path) as first:
         run, running = start(first.url, display, count=0, secret=SECRET)
         await publishing_has_begun(display)
         port = first.port
     await display.until(lambda workers, _: workers.subscribed == 0)
-    with serving(USUAL | {"server": {**USUAL["server"], "port": port}}, tmp_path, "--port", str(port)):
+    with run_server(
+        STANDARD | {"server": {**STANDARD["server"], "port": port}}, tmp_path, "--port", str(port)
+    ):
         before = display.publisher.acknowledged_count if display.publisher else 0
         await display.until(
             lambda workers, publisher: publisher.acknowledged_count > before and workers.subscribed == 40
@@ -197,10 +199,10 @@ async def test_publications_of_connections_that_do_not_reconnect_are_lost(
     assert_sums_agree(report)
 
 
-async def test_a_refused_connection_is_a_failure_with_its_reason(cautious: Server) -> None:
+async def test_a_refused_connection_is_a_failure_with_its_reason(token_only_server: Server) -> None:
     """A connection without a token is refused for good. The run does not wait for it, and fails."""
     display = RecordingDisplay()
-    _, running = start(cautious.url, display, transport="websocket", channel_prefix="", seconds=0.5)
+    _, running = start(token_only_server.url, display, transport="websocket", channel_prefix="", seconds=0.5)
     report = await ended(running)
     assert report.connected == 0
     assert not report.is_good

@@ -1,4 +1,4 @@
-"""What several tests of the shell need."""
+"""Fixtures for several packages of tests."""
 
 import datetime as dt
 import ipaddress
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The files of a certificate for 127.0.0.1 and its key, to be thrown away."""
+    """The files of a temporary certificate for 127.0.0.1 and of its key."""
     directory = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     files = directory / "certificate.pem", directory / "key.pem"

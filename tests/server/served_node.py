@@ -1,4 +1,4 @@
-"""A node in this process, served on a port of its own, and ways to reach it."""
+"""A node in this process, served on a port of its own, with clients for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from msgspec import Raw
 from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 
-from tests.support.configs import NAMESPACES, PERMIT
-from tests.support.raw import RawConnection
+from tests.support.configs import NAMESPACES, PERMIT_ALL
+from tests.support.raw_connection import RawConnection
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
-from tests.support.wire import Wire
+from tests.support.wire_client import WireClient
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
@@ -40,19 +40,19 @@ Sections = Mapping[str, Mapping[str, Any]]
 SETTINGS: Json = {
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
     "api": {"insecure": True},
-    "channels": PERMIT,
+    "channels": PERMIT_ALL,
     "namespaces": {
-        "log": {**PERMIT, "history_size": 1000, "history_ttl": "300s", "force_recovery": True},
+        "log": {**PERMIT_ALL, "history_size": 1000, "history_ttl": "300s", "force_recovery": True},
         **NAMESPACES,
     },
 }
-"""Generous, with a namespace for each thing to be shown."""
+"""Settings that permit much, with a namespace for each feature."""
 
 _numbers = itertools.count()
 
 
 def settings_of(sections: Sections) -> Settings:
-    """The usual settings, where `sections` add to them or replace them."""
+    """The usual settings, in which `sections` add or replace keys."""
     names = {*SETTINGS, *sections}
     return Settings.model_validate(
         {name: {**SETTINGS.get(name, {}), **sections.get(name, {})} for name in names}
@@ -65,14 +65,14 @@ def token_of(user: str, **claims: Any) -> str:
 
 
 async def until(fact: Callable[[], object]) -> None:
-    """Wait for something that nobody announces, turn by turn of the loop."""
+    """Wait for a condition that no event signals, turn by turn of the loop."""
     async with asyncio.timeout(SOON):
-        while not fact():  # noqa: ASYNC110 - nobody announces it
+        while not fact():  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0)
 
 
 def is_settled(node: Node) -> bool:
-    """Whether a node has done everything it was asked for."""
+    """Whether a node has no task and no fan-out left."""
     return not _tasks_of(node) and node.fan_out.is_idle
 
 
@@ -81,26 +81,26 @@ def _tasks_of(node: Node) -> int:
 
 
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
-    """Publish JSON values, one after the other; the position of the last."""
+    """Publish JSON values one after the other, and return the last position."""
     for value in data:
         position = await node.operations.publish(channel, NewPublication(Raw(value)))
     return position
 
 
 def subscribed_channels(node: Node) -> set[str]:
-    """The channels that the node's engine listens to."""
+    """The channels that the node is subscribed to at its engine."""
     assert isinstance(node.engine, MemoryEngine)
-    return node.engine._broker._listening
+    return node.engine._broker._subscribed
 
 
 def present_in(node: Node) -> dict[str, set[str]]:
-    """The clients that are present, by channel."""
+    """The client ids in the presence store, by channel."""
     assert isinstance(node.engine, MemoryEngine)
     return {channel: set(members) for channel, members in node.engine._presence._channels.items()}
 
 
 def assert_nothing_is_left(node: Node) -> None:
-    """No trace of any connection, in any of the places that know of connections."""
+    """Assert that no part of the node holds a trace of a connection."""
     assert not node.state.connections
     assert not len(node.hub)
     assert not list(node.hub.users)
@@ -115,7 +115,7 @@ def assert_nothing_is_left(node: Node) -> None:
 
 @dataclass
 class ServedNode:
-    """A served node."""
+    """A node that a server in this process serves."""
 
     node: Node
     server: Server
@@ -135,20 +135,20 @@ class ServedNode:
 
     @property
     def connection(self) -> WebSocketConnection:
-        """The only peer."""
-        (peer,) = self.node.state.connections
-        assert isinstance(peer, WebSocketConnection)
-        return peer
+        """The node's only connection."""
+        (connection,) = self.node.state.connections
+        assert isinstance(connection, WebSocketConnection)
+        return connection
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=SOON, trust_env=False, **options)
 
     @asynccontextmanager
-    async def wire(self, query: str = "", **options: Any) -> AsyncIterator[Wire]:
-        """A WebSocket on which nothing has been said yet."""
+    async def wire(self, query: str = "", **options: Any) -> AsyncIterator[WireClient]:
+        """A WebSocket before its connect command."""
         quiet: Json = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
         async with connect(self.websocket_url + query, **{**quiet, **options}) as connection:
-            wire = Wire(connection)
+            wire = WireClient(connection)
             reading = asyncio.create_task(wire.read())
             try:
                 yield wire
@@ -157,8 +157,8 @@ class ServedNode:
                 await reading
 
     @asynccontextmanager
-    async def connected(self, *channels: str, **params: Any) -> AsyncIterator[Wire]:
-        """A WebSocket whose connect command was answered, subscribed to these channels."""
+    async def connected(self, *channels: str, **params: Any) -> AsyncIterator[WireClient]:
+        """A WebSocket after its connect command, subscribed to these channels."""
         async with self.wire() as wire:
             await wire.connect(**params)
             for channel in channels:
@@ -167,7 +167,7 @@ class ServedNode:
 
     @asynccontextmanager
     async def tcp(self, receive_buffer: int = 0) -> AsyncIterator[tuple[RawConnection, asyncio.StreamWriter]]:
-        """A bare connection; with a small `receive_buffer` (bytes) it is soon full if it is not read."""
+        """A TCP connection. With a small `receive_buffer` (bytes) it is soon full unless it is read."""
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -182,7 +182,7 @@ class ServedNode:
                 await writer.wait_closed()
 
     async def until_empty(self) -> None:
-        """Wait until every connection is gone and everything done, then look for what is left."""
+        """Wait until every connection is closed and every task done, then assert that no trace is left."""
         await until(
             lambda: not self.node.state.connections and not self.node.hub.channels and is_settled(self.node)
         )
@@ -198,7 +198,7 @@ async def serve_node(
     rpc_methods: Mapping[str, Any] | None = None,
     **sections: Mapping[str, Any],
 ) -> AsyncIterator[ServedNode]:
-    """Serve a node with the usual settings, changed by `sections`."""
+    """Serve a node with the usual settings, which `sections` change."""
     settings = settings_of(sections)
     app = create_app(settings, engine=engine, routes=routes, has_page=has_page, rpc_methods=rpc_methods)
     async with serving(app, ServerOptions(port=0)) as server:
@@ -207,7 +207,7 @@ async def serve_node(
 
 @asynccontextmanager
 async def serve_node_over_tls(certificate: str, key: str) -> AsyncIterator[ServedNode]:
-    """The same over TLS, as a host application would configure it."""
+    """Serve a node over TLS, as an embedding application configures it."""
     app = create_app(settings_of({}))
     options, listening = ServerOptions(port=0), asyncio.Event()
     server = Server(app, options, on_ready=lambda _url: listening.set())
@@ -224,10 +224,10 @@ async def serve_node_over_tls(certificate: str, key: str) -> AsyncIterator[Serve
 
 
 def trusting(certificate: str) -> ssl.SSLContext:
-    """A client's context that believes this certificate alone."""
+    """A client's TLS context that trusts only this certificate."""
     return ssl.create_default_context(cafile=certificate)
 
 
 def new_channel(namespace: str) -> str:
-    """The name of a channel of a namespace that no other test uses."""
+    """A name for a channel of a namespace that no other test uses."""
     return f"{namespace}:{next(_numbers)}"

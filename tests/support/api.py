@@ -1,4 +1,4 @@
-"""The HTTP API as a back end calls it, with httpx."""
+"""A client of the HTTP API, with httpx: a back end as the tests need it."""
 
 import ssl
 from types import TracebackType
@@ -14,11 +14,11 @@ from tests.support.timing import SOON
 Json = dict[str, Any]
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all clients, without certificates: loading those for each takes longer than most tests."""
+"""One context for all clients, without certificates: loading these takes longer than most tests."""
 
 
 class Api:
-    """`await api.call("publish", channel=…, data=…)` gives the result or raises `Refused`."""
+    """`await api.call("publish", channel=…, data=…)` returns the result or raises `Refused`."""
 
     def __init__(self, server: Server) -> None:
         self._http = httpx.AsyncClient(base_url=server.api_url, timeout=SOON, trust_env=False, verify=NO_TLS)
@@ -32,7 +32,7 @@ class Api:
         await self._http.aclose()
 
     async def post(self, method: str, content: Any, **headers: str) -> httpx.Response:
-        """The response itself: `content` is JSON, or bytes to be sent as they are."""
+        """Post `content` (a JSON value, or raw bytes) and return the response."""
         body = {"content": content} if isinstance(content, bytes) else {"json": content}
         return await self._http.post(f"/{method}", headers={"X-API-Key": API_KEY, **headers}, **body)
 
@@ -49,6 +49,6 @@ class Api:
         return await self.call("publish", channel=channel, data={} if data is None else data, **params)
 
     async def publish_numbers(self, channel: str, numbers: range) -> list[int]:
-        """Publish `{"n": …}` for each number, one after the other; the offsets given."""
+        """Publish `{"n": …}` for each number, one after the other. Returns the offsets."""
         results = [await self.publish(channel, {"n": number}) for number in numbers]
         return [result["offset"] for result in results]

@@ -1,4 +1,4 @@
-"""The Chromium that tests drive: the system's, under whichever of its names it is there."""
+"""The Chromium that tests drive: that of the system."""
 
 import shutil
 
@@ -6,7 +6,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str:
-    """Where it is. One of the names must be on the PATH, which `make tools` sees to."""
+    """Its path. One of its names must be on the PATH, which `make tools` checks."""
     for name in NAMES:
         if found := shutil.which(name):
             return found

@@ -1,4 +1,4 @@
-"""The configurations under test. Each namespace is named after what it is there to show."""
+"""The configurations under test. Each namespace is named after the property that it has."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ TRUSTED_ORIGIN = "https://app.example"
 
 Table = dict[str, Any]
 
-PERMIT: Table = {
+PERMIT_ALL: Table = {
     "allow_subscribe_for_client": True,
     "allow_subscribe_for_anonymous": True,
     "allow_publish_for_client": True,
@@ -20,60 +20,60 @@ PERMIT: Table = {
     "allow_presence_for_client": True,
     "allow_presence_for_anonymous": True,
 }
-LOG: Table = {"history_size": 100, "history_ttl": "300s"}
-SEEN: Table = {"presence": True, "join_leave": True}
+HISTORY: Table = {"history_size": 100, "history_ttl": "300s"}
+PRESENCE: Table = {"presence": True, "join_leave": True}
 
 NAMESPACES: dict[str, Table] = {
-    "open": {**PERMIT, **LOG, **SEEN, "force_recovery": True, "force_push_join_leave": True},
-    "closed": {**LOG, **SEEN},
-    "plain": PERMIT,
-    "short": {**PERMIT, "history_size": 5, "history_ttl": "300s", "force_recovery": True},
-    "brief": {**PERMIT, "history_size": 10, "history_ttl": "1s", "force_recovery": True},
-    "long": {**PERMIT, "history_size": 400, "history_ttl": "300s", "force_recovery": True},
-    "cache": {**PERMIT, **LOG, "force_recovery": True, "force_recovery_mode": "cache"},
+    "open": {**PERMIT_ALL, **HISTORY, **PRESENCE, "force_recovery": True, "force_push_join_leave": True},
+    "closed": {**HISTORY, **PRESENCE},
+    "plain": PERMIT_ALL,
+    "short": {**PERMIT_ALL, "history_size": 5, "history_ttl": "300s", "force_recovery": True},
+    "brief": {**PERMIT_ALL, "history_size": 10, "history_ttl": "1s", "force_recovery": True},
+    "long": {**PERMIT_ALL, "history_size": 400, "history_ttl": "300s", "force_recovery": True},
+    "cache": {**PERMIT_ALL, **HISTORY, "force_recovery": True, "force_recovery_mode": "cache"},
     "autocache": {
-        **PERMIT,
-        **LOG,
+        **PERMIT_ALL,
+        **HISTORY,
         "force_recovery": True,
         "force_recovery_mode": "cache",
         "auto_cache_recover": True,
     },
     "known": {"allow_subscribe_for_client": True},
     "member": {
-        **LOG,
-        **SEEN,
+        **HISTORY,
+        **PRESENCE,
         "allow_subscribe_for_client": True,
         "allow_publish_for_subscriber": True,
         "allow_history_for_subscriber": True,
         "allow_presence_for_subscriber": True,
     },
     "asked": {
-        **LOG,
-        **SEEN,
+        **HISTORY,
+        **PRESENCE,
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": True,
         "allow_presence_for_client": True,
         "allow_recovery": True,
         "allow_positioning": True,
     },
-    "readable": {**PERMIT, **LOG},
-    "unasked": {**LOG, "allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True},
+    "readable": {**PERMIT_ALL, **HISTORY},
+    "unasked": {**HISTORY, "allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True},
     "limited": {"allow_user_limited_channels": True},
-    "digits": {**PERMIT, "channel_regex": "^[0-9]+$"},
-    "objects": {**PERMIT, "publication_data_format": "json_object"},
+    "digits": {**PERMIT_ALL, "channel_regex": "^[0-9]+$"},
+    "objects": {**PERMIT_ALL, "publication_data_format": "json_object"},
 }
 
-USUAL: Table = {
+STANDARD: Table = {
     "server": {"drain_seconds": 1, "allowed_origins": [TRUSTED_ORIGIN, "http://127.0.0.1:*"]},
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
     "api": {"keys": [API_KEY, SECOND_API_KEY]},
-    "channels": PERMIT,
+    "channels": PERMIT_ALL,
     "namespaces": NAMESPACES,
 }
-"""Generous: whoever comes may do whatever the namespace shows."""
+"""The configuration of most tests. Anonymous clients may connect; the namespaces set the permissions."""
 
-IMPATIENT: Table = {
-    **USUAL,
+SHORT_TIMEOUTS: Table = {
+    **STANDARD,
     "client": {
         "allow_anonymous": True,
         "token_hmac_secret": SECRET,
@@ -87,18 +87,18 @@ IMPATIENT: Table = {
         "personal_channel": True,
     },
 }
-"""Short times and small limits, and a personal channel for everybody with a name."""
+"""Short timeouts, small limits, and a personal channel for every user."""
 
-CAUTIOUS: Table = {
+TOKEN_ONLY: Table = {
     "server": {"drain_seconds": 1},
     "client": {"token_hmac_secret": SECRET},
     "api": {"keys": [API_KEY], "error_mode": "transport"},
 }
-"""What a careful person would write: tokens only, no origins, every channel closed."""
+"""Clients need a token, no origin is allowed, every channel is closed, and API errors are HTTP errors."""
 
 INSECURE: Table = {
     "server": {"drain_seconds": 1},
     "client": {"insecure": True},
-    "namespaces": {"closed": LOG},
+    "namespaces": {"closed": HISTORY},
 }
-"""`--insecure` as a configuration file says it."""
+"""The configuration file's equivalent of `--insecure`."""

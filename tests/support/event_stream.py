@@ -1,4 +1,4 @@
-"""An event stream read by hand: fast, and with everything in view that an EventSource would hide."""
+"""A minimal client of event streams. It is fast, and shows everything that an EventSource hides."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,11 @@ from tests.support.server import Server
 from tests.support.timing import SOON
 
 LONGEST_LINE = 2**16
-"""Bytes. As much again is read ahead."""
+"""Bytes. The reader buffers up to twice as much."""
 
 
 class Event(NamedTuple):
-    """One event: its type, its data (None without any) and its id (None without any)."""
+    """One event. `data` and `id` are None if the event has none."""
 
     kind: str
     data: Any
@@ -22,18 +22,18 @@ class Event(NamedTuple):
 
 
 class EventStream:
-    """The events of one response, in order; comments are passed over."""
+    """The events of one response, in order. Comments are skipped."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     def abort(self) -> None:
-        """Be gone without a word; whoever reads the events gets a ConnectionError."""
+        """Reset the connection. `next` then raises ConnectionError."""
         self._writer.transport.abort()
 
     async def next(self) -> Event:
-        """The next event. Raises ConnectionError at the end of the stream."""
+        """Wait for the next event. Raises ConnectionError at the end of the stream."""
         kind, data, position = "message", "", None
         while line := await self._line():
             field, _, value = line.partition(": ")
@@ -50,7 +50,7 @@ class EventStream:
         return Event(kind, json.loads(data) if data else None, position)
 
     async def _line(self) -> str:
-        """One line of the stream, whose chunks are cut at events' ends."""
+        """Read one line, without its end."""
         line = await self._reader.readline()
         if not line.endswith(b"\n"):
             raise ConnectionResetError("the stream ended")
@@ -58,21 +58,21 @@ class EventStream:
 
 
 @contextlib.asynccontextmanager
-async def streaming(
+async def open_event_stream(
     server: Server, path: str, last_event_id: str | None = None
 ) -> AsyncIterator[EventStream]:
-    """A stream of this server."""
-    async with streaming_at(server.port, path, last_event_id) as stream:
+    """Open an event stream of a server. See `open_event_stream_at`."""
+    async with open_event_stream_at(server.port, path, last_event_id) as stream:
         yield stream
 
 
 @contextlib.asynccontextmanager
-async def streaming_at(
+async def open_event_stream_at(
     port: int, path: str, last_event_id: str | None = None, longest_line: int = LONGEST_LINE
 ) -> AsyncIterator[EventStream]:
-    """A stream whose response was 200, or ConnectionRefusedError.
+    """Open an event stream. Raises ConnectionRefusedError unless the status is 200.
 
-    HTTP/1.0, so that its body comes without chunks.
+    The request is HTTP/1.0: the body of its response is not chunked.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=longest_line)
     resume = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id is not None else ""

@@ -1,19 +1,22 @@
-"""A TCP link between a client and a server that a test can cut and mend, to make any client lose its way."""
+"""A proxy between clients and a server that a test can cut and restore."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.support.proxies import accepting, connecting, copy
 from tests.support.server import Server
+from tests.support.tcp import forward, tcp_connection, tcp_server
 
 
 class Proxy:
-    """While cut, the connections there were are aborted and new ones die at once, unanswered."""
+    """While it is cut, its connections are aborted, and new ones are aborted at once.
+
+    The mutable state is the target server, whether it is cut, and the open connections.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._links: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.StreamWriter] = set()
         self._is_cut = False
         self.port = 0
         self.attempts = 0
@@ -31,38 +34,42 @@ class Proxy:
         return self._server.events_url(*channels, **query).replace(self._server.url, self.url)
 
     def cut(self) -> None:
+        """Abort all connections, and every new one until `restore`."""
         self._is_cut = True
-        for writer in self._links:
+        for writer in self._connections:
             writer.transport.abort()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
+        """Accept connections again."""
         self._is_cut = False
 
-    def lead_to(self, server: Server) -> None:
-        """Connections made from now on reach this server."""
+    def forward_to(self, server: Server) -> None:
+        """Forward new connections to this server."""
         self._server = server
 
-    async def attempted(self) -> None:
-        """Until a client has tried to come back; from then on it is known to be away."""
+    async def wait_for_attempt(self) -> None:
+        """Wait for the next connection attempt: it proves that the client has lost its connection."""
         self._attempted.clear()
         await self._attempted.wait()
 
-    async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection."""
         self.attempts += 1
         self._attempted.set()
         if self._is_cut:
             writer.transport.abort()
             return
-        async with connecting(self._server.port) as (upstream_reader, upstream_writer):
-            self._links |= {writer, upstream_writer}
+        async with tcp_connection(self._server.port) as (upstream_reader, upstream_writer):
+            self._connections |= {writer, upstream_writer}
             try:
-                await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+                await asyncio.gather(forward(reader, upstream_writer), forward(upstream_reader, writer))
             finally:
-                self._links -= {writer, upstream_writer}
+                self._connections -= {writer, upstream_writer}
 
 
 @contextlib.asynccontextmanager
-async def proxying(server: Server) -> AsyncIterator[Proxy]:
+async def run_proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A proxy in front of a server, on a port of its own."""
     proxy = Proxy(server)
-    async with accepting(proxy.link) as proxy.port:
+    async with tcp_server(proxy.handle) as proxy.port:
         yield proxy

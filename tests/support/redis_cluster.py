@@ -1,6 +1,7 @@
-"""A real Redis Cluster of the tests' own: three masters with a replica each, killed, failed over, resharded.
+"""A Redis Cluster for tests: three masters with a replica each, which tests kill, fail over and reshard.
 
-Everything here blocks: in a coroutine call it by `asyncio.to_thread`, or a node in the test stands still.
+Every function blocks. A coroutine must call it with `asyncio.to_thread`, so that a node in the test keeps
+running.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from tocsin_server.engine.redis.keys import Keys
 
 MASTERS = 3
 REPLICAS = 1
-"""Of each master."""
+"""The number of replicas of each master."""
 NODE_TIMEOUT_MS = 1000
-"""A master that is silent for so long is failed over: after a kill it takes about two seconds."""
+"""A master that is silent for so long is failed over. After a kill, that takes about two seconds."""
 
-LINES = (
+CONFIG_LINES = (
     "cluster-enabled yes",
     "cluster-config-file nodes.conf",
     f"cluster-node-timeout {NODE_TIMEOUT_MS}",
     "cluster-port {free_port}",  # not the port plus 10000, which may not exist
     "cluster-replica-validity-factor 0",
     "repl-diskless-sync-delay 0",
-    "repl-ping-replica-period 1",  # a replica that has never heard its master is not listed
+    "repl-ping-replica-period 1",  # a replica that has received nothing from its master is not listed
 )
 
 
 class Range(NamedTuple):
-    """Slots that are served together; ports of the master and then of its replicas."""
+    """A range of slots, and the ports of its servers: first the master, then its replicas."""
 
     first: int
     last: int
@@ -45,7 +46,7 @@ class Range(NamedTuple):
 
 
 class RedisCluster:
-    """Six servers. `config` are further lines of each one's configuration."""
+    """Six servers. `config` contains further lines of every server's configuration."""
 
     def __init__(self, directory: Path, *config: str) -> None:
         self._directory = directory
@@ -54,46 +55,46 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """As the engine takes it, with every server in it."""
+        """The URL for the engine, with every server in it."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def start(self) -> None:
-        """Start all servers and join them to one cluster, in which every master has its replica."""
+        """Start all servers, and form a cluster in which every master has its replica."""
         for number in range(MASTERS * (1 + REPLICAS)):
             folder = self._directory / f"server-{number}"
             folder.mkdir()
-            server = RedisServer(folder, *LINES, *self._config)
+            server = RedisServer(folder, *CONFIG_LINES, *self._config)
             server.start()
             self.servers.append(server)
         hosts = [f"127.0.0.1:{server.port}@{server.second_port}" for server in self.servers]
         command = ["redis-cli", "--cluster", "create", *hosts, "--cluster-replicas", f"{REPLICAS}"]
         subprocess.run([*command, "--cluster-yes"], check=True, capture_output=True, timeout=STARTED)
-        self.heal()
+        self.repair()
 
     def stop(self) -> None:
-        """End all at once."""
+        """Stop all servers."""
         for server in self.servers:
             server.stop()
 
-    # ------------------------------------------------------------------------------------------ looking in
+    # -------------------------------------------------------------------------------------- reading the state
 
     @property
     def running(self) -> list[RedisServer]:
-        """Those that have not been killed."""
+        """The servers that have not been killed."""
         return [server for server in self.servers if server.is_running]
 
     @property
     def masters(self) -> list[RedisServer]:
-        """Those that serve slots."""
+        """The servers that serve slots."""
         ports = {served.ports[0] for served in ranges(self.running[0])}
         return [server for server in self.servers if server.port in ports]
 
     def master_of(self, channel: str) -> RedisServer:
-        """Who serves a channel."""
+        """The master that serves a channel."""
         return self._server(self._range_of(channel).ports[0])
 
     def replica_of(self, channel: str) -> RedisServer:
-        """Who would serve a channel if its master died."""
+        """The replica of the master that serves a channel."""
         return self._server(self._range_of(channel).ports[1])
 
     def channels_on_all(self) -> list[str]:
@@ -106,13 +107,13 @@ class RedisCluster:
         return list(found.values())
 
     def until_replicated(self, channel: str) -> None:
-        """Wait until a channel's replica has all that its master has."""
+        """Wait until a channel's replica has received every write of its master."""
         master, replica = self.master_of(channel), self.replica_of(channel)
         offset = _replication(master)["master_repl_offset"]
         until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
 
     def until_known(self, port: int) -> None:
-        """Wait until all servers say that there is a master at a port."""
+        """Wait until every server lists a master at a port."""
         until(
             lambda: all(any(port == served.ports[0] for served in ranges(server)) for server in self.running)
         )
@@ -124,42 +125,42 @@ class RedisCluster:
     def _server(self, port: int) -> RedisServer:
         return next(server for server in self.servers if server.port == port)
 
-    # ------------------------------------------------------------------------------------- making trouble
+    # ------------------------------------------------------------------------------------- causing faults
 
     def kill_master_of(self, channel: str) -> RedisServer:
-        """Kill who serves a channel; its replica takes over by itself. `heal` starts it again."""
+        """Kill the master that serves a channel. Its replica takes over."""
         master = self.master_of(channel)
         master.stop()
         return master
 
     def failover(self, channel: str) -> None:
-        """Let a channel's master and its replica change places, without losing anything.
+        """Make a channel's master and its replica change roles, without losing a write.
 
-        Redis gives up after 5 s where the others do not vote, as they do not twice within a short time.
+        Redis gives up after 5 s if the other masters do not vote. They do not vote twice within a short time.
         """
         replica = self.replica_of(channel)
-        ask_at = 0.0
+        retry_at = 0.0
 
-        def has_happened() -> bool:
-            nonlocal ask_at
+        def is_done() -> bool:
+            nonlocal retry_at
             if self.master_of(channel) is replica:
                 return self._is_healthy()
-            if time.monotonic() >= ask_at:
+            if time.monotonic() >= retry_at:
                 replica.command("CLUSTER", "FAILOVER")
-                ask_at = time.monotonic() + FAILOVER_SECONDS
+                retry_at = time.monotonic() + FAILOVER_SECONDS
             return False
 
-        until(has_happened)
+        until(is_done)
 
     def migrate(self, channel: str) -> RedisServer:
-        """Move a channel's slot, and all keys in it, to another master, which is returned."""
+        """Move a channel's slot with all its keys to another master. Returns that master."""
         with self.migrating(channel) as move:
             move()
         return self.master_of(channel)
 
     @contextlib.contextmanager
     def migrating(self, channel: str) -> Iterator[Callable[[], None]]:
-        """Let a channel's slot be on its way to another master; call what is given to move its keys."""
+        """Let a channel's slot be moving to another master. Call the result to move the slot's keys."""
         slot, source = slot_of(channel), self.master_of(channel)
         target = next(server for server in self.masters if server is not source)
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
@@ -177,8 +178,8 @@ class RedisCluster:
                 server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
             until(self._is_healthy)
 
-    def heal(self) -> None:
-        """Start again whoever was killed, and wait until everybody agrees that all is well."""
+    def repair(self) -> None:
+        """Start every killed server, and wait until all servers agree that the cluster is healthy."""
         for server in self.servers:
             if not server.is_running:
                 server.start()
@@ -191,33 +192,33 @@ class RedisCluster:
             all(view == views[0] for view in views)
             and all(len(served.ports) == 1 + REPLICAS for served in views[0])
             and sum(served.last - served.first + 1 for served in views[0]) == REDIS_CLUSTER_HASH_SLOTS
-            and all(_is_well(server) for server in self.servers)
+            and all(_reports_ok(server) for server in self.servers)
             and all(_follows(server) for server in replicas)
         )
 
 
 FAILOVER_SECONDS = 5.5
-"""After which a failover that was asked for has happened, or will not."""
+"""After so long a requested failover has happened or has failed."""
 
 
 def slot_of(channel: str) -> int:
-    """The slot in which all keys of a channel are, whatever their prefix."""
-    return key_slot(Keys("tocsin").announcements(channel).encode())
+    """The slot of all keys of a channel. It does not depend on the prefix."""
+    return key_slot(Keys("tocsin").pubsub_name(channel).encode())
 
 
 def ranges(server: RedisServer) -> list[Range]:
-    """Who serves what, as one server sees it."""
+    """The ranges of slots and their servers, as one server sees them."""
     answer = server.command("CLUSTER", "SLOTS")
     return sorted(Range(first, last, tuple(host[1] for host in hosts)) for first, last, *hosts in answer)
 
 
 def node_id(server: RedisServer) -> str:
-    """What a server is called in its cluster."""
+    """The id of a server in its cluster."""
     name: bytes = server.command("CLUSTER", "MYID")
     return name.decode()
 
 
-def _is_well(server: RedisServer) -> bool:
+def _reports_ok(server: RedisServer) -> bool:
     answer: bytes = server.command("CLUSTER", "INFO")
     return b"cluster_state:ok" in answer
 
@@ -233,19 +234,19 @@ def _replication(server: RedisServer) -> dict[str, Any]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; servers that cannot say are asked again."""
+    """Wait until a condition holds. Redis errors count as not fulfilled."""
     give_up_at = time.monotonic() + STARTED
     while True:
         with contextlib.suppress(redis.RedisError, StopIteration):
             if condition():
                 return
-        assert time.monotonic() < give_up_at, "the cluster did not become what it should"
+        assert time.monotonic() < give_up_at, "the condition was not fulfilled in time"
         time.sleep(TICK / 5)
 
 
 @contextlib.contextmanager
 def cluster_running(directory: Path, *config: str) -> Iterator[RedisCluster]:
-    """A cluster, healthy to begin with."""
+    """Run a healthy cluster."""
     cluster = RedisCluster(directory, *config)
     try:
         cluster.start()

@@ -1,4 +1,4 @@
-"""A real `tocsin serve` process, as anybody would start it: the command, a configuration file, a port."""
+"""A real `tocsin serve` process, started with a configuration file on a free port."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ Config = Mapping[str, Any]
 
 
 class Server:
-    """A running server: where it is, and what it has said on standard error so far."""
+    """A running server. Threads collect its standard output and standard error."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.url = ""
-        self.said: list[tuple[float, str]] = []
-        """The lines on standard error, each with the moment (`time.monotonic`) at which it came."""
+        self.stderr_lines: list[tuple[float, str]] = []
+        """The lines on standard error, each with the monotonic second at which it came."""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(target=self._collect_errors, daemon=True),
@@ -51,24 +51,24 @@ class Server:
         return self.url + "/api"
 
     def events_url(self, *channels: str, **query: str) -> str:
-        """The address of an event stream of these channels."""
+        """The URL of an event stream of these channels."""
         return f"{self.url}/events?" + urlencode([*(("channel", name) for name in channels), *query.items()])
 
     @property
-    def errors(self) -> str:
-        """Everything on standard error since the start."""
-        return "".join(line for _, line in self.said)
+    def stderr(self) -> str:
+        """Everything on standard error since the start, as one text."""
+        return "".join(line for _, line in self.stderr_lines)
 
     def wait_until_ready(self) -> None:
-        """Learn the address from the line that says so; fail with what the server said instead."""
+        """Wait for the line with the address, and set `url`. Raises AssertionError if the process ends."""
         while (line := self._next_line()) is not None:
             if found := READY.search(line):
                 self.url = found[1].rstrip("/")
                 return
-        raise AssertionError(f"tocsin serve ended before it listened:\n{self.errors}")
+        raise AssertionError(f"tocsin serve ended before it listened:\n{self.stderr}")
 
     def stop(self) -> int:
-        """SIGTERM, as an init system does it; the exit code."""
+        """Send SIGTERM, wait for the end, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -76,7 +76,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"tocsin serve did not end on SIGTERM:\n{self.errors}") from None
+            raise AssertionError(f"tocsin serve did not end on SIGTERM:\n{self.stderr}") from None
         finally:
             for reader in self._readers:
                 reader.join(STARTED)
@@ -86,22 +86,22 @@ class Server:
         try:
             return self._lines.get(timeout=STARTED)
         except queue.Empty:
-            raise AssertionError(f"tocsin serve did not say where it listens:\n{self.errors}") from None
+            raise AssertionError(f"tocsin serve did not print its address:\n{self.stderr}") from None
 
     def _collect_errors(self) -> None:
-        with _pipe(self.process.stderr) as stream:
-            self.said.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
+        with _opened(self.process.stderr) as stream:
+            self.stderr_lines.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
 
     def _collect_output(self) -> None:
-        with _pipe(self.process.stdout) as stream:
+        with _opened(self.process.stdout) as stream:
             for line in stream:
                 self._lines.put(line)
         self._lines.put(None)
 
 
 @contextlib.contextmanager
-def serving(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
-    """Run a server with this configuration; afterwards it must have ended well, without a traceback."""
+def run_server(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
+    """Run a server with this configuration. At the end, check its exit code and its log."""
     file = directory / "tocsin.toml"
     file.write_text(as_toml(config))
     command = [str(TOCSIN), "serve", "--port", "0", "--config", str(file), *flags]
@@ -112,12 +112,12 @@ def serving(config: Config, directory: Path, *flags: str) -> Iterator[Server]:
         yield server
     finally:
         code = server.stop()
-    assert "Traceback" not in server.errors, server.errors
-    assert code == 0, f"exit code {code}:\n{server.errors}"
+    assert "Traceback" not in server.stderr, server.stderr
+    assert code == 0, f"exit code {code}:\n{server.stderr}"
 
 
 def as_toml(config: Config, prefix: str = "") -> str:
-    """TOML text of nested tables of plain values (a JSON string, number, list or boolean is a TOML one)."""
+    """TOML text of nested tables. JSON strings, numbers, lists and booleans are valid TOML values."""
     tables = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if key not in tables]
     for key, table in tables.items():
@@ -125,6 +125,6 @@ def as_toml(config: Config, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def _pipe(stream: IO[str] | None) -> IO[str]:
+def _opened(stream: IO[str] | None) -> IO[str]:
     assert stream is not None
     return stream

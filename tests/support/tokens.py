@@ -1,4 +1,4 @@
-"""Tokens as an application would make them: PyJWT, HS256 (protocol §12)."""
+"""Tokens as an application makes them: PyJWT, HS256 (docs/protocol.md §12)."""
 
 import time
 from typing import Any
@@ -9,7 +9,7 @@ SECRET = "a secret shared by the tests and their servers, longer than needed"
 
 
 def connection_token(user: str, *, secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    """A connection token of `user`; claims given as None are left out."""
+    """A connection token of `user`; claims that are None are omitted."""
     return _sign({"sub": user, **claims}, secret, algorithm)
 
 

@@ -41,9 +41,8 @@ def pub(
                 _print(channel, publisher.publish(channel, message))
                 published += 1
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader is gone, so do not flush at exit
+        # so that Python does not fail to flush it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (TocsinError, ValueError) as error:

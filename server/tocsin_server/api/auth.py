@@ -21,7 +21,7 @@ class ApiKeys:
         self._is_insecure = options.insecure
         self._keys = [key.encode() for key in options.keys]
 
-    def authorize(self, request: Request) -> bool:
+    def accepts(self, request: Request) -> bool:
         """Whether the request has a valid key in one of the three places.
 
         Each key of the request is compared with all configured keys, in a time that does not depend on how

@@ -198,7 +198,7 @@ COMMANDS = {
     "subscribe": Method(subscribe, types.SubscribeRequest, types.EmptyResult),
     "refresh": Method(refresh, types.RefreshRequest, types.EmptyResult),
 }
-"""The methods that a batch and the single endpoint may call."""
+"""The methods that a batch and the legacy endpoint may call."""
 
 METHODS = {
     **COMMANDS,

@@ -25,7 +25,7 @@ caller may retry), 102 unknown channel, 104 not found, 107 bad request, 108 not 
 position. In transport error mode the response has a status instead: 500 for 100, 404 for 102 and 104, 400 for
 107 and 108, 416 for 112.
 """
-SINGLE_ENDPOINT = f"""\
+LEGACY_ENDPOINT = f"""\
 The legacy endpoint for one or more commands.
 
 Commands follow each other with or without whitespace between them. Each has its reply on a line of its own,
@@ -62,7 +62,7 @@ def api_document(root_path: str = "") -> Json:
         "security": [{scheme: []} for scheme in SECURITY],
         "paths": {
             **{f"/api/{name}": {"post": _operation(name, method)} for name, method in METHODS.items()},
-            "/api": {"post": _single_endpoint()},
+            "/api": {"post": _legacy_endpoint()},
         },
         "components": {
             "schemas": schemas,
@@ -95,10 +95,10 @@ def _operation(name: str, method: Method) -> Json:
     }
 
 
-def _single_endpoint() -> Json:
+def _legacy_endpoint() -> Json:
     return {
         "operationId": "commands",
-        **_prose(SINGLE_ENDPOINT),
+        **_prose(LEGACY_ENDPOINT),
         "deprecated": True,
         "requestBody": _body(LegacyCommand),
         "responses": {

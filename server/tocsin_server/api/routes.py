@@ -43,7 +43,7 @@ def api_routes(node: Node) -> list[BaseRoute]:
     keys = ApiKeys(node.settings.api)
     router = Router(
         [
-            Route("/api", _single_endpoint(node, keys), methods=["POST"]),
+            Route("/api", _legacy_endpoint(node, keys), methods=["POST"]),
             *(
                 Route(f"/api/{name}", _endpoint(node, keys, method), methods=["POST"])
                 for name, method in METHODS.items()
@@ -57,7 +57,7 @@ def api_routes(node: Node) -> list[BaseRoute]:
 
 def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
     async def respond(request: Request) -> Response:
-        text = json_object(await _authorized_body(request, keys, node))
+        text = json_object(await _accepted_body(request, keys, node))
         outcome = await attempt(_call(node, method, text))
         if isinstance(outcome, Refusal):
             return _refusal(outcome, is_status=_wants_status(request, node))
@@ -66,9 +66,9 @@ def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
     return respond
 
 
-def _single_endpoint(node: Node, keys: ApiKeys) -> Endpoint:
+def _legacy_endpoint(node: Node, keys: ApiKeys) -> Endpoint:
     async def respond(request: Request) -> Response:
-        commands = json_objects(await _authorized_body(request, keys, node), CALLS_LIMIT + 1)
+        commands = json_objects(await _accepted_body(request, keys, node), CALLS_LIMIT + 1)
         if len(commands) > CALLS_LIMIT:
             return _json(LegacyReply(error=api_error(too_many_calls("commands"))))
         replies = await in_turn(_legacy_reply(node, command) for command in commands)
@@ -81,9 +81,9 @@ async def _document(request: Request) -> Response:
     return _json(api_document(request.scope.get("root_path", "")))
 
 
-async def _authorized_body(request: Request, keys: ApiKeys, node: Node) -> bytes:
+async def _accepted_body(request: Request, keys: ApiKeys, node: Node) -> bytes:
     """The body of a request with a valid key. Without one the body is not read. Raises HTTPException."""
-    if not keys.authorize(request):
+    if not keys.accepts(request):
         raise HTTPException(401, "")
     return await read_body(request, node.settings.api.body_limit_bytes)
 

@@ -283,7 +283,7 @@ class NodeStatus(Struct):
             "alive and did not answer in time, so that its other members are zero."
         ),
     ]
-    memory_bytes: Annotated[int, Meta(description="Resident memory of the process.")]
+    memory_bytes: Annotated[int, Meta(description="Memory that the process holds.")]
     lag_seconds: Annotated[
         float, Meta(description="How long the node's last probe through Redis was in flight.")
     ]
@@ -373,7 +373,7 @@ class BatchResult(Struct):
 
 
 class LegacyCommand(Struct):
-    """A command for the single endpoint."""
+    """A command for the legacy endpoint."""
 
     method: str
     id: Offset = 0

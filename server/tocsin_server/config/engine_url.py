@@ -8,7 +8,7 @@
     redis+cluster://[USER:PASSWORD@]HOST[:PORT],…
     rediss+cluster://…                    the same over TLS; options as for rediss
 
-Pure: nothing here connects. `engine/redis/connections/address.py` turns a URL into connections.
+The module is pure. `engine/redis/connections/address.py` makes connections from a URL.
 """
 
 import re
@@ -61,7 +61,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     """Read the URL of a Redis deployment.
 
     Raises ValueError with a message that completes the sentence "engine.url must be …". The message shows
-    nothing of the URL but its scheme and the names of its options: the rest may hold a password.
+    only the scheme and the names of options, because the rest of the URL may hold a password.
     """
     try:
         parts = urlsplit(url)

@@ -38,7 +38,8 @@ def startup_notices(settings: Settings) -> list[str]:
 
 def _address(settings: Settings) -> Exposure:
     host, port = settings.server.host, settings.server.port
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = f"[{host}]" if ":" in host else host
+    address += f":{port}" if port else ", on a free port"
     if not _is_loopback(host):
         return Exposure("address", address)
     was_chosen = "host" in settings.server.model_fields_set

@@ -33,7 +33,7 @@ def _seconds(value: object) -> object:
     raise ValueError('a number of seconds, or a string such as "250ms", "300s", "5m" or "720h"')
 
 
-def _text(seconds: float) -> str:
+def _in_seconds(seconds: float) -> str:
     return f"{seconds:.12g} s"
 
 
@@ -160,11 +160,11 @@ class ClientOptions(Options):
     """A user's new connection closes the others (3504)."""
 
     @model_validator(mode="after")
-    def _pong_comes_before_the_next_ping(self) -> Self:
+    def _pong_is_due_before_the_next_ping(self) -> Self:
         if self.pong_timeout >= self.ping_interval:
             raise ValueError(
-                f"pong_timeout is {_text(self.pong_timeout)}, but must be less than ping_interval "
-                f"({_text(self.ping_interval)}), so that each pong answers one ping"
+                f"pong_timeout is {_in_seconds(self.pong_timeout)}, but must be less than ping_interval "
+                f"({_in_seconds(self.ping_interval)}), so that each pong answers one ping"
             )
         return self
 
@@ -229,17 +229,17 @@ class ChannelOptions(Options):
         return self.history_size > 0 and self.history_ttl > 0
 
     @model_validator(mode="after")
-    def _history_is_whole(self) -> Self:
+    def _history_is_complete(self) -> Self:
         if (self.history_size > 0) != (self.history_ttl > 0):
             raise ValueError(
-                f"history_size is {self.history_size} and history_ttl is {_text(self.history_ttl)}, "
+                f"history_size is {self.history_size} and history_ttl is {_in_seconds(self.history_ttl)}, "
                 "but history needs both or neither"
             )
         if self.force_recovery and not self.keeps_history:
             raise ValueError("force_recovery is true, but recovery needs history_size and history_ttl")
         if self.history_meta_ttl < self.history_ttl:
             raise ValueError(
-                f"history_meta_ttl is {_text(self.history_meta_ttl)}, but must be at least history_ttl "
-                f"({_text(self.history_ttl)}), so that no history outlives its position"
+                f"history_meta_ttl is {_in_seconds(self.history_meta_ttl)}, but must be at least history_ttl "
+                f"({_in_seconds(self.history_ttl)}), so that no history outlives its position"
             )
         return self

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from msgspec import Raw
 
@@ -79,8 +78,7 @@ class AuthorizedConnection:
     """All its server-side subscriptions, by channel."""
 
 
-# --------------------------------------------------------------------------------------------------
-# connections
+# ---------------------------------------------------------------------------------------------- connections
 
 
 def authorize_connection(
@@ -142,7 +140,9 @@ def _server_side_subscriptions(
     def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
         position = positions.get(channel, SubscriptionPosition())
         since = Position(position.offset, position.epoch) if position.recover else None
-        features = _features(context, options, channel_info, SubscribeRequest(), since)
+        is_recoverable, is_positioned, receives_joins = _features(
+            context, options, channel_info, SubscribeRequest(), since
+        )
         found[channel] = Subscription(
             channel,
             options,
@@ -150,9 +150,9 @@ def _server_side_subscriptions(
             is_server_side=True,
             since=since,
             data=data,
-            is_recoverable=features.is_recoverable,
-            is_positioned=features.is_positioned,
-            receives_joins=features.receives_joins,
+            is_recoverable=is_recoverable,
+            is_positioned=is_positioned,
+            receives_joins=receives_joins,
         )
 
     for channel, grant in claims.grants.items():
@@ -178,8 +178,7 @@ def _server_side_subscriptions(
     return found
 
 
-# ------------------------------------------------------------------------------------------------
-# subscriptions
+# -------------------------------------------------------------------------------------------- subscriptions
 
 
 def authorize_subscription(
@@ -210,7 +209,7 @@ def authorize_subscription(
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
-    features = _features(context, options, grant.info, request, since)
+    is_recoverable, is_positioned, receives_joins = _features(context, options, grant.info, request, since)
     return Subscription(
         request.channel,
         options,
@@ -219,16 +218,16 @@ def authorize_subscription(
         refuses_unrecovered=request.refuses_unrecovered,
         expires_at=grant.expires_at,
         data=grant.data,
-        is_recoverable=features.is_recoverable,
-        is_positioned=features.is_positioned,
-        receives_joins=features.receives_joins,
+        is_recoverable=is_recoverable,
+        is_positioned=is_positioned,
+        receives_joins=receives_joins,
     )
 
 
 def _check_subscribe_request(
     context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
 ) -> ChannelOptions | Refusal | Disconnect:
-    """Return the channel's options, if the request is valid whoever the user is."""
+    """Return the channel's options, if the request is valid, for any user."""
     channel = request.channel
     if not channel:
         return errors.PROTOCOL_VIOLATION
@@ -292,7 +291,9 @@ def server_side_subscription(
         return None
     options = overridden(options, event.override)
     channel_info = with_channel_info(info, event.info)
-    features = _features(context, options, channel_info, SubscribeRequest(), event.since)
+    is_recoverable, is_positioned, receives_joins = _features(
+        context, options, channel_info, SubscribeRequest(), event.since
+    )
     return Subscription(
         event.channel,
         options,
@@ -301,9 +302,9 @@ def server_side_subscription(
         since=event.since,
         data=event.data,
         expires_at=monotonic_deadline(event.expire_at, now),
-        is_recoverable=features.is_recoverable,
-        is_positioned=features.is_positioned,
-        receives_joins=features.receives_joins,
+        is_recoverable=is_recoverable,
+        is_positioned=is_positioned,
+        receives_joins=receives_joins,
     )
 
 
@@ -316,20 +317,17 @@ def _caller(context: SessionContext, info: ClientInfo) -> Caller:
     return Caller(info.user, context.options.insecure)
 
 
-class _Features(NamedTuple):
-    is_recoverable: bool
-    is_positioned: bool
-    receives_joins: bool
-
-
 def _features(
     context: SessionContext,
     options: ChannelOptions,
     info: ClientInfo,
     request: SubscribeRequest,
     since: Position | None,
-) -> _Features:
-    """Decide positions, recovery and join pushes: forced by the channel, or requested and allowed (§4)."""
+) -> tuple[bool, bool, bool]:
+    """Decide recovery, positions and join pushes: forced by the channel, or requested and allowed (§4).
+
+    Returns whether the subscription is recoverable, is positioned, and receives joins.
+    """
     caller = _caller(context, info)
     may_read = permissions.may_read_history(caller, options, is_subscribed=True) is None
     wants_recovery = request.recoverable or since is not None
@@ -339,8 +337,8 @@ def _features(
     )
     may_see = permissions.may_read_presence(caller, options, is_subscribed=True) is None
     wants_joins = options.force_push_join_leave or (request.join_leave and may_see)
-    return _Features(
-        is_recoverable=options.keeps_history and is_recoverable,
-        is_positioned=options.keeps_history and (is_recoverable or is_positioned),
-        receives_joins=options.join_leave and wants_joins,
+    return (
+        options.keeps_history and is_recoverable,
+        options.keeps_history and (is_recoverable or is_positioned),
+        options.join_leave and wants_joins,
     )

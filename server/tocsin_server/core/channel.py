@@ -54,7 +54,7 @@ C = TypeVar("C", bound=SubscriberConnection)
 class ChannelMessage:
     """A push to a channel's subscribers. Its encoding is made on first use and kept, per codec."""
 
-    __slots__ = ("_encodings", "epoch", "published_at", "push", "size")
+    __slots__ = ("_codec", "_encoding", "_others", "epoch", "published_at", "push", "size")
 
     def __init__(self, push: Push, epoch: str = "", published_at: float = 0.0) -> None:
         self.push = push
@@ -64,7 +64,9 @@ class ChannelMessage:
         """Monotonic seconds, 0 if unknown."""
         self.size = push.size
         """The payload's approximate size in bytes, for limits."""
-        self._encodings: dict[Codec, bytes] = {}
+        self._codec: Codec | None = None  # the first codec that was used, and its encoding
+        self._encoding = b""
+        self._others: dict[Codec, bytes] | None = None
 
     @property
     def is_publication(self) -> bool:
@@ -73,10 +75,16 @@ class ChannelMessage:
 
     def encoded(self, codec: Codec) -> bytes:
         """Return the push without its envelope, encoded at most once per codec."""
-        encoding = self._encodings.get(codec)
-        if encoding is None:
-            encoding = self._encodings[codec] = codec.encode_push(self.push)
-        return encoding
+        if self._codec is codec:
+            return self._encoding
+        if self._codec is None:
+            self._codec, self._encoding = codec, codec.encode_push(self.push)
+            return self._encoding
+        if self._others is None:
+            self._others = {}
+        if codec not in self._others:
+            self._others[codec] = codec.encode_push(self.push)
+        return self._others[codec]
 
 
 class Subscriber(Generic[C]):

@@ -20,7 +20,7 @@ USER_SEPARATOR = ","
 
 
 def namespace_of(channel: str) -> str | None:
-    """The namespace a channel's name claims, or None for a channel without one."""
+    """Return the namespace that a channel name begins with; None for a channel without one."""
     name, boundary, _ = channel.removeprefix(PRIVATE_PREFIX).partition(NAMESPACE_BOUNDARY)
     return name if boundary else None
 
@@ -31,19 +31,19 @@ def is_private(channel: str) -> bool:
 
 
 def limited_to(channel: str) -> frozenset[str] | None:
-    """The users a user-limited name lists, or None where the name lists none."""
+    """Return the users that a user-limited name lists; None for any other name."""
     _, boundary, users = channel.rpartition(USER_BOUNDARY)
     return frozenset(users.split(USER_SEPARATOR)) if boundary else None
 
 
 def personal_channel(user: str, namespace: str = "") -> str:
-    """The name of a user's personal channel."""
+    """Return the name of a user's personal channel."""
     prefix = f"{namespace}{NAMESPACE_BOUNDARY}" if namespace else ""
     return f"{prefix}{USER_BOUNDARY}{user}"
 
 
 class ChannelRules:
-    """Which options hold for which channel. Read once at start, then only looked up."""
+    """The options of every channel, from the configuration. Immutable."""
 
     def __init__(
         self, default: ChannelOptions, namespaces: Mapping[str, ChannelOptions], length_limit: int = 255
@@ -58,16 +58,16 @@ class ChannelRules:
         }
 
     def options_for(self, channel: str) -> ChannelOptions | None:
-        """The options of a channel, or None if its namespace is not configured."""
+        """Return the options of a channel; None if its namespace is not configured."""
         namespace = namespace_of(channel)
         return self._default if namespace is None else self._namespaces.get(namespace)
 
     def is_too_long(self, channel: str) -> bool:
-        """Whether a name exceeds the limit, which counts bytes."""
+        """Whether a name has more bytes than the limit."""
         return len(channel.encode(errors="surrogatepass")) > self._length_limit
 
     def is_well_formed(self, channel: str, options: ChannelOptions) -> bool:
-        """Whether a name is ASCII and, after its namespace, matches the pattern that is configured for it."""
+        """Whether a name is ASCII and, after its namespace, matches the configured `channel_regex`."""
         if not channel.isascii():
             return False
         if not options.channel_regex:

@@ -1,7 +1,7 @@
-r"""Globs of channel names, as Centrifugo's `channels` has them (pure).
+r"""Glob patterns for channel names, with the syntax of Centrifugo's `channels` method.
 
-`*` any characters, `?` one, `[abc]` and `[!a-c]` one of these, or none of them, `{one,other}` any of these
-patterns, and `\` takes the next character as it is. What is never closed stands for itself.
+`*` matches any characters, `?` one, `[abc]` one of these, `[!a-c]` one that is not among these, `{one,other}`
+any of these patterns. `\` escapes the next character. An unclosed bracket or brace matches itself.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from fnmatch import translate
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """What `fullmatch`es the names that the pattern is for."""
+    """Return an expression whose `fullmatch` accepts the names that the pattern matches."""
     return re.compile(_alternatives(pattern))
 
 
 _TOKEN = re.compile(r"\\.|\[!?\]?[^\]]*\]|[{},]|[^\\\[{},]+|.", re.DOTALL)
-"""An escaped character, a set, a brace or comma, or whatever lies between them."""
+"""An escaped character, a set, a brace or comma, or the text between them."""
 
 
 def _alternatives(pattern: str) -> str:
-    """A regular expression; braces are opened and closed on a stack of alternatives that are under way."""
+    """Translate a pattern to a regular expression, with the alternatives of open braces on a stack."""
     parts = _TOKEN.findall(pattern)
     closing = _closed(parts)
     open_braces: list[list[str]] = [[""]]
@@ -39,17 +39,17 @@ def _alternatives(pattern: str) -> str:
 
 
 def _closed(parts: list[str]) -> set[int]:
-    """Where braces open that are closed later."""
-    waiting: list[int] = []
+    """Return the indexes of opening braces that are closed later."""
+    opened: list[int] = []
     closed: set[int] = set()
     for number, part in enumerate(parts):
         if part == "{":
-            waiting.append(number)
-        elif part == "}" and waiting:
-            closed.add(waiting.pop())
+            opened.append(number)
+        elif part == "}" and opened:
+            closed.add(opened.pop())
     return closed
 
 
 def _plain(part: str) -> str:
-    """Python's own translation, without the end it adds."""
+    """Translate a part without braces, as `fnmatch` does, without the end marker it adds."""
     return translate(part).removesuffix(r"\Z").removesuffix(r"\z")

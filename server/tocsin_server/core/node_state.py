@@ -13,12 +13,13 @@ The mutable state is the set of connections, and what hub, channels and sessions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from msgspec import Struct
 
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
-from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
@@ -34,34 +35,29 @@ class StateConnection(SubscriberConnection, Protocol):
 C = TypeVar("C", bound=StateConnection)
 
 
-# ---------------------------------------------------------------------------------------- the I/O that is
-# to do
+# ------------------------------------------------------------------------------------ the I/O that is to do
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """Write these messages to the connection, in order."""
 
     messages: Sequence[ServerMessage]
 
 
-@dataclass(frozen=True, slots=True)
-class UnsubscribeChannel:
+class UnsubscribeChannel(Struct, frozen=True):
     """The channel lost its last subscriber here. The engine unsubscribes, unless a new one came meanwhile."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemovePresence:
+class RemovePresence(Struct, frozen=True):
     """Remove a client's presence entry from a channel."""
 
     channel: str
     client: str
 
 
-@dataclass(frozen=True, slots=True)
-class PublishJoinLeave:
+class PublishJoinLeave(Struct, frozen=True):
     """Publish a join or leave to a channel."""
 
     channel: str
@@ -80,6 +76,18 @@ Request = (
     | PublishJoinLeave
 )
 """What `apply` leaves to be done: the session's effects that need I/O, and the I/O of a change of state."""
+
+
+OtherEffect = (
+    events.Close
+    | events.Identify
+    | events.OpenSubscriptions
+    | events.PublishJoin
+    | events.CloseSubscription
+    | events.Execute
+    | events.Authorize
+)
+"""The effects that `apply` hands to `_apply_effect`: all but `Send` and `GoLive`."""
 
 
 class Merged(NamedTuple, Generic[C]):
@@ -121,12 +129,14 @@ class NodeState(Generic[C]):
         for effect in connection.session.handle(event, now):
             if isinstance(effect, events.Send):
                 unwritten.append(effect.message)
-                continue
-            needed = self._apply_effect(connection, effect)
-            if needed and unwritten:
-                requests.append(Write(unwritten))
-                unwritten = []
-            requests += needed
+            elif isinstance(effect, events.GoLive):
+                channel = self.hub.channels[effect.channel]
+                channel.go_live(connection, effect.start, effect.receives_joins)
+            else:
+                if unwritten:
+                    requests.append(Write(unwritten))
+                    unwritten = []
+                self._apply_effect(connection, effect, requests)
         if unwritten:
             requests.append(Write(unwritten))
         if connection.session.is_closed and connection in self.connections:
@@ -134,40 +144,37 @@ class NodeState(Generic[C]):
             self.hub.remove(connection)
         return requests
 
-    def _apply_effect(self, connection: C, effect: Effect) -> Sequence[Request]:
+    def _apply_effect(self, connection: C, effect: OtherEffect, requests: list[Request]) -> None:
+        """Change the state as an effect says, and append the I/O that is left."""
         match effect:
-            case events.Identify(user):
-                self.hub.identify(connection, user)
-                return (effect,)
-            case events.OpenSubscriptions(plans):
-                for plan in plans:
+            case events.OpenSubscriptions():
+                for plan in effect.plans:
                     self.hub.begin_subscribe(plan.channel)
-                return (effect,)
-            case events.GoLive(channel, start, receives_joins):
-                self.hub.channels[channel].go_live(connection, start, receives_joins)
-                return ()
-            case events.PublishJoin(channel, info):
-                return (PublishJoinLeave(channel, Push(channel, join=PresenceChange(info))),)
+                requests.append(effect)
             case events.CloseSubscription():
-                return self._close_subscription(connection, effect)
-            case events.Send(message):
-                return (Write([message]),)
+                self._close_subscription(connection, effect, requests)
+            case events.Identify():
+                self.hub.identify(connection, effect.user)
+                requests.append(effect)
+            case events.PublishJoin():
+                join = Push(effect.channel, join=PresenceChange(effect.info))
+                requests.append(PublishJoinLeave(effect.channel, join))
             case _:
-                return (effect,)
+                requests.append(effect)
 
-    def _close_subscription(self, connection: C, effect: events.CloseSubscription) -> list[Request]:
+    def _close_subscription(
+        self, connection: C, effect: events.CloseSubscription, requests: list[Request]
+    ) -> None:
         channel, info = effect.channel, effect.info
-        requests: list[Request] = []
         if self.hub.unsubscribe(connection, channel):
             requests.append(UnsubscribeChannel(channel))
         if effect.options.presence:
             requests.append(RemovePresence(channel, info.client))
         if effect.was_announced:
-            requests.append(PublishJoinLeave(channel, Push(channel, leave=PresenceChange(info))))
-        return requests
+            leave = Push(channel, leave=PresenceChange(info))
+            requests.append(PublishJoinLeave(channel, leave))
 
-    # ------------------------------------------------------------------------------------ what the engine
-    # read
+    # --------------------------------------------------------------------------------- what the engine read
 
     def merge(self, plans: Sequence[SubscriptionPlan], read: Mapping[str, History]) -> Merged[C]:
         """Continue the histories read for `plans` with what was received since they were begun.

@@ -1,8 +1,7 @@
-"""Who may do what in which channel (protocol §12, §13).
+"""What a user may do in a channel, by the channel's options (protocol §12, §13).
 
-Each function answers with the reason to refuse, or None.
-
-A valid subscription token overrides every other rule, the `$` prefix included. `insecure` permits everything.
+Each function returns the refusal, or None if the action is permitted. A valid subscription token takes
+precedence over every other rule, the `$` prefix included. `insecure` permits everything.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from tocsin_server.errors import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a connection's user ("" is anonymous), and whether everybody may do everything here."""
+    """A connection's user ("" is anonymous), and whether the server runs with `insecure`."""
 
     user: str
     is_insecure: bool = False
 
 
 def may_subscribe(caller: Caller, channel: str, options: ChannelOptions) -> Refusal | None:
-    """Whether a client may enter a channel without a subscription token."""
+    """Check whether a client may subscribe to a channel without a subscription token."""
     if caller.is_insecure:
         return None
     if is_private(channel):
@@ -36,7 +35,7 @@ def may_subscribe(caller: Caller, channel: str, options: ChannelOptions) -> Refu
 
 
 def may_publish(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Whether a client may publish into a channel."""
+    """Check whether a client may publish into a channel."""
     return _permit(
         caller,
         options.allow_publish_for_client,
@@ -46,7 +45,7 @@ def may_publish(caller: Caller, options: ChannelOptions, is_subscribed: bool) ->
 
 
 def may_read_history(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Whether a client may read a channel's log; 108 where there is none."""
+    """Check whether a client may read a channel's history; error 108 where the channel keeps none."""
     if not options.keeps_history:
         return NOT_AVAILABLE
     return _permit(
@@ -58,7 +57,7 @@ def may_read_history(caller: Caller, options: ChannelOptions, is_subscribed: boo
 
 
 def may_read_presence(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Whether a client may see who is in a channel; 108 where presence is off."""
+    """Check whether a client may read a channel's presence; error 108 where presence is off."""
     if not options.presence:
         return NOT_AVAILABLE
     return _permit(
@@ -70,7 +69,7 @@ def may_read_presence(caller: Caller, options: ChannelOptions, is_subscribed: bo
 
 
 def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
-    """The options of a channel that a client names, or why the name will not do."""
+    """Return the options of a channel, or why its name is not valid. The one check of channel names."""
     if rules.is_too_long(channel):
         return BAD_REQUEST
     options = rules.options_for(channel)
@@ -80,7 +79,7 @@ def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
 
 
 def overridden(options: ChannelOptions, override: Override | None) -> ChannelOptions:
-    """The options of one subscription: the channel's, changed by what its token or API call sets."""
+    """Return the options of one subscription: the channel's, with those that a token or API call replaces."""
     if override is None:
         return options
     changes = {

@@ -1,6 +1,7 @@
-"""Position arithmetic of a log: what a returning subscriber missed, and whether a live view has a hole.
+"""Position arithmetic: whether a node has received every publication of a channel.
 
-Offsets count 1, 2, 3 … within one epoch. Everything here is a value or a synchronous step; nothing waits.
+Offsets count 1, 2, 3 … within one epoch. Everything here is a value, but for `PositionTracker`, whose
+position only its channel moves.
 """
 
 from __future__ import annotations
@@ -13,56 +14,16 @@ from tocsin_server.protocol.messages import Position, Publication, SincePosition
 
 
 class History(NamedTuple):
-    """What an engine read of a log: its top, and the publications asked for, in the order asked for."""
+    """What an engine read of a history: its top, and the requested publications in the requested order."""
 
     top: Position
     publications: Sequence[Publication] = ()
 
 
-class Recovery(NamedTuple):
-    """Whether a returning subscriber can be given everything it missed, and that."""
-
-    is_recovered: bool
-    publications: Sequence[Publication] = ()
-
-
-NOT_RECOVERED = Recovery(False)
-
-
-def recover(since: Position, history: History) -> Recovery:
-    """Decide a recovery in stream mode (protocol §10).
-
-    `history` holds what the log kept after `since.offset`, oldest first.
-
-    Recovered only if nothing is missing between the client's offset and the top. An empty epoch matches any.
-    """
-    top, missed = history
-    if since.epoch and since.epoch != top.epoch:
-        return NOT_RECOVERED
-    if not missed:
-        return Recovery(since.offset == top.offset)
-    is_whole = missed[0].offset == since.offset + 1 and missed[-1].offset == top.offset == since.offset + len(
-        missed
-    )
-    return Recovery(True, missed) if is_whole else NOT_RECOVERED
-
-
-def recover_latest(since: Position, history: History) -> Recovery:
-    """Decide a recovery in cache mode, where only the newest publication matters.
-
-    `history` holds that one if it is kept.
-    """
-    top, kept = history
-    is_current = since.offset == top.offset and since.epoch == top.epoch
-    if kept and kept[-1].offset == top.offset:
-        return Recovery(True, () if is_current and since.offset > 0 else kept[-1:])
-    return Recovery(is_current or (since.offset == top.offset and not since.epoch))
-
-
 def merge(history: History, live: Iterable[Publication]) -> History:
-    """`history` continued by what was heard live while it was being read, without duplicate or gap.
+    """Continue `history` with the publications received while it was read, without duplicate or gap.
 
-    Stops at the first hole in `live`: what lies behind it comes when the hole is mended.
+    Stops at the first hole in `live`; the publications after it arrive with the backfill.
     """
     offset = history.top.offset
     merged = list(history.publications)
@@ -98,9 +59,9 @@ class Continuity(Enum):
 
 
 class PositionTracker:
-    """One node's live view of one channel's log: the position up to which everything has been heard.
+    """The position up to which a node has received every publication of a channel.
 
-    unsettled --settle()--> settled --take()--> settled …
+    unknown --set()--> known --advance()--> known …
     """
 
     __slots__ = ("_epoch", "_offset")
@@ -111,25 +72,25 @@ class PositionTracker:
 
     @property
     def is_known(self) -> bool:
-        """Whether a position is known to continue from."""
+        """Whether there is a position to continue from."""
         return self._offset >= 0
 
     @property
     def offset(self) -> int:
-        """Offset up to which everything has been heard; -1 before the first position is known."""
+        """The offset up to which everything was received; -1 before the first position is known."""
         return self._offset
 
     @property
     def position(self) -> Position:
-        """The position up to which everything has been heard. Only of a settled stream."""
+        """The position up to which everything was received. Valid only if it is known."""
         return Position(self._offset, self._epoch)
 
     def set(self, position: Position) -> None:
-        """Continue from `position`: the first one read, or the one after a break."""
+        """Continue from `position`: the first one read, or the one after a reset."""
         self._offset, self._epoch = position
 
     def advance(self, offset: int, epoch: str) -> Continuity:
-        """Judge a heard publication; only NEXT moves the position."""
+        """Judge a received publication. Only NEXT moves the position."""
         if epoch != self._epoch:
             return Continuity.OTHER_EPOCH
         if offset == self._offset + 1:

@@ -187,13 +187,15 @@ class Session:
         """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
         if self.phase is Phase.CLOSED:
             return None
-        delay = self._context.options.expired_close_delay
         deadlines = [self._stale_at, self._next_ping_at, self._pong_due_at]
-        expiries = [self._expires_at, *self._subscriptions.expiries]
-        deadlines += [expiry + delay for expiry in expiries if expiry is not None]
+        expiry = self._subscriptions.next_expiry
+        if self._expires_at is not None:
+            expiry = self._expires_at if expiry is None else min(expiry, self._expires_at)
+        if expiry is not None:
+            deadlines.append(expiry + self._context.options.expired_close_delay)
         if self._authorizing:
             deadlines += [pending.due_at for pending in self._authorizing.values()]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
         """Handle one event; return what must be done, in order."""
@@ -268,9 +270,11 @@ class Session:
             return False
         if not self._authorizing and not self._subscriptions.is_opening:
             return True
-        is_subscribe = isinstance(command, Command) and command.subscribe is not None
-        pending = (self._authorizing or {}).values()
-        return is_subscribe and all(isinstance(other.request, SubscribeRequest) for other in pending)
+        if not isinstance(command, Command) or command.subscribe is None:
+            return False
+        return not self._authorizing or all(
+            isinstance(pending.request, SubscribeRequest) for pending in self._authorizing.values()
+        )
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
@@ -284,13 +288,14 @@ class Session:
     def _run_request(  # noqa: C901 - one case per method
         self, command_id: int, request: Request, claims: Claims, now: Timestamp
     ) -> list[Effect]:
-        sub_claims = claims if isinstance(claims, SubscriptionClaims) else None
         match request:
             case ConnectRequest():
                 return self._connect(command_id, request, _for_connection(claims), now)
             case SubscribeRequest():
                 return self._apply(
-                    self._subscriptions.subscribe(command_id, request, sub_claims, self.info, now)
+                    self._subscriptions.subscribe(
+                        command_id, request, _for_subscription(claims), self.info, now
+                    )
                 )
             case UnsubscribeRequest():
                 return self._apply(self._subscriptions.unsubscribe(command_id, request))
@@ -308,7 +313,9 @@ class Session:
                 return self._refresh(command_id, request, _for_connection(claims), now)
             case SubRefreshRequest():
                 return self._apply(
-                    self._subscriptions.refresh(command_id, request, sub_claims, self.info, now)
+                    self._subscriptions.refresh(
+                        command_id, request, _for_subscription(claims), self.info, now
+                    )
                 )
             case _:
                 assert_never(request)
@@ -545,6 +552,10 @@ class Session:
 
 def _for_connection(claims: Claims) -> ConnectionClaims | None:
     return claims if isinstance(claims, ConnectionClaims) else None
+
+
+def _for_subscription(claims: Claims) -> SubscriptionClaims | None:
+    return claims if isinstance(claims, SubscriptionClaims) else None
 
 
 def _is_over(moment: float | None, now: Timestamp, delay: float = 0) -> bool:

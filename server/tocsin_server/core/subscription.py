@@ -14,7 +14,8 @@ from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
-from tocsin_server.core.positions import NOT_RECOVERED, History, Recovery, recover, recover_latest
+from tocsin_server.core.positions import History
+from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recover_latest
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import Unsubscribed
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult

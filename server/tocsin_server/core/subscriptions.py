@@ -64,9 +64,13 @@ class Subscriptions:
         return [subscription for subscription in self._by_channel.values() if subscription.is_live]
 
     @property
-    def expiries(self) -> Iterable[float | None]:
-        """When each expires, in monotonic seconds; None for never."""
-        return [subscription.expires_at for subscription in self._by_channel.values()]
+    def next_expiry(self) -> float | None:
+        """When the first of them expires, in monotonic seconds; None for never."""
+        expiry = None
+        for subscription in self._by_channel.values():
+            if subscription.expires_at is not None and (expiry is None or subscription.expires_at < expiry):
+                expiry = subscription.expires_at
+        return expiry
 
     def live_in(self, channel: str) -> Subscription | None:
         """Return the live subscription to a channel."""
@@ -116,8 +120,7 @@ class Subscriptions:
         limit = self._context.options.history_limit
         return OpenSubscriptions([subscription.plan(limit) for subscription in subscriptions])
 
-    # ---------------------------------------------------------------------------------------- set-up has
-    # ended
+    # ------------------------------------------------------------------------------------- set-up has ended
 
     def connect_results(
         self, histories: Mapping[str, History | None], now: Timestamp
@@ -178,8 +181,7 @@ class Subscriptions:
         dropped = (self._by_channel.pop(channel, None) for channel in channels)
         return [subscription.close() for subscription in dropped if subscription is not None]
 
-    # ---------------------------------------------------------------------------------------- refresh,
-    # the end
+    # ------------------------------------------------------------------------------------- refresh, the end
 
     def unsubscribe(self, command_id: int, request: UnsubscribeRequest) -> Outcome:
         """Run an unsubscribe command; it succeeds for a channel without a subscription, too."""

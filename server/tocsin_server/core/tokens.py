@@ -1,7 +1,7 @@
 """Connection and subscription tokens: JSON Web Tokens that an application signs (protocol §12).
 
-The key and its algorithms are fixed by the configuration, never by the token's header. Times are checked
-against the `unix_now` that the caller gives, so this module has no clock.
+The configuration fixes the keys and their algorithms; the token's header never does. Times are compared with
+the `unix_now` that the caller passes, so this module has no clock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class TokenInvalid(Exception):
-    """Not a token of ours: malformed, wrongly signed, or with claims that make no sense."""
+    """The token is malformed, signed with another key, or has claims that are not valid."""
 
 
 class TokenExpired(Exception):
-    """A token of ours whose time has passed or not yet come; a fresh one may be tried."""
+    """The token is valid, but expired or not valid yet. The client may try with a fresh one."""
 
 
 class Flag(Struct, frozen=True):
@@ -71,21 +71,21 @@ class _Claims(Struct, frozen=True):
     b64info: str = ""
 
     def is_for(self, audience: str, issuer: str) -> bool:
-        """Whether the token names the configured audience and issuer; an empty one is not asked for."""
+        """Whether the token names the configured audience and issuer; an empty one is not checked."""
         audiences = [self.aud] if isinstance(self.aud, str) else self.aud
         return (not audience or audience in audiences) and (not issuer or issuer == self.iss)
 
     @property
     def expires_at(self) -> float | None:
-        """Unix seconds at which what the token allows ends; None for never.
+        """When the connection or subscription expires, in unix seconds; None for never.
 
-        `expire_at` decouples it from `exp`; 0 means never.
+        `expire_at`, if set, replaces `exp`; 0 means never.
         """
         return (self.expire_at or None) if self.expire_at is not None else self.exp
 
 
 class ConnectionClaims(_Claims, frozen=True):
-    """What a connection token says. An empty `sub` is an anonymous user."""
+    """The claims of a connection token. An empty `sub` is an anonymous user."""
 
     sub: str = ""
     channel: Raw | UnsetType = UNSET
@@ -94,7 +94,7 @@ class ConnectionClaims(_Claims, frozen=True):
 
     @property
     def grants(self) -> dict[str, SubscriptionGrant]:
-        """Server-side subscriptions by channel; `subs` wins over `channels`."""
+        """The server-side subscriptions, by channel. `subs` takes precedence over `channels`."""
         return (
             self.subs
             if self.subs is not None
@@ -103,7 +103,7 @@ class ConnectionClaims(_Claims, frozen=True):
 
 
 class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
-    """What a subscription token says: `sub` may enter `channel`, from connection `client` if it names one."""
+    """The claims of a subscription token: `sub` may subscribe to `channel`; `client`, if set, limits it."""
 
     channel: str
     sub: str = ""
@@ -116,7 +116,7 @@ Claims = TypeVar("Claims", bound=_Claims)
 
 
 def embedded(payload: Raw, base64_payload: str) -> Raw:
-    """A JSON payload given as such or in base64, as it may travel; the same object if there is none.
+    """Return a claim's JSON payload, given as JSON or in base64; the same object if both are empty.
 
     Raises TokenInvalid if the base64 holds no JSON.
     """
@@ -129,7 +129,7 @@ def embedded(payload: Raw, base64_payload: str) -> Raw:
 
 
 class TokenVerifier:
-    """Checks tokens against the configured keys."""
+    """Verifies tokens with the configured keys."""
 
     def __init__(self, options: ClientOptions) -> None:
         self._jws = jwt.PyJWS()
@@ -144,18 +144,18 @@ class TokenVerifier:
         self._issuer = options.token_issuer
 
     def connection(self, token: str, unix_now: float) -> ConnectionClaims:
-        """The claims of a connection token. Raises TokenInvalid or TokenExpired."""
+        """Return the claims of a connection token. Raises TokenInvalid or TokenExpired."""
         claims = self._claims(token, unix_now, ConnectionClaims)
         if claims.channel is not UNSET:
             raise TokenInvalid("a subscription token is not a connection token")
         if "" in claims.grants:
-            raise TokenInvalid("a channel without a name cannot be granted")
+            raise TokenInvalid("the token grants a channel without a name")
         return claims
 
     def subscription(self, token: str, unix_now: float) -> SubscriptionClaims:
-        """The claims of a subscription token.
+        """Return the claims of a subscription token. Raises TokenInvalid or TokenExpired.
 
-        Raises TokenInvalid or TokenExpired; whose it is, the caller compares.
+        The caller must compare its user, client and channel.
         """
         return self._claims(token, unix_now, SubscriptionClaims)
 
@@ -167,7 +167,7 @@ class TokenVerifier:
         except (ValueError, RecursionError) as error:
             raise TokenInvalid(str(error)) from None
         if not claims.is_for(self._audience, self._issuer):
-            raise TokenInvalid("audience or issuer is another one")
+            raise TokenInvalid("the audience or issuer is not the configured one")
         if (claims.exp is not None and unix_now >= claims.exp) or (
             claims.nbf is not None and unix_now < claims.nbf
         ):
@@ -181,4 +181,4 @@ class TokenVerifier:
             except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
                 continue
             return payload
-        raise TokenInvalid("no configured key verifies it")
+        raise TokenInvalid("no configured key verifies the signature")

@@ -51,9 +51,13 @@ class FanOut(Generic[C]):
         """Whether no batch is being written."""
         return not self._batches
 
+    def has_room(self, channel: Channel[C]) -> bool:
+        """Whether few enough bytes of a channel are queued that more may be published."""
+        return channel.queued_bytes <= QUEUED_BYTES
+
     async def wait_for_room(self, channel: Channel[C]) -> None:
-        """Wait until few enough bytes of a channel are queued that more may be published."""
-        while channel.queued_bytes > QUEUED_BYTES:
+        """Wait until a channel has room."""
+        while not self.has_room(channel):
             if self._next_turn is None:
                 self._next_turn = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._next_turn)

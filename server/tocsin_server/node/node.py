@@ -17,7 +17,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,15 +47,13 @@ from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
+from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import Publication, Push
 from tocsin_server.version import __version__
-
-DRAIN_PAUSE_SECONDS = 0.02
-"""The longest pause between two clients of a draining node, so that a handful of them is gone in a moment."""
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
@@ -90,7 +88,7 @@ class Node:
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._wait_for_room, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
         )
         self._authorizer = authorizer
         self._context = self._session_context(settings, authorizer)
@@ -163,7 +161,7 @@ class Node:
             await self.engine.stop()
 
     async def _check_tops(self) -> None:
-        if self.engine.may_lose_announcements:
+        if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
     async def prepare(self) -> None:
@@ -269,31 +267,23 @@ class Node:
             connection.pause_reading(bool(session.backlog))
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
-        """Stop being ready, and tell every client to reconnect. Returns how many were told.
+        """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
 
-        Clients are told one after the other, over `seconds` if they are many, so that the other nodes do not
-        receive them all at once. `is_hurried` is called before each: whether the rest must go at once.
+        Returns how many clients were connected.
         """
         self._is_draining = True
-        connections = list(self.state.connections)
-        random.shuffle(connections)
-        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(connections)))
-        started = time.monotonic()
-        for number, connection in enumerate(connections):
-            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
-            ahead = started + number * pause - time.monotonic()
-            if not is_hurried() and ahead > 0:
-                await asyncio.sleep(ahead)
-        log.info("drained", connections=len(connections), seconds=round(time.monotonic() - started, 3))
-        return len(connections)
+        return await drain(list(self.state.connections), self._shut_down, seconds, is_hurried)
+
+    def _shut_down(self, connection: Connection) -> None:
+        self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
 
     def _drain_mounted(self) -> None:
         """Send the clients of a mounted node elsewhere; the application around it goes on."""
 
-        async def drain() -> None:
+        async def drain_slowly() -> None:
             await self.drain(self.settings.server.drain_seconds, lambda: False)
 
-        self._spawn(drain())
+        self._spawn(drain_slowly())
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
@@ -456,11 +446,12 @@ class Node:
         self.metrics.gaps.count += 1
         self.handle_event(connection, events.ChannelReset(channel))
 
-    async def _wait_for_room(self, channel: str) -> None:
-        """Wait while a channel here has too many bytes queued: publishers must not outrun its delivery."""
+    def _room_in(self, channel: str) -> Awaitable[None] | None:
+        """Return what a publisher must await, so that it does not outrun a channel's delivery here."""
         found = self.hub.channels.get(channel)
-        if found is not None:
-            await self.fan_out.wait_for_room(found)
+        if found is None or self.fan_out.has_room(found):
+            return None
+        return self.fan_out.wait_for_room(found)
 
 
 def _resident_bytes() -> int:

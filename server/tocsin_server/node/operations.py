@@ -52,7 +52,7 @@ class Operations:
     form. Permissions are the caller's concern. Methods raise Refused with the protocol's code, or
     EngineError.
 
-    `wait_for_room(channel)` returns once few enough bytes of a channel are queued here.
+    `room_in(channel)` returns None if few enough bytes of a channel are queued here, else what to await.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Operations:
         engine: EngineServices,
         rules: ChannelRules,
         metrics: Metrics,
-        wait_for_room: Callable[[str], Awaitable[None]],
+        room_in: Callable[[str], Awaitable[None] | None],
         rpc_methods: Mapping[str, RpcMethod] | None = None,
     ) -> None:
         self._engine = engine
         self._rules = rules
         self._metrics = metrics
-        self._wait_for_room = wait_for_room
+        self._room_in = room_in
         self.rpc_methods = dict(rpc_methods or {})
 
     async def execute(self, request: EngineRequest, info: ClientInfo, history_limit: int) -> Struct:
@@ -99,7 +99,8 @@ class Operations:
         options = self.options_for(channel)
         if options.publication_data_format == "json_object" and bytes(publication.data)[:1] != b"{":
             raise Refused(errors.BAD_REQUEST)
-        await self._wait_for_room(channel)
+        if (room := self._room_in(channel)) is not None:
+            await room
         position = await self._engine.broker.publish(channel, publication, options)
         self._metrics.publications.count += 1
         return position

@@ -7,6 +7,7 @@ checking for their presence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -16,25 +17,22 @@ CommandId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 NO_JSON = Raw(b"")
-"""An absent payload.
-
-The same object everywhere, since msgspec leaves a default out of its output by identity.
-"""
+"""An absent payload. Always this object, since msgspec leaves a default value out by identity."""
 
 
 class Position(NamedTuple):
-    """A place in a channel's log. Offsets compare only within one epoch."""
+    """A place in a channel's history. Offsets compare only within one epoch."""
 
     offset: int
     epoch: str
 
 
 class Wire(Struct, omit_defaults=True):
-    """A value that travels: unknown fields are ignored, zero values left out."""
+    """A message or a part of one. Unknown fields are ignored; zero values are left out."""
 
 
 class ClientInfo(Wire):
-    """Who a connection is, as other clients see it."""
+    """A connection's user, client id and info, as other clients see them."""
 
     user: str
     client: str
@@ -75,7 +73,7 @@ class Publication(Wire):
 
 
 class SubscriptionPosition(Wire):
-    """Where a returning client stood in a server-side subscription."""
+    """The position of a returning client in a server-side subscription."""
 
     recover: bool = False
     offset: Offset = 0
@@ -83,7 +81,7 @@ class SubscriptionPosition(Wire):
 
 
 class ConnectRequest(Wire):
-    """The first command: who is there, and where it stood in server-side subscriptions."""
+    """The first command: a token, and positions in server-side subscriptions."""
 
     token: str = ""
     data: Raw = NO_JSON
@@ -93,7 +91,7 @@ class ConnectRequest(Wire):
 
 
 class SubscribeRequest(Wire):
-    """Enter a channel, perhaps recovering from a position."""
+    """Subscribe to a channel, and recover from a position if `recover` is set."""
 
     channel: str = ""
     token: str = ""
@@ -105,7 +103,7 @@ class SubscribeRequest(Wire):
     join_leave: bool = False
     flag: int = 0
     tf: Raw = NO_JSON
-    """A tags filter, which is refused: no channel allows one."""
+    """A tags filter, which is refused: no channel allows one yet."""
     type: int = 0
 
     @property
@@ -115,7 +113,7 @@ class SubscribeRequest(Wire):
 
 
 class UnsubscribeRequest(Wire):
-    """Leave a channel."""
+    """Unsubscribe from a channel."""
 
     channel: str = ""
 
@@ -128,26 +126,26 @@ class PublishRequest(Wire):
 
 
 class PresenceRequest(Wire):
-    """Asks who is in a channel."""
+    """Read which clients are in a channel."""
 
     channel: str = ""
 
 
 class PresenceStatsRequest(Wire):
-    """Asks how many are in a channel."""
+    """Read how many clients are in a channel."""
 
     channel: str = ""
 
 
 class SincePosition(Wire):
-    """Where a page of history begins."""
+    """The position at which a page of history begins."""
 
     offset: Offset = 0
     epoch: str = ""
 
 
 class HistoryRequest(Wire):
-    """A page of a channel's log. `limit` 0 asks only for the top, a negative one for all."""
+    """Read a page of a channel's history. `limit` 0 reads only the top, a negative one everything."""
 
     channel: str = ""
     limit: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
@@ -156,7 +154,7 @@ class HistoryRequest(Wire):
 
 
 class RpcRequest(Wire):
-    """Call a method the application registered."""
+    """Call an RPC method of the application."""
 
     method: str = ""
     data: Raw = NO_JSON
@@ -182,7 +180,7 @@ class SubRefreshRequest(Wire):
 
 
 class Command(Wire):
-    """One command. The first method that is set, in the order below, is the one that counts."""
+    """One command. `request` is the first method that is set, in the order below."""
 
     id: CommandId = 0
     connect: ConnectRequest | None = None
@@ -199,13 +197,16 @@ class Command(Wire):
 
     @property
     def is_pong(self) -> bool:
-        """Whether this command answers a ping: it has no id and is not `send`, whatever else it carries."""
+        """Whether it answers a ping: it has no id and is not `send`; other members do not matter."""
         return self.id == 0 and self.send is None
 
     @property
     def request(self) -> Request | None:
         """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
-        return next((request for request in _requests(self) if request is not None), None)
+        for request in _requests(self):
+            if request is not None:
+                return request
+        return None
 
 
 Request = (
@@ -222,7 +223,7 @@ Request = (
     | SubRefreshRequest
 )
 
-_requests = attrgetter(
+_requests: Callable[[Command], tuple[Request | None, ...]] = attrgetter(
     "connect",
     "subscribe",
     "unsubscribe",
@@ -237,11 +238,11 @@ _requests = attrgetter(
 )
 
 PONG = Command()
-"""The command that a transport passes on where a ping was answered below the protocol."""
+"""The command that a transport issues for a pong of its own, such as a WebSocket pong frame."""
 
 
 class Malformed:
-    """Stands in a sequence of commands where the bytes could not be decoded; no command follows it."""
+    """Marks where the bytes of commands could not be decoded. No command follows it."""
 
 
 MALFORMED = Malformed()
@@ -259,7 +260,7 @@ class ErrorBody(Wire):
 
 
 class SubscribeResult(Wire):
-    """What a subscription got."""
+    """The result of a subscribe command."""
 
     recoverable: bool = False
     positioned: bool = False
@@ -274,7 +275,7 @@ class SubscribeResult(Wire):
 
 
 class ConnectResult(Wire):
-    """What a connection got. `ttl` and `ping` are seconds."""
+    """The result of a connect command. `ttl` and `ping` are in seconds."""
 
     client: str
     version: str
@@ -287,24 +288,24 @@ class ConnectResult(Wire):
 
 
 class Empty(Wire):
-    """A result that says only that it was done."""
+    """A result without content."""
 
 
 class PresenceResult(Wire):
-    """Who is in a channel, by client id."""
+    """The clients in a channel, by client id."""
 
     presence: dict[str, ClientInfo]
 
 
 class PresenceStatsResult(Wire):
-    """How many are in a channel."""
+    """How many clients and different users are in a channel."""
 
     num_clients: int
     num_users: int
 
 
 class HistoryResult(Wire):
-    """A page of a log, and its top."""
+    """A page of history, and its top."""
 
     publications: list[Publication]
     epoch: str
@@ -312,13 +313,13 @@ class HistoryResult(Wire):
 
 
 class RpcResult(Wire):
-    """What a method answered."""
+    """The result of an RPC method."""
 
     data: Raw = NO_JSON
 
 
 class RefreshResult(Wire):
-    """Until when the connection lives now; `ttl` in seconds."""
+    """When the connection expires now; `ttl` in seconds."""
 
     client: str
     version: str
@@ -327,7 +328,7 @@ class RefreshResult(Wire):
 
 
 class SubRefreshResult(Wire):
-    """Until when the subscription lives now; `ttl` in seconds."""
+    """When the subscription expires now; `ttl` in seconds."""
 
     expires: bool = False
     ttl: int = 0
@@ -354,7 +355,7 @@ class Reply(Wire):
 
 
 class PresenceChange(Wire):
-    """Body of a join or leave push."""
+    """The body of a join or leave push."""
 
     info: ClientInfo
 
@@ -384,7 +385,7 @@ class RefreshPush(Wire):
 
 
 class Push(Wire):
-    """Something the client did not ask for, about `channel` or, without one, about the connection."""
+    """A message that is not a reply, about `channel` or, without one, about the connection."""
 
     channel: str = ""
     pub: Publication | None = None
@@ -404,13 +405,13 @@ class Push(Wire):
 
 
 class PushEnvelope(Wire):
-    """A push as it stands in a message."""
+    """A push as a message of its own."""
 
     push: Push
 
 
 class Ping(Wire):
-    """The empty object, which asks whether the peer is still there."""
+    """The empty message, which the client must answer with an empty command."""
 
 
 ServerMessage = Reply | PushEnvelope | Ping

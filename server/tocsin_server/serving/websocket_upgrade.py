@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from tocsin_server.transports.websocket.handshake import PATH
+from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH
 from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ class WebSocketProtocol(asyncio.Protocol):
     def _choose(self, request: bytes) -> asyncio.Protocol:
         target = request.split(b" ", 2)[1]
         node: Connections | None = self._app_state.get("node")
-        if node is not None and target.partition(b"?")[0] == self._config.root_path.encode() + PATH.encode():
+        if (
+            node is not None
+            and target.partition(b"?")[0] == self._config.root_path.encode() + WEBSOCKET_PATH.encode()
+        ):
             return WebSocketConnection(node, self._server_state.connections)
         return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
 

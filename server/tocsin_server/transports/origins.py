@@ -1,4 +1,4 @@
-"""Which pages may connect, by the Origin header of their requests, and what browsers are told of it.
+"""Which pages may connect, by the Origin header of their requests, and the CORS headers of responses to them.
 
 The origin is RFC 6454's; RFC 6455 §10.2 has a WebSocket server check it. The response headers are those of
 CORS (Fetch standard, §3.3), which browsers apply to everything but WebSockets.

@@ -121,7 +121,7 @@ async def test_sub_recovers_by_itself_and_from_a_position(
         proxy.cut()
         await command.reports("not connected")
         await publisher.publish(name, 2)
-        proxy.mend()
+        proxy.restore()
         line = await command.line()
         assert line["data"] == 2
         await command.reports("nothing missed")
@@ -231,8 +231,8 @@ async def test_sub_terminates_its_running_command_when_it_ends(
             os.kill(pid, 0)
 
 
-async def test_sub_explains_a_failure_in_one_sentence(cautious: Server, server: Server) -> None:
-    sub = ["sub", "news", "--url", cautious.url]
+async def test_sub_explains_a_failure_in_one_sentence(token_only_server: Server, server: Server) -> None:
+    sub = ["sub", "news", "--url", token_only_server.url]
     for flags in ([], ["--sse"]):
         code, lines, errors = await done(*sub, *flags, "--token", "nonsense")
         assert (code, lines) == (1, [])

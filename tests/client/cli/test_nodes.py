@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.configs import API_KEY
-from tests.support.server import TOCSIN, Server, serving
+from tests.support.server import TOCSIN, Server, run_server
 from tests.support.timing import STARTED
 
 
@@ -23,7 +23,7 @@ def nodes(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_node_is_a_row_or_a_json_line(tmp_path: Path) -> None:
-    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+    with run_server({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         table = nodes(server)
         (node,) = [json.loads(line) for line in nodes(server, "--json").stdout.splitlines()]
     assert table.returncode == 0
@@ -34,7 +34,7 @@ def test_each_node_is_a_row_or_a_json_line(tmp_path: Path) -> None:
 
 def test_drain_stops_a_node(tmp_path: Path) -> None:
     """The node is named by its name, its id, or the part of the id in the table. It ends as with SIGTERM."""
-    with serving({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
+    with run_server({"server": {"name": "harbour"}}, tmp_path, "--insecure") as server:
         assert nodes(server, "drain", "harbour").returncode == 0
         assert server.process.wait(STARTED) == 0
 

@@ -1,14 +1,14 @@
-// The official JavaScript SDK, unmodified, as a test sees it.
+// The official JavaScript SDK, unmodified.
 import { Centrifuge, UnauthorizedError } from "centrifuge";
 import WebSocket from "ws";
 import { emit, serve } from "./driver.mjs";
 
 let client;
 
-// Hands out the given tokens one by one, as an application's endpoint would; then it refuses.
-function tokenSource(tokens, asked) {
+// Returns the given tokens one by one, as an application's endpoint would, and then refuses.
+function tokenSource(tokens, requested) {
   return async () => {
-    emit("token_asked", asked);
+    emit("token_requested", requested);
     if (tokens.length === 0) throw new UnauthorizedError();
     return tokens.shift();
   };
@@ -26,9 +26,9 @@ function watchClient() {
 
 function watch(source, prefix) {
   source.on("publication", ({ channel, data, offset, info, tags }) =>
-    emit(prefix + "publication", { channel, data, offset, info: person(info), tags }));
-  source.on("join", ({ channel, info }) => emit(prefix + "join", { channel, info: person(info) }));
-  source.on("leave", ({ channel, info }) => emit(prefix + "leave", { channel, info: person(info) }));
+    emit(prefix + "publication", { channel, data, offset, info: clientInfo(info), tags }));
+  source.on("join", ({ channel, info }) => emit(prefix + "join", { channel, info: clientInfo(info) }));
+  source.on("leave", ({ channel, info }) => emit(prefix + "leave", { channel, info: clientInfo(info) }));
   source.on("subscribing", ({ channel, code, reason }) => emit(prefix + "subscribing", { channel, code, reason }));
   source.on("unsubscribed", ({ channel, code, reason }) => emit(prefix + "unsubscribed", { channel, code, reason }));
   source.on("subscribed", (ctx) =>
@@ -43,17 +43,17 @@ function watch(source, prefix) {
     }));
 }
 
-function person(info) {
+function clientInfo(info) {
   return info && { client: info.client, user: info.user, conn_info: info.connInfo ?? null, chan_info: info.chanInfo ?? null };
 }
 
-const people = (clients) => Object.fromEntries(Object.entries(clients).map(([id, info]) => [id, person(info)]));
+const presence = (clients) => Object.fromEntries(Object.entries(clients).map(([id, info]) => [id, clientInfo(info)]));
 
 await serve({
   connect({ url, token, tokens, name, data }) {
     const getToken = tokens && tokenSource(tokens, { channel: null });
-    const patience = { minReconnectDelay: 50, maxReconnectDelay: 200 };
-    client = new Centrifuge(url, { websocket: WebSocket, token, getToken, name, data, ...patience });
+    const delays = { minReconnectDelay: 50, maxReconnectDelay: 200 };
+    client = new Centrifuge(url, { websocket: WebSocket, token, getToken, name, data, ...delays });
     watchClient();
     client.connect();
   },
@@ -75,7 +75,7 @@ await serve({
     await client.publish(channel, data);
   },
   async presence({ channel }) {
-    return people((await client.presence(channel)).clients);
+    return presence((await client.presence(channel)).clients);
   },
   async presence_stats({ channel }) {
     const { numClients, numUsers } = await client.presenceStats(channel);
@@ -83,7 +83,7 @@ await serve({
   },
   async history({ channel, limit, since, reverse }) {
     const page = await client.history(channel, { limit, since, reverse });
-    const publications = page.publications.map(({ offset, data, info }) => ({ offset, data, info: person(info) ?? null }));
+    const publications = page.publications.map(({ offset, data, info }) => ({ offset, data, info: clientInfo(info) ?? null }));
     return { publications, offset: page.offset, epoch: page.epoch };
   },
   async rpc({ method, data }) {

@@ -1,12 +1,12 @@
-// Joins a JavaScript client to a test: commands come in as JSON lines on standard input
-// ({number, call, args}), answers ({number, result} or {number, error}) and events ({event, …}) go out on standard output.
+// Connects a JavaScript client to a test. Commands arrive as JSON lines on standard input: {number, call, args}.
+// Results ({number, result} or {number, error}) and events ({event, …}) are printed on standard output.
 import readline from "node:readline";
 
 export function emit(event, details = {}) {
   print({ event, ...details });
 }
 
-// `calls` maps the names of commands to (async) functions of one object of arguments.
+// `calls` maps names of commands to (async) functions with one object of arguments.
 export async function serve(calls) {
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { number, call, args } = JSON.parse(line);

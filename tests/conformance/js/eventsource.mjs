@@ -1,4 +1,4 @@
-// The `eventsource` package, unmodified: the browser's EventSource for Node.
+// The npm package `eventsource`, unmodified: an EventSource for Node.js.
 import { EventSource } from "eventsource";
 import { emit, serve } from "./driver.mjs";
 

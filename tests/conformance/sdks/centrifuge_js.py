@@ -1,20 +1,20 @@
-"""The npm package `centrifuge` with `ws`, in a Node process of its own."""
+"""The npm package `centrifuge` with `ws`, in a Node.js process of its own."""
 
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.conformance.node_driver import NodeDriver, node_driver
+from tests.conformance.javascript_driver import JavaScriptDriver, run_script
 from tests.conformance.sdks.contract import Json
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 
 
 class CentrifugeJs:
-    """Passes every call on to `js/centrifuge.mjs`."""
+    """Forwards every call to `js/centrifuge.mjs`."""
 
-    def __init__(self, driver: NodeDriver) -> None:
+    def __init__(self, driver: JavaScriptDriver) -> None:
         self._call = driver.call
-        self.journal: Journal = driver.journal
+        self.events: RecordedEvents = driver.events
 
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
@@ -34,8 +34,8 @@ class CentrifugeJs:
         await self._call("publish", channel=channel, data=data)
 
     async def presence(self, channel: str) -> dict[str, Json]:
-        people: dict[str, Json] = await self._call("presence", channel=channel)
-        return people
+        clients: dict[str, Json] = await self._call("presence", channel=channel)
+        return clients
 
     async def presence_stats(self, channel: str) -> dict[str, int]:
         stats: dict[str, int] = await self._call("presence_stats", channel=channel)
@@ -53,5 +53,5 @@ class CentrifugeJs:
 
 @contextlib.asynccontextmanager
 async def centrifuge_js() -> AsyncIterator[CentrifugeJs]:
-    async with node_driver("centrifuge.mjs") as driver:
+    async with run_script("centrifuge.mjs") as driver:
         yield CentrifugeJs(driver)

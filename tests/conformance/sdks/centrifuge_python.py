@@ -10,82 +10,82 @@ import centrifuge
 from centrifuge import contexts, types
 
 from tests.conformance.sdks.contract import Json
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 from tests.support.refusal import Refused
 
 
 class ClientEvents(centrifuge.ClientEventHandler):
-    """Writes what happens to the connection, and to its server-side subscriptions, into a journal."""
+    """Records the events of the connection and of its server-side subscriptions."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._write = journal.write
+    def __init__(self, events: RecordedEvents) -> None:
+        self._record = events.record
 
     async def on_connecting(self, ctx: contexts.ConnectingContext) -> None:
-        await self._write("connecting", **asdict(ctx))
+        await self._record("connecting", **asdict(ctx))
 
     async def on_connected(self, ctx: contexts.ConnectedContext) -> None:
-        await self._write("connected", client=ctx.client, data=ctx.data)
+        await self._record("connected", client=ctx.client, data=ctx.data)
 
     async def on_disconnected(self, ctx: contexts.DisconnectedContext) -> None:
-        await self._write("disconnected", **asdict(ctx))
+        await self._record("disconnected", **asdict(ctx))
 
     async def on_error(self, ctx: contexts.ErrorContext) -> None:
-        await self._write("error", code=ctx.code, message=str(ctx.error))
+        await self._record("error", code=ctx.code, message=str(ctx.error))
 
     async def on_subscribed(self, ctx: contexts.ServerSubscribedContext) -> None:
-        await self._write("server_subscribed", **_subscribed(ctx))
+        await self._record("server_subscribed", **_subscribed(ctx))
 
     async def on_subscribing(self, ctx: contexts.ServerSubscribingContext) -> None:
-        await self._write("server_subscribing", **asdict(ctx))
+        await self._record("server_subscribing", **asdict(ctx))
 
     async def on_unsubscribed(self, ctx: contexts.ServerUnsubscribedContext) -> None:
-        await self._write("server_unsubscribed", **asdict(ctx))
+        await self._record("server_unsubscribed", **asdict(ctx))
 
     async def on_publication(self, ctx: contexts.ServerPublicationContext) -> None:
-        await self._write("server_publication", channel=ctx.channel, **asdict(ctx.pub))
+        await self._record("server_publication", channel=ctx.channel, **asdict(ctx.pub))
 
     async def on_join(self, ctx: contexts.ServerJoinContext) -> None:
-        await self._write("server_join", **asdict(ctx))
+        await self._record("server_join", **asdict(ctx))
 
     async def on_leave(self, ctx: contexts.ServerLeaveContext) -> None:
-        await self._write("server_leave", **asdict(ctx))
+        await self._record("server_leave", **asdict(ctx))
 
 
 class SubscriptionEvents(centrifuge.SubscriptionEventHandler):
-    """Writes what happens to one subscription into a journal."""
+    """Records the events of one subscription."""
 
-    def __init__(self, journal: Journal, channel: str) -> None:
-        self._write = journal.write
+    def __init__(self, events: RecordedEvents, channel: str) -> None:
+        self._record = events.record
         self._channel = channel
 
     async def on_subscribing(self, ctx: contexts.SubscribingContext) -> None:
-        await self._write("subscribing", channel=self._channel, **asdict(ctx))
+        await self._record("subscribing", channel=self._channel, **asdict(ctx))
 
     async def on_subscribed(self, ctx: contexts.SubscribedContext) -> None:
-        await self._write("subscribed", **_subscribed(ctx))
+        await self._record("subscribed", **_subscribed(ctx))
 
     async def on_unsubscribed(self, ctx: contexts.UnsubscribedContext) -> None:
-        await self._write("unsubscribed", channel=self._channel, **asdict(ctx))
+        await self._record("unsubscribed", channel=self._channel, **asdict(ctx))
 
     async def on_publication(self, ctx: contexts.PublicationContext) -> None:
-        await self._write("publication", channel=self._channel, **asdict(ctx.pub))
+        await self._record("publication", channel=self._channel, **asdict(ctx.pub))
 
     async def on_join(self, ctx: contexts.JoinContext) -> None:
-        await self._write("join", channel=self._channel, **asdict(ctx))
+        await self._record("join", channel=self._channel, **asdict(ctx))
 
     async def on_leave(self, ctx: contexts.LeaveContext) -> None:
-        await self._write("leave", channel=self._channel, **asdict(ctx))
+        await self._record("leave", channel=self._channel, **asdict(ctx))
 
     async def on_error(self, ctx: contexts.SubscriptionErrorContext) -> None:
-        code = getattr(ctx.error, "code", ctx.code)  # the server's, where it is one of the server's
-        await self._write("subscription_error", channel=self._channel, code=code, message=str(ctx.error))
+        code = getattr(ctx.error, "code", ctx.code)  # the server's code if the server refused
+        await self._record("subscription_error", channel=self._channel, code=code, message=str(ctx.error))
 
 
 class CentrifugePython:
-    """Turns the SDK's callbacks, dataclasses and exceptions into those of the contract."""
+    """Translates the SDK's callbacks, dataclasses and exceptions into those of the contract."""
 
     def __init__(self) -> None:
-        self.journal = Journal()
+        self.events = RecordedEvents()
         self._client: centrifuge.Client | None = None
 
     @property
@@ -96,10 +96,10 @@ class CentrifugePython:
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
     ) -> None:
-        source = None if tokens is None else _TokenSource(self.journal, tokens)
+        source = None if tokens is None else _TokenSource(self.events, tokens)
         self._client = centrifuge.Client(
             url,
-            ClientEvents(self.journal),
+            ClientEvents(self.events),
             token=token,
             get_token=source,
             data=data,
@@ -121,8 +121,8 @@ class CentrifugePython:
         positioned: bool = False,
         join_leave: bool = False,
     ) -> None:
-        source = None if tokens is None else _TokenSource(self.journal, tokens)
-        events = SubscriptionEvents(self.journal, channel)
+        source = None if tokens is None else _TokenSource(self.events, tokens)
+        events = SubscriptionEvents(self.events, channel)
         subscription = self.client.new_subscription(
             channel,
             events,
@@ -155,22 +155,22 @@ class CentrifugePython:
         self, channel: str, *, limit: int = 0, since: Json | None = None, reverse: bool = False
     ) -> Json:
         position = types.StreamPosition(**since) if since else None
-        asking = self.client.history(channel, limit=limit, since=position, reverse=reverse)
-        return asdict(await _or_refused(asking))
+        call = self.client.history(channel, limit=limit, since=position, reverse=reverse)
+        return asdict(await _or_refused(call))
 
     async def rpc(self, method: str, data: Any) -> Any:
         return (await _or_refused(self.client.rpc(method, data))).data
 
 
 class _TokenSource:
-    """Hands out the given tokens one by one, as an application's endpoint would; then it refuses."""
+    """Returns the given tokens one by one, as an application's endpoint would, and then refuses."""
 
-    def __init__(self, journal: Journal, tokens: list[str]) -> None:
-        self._journal = journal
+    def __init__(self, events: RecordedEvents, tokens: list[str]) -> None:
+        self._events = events
         self._tokens = iter(tokens)
 
     async def __call__(self, channel: str | None = None) -> str:
-        await self._journal.write("token_asked", channel=channel)
+        await self._events.record("token_requested", channel=channel)
         token = next(self._tokens, None)
         if token is None:
             raise centrifuge.UnauthorizedError
@@ -182,9 +182,9 @@ def _subscribed(ctx: contexts.SubscribedContext | contexts.ServerSubscribedConte
     return {"position": details.pop("stream_position"), **details}
 
 
-async def _or_refused(asking: Awaitable[Any]) -> Any:
+async def _or_refused(call: Awaitable[Any]) -> Any:
     try:
-        return await asking
+        return await call
     except centrifuge.ReplyError as error:
         raise Refused(error.code, error.message) from error
 

@@ -1,31 +1,31 @@
-"""What the tests ask of an SDK, in words common to all of them.
+"""The interface that the tests need of an SDK.
 
-Events in the journal, each with its details:
+Recorded events, each with its details:
 
     connected client · connecting code reason · disconnected code reason
     subscribed channel recoverable positioned position was_recovering recovered data
     subscribing unsubscribed channel code reason · publication channel data offset info
-    join leave channel info · token_asked channel
+    join leave channel info · token_requested channel
     server_subscribed, server_publication, … the same of server-side subscriptions · subscription_error code
 """
 
 from typing import Any, Protocol
 
-from tests.support.journal import Journal
+from tests.support.recorded_events import RecordedEvents
 
 Json = dict[str, Any]
 
 
 class Sdk(Protocol):
-    """One client of an official SDK. What the server refuses raises `Refused`."""
+    """One client of an official SDK. A refusal raises `Refused`."""
 
     @property
-    def journal(self) -> Journal: ...
+    def events(self) -> RecordedEvents: ...
 
     async def connect(
         self, url: str, *, token: str = "", tokens: list[str] | None = None, data: Any = None
     ) -> None:
-        """Start connecting. `tokens` are handed out one by one when the SDK asks for a token."""
+        """Start connecting. `tokens` are returned one by one when the SDK requests a token."""
 
     async def disconnect(self) -> None: ...
 

@@ -73,12 +73,12 @@ async def test_a_batch_of_thousands_keeps_their_order(api: Served, channel: Name
     assert [reply["publish"]["offset"] for reply in replies] == list(range(1, 1201))
 
 
-def single(*commands: Any) -> bytes:
+def legacy(*commands: Any) -> bytes:
     """The body of a request to the legacy endpoint."""
     return b"".join(json.dumps(command).encode() for command in commands)
 
 
-@pytest.mark.parametrize("kind", ["single", "in turn", "parallel"])
+@pytest.mark.parametrize("kind", ["legacy", "in turn", "parallel"])
 async def test_thousands_of_calls_yield_to_other_work(
     api: Served, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -98,9 +98,9 @@ async def test_thousands_of_calls_yield_to_other_work(
     monkeypatch.setitem(api.node.operations.rpc_methods, "note", note)
     other = asyncio.create_task(count_turns())
     try:
-        if kind == "single":
+        if kind == "legacy":
             response = await api.post(
-                "/api", single(*[{"method": "rpc", "params": {"method": "note"}}] * 1500)
+                "/api", legacy(*[{"method": "rpc", "params": {"method": "note"}}] * 1500)
             )
             assert response.text.split("\n") == ['{"result":{"data":null}}'] * 1500
         else:
@@ -131,7 +131,7 @@ async def test_a_request_with_more_calls_than_the_limit_is_refused(api: Served, 
 async def test_the_legacy_endpoint_refuses_too_many_commands(api: Served, channel: Name) -> None:
     """The response is one line, and no command runs."""
     name = channel("open")
-    command = single({"method": "publish", "params": {"channel": name, "data": 1}})
+    command = legacy({"method": "publish", "params": {"channel": name, "data": 1}})
     assert len((await api.post("/api", command + b"{}" * (CALLS_LIMIT - 1))).text.split("\n")) == CALLS_LIMIT
     response = await api.post("/api", command + b"{}" * CALLS_LIMIT)
     expected = {"code": 107, "message": f"bad request: more than {CALLS_LIMIT} commands"}

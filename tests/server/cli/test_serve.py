@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.server import TOCSIN, serving
+from tests.support.server import TOCSIN, run_server
 from tests.support.timing import STARTED
 
 
@@ -112,11 +112,11 @@ def test_a_foreign_address_prints_one_sentence() -> None:
 
 def test_a_safe_start_prints_which_keys_to_set(tmp_path: Path) -> None:
     """The notices come first, on standard error. Only the address goes to standard output."""
-    with serving({"server": {"drain_seconds": 0}}, tmp_path) as server:
+    with run_server({"server": {"drain_seconds": 0}}, tmp_path) as server:
         assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
         assert httpx.post(f"{server.api_url}/info", json={}, trust_env=False).status_code == 401
         assert httpx.get(server.url, trust_env=False).status_code == 404
-    notices = [line for line in server.errors.splitlines() if not line.startswith("{")]
+    notices = [line for line in server.stderr.splitlines() if not line.startswith("{")]
     for key in (
         "client.token_hmac_secret",
         "allow_subscribe_for_client",
@@ -124,12 +124,12 @@ def test_a_safe_start_prints_which_keys_to_set(tmp_path: Path) -> None:
         "api.keys",
     ):
         assert any(f"set {key}" in line for line in notices), key
-    assert server.errors.startswith(notices[0])
+    assert server.stderr.startswith(notices[0])
 
 
 def test_insecure_prints_a_loud_warning(tmp_path: Path) -> None:
     """It opens the API without a key, to pages of every origin."""
-    with serving({"server": {"drain_seconds": 0}}, tmp_path, "--insecure") as server:
+    with run_server({"server": {"drain_seconds": 0}}, tmp_path, "--insecure") as server:
         answer = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
         assert answer.status_code == 200
         assert len(answer.json()["result"]["nodes"]) == 1
@@ -138,7 +138,7 @@ def test_insecure_prints_a_loud_warning(tmp_path: Path) -> None:
             f"{server.url}/events?channel=a", headers={**page, "Last-Event-ID": "x"}, trust_env=False
         )
         assert stream.headers["access-control-allow-origin"] in ("*", page["Origin"])
-    assert server.errors.count("INSECURE") == 2
+    assert server.stderr.count("INSECURE") == 2
 
 
 def test_ui_serves_the_page_which_may_connect(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_ui_serves_the_page_which_may_connect(tmp_path: Path) -> None:
     origins: list[str]
     for origins, status in (([], 204), (["https://app.example"], 403)):
         config = {"server": {"drain_seconds": 0, "allowed_origins": origins}}
-        with serving(config, tmp_path, "--ui") as server:
+        with run_server(config, tmp_path, "--ui") as server:
             page = httpx.get(server.url, trust_env=False)
             assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
             preflight = httpx.options(

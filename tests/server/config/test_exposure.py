@@ -49,6 +49,7 @@ def test_a_node_with_deliberate_settings_prints_no_notices() -> None:
     [
         ({"server": {"host": "::1"}}, "address: [::1]:8000, which only this machine can reach"),
         ({"server": {"host": "node.example"}}, "address: node.example:8000"),
+        ({"server": {"host": "0.0.0.0", "port": 0}}, "address: 0.0.0.0, on a free port"),
         (
             {"client": {"allow_anonymous": True}},
             "clients: may connect without a token; tokens are refused, since no key is set",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,11 @@ from tests.server.core.recording_connection import StoredHistory
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel
-from tocsin_server.core.events import Effect, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import (
     NodeState,
+    OtherEffect,
     PublishJoinLeave,
     RemovePresence,
     Request,
@@ -97,7 +98,7 @@ class CountingState(NodeState[CheckingClient]):
         super().__init__()
         self.subscribed: Counter[tuple[CheckingClient, str]] = Counter()
 
-    def _apply_effect(self, connection: CheckingClient, effect: Effect) -> Sequence[Request]:
+    def _apply_effect(self, connection: CheckingClient, effect: OtherEffect, requests: list[Request]) -> None:
         if isinstance(effect, events.OpenSubscriptions):
             for plan in effect.plans:
                 self.subscribed[connection, plan.channel] += 1
@@ -105,7 +106,7 @@ class CountingState(NodeState[CheckingClient]):
         elif isinstance(effect, events.CloseSubscription):
             self.subscribed[connection, effect.channel] -= 1
             assert self.subscribed[connection, effect.channel] == 0, "ended twice"
-        return super()._apply_effect(connection, effect)
+        super()._apply_effect(connection, effect, requests)
 
 
 ALLOWED_AFTER_CLOSE = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)

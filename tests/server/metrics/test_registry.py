@@ -8,7 +8,7 @@ from tests.server.metrics.metrics_page import of, read
 from tests.server.node.fake_connection import connected, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, publish, serve_node, until
-from tests.support.raw import HANDSHAKE, Op, commands
+from tests.support.raw_connection import HANDSHAKE, Op, commands
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect, EngineError
 from tocsin_server.metrics.registry import Metrics
@@ -42,7 +42,7 @@ async def test_publications_and_deliveries_are_counted() -> None:
         for _ in range(3):
             await connected(node, "plain:1")
         await publish(node, "plain:1", b"1", b"2")
-        await publish(node, "plain:nobody", b"1")
+        await publish(node, "plain:empty", b"1")
         await until(lambda: node.fan_out.is_idle)
         samples = of(node)
         assert samples["tocsin_publications_total"] == 3
@@ -82,10 +82,10 @@ async def test_disconnect_codes_of_an_application_are_counted_as_other() -> None
 async def test_failed_calls_to_the_engine_are_counted() -> None:
     engine = FaultyEngine()
     async with running(engine) as node:
-        peer = await connected(node)
+        connection = await connected(node)
         engine.failures |= dict.fromkeys(["publish", "subscribe"], EngineError("out of reach"))
-        await peer.call("publish", channel="plain:1", data=1)
-        await peer.call("subscribe", channel="plain:1")
+        await connection.call("publish", channel="plain:1", data=1)
+        await connection.call("subscribe", channel="plain:1")
         samples = of(node)
         assert samples["tocsin_engine_errors_total{call=publish}"] == 1
         assert samples["tocsin_engine_errors_total{call=subscribe}"] == 1
@@ -100,7 +100,7 @@ async def test_a_refused_handshake_is_not_counted_as_a_connection() -> None:
 
 
 async def test_each_node_counts_for_itself() -> None:
-    """Two in one process share nothing."""
+    """Two nodes in one process have separate metrics."""
     async with running() as one, running() as other:
         await publish(one, "plain:1", b"1")
         assert of(one)["tocsin_publications_total"] == 1

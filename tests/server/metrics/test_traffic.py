@@ -14,7 +14,7 @@ from tests.server.metrics.metrics_page import of
 from tests.server.node.fake_connection import connected, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, is_settled, new_channel, publish, serve_node, until
-from tests.support.raw import commands, frame
+from tests.support.raw_connection import commands, frame
 from tests.support.timing import SOON
 from tocsin_server.errors import SHUTDOWN
 
@@ -66,7 +66,7 @@ async def test_fanout_and_age_are_observed_once_for_each_batch() -> None:
             await connected(node, "log:1", "plain:1")
         await publish(node, "log:1", b"1", b"2")
         await publish(node, "plain:1", b"1")
-        await publish(node, "plain:nobody", b"1")
+        await publish(node, "plain:empty", b"1")
         await until(lambda: node.fan_out.is_idle)
         samples = of(node)
         for name in ("tocsin_fanout_seconds", "tocsin_publish_to_socket_seconds"):
@@ -182,14 +182,14 @@ async def test_bytes_held_while_a_client_subscribes_are_measured() -> None:
     """The subscription waits for the presence store."""
     engine, news = FaultyEngine(), new_channel("open")
     async with running(engine) as node:
-        peer = await connected(node)
+        connection = await connected(node)
         gate = engine.block("add")
-        peer.send_command("subscribe", channel=news)
+        connection.send_command("subscribe", channel=news)
         await until(lambda: engine.calls["add"])
         await publish(node, news, BIG)
         assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == len(BIG)
         gate.set()
-        await until(lambda: peer.reply(2))
+        await until(lambda: connection.reply(2))
         assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == 0
 
 
@@ -197,10 +197,10 @@ async def test_calls_to_the_engine_are_timed_by_call() -> None:
     """Every call of the engine has a label of its own."""
     engine = FaultyEngine()
     async with running(engine) as node:
-        peer = await connected(node, "open:1")
-        await peer.call("publish", channel="open:1", data=1)
+        connection = await connected(node, "open:1")
+        await connection.call("publish", channel="open:1", data=1)
         for method in ("presence", "presence_stats", "history"):
-            await peer.call(method, channel="open:1")
+            await connection.call(method, channel="open:1")
         await node.operations.nodes()
         await node.operations.remove_history("open:1")
         node.disconnect_all(SHUTDOWN)

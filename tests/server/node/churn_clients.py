@@ -19,7 +19,7 @@ import psutil
 import uvloop
 
 from tests.server.served_node import ServedNode, serve_node, until
-from tests.support.raw import HANDSHAKE, close_frame, commands
+from tests.support.raw_connection import HANDSHAKE, close_frame, commands
 from tests.support.timing import SOON
 
 WEBSOCKETS = 20_000

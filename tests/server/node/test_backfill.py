@@ -174,7 +174,7 @@ class SlowEngine(LossyEngine):
 
     def remove_history(self, channel: str) -> None:
         """Remove the history of a channel."""
-        del self.broker._logs._logs[channel]
+        del self.broker._histories._histories[channel]
 
     async def answer(self) -> None:
         """Answer the slow read, with the history of the moment at which it began."""
@@ -221,7 +221,7 @@ async def test_a_replaced_history_that_a_subscribe_found_is_not_delivered_twice(
 async def test_a_lost_last_publication_is_found_by_a_check_of_the_top(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LossyEngine, "may_lose_announcements", True)
+    monkeypatch.setattr(LossyEngine, "may_lose_messages", True)
     monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 0.2)
     async with serving_lossy(lambda publication: publication.offset == 1, "news") as (node, client):
         await publish(node, "news", 1, 2, 3)

@@ -47,7 +47,7 @@ class DeadlineRecorder:
 
     def is_empty(self) -> bool:
         entries = self.queue._heap or self.queue._owners or self.queue._entries
-        return not entries and not self.time.waiting and not len(self.queue)
+        return not entries and not self.time.scheduled and not len(self.queue)
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def test_many_owners_share_one_timer(recorder: DeadlineRecorder) -> None:
     generator = random.Random(7)
     owners = [recorder.add(generator.uniform(1, 100)) for _ in range(1000)]
     expected = sorted(((owner.deadline or 0, owner) for owner in owners), key=lambda pair: pair[0])
-    assert len(recorder.time.waiting) == 1
+    assert len(recorder.time.scheduled) == 1
     recorder.time.advance(50)
-    assert len(recorder.time.waiting) == 1
+    assert len(recorder.time.scheduled) == 1
     recorder.time.advance(50)
     assert [owner for _, owner in recorder.handled] == [owner for _, owner in expected]
     assert [when for when, _ in recorder.handled] == pytest.approx([deadline for deadline, _ in expected])
@@ -176,7 +176,7 @@ def test_a_handled_owner_may_have_another_deadline(recorder: DeadlineRecorder) -
     recorder.add(10)
     recorder.time.advance(100)
     assert handled == [10, 35, 60, 85]
-    assert len(recorder.queue._heap) == len(recorder.time.waiting) == 1
+    assert len(recorder.queue._heap) == len(recorder.time.scheduled) == 1
 
 
 def test_a_handler_that_raises_does_not_stop_the_queue(recorder: DeadlineRecorder) -> None:
@@ -237,4 +237,4 @@ def test_each_owner_is_handled_exactly_when_due(steps: list[tuple[str, int, int 
                 recorder.time.advance(number)
         handled = [(when, owners.index(owner)) for when, owner in recorder.handled]
         assert sorted(handled) == sorted(expected)
-        assert len(recorder.time.waiting) <= 1
+        assert len(recorder.time.scheduled) <= 1

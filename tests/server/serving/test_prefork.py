@@ -17,11 +17,11 @@ import pytest
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.metrics.metrics_page import read
-from tests.support.event_stream import streaming
-from tests.support.raw import tcp
-from tests.support.server import TOCSIN, Server, serving
+from tests.support.event_stream import open_event_stream
+from tests.support.raw_connection import open_tcp
+from tests.support.server import TOCSIN, Server, run_server
 from tests.support.timing import STARTED, TICK
-from tests.support.wire import Wire, opened
+from tests.support.wire_client import WireClient, open_wire
 from tocsin_server.serving.server import GRACE_SECONDS
 
 WORKERS = 2
@@ -39,7 +39,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture
 def server(redis: RedisServer, tmp_path: Path) -> Iterator[Server]:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
-    with serving(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
+    with run_server(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
         yield server
 
 
@@ -93,13 +93,13 @@ def test_a_signal_to_the_parent_ends_every_worker(server: Server) -> None:
     assert not [pid for pid in before if psutil.pid_exists(pid)]
 
 
-async def connect_to_all(server: Server, stack: contextlib.AsyncExitStack) -> list[Wire]:
+async def connect_to_all(server: Server, stack: contextlib.AsyncExitStack) -> list[WireClient]:
     """Open connections until each worker has one."""
-    wires: list[Wire] = []
+    wires: list[WireClient] = []
     nodes: set[str] = set()
     while len(nodes) < WORKERS:
         assert len(wires) < MANY
-        wire = await stack.enter_async_context(opened(server))
+        wire = await stack.enter_async_context(open_wire(server))
         nodes.add((await wire.connect())["node"])
         wires.append(wire)
     return wires
@@ -109,7 +109,7 @@ async def test_a_signal_to_the_parent_drains_every_worker(server: Server) -> Non
     """The clients of each worker are told to reconnect, and the command exits with 0."""
     async with contextlib.AsyncExitStack() as stack:
         wires = await connect_to_all(server, stack)
-        stream = await stack.enter_async_context(streaming(server, "/events?channel=open"))
+        stream = await stack.enter_async_context(open_event_stream(server, "/events?channel=open"))
         ending = asyncio.create_task(asyncio.to_thread(server.stop))
         assert {(await wire.closed()).code for wire in wires} == {3001}
         while (event := await stream.next()).kind != "disconnect":
@@ -124,7 +124,7 @@ async def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None
     """Requests that never end cannot delay it."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(4 * WORKERS):
-            request = await stack.enter_async_context(tcp(server))
+            request = await stack.enter_async_context(open_tcp(server))
             await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
         wires = await connect_to_all(server, stack)
         server.process.send_signal(signal.SIGTERM)
@@ -137,7 +137,7 @@ async def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None
 
 def test_no_worker_outlives_its_parent(redis: RedisServer, tmp_path: Path) -> None:
     config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
-    with pytest.raises(AssertionError), serving(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
+    with pytest.raises(AssertionError), run_server(config, tmp_path, "--workers", "2") as server:  # noqa: PT012
         before = workers(server)
         server.process.kill()
         eventually(lambda: not [pid for pid in before if psutil.pid_exists(pid)])

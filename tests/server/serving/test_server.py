@@ -20,14 +20,14 @@ from tests.server.served_node import (
     settings_of,
     subscribed_channels,
 )
-from tests.support.event_stream import Event, EventStream, streaming
-from tests.support.raw import commands, tcp, upgraded
-from tests.support.server import Server, serving
+from tests.support.event_stream import Event, EventStream, open_event_stream
+from tests.support.raw_connection import commands, open_raw_websocket, open_tcp
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON, STARTED, TICK
-from tests.support.wire import Close, Wire, connected
+from tests.support.wire_client import Close, WireClient, connect_wire
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.node.node import DRAIN_PAUSE_SECONDS
+from tocsin_server.node.drain import PAUSE_SECONDS
 from tocsin_server.serving.server import GRACE_SECONDS, CannotListen, listen
 from tocsin_server.serving.server import serving as serving_app
 
@@ -48,10 +48,12 @@ def as_server(served_node: ServedNode) -> Server:
 
 async def clients_of(
     served_node: ServedNode, stack: AsyncExitStack, channel: str
-) -> tuple[Wire, EventStream]:
+) -> tuple[WireClient, EventStream]:
     """A WebSocket and an event stream, both subscribed."""
     wire = await stack.enter_async_context(served_node.connected(channel))
-    stream = await stack.enter_async_context(streaming(as_server(served_node), f"/events?channel={channel}"))
+    stream = await stack.enter_async_context(
+        open_event_stream(as_server(served_node), f"/events?channel={channel}")
+    )
     return wire, stream
 
 
@@ -64,7 +66,7 @@ async def next_event(stream: EventStream) -> Event:
 
 
 async def publish_and_receive(
-    served_node: ServedNode, wire: Wire, stream: EventStream, channel: str, number: int
+    served_node: ServedNode, wire: WireClient, stream: EventStream, channel: str, number: int
 ) -> None:
     """Publish a number, and receive it with both clients."""
     await publish(served_node.node, channel, b"%d" % number)
@@ -174,7 +176,7 @@ async def test_sigterm_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
 
     The log has the number of connections, and the seconds of the drain, which include its pauses.
     """
-    with serving({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
+    with run_server({**CONFIG, "server": {"drain_seconds": 10}}, tmp_path) as server:
         async with AsyncExitStack() as stack:
             wire, stream = await clients_of_process(server, stack)
             server.process.send_signal(signal.SIGTERM)
@@ -184,25 +186,25 @@ async def test_sigterm_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
             with pytest.raises(ConnectionError):
                 await stream.next()
             assert await asyncio.to_thread(server.process.wait, STARTED) == 0
-        assert "Traceback" not in server.errors
-    lines = [json.loads(line) for _, line in server.said if line.startswith("{")]
+        assert "Traceback" not in server.stderr
+    lines = [json.loads(line) for _, line in server.stderr_lines if line.startswith("{")]
     (line,) = (line for line in lines if line["event"] == "drained")
     assert line["connections"] == 2
-    assert line["seconds"] > DRAIN_PAUSE_SECONDS / 2
+    assert line["seconds"] > PAUSE_SECONDS / 2
 
 
-async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[Wire, EventStream]:
-    wire = await stack.enter_async_context(connected(server))
+async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[WireClient, EventStream]:
+    wire = await stack.enter_async_context(connect_wire(server))
     await wire.call("subscribe", channel="news")
-    stream = await stack.enter_async_context(streaming(server, "/events?channel=news"))
+    stream = await stack.enter_async_context(open_event_stream(server, "/events?channel=news"))
     return wire, stream
 
 
 async def stuck(server: Server, stack: AsyncExitStack) -> None:
     """Open a request whose body never arrives, and a WebSocket that answers no close frame."""
-    request = await stack.enter_async_context(tcp(server))
+    request = await stack.enter_async_context(open_tcp(server))
     await request.send(b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
-    websocket = await stack.enter_async_context(upgraded(server))
+    websocket = await stack.enter_async_context(open_raw_websocket(server))
     await websocket.send(commands({"id": 1, "connect": {}}))
     async for _ in websocket.messages():
         break
@@ -210,7 +212,7 @@ async def stuck(server: Server, stack: AsyncExitStack) -> None:
 
 async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     """Requests that never end cannot delay it. The exit code is 0, without a traceback."""
-    with serving(CONFIG, tmp_path) as server:
+    with run_server(CONFIG, tmp_path) as server:
         async with AsyncExitStack() as stack:
             await stuck(server, stack)
             wire, _ = await clients_of_process(server, stack)
@@ -220,7 +222,7 @@ async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
             assert server.process.poll() is None, "it waits for the stuck requests"
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, GRACE_SECONDS / 2) == 0
-        assert "Traceback" not in server.errors
+        assert "Traceback" not in server.stderr
 
 
 async def test_stuck_requests_are_dropped_after_the_grace_time(
@@ -239,7 +241,7 @@ async def test_stuck_requests_are_dropped_after_the_grace_time(
 
 async def test_sigint_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
     """Ctrl-C works at any moment, also right after the start."""
-    with serving(CONFIG, tmp_path) as server:
+    with run_server(CONFIG, tmp_path) as server:
         server.process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(server.process.wait, STARTED) == 0
-        assert "Traceback" not in server.errors
+        assert "Traceback" not in server.stderr

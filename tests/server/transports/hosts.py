@@ -1,4 +1,4 @@
-"""Tocsin mounted at /push in somebody else's FastAPI application, under somebody else's server."""
+"""Tocsin mounted at /push in a host: another FastAPI application, under a server that is not Tocsin's."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ import hypercorn.asyncio
 import uvicorn
 from fastapi import FastAPI
 
-from tests.server.transports.sse.streams import SETTINGS, Json
+from tests.server.transports.sse.stream_server import SETTINGS, Json
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
@@ -24,7 +24,7 @@ async def _double(_user: str, params: Any) -> Any:
 
 
 def application(double: RpcMethod = _double, **sections: Json) -> tuple[FastAPI, Node]:
-    """A host with a route of its own; what runs the node is its lifespan."""
+    """A host with a route of its own, whose lifespan runs the node."""
     merged = {name: {**SETTINGS.get(name, {}), **sections.get(name, {})} for name in {*SETTINGS, *sections}}
     tocsin = create_app(Settings.model_validate(merged), rpc_methods={"double": double})
     node: Node = tocsin.state.node
@@ -56,7 +56,7 @@ class _Uvicorn(uvicorn.Server):
 
 @dataclass
 class Host:
-    """Where a host listens, and how it is told to stop, as by a signal."""
+    """Where a host listens, and how it is stopped, as by a signal."""
 
     authority: str
     stop: Callable[[], object]
@@ -80,10 +80,10 @@ async def under_uvicorn(app: FastAPI) -> AsyncIterator[Host]:
 @asynccontextmanager
 async def under_hypercorn(app: FastAPI) -> AsyncIterator[Host]:
     """With a server that shares nothing with uvicorn."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
     config = hypercorn.Config()
-    config.bind = [f"fd://{listener.detach()}"]
+    config.bind = [f"fd://{listening.detach()}"]
     config.errorlog = None
     stopping = asyncio.Event()
     task = asyncio.create_task(

@@ -7,7 +7,7 @@ While the stream opens, everything but the replies is held, so that its first ev
 channel.
 
 The mutable state is that of `SseConnection`: the stream's positions, the results of its subscribe commands
-and the held messages (both only while it opens), and its outbox. Only the node changes it, through the
+and the held messages (both only while it opens), and its send_queue. Only the node changes it, through the
 methods of `Connection`.
 """
 
@@ -33,7 +33,7 @@ from tocsin_server.protocol.messages import (
     SubscribePush,
     SubscribeResult,
 )
-from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
+from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.sse.events import (
     EVENT_FRAMING,
     KEEP_ALIVE,
@@ -74,7 +74,7 @@ class SseConnection:
         "_positions",
         "_request",
         "_results",
-        "outbox",
+        "send_queue",
         "session",
     )
 
@@ -92,15 +92,15 @@ class SseConnection:
         self._held_bytes = 0
         self._is_connected = False
         self.session = session
-        self.outbox = Outbox(connections.limits.queue_bytes)
+        self.send_queue = SendQueue(connections.limits.queue_bytes)
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
 
     @property
     def queued_bytes(self) -> int:
-        """How many bytes the outbox holds, and how many are held while the stream opens."""
-        return self.outbox.queued_bytes + self._held_bytes
+        """How many bytes the send_queue holds, and how many are held while the stream opens."""
+        return self.send_queue.queued_bytes + self._held_bytes
 
     def write(self, batch: EncodedBatch) -> None:
         """Write a batch that is shared with the channel's other streams."""
@@ -125,11 +125,11 @@ class SseConnection:
         """End the stream with a `disconnect` event. A slow client gets only that event."""
         self._refuse(StreamRefused.for_disconnect(disconnect, is_connected=self._is_connected))
         if disconnect is errors.SLOW:
-            self.outbox.drop()
+            self.send_queue.drop()
         last_event = disconnect_event(disconnect)
         self._connections.count_sent(len(last_event))
-        self.outbox.put(last_event)
-        self.outbox.end(within_seconds=FLUSH_SECONDS)
+        self.send_queue.put(last_event)
+        self.send_queue.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: the client of an event stream sends nothing after its request."""
@@ -217,12 +217,16 @@ class SseConnection:
     # ---------------------------------------------------------------------------------------------- streaming
 
     def _send_gap(self, index: int, result: SubscribeResult) -> None:
-        """Send a `gap` event if the client recovers a channel and history no longer reaches back."""
-        since = self._positions.values[index]
-        if since is None or not result.was_recovering or result.recovered:
+        """Send a `gap` event if the client has a position in a channel and could not recover from it.
+
+        The session recovers from it, except in a channel that it subscribes by itself only once an authorizer
+        has approved the connection. There the client has a gap unless its position is the top.
+        """
+        since, to = self._positions.values[index], Position(result.offset, result.epoch)
+        is_at_top = result.positioned and since == to and not result.was_recovering
+        if since is None or result.recovered or is_at_top:
             return
         self._positions.move(index, _element(result))
-        to = Position(result.offset, result.epoch)
         self._send_event(gap_event(self._request.channels[index], since, to, self._positions))
 
     def _send_recovered(self, index: int, result: SubscribeResult) -> None:
@@ -270,8 +274,8 @@ class SseConnection:
         self._put(event, exempt=exempt)
 
     def _put(self, event: bytes, *, exempt: bool = False) -> None:
-        self.outbox.put(event, exempt=exempt)
-        if self.outbox.is_overfull:
+        self.send_queue.put(event, exempt=exempt)
+        if self.send_queue.is_overfull:
             self._handle_later(events.ServerDisconnect(errors.SLOW))
 
     def _handle_later(self, event: events.Event) -> None:

@@ -23,7 +23,7 @@ from tocsin_server.protocol.messages import Command
 
 
 def expected_answers(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
-    """The replies to commands, or the close, as far as they do not depend on the engine."""
+    """The replies to commands, or the close, where they depend on neither engine nor authorizer."""
     effects = session.handle(Received(commands), now)
     if session.phase is Phase.CONNECTING:
         opened = SubscriptionsOpened(dict.fromkeys(_channels_of(effects)))

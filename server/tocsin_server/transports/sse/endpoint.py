@@ -24,7 +24,7 @@ from tocsin_server.transports.origins import (
 )
 from tocsin_server.transports.sse.connection import SseConnection
 from tocsin_server.transports.sse.dry_run import expected_answers, server_side_channels
-from tocsin_server.transports.sse.last_event_id import DISCONNECTED
+from tocsin_server.transports.sse.last_event_id import is_final
 from tocsin_server.transports.sse.refusal import StreamRefused
 from tocsin_server.transports.sse.request import EventRequest, read_request
 from tocsin_server.transports.sse.response import EventStreamResponse
@@ -70,7 +70,7 @@ class EventStreams:
         query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         # The header is newer: a browser that reconnects sends its latest position, and the URL stays the same
         last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
-        if last_event_id.startswith(DISCONNECTED):
+        if is_final(last_event_id):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         if reason := self._connections.unready_reason:
             raise StreamRefused(HTTPStatus.SERVICE_UNAVAILABLE, errors.INTERNAL_ERROR.code, reason)

@@ -15,7 +15,7 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position
-from tocsin_server.transports.sse.last_event_id import DISCONNECTED, NO_POSITION, Element, StreamPositions
+from tocsin_server.transports.sse.last_event_id import NO_POSITION, Element, StreamPositions, final_id
 
 KEEP_ALIVE = b":\n\n"
 
@@ -51,7 +51,7 @@ def unsubscribe_event(channel: str, code: int, reason: str) -> bytes:
 def disconnect_event(disconnect: Disconnect) -> bytes:
     """The last event. Where the client must not reconnect, it has an id that makes the next request a 204."""
     data = _encode({"code": disconnect.code, "reason": disconnect.reason})
-    last_id = b"" if disconnect.may_reconnect else b"id: %b%d\n" % (DISCONNECTED.encode(), disconnect.code)
+    last_id = b"" if disconnect.may_reconnect else b"id: %b\n" % final_id(disconnect.code)
     return b"event: disconnect\n%bdata: %b\n\n" % (last_id, data)
 
 
@@ -110,7 +110,7 @@ def _event(message: ChannelMessage) -> bytes:
 
 
 class EventFraming:
-    """Shared by all event streams. What differs between them is made when the batch is written."""
+    """Packs a channel's messages for all event streams. Their ids are added when the batch is written."""
 
     def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> EncodedBatch:
         """Return the batch."""

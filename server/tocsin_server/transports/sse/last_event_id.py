@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from tocsin_server.protocol.messages import Position
 
-DISCONNECTED = "disconnect:"
-"""The beginning of the id of a stream that must not be made again; the close code follows."""
+_FINAL = "disconnect:"
 
 _ELEMENT = re.compile(r"([0-9]{1,18})@([^\s,@]*)", re.ASCII)
 
@@ -36,6 +35,7 @@ class Element(NamedTuple):
 
 
 NO_POSITION = Element(None, b"")
+"""The element of a message without a position; compared by identity."""
 
 
 class StreamPositions:
@@ -68,6 +68,16 @@ class StreamPositions:
                 lines.append(b"id: %b\n" % b",".join(texts))
             lines.append(event)
         return b"".join(lines)
+
+
+def final_id(code: int) -> bytes:
+    """The id of a stream that must not be made again, and ended with this close code."""
+    return b"%b%d" % (_FINAL.encode(), code)
+
+
+def is_final(text: str) -> bool:
+    """Whether an id is that of a stream that must not be made again."""
+    return text.startswith(_FINAL)
 
 
 def read_last_event_id(text: str, channel_count: int) -> list[Position | None]:

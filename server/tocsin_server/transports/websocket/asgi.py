@@ -2,6 +2,9 @@
 
 The session is the same as on the raw transport. Writes are slower, since each message to each client is
 awaited. Two tasks belong to a connection: the server's own writes, another reads.
+
+The mutable state is that of `AsgiConnection`: its session and send_queue, whether it may read, and why it
+closes. Its own tasks and the node change it.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.origins import origin_is_allowed
-from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
-from tocsin_server.transports.websocket.handshake import PATH, Handshake, choose_subprotocol
+from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
+from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH, Handshake, choose_subprotocol
 
 TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
@@ -34,7 +37,7 @@ TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 
 def websocket_route(connections: Connections) -> BaseRoute:
     """The route of the endpoint; it answers plain HTTP requests too."""
-    return _Route(PATH, WebSocketEndpoint(connections))
+    return _Route(WEBSOCKET_PATH, WebSocketEndpoint(connections))
 
 
 class _Route(WebSocketRoute):
@@ -63,9 +66,8 @@ class WebSocketEndpoint:
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-        await self._open(Handshake.read(scope["query_string"].decode("latin-1"), offered)).serve(
-            receive, send
-        )
+        handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+        await self._open(handshake).serve(receive, send)
 
     def _open(self, handshake: Handshake) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
@@ -91,7 +93,7 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_outbox", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "session")
 
     codec = JSON
     framing = LINE_FRAMING
@@ -99,7 +101,7 @@ class AsgiConnection:
 
     def __init__(self, connections: Connections, session: Session) -> None:
         self._connections = connections
-        self._outbox = Outbox(connections.limits.queue_bytes, separator=b"\n")
+        self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._disconnect: Disconnect | None = None
@@ -109,36 +111,36 @@ class AsgiConnection:
 
     @property
     def queued_bytes(self) -> int:
-        """How many bytes the outbox holds."""
-        return self._outbox.queued_bytes
+        """How many bytes the send_queue holds."""
+        return self._send_queue.queued_bytes
 
     def write(self, lines: bytes) -> None:
         """Queue lines that `framing` packed."""
         self._put(lines)
 
     def _put(self, lines: bytes, *, exempt: bool = False) -> None:
-        self._outbox.put(lines, exempt=exempt)
-        if self._outbox.is_overfull:
+        self._send_queue.put(lines, exempt=exempt)
+        if self._send_queue.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Queue the session's messages.
 
-        Messages larger than the queue limit, such as a long recovery, are exempt from it one at a time: a
-        client that were disconnected for them would only recover the same again.
+        Messages larger than the queue limit, such as a long recovery, are exempt from it, if none is queued
+        already: a client disconnected for them would only recover the same again.
         """
         lines = b"\n".join(map(JSON.encode, messages))
         self._connections.count_sent(len(lines))
         is_large = len(lines) > self._connections.limits.queue_bytes
-        self._put(lines, exempt=is_large and not self._outbox.has_exempt)
+        self._put(lines, exempt=is_large and not self._send_queue.has_exempt)
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, unless the client is too slow for it, then close with this code."""
         self._disconnect = disconnect
         if disconnect is errors.SLOW:
-            self._outbox.drop()
-        self._outbox.end(within_seconds=FLUSH_SECONDS)
+            self._send_queue.drop()
+        self._send_queue.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
         """Stop reading while the session has a backlog; read again once it has none."""
@@ -154,7 +156,7 @@ class AsgiConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(receive))
-                await self._outbox.run_writer(self._write_all(send))
+                await self._send_queue.run_writer(self._write_all(send))
                 reading.cancel()
         finally:
             self._connections.handle_event(self, events.ConnectionLost())
@@ -163,8 +165,8 @@ class AsgiConnection:
         while (message := await receive())["type"] == "websocket.receive":
             self._take(message)
             await self._may_read.wait()
-        self._outbox.drop()
-        self._outbox.end(within_seconds=0)
+        self._send_queue.drop()
+        self._send_queue.end(within_seconds=0)
 
     def _take(self, message: Any) -> None:
         text = message.get("text")
@@ -175,7 +177,7 @@ class AsgiConnection:
             self._connections.receive(self, data)
 
     async def _write_all(self, send: Send) -> None:
-        async for lines in self._outbox:
+        async for lines in self._send_queue:
             await send({"type": "websocket.send", "text": lines.decode()})
         if self._disconnect is not None:
             close = {"code": self._disconnect.code, "reason": self._disconnect.reason}

@@ -1,9 +1,9 @@
-"""What a WebSocket handshake settles, on either transport: origin, subprotocol, format and pings.
+"""What a WebSocket handshake settles, on either transport: subprotocol, format and pings.
 
 A client chooses by its subprotocols and its query (protocol §1):
 
-    Sec-WebSocket-Protocol         `centrifuge-json` is agreed to; most clients offer none
-    format, cf_protocol            `protobuf` is not available: 3506, as for `centrifuge-protobuf` alone
+    Sec-WebSocket-Protocol         `centrifuge-json` is chosen where it is offered; most clients offer none
+    format, cf_protocol            `protobuf` is not available: 3506, as where only its subprotocol is offered
     cf_ws_frame_ping_pong=true     ping frames instead of the protocol's own pings
 """
 
@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect
 
-PATH = "/connection/websocket"
+WEBSOCKET_PATH = "/connection/websocket"
 
 JSON_SUBPROTOCOL = Subprotocol("centrifuge-json")
 PROTOBUF_SUBPROTOCOL = Subprotocol("centrifuge-protobuf")
@@ -32,16 +32,16 @@ def choose_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What an accepted request chose."""
+    """What the request of an accepted connection chooses."""
 
     uses_ping_frames: bool
-    """The client answers ping frames, and is announced no pings of the protocol's."""
+    """Ping frames replace the protocol's pings, and the connect result announces none."""
     disconnect: Disconnect | None
     """Why the connection is closed as soon as it is open: its format is not available."""
 
     @classmethod
     def read(cls, query: str, offered_subprotocols: Sequence[str]) -> Self:
-        """Read a request that was accepted."""
+        """Read the choices of a request."""
         params = parse_qs(query)
         wants_protobuf = "protobuf" in (*params.get("format", ()), *params.get("cf_protocol", ()))
         offers_protobuf_alone = (

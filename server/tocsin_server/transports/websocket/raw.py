@@ -4,6 +4,9 @@ A connection has no task, queue or timer of its own: fan-out writes the same byt
 node keeps the deadlines, and the transport's write buffer is the queue of a slow client. The server that
 accepts connections constructs `WebSocketConnection` once a request asks for an upgrade, and calls it as
 asyncio calls any protocol.
+
+The mutable state is that of `WebSocketConnection` and of its sans-I/O protocol. Only methods of the
+connection change it; asyncio, the server and the node call them.
 """
 
 from __future__ import annotations
@@ -81,7 +84,12 @@ RAW_FRAMING = RawFraming()
 class WebSocketConnection(asyncio.Protocol):
     """One WebSocket connection.
 
-    handshake --accepted--> open --close frame sent or received--> closing --> lost
+        handshake --accepted--> open --close()--> closed --answered, or too late--> lost
+                                  |                  ^
+                                  +--> finishing ----+
+
+    It is finishing once the client has closed or broken the protocol: the commands before that are answered
+    first. Once it is closed, its close frame is written and no message follows.
 
     `server_connections` is the server's own set of open protocols; the connection is in it from
     `connection_made` to `connection_lost`, and the server calls `shutdown` on each that is left.
@@ -249,7 +257,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Write the session's messages as one frame.
 
         A frame larger than the queue limit, such as a long recovery, raises the limit by its size: a client
-        that were disconnected for it would only recover the same again.
+        disconnected for it would only recover the same again.
         """
         if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
             self._protocol.send_ping(b"")

@@ -11,56 +11,56 @@ import pytest
 from tests.client.cli.test_nodes import nodes
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.api import Api
-from tests.support.configs import API_KEY, USUAL
-from tests.support.server import Server, serving
+from tests.support.configs import API_KEY, STANDARD
+from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
-from tests.support.wire import connected
+from tests.support.wire_client import connect_wire
 
 
 @pytest.fixture(scope="module")
 def servers(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """Real processes."""
+    """Two nodes, each in its own process."""
     with contextlib.ExitStack() as stack:
 
         def serve(name: str) -> Server:
             engine = {"url": redis_server.url, "prefix": "served"}
-            config = {**USUAL, "server": {**USUAL["server"], "name": name}, "engine": engine}
-            return stack.enter_context(serving(config, tmp_path_factory.mktemp(name)))
+            config = {**STANDARD, "server": {**STANDARD["server"], "name": name}, "engine": engine}
+            return stack.enter_context(run_server(config, tmp_path_factory.mktemp(name)))
 
         yield [serve(name) for name in ("first", "second")]
 
 
-async def test_what_one_node_publishes_another_delivers(servers: list[Server]) -> None:
-    """In order, with the position that the publisher was told."""
+async def test_a_publication_through_one_node_is_delivered_by_another(servers: list[Server]) -> None:
+    """In order, with the position that the publisher got."""
     here, there = servers
-    async with connected(there) as wire, Api(here) as api:
+    async with connect_wire(there) as wire, Api(here) as api:
         await wire.call("subscribe", channel="open:1")
         assert await api.publish_numbers("open:1", range(1, 21)) == list(range(1, 21))
         assert await wire.offsets("open:1", 20) == list(range(1, 21))
 
 
-async def test_a_client_goes_on_at_another_node(servers: list[Server]) -> None:
-    """From the position it had at the first."""
+async def test_a_client_recovers_at_another_node(servers: list[Server]) -> None:
+    """From its position at the first node."""
     here, there = servers
-    async with connected(here) as wire, Api(there) as api:
+    async with connect_wire(here) as wire, Api(there) as api:
         start = await wire.call("subscribe", channel="open:2")
         await api.publish_numbers("open:2", range(1, 4))
         await wire.offsets("open:2", 3)
     async with Api(here) as api:
         await api.publish_numbers("open:2", range(4, 7))
-    async with connected(there) as wire:
+    async with connect_wire(there) as wire:
         position = {"recover": True, "epoch": start["epoch"], "offset": 3}
         result = await wire.call("subscribe", channel="open:2", **position)
         assert result["recovered"]
         assert [publication["offset"] for publication in result["publications"]] == [4, 5, 6]
 
 
-async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
-    """Whichever is asked; and one order reaches a user everywhere."""
+async def test_presence_and_info_cover_all_nodes(servers: list[Server]) -> None:
+    """From any node. One disconnect reaches a user's connections everywhere."""
     here, there = servers
     token = connection_token("42")
-    async with connected(here, token=token) as one, connected(there, token=token) as other:
+    async with connect_wire(here, token=token) as one, connect_wire(there, token=token) as other:
         for wire in (one, other):
             await wire.call("subscribe", channel="open:3")
         async with Api(here) as api:
@@ -75,13 +75,13 @@ async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
             assert (await wire.closed()).code == 3503
 
 
-async def test_what_is_done_to_a_user_reaches_connections_at_another_node(servers: list[Server]) -> None:
-    """Subscribe, unsubscribe and refresh; nobody else is meant."""
+async def test_api_calls_for_a_user_reach_connections_at_another_node(servers: list[Server]) -> None:
+    """Subscribe, unsubscribe and refresh. Other users are not affected."""
     here, there = servers
     async with (
         Api(here) as api,
-        connected(there, token=connection_token("43")) as wire,
-        connected(there, token=connection_token("44")) as other,
+        connect_wire(there, token=connection_token("43")) as wire,
+        connect_wire(there, token=connection_token("44")) as other,
     ):
         await api.call("subscribe", user="43", channel="plain:5", data={"seat": 1})
         assert (await wire.push("subscribe", "plain:5"))["data"] == {"seat": 1}
@@ -100,19 +100,19 @@ async def test_what_is_done_to_a_user_reaches_connections_at_another_node(server
 
 
 async def numbers_of(api: Api) -> dict[str, tuple[int, int]]:
-    """Clients and channels of each node."""
+    """The numbers of clients and channels of each node."""
     nodes = (await api.call("info"))["nodes"]
     return {node["name"]: (node["num_clients"], node["num_channels"]) for node in nodes}
 
 
-async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Server]) -> None:
-    """A row for each, in the order of their names, whichever is asked."""
+async def test_the_table_of_nodes_shows_each_node_and_its_figures(servers: list[Server]) -> None:
+    """One row for each, in the order of their names, from any node."""
     here, there = servers
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(here))
         both = "plain:6", "plain:7"
         for server, *channels in ((here, *both), (here, *both), (here,), (there, "plain:6")):
-            wire = await stack.enter_async_context(connected(server))
+            wire = await stack.enter_async_context(connect_wire(server))
             for channel in channels:
                 await wire.call("subscribe", channel=channel)
         async with asyncio.timeout(SOON):
@@ -129,13 +129,15 @@ async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Ser
         assert re.fullmatch(rf"{place} +{figures} +ready *", row)
 
 
-async def test_links_that_break_lose_nothing(servers: list[Server], redis_server: RedisServer) -> None:
-    """The client stays connected, and hears every publication once and in order."""
+async def test_broken_pubsub_connections_lose_nothing(
+    servers: list[Server], redis_server: RedisServer
+) -> None:
+    """The client stays connected, and gets every publication once and in order."""
     here, there = servers
-    async with connected(there) as wire, Api(here) as api:
+    async with connect_wire(there) as wire, Api(here) as api:
         await wire.call("subscribe", channel="open:4")
         for first in range(1, 151, 50):
             await api.publish_numbers("open:4", range(first, first + 25))
-            assert redis_server.cut_links()
+            assert redis_server.kill_pubsub_connections()
             await api.publish_numbers("open:4", range(first + 25, first + 50))
         assert await wire.offsets("open:4", 150) == list(range(1, 151))

@@ -1,4 +1,4 @@
-"""Positions as an `id:` says them, there and back."""
+"""Positions as the text of an `id:`, written and read."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ positions = st.none() | st.builds(Position, st.integers(0, 10**18 - 1), epochs)
 
 
 @given(st.lists(positions, min_size=1, max_size=5))
-def test_what_is_written_is_read_back(each: list[Position | None]) -> None:
+def test_written_positions_are_read_back(each: list[Position | None]) -> None:
     """For any positions, of any number of channels."""
     assert read_last_event_id(StreamPositions(each).last_event_id().decode(), len(each)) == each
 
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_back(each: list[Position | None]) -> None:
 def test_positions_are_in_the_order_of_the_channels(
     text: str, channels: int, expected: list[Position | None]
 ) -> None:
-    """An empty element is a channel without a position; an empty id is none at all."""
+    """An empty element is a channel without a position; an empty id has no positions."""
     assert read_last_event_id(text, channels) == expected
 
 
@@ -40,14 +40,14 @@ def test_positions_are_in_the_order_of_the_channels(
     "text",
     ["12", "@abc", "-1@abc", "1.5@abc", "\u0661@abc", "1@a b", "1@a@b", "9" * 19 + "@abc", "1@a,2@b", "x,"],
 )
-def test_what_is_not_an_id_is_said_to_be_none(text: str) -> None:
-    """Broken off, too large, for another number of channels: never taken for something else."""
+def test_an_invalid_id_is_a_value_error(text: str) -> None:
+    """Truncated, too large, or for another number of channels."""
     with pytest.raises(ValueError, match="has "):
         read_last_event_id(text, 1)
 
 
 @given(st.text(max_size=30), st.integers(1, 4))
-def test_any_text_is_read_or_refused(text: str, channels: int) -> None:
-    """Nothing but ValueError comes of it, and what is read has one element for each channel."""
+def test_any_text_is_read_or_is_a_value_error(text: str, channels: int) -> None:
+    """Any other exception is a fault; the result has one element for each channel."""
     with contextlib.suppress(ValueError):
         assert len(read_last_event_id(text, channels)) == channels

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.raw import RawConnection, commands
+from tests.support.raw_connection import RawConnection, commands
 
 CONNECT = {"id": 1, "connect": {}}
 

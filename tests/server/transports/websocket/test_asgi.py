@@ -17,7 +17,7 @@ from msgspec import Raw
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
-from tests.server.transports.sse.streams import ORIGIN, Json
+from tests.server.transports.sse.stream_server import ORIGIN, Json
 from tests.support.timing import QUIET, SOON
 from tests.support.tokens import connection_token
 from tocsin_server.core.events import ServerDisconnect
@@ -89,11 +89,11 @@ CONNECT: Json = {"id": 1, "connect": {}}
 async def test_a_session_is_the_same_over_asgi(mounted: MountedNode) -> None:
     """Pipelined commands are answered in order, pushes follow, and text frames carry them."""
     async with mounted.opened() as connection:
-        replies = await call(connection, CONNECT, {"id": 2, "subscribe": {"channel": "log:1"}})
+        replies = await call(connection, CONNECT, {"id": 2, "subscribe": {"channel": "history:1"}})
         assert [list(reply) for reply in replies] == [["id", "connect"], ["id", "subscribe"]]
-        await mounted.publish("log:1", {"n": 1})
+        await mounted.publish("history:1", {"n": 1})
         (push,) = await next_frame(connection)
-        assert push == {"push": {"channel": "log:1", "pub": {"data": {"n": 1}, "offset": 1}}}
+        assert push == {"push": {"channel": "history:1", "pub": {"data": {"n": 1}, "offset": 1}}}
         assert 'transport="asgi"} 1.0' in mounted.node.metrics.page().decode()
 
 
@@ -103,7 +103,7 @@ async def test_an_official_client_works(mounted: MountedNode) -> None:
     await client.connect()
     async with asyncio.timeout(SOON):
         await client.ready()
-        subscription = client.new_subscription("log:1")
+        subscription = client.new_subscription("history:1")
         await subscription.subscribe()
         await subscription.ready()
     await client.disconnect()
@@ -233,7 +233,7 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
     """The queue for it is bounded in bytes; other clients receive every publication meanwhile."""
     app, node = application(client={"queue_limit_bytes": 100_000})
     async with under_uvicorn(app) as host, MountedNode(node, host.authority).opened() as reader:
-        subscribe = {"id": 2, "subscribe": {"channel": "log:1"}}
+        subscribe = {"id": 2, "subscribe": {"channel": "history:1"}}
         await call(reader, CONNECT, subscribe)
         with socket.socket() as small:
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -246,7 +246,9 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                 await call(slow, CONNECT, subscribe)
                 slow.transport.pause_reading()
                 for number in range(1, 1000):
-                    await node.operations.publish("log:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"')))
+                    await node.operations.publish(
+                        "history:1", NewPublication(Raw(b'"' + b"x" * 20_000 + b'"'))
+                    )
                     assert (await next_frame(reader))[0]["push"]["pub"]["offset"] == number
                     if 'code="3008"' in node.metrics.page().decode():
                         break

@@ -4,8 +4,8 @@ import pytest
 import websockets
 
 from tests.server.served_node import ServedNode, serve_node
-from tests.support.raw import HANDSHAKE
-from tests.support.wire import Close
+from tests.support.raw_connection import HANDSHAKE
+from tests.support.wire_client import Close
 from tocsin_server.errors import INAPPROPRIATE_PROTOCOL, Disconnect
 from tocsin_server.transports.websocket.handshake import Handshake, choose_subprotocol
 

@@ -17,9 +17,9 @@ from tests.server.served_node import (
     until,
 )
 from tests.server.transports.websocket.raw_session import connect, read_messages
-from tests.support.raw import Op, commands, frame
+from tests.support.raw_connection import Op, commands, frame
 from tests.support.timing import TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server import errors
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -67,7 +67,7 @@ async def test_a_client_that_is_lost_while_reading_is_paused_leaves_nothing_behi
 
 
 @pytest.mark.parametrize("fragment", [b"", b" "], ids=["empty", "a byte each"])
-async def test_fragments_take_no_more_memory_than_their_bytes(
+async def test_fragments_take_only_the_memory_of_their_bytes(
     served_node: ServedNode, fragment: bytes
 ) -> None:
     """The size limit of a message does not count its frames, so their number must not matter."""

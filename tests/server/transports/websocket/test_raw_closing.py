@@ -7,9 +7,9 @@ import pytest
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
 from tests.server.transports.websocket.raw_session import connect
-from tests.support.raw import Op, close_frame, commands, frame
+from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import SOON, TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server import errors
 from tocsin_server.transports.websocket import raw
 

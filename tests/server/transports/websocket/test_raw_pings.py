@@ -4,9 +4,9 @@ from typing import Any
 
 from tests.server.served_node import serve_node
 from tests.server.transports.websocket.raw_session import CONNECT, connect, read_messages
-from tests.support.raw import HANDSHAKE, Op, RawConnection, commands, frame
+from tests.support.raw_connection import HANDSHAKE, Op, RawConnection, commands, frame
 from tests.support.timing import TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 
 PING_FRAMES_HANDSHAKE = HANDSHAKE.replace(b" HTTP/1.1", b"?cf_ws_frame_ping_pong=true HTTP/1.1")
 
@@ -47,8 +47,8 @@ async def test_a_client_that_does_not_answer_ping_frames_is_disconnected() -> No
 
 async def test_a_pong_frame_does_not_answer_a_ping_of_the_protocol() -> None:
     """Where the protocol's pings are announced, only `{}` counts."""
-    impatient = {"ping_interval": 2 * TICK, "pong_timeout": TICK}
-    async with serve_node(client=impatient) as served_node, served_node.tcp() as (connection, _):
+    short_timeouts_server = {"ping_interval": 2 * TICK, "pong_timeout": TICK}
+    async with serve_node(client=short_timeouts_server) as served_node, served_node.tcp() as (connection, _):
         (reply,) = await connect(connection)
         assert reply["connect"]["pong"] is True
         async for op, payload in connection.frames():

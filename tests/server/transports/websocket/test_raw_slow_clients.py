@@ -8,9 +8,9 @@ import pytest
 
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
 from tests.server.transports.websocket.raw_session import connect
-from tests.support.raw import Op, close_frame, frame
+from tests.support.raw_connection import Op, close_frame, frame
 from tests.support.timing import TICK
-from tests.support.wire import Close
+from tests.support.wire_client import Close
 from tocsin_server.core.channel import BATCH_BYTES
 from tocsin_server.transports.websocket import raw
 from tocsin_server.transports.websocket.raw import WebSocketConnection

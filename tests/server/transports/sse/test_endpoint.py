@@ -1,0 +1,154 @@
+"""Requests that are answered with a status instead of a stream, HEAD requests, and origins."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.server.transports.sse.stream_server import ORIGIN, StreamServer, stream_server
+from tests.support.tokens import connection_token, seconds_from_now
+from tocsin_server.core.positions import History
+from tocsin_server.errors import EngineError
+
+Name = Callable[[str], str]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code", "says"),
+    [
+        ("", 400, 107, "channel=NAME"),
+        ("channel=", 400, 107, "channel=NAME"),
+        ("channel=a&channel=", 400, 107, "channel=NAME"),
+        ("channel=a&channel=b&channel=a", 400, 107, "twice"),
+        ("&".join(f"channel={number}" for number in range(129)), 400, 106, "129"),
+        ("channel=" + "x" * 300, 400, 107, "bad request"),
+        ("channel=gr%C3%B6%C3%9Fe", 400, 107, "bad request"),
+        ("channel=a&last_event_id=nonsense", 400, 107, "nonsense"),
+        ("channel=a&last_event_id=1@a,2@b", 400, 107, "2 positions for 1"),
+        ("channel=a&last_event_id=9999999999999999999@a", 400, 107, "offset@epoch"),
+        ("channel=a&token=garbage", 401, 3500, "invalid token"),
+        (f"channel=a&token={connection_token('ann', exp=seconds_from_now(-9))}", 401, 109, "expired"),
+        ("channel=nowhere:1", 403, 102, '"nowhere:1"'),
+        ("channel=a&channel=closed:1&channel=seen:1", 403, 103, '"closed:1"'),
+        ("channel=$a", 403, 103, '"$a"'),
+    ],
+)
+async def test_a_refused_request_has_a_status_a_code_and_a_message(
+    server: StreamServer, query: str, status: int, code: int, says: str
+) -> None:
+    """The status is for the browser, code and message for the author of the page. No connection is left."""
+    response = await server.http.get(f"/events?{query}")
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert says in body["message"]
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+    assert (await server.http.head(f"/events?{query}")).status_code == status
+    await server.until_empty()
+
+
+async def test_a_missing_token_is_401_where_anonymous_clients_are_not_allowed() -> None:
+    """Like an invalid token; the message says that a token is needed."""
+    async with stream_server(client={"allow_anonymous": False}) as server:
+        response = await server.http.get(server.path("lobby"))
+        assert (response.status_code, response.json()["code"]) == (401, 101)
+        assert "token" in response.json()["message"]
+        async with server.stream("lobby", token=connection_token("ann")):
+            pass
+
+
+async def test_an_invalid_last_event_id_header_is_refused_like_the_query(server: StreamServer) -> None:
+    """It is the id of a stream with other channels."""
+    response = await server.http.get(server.path("a", "b"), headers={"Last-Event-ID": "1@abc"})
+    assert (response.status_code, response.json()["code"]) == (400, 107)
+
+
+async def test_too_many_connections_of_a_user_are_refused() -> None:
+    """With 429; the first stream continues."""
+    async with stream_server(client={"user_connection_limit": 1}) as server:
+        token = connection_token("ann")
+        async with server.stream("lobby", token=token) as stream:
+            response = await server.http.get(server.path("lobby", token=token))
+            assert (response.status_code, response.json()["code"]) == (429, 3504)
+            await server.publish("lobby", 1)
+            assert await stream.numbers(1) == [1]
+
+
+async def test_an_engine_error_is_503(
+    server: StreamServer, channel: Name, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client may retry, and no channel is left half subscribed."""
+
+    async def fail(*_: object) -> History:
+        raise EngineError("gone")
+
+    monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
+    response = await server.http.get(server.path("lobby", channel("history")))
+    assert (response.status_code, response.json()["code"]) == (503, 100)
+    assert int(response.headers["retry-after"]) > 0
+    await server.until_empty()
+
+
+async def test_a_head_request_changes_nothing(server: StreamServer, channel: Name) -> None:
+    """It gets the headers of a stream. No client is present or joins, and no channel is subscribed."""
+    room = channel("seen")
+    token = connection_token("ann", channels=["closed:1"])
+    async with server.stream(room) as watcher:
+        assert (await watcher.next()).kind == "join"
+        head = await server.http.head(server.path(room, "closed:1", token=token))
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"].startswith("text/event-stream")
+        assert await watcher.is_quiet()
+        assert list(server.node.hub.channels) == [room]
+        assert len(server.node.hub) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_other_methods_are_not_allowed(server: StreamServer, method: str) -> None:
+    """Streams are read with GET."""
+    assert (await server.http.request(method, server.path("lobby"))).status_code == 405
+
+
+# --------------------------------------------------------------------------------------------------- origins
+
+
+async def test_a_page_of_an_allowed_origin_may_read_everything(server: StreamServer) -> None:
+    """Streams and refusals, with its cookies."""
+    origin = {"Origin": ORIGIN}
+    for path, status in ((server.path("lobby"), 200), (server.path("closed:1"), 403), ("/events", 400)):
+        response = await server.http.head(path, headers=origin)
+        assert response.status_code == status
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert response.headers["access-control-allow-credentials"] == "true"
+        assert response.headers["vary"] == "Origin"
+    async with server.http.stream("GET", server.path("lobby"), headers=origin) as stream:
+        assert stream.headers["access-control-allow-origin"] == ORIGIN
+        assert stream.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_page_of_another_origin_is_refused(server: StreamServer, method: str) -> None:
+    """With 403 before any other check, and without headers that would let the page read it."""
+    response = await server.http.request(
+        method, server.path("lobby"), headers={"Origin": "https://evil.example"}
+    )
+    assert response.status_code == 403
+    assert "access-control-allow-origin" not in response.headers
+    assert response.headers["vary"] == "Origin"
+
+
+async def test_a_preflight_request_allows_the_headers_of_a_stream(server: StreamServer) -> None:
+    """A browser sends one before a page reads the stream with `fetch` and a token in a header."""
+    response = await server.http.options(
+        server.path("lobby"),
+        headers={
+            "Origin": ORIGIN,
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization,last-event-id",
+        },
+    )
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    allowed = response.headers["access-control-allow-headers"].lower().split(", ")
+    assert {"authorization", "last-event-id"} <= set(allowed)
+    assert response.headers["access-control-allow-methods"] == "GET"
+    assert int(response.headers["access-control-max-age"]) > 0

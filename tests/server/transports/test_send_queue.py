@@ -1,0 +1,135 @@
+"""The bytes queued for one client: in order, bounded, and ended in time."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.timing import SOON
+from tocsin_server.transports.send_queue import SEND_BYTES, SendQueue
+
+
+def is_overfull(send_queue: SendQueue) -> bool:
+    return send_queue.is_overfull
+
+
+async def all_of(send_queue: SendQueue) -> list[bytes]:
+    return [taken async for taken in send_queue]
+
+
+@given(st.lists(st.binary(max_size=SEND_BYTES), max_size=8))
+async def test_chunks_come_out_complete_in_order_and_in_bounded_pieces(chunks: list[bytes]) -> None:
+    """Small chunks are joined, and none is cut."""
+    send_queue = SendQueue(limit=1)
+    for chunk in chunks:
+        send_queue.put(chunk)
+    send_queue.end(within_seconds=SOON)
+    taken = await all_of(send_queue)
+    assert b"".join(taken) == b"".join(chunks)
+    assert all(len(part) < 2 * SEND_BYTES for part in taken)
+
+
+async def test_joined_chunks_are_separated() -> None:
+    """Messages that are sent together are lines of one."""
+    send_queue = SendQueue(limit=100, separator=b"\n")
+    for chunk in (b"one", b"two", b"three"):
+        send_queue.put(chunk)
+    send_queue.end(within_seconds=SOON)
+    assert await all_of(send_queue) == [b"one\ntwo\nthree"]
+
+
+async def test_a_waiting_writer_is_woken() -> None:
+    """By each chunk, and by the end."""
+    send_queue = SendQueue(limit=100)
+    reading = asyncio.create_task(all_of(send_queue))
+    for chunk in (b"one", b"two"):
+        await asyncio.sleep(0)
+        send_queue.put(chunk)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    send_queue.end(within_seconds=SOON)
+    assert await reading == [b"one", b"two"]
+
+
+async def test_bytes_that_are_being_sent_still_count() -> None:
+    """The last piece for a client that reads nothing is with the server, and takes as much memory there."""
+    send_queue = SendQueue(limit=5)
+    send_queue.put(b"12345")
+    taken = aiter(send_queue)
+    await anext(taken)
+    assert not is_overfull(send_queue)
+    send_queue.put(b"6")
+    assert is_overfull(send_queue)
+    assert await anext(taken) == b"6"
+    assert not is_overfull(send_queue)
+
+
+async def test_exempt_bytes_do_not_count_until_they_are_sent() -> None:
+    """A recovery larger than the limit may be written, and does not raise the limit for later chunks."""
+    send_queue = SendQueue(limit=5)
+    send_queue.put(b"0" * 100, exempt=True)
+    send_queue.put(b"12345")
+    assert not is_overfull(send_queue)
+    send_queue.put(b"6")
+    assert is_overfull(send_queue)
+    taken = aiter(send_queue)
+    assert len(await anext(taken)) == 106
+    following = asyncio.ensure_future(anext(taken))
+    await asyncio.sleep(0)
+    send_queue.put(b"123456")
+    assert is_overfull(send_queue)
+    await following
+
+
+async def test_chunks_after_the_end_are_dropped() -> None:
+    """They do not count either."""
+    send_queue = SendQueue(limit=3)
+    send_queue.put(b"one")
+    send_queue.end(within_seconds=SOON)
+    send_queue.put(b"two")
+    assert not is_overfull(send_queue)
+    assert await all_of(send_queue) == [b"one"]
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+async def test_a_writer_is_interrupted_at_the_deadline(ends_first: bool) -> None:
+    """A client that does not read cannot keep its connection from ending."""
+    send_queue = SendQueue(limit=100)
+    interrupted = []
+
+    async def write_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.append(True)
+
+    if ends_first:
+        send_queue.end(within_seconds=0.01)
+    else:
+        asyncio.get_running_loop().call_soon(send_queue.end, 0.01)
+    async with asyncio.timeout(SOON):
+        await send_queue.run_writer(write_for_ever())
+    assert interrupted
+
+
+async def test_a_writer_that_ends_before_the_deadline_is_not_interrupted() -> None:
+    send_queue = SendQueue(limit=100)
+    send_queue.put(b"one")
+    taken: list[bytes] = []
+
+    async def write() -> None:
+        taken.extend(await all_of(send_queue))
+
+    send_queue.end(within_seconds=SOON)
+    await send_queue.run_writer(write())
+    assert taken == [b"one"]
+
+
+async def test_a_lost_connection_ends_its_writer() -> None:
+    """Servers raise OSError from `send` once the connection is closed."""
+
+    async def write() -> None:
+        raise ConnectionResetError
+
+    await SendQueue(limit=100).run_writer(write())
