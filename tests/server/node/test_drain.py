@@ -23,7 +23,7 @@ MANY = 20
 """Connections. A random order equals the original one once in 10^18."""
 
 
-class PausedClock:
+class PauseClock:
     """The clock of a node. It advances only while the node pauses; `on_pause` is called in each pause."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class PausedClock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> PausedClock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> PauseClock:
     """Replace the clock of every node, so that no test waits in real time."""
-    clock = PausedClock()
+    clock = PauseClock()
     time_module = SimpleNamespace(monotonic=lambda: clock.now, time=time.time)
     monkeypatch.setattr("tocsin_server.node.drain.time", time_module)
     monkeypatch.setattr(
@@ -65,7 +65,7 @@ def never() -> bool:
 
 
 async def test_connections_are_closed_one_after_the_other_over_the_drain_time(
-    node: Node, clock: PausedClock
+    node: Node, clock: PauseClock
 ) -> None:
     """The remaining ones are delivered every publication. The order is not the node's own."""
     news = new_channel("open")
@@ -102,7 +102,7 @@ async def test_connections_are_closed_one_after_the_other_over_the_drain_time(
     assert (log_line["connections"], log_line["seconds"]) == (MANY, round(seconds * (MANY - 1) / MANY, 3))
 
 
-async def test_a_few_connections_are_closed_at_the_shortest_pause(node: Node, clock: PausedClock) -> None:
+async def test_a_few_connections_are_closed_at_the_shortest_pause(node: Node, clock: PauseClock) -> None:
     """However long the drain time is."""
     for _ in range(3):
         await connected(node)
@@ -110,7 +110,7 @@ async def test_a_few_connections_are_closed_at_the_shortest_pause(node: Node, cl
     assert clock.pauses == pytest.approx([PAUSE_SECONDS] * 2)
 
 
-async def test_a_drain_time_of_zero_needs_no_pauses(node: Node, clock: PausedClock) -> None:
+async def test_a_drain_time_of_zero_needs_no_pauses(node: Node, clock: PauseClock) -> None:
     connections = await many(node)
     assert await node.drain(0, never) == MANY
     assert {connection.closed_with for connection in connections} == {errors.SHUTDOWN}
@@ -118,7 +118,7 @@ async def test_a_drain_time_of_zero_needs_no_pauses(node: Node, clock: PausedClo
 
 
 async def test_a_hurried_drain_closes_the_remaining_connections_at_once(
-    node: Node, clock: PausedClock
+    node: Node, clock: PauseClock
 ) -> None:
     """Without further pauses."""
     connections = await many(node)
@@ -127,7 +127,7 @@ async def test_a_hurried_drain_closes_the_remaining_connections_at_once(
     assert len(clock.pauses) == 5
 
 
-async def test_a_drain_catches_up_after_a_long_pause(node: Node, clock: PausedClock) -> None:
+async def test_a_drain_catches_up_after_a_long_pause(node: Node, clock: PauseClock) -> None:
     """A busy node drains in its time; delays do not add up."""
     await many(node)
     began = clock.now
@@ -140,7 +140,7 @@ async def test_a_drain_catches_up_after_a_long_pause(node: Node, clock: PausedCl
     assert clock.now - began == pytest.approx((MANY - 1) * PAUSE_SECONDS)
 
 
-async def test_connections_may_be_lost_and_made_during_a_drain(node: Node, clock: PausedClock) -> None:
+async def test_connections_may_be_lost_and_made_during_a_drain(node: Node, clock: PauseClock) -> None:
     """A lost connection is not closed again; a new one is closed at once."""
     connections = await many(node)
     dropped: list[FakeConnection] = []
@@ -167,7 +167,7 @@ async def test_connections_may_be_lost_and_made_during_a_drain(node: Node, clock
     assert not node.state.connections
 
 
-async def test_a_second_signal_hurries_the_drain(clock: PausedClock) -> None:
+async def test_a_second_signal_hurries_the_drain(clock: PauseClock) -> None:
     """The first one begins it, over the server's `drain_seconds`."""
     async with AsyncExitStack() as stack, serve_node() as served_node:
         websockets = [await stack.enter_async_context(served_node.connected()) for _ in range(5)]
