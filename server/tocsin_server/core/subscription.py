@@ -99,6 +99,8 @@ class Subscription:
         offset, epoch = history.top if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
+            if recovery.publications:  # in cache mode, `since` may be beyond the end of another history
+                offset = min(offset, recovery.publications[0].offset - 1)
         return SubscribeResult(
             recoverable=self.is_recoverable,
             positioned=self.is_positioned,
