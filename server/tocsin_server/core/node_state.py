@@ -202,13 +202,16 @@ class NodeState(Generic[C]):
         channel's position; the channel may have moved to the new history while that was read.
         """
         before, top = channel.tracker.position, history.top
-        has_moved = replaced is not None and before.epoch == top.epoch != replaced.epoch
+        followed = top.epoch if replaced is None else replaced.epoch
+        if before.epoch not in (followed, top.epoch):
+            return Backfilled(0, None, (), is_complete=False)  # the channel moved on: this page is too old
+        has_moved = before.epoch == top.epoch != followed
         is_replaced = replaced is not None and not has_moved
         received = -1 if is_replaced else before.offset
         missed = [publication for publication in history.publications if publication.offset > received]
         start = missed[0].offset - 1 if missed else history.top.offset
         gap, resets = None, []
-        if is_replaced or start > received:
+        if start > received:
             position = Position(start, history.top.epoch)
             gap, resets = (before, position), channel.reset(position)
         for publication in missed:
