@@ -23,7 +23,8 @@ class History(NamedTuple):
 def merge(history: History, live: Iterable[Publication]) -> History:
     """Continue `history` with the publications received while it was read, without duplicate or gap.
 
-    Stops at the first hole in `live`; the publications after it arrive with the backfill.
+    Leaves out what follows missing publications in `live`. `Channel.merge` then asks its caller to read
+    again.
     """
     offset = history.top.offset
     merged = list(history.publications)
@@ -49,13 +50,13 @@ class Continuity(Enum):
 
     NEXT = "next"
     OLD = "old"
-    GAP = "gap"
+    AHEAD = "ahead"
     OTHER_EPOCH = "other epoch"
 
     @property
     def needs_backfill(self) -> bool:
         """Whether publications before this one are missing here."""
-        return self in (Continuity.GAP, Continuity.OTHER_EPOCH)
+        return self in (Continuity.AHEAD, Continuity.OTHER_EPOCH)
 
 
 class PositionTracker:
@@ -96,4 +97,4 @@ class PositionTracker:
         if offset == self._offset + 1:
             self._offset = offset
             return Continuity.NEXT
-        return Continuity.OLD if offset <= self._offset else Continuity.GAP
+        return Continuity.OLD if offset <= self._offset else Continuity.AHEAD

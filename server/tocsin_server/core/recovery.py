@@ -30,16 +30,15 @@ def recover(since: Position, history: History) -> Recovery:
         return NOT_RECOVERED
     if not missed:
         return Recovery(since.offset == top.offset)
-    is_whole = missed[0].offset == since.offset + 1 and missed[-1].offset == top.offset == since.offset + len(
-        missed
-    )
+    first, last = missed[0].offset, missed[-1].offset
+    is_whole = first == since.offset + 1 and last == top.offset and len(missed) == last - since.offset
     return Recovery(True, missed) if is_whole else NOT_RECOVERED
 
 
 def recover_latest(since: Position, history: History) -> Recovery:
     """Decide a recovery in cache mode, where only the newest publication matters.
 
-    `history` holds that publication, if it is kept.
+    `history` holds that publication, if it is kept. With an empty epoch the client gets it even if it has it.
     """
     top, kept = history
     is_current = since.offset == top.offset and since.epoch == top.epoch

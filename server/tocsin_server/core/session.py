@@ -27,7 +27,7 @@ set-up ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -73,7 +73,7 @@ from tocsin_server.protocol.messages import (
 )
 
 Claims = ConnectionClaims | SubscriptionClaims | None
-"""Claims that an authorization from outside brought; None where the request's own token decides."""
+"""Claims that an authorization from outside gave. Without them the token or the channel's options decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +91,21 @@ class Session:
     Feed it with `handle`; call again with `DeadlineReached` when `deadline` has come.
 
     `ping_phase`, in [0.5, 1), is where in the ping interval the first ping falls, so that many clients that
-    connected together are not pinged together. `sends_pings` and `wants_pong` are off for transports whose
-    clients cannot answer.
+    connected together are not pinged together. `sends_pings` is off if the transport sends pings of its own.
+    `wants_pong` is off for clients that cannot answer. `announces_pings`: whether the connect reply names the
+    ping interval.
     """
 
     __slots__ = (
         "_announces_pings",
         "_authorization_count",
         "_authorizing",
-        "_connect_id",
+        "_connect_command_id",
         "_context",
+        "_early_subscribes",
         "_executing",
         "_expires_at",
-        "_granted",
+        "_granted_channels",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
@@ -112,6 +114,7 @@ class Session:
         "_subscriptions",
         "_wants_pong",
         "backlog",
+        "identified_at",
         "info",
         "phase",
     )
@@ -132,11 +135,14 @@ class Session:
         self.backlog: list[Command | Malformed] = []  # a deque costs every idle connection 700 bytes
         self._context = context
         self._subscriptions = Subscriptions(context)
-        self._granted: frozenset[str] = frozenset()
+        self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
         self._authorizing: dict[int, PendingAuthorization] | None = None  # made when first needed
         self._authorization_count = 0
-        self._connect_id = 0
+        self._connect_command_id = 0
+        self._early_subscribes: Sequence[events.ServerSubscribe] = ()
+        self.identified_at = 0.0
+        """The unix second at which the connect command was authorized."""
         self._sends_pings = sends_pings
         self._wants_pong = wants_pong
         self._announces_pings = sends_pings and announces_pings
@@ -181,6 +187,11 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    def has_position_in(self, channel: str) -> bool:
+        """Whether the client follows positions in a channel, so that it must be told of a gap."""
+        subscription = self._subscriptions.live_in(channel)
+        return subscription is not None and subscription.is_positioned
 
     @property
     def deadline(self) -> float | None:
@@ -229,9 +240,7 @@ class Session:
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
             case events.ServerSubscribe():
-                if self.phase is not Phase.CONNECTED:
-                    return []
-                return self._subscriptions.subscribe_from_server(event, self.info, now)
+                return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
                 return self._subscriptions.unsubscribe_from_server(event)
             case events.ServerDisconnect(why):
@@ -344,6 +353,7 @@ class Session:
         if isinstance(outcome, Disconnect):
             return self._close(outcome)
         if isinstance(outcome, events.Approval):
+            _check_approval(pending.request, outcome)
             return self._run_request(pending.command_id, outcome.request, outcome.claims, now)
         if isinstance(pending.request, ConnectRequest):
             return self._refuse_connect(pending.command_id, outcome)
@@ -351,11 +361,13 @@ class Session:
 
     def _expire_authorizations(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
-        for number, pending in list((self._authorizing or {}).items()):
+        if self._authorizing is None:
+            return effects
+        for number, pending in list(self._authorizing.items()):
             if _is_over(pending.due_at, now):
                 if isinstance(pending.request, ConnectRequest):
                     return self._close(errors.SERVER_ERROR)
-                (self._authorizing or {}).pop(number)
+                del self._authorizing[number]
                 effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
         return effects
 
@@ -371,16 +383,17 @@ class Session:
             return self._close(decided)
         self._move(Cause.CONNECT_AUTHORIZED)
         self.info = decided.info
+        self.identified_at = now.unix
         self._expires_at = decided.expires_at
-        self._granted = decided.granted
-        self._connect_id = command_id
+        self._granted_channels = decided.granted
+        self._connect_command_id = command_id
         identify = Identify(self.user)
         if not decided.subscriptions:
             return [identify, *self._confirm_connect(events.SubscriptionsOpened({}), now)]
         return [identify, self._subscriptions.begin(decided.subscriptions)]
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
-        """Drop the rest of the frame. A later frame closes the connection, and so does time (protocol §3)."""
+        """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
         self._move(Cause.CONNECT_REFUSED)
         self.backlog.clear()
         return [refuse(command_id, refusal)]
@@ -401,8 +414,12 @@ class Session:
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
-        reply = Send(Reply(self._connect_id, connect=result))
-        return [reply, *self._subscriptions.go_live(opened.histories)]
+        effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
+        effects += self._subscriptions.go_live(opened.histories)
+        for event in self._early_subscribes:
+            effects += self._subscriptions.subscribe_from_server(event, self.info, now)
+        self._early_subscribes = ()
+        return effects
 
     def _refresh(
         self, command_id: int, request: RefreshRequest, claims: ConnectionClaims | None, now: Timestamp
@@ -416,7 +433,7 @@ class Session:
             return self._close(found)
         if found.sub != self.user:
             return self._close(errors.INVALID_TOKEN)
-        if frozenset(found.grants) != self._granted:
+        if frozenset(found.grants) != self._granted_channels:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
@@ -430,7 +447,7 @@ class Session:
     # ---------------------------------------------------------------------- commands that the engine executes
 
     def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
-        if request.channel and not request.data:
+        if request.channel and not request.data:  # without a channel `_execute` closes
             return [refuse(command_id, errors.BAD_REQUEST)]
         return self._execute(command_id, request, permissions.may_publish)
 
@@ -514,6 +531,14 @@ class Session:
 
     # --------------------------------------------------------------------------------------- the server's API
 
+    def _subscribe_from_server(self, event: events.ServerSubscribe, now: Timestamp) -> list[Effect]:
+        """Subscribe now, or after the connect reply: the API finds a connection as soon as it has a user."""
+        if self.phase is Phase.CONNECTED:
+            return self._subscriptions.subscribe_from_server(event, self.info, now)
+        if self.phase is Phase.CONNECTING:
+            self._early_subscribes = [*self._early_subscribes, event]
+        return []
+
     def _refresh_from_server(self, event: events.ServerRefresh, now: Timestamp) -> list[Effect]:
         if event.is_expired:
             return self._close(errors.CONNECTION_EXPIRED)
@@ -548,6 +573,20 @@ class Session:
                 return self._subscriptions.undo(channels)
             case _:
                 return []
+
+
+def _check_approval(asked: Request, approval: events.Approval) -> None:
+    """Raise TypeError for an approval of another kind of request, or with claims of another kind of token."""
+    if type(approval.request) is not type(asked):
+        raise TypeError(f"{type(approval.request).__name__} approves no {type(asked).__name__}")
+    if isinstance(asked, ConnectRequest | RefreshRequest):
+        kind: type = ConnectionClaims
+    elif isinstance(asked, SubscribeRequest | SubRefreshRequest):
+        kind = SubscriptionClaims
+    else:
+        kind = type(None)
+    if approval.claims is not None and not isinstance(approval.claims, kind):
+        raise TypeError(f"{type(approval.claims).__name__} are no claims for a {type(asked).__name__}")
 
 
 def _for_connection(claims: Claims) -> ConnectionClaims | None:

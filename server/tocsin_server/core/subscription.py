@@ -31,7 +31,7 @@ def monotonic_deadline(expire_at: float | None, now: Timestamp) -> float | None:
     return now.monotonic + expire_at - now.unix if expire_at else None
 
 
-class TokenGrant(NamedTuple):
+class SubscriptionTerms(NamedTuple):
     """What a subscription token grants."""
 
     info: ClientInfo
@@ -65,7 +65,7 @@ class Subscription:
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
 
-    def renew(self, grant: TokenGrant) -> None:
+    def renew(self, grant: SubscriptionTerms) -> None:
         """Apply a fresh token. The options stay, since the subscription must end as it was set up."""
         self.expires_at = grant.expires_at
         self.info = grant.info

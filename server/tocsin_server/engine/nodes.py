@@ -24,6 +24,8 @@ class ControlCommand(Struct, frozen=True, omit_defaults=True):
     event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh | Drain
     client: str = ""
     """Only the connection with this client id. Empty: all connections of the user."""
+    identified_before: tuple[float, str] | None = None
+    """Only connections identified before this unix second, or at it with a smaller client id."""
     exclude_clients: tuple[str, ...] = ()
     """Client ids that the command does not apply to."""
 

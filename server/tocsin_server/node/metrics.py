@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tocsin_server import errors
-from tocsin_server.core.node_state import NodeState, Request, Write
+from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.connection import Connection
@@ -13,7 +13,7 @@ from tocsin_server.protocol.messages import Reply, SubscribeResult
 from tocsin_server.version import __version__
 
 
-def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[Request]) -> None:
+def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[IoRequest]) -> None:
     """Count how recoveries ended, from the replies that follow once subscriptions are set up."""
     messages = [message for request in requests if isinstance(request, Write) for message in request.messages]
     for reply in messages:

@@ -35,7 +35,7 @@ from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.node_state import NodeState, Request, Write
+from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
@@ -52,7 +52,7 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.subscribing import SubscriptionSetup
-from tocsin_server.protocol.messages import Publication, Push
+from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
@@ -130,7 +130,7 @@ class Node:
         return replace(
             context,
             needs_authorization=authorizer.needs_authorization,
-            authorization_seconds=authorizer.limit_seconds,
+            authorization_seconds=authorizer.authorization_seconds,
         )
 
     # ---------------------------------------------------------------------------------------------- lifecycle
@@ -169,9 +169,14 @@ class Node:
 
         Raises EngineError with a sentence for the operator.
         """
-        if not self._is_prepared:
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        try:
             await self.engine.start(self)
-            self._is_prepared = True
+        except BaseException:
+            self._is_prepared = False
+            raise
 
     def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
         """Let a server stop the process when a control command drains this node.
@@ -234,7 +239,7 @@ class Node:
         self.metrics.connections.labels(connection.transport_name).inc()
         self._deadlines.update(connection)
         if self._is_draining or self._tasks is None:
-            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
+            self._shut_down(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """Hand one incoming message to a connection's session. Never raises."""
@@ -298,7 +303,7 @@ class Node:
 
     # ---------------------------------------------------------------------------------------------------- I/O
 
-    def _perform(self, connection: Connection, request: Request) -> None:  # noqa: C901 - a case per request
+    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901 - a case per request
         engine = self._engine_services
         match request:
             case Write(messages):
@@ -333,12 +338,15 @@ class Node:
         return options.personal_channel and options.personal_channel_single_connection
 
     async def _disconnect_others(self, connection: Connection) -> None:
-        """Close the user's other connections on all nodes, unless this one was closed meanwhile."""
+        """Close the user's connections on all nodes that were identified before this one.
+
+        The order is the same on all nodes, so of connections made at the same time exactly one stays.
+        """
         session = connection.session
         if not session.is_closed:
             close = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            command = ControlCommand(session.user, close, exclude_clients=(session.client,))
-            await self.operations.control(command)
+            order = (session.identified_at, session.client)
+            await self.operations.control(ControlCommand(session.user, close, identified_before=order))
 
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
@@ -370,13 +378,17 @@ class Node:
         self.handle_event(connection, events.Executed(execute.id, outcome))
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
-        outcome: Approval | Refusal | Disconnect = errors.INTERNAL_ERROR
+        is_connect = isinstance(authorize.request, ConnectRequest)
+        outcome: Approval | Refusal | Disconnect = (
+            errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
+        )
         try:
             if self._authorizer is not None:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
-        except TimeoutError:
+        except TimeoutError:  # the session has refused the request, at its own deadline
             log.warning("authorization_timed_out", client=connection.session.client)
+            return
         except Exception:
             log.exception("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
@@ -411,8 +423,7 @@ class Node:
                 self._on_drain_requested()
             return
         for connection in self.hub.connections_of(command.user):
-            client = connection.session.client
-            if client not in command.exclude_clients and command.client in ("", client):
+            if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
     def node_info(self, request: SurveyRequest) -> NodeInfo:
@@ -443,7 +454,7 @@ class Node:
 
     def _on_reset(self, connection: Connection, channel: str) -> None:
         """Tell a session that its client misses publications of a channel."""
-        self.metrics.gaps.count += 1
+        self.metrics.gaps.count += connection.session.has_position_in(channel)
         self.handle_event(connection, events.ChannelReset(channel))
 
     def _room_in(self, channel: str) -> Awaitable[None] | None:
@@ -452,6 +463,14 @@ class Node:
         if found is None or self.fan_out.has_room(found):
             return None
         return self.fan_out.wait_for_room(found)
+
+
+def _concerns(command: ControlCommand, session: Session) -> bool:
+    """Whether a control command for a user concerns this connection of the user."""
+    if session.client in command.exclude_clients or command.client not in ("", session.client):
+        return False
+    limit = command.identified_before
+    return limit is None or (session.identified_at, session.client) < tuple(limit)
 
 
 def _resident_bytes() -> int:

@@ -19,11 +19,11 @@ from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import (
+    IoRequest,
     NodeState,
-    OtherEffect,
     PublishJoinLeave,
     RemovePresence,
-    Request,
+    StateEffect,
     UnsubscribeChannel,
     Write,
 )
@@ -98,7 +98,9 @@ class CountingState(NodeState[CheckingClient]):
         super().__init__()
         self.subscribed: Counter[tuple[CheckingClient, str]] = Counter()
 
-    def _apply_effect(self, connection: CheckingClient, effect: OtherEffect, requests: list[Request]) -> None:
+    def _apply_effect(
+        self, connection: CheckingClient, effect: StateEffect, requests: list[IoRequest]
+    ) -> None:
         if isinstance(effect, events.OpenSubscriptions):
             for plan in effect.plans:
                 self.subscribed[connection, plan.channel] += 1
@@ -144,7 +146,7 @@ class ModelNode:
             client.is_closed = True
             assert client not in self.state.connections
 
-    def _perform(self, client: CheckingClient, request: Request) -> None:
+    def _perform(self, client: CheckingClient, request: IoRequest) -> None:
         match request:
             case Write(messages):
                 for message in messages:

@@ -24,11 +24,11 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.core.node_state import (
     Backfilled,
+    IoRequest,
     Merged,
     NodeState,
     PublishJoinLeave,
     RemovePresence,
-    Request,
     UnsubscribeChannel,
     Write,
 )
@@ -84,7 +84,7 @@ class Node:
         return connection
 
 
-def _readable(request: Request) -> Any:
+def _readable(request: IoRequest) -> Any:
     if not isinstance(request, Write):
         return request
     replies = [json.loads(JSON.encode(message)) for message in request.messages]

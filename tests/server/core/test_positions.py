@@ -75,7 +75,7 @@ def test_a_merge_does_not_change_the_history_read() -> None:
         (5, EPOCH, Continuity.NEXT, 5),
         (4, EPOCH, Continuity.OLD, 4),
         (1, EPOCH, Continuity.OLD, 4),
-        (6, EPOCH, Continuity.GAP, 4),
+        (6, EPOCH, Continuity.AHEAD, 4),
         (5, "replaced", Continuity.OTHER_EPOCH, 4),
     ],
 )

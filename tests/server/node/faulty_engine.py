@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
+from tocsin_server.engine.engine import EngineHandler
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
@@ -26,8 +27,14 @@ class FaultyEngine(MemoryEngine):
         self.blocked: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
         self.forced_unready_reason = ""
+        self.starts = 0
         self._turns = turns
         self._locks: dict[int, asyncio.Lock] = {}
+
+    async def start(self, handler: EngineHandler) -> None:
+        self.starts += 1
+        await asyncio.sleep(0)
+        await super().start(handler)
 
     @property
     def broker(self) -> MemoryBroker:

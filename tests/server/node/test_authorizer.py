@@ -23,11 +23,11 @@ class ScriptedAuthorizer:
     """Decides requests of one kind by a function."""
 
     def __init__(
-        self, kind: type, decide: Callable[[Authorize], Awaitable[Outcome]], limit_seconds: float = 60
+        self, kind: type, decide: Callable[[Authorize], Awaitable[Outcome]], authorization_seconds: float = 60
     ) -> None:
         self.kind = kind
         self.decide = decide
-        self.limit_seconds = limit_seconds
+        self.authorization_seconds = authorization_seconds
         self.requests: list[Request] = []
 
     def needs_authorization(self, request: Request) -> bool:
@@ -74,7 +74,7 @@ async def test_a_refused_publish_is_not_published() -> None:
 
 async def test_an_authorizer_without_an_answer_is_cancelled_and_the_request_refused() -> None:
     """The next command runs."""
-    authorizer = ScriptedAuthorizer(PublishRequest, hang, limit_seconds=TICK)
+    authorizer = ScriptedAuthorizer(PublishRequest, hang, authorization_seconds=TICK)
     async with running(authorizer=authorizer) as node:
         news = new_channel("open")
         connection = await connected(node, news)

@@ -144,6 +144,7 @@ async def test_a_subscription_without_a_position_continues_after_a_gap() -> None
     ):
         await publish(node, "plain:news", *range(1, 11))
         assert await client.data(6) == [1, 6, 7, 8, 9, 10], "history keeps five"
+        assert node.metrics.gaps.count == 0, "the client is told of no gap"
 
 
 class SlowEngine(LossyEngine):

@@ -13,7 +13,7 @@ from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.fanout import QUEUED_BYTES, SLICE, FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_WRITES, FanOut
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 
@@ -54,13 +54,13 @@ class FanOutCase:
 async def test_every_subscriber_is_delivered_everything_in_order() -> None:
     """In every division into batches."""
     case = FanOutCase()
-    connections = case.add_subscribers(3 * SLICE)
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     for count in (1, 5, 2, 30):
         case.publish(count)
         await asyncio.sleep(0)
     await case.until_idle()
     assert all(connection.received == list(range(1, 39)) for connection in connections)
-    assert case.metrics.deliveries.count == 38 * 3 * SLICE
+    assert case.metrics.deliveries.count == 38 * 3 * SLICE_WRITES
 
 
 async def test_publications_of_one_turn_are_delivered_in_one_write() -> None:
@@ -76,7 +76,7 @@ async def test_publications_of_one_turn_are_delivered_in_one_write() -> None:
 async def test_publications_received_during_a_batch_are_delivered_in_the_next() -> None:
     """So a burst costs each subscriber two writes, not one for each publication."""
     case = FanOutCase()
-    connections = case.add_subscribers(3 * SLICE)
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     case.publish()
     await asyncio.sleep(0)
     assert (connections[0].writes, connections[-1].writes) == (1, 0), "the batch is in progress"
@@ -114,7 +114,7 @@ async def test_other_callbacks_wait_for_one_slice_at_most() -> None:
     case.publish()
     await case.until_idle()
     meter.stop()
-    assert meter.most == SLICE
+    assert meter.most == SLICE_WRITES
     assert all(connection.received == [1] for connection in connections)
 
 
@@ -122,13 +122,13 @@ async def test_many_channels_together_take_less_than_two_slices_per_turn() -> No
     """A turn ends when it has written a slice, in however many channels."""
     fan_out: FanOut[Any] = FanOut(Metrics(), lambda _: None)
     cases = [FanOutCase(f"news{number}", fan_out) for number in range(20)]
-    connections = [connection for case in cases for connection in case.add_subscribers(SLICE - 1)]
+    connections = [connection for case in cases for connection in case.add_subscribers(SLICE_WRITES - 1)]
     meter = WriteMeter(connections)
     for case in cases:
         case.publish()
     await cases[0].until_idle()
     meter.stop()
-    assert SLICE <= meter.most < 2 * SLICE
+    assert SLICE_WRITES <= meter.most < 2 * SLICE_WRITES
     assert all(connection.received == [1] for connection in connections)
 
 
@@ -136,14 +136,14 @@ async def test_channels_take_turns() -> None:
     """A channel with one subscriber does not wait for another channel's ten thousand."""
     big = FanOutCase("big")
     small = FanOutCase("small", big.fan_out)
-    many_connections, (connection,) = big.add_subscribers(10 * SLICE), small.add_subscribers(1)
+    many_connections, (connection,) = big.add_subscribers(10 * SLICE_WRITES), small.add_subscribers(1)
     big.publish()
     small.publish()
     await until(lambda: connection.writes)
-    assert sum(other.writes for other in many_connections) <= 2 * SLICE
+    assert sum(other.writes for other in many_connections) <= 2 * SLICE_WRITES
     small.publish()
     await until(lambda: connection.writes == 2)
-    assert sum(other.writes for other in many_connections) <= 4 * SLICE
+    assert sum(other.writes for other in many_connections) <= 4 * SLICE_WRITES
     await big.until_idle()
     assert all(other.received == [1] for other in many_connections)
 
@@ -161,7 +161,7 @@ async def test_a_connection_whose_write_raises_is_reported_once() -> None:
     case = FanOutCase()
     before, broken = case.add_subscribers(3), BrokenConnection()
     case.subscribe(broken)
-    others = [*before, *case.add_subscribers(SLICE)]
+    others = [*before, *case.add_subscribers(SLICE_WRITES)]
     case.publish()
     await case.until_idle()
     case.publish()
@@ -174,7 +174,7 @@ async def test_a_connection_whose_write_raises_is_reported_once() -> None:
 async def test_a_connection_that_unsubscribes_during_a_batch_is_delivered_nothing_more() -> None:
     """Also before its turn has come."""
     case = FanOutCase()
-    connections = case.add_subscribers(3 * SLICE)
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     case.publish()
     await asyncio.sleep(0)
     written, unwritten = connections[0], connections[-1]
@@ -210,7 +210,7 @@ async def test_an_unsubscribe_inside_a_write_does_not_affect_other_subscribers()
 async def test_a_connection_that_subscribes_during_a_batch_is_delivered_what_follows_its_reply() -> None:
     """Neither the batch in progress nor the messages queued before."""
     case = FanOutCase()
-    connections = case.add_subscribers(3 * SLICE)
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     case.publish()
     await asyncio.sleep(0)
     case.publish()
@@ -237,7 +237,7 @@ class PayloadRecorder(RecordingConnection):
 async def test_every_websocket_is_written_the_same_object() -> None:
     """The frame is built once for all connections of a framing."""
     case = FanOutCase()
-    recorders = [PayloadRecorder() for _ in range(2 * SLICE)]
+    recorders = [PayloadRecorder() for _ in range(2 * SLICE_WRITES)]
     connections = case.add_subscribers(1)
     case.subscribe(*recorders)
     case.publish(2)
@@ -294,7 +294,7 @@ async def test_publishers_wait_while_the_queue_is_full() -> None:
 async def test_publishers_wait_for_room_over_many_turns() -> None:
     """With many subscribers one turn delivers little of the queue. One publisher is cancelled meanwhile."""
     case = FanOutCase()
-    connections = case.add_subscribers(3 * SLICE)
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     fill(case)
     case.publish(100, LARGE)
     publisher, cancelled = (asyncio.create_task(case.fan_out.wait_for_room(case.channel)) for _ in range(2))

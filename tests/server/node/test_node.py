@@ -561,3 +561,12 @@ async def test_the_unready_reason_of_a_running_node_is_the_engine_s() -> None:
         assert node.unready_reason == ""
         engine.forced_unready_reason = "The pub/sub connection is dead."
         assert node.unready_reason == "The pub/sub connection is dead."
+
+
+async def test_two_callers_that_prepare_a_node_start_its_engine_once() -> None:
+    """A failed start can be repeated."""
+    engine = FaultyEngine()
+    node = Node(settings_of({}), engine)
+    await asyncio.gather(node.prepare(), node.prepare())
+    assert engine.starts == 1
+    await engine.stop()

@@ -261,6 +261,23 @@ def test_a_refresh_by_claims_needs_no_token() -> None:
     playbook << [{"id": 2, "refresh": {"client": "c1", "version": "1.0"}}]
 
 
+@pytest.mark.parametrize(
+    ("approval", "message"),
+    [
+        (Approval(SubscribeRequest("news")), "SubscribeRequest approves no ConnectRequest"),
+        (Approval(ConnectRequest(), SubscriptionClaims(channel="news")), "no claims for a ConnectRequest"),
+    ],
+    ids=["another kind of request", "claims of another kind"],
+)
+def test_an_approval_of_another_kind_is_an_error_of_the_authorizer(approval: Approval, message: str) -> None:
+    """The node closes the connection then; the client's own token must not decide instead."""
+    connect = {"id": 1, "connect": {"token": connection_token("ada")}}
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> connect
+    (pending,) = authorizations(playbook)
+    with pytest.raises(TypeError, match=message):
+        playbook >> Authorized(pending.id, approval)
+
+
 def test_requests_that_need_no_authorization_are_decided_at_once() -> None:
     playbook = connected(RpcRequest) >> {"id": 2, "publish": {"channel": "news", "data": 1}}
     assert not authorizations(playbook)

@@ -5,17 +5,22 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.client.cli.test_nodes import nodes
 from tests.server.engine.redis.redis_server import RedisServer
+from tests.server.node.fake_connection import FakeConnection, running
+from tests.server.served_node import token_of, until
 from tests.support.api import Api
 from tests.support.configs import API_KEY, STANDARD
 from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tests.support.wire_client import connect_wire
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.engine import RedisEngine
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,27 @@ async def test_a_client_recovers_at_another_node(servers: list[Server]) -> None:
         result = await wire.call("subscribe", channel="open:2", **position)
         assert result["recovered"]
         assert [publication["offset"] for publication in result["publications"]] == [4, 5, 6]
+
+
+SINGLE = {"personal_channel": True, "personal_channel_single_connection": True}
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["one each", "five each"])
+async def test_of_simultaneous_connections_of_a_user_one_stays(
+    redis_server: RedisServer, tmp_path: Path, count: int
+) -> None:
+    """Each closes only the connections identified before it, in one order for all nodes."""
+    url, prefix = redis_server.url, f"single-{count}"
+    async with (
+        running(RedisEngine(parse_address(url), prefix), client=SINGLE) as here,
+        running(RedisEngine(parse_address(url), prefix), client=SINGLE) as there,
+    ):
+        connections = [FakeConnection(node) for node in (here, there) for _ in range(count)]
+        for connection in connections:
+            connection.send_command("connect", token=token_of("ann"))
+        await until(lambda: sum(connection.closed_with is None for connection in connections) == 1)
+        await asyncio.gather(here.operations.nodes(), there.operations.nodes())  # follows every command
+        assert sum(connection.closed_with is None for connection in connections) == 1
 
 
 async def test_presence_and_info_cover_all_nodes(servers: list[Server]) -> None:
