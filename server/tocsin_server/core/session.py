@@ -28,7 +28,6 @@ set-up ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from tocsin_server import errors
@@ -40,6 +39,7 @@ from tocsin_server.core.authorization import (
     with_channel_info,
 )
 from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
+from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.permissions import Caller
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import may_read_from
@@ -76,15 +76,6 @@ Claims = ConnectionClaims | SubscriptionClaims | None
 """Claims that an authorization from outside gave. Without them the token or the channel's options decide."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingAuthorization:
-    """A request that waits for `Authorized`, until monotonic second `due_at`."""
-
-    command_id: int
-    request: Request
-    due_at: float
-
-
 class Session:
     """The protocol state of one connection.
 
@@ -98,7 +89,6 @@ class Session:
 
     __slots__ = (
         "_announces_pings",
-        "_authorization_count",
         "_authorizing",
         "_connect_command_id",
         "_context",
@@ -137,8 +127,7 @@ class Session:
         self._subscriptions = Subscriptions(context)
         self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
-        self._authorizing: dict[int, PendingAuthorization] | None = None  # made when first needed
-        self._authorization_count = 0
+        self._authorizing: PendingAuthorizations | None = None  # made when first needed
         self._connect_command_id = 0
         self._early_subscribes: Sequence[events.ServerSubscribe] = ()
         self.identified_at = 0.0
@@ -205,7 +194,7 @@ class Session:
         if expiry is not None:
             deadlines.append(expiry + self._context.options.expired_close_delay)
         if self._authorizing:
-            deadlines += [pending.due_at for pending in self._authorizing.values()]
+            deadlines.append(self._authorizing.next_due_at)
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
@@ -281,9 +270,7 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or all(
-            isinstance(pending.request, SubscribeRequest) for pending in self._authorizing.values()
-        )
+        return not self._authorizing or self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
@@ -338,22 +325,20 @@ class Session:
         """Ask outside the session, and go on in `_on_authorized`."""
         if self.phase is Phase.NEW:
             self._move(Cause.AUTHORIZATION_REQUESTED)
-        self._authorization_count += 1
-        due_at = now.monotonic + self._context.authorization_seconds
         if self._authorizing is None:
-            self._authorizing = {}
-        self._authorizing[self._authorization_count] = PendingAuthorization(command_id, request, due_at)
-        return [Authorize(self._authorization_count, request, self.info)]
+            self._authorizing = PendingAuthorizations()
+        due_at = now.monotonic + self._context.authorization_seconds
+        return [Authorize(self._authorizing.add(command_id, request, due_at), request, self.info)]
 
     def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
-        pending = (self._authorizing or {}).pop(event.id, None)
+        pending = self._authorizing.take(event.id) if self._authorizing else None
         if pending is None:  # it was refused for its time limit
             return []
         outcome = event.outcome
         if isinstance(outcome, Disconnect):
             return self._close(outcome)
         if isinstance(outcome, events.Approval):
-            _check_approval(pending.request, outcome)
+            pending.check(outcome)
             return self._run_request(pending.command_id, outcome.request, outcome.claims, now)
         if isinstance(pending.request, ConnectRequest):
             return self._refuse_connect(pending.command_id, outcome)
@@ -361,14 +346,10 @@ class Session:
 
     def _expire_authorizations(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
-        if self._authorizing is None:
-            return effects
-        for number, pending in list(self._authorizing.items()):
-            if _is_over(pending.due_at, now):
-                if isinstance(pending.request, ConnectRequest):
-                    return self._close(errors.SERVER_ERROR)
-                del self._authorizing[number]
-                effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
+        for pending in self._authorizing.take_due(now.monotonic) if self._authorizing else ():
+            if isinstance(pending.request, ConnectRequest):
+                return self._close(errors.SERVER_ERROR)
+            effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
         return effects
 
     # ------------------------------------------------------------------------------------------------ connect
@@ -573,20 +554,6 @@ class Session:
                 return self._subscriptions.undo(channels)
             case _:
                 return []
-
-
-def _check_approval(asked: Request, approval: events.Approval) -> None:
-    """Raise TypeError for an approval of another kind of request, or with claims of another kind of token."""
-    if type(approval.request) is not type(asked):
-        raise TypeError(f"{type(approval.request).__name__} approves no {type(asked).__name__}")
-    if isinstance(asked, ConnectRequest | RefreshRequest):
-        kind: type = ConnectionClaims
-    elif isinstance(asked, SubscribeRequest | SubRefreshRequest):
-        kind = SubscriptionClaims
-    else:
-        kind = type(None)
-    if approval.claims is not None and not isinstance(approval.claims, kind):
-        raise TypeError(f"{type(approval.claims).__name__} are no claims for a {type(asked).__name__}")
 
 
 def _for_connection(claims: Claims) -> ConnectionClaims | None:
