@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.client.scripts import run_script
 from tests.support.timing import SOON
 from tocsin import (
     BadProtocol,
@@ -26,6 +27,7 @@ from tocsin import (
     Subscribed,
     SubscriptionEnded,
     Unauthorized,
+    WrongUse,
     backoff,
 )
 from tocsin.callbacks import ClientCallbacks
@@ -253,3 +255,49 @@ async def test_cancelling_a_reader_closes_the_connection(script: Script) -> None
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await script.is_closed.wait()
+
+
+async def test_a_second_event_loop_cannot_iterate_an_event_stream(script: Script) -> None:
+    """The iteration would otherwise end, as if nothing followed."""
+    script.responses = [[OPENING, event(1), None]]
+    stream = EventStream(script.url, "news")
+
+    async def read() -> Any:
+        return (await anext(stream)).data
+
+    def read_twice() -> None:
+        assert asyncio.run(read()) == 1
+        with pytest.raises(WrongUse, match="another event loop"):
+            asyncio.run(read())
+
+    await asyncio.to_thread(read_twice)
+    await script.is_closed.wait()
+
+
+FORKING = """
+    import asyncio, os, sys
+    from tocsin import EventStream, WrongUse
+
+    async def main():
+        async with EventStream(sys.argv[1], "news") as stream:
+            await anext(stream)
+            child = os.fork()
+            if not child:
+                try:
+                    anext(stream).send(None)
+                except WrongUse:
+                    try:
+                        stream.close().send(None)
+                    except StopIteration:
+                        os._exit(0)
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            print((await anext(stream)).data)
+
+    asyncio.run(main())
+"""
+
+
+async def test_a_forked_process_cannot_use_the_event_stream_of_its_parent(script: Script) -> None:
+    script.responses = [[OPENING, event(1), event(2), None]]
+    assert await asyncio.to_thread(run_script, FORKING, script.url) == "2\n"
