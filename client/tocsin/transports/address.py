@@ -32,8 +32,8 @@ def http_url(url: str, path: str) -> str:
 
 
 def redact(url: str) -> str:
-    """Return the address without its user and password, for messages. Also for what is not an address."""
-    return re.sub(r"//.*@", "//", url, flags=re.DOTALL)
+    """Return the address with … for its user and password, for messages. Also for what is not an address."""
+    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
 
 
 def _with_websocket_path(path: str) -> str:

@@ -54,6 +54,8 @@ class HttpTarget:
 
     def new_client(self, kind: type[_Client]) -> _Client:
         """Make a client. Raises ``ServerUnreachable`` if the environment names a proxy that is not usable."""
+        if self._proxy is not None:
+            self._proxy.check()
         try:
             return kind(**self._options)
         except (ValueError, ImportError, httpx.InvalidURL) as error:

@@ -40,6 +40,11 @@ class Proxy:
         """The end of a sentence about a failure: which proxy takes part, and how to go without it."""
         return f"through {self}; to connect without it, name the server's host in no_proxy"
 
+    def check(self) -> None:
+        """Raise ``ServerUnreachable`` if the address is not one: libraries accept some that lead nowhere."""
+        if not self._is_readable:
+            raise self.unusable(None)
+
     def unusable(self, reason: object) -> ServerUnreachable:
         """Return the error of a proxy that a library refuses."""
         if isinstance(reason, ImportError):

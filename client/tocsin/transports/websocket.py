@@ -74,6 +74,8 @@ class WebSocketTransport:
         self._opening = asyncio.current_task()
         proxy = find_proxy(self._url)
         try:
+            if proxy is not None:
+                proxy.check()
             # no compression (protocol §18.3), no pings: the session checks the protocol's own pings
             async with connect(
                 self._url,
@@ -95,6 +97,7 @@ class WebSocketTransport:
             EOFError,
             ImportError,
             RuntimeError,
+            ServerUnreachable,
             ValueError,
         ) as error:
             if self._opening is None:
@@ -134,6 +137,8 @@ def _event_for_failure(error: Exception, proxy: Proxy | None) -> TransportLost |
         case InvalidStatus():
             body = (error.response.body or b"").decode(errors="replace")
             return _event_for_status(error.response.status_code, body)
+        case ServerUnreachable():
+            return TransportRefused(error)
         case InvalidURI():
             return TransportRefused(BadProtocol(redact(str(error))))
         case InvalidProxyStatus() if proxy is not None and _is_final(error.response.status_code):
