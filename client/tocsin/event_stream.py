@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from ssl import SSLContext
 from typing import Self, Unpack
@@ -27,7 +28,8 @@ class EventStream:
 
     ``recovered`` is True after an interruption in which no publication was missed, and False if some may have
     been missed. Callbacks are called in between, in order; ``events`` yields every event instead. The stream
-    ends with ``close``, or by leaving ``async with``. It belongs to the event loop of the first iteration: in
+    ends with ``close``, or by leaving ``async with``. After a cancelled read, the next one reconnects and
+    recovers. The stream belongs to the event loop of the first iteration: in
     another loop, thread or forked process, it raises ``WrongUse``.
     """
 
@@ -101,7 +103,12 @@ class EventStream:
         if self._binding is None:
             self._binding = LoopBinding("event stream")
         self._binding.require()
-        return await anext(self._events)
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            # cancelling ended the generator; the next one reconnects and recovers
+            self._events = self._transport.run()
+            raise
 
     async def __aenter__(self) -> Self:
         return self

@@ -44,11 +44,12 @@ class _Endpoint:
 
     def __init__(self, url: str, api_key: str, timeout_seconds: float, ssl: SSLContext | None) -> None:
         self.target = HttpTarget(http_url(url, "/api"), ssl, timeout=timeout_seconds)
+        self._path, self._mark, self._query = self.target.url.partition("?")
         self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         return {
-            "url": f"{self.target.url}/{call.method}",
+            "url": f"{self._path}/{call.method}{self._mark}{self._query}",
             "headers": self._headers,
             "content": encode_json(call.body),
         }

@@ -61,7 +61,7 @@ class RatePublisher:
         self.sent = 0
         self.seconds = 0.0
         self._plan = plan
-        self._urls = [http_url(url, "/api") + "/batch" for url in urls]
+        self._urls = [http_url(http_url(url, "/api"), "/batch") for url in urls]
         self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
         self._numbers = [0] * len(plan.channels)
         self._stopped = asyncio.Event()

@@ -6,12 +6,10 @@ import logging
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import serve
 
 from tests.client.scripted_server import ScriptedServer
 from tests.support.timing import SOON
 from tocsin import (
-    BadProtocol,
     CallError,
     Client,
     ConnectionLost,
@@ -362,19 +360,6 @@ async def test_an_unreachable_server_is_tried_again_until_the_client_is_closed()
         await has_failed.wait()
     assert states[1].state is State.CONNECTING
     assert "cannot connect" in states[1].reason
-
-
-async def test_an_address_without_a_websocket_endpoint_is_an_error_at_once(scripted: ScriptedServer) -> None:
-    async def ignore(_: Any) -> None: ...
-
-    def refuse(connection: Any, _: Any) -> Any:
-        return connection.respond(404, "not here\n")
-
-    async with serve(ignore, "127.0.0.1", 0, process_request=refuse) as server:
-        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-        async with Client(url) as client:
-            with pytest.raises(BadProtocol, match="HTTP 404"):
-                await client.ready()
 
 
 async def test_a_bug_in_the_client_is_raised_to_its_readers(

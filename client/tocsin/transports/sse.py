@@ -54,6 +54,7 @@ class SseTransport:
         self._callbacks = callbacks
         self._events = SseEvents(channels, since)
         self._retry_seconds: float | None = None
+        self._retry_after_seconds = 0.0
         self._is_disconnected_by_server = False
         self._failures = 0
         self._is_token_new = False
@@ -143,6 +144,7 @@ class SseTransport:
             self._drop_token()  # it may only be expired
             raise Disconnected(errors.TOKEN_EXPIRED, "the token was refused")
         if status >= 500 or status in PASSING_STATUSES:
+            self._retry_after_seconds = _retry_after(response)
             raise Disconnected(0, self._target.describe(response))
         if misdirected := self._target.misdirected(response):
             raise misdirected
@@ -172,13 +174,15 @@ class SseTransport:
     def _next_delay(self) -> float:
         """Return the seconds to wait: the server's ``retry:`` after a disconnect, otherwise the backoff.
 
+        The backoff is at least the ``Retry-After`` of a response that refused the stream for now.
         ``retry:`` is lengthened by up to a half, so that disconnected clients do not return all at once.
         """
         attempt, self._failures = self._failures, self._failures + 1
         is_by_server, self._is_disconnected_by_server = self._is_disconnected_by_server, False
         if is_by_server and self._retry_seconds is not None:
             return self._retry_seconds * random.uniform(1.0, 1.5)  # noqa: S311 # jitter
-        return backoff.delay(attempt, random.random())  # noqa: S311 # jitter
+        least, self._retry_after_seconds = self._retry_after_seconds, 0.0
+        return least + backoff.delay(attempt, random.random())  # noqa: S311 # jitter
 
 
 def add_channels(url: str, channels: Sequence[str]) -> str:
@@ -194,6 +198,12 @@ async def _events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]
             yield sse
     except SSEError as error:
         raise BadProtocol(f"{redact(str(response.url))} is not an event stream: {error}") from error
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of ``Retry-After``. 0 if there are none, also where it holds a date."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 
 
 def _error_of(response: httpx.Response) -> errors.CallError:
