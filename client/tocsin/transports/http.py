@@ -41,6 +41,7 @@ class HttpTarget:
     """An address, the proxy in between, and the options of the clients for it.
 
     Connections belong to a client; a target has none, so that processes and event loops may share it.
+    The mutable state is the TLS context; the first ``new_client`` sets it.
     """
 
     def __init__(self, url: str, ssl: SSLContext | None = None, **options: Any) -> None:
@@ -49,15 +50,20 @@ class HttpTarget:
         self._options = options | {
             "proxy": self._proxy.url if self._proxy else None,
             "trust_env": False,  # its proxies are chosen here, so that errors can name them
-            "verify": ssl or httpx.create_ssl_context(),
         }
+        self._ssl = ssl
 
     def new_client(self, kind: type[_Client]) -> _Client:
-        """Make a client. Raises ``ServerUnreachable`` if the environment names a proxy that is not usable."""
+        """Make a client.
+
+        Raises ``ServerUnreachable`` if the environment names a proxy or certificates that are not usable.
+        """
         if self._proxy is not None:
             self._proxy.check()
+        if self._ssl is None:
+            self._ssl = _default_ssl()
         try:
-            return kind(**self._options)
+            return kind(verify=self._ssl, **self._options)
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             if self._proxy is None:
                 raise
@@ -84,6 +90,16 @@ class HttpTarget:
                 "use the address of the server itself"
             )
         return None
+
+
+def _default_ssl() -> SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise ServerUnreachable(
+            "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def api_key_header(api_key: str) -> dict[str, str]:
