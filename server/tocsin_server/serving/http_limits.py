@@ -10,8 +10,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_LIMIT_BYTES = 65_536
-"""The largest head of a request. uvicorn's parser accepts any size."""
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 

@@ -59,16 +59,13 @@ class Outbox:
         """How many bytes are queued."""
         return self._queued_bytes
 
-    @property
-    def has_exempt(self) -> bool:
-        """Whether an exempt chunk is still queued."""
-        return self._exempt_bytes > 0
-
     def put(self, chunk: bytes, *, exempt: bool = False) -> None:
         """Queue a chunk; after `end` it is dropped.
 
-        An exempt chunk does not count towards the limit; the caller bounds its size.
+        An exempt chunk does not count towards the limit; the caller bounds its size. One chunk of more than
+        half the limit is exempt too: it would make every client slow, and those would only recover it again.
         """
+        exempt = exempt or (not self._exempt_bytes and len(chunk) > self._limit // 2)
         if not self._has_ended:
             self._chunks.append(chunk)
             self._queued_bytes += len(chunk)

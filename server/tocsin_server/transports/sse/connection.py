@@ -152,9 +152,10 @@ class SseConnection:
             self._opened.set_result(refusal)
 
     def _hold(self, held: list[EncodedBatch | Push], batch: EncodedBatch) -> None:
+        is_full = self._held_bytes > self._connections.limits.queue_bytes  # one batch alone may exceed it
         held.append(batch)
         self._held_bytes += len(batch)
-        if self._held_bytes > self._connections.limits.queue_bytes:
+        if is_full:
             self._handle_later(events.ServerDisconnect(errors.SLOW))
 
     def _take_reply(self, reply: Reply) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,11 +21,12 @@ from tocsin_server.transports.origins import (
     origin_is_allowed,
     preflight_response,
 )
+from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.sse.connection import SseConnection
 from tocsin_server.transports.sse.dry_run import expected_answers, server_side_channels
 from tocsin_server.transports.sse.last_event_id import is_final
 from tocsin_server.transports.sse.refusal import StreamRefused
-from tocsin_server.transports.sse.request import EventRequest, read_request
+from tocsin_server.transports.sse.request import EventRequest, newest_last_event_id, read_query, read_request
 from tocsin_server.transports.sse.response import EventStreamResponse
 
 EVENTS_PATH = "/events"
@@ -58,6 +58,7 @@ class EventStreams:
         try:
             response = await self._answer(request, origins)
         except StreamRefused as refusal:
+            log_refusal(SseConnection.transport_name, refusal.status, refusal.message)
             response = _refusal_response(refusal)
         response.headers.update(cors_headers(request, origins))
         return response
@@ -67,9 +68,8 @@ class EventStreams:
             raise StreamRefused(HTTPStatus.FORBIDDEN, errors.PERMISSION_DENIED.code, ORIGIN_REFUSED)
         if request.method == "OPTIONS":
             return preflight_response("GET", "Authorization, Last-Event-ID")
-        query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        # The header is newer: a browser that reconnects sends its latest position, and the URL stays the same
-        last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
+        query = read_query(request.scope["query_string"].decode("latin-1"))
+        last_event_id = newest_last_event_id(request.headers.items(), query)
         if is_final(last_event_id):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         if reason := self._connections.unready_reason:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from structlog.typing import EventDict
 
 from tests.server.transports.sse.stream_server import ORIGIN, StreamServer, stream_server
 from tests.support.tokens import connection_token, seconds_from_now
@@ -30,6 +31,9 @@ Name = Callable[[str], str]
         ("channel=nowhere:1", 403, 102, '"nowhere:1"'),
         ("channel=a&channel=closed:1&channel=seen:1", 403, 103, '"closed:1"'),
         ("channel=$a", 403, 103, '"$a"'),
+        ("channel=a&since=1@a", 400, 107, '"since"'),
+        ("channel=a&Channel=b", 400, 107, '"Channel"'),
+        ("channel=a&lastEventId=nonsense", 400, 107, "nonsense"),
     ],
 )
 async def test_a_refused_request_has_a_status_a_code_and_a_message(
@@ -60,6 +64,35 @@ async def test_an_invalid_last_event_id_header_is_refused_like_the_query(server:
     """It is the id of a stream with other channels."""
     response = await server.http.get(server.path("a", "b"), headers={"Last-Event-ID": "1@abc"})
     assert (response.status_code, response.json()["code"]) == (400, 107)
+
+
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID"])
+async def test_a_polyfill_recovers_by_its_own_spelling_of_the_last_event_id(
+    server: StreamServer, channel: Name, name: str
+) -> None:
+    """The most used ones send a parameter instead of the header, some of them with `padding`."""
+    recovered = channel("history")
+    position = await server.publish(recovered, 1, 2, 3)
+    query = {name: f"1@{position.epoch}", "padding": "true"}
+    async with server.stream(recovered, query=query) as stream:
+        assert await stream.numbers(2) == [2, 3]
+
+
+async def test_headers_with_different_last_event_ids_are_refused(server: StreamServer) -> None:
+    """Neither is known to be the newer one."""
+    headers = [("Last-Event-ID", "1@abc"), ("Last-Event-ID", "2@abc")]
+    response = await server.http.get(server.path("a"), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, 107)
+
+
+async def test_a_refused_request_leaves_a_line_in_the_log(
+    server: StreamServer, log_lines: list[EventDict]
+) -> None:
+    """With its status and the reason, and without its token."""
+    await server.http.get("/events?channel=a&token=secret")
+    (line,) = (line for line in log_lines if line["event"] == "request_refused")
+    assert (line["transport"], line["status"], line["reason"]) == ("sse", 401, "invalid token")
+    assert "secret" not in str(log_lines)
 
 
 async def test_too_many_connections_of_a_user_are_refused() -> None:
