@@ -31,6 +31,7 @@ class Outbox:
         "_has_ended",
         "_limit",
         "_queued_bytes",
+        "_sends",
         "_separator",
         "_timeout",
         "_waiter",
@@ -42,6 +43,7 @@ class Outbox:
         self._exempt_bytes = 0
         self._limit = limit
         self._separator = separator
+        self._sends = 0
         self._has_ended = False
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -58,6 +60,11 @@ class Outbox:
     def queued_bytes(self) -> int:
         """How many bytes are queued."""
         return self._queued_bytes
+
+    @property
+    def sends(self) -> int:
+        """How many pieces the writer has taken."""
+        return self._sends
 
     def put(self, chunk: bytes, *, exempt: bool = False) -> None:
         """Queue a chunk; after `end` it is dropped.
@@ -118,6 +125,7 @@ class Outbox:
             await self._waiter
 
     def _take(self) -> tuple[bytes, int]:
+        self._sends += 1
         size = count = 0
         while count < len(self._chunks) and size < SEND_BYTES:
             size += len(self._chunks[count])

@@ -123,7 +123,10 @@ def read_request(
         since = read_last_event_id(last_event_id, len(channels))
     except ValueError as error:
         raise StreamRefused.for_query(f"The last event id {error}.") from None
-    token = query.get("token", [""])[-1] or header_token
+    tokens = {token for token in query.get("token", ()) if token}
+    if len(tokens) > 1:
+        raise StreamRefused.for_query("The query has several tokens that differ.")
+    token = next(iter(tokens), header_token)
     return EventRequest(channels, tuple(since), token, _channel_tokens(query.get("sub_token", ()), channels))
 
 
