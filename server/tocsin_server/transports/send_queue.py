@@ -31,6 +31,7 @@ class SendQueue:
         "_has_ended",
         "_limit",
         "_queued_bytes",
+        "_sends",
         "_separator",
         "_timeout",
         "_waiter",
@@ -42,6 +43,7 @@ class SendQueue:
         self._exempt_bytes = 0
         self._limit = limit
         self._separator = separator
+        self._sends = 0
         self._has_ended = False
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -60,15 +62,17 @@ class SendQueue:
         return self._queued_bytes
 
     @property
-    def has_exempt(self) -> bool:
-        """Whether an exempt chunk is still queued."""
-        return self._exempt_bytes > 0
+    def sends(self) -> int:
+        """How many pieces the writer has taken."""
+        return self._sends
 
     def put(self, chunk: bytes, *, exempt: bool = False) -> None:
         """Queue a chunk; after `end` it is dropped.
 
-        An exempt chunk does not count towards the limit; the caller bounds its size.
+        An exempt chunk does not count towards the limit; the caller bounds its size. One chunk of more than
+        half the limit is exempt too: it would make every client slow, and those would only recover it again.
         """
+        exempt = exempt or (not self._exempt_bytes and len(chunk) > self._limit // 2)
         if not self._has_ended:
             self._chunks.append(chunk)
             self._queued_bytes += len(chunk)
@@ -121,6 +125,7 @@ class SendQueue:
             await self._waiter
 
     def _take(self) -> tuple[bytes, int]:
+        self._sends += 1
         size = count = 0
         while count < len(self._chunks) and size < SEND_BYTES:
             size += len(self._chunks[count])

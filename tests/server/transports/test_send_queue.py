@@ -55,7 +55,8 @@ async def test_a_waiting_writer_is_woken() -> None:
 async def test_bytes_that_are_being_sent_still_count() -> None:
     """The last piece for a client that reads nothing is with the server, and takes as much memory there."""
     send_queue = SendQueue(limit=5)
-    send_queue.put(b"12345")
+    for chunk in (b"12", b"34", b"5"):
+        send_queue.put(chunk)
     taken = aiter(send_queue)
     await anext(taken)
     assert not is_overfull(send_queue)
@@ -77,9 +78,20 @@ async def test_exempt_bytes_do_not_count_until_they_are_sent() -> None:
     assert len(await anext(taken)) == 106
     following = asyncio.ensure_future(anext(taken))
     await asyncio.sleep(0)
-    send_queue.put(b"123456")
+    for chunk in (b"12", b"34", b"56"):
+        send_queue.put(chunk)
     assert is_overfull(send_queue)
     await following
+
+
+async def test_one_large_chunk_is_exempt_and_the_next_is_not() -> None:
+    """One publication alone makes no client slow, even if a small one is queued as well."""
+    send_queue = SendQueue(limit=10)
+    for chunk in (b"1", b"2" * 100, b"3"):
+        send_queue.put(chunk)
+    assert not is_overfull(send_queue)
+    send_queue.put(b"4" * 10)
+    assert is_overfull(send_queue)
 
 
 async def test_chunks_after_the_end_are_dropped() -> None:

@@ -28,6 +28,7 @@ class EventStreamResponse(EventSourceResponse):
 
     def __init__(self, connections: Connections, connection: SseConnection) -> None:
         super().__init__(connection.send_queue, ping=0)
+        del self.headers["connection"]  # the library's keep-alive
         self._connections = connections
         self._connection = connection
 
@@ -36,6 +37,9 @@ class EventStreamResponse(EventSourceResponse):
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
+        if scope["http_version"] == "1.1":
+            # The end of the stream is then visible to every proxy, and no drained node keeps the connection
+            self.headers["Connection"] = "close"
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = [tasks.create_task(self._listen_for_disconnect(receive))]

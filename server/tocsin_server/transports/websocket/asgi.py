@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -27,9 +28,20 @@ from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
-from tocsin_server.transports.origins import origin_is_allowed
+from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
-from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH, Handshake, choose_subprotocol
+from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.websocket.handshake import (
+    WEBSOCKET_PATH,
+    Handshake,
+    choose_subprotocol,
+    recovery_refusal,
+)
+
+NO_UPGRADE = (
+    "This is a WebSocket endpoint. Connect with a WebSocket client. If this is one, a proxy before this "
+    "server does not pass the headers Upgrade and Connection on."
+)
 
 TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
@@ -57,17 +69,26 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            sentence = "This is a WebSocket endpoint. Connect with a WebSocket client.\n"
-            await PlainTextResponse(sentence, 400)(scope, receive, send)
+            log_refusal(AsgiConnection.transport_name, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
+            await PlainTextResponse(f"{NO_UPGRADE}\n", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         await receive()  # websocket.connect
-        if not origin_is_allowed(HTTPConnection(scope), self._connections.limits.allowed_origins):
-            await send({"type": "websocket.close"})  # servers answer 403, since it is not accepted yet
+        if refused := self._refusal(scope):
+            await _refuse(scope, send, *refused)
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
         handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
         await self._open(handshake).serve(receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """The status and reason of a refusal."""
+        request = HTTPConnection(scope)
+        if not origin_is_allowed(request, self._connections.limits.allowed_origins):
+            return 403, ORIGIN_REFUSED
+        query = scope["query_string"].decode("latin-1")
+        sentence = recovery_refusal(query, request.headers.keys())
+        return (400, sentence) if sentence else None
 
     def _open(self, handshake: Handshake) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
@@ -77,6 +98,17 @@ class WebSocketEndpoint:
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
         return connection
+
+
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+    """Refuse a handshake. A server without the extension for responses answers each with 403."""
+    log_refusal(AsgiConnection.transport_name, status, sentence)
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": f"{sentence}\n".encode()})
+    else:
+        await send({"type": "websocket.close"})
 
 
 class LineFraming:
@@ -118,22 +150,17 @@ class AsgiConnection:
         """Queue lines that `framing` packed."""
         self._put(lines)
 
-    def _put(self, lines: bytes, *, exempt: bool = False) -> None:
-        self._send_queue.put(lines, exempt=exempt)
+    def _put(self, lines: bytes) -> None:
+        self._send_queue.put(lines)
         if self._send_queue.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Queue the session's messages.
-
-        Messages larger than the queue limit, such as a long recovery, are exempt from it, if none is queued
-        already: a client disconnected for them would only recover the same again.
-        """
+        """Queue the session's messages."""
         lines = b"\n".join(map(JSON.encode, messages))
         self._connections.count_sent(len(lines))
-        is_large = len(lines) > self._connections.limits.queue_bytes
-        self._put(lines, exempt=is_large and not self._send_queue.has_exempt)
+        self._put(lines)
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, unless the client is too slow for it, then close with this code."""

@@ -89,16 +89,21 @@ async def test_a_client_that_closes_its_response_leaves_its_channels_at_once(
             assert (await watcher.next()).kind == "leave"
 
 
-async def test_an_http_connection_serves_another_request_after_its_stream(server: StreamServer) -> None:
-    """The response is complete, so the connection is kept alive."""
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_http_connection_ends_with_its_stream(server: StreamServer, version: str) -> None:
+    """The response says so once. HTTP/1.0 has no chunks (RFC 9112 §6.1): there the end is the only sign."""
     url = httpx.URL(server.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
-    for _ in range(2):
-        writer.write(b"GET /events?channel=lobby HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(SOON):
-            await reader.readuntil(b"id: ")
-            server.node.disconnect_all(errors.SHUTDOWN)
-            await reader.readuntil(b"0\r\n\r\n")
+    writer.write(f"GET /events?channel=lobby HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(SOON):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readuntil(b"id: ")
+        server.node.disconnect_all(errors.SHUTDOWN)
+        rest = await reader.read()
+    assert head.count(b"\r\nconnection:") == head.count(b"\r\nconnection: close\r\n") == 1
+    is_chunked = version == "1.1"
+    assert (b"transfer-encoding: chunked" in head) is is_chunked
+    assert rest.endswith(b"}\n\n\r\n0\r\n\r\n" if is_chunked else b"}\n\n")
     writer.close()
     await writer.wait_closed()
 

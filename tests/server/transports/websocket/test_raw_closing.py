@@ -79,6 +79,30 @@ async def test_a_close_frame_that_is_answered_ends_the_connection(
         assert server_side._abort_timer.cancelled()
 
 
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (frame(b"", 0x3), 1002),
+        (frame(b"\xff"), 1007),
+        (frame(b"x" * 100_000), 1009),
+    ],
+    ids=["an unknown opcode", "text that is not UTF-8", "a message too large"],
+)
+async def test_a_client_that_broke_the_protocol_reads_the_end_at_once(
+    served_node: ServedNode, monkeypatch: pytest.MonkeyPatch, broken: bytes, code: int
+) -> None:
+    """The server ends its half, so a client that waits for the end does not wait for a time limit."""
+    monkeypatch.setattr(raw, "LINGER_SECONDS", 100 * SOON)
+    async with served_node.tcp() as (connection, writer):
+        await connect(connection)
+        await connection.send(broken)
+        async for op, payload in connection.frames():  # until the end
+            assert (op, int.from_bytes(payload[:2])) == (Op.CLOSE, code)
+            await connection.send(close_frame(code))
+        writer.close()
+        await until(lambda: not served_node.server.server_state.connections)
+
+
 async def test_no_message_follows_the_close_frame(served_node: ServedNode) -> None:
     """Neither replies to later commands nor publications."""
     channel = new_channel("log")
