@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
-from tocsin_server.config.loading import load_settings
+from tocsin_server.config.loading import Settings, load_settings
 
 
 def check_config(
@@ -20,7 +21,7 @@ def check_config(
 ) -> None:
     """Check a configuration. Prints what it leaves open, or one sentence for each error and exits with 1."""
     try:
-        settings = load_settings(config)
+        settings = _without_contradictions(load_settings(config))
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
@@ -28,3 +29,9 @@ def check_config(
     typer.echo("ok")
     for exposure in exposures(settings):
         typer.echo(str(exposure))
+
+
+def _without_contradictions(settings: Settings) -> Settings:
+    if problems := contradictions(settings):
+        raise ConfigError(*problems)
+    return settings

@@ -123,7 +123,7 @@ class EngineOptions(Options):
 class ClientOptions(Options):
     """`[client]`: which clients may connect, and a connection's limits and timings.
 
-    The defaults are those of docs/protocol.md §17.
+    The defaults are those of docs/protocol.md §17. `contradictions.py` checks that limits agree.
     """
 
     insecure: bool = False
@@ -146,10 +146,16 @@ class ClientOptions(Options):
     """How long after its token's expiry a client may still refresh it."""
     channel_limit: Limit = 128
     channel_length_limit: Limit = 255
-    queue_limit_bytes: Limit = 1_048_576
-    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008)."""
-    message_limit_bytes: Limit = 65_536
-    """Bytes of one incoming message. Above it the client is disconnected (1009)."""
+    queue_limit_bytes: Limit = 2_097_152
+    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008).
+
+    Above `api.body_limit_bytes`, because a publication of that size would disconnect its subscribers.
+    """
+    message_limit_bytes: Limit = 524_288
+    """Bytes of one incoming message. Above it the client is disconnected (1009).
+
+    An SDK sends the subscribe commands of all its `channel_limit` channels in one message.
+    """
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
     user_connection_limit: OptionalLimit = 0
@@ -181,10 +187,7 @@ class ApiOptions(Options):
     error_mode: Literal["result", "transport"] = "result"
     """Errors in the body of a 200, or as HTTP status (docs/protocol.md §14)."""
     body_limit_bytes: Limit = 1_048_576
-    """Bytes of one request.
-
-    As large as `queue_limit_bytes`, because a larger publication would disconnect its subscribers.
-    """
+    """Bytes of one request."""
 
 
 class ChannelOptions(Options):

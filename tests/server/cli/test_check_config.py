@@ -40,3 +40,14 @@ def test_an_invalid_configuration_prints_each_error_and_fails(file: Path, comman
     assert result.exit_code == 1
     assert result.stdout == ""
     assert [line.split()[0] for line in result.stderr.splitlines()] == ["server.port", "api.key"]
+
+
+def test_options_that_do_not_agree_are_an_error(file: Path, command: Typer) -> None:
+    """Each is valid by itself."""
+    file.write_text("[api]\nbody_limit_bytes = 8000000\n[client]\nchannel_limit = 1000\n")
+    result = CliRunner().invoke(command, ["--config", str(file)])
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stderr.splitlines()] == [
+        "client.message_limit_bytes",
+        "client.queue_limit_bytes",
+    ]
