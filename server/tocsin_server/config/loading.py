@@ -123,7 +123,7 @@ def _given(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str,
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"The configuration file {path} is not UTF-8: {error.reason}.") from error
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits

@@ -138,6 +138,8 @@ class ClientOptions(Options):
     """The required `aud` of a token. Empty: any."""
     token_issuer: str = ""
     """The required `iss` of a token. Empty: any."""
+    token_leeway: Duration = 5
+    """How far the clocks of this node and of the token's issuer may differ, for `exp`, `nbf`, `expire_at`."""
     ping_interval: PositiveDuration = 25
     pong_timeout: PositiveDuration = 8
     stale_timeout: PositiveDuration = 10

@@ -24,10 +24,12 @@ from tocsin_server.core.tokens import (
     SubscriptionClaims,
     TokenExpired,
     TokenInvalid,
+    TokenNotYetValid,
     TokenVerifier,
     embedded,
 )
 from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.messages import (
     NO_JSON,
     ClientInfo,
@@ -97,7 +99,7 @@ def authorize_connection(
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         return errors.CONNECTION_LIMIT
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at <= now.monotonic:
+    if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
     subscriptions = _server_side_subscriptions(context, info, found, request.subs)
@@ -123,8 +125,8 @@ def connection_claims(
             embedded(grant.data, grant.b64data)
     except TokenInvalid:
         return errors.INVALID_TOKEN
-    except TokenExpired:
-        return errors.TOKEN_EXPIRED
+    except TokenExpired as error:
+        return _expired(error)
     return claims
 
 
@@ -227,7 +229,7 @@ def authorize_subscription(
 def _check_subscribe_request(
     context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
 ) -> ChannelOptions | Refusal | Disconnect:
-    """Return the channel's options, if the request is valid whoever the user is."""
+    """Return the channel's options, if the request is valid for any user."""
     channel = request.channel
     if not channel:
         return errors.PROTOCOL_VIOLATION
@@ -242,7 +244,7 @@ def _check_subscribe_request(
         return options
     if request.type:
         return errors.NOT_AVAILABLE
-    return errors.BAD_REQUEST if request.tf else options
+    return errors.BAD_REQUEST if is_set(request.tf) else options
 
 
 def authorize_by_token(
@@ -258,7 +260,7 @@ def authorize_by_token(
     if isinstance(found, Refusal | Disconnect):
         return found
     expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at <= now.monotonic:
+    if expires_at is not None and expires_at + context.options.token_leeway <= now.monotonic:
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
     return TokenGrant(channel_info, embedded(found.data, ""), expires_at, found.override)
@@ -276,8 +278,8 @@ def _subscription_claims(
         embedded(claims.info, claims.b64info)
     except TokenInvalid:
         return errors.PERMISSION_DENIED
-    except TokenExpired:
-        return errors.TOKEN_EXPIRED
+    except TokenExpired as error:
+        return _expired(error)
     is_ours = claims.channel == channel and claims.sub == info.user and claims.client in ("", info.client)
     return claims if is_ours else errors.INVALID_TOKEN
 
@@ -311,6 +313,11 @@ def server_side_subscription(
 def with_channel_info(info: ClientInfo, channel_info: Raw) -> ClientInfo:
     """Return a connection's info as one channel shows it."""
     return ClientInfo(info.user, info.client, info.conn_info, channel_info) if channel_info else info
+
+
+def _expired(error: TokenExpired) -> Refusal:
+    is_early = isinstance(error, TokenNotYetValid)
+    return errors.because(errors.TOKEN_EXPIRED, "it is not valid yet") if is_early else errors.TOKEN_EXPIRED
 
 
 def _caller(context: SessionContext, info: ClientInfo) -> Caller:

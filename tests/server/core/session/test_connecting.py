@@ -94,11 +94,27 @@ def test_an_invalid_token_closes_without_a_reply(token: str) -> None:
     new_connection(context(allow_anonymous=True)) >> connect(token=token) << [Close(errors.INVALID_TOKEN)]
 
 
-@pytest.mark.parametrize("claims", [{"exp": NOW}, {"exp": NOW - 1}, {"nbf": NOW + 1}])
-def test_a_token_outside_its_validity_is_an_error(claims: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"exp": NOW}, "token expired"),
+        ({"exp": NOW - 1}, "token expired"),
+        ({"nbf": NOW + 1}, "token expired: it is not valid yet"),
+    ],
+)
+def test_a_token_outside_its_validity_is_an_error(claims: dict[str, Any], message: str) -> None:
     """An SDK fetches a new token after error 109, and tries again."""
     playbook = new_connection()
-    playbook >> connect(token=connection_token("ada", **claims)) << [error(1, 109, "token expired")]
+    playbook >> connect(token=connection_token("ada", **claims)) << [error(1, 109, message)]
+
+
+@pytest.mark.parametrize("claims", [{"exp": NOW - 4}, {"nbf": NOW + 4}, {"expire_at": NOW - 4}])
+def test_a_token_within_the_leeway_connects(claims: dict[str, Any]) -> None:
+    """A connection that expires at once is refreshed by its client within `expired_close_delay`."""
+    playbook = new_connection(context(token_leeway=5))
+    playbook >> connect(token=connection_token("ada", **claims))
+    expires = {} if "nbf" in claims else {"expires": True, "ttl": 1}
+    playbook << [Identify("ada"), connect_reply(**expires)]
 
 
 def test_a_connection_whose_expiry_has_passed_is_refused() -> None:
