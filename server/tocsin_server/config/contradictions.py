@@ -6,6 +6,7 @@ as no client reaches the limits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tocsin_server.config.loading import Settings
@@ -58,6 +59,16 @@ def _personal_channels(settings: Settings) -> Iterator[str]:
         yield (
             f'client.personal_channel_namespace is "{client.personal_channel_namespace}", but has no effect '
             "while client.personal_channel is false."
+        )
+    section, options = "channels", settings.channels
+    if name := client.personal_channel_namespace:
+        section, options = f"namespaces.{name}", settings.namespaces[name]
+    if client.personal_channel and not any(
+        re.search(options.channel_regex, name) for name in ("#42", "#ann")
+    ):
+        yield (
+            f'{section}.channel_regex is "{options.channel_regex}", but does not match personal channels '
+            'such as "#42", so that no user could connect.'
         )
     if client.personal_channel_single_connection and client.user_connection_limit == 1:
         yield (

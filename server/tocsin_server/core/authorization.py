@@ -22,6 +22,7 @@ from tocsin_server.core.subscription import Subscription, TokenGrant, monotonic_
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     SubscriptionClaims,
+    SubscriptionGrant,
     TokenExpired,
     TokenInvalid,
     TokenNotYetValid,
@@ -157,18 +158,14 @@ def _server_side_subscriptions(
             receives_joins=receives_joins,
         )
 
-    for channel, grant in claims.grants.items():
-        options = context.rules.options_for(channel)
-        if options is None:
-            return errors.UNKNOWN_CHANNEL
+    granted = _granted_channels(context, claims)
+    if isinstance(granted, Refusal):
+        return granted
+    grants = claims.grants
+    for channel, options in granted.items():
+        grant = grants.get(channel, SubscriptionGrant())
         channel_info = with_channel_info(info, embedded(grant.info, grant.b64info))
-        data = embedded(grant.data, grant.b64data)
-        add(channel, overridden(options, grant.override), channel_info, data)
-    if context.options.personal_channel and claims.sub:
-        channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
-        options = context.rules.options_for(channel)
-        if options is not None and channel not in found:
-            add(channel, options, info)
+        add(channel, overridden(options, grant.override), channel_info, embedded(grant.data, grant.b64data))
     for channel in positions:
         checked = permissions.check_name(channel, context.rules)
         if not channel or checked is errors.UNKNOWN_CHANNEL:
@@ -177,6 +174,25 @@ def _server_side_subscriptions(
             continue
         if permissions.may_subscribe(_caller(context, info), channel, checked) is None:
             add(channel, checked, info)
+    return found
+
+
+def _granted_channels(
+    context: SessionContext, claims: ConnectionClaims
+) -> dict[str, ChannelOptions] | Refusal:
+    """Return the options of the token's channels and of the personal one, or why a name is not valid."""
+    found: dict[str, ChannelOptions] = {}
+    for channel in claims.grants:
+        checked = permissions.check_name(channel, context.rules)
+        if isinstance(checked, Refusal):
+            return checked
+        found[channel] = checked
+    if context.options.personal_channel and claims.sub:
+        channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
+        checked = permissions.check_name(channel, context.rules)
+        if isinstance(checked, Refusal):
+            return errors.because(checked, "it is the user's personal channel")
+        found.setdefault(channel, checked)
     return found
 
 
@@ -233,13 +249,13 @@ def _check_subscribe_request(
     channel = request.channel
     if not channel:
         return errors.PROTOCOL_VIOLATION
+    options = permissions.check_name(channel, context.rules)
     if context.rules.is_too_long(channel):
-        return errors.BAD_REQUEST
+        return options
     if channel in existing:
         return errors.ALREADY_SUBSCRIBED
     if len(existing) >= context.options.channel_limit:
         return errors.LIMIT_EXCEEDED
-    options = permissions.check_name(channel, context.rules)
     if isinstance(options, Refusal):
         return options
     if request.type:

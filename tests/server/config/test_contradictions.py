@@ -70,6 +70,10 @@ def test_the_default_message_limit_admits_as_many_subscriptions_as_the_channel_l
             ["client.user_connection_limit is 1", "client.personal_channel_single_connection"],
         ),
         (
+            {"client": {"personal_channel": True}, "channels": {"channel_regex": "^[a-z]+$"}},
+            ["channels.channel_regex", "personal channels"],
+        ),
+        (
             {"namespaces": {"chat": {"force_positioning": True}}},
             ["namespaces.chat.force_positioning", "namespaces.chat.history_size"],
         ),

@@ -286,6 +286,42 @@ def test_a_server_side_subscription_in_an_unknown_namespace_is_refused() -> None
     new_connection() >> connect(token=token) << [error(1, 102, "unknown channel")]
 
 
+@pytest.mark.parametrize("user", ["urn:uuid:1", "CN=Ann,OU=Sales", "a#b", "Jürgen", "auth0|5f7c"])
+def test_a_personal_channel_has_the_whole_id_of_its_user(user: str) -> None:
+    """Identity providers issue ids with separators, and with letters beyond ASCII."""
+    playbook = new_connection(context(personal_channel=True))
+    playbook >> connect(token=connection_token(user)) << [Identify(user), Opening(f"#{user}")]
+
+
+@pytest.mark.parametrize(
+    ("channels", "user", "reason"),
+    [
+        (OPEN, "x" * 255, "the channel's name is longer than 255 bytes"),
+        (
+            OPEN.model_copy(update={"channel_regex": "^[a-z]+$"}),
+            "42",
+            "the channel's name does not match channel_regex",
+        ),
+    ],
+)
+def test_a_user_whose_personal_channel_is_invalid_is_refused(
+    channels: ChannelOptions, user: str, reason: str
+) -> None:
+    """Otherwise every publication into that channel would be refused, and the user would not know."""
+    message = f"bad request: {reason}: it is the user's personal channel"
+    playbook = new_connection(context(channels, personal_channel=True))
+    playbook >> connect(token=connection_token(user)) << [error(1, 107, message)]
+
+
+@pytest.mark.parametrize("claim", ["channels", "subs"])
+def test_a_token_with_an_invalid_channel_is_refused(claim: str) -> None:
+    """No publication could reach it."""
+    claims: dict[str, Any] = {"channels": {"channels": ["größe"]}, "subs": {"subs": {"größe": {}}}}
+    token = connection_token("ada", **claims[claim])
+    message = "bad request: the channel's name has characters beyond ASCII"
+    new_connection() >> connect(token=token) << [error(1, 107, message)]
+
+
 def test_a_user_is_subscribed_to_its_personal_channel_where_that_is_configured() -> None:
     """Anonymous users have none."""
     personal = context(personal_channel=True, allow_anonymous=True)
