@@ -27,7 +27,7 @@ def token(
     ] = "",
 ) -> None:
     """Create a connection token, or with --channel a subscription token, signed with HS256."""
-    if not secret:
+    if not (secret := secret.strip()):  # as the server reads it
         fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
     claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}
     if channel:

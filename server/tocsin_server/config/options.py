@@ -7,9 +7,18 @@ validator completes the sentence "KEY must be …". The message of a section's v
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from tocsin_server.config.engine_url import MEMORY_URL, check_engine_url
+from tocsin_server.config.pem import public_key_pem
 
 NAMESPACE_PATTERN = r"^[-a-zA-Z0-9_]{2,}$"
 """Valid names of a namespace (docs/protocol.md §13)."""
@@ -62,9 +71,7 @@ def _regex(value: str) -> str:
 
 
 def _public_key(value: str) -> str:
-    if value and not re.match(r"\s*-----BEGIN (RSA )?PUBLIC KEY-----\s", value):
-        raise ValueError('a public key in PEM form, beginning with "-----BEGIN PUBLIC KEY-----"')
-    return value
+    return public_key_pem(value) if value else value
 
 
 def _api_key(value: str) -> str:
@@ -73,6 +80,8 @@ def _api_key(value: str) -> str:
     return value
 
 
+_ExactString = Annotated[str, StringConstraints(strip_whitespace=False)]
+"""A string in which white space counts, also at its ends."""
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
 """Seconds, which may be written with a unit."""
 PositiveDuration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
@@ -83,9 +92,14 @@ OptionalLimit = Annotated[int, Field(ge=0)]
 
 
 class Options(BaseModel):
-    """A section of the configuration. It is immutable and refuses unknown keys."""
+    """A section of the configuration. It is immutable and refuses unknown keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    White space around a string does not count: a file with a secret often ends with a line break.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True
+    )
 
 
 class ServerOptions(Options):
@@ -180,8 +194,8 @@ class ClientOptions(Options):
 class ApiOptions(Options):
     """`[api]`: which callers may use the HTTP API."""
 
-    keys: Annotated[tuple[Annotated[str, AfterValidator(_api_key)], ...], BeforeValidator(_list)] = Field(
-        default=(), repr=False
+    keys: Annotated[tuple[Annotated[_ExactString, AfterValidator(_api_key)], ...], BeforeValidator(_list)] = (
+        Field(default=(), repr=False)
     )
     """Empty: the API refuses every caller."""
     insecure: bool = False
@@ -223,7 +237,7 @@ class ChannelOptions(Options):
     allow_presence_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
     """Users named after the last `#` of a channel's name may subscribe without a token."""
-    channel_regex: Annotated[str, AfterValidator(_regex)] = ""
+    channel_regex: Annotated[_ExactString, AfterValidator(_regex)] = ""
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
     """The required form of a publication's data. Empty: any JSON value."""
