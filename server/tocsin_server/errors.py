@@ -23,7 +23,7 @@ Tocsin itself never sends these codes. They are here for clients, for applicatio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Refusal:
     message: str
     temporary: bool = False
     http_status: int = 400
+
+
+def because(refusal: Refusal, reason: str) -> Refusal:
+    """The same refusal with a reason at the end of its message. Clients decide by the code."""
+    return replace(refusal, message=f"{refusal.message}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""The body of a request to the HTTP API: bounded in bytes, and made of JSON objects."""
+"""The body of a request to the HTTP API: bounded in bytes, decompressed, and made of JSON objects."""
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 
 from msgspec import Raw
 from starlette.exceptions import HTTPException
@@ -11,31 +12,76 @@ from starlette.requests import ClientDisconnect, Request
 
 from tocsin_server.protocol.json import compact
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some editors and libraries begin UTF-8 with it. Parsers may ignore it (RFC 8259 §8.1)."""
+
 _WHITESPACE = " \t\r\n"
 _GAP = re.compile(f"[{_WHITESPACE}]*")
 _scan = json.JSONDecoder().raw_decode
+_WINDOW_BITS = {
+    "gzip": zlib.MAX_WBITS | 16,
+    "x-gzip": zlib.MAX_WBITS | 16,
+    "deflate": zlib.MAX_WBITS,
+}
+"""How zlib decompresses a content coding (RFC 9110 §8.4.1)."""
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Read the whole body. Raises HTTPException 413 at the first chunk beyond the limit."""
+    """Read the whole body, decompressed. Raises HTTPException 413 at the first chunk beyond the limit.
+
+    The limit applies to the bytes that arrive and to those that they decompress to. Raises HTTPException 415
+    for a content coding other than gzip and deflate.
+    """
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity", *_WINDOW_BITS):
+        raise HTTPException(
+            415,
+            'The Content-Encoding of a request must be "gzip", "deflate" or absent.',
+            {"Accept-Encoding": "gzip, deflate"},
+        )
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit_bytes:
-                raise HTTPException(
-                    413,
-                    f"The request's body is larger than {limit_bytes} bytes ([api] body_limit_bytes).",
-                )
+                raise _too_large(limit_bytes)
     except ClientDisconnect:
         raise HTTPException(400, "The request's body ended early.") from None
-    return bytes(body)
+    return _decompressed(bytes(body), coding, limit_bytes) if coding in _WINDOW_BITS else bytes(body)
+
+
+def _decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:
+    """The content of a compressed body. Some callers send "deflate" without the header of zlib."""
+    is_bare = coding == "deflate" and int.from_bytes(body[:2]) % 31 != 0  # RFC 1950 §2.2
+    stream = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else _WINDOW_BITS[coding])
+    try:
+        content = stream.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise HTTPException(400, f"The request's body is not {coding}: {error}.") from None
+    if len(content) > limit_bytes:
+        raise _too_large(limit_bytes)
+    if not stream.eof or stream.unused_data:
+        raise HTTPException(400, f"The request's body is not {coding}: its end is missing or wrong.")
+    return content
+
+
+def _too_large(limit_bytes: int) -> HTTPException:
+    return HTTPException(
+        413, f"The request's body is larger than {limit_bytes} bytes ([api] body_limit_bytes)."
+    )
+
+
+def _text(body: bytes) -> bytes:
+    """The body without a byte order mark. Raises HTTPException 400 if it is not UTF-8."""
+    if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
+        raise HTTPException(400, f"The request's body is not UTF-8, but {encoding.upper()}.")
+    return body.removeprefix(_BYTE_ORDER_MARK)
 
 
 def json_object(body: bytes) -> Raw:
     """The body as one JSON object, whose members are not decoded. Raises HTTPException 400 otherwise."""
     try:
-        text = compact(body)
+        text = compact(_text(body))
     except ValueError as error:
         raise HTTPException(400, f"The request's body is not JSON: {error}.") from None
     if not bytes(text).startswith(b"{"):
@@ -53,7 +99,7 @@ def json_objects(body: bytes, limit: int) -> list[Raw]:
     """
     objects: list[Raw] = []
     try:
-        text = body.decode().strip(_WHITESPACE)
+        text = _text(body).decode().strip(_WHITESPACE)
         start = 0
         while (start < len(text) and len(objects) < limit) or not objects:
             _, end = _scan(text, start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from tocsin_server import errors
 from tocsin_server.api.types import CALLS_LIMIT, ApiError
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered
 from tocsin_server.node.node import Node
+from tocsin_server.protocol.canonical import canonical
 
 CALLS_PER_TURN = 500
 """How many calls of one request run in one turn of the event loop, which takes some milliseconds."""
@@ -47,7 +48,10 @@ class Method:
 def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
     """A typed value of a JSON object. Raises Refused, which names the member with a wrong type."""
     try:
-        return decoder.decode(text)
+        try:
+            return decoder.decode(text)
+        except msgspec.ValidationError:
+            return decoder.decode(canonical(text, decoder.type))
     except msgspec.ValidationError as error:
         raise Refused(bad_request(_detail(str(error)))) from None
     except RecursionError:
@@ -56,7 +60,7 @@ def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
 
 def bad_request(detail: str) -> Refusal:
     """Error 107 with the reason in its message."""
-    return replace(errors.BAD_REQUEST, message=f"{errors.BAD_REQUEST.message}: {detail}")
+    return errors.because(errors.BAD_REQUEST, detail)
 
 
 def too_many_calls(subject: str) -> Refusal:
@@ -80,7 +84,7 @@ async def attempt(call: Awaitable[T]) -> T | Refusal:
         return error.refusal
     except Unanswered as error:
         log.warning("api_call_failed", error=str(error))
-        return replace(errors.INTERNAL_ERROR, message=f"{errors.INTERNAL_ERROR.message}: {error}")
+        return errors.because(errors.INTERNAL_ERROR, str(error))
     except EngineError as error:
         log.warning("api_call_failed", error=str(error))
     except Exception:

@@ -32,6 +32,7 @@ from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused
 from tocsin_server.node.node import Node
+from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication
 
@@ -150,8 +151,8 @@ async def subscribe(node: Node, request: types.SubscribeRequest) -> types.EmptyR
     since = request.recover_since
     event = ServerSubscribe(
         request.channel,
-        info=_payload(request.info, request.b64info, "info"),
-        data=_payload(request.data, request.b64data, "data"),
+        info=_optional_payload(request.info, request.b64info, "info"),
+        data=_optional_payload(request.data, request.b64data, "data"),
         expire_at=request.expire_at,
         since=Position(since.offset, since.epoch) if since else None,
         override=request.override,
@@ -161,7 +162,7 @@ async def subscribe(node: Node, request: types.SubscribeRequest) -> types.EmptyR
 
 async def refresh(node: Node, request: types.RefreshRequest) -> types.EmptyResult:
     """Change when a user's connections expire. With `expired` they expire now (3005): clients reconnect."""
-    event = ServerRefresh(request.expired, request.expire_at, _payload(request.info, "", "info"))
+    event = ServerRefresh(request.expired, request.expire_at, _optional_payload(request.info, "", "info"))
     return await _control(node, request, event)
 
 
@@ -253,6 +254,11 @@ def _payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
         return compact(base64.b64decode(in_base64, validate=True))
     except ValueError as error:
         raise Refused(bad_request(f"no JSON at `$.b64{name}`: {error}")) from None
+
+
+def _optional_payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
+    """The same for a payload that need not be there: null counts as absent."""
+    return _payload(value if value is not UNSET and is_set(value) else UNSET, in_base64, name)
 
 
 async def _control(

@@ -27,6 +27,7 @@ from tocsin_server.api.openapi import api_document
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
 from tocsin_server.errors import Refusal, Refused
 from tocsin_server.node.node import Node
+from tocsin_server.protocol.canonical import is_set
 
 ERROR_MODE_HEADER = "X-Centrifugo-Error-Mode"
 
@@ -98,7 +99,13 @@ async def _legacy_reply(node: Node, text: Raw) -> LegacyReply:
     except Refused as error:
         return LegacyReply(error=api_error(error.refusal))
     method = COMMANDS.get(command.method)
-    outcome = await attempt(_call(node, method, command.params or NO_PARAMS)) if method else errors.NOT_FOUND
+    outcome = (
+        await attempt(
+            _call(node, method, command.params if command.params and is_set(command.params) else NO_PARAMS)
+        )
+        if method
+        else errors.NOT_FOUND
+    )
     if isinstance(outcome, Refusal):
         return LegacyReply(command.id, api_error(outcome))
     return LegacyReply(command.id, result=Raw(_encode(outcome)))

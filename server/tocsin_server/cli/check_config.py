@@ -1,13 +1,23 @@
 """`tocsin check-config`: reads a configuration as `tocsin serve` does; prints its exposure or its errors."""
 
+from __future__ import annotations
+
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
-from tocsin_server.config.loading import load_settings
+from tocsin_server.config.loading import Settings, load_settings
+from tocsin_server.config.options import ServerOptions
+from tocsin_server.config.tls_files import tls_file_problems
+from tocsin_server.engine.factory import create_engine
+from tocsin_server.errors import EngineError
+from tocsin_server.node.node import Node
+from tocsin_server.serving.server import CannotListen, listen
 
 
 def check_config(
@@ -17,10 +27,16 @@ def check_config(
             help="The TOML file to check. Without it: the environment and the defaults.", show_default=False
         ),
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Also check that the port is free and that Redis can be used.")
+    ] = False,
 ) -> None:
-    """Check a configuration. Prints what it leaves open, or one sentence for each error and exits with 1."""
+    """Check a configuration. Prints what it leaves open, or one sentence for each error and exits with 1.
+
+    Run it where the server runs, because it also checks files and the address.
+    """
     try:
-        settings = load_settings(config)
+        settings = _checked(load_settings(config), is_live=live)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
@@ -28,3 +44,45 @@ def check_config(
     typer.echo("ok")
     for exposure in exposures(settings):
         typer.echo(str(exposure))
+
+
+def _checked(settings: Settings, *, is_live: bool) -> Settings:
+    """The settings, if `tocsin serve` would start with them and no options contradict each other."""
+    problems = [
+        *contradictions(settings),
+        *tls_file_problems(settings.engine),
+        *_address_problems(settings.server, is_live=is_live),
+    ]
+    if is_live and not problems:
+        problems += _engine_problems(settings)
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def _address_problems(server: ServerOptions, *, is_live: bool) -> list[str]:
+    """Whether this machine has the address. Whether the port is free says nothing while a server runs."""
+    try:
+        sockets = listen(server if is_live else server.model_copy(update={"port": 0}))
+    except CannotListen as error:
+        reason = str(error).rpartition(": ")[2]
+        if is_live:
+            return [
+                f"server.host and server.port are {server.host}:{server.port}, but in use or wrong: {reason}"
+            ]
+        return [f"server.host is {server.host}, but this machine cannot listen on it: {reason}"]
+    for listening in sockets:
+        listening.close()
+    return []
+
+
+def _engine_problems(settings: Settings) -> list[str]:
+    async def start() -> None:
+        async with Node(settings, create_engine(settings.engine)).running():
+            pass
+
+    try:
+        asyncio.run(start())
+    except (EngineError, OSError) as error:
+        return [f"engine.url cannot be used: {error}."]
+    return []

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from tocsin_server.app import create_app
+from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import startup_notices
 from tocsin_server.config.loading import Settings, load_settings
+from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import WorkerMetrics
@@ -59,7 +61,9 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
             f"--workers {workers} needs an engine that the workers share, but memory:// belongs to one "
             "process: set engine.url to a redis:// URL, or use --workers 1."
         )
-    for sentence in startup_notices(settings):
+    if problems := tls_file_problems(settings.engine):
+        _fail(*problems)
+    for sentence in [*startup_notices(settings), *contradictions(settings)]:
         typer.echo(sentence, err=True)
     try:
         if workers > 1:

@@ -14,7 +14,7 @@ The module is pure. `engine/redis/connections/address.py` makes connections from
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 MEMORY_URL = "memory://"
 
@@ -64,6 +64,13 @@ def parse_redis_url(url: str) -> RedisUrl:
     only the scheme and the names of options, because the rest of the URL may hold a password.
     """
     try:
+        return _parsed(url)
+    except ValueError as error:
+        raise ValueError(_escaping_advice(url) or str(error)) from None
+
+
+def _parsed(url: str) -> RedisUrl:
+    try:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError(_ALL_FORMS) from None
@@ -72,6 +79,23 @@ def parse_redis_url(url: str) -> RedisUrl:
     hosts, credentials = _hosts(parts), _credentials(parts)
     service, database = _path(parts)
     return RedisUrl(parts.scheme, hosts, credentials, database, service, _options(parts))
+
+
+def _escaping_advice(url: str) -> str:
+    """What is expected in place of characters that end a password in a URL; empty if there are none."""
+    scheme, _, rest = url.partition("://")
+    before_options, _, options = rest.partition("?")
+    names = {name for name, _ in parse_qsl(options, keep_blank_values=True)}
+    if names and names <= _TLS_OPTIONS | _SENTINEL_OPTIONS:
+        rest = before_options
+    credentials, at, _ = rest.rpartition("@")
+    characters = [character for character in "@#?/[]" if character in credentials]
+    if scheme not in _REDIS_SCHEMES or not at or not characters:
+        return ""
+    escapes = " and ".join(
+        f'"{quote(character, safe="")}" in place of "{character}"' for character in characters
+    )
+    return f"a {scheme}:// URL whose password has {escapes}"
 
 
 def check_engine_url(url: str) -> str:
@@ -102,7 +126,7 @@ def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
 def _credentials(parts: SplitResult) -> dict[str, str]:
     before_hosts = parts.netloc.rpartition("@")[0]
     if "@" in before_hosts:
-        raise ValueError(f'a {parts.scheme}:// URL whose password has "%40" in place of "@"')
+        raise ValueError(_ALL_FORMS)
     user, _, password = before_hosts.partition(":")
     found = {"username": unquote(user), "password": unquote(password)}
     return {name: value for name, value in found.items() if value}
@@ -124,7 +148,7 @@ def _path(parts: SplitResult) -> tuple[str, int]:
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
-    options = dict(parse_qsl(parts.query))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme == "redis+sentinel":
         known = _SENTINEL_OPTIONS
     else:

@@ -29,6 +29,8 @@ from tocsin_server.config.options import (
 _PREFIX = "TOCSIN_"
 _SEPARATOR = "__"
 _ENVIRONMENT = "the environment"
+_SERVICE_LINKS = ("tcp://", "udp://", "sctp://")
+"""How values begin that Kubernetes sets for a Service whose name begins with "tocsin"."""
 
 
 def _namespace_name(value: str) -> str:
@@ -97,14 +99,14 @@ def load_settings(
     """
     layers = [
         _Layer("a flag", _given(overrides or {})),
-        _Layer(_ENVIRONMENT, EnvSettingsSource(_Variables)()),
+        _Layer(_ENVIRONMENT, _without_ends(EnvSettingsSource(_Variables)())),
     ]
     if path:
         layers.append(_Layer(str(path), _read(path)))
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merge(merged, layer.values)
-    problems = list(_unknown_variables(os.environ))
+    problems = [*_unknown_variables(os.environ), *_quoted_variables(os.environ)]
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
@@ -123,13 +125,20 @@ def _given(overrides: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str,
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"The configuration file {path} is not UTF-8: {error.reason}.") from error
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise ConfigError(f"The configuration file {path} is not valid TOML: {error}.") from error
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+
+
+def _without_ends(values: Any) -> Any:
+    """The values of the environment without what files and shells put around them: white space, a BOM."""
+    if isinstance(values, Mapping):
+        return {key: _without_ends(value) for key, value in values.items()}
+    return values.strip("\ufeff \t\r\n") if isinstance(values, str) else values
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,3 +178,26 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
         if name.upper().startswith(_PREFIX) and separator and section not in Settings.model_fields:
             end = suggestion(section, Settings.model_fields)
             yield f"The environment variable {name} belongs to no known section{end}"
+        elif (meant := _meant_by(name)) and not environment[name].startswith(_SERVICE_LINKS):
+            yield f"The environment variable {name} sets nothing; did you mean {meant}?"
+
+
+def _meant_by(name: str) -> str:
+    """The variable of a key whose name has one underscore in place of two; empty if there is none."""
+    rest = name.lower().removeprefix(_PREFIX.lower())
+    if rest == name.lower():
+        return ""
+    for section in Settings.model_fields:
+        key = rest.removeprefix(f"{section}_")
+        if key != rest and section != "namespaces" and key in _known_keys((section, key)):
+            return _variable((section, key))
+    return ""
+
+
+def _quoted_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each value in quotation marks: a shell removes them, `docker --env-file` does not."""
+    for name in sorted(environment):
+        value = environment[name].strip()
+        is_ours = name.upper().startswith(_PREFIX) and _SEPARATOR in name
+        if is_ours and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+            yield f"The value of the environment variable {name} is in quotation marks: remove them."

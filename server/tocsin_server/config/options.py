@@ -7,9 +7,18 @@ validator completes the sentence "KEY must be …". The message of a section's v
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from tocsin_server.config.engine_url import MEMORY_URL, check_engine_url
+from tocsin_server.config.pem import public_key_pem
 
 NAMESPACE_PATTERN = r"^[-a-zA-Z0-9_]{2,}$"
 """Valid names of a namespace (docs/protocol.md §13)."""
@@ -96,9 +105,7 @@ def _regex(value: str) -> str:
 
 
 def _public_key(value: str) -> str:
-    if value and not re.match(r"\s*-----BEGIN (RSA )?PUBLIC KEY-----\s", value):
-        raise ValueError('a public key in PEM form, beginning with "-----BEGIN PUBLIC KEY-----"')
-    return value
+    return public_key_pem(value) if value else value
 
 
 def _api_key(value: str) -> str:
@@ -107,6 +114,8 @@ def _api_key(value: str) -> str:
     return value
 
 
+_ExactString = Annotated[str, StringConstraints(strip_whitespace=False)]
+"""A string in which white space counts, also at its ends."""
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
 """Seconds, which may be written with a unit."""
 PositiveDuration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
@@ -117,9 +126,14 @@ OptionalLimit = Annotated[int, Field(ge=0)]
 
 
 class Options(BaseModel):
-    """A section of the configuration. It is immutable and refuses unknown keys."""
+    """A section of the configuration. It is immutable and refuses unknown keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    White space around a string does not count: a file with a secret often ends with a line break.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True
+    )
 
 
 class ServerOptions(Options):
@@ -165,7 +179,7 @@ class EngineOptions(Options):
 class ClientOptions(Options):
     """`[client]`: which clients may connect, and a connection's limits and timings.
 
-    The defaults are those of docs/protocol.md §17.
+    The defaults are those of docs/protocol.md §17. `contradictions.py` checks that limits agree.
     """
 
     insecure: bool = False
@@ -180,6 +194,8 @@ class ClientOptions(Options):
     """The required `aud` of a token. Empty: any."""
     token_issuer: str = ""
     """The required `iss` of a token. Empty: any."""
+    token_leeway: Duration = 5
+    """How far the clocks of this node and of the token's issuer may differ, for `exp`, `nbf`, `expire_at`."""
     ping_interval: PositiveDuration = 25
     pong_timeout: PositiveDuration = 8
     stale_timeout: PositiveDuration = 10
@@ -188,10 +204,16 @@ class ClientOptions(Options):
     """How long after its token's expiry a client may still refresh it."""
     channel_limit: Limit = 128
     channel_length_limit: Limit = 255
-    queue_limit_bytes: Limit = 1_048_576
-    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008)."""
-    message_limit_bytes: Limit = 65_536
-    """Bytes of one incoming message. Above it the client is disconnected (1009)."""
+    queue_limit_bytes: Limit = 2_097_152
+    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008).
+
+    Above `api.body_limit_bytes`, because a publication of that size would disconnect its subscribers.
+    """
+    message_limit_bytes: Limit = 524_288
+    """Bytes of one incoming message. Above it the client is disconnected (1009).
+
+    An SDK sends the subscribe commands of all its `channel_limit` channels in one message.
+    """
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
     user_connection_limit: OptionalLimit = 0
@@ -214,8 +236,8 @@ class ClientOptions(Options):
 class ApiOptions(Options):
     """`[api]`: which callers may use the HTTP API."""
 
-    keys: Annotated[tuple[Annotated[str, AfterValidator(_api_key)], ...], BeforeValidator(_list)] = Field(
-        default=(), repr=False
+    keys: Annotated[tuple[Annotated[_ExactString, AfterValidator(_api_key)], ...], BeforeValidator(_list)] = (
+        Field(default=(), repr=False)
     )
     """Empty: the API refuses every caller."""
     insecure: bool = False
@@ -223,10 +245,7 @@ class ApiOptions(Options):
     error_mode: Literal["result", "transport"] = "result"
     """Errors in the body of a 200, or as HTTP status (docs/protocol.md §14)."""
     body_limit_bytes: Limit = 1_048_576
-    """Bytes of one request.
-
-    As large as `queue_limit_bytes`, because a larger publication would disconnect its subscribers.
-    """
+    """Bytes of one request."""
 
 
 class ChannelOptions(Options):
@@ -260,7 +279,7 @@ class ChannelOptions(Options):
     allow_presence_for_anonymous: bool = False
     allow_user_limited_channels: bool = False
     """Users named after the last `#` of a channel's name may subscribe without a token."""
-    channel_regex: Annotated[str, AfterValidator(_regex)] = ""
+    channel_regex: Annotated[_ExactString, AfterValidator(_regex)] = ""
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
     """The required form of a publication's data. Empty: any JSON value."""

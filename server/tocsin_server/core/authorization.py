@@ -22,12 +22,15 @@ from tocsin_server.core.subscription import Subscription, SubscriptionTerms, mon
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     SubscriptionClaims,
+    SubscriptionGrant,
     TokenExpired,
     TokenInvalid,
+    TokenNotYetValid,
     TokenVerifier,
     embedded,
 )
 from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.messages import (
     NO_JSON,
     ClientInfo,
@@ -97,7 +100,7 @@ def authorize_connection(
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         return errors.CONNECTION_LIMIT
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at <= now.monotonic:
+    if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
     subscriptions = _server_side_subscriptions(context, info, found, request.subs)
@@ -123,8 +126,8 @@ def connection_claims(
             embedded(grant.data, grant.b64data)
     except TokenInvalid:
         return errors.INVALID_TOKEN
-    except TokenExpired:
-        return errors.TOKEN_EXPIRED
+    except TokenExpired as error:
+        return _expired(error)
     return claims
 
 
@@ -142,18 +145,14 @@ def _server_side_subscriptions(
         since = Position(position.offset, position.epoch) if position.recover else None
         found[channel] = _server_side(context, channel, options, channel_info, since, data)
 
-    for channel, grant in claims.grants.items():
-        options = context.rules.options_for(channel)
-        if options is None:
-            return errors.UNKNOWN_CHANNEL
+    granted = _granted_channels(context, claims)
+    if isinstance(granted, Refusal):
+        return granted
+    grants = claims.grants
+    for channel, options in granted.items():
+        grant = grants.get(channel, SubscriptionGrant())
         channel_info = with_channel_info(info, embedded(grant.info, grant.b64info))
-        data = embedded(grant.data, grant.b64data)
-        add(channel, overridden(options, grant.override), channel_info, data)
-    if context.options.personal_channel and claims.sub:
-        channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
-        options = context.rules.options_for(channel)
-        if options is not None and channel not in found:
-            add(channel, options, info)
+        add(channel, overridden(options, grant.override), channel_info, embedded(grant.data, grant.b64data))
     for channel in positions:
         checked = permissions.check_name(channel, context.rules)
         if not channel or checked is errors.UNKNOWN_CHANNEL:
@@ -162,6 +161,25 @@ def _server_side_subscriptions(
             continue
         if permissions.may_subscribe(_caller(context, info), channel, checked) is None:
             add(channel, checked, info)
+    return found
+
+
+def _granted_channels(
+    context: SessionContext, claims: ConnectionClaims
+) -> dict[str, ChannelOptions] | Refusal:
+    """Return the options of the token's channels and of the personal one, or why a name is not valid."""
+    found: dict[str, ChannelOptions] = {}
+    for channel in claims.grants:
+        checked = permissions.check_name(channel, context.rules)
+        if isinstance(checked, Refusal):
+            return checked
+        found[channel] = checked
+    if context.options.personal_channel and claims.sub:
+        channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
+        checked = permissions.check_name(channel, context.rules)
+        if isinstance(checked, Refusal):
+            return errors.because(checked, "it is the user's personal channel")
+        found.setdefault(channel, checked)
     return found
 
 
@@ -214,22 +232,22 @@ def authorize_subscription(
 def _check_subscribe_request(
     context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
 ) -> ChannelOptions | Refusal | Disconnect:
-    """Return the channel's options, if the request is valid, for any user."""
+    """Return the channel's options, if the request is valid for any user."""
     channel = request.channel
     if not channel:
         return errors.PROTOCOL_VIOLATION
+    options = permissions.check_name(channel, context.rules)
     if context.rules.is_too_long(channel):
-        return errors.BAD_REQUEST
+        return options
     if channel in existing:
         return errors.ALREADY_SUBSCRIBED
     if len(existing) >= context.options.channel_limit:
         return errors.LIMIT_EXCEEDED
-    options = permissions.check_name(channel, context.rules)
     if isinstance(options, Refusal):
         return options
     if request.type:
         return errors.NOT_AVAILABLE
-    return errors.BAD_REQUEST if request.tf else options
+    return errors.BAD_REQUEST if is_set(request.tf) else options
 
 
 def authorize_by_claims(
@@ -245,7 +263,7 @@ def authorize_by_claims(
     if isinstance(found, Refusal | Disconnect):
         return found
     expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at <= now.monotonic:
+    if expires_at is not None and expires_at + context.options.token_leeway <= now.monotonic:
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
     return SubscriptionTerms(channel_info, embedded(found.data, ""), expires_at, found.override)
@@ -263,8 +281,8 @@ def _subscription_claims(
         embedded(claims.info, claims.b64info)
     except TokenInvalid:
         return errors.PERMISSION_DENIED
-    except TokenExpired:
-        return errors.TOKEN_EXPIRED
+    except TokenExpired as error:
+        return _expired(error)
     is_ours = claims.channel == channel and claims.sub == info.user and claims.client in ("", info.client)
     return claims if is_ours else errors.INVALID_TOKEN
 
@@ -316,6 +334,11 @@ def _server_side(
 def with_channel_info(info: ClientInfo, channel_info: Raw) -> ClientInfo:
     """Return a connection's info as one channel shows it."""
     return ClientInfo(info.user, info.client, info.conn_info, channel_info) if channel_info else info
+
+
+def _expired(error: TokenExpired) -> Refusal:
+    is_early = isinstance(error, TokenNotYetValid)
+    return errors.because(errors.TOKEN_EXPIRED, "it is not valid yet") if is_early else errors.TOKEN_EXPIRED
 
 
 def _caller(context: SessionContext, info: ClientInfo) -> Caller:

@@ -4,12 +4,19 @@ $news              private: a client subscribes only with a token
 chat:room          namespace "chat"
 dialog#17,42       user-limited: users 17 and 42
 #17                personal channel of user 17
+chat:#17           the same in namespace "chat"
+
+The ids of users come from outside, and may have every character. A personal channel has the whole rest of
+its name as the id of its one user, so that no separator in an id counts. The list of a user-limited name has
+ids in which separators, "%" and letters beyond ASCII are percent-encoded.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from tocsin_server.config.options import ChannelOptions
 
@@ -18,11 +25,32 @@ NAMESPACE_BOUNDARY = ":"
 USER_BOUNDARY = "#"
 USER_SEPARATOR = ","
 
+_NOT_ENCODED = "".join(set(string.punctuation + " ") - {"%", USER_BOUNDARY, USER_SEPARATOR})
+
 
 def namespace_of(channel: str) -> str | None:
-    """Return the namespace that a channel name begins with; None for a channel without one."""
+    """Return the namespace that a channel name begins with; None for a channel without one.
+
+    No namespace has a `#` in its name, so a `:` after one belongs to the id of a user.
+    """
     name, boundary, _ = channel.removeprefix(PRIVATE_PREFIX).partition(NAMESPACE_BOUNDARY)
-    return name if boundary else None
+    return name if boundary and USER_BOUNDARY not in name else None
+
+
+def _after_namespace(channel: str) -> str:
+    rest = channel.removeprefix(PRIVATE_PREFIX)
+    namespace = namespace_of(channel)
+    return rest if namespace is None else rest[len(namespace) + 1 :]
+
+
+def is_personal(channel: str) -> bool:
+    """Whether a name is that of a user's personal channel."""
+    return _after_namespace(channel).startswith(USER_BOUNDARY)
+
+
+def encoded_user(user: str) -> str:
+    """Return a user's id as the list of a user-limited name has it."""
+    return quote(user, safe=_NOT_ENCODED, errors="surrogatepass")
 
 
 def is_private(channel: str) -> bool:
@@ -30,10 +58,17 @@ def is_private(channel: str) -> bool:
     return channel.startswith(PRIVATE_PREFIX)
 
 
-def limited_to(channel: str) -> frozenset[str] | None:
-    """Return the users that a user-limited name lists; None for any other name."""
-    _, boundary, users = channel.rpartition(USER_BOUNDARY)
-    return frozenset(users.split(USER_SEPARATOR)) if boundary else None
+def is_limited(channel: str) -> bool:
+    """Whether a name says which users may subscribe to it."""
+    return USER_BOUNDARY in _after_namespace(channel)
+
+
+def is_limited_to(channel: str, user: str) -> bool:
+    """Whether a name is the user's personal channel, or lists the user."""
+    room, boundary, users = _after_namespace(channel).partition(USER_BOUNDARY)
+    if not boundary or room:
+        return bool(boundary) and encoded_user(user) in users.split(USER_SEPARATOR)
+    return user == users
 
 
 def personal_channel(user: str, namespace: str = "") -> str:
@@ -66,12 +101,19 @@ class ChannelRules:
         """Whether a name has more bytes than the limit."""
         return len(channel.encode(errors="surrogatepass")) > self._length_limit
 
-    def is_well_formed(self, channel: str, options: ChannelOptions) -> bool:
-        """Whether a name is ASCII and, after its namespace, matches the configured `channel_regex`."""
-        if not channel.isascii():
-            return False
+    def problem_of(self, channel: str, options: ChannelOptions | None) -> str:
+        """Return what is wrong with a name, as the end of a sentence; empty if it is valid.
+
+        `options` are those of the channel, if its namespace is known. The id of a personal channel's user may
+        have letters beyond ASCII.
+        """
+        if self.is_too_long(channel):
+            return f"is longer than {self._length_limit} bytes"
+        if options is None:
+            return ""
+        if not (channel.isascii() or is_personal(channel)):
+            return "has characters beyond ASCII"
         if not options.channel_regex:
-            return True
-        rest = channel.removeprefix(PRIVATE_PREFIX)
-        rest = rest.partition(NAMESPACE_BOUNDARY)[2] if NAMESPACE_BOUNDARY in rest else rest
-        return self._patterns[options.channel_regex].search(rest) is not None
+            return ""
+        found = self._patterns[options.channel_regex].search(_after_namespace(channel))
+        return "" if found else "does not match channel_regex"

@@ -9,9 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tocsin_server.config.options import ChannelOptions
-from tocsin_server.core.channel_names import ChannelRules, is_private, limited_to
+from tocsin_server.core.channel_names import ChannelRules, is_limited, is_limited_to, is_private
 from tocsin_server.core.tokens import Override
-from tocsin_server.errors import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, UNKNOWN_CHANNEL, Refusal
+from tocsin_server.errors import (
+    BAD_REQUEST,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    UNKNOWN_CHANNEL,
+    Refusal,
+    because,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,8 @@ def may_subscribe(caller: Caller, channel: str, options: ChannelOptions) -> Refu
         return None
     if is_private(channel):
         return PERMISSION_DENIED
-    if options.allow_user_limited_channels and (users := limited_to(channel)) is not None:
-        return None if caller.user and caller.user in users else PERMISSION_DENIED
+    if options.allow_user_limited_channels and is_limited(channel):
+        return None if caller.user and is_limited_to(channel, caller.user) else PERMISSION_DENIED
     is_allowed = _allowed(caller, options.allow_subscribe_for_client, options.allow_subscribe_for_anonymous)
     return None if is_allowed else PERMISSION_DENIED
 
@@ -70,12 +77,10 @@ def may_read_presence(caller: Caller, options: ChannelOptions, is_subscribed: bo
 
 def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
     """Return the options of a channel, or why its name is not valid. The one check of channel names."""
-    if rules.is_too_long(channel):
-        return BAD_REQUEST
     options = rules.options_for(channel)
-    if options is None:
-        return UNKNOWN_CHANNEL
-    return options if rules.is_well_formed(channel, options) else BAD_REQUEST
+    if problem := rules.problem_of(channel, options):
+        return because(BAD_REQUEST, f"the channel's name {problem}")
+    return UNKNOWN_CHANNEL if options is None else options
 
 
 def overridden(options: ChannelOptions, override: Override | None) -> ChannelOptions:

@@ -418,7 +418,7 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
-        if _is_over(self._expires_at, now):
+        if _is_over(self._expires_at, now, self._context.options.token_leeway):
             return self._close(errors.CONNECTION_EXPIRED)
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)

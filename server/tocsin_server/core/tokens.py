@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from tocsin_server.config.options import ClientOptions
+from tocsin_server.protocol.canonical import canonical, is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON
 
@@ -30,7 +31,11 @@ class TokenInvalid(Exception):
 
 
 class TokenExpired(Exception):
-    """The token is valid, but expired or not valid yet. The client may try with a fresh one."""
+    """The token is valid, but expired. The client may try with a fresh one."""
+
+
+class TokenNotYetValid(TokenExpired):
+    """The token is valid, but only from its `nbf` on."""
 
 
 class Flag(Struct, frozen=True):
@@ -116,12 +121,12 @@ Claims = TypeVar("Claims", bound=_Claims)
 
 
 def embedded(payload: Raw, base64_payload: str) -> Raw:
-    """Return a claim's JSON payload, given as JSON or in base64; the same object if both are empty.
+    """Return a claim's JSON payload, given as JSON or in base64; NO_JSON if both are empty or null.
 
     Raises TokenInvalid if the base64 holds no JSON.
     """
     if not base64_payload:
-        return compact(payload) if payload else payload
+        return compact(payload) if is_set(payload) else NO_JSON
     try:
         return compact(base64.b64decode(base64_payload, validate=True))
     except ValueError as error:
@@ -142,11 +147,12 @@ class TokenVerifier:
             )
         self._audience = options.token_audience
         self._issuer = options.token_issuer
+        self._leeway = options.token_leeway
 
     def connection(self, token: str, unix_now: float) -> ConnectionClaims:
         """Return the claims of a connection token. Raises TokenInvalid or TokenExpired."""
         claims = self._claims(token, unix_now, ConnectionClaims)
-        if claims.channel is not UNSET:
+        if claims.channel is not UNSET and is_set(claims.channel):
             raise TokenInvalid("a subscription token is not a connection token")
         if "" in claims.grants:
             raise TokenInvalid("the token grants a channel without a name")
@@ -163,15 +169,15 @@ class TokenVerifier:
         payload = self._verified(token)
         try:
             payload.decode()
-            claims = msgspec.json.decode(payload, type=kind)
+            claims = _decode(payload, kind)
         except (ValueError, RecursionError) as error:
             raise TokenInvalid(str(error)) from None
         if not claims.is_for(self._audience, self._issuer):
             raise TokenInvalid("the audience or issuer is not the configured one")
-        if (claims.exp is not None and unix_now >= claims.exp) or (
-            claims.nbf is not None and unix_now < claims.nbf
-        ):
-            raise TokenExpired
+        if claims.exp is not None and unix_now >= claims.exp + self._leeway:
+            raise TokenExpired(f"expired {unix_now - claims.exp:.0f} s ago")
+        if claims.nbf is not None and unix_now < claims.nbf - self._leeway:
+            raise TokenNotYetValid(f"not valid for another {claims.nbf - unix_now:.0f} s")
         return claims
 
     def _verified(self, token: str) -> bytes:
@@ -182,3 +188,10 @@ class TokenVerifier:
                 continue
             return payload
         raise TokenInvalid("no configured key verifies the signature")
+
+
+def _decode(payload: bytes, kind: type[Claims]) -> Claims:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(canonical(payload, kind), type=kind)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Raw
 
+from tocsin_server.protocol.canonical import canonical
 from tocsin_server.protocol.messages import MALFORMED, Command, Malformed, Push, ServerMessage
 
 _encode = msgspec.json.Encoder().encode
@@ -53,6 +54,9 @@ def _decode_command(line: bytes) -> Command | Malformed:
     try:
         line.decode()  # raw payloads are passed on unread, so their bytes are checked here
         command = _decode(line)
+    except msgspec.ValidationError:
+        other = canonical(line, Command)
+        return MALFORMED if other == line else _decode_command(other)
     except msgspec.DecodeError:
         replaced = replace_lone_surrogates(line)
         return MALFORMED if replaced == line else _decode_command(replaced)

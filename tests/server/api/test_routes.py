@@ -94,7 +94,7 @@ async def test_deep_nesting_is_never_an_internal_error(api: Served, payload: str
         ("broadcast", {"channels": ["a", 1], "data": 1}, "expected `str`, got `int` at `$.channels[1]`"),
         ("history", {"channel": "a", "since": {"epoch": 1}}, "expected `str`, got `int` at `$.since.epoch`"),
         ("disconnect", {"user": ""}, "expected `str` of length >= 1 at `$.user`"),
-        ("rpc", {"method": None}, "expected `str`, got `null` at `$.method`"),
+        ("rpc", {"method": None}, "object missing required field `method`"),
         ("batch", {"commands": [{"rpc": 1}]}, "expected `object | null`, got `int` at `$.commands[0].rpc`"),
     ],
 )  # fmt: skip

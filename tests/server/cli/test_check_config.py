@@ -1,11 +1,14 @@
 """`tocsin check-config`: what it prints about a valid and about an invalid configuration."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from tests.server.engine.redis.certificates import write_certificate
 from tocsin_server.cli.check_config import check_config
 
 SECRET = "hush-hush-hush-hush-hush-hush-32"
@@ -40,3 +43,93 @@ def test_an_invalid_configuration_prints_each_error_and_fails(file: Path, comman
     assert result.exit_code == 1
     assert result.stdout == ""
     assert [line.split()[0] for line in result.stderr.splitlines()] == ["server.port", "api.key"]
+
+
+def test_options_that_do_not_agree_are_an_error(file: Path, command: Typer) -> None:
+    """Each is valid by itself."""
+    file.write_text("[api]\nbody_limit_bytes = 8000000\n[client]\nchannel_limit = 1000\n")
+    result = CliRunner().invoke(command, ["--config", str(file)])
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stderr.splitlines()] == [
+        "client.message_limit_bytes",
+        "client.queue_limit_bytes",
+    ]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that another program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def problems(command: Typer, file: Path, text: str, *flags: str) -> list[str]:
+    """The sentences about a configuration that is not valid."""
+    file.write_text(text)
+    result = CliRunner().invoke(command, ["--config", str(file), *flags])
+    assert (result.exit_code, result.stdout) == (1, "")
+    return result.stderr.splitlines()
+
+
+def test_files_that_the_engine_url_names_are_read(file: Path, command: Typer, tmp_path: Path) -> None:
+    """Each one that cannot be used has a sentence, and so does a certificate with another key."""
+    certificate, key = write_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other_key = write_certificate(tmp_path / "other")
+    url = f"rediss://h?ssl_ca_certs={certificate}&ssl_certfile={certificate}&ssl_keyfile={key}"
+    file.write_text(f'[engine]\nurl = "{url}"\n')
+    assert CliRunner().invoke(command, ["--config", str(file)]).exit_code == 0
+    assert problems(command, file, '[engine]\nurl = "rediss://h?ssl_ca_certs=/nowhere&ssl_keyfile=/"\n') == [
+        "engine.url has ssl_ca_certs=/nowhere, but that file cannot be read: No such file or directory.",
+        "engine.url has ssl_keyfile=/, but that file cannot be read: Is a directory.",
+    ]
+    assert problems(
+        command, file, f'[engine]\nurl = "rediss://h?ssl_ca_certs={key}&ssl_keyfile={key}"\n'
+    ) == [
+        f"engine.url has ssl_ca_certs={key}, but that file has no certificates in PEM form.",
+        "engine.url has ssl_keyfile, but no ssl_certfile: a key is of no use without its certificate.",
+    ]
+    pair = f"ssl_certfile={certificate}&ssl_keyfile={other_key}"
+    (sentence,) = problems(command, file, f'[engine]\nurl = "rediss://h?{pair}"\n')
+    assert sentence == (
+        f"engine.url has {pair.replace('&', ' and ')}, "
+        "but that is not a certificate and its private key in PEM form."
+    )
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_that_this_machine_does_not_have_is_named(file: Path, command: Typer, host: str) -> None:
+    """No machine has an address of 192.0.2.0/24 (RFC 5737)."""
+    (sentence,) = problems(command, file, f'[server]\nhost = "{host}"\n')
+    assert sentence.startswith(f"server.host is {host}, but this machine cannot listen on it: ")
+
+
+def test_a_port_in_use_is_an_error_only_of_a_live_check(file: Path, command: Typer, port: int) -> None:
+    """While the server runs, its port is in use, and its configuration is valid."""
+    text = f"[server]\nport = {port}\n"
+    file.write_text(text)
+    assert CliRunner().invoke(command, ["--config", str(file)]).exit_code == 0
+    (sentence,) = problems(command, file, text, "--live")
+    assert "server.port" in sentence
+    assert f"127.0.0.1:{port}" in sentence
+    assert "Address already in use" in sentence
+
+
+def test_a_redis_that_cannot_be_used_is_an_error_of_a_live_check(
+    file: Path, command: Typer, port: int
+) -> None:
+    """The URL is valid, so that only the connection shows it."""
+    text = (
+        f'[server]\nport = 0\n[engine]\nurl = "rediss://:hush@127.0.0.1:{port + 1 if port < 65535 else 1}"\n'
+    )
+    file.write_text(text)
+    assert CliRunner().invoke(command, ["--config", str(file)]).exit_code == 0
+    (sentence,) = problems(command, file, text, "--live")
+    assert sentence.startswith("engine.url cannot be used: Redis at 127.0.0.1:")
+    assert "hush" not in sentence
+
+
+def test_a_live_check_succeeds_where_the_server_would_start(file: Path, command: Typer) -> None:
+    file.write_text("[server]\nport = 0\n")
+    result = CliRunner().invoke(command, ["--config", str(file), "--live"])
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "ok")

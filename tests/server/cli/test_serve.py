@@ -81,6 +81,23 @@ def test_a_start_that_fails_prints_one_sentence(arguments: list[str], sentence: 
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{sentence}\n")
 
 
+def test_a_missing_certificate_is_named_at_start() -> None:
+    """Before the node connects to Redis, whose error would not name the file."""
+    result = run("--engine", "rediss://127.0.0.1:1?ssl_ca_certs=/nowhere")
+    sentence = (
+        "engine.url has ssl_ca_certs=/nowhere, but that file cannot be read: No such file or directory."
+    )
+    assert (result.returncode, result.stderr) == (1, f"{sentence}\n")
+
+
+def test_limits_that_do_not_agree_are_printed_at_start(tmp_path: Path) -> None:
+    """The server starts, because it works as long as no client reaches them."""
+    config = {"server": {"drain_seconds": 0}, "api": {"body_limit_bytes": 8_000_000}}
+    with run_server(config, tmp_path) as server:
+        pass
+    assert "client.queue_limit_bytes is 2097152, but must be at least 8065536" in server.stderr
+
+
 def test_an_unknown_engine_is_refused_without_showing_its_password() -> None:
     result = run("--engine", "nats://user:hush@example")
     assert result.returncode == 1

@@ -1,5 +1,7 @@
 """The URL of an engine: valid forms, and errors that show nothing secret."""
 
+from urllib.parse import quote
+
 import pytest
 from pydantic import ValidationError
 
@@ -67,6 +69,48 @@ def test_an_invalid_url_is_refused_with_what_is_expected(url: str, expected: str
     assert str(caught.value).startswith(expected)
     with pytest.raises(ValidationError):
         EngineOptions(url=url)
+
+
+@pytest.mark.parametrize(
+    ("password", "escapes"),
+    [
+        ("hush#1", '"%23" in place of "#"'),
+        ("hush?1", '"%3F" in place of "?"'),
+        ("hush/1", '"%2F" in place of "/"'),
+        ("hush[1", '"%5B" in place of "["'),
+        ("[hush]", '"%5B" in place of "[" and "%5D" in place of "]"'),
+        ("hush@1", '"%40" in place of "@"'),
+        ("hu@sh#1", '"%40" in place of "@" and "%23" in place of "#"'),
+        ("1/2", '"%2F" in place of "/"'),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("user", ["", "me"])
+def test_an_unescaped_character_of_a_password_is_named(
+    user: str, scheme: str, password: str, escapes: str
+) -> None:
+    """Generated passwords have such characters. The message does not show the password."""
+    end = "/main" if scheme == "redis+sentinel" else ""
+    with pytest.raises(ValueError, match="password") as caught:
+        parse_redis_url(f"{scheme}://{user}:{password}@h:6379{end}")
+    assert str(caught.value) == f"a {scheme}:// URL whose password has {escapes}"
+    assert (
+        parse_redis_url(f"{scheme}://{user}:{quote(password, safe='')}@h{end}").credentials["password"]
+        == password
+    )
+
+
+def test_a_user_with_an_unescaped_character_is_not_shown() -> None:
+    """The rest of it would look like the name of an unknown option."""
+    with pytest.raises(ValueError, match="password") as caught:
+        parse_redis_url("redis://hush?hush@h")
+    assert "hush" not in str(caught.value)
+
+
+def test_an_option_may_have_a_character_that_a_password_may_not_have() -> None:
+    """The advice about passwords is only for what precedes the host."""
+    with pytest.raises(ValueError, match="names the service"):
+        parse_redis_url("redis+sentinel://:pass@a:1,b:2/?sentinel_password=x@y")
 
 
 def test_a_redis_url_has_parts() -> None:

@@ -158,7 +158,7 @@ def context(
     **client: Any,
 ) -> SessionContext:
     """Return what a node with these options gives its sessions."""
-    options = ClientOptions(token_hmac_secret=SECRET, **client)
+    options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
         options=options,
         rules=ChannelRules(channels, namespaces or {}, options.channel_length_limit),

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.channel_names import (
     ChannelRules,
+    encoded_user,
+    is_limited,
+    is_limited_to,
+    is_personal,
     is_private,
-    limited_to,
     namespace_of,
     personal_channel,
 )
@@ -32,7 +35,9 @@ RULES = ChannelRules(DEFAULT, {"chat": CHAT})
         ("chat:room:1", "chat"),
         (":room", ""),
         ("chat:#17", "chat"),
-        ("dialog#17,4:2", "dialog#17,4"),
+        ("dialog#17,4:2", None),
+        ("#urn:uuid:17", None),
+        ("chat:#urn:uuid:17", "chat"),
         ("", None),
     ],
 )
@@ -57,28 +62,61 @@ def test_a_dollar_makes_a_channel_private(channel: str, private: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "users"),
+    ("channel", "permitted"),
     [
         ("news", None),
         ("dialog#17,42", {"17", "42"}),
         ("dialog#17", {"17"}),
+        ("chat:dialog#17", {"17"}),
         ("#17", {"17"}),
-        ("a#b#17", {"17"}),
-        ("a#", {""}),
-        ("a#17,", {"17", ""}),
+        ("#17,42", {"17,42"}),
+        ("chat:#17,42", {"17,42"}),
+        ("#a#b", {"a#b"}),
+        ("a#b#17", set()),
+        ("a#", set()),
+        ("a#17,", {"17"}),
+        ("a#17%2C42", {"17,42"}),
+        ("a#17%252C42", {"17%2C42"}),
+        ("a#J%C3%BCrgen,b%23", {"Jürgen", "b#"}),
+        ("a#Jürgen", set()),
     ],
 )
-def test_the_users_of_a_channel_come_after_its_last_hash(channel: str, users: set[str] | None) -> None:
-    """Commas separate them."""
-    assert limited_to(channel) == (None if users is None else frozenset(users))
+def test_the_users_of_a_channel_come_after_its_hash(channel: str, permitted: set[str] | None) -> None:
+    """Commas separate them. A name with two hashes, or with a separator in an id, permits no user."""
+    users = ["17", "42", "17,42", "17%2C42", "a#b", "b", "Jürgen", "b#"]
+    assert is_limited(channel) is (permitted is not None)
+    assert {user for user in users if is_limited_to(channel, user)} == (permitted or set())
 
 
-@given(st.text(st.characters(exclude_characters=",#")))
-def test_a_personal_channel_is_limited_to_its_user(user: str) -> None:
-    """With a namespace and without one."""
-    assert limited_to(personal_channel(user)) == frozenset({user})
-    assert limited_to(personal_channel(user, "chat")) == frozenset({user})
+USERS = st.text(min_size=1) | st.text("ab#,:%$ü", min_size=1)
+
+
+@given(USERS, USERS)
+def test_a_personal_channel_is_limited_to_its_user(user: str, other: str) -> None:
+    """With every character in the user's id, with a namespace and without one."""
+    for channel in (personal_channel(user), personal_channel(user, "chat")):
+        assert is_personal(channel)
+        assert is_limited_to(channel, user)
+        assert is_limited_to(channel, other) is (user == other)
+    assert RULES.options_for(personal_channel(user)) is DEFAULT
     assert RULES.options_for(personal_channel(user, "chat")) is CHAT
+
+
+@given(st.lists(USERS, min_size=1, max_size=3), USERS)
+def test_a_user_limited_name_is_limited_to_the_users_that_it_was_made_of(
+    users: list[str], other: str
+) -> None:
+    """No separator in an id forges another user, if the ids are encoded."""
+    channel = "room#" + ",".join(map(encoded_user, users))
+    assert channel.isascii()
+    assert all(is_limited_to(channel, user) for user in users)
+    assert is_limited_to(channel, other) is (other in users)
+
+
+@pytest.mark.parametrize("user", ["17", "auth0|5f7c", "ann@example.com", "urn:uuid:1", "DOMAIN\\ann", "a b"])
+def test_most_ids_are_not_changed_in_a_list(user: str) -> None:
+    """Only separators, percent signs and letters beyond ASCII are encoded."""
+    assert encoded_user(user) == user
 
 
 @pytest.mark.parametrize(
@@ -91,7 +129,7 @@ def test_a_name_s_length_is_counted_in_bytes(channel: str, too_long: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("pattern", "channel", "well_formed"),
+    ("pattern", "channel", "is_valid"),
     [
         ("", "any thing/at*all", True),
         ("", "ünïcode", False),
@@ -105,12 +143,17 @@ def test_a_name_s_length_is_counted_in_bytes(channel: str, too_long: bool) -> No
         (r"^\d+:\d+$", "chat:42:43", True),
         (r"\d", "chat:room 4", True),
         (r"^$", "chat:", True),
+        ("", "#Jürgen", True),
+        ("", "chat:#Jürgen", True),
+        ("", "room#Jürgen", False),
+        (r"^#\d+$", "#42", True),
+        (r"^#\d+$", "#42:43", False),
     ],
 )
 def test_a_name_is_ascii_and_matches_the_pattern_after_its_namespace(
-    pattern: str, channel: str, well_formed: bool
+    pattern: str, channel: str, is_valid: bool
 ) -> None:
-    """The pattern may match anywhere in that part."""
+    """The pattern may match anywhere in that part. The id of a personal channel's user need not be ASCII."""
     options = ChannelOptions(channel_regex=pattern)
     rules = ChannelRules(options, {"chat": options})
-    assert rules.is_well_formed(channel, options) is well_formed
+    assert (not rules.problem_of(channel, options)) is is_valid

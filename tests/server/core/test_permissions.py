@@ -18,7 +18,14 @@ from tocsin_server.core.permissions import (
     overridden,
 )
 from tocsin_server.core.tokens import Flag, Override
-from tocsin_server.errors import BAD_REQUEST, NOT_AVAILABLE, PERMISSION_DENIED, UNKNOWN_CHANNEL, Refusal
+from tocsin_server.errors import (
+    BAD_REQUEST,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    UNKNOWN_CHANNEL,
+    Refusal,
+    because,
+)
 
 ADA = Caller("ada")
 ANONYMOUS = Caller("")
@@ -103,6 +110,9 @@ def test_permissions_are_independent_of_each_other(action: str) -> None:
         ("dialog#ada", ("user_limited_channels",), True, False),
         ("dialog#bob", ("user_limited_channels", "subscribe_for_client"), False, False),
         ("dialog#ada,bob", ("user_limited_channels",), True, False),
+        ("#ada", ("user_limited_channels",), True, False),
+        ("#ada,bob", ("user_limited_channels",), False, False),
+        ("dialog#bob#ada", ("user_limited_channels",), False, False),
         ("dialog#", ("user_limited_channels", "subscribe_for_anonymous"), False, False),
         ("$dialog#ada", ("user_limited_channels",), False, False),
         ("news", ("user_limited_channels", "subscribe_for_client"), True, False),
@@ -122,10 +132,14 @@ def test_a_channel_name_is_checked_by_length_then_namespace_then_form() -> None:
     digits = ChannelOptions(channel_regex=r"^\d+$")
     rules = ChannelRules(digits, {}, length_limit=9)
     assert check_name("12345", rules) is digits
-    assert check_name("x:34567890", rules) is BAD_REQUEST
+    assert check_name("x:34567890", rules) == _bad("is longer than 9 bytes")
     assert check_name("x:ü", rules) is UNKNOWN_CHANNEL
-    assert check_name("1234x", rules) is BAD_REQUEST
-    assert check_name("١٢", rules) is BAD_REQUEST
+    assert check_name("1234x", rules) == _bad("does not match channel_regex")
+    assert check_name("١٢", rules) == _bad("has characters beyond ASCII")
+
+
+def _bad(problem: str) -> Refusal:
+    return because(BAD_REQUEST, f"the channel's name {problem}")
 
 
 def test_an_override_changes_only_the_options_it_sets() -> None:

@@ -24,6 +24,7 @@ from tocsin_server.core.tokens import (
     Override,
     TokenExpired,
     TokenInvalid,
+    TokenNotYetValid,
     TokenVerifier,
     embedded,
 )
@@ -45,7 +46,7 @@ def pem(key: PrivateKeyTypes) -> str:
 
 
 def verifier(**options: Any) -> TokenVerifier:
-    return TokenVerifier(ClientOptions(**{"token_hmac_secret": SECRET, **options}))
+    return TokenVerifier(ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **options}))
 
 
 def claims(token: str, **options: Any) -> ConnectionClaims:
@@ -353,11 +354,70 @@ def test_a_subscription_token_must_name_its_channel(payload: dict[str, Any]) -> 
         verifier().subscription(signed(json.dumps(payload).encode()), NOW)
 
 
+# ---------------------------------------------------------------------------------------------------- leeway
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        ({"exp": NOW - 4}, None),
+        ({"exp": NOW - 6}, TokenExpired),
+        ({"nbf": NOW + 4, "exp": NOW + 60}, None),
+        ({"nbf": NOW + 6, "exp": NOW + 60}, TokenNotYetValid),
+        ({"iat": NOW + 600}, None),
+    ],
+)
+def test_times_are_compared_with_a_leeway(payload: dict[str, Any], error: type[Exception] | None) -> None:
+    """Five seconds by default: the clocks of two machines differ (RFC 7519 §4.1.4)."""
+    leeway = ClientOptions().token_leeway
+    assert leeway == 5
+    token = connection_token("ada", **payload)
+    if error is None:
+        assert claims(token, token_leeway=leeway).sub == "ada"
+    else:
+        with pytest.raises(error):
+            claims(token, token_leeway=leeway)
+
+
+# ----------------------------------------------------------------------------------------------- null claims
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sub", "exp", "nbf", "expire_at", "aud", "iss", "info", "b64info", "channel", "channels", "subs", "jti"],
+)
+def test_a_null_claim_counts_as_absent(name: str) -> None:
+    """Libraries of many languages write it for a member that is not set."""
+    given = claims(signed(json.dumps({"sub": "ada", name: None}).encode()))
+    absent = claims(signed(json.dumps({"sub": "ada"} if name != "sub" else {}).encode()))
+    for claim in ("sub", "exp", "nbf", "expire_at", "aud", "iss", "b64info", "grants"):
+        assert getattr(given, claim) == getattr(absent, claim)
+    assert embedded(given.info, given.b64info) is NO_JSON
+
+
+def test_a_null_member_of_a_grant_counts_as_absent() -> None:
+    """Without options the channel is granted as it is."""
+    grants = {
+        "a": None,
+        "b": {"info": None, "override": None},
+        "c": {"override": {"presence": {"value": None}}},
+    }
+    claimed = claims(signed(json.dumps({"subs": grants}).encode()))
+    assert set(claimed.grants) == {"a", "b", "c"}
+    assert claimed.grants["c"].override == Override(presence=Flag(value=False))
+
+
+def test_a_null_member_does_not_change_other_claims() -> None:
+    """Info is kept byte for byte, with its own nulls."""
+    claimed = claims(signed(b'{"sub":"ada","aud":null,"info":{ "a" : null, "b" : 1.0 }}'))
+    assert bytes(embedded(claimed.info, claimed.b64info)) == b'{ "a" : null, "b" : 1.0 }'
+
+
 # --------------------------------------------------------------------------------------------------- payloads
 
 
 @pytest.mark.parametrize(
-    "info", [b"1.0", b"null", b'"\\u00e9"', b'{ "b" : 1,  "a" : 1e2 }', b'{"a":1,"a":2}']
+    "info", [b"1.0", b"false", b'"\\u00e9"', b'{ "b" : 1,  "a" : 1e2 }', b'{"a":1,"a":2}']
 )
 def test_info_is_kept_byte_for_byte(info: bytes) -> None:
     """In both forms, JSON and base64. The server does not parse it."""

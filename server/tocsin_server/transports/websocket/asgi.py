@@ -29,8 +29,8 @@ from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
-from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.websocket.handshake import (
     WEBSOCKET_PATH,
     Handshake,

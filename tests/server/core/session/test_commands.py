@@ -158,8 +158,8 @@ def test_a_refusal_of_the_engine_is_the_reply(method: str) -> None:
     [
         ("", [Close(errors.PROTOCOL_VIOLATION)]),
         ("nowhere:news", [error(3, 102, "unknown channel")]),
-        ("x" * 256, [error(3, 107, "bad request")]),
-        ("ünïcode", [error(3, 107, "bad request")]),
+        ("x" * 256, [error(3, 107, "bad request: the channel's name is longer than 255 bytes")]),
+        ("ünïcode", [error(3, 107, "bad request: the channel's name has characters beyond ASCII")]),
     ],
 )
 def test_a_command_in_an_invalid_channel_is_refused(method: str, channel: str, effects: list[Any]) -> None:

@@ -94,11 +94,27 @@ def test_an_invalid_token_closes_without_a_reply(token: str) -> None:
     new_connection(context(allow_anonymous=True)) >> connect(token=token) << [Close(errors.INVALID_TOKEN)]
 
 
-@pytest.mark.parametrize("claims", [{"exp": NOW}, {"exp": NOW - 1}, {"nbf": NOW + 1}])
-def test_a_token_outside_its_validity_is_an_error(claims: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"exp": NOW}, "token expired"),
+        ({"exp": NOW - 1}, "token expired"),
+        ({"nbf": NOW + 1}, "token expired: it is not valid yet"),
+    ],
+)
+def test_a_token_outside_its_validity_is_an_error(claims: dict[str, Any], message: str) -> None:
     """An SDK fetches a new token after error 109, and tries again."""
     playbook = new_connection()
-    playbook >> connect(token=connection_token("ada", **claims)) << [error(1, 109, "token expired")]
+    playbook >> connect(token=connection_token("ada", **claims)) << [error(1, 109, message)]
+
+
+@pytest.mark.parametrize("claims", [{"exp": NOW - 4}, {"nbf": NOW + 4}, {"expire_at": NOW - 4}])
+def test_a_token_within_the_leeway_connects(claims: dict[str, Any]) -> None:
+    """A connection that expires at once is refreshed by its client within `expired_close_delay`."""
+    playbook = new_connection(context(token_leeway=5))
+    playbook >> connect(token=connection_token("ada", **claims))
+    expires = {} if "nbf" in claims else {"expires": True, "ttl": 1}
+    playbook << [Identify("ada"), connect_reply(**expires)]
 
 
 def test_a_connection_whose_expiry_has_passed_is_refused() -> None:
@@ -268,6 +284,42 @@ def test_a_server_side_subscription_in_an_unknown_namespace_is_refused() -> None
     """The token names a namespace that the configuration does not have."""
     token = connection_token("ada", channels=["nowhere:news"])
     new_connection() >> connect(token=token) << [error(1, 102, "unknown channel")]
+
+
+@pytest.mark.parametrize("user", ["urn:uuid:1", "CN=Ann,OU=Sales", "a#b", "Jürgen", "auth0|5f7c"])
+def test_a_personal_channel_has_the_whole_id_of_its_user(user: str) -> None:
+    """Identity providers issue ids with separators, and with letters beyond ASCII."""
+    playbook = new_connection(context(personal_channel=True))
+    playbook >> connect(token=connection_token(user)) << [Identify(user), Opening(f"#{user}")]
+
+
+@pytest.mark.parametrize(
+    ("channels", "user", "reason"),
+    [
+        (OPEN, "x" * 255, "the channel's name is longer than 255 bytes"),
+        (
+            OPEN.model_copy(update={"channel_regex": "^[a-z]+$"}),
+            "42",
+            "the channel's name does not match channel_regex",
+        ),
+    ],
+)
+def test_a_user_whose_personal_channel_is_invalid_is_refused(
+    channels: ChannelOptions, user: str, reason: str
+) -> None:
+    """Otherwise every publication into that channel would be refused, and the user would not know."""
+    message = f"bad request: {reason}: it is the user's personal channel"
+    playbook = new_connection(context(channels, personal_channel=True))
+    playbook >> connect(token=connection_token(user)) << [error(1, 107, message)]
+
+
+@pytest.mark.parametrize("claim", ["channels", "subs"])
+def test_a_token_with_an_invalid_channel_is_refused(claim: str) -> None:
+    """No publication could reach it."""
+    claims: dict[str, Any] = {"channels": {"channels": ["größe"]}, "subs": {"subs": {"größe": {}}}}
+    token = connection_token("ada", **claims[claim])
+    message = "bad request: the channel's name has characters beyond ASCII"
+    new_connection() >> connect(token=token) << [error(1, 107, message)]
 
 
 def test_a_user_is_subscribed_to_its_personal_channel_where_that_is_configured() -> None:

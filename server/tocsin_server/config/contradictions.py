@@ -1,0 +1,95 @@
+"""Contradictions: options that are valid each by itself and do not agree, in sentences that name the keys.
+
+`tocsin check-config` fails with them. `tocsin serve` prints them and starts, because the node works as long
+as no client reaches the limits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import ChannelOptions
+
+SUBSCRIBE_BYTES = 4096
+"""The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""
+
+ENVELOPE_BYTES = 65_536
+"""What a message has around its payload: channel, position, tags, the positions of an event stream."""
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """A sentence for each pair of options that do not agree. Empty for the defaults."""
+    return [*_limits(settings), *_personal_channels(settings), *_channels(settings)]
+
+
+def _limits(settings: Settings) -> Iterator[str]:
+    client, body_bytes = settings.client, settings.api.body_limit_bytes
+    needed = client.channel_limit * SUBSCRIBE_BYTES
+    if client.message_limit_bytes < needed:
+        yield (
+            f"client.message_limit_bytes is {client.message_limit_bytes}, but must be at least {needed}, "
+            f"because an SDK sends client.channel_limit ({client.channel_limit}) subscribe commands with "
+            f"tokens of up to {SUBSCRIBE_BYTES} bytes in one message."
+        )
+    if client.queue_limit_bytes < body_bytes + ENVELOPE_BYTES:
+        yield (
+            f"client.queue_limit_bytes is {client.queue_limit_bytes}, but must be at least "
+            f"{body_bytes + ENVELOPE_BYTES}, because a publication may have api.body_limit_bytes "
+            f"({body_bytes}) and its subscribers would be disconnected as slow."
+        )
+    if client.queue_limit_bytes < client.message_limit_bytes + ENVELOPE_BYTES:
+        yield (
+            f"client.queue_limit_bytes is {client.queue_limit_bytes}, but must be at least "
+            f"{client.message_limit_bytes + ENVELOPE_BYTES}, because a client's publication may have "
+            f"client.message_limit_bytes ({client.message_limit_bytes}) and its subscribers would be "
+            "disconnected as slow."
+        )
+
+
+def _personal_channels(settings: Settings) -> Iterator[str]:
+    client = settings.client
+    if client.personal_channel_single_connection and not client.personal_channel:
+        yield (
+            "client.personal_channel_single_connection is true, but has no effect while "
+            "client.personal_channel is false."
+        )
+    if client.personal_channel_namespace and not client.personal_channel:
+        yield (
+            f'client.personal_channel_namespace is "{client.personal_channel_namespace}", but has no effect '
+            "while client.personal_channel is false."
+        )
+    section, options = "channels", settings.channels
+    if name := client.personal_channel_namespace:
+        section, options = f"namespaces.{name}", settings.namespaces[name]
+    if client.personal_channel and not any(
+        re.search(options.channel_regex, name) for name in ("#42", "#ann")
+    ):
+        yield (
+            f'{section}.channel_regex is "{options.channel_regex}", but does not match personal channels '
+            'such as "#42", so that no user could connect.'
+        )
+    if client.personal_channel_single_connection and client.user_connection_limit == 1:
+        yield (
+            "client.user_connection_limit is 1, but refuses the new connection for which "
+            "client.personal_channel_single_connection would close the old one: leave it at 0."
+        )
+
+
+def _channels(settings: Settings) -> Iterator[str]:
+    yield from _options("channels", settings.channels)
+    for name, options in settings.namespaces.items():
+        yield from _options(f"namespaces.{name}", options)
+
+
+def _options(section: str, options: ChannelOptions) -> Iterator[str]:
+    if options.force_positioning and not options.keeps_history:
+        yield (
+            f"{section}.force_positioning is true, but positions need {section}.history_size and "
+            f"{section}.history_ttl."
+        )
+    if options.force_push_join_leave and not options.join_leave:
+        yield (
+            f"{section}.force_push_join_leave is true, but has no effect while {section}.join_leave is false."
+        )
