@@ -23,6 +23,7 @@ from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.seen_positions import SeenPositions
+from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import Position, Publication, Push
 
 MAX_MS = 2**53
@@ -85,6 +86,7 @@ class RedisBroker:
         self._clock = clock
         self._make_epoch = make_epoch
         self._seen = SeenPositions()
+        self._other_versions = encoding.OtherVersions()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
         self._handler: BrokerHandler | None = None
 
@@ -213,7 +215,7 @@ class RedisBroker:
             elif message.startswith((encoding.JOIN, encoding.LEAVE)):
                 self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
-                log.warning("message_of_other_version_dropped", channel=channel)
+                self._other_versions.ignore("channel messages", channel=channel)
         except ValueError:
             log.warning("malformed_message_dropped", channel=channel, exc_info=True)
 
@@ -236,7 +238,10 @@ def _range_arguments(query: HistoryQuery) -> tuple[Argument, ...]:
 
 
 def _publication(entry: Any) -> Publication:
-    return encoding.decode_body(entry[1][1], _offset(entry))
+    field, body = entry[1]
+    if field != encoding.FIELD:
+        raise EngineError("the history has publications of another version of the format")
+    return encoding.decode_body(body, _offset(entry))
 
 
 def _offset(entry: Any) -> int:

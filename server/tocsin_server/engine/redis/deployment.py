@@ -118,7 +118,7 @@ class Standalone:
         on_resubscribed: OnResubscribed,
     ) -> None:
         self._connector = Connector(address, prefix)
-        self._keys = Keys(prefix)
+        self._keys = Keys(prefix, address.database)
         self._supervisor = supervisor
         self.commands = Pipeline(self._connector, Backoff(random))
         self.pubsub = PubSubConnection(self._connector, Backoff(random), on_resubscribed)

@@ -4,17 +4,21 @@ Payloads are copied, never parsed.
 
     publication      1p<stamp> <offset> <epoch>\n<body>    offset 0 and no epoch if it is not in the history
     join, leave      1j\n<info>   1l\n<info>
+    request          1q\n<JSON>   to every node (see nodes)
+    response         1r\n<JSON>   to the node that sent the request
     history entry    id <offset>-<stamp>, field "1", value <body>
     presence entry   [lease, is announced, info]
 
 A stamp is the time of the publish (see clock). It also distinguishes two publications at the same offset.
-Body and info are MessagePack. The 1 is the version of this format. A node drops messages of another
-version, so nodes with different versions of the format must not share a prefix.
+Body and info are MessagePack. The 1 is the version of this format. A node ignores messages and presence
+entries of another version, and logs the first of them (`OtherVersions`). A request that a node of another
+version ignores has no response, so the sender reports that node as silent.
 """
 
 from __future__ import annotations
 
 import msgspec
+import structlog
 from msgspec import Raw
 
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
@@ -22,8 +26,12 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange,
 PUBLICATION = b"1p"
 JOIN = b"1j\n"
 LEAVE = b"1l\n"
+REQUEST = b"1q\n"
+RESPONSE = b"1r\n"
 FIELD = b"1"
 """The only field of a history entry. Its name is the version of the format."""
+
+log = structlog.get_logger()
 
 _Info = tuple[str, str, str, str]  # strings, because the scripts read them, and cmsgpack has no byte strings
 _Body = tuple[bytes, _Info | None, dict[str, str] | None]
@@ -33,6 +41,27 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_info = msgspec.msgpack.Decoder(_Info).decode
 _decode_presence_entry = msgspec.msgpack.Decoder(_PresenceEntry).decode
+
+
+class OtherVersions:
+    """Logs the first message of each kind that has another version of the format.
+
+    The mutable state is the kinds that were logged.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def ignore(self, kind: str, **fields: object) -> None:
+        """Note that a message was ignored. `kind` is a plural, such as `requests`."""
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.warning(
+                "messages_of_other_version_ignored",
+                kind=kind,
+                hint="another version of Tocsin shares this Redis, database and engine.prefix",
+                **fields,
+            )
 
 
 def publication_head(stamp: int) -> bytes:

@@ -54,7 +54,8 @@ class RedisEngine:
         self._deployment: Deployment = kind(
             address, prefix, self._supervisor, self._random, self._on_resubscribed
         )
-        keys, commands, pubsub = Keys(prefix), self._deployment.commands, self._deployment.pubsub
+        keys = Keys(prefix, address.database)
+        commands, pubsub = self._deployment.commands, self._deployment.pubsub
         self._keys = keys
         self._clock = SharedClock(keys, commands)
         self._broker = RedisBroker(keys, commands, pubsub, self._clock, self._make_epoch)

@@ -4,6 +4,9 @@ All names of one channel have the channel in braces, so a cluster keeps them in 
 use all of them. No two things have the same name, for all channels and idempotency keys. The last
 `}` of a name is followed by a fixed word or an idempotency key, in which braces are escaped.
 
+Pub/sub has no databases: a name reaches subscribers in all databases of a Redis. So the pub/sub names of a
+database other than 0 have its number after the prefix, as in `tocsin/1:control`. A prefix contains no slash.
+
 Three names are older than the glossary's words for them: `log` (history), `answers` (responses) and
 `canary` (probe). They stay, so that nodes of different versions can share a prefix.
 """
@@ -12,47 +15,49 @@ from __future__ import annotations
 
 
 class Keys:
-    """The names under one prefix. A prefix contains neither colons nor braces."""
+    """The names of one system: those under one prefix in one database.
 
-    def __init__(self, prefix: str) -> None:
+    A prefix contains neither colons, braces nor slashes.
+    """
+
+    def __init__(self, prefix: str, database: int = 0) -> None:
         self._prefix = prefix
+        self._pubsub_prefix = f"{prefix}/{database}" if database else prefix
         self.nodes = f"{prefix}:nodes"
         """Hash: lease → how often it was renewed, or `dead`."""
-        self.control = f"{prefix}:control"
+        self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
 
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""
-        # A hash tag must not be empty, and must not begin with a closing brace (Redis Cluster specification,
-        # "Hash tags"): Redis would ignore it, and the keys of one channel would be in several slots.
-        tag = f"%{channel}" if channel[:1] in ("", "}", "%") else channel
-        return f"{self._prefix}:{{{tag}}}"
+        return f"{self._pubsub_prefix}:{{{_hash_tag(channel)}}}"
 
     def history(self, channel: str) -> str:
         """Stream: the publications that are kept, with ids `<offset>-<stamp>`."""
-        return f"{self.pubsub_name(channel)}:log"
+        return f"{self._of_channel(channel)}:log"
 
     def meta(self, channel: str) -> str:
         """Hash: offset, epoch, version and version_epoch of a channel's history."""
-        return f"{self.pubsub_name(channel)}:meta"
+        return f"{self._of_channel(channel)}:meta"
 
     def of_history(self, channel: str) -> tuple[str, str, str]:
         """The names that a publish uses: the pub/sub name, meta and history."""
-        pubsub_name = self.pubsub_name(channel)
-        return pubsub_name, f"{pubsub_name}:meta", f"{pubsub_name}:log"
+        tag = _hash_tag(channel)
+        key = f"{self._prefix}:{{{tag}}}"
+        return f"{self._pubsub_prefix}:{{{tag}}}", f"{key}:meta", f"{key}:log"
 
     def idempotency(self, channel: str, idempotency_key: str) -> str:
         """String: the result of the first publish with an idempotency key, as `<offset> <epoch>`."""
         key = idempotency_key.replace("%", "%25").replace("}", "%7D")
-        return f"{self.pubsub_name(channel)}:idem:{key}"
+        return f"{self._of_channel(channel)}:idem:{key}"
 
     def presence(self, channel: str) -> str:
         """Hash: client id → presence entry."""
-        return f"{self.pubsub_name(channel)}:presence"
+        return f"{self._of_channel(channel)}:presence"
 
     def users(self, channel: str) -> str:
         """Hash: user → number of clients in the channel's presence."""
-        return f"{self.pubsub_name(channel)}:users"
+        return f"{self._of_channel(channel)}:users"
 
     def lease_channels(self, lease: str) -> str:
         """Set: the channels in which a lease has, or had, presence entries."""
@@ -64,12 +69,21 @@ class Keys:
 
     def responses(self, node: str) -> str:
         """Pub/sub: the responses to a node's control commands and surveys."""
-        return f"{self._prefix}:node:{node}:answers"
+        return f"{self._pubsub_prefix}:node:{node}:answers"
 
     def probe(self, node: str) -> str:
         """Pub/sub: a node's probes."""
-        return f"{self._prefix}:node:{node}:canary"
+        return f"{self._pubsub_prefix}:node:{node}:canary"
 
     def shard_probe(self, node: str, tag: str) -> str:
         """Pub/sub: a node's probes in the slot of a hash tag."""
         return f"{self.probe(node)}:{{{tag}}}"
+
+    def _of_channel(self, channel: str) -> str:
+        return f"{self._prefix}:{{{_hash_tag(channel)}}}"
+
+
+def _hash_tag(channel: str) -> str:
+    # A hash tag must not be empty, and must not begin with a closing brace (Redis Cluster specification,
+    # "Hash tags"): Redis would ignore it, and the keys of one channel would be in several slots.
+    return f"%{channel}" if channel[:1] in ("", "}", "%") else channel

@@ -11,6 +11,7 @@ import structlog
 from msgspec import Struct
 
 from tocsin_server.engine.nodes import ControlCommand, ControlHandler, NodeInfo, Survey, SurveyRequest
+from tocsin_server.engine.redis import encoding
 from tocsin_server.engine.redis.interfaces import Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
@@ -39,7 +40,7 @@ class NodeResponse(Struct, array_like=True):
     info: NodeInfo | None = None
 
 
-_encode = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(NodeRequest).decode
 _decode_response = msgspec.json.Decoder(NodeResponse).decode
 
@@ -70,6 +71,7 @@ class RedisNodeRegistry:
         self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
         self._known: dict[str, NodeInfo] = {}
+        self._other_versions = encoding.OtherVersions()
 
     async def start(self, handler: ControlHandler) -> None:
         """Call `handler` with requests from now on. Raises EngineError if the node cannot subscribe."""
@@ -107,7 +109,9 @@ class RedisNodeRegistry:
         try:
             request = NodeRequest(number, self._keys.responses(handler.uid), command, survey)
             others = await self._other_nodes(handler)
-            await self._commands.execute(self._commands.publish_command, self._keys.control, _encode(request))
+            await self._commands.execute(
+                self._commands.publish_command, self._keys.control, _encode_request(request)
+            )
             pending.responses[handler.uid] = _respond(handler, request)
             await self._wait_for_responses(pending, others)
             if pending.silent:  # a node that died in the meantime is not silent
@@ -134,23 +138,37 @@ class RedisNodeRegistry:
         handler = self._handler
         if handler is None:
             return
+        if not message.startswith(encoding.REQUEST):
+            self._other_versions.ignore("requests")
+            return
         try:
-            request = _decode_request(message)
+            request = _decode_request(memoryview(message)[len(encoding.REQUEST) :])
         except msgspec.DecodeError:
             log.warning("malformed_node_request_dropped", exc_info=True)
             return
         if request.reply_to == self._keys.responses(handler.uid):
             return
-        response = _encode(_respond(handler, request))
+        response = encoding.RESPONSE + _encode_json(_respond(handler, request))
         reply = self._commands.execute(self._commands.publish_command, request.reply_to, response)
         reply.add_done_callback(_ignore_outcome)
 
     def _on_response(self, message: bytes) -> None:
-        response = _decode_response(message)
+        if not message.startswith(encoding.RESPONSE):
+            self._other_versions.ignore("responses")
+            return
+        try:
+            response = _decode_response(memoryview(message)[len(encoding.RESPONSE) :])
+        except msgspec.DecodeError:
+            log.warning("malformed_node_response_dropped", exc_info=True)
+            return
         pending = self._pending.get(response.id)
         if pending is not None:
             pending.responses[response.uid] = response
             pending.response_received.set()
+
+
+def _encode_request(request: NodeRequest) -> bytes:
+    return encoding.REQUEST + _encode_json(request)
 
 
 def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:

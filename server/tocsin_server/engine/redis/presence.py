@@ -44,6 +44,7 @@ class RedisPresenceStore:
         self._own: dict[str, dict[str, PresenceEntry]] = {}
         self._listed: set[str] = set()  # channels on the current lease's list
         self.is_uncertain = False
+        self._other_versions = encoding.OtherVersions()
 
     @property
     def is_empty(self) -> bool:
@@ -109,8 +110,15 @@ class RedisPresenceStore:
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
         """Read all presence entries of a channel by client id, in one atomic step."""
         entries = await self._commands.execute("HVALS", self._keys.presence(channel))
-        infos = map(encoding.decode_presence_entry, entries)
-        return {info.client: info for info in infos}
+        infos: dict[str, ClientInfo] = {}
+        for entry in entries:
+            try:
+                info = encoding.decode_presence_entry(entry)
+            except ValueError:
+                self._other_versions.ignore("presence entries", channel=channel)
+            else:
+                infos[info.client] = info
+        return infos
 
     async def stats(self, channel: str) -> PresenceStats:
         """Count the clients and users in a channel."""

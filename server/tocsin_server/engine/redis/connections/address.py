@@ -45,6 +45,8 @@ class Address:
     sentinel_options: dict[str, Any] = field(default_factory=dict, repr=False)
     is_cluster: bool = False
     """Whether `hosts` are servers of a cluster. They know its other servers."""
+    database: int = 0
+    """The number of the database. Its keys are apart from those of others, but pub/sub is not (see keys)."""
     tls_contexts: TlsContexts = field(default_factory=TlsContexts, repr=False, compare=False)
 
 
@@ -71,4 +73,5 @@ def parse_address(url: str) -> Address:
         if parsed.service
         else {},
         parsed.is_cluster,
+        parsed.database,
     )

@@ -72,6 +72,8 @@ class Probe:
             await self._pubsub.subscribe(self._name, self._on_message)
 
     def _on_message(self, message: bytes) -> None:
+        if not message.isdigit():
+            return  # of another publisher
         received = int(message)
         self._received_at = time.monotonic()  # the event loop's time does not advance within a turn
         self._missing = [number for number in self._missing if number > received]
