@@ -91,7 +91,7 @@ async def test_the_query_may_name_a_channel_that_the_token_subscribes_by_itself(
 
 async def test_an_expired_subscription_ends_the_stream_and_needs_a_new_token() -> None:
     """A stream cannot refresh. A page with only `onmessage` and `onerror` notices the end, and the 401."""
-    async with stream_server(client={"expired_close_delay": "10ms"}) as server:
+    async with stream_server(client={"expired_close_delay": "10ms", "token_leeway": 0}) as server:
         token = subscription_token("", "closed:1", exp=seconds_from_now(3))
         async with server.stream("closed:1", "lobby", sub_token=token) as stream:
             ended, message, last = await stream.rest()
@@ -105,7 +105,7 @@ async def test_an_expired_subscription_ends_the_stream_and_needs_a_new_token() -
 
 async def test_an_expired_connection_ends_its_stream_and_needs_a_new_token() -> None:
     """The client reconnects; with the same token it gets 401, which ends an EventSource."""
-    async with stream_server(client={"expired_close_delay": "10ms"}) as server:
+    async with stream_server(client={"expired_close_delay": "10ms", "token_leeway": 0}) as server:
         token = connection_token("ann", exp=seconds_from_now(3))
         async with server.stream("lobby", token=token) as stream:
             (last,) = await stream.rest()

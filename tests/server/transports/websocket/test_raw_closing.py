@@ -84,7 +84,7 @@ async def test_a_close_frame_that_is_answered_ends_the_connection(
     [
         (frame(b"", 0x3), 1002),
         (frame(b"\xff"), 1007),
-        (frame(b"x" * 100_000), 1009),
+        (frame(b"x" * 600_000), 1009),
     ],
     ids=["an unknown opcode", "text that is not UTF-8", "a message too large"],
 )
