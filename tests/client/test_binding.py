@@ -49,8 +49,8 @@ FORKING = """
                 for use in (client.rpc("m"), anext(news), news.unsubscribe()):
                     try:
                         use.send(None)
-                    except WrongUse:
-                        refused += 1
+                    except WrongUse as error:
+                        refused += "after a fork" in str(error)
                 try:
                     client.close().send(None)
                 except StopIteration:

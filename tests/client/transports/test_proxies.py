@@ -73,12 +73,12 @@ async def publish_async(url: str) -> None:
 
 
 async def stream(url: str) -> None:
-    async with EventStream(url, "news") as stream:
+    async with asyncio.timeout(SOON), EventStream(url, "news") as stream:
         await anext(stream)
 
 
 async def subscribe(url: str) -> None:
-    async with Client(url) as client:
+    async with asyncio.timeout(SOON), Client(url) as client:
         await client.ready()
 
 
