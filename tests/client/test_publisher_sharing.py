@@ -172,20 +172,3 @@ def test_a_publisher_works_while_the_interpreter_ends(server: KeepAliveServer) -
         atexit.register(lambda: print(publisher.publish("last", 1).epoch))
     """
     assert run_script(script, server.url) == "last\n"
-
-
-def test_an_async_publisher_raises_a_documented_error_while_the_interpreter_ends() -> None:
-    """Its loop can no longer start a thread that looks up the server's name."""
-    script = """
-        import asyncio, atexit
-        from tocsin import AsyncPublisher, ServerUnreachable
-
-        def publish():
-            try:
-                asyncio.run(AsyncPublisher("http://localhost:9").publish("last", 1))
-            except ServerUnreachable as error:
-                print(error)
-
-        atexit.register(publish)
-    """
-    assert "the interpreter is ending" in run_script(script)
