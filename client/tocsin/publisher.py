@@ -27,7 +27,7 @@ from .errors import (
 )
 from .protocol.codec import encode_json
 from .transports.address import http_url, redact
-from .transports.http import PASSING_STATUSES, HttpClient, HttpTarget, api_key_header
+from .transports.http import PASSING_STATUSES, HttpClient, HttpTarget, api_key_header, password_error
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
@@ -69,7 +69,7 @@ class _Endpoint:
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         if response.status_code == 401:
-            raise Unauthorized("the API key is missing or wrong")
+            raise password_error(response.headers) or Unauthorized("the API key is missing or wrong")
         try:
             if response.status_code == 200:
                 return api.read_response(call, response.text)
@@ -82,9 +82,8 @@ class _Endpoint:
 
     def _unreadable(self, response: httpx.Response) -> TocsinError:
         text = response.text.strip()[:100] or "an empty response"
-        answer = self.target.describe(response).removeprefix("HTTP ")
         return self.target.misdirected(response) or BadProtocol(
-            f"{redact(str(response.url))} answered {answer}: {text}"
+            f"{redact(str(response.url))} answered {response.status_code}{self.target.hint}: {text}"
         )
 
 

@@ -49,8 +49,8 @@ FORKING = """
                 for use in (client.rpc("m"), anext(news), news.unsubscribe()):
                     try:
                         use.send(None)
-                    except WrongUse:
-                        refused += 1
+                    except WrongUse as error:
+                        refused += "after a fork" in str(error)
                 try:
                     client.close().send(None)
                 except StopIteration:
@@ -68,3 +68,33 @@ async def test_a_forked_process_cannot_use_the_connection_of_its_parent(scripted
     await asyncio.to_thread(run_script, FORKING, scripted.url)
     methods = [next(name for name in command if name != "id") for command in scripted.received]
     assert methods == ["connect", "subscribe", "publish", "unsubscribe"]
+
+
+ENDING = """
+    import asyncio, atexit, sys
+    from tocsin import AsyncPublisher, Client, EventStream, ServerUnreachable
+
+    async def publish(url):
+        await AsyncPublisher(url).publish("last", 1)
+
+    async def stream(url):
+        await anext(EventStream(url, "news"))
+
+    async def subscribe(url):
+        async with Client(url) as client:
+            await client.ready()
+
+    def use():
+        try:
+            asyncio.run(globals()[sys.argv[1]]("http://localhost:9"))
+        except ServerUnreachable as error:
+            print(error)
+
+    atexit.register(use)
+"""
+
+
+@pytest.mark.parametrize("use", ["publish", "stream", "subscribe"])
+def test_a_client_raises_a_documented_error_while_the_interpreter_ends(use: str) -> None:
+    """An event loop can then no longer start a thread that looks up the server's name."""
+    assert "the interpreter is ending" in run_script(ENDING, use)

@@ -355,7 +355,8 @@ FORKING = """
             if not child:
                 try:
                     anext(stream).send(None)
-                except WrongUse:
+                except WrongUse as error:
+                    assert "after a fork" in str(error)
                     try:
                         stream.close().send(None)
                     except StopIteration:

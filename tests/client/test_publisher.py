@@ -162,8 +162,8 @@ def test_a_broken_connection_repeats_the_call_with_the_same_idempotency_key(scri
 
 
 def test_an_unreachable_server_is_an_error_of_its_own(script: Script, do: Do) -> None:
-    script.responses = [(502, ""), (503, ""), None]
-    with pytest.raises(ServerUnreachable, match="cannot be reached"):
+    script.responses = [None, (502, "<html>"), (503, '{"code":100,"message":"the node stops"}')]
+    with pytest.raises(ServerUnreachable, match="cannot be reached: HTTP 503, 'the node stops'"):
         do(script.url, "", api.info())
     with pytest.raises(ServerUnreachable):
         do("http://127.0.0.1:9", "", api.info())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from ssl import SSLContext
 from typing import Any, TypeVar
 
 import httpx
 
-from tocsin.errors import BadProtocol, ServerUnreachable, TocsinError
+from tocsin.errors import BadProtocol, ServerUnreachable, TocsinError, Unauthorized
 
 from .address import redact
 from .proxies import find_proxy
 
+REASON_CHARACTERS = 200
 PASSING_STATUSES = (408, 425, 429)  # of 4xx: worth another attempt
 _Client = TypeVar("_Client", bound="httpx.Client | HttpClient")
 
@@ -72,12 +76,14 @@ class HttpTarget:
     def describe(self, failure: httpx.RequestError | httpx.Response) -> str:
         """Return why there was no usable response, and the proxy that takes part."""
         if isinstance(failure, httpx.Response):
-            reason = f"HTTP {failure.status_code}"
-        else:
-            reason = str(failure) or type(failure).__name__
-        if self._proxy is None or isinstance(failure, httpx.ReadError | httpx.ReadTimeout):
-            return reason
-        return f"{reason} ({self._proxy.hint})"
+            return describe_response(failure.status_code, failure.text) + self.hint
+        reason = str(failure) or type(failure).__name__
+        return reason if isinstance(failure, httpx.ReadError | httpx.ReadTimeout) else reason + self.hint
+
+    @property
+    def hint(self) -> str:
+        """The end of a sentence about a failure, if there is a proxy in between; otherwise empty."""
+        return f" ({self._proxy.hint})" if self._proxy is not None else ""
 
     def misdirected(self, response: httpx.Response) -> TocsinError | None:
         """Return the error of a response that shows a wrong address or proxy; None for any other response."""
@@ -100,6 +106,31 @@ def _default_ssl() -> SSLContext:
             "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: "
             f"{error.strerror or error}"
         ) from error
+
+
+def password_error(headers: Mapping[str, str]) -> Unauthorized | None:
+    """Return the error of a 401 with which a proxy demands a password; None for any other 401."""
+    if not headers.get("WWW-Authenticate", "").lower().startswith("basic"):
+        return None
+    return Unauthorized(
+        "a proxy in front of the server demands a user and a password (HTTP 401): write them into the "
+        "address, http://USER:PASSWORD@HOST"
+    )
+
+
+def describe_response(status: int, body: str) -> str:
+    """Return the status of an unexpected response, and the reason that its body holds."""
+    reason = _reason_of(body)
+    return f"HTTP {status}, {reason!r}" if reason else f"HTTP {status}"
+
+
+def _reason_of(body: str) -> str:
+    """Return the message of a JSON error, or the start of a text. Empty for a page in HTML."""
+    if body.lstrip().startswith("<"):
+        return ""
+    with suppress(ValueError, LookupError, TypeError, RecursionError):  # a text
+        body = str(json.loads(body)["message"])
+    return " ".join(body[:REASON_CHARACTERS].split())
 
 
 def api_key_header(api_key: str) -> dict[str, str]:

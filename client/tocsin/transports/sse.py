@@ -19,7 +19,7 @@ from tocsin.models import Event, State, StateChanged, Subscribed, Unsubscribed
 from tocsin.protocol.messages import WireCode
 
 from .address import redact
-from .http import PASSING_STATUSES, HttpClient, HttpTarget, is_header_value
+from .http import PASSING_STATUSES, HttpClient, HttpTarget, is_header_value, password_error
 from .sse_events import PublicationMissing, SseEvents, decode_disconnect
 
 EVENTS_PATH = "/events"
@@ -140,6 +140,8 @@ class SseTransport:
     def _raise_refusal(self, response: httpx.Response) -> NoReturn:
         """Raise the error of a response other than 200: ``Disconnected`` if another attempt may succeed."""
         status, error = response.status_code, _error_of(response)
+        if status == 401 and (password := password_error(response.headers)):
+            raise password
         if status == 401 and self._get_token is not None and not self._is_token_new:
             self._drop_token()  # it may only be expired
             raise Disconnected(errors.TOKEN_EXPIRED, "the token was refused")

@@ -21,13 +21,12 @@ from tocsin.errors import BadProtocol, PermissionDenied, ServerUnreachable, Tocs
 from tocsin.session.events import Received, SessionEvent, TransportLost, TransportOpened, TransportRefused
 
 from .address import redact
-from .http import PASSING_STATUSES, raise_at_interpreter_end
+from .http import PASSING_STATUSES, describe_response, password_error, raise_at_interpreter_end
 from .proxies import Proxy, find_proxy
 
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 5.0  # protocol §8: wait this long for the server's close frame
 MESSAGE_BYTES = 64 * 1024 * 1024  # a reply with 300 recovered publications of 64 KiB has 19 MiB
-BODY_CHARACTERS = 200  # of an unexpected response, in an error
 UPGRADE_ADVICE = (
     "if the address is right, a proxy in between does not pass the Upgrade header (nginx needs "
     "proxy_http_version 1.1, and proxy_set_header for Upgrade and Connection); an event stream needs none"
@@ -136,6 +135,8 @@ def _event_for_failure(error: Exception, proxy: Proxy | None) -> TransportLost |
     match error:
         case InvalidStatus():
             body = (error.response.body or b"").decode(errors="replace")
+            if error.response.status_code == 401 and (password := password_error(error.response.headers)):
+                return TransportRefused(password)
             return _event_for_status(error.response.status_code, body)
         case ServerUnreachable():
             return TransportRefused(error)
@@ -163,7 +164,7 @@ def _interpreter_error(error: RuntimeError) -> ServerUnreachable:
 
 def describe_status(status: int, body: str) -> str:
     """Return why a handshake failed that got another status than 101, with the start of the body."""
-    answer = _answer(status, body)
+    answer = describe_response(status, body)
     if status in PASSING_STATUSES or status >= 500:
         return f"cannot connect: {answer}"
     return f"no WebSocket endpoint at this address: {answer}; {UPGRADE_ADVICE}"
@@ -175,16 +176,11 @@ def _event_for_status(status: int, body: str) -> TransportLost | TransportRefuse
         return TransportLost(0, describe_status(status, body))
     refusal: TocsinError = BadProtocol(describe_status(status, body))
     if status == 401:
-        refusal = Unauthorized(f"the server refused the connection: {_answer(status, body)}")
+        refusal = Unauthorized(f"the server refused the connection: {describe_response(status, body)}")
     elif status == 403:
-        reason = f"an origin or a path that it does not serve: {_answer(status, body)}"
+        reason = f"an origin or a path that it does not serve: {describe_response(status, body)}"
         refusal = PermissionDenied(103, f"the server refused the connection: {reason}")
     return TransportRefused(refusal)
-
-
-def _answer(status: int, body: str) -> str:
-    text = " ".join(body[:BODY_CHARACTERS].split())
-    return f"HTTP {status}, {text!r}" if text else f"HTTP {status}"
 
 
 def _is_final(status: int) -> bool:

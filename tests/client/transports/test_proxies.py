@@ -15,6 +15,7 @@ from tocsin import (
     ServerUnreachable,
     State,
     StateChanged,
+    Unauthorized,
     backoff,
 )
 from tocsin.transports.proxies import Proxy, find_proxy
@@ -73,12 +74,12 @@ async def publish_async(url: str) -> None:
 
 
 async def stream(url: str) -> None:
-    async with EventStream(url, "news") as stream:
+    async with asyncio.timeout(SOON), EventStream(url, "news") as stream:
         await anext(stream)
 
 
 async def subscribe(url: str) -> None:
-    async with Client(url) as client:
+    async with asyncio.timeout(SOON), Client(url) as client:
         await client.ready()
 
 
@@ -132,6 +133,22 @@ async def proxy(environment: pytest.MonkeyPatch) -> AsyncIterator[None]:
 async def test_a_proxy_that_demands_a_password_is_an_error_that_says_where_to_write_it(use: Use) -> None:
     with pytest.raises(ServerUnreachable, match="write its user and password into http_proxy"):
         await use("http://a.example")
+
+
+@pytest.mark.parametrize("use", [publish, publish_async, stream, subscribe])
+async def test_a_proxy_in_front_of_the_server_that_demands_a_password_is_an_error_of_its_own(
+    use: Use,
+) -> None:
+    """It is not the server that refuses a token or an API key."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head)
+
+    async with tcp_server(refuse) as port:
+        with pytest.raises(Unauthorized, match="write them into the address"):
+            await use(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("use", [publish, publish_async])

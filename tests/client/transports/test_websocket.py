@@ -77,8 +77,9 @@ async def test_a_handshake_that_may_succeed_later_is_repeated_with_the_reason_in
             assert words in await reasons.get()
 
 
-def test_the_body_of_a_response_is_cut() -> None:
+def test_the_body_of_a_response_is_cut_and_a_page_is_left_out() -> None:
     assert len(describe_status(502, "x" * 10_000)) < 300
+    assert describe_status(502, "\n<html>…") == "cannot connect: HTTP 502"
 
 
 async def test_the_user_of_an_address_is_sent_decoded() -> None:
