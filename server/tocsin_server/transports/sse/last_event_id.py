@@ -88,7 +88,8 @@ def is_last_event_id(name: str) -> bool:
     Browsers send the header `Last-Event-ID`. Polyfills send a parameter: `lastEventId`, or Mercure's
     `lastEventID` and `Last-Event-ID`.
     """
-    return _SEPARATORS.sub("", name).lower() == "lasteventid"
+    is_candidate = name[:1] in ("l", "L")  # cheap, since every header of a request is checked
+    return is_candidate and _SEPARATORS.sub("", name).lower() == "lasteventid"
 
 
 def read_last_event_id(text: str, channel_count: int) -> list[Position | None]:

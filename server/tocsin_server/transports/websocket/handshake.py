@@ -48,7 +48,7 @@ _RECOVERY_PARAMETERS = {"cf_connect", "epoch", "offset", "recover", "since"}
 
 def recovery_refusal(query: str, header_names: Iterable[str]) -> str:
     """Why a request that holds a position is refused, as a sentence. Empty: it holds none."""
-    parameters = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    parameters = [name for name, _ in parse_qsl(query, keep_blank_values=True)] if query else []
     for name in (*parameters, *header_names):
         if is_last_event_id(name) or (name in parameters and name.lower() in _RECOVERY_PARAMETERS):
             return f'A WebSocket recovers with its connect and subscribe commands, not with "{name[:40]}".'

@@ -265,10 +265,17 @@ class WebSocketConnection(asyncio.Protocol):
         if protocol.state is State.OPEN or self._has_closed:
             self._flush()
         else:  # the client closed or broke the protocol; its commands before that are answered first
+            self._log_failure()
             self._is_finishing = True
             self._finish_if_idle()
             if not self._has_closed:
                 self._abort_after(CLOSE_REPLY_SECONDS)
+
+    def _log_failure(self) -> None:
+        """Log that the client broke the protocol, such as with a message that is too large."""
+        sent = self._protocol.close_sent
+        if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
+            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing further; asyncio then closes the transport."""

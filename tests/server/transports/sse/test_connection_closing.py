@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from tests.server.transports.sse.stream_server import Event, StreamServer, stream_server
-from tests.support.timing import SOON
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.core.events import ServerDisconnect
@@ -135,6 +135,35 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                 assert b'data: {"code":3008,"reason":"slow"}' in received
                 await server.node.operations.publish("history:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
+
+
+async def test_one_publication_larger_than_the_queue_limit_does_not_make_its_client_slow() -> None:
+    """Neither alone nor with a small one after it."""
+    async with stream_server(client={"queue_limit_bytes": 1000}) as server, server.stream("lobby") as stream:
+        large = NewPublication(Raw(b'"' + b"x" * 2_000_000 + b'"'))
+        await server.node.operations.publish("lobby", large)
+        await asyncio.sleep(0)
+        await server.publish("lobby", 2)
+        assert len((await stream.message())["pub"]["data"]) == 2_000_000
+        assert await stream.numbers(1) == [2]
+
+
+async def test_a_client_that_takes_nothing_between_two_comments_is_disconnected() -> None:
+    """With 3012, however little is queued for it. It is gone, or its host's socket would notice that."""
+    async with stream_server(client={"ping_interval": 2 * TICK, "pong_timeout": TICK}) as server:
+        url = httpx.URL(server.url)
+        loop = asyncio.get_running_loop()
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            silent.setblocking(False)
+            await loop.sock_connect(silent, (url.host, url.port))
+            await loop.sock_sendall(silent, b"GET /events?channel=seen:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with server.stream("seen:1", token=connection_token("ann")) as stream:
+                large = NewPublication(Raw(b'"' + b"x" * 8_000_000 + b'"'))
+                await server.node.operations.publish("seen:1", large)
+                while (event := await stream.next()).kind != "leave":
+                    assert event.kind in ("join", "message")
+        assert 'code="3012"' in server.node.metrics.page().decode()
 
 
 async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
@@ -95,10 +96,12 @@ async def test_a_client_that_broke_the_protocol_reads_the_end_at_once(
     monkeypatch.setattr(raw, "LINGER_SECONDS", 100 * SOON)
     async with served_node.tcp() as (connection, writer):
         await connect(connection)
-        await connection.send(broken)
-        async for op, payload in connection.frames():  # until the end
-            assert (op, int.from_bytes(payload[:2])) == (Op.CLOSE, code)
-            await connection.send(close_frame(code))
+        with capture_logs() as lines:
+            await connection.send(broken)
+            async for op, payload in connection.frames():  # until the end
+                assert (op, int.from_bytes(payload[:2])) == (Op.CLOSE, code)
+                await connection.send(close_frame(code))
+        assert [line["code"] for line in lines if line["event"] == "connection_closed"] == [code]
         writer.close()
         await until(lambda: not served_node.server.server_state.connections)
 
