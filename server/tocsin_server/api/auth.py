@@ -31,6 +31,12 @@ class ApiKeys:
             return True
         return True in [hmac.compare_digest(given, key) for given in _keys_of(request) for key in self._keys]
 
+    def refusal_reason(self, request: Request) -> str:
+        """Why a request is refused, for the operator. Shows no key."""
+        if not self._keys:
+            return "api.keys is not set"
+        return "its API key is not one of api.keys" if any(_keys_of(request)) else "it has no API key"
+
 
 def _keys_of(request: Request) -> Iterator[bytes]:
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")

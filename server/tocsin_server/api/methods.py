@@ -113,7 +113,7 @@ async def info(node: Node, _request: types.InfoRequest) -> types.InfoResult:
 async def drain(node: Node, request: types.DrainRequest) -> types.EmptyResult:
     """Drain a node, as SIGTERM does: its clients are told to reconnect, then it stops.
 
-    Returns once the drain has begun. Error 104 if there is no such node.
+    Returns once the drain has begun. Error 104 if there is no such node, and 107 if several have the name.
     """
     await node.operations.drain(request.node)
     return DONE

@@ -57,6 +57,7 @@ def api_routes(node: Node) -> list[BaseRoute]:
 
 
 def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
+    @_logged(node, keys)
     async def respond(request: Request) -> Response:
         text = json_object(await _accepted_body(request, keys, node))
         outcome = await attempt(_call(node, method, text))
@@ -68,6 +69,7 @@ def _endpoint(node: Node, keys: ApiKeys, method: Method) -> Endpoint:
 
 
 def _legacy_endpoint(node: Node, keys: ApiKeys) -> Endpoint:
+    @_logged(node, keys)
     async def respond(request: Request) -> Response:
         commands = json_objects(await _accepted_body(request, keys, node), CALLS_LIMIT + 1)
         if len(commands) > CALLS_LIMIT:
@@ -76,6 +78,24 @@ def _legacy_endpoint(node: Node, keys: ApiKeys) -> Endpoint:
         return Response(b"\n".join(map(_encode, replies)), media_type="application/json")
 
     return respond
+
+
+def _logged(node: Node, keys: ApiKeys) -> Callable[[Endpoint], Endpoint]:
+    """Log why a request is answered with an HTTP status and a sentence."""
+
+    def wrap(endpoint: Endpoint) -> Endpoint:
+        async def respond(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except HTTPException as refused:
+                reason = refused.detail or keys.refusal_reason(request)
+                path, status = request.url.path, refused.status_code
+                node.refusals.write("api_request_refused", path=path, status=status, error=reason)
+                raise
+
+        return respond
+
+    return wrap
 
 
 async def _document(request: Request) -> Response:

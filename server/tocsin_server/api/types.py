@@ -292,7 +292,13 @@ class NodeStatus(Struct):
 class DrainRequest(Struct):
     """Drains a node."""
 
-    node: Annotated[str, Meta(min_length=1, description="The uid or name of the node, as in `info`.")]
+    node: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="The uid or name of the node, as in `info`. A name of several nodes is refused.",
+        ),
+    ]
 
 
 class InfoResult(Struct):

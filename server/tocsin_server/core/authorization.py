@@ -46,6 +46,10 @@ def _no_connections(_user: str) -> int:
     return 0
 
 
+def _ignore(_client: str, _subject: str, _reason: str) -> None:
+    pass
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
@@ -61,6 +65,8 @@ class SessionContext:
     version: str
     connections_of: Callable[[str], int] = _no_connections
     """Returns how many connections a user has on this node."""
+    report_refusal: Callable[[str, str, str], None] = _ignore
+    """Called with a client id, what was refused, and why: for the operator, not for the client."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""
@@ -92,41 +98,53 @@ def authorize_connection(
     claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
-    found = connection_claims(context, request.token, now) if claims is None else claims
+    found = connection_claims(context, client, request.token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
         return found
     options = context.options
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
+        context.report_refusal(
+            client, "connect", f"the user has client.user_connection_limit ({limit}) connections"
+        )
         return errors.CONNECTION_LIMIT
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
     if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
+        context.report_refusal(client, "connection token", "its expire_at has passed")
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
     subscriptions = _server_side_subscriptions(context, info, found, request.subs)
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
+        context.report_refusal(
+            client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
+        )
         return errors.CHANNEL_LIMIT
     return AuthorizedConnection(info, expires_at, frozenset(found.grants), subscriptions)
 
 
 def connection_claims(
-    context: SessionContext, token: str, now: Timestamp
+    context: SessionContext, client: str, token: str, now: Timestamp
 ) -> ConnectionClaims | Refusal | Disconnect:
     """Return a connection token's claims; without a token an anonymous user's, if they are allowed."""
     if not token:
         is_open = context.options.insecure or context.options.allow_anonymous
-        return ConnectionClaims() if is_open else errors.PROTOCOL_VIOLATION
+        if is_open:
+            return ConnectionClaims()
+        context.report_refusal(client, "connect", "there is no token, and client.allow_anonymous is false")
+        return errors.PROTOCOL_VIOLATION
     try:
         claims = context.tokens.connection(token, now.unix)
         embedded(claims.info, claims.b64info)
         for grant in claims.grants.values():
             embedded(grant.info, grant.b64info)
             embedded(grant.data, grant.b64data)
-    except TokenInvalid:
+    except TokenInvalid as error:
+        context.report_refusal(client, "connection token", str(error))
         return errors.INVALID_TOKEN
     except TokenExpired as error:
+        context.report_refusal(client, "connection token", str(error))
         return _expired(error)
     return claims
 
@@ -145,7 +163,7 @@ def _server_side_subscriptions(
         since = Position(position.offset, position.epoch) if position.recover else None
         found[channel] = _server_side(context, channel, options, channel_info, since, data)
 
-    granted = _granted_channels(context, claims)
+    granted = _granted_channels(context, info.client, claims)
     if isinstance(granted, Refusal):
         return granted
     grants = claims.grants
@@ -165,20 +183,23 @@ def _server_side_subscriptions(
 
 
 def _granted_channels(
-    context: SessionContext, claims: ConnectionClaims
+    context: SessionContext, client: str, claims: ConnectionClaims
 ) -> dict[str, ChannelOptions] | Refusal:
     """Return the options of the token's channels and of the personal one, or why a name is not valid."""
     found: dict[str, ChannelOptions] = {}
     for channel in claims.grants:
         checked = permissions.check_name(channel, context.rules)
         if isinstance(checked, Refusal):
+            context.report_refusal(client, "connection token", f"{checked.message}: {channel[:100]}")
             return checked
         found[channel] = checked
     if context.options.personal_channel and claims.sub:
         channel = personal_channel(claims.sub, context.options.personal_channel_namespace)
         checked = permissions.check_name(channel, context.rules)
         if isinstance(checked, Refusal):
-            return errors.because(checked, "it is the user's personal channel")
+            checked = errors.because(checked, "it is the user's personal channel")
+            context.report_refusal(client, "connect", f"{checked.message}: {channel[:100]}")
+            return checked
         found.setdefault(channel, checked)
     return found
 
@@ -210,6 +231,8 @@ def authorize_subscription(
     else:
         refusal = permissions.may_subscribe(_caller(context, info), request.channel, options)
         if refusal is not None:
+            reason = f"{refusal.message}, and no subscription token: {request.channel[:100]}"
+            context.report_refusal(info.client, "subscribe", reason)
             return refusal
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
@@ -264,6 +287,7 @@ def authorize_by_claims(
         return found
     expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
     if expires_at is not None and expires_at + context.options.token_leeway <= now.monotonic:
+        context.report_refusal(info.client, "subscription token", "its expire_at has passed")
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
     return SubscriptionTerms(channel_info, embedded(found.data, ""), expires_at, found.override)
@@ -279,12 +303,25 @@ def _subscription_claims(
     try:
         claims = context.tokens.subscription(token, now.unix)
         embedded(claims.info, claims.b64info)
-    except TokenInvalid:
+    except TokenInvalid as error:
+        context.report_refusal(info.client, "subscription token", str(error))
         return errors.PERMISSION_DENIED
     except TokenExpired as error:
+        context.report_refusal(info.client, "subscription token", str(error))
         return _expired(error)
-    is_ours = claims.channel == channel and claims.sub == info.user and claims.client in ("", info.client)
-    return claims if is_ours else errors.INVALID_TOKEN
+    if other := _mismatch(claims, info, channel):
+        context.report_refusal(info.client, "subscription token", f"it is for another {other}")
+        return errors.INVALID_TOKEN
+    return claims
+
+
+def _mismatch(claims: SubscriptionClaims, info: ClientInfo, channel: str) -> str:
+    """What a subscription token names that is not the connection's; empty if all of it is."""
+    if claims.channel != channel:
+        return "channel"
+    if claims.sub != info.user:
+        return "user"
+    return "" if claims.client in ("", info.client) else "client"
 
 
 def server_side_subscription(

@@ -407,14 +407,18 @@ class Session:
     ) -> list[Effect]:
         if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = connection_claims(self._context, request.token, now) if claims is None else claims
+        found = (
+            connection_claims(self._context, self.client, request.token, now) if claims is None else claims
+        )
         if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
         if isinstance(found, Disconnect):
             return self._close(found)
         if found.sub != self.user:
+            self._context.report_refusal(self.client, "connection token", "it is for another user")
             return self._close(errors.INVALID_TOKEN)
         if frozenset(found.grants) != self._granted_channels:
+            self._context.report_refusal(self.client, "connection token", "it grants other channels")
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)

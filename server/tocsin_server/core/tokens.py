@@ -172,8 +172,10 @@ class TokenVerifier:
             claims = _decode(payload, kind)
         except (ValueError, RecursionError) as error:
             raise TokenInvalid(str(error)) from None
-        if not claims.is_for(self._audience, self._issuer):
-            raise TokenInvalid("the audience or issuer is not the configured one")
+        if not claims.is_for(self._audience, ""):
+            raise TokenInvalid(f"aud is {_shown(claims.aud)}, not client.token_audience ({self._audience})")
+        if not claims.is_for("", self._issuer):
+            raise TokenInvalid(f"iss is {_shown(claims.iss)}, not client.token_issuer ({self._issuer})")
         if claims.exp is not None and unix_now >= claims.exp + self._leeway:
             raise TokenExpired(f"expired {unix_now - claims.exp:.0f} s ago")
         if claims.nbf is not None and unix_now < claims.nbf - self._leeway:
@@ -181,13 +183,19 @@ class TokenVerifier:
         return claims
 
     def _verified(self, token: str) -> bytes:
+        reason = "" if self._keys else "neither client.token_hmac_secret nor client.token_public_key is set"
         for key, algorithms in self._keys:
             try:
                 payload: bytes = self._jws.decode(token, key, algorithms=algorithms)
+            except jwt.InvalidAlgorithmError:
+                reason = reason or _algorithm_reason(token)
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError):
+                reason = "no configured key verifies the signature"
             except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-                continue
-            return payload
-        raise TokenInvalid("no configured key verifies the signature")
+                reason = "it is no signed JSON Web Token"
+            else:
+                return payload
+        raise TokenInvalid(reason)
 
 
 def _decode(payload: bytes, kind: type[Claims]) -> Claims:
@@ -195,3 +203,21 @@ def _decode(payload: bytes, kind: type[Claims]) -> Claims:
         return msgspec.json.decode(payload, type=kind)
     except msgspec.ValidationError:
         return msgspec.json.decode(canonical(payload, kind), type=kind)
+
+
+def _algorithm_reason(token: str) -> str:
+    """Why a token's algorithm is refused. Its header is not verified, so only known names are shown."""
+    try:
+        algorithm = jwt.get_unverified_header(token).get("alg")
+    except jwt.PyJWTError:
+        algorithm = None
+    if algorithm in HMAC_ALGORITHMS:
+        return f"it is signed with {algorithm}, but client.token_hmac_secret is not set"
+    if algorithm in PUBLIC_KEY_ALGORITHMS:
+        return f"it is signed with {algorithm}, but client.token_public_key is not set"
+    return "its algorithm is not supported"
+
+
+def _shown(claim: str | list[str]) -> str:
+    """A claim whose signature is valid, shortened."""
+    return (claim if isinstance(claim, str) else ", ".join(claim))[:100] or "not set"

@@ -51,6 +51,7 @@ from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
+from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
@@ -91,6 +92,7 @@ class Node:
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
         )
         self._authorizer = authorizer
+        self.refusals = RefusalLog()
         self._context = self._session_context(settings, authorizer)
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
@@ -123,6 +125,7 @@ class Node:
             node=self.name,
             version=__version__,
             connections_of=lambda user: len(self.hub.connections_of(user)),
+            report_refusal=self._report_refusal,
             rpc_methods=self.operations.rpc_methods,
         )
         if authorizer is None:
@@ -132,6 +135,9 @@ class Node:
             needs_authorization=authorizer.needs_authorization,
             authorization_seconds=authorizer.authorization_seconds,
         )
+
+    def _report_refusal(self, client: str, subject: str, reason: str) -> None:
+        self.refusals.write("client_refused", client=client, subject=subject, error=reason)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 

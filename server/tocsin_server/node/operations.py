@@ -5,7 +5,7 @@ The HTTP API and permitted client commands are executed here, through the engine
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -155,15 +155,12 @@ class Operations:
         return [*survey.nodes, *survey.silent]
 
     async def drain(self, name: str) -> None:
-        """Drain the node of this uid or name: its clients reconnect elsewhere, then it stops.
+        """Drain the node of this uid, its first 8 digits, or name: its clients reconnect, then it stops.
 
-        Raises Unanswered if that node did not confirm in time; the other nodes do not matter.
+        Raises Refused if there is no such node, or several: a name is not unique. Raises Unanswered if that
+        node did not confirm in time; the other nodes do not matter.
         """
-        for node in await self.nodes():
-            if name in (node.uid, node.uid[:8], node.name):
-                break
-        else:
-            raise Refused(errors.NOT_FOUND)
+        node = _one_of(await self.nodes(), name)
         try:
             await self.control(ControlCommand("", Drain(node.uid)))
         except Unanswered as error:
@@ -191,3 +188,15 @@ class Operations:
             raise Refused(errors.METHOD_NOT_FOUND)
         answer = await call(user, msgspec.json.decode(params) if params else None)
         return msgspec.Raw(msgspec.json.encode(answer))
+
+
+def _one_of(nodes: Sequence[NodeInfo], name: str) -> NodeInfo:
+    """The node of a uid, of its first 8 digits, or of a name. Raises Refused if there is none, or several."""
+    found = [node for node in nodes if node.uid == name]
+    found = found or [node for node in nodes if name in (node.uid[:8], node.name)]
+    if not found:
+        raise Refused(errors.NOT_FOUND)
+    if len(found) > 1:
+        candidates = ", ".join(sorted(f"{node.uid} ({node.address or node.name})" for node in found))
+        raise Refused(errors.because(errors.BAD_REQUEST, f"{name} names {len(found)} nodes: {candidates}"))
+    return found[0]

@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+import structlog
 
 from tests.server.api.conftest import KEY, Served, served
 
@@ -73,3 +74,27 @@ async def test_the_body_of_a_refused_request_is_not_read(api: Served) -> None:
     """The response comes before the body, which may be large."""
     head = b"POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
     assert (await api.raw(head)).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_why_a_request_is_refused_is_logged() -> None:
+    """Without the key. A request with a sentence in its response has the same sentence in the log."""
+    refusals = []
+    for api_options, headers, body in (
+        ({}, {"X-API-Key": "hush"}, b"{}"),
+        ({"keys": [KEY]}, {"X-API-Key": "hush"}, b"{}"),
+        ({"keys": [KEY]}, {"X-API-Key": ""}, b"{}"),
+        ({"keys": [KEY]}, {}, b"[]"),
+        ({"keys": [KEY], "body_limit_bytes": 10}, {}, b" " * 11),
+    ):
+        async with served(api=api_options) as api:
+            with structlog.testing.capture_logs() as lines:
+                await api.with_headers(**headers).post("/api/info", body)
+        refusals += [line for line in lines if line["event"] == "api_request_refused"]
+    assert [(line["status"], line["error"]) for line in refusals] == [
+        (401, "api.keys is not set"),
+        (401, "its API key is not one of api.keys"),
+        (401, "it has no API key"),
+        (400, "The request's body is not a JSON object."),
+        (413, "The request's body is larger than 10 bytes ([api] body_limit_bytes)."),
+    ]
+    assert {line["path"] for line in refusals} == {"/api/info"}

@@ -155,9 +155,15 @@ def context(
     *,
     rpc_methods: frozenset[str] = frozenset(),
     connections: int = 0,
+    reports: list[tuple[str, str]] | None = None,
     **client: Any,
 ) -> SessionContext:
     """Return what a node with these options gives its sessions."""
+
+    def report_refusal(_client: str, subject: str, reason: str) -> None:
+        if reports is not None:
+            reports.append((subject, reason))
+
     options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
         options=options,
@@ -167,6 +173,7 @@ def context(
         version="1.0",
         connections_of=lambda _user: connections,
         rpc_methods=rpc_methods,
+        report_refusal=report_refusal,
     )
 
 

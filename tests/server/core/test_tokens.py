@@ -179,6 +179,61 @@ def test_a_deeply_nested_header_is_invalid() -> None:
         claims(f"{deep}.e30.x")
 
 
+@pytest.mark.parametrize(
+    ("token", "options", "reason"),
+    [
+        (connection_token("ada", secret=LONG_SECRET), {}, "no configured key verifies the signature"),
+        ("hush", {}, "it is no signed JSON Web Token"),
+        ("", {}, "it is no signed JSON Web Token"),
+        (
+            connection_token("ada"),
+            {"token_hmac_secret": ""},
+            "neither client.token_hmac_secret nor client.token_public_key is set",
+        ),
+        (
+            connection_token("ada"),
+            {"token_hmac_secret": "", "token_public_key": pem(OTHER_RSA)},
+            "it is signed with HS256, but client.token_hmac_secret is not set",
+        ),
+        (
+            jwt.encode({"sub": "ada"}, OTHER_RSA, algorithm="RS256"),
+            {},
+            "it is signed with RS256, but client.token_public_key is not set",
+        ),
+        (
+            jwt.encode({"sub": "ada"}, OTHER_RSA, algorithm="RS256"),
+            {"token_public_key": pem(KEYS["RS256"])},
+            "no configured key verifies the signature",
+        ),
+        (
+            connection_token("ada", aud=["them", "others"]),
+            {"token_audience": "us"},
+            "aud is them, others, not client.token_audience (us)",
+        ),
+        (connection_token("ada"), {"token_issuer": "app"}, "iss is not set, not client.token_issuer (app)"),
+        (signed(b'{"sub":42}'), {}, "Expected `str`, got `int` - at `$.sub`"),
+        (connection_token("ada", exp=NOW - 60), {}, "expired 60 s ago"),
+        (connection_token("ada", nbf=NOW + 60), {}, "not valid for another 60 s"),
+    ],
+)
+def test_the_exception_says_why_a_token_is_refused(token: str, options: dict[str, Any], reason: str) -> None:
+    """For the operator, so it holds neither the token nor the secret."""
+    with pytest.raises((TokenInvalid, TokenExpired)) as caught:
+        claims(token, **options)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    "header", [{"alg": "none"}, {"alg": "hush"}, {"alg": "RS256", "kid": 5}, {"alg": ["RS256"]}]
+)
+def test_an_unknown_algorithm_is_not_shown(header: dict[str, Any]) -> None:
+    """The header of a token is not verified, so that anything may be in it."""
+    with pytest.raises(TokenInvalid) as caught:
+        claims(_by_hand(header, b'{"sub":"ada"}', b"x"))
+    assert "hush" not in str(caught.value)
+    assert str(caught.value)
+
+
 # ----------------------------------------------------------------------------------------------------- claims
 
 
