@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
@@ -100,6 +99,11 @@ class SlotQueue:
     def is_empty(self) -> bool:
         """Whether no command is held or in flight."""
         return not self._held and not self._in_flight
+
+    @property
+    def has_in_flight(self) -> bool:
+        """Whether a command that was sent is not answered or redirected yet."""
+        return bool(self._in_flight)
 
     @property
     def blocked_on(self) -> PendingReply | None:
@@ -206,9 +210,10 @@ class Redirects:
         while not queue.is_empty:
             await queue.wait_until_none_in_flight()
             may_send = await self._wait_until_sendable(queue)
-            for command in queue.take_sendable(may_send=may_send, now=loop.time()):
+            now = loop.time()
+            for command in queue.take_sendable(may_send=may_send, now=now):
                 self.queued_bytes -= len(command.packed)
-                self._send_or_fail(queue, command, loop.time())
+                self._send_or_fail(queue, command, now)
         self._queues.pop(slot, None)
 
     async def _wait_until_sendable(self, queue: SlotQueue) -> bool:
@@ -219,11 +224,14 @@ class Redirects:
         if (reply := queue.blocked_on) is not None:
             await asyncio.wait([reply], timeout=EXPIRY_CHECK_SECONDS)
         elif queue.needs_refresh:
-            with suppress(TimeoutError):
+            queue.needs_refresh = False  # a redirect during the wait sets it again
+            try:
                 async with asyncio.timeout(EXPIRY_CHECK_SECONDS):
                     await self._refresh()
-                    queue.needs_refresh = False
-        return not queue.needs_refresh
+            except TimeoutError:
+                queue.needs_refresh = True
+        # A new topology may have added commands in flight: those that were sent to the old master.
+        return not queue.needs_refresh and not queue.has_in_flight
 
     def _send_or_fail(self, queue: SlotQueue, command: RoutedCommand, now: float) -> None:
         if command.deadline <= now:

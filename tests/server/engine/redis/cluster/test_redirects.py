@@ -21,6 +21,7 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.redirects = Redirects(self.send, self.refresh)
+        self.commands: list[RoutedCommand] = []
         self.sent: list[RoutedCommand] = []
         self.may_refresh = asyncio.Event()
         self.refreshes = 0
@@ -39,7 +40,9 @@ class FakeRouter:
     def command(
         self, slot: int = 1, after: PendingReply | None = None, seconds: float = 100 * TICK
     ) -> RoutedCommand:
-        return RoutedCommand(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
+        command = RoutedCommand(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
+        self.commands.append(command)
+        return command
 
     def redirect(self, command: RoutedCommand, answer: Exception) -> None:
         self.redirects.hold(command, needs_refresh=answer is TRYAGAIN)
@@ -58,7 +61,7 @@ async def router() -> AsyncIterator[FakeRouter]:
         router.redirects.open(tasks)
         yield router
         router.is_closing = True
-        for command in router.sent:
+        for command in router.commands:
             command.reply.cancel()
         router.may_refresh.set()
     assert router.redirects.queued_bytes == 0
@@ -109,6 +112,33 @@ async def test_held_commands_wait_for_commands_in_flight(router: FakeRouter) -> 
     in_flight.resolve(b"OK")
     await run_event_loop()
     assert router.sent == [later]
+
+
+async def test_a_redirect_while_the_topology_is_refreshed_refreshes_it_again(router: FakeRouter) -> None:
+    """The refresh may have begun before the redirect."""
+    first, second = router.command(), router.command()
+    router.redirects.hold(first, needs_refresh=True)
+    await run_event_loop()
+    router.redirects.hold(second, needs_refresh=True)
+    router.may_refresh.set()
+    await run_event_loop()
+    assert router.refreshes == 2
+    assert router.sent == [first, second]
+
+
+async def test_held_commands_wait_for_commands_that_a_new_topology_left_in_flight(router: FakeRouter) -> None:
+    """A command in flight to the old master may be redirected, and precedes the new ones."""
+    first, in_flight, last = router.command(), router.command(), router.command()
+    router.redirects.hold(first, needs_refresh=True)
+    router.redirects.hold(last)
+    await run_event_loop()
+    router.redirects.track_in_flight([in_flight])
+    router.may_refresh.set()
+    await run_event_loop()
+    assert not router.sent
+    in_flight.resolve(TRYAGAIN)
+    await run_event_loop()
+    assert router.sent == [first, in_flight, last]
 
 
 async def test_a_dependent_command_waits_for_the_other_command(router: FakeRouter) -> None:
