@@ -214,6 +214,11 @@ class Pipeline:
                     self._fail_in_flight()
         except CONNECTION_ERRORS as error:
             self._report_failure(error)
+        except Exception as error:
+            self._report_failure(
+                error
+            )  # there is no connection until the supervisor has restarted the pipeline
+            raise
 
     async def _serve(self, connection: RedisConnection) -> NoReturn:
         connection.on_reply = self._on_reply

@@ -53,7 +53,23 @@ SHARDED_PUBLISH = "SPUBLISH"
 
 log = structlog.get_logger()
 
-Master = Shard[ShardedPubSubConnection]
+
+class ClusterShard(Shard[ShardedPubSubConnection]):
+    """The shard of one master of a cluster."""
+
+    def __init__(self, pipeline: Pipeline, pubsub: ShardedPubSubConnection) -> None:
+        super().__init__(pipeline, pubsub)
+        self.retired = asyncio.Event()
+        """Set once the router has stopped using this master."""
+
+    async def wait_proven_or_retired(self) -> None:
+        """Wait until a probe was received from this master, or until it is retired."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.pubsub.proven, self.retired)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
 
 class Router:
@@ -82,13 +98,13 @@ class Router:
         self._on_resubscribed = on_resubscribed
         self._watcher = TopologyWatcher(address, prefix, random, self._apply_topology)
         self._topology = UNKNOWN_TOPOLOGY
-        self._shards: dict[Host, Master] = {}
+        self._shards: dict[Host, ClusterShard] = {}
         self._unassigned: list[MigratedSubscription] = []
         self._redirects = Redirects(self._send, self._watcher.refresh)
         self._numbers = itertools.count()
         self._uid = ""
         self._tasks: asyncio.TaskGroup | None = None
-        self._shard_tasks: dict[Master, asyncio.Task[None]] = {}
+        self._shard_tasks: dict[ClusterShard, asyncio.Task[None]] = {}
         self._retired_connections = self._retired_pubsub_connections = 0
         self._is_open = asyncio.Event()
 
@@ -103,17 +119,17 @@ class Router:
         self, *command: Argument, seconds: float = COMMAND_SECONDS, after: PendingReply | None = None
     ) -> PendingReply:
         """Send a command to the master of its key. It fails if it is not sent within `seconds`."""
-        return self._route(self._command(pack_command(*command), seconds, f"{command[1]!s}", after))
+        return self._route(self._command(pack_command(*command), seconds, slot_of(command[1]), after))
 
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
     ) -> PendingReply:
         """Run a script on the master of its keys."""
         packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        return self._route(self._command(packed, COMMAND_SECONDS, keys[0], after))
+        return self._route(self._command(packed, COMMAND_SECONDS, slot_of(keys[0]), after))
 
-    def _command(self, packed: bytes, seconds: float, key: str, after: PendingReply | None) -> RoutedCommand:
-        return RoutedCommand(packed, seconds, slot_of(key), next(self._numbers), self._redirect, after)
+    def _command(self, packed: bytes, seconds: float, slot: int, after: PendingReply | None) -> RoutedCommand:
+        return RoutedCommand(packed, seconds, slot, next(self._numbers), self._redirect, after)
 
     def _route(self, command: RoutedCommand) -> PendingReply:
         """Send or hold a command.
@@ -202,7 +218,7 @@ class Router:
         return self
 
     @property
-    def shards(self) -> list[Master]:
+    def shards(self) -> list[ClusterShard]:
         """The shards of all masters."""
         return list(self._shards.values())
 
@@ -246,9 +262,9 @@ class Router:
         await self._is_open.wait()
 
     async def wait_proven(self) -> None:
-        """Wait until a probe was received from every master."""
-        for shard in self.shards:
-            await shard.pubsub.proven.wait()
+        """Wait until a probe was received from every master. Masters may be replaced meanwhile."""
+        while unproven := [shard for shard in self.shards if not shard.pubsub.proven.is_set()]:
+            await unproven[0].wait_proven_or_retired()
 
     async def close(self) -> None:
         """Do nothing: every connection is closed when `run` ends."""
@@ -293,7 +309,7 @@ class Router:
         for subscription in migrated:
             self._assign(subscription)
 
-    def _release_subscriptions(self, shard: Master, slots: set[int]) -> list[MigratedSubscription]:
+    def _release_subscriptions(self, shard: ClusterShard, slots: set[int]) -> list[MigratedSubscription]:
         """The names that are not in a master's slots.
 
         The name of its probe is dropped, since the probe is renamed.
@@ -305,7 +321,7 @@ class Router:
                 migrated.change.confirm()
         return [migrated for migrated in released if migrated.name != probe_name]
 
-    def _requeue_commands(self, shard: Master) -> None:
+    def _requeue_commands(self, shard: ClusterShard) -> None:
         """Route a shard's queued commands again, after its commands in flight of the same slots."""
         owners = self._topology.owners
         self._redirects.track_in_flight(
@@ -328,24 +344,25 @@ class Router:
 
     # ------------------------------------------------------------------------------------------------- shards
 
-    def _add_shard(self, host: Host) -> Master:
+    def _add_shard(self, host: Host) -> ClusterShard:
         invalidate = self._watcher.invalidate
         connector = RefreshingConnector(self._watcher.discovery.address_of(host), self._prefix, invalidate)
         pipeline = Pipeline(connector, Backoff(self._random), SHARDED_PUBLISH)
         pubsub = ShardedPubSubConnection(connector, Backoff(self._random), self._on_resubscribed, invalidate)
-        shard = Shard(pipeline, pubsub)
+        shard = ClusterShard(pipeline, pubsub)
         self._start(shard)
         if self._is_open.is_set():
             log.info("cluster_master_added", redis=str(host))
         return shard
 
-    def _start(self, shard: Master) -> None:
+    def _start(self, shard: ClusterShard) -> None:
         assert self._tasks is not None  # noqa: S101 - for mypy: only called while running
         self._shard_tasks[shard] = self._tasks.create_task(shard.run(self._supervisor))
 
     def _retire(self, host: Host) -> None:
         """Stop using a server that serves no slots."""
         shard = self._shards.pop(host)
+        shard.retired.set()
         self._retired_connections += shard.pipeline.connection_count
         self._retired_pubsub_connections += shard.pubsub.connection_count
         task = self._shard_tasks.pop(shard)
