@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tocsin_server.engine.redis.cluster.slot_queues import REDIRECT_ERRORS
+from tocsin_server.engine.redis.cluster.redirects import REDIRECT_ERRORS
 from tocsin_server.engine.redis.cluster.subscriptions import MigratedSubscription, ShardedSubscriptions
 from tocsin_server.engine.redis.connections.connection import RedisConnection, pack_command
 from tocsin_server.engine.redis.connections.connector import Backoff, Connector

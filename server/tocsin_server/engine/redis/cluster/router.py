@@ -28,7 +28,7 @@ import structlog
 from redis.exceptions import AskError, MovedError
 
 from tocsin_server.engine.redis.cluster.pubsub import ShardedPubSubConnection
-from tocsin_server.engine.redis.cluster.slot_queues import RoutedCommand, SlotQueues
+from tocsin_server.engine.redis.cluster.redirects import RoutedCommand, SlotQueues
 from tocsin_server.engine.redis.cluster.slots import (
     UNKNOWN_TOPOLOGY,
     Host,

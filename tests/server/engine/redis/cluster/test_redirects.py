@@ -9,7 +9,7 @@ from redis.exceptions import TryAgainError
 
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.redis.cluster import slot_queues as module
-from tocsin_server.engine.redis.cluster.slot_queues import RoutedCommand, SlotQueues
+from tocsin_server.engine.redis.cluster.redirects import RoutedCommand, SlotQueues
 from tocsin_server.engine.redis.interfaces import PendingReply
 from tocsin_server.errors import EngineError
 
