@@ -15,7 +15,7 @@ from tocsin.errors import TocsinError
 from tocsin.publisher import Publisher
 
 from . import fail
-from .options import DEFAULT_URL, Url
+from .options import DEFAULT_URL, ApiKey, Url
 from .output import to_line
 
 
@@ -29,7 +29,7 @@ def nodes(
     action: Annotated[Action | None, typer.Argument(help="drain: stop a node gracefully.")] = None,
     node: Annotated[str, typer.Argument(help="The node's id or name, as in the table.")] = "",
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    api_key: ApiKey = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per node.")] = False,
 ) -> None:
     """List all nodes, or drain one: its clients reconnect to other nodes, then it stops."""

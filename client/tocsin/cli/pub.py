@@ -14,7 +14,7 @@ from tocsin.models import Position
 from tocsin.publisher import Publisher
 
 from . import fail
-from .options import DEFAULT_URL, Url, read_data
+from .options import DEFAULT_URL, ApiKey, Url, read_data
 from .output import to_line
 
 
@@ -25,7 +25,7 @@ def pub(
         typer.Argument(help="JSON, or any text. Without it, each line of standard input is a message."),
     ] = None,
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    api_key: ApiKey = "",
 ) -> None:
     """Publish a message, or one per line of standard input. Prints each position as a JSON line.
 

@@ -24,7 +24,7 @@ class HttpClient(httpx.AsyncClient):
     """Raises only ``httpx.TransportError`` when a connection cannot be opened, or breaks.
 
     Under uvloop, a connection that breaks as soon as it is made has no socket, and anyio's request for its
-    peer name raises ``AttributeError``. While the interpreter ends, there are no more threads to look up a
+    peer name raises ``AttributeError``. While the interpreter ends, no thread can start to look up a
     name, and ``ServerUnreachable`` is raised.
     """
 

@@ -376,17 +376,34 @@ async def test_token_creates_tokens_that_the_server_accepts(server: Server, chan
 
 
 async def test_token_reads_a_secret_as_the_server_does() -> None:
-    """Without the line end of its file. Quotes count, and are reported."""
+    """Without the line end of its file."""
     variable = "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"
-    code, [token], errors = await done("token", **{variable: f"{SECRET}\n"})
+    code, [token], errors = await done("token", **{variable: f"\ufeff{SECRET}\r\n"})
     assert (code, errors) == (0, "")
     assert jwt.decode(token, SECRET, algorithms=["HS256"])
-    _, [token], errors = await done("token", **{variable: f'"{SECRET}"'})
-    assert "the secret is in quotes" in errors
+    _, [token], _ = await done("token", "--secret", f'"{SECRET}"')
     assert jwt.decode(token, f'"{SECRET}"', algorithms=["HS256"])
     code, _, errors = await done("token", **{variable: "\n"})
     assert code == 1
     assert "the secret is missing" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [
+        (["token"], "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"),
+        (["load"], "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"),
+        (["load"], "TOCSIN_URL"),
+        (["sub", "news"], "TOCSIN_TOKEN"),
+        (["pub", "news", "1"], "TOCSIN_API_KEY"),
+        (["nodes"], "TOCSIN_URL"),
+    ],
+)
+async def test_a_variable_in_quotation_marks_is_refused(arguments: list[str], variable: str) -> None:
+    """As some programs read files of environment variables. The server refuses its own in the same way."""
+    code, lines, errors = await done(*arguments, **{variable: "'value'"})
+    assert (code, lines) == (1, [])
+    assert errors == f"tocsin: {variable} is in quotation marks: write its value without them\n"
 
 
 @pytest.mark.parametrize(
