@@ -102,9 +102,8 @@ class SseTransport:
                 if sse.event == "disconnect":
                     self._is_disconnected_by_server = True
                     self._raise_disconnect(decode_disconnect(sse.data))
-                if (
-                    sse.event == "refused"
-                ):  # where a proxy drops Cache-Control, the server takes this for a browser
+                if sse.event == "refused":  # as browsers are answered: a proxy dropped Cache-Control
+                    self._is_disconnected_by_server = True
                     raise Disconnected(0, decode_refusal(sse.data))
                 for event in self._events.handle(sse.event, sse.data, sse.id):
                     if isinstance(event, Unsubscribed) and event.code >= errors.FIRST_RESUBSCRIBE_CODE:
