@@ -53,14 +53,14 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
     table.add_column("id", no_wrap=True, min_width=8)  # `drain` takes this, so it is never cut
     for heading in ("name", "address", "uptime", "clients", "channels", "memory", "lag", "state"):
         table.add_column(heading, overflow="fold")
-    for node in sorted(found, key=lambda node: str(node["name"])):
+    for node in sorted(found, key=lambda node: str(node.get("name"))):
         table.add_row(
-            node["uid"][:8],
-            node["name"],
+            node.get("uid", "")[:8],
+            node.get("name", ""),
             node.get("address", ""),
-            str(timedelta(seconds=node["uptime"])),
-            f"{node['num_clients']:,}",
-            f"{node['num_channels']:,}",
+            str(timedelta(seconds=node.get("uptime", 0))),
+            f"{node.get('num_clients', 0):,}",
+            f"{node.get('num_channels', 0):,}",
             f"{node.get('memory_bytes', 0) / 2**20:.0f} MiB",
             f"{node.get('lag_seconds', 0) * 1000:.1f} ms",
             node.get("state", ""),

@@ -56,7 +56,7 @@ def _messages(data: str | None) -> Iterator[Any]:
     if data is not None:
         yield read_data(data)
         return
-    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr] # a TextIOWrapper, here
+    sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr] # a TextIOWrapper, here
     for line in sys.stdin:
         if line.strip():
             yield read_data(line.strip())
@@ -66,6 +66,8 @@ def _print(channel: str, position: Position | None) -> None:
     fields: dict[str, Any] = {"channel": channel}
     if position is not None:
         fields |= {"offset": position.offset, "position": str(position)}
+    if sys.stdout is None:
+        fail("published, but standard output is closed")
     try:
         sys.stdout.write(to_line(fields) + "\n")
         sys.stdout.flush()

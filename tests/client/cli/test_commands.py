@@ -333,6 +333,26 @@ async def test_pub_publishes_its_messages_and_prints_their_positions(
     assert [one.data for one in page.publications] == [{"a": 1}, "not JSON: ö", [1], "NaN", "x"]
 
 
+async def test_pub_reads_utf8_in_every_locale(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    """A byte order mark, as Windows puts it before a file, is no part of the first message."""
+    name = channel("open")
+    environment = {"TOCSIN_API_KEY": API_KEY, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    code, lines, errors = await done("pub", name, "--url", server.url, text='\ufeff{"€": 1}\n', **environment)
+    assert (code, len(lines), errors) == (0, 1, "")
+    page = await publisher.history(name)
+    assert [one.data for one in page.publications] == [{"€": 1}]
+
+
+async def test_pub_reports_a_closed_standard_output(server: Server, channel: Name) -> None:
+    command = f"{TOCSIN} pub {channel('open')} 1 --url {server.url} --api-key {API_KEY} >&-"
+    process = await asyncio.create_subprocess_shell(command, stderr=PIPE)
+    async with asyncio.timeout(2 * SOON):
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (1, b"tocsin: published, but standard output is closed\n")
+
+
 async def test_pub_sends_json_as_it_was_written(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
