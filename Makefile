@@ -33,9 +33,10 @@ test: tools check $(JS_PACKAGES) ## check, then every test with coverage
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
-check: $(DEV) ## format, lint, import contracts, types
+check: $(DEV) ## format, lint, words, import contracts, types
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
+	$(BIN)/python -m tests.words
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

@@ -13,6 +13,7 @@ from .errors import (
     TimedOut,
     TocsinError,
     Unauthorized,
+    WrongUse,
 )
 from .event_stream import EventStream
 from .models import (
@@ -58,5 +59,6 @@ __all__ = [
     "TocsinError",
     "Unauthorized",
     "Unsubscribed",
+    "WrongUse",
     "api",
 ]

@@ -49,6 +49,14 @@ def by_event(callbacks: Callbacks | ClientCallbacks) -> dict[type, Callback]:
     return {_EVENTS[name]: callback for name, callback in callbacks.items() if callable(callback)}
 
 
+async def fetch_token(provider: TokenProvider) -> str:
+    """Await a token, without surrounding white space. Raises ``TypeError`` for bytes or None."""
+    token: object = await provider()
+    if not isinstance(token, str):
+        raise TypeError(f"get_token must return a string, and returned {type(token).__name__}")
+    return token.strip()
+
+
 async def dispatch(events: AsyncIterator[Event], callbacks: dict[type, Callback]) -> None:
     """Call the matching callback for each event, until the events end."""
     try:

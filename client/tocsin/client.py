@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 from . import models
 from .callbacks import Callbacks, ClientCallbacks, TokenProvider, by_event, dispatch
 from .driver import Driver
-from .errors import CLIENT_CLOSED, Disconnected, TocsinError
+from .errors import CLIENT_CLOSED, Disconnected, TocsinError, WrongUse
 from .inbox import Inbox
 from .models import ClientInfo, History, Position, PresenceStats, Publication, State, StateChanged
 from .protocol.codec import encode_payload
@@ -39,7 +39,8 @@ class Client:
     Entering starts connecting and does not wait; ``ready`` waits. Leaving closes the connection and ends
     every task. Callbacks are plain or async functions, and may await this client; they are called in order,
     one at a time. ``on_state`` gets the changes of the connection, the others the events of server-side
-    subscriptions. A client is used once. It belongs to the event loop that entered it.
+    subscriptions. A client is used once. It belongs to the event loop that entered it: used in another loop,
+    thread or forked process, it raises ``WrongUse``.
 
     The mutable state is ``state``, the subscriptions and providers by channel, and at the end ``_error`` and
     ``_is_ended``. ``subscribe`` adds to it; the driver's calls of ``_on_event`` and ``_end`` change it.
@@ -64,7 +65,7 @@ class Client:
         self._inbox_bytes = inbox_bytes
         self._session = Session(
             random=random.random,
-            token=token,
+            token=token.strip(),
             has_provider=get_token is not None,
             data=None if data is None else encode_payload(data),
         )
@@ -81,7 +82,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._driver is not None:
-            raise RuntimeError("a client is entered once")
+            raise WrongUse("a client is entered once")
         self._connected = asyncio.get_running_loop().create_future()
         self._driver = Driver(self._session, self._new_transport, self._providers, self._on_event, self._end)
         if self._callbacks:
@@ -139,7 +140,7 @@ class Client:
         state = SubscriptionState(
             channel,
             since=Position.parse(since) if isinstance(since, str) else since,
-            token=token,
+            token=token.strip(),
             has_provider=get_token is not None,
             data=None if data is None else encode_payload(data),
             wants_join_leave=models.Joined in by_type or models.Left in by_type,
@@ -154,6 +155,7 @@ class Client:
     def drop(self, channel: str) -> None:
         """Unsubscribe from a channel, without waiting for the reply."""
         if self._driver is not None:
+            self._driver.binding.require()
             self._driver.feed(events.Unsubscribe(channel))
 
     async def unsubscribe(self, channel: str) -> None:
@@ -226,7 +228,8 @@ class Client:
         if self._is_ended:
             raise self._error or Disconnected(CLIENT_CLOSED, "the client is closed")
         if self._driver is None:
-            raise RuntimeError("enter the client first: async with Client(url) as client")
+            raise WrongUse("enter the client first: async with Client(url) as client")
+        self._driver.binding.require()
         return self._driver
 
     # --- called by the driver

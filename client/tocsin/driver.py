@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from . import models
-from .callbacks import TokenProvider
+from .binding import LoopBinding
+from .callbacks import TokenProvider, fetch_token
 from .errors import TocsinError, Unauthorized
 from .protocol.messages import Request
 from .session import effects, events
@@ -49,7 +51,8 @@ class Driver:
         self._providers = providers
         self._on_event = on_event
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
+        self.binding = LoopBinding("client")
+        self._loop = self.binding.loop
         self._events: deque[events.SessionEvent] = deque()
         self._is_feeding = False
         self._transport: WebSocketTransport | None = None
@@ -76,9 +79,10 @@ class Driver:
         self._set_timer()
 
     def call_from_any_thread(self, step: Callable[[], None]) -> None:
-        """Call a function in the next turn of the loop. Does nothing once the loop is closed."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(step)
+        """Call a function in the next turn of the loop. Does nothing in a closed loop, or in a fork."""
+        if not self.binding.is_forked:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(step)
 
     async def call(self, method: str, request: Request) -> Any:
         """Send a command and wait for its result. Cancelling drops the result, not the command."""
@@ -157,8 +161,12 @@ class Driver:
     async def stop(self) -> None:
         """End the session and wait for every task, 7 s at most.
 
-        Called by one of the tasks, it does not wait.
+        Called by one of the tasks, it does not wait. In a forked process it does nothing, since the
+        connection belongs to the parent. Raises ``WrongUse`` in another event loop, unless its own is closed.
         """
+        if self.binding.is_forked or self._loop.is_closed():
+            return
+        self.binding.require()
         self.feed(events.Stop())
         tasks = set(self._tasks)
         if not tasks or asyncio.current_task() in tasks:
@@ -188,7 +196,7 @@ class Driver:
             return  # unsubscribed in the meantime
         event: events.SessionEvent
         try:
-            event = events.TokenReceived(channel, await provider())
+            event = events.TokenReceived(channel, await fetch_token(provider))
         except Exception as error:  # noqa: BLE001 # a provider is foreign code
             reason = str(error) or type(error).__name__
             event = events.TokenFailed(channel, reason, isinstance(error, Unauthorized))

@@ -64,7 +64,11 @@ class TimedOut(TocsinError):
 
 
 class ServerUnreachable(TocsinError):
-    """No HTTP response from the server, after several attempts."""
+    """No response from the server: after several attempts, or since the proxy in between refuses for good."""
+
+
+class WrongUse(TocsinError, RuntimeError):
+    """The object is not entered, is entered twice, or belongs to another event loop, thread or process."""
 
 
 class BadProtocol(TocsinError):

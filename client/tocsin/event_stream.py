@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from ssl import SSLContext
 from typing import Self, Unpack
 
+from .binding import LoopBinding
 from .callbacks import ClientCallbacks, TokenProvider, by_event
 from .errors import subscription_error
 from .models import Event, Publication, Unsubscribed
 from .transports.address import http_url
-from .transports.http import HttpClient
+from .transports.http import HttpTarget
 from .transports.sse import EVENTS_PATH, TIMEOUT, SseTransport
 
 
@@ -27,7 +28,9 @@ class EventStream:
 
     ``recovered`` is True after an interruption in which no publication was missed, and False if some may have
     been missed. Callbacks are called in between, in order; ``events`` yields every event instead. The stream
-    ends with ``close``, or by leaving ``async with``.
+    ends with ``close``, or by leaving ``async with``. After a cancelled read, the next one reconnects and
+    recovers. The stream belongs to the event loop of the first iteration: in
+    another loop, thread or forked process, it raises ``WrongUse``.
     """
 
     def __init__(
@@ -43,13 +46,13 @@ class EventStream:
         **callbacks: Unpack[ClientCallbacks],
     ) -> None:
         names = [channels] if isinstance(channels, str) else list(channels)
+        self._binding: LoopBinding | None = None
         self._transport = SseTransport(
-            http_url(url, EVENTS_PATH),
+            HttpTarget(http_url(url, EVENTS_PATH), ssl, headers=headers, timeout=TIMEOUT),
             names,
             token,
             get_token,
             since,
-            partial(HttpClient, headers=headers, timeout=TIMEOUT, verify=ssl or True),
             by_event(callbacks),
         )
         # the transport has no reference to this object, so that dropping the object ends the generator
@@ -70,7 +73,7 @@ class EventStream:
 
     async def __anext__(self) -> Publication:
         while True:
-            event = await anext(self._events)
+            event = await self._next_event()
             if isinstance(event, Publication):
                 return event
             if isinstance(event, Unsubscribed):
@@ -78,12 +81,34 @@ class EventStream:
 
     async def events(self) -> AsyncIterator[Event]:
         """Iterate all events: StateChanged, Subscribed, Publication, Joined, Left, Unsubscribed, in order."""
-        async for event in self._events:
+        while True:
+            try:
+                event = await self._next_event()
+            except StopAsyncIteration:
+                return
             yield event
 
     async def close(self) -> None:
-        """Close the connection and end the iteration. Not from a callback, nor while a task iterates."""
+        """Close the connection and end the iteration. Not from a callback, nor while a task iterates.
+
+        In a forked process it does nothing, since the connection belongs to the parent.
+        """
+        if self._binding is not None:
+            if self._binding.is_forked:
+                return
+            self._binding.require()
         await self._events.aclose()
+
+    async def _next_event(self) -> Event:
+        if self._binding is None:
+            self._binding = LoopBinding("event stream")
+        self._binding.require()
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            # cancelling ended the generator; the next one reconnects and recovers
+            self._events = self._transport.run()
+            raise
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from .binding import LoopBinding
+
 EVENT_BYTES = 300  # counted for an event beside its payload, so that a million tiny ones count too
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Inbox(Generic[T]):
         self._is_closed = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
+        self._binding = LoopBinding("subscription")
 
     def put(self, item: T, size: int) -> None:
         """Add one item, which took ``size`` bytes on the wire."""
@@ -53,11 +56,12 @@ class Inbox(Generic[T]):
     async def take(self) -> T:
         """Wait for the next item. Raises the closing error, or ``StopAsyncIteration``.
 
-        Cancelling loses no item.
+        Cancelling loses no item. Raises ``WrongUse`` if it would wait in another event loop.
         """
         while not self._items:
             if self._is_closed:
                 raise self._error if self._error is not None else StopAsyncIteration
+            self._binding.require()
             self._changed.clear()
             await self._changed.wait()
         item, size = self._items.popleft()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Coroutine, Generator
-from functools import update_wrapper
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial, update_wrapper
 from random import random
 from ssl import SSLContext
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
 
 from . import api, backoff
 from .api import Call
-from .errors import BadProtocol, ServerUnreachable, TimedOut, TocsinError, Unauthorized, call_error
+from .errors import (
+    CLIENT_CLOSED,
+    BadProtocol,
+    Disconnected,
+    ServerUnreachable,
+    TimedOut,
+    TocsinError,
+    Unauthorized,
+    call_error,
+)
 from .protocol.codec import encode_json
-from .transports.address import http_url
-from .transports.http import PASSING_STATUSES, HttpClient
+from .transports.address import http_url, redact
+from .transports.http import PASSING_STATUSES, HttpClient, HttpTarget, api_key_header, password_error
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
@@ -25,57 +35,123 @@ _PASSING_STATUSES = (*PASSING_STATUSES, 502, 503, 504)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-AttemptOutcome = httpx.Response | httpx.TransportError
+C = TypeVar("C")
+AttemptOutcome = httpx.Response | httpx.RequestError
 
 
 class _Endpoint:
-    """The address and the headers of every request."""
+    """The address and the headers of every request, and what a response means."""
 
-    def __init__(self, url: str, api_key: str) -> None:
-        self._url = http_url(url, "/api")
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["X-API-Key"] = api_key
+    def __init__(self, url: str, api_key: str, timeout_seconds: float, ssl: SSLContext | None) -> None:
+        self.target = HttpTarget(http_url(url, "/api"), ssl, timeout=timeout_seconds)
+        self._path, self._mark, self._query = self.target.url.partition("?")
+        self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         return {
-            "url": f"{self._url}/{call.method}",
+            "url": f"{self._path}/{call.method}{self._mark}{self._query}",
             "headers": self._headers,
             "content": encode_json(call.body),
         }
 
+    def attempts(self, call: Call[T]) -> Generator[float, AttemptOutcome, T]:
+        """Decide about attempts: yield the wait before each, be sent its outcome, return the result."""
+        pause, failure = 0.0, ""
+        for attempt in range(ATTEMPTS):
+            outcome = yield pause
+            if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
+                return self._read(call, outcome)
+            failure = self.target.describe(outcome)
+            if isinstance(outcome, httpx.ReadTimeout):
+                raise TimedOut(f"no response to {call.method}: it may or may not have been done")
+            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
+        raise ServerUnreachable(f"the server cannot be reached: {failure}")
 
-def _attempts(call: Call[T]) -> Generator[float, AttemptOutcome, T]:
-    """Decide about attempts: yield the wait before each, be sent its outcome, return the result or raise."""
-    pause, failure = 0.0, ""
-    for attempt in range(ATTEMPTS):
-        outcome = yield pause
-        if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
-            return _read(call, outcome)
-        failure = f"HTTP {outcome.status_code}" if isinstance(outcome, httpx.Response) else _describe(outcome)
-        if isinstance(outcome, httpx.ReadTimeout):
-            raise TimedOut(f"no response to {call.method}: it may or may not have been done")
-        pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
-    raise ServerUnreachable(f"the server cannot be reached: {failure}")
+    def _read(self, call: Call[T], response: httpx.Response) -> T:
+        if response.status_code == 401:
+            raise password_error(response.headers) or Unauthorized("the API key is missing or wrong")
+        try:
+            if response.status_code == 200:
+                return api.read_response(call, response.text)
+            error = response.json()
+            raise call_error(error["code"], error["message"])
+        except TocsinError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._unreadable(response) from error
 
-
-def _read(call: Call[T], response: httpx.Response) -> T:
-    if response.status_code == 401:
-        raise Unauthorized("the API key is missing or wrong")
-    try:
-        if response.status_code == 200:
-            return api.read_response(call, response.text)
-        error = response.json()
-        raise call_error(error["code"], error["message"])
-    except TocsinError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    def _unreadable(self, response: httpx.Response) -> TocsinError:
         text = response.text.strip()[:100] or "an empty response"
-        raise BadProtocol(f"{response.url} answered {response.status_code}: {text}") from error
+        return self.target.misdirected(response) or BadProtocol(
+            f"{redact(str(response.url))} answered {response.status_code}{self.target.hint}: {text}"
+        )
 
 
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
+class _Clients(Generic[C]):
+    """The HTTP clients of one publisher: one for each process and event loop that uses it.
+
+    A connection is never shared with a forked process, since both would read each other's responses. A client
+    that a fork copied is neither used nor closed: a thread that is gone may hold its lock.
+
+    The mutable state is the clients and ``_is_closed``. Threads share them, so each change is one operation.
+    """
+
+    def __init__(self, new_client: Callable[[], C]) -> None:
+        self._new_client = new_client
+        self._is_closed = False
+        self._clients: dict[tuple[int, asyncio.AbstractEventLoop | None], C] = {}
+
+    def current(self, loop: asyncio.AbstractEventLoop | None = None) -> C:
+        """Return the client of this process and loop. Raises ``Disconnected`` once this is closed."""
+        self.check_open()
+        key = (os.getpid(), loop)
+        client = self._clients.get(key)
+        if client is None:
+            self._drop_closed_loops()
+            client = self._clients.setdefault(key, self._new_client())
+        return client
+
+    def check_open(self) -> None:
+        """Raise ``Disconnected`` once the publisher is closed."""
+        if self._is_closed:
+            raise Disconnected(CLIENT_CLOSED, "the publisher is closed")
+
+    def close(self) -> dict[asyncio.AbstractEventLoop | None, C]:
+        """Refuse further calls. Returns the clients of this process, for the caller to close."""
+        self._is_closed = True
+        clients, self._clients = self._clients, {}
+        return {loop: client for (process, loop), client in clients.items() if process == os.getpid()}
+
+    def _drop_closed_loops(self) -> None:
+        for process, loop in list(self._clients):
+            if loop is not None and loop.is_closed():
+                self._clients.pop((process, loop), None)
+
+
+class _LoopClient:
+    """The HTTP client of one event loop. It is closed by ``close``, or at the end of the loop."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        # ``asyncio.run`` ends the generators of its loop, and so the connections
+        self._open = _close_at_end(http)
+        self._is_begun = False
+
+    async def post(self, **request: Any) -> httpx.Response:
+        if not self._is_begun:
+            self._is_begun = True
+            await anext(self._open)
+        return await self._http.post(**request)
+
+    async def close(self) -> None:
+        await self._open.aclose()
+
+
+async def _close_at_end(http: HttpClient) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await http.aclose()
 
 
 def _plain(build: Callable[P, Call[T]]) -> Callable[Concatenate[Publisher, P], T]:
@@ -99,7 +175,8 @@ class Publisher:
 
     When the connection fails, a call is sent up to three times; it still publishes only once. Raises
     ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``, ``TimedOut``,
-    ``BadProtocol``. Threads may share it. ``close`` it, or use ``with``.
+    ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may processes that are
+    forked later: each opens connections of its own. ``close`` it, or use ``with``.
     """
 
     def __init__(
@@ -110,8 +187,8 @@ class Publisher:
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key)
-        self._http = httpx.Client(timeout=timeout_seconds, verify=ssl or True)
+        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._clients = _Clients(partial(self._endpoint.target.new_client, httpx.Client))
 
     publish = _plain(api.publish)
     broadcast = _plain(api.broadcast)
@@ -130,7 +207,7 @@ class Publisher:
 
     def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
-        attempts = _attempts(call)
+        attempts = self._endpoint.attempts(call)
         pause = next(attempts)
         while True:
             time.sleep(pause)
@@ -142,7 +219,8 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections to the server."""
-        self._http.close()
+        for http in self._clients.close().values():
+            http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,17 +229,21 @@ class Publisher:
         self.close()
 
     def _post(self, call: Call[Any]) -> AttemptOutcome:
+        http = self._clients.current()
         try:
-            return self._http.post(**self._endpoint.request(call))
-        except httpx.TransportError as error:
+            return http.post(**self._endpoint.request(call))
+        except httpx.RequestError as error:
             return error
+        except RuntimeError:
+            self._clients.check_open()  # closed by another thread
+            raise
 
 
 class AsyncPublisher:
     """The HTTP API for asyncio: the methods and errors of ``Publisher``, awaited.
 
-    A cancelled call may or may not have been done. ``close`` it, or use ``async
-    with``.
+    A cancelled call may or may not have been done. Event loops may share it, one after the other or in
+    several threads and processes: each opens connections of its own. ``close`` it, or use ``async with``.
     """
 
     def __init__(
@@ -172,8 +254,8 @@ class AsyncPublisher:
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key)
-        self._http = HttpClient(timeout=timeout_seconds, verify=ssl or True)
+        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._clients = _Clients(self._new_client)
 
     publish = _async(api.publish)
     broadcast = _async(api.broadcast)
@@ -192,7 +274,7 @@ class AsyncPublisher:
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
-        attempts = _attempts(call)
+        attempts = self._endpoint.attempts(call)
         pause = next(attempts)
         while True:
             await asyncio.sleep(pause)
@@ -203,8 +285,12 @@ class AsyncPublisher:
                 return result
 
     async def close(self) -> None:
-        """Close the connections to the server."""
-        await self._http.aclose()
+        """Close the connections to the server. Those of another event loop are closed by that loop."""
+        for loop, http in self._clients.close().items():
+            if loop is asyncio.get_running_loop():
+                await http.close()
+            elif loop is not None and loop.is_running():
+                asyncio.run_coroutine_threadsafe(http.close(), loop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -212,8 +298,15 @@ class AsyncPublisher:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def _new_client(self) -> _LoopClient:
+        return _LoopClient(self._endpoint.target.new_client(HttpClient))
+
     async def _post(self, call: Call[Any]) -> AttemptOutcome:
+        http = self._clients.current(asyncio.get_running_loop())
         try:
-            return await self._http.post(**self._endpoint.request(call))
-        except httpx.TransportError as error:
+            return await http.post(**self._endpoint.request(call))
+        except httpx.RequestError as error:
             return error
+        except RuntimeError:
+            self._clients.check_open()  # closed by another task
+            raise

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli import fail
-from tocsin.cli.options import DEFAULT_URL
+from tocsin.cli.options import DEFAULT_URL, read_secret
 from tocsin.transports.address import http_url
 
 from .chart import draw
@@ -83,7 +83,7 @@ def load(  # noqa: PLR0917 # each flag is an argument
     Ctrl-C stops early and prints the report; a second Ctrl-C aborts. Exit code: 0; 1 if any delivery was
     lost, duplicated or reordered, or if there was no connection.
     """
-    urls = url or [DEFAULT_URL]
+    urls = [one.strip() for one in url or [DEFAULT_URL]]
     plan = Plan(
         urls=urls,
         connections=connections,
@@ -96,8 +96,8 @@ def load(  # noqa: PLR0917 # each flag is an argument
         seconds=seconds,
         count=count,
         processes=processes,
-        token=token,
-        secret=secret,
+        token=token.strip(),
+        secret=read_secret(secret),
         api_key=api_key,
         grace_seconds=grace,
     )

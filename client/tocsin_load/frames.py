@@ -12,7 +12,7 @@ _NO_MASK = bytes(
 _SHORT, _LONG = 126, 127
 
 
-def upgrade_request(host: str, target: str, key: bytes) -> bytes:
+def upgrade_request(host: str, target: str, key: bytes, authorization: str = "") -> bytes:
     """Return the HTTP request for a WebSocket. The key has 16 bytes."""
     lines = [
         f"GET {target} HTTP/1.1",
@@ -22,6 +22,8 @@ def upgrade_request(host: str, target: str, key: bytes) -> bytes:
         f"Sec-WebSocket-Key: {b64encode(key).decode()}",
         "Sec-WebSocket-Version: 13",
     ]
+    if authorization:
+        lines.append(f"Authorization: {authorization}")
     return "\r\n".join([*lines, "", ""]).encode()
 
 

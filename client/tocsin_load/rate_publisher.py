@@ -12,10 +12,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -24,7 +24,7 @@ from tocsin.errors import BadProtocol, CallError, TocsinError, Unauthorized
 from tocsin.models import Position
 from tocsin.protocol.codec import encode_json
 from tocsin.transports.address import http_url
-from tocsin.transports.http import HttpClient
+from tocsin.transports.http import HttpClient, HttpTarget, api_key_header
 
 from .deliveries import AcknowledgedPublications
 
@@ -61,8 +61,8 @@ class RatePublisher:
         self.sent = 0
         self.seconds = 0.0
         self._plan = plan
-        self._urls = [http_url(url, "/api") + "/batch" for url in urls]
-        self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
+        self._urls = [http_url(http_url(url, "/api"), "/batch") for url in urls]
+        self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
         self._numbers = [0] * len(plan.channels)
         self._stopped = asyncio.Event()
         self._started = 0.0
@@ -83,19 +83,19 @@ class RatePublisher:
 
     async def run(self) -> None:
         """Publish until the time or the number is reached, or ``stop`` is called."""
-        limits = httpx.Limits(max_connections=2 * SENDERS, keepalive_expiry=IDLE_SECONDS)
-        async with HttpClient(timeout=TIMEOUT_SECONDS, limits=limits, headers=self._headers) as http:
+        async with AsyncExitStack() as stack:
+            nodes = [await stack.enter_async_context(_Node(url, self._headers)) for url in self._urls]
             self._started = time.monotonic()
             end = asyncio.get_running_loop().call_later(self._plan.seconds, self.stop)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for sender in range(min(SENDERS, len(self._plan.channels))):
-                        tasks.create_task(self._run_sender(http, sender))
+                        tasks.create_task(self._run_sender(nodes, sender))
             finally:
                 end.cancel()
         self.seconds = time.monotonic() - self._started
 
-    async def _run_sender(self, http: httpx.AsyncClient, sender: int) -> None:
+    async def _run_sender(self, nodes: Sequence[_Node], sender: int) -> None:
         turns = _turns(sender, len(self._plan.channels), self._plan.total)
         turn, node, failures = next(turns, None), sender, 0
         while turn is not None and not await self._wait_until(self._due_at(turn)):
@@ -103,7 +103,7 @@ class RatePublisher:
             while turn is not None and self._due_at(turn) <= time.monotonic() and len(batch) < self._most:
                 batch.append(turn % len(self._plan.channels))
                 turn = next(turns, None)
-            is_answered = await self._publish(http, self._urls[node % len(self._urls)], batch)
+            is_answered = await self._publish(nodes[node % len(nodes)], batch)
             node += 1
             failures = 0 if is_answered else failures + 1
             pause = min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures)
@@ -123,15 +123,15 @@ class RatePublisher:
             await asyncio.wait_for(self._stopped.wait(), max(0.0, time_due - time.monotonic()))
         return self._stopped.is_set()
 
-    async def _publish(self, http: httpx.AsyncClient, url: str, channels: list[int]) -> bool:
+    async def _publish(self, node: _Node, channels: list[int]) -> bool:
         numbered = [(channel, self._next_number(channel)) for channel in channels]
         now = time.monotonic()
         call = api.batch(
             api.publish(self._plan.channels[channel], self._data(number, now)) for channel, number in numbered
         )
         try:
-            outcomes = await _post(http, url, call)
-        except (httpx.TransportError, TocsinError) as error:
+            outcomes = await node.post(call)
+        except (httpx.RequestError, TocsinError) as error:
             self.failures[_describe(error)] += len(channels)
             return False
         for (channel, number), outcome in zip(numbered, outcomes, strict=True):
@@ -152,15 +152,30 @@ class RatePublisher:
         return data | ({"pad": "x" * padding} if padding >= 0 else {})
 
 
-async def _post(
-    http: httpx.AsyncClient, url: str, call: api.Call[list[api.Outcome]]
-) -> list[Position | CallError | None]:
-    response = await http.post(url, content=encode_json(call.body))
-    if response.status_code == 401:
-        raise Unauthorized("the API key is missing or wrong")
-    if response.status_code != 200:
-        raise BadProtocol(f"publish: HTTP {response.status_code}")
-    return api.read_response(call, response.text)
+class _Node:
+    """The HTTP API of one node, for as long as it is entered."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        limits = httpx.Limits(max_connections=2 * SENDERS, keepalive_expiry=IDLE_SECONDS)
+        target = HttpTarget(url, timeout=TIMEOUT_SECONDS, limits=limits, headers=headers)
+        self._url = url
+        self._http = target.new_client(HttpClient)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def post(self, call: api.Call[list[api.Outcome]]) -> list[Position | CallError | None]:
+        """Send a batch. Raises ``TocsinError`` unless it is answered with an outcome for each call."""
+        response = await self._http.post(self._url, content=encode_json(call.body))
+        if response.status_code == 401:
+            raise Unauthorized("the API key is missing or wrong")
+        if response.status_code != 200:
+            raise BadProtocol(f"publish: HTTP {response.status_code}")
+        return api.read_response(call, response.text)
 
 
 def _turns(sender: int, channels: int, total: int) -> Iterator[int]:
@@ -176,6 +191,6 @@ def _turns(sender: int, channels: int, total: int) -> Iterator[int]:
 def _describe(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "publish: no response in time"
-    if isinstance(error, httpx.TransportError):
+    if isinstance(error, httpx.RequestError):
         return f"publish: {type(error).__name__}"
     return str(error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from typing import ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tocsin.errors import BadProtocol
 
@@ -75,11 +76,15 @@ class RawConnection(asyncio.Protocol, ABC):
             return b""
         status = int(head.split(b" ", 2)[1])
         if status != self.status:
-            self._lose(0, f"cannot connect: HTTP {status}")
+            self._lose(0, self._describe_status(status, rest.decode(errors="replace")))
             return b""
         self._is_open, self._head = True, b""
         self._on_response(head.lower())
         return rest
+
+    def _describe_status(self, status: int, body: str) -> str:  # noqa: ARG002 # WebSockets show it
+        """Return why another status than the expected one is a failure."""
+        return f"cannot connect: HTTP {status}"
 
     def _lose(self, code: int, reason: str) -> None:
         if self._transport is not None and self._subscriber.transport is self._transport:
@@ -91,3 +96,16 @@ class RawConnection(asyncio.Protocol, ABC):
 
     def _target(self) -> str:
         return f"{self._url.path or '/'}{'?' + self._url.query if self._url.query else ''}"
+
+    @property
+    def _host(self) -> str:
+        """The value of the header ``Host``: the address without its user and password."""
+        return self._url.netloc.rpartition("@")[2]
+
+    @property
+    def _basic_authorization(self) -> str:
+        """The value of the header ``Authorization`` for the user of the address. Empty if there is none."""
+        if self._url.username is None:
+            return ""
+        user, password = unquote(self._url.username), unquote(self._url.password or "")
+        return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from tocsin.errors import FIRST_RESUBSCRIBE_CODE
 from tocsin.models import Position
 from tocsin.protocol.codec import decode_json
 from tocsin.transports.sse import SILENCE_SECONDS
@@ -37,12 +38,14 @@ class SseConnection(RawConnection):
         target = self._target()
         lines = [
             f"GET {target}{'&' if '?' in target else '?'}{query} HTTP/1.1",
-            f"Host: {self._url.netloc}",
+            f"Host: {self._host}",
             "Accept: text/event-stream",
             "Cache-Control: no-store",
         ]
+        if basic := self._basic_authorization:
+            lines.append(f"Authorization: {basic}")
         if self._token:
-            lines.append(f"Authorization: Bearer {self._token}")
+            lines.append(f"{'Cookie: tocsin_token=' if basic else 'Authorization: Bearer '}{self._token}")
         if self._subscriber.position is not None:
             lines.append(f"Last-Event-ID: {self._subscriber.position}")
         return "\r\n".join([*lines, "", ""]).encode()
@@ -66,7 +69,9 @@ class SseConnection(RawConnection):
             disconnect = decode_disconnect(event.data)
             self._lose(disconnect.code, disconnect.reason)
         elif event.name == "unsubscribe":
-            self._lose(UNSUBSCRIBED, f"unsubscribed: {decode_disconnect(event.data).reason}")
+            ended = decode_disconnect(event.data)
+            may_return = ended.code >= FIRST_RESUBSCRIBE_CODE
+            self._lose(0 if may_return else UNSUBSCRIBED, f"unsubscribed: {ended.reason}")
         elif event.name == "gap":
             self._go_live(position)
             self._subscriber.on_gap(decode_json(_gaps, event.data).to)

@@ -20,6 +20,7 @@ from tocsin.protocol.messages import (
     WirePublication,
 )
 from tocsin.session.session import PING_GRACE_SECONDS
+from tocsin.transports.websocket import describe_status
 
 from . import frames
 from .frames import FrameReader
@@ -44,7 +45,7 @@ class WebSocketConnection(RawConnection):
         self._loop = asyncio.get_running_loop()
 
     def _request(self) -> bytes:
-        return frames.upgrade_request(self._url.netloc, self._target(), os.urandom(16))
+        return frames.upgrade_request(self._host, self._target(), os.urandom(16), self._basic_authorization)
 
     def _on_response(self, head: bytes) -> None:  # noqa: ARG002 # event streams read it
         connect = ConnectRequest(token=self._token, name="tocsin load")
@@ -54,6 +55,9 @@ class WebSocketConnection(RawConnection):
         ]
         for text in encode_frames(commands):
             self._send(frames.TEXT, text.encode())
+
+    def _describe_status(self, status: int, body: str) -> str:
+        return describe_status(status, body)
 
     def _subscribe_request(self) -> SubscribeRequest:
         request = SubscribeRequest(channel=self._channel, positioned=True, recoverable=True)

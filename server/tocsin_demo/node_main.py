@@ -35,7 +35,8 @@ from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.node.node import Node
-from tocsin_server.serving.server import BACKLOG, Server
+from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.server import Server
 
 STANDALONE_NAME = "node-1"
 

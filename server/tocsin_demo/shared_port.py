@@ -8,7 +8,8 @@ import asyncio
 import socket
 
 from tocsin_demo.settings import HOST
-from tocsin_server.serving.server import BACKLOG, Server
+from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.server import Server
 
 
 class SharedPort:

@@ -1,5 +1,5 @@
 // @ts-check
-/** One live connection as the page shows it: what it received, what waits for it, and how it reconnected. */
+/** One live connection as the page shows it: what it received, what it has not received yet, and how it reconnected. */
 import { duration, plural } from "./dom.js";
 import { DeliveryCounter } from "./delivery-counter.js";
 import { serverNow } from "./visitor-session.js";

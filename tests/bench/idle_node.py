@@ -35,8 +35,8 @@ class ByteCounter:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
-        async with tcp_connection(self._target) as (there_reader, there):
-            await asyncio.gather(self._copy(reader, there), self._copy(there_reader, writer))
+        async with tcp_connection(self._target) as (upstream_reader, upstream):
+            await asyncio.gather(self._copy(reader, upstream), self._copy(upstream_reader, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

@@ -198,6 +198,21 @@ async def test_a_reader_far_behind_loses_no_publication_on_a_real_node(
         assert [one.data for one in received] == list(range(250))
 
 
+async def test_an_address_may_hold_the_user_of_a_proxy_in_between(server: Server, channel: Name) -> None:
+    """The server gets that user in ``Authorization``, and the token and API key all the same."""
+    name = channel("known")
+    url = server.url.replace("//", "//proxy-user:p%23w@")
+    token = connection_token("ada")
+    async with AsyncPublisher(url, API_KEY) as publisher, EventStream(url, name, token=token) as stream:
+        async for event in stream.events():
+            if isinstance(event, Subscribed):
+                break
+        await publisher.publish(name, 1)
+        assert (await anext(stream)).data == 1
+    async with Client(url, token=token) as client, client.subscribe(name):
+        await client.ready()
+
+
 class Readers:
     """Readers of one channel on both transports. None of them may miss a publication."""
 

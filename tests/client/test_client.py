@@ -6,11 +6,10 @@ import logging
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import serve
 
 from tests.client.scripted_server import ScriptedServer
+from tests.support.timing import SOON
 from tocsin import (
-    BadProtocol,
     CallError,
     Client,
     ConnectionLost,
@@ -363,19 +362,6 @@ async def test_an_unreachable_server_is_tried_again_until_the_client_is_closed()
     assert "cannot connect" in states[1].reason
 
 
-async def test_an_address_without_a_websocket_endpoint_is_an_error_at_once(scripted: ScriptedServer) -> None:
-    async def ignore(_: Any) -> None: ...
-
-    def refuse(connection: Any, _: Any) -> Any:
-        return connection.respond(404, "not here\n")
-
-    async with serve(ignore, "127.0.0.1", 0, process_request=refuse) as server:
-        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-        async with Client(url) as client:
-            with pytest.raises(BadProtocol, match="HTTP 404"):
-                await client.ready()
-
-
 async def test_a_bug_in_the_client_is_raised_to_its_readers(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -431,3 +417,29 @@ async def test_a_client_is_entered_before_use_and_only_once(scripted: ScriptedSe
             await client.__aenter__()
     with pytest.raises(ValueError, match="is not an address"):
         Client("localhost:8000")
+
+
+async def test_a_token_is_sent_without_the_line_end_of_its_file(scripted: ScriptedServer) -> None:
+    async def get_token() -> str:
+        return "other\n"
+
+    for options in ({"token": "T\n"}, {"get_token": get_token}):
+        async with Client(scripted.url, **options) as client:
+            await client.ready()
+    assert [one["connect"]["token"] for one in scripted.received if "connect" in one] == ["T", "other"]
+
+
+async def test_a_token_provider_that_returns_no_text_is_reported(scripted: ScriptedServer) -> None:
+    """As old versions of PyJWT, which return bytes."""
+    reasons: asyncio.Queue[str] = asyncio.Queue()
+
+    async def get_token() -> Any:
+        return b"T"
+
+    def on_state(event: StateChanged) -> None:
+        reasons.put_nowait(event.reason)
+
+    async with Client(scripted.url, get_token=get_token, on_state=on_state), asyncio.timeout(SOON):
+        while "must return a string, and returned bytes" not in await reasons.get():
+            pass
+    assert not any("connect" in command for command in scripted.received)

@@ -1,6 +1,7 @@
 """EventStream over real HTTP, against a server whose responses the tests script."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import socket
@@ -14,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.support.timing import SOON
+from tests.client.scripts import run_script
+from tests.support.timing import QUIET, SOON
 from tocsin import (
     BadProtocol,
     Disconnected,
@@ -26,6 +28,7 @@ from tocsin import (
     Subscribed,
     SubscriptionEnded,
     Unauthorized,
+    WrongUse,
     backoff,
 )
 from tocsin.callbacks import ClientCallbacks
@@ -173,10 +176,11 @@ async def test_the_end_of_one_channel_is_raised_and_the_others_continue(script: 
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(401, Unauthorized), (403, PermissionDenied), (404, BadProtocol)],
+    [(204, BadProtocol), (401, Unauthorized), (403, PermissionDenied), (404, BadProtocol)],
 )
 async def test_a_refusal_is_raised_at_once(script: Script, status: int, error: type[Exception]) -> None:
-    script.responses = [JSONResponse({"code": 103, "message": "no"}, status)]
+    body = {"code": 103, "message": "no"}
+    script.responses = [JSONResponse(body, status) if status != 204 else Response(status_code=status)]
     async with EventStream(script.url, "news") as stream:
         with pytest.raises(error):
             await anext(stream)
@@ -253,3 +257,118 @@ async def test_cancelling_a_reader_closes_the_connection(script: Script) -> None
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await script.is_closed.wait()
+
+
+async def test_a_subscription_that_the_server_asks_to_renew_is_renewed_by_a_new_connection(
+    script: Script,
+) -> None:
+    """Such as after its token expired: the stream could otherwise stay silent about one channel."""
+    unsubscribe = json.dumps({"channel": "other", "code": 2501, "reason": "expired"})
+    script.responses = [
+        ["id: 0@E,0@E\n\n", f"event: unsubscribe\ndata: {unsubscribe}\n\n", None],
+        [event(1, ",0@E"), None],
+    ]
+    async with EventStream(script.url, ["news", "other"]) as stream:
+        assert (await anext(stream)).data == 1
+    assert script.requests[1].headers["last-event-id"] == "0@E,0@E"
+
+
+async def test_a_cancelled_read_does_not_end_the_stream(script: Script) -> None:
+    script.responses = [[OPENING, event(1), None], [event(2), None]]
+    async with EventStream(script.url, "news") as stream:
+        assert (await anext(stream)).data == 1
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), QUIET)
+        assert (await anext(stream)).data == 2
+    assert script.requests[1].headers["last-event-id"] == "1@E"
+
+
+async def test_the_query_of_the_base_address_is_sent_too(script: Script) -> None:
+    script.responses = [[OPENING, event(1), None]]
+    async with EventStream(f"{script.url}/?route=b", ["news", "a&b"]) as stream:
+        with pytest.raises(BadProtocol):
+            await anext(stream)
+    assert script.requests[0].url.query == "route=b&channel=news&channel=a%26b"
+
+
+async def test_the_token_is_sent_beside_the_user_of_the_address(script: Script) -> None:
+    """Both are for ``Authorization``, which has one value. The cookie counts as well."""
+    script.responses = [[OPENING, event(1), None]]
+    url = script.url.replace("//", "//ada:p%23w@")
+    async with EventStream(url, "news", token="T") as stream:
+        assert (await anext(stream)).data == 1
+    headers = script.requests[0].headers
+    assert headers["authorization"] == "Basic " + base64.b64encode(b"ada:p#w").decode()
+    assert headers["cookie"] == "tocsin_token=T"
+
+
+async def test_a_token_is_sent_without_the_line_end_of_its_file(script: Script) -> None:
+    script.responses = [[OPENING, event(1), None]]
+    async with EventStream(script.url, "news", token="T\n") as stream:
+        await anext(stream)
+    assert script.requests[0].headers["authorization"] == "Bearer T"
+    async with EventStream(script.url, "news", token="T\nX") as stream:
+        with pytest.raises(Unauthorized, match="characters that an HTTP header cannot hold"):
+            await anext(stream)
+
+
+async def test_a_refusal_for_now_is_repeated_after_the_time_that_it_names(script: Script) -> None:
+    script.responses = [Response(status_code=503, headers={"Retry-After": "1"}), [OPENING, event(1), None]]
+    started = asyncio.get_running_loop().time()
+    async with EventStream(script.url, "news") as stream:
+        assert (await anext(stream)).data == 1
+    assert asyncio.get_running_loop().time() - started >= 1
+
+
+async def test_a_redirect_is_an_error_that_names_the_other_address(script: Script) -> None:
+    script.responses = [Response(status_code=308, headers={"Location": "https://push.example/events"})]
+    async with EventStream(script.url, "news") as stream:
+        with pytest.raises(BadProtocol, match=r"HTTP 308, a redirect to https://push\.example/events"):
+            await anext(stream)
+
+
+async def test_a_second_event_loop_cannot_iterate_an_event_stream(script: Script) -> None:
+    """The iteration would otherwise end, as if nothing followed."""
+    script.responses = [[OPENING, event(1), None]]
+    stream = EventStream(script.url, "news")
+
+    async def read() -> Any:
+        return (await anext(stream)).data
+
+    def read_twice() -> None:
+        assert asyncio.run(read()) == 1
+        with pytest.raises(WrongUse, match="another event loop"):
+            asyncio.run(read())
+
+    await asyncio.to_thread(read_twice)
+    await script.is_closed.wait()
+
+
+FORKING = """
+    import asyncio, os, sys
+    from tocsin import EventStream, WrongUse
+
+    async def main():
+        async with EventStream(sys.argv[1], "news") as stream:
+            await anext(stream)
+            child = os.fork()
+            if not child:
+                try:
+                    anext(stream).send(None)
+                except WrongUse as error:
+                    assert "after a fork" in str(error)
+                    try:
+                        stream.close().send(None)
+                    except StopIteration:
+                        os._exit(0)
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            print((await anext(stream)).data)
+
+    asyncio.run(main())
+"""
+
+
+async def test_a_forked_process_cannot_use_the_event_stream_of_its_parent(script: Script) -> None:
+    script.responses = [[OPENING, event(1), event(2), None]]
+    assert await asyncio.to_thread(run_script, FORKING, script.url) == "2\n"

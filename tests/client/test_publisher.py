@@ -74,6 +74,27 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
         thread.join()
 
 
+@pytest.fixture
+def redirecting() -> Iterator[str]:
+    """The address of a server that sends every call elsewhere, as a proxy does from HTTP to HTTPS."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(308)
+            self.send_header("Location", f"https://push.example{self.path}")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 # its name upstream
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 Do = Callable[[str, str, api.Call[Any]], Any]
 
 
@@ -141,8 +162,8 @@ def test_a_broken_connection_repeats_the_call_with_the_same_idempotency_key(scri
 
 
 def test_an_unreachable_server_is_an_error_of_its_own(script: Script, do: Do) -> None:
-    script.responses = [(502, ""), (503, ""), None]
-    with pytest.raises(ServerUnreachable, match="cannot be reached"):
+    script.responses = [None, (502, "<html>"), (503, '{"code":100,"message":"the node stops"}')]
+    with pytest.raises(ServerUnreachable, match="cannot be reached: HTTP 503, 'the node stops'"):
         do(script.url, "", api.info())
     with pytest.raises(ServerUnreachable):
         do("http://127.0.0.1:9", "", api.info())
@@ -246,6 +267,35 @@ def test_zero_values_are_left_out_of_calls(script: Script, do: Do) -> None:
         script.result({})
         assert do(script.url, "", call) is None
         assert script.requests[-1] == (f"/api/{call.method}", None, body)
+
+
+def test_a_redirect_is_an_error_that_names_the_other_address(redirecting: str, do: Do) -> None:
+    with pytest.raises(BadProtocol, match=r"HTTP 308, a redirect to https://push\.example/api"):
+        do(redirecting, "", api.info())
+
+
+def test_an_api_key_is_sent_without_the_line_end_of_its_file(script: Script, do: Do) -> None:
+    script.result({})
+    do(script.url, "KEY\r\n", api.publish("news", 1))
+    assert script.requests[0][1] == "KEY"
+    with pytest.raises(ValueError, match="the API key has characters") as caught:
+        do(script.url, "SECRET\nX-Other: 1", api.info())
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(ValueError, match="the API key has characters"):
+        do(script.url, "clé", api.info())
+
+
+def test_the_query_of_the_base_address_is_sent_too(script: Script, do: Do) -> None:
+    script.result({})
+    do(f"{script.url}?route=b", "", api.publish("news", 1))
+    assert script.requests[0][0] == "/api/publish?route=b"
+
+
+def test_no_error_repeats_the_password_of_the_address(script: Script, do: Do) -> None:
+    script.responses = [(404, "<html>")]
+    with pytest.raises(BadProtocol) as caught:
+        do(script.url.replace("//", "//ada:secret@"), "", api.info())
+    assert "secret" not in str(caught.value)
 
 
 def test_a_cancelled_call_does_not_affect_the_next_one(script: Script) -> None:

@@ -138,10 +138,10 @@ async def test_an_expired_subscription_token_is_an_error(
     server: Server, channel: Name, claims: dict[str, Any]
 ) -> None:
     """The error is 109. The connection stays open."""
-    door = channel("open")
+    news = channel("open")
     async with connect_wire(server, token=GOOD) as wire:
         with pytest.raises(Refused) as refused:
-            await wire.call("subscribe", channel=door, token=subscription_token("ann", door, **claims))
+            await wire.call("subscribe", channel=news, token=subscription_token("ann", news, **claims))
         assert refused.value.code == 109
         await wire.call("publish", channel="open:1", data={})
 

@@ -40,7 +40,7 @@ OPEN_STREAM = """([url, options]) => new Promise(resolve => {
     source.onerror = () => { window.lost = true; resolve("error"); };
 })"""
 SEND = "commands => socket.send(commands.map(c => JSON.stringify(c)).join('\\n'))"
-HEARD = "count => window.received.length >= count"
+RECEIVED = "count => window.received.length >= count"
 
 
 async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +95,7 @@ async def proxy(server: Server) -> AsyncIterator[Proxy]:
 
 async def received(page: Page, count: int) -> list[dict[str, Any]]:
     """The messages that the page received, once there are `count` of them."""
-    await page.wait_for_function(HEARD, arg=count)
+    await page.wait_for_function(RECEIVED, arg=count)
     messages: list[dict[str, Any]] = await page.evaluate("window.received")
     return messages
 
@@ -174,13 +174,13 @@ async def test_a_page_that_lost_its_stream_recovers(
 
 async def test_a_cookie_authenticates_a_stream(server: Server, api: Api, page: Page, channel: Name) -> None:
     """With credentials, the cookie `tocsin_token` carries the token."""
-    club = channel("known")
+    members = channel("known")
     token = connection_token("ann")
     await page.evaluate("token => { document.cookie = `tocsin_token=${token}` }", token)
-    opened = await page.evaluate(OPEN_STREAM, [server.events_url(club), {"withCredentials": True}])
+    opened = await page.evaluate(OPEN_STREAM, [server.events_url(members), {"withCredentials": True}])
     assert opened == "open"
-    await api.publish(club, 1)
-    assert (await received(page, 1))[0]["channel"] == club
+    await api.publish(members, 1)
+    assert (await received(page, 1))[0]["channel"] == members
 
 
 async def test_a_page_of_another_origin_is_refused(server: Server, page: Page, pages: int) -> None:

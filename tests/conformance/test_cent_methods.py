@@ -171,24 +171,24 @@ async def test_subscribe_and_unsubscribe_reach_the_client(
     server: Server, client: cent.AsyncClient, channel: Name
 ) -> None:
     """The user's connections get pushes; `unsubscribe` has code 2000."""
-    user, door = channel("user"), channel("closed")
+    user, news = channel("user"), channel("closed")
     async with connect_wire(server, token=connection_token(user)) as wire:
-        await client.subscribe(cent.SubscribeRequest(user=user, channel=door, info={"seat": 1}))
-        assert await wire.push("subscribe", door) == {}
-        presence = (await client.presence(cent.PresenceRequest(channel=door))).presence
+        await client.subscribe(cent.SubscribeRequest(user=user, channel=news, info={"seat": 1}))
+        assert await wire.push("subscribe", news) == {}
+        presence = (await client.presence(cent.PresenceRequest(channel=news))).presence
         assert presence[wire.client].chan_info == {"seat": 1}
-        await client.unsubscribe(cent.UnsubscribeRequest(user=user, channel=door))
-        assert (await wire.push("unsubscribe", door))["code"] == 2000
+        await client.unsubscribe(cent.UnsubscribeRequest(user=user, channel=news))
+        assert (await wire.push("unsubscribe", news))["code"] == 2000
 
 
 async def test_subscribe_can_name_one_client(server: Server, client: cent.AsyncClient, channel: Name) -> None:
     """`client` limits a command to one of the user's connections."""
-    user, door = channel("user"), channel("plain")
+    user, news = channel("user"), channel("plain")
     token = connection_token(user)
     async with connect_wire(server, token=token) as one, connect_wire(server, token=token) as two:
-        await client.subscribe(cent.SubscribeRequest(user=user, channel=door, client=two.client))
-        await client.publish(cent.PublishRequest(channel=door, data=1))
-        assert (await two.push("pub", door))["data"] == 1
+        await client.subscribe(cent.SubscribeRequest(user=user, channel=news, client=two.client))
+        await client.publish(cent.PublishRequest(channel=news, data=1))
+        assert (await two.push("pub", news))["data"] == 1
         assert await one.is_quiet()
 
 
@@ -261,9 +261,9 @@ async def test_a_refusal_has_the_code_of_the_protocol(
 
 async def test_a_wrong_key_is_unauthorized(server: Server) -> None:
     """The status is 401, which cent turns into its own exception."""
-    async with cent.AsyncClient(server.api_url, "wrong") as stranger:
+    async with cent.AsyncClient(server.api_url, "wrong") as unauthorized:
         with pytest.raises(CentUnauthorizedError):
-            await stranger.info(cent.InfoRequest())
+            await unauthorized.info(cent.InfoRequest())
 
 
 async def test_methods_that_the_server_lacks_are_not_found(client: cent.AsyncClient) -> None:

@@ -93,14 +93,14 @@ async def test_a_token_may_be_in_the_query_or_a_header(
     server: Server, api: Api, source: JavaScriptDriver, channel: Name
 ) -> None:
     """It opens a channel for users with a name."""
-    club = channel("known")
+    members = channel("known")
     token = connection_token("ann")
-    await source.call("open", url=server.events_url(club, token=token))
+    await source.call("open", url=server.events_url(members, token=token))
     await source.events.next("open")
     await source.call("close")
-    await source.call("open", url=server.events_url(club), headers={"Authorization": f"Bearer {token}"})
+    await source.call("open", url=server.events_url(members), headers={"Authorization": f"Bearer {token}"})
     await source.events.next("open")
-    await api.publish(club, {"n": 1})
+    await api.publish(members, {"n": 1})
     assert (await source.events.next("message"))["pub"] == {"data": {"n": 1}}
 
 

@@ -130,10 +130,10 @@ async def test_a_cookie_can_carry_the_token(
     server: Server, api: Api, http: httpx.AsyncClient, channel: Name
 ) -> None:
     """A browser's EventSource cannot set headers, but it sends cookies."""
-    club = channel("known")
+    members = channel("known")
     cookie = {"Cookie": f"tocsin_token={connection_token('ann')}"}
-    async with stream_events(http, server.events_url(club, "lobby"), headers=cookie) as events:
-        await api.publish(club, 1)
+    async with stream_events(http, server.events_url(members, "lobby"), headers=cookie) as events:
+        await api.publish(members, 1)
         assert (await anext(events)).json()["pub"] == {"data": 1}
 
 

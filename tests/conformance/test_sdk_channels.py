@@ -151,12 +151,12 @@ async def test_joins_are_pushed_to_subscribers_that_requested_them(
 ) -> None:
     """Without `force_push_join_leave`, a subscriber must request joins, and have permission for presence."""
     news = channel("asked")
-    curious, other = await new_sdk(), await new_sdk()
-    await curious.connect(server.websocket_url, token=connection_token("curious"))
-    await curious.subscribe(news, join_leave=True)
-    await curious.events.next("join")
+    requesting, other = await new_sdk(), await new_sdk()
+    await requesting.connect(server.websocket_url, token=connection_token("requesting"))
+    await requesting.subscribe(news, join_leave=True)
+    await requesting.events.next("join")
     await subscribed(other, server, news, user="other")
-    assert (await curious.events.next("join"))["info"]["user"] == "other"
+    assert (await requesting.events.next("join"))["info"]["user"] == "other"
     assert other.events.of("join") == []
 
 

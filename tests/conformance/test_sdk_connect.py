@@ -25,8 +25,8 @@ async def test_a_token_identifies_the_user(server: Server, sdk: Sdk, channel: Na
     me = (await sdk.events.next("connected"))["client"]
     await sdk.subscribe(news := channel("open"))
     await sdk.events.next("subscribed")
-    person = {"client": me, "user": "ann", "conn_info": {"name": "Ann"}, "chan_info": None}
-    assert await sdk.presence(news) == {me: person}
+    entry = {"client": me, "user": "ann", "conn_info": {"name": "Ann"}, "chan_info": None}
+    assert await sdk.presence(news) == {me: entry}
 
 
 async def test_an_invalid_token_ends_the_connection_for_good(server: Server, sdk: Sdk) -> None:
@@ -52,9 +52,9 @@ async def test_a_token_only_server_accepts_a_client_with_token(token_only_server
 async def test_an_insecure_server_permits_everything(insecure_server: Server, sdk: Sdk) -> None:
     """A client without token subscribes to and publishes into a channel without permissions."""
     await sdk.connect(insecure_server.websocket_url)
-    await sdk.subscribe("closed:door")
+    await sdk.subscribe("closed:news")
     await sdk.events.next("subscribed")
-    await sdk.publish("closed:door", {"open": True})
+    await sdk.publish("closed:news", {"open": True})
     assert (await sdk.events.next("publication"))["data"] == {"open": True}
 
 
@@ -128,8 +128,8 @@ async def test_an_sdk_answers_pings_and_stays_connected(short_timeouts_server: S
     """Over several ping intervals, with a pong for each, the SDK never reconnects."""
     await sdk.connect(short_timeouts_server.websocket_url)
     await sdk.events.next("connected")
-    async with connect_wire(short_timeouts_server) as clock:
-        await clock.wait_for_pings(3)
+    async with connect_wire(short_timeouts_server) as other:
+        await other.wait_for_pings(3)
     assert len(sdk.events.of("connecting")) == 1
 
 

@@ -15,7 +15,7 @@ from tests.support.wire_client import connect_wire
 Name = Callable[[str], str]
 
 
-async def listening(sdk: Sdk, proxy: Proxy, *channels: str) -> None:
+async def subscribe_to(sdk: Sdk, proxy: Proxy, *channels: str) -> None:
     await sdk.connect(proxy.websocket_url)
     await sdk.events.next("connected")
     for name in channels:
@@ -46,7 +46,7 @@ def by_channel(events: list[Event]) -> dict[str, Event]:
 async def test_exactly_what_was_missed_is_recovered(proxy: Proxy, sdk: Sdk, api: Api, channel: Name) -> None:
     """In two channels each offset is received once and in order, before, during and after an absence."""
     one, two = channel("open"), channel("open")
-    await listening(sdk, proxy, one, two)
+    await subscribe_to(sdk, proxy, one, two)
     await api.publish_numbers(one, range(1, 4))
     await api.publish_numbers(two, range(1, 3))
     await sdk.events.take("publication", 5)
@@ -66,7 +66,7 @@ async def test_an_absence_without_publications_recovers_nothing(
     proxy: Proxy, sdk: Sdk, channel: Name
 ) -> None:
     """A channel without publications has an epoch too. The client reconnects with `recovered`."""
-    await listening(sdk, proxy, news := channel("open"))
+    await subscribe_to(sdk, proxy, news := channel("open"))
     async with away(sdk, proxy):
         pass
     back = await sdk.events.next("subscribed")
@@ -78,7 +78,7 @@ async def test_a_client_that_missed_too_much_is_not_recovered(
     proxy: Proxy, sdk: Sdk, api: Api, channel: Name
 ) -> None:
     """If history no longer reaches back, `recovered` is false, and the client continues from the top."""
-    await listening(sdk, proxy, news := channel("short"))
+    await subscribe_to(sdk, proxy, news := channel("short"))
     await api.publish(news, {"n": 1})
     await sdk.events.next("publication")
     async with away(sdk, proxy):
@@ -94,7 +94,7 @@ async def test_a_history_that_is_just_long_enough_recovers(
     proxy: Proxy, sdk: Sdk, api: Api, channel: Name
 ) -> None:
     """As many publications were missed as the history keeps."""
-    await listening(sdk, proxy, news := channel("short"))
+    await subscribe_to(sdk, proxy, news := channel("short"))
     await api.publish(news, {"n": 1})
     await sdk.events.next("publication")
     async with away(sdk, proxy):
@@ -108,7 +108,7 @@ async def test_a_cache_recovers_the_newest_publication_only(
     proxy: Proxy, sdk: Sdk, api: Api, channel: Name
 ) -> None:
     """In cache mode a returning client gets only the newest publication."""
-    await listening(sdk, proxy, news := channel("cache"))
+    await subscribe_to(sdk, proxy, news := channel("cache"))
     await api.publish(news, {"n": 1})
     await sdk.events.next("publication")
     async with away(sdk, proxy):
@@ -137,7 +137,7 @@ async def test_a_server_with_another_epoch_does_not_recover(
     proxy: Proxy, sdk: Sdk, api: Api, channel: Name, tmp_path: Path
 ) -> None:
     """Under another epoch the same offset is another message. The client continues live."""
-    await listening(sdk, proxy, news := channel("open"))
+    await subscribe_to(sdk, proxy, news := channel("open"))
     await api.publish(news, {"n": 1})
     await sdk.events.next("publication")
     with run_server(STANDARD, tmp_path) as other:

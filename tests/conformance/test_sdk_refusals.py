@@ -120,17 +120,17 @@ async def test_each_method_is_permitted_or_refused(
 async def test_some_methods_are_for_subscribers(server: Server, sdk: Sdk, channel: Name) -> None:
     """`_for_subscriber` permits only while the client is subscribed."""
     await as_user(sdk, server, "ann")
-    club = channel("member")
+    members = channel("member")
     for code in (103, None):
-        assert await code_of(sdk.publish(club, {})) == code
-        assert await code_of(sdk.history(club, limit=1)) == code
-        assert await code_of(sdk.presence(club)) == code
-        assert await code_of(sdk.presence_stats(club)) == code
+        assert await code_of(sdk.publish(members, {})) == code
+        assert await code_of(sdk.history(members, limit=1)) == code
+        assert await code_of(sdk.presence(members)) == code
+        assert await code_of(sdk.presence_stats(members)) == code
         if code:
-            await sdk.subscribe(club)
+            await sdk.subscribe(members)
             await sdk.events.next("subscribed")
-    await sdk.unsubscribe(club)
-    assert await code_of(sdk.publish(club, {})) == 103
+    await sdk.unsubscribe(members)
+    assert await code_of(sdk.publish(members, {})) == 103
 
 
 async def test_data_of_another_format_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:

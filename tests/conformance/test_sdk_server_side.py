@@ -20,44 +20,44 @@ async def test_a_token_subscribes_to_its_channels(
     server: Server, sdk: Sdk, api: Api, channel: Name, claim: str
 ) -> None:
     """On connect, also in channels that are closed to clients."""
-    door = channel("closed")
-    claims: dict[str, Any] = {claim: [door] if claim == "channels" else {door: {}}}
+    news = channel("closed")
+    claims: dict[str, Any] = {claim: [news] if claim == "channels" else {news: {}}}
     token = connection_token("ann", **claims)
     await sdk.connect(server.websocket_url, token=token)
-    assert (await sdk.events.next("server_subscribed"))["channel"] == door
-    await api.publish(door, {"n": 1})
+    assert (await sdk.events.next("server_subscribed"))["channel"] == news
+    await api.publish(news, {"n": 1})
     received = await sdk.events.next("server_publication")
-    assert (received["channel"], received["data"], received["offset"]) == (door, {"n": 1}, 1)
+    assert (received["channel"], received["data"], received["offset"]) == (news, {"n": 1}, 1)
 
 
 async def test_a_token_describes_its_subscriptions(server: Server, sdk: Sdk, api: Api, channel: Name) -> None:
     """`data` goes to the client, `info` into presence, and `override` changes the channel's options."""
-    door = channel("closed")
+    news = channel("closed")
     override = {"force_recovery": {"value": True}}
-    subs = {door: {"data": {"hello": 1}, "info": {"seat": 3}, "override": override}}
+    subs = {news: {"data": {"hello": 1}, "info": {"seat": 3}, "override": override}}
     await sdk.connect(server.websocket_url, token=connection_token("ann", subs=subs))
     subscribed = await sdk.events.next("server_subscribed")
     assert (subscribed["data"], subscribed["recoverable"]) == ({"hello": 1}, True)
-    (person,) = (await api.call("presence", channel=door))["presence"].values()
-    assert person["chan_info"] == {"seat": 3}
+    (entry,) = (await api.call("presence", channel=news))["presence"].values()
+    assert entry["chan_info"] == {"seat": 3}
 
 
 async def test_the_back_end_subscribes_and_unsubscribes_a_user(
     server: Server, sdk: Sdk, api: Api, channel: Name
 ) -> None:
     """The API's `subscribe` and `unsubscribe` apply to open connections."""
-    user, door = channel("user"), channel("closed")
+    user, news = channel("user"), channel("closed")
     await sdk.connect(server.websocket_url, token=connection_token(user))
     await sdk.events.next("connected")
-    await api.call("subscribe", user=user, channel=door, data={"welcome": True})
+    await api.call("subscribe", user=user, channel=news, data={"welcome": True})
     subscribed = await sdk.events.next("server_subscribed")
-    assert (subscribed["channel"], subscribed["data"]) == (door, {"welcome": True})
-    await api.publish(door, {"n": 1})
+    assert (subscribed["channel"], subscribed["data"]) == (news, {"welcome": True})
+    await api.publish(news, {"n": 1})
     assert (await sdk.events.next("server_publication"))["data"] == {"n": 1}
 
-    await api.call("unsubscribe", user=user, channel=door)
-    assert (await sdk.events.next("server_unsubscribed"))["channel"] == door
-    assert await api.call("presence_stats", channel=door) == {"num_clients": 0, "num_users": 0}
+    await api.call("unsubscribe", user=user, channel=news)
+    assert (await sdk.events.next("server_unsubscribed"))["channel"] == news
+    assert await api.call("presence_stats", channel=news) == {"num_clients": 0, "num_users": 0}
 
 
 async def test_the_back_end_ends_a_client_side_subscription(

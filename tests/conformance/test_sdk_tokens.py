@@ -20,16 +20,16 @@ async def connect_ann(sdk: Sdk, server: Server) -> str:
 async def test_a_token_opens_a_closed_channel(server: Server, sdk: Sdk, channel: Name) -> None:
     """A valid subscription token overrides the namespace's permissions. Its `info` is the `chan_info`."""
     me = await connect_ann(sdk, server)
-    door = channel("member")
-    await sdk.subscribe(door, token=subscription_token("ann", door, info={"seat": 7}))
+    news = channel("member")
+    await sdk.subscribe(news, token=subscription_token("ann", news, info={"seat": 7}))
     await sdk.events.next("subscribed")
-    assert (await sdk.presence(door))[me]["chan_info"] == {"seat": 7}
+    assert (await sdk.presence(news))[me]["chan_info"] == {"seat": 7}
 
 
 async def test_the_subscribe_reply_has_the_tokens_data(server: Server, sdk: Sdk, channel: Name) -> None:
     await connect_ann(sdk, server)
-    door = channel("closed")
-    await sdk.subscribe(door, token=subscription_token("ann", door, data={"hello": "ann"}))
+    news = channel("closed")
+    await sdk.subscribe(news, token=subscription_token("ann", news, data={"hello": "ann"}))
     assert (await sdk.events.next("subscribed"))["data"] == {"hello": "ann"}
 
 
@@ -53,8 +53,8 @@ async def test_a_dollar_channel_opens_with_a_token(server: Server, sdk: Sdk, cha
 async def test_a_forged_token_is_refused(server: Server, sdk: Sdk, channel: Name) -> None:
     """A subscription token signed with another key is error 103. The connection stays open."""
     await connect_ann(sdk, server)
-    door = channel("open")
-    await sdk.subscribe(door, token=subscription_token("ann", door, secret="another" * 8))
+    news = channel("open")
+    await sdk.subscribe(news, token=subscription_token("ann", news, secret="another" * 8))
     assert (await sdk.events.next("unsubscribed"))["code"] == 103
     await sdk.publish(channel("open"), {})
 
@@ -65,27 +65,27 @@ async def test_a_token_for_another_target_ends_the_connection(
 ) -> None:
     """A token for another user, channel or connection closes with 3500."""
     await connect_ann(sdk, server)
-    door = channel("open")
-    await sdk.subscribe(door, token=subscription_token(**{"user": "ann", "channel": door, **claims}))
+    news = channel("open")
+    await sdk.subscribe(news, token=subscription_token(**{"user": "ann", "channel": news, **claims}))
     assert (await sdk.events.next("disconnected"))["code"] == 3500
 
 
 async def test_an_expired_token_is_replaced(server: Server, sdk: Sdk, channel: Name) -> None:
     """After error 109 the SDK keeps subscribing: it requests a token, and succeeds."""
     await connect_ann(sdk, server)
-    door = channel("closed")
-    tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (-5, 100)]
-    await sdk.subscribe(door, tokens=tokens)
-    assert (await sdk.events.next("subscribed"))["channel"] == door
+    news = channel("closed")
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (-5, 100)]
+    await sdk.subscribe(news, tokens=tokens)
+    assert (await sdk.events.next("subscribed"))["channel"] == news
     assert (await sdk.events.next("subscription_error"))["code"] == 109
 
 
 async def test_a_subscription_outlives_its_tokens(server: Server, sdk: Sdk, channel: Name) -> None:
     """The SDK refreshes the subscription before each token expires. It never subscribes again."""
     await connect_ann(sdk, server)
-    door = channel("closed")
-    tokens = [subscription_token("ann", door, exp=seconds_from_now(life)) for life in (2, 4, 100)]
-    await sdk.subscribe(door, tokens=tokens)
+    news = channel("closed")
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (2, 4, 100)]
+    await sdk.subscribe(news, tokens=tokens)
     await sdk.events.take("token_requested", 3)
     assert len(sdk.events.of("subscribing")) == 1
     assert len(sdk.events.of("subscribed")) == 1
@@ -97,10 +97,10 @@ async def test_a_refresh_with_another_users_token_ends_the_connection(
 ) -> None:
     """A `sub_refresh` with a token that does not match closes with 3500."""
     await connect_ann(sdk, server)
-    door = channel("closed")
+    news = channel("closed")
     tokens = [
-        subscription_token("ann", door, exp=seconds_from_now(2)),
-        subscription_token("bob", door),
+        subscription_token("ann", news, exp=seconds_from_now(2)),
+        subscription_token("bob", news),
     ]
-    await sdk.subscribe(door, tokens=tokens)
+    await sdk.subscribe(news, tokens=tokens)
     assert (await sdk.events.next("disconnected"))["code"] == 3500

@@ -142,8 +142,8 @@ async def test_refresh_renews_the_connection(server: Server, api: Api, channel: 
         assert result["expires"] is True
         assert 80 < result["ttl"] <= 90
         await wire.call("subscribe", channel=news)
-        (person,) = (await api.call("presence", channel=news))["presence"].values()
-    assert person["conn_info"] == 2
+        (entry,) = (await api.call("presence", channel=news))["presence"].values()
+    assert entry["conn_info"] == 2
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ async def test_a_client_can_request_ping_frames_instead(short_timeouts_server: S
         result = await wire.connect()
         assert "ping" not in result
         assert "pong" not in result
-        async with connect_wire(short_timeouts_server) as clock:
+        async with connect_wire(short_timeouts_server) as other:
             for _ in range(3):
-                await next_ping(clock)
+                await next_ping(other)
         await wire.call("publish", channel="open:1", data={})
         assert wire.pings == 0

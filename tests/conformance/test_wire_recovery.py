@@ -177,14 +177,14 @@ async def test_no_publication_is_lost_around_the_subscribe_reply(
     await api.publish(news, {"n": 1})
     commands = [{"publish": {"channel": news, "data": {"n": n}}} for n in range(2, 12)]
 
-    async def listen(wire: WireClient) -> list[int]:
+    async def receive(wire: WireClient) -> list[int]:
         result = await recover(wire, news, 0, "")
         offsets = [pub["offset"] for pub in result.get("publications", [])]
         return offsets + await wire.offsets(news, 101 - len(offsets))
 
     async with connect_wire(server) as one, connect_wire(server) as two, asyncio.TaskGroup() as tasks:
-        listening = [tasks.create_task(listen(wire)) for wire in (one, two)]
+        receiving = [tasks.create_task(receive(wire)) for wire in (one, two)]
         for _ in range(10):
             await api.post("batch", {"commands": commands})
-    for task in listening:
+    for task in receiving:
         assert task.result() == list(range(1, 102))

@@ -142,50 +142,50 @@ async def test_the_subscribe_reply_has_the_tokens_time_to_live(server: Server, c
     ]
     async with connect_wire(server, token=connection_token("ann")) as wire:
         for claims, expires in lives:
-            door = channel("closed")
-            token = subscription_token("ann", door, **claims)
-            result = await wire.call("subscribe", channel=door, token=token)
+            news = channel("closed")
+            token = subscription_token("ann", news, **claims)
+            result = await wire.call("subscribe", channel=news, token=token)
             assert result.get("expires", False) is expires
             assert (50 < result.get("ttl", 0) <= 60) is expires
 
 
 async def test_a_subscription_is_refreshed(server: Server, channel: Name) -> None:
-    door = channel("closed")
+    news = channel("closed")
     async with connect_wire(server, token=connection_token("ann")) as wire:
-        short, long = (subscription_token("ann", door, exp=seconds_from_now(life)) for life in (30, 90))
-        await wire.call("subscribe", channel=door, token=short)
-        result = await wire.call("sub_refresh", channel=door, token=long)
+        short, long = (subscription_token("ann", news, exp=seconds_from_now(life)) for life in (30, 90))
+        await wire.call("subscribe", channel=news, token=short)
+        result = await wire.call("sub_refresh", channel=news, token=long)
     assert result["expires"] is True
     assert 80 < result["ttl"] <= 90
 
 
 async def test_an_invalid_sub_refresh_is_refused(server: Server, channel: Name) -> None:
     """Not subscribed 103, no token 107, expired 109 or 110. Without a channel or with garbage it closes."""
-    door = channel("closed")
-    token = subscription_token("ann", door, exp=seconds_from_now(60))
-    expired = subscription_token("ann", door, exp=seconds_from_now(-10))
+    news = channel("closed")
+    token = subscription_token("ann", news, exp=seconds_from_now(60))
+    expired = subscription_token("ann", news, exp=seconds_from_now(-10))
     async with connect_wire(server, token=connection_token("ann")) as wire:
-        assert await code_of(wire, "sub_refresh", channel=door, token=token) == 103
-        await wire.call("subscribe", channel=door, token=token)
-        assert await code_of(wire, "sub_refresh", channel=door, token="") == 107
-        assert await code_of(wire, "sub_refresh", channel=door, token=expired) in {109, 110}
+        assert await code_of(wire, "sub_refresh", channel=news, token=token) == 103
+        await wire.call("subscribe", channel=news, token=token)
+        assert await code_of(wire, "sub_refresh", channel=news, token="") == 107
+        assert await code_of(wire, "sub_refresh", channel=news, token=expired) in {109, 110}
         await wire.send({"id": 50, "sub_refresh": {"channel": "", "token": token}})
         assert await wire.closed() == Close(3501, "bad request")
     async with connect_wire(server, token=connection_token("ann")) as wire:
-        await wire.call("subscribe", channel=door, token=token)
-        await wire.send({"id": 50, "sub_refresh": {"channel": door, "token": "garbage"}})
+        await wire.call("subscribe", channel=news, token=token)
+        await wire.send({"id": 50, "sub_refresh": {"channel": news, "token": "garbage"}})
         assert await wire.closed() == Close(3500, "invalid token")
 
 
 async def test_an_expired_subscription_ends(short_timeouts_server: Server, channel: Name) -> None:
     """Without a refresh the client gets an unsubscribe push with 2501: subscribe again, with a new token."""
-    door = channel("closed")
+    news = channel("closed")
     async with connect_wire(short_timeouts_server, token=connection_token("ann")) as wire:
-        token = subscription_token("ann", door, exp=seconds_from_now(3))
-        await wire.call("subscribe", channel=door, token=token)
-        expired = await wire.push("unsubscribe", door)
+        token = subscription_token("ann", news, exp=seconds_from_now(3))
+        await wire.call("subscribe", channel=news, token=token)
+        expired = await wire.push("unsubscribe", news)
         assert expired == {"code": 2501, "reason": "subscription expired"}
-        await wire.call("subscribe", channel=door, token=subscription_token("ann", door))
+        await wire.call("subscribe", channel=news, token=subscription_token("ann", news))
 
 
 async def test_an_expired_server_side_subscription_closes_the_connection(

@@ -17,9 +17,7 @@ from tests.support.browser import chromium
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
 
-DEAFENED = re.compile(
-    "the link to Redis broke|Redis did not confirm the subscription in time|this node was taken for dead"
-)
+DEAFENED = re.compile("redis_disconnected|Redis did not confirm the subscription in time|own_lease_expired")
 """Log lines of a node that is deafened, or that the operating system stopped for seconds."""
 
 CHROMIUM_FLAGS = [

@@ -46,10 +46,15 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
 
 
 @contextlib.contextmanager
-def run_nginx(nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None) -> Iterator[Path]:
-    """Run nginx in front of nodes. The value is its error log. It must start without warnings."""
+def run_nginx(
+    nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None, without: str = "(?!)"
+) -> Iterator[Path]:
+    """Run nginx in front of nodes. The value is its error log. It must start without warnings.
+
+    Lines of the configuration that match `without` are left out.
+    """
     file, errors = directory / "nginx.conf", directory / "errors.log"
-    text = (DEPLOY / "nginx" / "nginx.conf").read_text()
+    text = re.sub(rf"(?m)^.*{without}.*\n", "", (DEPLOY / "nginx" / "nginx.conf").read_text())
     file.write_text(configuration(text, port, nodes, directory, tls))
     directives = f"daemon off; pid {directory / 'nginx.pid'};"
     process = subprocess.Popen(

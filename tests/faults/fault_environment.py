@@ -30,9 +30,9 @@ from tocsin import Position
 CHANNELS = [f"{NAMESPACE}:{number}" for number in range(10)]
 
 CONNECTION_ENDED = "a subscriber's connection ended"
-REDIS_DISCONNECTED = "to Redis broke"
+REDIS_DISCONNECTED = "redis_disconnected"
 HISTORY_GAP = "history_gap"
-MASTER_ADDED = "a master of the Redis Cluster is used"
+MASTER_ADDED = "cluster_master_added"
 CLOSED_AS_SLOW = '"code": 3008'
 """How a fault is detected. A subscriber reports the first; the others are parts of nodes' log lines."""
 DETECTIONS = (CONNECTION_ENDED, REDIS_DISCONNECTED, HISTORY_GAP, MASTER_ADDED, CLOSED_AS_SLOW)

@@ -19,7 +19,7 @@ from tests.faults.fault_environment import (
     HistoryLoss,
 )
 from tests.faults.standalone import DURABLE
-from tests.support.redis_cluster import RedisCluster, run_redis_cluster, wait_until
+from tests.support.redis_cluster import RedisCluster, cluster_running, until
 
 
 class RedisClusterNodes(Cluster):
@@ -33,7 +33,7 @@ class RedisClusterNodes(Cluster):
 
     async def settle(self) -> None:
         """Restart killed servers as replicas, and wait until they are in sync."""
-        await asyncio.to_thread(self.redis.restore)
+        await asyncio.to_thread(self.redis.repair)
 
 
 async def fail_over_as_planned(environment: FaultEnvironment[RedisClusterNodes]) -> None:
@@ -45,13 +45,13 @@ async def kill_master(environment: FaultEnvironment[RedisClusterNodes]) -> None:
     """The master of a channel's slot is killed, and its replica is promoted."""
     redis = environment.cluster.redis
     dead = await asyncio.to_thread(redis.kill_master_of, CHANNELS[0])
-    await asyncio.to_thread(wait_until, lambda: redis.master_of(CHANNELS[0]) is not dead)
+    await asyncio.to_thread(until, lambda: redis.master_of(CHANNELS[0]) is not dead)
 
 
 @contextlib.asynccontextmanager
 async def redis_cluster_nodes(directory: Path) -> AsyncIterator[RedisClusterNodes]:
     """Start the Redis Cluster, then the nodes."""
-    with run_redis_cluster(make_folder(directory, "redis"), *DURABLE) as redis:
+    with cluster_running(make_folder(directory, "redis"), *DURABLE) as redis:
         async with run_cluster(RedisClusterNodes(directory, redis)) as cluster:
             yield cluster
 

@@ -18,7 +18,7 @@ from tests.faults.fault_environment import (
     HistoryLoss,
 )
 from tests.faults.standalone import DURABLE
-from tests.server.engine.redis.blackhole_proxy import swallowing
+from tests.server.engine.redis.blackhole_proxy import blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.tcp import HOST
 from tests.support.timing import STARTED, TICK
@@ -128,10 +128,10 @@ async def kill_master(environment: FaultEnvironment[SentinelCluster]) -> None:
     """The master is killed after its replica has received no writes for `BEHIND_SECONDS`."""
     cluster = environment.cluster
     master, replica = cluster.master, cluster.replica
-    async with swallowing(master.port) as proxy:
+    async with blackhole_running(master.port) as proxy:
         replica.command("REPLICAOF", HOST, proxy.port)
         await cluster.wait_until(lambda: replica.client.info("replication")["master_link_status"] == "up")
-        proxy.swallow_all()
+        proxy.drop_all()
         await asyncio.sleep(BEHIND_SECONDS)
         await asyncio.to_thread(master.stop)
     await cluster.wait_until(lambda: cluster.master is replica and _is_master(replica))

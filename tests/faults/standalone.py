@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.faults.cluster import Cluster, NodeProcess, config_with_engine, make_folder, run_cluster
-from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 
 DURABLE = ("appendonly yes", "appendfsync always")
@@ -19,7 +19,7 @@ DURABLE = ("appendonly yes", "appendfsync always")
 class StandaloneCluster(Cluster):
     """Three nodes. Two reach `redis` directly, the last one through `proxy`, which can drop bytes."""
 
-    def __init__(self, directory: Path, redis: RedisServer, proxy: Swallower) -> None:
+    def __init__(self, directory: Path, redis: RedisServer, proxy: BlackholeProxy) -> None:
         self.redis = redis
         self.proxy = proxy
         urls = [redis.url, redis.url, proxy.url]
@@ -44,7 +44,7 @@ async def standalone_cluster(directory: Path) -> AsyncIterator[StandaloneCluster
     """Start Redis, then the nodes."""
     with redis_running(make_folder(directory, "redis"), *DURABLE) as redis:
         async with (
-            swallowing(redis.port) as proxy,
+            blackhole_running(redis.port) as proxy,
             run_cluster(StandaloneCluster(directory, redis, proxy)) as cluster,
         ):
             yield cluster

@@ -58,7 +58,7 @@ async def restart_each_node(environment: Environment) -> None:
 
 async def cut_pubsub_connections(environment: Environment) -> None:
     """Redis closes all pub/sub connections."""
-    cut = await asyncio.to_thread(environment.cluster.redis.cut_links)
+    cut = await asyncio.to_thread(environment.cluster.redis.kill_pubsub_connections)
     assert cut == len(environment.cluster.nodes)
 
 
@@ -66,7 +66,7 @@ async def silence_pubsub_connection(environment: Environment) -> None:
     """The last node's pub/sub connection stays open and carries nothing, until the node replaces it."""
     cluster = environment.cluster
     before = cluster.pubsub_connections()
-    cluster.proxy.swallow_pubsub()
+    cluster.proxy.drop_pubsub()
     async with asyncio.timeout(STARTED):
         while before <= cluster.pubsub_connections():  # noqa: ASYNC110 - Redis has to be polled
             await asyncio.sleep(TICK)
@@ -109,10 +109,10 @@ async def restart_redis_empty(environment: Environment) -> None:
 async def partition_node(environment: Environment) -> None:
     """The last node cannot reach Redis. Its connections stay open."""
     cluster = environment.cluster
-    cluster.proxy.swallow_all()
+    cluster.proxy.drop_all()
     await cluster.wait_until_not_ready(cluster.nodes[-1])
     await asyncio.sleep(PARTITION_SECONDS)
-    cluster.proxy.mend()
+    cluster.proxy.pass_all()
 
 
 async def stop_reading(environment: Environment) -> None:

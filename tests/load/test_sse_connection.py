@@ -1,6 +1,7 @@
 """The event stream of a subscriber, without a socket."""
 
 import json
+from base64 import b64encode
 
 from tests.load.recording_transport import RecordingTransport, counters_of, new_subscriber
 from tocsin.models import Position
@@ -60,6 +61,23 @@ async def test_an_unsubscribe_event_ends_the_subscriber() -> None:
     connection.data_received(HEAD + event("unsubscribe", {"code": 2000, "reason": "no"}))
     assert subscriber.is_ended
     assert transport.abort_count == 1
+
+
+async def test_an_unsubscribe_event_that_asks_to_subscribe_again_reconnects() -> None:
+    subscriber = new_subscriber()
+    connection, transport = opened(subscriber)
+    connection.data_received(HEAD + event("unsubscribe", {"code": 2501, "reason": "expired"}))
+    assert not subscriber.is_ended
+    assert transport.abort_count == 1
+
+
+async def test_the_user_of_the_address_is_sent_beside_the_token() -> None:
+    transport = RecordingTransport()
+    url = "http://ada:p%23w@host:1/events"
+    SseConnection(new_subscriber(), "news", url, "T").connection_made(transport)
+    request = b"".join(transport.written).split(b"\r\n")
+    authorization = b"Authorization: Basic " + b64encode(b"ada:p#w")
+    assert {b"Host: host:1", authorization, b"Cookie: tocsin_token=T"} <= set(request)
 
 
 async def test_a_disconnect_event_ends_the_connection_and_the_rest_is_dropped() -> None:

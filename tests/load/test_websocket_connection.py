@@ -1,6 +1,7 @@
 """The WebSocket of a subscriber, without a socket."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -171,3 +172,20 @@ async def test_a_lost_connection_is_a_failure_with_its_reason(error: Exception |
     lost = OpenConnection()
     lost.connection.connection_lost(error)
     assert lost.failures == {reason: 1}
+
+
+async def test_the_user_of_the_address_is_sent_and_is_no_part_of_the_host() -> None:
+    transport = RecordingTransport()
+    WebSocketConnection(new_subscriber(), "news", "ws://ada:p%23w@host:1/", "T").connection_made(transport)
+    lines = b"".join(transport.written).split(b"\r\n")
+    assert {b"Host: host:1", b"Authorization: Basic " + b64encode(b"ada:p#w")} <= set(lines)
+
+
+async def test_a_refused_handshake_is_counted_with_the_reason_of_the_server() -> None:
+    subscriber = new_subscriber()
+    connection = WebSocketConnection(subscriber, "news", "ws://host:1/", "T")
+    connection.connection_made(RecordingTransport())
+    connection.data_received(b"HTTP/1.1 400 Bad Request\r\n\r\nno endpoint\n")
+    [reason] = counters_of(subscriber).failures
+    assert "HTTP 400, 'no endpoint'" in reason
+    assert "does not pass the Upgrade header" in reason

@@ -31,7 +31,8 @@ from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Position
-from tocsin_server.serving.server import Server, listen, serving
+from tocsin_server.serving.listening import listen
+from tocsin_server.serving.server import Server, serving
 from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 Json = dict[str, Any]
@@ -90,7 +91,7 @@ async def publish(node: Node, channel: str, *data: bytes) -> Position:
 def subscribed_channels(node: Node) -> set[str]:
     """The channels that the node is subscribed to at its engine."""
     assert isinstance(node.engine, MemoryEngine)
-    return node.engine._broker._listening
+    return node.engine._broker._subscribed
 
 
 def present_in(node: Node) -> dict[str, set[str]]:

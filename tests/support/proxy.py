@@ -34,11 +34,13 @@ class Proxy:
         return self._server.events_url(*channels, **query).replace(self._server.url, self.url)
 
     def cut(self) -> None:
+        """Abort all connections, and every new one until `restore`."""
         self._is_cut = True
         for writer in self._connections:
             writer.transport.abort()
 
     def restore(self) -> None:
+        """Accept connections again."""
         self._is_cut = False
 
     def forward_to(self, server: Server) -> None:
@@ -51,6 +53,7 @@ class Proxy:
         await self._attempted.wait()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection."""
         self.attempts += 1
         self._attempted.set()
         if self._is_cut:
@@ -66,6 +69,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def run_proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A proxy in front of a server, on a port of its own."""
     proxy = Proxy(server)
     async with tcp_server(proxy.handle) as proxy.port:
         yield proxy

@@ -1,6 +1,7 @@
-"""A real Redis Cluster: three masters with a replica each, which tests kill, fail over and reshard.
+"""A Redis Cluster for tests: three masters with a replica each, which tests kill, fail over and reshard.
 
-All functions block. In a coroutine call them with `asyncio.to_thread`, or nodes in this process block too.
+Every function blocks. A coroutine must call it with `asyncio.to_thread`, so that a node in the test keeps
+running.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ MASTERS = 3
 REPLICAS = 1
 """The number of replicas of each master."""
 NODE_TIMEOUT_MS = 1000
-"""A master that is silent for so long is replaced. After a kill this takes about two seconds in all."""
+"""A master that is silent for so long is failed over. After a kill, that takes about two seconds."""
 
-LINES = (
+CONFIG_LINES = (
     "cluster-enabled yes",
     "cluster-config-file nodes.conf",
     f"cluster-node-timeout {NODE_TIMEOUT_MS}",
     "cluster-port {free_port}",  # not the port plus 10000, which may not exist
     "cluster-replica-validity-factor 0",
     "repl-diskless-sync-delay 0",
-    "repl-ping-replica-period 1",  # a replica that has received no ping is not listed
+    "repl-ping-replica-period 1",  # a replica that has received nothing from its master is not listed
 )
 
 
 class Range(NamedTuple):
-    """A range of slots, with the ports of its master and then of its replicas."""
+    """A range of slots, and the ports of its servers: first the master, then its replicas."""
 
     first: int
     last: int
@@ -45,7 +46,7 @@ class Range(NamedTuple):
 
 
 class RedisCluster:
-    """Six servers. `config` are further lines of their configuration."""
+    """Six servers. `config` contains further lines of every server's configuration."""
 
     def __init__(self, directory: Path, *config: str) -> None:
         self._directory = directory
@@ -54,28 +55,28 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """The engine URL, with every server."""
+        """The URL for the engine, with every server in it."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def start(self) -> None:
-        """Start all servers and join them to one cluster."""
+        """Start all servers, and form a cluster in which every master has its replica."""
         for number in range(MASTERS * (1 + REPLICAS)):
             folder = self._directory / f"server-{number}"
             folder.mkdir()
-            server = RedisServer(folder, *LINES, *self._config)
+            server = RedisServer(folder, *CONFIG_LINES, *self._config)
             server.start()
             self.servers.append(server)
         hosts = [f"127.0.0.1:{server.port}@{server.second_port}" for server in self.servers]
         command = ["redis-cli", "--cluster", "create", *hosts, "--cluster-replicas", f"{REPLICAS}"]
         subprocess.run([*command, "--cluster-yes"], check=True, capture_output=True, timeout=STARTED)
-        self.restore()
+        self.repair()
 
     def stop(self) -> None:
         """Stop all servers."""
         for server in self.servers:
             server.stop()
 
-    # ------------------------------------------------------------------------------------------ state
+    # -------------------------------------------------------------------------------------- reading the state
 
     @property
     def running(self) -> list[RedisServer]:
@@ -89,11 +90,11 @@ class RedisCluster:
         return [server for server in self.servers if server.port in ports]
 
     def master_of(self, channel: str) -> RedisServer:
-        """The master of a channel's slot."""
+        """The master that serves a channel."""
         return self._server(self._range_of(channel).ports[0])
 
     def replica_of(self, channel: str) -> RedisServer:
-        """The replica of a channel's master."""
+        """The replica of the master that serves a channel."""
         return self._server(self._range_of(channel).ports[1])
 
     def channels_on_all(self) -> list[str]:
@@ -105,15 +106,15 @@ class RedisCluster:
                 break
         return list(found.values())
 
-    def wait_until_replicated(self, channel: str) -> None:
-        """Wait until a channel's replica is in sync with its master."""
+    def until_replicated(self, channel: str) -> None:
+        """Wait until a channel's replica has received every write of its master."""
         master, replica = self.master_of(channel), self.replica_of(channel)
         offset = _replication(master)["master_repl_offset"]
-        wait_until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
+        until(lambda: _replication(replica)["slave_repl_offset"] >= offset)
 
-    def wait_until_known(self, port: int) -> None:
-        """Wait until all servers know a master at this port."""
-        wait_until(
+    def until_known(self, port: int) -> None:
+        """Wait until every server lists a master at a port."""
+        until(
             lambda: all(any(port == served.ports[0] for served in ranges(server)) for server in self.running)
         )
 
@@ -124,42 +125,42 @@ class RedisCluster:
     def _server(self, port: int) -> RedisServer:
         return next(server for server in self.servers if server.port == port)
 
-    # ------------------------------------------------------------------------------------- faults
+    # ------------------------------------------------------------------------------------- causing faults
 
     def kill_master_of(self, channel: str) -> RedisServer:
-        """Kill the master of a channel's slot. Its replica is promoted. `restore` restarts the master."""
+        """Kill the master that serves a channel. Its replica takes over."""
         master = self.master_of(channel)
         master.stop()
         return master
 
     def failover(self, channel: str) -> None:
-        """Exchange the roles of a channel's master and its replica, without a loss.
+        """Make a channel's master and its replica change roles, without losing a write.
 
-        Redis gives up after 5 s if the other masters do not vote. They do not vote twice in a short time.
+        Redis gives up after 5 s if the other masters do not vote. They do not vote twice within a short time.
         """
         replica = self.replica_of(channel)
-        request_at = 0.0
+        retry_at = 0.0
 
         def is_done() -> bool:
-            nonlocal request_at
+            nonlocal retry_at
             if self.master_of(channel) is replica:
                 return self._is_healthy()
-            if time.monotonic() >= request_at:
+            if time.monotonic() >= retry_at:
                 replica.command("CLUSTER", "FAILOVER")
-                request_at = time.monotonic() + FAILOVER_SECONDS
+                retry_at = time.monotonic() + FAILOVER_SECONDS
             return False
 
-        wait_until(is_done)
+        until(is_done)
 
     def migrate(self, channel: str) -> RedisServer:
-        """Move a channel's slot and its keys to another master. Returns that master."""
+        """Move a channel's slot with all its keys to another master. Returns that master."""
         with self.migrating(channel) as move:
             move()
         return self.master_of(channel)
 
     @contextlib.contextmanager
     def migrating(self, channel: str) -> Iterator[Callable[[], None]]:
-        """A channel's slot is migrating while the block runs. Call the yielded function to move its keys."""
+        """Let a channel's slot be moving to another master. Call the result to move the slot's keys."""
         slot, source = slot_of(channel), self.master_of(channel)
         target = next(server for server in self.masters if server is not source)
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
@@ -175,14 +176,14 @@ class RedisCluster:
             move()
             for server in (target, source, *self.masters):
                 server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
-            wait_until(self._is_healthy)
+            until(self._is_healthy)
 
-    def restore(self) -> None:
-        """Restart killed servers, and wait until all servers agree on a healthy cluster."""
+    def repair(self) -> None:
+        """Start every killed server, and wait until all servers agree that the cluster is healthy."""
         for server in self.servers:
             if not server.is_running:
                 server.start()
-        wait_until(self._is_healthy)
+        until(self._is_healthy)
 
     def _is_healthy(self) -> bool:
         views = [ranges(server) for server in self.servers]
@@ -191,33 +192,33 @@ class RedisCluster:
             all(view == views[0] for view in views)
             and all(len(served.ports) == 1 + REPLICAS for served in views[0])
             and sum(served.last - served.first + 1 for served in views[0]) == REDIS_CLUSTER_HASH_SLOTS
-            and all(_is_state_ok(server) for server in self.servers)
+            and all(_reports_ok(server) for server in self.servers)
             and all(_follows(server) for server in replicas)
         )
 
 
 FAILOVER_SECONDS = 5.5
-"""A requested failover is done after this time, or will not be done."""
+"""After so long a requested failover has happened or has failed."""
 
 
 def slot_of(channel: str) -> int:
-    """The slot of all keys of a channel. It does not depend on their prefix."""
-    return key_slot(Keys("tocsin").announcements(channel).encode())
+    """The slot of all keys of a channel. It does not depend on the prefix."""
+    return key_slot(Keys("tocsin").pubsub_name(channel).encode())
 
 
 def ranges(server: RedisServer) -> list[Range]:
-    """The slot ranges that one server knows."""
+    """The ranges of slots and their servers, as one server sees them."""
     answer = server.command("CLUSTER", "SLOTS")
     return sorted(Range(first, last, tuple(host[1] for host in hosts)) for first, last, *hosts in answer)
 
 
 def node_id(server: RedisServer) -> str:
-    """A server's id in its cluster."""
+    """The id of a server in its cluster."""
     name: bytes = server.command("CLUSTER", "MYID")
     return name.decode()
 
 
-def _is_state_ok(server: RedisServer) -> bool:
+def _reports_ok(server: RedisServer) -> bool:
     answer: bytes = server.command("CLUSTER", "INFO")
     return b"cluster_state:ok" in answer
 
@@ -232,20 +233,20 @@ def _replication(server: RedisServer) -> dict[str, Any]:
     return info
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll until a condition holds. A server that does not reply is polled again."""
-    deadline = time.monotonic() + STARTED
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds. Redis errors count as not fulfilled."""
+    give_up_at = time.monotonic() + STARTED
     while True:
         with contextlib.suppress(redis.RedisError, StopIteration):
             if condition():
                 return
-        assert time.monotonic() < deadline, "the condition did not hold in time"
+        assert time.monotonic() < give_up_at, "the condition was not fulfilled in time"
         time.sleep(TICK / 5)
 
 
 @contextlib.contextmanager
-def run_redis_cluster(directory: Path, *config: str) -> Iterator[RedisCluster]:
-    """A running, healthy cluster."""
+def cluster_running(directory: Path, *config: str) -> Iterator[RedisCluster]:
+    """Run a healthy cluster."""
     cluster = RedisCluster(directory, *config)
     try:
         cluster.start()

@@ -24,7 +24,8 @@ LONG_TESTS = (
     "tests/faults/",
     "tests/deploy/test_nginx.py",
     "tests/server/node/test_leaks.py",
-    "tests/server/engine/redis/test_silent_nodes.py",
+    "tests/server/core/session/test_stateful.py",
+    "tests/load/test_run.py",
 )
 """Files and folders of tests that take 10 s or more each. They are started first."""
 

@@ -16,6 +16,17 @@ Url = Annotated[
 ]
 
 
+def read_secret(secret: str) -> str:
+    """Return a secret without surrounding white space, as the server reads it; report quotes around it."""
+    secret = secret.strip()
+    if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
+        typer.echo(
+            "tocsin: the secret is in quotes, and they count: did a file of environment variables keep them?",
+            err=True,
+        )
+    return secret
+
+
 def read_data(text: str) -> Any:
     """Return the text as it is if it is JSON, otherwise as a string."""
     try:

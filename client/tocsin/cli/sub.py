@@ -16,6 +16,7 @@ from tocsin.client import Client
 from tocsin.errors import TocsinError
 from tocsin.event_stream import EventStream
 from tocsin.models import Event, Position, Publication, State, StateChanged, Subscribed, Unsubscribed
+from tocsin.transports.address import redact
 
 from . import fail
 from .options import DEFAULT_URL, Url
@@ -138,7 +139,7 @@ class SubRun:
     def _report_event(self, event: Event) -> None:
         match event:
             case StateChanged(State.CONNECTED):
-                _report(f"connected to {self._url}")
+                _report(f"connected to {redact(self._url)}")
             case StateChanged(State.CONNECTING, _, reason) if reason != "connect called":
                 _report(f"not connected, reconnecting: {reason}")
             case Unsubscribed(channel, code, reason):

@@ -12,6 +12,7 @@ import jwt
 import typer
 
 from . import fail
+from .options import read_secret
 
 SAFE_SECRET_BYTES = 32  # RFC 7518 §3.2, for SHA-256
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -27,7 +28,8 @@ def token(
     ] = "",
 ) -> None:
     """Create a connection token, or with --channel a subscription token, signed with HS256."""
-    if not (secret := secret.strip()):  # as the server reads it
+    secret = read_secret(secret)
+    if not secret:
         fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
     claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}
     if channel:

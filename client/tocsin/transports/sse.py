@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from tocsin import backoff, errors
-from tocsin.callbacks import Callback, TokenProvider, call
+from tocsin.callbacks import Callback, TokenProvider, call, fetch_token
 from tocsin.errors import BadProtocol, Disconnected
-from tocsin.models import Event, State, StateChanged, Subscribed
+from tocsin.models import Event, State, StateChanged, Subscribed, Unsubscribed
 from tocsin.protocol.messages import WireCode
 
-from .http import PASSING_STATUSES
+from .address import redact
+from .http import PASSING_STATUSES, HttpClient, HttpTarget, is_header_value, password_error
 from .sse_events import PublicationMissing, SseEvents, decode_disconnect
 
 EVENTS_PATH = "/events"
@@ -37,23 +39,22 @@ class SseTransport:
 
     def __init__(  # the options of its only owner
         self,
-        url: str,
+        target: HttpTarget,
         channels: list[str],
         token: str,
         get_token: TokenProvider | None,
         since: str,
-        new_http: Callable[[], httpx.AsyncClient],
         callbacks: dict[type, Callback],
     ) -> None:
         self.recovered: bool | None = None
-        self._url = url
-        self._channels = channels
-        self._token = token
+        self._target = target
+        self._url = add_channels(target.url, channels)
+        self._token = token.strip()
         self._get_token = get_token
-        self._new_http = new_http
         self._callbacks = callbacks
         self._events = SseEvents(channels, since)
         self._retry_seconds: float | None = None
+        self._retry_after_seconds = 0.0
         self._is_disconnected_by_server = False
         self._failures = 0
         self._is_token_new = False
@@ -65,7 +66,7 @@ class SseTransport:
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Connect, read and reconnect, until the server refuses the stream for good."""
-        async with self._new_http() as http:
+        async with self._target.new_client(HttpClient) as http:
             yield await self._notify(StateChanged(State.CONNECTING, 0, "connect called"))
             while True:
                 reason = Disconnected(0, "the stream ended")
@@ -73,8 +74,8 @@ class SseTransport:
                     async with aclosing(self._read(http)) as connection:
                         async for event in connection:
                             yield await self._notify(event)
-                except (PublicationMissing, Disconnected, httpx.TransportError) as error:
-                    reason = _as_disconnected(error)
+                except (PublicationMissing, Disconnected, httpx.RequestError) as error:
+                    reason = self._as_disconnected(error)
                 if not errors.may_reconnect(reason.code):
                     raise errors.disconnect_error(reason.code, reason.reason)
                 yield await self._notify(StateChanged(State.CONNECTING, reason.code, reason.reason))
@@ -84,11 +85,10 @@ class SseTransport:
         """Open one connection and yield its events, until it ends or breaks."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if token := await self._current_token():
-            headers["Authorization"] = f"Bearer {token}"
+            headers |= self._token_header(token)
         if self._events.last_event_id:
             headers["Last-Event-ID"] = self._events.last_event_id
-        query = {"channel": self._channels}
-        async with http.stream("GET", self._url, params=query, headers=headers) as response:
+        async with http.stream("GET", self._url, headers=headers) as response:
             if response.status_code != 200:
                 await response.aread()
                 self._raise_refusal(response)
@@ -103,18 +103,30 @@ class SseTransport:
                     self._is_disconnected_by_server = True
                     self._raise_disconnect(decode_disconnect(sse.data))
                 for event in self._events.handle(sse.event, sse.data, sse.id):
+                    if isinstance(event, Unsubscribed) and event.code >= errors.FIRST_RESUBSCRIBE_CODE:
+                        raise Disconnected(
+                            0, f"{event.channel}: {event.reason}"
+                        )  # a new request subscribes again
                     yield event
 
     async def _current_token(self) -> str:
         if self._get_token is not None and not self._token:
             try:
-                self._token = await self._get_token()
+                self._token = await fetch_token(self._get_token)
             except errors.Unauthorized:
                 raise
             except Exception as error:
                 raise Disconnected(0, f"get_token failed: {error!r}") from error
             self._is_token_new = True
         return self._token
+
+    def _token_header(self, token: str) -> dict[str, str]:
+        """Return the header of the token: a cookie where ``Authorization`` holds the user of the address."""
+        if not is_header_value(token):
+            raise errors.Unauthorized("the token has characters that an HTTP header cannot hold")
+        if "@" in urlsplit(self._url).netloc:
+            return {"Cookie": f"tocsin_token={token}"}
+        return {"Authorization": f"Bearer {token}"}
 
     def _drop_token(self) -> None:
         if self._get_token is not None:
@@ -128,18 +140,32 @@ class SseTransport:
     def _raise_refusal(self, response: httpx.Response) -> NoReturn:
         """Raise the error of a response other than 200: ``Disconnected`` if another attempt may succeed."""
         status, error = response.status_code, _error_of(response)
+        if status == 401 and (password := password_error(response.headers)):
+            raise password
         if status == 401 and self._get_token is not None and not self._is_token_new:
             self._drop_token()  # it may only be expired
             raise Disconnected(errors.TOKEN_EXPIRED, "the token was refused")
         if status >= 500 or status in PASSING_STATUSES:
-            raise Disconnected(0, f"HTTP {status}")
+            self._retry_after_seconds = _retry_after(response)
+            raise Disconnected(0, self._target.describe(response))
+        if misdirected := self._target.misdirected(response):
+            raise misdirected
         if status == 401:
             raise errors.Unauthorized(f"the server refused the connection: {error.message}")
         if status == 403:
             raise errors.PermissionDenied(error.code, error.message)
         if status == 400:
             raise error
-        raise BadProtocol(f"no event stream at {self._url}: HTTP {status}")
+        raise BadProtocol(f"no event stream at {redact(self._target.url)}: {self._target.describe(response)}")
+
+    def _as_disconnected(self, error: PublicationMissing | Disconnected | httpx.RequestError) -> Disconnected:
+        match error:
+            case Disconnected():
+                return error
+            case PublicationMissing():
+                return Disconnected(0, "a publication is missing")
+            case _:
+                return Disconnected(0, self._target.describe(error))
 
     async def _notify(self, event: Event) -> Event:
         if isinstance(event, Subscribed):
@@ -150,13 +176,21 @@ class SseTransport:
     def _next_delay(self) -> float:
         """Return the seconds to wait: the server's ``retry:`` after a disconnect, otherwise the backoff.
 
+        The backoff is at least the ``Retry-After`` of a response that refused the stream for now.
         ``retry:`` is lengthened by up to a half, so that disconnected clients do not return all at once.
         """
         attempt, self._failures = self._failures, self._failures + 1
         is_by_server, self._is_disconnected_by_server = self._is_disconnected_by_server, False
         if is_by_server and self._retry_seconds is not None:
             return self._retry_seconds * random.uniform(1.0, 1.5)  # noqa: S311 # jitter
-        return backoff.delay(attempt, random.random())  # noqa: S311 # jitter
+        least, self._retry_after_seconds = self._retry_after_seconds, 0.0
+        return least + backoff.delay(attempt, random.random())  # noqa: S311 # jitter
+
+
+def add_channels(url: str, channels: Sequence[str]) -> str:
+    """Return the address of an event stream. A query that the base address has stays."""
+    query = urlencode([("channel", channel) for channel in channels])
+    return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
 
 
 async def _events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
@@ -165,7 +199,13 @@ async def _events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]
         async for sse in source.aiter_sse():
             yield sse
     except SSEError as error:
-        raise BadProtocol(f"{response.url} is not an event stream: {error}") from error
+        raise BadProtocol(f"{redact(str(response.url))} is not an event stream: {error}") from error
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of ``Retry-After``. 0 if there are none, also where it holds a date."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 
 
 def _error_of(response: httpx.Response) -> errors.CallError:
@@ -176,11 +216,3 @@ def _error_of(response: httpx.Response) -> errors.CallError:
         return errors.CallError(int(fields["code"]), str(fields["message"]))
     except (ValueError, LookupError, TypeError):
         return errors.CallError(response.status_code, f"HTTP {response.status_code}")
-
-
-def _as_disconnected(error: Exception) -> Disconnected:
-    if isinstance(error, Disconnected):
-        return error
-    if isinstance(error, PublicationMissing):
-        return Disconnected(0, "a publication is missing")
-    return Disconnected(0, str(error) or type(error).__name__)

@@ -266,7 +266,9 @@ async def _control(
 ) -> types.EmptyResult:
     """Send a control command to all nodes. A request with a session id does nothing: no session has one."""
     if not request.session:
-        await node.operations.control(ControlCommand(request.user, event, request.client, exclude_clients))
+        await node.operations.control(
+            ControlCommand(request.user, event, request.client, exclude_clients=exclude_clients)
+        )
     return DONE
 
 

@@ -17,7 +17,7 @@ from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.engine.factory import create_engine
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
-from tocsin_server.serving.server import CannotListen, listen
+from tocsin_server.serving.listening import CannotListen, listen
 
 
 def check_config(

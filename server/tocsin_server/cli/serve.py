@@ -19,9 +19,10 @@ from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import WorkerMetrics
+from tocsin_server.serving.listening import CannotListen, listen, url_of
 from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
-from tocsin_server.serving.server import CannotListen, listen, url_of, work
 from tocsin_server.serving.server import serve as serve_app
+from tocsin_server.serving.server import work
 from tocsin_server.version import __version__
 
 
@@ -80,7 +81,7 @@ def _print_ready(url: str) -> None:
 def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
     """Serve with several workers on one address. Each worker is a node of its own."""
     sockets = listen(settings.server)
-    name = settings.server.name or f"{socket.gethostname()}_{sockets[0].getsockname()[1]}"
+    name = settings.server.name or f"{socket.gethostname()}_{url_of(sockets[0]).rpartition(':')[2]}"
 
     def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import UNIX_PREFIX, is_passed_or_unix
 
 _SECRET_BYTES = 32
 """HS256 requires a key at least as long as its hash (RFC 7518 §3.2)."""
@@ -37,10 +38,11 @@ def startup_notices(settings: Settings) -> list[str]:
 
 
 def _address(settings: Settings) -> Exposure:
-    host, port = settings.server.host, settings.server.port
-    address = f"[{host}]" if ":" in host else host
-    address += f":{port}" if port else ", on a free port"
-    if not _is_loopback(host):
+    hosts, port = settings.server.hosts, settings.server.port
+    address = ", ".join(f"[{host}]" if _is_ipv6(host) else host for host in hosts)
+    if not all(map(is_passed_or_unix, hosts)):
+        address += f":{port}" if port else ", on a free port"
+    if not all(map(_is_loopback, hosts)):
         return Exposure("address", address)
     was_chosen = "host" in settings.server.model_fields_set
     advice = "" if was_chosen else 'set server.host (such as "0.0.0.0") to serve other machines'
@@ -116,10 +118,16 @@ def _api(settings: Settings) -> Exposure:
 
 
 def _reach(settings: Settings) -> str:
-    return "this machine" if _is_loopback(settings.server.host) else "OTHER MACHINES"
+    return "this machine" if all(map(_is_loopback, settings.server.hosts)) else "OTHER MACHINES"
+
+
+def _is_ipv6(host: str) -> bool:
+    return ":" in host and not is_passed_or_unix(host)
 
 
 def _is_loopback(host: str) -> bool:
+    if host.startswith(UNIX_PREFIX):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

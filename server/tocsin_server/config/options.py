@@ -53,13 +53,47 @@ def _list(value: object) -> object:
     return value
 
 
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_EXACT_ORIGINS = ("*", "self", "null", "file://")
+"""`null` is the origin of sandboxed frames and of some local pages, `file://` that of others."""
+
+
 def _origin_pattern(value: str) -> str:
     scheme, found, host = value.partition("://")
-    if value not in ("*", "self") and not (scheme and found and host and "/" not in host):
+    is_origin = scheme and found and host and "/" not in host and value.isascii()
+    if value not in _EXACT_ORIGINS and not is_origin:
         raise ValueError(
-            '"*", "self", or origins with their scheme and no path, such as "https://*.example.com"'
+            '"*", "self", or origins as browsers send them, in ASCII and without a path, such as '
+            '"https://*.example.com", "null" or "file://"'
         )
-    return value
+    return value.removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))  # browsers omit it
+
+
+UNIX_PREFIX = "unix:"
+FD_PREFIX = "fd:"
+SYSTEMD_HOST = "systemd"
+
+
+def is_passed_or_unix(host: str) -> bool:
+    """Whether a host is a unix socket or a socket that another process passes, which have no port."""
+    return host == SYSTEMD_HOST or host.startswith((UNIX_PREFIX, FD_PREFIX))
+
+
+def _hosts(value: object) -> object:
+    """Several hosts, from a list, as one string with commas between them."""
+    names = _list(value)
+    if value == [] or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return value
+    for name in names:
+        is_unix, is_fd = name.startswith(UNIX_PREFIX), name.startswith(FD_PREFIX)
+        is_wrong = (is_unix and not name.startswith(f"{UNIX_PREFIX}/")) or (
+            is_fd and not name.removeprefix(FD_PREFIX).isdecimal()
+        )
+        if not name or is_wrong:
+            names = ()
+    if not names:
+        raise ValueError('addresses or host names, "unix:/PATH", "fd:NUMBER" or "systemd"')
+    return ",".join(names)
 
 
 def _regex(value: str) -> str:
@@ -105,7 +139,8 @@ class Options(BaseModel):
 class ServerOptions(Options):
     """`[server]`: where the node listens, and how it drains."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, BeforeValidator(_hosts)] = "127.0.0.1"
+    """What to listen on: addresses, host names, unix sockets or passed sockets, with commas between them."""
     port: int = Field(default=8000, ge=0, le=65535)
     """With 0 the system chooses a free port."""
     name: str = ""
@@ -119,6 +154,13 @@ class ServerOptions(Options):
     """
     drain_seconds: Duration = 10
     """How long a draining node takes to disconnect its clients, one after the other."""
+    keep_alive_timeout: PositiveDuration = 75
+    """How long an idle HTTP connection stays open. Longer than that of the proxies before the node."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Each of the hosts."""
+        return tuple(self.host.split(","))
 
 
 class EngineOptions(Options):

@@ -18,7 +18,7 @@ from tocsin_server.core import permissions
 from tocsin_server.core.channel_names import ChannelRules, personal_channel
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
-from tocsin_server.core.subscription import Subscription, TokenGrant, monotonic_deadline
+from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     SubscriptionClaims,
@@ -161,20 +161,7 @@ def _server_side_subscriptions(
     def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
         position = positions.get(channel, SubscriptionPosition())
         since = Position(position.offset, position.epoch) if position.recover else None
-        is_recoverable, is_positioned, receives_joins = _features(
-            context, options, channel_info, SubscribeRequest(), since
-        )
-        found[channel] = Subscription(
-            channel,
-            options,
-            channel_info,
-            is_server_side=True,
-            since=since,
-            data=data,
-            is_recoverable=is_recoverable,
-            is_positioned=is_positioned,
-            receives_joins=receives_joins,
-        )
+        found[channel] = _server_side(context, channel, options, channel_info, since, data)
 
     granted = _granted_channels(context, info.client, claims)
     if isinstance(granted, Refusal):
@@ -235,10 +222,10 @@ def authorize_subscription(
     options = _check_subscribe_request(context, existing, request)
     if isinstance(options, Refusal | Disconnect):
         return options
-    grant = TokenGrant(info)
+    grant = SubscriptionTerms(info)
     if claims is not None or request.token:
-        decided = authorize_by_token(context, info, request.channel, request.token, now, claims)
-        if not isinstance(decided, TokenGrant):
+        decided = authorize_by_claims(context, info, request.channel, request.token, now, claims)
+        if not isinstance(decided, SubscriptionTerms):
             return decided
         grant = decided
     else:
@@ -286,14 +273,14 @@ def _check_subscribe_request(
     return errors.BAD_REQUEST if is_set(request.tf) else options
 
 
-def authorize_by_token(
+def authorize_by_claims(
     context: SessionContext,
     info: ClientInfo,
     channel: str,
     token: str,
     now: Timestamp,
     claims: SubscriptionClaims | None = None,
-) -> TokenGrant | Refusal | Disconnect:
+) -> SubscriptionTerms | Refusal | Disconnect:
     """Decide what a subscription token grants in `channel`; `claims`, if given, replace the token's."""
     found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
@@ -303,7 +290,7 @@ def authorize_by_token(
         context.report_refusal(info.client, "subscription token", "its expire_at has passed")
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
-    return TokenGrant(channel_info, embedded(found.data, ""), expires_at, found.override)
+    return SubscriptionTerms(channel_info, embedded(found.data, ""), expires_at, found.override)
 
 
 def _subscription_claims(
@@ -344,19 +331,37 @@ def server_side_subscription(
     options = context.rules.options_for(event.channel)
     if options is None:
         return None
-    options = overridden(options, event.override)
     channel_info = with_channel_info(info, event.info)
+    subscription = _server_side(
+        context,
+        event.channel,
+        overridden(options, event.override),
+        channel_info,
+        event.since,
+        event.data,
+    )
+    subscription.expires_at = monotonic_deadline(event.expire_at, now)
+    return subscription
+
+
+def _server_side(
+    context: SessionContext,
+    channel: str,
+    options: ChannelOptions,
+    info: ClientInfo,
+    since: Position | None,
+    data: Raw,
+) -> Subscription:
     is_recoverable, is_positioned, receives_joins = _features(
-        context, options, channel_info, SubscribeRequest(), event.since
+        context, options, info, SubscribeRequest(), since
     )
     return Subscription(
-        event.channel,
+        channel,
         options,
-        channel_info,
+        info,
         is_server_side=True,
-        since=event.since,
-        data=event.data,
-        expires_at=monotonic_deadline(event.expire_at, now),
+        since=since,
+        data=data,
         is_recoverable=is_recoverable,
         is_positioned=is_positioned,
         receives_joins=receives_joins,

@@ -2,10 +2,10 @@
 
     begin_subscribe() -- merge() -- go_live() … unsubscribe()        receive() -- queue -- take_batch()
 
-Received messages are queued in one order. A batch takes all of them, for the subscribers present when the
-batch is taken. Each subscriber stores the channel's message count at the moment it went live, so a subscriber
-that joins while messages are queued is delivered only the later ones. However many subscribers come and go,
-queued messages leave in one batch.
+Received messages are queued in one order. A batch takes the first of them, up to BATCH_BYTES. It is for
+the subscribers that are present when it is taken. Each subscriber stores the channel's message count at
+the moment it went live, so a subscriber that goes live while messages are queued is delivered only the
+later ones.
 
 The mutable state is that of `Channel` and of its `Subscriber`s: the subscribers, the position tracker, the
 queue, and the publications held for subscriptions that are being set up. Only the methods of `Channel`
@@ -26,7 +26,7 @@ HELD_LIMIT = 1000
 """Publications held for subscriptions being set up. If history ends before them, it is read again."""
 
 BATCH_BYTES = 65_536
-"""A batch of this size is full. It is far below a connection's queue limit, so no burst alone exceeds it."""
+"""The size at which a batch is full. By default it is far below a connection's queue limit."""
 
 
 class Framing(Protocol):
@@ -90,14 +90,14 @@ class ChannelMessage:
 class Subscriber(Generic[C]):
     """A connection in a channel's fan-out. After `retire` nothing is written to it, even mid-batch."""
 
-    __slots__ = ("connection", "joined_at", "receives_joins", "start_offset", "write")
+    __slots__ = ("connection", "live_since_count", "receives_joins", "start_offset", "write")
 
     def __init__(self, connection: C, start_offset: int, receives_joins: bool) -> None:
         self.connection = connection
         self.write = connection.write
         self.start_offset = start_offset
         """The client has everything up to this offset."""
-        self.joined_at = 0
+        self.live_since_count = 0
         """The channel's message count when this subscriber went live."""
         self.receives_joins = receives_joins
 
@@ -129,7 +129,7 @@ class Channel(Generic[C]):
         "_groups",
         "_held",
         "_join_receivers",
-        "_joined_mid_batch",
+        "_live_with_queued",
         "_queue",
         "_sent_count",
         "_subscribers",
@@ -148,7 +148,7 @@ class Channel(Generic[C]):
         self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
         self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
         self._groups: list[tuple[Framing, list[Subscriber[C]]]] | None = None  # the same as lists, cached
-        self._joined_mid_batch: list[Subscriber[C]] = []  # went live while messages were queued
+        self._live_with_queued: list[Subscriber[C]] = []  # went live while messages were queued
         self._waiting_for_offset: list[
             Subscriber[C]
         ] = []  # their replies reach beyond what was received here
@@ -186,9 +186,9 @@ class Channel(Generic[C]):
         self._subscribing += 1
 
     def merge(self, history: History) -> History | None:
-        """Continue `history` with the publications received while it was read.
+        """Continue `history` with the held publications. A channel without a position gets the merged top.
 
-        Returns None if that leaves a hole before what this node has received. The caller must then read
+        Returns None if publications are missing before what this node has received. The caller must then read
         history again: the engine stores a publication before it sends it.
         """
         held = [publication for publication, epoch in self._held if epoch == history.top.epoch]
@@ -214,15 +214,15 @@ class Channel(Generic[C]):
         if subscriber is not None:
             subscriber.retire()
             self._join_receivers -= subscriber.receives_joins
-            self._joined_mid_batch = [other for other in self._joined_mid_batch if other is not subscriber]
+            self._live_with_queued = [other for other in self._live_with_queued if other is not subscriber]
             self._groups = None
         elif not self._remove_waiting_for_offset(connection):
             self._stop_holding()
 
     def _add(self, subscriber: Subscriber[C]) -> None:
-        subscriber.joined_at = self._sent_count + len(self._queue)
+        subscriber.live_since_count = self._sent_count + len(self._queue)
         if self._queue:
-            self._joined_mid_batch.append(subscriber)
+            self._live_with_queued.append(subscriber)
         self._join_receivers += subscriber.receives_joins
         self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
@@ -309,14 +309,16 @@ class Channel(Generic[C]):
         """
         first = self._sent_count
         batch: Batch[C] = Batch(self._take_messages())
-        is_for_all = not self._joined_mid_batch and all(message.is_publication for message in batch.messages)
+        is_for_all = not self._live_with_queued and all(message.is_publication for message in batch.messages)
         for framing, subscribers in self._subscriber_groups():
             if is_for_all:
                 batch.recipients.append((framing, subscribers, batch.messages))
             else:
                 batch.recipients += _group_by_messages(framing, subscribers, batch.messages, first)
-        self._joined_mid_batch = [
-            subscriber for subscriber in self._joined_mid_batch if subscriber.joined_at > self._sent_count
+        self._live_with_queued = [
+            subscriber
+            for subscriber in self._live_with_queued
+            if subscriber.live_since_count > self._sent_count
         ]
         return batch
 
@@ -347,7 +349,7 @@ def _group_by_messages(
     """
     groups: dict[tuple[int, bool], list[Subscriber[C]]] = {}
     for subscriber in subscribers:
-        skipped = max(subscriber.joined_at - first, 0)
+        skipped = max(subscriber.live_since_count - first, 0)
         groups.setdefault((skipped, subscriber.receives_joins), []).append(subscriber)
     for (skipped, receives_joins), group in groups.items():
         theirs = [message for message in messages[skipped:] if receives_joins or message.is_publication]

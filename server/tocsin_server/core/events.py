@@ -45,7 +45,7 @@ class Received(Struct, frozen=True):
 
 
 class ConnectionLost(Struct, frozen=True):
-    """The connection is gone. Nothing can reach the client any more."""
+    """The connection is gone. Nothing can reach the client from now on."""
 
 
 class DeadlineReached(Struct, frozen=True):

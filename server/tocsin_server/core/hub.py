@@ -1,7 +1,8 @@
 """An index of one node's connections by user, and of its channels by name.
 
-It holds no fact that a session does not hold too. The mutable state is that index; only the methods of `Hub`
-change it. They are synchronous, so that the first and the last subscriber of a channel are never in doubt.
+Which connection is in which channel is a copy of what the sessions hold. Each channel's state is its own.
+The mutable state is the index; only the methods of `Hub` change it. They are synchronous, so that a
+channel always has exactly one first and one last subscriber.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The synchronous half of a node: its connections, their sessions, the hub and its channels.
 
-    event -> apply() -> the I/O to do            what the engine read -> merge(), backfill() -> who must
-    be told
+    event   -> apply()              -> the I/O to do
+    history -> merge(), backfill()  -> the connections that must be told
 
 Every method changes the state in one synchronous step, and returns what else must be done. The node does it;
 between a check here and the change that it justifies nothing else can run.
@@ -64,7 +64,7 @@ class PublishJoinLeave(Struct, frozen=True):
     push: Push
 
 
-Request = (
+IoRequest = (
     Write
     | events.Close
     | events.Identify
@@ -78,7 +78,7 @@ Request = (
 """What `apply` leaves to be done: the session's effects that need I/O, and the I/O of a change of state."""
 
 
-OtherEffect = (
+StateEffect = (
     events.Close
     | events.Identify
     | events.OpenSubscriptions
@@ -102,7 +102,7 @@ class Merged(NamedTuple, Generic[C]):
 class Backfilled(NamedTuple, Generic[C]):
     """What a page of history added to a channel."""
 
-    publications: int
+    publication_count: int
     gap: tuple[Position, Position] | None
     """Where history could not fill: after the first position, up to the second."""
     resets: Sequence[C]
@@ -119,12 +119,12 @@ class NodeState(Generic[C]):
         self.connections: set[C] = set()
 
     def attach(self, connection: C) -> None:
-        """Add a connection. It is removed by the `apply` after which its session is closed."""
+        """Add a connection. The `apply` that closes its session removes it."""
         self.connections.add(connection)
 
-    def apply(self, connection: C, event: Event, now: Timestamp) -> list[Request]:
+    def apply(self, connection: C, event: Event, now: Timestamp) -> list[IoRequest]:
         """Hand an event to a connection's session, change the state, and return the I/O to do, in order."""
-        requests: list[Request] = []
+        requests: list[IoRequest] = []
         unwritten: list[ServerMessage] = []
         for effect in connection.session.handle(event, now):
             if isinstance(effect, events.Send):
@@ -144,7 +144,7 @@ class NodeState(Generic[C]):
             self.hub.remove(connection)
         return requests
 
-    def _apply_effect(self, connection: C, effect: OtherEffect, requests: list[Request]) -> None:
+    def _apply_effect(self, connection: C, effect: StateEffect, requests: list[IoRequest]) -> None:
         """Change the state as an effect says, and append the I/O that is left."""
         match effect:
             case events.OpenSubscriptions():
@@ -163,7 +163,7 @@ class NodeState(Generic[C]):
                 requests.append(effect)
 
     def _close_subscription(
-        self, connection: C, effect: events.CloseSubscription, requests: list[Request]
+        self, connection: C, effect: events.CloseSubscription, requests: list[IoRequest]
     ) -> None:
         channel, info = effect.channel, effect.info
         if self.hub.unsubscribe(connection, channel):
@@ -198,17 +198,20 @@ class NodeState(Generic[C]):
     ) -> Backfilled[C]:
         """Add a page of history to a channel that has missed publications.
 
-        `replaced` is given if `history` is the beginning of another history than the one in which it was the
-        channel's position; the channel may have moved to the new history while that was read.
+        `replaced` is the channel's position in its former history, if `history` begins another one. Meanwhile
+        the channel may already have moved to that other one.
         """
         before, top = channel.tracker.position, history.top
-        has_moved = replaced is not None and before.epoch == top.epoch != replaced.epoch
+        followed = top.epoch if replaced is None else replaced.epoch
+        if before.epoch not in (followed, top.epoch):
+            return Backfilled(0, None, (), is_complete=False)  # the channel moved on: this page is too old
+        has_moved = before.epoch == top.epoch != followed
         is_replaced = replaced is not None and not has_moved
         received = -1 if is_replaced else before.offset
         missed = [publication for publication in history.publications if publication.offset > received]
         start = missed[0].offset - 1 if missed else history.top.offset
         gap, resets = None, []
-        if is_replaced or start > received:
+        if start > received:
             position = Position(start, history.top.epoch)
             gap, resets = (before, position), channel.reset(position)
         for publication in missed:

@@ -13,7 +13,7 @@ class Phase(Enum):
     """Where in its life a session is."""
 
     NEW = "new"
-    """Nothing was received yet, or nothing but pongs. Only a connect command is valid."""
+    """Nothing was received yet. Any command but connect closes the connection."""
     AUTHORIZING = "authorizing"
     """The connect command waits for an answer from outside the session."""
     CONNECTING = "connecting"

@@ -1,4 +1,4 @@
-"""Position arithmetic: what a returning client missed, and whether a node missed publications itself.
+"""Position arithmetic: whether a node has received every publication of a channel.
 
 Offsets count 1, 2, 3 … within one epoch. Everything here is a value, but for `PositionTracker`, whose
 position only its channel moves.
@@ -20,49 +20,11 @@ class History(NamedTuple):
     publications: Sequence[Publication] = ()
 
 
-class Recovery(NamedTuple):
-    """Whether a client can get everything that it missed, and the publications it missed."""
-
-    is_recovered: bool
-    publications: Sequence[Publication] = ()
-
-
-NOT_RECOVERED = Recovery(False)
-
-
-def recover(since: Position, history: History) -> Recovery:
-    """Decide a recovery in stream mode (protocol §10).
-
-    `history` holds the publications after `since.offset`, oldest first. The client recovers only if
-    nothing is missing between its offset and the top. An empty epoch matches any.
-    """
-    top, missed = history
-    if since.epoch and since.epoch != top.epoch:
-        return NOT_RECOVERED
-    if not missed:
-        return Recovery(since.offset == top.offset)
-    is_whole = missed[0].offset == since.offset + 1 and missed[-1].offset == top.offset == since.offset + len(
-        missed
-    )
-    return Recovery(True, missed) if is_whole else NOT_RECOVERED
-
-
-def recover_latest(since: Position, history: History) -> Recovery:
-    """Decide a recovery in cache mode, where only the newest publication matters.
-
-    `history` holds that publication, if it is kept.
-    """
-    top, kept = history
-    is_current = since.offset == top.offset and since.epoch == top.epoch
-    if kept and kept[-1].offset == top.offset:
-        return Recovery(True, () if is_current and since.offset > 0 else kept[-1:])
-    return Recovery(is_current or (since.offset == top.offset and not since.epoch))
-
-
 def merge(history: History, live: Iterable[Publication]) -> History:
     """Continue `history` with the publications received while it was read, without duplicate or gap.
 
-    Stops at the first hole in `live`; the publications after it arrive with the backfill.
+    Leaves out what follows missing publications in `live`. `Channel.merge` then asks its caller to read
+    again.
     """
     offset = history.top.offset
     merged = list(history.publications)
@@ -88,13 +50,13 @@ class Continuity(Enum):
 
     NEXT = "next"
     OLD = "old"
-    GAP = "gap"
+    AHEAD = "ahead"
     OTHER_EPOCH = "other epoch"
 
     @property
     def needs_backfill(self) -> bool:
         """Whether publications before this one are missing here."""
-        return self in (Continuity.GAP, Continuity.OTHER_EPOCH)
+        return self in (Continuity.AHEAD, Continuity.OTHER_EPOCH)
 
 
 class PositionTracker:
@@ -135,4 +97,4 @@ class PositionTracker:
         if offset == self._offset + 1:
             self._offset = offset
             return Continuity.NEXT
-        return Continuity.OLD if offset <= self._offset else Continuity.GAP
+        return Continuity.OLD if offset <= self._offset else Continuity.AHEAD

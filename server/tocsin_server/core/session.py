@@ -27,8 +27,7 @@ set-up ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
@@ -40,6 +39,7 @@ from tocsin_server.core.authorization import (
     with_channel_info,
 )
 from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
+from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.permissions import Caller
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import may_read_from
@@ -73,16 +73,7 @@ from tocsin_server.protocol.messages import (
 )
 
 Claims = ConnectionClaims | SubscriptionClaims | None
-"""Claims that an authorization from outside brought; None where the request's own token decides."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingAuthorization:
-    """A request that waits for `Authorized`, until monotonic second `due_at`."""
-
-    command_id: int
-    request: Request
-    due_at: float
+"""Claims that an authorization from outside gave. Without them the token or the channel's options decide."""
 
 
 class Session:
@@ -91,19 +82,20 @@ class Session:
     Feed it with `handle`; call again with `DeadlineReached` when `deadline` has come.
 
     `ping_phase`, in [0.5, 1), is where in the ping interval the first ping falls, so that many clients that
-    connected together are not pinged together. `sends_pings` and `wants_pong` are off for transports whose
-    clients cannot answer.
+    connected together are not pinged together. `sends_pings` is off if the transport sends pings of its own.
+    `wants_pong` is off for clients that cannot answer. `announces_pings`: whether the connect reply names the
+    ping interval.
     """
 
     __slots__ = (
         "_announces_pings",
-        "_authorization_count",
         "_authorizing",
-        "_connect_id",
+        "_connect_command_id",
         "_context",
+        "_early_subscribes",
         "_executing",
         "_expires_at",
-        "_granted",
+        "_granted_channels",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
@@ -112,6 +104,7 @@ class Session:
         "_subscriptions",
         "_wants_pong",
         "backlog",
+        "identified_at",
         "info",
         "phase",
     )
@@ -132,11 +125,13 @@ class Session:
         self.backlog: list[Command | Malformed] = []  # a deque costs every idle connection 700 bytes
         self._context = context
         self._subscriptions = Subscriptions(context)
-        self._granted: frozenset[str] = frozenset()
+        self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
-        self._authorizing: dict[int, PendingAuthorization] | None = None  # made when first needed
-        self._authorization_count = 0
-        self._connect_id = 0
+        self._authorizing: PendingAuthorizations | None = None  # made when first needed
+        self._connect_command_id = 0
+        self._early_subscribes: Sequence[events.ServerSubscribe] = ()
+        self.identified_at = 0.0
+        """The unix second at which the connect command was authorized."""
         self._sends_pings = sends_pings
         self._wants_pong = wants_pong
         self._announces_pings = sends_pings and announces_pings
@@ -182,6 +177,11 @@ class Session:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
 
+    def has_position_in(self, channel: str) -> bool:
+        """Whether the client follows positions in a channel, so that it must be told of a gap."""
+        subscription = self._subscriptions.live_in(channel)
+        return subscription is not None and subscription.is_positioned
+
     @property
     def deadline(self) -> float | None:
         """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
@@ -194,7 +194,7 @@ class Session:
         if expiry is not None:
             deadlines.append(expiry + self._context.options.expired_close_delay)
         if self._authorizing:
-            deadlines += [pending.due_at for pending in self._authorizing.values()]
+            deadlines.append(self._authorizing.next_due_at)
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
@@ -229,9 +229,7 @@ class Session:
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
             case events.ServerSubscribe():
-                if self.phase is not Phase.CONNECTED:
-                    return []
-                return self._subscriptions.subscribe_from_server(event, self.info, now)
+                return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
                 return self._subscriptions.unsubscribe_from_server(event)
             case events.ServerDisconnect(why):
@@ -272,9 +270,7 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or all(
-            isinstance(pending.request, SubscribeRequest) for pending in self._authorizing.values()
-        )
+        return not self._authorizing or self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
@@ -329,21 +325,20 @@ class Session:
         """Ask outside the session, and go on in `_on_authorized`."""
         if self.phase is Phase.NEW:
             self._move(Cause.AUTHORIZATION_REQUESTED)
-        self._authorization_count += 1
-        due_at = now.monotonic + self._context.authorization_seconds
         if self._authorizing is None:
-            self._authorizing = {}
-        self._authorizing[self._authorization_count] = PendingAuthorization(command_id, request, due_at)
-        return [Authorize(self._authorization_count, request, self.info)]
+            self._authorizing = PendingAuthorizations()
+        due_at = now.monotonic + self._context.authorization_seconds
+        return [Authorize(self._authorizing.add(command_id, request, due_at), request, self.info)]
 
     def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
-        pending = (self._authorizing or {}).pop(event.id, None)
+        pending = self._authorizing.take(event.id) if self._authorizing else None
         if pending is None:  # it was refused for its time limit
             return []
         outcome = event.outcome
         if isinstance(outcome, Disconnect):
             return self._close(outcome)
         if isinstance(outcome, events.Approval):
+            pending.check(outcome)
             return self._run_request(pending.command_id, outcome.request, outcome.claims, now)
         if isinstance(pending.request, ConnectRequest):
             return self._refuse_connect(pending.command_id, outcome)
@@ -351,12 +346,10 @@ class Session:
 
     def _expire_authorizations(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
-        for number, pending in list((self._authorizing or {}).items()):
-            if _is_over(pending.due_at, now):
-                if isinstance(pending.request, ConnectRequest):
-                    return self._close(errors.SERVER_ERROR)
-                (self._authorizing or {}).pop(number)
-                effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
+        for pending in self._authorizing.take_due(now.monotonic) if self._authorizing else ():
+            if isinstance(pending.request, ConnectRequest):
+                return self._close(errors.SERVER_ERROR)
+            effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
         return effects
 
     # ------------------------------------------------------------------------------------------------ connect
@@ -371,16 +364,17 @@ class Session:
             return self._close(decided)
         self._move(Cause.CONNECT_AUTHORIZED)
         self.info = decided.info
+        self.identified_at = now.unix
         self._expires_at = decided.expires_at
-        self._granted = decided.granted
-        self._connect_id = command_id
+        self._granted_channels = decided.granted
+        self._connect_command_id = command_id
         identify = Identify(self.user)
         if not decided.subscriptions:
             return [identify, *self._confirm_connect(events.SubscriptionsOpened({}), now)]
         return [identify, self._subscriptions.begin(decided.subscriptions)]
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
-        """Drop the rest of the frame. A later frame closes the connection, and so does time (protocol §3)."""
+        """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
         self._move(Cause.CONNECT_REFUSED)
         self.backlog.clear()
         return [refuse(command_id, refusal)]
@@ -401,8 +395,12 @@ class Session:
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
-        reply = Send(Reply(self._connect_id, connect=result))
-        return [reply, *self._subscriptions.go_live(opened.histories)]
+        effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
+        effects += self._subscriptions.go_live(opened.histories)
+        for event in self._early_subscribes:
+            effects += self._subscriptions.subscribe_from_server(event, self.info, now)
+        self._early_subscribes = ()
+        return effects
 
     def _refresh(
         self, command_id: int, request: RefreshRequest, claims: ConnectionClaims | None, now: Timestamp
@@ -419,7 +417,7 @@ class Session:
         if found.sub != self.user:
             self._context.report_refusal(self.client, "connection token", "it is for another user")
             return self._close(errors.INVALID_TOKEN)
-        if frozenset(found.grants) != self._granted:
+        if frozenset(found.grants) != self._granted_channels:
             self._context.report_refusal(self.client, "connection token", "it grants other channels")
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
@@ -434,7 +432,7 @@ class Session:
     # ---------------------------------------------------------------------- commands that the engine executes
 
     def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
-        if request.channel and not request.data:
+        if request.channel and not request.data:  # without a channel `_execute` closes
             return [refuse(command_id, errors.BAD_REQUEST)]
         return self._execute(command_id, request, permissions.may_publish)
 
@@ -517,6 +515,14 @@ class Session:
         return [Send(PING)]
 
     # --------------------------------------------------------------------------------------- the server's API
+
+    def _subscribe_from_server(self, event: events.ServerSubscribe, now: Timestamp) -> list[Effect]:
+        """Subscribe now, or after the connect reply: the API finds a connection as soon as it has a user."""
+        if self.phase is Phase.CONNECTED:
+            return self._subscriptions.subscribe_from_server(event, self.info, now)
+        if self.phase is Phase.CONNECTING:
+            self._early_subscribes = [*self._early_subscribes, event]
+        return []
 
     def _refresh_from_server(self, event: events.ServerRefresh, now: Timestamp) -> list[Effect]:
         if event.is_expired:

@@ -14,7 +14,8 @@ from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
-from tocsin_server.core.positions import NOT_RECOVERED, History, Recovery, recover, recover_latest
+from tocsin_server.core.positions import History
+from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recover_latest
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import Unsubscribed
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
@@ -30,7 +31,7 @@ def monotonic_deadline(expire_at: float | None, now: Timestamp) -> float | None:
     return now.monotonic + expire_at - now.unix if expire_at else None
 
 
-class TokenGrant(NamedTuple):
+class SubscriptionTerms(NamedTuple):
     """What a subscription token grants."""
 
     info: ClientInfo
@@ -64,7 +65,7 @@ class Subscription:
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
 
-    def renew(self, grant: TokenGrant) -> None:
+    def renew(self, grant: SubscriptionTerms) -> None:
         """Apply a fresh token. The options stay, since the subscription must end as it was set up."""
         self.expires_at = grant.expires_at
         self.info = grant.info
@@ -98,6 +99,8 @@ class Subscription:
         offset, epoch = history.top if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
+            if recovery.publications:  # in cache mode, `since` may be beyond the end of another history
+                offset = min(offset, recovery.publications[0].offset - 1)
         return SubscribeResult(
             recoverable=self.is_recoverable,
             positioned=self.is_positioned,

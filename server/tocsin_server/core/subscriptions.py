@@ -13,7 +13,7 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.authorization import (
     SessionContext,
-    authorize_by_token,
+    authorize_by_claims,
     authorize_subscription,
     server_side_subscription,
 )
@@ -49,10 +49,6 @@ class Subscriptions:
         self._by_channel: dict[str, Subscription] = {}
         self._opening_count = 0  # subscribe commands without a reply; server-side ones do not count
 
-    def __len__(self) -> int:
-        """Return how many there are, those being set up included."""
-        return len(self._by_channel)
-
     @property
     def is_opening(self) -> bool:
         """Whether a subscribe command has no reply yet."""
@@ -79,10 +75,10 @@ class Subscriptions:
 
     # ----------------------------------------------------------------------------------------------- set-up
 
-    def begin(self, granted: Mapping[str, Subscription]) -> OpenSubscriptions:
+    def begin(self, subscriptions: Mapping[str, Subscription]) -> OpenSubscriptions:
         """Set up the server-side subscriptions of the connect command. Their result is part of its reply."""
-        self._by_channel = dict(granted)
-        return self._open(granted.values())
+        self._by_channel = dict(subscriptions)
+        return self._open(subscriptions.values())
 
     def subscribe(
         self,
@@ -210,7 +206,7 @@ class Subscriptions:
             return [refuse(command_id, errors.PERMISSION_DENIED)]
         if not request.token and claims is None:
             return [refuse(command_id, errors.BAD_REQUEST)]
-        decided = authorize_by_token(self._context, info, request.channel, request.token, now, claims)
+        decided = authorize_by_claims(self._context, info, request.channel, request.token, now, claims)
         if decided is errors.PERMISSION_DENIED:
             return errors.INVALID_TOKEN  # protocol §4: an invalid token closes here, unlike at subscribe
         if isinstance(decided, Refusal):

@@ -1,1 +1,1 @@
-"""Where state lives that outlasts a connection, behind three small interfaces: broker, presence, nodes."""
+"""The engine: state that outlives a connection, behind a broker, a presence store and a node registry."""

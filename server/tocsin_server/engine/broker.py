@@ -1,4 +1,4 @@
-"""The broker: channels' logs, and the way of a publication to every node that hears its channel."""
+"""The broker interface: stores a channel's history and carries publications to every subscribed node."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from tocsin_server.core.positions import History
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication, Push
 
 NO_POSITION = Position(0, "")
-"""What a publish answers where the channel keeps no log."""
+"""The result of a publish into a channel that keeps no history."""
 
 IDEMPOTENCY_SECONDS = 300
-"""How long the first answer to an idempotency key is remembered (protocol §14)."""
+"""How long the first result for an idempotency key is remembered (docs/protocol.md §14)."""
 
 
 class NewPublication(Struct, frozen=True):
-    """A publication before it has a place in a log."""
+    """A publication that has no offset yet."""
 
     data: Raw
-    """One JSON value without line breaks (`protocol.compact`)."""
+    """One JSON value without line breaks (see `protocol.compact`)."""
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
     skip_history: bool = False
     idempotency_key: str = ""
-    """Within one channel the same key is published once; later calls get the first answer."""
+    """Within one channel, each key is published once.
+
+    Later publishes with the key return the first result.
+    """
     version: int = 0
-    """Above 0, in a channel with a log: published only if above the last version that was published there."""
+    """If above 0 in a channel with history: published only if it is above the last published version."""
     version_epoch: str = ""
-    """Versions compare only within one; the log remembers the last. An empty one compares with any."""
+    """Versions compare only within one version epoch. An empty one compares with any."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Which part of a log to read.
+    """Which part of a channel's history to read.
 
-    Forward: offsets above `since`, oldest first; reverse: below it, newest first. Without `since` from the
-    oldest or the newest on. `limit` 0 reads only the top, a negative one everything. The epoch in `since` is
-    not compared here.
+    Forward, the result holds offsets above `since`, oldest first. In reverse, it holds offsets below
+    `since`, newest first. Without `since`, reading begins at the oldest or the newest publication. A
+    `limit` of 0 reads only the top; a negative one reads everything. The epoch of `since` is not compared.
     """
 
     since: Position | None = None
@@ -53,57 +56,59 @@ TOP_ONLY = HistoryQuery()
 
 
 class BrokerHandler(Protocol):
-    """Who a broker tells what it hears: the node. All are synchronous and never raise."""
+    """The callbacks of a broker, implemented by the node. All are synchronous and never raise."""
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
-        """A publication was announced in a channel this node listens to.
+        """A publication was received in a channel to which this node is subscribed.
 
-        `epoch` is empty, and the offset 0, where no log holds it. `published_at` is when some node gave it to
-        its engine, by this node's monotonic clock, or 0 if that is not known. The engine may keep
-        `publication` itself in its log, so nobody changes it.
+        `epoch` is empty and the offset 0 if the publication is not in the channel's history. `published_at`
+        is the second at which some node passed it to its engine, by this node's monotonic clock, or 0 if
+        unknown. The engine may keep `publication` itself in its history, so the handler must not change it.
         """
 
     def on_join_leave(self, channel: str, push: Push) -> None:
-        """A join or a leave was announced in a channel this node listens to."""
+        """A join or leave was received in a channel to which this node is subscribed."""
 
     def on_resubscribed(self, channels: Collection[str]) -> None:
-        """The link to these channels was broken, and is whole again.
+        """The subscription to these channels was interrupted and is restored.
 
-        What was announced meanwhile was not heard: whoever follows positions reads the logs from where they
-        stood.
+        Messages that were published in the meantime may be lost. For channels with positions, the handler
+        must read the history after its last position.
         """
 
 
 class Broker(Protocol):
-    """One per node.
+    """The broker of one node.
 
-    Every method raises EngineError if the engine cannot do it. Then nothing was stored or announced, unless
-    the error says that the outcome is unknown: a publish whose answer was lost may have happened, and with
-    an idempotency key it can be repeated safely. Calls are carried out in the order in which they were
-    made.
+    Every method raises EngineError if the engine cannot do its work. Then nothing was stored or published,
+    unless the error says that the outcome is unknown. A publish with an unknown outcome can be repeated
+    safely with an idempotency key. Calls take effect in the order in which they are made.
     """
 
-    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
-        """Append to the log if the channel keeps one and announce, in one atomic step.
+    async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
+        """Store a publication if the channel keeps history, and publish it, in one atomic step.
 
-        Answers the publication's position; NO_POSITION without a log or with `skip_history`; the first answer
-        for a repeated idempotency key; the current top for an outdated version.
+        Returns the publication's position. Without history or with `skip_history` this is NO_POSITION. For a
+        repeated idempotency key it is the first result; for an outdated version it is the current top.
         """
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
-        """Announce a join or leave, without a log."""
+        """Publish a join or leave. It is not stored."""
 
     async def subscribe(self, channel: str) -> None:
-        """Hear a channel: once this returns, whatever is published reaches the audience. Idempotent."""
+        """Subscribe this node to a channel. Idempotent.
+
+        Once this returns, the handler receives every message that is published in the channel.
+        """
 
     async def unsubscribe(self, channel: str) -> None:
-        """Hear a channel no more. Idempotent."""
+        """Unsubscribe this node from a channel. Idempotent."""
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
-        """Read a log and its top as of one moment.
+        """Read a channel's history and its top in one atomic step.
 
-        The log gets an epoch by being read, also before its first publication.
+        Reading gives the history an epoch, even before the first publication.
         """
 
     async def remove_history(self, channel: str) -> None:
-        """Drop what a log keeps. Its top and epoch stay."""
+        """Remove a channel's stored publications. The top and the epoch stay."""

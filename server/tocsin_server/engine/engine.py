@@ -1,4 +1,4 @@
-"""An engine: broker, presence and nodes over one store, started and stopped together."""
+"""The engine interface: a broker, a presence store and a node registry over one store."""
 
 from __future__ import annotations
 
@@ -11,62 +11,69 @@ from tocsin_server.engine.presence import PresenceStore
 
 
 class EngineHandler(BrokerHandler, ControlHandler, Protocol):
-    """What a node is to its engine."""
+    """All callbacks of an engine, implemented by the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """What an engine says of itself to whoever watches it; as it stands, of one that cannot fail."""
+    """Figures about an engine, for metrics. The defaults are those of an engine that cannot fail."""
 
     is_deaf: bool = False
-    """Whether a link over which this node hears is dead, or has not been proven yet."""
+    """Whether a pub/sub connection is dead, or no probe has been received on it yet."""
     silence_seconds: float = 0.0
-    """How long ago this node last heard itself: the age of its canary, the oldest if it has several."""
+    """How long ago this node last received its own probe. With several shards, the longest time."""
     waiting_bytes: int = 0
-    """Calls that wait to be sent to the store."""
+    """Bytes of commands that are queued for the store."""
     links: int = 0
-    """Links that were whole so far, the first included: more than there are, if some had to be replaced."""
+    """How often a pub/sub connection was established, the first time included."""
     reaped_nodes: int = 0
-    """Nodes that died, and after which this one has cleared away."""
+    """How many dead nodes this node has reaped."""
 
 
 class EngineServices(Protocol):
-    """What of an engine is called."""
+    """The three parts of an engine."""
 
     @property
     def broker(self) -> Broker:
-        """Logs and announcements."""
+        """Stores history and carries publications."""
 
     @property
     def presence(self) -> PresenceStore:
-        """Who is where."""
+        """Knows which clients are in a channel."""
 
     @property
     def nodes(self) -> NodeRegistry:
-        """The other nodes."""
+        """Knows which nodes are alive, and carries control commands and surveys."""
 
 
 class Engine(EngineServices, Protocol):
-    """One per node. `start` before anything else, `stop` last: after it nothing is published or heard."""
+    """The engine of one node.
+
+    The node calls `start` before anything else and `stop` last. A stopped engine publishes and receives
+    nothing.
+    """
 
     @property
     def unready_reason(self) -> str:
-        """Why this node can at present not publish or hear, as a sentence; empty if it can."""
+        """Why this node cannot publish or receive now, as a sentence. Empty if it can."""
 
     @property
     def lag_seconds(self) -> float:
-        """How long announcements are under way to this node, as last measured."""
+        """How long a message travels from a publish to this node, as last measured."""
 
     @property
-    def vitals(self) -> EngineHealth:
-        """What watches it may know, as of now."""
+    def health(self) -> EngineHealth:
+        """The current figures."""
 
     @property
-    def may_lose_announcements(self) -> bool:
-        """Whether what is stored may go unheard, so that logs have to be looked at now and then."""
+    def may_lose_messages(self) -> bool:
+        """Whether a stored publication may fail to reach a subscribed node.
 
-    async def start(self, resident: EngineHandler) -> None:
-        """Reach the store; what is heard goes to `resident`. Raises EngineError if it cannot be reached."""
+        If so, the node must compare its positions with the tops of the histories from time to time.
+        """
+
+    async def start(self, handler: EngineHandler) -> None:
+        """Connect to the store and call `handler` from now on. Raises EngineError if that fails."""
 
     async def stop(self) -> None:
-        """Let go of the store. Idempotent."""
+        """Disconnect from the store. Idempotent."""

@@ -8,7 +8,7 @@ from tocsin_server.engine.memory.engine import MemoryEngine
 
 
 def create_engine(options: EngineOptions) -> Engine:
-    """The engine at `options.url`, not yet started.
+    """Create the engine for `options.url`. The caller starts it.
 
     Raises ValueError if the URL is not valid, with a sentence that shows nothing secret of it.
     """

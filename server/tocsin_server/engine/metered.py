@@ -1,4 +1,4 @@
-"""An engine whose calls are timed and whose failures are counted, whichever it is."""
+"""Wraps any engine: measures the duration of its calls and counts their failures."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tocsin_server.errors import EngineError
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.protocol.messages import ClientInfo, Position, Push
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Meter:
-    """Measures calls by name."""
+    """Measures calls by name: the value of the metric label `call`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._seconds = metrics.engine_call_seconds
         self._errors = metrics.engine_errors
 
-    async def time(self, name: str, call: Awaitable[Answer]) -> Answer:
-        """Await a call, and count what it took; and that it failed, if the engine could not do it."""
+    async def time(self, name: str, call: Awaitable[Result]) -> Result:
+        """Await a call, record its duration, and count it as failed if it raises EngineError."""
         started = time.monotonic()
         try:
             return await call
@@ -38,27 +38,27 @@ class Meter:
             self.count(name, started)
 
     def count(self, name: str, started: float) -> None:
-        """A call has ended."""
+        """Record the duration of a call that began at `started` (monotonic seconds)."""
         self._seconds.of(name).observe(time.monotonic() - started)
 
     def count_error(self, name: str) -> None:
-        """A call failed."""
+        """Count a failed call."""
         self._errors.add(name)
 
 
 class MeteredBroker:
-    """The broker of an engine, measured."""
+    """Measures the calls of an engine's broker. Each method does what Broker describes."""
 
     def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._meter = meter
         self._time = meter.time
 
-    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
-        """Append and announce, as Broker says. Measured in place: this is called most."""
+    async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
+        """Publish, without the extra coroutine of `Meter.time`: this is the most frequent call."""
         started = time.monotonic()
         try:
-            return await self._engine.broker.publish(channel, draft, options)
+            return await self._engine.broker.publish(channel, publication, options)
         except EngineError:
             self._meter.count_error("publish")
             raise
@@ -66,68 +66,68 @@ class MeteredBroker:
             self._meter.count("publish", started)
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
-        """Announce a join or leave, as Broker says."""
+        """Publish a join or leave."""
         await self._time("publish_join_leave", self._engine.broker.publish_join_leave(channel, push))
 
     async def subscribe(self, channel: str) -> None:
-        """Hear a channel, as Broker says."""
+        """Subscribe the node to a channel."""
         await self._time("subscribe", self._engine.broker.subscribe(channel))
 
     async def unsubscribe(self, channel: str) -> None:
-        """Hear a channel no more."""
+        """Unsubscribe the node from a channel."""
         await self._time("unsubscribe", self._engine.broker.unsubscribe(channel))
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
-        """Read a log, as Broker says."""
+        """Read a channel's history."""
         return await self._time("read_history", self._engine.broker.read_history(channel, query, options))
 
     async def remove_history(self, channel: str) -> None:
-        """Drop what a log keeps."""
+        """Remove a channel's stored publications."""
         await self._time("remove_history", self._engine.broker.remove_history(channel))
 
 
 class MeteredPresenceStore:
-    """The presence of an engine, measured."""
+    """Measures the calls of an engine's presence store. Each method does what PresenceStore describes."""
 
     def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._time = meter.time
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
-        """A connection of this node is in a channel."""
+        """Add or replace a presence entry."""
         await self._time("presence_add", self._engine.presence.add(channel, info, is_announced))
 
     async def remove(self, channel: str, client: str) -> None:
-        """A connection of this node is no longer in a channel."""
+        """Remove a presence entry."""
         await self._time("presence_remove", self._engine.presence.remove(channel, client))
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Everybody in a channel."""
+        """Read the presence entries of a channel."""
         return await self._time("presence_members", self._engine.presence.members(channel))
 
     async def stats(self, channel: str) -> PresenceStats:
-        """How many are in a channel."""
+        """Count the clients and users in a channel."""
         return await self._time("presence_stats", self._engine.presence.stats(channel))
 
 
 class MeteredNodeRegistry:
-    """The nodes of an engine, measured."""
+    """Measures the calls of an engine's node registry. Each method does what NodeRegistry describes."""
 
     def __init__(self, engine: EngineServices, meter: Meter) -> None:
         self._engine = engine
         self._time = meter.time
 
-    async def publish_control(self, order: ControlCommand) -> None:
-        """Every node obeys."""
-        await self._time("control", self._engine.nodes.publish_control(order))
+    async def publish_control(self, command: ControlCommand) -> None:
+        """Send a control command to every node."""
+        await self._time("control", self._engine.nodes.publish_control(command))
 
-    async def survey(self, question: SurveyRequest) -> Survey:
-        """Every living node answers."""
-        return await self._time("survey", self._engine.nodes.survey(question))
+    async def survey(self, request: SurveyRequest) -> Survey:
+        """Survey every live node."""
+        return await self._time("survey", self._engine.nodes.survey(request))
 
 
 class MeteredEngine:
-    """What of an engine is called, measured. Whoever starts, stops or watches it does so without this."""
+    """Measures the calls of an engine's services. The owner starts and stops the wrapped engine directly."""
 
     def __init__(self, engine: EngineServices, metrics: Metrics) -> None:
         meter = Meter(metrics)

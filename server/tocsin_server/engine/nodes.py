@@ -1,4 +1,4 @@
-"""Nodes: which are there, how one tells all of them something, and how one asks all of them."""
+"""The node registry interface: which nodes are alive, and control commands and surveys to all of them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSub
 
 
 class Drain(Struct, frozen=True, tag=True):
-    """One node leaves on purpose, as with SIGTERM."""
+    """The control event that drains one node, as SIGTERM does."""
 
     node: str
-    """Its uid."""
+    """The node's uid."""
 
 
 class ControlCommand(Struct, frozen=True, omit_defaults=True):
-    """What every node does to its own connections of one user; the API's disconnect, subscribe and so on."""
+    """An event that every node applies to its own connections of one user, such as a disconnect."""
 
     user: str
     event: ServerSubscribe | ServerUnsubscribe | ServerDisconnect | ServerRefresh | Drain
     client: str = ""
-    """Only this connection; empty: all of the user's."""
+    """Only the connection with this client id. Empty: all connections of the user."""
+    identified_before: tuple[float, str] | None = None
+    """Only connections identified before this unix second, or at it with a smaller client id."""
     exclude_clients: tuple[str, ...] = ()
-    """Client ids that are left alone."""
+    """Client ids that the command does not apply to."""
 
 
 class SurveyRequest(Struct, frozen=True, omit_defaults=True):
-    """What every node is asked about itself and, if wanted, about its channels."""
+    """What a survey asks every node for: its figures and, if wanted, its channels."""
 
     wants_channels: bool = False
     pattern: str = ""
-    """A glob that the channels' names must match; empty: all of them."""
+    """A glob that the channels' names must match. Empty: all channels."""
 
 
 class NodeInfo(Struct, frozen=True):
-    """What one node answers about itself.
+    """One node's answer to a survey.
 
-    `uptime` is in seconds, `num_users` counts anonymous ones as one.
+    `uptime` is in seconds. `num_users` counts all anonymous users as one.
     """
 
     uid: str
@@ -51,43 +53,49 @@ class NodeInfo(Struct, frozen=True):
     num_subs: int
     uptime: int
     channels: dict[str, int] = {}
-    """Subscribers on this node by channel, if the question wanted them."""
+    """The number of subscribers on this node by channel, if the request wanted channels."""
     address: str = ""
-    """Where it can be reached: host and port."""
+    """The host and port at which the node is reached."""
     state: str = ""
-    """`ready`, `deaf`, `draining`; `silent` for one that did not answer; empty if a node does not say."""
+    """`ready`, `deaf`, `draining`, or `silent` for a node without an answer.
+
+    Empty if the node does not say.
+    """
     memory_bytes: int = 0
     lag_seconds: float = 0
-    """How long announcements are under way to it."""
+    """How long a message travels from a publish to this node."""
 
 
 class Survey(NamedTuple):
-    """What the nodes answered."""
+    """The result of a survey."""
 
     nodes: Sequence[NodeInfo]
     silent: Sequence[NodeInfo] = ()
-    """Nodes that live and did not answer in time: who they are, as far as is known, without figures."""
+    """Live nodes that did not answer in time: name, version and address if known, and no figures."""
 
 
 class ControlHandler(Protocol):
-    """Who carries out orders and answers questions: the node. Synchronous; never raises."""
+    """The callbacks of a node registry, implemented by the node. Synchronous; they never raise."""
 
     @property
     def uid(self) -> str:
-        """What the node is told apart by, the same as in its reports."""
+        """The node's unique id, the same as in its NodeInfo."""
 
-    def on_control(self, order: ControlCommand) -> None:
-        """Do it to this node's own connections."""
+    def on_control(self, command: ControlCommand) -> None:
+        """Apply a control command to this node's own connections."""
 
-    def node_info(self, question: SurveyRequest) -> NodeInfo:
-        """Answer for this node alone."""
+    def node_info(self, request: SurveyRequest) -> NodeInfo:
+        """Answer a survey for this node."""
 
 
 class NodeRegistry(Protocol):
-    """One per node. Every method raises EngineError if nobody could be reached."""
+    """The node registry of one node. Every method raises EngineError if no other node could be reached."""
 
-    async def publish_control(self, order: ControlCommand) -> None:
-        """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
+    async def publish_control(self, command: ControlCommand) -> None:
+        """Send a control command to every node, this one included.
 
-    async def survey(self, question: SurveyRequest) -> Survey:
-        """Every living node answers, or is among the silent ones."""
+        Raises Unanswered if a live node does not confirm it in time.
+        """
+
+    async def survey(self, request: SurveyRequest) -> Survey:
+        """Ask every live node, this one included."""

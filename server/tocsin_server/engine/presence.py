@@ -1,4 +1,7 @@
-"""Presence: who is in a channel, on whichever node. Each entry belongs to the node that made it."""
+"""The presence store interface: which clients are in a channel.
+
+Each entry belongs to the node that made it.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,31 @@ from tocsin_server.protocol.messages import ClientInfo
 
 
 class PresenceStats(NamedTuple):
-    """How many connections and how many different users are in a channel; anonymous ones are one user."""
+    """How many clients and how many distinct users are in a channel. Anonymous clients are one user."""
 
     clients: int
     users: int
 
 
 class PresenceStore(Protocol):
-    """One per node.
+    """The presence store of one node.
 
-    Every method raises EngineError if the engine cannot do it. Calls take effect in the order in which they
-    were made.
+    Every method raises EngineError if the engine cannot do its work. Calls take effect in the order in which
+    they are made.
     """
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
-        """A connection of this node is in a channel; again replaces its info.
+        """Add the presence entry of a client of this node, or replace its info.
 
-        `is_announced` says that its joining is, so that others announce its leaving if this node dies.
+        `is_announced` says that a join is published for this client. If this node dies, another node then
+        publishes the leave.
         """
 
     async def remove(self, channel: str, client: str) -> None:
-        """A connection of this node is no longer in a channel. Idempotent."""
+        """Remove the presence entry of a client of this node. Idempotent."""
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Everybody in a channel, by client id, as of one moment."""
+        """Read all presence entries of a channel by client id, in one atomic step."""
 
     async def stats(self, channel: str) -> PresenceStats:
-        """How many are in a channel."""
+        """Count the clients and users in a channel."""

@@ -13,7 +13,7 @@ class Authorizer(Protocol):
     """Decides about clients' requests, outside their sessions."""
 
     @property
-    def limit_seconds(self) -> float:
+    def authorization_seconds(self) -> float:
         """How long `authorize` may take. Read once, when the node is made."""
 
     def needs_authorization(self, request: Request) -> bool:
@@ -22,6 +22,6 @@ class Authorizer(Protocol):
     async def authorize(self, authorize: Authorize) -> Approval | Refusal | Disconnect:
         """Decide about one request.
 
-        The node cancels it after `limit_seconds`. The client's request is refused with error 100 then, and if
-        it raises; a connect command is closed with 3004, so that the client reconnects.
+        The node cancels it after `authorization_seconds`. Then, and if it raises, a request is refused with
+        error 100, and a connect closes the connection with 3004, so that the client reconnects.
         """

@@ -21,7 +21,7 @@ from tocsin_server.core.node_state import C, NodeState
 from tocsin_server.core.positions import is_other_history
 from tocsin_server.engine.broker import Broker, HistoryQuery
 
-PAGE = 1000
+PAGE_SIZE = 1000
 """Publications read at a time, so that a long history neither stalls the event loop nor fills memory."""
 
 TOP_CHECK_SECONDS = 10.0
@@ -100,10 +100,10 @@ class Backfill(Generic[C]):
         if options is None:
             return False
         since, replaced = channel.tracker.position, None
-        history = await self._broker.read_history(channel.name, HistoryQuery(since, PAGE), options)
+        history = await self._broker.read_history(channel.name, HistoryQuery(since, PAGE_SIZE), options)
         if is_other_history(since, history.top):
             replaced = since
-            history = await self._broker.read_history(channel.name, HistoryQuery(limit=PAGE), options)
+            history = await self._broker.read_history(channel.name, HistoryQuery(limit=PAGE_SIZE), options)
         if self._state.hub.channels.get(channel.name) is not channel:
             return False  # the last subscriber left meanwhile
         added = self._state.backfill(channel, history, replaced)
@@ -111,7 +111,7 @@ class Backfill(Generic[C]):
             log.warning("history_gap", channel=channel.name, after=added.gap[0], up_to=added.gap[1])
         for connection in added.resets:
             self._on_reset(connection, channel.name)
-        if added.publications:
-            log.info("backfill_completed", channel=channel.name, publications=added.publications)
-            self._on_backfilled(channel, added.publications)
+        if added.publication_count:
+            log.info("publications_backfilled", channel=channel.name, count=added.publication_count)
+            self._on_backfilled(channel, added.publication_count)
         return not added.is_complete

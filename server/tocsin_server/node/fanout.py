@@ -1,9 +1,9 @@
 """Fan-out: delivers the queued messages of channels to all their subscribers, a slice at a time.
 
 A message waits for the event loop's next turn, together with everything else that its channel receives
-meanwhile. Messages that arrive while a batch is written leave together in the next one. So batches grow by
-themselves under load, and cost an idle channel nothing. A slice ends after SLICE writes, so that ten thousand
-subscribers never delay a ping or a handshake; channels take turns.
+meanwhile. Messages that arrive while a batch is written leave together in the next one. So batches grow
+by themselves under load, and cost an idle channel nothing. A slice ends after SLICE_WRITES writes, so
+that ten thousand subscribers never delay a ping or a handshake; channels take turns.
 
 The mutable state is the batches being written, the channels they belong to, and whether a turn is scheduled.
 Only the methods of `FanOut` change it.
@@ -22,8 +22,8 @@ import structlog
 from tocsin_server.core.channel import Batch, C, Channel
 from tocsin_server.metrics.registry import Metrics
 
-SLICE = 200
-"""Writes per turn: at 5-6 µs each about a millisecond, a tenth of what a person could notice."""
+SLICE_WRITES = 200
+"""Writes per slice. A turn begins no further slice after this many: about a millisecond at 5 µs each."""
 
 QUEUED_BYTES = 4 * 1_048_576
 """Past this many queued bytes in one channel publishers wait: some ten thousand publications."""
@@ -79,7 +79,7 @@ class FanOut(Generic[C]):
         self._is_scheduled = False
         written = 0
         for _ in range(len(self._batches)):  # each once: transports hand over to the kernel between turns
-            if written >= SLICE:
+            if written >= SLICE_WRITES:
                 break
             channel, batch = self._batches.popleft()
             slice_written = self._write_slice(channel, batch)
@@ -112,8 +112,8 @@ class FanOut(Generic[C]):
         batch = channel.take_batch()
         for framing, subscribers, messages in batch.recipients:
             payload = framing.pack(channel.name, messages)
-            for start in range(0, len(subscribers), SLICE):
-                part = subscribers[start : start + SLICE]
+            for start in range(0, len(subscribers), SLICE_WRITES):
+                part = subscribers[start : start + SLICE_WRITES]
                 for subscriber in part:
                     try:
                         subscriber.write(payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tocsin_server import errors
-from tocsin_server.core.node_state import NodeState, Request, Write
+from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.connection import Connection
@@ -13,7 +13,7 @@ from tocsin_server.protocol.messages import Reply, SubscribeResult
 from tocsin_server.version import __version__
 
 
-def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[Request]) -> None:
+def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[IoRequest]) -> None:
     """Count how recoveries ended, from the replies that follow once subscriptions are set up."""
     messages = [message for request in requests if isinstance(request, Write) for message in request.messages]
     for reply in messages:
@@ -58,7 +58,7 @@ def add_gauges(
             "clients": lambda: sum(connection.queued_bytes for connection in connections),
             "channels": lambda: sum(channel.queued_bytes for channel in channels.values()),
             "subscribing": lambda: sum(channel.held_bytes for channel in channels.values()),
-            "engine": lambda: engine.vitals.waiting_bytes,
+            "engine": lambda: engine.health.waiting_bytes,
         },
     )
     metrics.add_gauge("tocsin_draining", "1 while this node drains, else 0.", is_draining)
@@ -74,12 +74,12 @@ def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
     metrics.add_gauge(
         "tocsin_deaf",
         "1 if a pub/sub connection of this node is dead or not proven yet, else 0.",
-        lambda: engine.vitals.is_deaf,
+        lambda: engine.health.is_deaf,
     )
     metrics.add_gauge(
         "tocsin_probe_age_seconds",
         "Seconds since this node last received its own probe.",
-        lambda: engine.vitals.silence_seconds,
+        lambda: engine.health.silence_seconds,
     )
     metrics.add_gauge(
         "tocsin_probe_lag_seconds",
@@ -89,10 +89,10 @@ def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
     metrics.add_counter(
         "tocsin_pubsub_connections",
         "Pub/sub connections that were established, the first included.",
-        lambda: engine.vitals.links,
+        lambda: engine.health.links,
     )
     metrics.add_counter(
         "tocsin_reaped_nodes",
         "Nodes whose lease expired, and whose presence entries this node removed.",
-        lambda: engine.vitals.reaped_nodes,
+        lambda: engine.health.reaped_nodes,
     )

@@ -35,7 +35,7 @@ from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.node_state import NodeState, Request, Write
+from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
@@ -47,16 +47,14 @@ from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
+from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.subscribing import SubscriptionSetup
-from tocsin_server.protocol.messages import Publication, Push
+from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
-
-DRAIN_PAUSE_SECONDS = 0.02
-"""The longest pause between two clients of a draining node, so that a handful of them is gone in a moment."""
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
@@ -135,7 +133,7 @@ class Node:
         return replace(
             context,
             needs_authorization=authorizer.needs_authorization,
-            authorization_seconds=authorizer.limit_seconds,
+            authorization_seconds=authorizer.authorization_seconds,
         )
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
@@ -169,7 +167,7 @@ class Node:
             await self.engine.stop()
 
     async def _check_tops(self) -> None:
-        if self.engine.may_lose_announcements:
+        if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
     async def prepare(self) -> None:
@@ -177,9 +175,14 @@ class Node:
 
         Raises EngineError with a sentence for the operator.
         """
-        if not self._is_prepared:
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        try:
             await self.engine.start(self)
-            self._is_prepared = True
+        except BaseException:
+            self._is_prepared = False
+            raise
 
     def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
         """Let a server stop the process when a control command drains this node.
@@ -242,7 +245,7 @@ class Node:
         self.metrics.connections.labels(connection.transport_name).inc()
         self._deadlines.update(connection)
         if self._is_draining or self._tasks is None:
-            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
+            self._shut_down(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """Hand one incoming message to a connection's session. Never raises."""
@@ -275,31 +278,23 @@ class Node:
             connection.pause_reading(bool(session.backlog))
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
-        """Stop being ready, and tell every client to reconnect. Returns how many were told.
+        """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
 
-        Clients are told one after the other, over `seconds` if they are many, so that the other nodes do not
-        receive them all at once. `is_hurried` is called before each: whether the rest must go at once.
+        Returns how many clients were connected.
         """
         self._is_draining = True
-        connections = list(self.state.connections)
-        random.shuffle(connections)
-        pause = min(DRAIN_PAUSE_SECONDS, seconds / max(1, len(connections)))
-        started = time.monotonic()
-        for number, connection in enumerate(connections):
-            self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
-            ahead = started + number * pause - time.monotonic()
-            if not is_hurried() and ahead > 0:
-                await asyncio.sleep(ahead)
-        log.info("drained", connections=len(connections), seconds=round(time.monotonic() - started, 3))
-        return len(connections)
+        return await drain(list(self.state.connections), self._shut_down, seconds, is_hurried)
+
+    def _shut_down(self, connection: Connection) -> None:
+        self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
 
     def _drain_mounted(self) -> None:
         """Send the clients of a mounted node elsewhere; the application around it goes on."""
 
-        async def drain() -> None:
+        async def drain_slowly() -> None:
             await self.drain(self.settings.server.drain_seconds, lambda: False)
 
-        self._spawn(drain())
+        self._spawn(drain_slowly())
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
@@ -314,7 +309,7 @@ class Node:
 
     # ---------------------------------------------------------------------------------------------------- I/O
 
-    def _perform(self, connection: Connection, request: Request) -> None:  # noqa: C901 - a case per request
+    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901 - a case per request
         engine = self._engine_services
         match request:
             case Write(messages):
@@ -349,12 +344,15 @@ class Node:
         return options.personal_channel and options.personal_channel_single_connection
 
     async def _disconnect_others(self, connection: Connection) -> None:
-        """Close the user's other connections on all nodes, unless this one was closed meanwhile."""
+        """Close the user's connections on all nodes that were identified before this one.
+
+        The order is the same on all nodes, so of connections made at the same time exactly one stays.
+        """
         session = connection.session
         if not session.is_closed:
             close = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            command = ControlCommand(session.user, close, exclude_clients=(session.client,))
-            await self.operations.control(command)
+            order = (session.identified_at, session.client)
+            await self.operations.control(ControlCommand(session.user, close, identified_before=order))
 
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
@@ -386,13 +384,17 @@ class Node:
         self.handle_event(connection, events.Executed(execute.id, outcome))
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
-        outcome: Approval | Refusal | Disconnect = errors.INTERNAL_ERROR
+        is_connect = isinstance(authorize.request, ConnectRequest)
+        outcome: Approval | Refusal | Disconnect = (
+            errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
+        )
         try:
             if self._authorizer is not None:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
-        except TimeoutError:
+        except TimeoutError:  # the session has refused the request, at its own deadline
             log.warning("authorization_timed_out", client=connection.session.client)
+            return
         except Exception:
             log.exception("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
@@ -427,8 +429,7 @@ class Node:
                 self._on_drain_requested()
             return
         for connection in self.hub.connections_of(command.user):
-            client = connection.session.client
-            if client not in command.exclude_clients and command.client in ("", client):
+            if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
     def node_info(self, request: SurveyRequest) -> NodeInfo:
@@ -459,7 +460,7 @@ class Node:
 
     def _on_reset(self, connection: Connection, channel: str) -> None:
         """Tell a session that its client misses publications of a channel."""
-        self.metrics.gaps.count += 1
+        self.metrics.gaps.count += connection.session.has_position_in(channel)
         self.handle_event(connection, events.ChannelReset(channel))
 
     def _room_in(self, channel: str) -> Awaitable[None] | None:
@@ -468,6 +469,14 @@ class Node:
         if found is None or self.fan_out.has_room(found):
             return None
         return self.fan_out.wait_for_room(found)
+
+
+def _concerns(command: ControlCommand, session: Session) -> bool:
+    """Whether a control command for a user concerns this connection of the user."""
+    if session.client in command.exclude_clients or command.client not in ("", session.client):
+        return False
+    limit = command.identified_before
+    return limit is None or (session.identified_at, session.client) < tuple(limit)
 
 
 def _resident_bytes() -> int:

@@ -11,19 +11,18 @@ from typing import Generic, TypeVar
 
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
 from tocsin_server.core.node_state import C, NodeState
-from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
 
 READ_ATTEMPTS = 5
-"""How often history is read that does not reach what was received. Only loss requires a second read."""
+"""How often history is read until it reaches what was received. A second read follows a loss."""
 
 Result = TypeVar("Result")
 
 
 class SubscriptionSetup(Generic[C]):
-    """Sets up subscriptions for which the hub holds publications already.
+    """Sets up subscriptions. Their channels already hold what is received.
 
     `on_reset(connection, channel)` is called for each connection that misses publications, because the
     history that was read is another one than the channel followed.
@@ -48,21 +47,19 @@ class SubscriptionSetup(Generic[C]):
             for plan in plans
             if plan.options.presence
         )
-        with_history = [plan for plan in plans if plan.read is not None]
+        with_history = [(plan, plan.read) for plan in plans if plan.read is not None]
         for _ in range(READ_ATTEMPTS):
-            histories = await gather_calls(self._read(plan) for plan in with_history)
-            read = {plan.channel: history for plan, history in zip(with_history, histories, strict=True)}
+            histories = await gather_calls(
+                engine.broker.read_history(plan.channel, _query(read), plan.options)
+                for plan, read in with_history
+            )
+            read = {plan.channel: history for (plan, _), history in zip(with_history, histories, strict=True)}
             merged = self._state.merge(plans, read)
             for connection, channel in merged.resets:
                 self._on_reset(connection, channel)
             if merged.histories is not None:
                 return SubscriptionsOpened(merged.histories)
         raise EngineError("the history does not reach what was received")
-
-    async def _read(self, plan: SubscriptionPlan) -> History:
-        query = TOP_ONLY if plan.read is None else _query(plan.read)
-        history = await self._engine.broker.read_history(plan.channel, query, plan.options)
-        return History(history.top, history.publications[::-1]) if query.is_reverse else history
 
 
 async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -197,7 +197,7 @@ class Command(Wire):
 
     @property
     def is_pong(self) -> bool:
-        """Whether this command answers a ping: it has no id and is not `send`, whatever else it carries."""
+        """Whether it answers a ping: it has no id and is not `send`; other members do not matter."""
         return self.id == 0 and self.send is None
 
     @property
@@ -238,7 +238,7 @@ _requests: Callable[[Command], tuple[Request | None, ...]] = attrgetter(
 )
 
 PONG = Command()
-"""The command that stands for a pong of the transport, such as a WebSocket pong frame."""
+"""The command that a transport issues for a pong of its own, such as a WebSocket pong frame."""
 
 
 class Malformed:

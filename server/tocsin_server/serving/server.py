@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.http_limits import HttpProtocol
+from tocsin_server.serving.listening import BACKLOG, limit_unacknowledged, listen, url_of
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -40,15 +41,15 @@ a node dies, all its clients reconnect at once, and a busy loop has a few hundre
 number would delay the clients that are connected already.
 """
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted. The kernel drops more: clients retry after 1 s, then 3 s."""
-
 COLLECT_AFTER = 10_000
 """How many new objects start a run of the garbage collector."""
 
 
-class CannotListen(Exception):
-    """The address cannot be listened on. The message is a sentence with the reason."""
+UNACKNOWLEDGED_SECONDS = 5.0
+"""The least time after which a connection is dropped whose client acknowledges nothing.
+
+A shorter `pong_timeout` would drop clients for one lost segment, which TCP sends again.
+"""
 
 
 class Server(uvicorn.Server):
@@ -72,6 +73,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 backlog=BACKLOG,
+                timeout_keep_alive=options.keep_alive_timeout,  # type: ignore[arg-type]  # for call_later
             )
         )
         self._node: Node = app.state.node
@@ -89,9 +91,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the node, listen, report readiness. Raises EngineError if the engine cannot be reached."""
         await self._node.prepare()
+        for sock in sockets or ():
+            limit_unacknowledged(sock, max(UNACKNOWLEDGED_SECONDS, self._node.settings.client.pong_timeout))
         copies = [sock.dup() for sock in sockets or () for _ in range(ACCEPTED_TOGETHER - 1)]
         await super().startup([*sockets, *copies] if sockets else None)
-        self._node.set_address(self.url.partition("://")[2])
+        self._node.set_address(self.url.removeprefix("http://"))
         if self.started and self._on_ready is not None:
             self._on_ready(self.url)
 
@@ -156,36 +160,6 @@ class Server(uvicorn.Server):
             for sig, handler in previous.items():
                 loop.remove_signal_handler(sig)
                 signal.signal(sig, handler)
-
-
-def url_of(listening: socket.socket) -> str:
-    """The URL of a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def listen(options: ServerOptions) -> list[socket.socket]:
-    """Listen on the configured address before anything else starts. Raises CannotListen.
-
-    A host name may have several addresses, as localhost has; there is one socket for each. uvicorn would
-    listen only after the application started, and exit the process if that failed.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, *_, address in sorted(set(found)):
-            sockets.append(socket.create_server(address[:2], family=family))
-            # Accepted connections inherit TCP_NODELAY. asyncio's own loop would not set it for these sockets,
-            # and small writes would be delayed.
-            sockets[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as error:
-        for one in sockets:
-            one.close()
-        reason = (error.strerror or str(error)).partition(" (")[0]
-        raise CannotListen(f"Cannot listen on {options.host}:{options.port}: {reason}.") from error
-    return sockets
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ from typing import Any
 import jwt
 import pytest
 
+from tests.deploy.nginx import run_nginx
+from tests.server.engine.redis.redis_server import free_ports
 from tests.support.configs import API_KEY
 from tests.support.proxy import Proxy
 from tests.support.server import TOCSIN, Server
@@ -252,6 +254,70 @@ async def test_sub_explains_a_failure_in_one_sentence(token_only_server: Server,
         assert words in errors
 
 
+PROXIES: dict[str, tuple[dict[str, str], str]] = {
+    "socks": ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "ALL_PROXY"),
+    "unsupported": ({"http_proxy": "ftp://127.0.0.1:9"}, "http_proxy"),
+    "refusing": ({"http_proxy": "http://127.0.0.1:9"}, "http_proxy"),
+}
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize(
+    "arguments",
+    [["pub", "news", "1"], ["nodes"], ["load", "--connections", "1"]],
+    ids=lambda arguments: arguments[0],
+)
+async def test_a_command_names_the_variable_of_a_proxy_that_does_not_work(
+    proxy: str, arguments: list[str]
+) -> None:
+    environment, variable = PROXIES[proxy]
+    code, lines, errors = await done(*arguments, "--url", "http://127.0.0.1:9", **environment)
+    assert (code, lines) == (1, [])
+    assert len(errors.splitlines()) == 1
+    assert variable in errors
+
+
+@pytest.mark.parametrize("flags", [[], ["--sse"]], ids=["websocket", "sse"])
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_sub_names_the_variable_of_a_proxy_that_does_not_work(proxy: str, flags: list[str]) -> None:
+    """A proxy that refuses may work later; one that is not supported never will."""
+    environment, variable = PROXIES[proxy]
+    if proxy == "socks" and not flags:
+        environment, variable = {"https_proxy": "socks5://127.0.0.1:9"}, "https_proxy"
+    async with run(
+        "sub", "news", "--url", "http://127.0.0.1:9", *flags, stdout=PIPE, **environment
+    ) as command:
+        await command.reports(variable)
+        if proxy == "refusing":
+            command.process.terminate()
+        assert await command.ends() == (143 if proxy == "refusing" else 1)
+
+
+async def test_sub_explains_that_a_proxy_drops_the_upgrade_header(server: Server, tmp_path: Path) -> None:
+    """As nginx does without its lines for WebSockets. An event stream passes."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with run_nginx([server.port], port, tmp_path, without="proxy_set_header (Upgrade|Connection)"):
+        code, lines, errors = await done("sub", "open:news", "--url", url)
+        assert (code, lines) == (1, [])
+        assert "HTTP 400, '" in errors
+        assert "a proxy in between does not pass the Upgrade header" in errors
+        async with run("sub", "open:news", "--url", url, "--sse") as command:
+            await command.reports("subscribed")
+
+
+async def test_no_command_repeats_the_password_of_an_address(server: Server) -> None:
+    for arguments in (["pub", "news", "1"], ["nodes"], ["load"], ["sub", "news"], ["sub", "news", "--sse"]):
+        code, _, errors = await done(*arguments, "--url", "http://ada:sec#ret@127.0.0.1:9")
+        assert code == 1
+        assert "write %23 for #" in errors
+        assert "sec" not in errors.replace("second", "")
+    with_password = server.url.replace("//", "//ada:p%23w@")
+    async with run("sub", "open:news", "--url", with_password + "\n") as command:
+        await command.reports("subscribed")
+        assert "p%23w" not in command.errors
+
+
 async def test_pub_publishes_its_messages_and_prints_their_positions(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
@@ -307,6 +373,20 @@ async def test_token_creates_tokens_that_the_server_accepts(server: Server, chan
     assert (claims["channel"], claims["exp"] - claims["iat"]) == ("$a", 2 * 86400)
     _, [token], _ = await done("token", "--ttl", "0", "--secret", SECRET)
     assert "exp" not in jwt.decode(token, SECRET, algorithms=["HS256"])
+
+
+async def test_token_reads_a_secret_as_the_server_does() -> None:
+    """Without the line end of its file. Quotes count, and are reported."""
+    variable = "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"
+    code, [token], errors = await done("token", **{variable: f"{SECRET}\n"})
+    assert (code, errors) == (0, "")
+    assert jwt.decode(token, SECRET, algorithms=["HS256"])
+    _, [token], errors = await done("token", **{variable: f'"{SECRET}"'})
+    assert "the secret is in quotes" in errors
+    assert jwt.decode(token, f'"{SECRET}"', algorithms=["HS256"])
+    code, _, errors = await done("token", **{variable: "\n"})
+    assert code == 1
+    assert "the secret is missing" in errors
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 import uvloop
 
-from tocsin import AsyncPublisher, ServerUnreachable
+from tocsin import AsyncPublisher, Publisher, ServerUnreachable
 from tocsin.transports.http import HttpClient
 
 RESET = struct.pack("ii", 1, 0)
@@ -65,3 +66,18 @@ def test_a_publisher_reports_an_unreachable_server(resetting_server: str) -> Non
 
     with pytest.raises(ServerUnreachable):
         uvloop.run(publish())
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_of_the_environment_that_cannot_be_read_are_a_documented_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with (
+        Publisher("https://127.0.0.1:9") as publisher,
+        pytest.raises(ServerUnreachable, match="SSL_CERT_FILE"),
+    ):
+        publisher.publish("news", 1)

@@ -20,11 +20,11 @@ async def test_a_deaf_node_is_not_ready_and_has_a_reason() -> None:
     """503 is for load balancers. The process is live, so that no supervisor restarts it."""
     engine = FaultyEngine()
     async with serve_node(engine=engine) as served_node, served_node.http() as http:
-        engine.why_not = "The pub/sub connection is dead."
+        engine.forced_unready_reason = "The pub/sub connection is dead."
         ready = await http.get("/health/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "The pub/sub connection is dead.")
         assert (await http.get("/health/live")).status_code == 200
-        engine.why_not = ""
+        engine.forced_unready_reason = ""
         assert (await http.get("/health/ready")).status_code == 200
 
 

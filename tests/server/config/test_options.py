@@ -76,11 +76,46 @@ def test_an_origin_that_could_never_match_is_refused(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["*", "https://app.example", "https://*.example.com", "http://127.0.0.1:*"]
+    "origin",
+    [
+        "*",
+        "null",
+        "file://",
+        "capacitor://localhost",
+        "http://[::1]:3000",
+        "https://app.example",
+        "https://*.example.com",
+        "http://127.0.0.1:*",
+    ],
 )
-def test_origins_may_be_patterns(origin: str) -> None:
+def test_origins_are_exact_or_patterns(origin: str) -> None:
     """A pattern matches a whole origin, a host, or a part of a host."""
     assert ServerOptions(allowed_origins=[origin]).allowed_origins == (origin,)
+
+
+def test_the_default_port_of_an_origin_is_left_out_as_browsers_do() -> None:
+    options = ServerOptions(allowed_origins=["https://app.example:443", "http://app.example:443"])
+    assert options.allowed_origins == ("https://app.example", "http://app.example:443")
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts"),
+    [
+        ("127.0.0.1", ("127.0.0.1",)),
+        (["127.0.0.1", "::1"], ("127.0.0.1", "::1")),
+        ("127.0.0.1, ::1", ("127.0.0.1", "::1")),
+        (["unix:/run/tocsin.sock", "fd:3", "systemd"], ("unix:/run/tocsin.sock", "fd:3", "systemd")),
+    ],
+)
+def test_a_server_may_have_several_hosts(host: object, hosts: tuple[str, ...]) -> None:
+    """The environment separates them by commas."""
+    assert ServerOptions.model_validate({"host": host}).hosts == hosts
+
+
+@pytest.mark.parametrize("host", ["", "unix:", "unix:relative.sock", "fd:", "fd:x", ["::1", ""]])
+def test_a_host_that_cannot_be_listened_on_is_refused(host: object) -> None:
+    with pytest.raises(ValidationError, match="host names"):
+        ServerOptions.model_validate({"host": host})
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class CheckingClient:
         self.positions: dict[str, Position | None] = {}
         """Its position in each channel that it is subscribed to; None where it has none."""
         self.has_unanswered_ping = False
+        self.is_connected = False
         self.is_closed = False
 
     @property
@@ -60,11 +61,6 @@ class CheckingClient:
         else:
             self.has_unanswered_ping = True
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the connect command has a reply with a result."""
-        return 1 in self.replied
-
     def _receive_reply(self, reply: dict[str, Any]) -> None:
         command_id = reply["id"]
         assert command_id in self.sent, "a reply without a command"
@@ -79,6 +75,7 @@ class CheckingClient:
         elif "unsubscribe" in reply:
             self.positions.pop(command["unsubscribe"]["channel"], None)
         elif "connect" in reply:
+            self.is_connected = True
             for channel, result in reply["connect"].get("subs", {}).items():
                 self._start_subscription(channel, result)
 

@@ -19,11 +19,11 @@ from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import (
+    IoRequest,
     NodeState,
-    OtherEffect,
     PublishJoinLeave,
     RemovePresence,
-    Request,
+    StateEffect,
     UnsubscribeChannel,
     Write,
 )
@@ -64,6 +64,14 @@ class Execution:
 
 
 @dataclass(eq=False)
+class Authorization:
+    """A request that waits for an answer from outside the session."""
+
+    connection: CheckingClient
+    authorize: events.Authorize
+
+
+@dataclass(eq=False)
 class Backfilling:
     """A channel that is backfilled: its history is read at one moment, and added at another."""
 
@@ -72,18 +80,15 @@ class Backfilling:
     replaced: Position | None = None
 
 
-Job = Setup | Execution | Backfilling
+Job = Setup | Execution | Authorization | Backfilling
 
 
 class EpochHistory(StoredHistory):
     """A history whose publications state their epoch and offset."""
 
-    def append(self) -> Publication:
+    def append(self, _data: bytes = b"") -> Publication:
         """Return the next publication; its data is its epoch and offset."""
-        self.top += 1
-        publication = Publication(Raw(json.dumps([self.epoch, self.top]).encode()), self.top)
-        self.kept = [*self.kept, publication][-self.size :]
-        return publication
+        return super().append(json.dumps([self.epoch, self.top + 1]).encode())
 
 
 class CountingState(NodeState[CheckingClient]):
@@ -93,7 +98,9 @@ class CountingState(NodeState[CheckingClient]):
         super().__init__()
         self.subscribed: Counter[tuple[CheckingClient, str]] = Counter()
 
-    def _apply_effect(self, connection: CheckingClient, effect: OtherEffect, requests: list[Request]) -> None:
+    def _apply_effect(
+        self, connection: CheckingClient, effect: StateEffect, requests: list[IoRequest]
+    ) -> None:
         if isinstance(effect, events.OpenSubscriptions):
             for plan in effect.plans:
                 self.subscribed[connection, plan.channel] += 1
@@ -139,7 +146,7 @@ class ModelNode:
             client.is_closed = True
             assert client not in self.state.connections
 
-    def _perform(self, client: CheckingClient, request: Request) -> None:
+    def _perform(self, client: CheckingClient, request: IoRequest) -> None:
         match request:
             case Write(messages):
                 for message in messages:
@@ -148,6 +155,8 @@ class ModelNode:
                 self.jobs.append(Setup(client, list(plans)))
             case events.Execute():
                 self.jobs.append(Execution(client, request))
+            case events.Authorize():
+                self.jobs.append(Authorization(client, request))
             case PublishJoinLeave(channel, push):
                 self.pubsub.append((channel, push, ""))
 
@@ -164,7 +173,7 @@ class ModelNode:
 
     def publish(self, channel: str) -> None:
         """Add a publication to the channel's history, if it keeps one, and publish it."""
-        if channel.startswith(("log:", "cache:")):
+        if channel.startswith(("history:", "cache:")):
             history = self.history(channel)
             self.pubsub.append((channel, history.append(), history.epoch))
         else:
@@ -177,6 +186,10 @@ class ModelNode:
                 self.jobs.remove(job)
                 outcome = self._execute(execute) if succeeds else errors.INTERNAL_ERROR
                 self.handle_event(client, events.Executed(execute.id, outcome))
+            case Authorization(client, authorize):
+                self.jobs.remove(job)
+                answer = events.Approval(authorize.request) if succeeds else errors.PERMISSION_DENIED
+                self.handle_event(client, events.Authorized(authorize.id, answer))
             case Backfilling():
                 self._backfill(job)
             case Setup(client, plans) if not succeeds:
@@ -235,7 +248,7 @@ class ModelNode:
 
     def request_backfill(self, channel: Channel[CheckingClient]) -> None:
         """Backfill a channel. A second request meanwhile starts a second backfill."""
-        if channel.tracker.is_known and channel.name.startswith(("log:", "cache:")):
+        if channel.tracker.is_known and channel.name.startswith(("history:", "cache:")):
             self.jobs.append(Backfilling(channel))
 
     def _backfill(self, job: Backfilling) -> None:

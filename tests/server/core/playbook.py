@@ -62,7 +62,7 @@ class Opening:
         return hash(self.channels)
 
     def __repr__(self) -> str:
-        return f"Entering{self.channels}"
+        return f"Opening{self.channels}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ Expected = dict[str, Any] | Effect | Opening | Closing | Joining
 
 
 def opened(*channels: str, **histories: History) -> SubscriptionsOpened:
-    """Return the event that `channels` were opened without a history, and the others with these..."""
+    """Return the event that subscriptions are open: to `channels` without history, to others with theirs."""
     return SubscriptionsOpened({**dict.fromkeys(channels), **histories})
 
 

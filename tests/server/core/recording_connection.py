@@ -54,10 +54,10 @@ class StoredHistory:
         self.kept: list[Publication] = []
         self.top = 0
 
-    def append(self) -> Publication:
-        """Return the next publication. Its data is its offset."""
+    def append(self, data: bytes = b"") -> Publication:
+        """Return the next publication. Its data is its offset, unless other data is given."""
         self.top += 1
-        publication = Publication(Raw(b"%d" % self.top), self.top)
+        publication = Publication(Raw(data or b"%d" % self.top), self.top)
         self.kept = [*self.kept, publication][-self.size :]
         return publication
 

@@ -220,7 +220,7 @@ def test_the_first_publication_sets_an_unknown_position() -> None:
     channel: Channel[Any] = Channel("news")
     assert [channel.receive(publication(7), EPOCH), channel.receive(publication(9), EPOCH)] == [
         Continuity.NEXT,
-        Continuity.GAP,
+        Continuity.AHEAD,
     ]
     assert channel.tracker.position == Position(7, EPOCH)
 
@@ -244,7 +244,7 @@ def test_only_the_next_publication_is_delivered() -> None:
         channel.receive(publication(5), "other"),
     ]
     deliver_all(channel)
-    assert (results, connection.received) == ([Continuity.OLD, Continuity.GAP, Continuity.OTHER_EPOCH], [])
+    assert (results, connection.received) == ([Continuity.OLD, Continuity.AHEAD, Continuity.OTHER_EPOCH], [])
 
 
 def test_publications_received_during_a_subscribe_continue_the_history_read() -> None:
@@ -263,7 +263,7 @@ def test_the_history_read_sets_an_unknown_position() -> None:
     channel: Channel[Any] = Channel("news")
     channel.begin_subscribe()
     channel.merge(History(Position(5, EPOCH)))
-    assert channel.receive(publication(7), EPOCH) is Continuity.GAP
+    assert channel.receive(publication(7), EPOCH) is Continuity.AHEAD
 
 
 def test_a_history_that_ends_before_the_held_publications_must_be_read_again() -> None:

@@ -55,7 +55,7 @@ class Interleavings(RuleBasedStateMachine):
     def receive(self) -> None:
         publication = self.pubsub.popleft()
         channel = self.hub.channels.get("news")
-        if channel is not None and channel.receive(publication, self.history.epoch) is Continuity.GAP:
+        if channel is not None and channel.receive(publication, self.history.epoch) is Continuity.AHEAD:
             self._backfill(channel)
 
     @rule()

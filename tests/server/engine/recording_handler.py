@@ -1,4 +1,4 @@
-"""A witness: a node's place taken by something that only writes down what its engine tells it."""
+"""A recording handler: takes the place of a node, and records the calls of its engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.protocol.messages import Publication, Push
 
 
-class Heard(NamedTuple):
-    """What an engine told about a publication."""
+class ReceivedPublication(NamedTuple):
+    """A publication as the engine delivered it."""
 
     channel: str
     publication: Publication
@@ -20,62 +20,62 @@ class Heard(NamedTuple):
 
 
 class RecordingHandler:
-    """Hears, obeys and reports, in the order in which it was asked to."""
+    """Implements EngineHandler. Each list is in the order of the calls."""
 
     def __init__(self, uid: str = "n1") -> None:
         self.uid = uid
-        self.heard: list[Heard] = []
+        self.received: list[ReceivedPublication] = []
         self.published_at: list[float] = []
         self.pushes: list[tuple[str, Push]] = []
-        self.resumed: list[list[str]] = []
-        self.orders: list[ControlCommand] = []
-        self.questions: list[SurveyRequest] = []
-        self._news = asyncio.Event()
+        self.resubscribed: list[list[str]] = []
+        self.commands: list[ControlCommand] = []
+        self.requests: list[SurveyRequest] = []
+        self._called = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
-        self.heard.append(Heard(channel, publication, epoch))
+        self.received.append(ReceivedPublication(channel, publication, epoch))
         self.published_at.append(published_at)
-        self._news.set()
+        self._called.set()
 
     def on_join_leave(self, channel: str, push: Push) -> None:
         self.pushes.append((channel, push))
-        self._news.set()
+        self._called.set()
 
     def on_resubscribed(self, channels: Collection[str]) -> None:
-        self.resumed.append(sorted(channels))
-        self._news.set()
+        self.resubscribed.append(sorted(channels))
+        self._called.set()
 
-    def on_control(self, order: ControlCommand) -> None:
-        self.orders.append(order)
-        self._news.set()
+    def on_control(self, command: ControlCommand) -> None:
+        self.commands.append(command)
+        self._called.set()
 
-    def node_info(self, question: SurveyRequest) -> NodeInfo:
-        self.questions.append(question)
+    def node_info(self, request: SurveyRequest) -> NodeInfo:
+        self.requests.append(request)
         return NodeInfo(self.uid, f"host_{self.uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
 
     def offsets(self, channel: str) -> list[int]:
-        """The offsets heard in a channel."""
-        return [heard.publication.offset for heard in self.heard if heard.channel == channel]
+        """The offsets received in a channel."""
+        return [received.publication.offset for received in self.received if received.channel == channel]
 
     def payloads(self, channel: str) -> list[bytes]:
-        """The data heard in a channel."""
-        return [bytes(heard.publication.data) for heard in self.heard if heard.channel == channel]
+        """The data received in a channel."""
+        return [bytes(received.publication.data) for received in self.received if received.channel == channel]
 
-    async def until_heard(self, count: int) -> None:
-        """Wait until so many publications were heard."""
-        await self.until(lambda: len(self.heard) >= count)
+    async def until_received(self, count: int) -> None:
+        """Wait until so many publications were received."""
+        await self.until(lambda: len(self.received) >= count)
 
     async def until_pushed(self, count: int) -> None:
-        """Wait until so many joins and leaves were heard."""
+        """Wait until so many joins and leaves were received."""
         await self.until(lambda: len(self.pushes) >= count)
 
-    async def until_ordered(self, count: int) -> None:
-        """Wait until so many orders were given."""
-        await self.until(lambda: len(self.orders) >= count)
+    async def until_commanded(self, count: int) -> None:
+        """Wait until so many control commands were received."""
+        await self.until(lambda: len(self.commands) >= count)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until what was heard so far fulfils a condition; soon, or the test fails."""
+        """Wait until a condition on the recorded calls holds. The test fails if that takes too long."""
         async with asyncio.timeout(SOON):
             while not condition():
-                self._news.clear()
-                await self._news.wait()
+                self._called.clear()
+                await self._called.wait()

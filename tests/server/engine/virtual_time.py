@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it, and timers that go by it."""
+"""Virtual time: a clock that only a test advances, and timers that follow it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class VirtualTimer:
-    """A call that is still to come."""
+    """A scheduled call."""
 
     def __init__(self, at: float, call: Callable[[], None]) -> None:
         self.at = at
@@ -18,7 +18,7 @@ class VirtualTimer:
 
 
 class VirtualTime:
-    """Seconds since the test began."""
+    """The clock, in seconds since the test began."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -33,14 +33,14 @@ class VirtualTime:
         return timer
 
     @property
-    def waiting(self) -> list[float]:
-        """When the timers that are neither cancelled nor over will call."""
+    def scheduled(self) -> list[float]:
+        """The times of the calls that are still scheduled."""
         return sorted(timer.at for timer in self._timers if timer.at < math.inf)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and the timers call at their moments."""
+        """Advance the clock, and make the scheduled calls at their times."""
         end = self.now + seconds
-        while self.waiting and self.waiting[0] <= end:
+        while self.scheduled and self.scheduled[0] <= end:
             timer = min(self._timers, key=lambda timer: timer.at)
             self._timers.remove(timer)
             self.now = timer.at

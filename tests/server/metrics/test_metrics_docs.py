@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.server.metrics.metrics_page import kinds_of
-from tests.server.node.fake_connection import joined, running
+from tests.server.node.fake_connection import connected, running
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
@@ -23,7 +23,7 @@ ALERTS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alert
 async def kinds() -> dict[str, str]:
     """The metrics of a live node, by name."""
     async with running() as node:
-        await joined(node, "log:1")
+        await connected(node, "log:1")
         return kinds_of(node.metrics.page())
 
 

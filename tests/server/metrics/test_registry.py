@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.server.metrics.metrics_page import of, read
-from tests.server.node.fake_connection import joined, running
+from tests.server.node.fake_connection import connected, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, publish, serve_node, until
 from tests.support.raw_connection import HANDSHAKE, Op, commands
@@ -40,7 +40,7 @@ async def test_publications_and_deliveries_are_counted() -> None:
     """A publication to three subscribers has three deliveries. One without subscribers has none."""
     async with running() as node:
         for _ in range(3):
-            await joined(node, "plain:1")
+            await connected(node, "plain:1")
         await publish(node, "plain:1", b"1", b"2")
         await publish(node, "plain:empty", b"1")
         await until(lambda: node.fan_out.is_idle)
@@ -53,11 +53,11 @@ async def test_disconnects_are_counted_by_their_code() -> None:
     """Connections that the node closed count, connections that clients closed do not."""
     async with running() as node:
         for _ in range(2):
-            await joined(node)
+            await connected(node)
         node.disconnect_all(errors.FORCE_DISCONNECT)
-        (await joined(node)).lose()
-        bad = await joined(node)
-        bad.say_all({"id": 9, "connect": {}})
+        (await connected(node)).drop()
+        bad = await connected(node)
+        bad.send_commands({"id": 9, "connect": {}})
         disconnects = {
             name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
         }
@@ -71,7 +71,7 @@ async def test_disconnect_codes_of_an_application_are_counted_as_other() -> None
     """The API accepts any code, and labels must stay few."""
     async with running() as node:
         for code in (4000, 4001, 4999):
-            await joined(node)
+            await connected(node)
             node.disconnect_all(Disconnect(code, "because"))
         disconnects = {
             name: value for name, value in of(node).items() if name.startswith("tocsin_disconnects_total")
@@ -82,8 +82,8 @@ async def test_disconnect_codes_of_an_application_are_counted_as_other() -> None
 async def test_failed_calls_to_the_engine_are_counted() -> None:
     engine = FaultyEngine()
     async with running(engine) as node:
-        connection = await joined(node)
-        engine.failing |= dict.fromkeys(["publish", "subscribe"], EngineError("out of reach"))
+        connection = await connected(node)
+        engine.failures |= dict.fromkeys(["publish", "subscribe"], EngineError("out of reach"))
         await connection.call("publish", channel="plain:1", data=1)
         await connection.call("subscribe", channel="plain:1")
         samples = of(node)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.server.metrics.metrics_page import of
-from tests.server.node.fake_connection import joined, running
+from tests.server.node.fake_connection import connected, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, is_settled, new_channel, publish, serve_node, until
 from tests.support.raw_connection import commands, frame
@@ -63,7 +63,7 @@ async def test_fanout_and_age_are_observed_once_for_each_batch() -> None:
     """The number of subscribers does not matter. Without subscribers there is no observation."""
     async with running() as node:
         for _ in range(3):
-            await joined(node, "log:1", "plain:1")
+            await connected(node, "log:1", "plain:1")
         await publish(node, "log:1", b"1", b"2")
         await publish(node, "plain:1", b"1")
         await publish(node, "plain:empty", b"1")
@@ -79,7 +79,7 @@ async def test_fanout_and_age_are_observed_once_for_each_batch() -> None:
 async def test_time_in_a_queue_adds_to_the_age() -> None:
     """The age includes the time that a publication waits for the event loop."""
     async with running() as node:
-        await joined(node, "plain:1")
+        await connected(node, "plain:1")
         await publish(node, "plain:1", b"1")
         busy = asyncio.get_running_loop().time() + 0.06
         while asyncio.get_running_loop().time() < busy:
@@ -171,7 +171,7 @@ def _shrink_send_buffers(served_node: ServedNode) -> None:
 async def test_bytes_queued_in_channels_are_measured() -> None:
     """They are queued until the fan-out, which never begins during a publish."""
     async with running() as node:
-        await joined(node, "plain:1")
+        await connected(node, "plain:1")
         await publish(node, "plain:1", BIG)
         assert of(node)["tocsin_queued_bytes{queue=channels}"] > len(BIG)
         await until(lambda: node.fan_out.is_idle)
@@ -182,9 +182,9 @@ async def test_bytes_held_while_a_client_subscribes_are_measured() -> None:
     """The subscription waits for the presence store."""
     engine, news = FaultyEngine(), new_channel("open")
     async with running(engine) as node:
-        connection = await joined(node)
-        gate = engine.hold("add")
-        connection.say("subscribe", channel=news)
+        connection = await connected(node)
+        gate = engine.block("add")
+        connection.send_command("subscribe", channel=news)
         await until(lambda: engine.calls["add"])
         await publish(node, news, BIG)
         assert of(node)["tocsin_queued_bytes{queue=subscribing}"] == len(BIG)
@@ -197,7 +197,7 @@ async def test_calls_to_the_engine_are_timed_by_call() -> None:
     """Every call of the engine has a label of its own."""
     engine = FaultyEngine()
     async with running(engine) as node:
-        connection = await joined(node, "open:1")
+        connection = await connected(node, "open:1")
         await connection.call("publish", channel="open:1", data=1)
         for method in ("presence", "presence_stats", "history"):
             await connection.call(method, channel="open:1")

@@ -1,6 +1,7 @@
-"""Clients of a node that come and go in every possible way: `python -m tests.server.node.churn_clients KIND`.
+"""Clients that connect to a node and leave it in every way: `python -m tests.server.node.churn_clients KIND`.
 
-Prints by how many bytes the process grew for each, in a process in which nobody else has left anything.
+Prints by how many bytes the process grew for each client. It runs in a process of its own, so that nothing
+else changes its memory.
 """
 
 from __future__ import annotations
@@ -28,51 +29,51 @@ WARM_UP = 4_000
 CHANNELS = 150
 
 LIMITS = {"stale_timeout": 2, "ping_interval": 2, "pong_timeout": 1}
-"""Seconds. Short, so that at the end every moment that somebody waited for is soon over.
+"""Seconds. Short, so that at the end no deadline is left to wait for.
 
-Who is told to go because of them, on a slow machine, goes in one more way.
+On a slow machine they disconnect some clients, which is one more way to leave.
 """
 
 
-class Visitor(asyncio.Protocol):
-    """A client that says what it has to say, step by step, and is gone. `gone` is done when its socket is.
+class ScriptedClient(asyncio.Protocol):
+    """A client that carries out a script. `closed` is done when its socket is closed.
 
-    A step is what to wait for, then what to write. After the last one the visitor aborts, or just closes; or
-    it waits for the server to close.
+    A step is the bytes to wait for, and the bytes to write then. After the last step the client aborts,
+    closes, or waits for the server to close.
     """
 
     def __init__(self, steps: list[tuple[bytes, bytes]], ending: str) -> None:
         self._steps = steps
         self._ending = ending
-        self._heard = b""
+        self._received = b""
         self._transport: asyncio.Transport
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
-        self._heard += data
-        while self._steps and self._steps[0][0] in self._heard:
+        self._received += data
+        while self._steps and self._steps[0][0] in self._received:
             self._transport.write(self._steps.pop(0)[1])
-            self._heard = b""
+            self._received = b""
             if not self._steps and self._ending == "close":
                 self._transport.close()
             elif not self._steps and self._ending == "abort":
                 self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set_result(None)
+        self.closed.set_result(None)
 
 
-Visit = tuple[list[tuple[bytes, bytes]], str]
-"""What a visitor does: its steps and its ending."""
+Script = tuple[list[tuple[bytes, bytes]], str]
+"""The steps of a client, and its ending."""
 
 
 @cache
-def wishes_for(number: int) -> bytes:
-    """Connect, and two channels' business."""
+def commands_for(number: int) -> bytes:
+    """Return commands that connect, subscribe to one channel and publish into another."""
     return commands(
         {"id": 1, "connect": {}},
         {"id": 2, "subscribe": {"channel": f"open:{number}"}},
@@ -80,65 +81,67 @@ def wishes_for(number: int) -> bytes:
     )
 
 
-def websocket_visits() -> Iterator[Visit]:
-    """Visits in a random mix, which is the same every time."""
-    chance = random.Random(11)
+def websocket_scripts() -> Iterator[Script]:
+    """Yield scripts in a random mix, the same in every run."""
+    generator = random.Random(11)
     while True:
-        wishes = wishes_for(chance.randrange(CHANNELS))
-        handshake, shaken, answered = (b"", HANDSHAKE), b"\r\n\r\n", b'"publish"'
-        entering = [handshake, (shaken, wishes)]
-        half = chance.randrange(len(HANDSHAKE))
-        visits: list[Visit] = [
-            ([*entering, (answered, close_frame())], "server"),
-            ([*entering, (answered, close_frame())], "close"),
-            ([*entering, (answered, b"")], "abort"),
-            ([*entering, (answered, b"")], "close"),
-            (entering, "abort"),
-            (entering, "close"),
-            ([handshake, (shaken, wishes[:40])], "abort"),
+        frame = commands_for(generator.randrange(CHANNELS))
+        handshake, handshake_end, published = (b"", HANDSHAKE), b"\r\n\r\n", b'"publish"'
+        subscribing = [handshake, (handshake_end, frame)]
+        half = generator.randrange(len(HANDSHAKE))
+        scripts: list[Script] = [
+            ([*subscribing, (published, close_frame())], "server"),
+            ([*subscribing, (published, close_frame())], "close"),
+            ([*subscribing, (published, b"")], "abort"),
+            ([*subscribing, (published, b"")], "close"),
+            (subscribing, "abort"),
+            (subscribing, "close"),
+            ([handshake, (handshake_end, frame[:40])], "abort"),
             ([handshake], "close"),
             ([(b"", HANDSHAKE[:half])], "abort"),
         ]
-        yield chance.choice(visits)
+        yield generator.choice(scripts)
 
 
-def stream_visits() -> Iterator[Visit]:
-    """The same for event streams: refused, aborted, closed, before and after they are open."""
-    chance = random.Random(12)
+def event_stream_scripts() -> Iterator[Script]:
+    """Yield scripts of event streams: refused, aborted and closed, before and after their first event."""
+    generator = random.Random(12)
     while True:
-        names = "&".join(f"channel=open:{chance.randrange(CHANNELS)}" for _ in range(2))
+        names = "&".join(f"channel=open:{generator.randrange(CHANNELS)}" for _ in range(2))
         request = f"GET /events?{names} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
         opening, begun = (b"", request), b"id: "
         refused = (b"", request.replace(b"open:", b"nowhere:"))
-        visits: list[Visit] = [
+        scripts: list[Script] = [
             ([opening, (begun, b"")], "abort"),
             ([opening, (begun, b"")], "close"),
             ([opening], "abort"),
             ([opening], "close"),
             ([refused, (b"}", b"")], "close"),
-            ([(b"", request[: chance.randrange(len(request))])], "abort"),
+            ([(b"", request[: generator.randrange(len(request))])], "abort"),
         ]
-        yield chance.choice(visits)
+        yield generator.choice(scripts)
 
 
-async def visit(served_node: ServedNode, visits: Iterator[Visit], count: int) -> None:
-    """Let so many come and go, some hundreds at a time."""
+async def run_clients(served_node: ServedNode, scripts: Iterator[Script], count: int) -> None:
+    """Run so many clients, some hundreds at a time."""
     loop = asyncio.get_running_loop()
 
-    async def come_and_go() -> None:
-        for steps, ending in visits_left:
-            _, visitor = await loop.create_connection(partial(Visitor, steps, ending), "127.0.0.1", port)
-            await visitor.gone
+    async def run_scripts() -> None:
+        for steps, ending in remaining_scripts:
+            _, client = await loop.create_connection(
+                partial(ScriptedClient, steps, ending), "127.0.0.1", port
+            )
+            await client.closed
 
     port = served_node.port
-    visits_left = itertools.islice(visits, count)
+    remaining_scripts = itertools.islice(scripts, count)
     async with asyncio.timeout(10 * SOON), asyncio.TaskGroup() as tasks:
         for _ in range(AT_A_TIME):
-            tasks.create_task(come_and_go())
+            tasks.create_task(run_scripts())
 
 
 class Footprint:
-    """What a process holds once everybody is gone."""
+    """What the process holds when no client is connected."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -147,8 +150,8 @@ class Footprint:
         self.descriptors = psutil.Process().num_fds()
 
 
-async def footprint(served_node: ServedNode) -> Footprint:
-    """Wait until everybody is gone and every deadline is over; nothing may be left of anybody."""
+async def settled_footprint(served_node: ServedNode) -> Footprint:
+    """Wait until no connection and no deadline is left, and return the footprint."""
     state = served_node.server.server_state
     await until(lambda: not state.connections and not state.tasks)
     await served_node.until_empty()
@@ -158,24 +161,24 @@ async def footprint(served_node: ServedNode) -> Footprint:
     return Footprint()
 
 
-async def grow(visits: Callable[[], Iterator[Visit]], warm_up: int, count: int) -> float:
-    """By how many bytes the process grew for each visitor, after a warm-up."""
+async def growth(kind: Callable[[], Iterator[Script]], warm_up: int, count: int) -> float:
+    """Return by how many bytes the process grew for each client after a warm-up."""
     async with serve_node(client={"allow_anonymous": True, **LIMITS}) as served_node:
-        visitors = visits()
-        await visit(served_node, visitors, warm_up)
-        before = await footprint(served_node)
-        await visit(served_node, visitors, count - warm_up)
-        after = await footprint(served_node)
+        scripts = kind()
+        await run_clients(served_node, scripts, warm_up)
+        before = await settled_footprint(served_node)
+        await run_clients(served_node, scripts, count - warm_up)
+        after = await settled_footprint(served_node)
         assert after.tasks == before.tasks
         assert after.descriptors <= before.descriptors
         return float(after.bytes - before.bytes) / (count - warm_up)
 
 
 KINDS = {
-    "websockets": (websocket_visits, WARM_UP, WEBSOCKETS),
-    "streams": (stream_visits, STREAMS // 3, STREAMS),
+    "websockets": (websocket_scripts, WARM_UP, WEBSOCKETS),
+    "streams": (event_stream_scripts, STREAMS // 3, STREAMS),
 }
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # that of a real server
-        sys.stdout.write(f"{runner.run(grow(*KINDS[sys.argv[1]]))}\n")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as a real server has
+        sys.stdout.write(f"{runner.run(growth(*KINDS[sys.argv[1]]))}\n")

@@ -1,4 +1,4 @@
-"""A real engine whose calls can be made to fail, to wait, or to take their time."""
+"""A memory engine whose calls can be made to fail, to block, or to take several turns of the event loop."""
 
 from __future__ import annotations
 
@@ -8,58 +8,66 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
+from tocsin_server.engine.engine import EngineHandler
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
 
 
 class FaultyEngine(MemoryEngine):
-    """Calls by name: `failing` raise, `held` wait for their event, the others take `turns()` of the loop.
+    """An engine whose calls are hindered by name.
 
-    Whatever they are made to do, the calls to one service are carried out in the order in which they came.
+    Calls in `failures` raise, calls in `blocked` wait for their event, and each takes `turns()` turns of the
+    event loop. The calls to one service are carried out in the order in which they came.
     """
 
     def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
         super().__init__()
-        self.failing: dict[str, Exception] = {}
-        self.held: dict[str, asyncio.Event] = {}
+        self.failures: dict[str, Exception] = {}
+        self.blocked: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
-        self.why_not = ""
+        self.forced_unready_reason = ""
+        self.starts = 0
         self._turns = turns
         self._locks: dict[int, asyncio.Lock] = {}
 
+    async def start(self, handler: EngineHandler) -> None:
+        self.starts += 1
+        await asyncio.sleep(0)
+        await super().start(handler)
+
     @property
     def broker(self) -> MemoryBroker:
-        return cast("MemoryBroker", _Hindered(self._broker, self))
+        return cast("MemoryBroker", _FaultyService(self._broker, self))
 
     @property
     def presence(self) -> MemoryPresenceStore:
-        return cast("MemoryPresenceStore", _Hindered(self._presence, self))
+        return cast("MemoryPresenceStore", _FaultyService(self._presence, self))
 
     @property
     def unready_reason(self) -> str:
-        return self.why_not or super().unready_reason
+        return self.forced_unready_reason or super().unready_reason
 
-    def hold(self, name: str) -> asyncio.Event:
-        """Let calls of this name wait, until the event is set."""
-        return self.held.setdefault(name, asyncio.Event())
+    def block(self, name: str) -> asyncio.Event:
+        """Block calls of this name until the returned event is set."""
+        return self.blocked.setdefault(name, asyncio.Event())
 
-    def line_of(self, service: object) -> AbstractAsyncContextManager[None]:
-        """Where calls to a service wait for each other."""
+    def lock_of(self, service: object) -> AbstractAsyncContextManager[None]:
+        """Return the lock that keeps the calls to a service in order."""
         return self._locks.setdefault(id(service), asyncio.Lock())
 
-    async def delay(self, name: str) -> None:
-        """What happens to a call before it is carried out."""
+    async def before_call(self, name: str) -> None:
+        """Delay a call, or make it fail, before it is carried out."""
         self.calls[name] += 1
-        if name in self.held:
-            await self.held[name].wait()
+        if name in self.blocked:
+            await self.blocked[name].wait()
         for _ in range(self._turns()):
             await asyncio.sleep(0)
-        if name in self.failing:
-            raise self.failing[name]
+        if name in self.failures:
+            raise self.failures[name]
 
 
-class _Hindered:
+class _FaultyService:
     """One service of the engine."""
 
     def __init__(self, service: object, engine: FaultyEngine) -> None:
@@ -68,8 +76,8 @@ class _Hindered:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:
-            async with self._engine.line_of(self._service):
-                await self._engine.delay(name)
+            async with self._engine.lock_of(self._service):
+                await self._engine.before_call(name)
                 return await getattr(self._service, name)(*arguments, **options)
 
         return call

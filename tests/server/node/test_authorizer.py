@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from structlog.testing import capture_logs
 
-from tests.server.node.fake_connection import FakeConnection, joined, running
+from tests.server.node.fake_connection import FakeConnection, connected, running
 from tests.server.served_node import assert_nothing_is_left, is_settled, new_channel, until
 from tests.support.timing import TICK
 from tocsin_server import errors
@@ -20,21 +20,21 @@ Outcome = Approval | Refusal | Disconnect
 
 
 class ScriptedAuthorizer:
-    """Decides about one kind of request as a function says."""
+    """Decides requests of one kind by a function."""
 
     def __init__(
-        self, kind: type, decide: Callable[[Authorize], Awaitable[Outcome]], limit_seconds: float = 60
+        self, kind: type, decide: Callable[[Authorize], Awaitable[Outcome]], authorization_seconds: float = 60
     ) -> None:
         self.kind = kind
         self.decide = decide
-        self.limit_seconds = limit_seconds
-        self.asked: list[Request] = []
+        self.authorization_seconds = authorization_seconds
+        self.requests: list[Request] = []
 
     def needs_authorization(self, request: Request) -> bool:
         return isinstance(request, self.kind)
 
     async def authorize(self, authorize: Authorize) -> Outcome:
-        self.asked.append(authorize.request)
+        self.requests.append(authorize.request)
         return await self.decide(authorize)
 
 
@@ -56,7 +56,7 @@ async def fail(_authorize: Authorize) -> Outcome:
 
 async def test_a_connection_gets_the_user_that_the_authorizer_names() -> None:
     async with running(authorizer=ScriptedAuthorizer(ConnectRequest, approve_as_ada)) as node:
-        connection = await joined(node)
+        connection = await connected(node)
         assert (connection.session.user, node.hub.connections_of("ada")) == ("ada", [connection])
 
 
@@ -64,20 +64,20 @@ async def test_a_refused_publish_is_not_published() -> None:
     authorizer = ScriptedAuthorizer(PublishRequest, refuse)
     async with running(authorizer=authorizer) as node:
         news = new_channel("open")
-        connection = await joined(node, news)
+        connection = await connected(node, news)
         reply = await connection.call("publish", channel=news, data=1)
         assert (reply["error"]["code"], connection.data) == (1000, [])
-        (asked,) = authorizer.asked
-        assert isinstance(asked, PublishRequest)
-        assert (asked.channel, bytes(asked.data)) == (news, b"1")
+        (requests,) = authorizer.requests
+        assert isinstance(requests, PublishRequest)
+        assert (requests.channel, bytes(requests.data)) == (news, b"1")
 
 
 async def test_an_authorizer_without_an_answer_is_cancelled_and_the_request_refused() -> None:
     """The next command runs."""
-    authorizer = ScriptedAuthorizer(PublishRequest, hang, limit_seconds=TICK)
+    authorizer = ScriptedAuthorizer(PublishRequest, hang, authorization_seconds=TICK)
     async with running(authorizer=authorizer) as node:
         news = new_channel("open")
-        connection = await joined(node, news)
+        connection = await connected(node, news)
         reply = await connection.call("publish", channel=news, data=1)
         assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
         assert "unsubscribe" in await connection.call("unsubscribe", channel=news)
@@ -87,14 +87,16 @@ async def test_an_authorizer_without_an_answer_is_cancelled_and_the_request_refu
 async def test_an_authorizer_that_raises_refuses_the_request_and_is_logged() -> None:
     async with running(authorizer=ScriptedAuthorizer(PublishRequest, fail)) as node:
         news = new_channel("open")
-        connection = await joined(node, news)
-        with capture_logs() as logs:
+        connection = await connected(node, news)
+        with capture_logs() as log_lines:
             reply = await connection.call("publish", channel=news, data=1)
         assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
-        assert [line["event"] for line in logs if line["log_level"] == "error"] == ["authorization_raised"]
+        assert [line["event"] for line in log_lines if line["log_level"] == "error"] == [
+            "authorization_raised"
+        ]
 
 
-async def test_a_client_that_leaves_while_it_is_authorized_leaves_nothing_behind() -> None:
+async def test_a_connection_lost_during_authorization_leaves_no_state() -> None:
     gate = asyncio.Event()
 
     async def decide(authorize: Authorize) -> Outcome:
@@ -104,9 +106,9 @@ async def test_a_client_that_leaves_while_it_is_authorized_leaves_nothing_behind
     authorizer = ScriptedAuthorizer(ConnectRequest, decide)
     async with running(authorizer=authorizer) as node:
         connection = FakeConnection(node)
-        connection.say("connect")
-        await until(lambda: authorizer.asked)
-        connection.lose()
+        connection.send_command("connect")
+        await until(lambda: authorizer.requests)
+        connection.drop()
         gate.set()
         await until(lambda: is_settled(node))
         assert_nothing_is_left(node)

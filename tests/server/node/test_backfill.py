@@ -1,4 +1,4 @@
-"""What announcements did not bring is read from the log, or whoever follows positions is told."""
+"""Backfill: publications that pub/sub lost are read from history, or clients with a position are told."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ SETTINGS = Settings(
 
 
 class LossyEngine(MemoryEngine):
-    """A real engine whose announcements pass through `keeps`, which may drop them."""
+    """A memory engine that delivers a publication to the node only if `keeps` says so."""
 
     def __init__(self, keeps: Callable[[Publication], bool]) -> None:
         super().__init__()
         self._keeps = keeps
 
-    async def start(self, resident: EngineHandler) -> None:
-        hear = resident.on_publication
+    async def start(self, handler: EngineHandler) -> None:
+        on_publication = handler.on_publication
 
-        def hear_some(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+        def pass_some(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
             if self._keeps(publication):
-                hear(channel, publication, epoch, published_at)
+                on_publication(channel, publication, epoch, published_at)
 
-        resident.on_publication = hear_some  # type: ignore[method-assign]
-        await super().start(resident)
+        handler.on_publication = pass_some  # type: ignore[method-assign]
+        await super().start(handler)
 
 
 class Pushed(msgspec.Struct):
-    """What a line says."""
+    """A message with a push."""
 
     push: dict[str, Any]
 
 
-class Listener:
-    """A client that has subscribed and reads on."""
+class SubscribedClient:
+    """A client that has subscribed, and receives pushes."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -78,27 +78,27 @@ class Listener:
         return [(await self.next_push())["pub"]["data"] for _ in range(count)]
 
 
-def listening(
+def serving_lossy(
     keeps: Callable[[Publication], bool], channel: str
-) -> AbstractAsyncContextManager[tuple[Node, Listener]]:
-    return listening_to(LossyEngine(keeps), channel)
+) -> AbstractAsyncContextManager[tuple[Node, SubscribedClient]]:
+    return serving_engine(LossyEngine(keeps), channel)
 
 
 @asynccontextmanager
-async def listening_to(engine: MemoryEngine, channel: str) -> AsyncIterator[tuple[Node, Listener]]:
+async def serving_engine(engine: MemoryEngine, channel: str) -> AsyncIterator[tuple[Node, SubscribedClient]]:
     app = create_app(SETTINGS, engine=engine)
-    async with serving(app, SETTINGS.server), subscribed(app.state.node, channel) as listener:
-        yield app.state.node, listener
+    async with serving(app, SETTINGS.server), subscribed(app.state.node, channel) as client:
+        yield app.state.node, client
 
 
 @asynccontextmanager
-async def subscribed(node: Node, channel: str, more: str = "") -> AsyncIterator[Listener]:
+async def subscribed(node: Node, channel: str, more: str = "") -> AsyncIterator[SubscribedClient]:
     async with connect(f"ws://{node.address}/connection/websocket") as socket:
         subscribe = f'{{"id":2,"subscribe":{{"channel":"{channel}"{more}}}}}'
         await socket.send('{"id":1,"connect":{}}\n' + subscribe)
         while b'"id":2' not in await socket.recv(decode=False):
             pass
-        yield Listener(socket)
+        yield SubscribedClient(socket)
 
 
 async def publish(node: Node, channel: str, *numbers: int) -> None:
@@ -107,44 +107,48 @@ async def publish(node: Node, channel: str, *numbers: int) -> None:
 
 
 @pytest.mark.parametrize("channel", ["news", "plain:news"])
-async def test_a_lost_announcement_is_read_from_the_log_once_the_next_one_is_heard(channel: str) -> None:
-    async with listening(lambda publication: publication.offset not in (2, 3), channel) as (node, listener):
+async def test_a_lost_publication_is_read_from_history_after_the_next_one(channel: str) -> None:
+    async with serving_lossy(lambda publication: publication.offset not in (2, 3), channel) as (node, client):
         await publish(node, channel, 1, 2, 3, 4, 5)
-        assert await listener.data(5) == [1, 2, 3, 4, 5]
+        assert await client.data(5) == [1, 2, 3, 4, 5]
 
 
-async def test_a_lost_last_announcement_is_read_once_the_link_is_said_to_be_whole_again() -> None:
-    async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
+async def test_a_lost_last_publication_is_read_after_a_resubscribe() -> None:
+    async with serving_lossy(lambda publication: publication.offset == 1, "news") as (node, client):
         await publish(node, "news", 1, 2, 3)
-        node.on_resubscribed(["news", "a channel nobody hears"])
-        assert await listener.data(3) == [1, 2, 3]
+        node.on_resubscribed(["news", "a channel without subscribers"])
+        assert await client.data(3) == [1, 2, 3]
 
 
-async def test_losses_while_the_log_is_being_read_are_mended_too() -> None:
-    async with listening(lambda publication: publication.offset % 2 == 0, "news") as (node, listener):
+async def test_losses_during_a_backfill_are_filled_too() -> None:
+    async with serving_lossy(lambda publication: publication.offset % 2 == 0, "news") as (node, client):
         for number in range(1, 21):
             await publish(node, "news", number)
             if number % 4 == 0:
                 await asyncio.sleep(0)
-        assert await listener.data(20) == list(range(1, 21))
+        assert await client.data(20) == list(range(1, 21))
 
 
-async def test_a_hole_the_log_no_longer_covers_is_told_to_who_follows_positions() -> None:
-    async with listening(lambda publication: publication.offset in (1, 10), "news") as (node, listener):
+async def test_a_gap_that_history_cannot_fill_ends_a_subscription_with_a_position() -> None:
+    async with serving_lossy(lambda publication: publication.offset in (1, 10), "news") as (node, client):
         await publish(node, "news", *range(1, 11))
-        assert await listener.data(1) == [1]
-        push = await listener.next_push()
+        assert await client.data(1) == [1]
+        push = await client.next_push()
         assert push == {"channel": "news", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
 
 
-async def test_who_follows_no_positions_hears_on_after_a_hole_the_log_no_longer_covers() -> None:
-    async with listening(lambda publication: publication.offset in (1, 10), "plain:news") as (node, listener):
+async def test_a_subscription_without_a_position_continues_after_a_gap() -> None:
+    async with serving_lossy(lambda publication: publication.offset in (1, 10), "plain:news") as (
+        node,
+        client,
+    ):
         await publish(node, "plain:news", *range(1, 11))
-        assert await listener.data(6) == [1, 6, 7, 8, 9, 10], "the log keeps five"
+        assert await client.data(6) == [1, 6, 7, 8, 9, 10], "history keeps five"
+        assert node.metrics.gaps.count == 0, "the client is told of no gap"
 
 
 class SlowEngine(LossyEngine):
-    """The read with this number takes until `allow` is called; `reads` counts all."""
+    """An engine whose read with the number `slow` waits for `answer`; `reads` counts all reads."""
 
     def __init__(self, slow: int) -> None:
         super().__init__(lambda _: True)
@@ -163,63 +167,63 @@ class SlowEngine(LossyEngine):
                 await self._answered.wait()
         return history
 
-    async def until_asked(self, number: int) -> None:
-        """Wait until so many reads were asked for."""
+    async def until_reads(self, number: int) -> None:
+        """Wait for this number of reads."""
         async with asyncio.timeout(SECONDS):
-            while self.reads < number:  # noqa: ASYNC110 - nobody is told
+            while self.reads < number:  # noqa: ASYNC110 - no event is set
                 await asyncio.sleep(0)
 
-    def lose(self, channel: str) -> None:
-        """Forget a log."""
-        del self.broker._logs._logs[channel]
+    def remove_history(self, channel: str) -> None:
+        """Remove the history of a channel."""
+        del self.broker._histories._histories[channel]
 
-    async def allow(self) -> None:
-        """Let it answer, with what was there when it was asked."""
+    async def answer(self) -> None:
+        """Answer the slow read, with the history of the moment at which it began."""
         async with self._answered:
             self._answered.notify_all()
 
 
-async def turns() -> None:
-    """Let everything happen that is due."""
+async def run_event_loop() -> None:
+    """Run the event loop until every task that is due has run."""
     for _ in range(100):
         await asyncio.sleep(0)
 
 
-async def test_who_hears_more_than_a_read_brought_does_not_read_on() -> None:
-    """As happens all the time in a channel with many publications."""
+async def test_a_channel_that_received_more_than_was_read_is_not_read_again() -> None:
+    """This is usual in a channel with many publications."""
     engine = SlowEngine(slow=2)
-    async with listening_to(engine, "news") as (node, listener):
+    async with serving_engine(engine, "news") as (node, client):
         node.on_resubscribed(["news"])
-        await engine.until_asked(2)
+        await engine.until_reads(2)
         await publish(node, "news", 1, 2)
-        assert await listener.data(2) == [1, 2]
-        await engine.allow()
-        await turns()
+        assert await client.data(2) == [1, 2]
+        await engine.answer()
+        await run_event_loop()
         assert engine.reads == 2
 
 
-async def test_another_log_that_a_newcomer_found_is_not_begun_twice() -> None:
-    """Who reads it for the others is slower than the newcomer, with whom they hear it already."""
+async def test_a_replaced_history_that_a_subscribe_found_is_not_delivered_twice() -> None:
+    """The backfill that reads it is slower than the subscribe, which moved the channel to it already."""
     engine = SlowEngine(slow=2)
-    async with listening_to(engine, "plain:news") as (node, listener):
+    async with serving_engine(engine, "plain:news") as (node, client):
         await publish(node, "plain:news", 1, 2)
-        engine.lose("plain:news")
+        engine.remove_history("plain:news")
         node.on_resubscribed(["plain:news"])
-        await engine.until_asked(2)
-        async with subscribed(node, "plain:news", ',"positioned":true') as newcomer:
+        await engine.until_reads(2)
+        async with subscribed(node, "plain:news", ',"positioned":true') as other_client:
             await publish(node, "plain:news", 3)
-            await newcomer.next_push()
-            await engine.allow()
-            await turns()
+            await other_client.next_push()
+            await engine.answer()
+            await run_event_loop()
             await publish(node, "plain:news", 4)
-            assert await listener.data(4) == [1, 2, 3, 4]
+            assert await client.data(4) == [1, 2, 3, 4]
 
 
-async def test_a_lost_last_announcement_is_found_by_looking_now_and_then(
+async def test_a_lost_last_publication_is_found_by_a_check_of_the_top(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LossyEngine, "may_lose_announcements", True)
+    monkeypatch.setattr(LossyEngine, "may_lose_messages", True)
     monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 0.2)
-    async with listening(lambda publication: publication.offset == 1, "news") as (node, listener):
+    async with serving_lossy(lambda publication: publication.offset == 1, "news") as (node, client):
         await publish(node, "news", 1, 2, 3)
-        assert await listener.data(3) == [1, 2, 3]
+        assert await client.data(3) == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Fan-out: in order, joined under load, a slice at a time, and nobody waits for anybody."""
+"""Fan-out: in order, batched under load, in slices, so that no channel delays another."""
 
 from __future__ import annotations
 
@@ -13,217 +13,217 @@ from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.fanout import QUEUED_BYTES, SLICE, FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_WRITES, FanOut
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 
-class Round:
-    """A channel with a log, its ears, and the fan-out that writes to them."""
+class FanOutCase:
+    """A channel with history, its subscribers, and the fan-out that delivers to them."""
 
     def __init__(self, name: str = "news", fan_out: FanOut[Any] | None = None) -> None:
         self.failed: list[SubscriberConnection] = []
         self.metrics = Metrics()
         self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
         self.channel: Channel[Any] = Channel(name)
-        self.log = StoredHistory()
+        self.history = StoredHistory()
 
-    def admit(self, *ears: Any) -> None:
-        """Let ears hear what comes after the log's top."""
-        for ear in ears:
+    def subscribe(self, *connections: Any) -> None:
+        """Make connections live subscribers that have everything up to the top."""
+        for connection in connections:
             self.channel.begin_subscribe()
-            self.channel.merge(self.log.read(self.log.top))
-            self.channel.go_live(ear, self.log.top, receives_joins=False)
+            self.channel.merge(self.history.read(self.history.top))
+            self.channel.go_live(connection, self.history.top, receives_joins=False)
 
-    def add(self, count: int) -> list[RecordingConnection]:
-        ears = [RecordingConnection() for _ in range(count)]
-        self.admit(*ears)
-        return ears
+    def add_subscribers(self, count: int) -> list[RecordingConnection]:
+        connections = [RecordingConnection() for _ in range(count)]
+        self.subscribe(*connections)
+        return connections
 
-    def publish(self, count: int = 1) -> None:
+    def publish(self, count: int = 1, data: bytes = b"") -> None:
         for _ in range(count):
-            self.channel.receive(self.log.append(), self.log.epoch)
+            self.channel.receive(self.history.append(data), self.history.epoch)
             self.fan_out.wake(self.channel)
 
-    async def idle(self) -> None:
+    async def until_idle(self) -> None:
         await until(lambda: self.fan_out.is_idle)
         assert not self.fan_out._busy
         assert not self.channel.has_queued
         assert self.channel.queued_bytes == 0
 
 
-async def test_everybody_hears_everything_in_order() -> None:
-    """However the publications fall into batches."""
-    round_ = Round()
-    ears = round_.add(3 * SLICE)
+async def test_every_subscriber_is_delivered_everything_in_order() -> None:
+    """In every division into batches."""
+    case = FanOutCase()
+    connections = case.add_subscribers(3 * SLICE_WRITES)
     for count in (1, 5, 2, 30):
-        round_.publish(count)
+        case.publish(count)
         await asyncio.sleep(0)
-    await round_.idle()
-    assert all(ear.received == list(range(1, 39)) for ear in ears)
-    assert round_.metrics.deliveries.count == 38 * 3 * SLICE
+    await case.until_idle()
+    assert all(connection.received == list(range(1, 39)) for connection in connections)
+    assert case.metrics.deliveries.count == 38 * 3 * SLICE_WRITES
 
 
-async def test_nothing_is_written_from_inside_a_publish() -> None:
-    """What is published in one turn of the loop leaves in one write."""
-    round_ = Round()
-    (ear,) = round_.add(1)
-    round_.publish(10)
-    assert ear.writes == 0
-    await round_.idle()
-    assert (ear.received, ear.writes) == (list(range(1, 11)), 1)
+async def test_publications_of_one_turn_are_delivered_in_one_write() -> None:
+    """None of them is written inside the call that publishes."""
+    case = FanOutCase()
+    (connection,) = case.add_subscribers(1)
+    case.publish(10)
+    assert connection.writes == 0
+    await case.until_idle()
+    assert (connection.received, connection.writes) == (list(range(1, 11)), 1)
 
 
-async def test_what_comes_while_a_round_is_written_joins_the_next() -> None:
-    """So a burst costs two writes a peer, not one for each publication."""
-    round_ = Round()
-    ears = round_.add(3 * SLICE)
-    round_.publish()
+async def test_publications_received_during_a_batch_are_delivered_in_the_next() -> None:
+    """So a burst costs each subscriber two writes, not one for each publication."""
+    case = FanOutCase()
+    connections = case.add_subscribers(3 * SLICE_WRITES)
+    case.publish()
     await asyncio.sleep(0)
-    assert (ears[0].writes, ears[-1].writes) == (1, 0), "the round is under way"
+    assert (connections[0].writes, connections[-1].writes) == (1, 0), "the batch is in progress"
     for _ in range(5):
-        round_.publish(20)
-    await round_.idle()
-    assert {ear.writes for ear in ears} == {2}
-    assert all(ear.received == list(range(1, 102)) for ear in ears)
+        case.publish(20)
+    await case.until_idle()
+    assert {connection.writes for connection in connections} == {2}
+    assert all(connection.received == list(range(1, 102)) for connection in connections)
 
 
-class Meter:
-    """A callback that comes back every turn of the loop, and how much was written in between, at most."""
+class WriteMeter:
+    """Counts the writes between two turns of the event loop; `most` is the largest count."""
 
-    def __init__(self, ears: Sequence[RecordingConnection]) -> None:
-        self._ears = ears
+    def __init__(self, connections: Sequence[RecordingConnection]) -> None:
+        self._ears = connections
         self._seen = 0
-        self._handle = asyncio.get_running_loop().call_soon(self._look)
+        self._handle = asyncio.get_running_loop().call_soon(self._count)
         self.most = 0
 
-    def _look(self) -> None:
-        written = sum(ear.writes for ear in self._ears)
+    def _count(self) -> None:
+        written = sum(connection.writes for connection in self._ears)
         self.most = max(self.most, written - self._seen)
         self._seen = written
-        self._handle = asyncio.get_running_loop().call_soon(self._look)
+        self._handle = asyncio.get_running_loop().call_soon(self._count)
 
     def stop(self) -> None:
         self._handle.cancel()
 
 
-async def test_whatever_waits_meanwhile_waits_for_one_slice() -> None:
-    """Ten thousand peers are written to in slices; a ping or a handshake gets its turn after each."""
-    round_ = Round()
-    ears = round_.add(10_000)
-    meter = Meter(ears)
-    round_.publish()
-    await round_.idle()
+async def test_other_callbacks_wait_for_one_slice_at_most() -> None:
+    """Ten thousand subscribers are written to in slices; pings and handshakes run after each."""
+    case = FanOutCase()
+    connections = case.add_subscribers(10_000)
+    meter = WriteMeter(connections)
+    case.publish()
+    await case.until_idle()
     meter.stop()
-    assert meter.most == SLICE
-    assert all(ear.received == [1] for ear in ears)
+    assert meter.most == SLICE_WRITES
+    assert all(connection.received == [1] for connection in connections)
 
 
-async def test_many_channels_together_take_no_more_than_two_slices() -> None:
-    """A turn is over once it has written a slice, whichever channels that took."""
+async def test_many_channels_together_take_less_than_two_slices_per_turn() -> None:
+    """A turn ends when it has written a slice, in however many channels."""
     fan_out: FanOut[Any] = FanOut(Metrics(), lambda _: None)
-    rounds = [Round(f"news{number}", fan_out) for number in range(20)]
-    ears = [ear for round_ in rounds for ear in round_.add(SLICE - 1)]
-    meter = Meter(ears)
-    for round_ in rounds:
-        round_.publish()
-    await rounds[0].idle()
+    cases = [FanOutCase(f"news{number}", fan_out) for number in range(20)]
+    connections = [connection for case in cases for connection in case.add_subscribers(SLICE_WRITES - 1)]
+    meter = WriteMeter(connections)
+    for case in cases:
+        case.publish()
+    await cases[0].until_idle()
     meter.stop()
-    assert SLICE <= meter.most < 2 * SLICE
-    assert all(ear.received == [1] for ear in ears)
+    assert SLICE_WRITES <= meter.most < 2 * SLICE_WRITES
+    assert all(connection.received == [1] for connection in connections)
 
 
 async def test_channels_take_turns() -> None:
-    """Who has one subscriber does not wait until another channel's ten thousand are through."""
-    big = Round("big")
-    small = Round("small", big.fan_out)
-    crowd, (ear,) = big.add(10 * SLICE), small.add(1)
+    """A channel with one subscriber does not wait for another channel's ten thousand."""
+    big = FanOutCase("big")
+    small = FanOutCase("small", big.fan_out)
+    many_connections, (connection,) = big.add_subscribers(10 * SLICE_WRITES), small.add_subscribers(1)
     big.publish()
     small.publish()
-    await until(lambda: ear.writes)
-    assert sum(one.writes for one in crowd) <= 2 * SLICE
+    await until(lambda: connection.writes)
+    assert sum(other.writes for other in many_connections) <= 2 * SLICE_WRITES
     small.publish()
-    await until(lambda: ear.writes == 2)
-    assert sum(one.writes for one in crowd) <= 4 * SLICE
-    await big.idle()
-    assert all(one.received == [1] for one in crowd)
+    await until(lambda: connection.writes == 2)
+    assert sum(other.writes for other in many_connections) <= 4 * SLICE_WRITES
+    await big.until_idle()
+    assert all(other.received == [1] for other in many_connections)
 
 
-class Broken(RecordingConnection):
-    """A peer whose transport fails."""
+class BrokenConnection(RecordingConnection):
+    """A connection whose transport raises."""
 
     def _record(self, payload: list[int | bytes]) -> None:
         self.writes += 1
         raise RuntimeError("broken")
 
 
-async def test_a_peer_that_cannot_be_written_to_is_named_and_the_others_hear_on() -> None:
-    """Once: it gets nothing more, since what it has missed it must not miss silently."""
-    round_ = Round()
-    before, broken = round_.add(3), Broken()
-    round_.admit(broken)
-    others = [*before, *round_.add(SLICE)]
-    round_.publish()
-    await round_.idle()
-    round_.publish()
-    await round_.idle()
-    assert round_.failed == [broken]
+async def test_a_connection_whose_write_raises_is_reported_once() -> None:
+    """It is delivered nothing more, since it must not miss a publication silently."""
+    case = FanOutCase()
+    before, broken = case.add_subscribers(3), BrokenConnection()
+    case.subscribe(broken)
+    others = [*before, *case.add_subscribers(SLICE_WRITES)]
+    case.publish()
+    await case.until_idle()
+    case.publish()
+    await case.until_idle()
+    assert case.failed == [broken]
     assert broken.writes == 1
-    assert all(ear.received == [1, 2] for ear in others)
+    assert all(connection.received == [1, 2] for connection in others)
 
 
-async def test_who_leaves_during_a_round_gets_nothing_more() -> None:
-    """Also if its turn had not come yet."""
-    round_ = Round()
-    ears = round_.add(3 * SLICE)
-    round_.publish()
+async def test_a_connection_that_unsubscribes_during_a_batch_is_delivered_nothing_more() -> None:
+    """Also before its turn has come."""
+    case = FanOutCase()
+    connections = case.add_subscribers(3 * SLICE_WRITES)
+    case.publish()
     await asyncio.sleep(0)
-    written_to, waiting = ears[0], ears[-1]
-    for ear in (written_to, waiting):
-        round_.channel.unsubscribe(ear)
-    round_.publish()
-    await round_.idle()
-    assert (written_to.received, waiting.received) == ([1], [])
-    assert all(ear.received == [1, 2] for ear in ears[1:-1])
+    written, unwritten = connections[0], connections[-1]
+    for connection in (written, unwritten):
+        case.channel.unsubscribe(connection)
+    case.publish()
+    await case.until_idle()
+    assert (written.received, unwritten.received) == ([1], [])
+    assert all(connection.received == [1, 2] for connection in connections[1:-1])
 
 
-async def test_who_leaves_while_it_is_written_to_stops_the_others_from_nothing() -> None:
-    """A write may make its own peer leave, or a neighbour in the same slice."""
-    round_ = Round()
+async def test_an_unsubscribe_inside_a_write_does_not_affect_other_subscribers() -> None:
+    """A write may unsubscribe its own connection, or another one of the same slice."""
+    case = FanOutCase()
 
-    class Leaving(RecordingConnection):
+    class UnsubscribingConnection(RecordingConnection):
         def _record(self, payload: list[int | bytes]) -> None:
             super()._record(payload)
-            round_.channel.unsubscribe(self)
-            round_.channel.unsubscribe(neighbour)
+            case.channel.unsubscribe(self)
+            case.channel.unsubscribe(neighbour)
 
-    leaving, neighbour = Leaving(), RecordingConnection()
-    first = round_.add(1)
-    round_.admit(leaving, neighbour)
-    last = round_.add(1)
-    round_.publish()
-    round_.publish()
-    await round_.idle()
+    leaving, neighbour = UnsubscribingConnection(), RecordingConnection()
+    first = case.add_subscribers(1)
+    case.subscribe(leaving, neighbour)
+    last = case.add_subscribers(1)
+    case.publish()
+    case.publish()
+    await case.until_idle()
     assert (leaving.received, neighbour.received) == ([1, 2], []), "two publications, one write"
-    assert all(ear.received == [1, 2] for ear in first + last)
+    assert all(connection.received == [1, 2] for connection in first + last)
 
 
-async def test_who_subscribes_during_a_round_gets_exactly_what_comes_after_its_reply() -> None:
-    """Neither what is being written, nor what already waits for the next round; everything from then on."""
-    round_ = Round()
-    ears = round_.add(3 * SLICE)
-    round_.publish()
+async def test_a_connection_that_subscribes_during_a_batch_is_delivered_what_follows_its_reply() -> None:
+    """Neither the batch in progress nor the messages queued before."""
+    case = FanOutCase()
+    connections = case.add_subscribers(3 * SLICE_WRITES)
+    case.publish()
     await asyncio.sleep(0)
-    round_.publish()
-    (late,) = round_.add(1)
-    assert round_.log.top == 2, "this is what its reply says"
-    round_.publish(3)
-    await round_.idle()
-    assert late.received == [3, 4, 5]
-    assert all(ear.received == [1, 2, 3, 4, 5] for ear in ears)
+    case.publish()
+    (new_connection,) = case.add_subscribers(1)
+    assert case.history.top == 2, "the position in its reply"
+    case.publish(3)
+    await case.until_idle()
+    assert new_connection.received == [3, 4, 5]
+    assert all(connection.received == [1, 2, 3, 4, 5] for connection in connections)
 
 
-class Keeping(RecordingConnection):
-    """Remembers the very object that was written."""
+class PayloadRecorder(RecordingConnection):
+    """A connection that records the payload objects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,76 +234,80 @@ class Keeping(RecordingConnection):
         self.payloads.append(payload)
 
 
-async def test_all_sockets_are_written_the_same_bytes() -> None:
-    """The frame is built once: every peer of a framing gets the same object."""
-    round_ = Round()
-    peers = [Keeping() for _ in range(2 * SLICE)]
-    ears = round_.add(1)
-    round_.admit(*peers)
-    round_.publish(2)
-    await round_.idle()
-    assert {len(peer.payloads) for peer in peers} == {1}
-    assert len({id(peer.payloads[0]) for peer in peers}) == 1
-    frame = peers[0].payloads[0]
+async def test_every_websocket_is_written_the_same_object() -> None:
+    """The frame is built once for all connections of a framing."""
+    case = FanOutCase()
+    recorders = [PayloadRecorder() for _ in range(2 * SLICE_WRITES)]
+    connections = case.add_subscribers(1)
+    case.subscribe(*recorders)
+    case.publish(2)
+    await case.until_idle()
+    assert {len(recorder.payloads) for recorder in recorders} == {1}
+    assert len({id(recorder.payloads[0]) for recorder in recorders}) == 1
+    frame = recorders[0].payloads[0]
     assert (frame[0], frame[1]) == (0x81, len(frame) - 2 if len(frame) < 128 else 126)
     assert frame.count(b"\n") == 1
-    assert ears[0].received == [1, 2], "others are written in their own framing"
+    assert connections[0].received == [1, 2], "other framings have their own payload"
 
 
-async def test_a_channel_that_nobody_hears_has_nothing_to_write() -> None:
-    round_ = Round()
-    (ear,) = round_.add(1)
-    round_.channel.unsubscribe(ear)
-    round_.publish()
-    assert round_.fan_out.is_idle
-    assert round_.channel.queued_bytes == 0
+async def test_a_channel_without_subscribers_queues_nothing() -> None:
+    case = FanOutCase()
+    (connection,) = case.add_subscribers(1)
+    case.channel.unsubscribe(connection)
+    case.publish()
+    assert case.fan_out.is_idle
+    assert case.channel.queued_bytes == 0
 
 
-def fill(round_: Round) -> int:
-    """Publish until the channel has more waiting than may; how many publications that took."""
+LARGE = b"1" * 10_000
+"""Data of publications of which a few hundred fill a queue."""
+
+
+def fill(case: FanOutCase) -> int:
+    """Publish until the queue of the channel is full, and return the number of publications."""
     count = 0
-    while round_.channel.queued_bytes <= QUEUED_BYTES:
-        round_.publish(1000)
-        count += 1000
+    while case.channel.queued_bytes <= QUEUED_BYTES:
+        case.publish(100, LARGE)
+        count += 100
     return count
 
 
-async def test_publishers_wait_while_too_much_waits() -> None:
-    """They go on once there is room again; another channel's never wait."""
-    round_ = Round()
-    (ear,) = round_.add(1)
+async def test_publishers_wait_while_the_queue_is_full() -> None:
+    """They continue when there is room. Publishers of other channels do not wait."""
+    case = FanOutCase()
+    (connection,) = case.add_subscribers(1)
     async with asyncio.timeout(SOON):
-        await round_.fan_out.wait_for_room(round_.channel)
-    count = fill(round_)
-    waiting = asyncio.create_task(round_.fan_out.wait_for_room(round_.channel))
-    other = Round("other", round_.fan_out)
+        await case.fan_out.wait_for_room(case.channel)
+    count = fill(case)
+    publisher = asyncio.create_task(case.fan_out.wait_for_room(case.channel))
+    other = FanOutCase("other", case.fan_out)
     async with asyncio.timeout(SOON):
         await other.fan_out.wait_for_room(other.channel)
-    assert not waiting.done()
+    assert not publisher.done()
     async with asyncio.timeout(SOON):
-        await waiting
-    assert round_.channel.queued_bytes <= QUEUED_BYTES
-    await round_.idle()
-    assert ear.received == list(range(1, count + 1))
+        await publisher
+    assert case.channel.queued_bytes <= QUEUED_BYTES
+    await case.until_idle()
+    assert connection.received == list(range(1, count + 1))
 
 
-async def test_publishers_wait_until_there_is_room_not_for_a_turn() -> None:
-    """With many subscribers a turn writes little of what waits; who gives up takes nobody along."""
-    round_ = Round()
-    ears = round_.add(3 * SLICE)
-    fill(round_)
-    round_.publish(5000)
-    waiting, gone = (asyncio.create_task(round_.fan_out.wait_for_room(round_.channel)) for _ in range(2))
+async def test_publishers_wait_for_room_over_many_turns() -> None:
+    """With many subscribers one turn delivers little of the queue. One publisher is cancelled meanwhile."""
+    case = FanOutCase()
+    connections = case.add_subscribers(3 * SLICE_WRITES)
+    fill(case)
+    case.publish(100, LARGE)
+    publisher, cancelled = (asyncio.create_task(case.fan_out.wait_for_room(case.channel)) for _ in range(2))
     for _ in range(5):
         await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await gone
-    assert ears[0].writes < 5, "a batch takes several turns"
-    assert round_.channel.queued_bytes > QUEUED_BYTES
-    assert not waiting.done()
+        await cancelled
+    assert connections[0].writes < 5, "a batch takes several turns"
+    assert case.channel.queued_bytes > QUEUED_BYTES
+    assert not publisher.done()
     async with asyncio.timeout(SOON):
-        await waiting
-    assert round_.channel.queued_bytes <= QUEUED_BYTES
-    await round_.idle()
-    assert all(ear.received == list(range(1, round_.log.top + 1)) for ear in ears)
+        await publisher
+    assert case.channel.queued_bytes <= QUEUED_BYTES
+    await case.until_idle()
+    assert all(connection.received == list(range(1, case.history.top + 1)) for connection in connections)

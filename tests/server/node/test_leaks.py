@@ -1,4 +1,4 @@
-"""Leaks: connections that come and go, in every way there is to go, leave everything where it was."""
+"""Leaks: a node's memory does not grow with the connections that it had."""
 
 import os
 import subprocess
@@ -10,17 +10,18 @@ from tests.support.timing import SOON
 ROOT = Path(__file__).parents[3]
 
 WEBSOCKET_BYTES = 80
-"""By how much the process may grow for each connection that came and went: a megabyte in all, which is noise.
+"""By how much the process may grow for each connection: a megabyte in all, which is noise.
 
-The smallest thing that could be left behind, an entry in a set and its key, is larger.
+The smallest leak, an entry in a set and its key, is larger.
 """
 
 STREAM_BYTES = 3_000
-"""The same for event streams, of which there are too few to divide the noise by."""
+"""The same for event streams, whose number is too small to average out the noise."""
 
 
 def grown(kind: str) -> float:
-    """By how many bytes a process of its own grew for each visitor; without coverage, which takes minutes."""
+    """Return by how many bytes a separate process grew for each client."""
+    # Without coverage, which would take minutes.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-m", "tests.server.node.churn_clients", kind]
     done = subprocess.run(
@@ -30,11 +31,11 @@ def grown(kind: str) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def test_twenty_thousand_websockets_that_came_and_went_leave_nothing() -> None:
-    """Clean, aborted in the handshake, after it, while entering a channel and while in it."""
+def test_twenty_thousand_closed_websockets_leave_no_memory() -> None:
+    """Closed, and aborted: in the handshake, after it, while subscribing and while subscribed."""
     assert grown("websockets") < WEBSOCKET_BYTES
 
 
-def test_hundreds_of_event_streams_that_came_and_went_leave_nothing() -> None:
-    """Refused, aborted before and after they were open."""
+def test_hundreds_of_closed_event_streams_leave_no_memory() -> None:
+    """Refused, and aborted before and after their first event."""
     assert grown("streams") < STREAM_BYTES

@@ -1,4 +1,4 @@
-"""The node: what goes wrong for one connection is that one's trouble, and nothing is left of who has gone."""
+"""The node: a fault affects one connection only, and a lost connection leaves no state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.node.fake_connection import FakeConnection, joined, running
+from tests.server.node.fake_connection import FakeConnection, connected, running
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import (
     assert_nothing_is_left,
@@ -40,7 +40,7 @@ from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.json import JSON
 
-UNREACHABLE = EngineError("the store is out of reach")
+UNREACHABLE = EngineError("the engine is out of reach")
 
 
 @pytest.fixture
@@ -52,27 +52,27 @@ def engine() -> FaultyEngine:
 async def node(engine: FaultyEngine) -> AsyncIterator[Node]:
     async with running(engine) as node:
         yield node
-        for gate in engine.held.values():
-            gate.set()  # whatever a test that failed left waiting
+        for gate in engine.blocked.values():
+            gate.set()  # a failed test may have left calls blocked
 
 
-async def settled(node: Node) -> None:
+async def until_settled(node: Node) -> None:
     await until(lambda: is_settled(node))
 
 
-async def emptied(node: Node, *peers: FakeConnection) -> None:
-    """Let the peers go; nothing must be left."""
-    for peer in peers:
-        peer.lose()
-    await settled(node)
+async def drop_and_check(node: Node, *connections: FakeConnection) -> None:
+    """Drop the connections, and check that no state is left."""
+    for connection in connections:
+        connection.drop()
+    await until_settled(node)
     assert_nothing_is_left(node)
 
 
-# --------------------------------------------------------------------------------------------- our own faults
+# -------------------------------------------------------------------------------------- defects of the server
 
 
-class Failing(Session):
-    """A session with a fault in it."""
+class FailingSession(Session):
+    """A session with a defect."""
 
     __slots__ = ()
     on: type[Event] = Received
@@ -83,257 +83,267 @@ class Failing(Session):
         return super().handle(event, now)
 
 
-class FailingToEnter(Failing):
-    """A session with a fault where it learns that it may hear."""
+class FailingWhenOpened(FailingSession):
+    """A session with a defect in the handling of `SubscriptionsOpened`."""
 
     __slots__ = ()
     on = SubscriptionsOpened
 
 
-async def test_a_session_that_fails_is_closed_alone(node: Node) -> None:
-    """3004, which invites it back, and a traceback in the log; its channels' others hear on."""
+async def test_a_session_that_raises_closes_only_its_connection(node: Node) -> None:
+    """With 3004, so the client reconnects, and a traceback in the log. Other subscribers are not affected."""
     news = new_channel("open")
-    broken, other = await joined(node, news), await joined(node, news)
-    broken.session.__class__ = Failing
-    with capture_logs() as logs:
-        broken.say("presence", channel=news)
-    assert broken.why == errors.SERVER_ERROR
-    (line,) = (line for line in logs if line["event"] == "session_failed")
-    assert (line["log_level"], line["client"], line["exc_info"]) == ("error", broken.session.client, True)
+    broken, other = await connected(node, news), await connected(node, news)
+    broken.session.__class__ = FailingSession
+    with capture_logs() as log_lines:
+        broken.send_command("presence", channel=news)
+    assert broken.closed_with == errors.SERVER_ERROR
+    (log_line,) = (log_line for log_line in log_lines if log_line["event"] == "session_failed")
+    assert (log_line["log_level"], log_line["client"], log_line["exc_info"]) == (
+        "error",
+        broken.session.client,
+        True,
+    )
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
     assert broken.data == []
     assert (await other.call("presence_stats", channel=news))["presence_stats"]["num_clients"] == 1
-    await emptied(node, other)
+    await drop_and_check(node, other)
 
 
-async def test_a_session_that_fails_while_entering_leaves_nothing_behind(node: Node) -> None:
-    """Also what was being entered is left."""
-    peer = await joined(node)
-    peer.session.__class__ = FailingToEnter
-    peer.say("subscribe", channel=new_channel("open"))
-    await until(lambda: peer.why)
-    assert peer.why == errors.SERVER_ERROR
-    await emptied(node)
+async def test_a_session_that_raises_during_set_up_leaves_no_state(node: Node) -> None:
+    """The subscription that was being set up is closed too."""
+    connection = await connected(node)
+    connection.session.__class__ = FailingWhenOpened
+    connection.send_command("subscribe", channel=new_channel("open"))
+    await until(lambda: connection.closed_with)
+    assert connection.closed_with == errors.SERVER_ERROR
+    await drop_and_check(node)
 
 
 async def rpc_that_fails(_user: str, _params: Any) -> Any:
     raise RuntimeError("a fault of the application's")
 
 
-async def test_a_method_that_fails_is_answered_and_logged() -> None:
-    """Error 100; the connection lives on, since nothing of its state was touched."""
+async def test_an_rpc_method_that_raises_is_answered_and_logged() -> None:
+    """With error 100. The connection stays open, since its state is not affected."""
     async with running(rpc={"broken": rpc_that_fails}) as node:
-        peer = await joined(node)
-        with capture_logs() as logs:
-            answer = await peer.call("rpc", method="broken", data={})
+        connection = await connected(node)
+        with capture_logs() as log_lines:
+            answer = await connection.call("rpc", method="broken", data={})
         assert answer["error"]["code"] == 100
-        assert [line["log_level"] for line in logs] == ["error"]
-        assert "rpc" not in await peer.call("rpc", method="broken", data={})
-        assert peer.why is None
+        assert [log_line["log_level"] for log_line in log_lines] == ["error"]
+        assert "rpc" not in await connection.call("rpc", method="broken", data={})
+        assert connection.closed_with is None
 
 
 @pytest.mark.parametrize(
     "call", ["subscribe", "add", "read_history", "remove", "publish_join_leave", "unsubscribe"]
 )
-async def test_a_task_that_fails_harms_nobody_else(node: Node, engine: FaultyEngine, call: str) -> None:
-    """A fault in the engine (not a failure that it reports) is logged once; everybody else goes on."""
+async def test_a_defect_of_the_engine_affects_only_one_connection(
+    node: Node, engine: FaultyEngine, call: str
+) -> None:
+    """An exception that is not an EngineError is logged; other connections continue."""
     news, other_news = new_channel("open"), new_channel("open")
-    other = await joined(node, other_news)
-    engine.failing[call] = RuntimeError("a fault")
-    peer = await joined(node)
-    with capture_logs() as logs:
-        answer = await peer.call("subscribe", channel=news)
-        peer.lose()
-        await settled(node)
+    other = await connected(node, other_news)
+    engine.failures[call] = RuntimeError("a fault")
+    connection = await connected(node)
+    with capture_logs() as log_lines:
+        answer = await connection.call("subscribe", channel=news)
+        connection.drop()
+        await until_settled(node)
     assert ("error" in answer) == (call in ("subscribe", "add", "read_history"))
-    assert any(line["log_level"] == "error" and line.get("exc_info") for line in logs)
-    engine.failing.clear()
+    assert any(log_line["log_level"] == "error" and log_line.get("exc_info") for log_line in log_lines)
+    engine.failures.clear()
     await publish(node, other_news, b"1")
     await until(lambda: other.data == [1])
     assert news not in node.hub.channels
     assert not node.state.connections - {other}
 
 
-# ---------------------------------------------------------------------------------------- the engine's faults
+# ------------------------------------------------------------------------------------- failures of the engine
 
 
 @pytest.mark.parametrize("call", ["subscribe", "add", "read_history"])
-async def test_a_subscription_that_the_engine_cannot_make_is_refused(
-    node: Node, engine: FaultyEngine, call: str
-) -> None:
-    """Error 100, temporary; nothing is left behind, and the client may try again."""
+async def test_an_engine_failure_refuses_a_subscription(node: Node, engine: FaultyEngine, call: str) -> None:
+    """With error 100, temporary. No state is left, and the client may subscribe again."""
     news = new_channel("open")
-    peer = await joined(node)
-    engine.failing[call] = UNREACHABLE
-    error = (await peer.call("subscribe", channel=news))["error"]
+    connection = await connected(node)
+    engine.failures[call] = UNREACHABLE
+    error = (await connection.call("subscribe", channel=news))["error"]
     assert (error["code"], error["temporary"]) == (100, True)
-    await settled(node)
+    await until_settled(node)
     assert not node.hub.channels
     assert not subscribed_channels(node)
     assert not present_in(node)
     assert node.metrics.engine_errors.counts.total() == 1
-    engine.failing.clear()
-    assert "subscribe" in await peer.call("subscribe", channel=news)
+    engine.failures.clear()
+    assert "subscribe" in await connection.call("subscribe", channel=news)
     await publish(node, news, b"1")
-    await until(lambda: peer.data == [1])
-    await emptied(node, peer)
+    await until(lambda: connection.data == [1])
+    await drop_and_check(node, connection)
 
 
-async def test_a_failed_subscription_takes_nothing_from_who_was_there(
+async def test_a_failed_subscription_does_not_affect_other_subscribers(
     node: Node, engine: FaultyEngine
 ) -> None:
-    """The channel is still listened to for the others, and the failed one is not present."""
+    """The node stays subscribed to the channel, and the client has no presence entry."""
     news = new_channel("open")
-    other, peer = await joined(node, news), await joined(node)
-    engine.failing["read_history"] = UNREACHABLE
-    assert "error" in await peer.call("subscribe", channel=news)
-    await settled(node)
+    other, connection = await connected(node, news), await connected(node)
+    engine.failures["read_history"] = UNREACHABLE
+    assert "error" in await connection.call("subscribe", channel=news)
+    await until_settled(node)
     assert subscribed_channels(node) == {news}
     assert present_in(node) == {news: {other.session.client}}
     await publish(node, news, b"1")
     await until(lambda: other.data == [1])
-    assert peer.data == []
-    engine.failing.clear()
-    await emptied(node, peer, other)
+    assert connection.data == []
+    engine.failures.clear()
+    await drop_and_check(node, connection, other)
 
 
-async def test_channels_of_a_token_that_cannot_be_entered_close_the_connection(
+async def test_an_engine_failure_during_connect_closes_the_connection(
     node: Node, engine: FaultyEngine
 ) -> None:
-    """There is no reply that could say it: 3004, so the client comes back; all of them are left."""
-    engine.failing["read_history"] = UNREACHABLE
-    peer = FakeConnection(node)
-    peer.say("connect", token=token_of("ann", channels=[new_channel("open"), new_channel("open")]))
-    await until(lambda: peer.why)
-    assert peer.why == errors.SERVER_ERROR
-    await emptied(node)
+    """With 3004, since the connect reply has no room for it. No subscription is left."""
+    engine.failures["read_history"] = UNREACHABLE
+    connection = FakeConnection(node)
+    connection.send_command(
+        "connect", token=token_of("ann", channels=[new_channel("open"), new_channel("open")])
+    )
+    await until(lambda: connection.closed_with)
+    assert connection.closed_with == errors.SERVER_ERROR
+    await drop_and_check(node)
 
 
-async def test_a_publish_that_failed_is_never_answered_with_success(node: Node, engine: FaultyEngine) -> None:
-    """Error 100, and nobody hears it."""
+async def test_a_failed_publish_is_refused(node: Node, engine: FaultyEngine) -> None:
+    """With error 100, and no subscriber receives the publication."""
     news = new_channel("open")
-    peer = await joined(node, news)
-    engine.failing["publish"] = UNREACHABLE
-    error = (await peer.call("publish", channel=news, data=1))["error"]
+    connection = await connected(node, news)
+    engine.failures["publish"] = UNREACHABLE
+    error = (await connection.call("publish", channel=news, data=1))["error"]
     assert (error["code"], error["temporary"]) == (100, True)
     with pytest.raises(EngineError):
         await publish(node, news, b"2")
-    engine.failing.clear()
-    assert await peer.call("publish", channel=news, data=3)
-    await until(lambda: peer.data == [3])
+    engine.failures.clear()
+    assert await connection.call("publish", channel=news, data=3)
+    await until(lambda: connection.data == [3])
     assert node.metrics.publications.count == 1
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats", "history"])
-async def test_a_question_that_the_engine_cannot_answer_is_refused(
-    node: Node, engine: FaultyEngine, method: str
-) -> None:
+async def test_an_engine_failure_refuses_a_read(node: Node, engine: FaultyEngine, method: str) -> None:
     news = new_channel("open")
-    peer = await joined(node, news)
-    engine.failing |= dict.fromkeys(["members", "stats", "read_history"], UNREACHABLE)
-    assert (await peer.call(method, channel=news))["error"]["code"] == 100
-    engine.failing.clear()
-    assert method in await peer.call(method, channel=news)
+    connection = await connected(node, news)
+    engine.failures |= dict.fromkeys(["members", "stats", "read_history"], UNREACHABLE)
+    assert (await connection.call(method, channel=news))["error"]["code"] == 100
+    engine.failures.clear()
+    assert method in await connection.call(method, channel=news)
 
 
-# ------------------------------------------------------------------------------------------- coming and going
+# ---------------------------------------------------------------------------------- subscribe and unsubscribe
 
 
-def chance_turns(chance: random.Random) -> Callable[[], int]:
-    return lambda: chance.randrange(4)
+def random_turns(generator: random.Random) -> Callable[[], int]:
+    return lambda: generator.randrange(4)
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_the_engine_listens_exactly_while_somebody_wants_to_hear(seed: int) -> None:
-    """Thirty peers subscribe to one channel and leave it at once, over an engine that takes its time."""
-    chance = random.Random(seed)
+async def test_the_node_is_subscribed_exactly_while_a_channel_has_subscribers(seed: int) -> None:
+    """Thirty connections subscribe to one channel and unsubscribe, over an engine with random delays."""
+    generator = random.Random(seed)
     news = new_channel("open")
-    async with running(FaultyEngine(chance_turns(chance))) as node:
-        peers = [await joined(node) for _ in range(30)]
+    async with running(FaultyEngine(random_turns(generator))) as node:
+        connections = [await connected(node) for _ in range(30)]
 
-        async def come_and_go(peer: FakeConnection) -> None:
-            for _ in range(chance.randrange(1, 5)):
-                await peer.call("subscribe", channel=news)
-                for _ in range(chance.randrange(3)):
+        async def churn(connection: FakeConnection) -> None:
+            for _ in range(generator.randrange(1, 5)):
+                await connection.call("subscribe", channel=news)
+                for _ in range(generator.randrange(3)):
                     await asyncio.sleep(0)
-                await peer.call("unsubscribe", channel=news)
-            if chance.random() < 0.5:
-                await peer.call("subscribe", channel=news)
+                await connection.call("unsubscribe", channel=news)
+            if generator.random() < 0.5:
+                await connection.call("subscribe", channel=news)
 
         for round_number in range(2):
-            for peer in peers:
-                await peer.call("unsubscribe", channel=news)
-            await asyncio.gather(*map(come_and_go, peers))
-            await settled(node)
-            hearing = [peer for peer in peers if news in peer.session.live_channels]
-            assert subscribed_channels(node) == ({news} if hearing else set())
-            assert present_in(node).get(news, set()) == {peer.session.client for peer in hearing}
-            before = {peer: len(peer.data) for peer in peers}
+            for connection in connections:
+                await connection.call("unsubscribe", channel=news)
+            await asyncio.gather(*map(churn, connections))
+            await until_settled(node)
+            subscribed = [
+                connection for connection in connections if news in connection.session.live_channels
+            ]
+            assert subscribed_channels(node) == ({news} if subscribed else set())
+            assert present_in(node).get(news, set()) == {
+                connection.session.client for connection in subscribed
+            }
+            before = {connection: len(connection.data) for connection in connections}
             await publish(node, news, b"%d" % round_number)
-            await settled(node)
-            assert [peer for peer in peers if len(peer.data) > before[peer]] == hearing
-        await emptied(node, *peers)
+            await until_settled(node)
+            assert [
+                connection for connection in connections if len(connection.data) > before[connection]
+            ] == subscribed
+        await drop_and_check(node, *connections)
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_who_is_lost_at_any_moment_is_not_present(seed: int) -> None:
-    """Connections that drop while connecting, entering, leaving or asking leave nothing anywhere."""
-    chance = random.Random(seed)
-    async with running(FaultyEngine(chance_turns(chance))) as node:
-        staying = await joined(node, "open:stay")
+async def test_a_connection_lost_at_any_moment_leaves_no_presence_entry(seed: int) -> None:
+    """While connecting, subscribing, unsubscribing, or waiting for a reply."""
+    generator = random.Random(seed)
+    async with running(FaultyEngine(random_turns(generator))) as node:
+        subscriber = await connected(node, "open:stay")
 
-        async def visit(number: int) -> None:
-            peer = FakeConnection(node)
+        async def connect_and_drop(number: int) -> None:
+            connection = FakeConnection(node)
             channels = [f"open:{number % 7}", f"plain:{number % 5}"]
-            token = token_of(f"user{number % 9}", channels=channels[: chance.randrange(3)])
-            peer.say_all(
+            token = token_of(f"user{number % 9}", channels=channels[: generator.randrange(3)])
+            connection.send_commands(
                 {"id": 1, "connect": {"token": token}},
                 {"id": 2, "subscribe": {"channel": "open:stay"}},
                 {"id": 3, "publish": {"channel": "open:stay", "data": number}},
                 {"id": 4, "unsubscribe": {"channel": "open:stay"}},
                 {"id": 5, "subscribe": {"channel": "open:stay"}},
             )
-            for _ in range(chance.randrange(800)):
+            for _ in range(generator.randrange(800)):
                 await asyncio.sleep(0)
-            peer.lose()
+            connection.drop()
 
         for _ in range(3):
-            await asyncio.gather(*(visit(number) for number in range(40)))
-        await settled(node)
-        assert set(node.state.connections) == {staying}
+            await asyncio.gather(*(connect_and_drop(number) for number in range(40)))
+        await until_settled(node)
+        assert set(node.state.connections) == {subscriber}
         assert subscribed_channels(node) == {"open:stay"}
-        assert present_in(node) == {"open:stay": {staying.session.client}}
+        assert present_in(node) == {"open:stay": {subscriber.session.client}}
         joins, leaves = (
-            {push["info"]["client"] for push in staying.pushes(kind)} - {staying.session.client}
+            {push["info"]["client"] for push in subscriber.pushes(kind)} - {subscriber.session.client}
             for kind in ("join", "leave")
         )
-        assert joins, "some got through"
+        assert joins, "no client got as far as a join"
         assert joins == leaves
-        offsets = [publication["offset"] for publication in staying.pushes("pub")]
+        offsets = [publication["offset"] for publication in subscriber.pushes("pub")]
         assert offsets == list(range(1, len(offsets) + 1))
-        await emptied(node, staying)
+        await drop_and_check(node, subscriber)
 
 
-async def test_who_comes_back_at_once_is_present(node: Node, engine: FaultyEngine) -> None:
-    """The leaving of a channel does not overtake the entering that followed it, and is not worth a call."""
+async def test_a_client_that_subscribes_again_at_once_is_present(node: Node, engine: FaultyEngine) -> None:
+    """The unsubscribe does not overtake the subscribe after it, and costs no call of the engine."""
     news = new_channel("open")
-    peer = await joined(node, news)
+    connection = await connected(node, news)
     for _ in range(10):
-        peer.say("unsubscribe", channel=news)
-        peer.say("subscribe", channel=news)
-        await settled(node)
-        assert present_in(node) == {news: {peer.session.client}}
+        connection.send_command("unsubscribe", channel=news)
+        connection.send_command("subscribe", channel=news)
+        await until_settled(node)
+        assert present_in(node) == {news: {connection.session.client}}
         assert subscribed_channels(node) == {news}
     assert engine.calls["unsubscribe"] == 0
-    await emptied(node, peer)
+    await drop_and_check(node, connection)
 
 
 # ------------------------------------------------------------------------------------------------------ pings
 
 
-async def test_sessions_are_not_pinged_in_step(node: Node) -> None:
-    """The first ping of each falls anywhere in the second half of the interval, though all came at once."""
+async def test_the_first_pings_of_sessions_are_spread(node: Node) -> None:
+    """Over the second half of the interval, though all connected at once."""
     phases = set()
     for _ in range(20):
         session, now = node.new_session(), node.now()
@@ -350,59 +360,68 @@ SINGLE = {"personal_channel": True, "personal_channel_single_connection": True}
 
 
 async def test_a_new_connection_of_a_user_closes_the_others() -> None:
-    """3504, if so configured; other users and anonymous ones are not meant."""
+    """With 3504, if so configured. Other users and anonymous connections are not affected."""
     async with running(client=SINGLE) as node:
-        others = [await joined(node, token=token_of("bob")), await joined(node), await joined(node)]
-        old = await joined(node, token=token_of("ann"))
-        new = await joined(node, token=token_of("ann"))
-        await until(lambda: old.why)
-        assert old.why == errors.CONNECTION_LIMIT
-        assert [peer.why for peer in (*others, new)] == [None] * 4
+        others = [await connected(node, token=token_of("bob")), await connected(node), await connected(node)]
+        old = await connected(node, token=token_of("ann"))
+        new = await connected(node, token=token_of("ann"))
+        await until(lambda: old.closed_with)
+        assert old.closed_with == errors.CONNECTION_LIMIT
+        assert [connection.closed_with for connection in (*others, new)] == [None] * 4
 
 
-async def test_of_connections_made_at_once_one_stays() -> None:
-    """They must not send each other away, since none of them would come back."""
+async def test_of_simultaneous_connections_of_a_user_one_stays() -> None:
+    """If each closed the others, none would be left, and 3504 forbids to reconnect."""
     async with running(client=SINGLE) as node:
-        peers = [FakeConnection(node) for _ in range(5)]
-        for peer in peers:
-            peer.say("connect", token=token_of("ann"))
-        await until(lambda: sum(peer.why is not None for peer in peers) >= 4)
-        await settled(node)
+        connections = [FakeConnection(node) for _ in range(5)]
+        for connection in connections:
+            connection.send_command("connect", token=token_of("ann"))
+        await until(lambda: sum(connection.closed_with is not None for connection in connections) >= 4)
+        await until_settled(node)
         assert len(node.hub.connections_of("ann")) == 1
-        (stayed,) = (peer for peer in peers if peer.why is None)
+        (stayed,) = (connection for connection in connections if connection.closed_with is None)
         assert stayed.reply(1)
 
 
-async def test_a_user_has_as_many_connections_as_allowed() -> None:
-    """One more is closed with 3504, also if they come at once; whoever leaves makes room."""
+async def test_the_number_of_connections_of_a_user_is_limited() -> None:
+    """A connection above the limit is closed with 3504, also if all are made at once."""
     async with running(client={"user_connection_limit": 2}) as node:
-        peers = [FakeConnection(node) for _ in range(4)]
-        for peer in peers:
-            peer.say("connect", token=token_of("ann"))
-        assert [peer.why for peer in peers] == [None, None, *[errors.CONNECTION_LIMIT] * 2]
-        await joined(node, token=token_of("bob"))
-        peers[0].lose()
-        await joined(node, token=token_of("ann"))
+        connections = [FakeConnection(node) for _ in range(4)]
+        for connection in connections:
+            connection.send_command("connect", token=token_of("ann"))
+        assert [connection.closed_with for connection in connections] == [
+            None,
+            None,
+            *[errors.CONNECTION_LIMIT] * 2,
+        ]
+        await connected(node, token=token_of("bob"))
+        connections[0].drop()
+        await connected(node, token=token_of("ann"))
 
 
-async def test_an_order_concerns_those_it_names(node: Node) -> None:
-    """The connections of one user, or one of them, but for those spared."""
-    ann = [await joined(node, token=token_of("ann")) for _ in range(3)]
-    bob = await joined(node, token=token_of("bob"))
-    away = ServerDisconnect(errors.FORCE_DISCONNECT)
-    node.on_control(ControlCommand("ann", away, client=ann[0].session.client))
-    assert [peer.why for peer in (*ann, bob)] == [errors.FORCE_DISCONNECT, None, None, None]
-    node.on_control(ControlCommand("bob", away, client=ann[1].session.client))
-    node.on_control(ControlCommand("ann", away, exclude_clients=(ann[1].session.client,)))
-    assert [peer.why is None for peer in (*ann, bob)] == [False, True, False, True]
+async def test_a_control_command_affects_only_the_connections_it_names(node: Node) -> None:
+    """The connections of one user, or one of them, without the excluded ones."""
+    ann = [await connected(node, token=token_of("ann")) for _ in range(3)]
+    bob = await connected(node, token=token_of("bob"))
+    disconnect = ServerDisconnect(errors.FORCE_DISCONNECT)
+    node.on_control(ControlCommand("ann", disconnect, client=ann[0].session.client))
+    assert [connection.closed_with for connection in (*ann, bob)] == [
+        errors.FORCE_DISCONNECT,
+        None,
+        None,
+        None,
+    ]
+    node.on_control(ControlCommand("bob", disconnect, client=ann[1].session.client))
+    node.on_control(ControlCommand("ann", disconnect, exclude_clients=(ann[1].session.client,)))
+    assert [connection.closed_with is None for connection in (*ann, bob)] == [False, True, False, True]
 
 
-async def test_a_node_reports_what_it_holds(node: Node) -> None:
-    """Connections that have not connected yet are nobody; a channel being entered is not one yet."""
+async def test_node_info_counts_connections_and_channels(node: Node) -> None:
+    """Connections without a connect reply and channels without a live subscriber do not count."""
     news, others = new_channel("open"), new_channel("plain")
-    await joined(node, news, others, token=token_of("ann"))
-    await joined(node, news, token=token_of("ann"))
-    await joined(node)
+    await connected(node, news, others, token=token_of("ann"))
+    await connected(node, news, token=token_of("ann"))
+    await connected(node)
     FakeConnection(node)
     report = node.node_info(SurveyRequest())
     assert report == NodeInfo(
@@ -417,77 +436,81 @@ async def test_a_node_reports_what_it_holds(node: Node) -> None:
         state="ready",
         memory_bytes=report.memory_bytes,
     )
-    assert report.memory_bytes > 10_000_000, "no Python is smaller"
+    assert report.memory_bytes > 10_000_000, "no Python process is smaller"
     assert node.node_info(SurveyRequest(wants_channels=True)).channels == {news: 2, others: 1}
     assert node.node_info(SurveyRequest(wants_channels=True, pattern="pl*:*")).channels == {others: 1}
 
 
-async def test_what_is_being_entered_is_not_reported(node: Node, engine: FaultyEngine) -> None:
-    gate = engine.hold("subscribe")
-    peer = await joined(node)
-    peer.say("subscribe", channel=new_channel("open"))
+async def test_node_info_leaves_out_channels_that_are_being_set_up(node: Node, engine: FaultyEngine) -> None:
+    gate = engine.block("subscribe")
+    connection = await connected(node)
+    connection.send_command("subscribe", channel=new_channel("open"))
     assert node.node_info(SurveyRequest(wants_channels=True)).channels == {}
     gate.set()
-    await until(lambda: peer.reply(2))
+    await until(lambda: connection.reply(2))
     assert node.node_info(SurveyRequest()).num_channels == 1
 
 
-# ---------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------------- transports
 
 
-class BrokenPeer(FakeConnection):
-    """A peer whose transport fails when it is written to."""
+class BrokenConnection(FakeConnection):
+    """A connection whose transport raises when it is written to."""
 
     def write(self, payload: bytes) -> None:
         raise RuntimeError("broken")
 
 
-async def test_a_peer_that_cannot_be_written_to_is_closed_and_the_others_get_everything(node: Node) -> None:
-    """3004: it comes back and recovers, rather than miss something and not know."""
+async def test_a_connection_whose_write_raises_is_closed_alone(node: Node) -> None:
+    """With 3004: the client reconnects and recovers, and so misses no publication silently."""
     news = new_channel("open")
-    first = await joined(node, news)
-    broken = BrokenPeer(node)
+    first = await connected(node, news)
+    broken = BrokenConnection(node)
     await broken.call("connect")
     await broken.call("subscribe", channel=news)
-    last = await joined(node, news)
-    with capture_logs() as logs:
+    last = await connected(node, news)
+    with capture_logs() as log_lines:
         await publish(node, news, b"1", b"2")
-        await settled(node)
+        await until_settled(node)
     await publish(node, news, b"3")
-    await settled(node)
-    assert broken.why == errors.SERVER_ERROR
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["write_failed"]
+    await until_settled(node)
+    assert broken.closed_with == errors.SERVER_ERROR
+    assert [log_line["event"] for log_line in log_lines if log_line["log_level"] == "error"] == [
+        "write_failed"
+    ]
     assert first.data == last.data == [1, 2, 3]
-    await emptied(node, first, last)
+    await drop_and_check(node, first, last)
 
 
-async def test_commands_that_wait_hold_the_reading_back(node: Node, engine: FaultyEngine) -> None:
-    """Until everything that was asked is answered."""
-    peer = await joined(node)
-    gate = engine.hold("publish")
+async def test_reading_is_paused_while_commands_wait(node: Node, engine: FaultyEngine) -> None:
+    """Until every command is answered."""
+    connection = await connected(node)
+    gate = engine.block("publish")
     for number in range(3):
-        peer.say("publish", channel="open:held", data=number)
-    assert peer.held_back.pop() is True
+        connection.send_command("publish", channel="open:held", data=number)
+    assert connection.pauses.pop() is True
     gate.set()
-    await until(lambda: peer.reply(4))
-    assert peer.held_back.pop() is False
-    assert [peer.reply(number) for number in (2, 3, 4)] == [{"id": n, "publish": {}} for n in (2, 3, 4)]
+    await until(lambda: connection.reply(4))
+    assert connection.pauses.pop() is False
+    assert [connection.reply(number) for number in (2, 3, 4)] == [{"id": n, "publish": {}} for n in (2, 3, 4)]
 
 
-# ------------------------------------------------------------------------------------------------------- life
+# --------------------------------------------------------------------------------------------- start and stop
 
 
-async def test_a_node_that_stops_sends_everybody_back() -> None:
-    """3001 for all, whatever they are doing, and everything they had is let go before the engine is."""
+async def test_a_node_that_stops_closes_every_connection() -> None:
+    """With 3001, in every phase. Their subscriptions are closed before the engine stops."""
     engine = FaultyEngine()
     async with running(engine) as node:
-        live = await joined(node, "open:1", token=token_of("ann"))
-        gate = engine.hold("read_history")
-        entering, silent = await joined(node), FakeConnection(node)
-        entering.say("subscribe", channel="open:2")
+        live = await connected(node, "open:1", token=token_of("ann"))
+        gate = engine.block("read_history")
+        opening, without_connect = await connected(node), FakeConnection(node)
+        opening.send_command("subscribe", channel="open:2")
         asyncio.get_running_loop().call_later(0.01, gate.set)
         assert node.unready_reason == ""
-    assert [peer.why for peer in (live, entering, silent)] == [errors.SHUTDOWN] * 3
+    assert [connection.closed_with for connection in (live, opening, without_connect)] == [
+        errors.SHUTDOWN
+    ] * 3
     assert_nothing_is_left(node)
     assert node._deadlines._timer is None
     assert node.unready_reason == "The node is not running."
@@ -495,18 +518,18 @@ async def test_a_node_that_stops_sends_everybody_back() -> None:
         await publish(node, "open:1", b"1")
 
 
-async def test_who_comes_to_a_node_that_does_not_run_is_sent_away() -> None:
-    """3001, before it starts as well as once it stops: nothing could be done for it, and nothing is left."""
+async def test_a_node_that_does_not_run_closes_new_connections() -> None:
+    """With 3001, before it starts as well as after it stops. No state is left."""
     node = Node(settings_of({}), FaultyEngine())
-    peers = [FakeConnection(node)]
+    connections = [FakeConnection(node)]
     async with node.running():
         pass
-    peers.append(FakeConnection(node))
-    for peer in peers:
-        peer.say("connect")
-        assert peer.told == []
-        assert peer.why == errors.SHUTDOWN
-        node.handle_event(peer, ConnectionLost())
+    connections.append(FakeConnection(node))
+    for connection in connections:
+        connection.send_command("connect")
+        assert connection.received == []
+        assert connection.closed_with == errors.SHUTDOWN
+        node.handle_event(connection, ConnectionLost())
     assert_nothing_is_left(node)
 
 
@@ -514,25 +537,36 @@ async def rpc_that_hangs(_user: str, _params: Any) -> Any:
     await asyncio.Event().wait()
 
 
-async def test_a_method_that_never_answers_does_not_keep_the_node_from_stopping(
+async def test_an_rpc_method_without_an_answer_does_not_prevent_a_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a while it is cancelled; what else was under way was done before."""
+    """It is cancelled after a while. Other tasks finish before."""
     monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
-    with capture_logs() as logs:
+    with capture_logs() as log_lines:
         async with running(rpc={"hang": rpc_that_hangs}) as node:
-            peer = await joined(node, "open:1")
-            peer.say("rpc", method="hang", data={})
+            connection = await connected(node, "open:1")
+            connection.send_command("rpc", method="hang", data={})
             await asyncio.sleep(0)
-    assert peer.why == errors.SHUTDOWN
-    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["tasks_cancelled_at_stop"]
+    assert connection.closed_with == errors.SHUTDOWN
+    assert [log_line["event"] for log_line in log_lines if log_line["log_level"] == "warning"] == [
+        "tasks_cancelled_at_stop"
+    ]
     assert_nothing_is_left(node)
 
 
-async def test_a_node_says_why_it_is_not_ready() -> None:
+async def test_the_unready_reason_of_a_running_node_is_the_engine_s() -> None:
     """Its own reason before it runs, the engine's while it does."""
     engine = FaultyEngine()
     async with running(engine) as node:
         assert node.unready_reason == ""
-        engine.why_not = "The link is deaf."
-        assert node.unready_reason == "The link is deaf."
+        engine.forced_unready_reason = "The pub/sub connection is dead."
+        assert node.unready_reason == "The pub/sub connection is dead."
+
+
+async def test_two_callers_that_prepare_a_node_start_its_engine_once() -> None:
+    """A failed start can be repeated."""
+    engine = FaultyEngine()
+    node = Node(settings_of({}), engine)
+    await asyncio.gather(node.prepare(), node.prepare())
+    assert engine.starts == 1
+    await engine.stop()

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from tests.server.served_node import serve_node, until
 from tests.support.timing import TICK
 from tocsin_server.serving import http_limits
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 
 LIMIT = 3 * TICK
 SHORT = {"stale_timeout": LIMIT}
@@ -47,7 +48,7 @@ async def test_the_limit_does_not_apply_to_bodies() -> None:
 async def test_a_head_above_the_limit_is_refused() -> None:
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         line = b"X-Line: " + b"x" * 1000 + b"\r\n"
-        await connection.send(b"GET / HTTP/1.1\r\n" + line * (http_limits.HEAD_LIMIT_BYTES // len(line) + 1))
+        await connection.send(b"GET / HTTP/1.1\r\n" + line * (HEAD_LIMIT_BYTES // len(line) + 1))
         assert (await connection.read_to_end()).startswith(b"HTTP/1.1 431 ")
 
 

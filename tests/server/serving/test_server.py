@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 import uvloop
 
@@ -19,6 +21,7 @@ from tests.server.served_node import (
     serve_node,
     settings_of,
     subscribed_channels,
+    until,
 )
 from tests.support.event_stream import Event, EventStream, open_event_stream
 from tests.support.raw_connection import commands, open_raw_websocket, open_tcp
@@ -27,8 +30,10 @@ from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire_client import Close, WireClient, connect_wire
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.node.node import DRAIN_PAUSE_SECONDS
-from tocsin_server.serving.server import GRACE_SECONDS, CannotListen, listen
+from tocsin_server.node.drain import PAUSE_SECONDS
+from tocsin_server.serving import listening
+from tocsin_server.serving.listening import CannotListen, listen
+from tocsin_server.serving.server import GRACE_SECONDS
 from tocsin_server.serving.server import serving as serving_app
 
 CONFIG = {
@@ -159,6 +164,124 @@ def test_a_server_listens_on_every_address_of_a_host_name() -> None:
         one.close()
 
 
+def reached(host: str, port: int) -> bool:
+    """Whether a server listens there."""
+    try:
+        socket.create_connection((host, port), SOON).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["::", "127.0.0.1,::1"])
+def test_a_server_listens_on_both_families(host: str) -> None:
+    """`::` is every address of the machine. Several hosts have one port, also if the system chooses it."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(one) for one in listen(ServerOptions(host=host, port=0))]
+        port = sockets[0].getsockname()[1]
+        assert reached("127.0.0.1", port)
+        assert reached("::1", port)
+
+
+@needs_ipv6
+def test_both_addresses_of_every_family_may_be_named() -> None:
+    """Then each has a socket of its own."""
+    sockets = listen(ServerOptions(host="0.0.0.0,::", port=0))
+    assert len(sockets) == 2
+    for one in sockets:
+        one.close()
+
+
+async def test_a_server_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    """Requests and event streams work as on a port. The socket of a server that ended is replaced."""
+    path = str(tmp_path / "tocsin.sock")
+    for _ in range(2):
+        app = create_app(settings_of({}))
+        async with serving_app(app, ServerOptions(host=f"unix:{path}")) as server:
+            assert server.url == f"unix:{path}"
+            with pytest.raises(CannotListen, match=r"Address already in use"):
+                listen(ServerOptions(host=f"unix:{path}"))
+            transport = httpx.AsyncHTTPTransport(uds=path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://node") as http:
+                assert (await http.get("/health/live")).status_code == 200
+                async with http.stream("GET", "/events?channel=open:1") as stream:
+                    assert stream.status_code == 200
+
+
+def test_another_file_is_not_replaced_by_a_unix_socket(tmp_path: Path) -> None:
+    (file := tmp_path / "notes").write_text("mine")
+    with pytest.raises(CannotListen):
+        listen(ServerOptions(host=f"unix:{file}"))
+    assert file.read_text() == "mine"
+
+
+async def test_a_server_takes_a_socket_that_another_process_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its file descriptor, or all of systemd's (LISTEN_FDS)."""
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        monkeypatch.setattr(listening, "FIRST_PASSED_FD", passed.fileno())
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        for host in (f"fd:{passed.fileno()}", "systemd"):
+            app = create_app(settings_of({}))
+            async with serving_app(app, ServerOptions(host=host)) as server:
+                assert server.url == f"http://127.0.0.1:{passed.getsockname()[1]}"
+                async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+                    assert (await http.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("fd:999", "is no socket"),
+        ("systemd", "systemd passed no socket"),
+        ("unix:/nowhere/a.sock", "No such"),
+    ],
+)
+def test_a_socket_that_was_not_passed_raises_an_exception(host: str, reason: str) -> None:
+    with pytest.raises(CannotListen, match=rf"^Cannot listen on {host}: .*{reason}.*\.$"):
+        listen(ServerOptions(host=host))
+
+
+def test_a_passed_socket_must_listen() -> None:
+    with socket.socket() as idle, pytest.raises(CannotListen, match="does not listen"):
+        listen(ServerOptions(host=f"fd:{idle.fileno()}"))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+@pytest.mark.parametrize(("pong_timeout", "milliseconds"), [(8, 8000), (1, 5000)])
+async def test_a_client_whose_network_is_gone_is_dropped_after_the_pong_timeout(
+    pong_timeout: float, milliseconds: int
+) -> None:
+    """TCP drops a connection on which nothing is acknowledged for so long, on every transport.
+
+    An event stream has a comment every `ping_interval`, so its client is noticed after both.
+    """
+    async with serve_node(client={"pong_timeout": pong_timeout}) as served_node, served_node.tcp():
+        await until(lambda: served_node.server.server_state.connections)
+        (connection,) = served_node.server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+
+
+async def test_an_idle_connection_stays_open_longer_than_those_of_proxies() -> None:
+    """Otherwise a proxy's request meets a connection that is just being closed. The time can be set."""
+    assert ServerOptions().keep_alive_timeout > 60
+    app = create_app(settings_of({}))
+    async with (
+        serving_app(app, ServerOptions(port=0, keep_alive_timeout=10 * TICK)) as server,
+        ServedNode(app.state.node, server).tcp() as (connection, _),
+    ):
+        await connection.send(b"HEAD /health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert await connection.response() == 200
+        started = asyncio.get_running_loop().time()
+        assert await connection.read_to_end() == b""
+        assert asyncio.get_running_loop().time() - started > 5 * TICK
+
+
 def test_small_writes_are_not_delayed() -> None:
     """No write waits for the acknowledgement of the one before, on any event loop."""
     (listening,) = listen(ServerOptions(port=0))
@@ -190,7 +313,7 @@ async def test_sigterm_drains_the_node_and_exits_with_0(tmp_path: Path) -> None:
     lines = [json.loads(line) for _, line in server.stderr_lines if line.startswith("{")]
     (line,) = (line for line in lines if line["event"] == "drained")
     assert line["connections"] == 2
-    assert line["seconds"] > DRAIN_PAUSE_SECONDS / 2
+    assert line["seconds"] > PAUSE_SECONDS / 2
 
 
 async def clients_of_process(server: Server, stack: AsyncExitStack) -> tuple[WireClient, EventStream]:

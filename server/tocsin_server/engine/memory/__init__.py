@@ -1,1 +1,1 @@
-"""The engine of a node that stands alone: everything in this process, nothing survives it."""
+"""The engine of a single node: all state is in this process and is lost with it."""

@@ -1,4 +1,4 @@
-"""The broker of a node that stands alone: what is published is heard before the call returns."""
+"""The memory engine's broker: the handler receives a message before the publish returns."""
 
 from __future__ import annotations
 
@@ -13,85 +13,92 @@ from tocsin_server.engine.broker import (
     HistoryQuery,
     NewPublication,
 )
-from tocsin_server.engine.memory.idempotency import Answers
-from tocsin_server.engine.memory.logs import Logs
-from tocsin_server.engine.memory.sweeper import CallLater, Sweep
+from tocsin_server.engine.memory.history import HistoryStore
+from tocsin_server.engine.memory.idempotency import IdempotencyKeys
+from tocsin_server.engine.memory.sweeper import CallLater, Sweeper
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import Position, Publication, Push
 
 
 class MemoryBroker:
-    """Nothing here waits, so every call is one step and the order of calls is the order of announcements."""
+    """Implements Broker. No call waits, so each call is atomic and calls are delivered in their order.
+
+    `clock` returns monotonic seconds. `make_epoch` returns a new epoch for each history.
+    """
 
     def __init__(self, clock: Callable[[], float], make_epoch: Callable[[], str]) -> None:
         self._clock = clock
-        self._logs = Logs(make_epoch)
-        self._answers = Answers()
-        self._sweep = Sweep((self._logs, self._answers), clock)
-        self._listening: set[str] = set()
-        self._audience: BrokerHandler | None = None
+        self._histories = HistoryStore(make_epoch)
+        self._idempotency = IdempotencyKeys()
+        self._sweeper = Sweeper((self._histories, self._idempotency), clock)
+        self._subscribed: set[str] = set()
+        self._handler: BrokerHandler | None = None
 
-    def start(self, audience: BrokerHandler, call_later: CallLater) -> None:
-        """Announce to `audience` from now on."""
-        self._audience = audience
-        self._sweep.start(call_later)
+    def start(self, handler: BrokerHandler, call_later: CallLater) -> None:
+        """Call `handler` with received messages from now on."""
+        self._handler = handler
+        self._sweeper.start(call_later)
 
     def stop(self) -> None:
-        """Publish nothing more. Idempotent."""
-        self._audience = None
-        self._sweep.stop()
+        """Refuse to publish from now on. Idempotent."""
+        self._handler = None
+        self._sweeper.stop()
 
-    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
-        """Append and announce, as Broker says."""
-        if self._audience is None:
+    async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
+        """Store and publish, as Broker describes."""
+        if self._handler is None:
             raise EngineError("the engine is not running")
         now = self._clock()
-        if not draft.idempotency_key:
-            return self._publish(channel, draft, options, now)
-        answer = self._answers.find(channel, draft.idempotency_key, now)
-        if answer is None:
-            answer = self._publish(channel, draft, options, now)
-            self._answers.remember(channel, draft.idempotency_key, answer, now)
-            self._sweep.expect(now + IDEMPOTENCY_SECONDS)
-        return answer
+        key = publication.idempotency_key
+        if not key:
+            return self._publish(channel, publication, options, now)
+        position = self._idempotency.find(channel, key, now)
+        if position is None:
+            position = self._publish(channel, publication, options, now)
+            self._idempotency.remember(channel, key, position, now)
+            self._sweeper.schedule(now + IDEMPOTENCY_SECONDS)
+        return position
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
-        """Announce a join or leave, as Broker says."""
-        if self._audience is None:
+        """Publish a join or leave, as Broker describes."""
+        if self._handler is None:
             raise EngineError("the engine is not running")
-        if channel in self._listening:
-            self._audience.on_join_leave(channel, push)
+        if channel in self._subscribed:
+            self._handler.on_join_leave(channel, push)
 
     async def subscribe(self, channel: str) -> None:
-        """Hear a channel. Idempotent."""
-        self._listening.add(channel)
+        """Subscribe this node to a channel. Idempotent."""
+        self._subscribed.add(channel)
 
     async def unsubscribe(self, channel: str) -> None:
-        """Hear a channel no more. Idempotent."""
-        self._listening.discard(channel)
+        """Unsubscribe this node from a channel. Idempotent."""
+        self._subscribed.discard(channel)
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
-        """Read a log, as Broker says."""
+        """Read a channel's history, as Broker describes."""
         now = self._clock()
-        history = self._logs.read(channel, query, options, now)
-        self._sweep.expect(now + options.history_meta_ttl)
+        history = self._histories.read(channel, query, options, now)
+        self._sweeper.schedule(now + options.history_meta_ttl)
         return history
 
     async def remove_history(self, channel: str) -> None:
-        """Drop what a log keeps. Its top and epoch stay."""
-        self._logs.remove_history(channel)
+        """Remove a channel's stored publications. The top and the epoch stay."""
+        self._histories.remove_history(channel)
 
-    def _publish(self, channel: str, draft: NewPublication, options: ChannelOptions, now: float) -> Position:
-        if not options.keeps_history or draft.skip_history:
-            self._tell(channel, Publication(draft.data, 0, draft.info, draft.tags), "", now)
+    def _publish(
+        self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
+    ) -> Position:
+        if not options.keeps_history or publication.skip_history:
+            unstored = Publication(publication.data, 0, publication.info, publication.tags)
+            self._receive(channel, unstored, "", now)
             return NO_POSITION
-        top, publication = self._logs.append(channel, draft, options, now)
-        # ChannelOptions sees to it that history_meta_ttl is no shorter.
-        self._sweep.expect(now + options.history_ttl)
-        if publication:
-            self._tell(channel, publication, top.epoch, now)
+        top, stored = self._histories.append(channel, publication, options, now)
+        # ChannelOptions guarantees that history_meta_ttl is not shorter.
+        self._sweeper.schedule(now + options.history_ttl)
+        if stored:
+            self._receive(channel, stored, top.epoch, now)
         return top
 
-    def _tell(self, channel: str, publication: Publication, epoch: str, now: float) -> None:
-        if self._audience and channel in self._listening:
-            self._audience.on_publication(channel, publication, epoch, now)
+    def _receive(self, channel: str, publication: Publication, epoch: str, now: float) -> None:
+        if self._handler and channel in self._subscribed:
+            self._handler.on_publication(channel, publication, epoch, now)

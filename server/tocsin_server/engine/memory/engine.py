@@ -1,4 +1,4 @@
-"""The memory engine, whole."""
+"""The memory engine: its broker, presence store and node registry."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from tocsin_server.engine.memory.presence import MemoryPresenceStore
 from tocsin_server.engine.memory.sweeper import CallLater
 
 EPOCH_LETTERS = 8
-"""As many as Centrifugo takes (protocol §10): two logs share an epoch by chance once in 10^13."""
+"""The length of Centrifugo's epochs (docs/protocol.md §10).
+
+Two are equal with a probability of 1 in 10^13.
+"""
 
 
 class MemoryEngine:
-    """For one node. Nothing survives the process: after a restart every channel has another epoch.
+    """Implements Engine for one node. After a restart of the process, every channel has another epoch.
 
-    `clock` is monotonic, in seconds. `call_later` calls back after seconds; without one, the running event
-    loop's is used.
+    `clock` returns monotonic seconds. `call_later` schedules a call after some seconds. If it is None, the
+    running event loop's `call_later` is used.
     """
 
     def __init__(
@@ -41,47 +44,47 @@ class MemoryEngine:
 
     @property
     def broker(self) -> MemoryBroker:
-        """Logs and announcements."""
+        """Stores history and carries publications."""
         return self._broker
 
     @property
     def presence(self) -> MemoryPresenceStore:
-        """Who is where."""
+        """Knows which clients are in a channel."""
         return self._presence
 
     @property
     def nodes(self) -> MemoryNodeRegistry:
-        """This node."""
+        """Knows this node only."""
         return self._nodes
 
     @property
     def unready_reason(self) -> str:
-        """Empty while the engine runs: memory is always there."""
+        """Empty while the engine runs: memory is always available."""
         return "" if self._is_running else "The engine is not running."
 
     @property
     def lag_seconds(self) -> float:
-        """Nothing: what is published is heard before the call returns."""
+        """Always 0: the handler receives a message before the publish returns."""
         return 0.0
 
     @property
-    def vitals(self) -> EngineHealth:
-        """Nothing to report: nothing is between this node and its store."""
+    def health(self) -> EngineHealth:
+        """The defaults: there is no connection that could fail."""
         return EngineHealth()
 
     @property
-    def may_lose_announcements(self) -> bool:
-        """Never: publishing and hearing are one step."""
+    def may_lose_messages(self) -> bool:
+        """Always false: storing and receiving are one step."""
         return False
 
-    async def start(self, resident: EngineHandler) -> None:
-        """Let `resident` hear, obey and report."""
-        self._broker.start(resident, self._call_later or asyncio.get_running_loop().call_later)
-        self._nodes.start(resident)
+    async def start(self, handler: EngineHandler) -> None:
+        """Call `handler` from now on."""
+        self._broker.start(handler, self._call_later or asyncio.get_running_loop().call_later)
+        self._nodes.start(handler)
         self._is_running = True
 
     async def stop(self) -> None:
-        """Let go of the resident and of the timer. Idempotent."""
+        """Release the handler and the timer. Idempotent."""
         self._is_running = False
         self._nodes.stop()
         self._broker.stop()

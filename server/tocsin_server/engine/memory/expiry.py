@@ -1,4 +1,4 @@
-"""Deadlines: which keys lapse next, where times to live have few different lengths."""
+"""The expiry queue: which keys expire next, for times to live that have few distinct lengths."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Deadlines(Generic[Key]):
-    """One deadline for each key, put off again and again.
+class ExpiryQueue(Generic[Key]):
+    """One deadline for each key. Setting it again replaces the earlier deadline.
 
-    Keys of one time to live lapse in the order in which they were set, so each length has a queue that sorts
-    itself: setting costs the same however many there are, and a deadline that was put off leaves nothing
-    behind, as it would in a heap. Lengths are few, since they come from the configuration.
+    Keys with the same time to live expire in the order in which they were set. So there is one ordered
+    queue for each length, and setting a key costs the same however many keys there are. Unlike a heap, a
+    queue keeps nothing of a replaced deadline. Lengths are few, since they come from the configuration.
     """
 
     __slots__ = ("_lengths", "_queues")
@@ -28,12 +28,12 @@ class Deadlines(Generic[Key]):
         return len(self._lengths)
 
     @property
-    def next(self) -> float:
-        """The earliest deadline, or infinity."""
+    def next_deadline(self) -> float:
+        """The earliest deadline, or infinity if there is none."""
         return min((next(iter(queue.values())) for queue in self._queues.values()), default=math.inf)
 
-    def put(self, key: Key, seconds: float, now: float) -> None:
-        """Let `key` lapse `seconds` after `now`, instead of any earlier deadline. Times never go back."""
+    def set(self, key: Key, seconds: float, now: float) -> None:
+        """Let `key` expire `seconds` after `now`. `now` must never decrease between calls."""
         if self._lengths.get(key) != seconds:
             self.cancel(key)
             self._lengths[key] = seconds
@@ -42,7 +42,7 @@ class Deadlines(Generic[Key]):
         queue.move_to_end(key)
 
     def cancel(self, key: Key) -> None:
-        """Let `key` never lapse. Idempotent."""
+        """Remove the deadline of `key`. Idempotent."""
         length = self._lengths.pop(key, None)
         if length is not None:
             queue = self._queues[length]
@@ -50,8 +50,8 @@ class Deadlines(Generic[Key]):
             if not queue:
                 del self._queues[length]
 
-    def take(self, now: float) -> Key | None:
-        """Take out a key whose deadline has come."""
+    def pop_expired(self, now: float) -> Key | None:
+        """Remove and return one expired key, or None if there is none."""
         for queue in self._queues.values():
             key, deadline = next(iter(queue.items()))
             if deadline <= now:

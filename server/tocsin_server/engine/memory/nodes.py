@@ -1,4 +1,4 @@
-"""The nodes of a node that stands alone: itself."""
+"""The memory engine's node registry: the only node is this one."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from tocsin_server.errors import EngineError
 
 
 class MemoryNodeRegistry:
-    """What concerns every node concerns this one."""
+    """Implements NodeRegistry by calling this node's own handler."""
 
     def __init__(self) -> None:
-        self._household: ControlHandler | None = None
+        self._handler: ControlHandler | None = None
 
-    def start(self, household: ControlHandler) -> None:
-        """Order and ask `household` from now on."""
-        self._household = household
+    def start(self, handler: ControlHandler) -> None:
+        """Call `handler` with control commands and survey requests from now on."""
+        self._handler = handler
 
     def stop(self) -> None:
-        """Reach nobody any more. Idempotent."""
-        self._household = None
+        """Release the handler. Idempotent."""
+        self._handler = None
 
-    async def publish_control(self, order: ControlCommand) -> None:
-        """This node obeys."""
-        self._resident().on_control(order)
+    async def publish_control(self, command: ControlCommand) -> None:
+        """Apply a control command to this node."""
+        self._running_handler().on_control(command)
 
-    async def survey(self, question: SurveyRequest) -> Survey:
-        """This node answers."""
-        return Survey([self._resident().node_info(question)])
+    async def survey(self, request: SurveyRequest) -> Survey:
+        """Survey this node."""
+        return Survey([self._running_handler().node_info(request)])
 
-    def _resident(self) -> ControlHandler:
-        if self._household is None:
+    def _running_handler(self) -> ControlHandler:
+        if self._handler is None:
             raise EngineError("the engine is not running")
-        return self._household
+        return self._handler

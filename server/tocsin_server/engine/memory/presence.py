@@ -1,4 +1,4 @@
-"""The presence of a node that stands alone."""
+"""The memory engine's presence store."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tocsin_server.protocol.messages import ClientInfo
 
 
 class MemoryPresenceStore:
-    """Entries by channel and client. All belong to this node, so they need no lease: they end with it."""
+    """Implements PresenceStore. All entries belong to this node and end with it, so they need no lease."""
 
     def __init__(self) -> None:
         self._channels: dict[str, dict[str, ClientInfo]] = {}
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:  # noqa: ARG002
-        """A connection is in a channel; again replaces its info."""
+        """Add the presence entry of a client, or replace its info."""
         self._channels.setdefault(channel, {})[info.client] = info
 
     async def remove(self, channel: str, client: str) -> None:
-        """A connection is no longer in a channel. Idempotent."""
+        """Remove the presence entry of a client. Idempotent."""
         members = self._channels.get(channel)
         if members is None:
             return
@@ -28,10 +28,10 @@ class MemoryPresenceStore:
             del self._channels[channel]
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Everybody in a channel, by client id, as of one moment."""
+        """Read all presence entries of a channel by client id. The result is a copy."""
         return dict(self._channels.get(channel, {}))
 
     async def stats(self, channel: str) -> PresenceStats:
-        """How many are in a channel."""
+        """Count the clients and users in a channel."""
         members = self._channels.get(channel, {})
         return PresenceStats(len(members), len({info.user for info in members.values()}))

@@ -1,4 +1,4 @@
-"""The sweep: one timer that gives the memory of lapsed things back, and none while nothing can lapse."""
+"""The sweeper: frees the memory of expired items. It has one timer, and none while no item can expire."""
 
 from __future__ import annotations
 
@@ -6,75 +6,78 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-STEP = 200
-"""Things freed before the event loop gets its turn: well below a millisecond of work."""
+ITEMS_PER_STEP = 200
+"""How many items are freed before the event loop continues: well below a millisecond of work."""
 
-PAUSE_SECONDS = 1.0
-"""Between two rounds, so that many deadlines close together cost one. Readers never see the delay."""
+SWEEP_PAUSE_SECONDS = 1.0
+"""The pause between two sweeps, so that deadlines close together cost one. Readers never see the delay."""
 
 
-class Lapsing(Protocol):
-    """What holds things that lapse."""
+class Expiring(Protocol):
+    """A store whose items expire."""
 
     @property
-    def deadline(self) -> float:
-        """When there will be something to free; infinite if never."""
+    def next_deadline(self) -> float:
+        """When memory can next be freed, or infinity."""
 
-    def free(self, now: float) -> bool:
-        """Free one lapsed thing; False if there is none."""
+    def free_one(self, now: float) -> bool:
+        """Free the memory of one expired item. Returns False if there is none."""
 
 
 class Timer(Protocol):
-    """What a call later can be taken back by; asyncio's TimerHandle."""
+    """The handle of a scheduled call, such as asyncio's TimerHandle."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
 
 
 CallLater = Callable[[float, Callable[[], None]], Timer]
-"""Calls once, after seconds, from the same thread; the event loop's `call_later`."""
+"""Schedules one call after some seconds, in the same thread, as the event loop's `call_later` does."""
 
 
-class Sweep:
-    """idle --expect()--> waiting --run()--> waiting | idle; --stop()--> stopped."""
+class Sweeper:
+    """Owns the timer that frees expired items.
 
-    def __init__(self, lapsing: Sequence[Lapsing], clock: Callable[[], float]) -> None:
-        self._lapsing = lapsing
+    The states are: idle --schedule()--> scheduled --_sweep()--> scheduled | idle; any --stop()--> stopped.
+    """
+
+    def __init__(self, stores: Sequence[Expiring], clock: Callable[[], float]) -> None:
+        self._stores = stores
         self._clock = clock
         self._call_later: CallLater | None = None
         self._timer: Timer | None = None
         self._wakes_at = math.inf
 
     def start(self, call_later: CallLater) -> None:
-        """Begin, also with what was expected before."""
+        """Begin to sweep, including items that were stored before."""
         self._call_later = call_later
-        self._rest()
+        self._schedule_next()
 
     def stop(self) -> None:
-        """Free nothing more. Idempotent."""
+        """Stop sweeping. Idempotent."""
         self._call_later = None
         self._cancel()
 
-    def expect(self, deadline: float) -> None:
-        """Something will lapse at `deadline`. Cheap where something earlier is expected already."""
+    def schedule(self, deadline: float) -> None:
+        """An item expires at `deadline`. This is cheap if a sweep is already scheduled before that."""
         if deadline < self._wakes_at and self._call_later:
             self._cancel()
             self._wakes_at = deadline
-            self._timer = self._call_later(max(PAUSE_SECONDS, deadline - self._clock()), self._run)
+            self._timer = self._call_later(max(SWEEP_PAUSE_SECONDS, deadline - self._clock()), self._sweep)
 
-    def _run(self) -> None:
+    def _sweep(self) -> None:
         self._timer, self._wakes_at = None, math.inf
         now = self._clock()
-        for _ in range(STEP):
-            if not any(lapsing.free(now) for lapsing in self._lapsing):
-                self._rest()
+        for _ in range(ITEMS_PER_STEP):
+            if not any(store.free_one(now) for store in self._stores):
+                self._schedule_next()
                 return
         if self._call_later:
             self._wakes_at = now
-            self._timer = self._call_later(0, self._run)
+            self._timer = self._call_later(0, self._sweep)
 
-    def _rest(self) -> None:
-        self.expect(min(lapsing.deadline for lapsing in self._lapsing))
+    def _schedule_next(self) -> None:
+        self.schedule(min(store.next_deadline for store in self._stores))
 
     def _cancel(self) -> None:
         if self._timer:

@@ -1,1 +1,1 @@
-"""The engine of nodes that share a Redis: logs, presence and leases lie there, pub/sub announces."""
+"""The engine of nodes that share a Redis, which stores their state and carries their messages."""

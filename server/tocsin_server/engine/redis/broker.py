@@ -1,11 +1,11 @@
-"""The broker of a node that shares a Redis: logs are streams there, announcements its pub/sub."""
+"""The Redis engine's broker: histories are streams in Redis, and messages travel by its pub/sub."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -20,204 +20,228 @@ from tocsin_server.engine.broker import (
 )
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
-from tocsin_server.engine.redis.interfaces import Argument, Calls, Ears
+from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.engine.redis.seen_positions import Tops
+from tocsin_server.engine.redis.seen_positions import SeenPositions
+from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import Position, Publication, Push
 
-LONGEST_MS = 2**53
-"""Redis takes no lifetime that, added to its clock, leaves 64 bits."""
-
-NOT_LOGGED: tuple[Argument, ...] = (0, 0, 0, "", 0, "", 0, 0, "")
-"""Where no log is kept."""
+MAX_MS = 2**53
+"""Redis rejects a time to live that exceeds 64 bits when it is added to its clock."""
 
 ABOVE_STAMPS = 2**64 - 2
-"""The second half of an id above those of all publications at an offset."""
+"""The second half of a stream id that is above the ids of all publications at an offset."""
 
 log = structlog.get_logger()
 
 
-class RedisBroker:
-    """Everything that changes a log is a script, so that one step is one, and the order of calls is kept.
+class PublishArguments(NamedTuple):
+    """The arguments of publish.lua, in its order."""
 
-    A Redis that restarts or fails over may have lost the end of a log. Then offsets would be given out
-    twice in one epoch. So whatever touches a log tells the script the highest position that this node has
-    seen of it (only of channels it listens to), and a log whose top is below that, in the same epoch,
-    begins anew in another one: by the first publication, or by the first read after `Audience.resume`. An
-    end that was lost and replaced by as many other publications shows by a read as well: entries bear the
-    stamps of their publications, and this node knows which one it has seen there.
+    publish_command: str
+    pubsub_name: str
+    head: bytes
+    body: bytes
+    result_ttl_ms: int
+    """How long the result of the idempotency key is kept. 0: there is no key."""
+    history_size: int = 0
+    """0: the channel keeps no history. Then the fields below are not used."""
+    history_ttl_ms: int = 0
+    meta_ttl_ms: int = 0
+    fresh_epoch: str = ""
+    """The epoch of the history if it has to start over."""
+    seen_offset: int = 0
+    seen_epoch: str = ""
+    stamp: int = 0
+    version: int = 0
+    version_epoch: str = ""
+
+
+class RedisBroker:
+    """Implements Broker. Every change of a history is one script, so it is atomic and the order is kept.
+
+    A Redis that restarts or fails over may have lost the end of a history. Its offsets would then be used
+    twice in one epoch. To prevent that, each script gets the newest position that this node has seen in the
+    channel. If the history's top is below that position in the same epoch, the history starts over in
+    another epoch. The first publish detects this, or the first read after `BrokerHandler.on_resubscribed`.
+
+    The lost end may have been replaced with as many other publications. A read detects that as well, by the
+    stamp of the newest publication that this node has seen.
+
+    The mutable state is the set of subscribed channels and their seen positions; `subscribe` and
+    `unsubscribe` change the former, received messages and replies the latter.
     """
 
     def __init__(
         self,
         keys: Keys,
-        calls: Calls,
-        ears: Ears,
+        commands: Commands,
+        pubsub: PubSub,
         clock: SharedClock,
         make_epoch: Callable[[], str],
     ) -> None:
         self._keys = keys
-        self._calls = calls
-        self._ears = ears
+        self._commands = commands
+        self._pubsub = pubsub
         self._clock = clock
         self._make_epoch = make_epoch
-        self._tops = Tops()
-        self._channels: dict[bytes, str] = {}  # that are listened to, by the name of their announcements
-        self._audience: BrokerHandler | None = None
+        self._seen = SeenPositions()
+        self._other_versions = encoding.OtherVersions()
+        self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
+        self._handler: BrokerHandler | None = None
 
-    def start(self, audience: BrokerHandler) -> None:
-        """Tell `audience` what is heard from now on."""
-        self._audience = audience
+    def start(self, handler: BrokerHandler) -> None:
+        """Call `handler` with received messages from now on."""
+        self._handler = handler
 
     def stop(self) -> None:
-        """Tell nobody anything any more. Idempotent."""
-        self._audience = None
+        """Release the handler. Idempotent."""
+        self._handler = None
 
-    def resume(self, names: Sequence[bytes]) -> None:
-        """The link to these is whole again."""
-        channels = [self._channels[name] for name in names if name in self._channels]
-        if channels and self._audience is not None:
-            self._audience.on_resubscribed(channels)
+    def on_resubscribed(self, names: Sequence[bytes]) -> None:
+        """The subscription to these pub/sub names was interrupted and is restored."""
+        channels = [self._subscribed[name] for name in names if name in self._subscribed]
+        if channels and self._handler is not None:
+            self._handler.on_resubscribed(channels)
 
-    async def publish(self, channel: str, draft: NewPublication, options: ChannelOptions) -> Position:
-        """Append and announce, as Broker says.
+    async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
+        """Store and publish, as Broker describes.
 
-        Where Redis did not answer in time, the publication may have been stored and announced nevertheless:
-        with an idempotency key it can be repeated safely.
+        If Redis does not reply in time, the publication may have been stored and published. With an
+        idempotency key, the publish can be repeated safely.
         """
-        body = encoding.encode_body(draft.data, draft.info, draft.tags)
-        is_logged = options.keeps_history and not draft.skip_history
+        body = encoding.encode_body(publication.data, publication.info, publication.tags)
         stamp = self._clock.stamp()
-        if is_logged:
-            logged = self._logged(channel, draft, options, stamp)
-            head = encoding.publication_head(stamp)
-            position = await self._run(channel, draft.idempotency_key, head, body, logged)
-            self._tops.see(channel, *position)
-            return position
-        return await self._run(channel, draft.idempotency_key, encoding.unlogged_head(stamp), body)
-
-    async def publish_join_leave(self, channel: str, push: Push) -> None:
-        """Announce a join or leave, as Broker says."""
-        await self._run(channel, "", encoding.encode_push(push), b"")
-
-    async def subscribe(self, channel: str) -> None:
-        """Hear a channel, as Broker says."""
-        name = self._keys.announcements(channel)
-        self._channels[name.encode()] = channel
-        self._tops.watch(channel)
-        await self._ears.listen(name, partial(self._hear, channel))
-
-    async def unsubscribe(self, channel: str) -> None:
-        """Hear a channel no more. Idempotent."""
-        name = self._keys.announcements(channel)
-        self._channels.pop(name.encode(), None)
-        self._tops.drop(channel)
-        await self._ears.forget(name)
-
-    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
-        """Read a log, as Broker says."""
-        answer = await self._calls.run_script(
-            scripts.READ,
-            [self._keys.meta(channel), self._keys.log(channel)],
-            _ms(options.history_meta_ttl),
-            self._make_epoch(),
-            *self._tops.known(channel),
-            *_range(query),
-        )
-        offset, epoch, entries = answer
-        top = Position(int(offset), epoch.decode())
-        self._tops.see(channel, *top)
-        for newest in entries[:1] if query.is_reverse else entries[-1:]:
-            self._tops.see(channel, _offset(newest), top.epoch, _stamp(newest))
-        return History(top, [_publication(entry) for entry in entries])
-
-    async def remove_history(self, channel: str) -> None:
-        """Drop what a log keeps. Its top and epoch stay."""
-        await self._calls.run_script(scripts.REMOVE_HISTORY, [self._keys.log(channel)])
-
-    async def _run(
-        self,
-        channel: str,
-        idempotency_key: str,
-        head: bytes,
-        body: bytes,
-        logged: tuple[Argument, ...] = (),
-    ) -> Position:
-        """Run the script; with `logged` it keeps a log."""
-        keys, calls = self._keys, self._calls
-        announcements, *names = keys.of_log(channel)
-        if idempotency_key:
-            names.append(keys.answer(channel, idempotency_key))
-        elif not logged and calls.is_sharded:
-            # A plain command, since a cluster asks for a script's keys: while a slot moves, those that are
-            # not there are looked for where it moves to, and nobody listens there yet.
-            await calls.call(calls.publish, announcements, head + body)
-            return NO_POSITION
-        offset, epoch = await calls.run_script(
-            scripts.PUBLISH,
-            names,
-            calls.publish,
-            announcements,
-            head,
+        if not options.keeps_history or publication.skip_history:
+            head = encoding.head_without_history(stamp)
+            return await self._publish_unstored(channel, publication.idempotency_key, head, body)
+        pubsub_name, *names = self._keys.of_history(channel)
+        seen = self._seen.latest(channel)
+        arguments = PublishArguments(
+            self._commands.publish_command,
+            pubsub_name,
+            encoding.publication_head(stamp),
             body,
-            IDEMPOTENCY_SECONDS * 1000 if idempotency_key else 0,
-            *(logged or NOT_LOGGED),
-        )
-        return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
-
-    def _logged(
-        self, channel: str, draft: NewPublication, options: ChannelOptions, stamp: int
-    ) -> tuple[Argument, ...]:
-        """What the script has to know of the log, as far as this node knows it."""
-        known = self._tops.known(channel)
-        return (
+            self._use_key(names, channel, publication.idempotency_key),
             options.history_size,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
             self._make_epoch(),
-            known.offset,
-            known.epoch,
+            seen.offset,
+            seen.epoch,
             stamp,
-            draft.version,
-            draft.version_epoch,
+            publication.version,
+            publication.version_epoch,
+        )
+        position = await self._run_publish(names, arguments)
+        self._seen.record(channel, *position)
+        return position
+
+    async def publish_join_leave(self, channel: str, push: Push) -> None:
+        """Publish a join or leave, as Broker describes."""
+        await self._publish_unstored(channel, "", encoding.encode_push(push), b"")
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe this node to a channel, as Broker describes."""
+        name = self._keys.pubsub_name(channel)
+        self._subscribed[name.encode()] = channel
+        self._seen.track(channel)
+        await self._pubsub.subscribe(name, partial(self._on_message, channel))
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Unsubscribe this node from a channel. Idempotent."""
+        name = self._keys.pubsub_name(channel)
+        self._subscribed.pop(name.encode(), None)
+        self._seen.untrack(channel)
+        await self._pubsub.unsubscribe(name)
+
+    async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+        """Read a channel's history, as Broker describes."""
+        offset, epoch, entries = await self._commands.run_script(
+            scripts.HISTORY_READ,
+            [self._keys.meta(channel), self._keys.history(channel)],
+            _ms(options.history_meta_ttl),
+            self._make_epoch(),
+            *self._seen.latest(channel),
+            *_range_arguments(query),
+        )
+        top = Position(int(offset), epoch.decode())
+        self._seen.record(channel, *top)
+        for newest in entries[:1] if query.is_reverse else entries[-1:]:
+            self._seen.record(channel, _offset(newest), top.epoch, _stamp(newest))
+        return History(top, [_publication(entry) for entry in entries])
+
+    async def remove_history(self, channel: str) -> None:
+        """Remove a channel's stored publications. The top and the epoch stay."""
+        await self._commands.execute("DEL", self._keys.history(channel))
+
+    async def _publish_unstored(
+        self, channel: str, idempotency_key: str, head: bytes, body: bytes
+    ) -> Position:
+        pubsub_name, *names = self._keys.of_history(channel)
+        publish_command = self._commands.publish_command
+        result_ttl_ms = self._use_key(names, channel, idempotency_key)
+        if not idempotency_key and self._commands.is_sharded:
+            # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
+            # redirects missing keys to the server that imports the slot, and no node is subscribed there
+            # yet.
+            await self._commands.execute(publish_command, pubsub_name, head + body)
+            return NO_POSITION
+        return await self._run_publish(
+            names, PublishArguments(publish_command, pubsub_name, head, body, result_ttl_ms)
         )
 
-    def _hear(self, channel: str, message: bytes) -> None:
-        if self._audience is None:
+    def _use_key(self, names: list[str], channel: str, idempotency_key: str) -> int:
+        """Add the name of an idempotency key to the script's keys. Returns how long its result is kept."""
+        if not idempotency_key:
+            return 0
+        names.append(self._keys.idempotency(channel, idempotency_key))
+        return IDEMPOTENCY_SECONDS * 1000
+
+    async def _run_publish(self, names: Sequence[str], arguments: PublishArguments) -> Position:
+        offset, epoch = await self._commands.run_script(scripts.PUBLISH, names, *arguments)
+        return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
+
+    def _on_message(self, channel: str, message: bytes) -> None:
+        if self._handler is None:
             return
         try:
             if message.startswith(encoding.PUBLICATION):
                 publication, epoch, stamp = encoding.decode_publication(message)
-                if not self._tops.see(channel, publication.offset, epoch, stamp):
-                    self._audience.on_resubscribed([channel])  # reading the log settles it
-                self._audience.on_publication(channel, publication, epoch, self._clock.moment(stamp))
+                if not self._seen.record(channel, publication.offset, epoch, stamp):
+                    # The end of the history was replaced. Reading it gives it another epoch.
+                    self._handler.on_resubscribed([channel])
+                self._handler.on_publication(channel, publication, epoch, self._clock.monotonic(stamp))
             elif message.startswith((encoding.JOIN, encoding.LEAVE)):
-                self._audience.on_join_leave(channel, encoding.decode_push(channel, message))
+                self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
-                log.warning("an announcement of another version was dropped", channel=channel)
+                self._other_versions.ignore("channel messages", channel=channel)
         except ValueError:
-            log.warning("an announcement was not understood", channel=channel, exc_info=True)
+            log.warning("malformed_message_dropped", channel=channel, exc_info=True)
 
 
-@lru_cache(maxsize=128)  # as many as there are options, and asked with every publication
+@lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some
 def _ms(seconds: float) -> int:
-    """Milliseconds, as Redis takes them: at least one, and not beyond its clock."""
-    return min(LONGEST_MS, max(1, math.ceil(seconds * 1000)))
+    """Convert to the milliseconds of a Redis time to live: at least 1, and at most MAX_MS."""
+    return min(MAX_MS, max(1, math.ceil(seconds * 1000)))
 
 
-def _range(query: HistoryQuery) -> tuple[Argument, ...]:
-    """The arguments of the reading script that say which part of the stream."""
+def _range_arguments(query: HistoryQuery) -> tuple[Argument, ...]:
+    """The arguments of history_read.lua that select a part of the stream: command, from, to, count."""
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
         return "", "", "", ""
     count = "" if query.limit < 0 else query.limit
-    if query.is_reverse:  # exclusive ends are of Redis 6.2
+    if query.is_reverse:  # "(" excludes the bound; it requires Redis 6.2
         return "XREVRANGE", "+" if since is None else f"({since}-0", "-", count
     return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", count
 
 
 def _publication(entry: Any) -> Publication:
-    return encoding.decode_body(entry[1][1], _offset(entry))
+    field, body = entry[1]
+    if field != encoding.FIELD:
+        raise EngineError("the history has publications of another version of the format")
+    return encoding.decode_body(body, _offset(entry))
 
 
 def _offset(entry: Any) -> int:

@@ -1,8 +1,8 @@
-"""The clock that all nodes share: the one of Redis, as each node reckons it from its own.
+"""The shared clock: the time of Redis, which each node derives from its own monotonic clock.
 
-Machines' clocks differ by more than an announcement takes, and may jump. So a publication is stamped in
-Redis' time by the node that publishes it, and whoever hears it translates the stamp into its own monotonic
-time. Either is wrong by at most half of what asking Redis for the time took.
+The clocks of two machines differ by more than a message takes, and may jump. So the publishing node stamps
+a publication in Redis' time, and a receiving node converts the stamp to its own monotonic time. Each
+conversion is wrong by at most half of the time that reading Redis' clock took.
 """
 
 from __future__ import annotations
@@ -15,65 +15,70 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from tocsin_server.engine.redis import scripts
-from tocsin_server.engine.redis.interfaces import Calls
+from tocsin_server.engine.redis.interfaces import Commands
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError
 
-LOOK_SECONDS = 1.0
+SAMPLE_SECONDS = 1.0
+"""The interval between two samples."""
 
-LOOKS = 10
-"""Of so many the one that took least time counts. Two clocks drift apart by microseconds meanwhile."""
+SAMPLES = 10
+"""Of so many samples the most exact one is used. In the meantime two clocks drift apart by microseconds."""
 
-UNKNOWN = 0
-"""A stamp, or a moment, that nobody knows."""
+UNKNOWN_TIME = 0
+"""The value of an unknown stamp or monotonic time."""
 
 
-class Look(NamedTuple):
-    """What Redis' clock was ahead of this node's, and by how much that may be wrong; seconds."""
+class ClockSample(NamedTuple):
+    """How far Redis' clock is ahead of this node's clock, and the largest possible error; in seconds."""
 
     ahead: float
     error: float
 
-    def agrees(self, other: Look) -> bool:
-        """Whether both can be true. If not, one of the clocks jumped, or it is another Redis."""
+    def agrees_with(self, other: ClockSample) -> bool:
+        """Whether both samples can be right. If not, a clock jumped, or another Redis answered."""
         return abs(self.ahead - other.ahead) <= self.error + other.error
 
 
 class SharedClock:
-    """Asked of the Redis that holds the leases, which is the same for all nodes."""
+    """Converts between this node's monotonic time and the time of the Redis that holds the leases.
 
-    def __init__(self, keys: Keys, calls: Calls, now: Callable[[], float] = time.monotonic) -> None:
+    That Redis is the same for all nodes. The mutable state is the recent samples and the difference that is
+    derived from them; only `add_sample` changes it.
+    """
+
+    def __init__(self, keys: Keys, commands: Commands, now: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
-        self._calls = calls
+        self._commands = commands
         self._now = now
-        self._looks: deque[Look] = deque(maxlen=LOOKS)
+        self._samples: deque[ClockSample] = deque(maxlen=SAMPLES)
         self._ahead: float | None = None
 
     def stamp(self) -> int:
-        """This moment in microseconds of the shared clock, or UNKNOWN."""
-        return UNKNOWN if self._ahead is None else round((self._now() + self._ahead) * 1e6)
+        """The current shared time in microseconds, or UNKNOWN_TIME before the first sample."""
+        return UNKNOWN_TIME if self._ahead is None else round((self._now() + self._ahead) * 1e6)
 
-    def moment(self, stamp: int) -> float:
-        """When that was by this node's monotonic clock, in seconds, or UNKNOWN."""
-        return UNKNOWN if self._ahead is None or stamp == UNKNOWN else stamp / 1e6 - self._ahead
+    def monotonic(self, stamp: int) -> float:
+        """Convert a stamp to seconds of this node's monotonic clock. Returns UNKNOWN_TIME if it cannot."""
+        return UNKNOWN_TIME if self._ahead is None or stamp == UNKNOWN_TIME else stamp / 1e6 - self._ahead
 
     async def run(self) -> NoReturn:
-        """Look at it until cancelled."""
+        """Take samples until cancelled."""
         while True:
             with suppress(EngineError):
-                await self._look()
-            await asyncio.sleep(LOOK_SECONDS)
+                await self._sample()
+            await asyncio.sleep(SAMPLE_SECONDS)
 
-    async def _look(self) -> None:
-        asked_at = self._now()
-        seconds, microseconds = await self._calls.run_script(scripts.TIME, [self._keys.nodes])
-        answered_at = self._now()
-        self.see(int(seconds) + int(microseconds) / 1e6, asked_at, answered_at)
+    async def _sample(self) -> None:
+        sent_at = self._now()
+        seconds, microseconds = await self._commands.run_script(scripts.TIME, [self._keys.nodes])
+        received_at = self._now()
+        self.add_sample(int(seconds) + int(microseconds) / 1e6, sent_at, received_at)
 
-    def see(self, shared: float, asked_at: float, answered_at: float) -> None:
-        """Take what the shared clock showed at some moment between the two."""
-        look = Look(shared - (asked_at + answered_at) / 2, (answered_at - asked_at) / 2)
-        if not all(map(look.agrees, self._looks)):
-            self._looks.clear()
-        self._looks.append(look)
-        self._ahead = min(self._looks, key=lambda one: one.error).ahead
+    def add_sample(self, shared: float, sent_at: float, received_at: float) -> None:
+        """Add a reading of the shared clock that was taken between two moments of this node's clock."""
+        sample = ClockSample(shared - (sent_at + received_at) / 2, (received_at - sent_at) / 2)
+        if not all(map(sample.agrees_with, self._samples)):
+            self._samples.clear()
+        self._samples.append(sample)
+        self._ahead = min(self._samples, key=lambda one: one.error).ahead

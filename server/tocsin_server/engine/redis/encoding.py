@@ -1,18 +1,24 @@
-r"""What travels through Redis and lies in it, as bytes. Payloads are copied, never parsed.
+r"""The encoding of messages, history entries and presence entries in Redis.
 
-    publication   1p<stamp> <offset> <epoch>\n<body>      offset 0 and no epoch where no log holds it
-    join, leave   1j\n<info>   1l\n<info>
-    log entry     id <offset>-<stamp>, field "1", value <body>
-    presence      [lease, is announced, info]
+Payloads are copied, never parsed.
 
-A stamp is when it was published (see clock), and tells it from any other in its place. Body and info are
-MessagePack; the 1 is the format's version. A node that reads another version than its own takes no notice, so
-two versions of Tocsin that differ in it must not share a prefix.
+    publication      1p<stamp> <offset> <epoch>\n<body>    offset 0 and no epoch if it is not in the history
+    join, leave      1j\n<info>   1l\n<info>
+    request          1q\n<JSON>   to every node (see nodes)
+    response         1r\n<JSON>   to the node that sent the request
+    history entry    id <offset>-<stamp>, field "1", value <body>
+    presence entry   [lease, is announced, info]
+
+A stamp is the time of the publish (see clock). It also distinguishes two publications at the same offset.
+Body and info are MessagePack. The 1 is the version of this format. A node ignores messages and presence
+entries of another version, and logs the first of them (`OtherVersions`). A request that a node of another
+version ignores has no response, so the sender reports that node as silent.
 """
 
 from __future__ import annotations
 
 import msgspec
+import structlog
 from msgspec import Raw
 
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
@@ -20,70 +26,95 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange,
 PUBLICATION = b"1p"
 JOIN = b"1j\n"
 LEAVE = b"1l\n"
+REQUEST = b"1q\n"
+RESPONSE = b"1r\n"
 FIELD = b"1"
-"""The one field of a log entry; its name is the format's version."""
+"""The only field of a history entry. Its name is the version of the format."""
 
-_Info = tuple[str, str, str, str]  # texts, since scripts read them, and Redis' MessagePack knows no bytes
+log = structlog.get_logger()
+
+_Info = tuple[str, str, str, str]  # strings, because the scripts read them, and cmsgpack has no byte strings
 _Body = tuple[bytes, _Info | None, dict[str, str] | None]
-_Entry = tuple[str, int, _Info]
+_PresenceEntry = tuple[str, int, _Info]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_info = msgspec.msgpack.Decoder(_Info).decode
-_decode_entry = msgspec.msgpack.Decoder(_Entry).decode
+_decode_presence_entry = msgspec.msgpack.Decoder(_PresenceEntry).decode
+
+
+class OtherVersions:
+    """Logs the first message of each kind that has another version of the format.
+
+    The mutable state is the kinds that were logged.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def ignore(self, kind: str, **fields: object) -> None:
+        """Note that a message was ignored. `kind` is a plural, such as `requests`."""
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.warning(
+                "messages_of_other_version_ignored",
+                kind=kind,
+                hint="another version of Tocsin shares this Redis, database and engine.prefix",
+                **fields,
+            )
 
 
 def publication_head(stamp: int) -> bytes:
-    """What a script completes by offset and epoch."""
+    """The head of a stored publication, to which the script appends offset and epoch."""
     return b"1p%d " % stamp
 
 
-def unlogged_head(stamp: int) -> bytes:
-    """What stands before the body where no log holds it."""
+def head_without_history(stamp: int) -> bytes:
+    """The complete head of a publication that is not stored."""
     return b"1p%d 0 \n" % stamp
 
 
 def encode_body(data: Raw, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:
-    """A publication without its place in a log."""
+    """Encode a publication without its offset."""
     return _encode((memoryview(data), None if info is None else _pack(info), tags))
 
 
 def decode_body(body: bytes | memoryview, offset: int) -> Publication:
-    """A publication at `offset`."""
+    """Decode a body into the publication at `offset`."""
     data, info, tags = _decode_body(body)
     return Publication(Raw(data), offset, None if info is None else _unpack(info), tags)
 
 
 def decode_publication(message: bytes) -> tuple[Publication, str, int]:
-    """The publication that an announcement carries, its epoch, and its stamp."""
+    """Decode a message into a publication, its epoch and its stamp. Raises ValueError if it is malformed."""
     end = message.index(b"\n")
     stamp, offset, epoch = message[len(PUBLICATION) : end].split(b" ")
     return decode_body(memoryview(message)[end + 1 :], int(offset)), epoch.decode(), int(stamp)
 
 
 def encode_push(push: Push) -> bytes:
-    """A join or a leave."""
+    """Encode a join or a leave. Raises ValueError for any other push."""
     if push.join is not None:
         return JOIN + _encode(_pack(push.join.info))
     if push.leave is not None:
         return LEAVE + _encode(_pack(push.leave.info))
-    raise ValueError("only joins and leaves are announced")
+    raise ValueError("only joins and leaves can be encoded")
 
 
 def decode_push(channel: str, message: bytes) -> Push:
-    """The join or leave that an announcement carries."""
+    """Decode a message into a join or a leave. Raises ValueError if it is malformed."""
     body = PresenceChange(_unpack(_decode_info(memoryview(message)[len(JOIN) :])))
     return Push(channel, join=body) if message.startswith(JOIN) else Push(channel, leave=body)
 
 
-def encode_entry(lease: str, is_announced: bool, info: ClientInfo) -> bytes:
-    """An entry of presence: whose it is, and whether its leaving is to be announced."""
+def encode_presence_entry(lease: str, is_announced: bool, info: ClientInfo) -> bytes:
+    """Encode a presence entry: its lease, whether its join was published, and the client's info."""
     return _encode((lease, int(is_announced), _pack(info)))
 
 
-def decode_entry(entry: bytes) -> ClientInfo:
-    """Who an entry of presence is about."""
-    return _unpack(_decode_entry(entry)[2])
+def decode_presence_entry(entry: bytes) -> ClientInfo:
+    """Decode the client's info from a presence entry."""
+    return _unpack(_decode_presence_entry(entry)[2])
 
 
 def _pack(info: ClientInfo) -> _Info:

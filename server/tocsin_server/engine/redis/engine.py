@@ -1,4 +1,4 @@
-"""The Redis engine, whole."""
+"""The Redis engine: its parts, and the tasks that run them."""
 
 from __future__ import annotations
 
@@ -10,110 +10,121 @@ from random import Random
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.redis.broker import RedisBroker
 from tocsin_server.engine.redis.clock import SharedClock
-from tocsin_server.engine.redis.cluster.router import Shards
+from tocsin_server.engine.redis.cluster.router import Router
 from tocsin_server.engine.redis.connections.address import Address
-from tocsin_server.engine.redis.connections.connection import reason
-from tocsin_server.engine.redis.deployment import StraightWay, Way
+from tocsin_server.engine.redis.connections.connection import describe
+from tocsin_server.engine.redis.deployment import Deployment, Standalone
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
-from tocsin_server.engine.redis.supervisor import Keeper
+from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.errors import EngineError
 
 EPOCH_BITS = 48
-"""Two logs share an epoch by chance once in 10^14. One is made for each publish, so it has to be quick."""
+"""Two epochs are equal with a probability of 1 in 10^14.
+
+One is made for each publish, so it must be quick.
+"""
 
 _AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 START_SECONDS = 5.0
-"""For hearing itself over a Redis that answers."""
+"""The limit for receiving the first probe after Redis has answered."""
 
 STOP_SECONDS = 1.0
-"""For taking leave of a Redis that may be gone."""
+"""The limit for deregistering. Redis may be gone."""
 
 
 class RedisEngine:
-    """For any number of nodes over one Redis, alone or behind Sentinels, or over a Redis Cluster.
+    """Implements Engine for any number of nodes over a standalone Redis, Sentinels, or a Redis Cluster.
 
-    Two connections per node, or per node and master of the cluster.
+    Each node has two connections, on a cluster two for each master.
 
-    What it cannot promise: Redis acknowledges before its replicas have a write and, unless told otherwise,
-    before its disk has. What a failover or a crash loses this way is told to clients (see RedisBroker), not
-    brought back.
+    Redis acknowledges a write before its replicas have it and, by default, before its disk has it.
+    Publications that a failover or a crash loses are not restored; clients are told of the gap (see
+    RedisBroker).
     """
 
     def __init__(self, address: Address, prefix: str, *, random: Random | None = None) -> None:
-        self._random = random or Random()  # noqa: S311 - seeded by the system; makes names unlike, not secret
-        self._keeper = Keeper()
-        kind = Shards if address.is_cluster else StraightWay
-        self._way: Way = kind(address, prefix, self._keeper, self._random, self._resume)
-        keys, calls, ears = Keys(prefix), self._way.calls, self._way.ears
+        self._random = random or Random()  # noqa: S311 - seeded by the system; names must differ, not be secret
+        self._supervisor = Supervisor()
+        kind = Router if address.is_cluster else Standalone
+        self._deployment: Deployment = kind(
+            address, prefix, self._supervisor, self._random, self._on_resubscribed
+        )
+        keys = Keys(prefix, address.database)
+        commands, pubsub = self._deployment.commands, self._deployment.pubsub
         self._keys = keys
-        self._clock = SharedClock(keys, calls)
-        self._broker = RedisBroker(keys, calls, ears, self._clock, self._make_epoch)
-        self._presence = RedisPresenceStore(keys, calls)
-        self._nodes = RedisNodeRegistry(keys, calls, ears)
+        self._clock = SharedClock(keys, commands)
+        self._broker = RedisBroker(keys, commands, pubsub, self._clock, self._make_epoch)
+        self._presence = RedisPresenceStore(keys, commands)
+        self._nodes = RedisNodeRegistry(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
 
     @property
     def broker(self) -> RedisBroker:
-        """Logs and announcements."""
+        """Stores history and carries publications."""
         return self._broker
 
     @property
     def presence(self) -> RedisPresenceStore:
-        """Who is where."""
+        """Knows which clients are in a channel."""
         return self._presence
 
     @property
     def nodes(self) -> RedisNodeRegistry:
-        """The other nodes."""
+        """Knows which nodes are alive, and carries control commands and surveys."""
         return self._nodes
 
     @property
     def unready_reason(self) -> str:
-        """Why this node can at present not publish or hear, as a sentence; empty if it can."""
+        """Why this node cannot publish or receive now, as a sentence. Empty if it can."""
         if not self._is_running:
             return "The engine is not running."
         return (
-            self._keeper.mistake or self._way.unready_reason or (self._lease.trouble if self._lease else "")
+            self._supervisor.unready_reason
+            or self._deployment.unready_reason
+            or (self._lease.unready_reason if self._lease else "")
         )
 
     @property
     def lag_seconds(self) -> float:
-        """How long the last announcement of this node's own canary was under way; the slowest of several."""
-        return max((shard.canary.lag_seconds for shard in self._way.shards), default=0.0)
+        """How long this node's last probe travelled. With several shards, the longest time."""
+        return max((shard.probe.lag_seconds for shard in self._deployment.shards), default=0.0)
 
     @property
-    def vitals(self) -> EngineHealth:
-        """Of its pipelines, links, canaries and lease."""
-        shards = self._way.shards
+    def health(self) -> EngineHealth:
+        """The current figures of the shards and the lease."""
+        shards = self._deployment.shards
         return EngineHealth(
-            is_deaf=any(shard.link.trouble for shard in shards),
-            silence_seconds=max((shard.canary.silence_seconds for shard in shards), default=0.0),
-            waiting_bytes=self._way.waiting_bytes,
-            links=self._way.links,
+            is_deaf=any(shard.pubsub.unready_reason for shard in shards),
+            silence_seconds=max((shard.probe.silence_seconds for shard in shards), default=0.0),
+            waiting_bytes=self._deployment.queued_bytes,
+            links=self._deployment.pubsub_connection_count,
             reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
         )
 
     @property
-    def may_lose_announcements(self) -> bool:
-        """Always: Redis' pub/sub is fire and forget."""
+    def may_lose_messages(self) -> bool:
+        """Always true: Redis' pub/sub does not repeat lost messages."""
         return True
 
-    async def start(self, resident: EngineHandler) -> None:
-        """Reach Redis, prove the links, and register this node. Raises EngineError if any of it fails."""
-        await self._way.examine()
-        calls = self._way.calls
-        reaper = Reaper(resident.uid, self._keys, calls)
-        self._lease = Lease(resident.uid, self._keys, calls, self._presence, reaper.reap, self._random)
-        self._broker.start(resident)
+    async def start(self, handler: EngineHandler) -> None:
+        """Connect, prove the pub/sub connections, and register this node.
+
+        Raises EngineError if a step fails.
+        """
+        await self._deployment.check()
+        commands = self._deployment.commands
+        reaper = Reaper(handler.uid, self._keys, commands)
+        self._lease = Lease(handler.uid, self._keys, commands, self._presence, reaper.reap, self._random)
+        self._broker.start(handler)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(resident, self._lease, started))
+        self._task = asyncio.create_task(self._run(handler, self._lease, started))
         try:
             await started
         except BaseException:
@@ -121,7 +132,7 @@ class RedisEngine:
             raise
 
     async def stop(self) -> None:
-        """Deregister, and let go of Redis. Idempotent."""
+        """Deregister this node, and disconnect. Idempotent."""
         if self._is_running and self._lease is not None:
             with suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
@@ -134,29 +145,30 @@ class RedisEngine:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        await self._way.close()
+        await self._deployment.close()
 
-    async def _run(self, resident: EngineHandler, lease: Lease, started: asyncio.Future[None]) -> None:
-        """Own every task."""
-        keep = self._keeper.keep
+    async def _run(self, handler: EngineHandler, lease: Lease, started: asyncio.Future[None]) -> None:
+        """Own every task of the engine. `started` gets the outcome of the start."""
+        supervise = self._supervisor.supervise
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep("way to Redis", lambda: self._way.run(resident.uid)))
+            run_deployment = supervise("connection to Redis", lambda: self._deployment.run(handler.uid))
+            tasks.create_task(run_deployment)
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    await self._way.opened()
-                    tasks.create_task(keep("clock", self._clock.run))
-                    await self._nodes.start(resident)
+                    await self._deployment.wait_opened()
+                    tasks.create_task(supervise("clock", self._clock.run))
+                    await self._nodes.start(handler)
                     await lease.register()
-                    await self._way.proven()
+                    await self._deployment.wait_proven()
             except (EngineError, TimeoutError) as error:
-                started.set_exception(EngineError(self._way.unready_reason or reason(error)))
+                started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
-                tasks.create_task(keep("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
                 self._is_running = True
                 started.set_result(None)
 
-    def _resume(self, names: Sequence[bytes]) -> None:
-        self._broker.resume(names)
+    def _on_resubscribed(self, names: Sequence[bytes]) -> None:
+        self._broker.on_resubscribed(names)
 
     def _make_epoch(self) -> str:
         return f"{self._random.getrandbits(EPOCH_BITS):012x}".translate(_AS_LETTERS)

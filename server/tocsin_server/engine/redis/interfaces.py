@@ -1,4 +1,4 @@
-"""Calls and ears: how the parts of the engine ask Redis and hear it, however many servers it is."""
+"""Commands and PubSub: how the parts of the engine use Redis, whether it is one server or a cluster."""
 
 from __future__ import annotations
 
@@ -10,50 +10,58 @@ from tocsin_server.engine.redis.scripts import Script
 
 Argument = bytes | str | int
 
-Answer = asyncio.Future[Any]
-"""Raises EngineError if Redis refused, could not be asked in time, or did not answer."""
+PendingReply = asyncio.Future[Any]
+"""The future for the reply to a command.
 
-CALL_SECONDS = 3.0
-"""How long a call may wait for its turn. As long as a deaf link may go unnoticed."""
+It raises EngineError if Redis rejects the command, cannot be reached or does not answer in time.
+"""
 
-Hear = Callable[[bytes], None]
-"""Takes a message of one channel. Synchronous."""
+COMMAND_SECONDS = 3.0
+"""How long a command may be queued. A deaf node is detected within the same time."""
+
+OnMessage = Callable[[bytes], None]
+"""Receives a message that was published under one name. Synchronous."""
 
 
-class Calls(Protocol):
-    """Calls of the same keys are carried out in the order in which they were made."""
+class Commands(Protocol):
+    """Sends commands to Redis. Commands with the same keys run in the order in which they are made."""
 
-    publish: str
-    """The command that announces: PUBLISH, or SPUBLISH on a cluster."""
+    publish_command: str
+    """PUBLISH, or SPUBLISH on a cluster."""
     is_sharded: bool
-    """Whether keys are on several servers. Then only calls of the same keys keep their order."""
+    """Whether keys are spread over several servers.
+
+    Then only commands with the same keys keep their order.
+    """
 
     @property
-    def connections(self) -> int:
-        """How many there have been. A new one may lead to a Redis that has forgotten something."""
+    def connection_count(self) -> int:
+        """How many connections were made so far. A new one may lead to a Redis that has lost data."""
 
-    def call(self, *command: Argument, seconds: float = CALL_SECONDS, after: Answer | None = None) -> Answer:
-        """Send a command, whose second word is its key or its channel, within `seconds`.
+    def execute(
+        self, *command: Argument, seconds: float = COMMAND_SECONDS, after: PendingReply | None = None
+    ) -> PendingReply:
+        """Send a command, whose second word is its key or pub/sub name.
 
-        With `after`, which an earlier call answered, not before that call was carried out; on a cluster not
-        at all if it failed.
+        It fails if it is not sent within `seconds`. `after` is the reply to an earlier command: this command
+        does not run before that one. On a cluster, this command is not sent if that one fails.
         """
 
     def run_script(
-        self, script: Script, keys: Sequence[str], *arguments: Argument, after: Answer | None = None
-    ) -> Answer:
-        """Run a script; as `call`."""
+        self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
+    ) -> PendingReply:
+        """Run a script. `after` is as for `execute`."""
 
 
-class Ears(Protocol):
-    """Hears names that are announced under."""
+class PubSub(Protocol):
+    """Subscribes to names in Redis' pub/sub."""
 
-    async def listen(self, name: str, hear: Hear) -> None:
-        """Once this returns, whatever is announced under `name` reaches `hear`. Idempotent.
+    async def subscribe(self, name: str, on_message: OnMessage) -> None:
+        """Subscribe to a name. Once this returns, `on_message` receives each message. Idempotent.
 
-        Raises EngineError if Redis does not confirm in time. Then it may be heard nevertheless, until
-        forgotten.
+        Raises EngineError if Redis does not confirm in time. The subscription stays wanted and may still
+        succeed, until `unsubscribe` is called.
         """
 
-    async def forget(self, name: str) -> None:
-        """Once this returns, nothing announced under `name` is heard. Idempotent."""
+    async def unsubscribe(self, name: str) -> None:
+        """Unsubscribe from a name. Once this returns, no message of it is received. Idempotent."""

@@ -1,72 +1,89 @@
-"""Keys: what everything is called in Redis.
+"""Keys: the names of everything in Redis.
 
-Whatever belongs to one channel has the channel in braces, so that a cluster keeps it in one slot, and
-scripts may touch all of it in one step. No two things share a name, whatever channels and idempotency keys
-are called: after the last `}` comes a fixed word or an idempotency key, whose own braces are escaped.
+All names of one channel have the channel in braces, so a cluster keeps them in one slot and one script can
+use all of them. No two things have the same name, for all channels and idempotency keys. The last
+`}` of a name is followed by a fixed word or an idempotency key, in which braces are escaped.
+
+Pub/sub has no databases: a name reaches subscribers in all databases of a Redis. So the pub/sub names of a
+database other than 0 have its number after the prefix, as in `tocsin/1:control`. A prefix contains no slash.
+
+Three names are older than the glossary's words for them: `log` (history), `answers` (responses) and
+`canary` (probe). They stay, so that nodes of different versions can share a prefix.
 """
 
 from __future__ import annotations
 
 
 class Keys:
-    """The names under one prefix. A prefix has neither colons nor braces."""
+    """The names of one system: those under one prefix in one database.
 
-    def __init__(self, prefix: str) -> None:
+    A prefix contains neither colons, braces nor slashes.
+    """
+
+    def __init__(self, prefix: str, database: int = 0) -> None:
         self._prefix = prefix
+        self._pubsub_prefix = f"{prefix}/{database}" if database else prefix
         self.nodes = f"{prefix}:nodes"
-        """Hash: lease → number of its last beat, or `dead`."""
-        self.control = f"{prefix}:control"
-        """Pub/sub: orders and questions for every node."""
+        """Hash: lease → how often it was renewed, or `dead`."""
+        self.control = f"{self._pubsub_prefix}:control"
+        """Pub/sub: control commands and survey requests for every node."""
 
-    def announcements(self, channel: str) -> str:
-        """Pub/sub: what is announced in a channel."""
-        # A tag that is empty, or seems so since it begins with a brace, would be none (Redis Cluster
-        # specification, "Hash tags"), and the keys of one channel would be in many slots.
-        tag = f"%{channel}" if channel[:1] in ("", "}", "%") else channel
-        return f"{self._prefix}:{{{tag}}}"
+    def pubsub_name(self, channel: str) -> str:
+        """Pub/sub: the messages of a channel."""
+        return f"{self._pubsub_prefix}:{{{_hash_tag(channel)}}}"
 
-    def log(self, channel: str) -> str:
+    def history(self, channel: str) -> str:
         """Stream: the publications that are kept, with ids `<offset>-<stamp>`."""
-        return f"{self.announcements(channel)}:log"
+        return f"{self._of_channel(channel)}:log"
 
     def meta(self, channel: str) -> str:
-        """Hash: offset, epoch, version and version_epoch of a log."""
-        return f"{self.announcements(channel)}:meta"
+        """Hash: offset, epoch, version and version_epoch of a channel's history."""
+        return f"{self._of_channel(channel)}:meta"
 
-    def of_log(self, channel: str) -> tuple[str, str, str]:
-        """The names that a publication takes: announcements, meta and log."""
-        announcements = self.announcements(channel)
-        return announcements, f"{announcements}:meta", f"{announcements}:log"
+    def of_history(self, channel: str) -> tuple[str, str, str]:
+        """The names that a publish uses: the pub/sub name, meta and history."""
+        tag = _hash_tag(channel)
+        key = f"{self._prefix}:{{{tag}}}"
+        return f"{self._pubsub_prefix}:{{{tag}}}", f"{key}:meta", f"{key}:log"
 
-    def answer(self, channel: str, idempotency_key: str) -> str:
-        """Text: the answer that an idempotency key was given, as `<offset> <epoch>`."""
+    def idempotency(self, channel: str, idempotency_key: str) -> str:
+        """String: the result of the first publish with an idempotency key, as `<offset> <epoch>`."""
         key = idempotency_key.replace("%", "%25").replace("}", "%7D")
-        return f"{self.announcements(channel)}:idem:{key}"
+        return f"{self._of_channel(channel)}:idem:{key}"
 
     def presence(self, channel: str) -> str:
-        """Hash: client → whose lease, and who it is."""
-        return f"{self.announcements(channel)}:presence"
+        """Hash: client id → presence entry."""
+        return f"{self._of_channel(channel)}:presence"
 
     def users(self, channel: str) -> str:
-        """Hash: user → number of connections in the channel's presence."""
-        return f"{self.announcements(channel)}:users"
+        """Hash: user → number of clients in the channel's presence."""
+        return f"{self._of_channel(channel)}:users"
 
     def lease_channels(self, lease: str) -> str:
-        """Set: the channels in whose presence a lease has, or had, entries."""
+        """Set: the channels in which a lease has, or had, presence entries."""
         return f"{self._prefix}:node:{lease}:channels"
 
     def lease_reaper(self, lease: str) -> str:
-        """Text: who is reaping a dead lease."""
+        """String: the uid of the node that reaps a dead lease."""
         return f"{self._prefix}:node:{lease}:reaper"
 
-    def answers(self, node: str) -> str:
-        """Pub/sub: what a node is answered."""
-        return f"{self._prefix}:node:{node}:answers"
+    def responses(self, node: str) -> str:
+        """Pub/sub: the responses to a node's control commands and surveys."""
+        return f"{self._pubsub_prefix}:node:{node}:answers"
 
-    def canary(self, node: str) -> str:
-        """Pub/sub: a node's canaries."""
-        return f"{self._prefix}:node:{node}:canary"
+    def probe(self, node: str) -> str:
+        """Pub/sub: a node's probes."""
+        return f"{self._pubsub_prefix}:node:{node}:canary"
 
-    def shard_canary(self, node: str, tag: str) -> str:
-        """Pub/sub: a node's canaries in the slot of a hash tag."""
-        return f"{self.canary(node)}:{{{tag}}}"
+    def shard_probe(self, node: str, tag: str) -> str:
+        """Pub/sub: a node's probes in the slot of a hash tag."""
+        return f"{self.probe(node)}:{{{tag}}}"
+
+    def _of_channel(self, channel: str) -> str:
+        return f"{self._prefix}:{{{_hash_tag(channel)}}}"
+
+
+def _hash_tag(channel: str) -> str:
+    # A hash tag must not be empty, and must not begin with a closing brace (Redis Cluster specification,
+    # "Hash tags"): Redis would ignore it, and the keys of one channel would be in several slots.
+    return f"%{channel}" if channel[:1] in ("", "}", "%") else channel

@@ -1,4 +1,4 @@
-"""The nodes that share a Redis: orders and questions go to all of them, and each answers."""
+"""The Redis engine's node registry: sends control commands and surveys to all nodes that share a Redis."""
 
 from __future__ import annotations
 
@@ -11,160 +11,181 @@ import structlog
 from msgspec import Struct
 
 from tocsin_server.engine.nodes import ControlCommand, ControlHandler, NodeInfo, Survey, SurveyRequest
-from tocsin_server.engine.redis.interfaces import Calls, Ears
+from tocsin_server.engine.redis import encoding
+from tocsin_server.engine.redis.interfaces import Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
 from tocsin_server.errors import EngineError, Unanswered
 
-ANSWER_SECONDS = 2.0
-"""How long a node may take to answer."""
+RESPONSE_SECONDS = 2.0
+"""How long a node may take to respond."""
 
 log = structlog.get_logger()
 
 
-class Asked(Struct, array_like=True):
-    """What goes to every node: an order or a question. `back` is where the answers go."""
+class NodeRequest(Struct, array_like=True):
+    """A message to every node: a control command or a survey. Responses go to the pub/sub name `reply_to`."""
 
     id: int
-    back: str
-    order: ControlCommand | None = None
-    question: SurveyRequest | None = None
+    reply_to: str
+    command: ControlCommand | None = None
+    survey: SurveyRequest | None = None
 
 
-class Answer(Struct, array_like=True):
-    """What comes back from each: the report if it was a question."""
+class NodeResponse(Struct, array_like=True):
+    """The response of one node. `info` is its answer to a survey."""
 
     id: int
     uid: str
-    report: NodeInfo | None = None
+    info: NodeInfo | None = None
 
 
-_encode = msgspec.json.Encoder().encode
-_decode_asked = msgspec.json.Decoder(Asked).decode
-_decode_answer = msgspec.json.Decoder(Answer).decode
+_encode_json = msgspec.json.Encoder().encode
+_decode_request = msgspec.json.Decoder(NodeRequest).decode
+_decode_response = msgspec.json.Decoder(NodeResponse).decode
 
 
-class Inquiry:
-    """One order or question under way, and who has answered."""
+class PendingRequest:
+    """A request that was sent, and the responses to it so far."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.responses: dict[str, NodeResponse] = {}
         self.silent: set[str] = set()
-        """The uids of those that live and did not answer in time."""
-        self.news = asyncio.Event()
+        """The uids of live nodes that did not respond in time."""
+        self.response_received = asyncio.Event()
 
 
 class RedisNodeRegistry:
-    """Every other node hears what is asked, and answers to whoever asked.
+    """Implements NodeRegistry. A request is published to all nodes, and each responds to the sender.
 
-    This one, which may be deaf, obeys and answers without Redis.
+    The sending node handles its own request directly, so this works even if the node is deaf.
+
+    The mutable state is the pending requests and what earlier surveys returned about other nodes.
     """
 
-    def __init__(self, keys: Keys, calls: Calls, ears: Ears) -> None:
+    def __init__(self, keys: Keys, commands: Commands, pubsub: PubSub) -> None:
         self._keys = keys
-        self._calls = calls
-        self._ears = ears
-        self._household: ControlHandler | None = None
-        self._inquiries: dict[int, Inquiry] = {}
+        self._commands = commands
+        self._pubsub = pubsub
+        self._handler: ControlHandler | None = None
+        self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
         self._known: dict[str, NodeInfo] = {}
+        self._other_versions = encoding.OtherVersions()
 
-    async def start(self, household: ControlHandler) -> None:
-        """Let `household` obey and report from now on. Raises EngineError if Redis cannot be heard."""
-        self._household = household
-        await self._ears.listen(self._keys.control, self._hear)
-        await self._ears.listen(self._keys.answers(household.uid), self._hear_answer)
+    async def start(self, handler: ControlHandler) -> None:
+        """Call `handler` with requests from now on. Raises EngineError if the node cannot subscribe."""
+        self._handler = handler
+        await self._pubsub.subscribe(self._keys.control, self._on_request)
+        await self._pubsub.subscribe(self._keys.responses(handler.uid), self._on_response)
 
     def stop(self) -> None:
-        """Obey and reach nobody any more. Idempotent."""
-        self._household = None
+        """Release the handler. Idempotent."""
+        self._handler = None
 
-    async def publish_control(self, order: ControlCommand) -> None:
-        """Every node, this one included, obeys. Raises Unanswered if not all of them have said so in time."""
-        inquiry = await self._ask(order=order)
-        if inquiry.silent:
-            raise Unanswered(inquiry.silent)
+    async def publish_control(self, command: ControlCommand) -> None:
+        """Send a control command to every node, as NodeRegistry describes."""
+        pending = await self._request(command=command)
+        if pending.silent:
+            raise Unanswered(pending.silent)
 
-    async def survey(self, question: SurveyRequest) -> Survey:
-        """Every living node answers, or is among the silent ones."""
-        inquiry = await self._ask(question=question)
-        reports = [answer.report for answer in inquiry.answers.values() if answer.report is not None]
-        silent = [self._known.get(uid) or _silent(uid) for uid in sorted(inquiry.silent)]
-        self._known = {one.uid: _silent(one.uid, one) for one in [*reports, *silent]}
-        return Survey(reports, silent)
+    async def survey(self, request: SurveyRequest) -> Survey:
+        """Survey every live node, as NodeRegistry describes."""
+        pending = await self._request(survey=request)
+        infos = [response.info for response in pending.responses.values() if response.info is not None]
+        silent = [self._known.get(uid) or _silent_info(uid) for uid in sorted(pending.silent)]
+        self._known = {info.uid: _silent_info(info.uid, info) for info in [*infos, *silent]}
+        return Survey(infos, silent)
 
-    async def _ask(
-        self, order: ControlCommand | None = None, question: SurveyRequest | None = None
-    ) -> Inquiry:
-        household = self._household
-        if household is None:
+    async def _request(
+        self, command: ControlCommand | None = None, survey: SurveyRequest | None = None
+    ) -> PendingRequest:
+        handler = self._handler
+        if handler is None:
             raise EngineError("the engine is not running")
-        inquiry = Inquiry()
+        pending = PendingRequest()
         number = next(self._ids)
-        self._inquiries[number] = inquiry
+        self._pending[number] = pending
         try:
-            asked = Asked(number, self._keys.answers(household.uid), order, question)
-            others = await self._others(household)
-            await self._calls.call(self._calls.publish, self._keys.control, _encode(asked))
-            inquiry.answers[household.uid] = _answer(household, asked)
-            await self._answered(inquiry, others)
-            if inquiry.silent:  # who has died meanwhile cannot be waited for
-                inquiry.silent &= await self._others(household)
+            request = NodeRequest(number, self._keys.responses(handler.uid), command, survey)
+            others = await self._other_nodes(handler)
+            await self._commands.execute(
+                self._commands.publish_command, self._keys.control, _encode_request(request)
+            )
+            pending.responses[handler.uid] = _respond(handler, request)
+            await self._wait_for_responses(pending, others)
+            if pending.silent:  # a node that died in the meantime is not silent
+                pending.silent &= await self._other_nodes(handler)
         finally:
-            del self._inquiries[number]
-        return inquiry
+            del self._pending[number]
+        return pending
 
-    async def _answered(self, inquiry: Inquiry, others: set[str]) -> None:
+    async def _wait_for_responses(self, pending: PendingRequest, others: set[str]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while others - inquiry.answers.keys():
-                    inquiry.news.clear()
-                    await inquiry.news.wait()
-        inquiry.silent = others - inquiry.answers.keys()
+            async with asyncio.timeout(RESPONSE_SECONDS):
+                while others - pending.responses.keys():
+                    pending.response_received.clear()
+                    await pending.response_received.wait()
+        pending.silent = others - pending.responses.keys()
 
-    async def _others(self, household: ControlHandler) -> set[str]:
-        """The uids of all other nodes with a lease."""
-        flat = await self._calls.call("HGETALL", self._keys.nodes)
-        living = {node_of(lease) for lease, beat in zip(flat[::2], flat[1::2], strict=True) if beat != DEAD}
-        return living - {household.uid}
+    async def _other_nodes(self, handler: ControlHandler) -> set[str]:
+        """The uids of all other nodes with a lease that is not dead."""
+        flat = await self._commands.execute("HGETALL", self._keys.nodes)
+        alive = {node_of(lease) for lease, count in zip(flat[::2], flat[1::2], strict=True) if count != DEAD}
+        return alive - {handler.uid}
 
-    def _hear(self, message: bytes) -> None:
-        household = self._household
-        if household is None:
+    def _on_request(self, message: bytes) -> None:
+        handler = self._handler
+        if handler is None:
+            return
+        if not message.startswith(encoding.REQUEST):
+            self._other_versions.ignore("requests")
             return
         try:
-            asked = _decode_asked(message)
+            request = _decode_request(memoryview(message)[len(encoding.REQUEST) :])
         except msgspec.DecodeError:
-            log.warning("an order or question was not understood", exc_info=True)
+            log.warning("malformed_node_request_dropped", exc_info=True)
             return
-        if asked.back == self._keys.answers(household.uid):
+        if request.reply_to == self._keys.responses(handler.uid):
             return
-        answer = self._calls.call(self._calls.publish, asked.back, _encode(_answer(household, asked)))
-        answer.add_done_callback(_ignore)
+        response = encoding.RESPONSE + _encode_json(_respond(handler, request))
+        reply = self._commands.execute(self._commands.publish_command, request.reply_to, response)
+        reply.add_done_callback(_ignore_outcome)
 
-    def _hear_answer(self, message: bytes) -> None:
-        answer = _decode_answer(message)
-        inquiry = self._inquiries.get(answer.id)
-        if inquiry is not None:
-            inquiry.answers[answer.uid] = answer
-            inquiry.news.set()
+    def _on_response(self, message: bytes) -> None:
+        if not message.startswith(encoding.RESPONSE):
+            self._other_versions.ignore("responses")
+            return
+        try:
+            response = _decode_response(memoryview(message)[len(encoding.RESPONSE) :])
+        except msgspec.DecodeError:
+            log.warning("malformed_node_response_dropped", exc_info=True)
+            return
+        pending = self._pending.get(response.id)
+        if pending is not None:
+            pending.responses[response.uid] = response
+            pending.response_received.set()
 
 
-def _answer(household: ControlHandler, asked: Asked) -> Answer:
-    """Obey, or report."""
-    if asked.order is not None:
-        household.on_control(asked.order)
-    report = None if asked.question is None else household.node_info(asked.question)
-    return Answer(asked.id, household.uid, report)
+def _encode_request(request: NodeRequest) -> bytes:
+    return encoding.REQUEST + _encode_json(request)
 
 
-def _silent(uid: str, known: NodeInfo | None = None) -> NodeInfo:
-    """A node that does not say how it is, with what is known of it from earlier."""
+def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:
+    """Apply a control command, or answer a survey."""
+    if request.command is not None:
+        handler.on_control(request.command)
+    info = None if request.survey is None else handler.node_info(request.survey)
+    return NodeResponse(request.id, handler.uid, info)
+
+
+def _silent_info(uid: str, known: NodeInfo | None = None) -> NodeInfo:
+    """The info of a silent node: what an earlier survey returned about it, without figures."""
     name, version, address = (known.name, known.version, known.address) if known else ("", "", "")
     return NodeInfo(uid, name, version, 0, 0, 0, 0, 0, address=address, state="silent")
 
 
-def _ignore(answer: asyncio.Future[object]) -> None:
-    """An answer that could not be given is missed by whoever asked."""
-    if not answer.cancelled():
-        answer.exception()
+def _ignore_outcome(reply: asyncio.Future[object]) -> None:
+    """Retrieve the exception of a response that could not be sent. Its node then counts as silent."""
+    if not reply.cancelled():
+        reply.exception()

@@ -1,4 +1,26 @@
-"""The pipeline: every call of a node to Redis, over one connection, in the order in which they were made."""
+"""The pipeline: sends the commands of a node to one Redis server, over one connection, in their order.
+
+A command passes through these states:
+
+    queued --_send_queued()--> in flight --_on_reply()--> resolved | failed
+
+Commands that are made while others are in flight are queued and then sent together, as one batch. There is
+one connection at a time, and no command is sent again on the next one. When a connection breaks, the
+commands in flight have an unknown outcome and fail. Queued commands are sent on the next connection if it
+is made in time. So a command that failed may have been carried out.
+
+The mutable state, and the methods that change it (all synchronous, except for `run` and its parts):
+
+    _queue, queued_bytes      enqueue() adds; take_queued(), _send_queued(), _expire(), _fail_queued() remove
+    _in_flight, _sent_at      _send() adds; _on_reply() removes one, in order; _fail_in_flight() removes all
+    _script_missing,          _on_reply() adds; _on_batch_done() sends them again or fails them;
+    _is_reloading_scripts     _fail_in_flight() removes all
+    _is_send_scheduled        enqueue() and _send_queued()
+    _connection               _serve() sets it; _connect_and_serve() clears it when the connection ends
+    connection_count,         _connect_and_serve() and _report_failure()
+    unready_reason
+    _is_running               run()
+"""
 
 from __future__ import annotations
 
@@ -13,163 +35,161 @@ from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from tocsin_server.engine.redis import scripts
-from tocsin_server.engine.redis.connections.address import CONNECT_SECONDS, Dialler
-from tocsin_server.engine.redis.connections.backoff import Backoff
 from tocsin_server.engine.redis.connections.connection import (
-    FAILURES,
-    SILENCE_SECONDS,
-    Connection,
-    pack,
-    reason,
+    CONNECTION_ERRORS,
+    REPLY_SECONDS,
+    RedisConnection,
+    describe,
+    pack_command,
 )
-from tocsin_server.engine.redis.interfaces import CALL_SECONDS, Answer, Argument
+from tocsin_server.engine.redis.connections.connector import CONNECT_SECONDS, Backoff, Connector
+from tocsin_server.engine.redis.interfaces import COMMAND_SECONDS, Argument, PendingReply
 from tocsin_server.engine.redis.scripts import Script
 from tocsin_server.errors import EngineError
 
-QUEUE_BYTES = 67_108_864
-"""What may wait for Redis. Past it calls fail at once."""
+MAX_QUEUED_BYTES = 67_108_864
+"""How much may be queued for Redis. Beyond it, commands fail at once."""
 
-BATCH_BYTES = 1_048_576
-BATCH_CALLS = 1000
-"""What leaves together at most, so that the first answers of a flood do not wait for the last questions."""
+MAX_BATCH_BYTES = 1_048_576
+MAX_BATCH_COMMANDS = 1000
+"""The limits of one batch. In a flood, the first replies then need not wait for the last commands."""
 
-EXPIRY_SECONDS = 0.25
-"""How often to look whose time is up: of calls that wait, of detours, and of Redis if it owes an answer.
+EXPIRY_CHECK_SECONDS = 0.25
+"""How often deadlines are checked: of queued commands, of redirected commands, and of Redis' next reply.
 
-To time each call would cost more than to read its answer.
+A timer for each command would cost more than reading its reply.
 """
 
 log = structlog.get_logger()
 
 
-class Refused(EngineError):
-    """Redis answered that it will not."""
+class CommandRejected(EngineError):
+    """Redis answered a command with an error."""
 
 
-class Call:
-    """Something asked of Redis, as it is sent; not after `deadline`, in the loop's time."""
+class RedisCommand:
+    """One command in the pipeline. It is not sent after `deadline`, in the event loop's time."""
 
-    __slots__ = ("answer", "command", "deadline")
+    __slots__ = ("deadline", "packed", "reply")
 
-    def __init__(self, command: bytes, seconds: float) -> None:
+    def __init__(self, packed: bytes, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self.command = command
+        self.packed = packed
         self.deadline = loop.time() + seconds
-        self.answer: Answer = loop.create_future()
+        self.reply: PendingReply = loop.create_future()
 
     def fail(self, why: str) -> None:
-        """Tell the caller, if there still is one."""
-        if not self.answer.done():
-            self.answer.set_exception(EngineError(why))
+        """Let the reply raise EngineError, unless it is done or cancelled."""
+        if not self.reply.done():
+            self.reply.set_exception(EngineError(why))
 
-    def succeed(self, answer: Any) -> None:
-        """Tell the caller, if there still is one."""
-        if self.answer.done():
+    def resolve(self, reply: Any) -> None:
+        """Set the reply, unless it is done or cancelled. An error reply raises CommandRejected."""
+        if self.reply.done():
             return
-        if isinstance(answer, ResponseError):
-            self.answer.set_exception(Refused(f"Redis refused: {answer}"))
+        if isinstance(reply, ResponseError):
+            self.reply.set_exception(CommandRejected(f"Redis rejected the command: {reply}"))
         else:
-            self.answer.set_result(answer)
+            self.reply.set_result(reply)
 
 
-class Lesson(Call):
-    """A script that Redis is told again. Nobody waits for it."""
+class ScriptLoad(RedisCommand):
+    """Loads a script again. No caller awaits its reply."""
 
     __slots__ = ()
 
-    def __init__(self, command: bytes) -> None:
-        super().__init__(command, SILENCE_SECONDS)
+    def __init__(self, packed: bytes) -> None:
+        super().__init__(packed, REPLY_SECONDS)
 
     def fail(self, why: str) -> None:
-        """The next connection begins with it anyway."""
+        """Do nothing: every new connection begins by loading the scripts."""
 
-    def succeed(self, answer: Any) -> None:
-        """Redis knows it; or will not learn, and another connection has to be tried."""
-        if isinstance(answer, Exception):
-            raise answer
+    def resolve(self, reply: Any) -> None:
+        """End the connection by raising if Redis did not load the script."""
+        if isinstance(reply, Exception):
+            raise reply
 
 
 class Pipeline:
-    """Calls wait while others are under way, and then leave together.
+    """Implements Commands for one server.
 
-        waiting --sent--> under way --answer--> succeeded | failed
-
-    One connection at a time, and nothing is sent again over the next one: what was under way when a
-    connection broke has an unknown outcome and fails, what waited is sent by the next one if it comes in
-    time. So a call that failed may have been carried out.
+    The owner runs `run` in a task, before which every command fails.
     """
 
     is_sharded = False
 
-    def __init__(self, dialler: Dialler, backoff: Backoff, publish: str = "PUBLISH") -> None:
-        self.publish = publish
-        self._dialler = dialler
+    def __init__(self, connector: Connector, backoff: Backoff, publish_command: str = "PUBLISH") -> None:
+        self.publish_command = publish_command
+        self._connector = connector
         self._backoff = backoff
-        self._waiting: deque[Call] = deque()
-        self.waiting_bytes = 0
-        """Of the calls that have not been sent yet."""
-        self._unanswered: deque[Call] = deque()  # of the calls sent last, and
-        self._unknown: list[Call] = []  # those whose scripts Redis does not know
-        self._is_repeating = False
+        self._queue: deque[RedisCommand] = deque()
+        self.queued_bytes = 0
+        """The size of the queued commands."""
+        self._in_flight: deque[RedisCommand] = deque()
+        self._script_missing: list[RedisCommand] = []
+        self._is_reloading_scripts = False
         self._sent_at = 0.0
-        self._connection: Connection | None = None
-        self._is_about_to_send = False
+        self._connection: RedisConnection | None = None
+        self._is_send_scheduled = False
         self._is_running = False
-        self.trouble = f"Redis at {dialler.name} has not been reached yet."
-        """Why nothing can be called at present, as a sentence; empty if it can."""
-        self.connections = 0
-        """How many there have been. A new one may lead to a Redis that has forgotten something."""
+        self.unready_reason = f"Redis at {connector.name} has not been reached yet."
+        """Why no command can be sent now, as a sentence. Empty if commands can be sent."""
+        self.connection_count = 0
+        """How many connections were made so far. A new one may lead to a Redis that has lost data."""
 
     @property
-    def under_way(self) -> list[Call]:
-        """The calls that were sent and have not been carried out yet, as far as is known, in their order."""
-        return [*self._unknown, *self._unanswered]
+    def in_flight(self) -> list[RedisCommand]:
+        """The commands that were sent and, as far as is known, not carried out yet, in their order."""
+        return [*self._script_missing, *self._in_flight]
 
-    def call(
+    def execute(
         self,
         *command: Argument,
-        seconds: float = CALL_SECONDS,
-        after: Answer | None = None,  # noqa: ARG002 - it is behind any earlier call
-    ) -> Answer:
-        """Send a command within `seconds`."""
-        return self.put(Call(pack(*command), seconds))
+        seconds: float = COMMAND_SECONDS,
+        after: PendingReply | None = None,  # noqa: ARG002 - it follows every earlier command
+    ) -> PendingReply:
+        """Send a command. It fails if it is not sent within `seconds`."""
+        return self.enqueue(RedisCommand(pack_command(*command), seconds))
 
     def run_script(
         self,
         script: Script,
         keys: Sequence[str],
         *arguments: Argument,
-        after: Answer | None = None,  # noqa: ARG002 - it is behind any earlier call
-    ) -> Answer:
+        after: PendingReply | None = None,  # noqa: ARG002 - it follows every earlier command
+    ) -> PendingReply:
         """Run a script."""
-        command = pack("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        return self.put(Call(command, CALL_SECONDS))
+        packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self.enqueue(RedisCommand(packed, COMMAND_SECONDS))
 
-    def put(self, call: Call) -> Answer:
-        """Let a call wait for its turn."""
+    def enqueue(self, command: RedisCommand) -> PendingReply:
+        """Queue a command. If nothing is in flight, it is sent at the end of this turn of the event loop."""
         if not self._is_running:
-            call.fail("the engine is not running")
-        elif self.waiting_bytes + len(call.command) > QUEUE_BYTES:
-            call.fail("too much waits for Redis")
+            command.fail("the engine is not running")
+        elif self.queued_bytes + len(command.packed) > MAX_QUEUED_BYTES:
+            command.fail("too many commands are queued for Redis")
         else:
-            self._waiting.append(call)
-            self.waiting_bytes += len(call.command)
-            if not self._is_about_to_send and not self._unanswered:
-                self._is_about_to_send = True
-                asyncio.get_running_loop().call_soon(self._send_waiting)
-        return call.answer
+            self._queue.append(command)
+            self.queued_bytes += len(command.packed)
+            if not self._is_send_scheduled and not self._in_flight:
+                self._is_send_scheduled = True
+                asyncio.get_running_loop().call_soon(self._send_queued)
+        return command.reply
 
-    def take_back(self) -> list[Call]:
-        """The calls that have not been sent. They no longer are, unless they are put again."""
-        calls = list(self._waiting)
-        self._waiting.clear()
-        self.waiting_bytes = 0
-        return calls
+    def take_queued(self) -> list[RedisCommand]:
+        """Remove and return the queued commands.
 
-    # --------------------------------------------------------------------------------------------------- life
+        The caller must enqueue each of them somewhere or fail it.
+        """
+        commands = list(self._queue)
+        self._queue.clear()
+        self.queued_bytes = 0
+        return commands
+
+    # ------------------------------------------------------------------------------------------- connections
 
     async def run(self) -> NoReturn:
-        """Carry calls out until cancelled. Then all that wait fail."""
+        """Connect, and reconnect, until cancelled. Then all queued commands fail."""
         self._is_running = True
         try:
             with self._expiring():
@@ -178,48 +198,50 @@ class Pipeline:
                     await asyncio.sleep(self._backoff.next())
         finally:
             self._is_running = False
-            self._fail_waiting()
+            self._fail_queued()
 
     async def _connect_and_serve(self) -> None:
         try:
-            async with self._dialler.connected() as connection:
+            async with self._connector.connected() as connection:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await connection.ask(*_lessons())
-                self.connections += 1
-                self.trouble = ""
+                    await connection.execute(*_script_loads())
+                self.connection_count += 1
+                self.unready_reason = ""
                 try:
                     await self._serve(connection)
                 finally:
                     self._connection = None
-                    self._fail_under_way()
-        except FAILURES as error:
-            self._lament(error)
+                    self._fail_in_flight()
+        except CONNECTION_ERRORS as error:
+            self._report_failure(error)
 
-    async def _serve(self, connection: Connection) -> NoReturn:
-        connection.take = self._take
+    async def _serve(self, connection: RedisConnection) -> NoReturn:
+        connection.on_reply = self._on_reply
         self._connection = connection
-        self._send_waiting()
+        self._send_queued()
         while True:
-            await connection.hold(EXPIRY_SECONDS)
-            heard_at = max(connection.heard_at, self._sent_at)
-            if self._unanswered and asyncio.get_running_loop().time() - heard_at > SILENCE_SECONDS:
+            await connection.wait_for_failure(EXPIRY_CHECK_SECONDS)
+            active_at = max(connection.received_at, self._sent_at)
+            if self._in_flight and asyncio.get_running_loop().time() - active_at > REPLY_SECONDS:
                 raise TimeoutError
 
-    def _lament(self, error: Exception) -> None:
-        if not self.trouble:
-            log.warning("the connection to Redis broke", redis=self._dialler.name, error=reason(error))
-        self.trouble = f"Redis at {self._dialler.name} cannot be used: {reason(error)}."
+    def _report_failure(self, error: Exception) -> None:
+        if not self.unready_reason:
+            log.warning(
+                "redis_disconnected", connection="pipeline", redis=self._connector.name, error=describe(error)
+            )
+        self.unready_reason = f"Redis at {self._connector.name} cannot be used: {describe(error)}."
 
     @contextmanager
     def _expiring(self) -> Iterator[None]:
-        """Meanwhile, let calls fail whose time is up."""
+        """Within this context, fail the queued commands whose deadline has passed."""
         timer: asyncio.TimerHandle | None = None
         loop = asyncio.get_running_loop()
 
         def expire() -> None:
             nonlocal timer
             self._expire(loop.time())
-            timer = loop.call_later(EXPIRY_SECONDS, expire)
+            timer = loop.call_later(EXPIRY_CHECK_SECONDS, expire)
 
         expire()
         try:
@@ -229,86 +251,93 @@ class Pipeline:
                 timer.cancel()
 
     def _expire(self, now: float) -> None:
-        while self._waiting and self._waiting[0].deadline <= now:
-            self._pop().fail("Redis could not be asked in time")
+        while self._queue and self._queue[0].deadline <= now:
+            self._pop().fail("the command could not be sent to Redis in time")
 
-    def _fail_waiting(self) -> None:
-        while self._waiting:
+    def _fail_queued(self) -> None:
+        while self._queue:
             self._pop().fail("the engine is not running")
 
-    def _fail_under_way(self) -> None:
-        for call in self.under_way:
-            call.fail("Redis did not answer; whether it was done is unknown")
-        self._unknown.clear()
-        self._unanswered.clear()
-        self._is_repeating = False
+    def _fail_in_flight(self) -> None:
+        for command in self.in_flight:
+            command.fail("Redis did not reply; the outcome of the command is unknown")
+        self._script_missing.clear()
+        self._in_flight.clear()
+        self._is_reloading_scripts = False
 
-    # ----------------------------------------------------------------------------------------- back and forth
+    # ------------------------------------------------------------------------------------ sending and rec
 
-    def _send_waiting(self) -> None:
-        """Let leave what waits, once nothing is under way."""
-        self._is_about_to_send = False
-        if self._connection is None or self._connection.is_over or self._unanswered:
+    def _send_queued(self) -> None:
+        """Send a batch of queued commands, unless commands are in flight or there is no connection."""
+        self._is_send_scheduled = False
+        if self._connection is None or self._connection.is_closed or self._in_flight:
             return
-        batch: list[Call] = []
+        batch: list[RedisCommand] = []
         size = 0
         now = asyncio.get_running_loop().time()
-        while self._waiting and len(batch) < BATCH_CALLS and size < BATCH_BYTES:
-            call = self._pop()
-            if call.deadline <= now:
-                call.fail("Redis could not be asked in time")
-            elif not call.answer.done():
-                batch.append(call)
-                size += len(call.command)
+        while self._queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
+            command = self._pop()
+            if command.deadline <= now:
+                command.fail("the command could not be sent to Redis in time")
+            elif not command.reply.done():
+                batch.append(command)
+                size += len(command.packed)
         if batch:
             self._send(self._connection, batch)
 
-    def _pop(self) -> Call:
-        call = self._waiting.popleft()
-        self.waiting_bytes -= len(call.command)
-        return call
+    def _pop(self) -> RedisCommand:
+        command = self._queue.popleft()
+        self.queued_bytes -= len(command.packed)
+        return command
 
-    def _send(self, connection: Connection, batch: list[Call]) -> None:
-        self._unanswered.extend(batch)
+    def _send(self, connection: RedisConnection, batch: list[RedisCommand]) -> None:
+        self._in_flight.extend(batch)
         self._sent_at = asyncio.get_running_loop().time()
-        connection.send(b"".join([call.command for call in batch]))
+        connection.send(b"".join([command.packed for command in batch]))
 
-    def _take(self, reply: Any) -> None:
+    def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             raise reply
-        if not self._unanswered:
-            raise ConnectionFailed("Redis answered what nobody asked")
-        call = self._unanswered[0]
+        if not self._in_flight:
+            raise ConnectionFailed("Redis sent a reply without a command")
+        command = self._in_flight[0]
         if isinstance(reply, NoScriptError):
-            self._unknown.append(call)
+            self._script_missing.append(command)
         else:
-            call.succeed(reply)  # until it returns, whoever makes an end of all fails this one too
-            if isinstance(reply, ResponseError) and _is_of_replica(reply):
-                raise ConnectionFailed("it is a replica now, which takes no writes")
-        self._unanswered.popleft()
-        if not self._unanswered:
-            self._go_on()
+            command.resolve(reply)  # if this raises, the command is still in flight and fails with the others
+            if isinstance(reply, ResponseError) and _is_read_only(reply):
+                raise ConnectionFailed("the server is now a replica and accepts no writes")
+        self._in_flight.popleft()
+        if not self._in_flight:
+            self._on_batch_done()
 
-    def _go_on(self) -> None:
-        """All that was sent has been answered."""
+    def _on_batch_done(self) -> None:
+        """All commands in flight have been answered: send the next batch.
+
+        There are two cases for commands whose scripts Redis does not know, which only SCRIPT FLUSH causes:
+        1. Load the scripts and send these commands again. Their order is kept, because SCRIPT FLUSH removes
+           all scripts at once, unless another node loaded the scripts in between.
+        2. If that has just been done, fail them.
+        """
         self._backoff.reset()
-        unknown, self._unknown = self._unknown, []
-        if unknown and self._connection is not None and not self._is_repeating:
-            # Only SCRIPT FLUSH does this. It forgets all scripts at once, so none of these has overtaken
-            # another, unless another node told Redis in between.
-            self._is_repeating = True
-            self._send(self._connection, [*map(Lesson, _lessons()), *unknown])
+        missing, self._script_missing = self._script_missing, []
+        if missing and self._connection is not None and not self._is_reloading_scripts:
+            self._is_reloading_scripts = True
+            self._send(self._connection, [*map(ScriptLoad, _script_loads()), *missing])
             return
-        self._is_repeating = False
-        for call in unknown:
-            call.fail("Redis forgets its scripts")
-        self._send_waiting()
+        self._is_reloading_scripts = False
+        for command in missing:
+            command.fail("Redis does not keep its scripts")
+        self._send_queued()
 
 
-def _lessons() -> list[bytes]:
-    return [pack("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
+def _script_loads() -> list[bytes]:
+    return [pack_command("SCRIPT", "LOAD", script.text) for script in scripts.ALL]
 
 
-def _is_of_replica(error: ResponseError) -> bool:
-    """Whether a server said so. Before Redis 7 a script quotes its command's error."""
+def _is_read_only(error: ResponseError) -> bool:
+    """Whether a replica rejected a write.
+
+    Before Redis 7, a script's error quotes the error of its command.
+    """
     return isinstance(error, ReadOnlyError) or "READONLY" in str(error)

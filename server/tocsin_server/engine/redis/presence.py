@@ -1,4 +1,4 @@
-"""The presence of a node that shares a Redis: entries, each owned by the lease of the node that made it."""
+"""The Redis engine's presence store: each entry belongs to a lease of the node that made it."""
 
 from __future__ import annotations
 
@@ -8,133 +8,149 @@ from typing import NamedTuple
 
 from tocsin_server.engine.presence import PresenceStats
 from tocsin_server.engine.redis import encoding, scripts
-from tocsin_server.engine.redis.interfaces import Answer, Calls
+from tocsin_server.engine.redis.interfaces import Commands, PendingReply
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
-REGISTERED_TOGETHER = 200
-"""Entries written in one go, so that publications find their turn between them."""
+REGISTER_BATCH = 200
+"""How many entries are written together, so that publications can be sent in between."""
 
 
-class Entry(NamedTuple):
-    """What this node says of one of its connections."""
+class PresenceEntry(NamedTuple):
+    """The entry of one of this node's clients."""
 
     info: ClientInfo
     is_announced: bool
+    """Whether the client's join was published."""
 
 
 class RedisPresenceStore:
-    """Knows this node's own entries, since a new lease needs them all again.
+    """Implements PresenceStore.
 
-    An entry whose writing or removal failed may lie in Redis nevertheless. `is_in_doubt` says so: a new
-    lease, to which only the own entries move, ends the doubt.
+    It keeps this node's own entries, because a new lease needs all of them again.
+
+    If writing or removing an entry failed, the entry may still be in Redis. `is_uncertain` is then true. A
+    new lease resolves it: only the node's own entries move to it, and the old lease is reaped.
+
+    The mutable state is the own entries, the channels on the current lease's list, and `is_uncertain`. It
+    changes synchronously, before the commands are awaited.
     """
 
-    def __init__(self, keys: Keys, calls: Calls) -> None:
+    def __init__(self, keys: Keys, commands: Commands) -> None:
         self._keys = keys
-        self._calls = calls
+        self._commands = commands
         self._lease = ""
-        self._own: dict[str, dict[str, Entry]] = {}
-        self._listed: set[str] = set()  # channels that are on the list of the present lease
-        self.is_in_doubt = False
+        self._own: dict[str, dict[str, PresenceEntry]] = {}
+        self._listed: set[str] = set()  # channels on the current lease's list
+        self.is_uncertain = False
+        self._other_versions = encoding.OtherVersions()
 
     @property
     def is_empty(self) -> bool:
-        """Whether this node has no entries, so that its lease owes nothing."""
-        return not self._own and not self.is_in_doubt
+        """Whether this node certainly has no entries, so that its lease can be removed without reaping."""
+        return not self._own and not self.is_uncertain
 
-    def move(self, lease: str) -> None:
-        """Write entries under another lease from now on. Those there are must be registered."""
+    def use_lease(self, lease: str) -> None:
+        """Write entries under another lease from now on. The caller must then call `register`."""
         self._lease = lease
         self._listed.clear()
-        self.is_in_doubt = False
+        self.is_uncertain = False
 
     async def register(self) -> None:
-        """Write all of this node's entries once more.
+        """Write all of this node's entries under the current lease.
 
-        Somebody may have reaped them, and told that they left. Whose entry is missing has its joining
-        announced.
+        Another node may have reaped them and published their leaves. So for each missing entry whose join was
+        published, the join is published again.
         """
         try:
             await self._register()
         except (EngineError, asyncio.CancelledError):
-            self.is_in_doubt = True
+            self.is_uncertain = True
             raise
 
     async def _register(self) -> None:
         own = [(channel, entry) for channel, entries in self._own.items() for entry in entries.values()]
-        for first in range(0, len(own), REGISTERED_TOGETHER):
-            some = [
+        for first in range(0, len(own), REGISTER_BATCH):
+            batch = [
                 (channel, entry)
-                for channel, entry in own[first : first + REGISTERED_TOGETHER]
+                for channel, entry in own[first : first + REGISTER_BATCH]
                 if self._own.get(channel, {}).get(entry.info.client) is entry
             ]
             await asyncio.gather(
-                *(call for channel, entry in some for call in self._write(channel, entry, is_again=True))
+                *(reply for channel, entry in batch for reply in self._write(channel, entry, is_again=True))
             )
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
-        """A connection is in a channel, as Presence says."""
-        entry = Entry(info, is_announced)
+        """Add the presence entry of a client, as PresenceStore describes."""
+        entry = PresenceEntry(info, is_announced)
         self._own.setdefault(channel, {})[info.client] = entry
         try:
             await asyncio.gather(*self._write(channel, entry))
         except (EngineError, asyncio.CancelledError):
-            self.is_in_doubt = True
+            self.is_uncertain = True
             if self._own.get(channel, {}).get(info.client) is entry:
-                self._drop(channel, info.client)
+                self._discard(channel, info.client)
             raise
 
     async def remove(self, channel: str, client: str) -> None:
-        """A connection is no longer in a channel. Idempotent."""
-        self._drop(channel, client)
-        calls = [self._calls.run_script(scripts.REMOVE, self._channel_keys(channel), client)]
+        """Remove the presence entry of a client. Idempotent."""
+        self._discard(channel, client)
+        replies = [self._commands.run_script(scripts.PRESENCE_REMOVE, self._channel_keys(channel), client)]
         if channel not in self._own and channel in self._listed:
             self._listed.discard(channel)
-            index = self._keys.lease_channels(self._lease)
-            calls.append(self._calls.call("SREM", index, channel, after=calls[0]))
+            channels = self._keys.lease_channels(self._lease)
+            replies.append(self._commands.execute("SREM", channels, channel, after=replies[0]))
         try:
-            await asyncio.gather(*calls)
+            await asyncio.gather(*replies)
         except (EngineError, asyncio.CancelledError):
-            self.is_in_doubt = True
+            self.is_uncertain = True
             raise
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Everybody in a channel, by client id, as of one moment."""
-        entries = await self._calls.call("HVALS", self._keys.presence(channel))
-        infos = map(encoding.decode_entry, entries)
-        return {info.client: info for info in infos}
+        """Read all presence entries of a channel by client id, in one atomic step."""
+        entries = await self._commands.execute("HVALS", self._keys.presence(channel))
+        infos: dict[str, ClientInfo] = {}
+        for entry in entries:
+            try:
+                info = encoding.decode_presence_entry(entry)
+            except ValueError:
+                self._other_versions.ignore("presence entries", channel=channel)
+            else:
+                infos[info.client] = info
+        return infos
 
     async def stats(self, channel: str) -> PresenceStats:
-        """How many are in a channel."""
-        return PresenceStats(*await self._calls.run_script(scripts.STATS, self._channel_keys(channel)))
+        """Count the clients and users in a channel."""
+        reply = await self._commands.run_script(scripts.PRESENCE_STATS, self._channel_keys(channel))
+        return PresenceStats(*reply)
 
-    def _write(self, channel: str, entry: Entry, *, is_again: bool = False) -> list[Answer]:
-        calls: list[Answer] = []
-        listed: Answer | None = None
-        if channel not in self._listed:  # first: an entry in a channel that is not listed would stay for ever
+    def _write(self, channel: str, entry: PresenceEntry, *, is_again: bool = False) -> list[PendingReply]:
+        replies: list[PendingReply] = []
+        listed: PendingReply | None = None
+        if channel not in self._listed:
+            # First, because an entry in a channel that is not listed would never be reaped.
             self._listed.add(channel)
-            listed = self._calls.call("SADD", self._keys.lease_channels(self._lease), channel)
-            calls.append(listed)
+            listed = self._commands.execute("SADD", self._keys.lease_channels(self._lease), channel)
+            replies.append(listed)
         join = b""
         if is_again and entry.is_announced:
             join = encoding.encode_push(Push(channel, join=PresenceChange(entry.info)))
-        calls.append(
-            self._calls.run_script(
-                scripts.ADD,
+        replies.append(
+            self._commands.run_script(
+                scripts.PRESENCE_ADD,
                 self._channel_keys(channel),
                 entry.info.client,
-                encoding.encode_entry(self._lease, entry.is_announced, entry.info),
-                self._calls.publish,
-                self._keys.announcements(channel),
+                encoding.encode_presence_entry(self._lease, entry.is_announced, entry.info),
+                self._commands.publish_command,
+                self._keys.pubsub_name(channel),
                 join,
                 after=listed,
             )
         )
-        return calls
+        return replies
 
-    def _drop(self, channel: str, client: str) -> None:
+    def _discard(self, channel: str, client: str) -> None:
         entries = self._own.get(channel, {})
         entries.pop(client, None)
         if not entries:

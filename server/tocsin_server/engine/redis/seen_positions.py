@@ -1,48 +1,58 @@
-"""Tops: how far this node has seen the logs that it hears, to notice a Redis that lost their ends."""
+"""Seen positions: the newest position that this node has seen in each channel.
+
+They reveal that Redis has lost the end of a history, as after a failover or a restart.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Top(NamedTuple):
-    """A position, and the stamp of the publication that was seen there (see clock); 0 if it was not seen."""
+class SeenPosition(NamedTuple):
+    """A position and the stamp of the publication there (see clock). The stamp is 0 if it is unknown."""
 
     offset: int
     epoch: str
     stamp: int = 0
 
 
-UNSEEN = Top(0, "")
+UNSEEN = SeenPosition(0, "")
 
 
-class Tops:
-    """Only channels that are watched have one, and it never falls within one epoch."""
+class SeenPositions:
+    """Seen positions of the channels to which this node is subscribed.
+
+    The mutable state is one SeenPosition for each tracked channel; within one epoch its offset never
+    decreases.
+    """
 
     def __init__(self) -> None:
-        self._tops: dict[str, Top] = {}
+        self._positions: dict[str, SeenPosition] = {}
 
-    def watch(self, channel: str) -> None:
-        """Remember a channel's top from now on. Idempotent."""
-        self._tops.setdefault(channel, UNSEEN)
+    def track(self, channel: str) -> None:
+        """Remember the positions of a channel from now on. Idempotent."""
+        self._positions.setdefault(channel, UNSEEN)
 
-    def drop(self, channel: str) -> None:
-        """Remember a channel's top no more. Idempotent."""
-        self._tops.pop(channel, None)
+    def untrack(self, channel: str) -> None:
+        """Forget a channel. Idempotent."""
+        self._positions.pop(channel, None)
 
-    def see(self, channel: str, offset: int, epoch: str, stamp: int = 0) -> bool:
-        """A publication, an answer or a top was seen. False if another publication was seen there before."""
-        known = self._tops.get(channel)
-        if known is None or not epoch:
+    def record(self, channel: str, offset: int, epoch: str, stamp: int = 0) -> bool:
+        """Record a position from a publication, a reply or a top.
+
+        Returns False if another publication was seen at the same position before.
+        """
+        latest = self._positions.get(channel)
+        if latest is None or not epoch:
             return True
-        if offset > known.offset or epoch != known.epoch:
-            self._tops[channel] = Top(offset, epoch, stamp)
-        elif offset == known.offset and stamp:
-            if known.stamp:
-                return stamp == known.stamp
-            self._tops[channel] = Top(offset, epoch, stamp)
+        if offset > latest.offset or epoch != latest.epoch:
+            self._positions[channel] = SeenPosition(offset, epoch, stamp)
+        elif offset == latest.offset and stamp:
+            if latest.stamp:
+                return stamp == latest.stamp
+            self._positions[channel] = SeenPosition(offset, epoch, stamp)
         return True
 
-    def known(self, channel: str) -> Top:
-        """The highest that was seen; UNSEEN if none."""
-        return self._tops.get(channel, UNSEEN)
+    def latest(self, channel: str) -> SeenPosition:
+        """The newest position that was seen, or UNSEEN."""
+        return self._positions.get(channel, UNSEEN)

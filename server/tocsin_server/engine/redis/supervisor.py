@@ -1,4 +1,4 @@
-"""The keeper: runs the engine's parts for ever."""
+"""The supervisor: restarts a component of the engine that raised, and reports it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from typing import NoReturn
 
 import structlog
 
-PAUSE_SECONDS = 1.0
-"""Before a part that died is run again."""
+RESTART_PAUSE_SECONDS = 1.0
+"""The pause before a failed component is restarted."""
 
 log = structlog.get_logger()
 
 
-class Keeper:
-    """A part that dies of a mistake is news, and is run again."""
+class Supervisor:
+    """Supervises the components of one engine."""
 
     def __init__(self) -> None:
-        self.mistake = ""
-        """What died, as a sentence; empty if everything runs."""
+        self.unready_reason = ""
+        """Which component failed, as a sentence. Empty while all run."""
 
-    async def keep(self, name: str, run: Callable[[], Awaitable[object]]) -> NoReturn:
-        """Run a part until cancelled."""
+    async def supervise(self, name: str, run: Callable[[], Awaitable[object]]) -> NoReturn:
+        """Run a component until cancelled, and restart it whenever it fails.
+
+        `name` completes "the engine's …".
+        """
         while True:
             try:
                 await run()
             except Exception:
                 _raise_if_cancelled()
-                log.exception("a part of the engine died, and is run again", part=name)
-                self.mistake = f"The engine's {name} died of a mistake, which was logged."
-            await asyncio.sleep(PAUSE_SECONDS)
-            self.mistake = ""
+                log.exception("engine_component_failed", component=name)
+                self.unready_reason = f"Internal error in the engine's {name}; see the log. It is restarting."
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+            self.unready_reason = ""
 
 
 def _raise_if_cancelled() -> None:
-    """A task group that is cancelled raises what fails in it meanwhile, instead of CancelledError.
+    """Raise CancelledError if the current task is being cancelled.
 
-    Taken for an ordinary failure, nothing would ever end the task. (Up to Python 3.12 a group counts a
-    failure as a cancellation of its task, if its body is over by then: so a body waits where tasks may fail.)
+    A task group that fails while it is cancelled raises its failure instead of CancelledError. If that were
+    treated as an ordinary failure, the task would never end. (Up to Python 3.12, a group whose body is over
+    counts a failure as a cancellation of its task. So a body must wait as long as its tasks may fail.)
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -7,7 +7,7 @@ While the stream opens, everything but the replies is held, so that its first ev
 channel.
 
 The mutable state is that of `SseConnection`: the stream's positions, the results of its subscribe commands
-and the held messages (both only while it opens), and its outbox. Only the node changes it, through the
+and the held messages (both only while it opens), and its send_queue. Only the node changes it, through the
 methods of `Connection`.
 """
 
@@ -32,8 +32,9 @@ from tocsin_server.protocol.messages import (
     ServerMessage,
     SubscribePush,
     SubscribeResult,
+    UnsubscribePush,
 )
-from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
+from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.sse.events import (
     EVENT_FRAMING,
     KEEP_ALIVE,
@@ -74,7 +75,8 @@ class SseConnection:
         "_positions",
         "_request",
         "_results",
-        "outbox",
+        "_sends_at_keep_alive",
+        "send_queue",
         "session",
     )
 
@@ -90,17 +92,18 @@ class SseConnection:
         self._results: dict[int, SubscribeResult] = {}  # by index
         self._held: list[EncodedBatch | Push] | None = []  # None once the stream is open
         self._held_bytes = 0
+        self._sends_at_keep_alive = -1
         self._is_connected = False
         self.session = session
-        self.outbox = Outbox(connections.limits.queue_bytes)
+        self.send_queue = SendQueue(connections.limits.queue_bytes)
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
 
     @property
     def queued_bytes(self) -> int:
-        """How many bytes the outbox holds, and how many are held while the stream opens."""
-        return self.outbox.queued_bytes + self._held_bytes
+        """How many bytes the send_queue holds, and how many are held while the stream opens."""
+        return self.send_queue.queued_bytes + self._held_bytes
 
     def write(self, batch: EncodedBatch) -> None:
         """Write a batch that is shared with the channel's other streams."""
@@ -113,7 +116,7 @@ class SseConnection:
         """Write the session's messages as events."""
         for message in messages:
             if isinstance(message, Ping):
-                self._send_event(KEEP_ALIVE)
+                self._keep_alive()
             elif isinstance(message, Reply):
                 self._take_reply(message)
             elif self._held is None:
@@ -121,15 +124,27 @@ class SseConnection:
             else:
                 self._held.append(message.push)
 
+    def _keep_alive(self) -> None:
+        """Write a comment, unless the client has taken nothing since the one before: then it is gone.
+
+        The server's own sockets also notice a client that acknowledges nothing; those of a host may not.
+        """
+        is_stalled = self.send_queue.queued_bytes > 0 and self.send_queue.sends == self._sends_at_keep_alive
+        self._sends_at_keep_alive = self.send_queue.sends
+        if is_stalled:
+            self._handle_later(events.ServerDisconnect(errors.NO_PONG))
+        else:
+            self._send_event(KEEP_ALIVE)
+
     def close(self, disconnect: Disconnect) -> None:
         """End the stream with a `disconnect` event. A slow client gets only that event."""
         self._refuse(StreamRefused.for_disconnect(disconnect, is_connected=self._is_connected))
         if disconnect is errors.SLOW:
-            self.outbox.drop()
+            self.send_queue.drop()
         last_event = disconnect_event(disconnect)
         self._connections.count_sent(len(last_event))
-        self.outbox.put(last_event)
-        self.outbox.end(within_seconds=FLUSH_SECONDS)
+        self.send_queue.put(last_event)
+        self.send_queue.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: the client of an event stream sends nothing after its request."""
@@ -152,9 +167,10 @@ class SseConnection:
             self._opened.set_result(refusal)
 
     def _hold(self, held: list[EncodedBatch | Push], batch: EncodedBatch) -> None:
+        is_full = self._held_bytes > self._connections.limits.queue_bytes  # one batch alone may exceed it
         held.append(batch)
         self._held_bytes += len(batch)
-        if self._held_bytes > self._connections.limits.queue_bytes:
+        if is_full:
             self._handle_later(events.ServerDisconnect(errors.SLOW))
 
     def _take_reply(self, reply: Reply) -> None:
@@ -250,8 +266,7 @@ class SseConnection:
                 command = self._request.subscribe_command(index, position)
                 self._handle_later(events.Received([command]))
             else:
-                code, reason = push.unsubscribe.code, push.unsubscribe.reason
-                self._send_event(unsubscribe_event(push.channel, code, reason))
+                self._take_unsubscribe(push.channel, push.unsubscribe)
         elif push.subscribe is not None:
             if index is not None:
                 self._positions.move(index, _element(push.subscribe))
@@ -259,6 +274,16 @@ class SseConnection:
         elif push.pub is not None:
             message = ChannelMessage(push, position.epoch if position is not None else "")
             self._send_event(self._encode(EncodedBatch(push.channel, [message])))
+
+    def _take_unsubscribe(self, channel: str, why: UnsubscribePush) -> None:
+        """Report the end of a subscription.
+
+        Where a client would subscribe again, such as with a new token, an EventSource can only make its
+        request again. So the stream ends, and the next request is served, or refused with a status.
+        """
+        self._send_event(unsubscribe_event(channel, why.code, why.reason))
+        if why.code >= errors.UNSUBSCRIBED_INSUFFICIENT_STATE.code:
+            self._handle_later(events.ServerDisconnect(errors.SUBSCRIPTION_EXPIRED))
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -274,8 +299,8 @@ class SseConnection:
         self._put(event, exempt=exempt)
 
     def _put(self, event: bytes, *, exempt: bool = False) -> None:
-        self.outbox.put(event, exempt=exempt)
-        if self.outbox.is_overfull:
+        self.send_queue.put(event, exempt=exempt)
+        if self.send_queue.is_overfull:
             self._handle_later(events.ServerDisconnect(errors.SLOW))
 
     def _handle_later(self, event: events.Event) -> None:

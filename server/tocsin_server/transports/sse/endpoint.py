@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,21 +20,29 @@ from tocsin_server.transports.origins import (
     ORIGIN_REFUSED,
     cors_headers,
     origin_is_allowed,
+    origin_is_named,
     preflight_response,
 )
+from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.sse.connection import SseConnection
 from tocsin_server.transports.sse.dry_run import expected_answers, server_side_channels
+from tocsin_server.transports.sse.events import refused_event
 from tocsin_server.transports.sse.last_event_id import is_final
 from tocsin_server.transports.sse.refusal import StreamRefused
-from tocsin_server.transports.sse.request import EventRequest, read_request
+from tocsin_server.transports.sse.request import EventRequest, newest_last_event_id, read_query, read_request
 from tocsin_server.transports.sse.response import EventStreamResponse
 
 EVENTS_PATH = "/events"
 COOKIE = "tocsin_token"
 BEARER = "bearer "
 
+EVENT_STREAM = "text/event-stream"
+
 RETRY_AFTER_SECONDS = "5"
 """When a client may try again after 503: about how long a node needs to be ready again."""
+
+RETRY_MILLISECONDS = (2500, 7500)
+"""The same for an EventSource, spread."""
 
 
 def events_route(connections: Connections) -> BaseRoute:
@@ -58,7 +66,11 @@ class EventStreams:
         try:
             response = await self._answer(request, origins)
         except StreamRefused as refusal:
-            response = _refusal_response(refusal)
+            log_refusal(SseConnection.transport_name, refusal.status, refusal.message)
+            if refusal.is_temporary and _is_event_source(request):
+                response = _ended_stream(refusal)
+            else:
+                response = _refusal_response(refusal)
         response.headers.update(cors_headers(request, origins))
         return response
 
@@ -66,15 +78,15 @@ class EventStreams:
         if not origin_is_allowed(request, origins):
             raise StreamRefused(HTTPStatus.FORBIDDEN, errors.PERMISSION_DENIED.code, ORIGIN_REFUSED)
         if request.method == "OPTIONS":
-            return preflight_response("GET", "Authorization, Last-Event-ID")
-        query = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        # The header is newer: a browser that reconnects sends its latest position, and the URL stays the same
-        last_event_id = request.headers.get("last-event-id", query.get("last_event_id", [""])[-1])
+            return preflight_response(request, "GET", "Authorization, Last-Event-ID")
+        query = read_query(request.scope["query_string"].decode("latin-1"))
+        last_event_id = newest_last_event_id(request.headers.items(), query)
         if is_final(last_event_id):
             return Response(status_code=HTTPStatus.NO_CONTENT)
         if reason := self._connections.unready_reason:
             raise StreamRefused(HTTPStatus.SERVICE_UNAVAILABLE, errors.INTERNAL_ERROR.code, reason)
-        wanted = read_request(query, last_event_id, _header_token(request), self._connections.limits.channels)
+        header_token = _header_token(request, may_use_cookie=origin_is_named(request, origins))
+        wanted = read_request(query, last_event_id, header_token, self._connections.limits.channels)
         connection = SseConnection(self._connections, self._new_session(), wanted)
         if request.method == "HEAD":
             self._dry_run(connection, self._commands(wanted))
@@ -114,12 +126,44 @@ class EventStreams:
         return self._connections.new_session(wants_pong=False, announces_pings=False)
 
 
-def _header_token(request: Request) -> str:
-    """The token of the Authorization header, or else of the cookie."""
-    authorization = request.headers.get("authorization", "")
-    if authorization[: len(BEARER)].lower() == BEARER:
-        return authorization[len(BEARER) :].strip()
-    return request.cookies.get(COOKIE, "")
+def _header_token(request: Request, *, may_use_cookie: bool) -> str:
+    """The token of the Authorization header, or else of the cookie. Raises StreamRefused."""
+    tokens = {
+        value[len(BEARER) :].strip()
+        for value in request.headers.getlist("authorization")
+        if value[: len(BEARER)].lower() == BEARER
+    }
+    if not tokens and may_use_cookie:
+        tokens = {value for name, value in _cookies(request) if name == COOKIE}
+    if len(tokens) > 1:
+        # Cookies of several paths or domains have no order (RFC 6265 §4.2.2), and each names another user
+        raise StreamRefused.for_query("The request has several tokens that differ, in headers or cookies.")
+    return next(iter(tokens), "")
+
+
+def _cookies(request: Request) -> Iterator[tuple[str, str]]:
+    for header in request.headers.getlist("cookie"):
+        for pair in header.split(";"):
+            name, _, value = pair.partition("=")
+            yield name.strip(), value.strip().strip('"')
+
+
+def _is_event_source(request: Request) -> bool:
+    """Whether an EventSource makes this request, which gives up for good on every status but 200.
+
+    Other clients understand a status. They ask for another type, or set the `Cache-Control` of libraries.
+    """
+    headers = request.headers
+    accepts_stream = EVENT_STREAM in headers.get("accept", "")
+    return request.method == "GET" and accepts_stream and headers.get("cache-control") != "no-store"
+
+
+def _ended_stream(refusal: StreamRefused) -> Response:
+    """A stream that ends at once, after which an EventSource fires `error` and comes back."""
+    retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load
+    body = refused_event(refusal.code, refusal.message, retry_milliseconds)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(body, headers=headers, media_type=EVENT_STREAM)
 
 
 def _refusal_response(refusal: StreamRefused) -> Response:

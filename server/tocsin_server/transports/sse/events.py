@@ -1,8 +1,8 @@
 """The events of an event stream as bytes (HTML standard, §9.2).
 
 The data of a publication, join or leave is the push that a WebSocket client gets, without its envelope.
-Only publications are messages, so an `onmessage` handler gets nothing else. Encoded JSON holds no line
-break, so one `data:` line is enough.
+Publications are messages, and so is the end of a subscription, so an `onmessage` handler gets both. Encoded
+JSON holds no line break, so one `data:` line is enough.
 """
 
 from __future__ import annotations
@@ -44,8 +44,22 @@ def subscribe_event(channel: str) -> bytes:
 
 
 def unsubscribe_event(channel: str, code: int, reason: str) -> bytes:
-    """The server ended a subscription for as long as this stream lasts."""
-    return b"event: unsubscribe\ndata: %b\n\n" % _encode({"channel": channel, "code": code, "reason": reason})
+    """The server ended a subscription for as long as this stream lasts.
+
+    A message with the same push as on a WebSocket follows, for a page that has no handler for the event.
+    """
+    why = {"code": code, "reason": reason}
+    message = {"channel": channel, "unsubscribe": why}
+    return b"event: unsubscribe\ndata: %b\n\ndata: %b\n\n" % (
+        _encode({"channel": channel, **why}),
+        _encode(message),
+    )
+
+
+def refused_event(code: int, message: str, retry_milliseconds: int) -> bytes:
+    """The only event of a stream that is refused for now: the body of the refusal, and when to come back."""
+    body = _encode({"code": code, "message": message})
+    return b"event: refused\nretry: %d\ndata: %b\n\n" % (retry_milliseconds, body)
 
 
 def disconnect_event(disconnect: Disconnect) -> bytes:

@@ -17,6 +17,8 @@ from tocsin_server.protocol.messages import Position
 
 _FINAL = "disconnect:"
 
+_SEPARATORS = re.compile(r"[-_. ]")
+
 _ELEMENT = re.compile(r"([0-9]{1,18})@([^\s,@]*)", re.ASCII)
 
 
@@ -78,6 +80,16 @@ def final_id(code: int) -> bytes:
 def is_final(text: str) -> bool:
     """Whether an id is that of a stream that must not be made again."""
     return text.startswith(_FINAL)
+
+
+def is_last_event_id(name: str) -> bool:
+    """Whether a parameter or header of this name holds an id, in the spelling of any EventSource library.
+
+    Browsers send the header `Last-Event-ID`. Polyfills send a parameter: `lastEventId`, or Mercure's
+    `lastEventID` and `Last-Event-ID`.
+    """
+    is_candidate = name[:1] in ("l", "L")  # cheap, since every header of a request is checked
+    return is_candidate and _SEPARATORS.sub("", name).lower() == "lasteventid"
 
 
 def read_last_event_id(text: str, channel_count: int) -> list[Position | None]:

@@ -1,7 +1,7 @@
 """Why a request for an event stream is answered with an HTTP status instead of a stream.
 
-An EventSource gives up for good on every status but 200. That is right for all of these but 503, after
-which an application makes a new EventSource (docs/sse.md).
+An EventSource gives up for good on every status but 200. That is right where it is pointless to come back.
+Where it is not, an EventSource gets a stream that ends at once instead (docs/sse.md).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class StreamRefused(Exception):
         self.status = status
         self.code = code
         self.message = message
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 
     @classmethod
     def for_query(cls, sentence: str, code: int = errors.BAD_REQUEST.code) -> Self:

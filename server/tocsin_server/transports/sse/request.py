@@ -6,8 +6,9 @@ An EventSource cannot send commands, so its request is turned into the commands 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
@@ -20,12 +21,19 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
     SubscriptionPosition,
 )
-from tocsin_server.transports.sse.last_event_id import read_last_event_id
+from tocsin_server.transports.sse.last_event_id import is_last_event_id, read_last_event_id
 from tocsin_server.transports.sse.refusal import StreamRefused
 
 CONNECT_ID = 1
 FIRST_SUBSCRIBE_ID = 2
 """The channel at index `n` of the query is subscribed with command `FIRST_SUBSCRIBE_ID + n`."""
+
+LAST_EVENT_ID = "last_event_id"
+PADDING = "padding"
+"""A polyfill for old browsers adds it. It says nothing about the stream."""
+
+PARAMETERS = ("channel", "token", "sub_token", LAST_EVENT_ID)
+"""The parameters of a query, as docs/sse.md describes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,36 @@ class EventRequest:
         return Command(FIRST_SUBSCRIBE_ID + index, subscribe=request)
 
 
+def read_query(text: str) -> dict[str, list[str]]:
+    """The values of a query by parameter. Every spelling of the last event id counts as `last_event_id`.
+
+    Raises StreamRefused for an unknown parameter, which might be a client's request to recover.
+    """
+    query: dict[str, list[str]] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        parameter = LAST_EVENT_ID if is_last_event_id(name) else name
+        if parameter not in (*PARAMETERS, PADDING):
+            sentence = f'The query has an unknown parameter "{name[:40]}". Known are {", ".join(PARAMETERS)}.'
+            raise StreamRefused.for_query(sentence)
+        query.setdefault(parameter, []).append(value)
+    return query
+
+
+def newest_last_event_id(headers: Iterable[tuple[str, str]], query: Mapping[str, Sequence[str]]) -> str:
+    """The last event id that a client received most recently; empty if there is none.
+
+    A header is newer than the query: a browser that reconnects sends its latest id, and its URL stays the
+    same. A polyfill appends its id to the URL, so the last one of a query is the newest.
+
+    Raises StreamRefused if headers contradict each other.
+    """
+    sent = {value for name, value in headers if is_last_event_id(name) and value}
+    if len(sent) > 1:
+        raise StreamRefused.for_query("The request has several headers Last-Event-ID that differ.")
+    appended = [value for value in query.get(LAST_EVENT_ID, ()) if value]
+    return next(iter(sent), appended[-1] if appended else "")
+
+
 def read_request(
     query: Mapping[str, Sequence[str]], last_event_id: str, header_token: str, channel_limit: int
 ) -> EventRequest:
@@ -85,7 +123,10 @@ def read_request(
         since = read_last_event_id(last_event_id, len(channels))
     except ValueError as error:
         raise StreamRefused.for_query(f"The last event id {error}.") from None
-    token = query.get("token", [""])[-1] or header_token
+    tokens = {token for token in query.get("token", ()) if token}
+    if len(tokens) > 1:
+        raise StreamRefused.for_query("The query has several tokens that differ.")
+    token = next(iter(tokens), header_token)
     return EventRequest(channels, tuple(since), token, _channel_tokens(query.get("sub_token", ()), channels))
 
 

@@ -27,22 +27,26 @@ class EventStreamResponse(EventSourceResponse):
     """
 
     def __init__(self, connections: Connections, connection: SseConnection) -> None:
-        super().__init__(connection.outbox, ping=0)
+        super().__init__(connection.send_queue, ping=0)
+        del self.headers["connection"]  # the library's keep-alive
         self._connections = connections
         self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the outbox ends or the client disconnects. HEAD gets the headers alone."""
+        """Stream until the send_queue ends or the client disconnects. HEAD gets the headers alone."""
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
+        if scope["http_version"] == "1.1":
+            # The end of the stream is then visible to every proxy, and no drained node keeps the connection
+            self.headers["Connection"] = "close"
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = [tasks.create_task(self._listen_for_disconnect(receive))]
                 is_mounted = scope.get("state", {}).get("node") is not self._connections
                 if is_mounted:
                     watching.append(tasks.create_task(self._disconnect_when_host_stops()))
-                await self._connection.outbox.run_writer(self._stream_response(send))
+                await self._connection.send_queue.run_writer(self._stream_response(send))
                 for task in watching:
                     task.cancel()
         finally:
@@ -52,13 +56,13 @@ class EventStreamResponse(EventSourceResponse):
         """End the stream at once when the client disconnects. Overrides the library's."""
         while (await receive())["type"] != "http.disconnect":
             pass  # the request's body, which is ignored
-        self._connection.outbox.drop()
-        self._connection.outbox.end(within_seconds=0)
+        self._connection.send_queue.drop()
+        self._connection.send_queue.end(within_seconds=0)
 
     async def _disconnect_when_host_stops(self) -> None:
         await self._listen_for_exit_signal()
         self._connections.handle_event(self._connection, events.ServerDisconnect(errors.SHUTDOWN))
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send without a time limit: the outbox bounds the queue. Overrides the library's."""
+        """Send without a time limit: the send_queue bounds the queue. Overrides the library's."""
         await send(message)

@@ -3,14 +3,15 @@
 The session is the same as on the raw transport. Writes are slower, since each message to each client is
 awaited. Two tasks belong to a connection: the server's own writes, another reads.
 
-The mutable state is that of `AsgiConnection`: its session and outbox, whether it may read, and why it closes.
-Its own tasks and the node change it.
+The mutable state is that of `AsgiConnection`: its session and send_queue, whether it may read, and why it
+closes. Its own tasks and the node change it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -27,9 +28,20 @@ from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
-from tocsin_server.transports.origins import origin_is_allowed
-from tocsin_server.transports.outbox import FLUSH_SECONDS, Outbox
-from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH, Handshake, choose_subprotocol
+from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
+from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
+from tocsin_server.transports.websocket.handshake import (
+    WEBSOCKET_PATH,
+    Handshake,
+    choose_subprotocol,
+    recovery_refusal,
+)
+
+NO_UPGRADE = (
+    "This is a WebSocket endpoint. Connect with a WebSocket client. If this is one, a proxy before this "
+    "server does not pass the headers Upgrade and Connection on."
+)
 
 TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
@@ -57,17 +69,26 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            sentence = "This is a WebSocket endpoint. Connect with a WebSocket client.\n"
-            await PlainTextResponse(sentence, 400)(scope, receive, send)
+            log_refusal(AsgiConnection.transport_name, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
+            await PlainTextResponse(f"{NO_UPGRADE}\n", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         await receive()  # websocket.connect
-        if not origin_is_allowed(HTTPConnection(scope), self._connections.limits.allowed_origins):
-            await send({"type": "websocket.close"})  # servers answer 403, since it is not accepted yet
+        if refused := self._refusal(scope):
+            await _refuse(scope, send, *refused)
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
         handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
         await self._open(handshake).serve(receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """The status and reason of a refusal."""
+        request = HTTPConnection(scope)
+        if not origin_is_allowed(request, self._connections.limits.allowed_origins):
+            return 403, ORIGIN_REFUSED
+        query = scope["query_string"].decode("latin-1")
+        sentence = recovery_refusal(query, request.headers.keys())
+        return (400, sentence) if sentence else None
 
     def _open(self, handshake: Handshake) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
@@ -77,6 +98,17 @@ class WebSocketEndpoint:
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
         return connection
+
+
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+    """Refuse a handshake. A server without the extension for responses answers each with 403."""
+    log_refusal(AsgiConnection.transport_name, status, sentence)
+    if "websocket.http.response" in scope.get("extensions", {}):
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": f"{sentence}\n".encode()})
+    else:
+        await send({"type": "websocket.close"})
 
 
 class LineFraming:
@@ -93,7 +125,7 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_outbox", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "session")
 
     codec = JSON
     framing = LINE_FRAMING
@@ -101,7 +133,7 @@ class AsgiConnection:
 
     def __init__(self, connections: Connections, session: Session) -> None:
         self._connections = connections
-        self._outbox = Outbox(connections.limits.queue_bytes, separator=b"\n")
+        self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._disconnect: Disconnect | None = None
@@ -111,36 +143,31 @@ class AsgiConnection:
 
     @property
     def queued_bytes(self) -> int:
-        """How many bytes the outbox holds."""
-        return self._outbox.queued_bytes
+        """How many bytes the send_queue holds."""
+        return self._send_queue.queued_bytes
 
     def write(self, lines: bytes) -> None:
         """Queue lines that `framing` packed."""
         self._put(lines)
 
-    def _put(self, lines: bytes, *, exempt: bool = False) -> None:
-        self._outbox.put(lines, exempt=exempt)
-        if self._outbox.is_overfull:
+    def _put(self, lines: bytes) -> None:
+        self._send_queue.put(lines)
+        if self._send_queue.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Queue the session's messages.
-
-        Messages larger than the queue limit, such as a long recovery, are exempt from it, if none is queued
-        already: a client disconnected for them would only recover the same again.
-        """
+        """Queue the session's messages."""
         lines = b"\n".join(map(JSON.encode, messages))
         self._connections.count_sent(len(lines))
-        is_large = len(lines) > self._connections.limits.queue_bytes
-        self._put(lines, exempt=is_large and not self._outbox.has_exempt)
+        self._put(lines)
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, unless the client is too slow for it, then close with this code."""
         self._disconnect = disconnect
         if disconnect is errors.SLOW:
-            self._outbox.drop()
-        self._outbox.end(within_seconds=FLUSH_SECONDS)
+            self._send_queue.drop()
+        self._send_queue.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
         """Stop reading while the session has a backlog; read again once it has none."""
@@ -156,7 +183,7 @@ class AsgiConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(receive))
-                await self._outbox.run_writer(self._write_all(send))
+                await self._send_queue.run_writer(self._write_all(send))
                 reading.cancel()
         finally:
             self._connections.handle_event(self, events.ConnectionLost())
@@ -165,8 +192,8 @@ class AsgiConnection:
         while (message := await receive())["type"] == "websocket.receive":
             self._take(message)
             await self._may_read.wait()
-        self._outbox.drop()
-        self._outbox.end(within_seconds=0)
+        self._send_queue.drop()
+        self._send_queue.end(within_seconds=0)
 
     def _take(self, message: Any) -> None:
         text = message.get("text")
@@ -177,7 +204,7 @@ class AsgiConnection:
             self._connections.receive(self, data)
 
     async def _write_all(self, send: Send) -> None:
-        async for lines in self._outbox:
+        async for lines in self._send_queue:
             await send({"type": "websocket.send", "text": lines.decode()})
         if self._disconnect is not None:
             close = {"code": self._disconnect.code, "reason": self._disconnect.reason}

@@ -5,29 +5,54 @@ A client chooses by its subprotocols and its query (protocol §1):
     Sec-WebSocket-Protocol         `centrifuge-json` is chosen where it is offered; most clients offer none
     format, cf_protocol            `protobuf` is not available: 3506, as where only its subprotocol is offered
     cf_ws_frame_ping_pong=true     ping frames instead of the protocol's own pings
+
+A position in a header or in the query is refused: a WebSocket recovers with its commands. Other parameters
+are ignored, since libraries and proxies add their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 from websockets.typing import Subprotocol
 
 from tocsin_server import errors
 from tocsin_server.errors import Disconnect
+from tocsin_server.transports.sse.last_event_id import is_last_event_id
 
 WEBSOCKET_PATH = "/connection/websocket"
 
 JSON_SUBPROTOCOL = Subprotocol("centrifuge-json")
 PROTOBUF_SUBPROTOCOL = Subprotocol("centrifuge-protobuf")
 
+HEAD_LIMIT_BYTES = 65_536
+"""The largest head of a request, an upgrade or not. uvicorn's parser accepts any size."""
+
 
 def choose_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
-    """The subprotocol of the response."""
-    return JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in offered else None
+    """The subprotocol of the response.
+
+    A browser drops a connection whose response names none of those that it offered, and its page would never
+    learn the close code. So `centrifuge-protobuf` is chosen where JSON is not offered, and then closed.
+    """
+    chosen = (name for name in (JSON_SUBPROTOCOL, PROTOBUF_SUBPROTOCOL) if name in offered)
+    return next(chosen, None)
+
+
+_RECOVERY_PARAMETERS = {"cf_connect", "epoch", "offset", "recover", "since"}
+"""Parameters that other servers and transports recover by. `cf_connect` holds a whole connect command."""
+
+
+def recovery_refusal(query: str, header_names: Iterable[str]) -> str:
+    """Why a request that holds a position is refused, as a sentence. Empty: it holds none."""
+    parameters = [name for name, _ in parse_qsl(query, keep_blank_values=True)] if query else []
+    for name in (*parameters, *header_names):
+        if is_last_event_id(name) or (name in parameters and name.lower() in _RECOVERY_PARAMETERS):
+            return f'A WebSocket recovers with its connect and subscribe commands, not with "{name[:40]}".'
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+import structlog
+from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from tocsin_server import errors
 from tocsin_server.core import events
@@ -29,10 +33,15 @@ from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
-from tocsin_server.transports.websocket.handshake import Handshake, choose_subprotocol
+from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.websocket.handshake import (
+    HEAD_LIMIT_BYTES,
+    Handshake,
+    choose_subprotocol,
+    recovery_refusal,
+)
 
 if TYPE_CHECKING:
-    from websockets.datastructures import Headers
     from websockets.typing import Subprotocol
 
     from tocsin_server.node.connection import Connections
@@ -40,11 +49,24 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
 
+log = structlog.get_logger()
+
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
 
 LINGER_SECONDS = 1.0
 """How long a client that broke the protocol may take to read why, before its connection is dropped."""
+
+RECENT_SECONDS = 1.0
+"""How long ago a large frame may have been packed that a full queue is explained by."""
+
+QUEUE_CHECK_SECONDS = 0.05
+"""How often a full queue is measured that is exempt. The transport reports its growth only once."""
+
+LARGE_FRAME_BYTES = 65_536
+"""Frames above this size are remembered, since one alone may fill a queue."""
+
+_PONG_HEAD = bytes((0x80 | Opcode.PONG,))
 
 
 def text_frame(*lines: bytes) -> bytes:
@@ -70,12 +92,50 @@ def _is_utf8(message: bytes) -> bool:
     return True
 
 
+def _read_request(reader: StreamReader) -> Generator[None, None, Request]:
+    """Read the request that the HTTP server has parsed, limited and written again.
+
+    `Request.parse` has smaller limits: 8 KiB for a line and 128 headers.
+    """
+    request_line = yield from reader.read_line(HEAD_LIMIT_BYTES)
+    method, path, version = request_line.decode("latin-1").split()
+    headers = Headers()
+    while line := (yield from reader.read_line(HEAD_LIMIT_BYTES)).rstrip(b"\r\n"):
+        name, _, value = line.decode("latin-1").partition(":")
+        headers.set_insecure(name, value.strip(" \t"))
+    return Request(path, headers, method, version)
+
+
+class _ServerProtocol(ServerProtocol):
+    """`websockets`' protocol, with the limits of the HTTP server on its request."""
+
+    def parse(self) -> Generator[None]:
+        self.events.append((yield from _read_request(self.reader)))
+        yield from Protocol.parse(self)
+
+
 class RawFraming:
-    """Messages of a channel as one text frame: built once, written to every subscriber as it is."""
+    """Messages of a channel as one text frame: built once, written to every subscriber as it is.
+
+    The mutable state is the size of the last large frame, and when it was packed. Only `pack` changes it.
+    """
+
+    def __init__(self) -> None:
+        self._large_bytes = 0
+        self._large_at = 0.0
 
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
         """Return the frame."""
-        return text_frame(*(JSON.wrap_push(message.encoded(JSON)) for message in messages))
+        frame = text_frame(*(JSON.wrap_push(message.encoded(JSON)) for message in messages))
+        if len(frame) > LARGE_FRAME_BYTES:
+            self._large_bytes = max(len(frame), self.recent_large_bytes)
+            self._large_at = time.monotonic()
+        return frame
+
+    @property
+    def recent_large_bytes(self) -> int:
+        """The size of the largest frame of the last second, or 0 if there was no large one."""
+        return self._large_bytes if time.monotonic() - self._large_at < RECENT_SECONDS else 0
 
 
 RAW_FRAMING = RawFraming()
@@ -98,6 +158,7 @@ class WebSocketConnection(asyncio.Protocol):
     __slots__ = (
         "_abort_timer",
         "_connections",
+        "_exempt_bytes",
         "_fragments",
         "_has_closed",
         "_is_accepted",
@@ -105,6 +166,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_is_paused",
         "_opcode",
         "_protocol",
+        "_queue_timer",
         "_server_connections",
         "_transport",
         "_uses_ping_frames",
@@ -119,7 +181,7 @@ class WebSocketConnection(asyncio.Protocol):
     def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
         self._connections = connections
         self._server_connections = server_connections
-        self._protocol = ServerProtocol(
+        self._protocol = _ServerProtocol(
             max_size=connections.limits.message_bytes,
             select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
@@ -131,6 +193,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_accepted = False
         self._is_finishing = False
         self._has_closed = False
+        self._exempt_bytes = 0
+        self._queue_timer: asyncio.TimerHandle | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self.session = connections.new_session()
 
@@ -139,24 +203,51 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over from HTTP."""
         self._transport = cast("asyncio.Transport", transport)
-        self._limit_queue()
+        limit = self._connections.limits.queue_bytes
+        self._transport.set_write_buffer_limits(high=limit, low=limit // 4)
         self.write: Callable[[bytes], object] = self._transport.write
         self._server_connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """End the session, which unsubscribes from its channels."""
         self._server_connections.discard(self)
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
+        for timer in (self._abort_timer, self._queue_timer):
+            if timer is not None:
+                timer.cancel()
         self._connections.handle_event(self, events.ConnectionLost())
 
     def pause_writing(self) -> None:
-        """Close a slow client: more is queued than the limit allows.
+        """More is queued than the limit allows. Close the client as slow, unless one frame explains it.
 
-        The transport calls this in the middle of a write, so the event waits for the next turn of the loop.
+        A large frame is exempt, such as a long recovery or a large publication: a client disconnected for it
+        would only recover the same again. The transport reports no further growth while it is paused.
         """
-        slow = events.ServerDisconnect(errors.SLOW)
-        asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
+        large = max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes)
+        self._exempt_bytes = large if large > self._connections.limits.queue_bytes // 2 else 0
+        self._check_queue()
+
+    def resume_writing(self) -> None:
+        """The client has read most of the queue: no frame is exempt any longer."""
+        self._exempt_bytes = 0
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
+            self._queue_timer = None
+
+    def _check_queue(self) -> None:
+        """Close a slow client, or measure its queue again soon.
+
+        The transport may call this in the middle of a write, so the event waits for the loop's next turn.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._exempt_bytes or self.queued_bytes > self._queue_limit_bytes:
+            slow = events.ServerDisconnect(errors.SLOW)
+            loop.call_soon(self._connections.handle_event, self, slow)
+        else:
+            self._queue_timer = loop.call_later(QUEUE_CHECK_SECONDS, self._check_queue)
+
+    @property
+    def _queue_limit_bytes(self) -> int:
+        return self._connections.limits.queue_bytes + self._exempt_bytes
 
     def shutdown(self) -> None:
         """Close because the server stops."""
@@ -174,10 +265,17 @@ class WebSocketConnection(asyncio.Protocol):
         if protocol.state is State.OPEN or self._has_closed:
             self._flush()
         else:  # the client closed or broke the protocol; its commands before that are answered first
+            self._log_failure()
             self._is_finishing = True
             self._finish_if_idle()
             if not self._has_closed:
                 self._abort_after(CLOSE_REPLY_SECONDS)
+
+    def _log_failure(self) -> None:
+        """Log that the client broke the protocol, such as with a message that is too large."""
+        sent = self._protocol.close_sent
+        if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
+            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing further; asyncio then closes the transport."""
@@ -186,15 +284,28 @@ class WebSocketConnection(asyncio.Protocol):
     # ---------------------------------------------------------------------------------------------- handshake
 
     def _answer_handshake(self, request: Request) -> None:
-        protocol, headers = self._protocol, request.headers
+        protocol = self._protocol
+        refused = self._refusal(request)
+        response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
+        protocol.send_response(response)
+        if protocol.state is State.OPEN:
+            self._open(request)
+        else:
+            reason = (response.body or b"").decode().strip()
+            log_refusal(self.transport_name, response.status_code, reason)
+
+    def _refusal(self, request: Request) -> tuple[int, str] | None:
+        """The status and reason of a refusal, apart from those of the protocol itself."""
+        headers = request.headers
         # RFC 6454 §7.3 allows one origin. Several, combined, match only "*", and then `accept` rejects them
         origin, host = _combined(headers, "Origin"), _combined(headers, "Host") or ""
         if not is_allowed(origin, host, self._connections.limits.allowed_origins):
-            protocol.send_response(protocol.reject(403, f"{ORIGIN_REFUSED}\n"))
-            return
-        protocol.send_response(protocol.accept(request))
-        if protocol.state is State.OPEN:
-            self._open(request)
+            return 403, ORIGIN_REFUSED
+        if not set(headers.get_all("Content-Length")) <= {"0"} or "Transfer-Encoding" in headers:
+            return 400, "A WebSocket handshake has no body."
+        if sentence := recovery_refusal(urlsplit(request.path).query, headers):
+            return 400, sentence
+        return None
 
     def _open(self, request: Request) -> None:
         self._is_accepted = True
@@ -214,6 +325,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Take one frame; False if the frames after it must be ignored."""
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._opcode = frame.opcode
+        if frame.opcode is Opcode.PING:
+            self._write_pong()
         if frame.opcode is Opcode.PONG and self._uses_ping_frames and self.session.awaits_pong:
             self._connections.handle_event(self, events.Received([PONG]))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -227,6 +340,12 @@ class WebSocketConnection(asyncio.Protocol):
         message = bytes(self._fragments)
         self._fragments.clear()
         return self._take_message(message)
+
+    def _write_pong(self) -> None:
+        """Write the protocol's answer to a ping before the replies to what follows the ping."""
+        writes = self._protocol.writes
+        if writes and writes[0][:1] == _PONG_HEAD and not self._transport.is_closing():
+            self._transport.write(writes.pop(0))
 
     def _take_message(self, message: bytes) -> bool:
         if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
@@ -254,25 +373,17 @@ class WebSocketConnection(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Write the session's messages as one frame.
-
-        A frame larger than the queue limit, such as a long recovery, raises the limit by its size: a client
-        disconnected for it would only recover the same again.
-        """
+        """Write the session's messages as one frame."""
         if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
             self._protocol.send_ping(b"")
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_accepted and not self._has_closed:
             frame = text_frame(*map(JSON.encode, messages))
-            if len(frame) > self._connections.limits.queue_bytes:
-                self._limit_queue(exempt_bytes=len(frame))
+            if len(frame) > LARGE_FRAME_BYTES:
+                self._exempt_bytes = max(len(frame), self._exempt_bytes)
             self._transport.write(frame)
             self._connections.count_sent(len(frame))
-
-    def _limit_queue(self, exempt_bytes: int = 0) -> None:
-        limit = self._connections.limits.queue_bytes
-        self._transport.set_write_buffer_limits(high=limit + exempt_bytes, low=limit // 4)
 
     def _flush(self) -> None:
         """Write what the protocol has to send: the handshake's response, pongs, close frames."""
@@ -315,8 +426,13 @@ class WebSocketConnection(asyncio.Protocol):
             self._connections.handle_event(self, events.ConnectionLost())
 
     def _end_writing(self) -> None:
-        """Close the transport, unless the client still sends: a reset would discard what it has not read."""
+        """Close the transport, or only its sending half if the client may still send.
+
+        A reset would discard what the client has not read. The client closes its half once it reads the end.
+        """
         if self._protocol.close_rcvd is None and self._is_accepted:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
             self._abort_after(LINGER_SECONDS)
         else:
             self._transport.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,14 +66,8 @@ def context_authorizing(*kinds: type, **client: Any) -> SessionContext:
     def needs_authorization(request: Request) -> bool:
         return isinstance(request, kinds)
 
-    plain = context(TALK, rpc_methods=frozenset({"now"}), **client)
-    return SessionContext(
-        options=plain.options,
-        rules=plain.rules,
-        tokens=plain.tokens,
-        node=plain.node,
-        version=plain.version,
-        rpc_methods=plain.rpc_methods,
+    return replace(
+        context(TALK, rpc_methods=frozenset({"now"}), **client),
         needs_authorization=needs_authorization,
         authorization_seconds=SECONDS,
     )
@@ -264,6 +259,23 @@ def test_a_refresh_by_claims_needs_no_token() -> None:
     (pending,) = authorizations(playbook)
     approve(playbook, pending, ConnectionClaims(sub="ada"))
     playbook << [{"id": 2, "refresh": {"client": "c1", "version": "1.0"}}]
+
+
+@pytest.mark.parametrize(
+    ("approval", "message"),
+    [
+        (Approval(SubscribeRequest("news")), "SubscribeRequest approves no ConnectRequest"),
+        (Approval(ConnectRequest(), SubscriptionClaims(channel="news")), "no claims for a ConnectRequest"),
+    ],
+    ids=["another kind of request", "claims of another kind"],
+)
+def test_an_approval_of_another_kind_is_an_error_of_the_authorizer(approval: Approval, message: str) -> None:
+    """The node closes the connection then; the client's own token must not decide instead."""
+    connect = {"id": 1, "connect": {"token": connection_token("ada")}}
+    playbook = new_connection(context_authorizing(ConnectRequest)) >> connect
+    (pending,) = authorizations(playbook)
+    with pytest.raises(TypeError, match=message):
+        playbook >> Authorized(pending.id, approval)
 
 
 def test_requests_that_need_no_authorization_are_decided_at_once() -> None:

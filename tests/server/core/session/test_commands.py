@@ -266,7 +266,7 @@ def test_an_rpc_method_must_be_registered() -> None:
 
 
 def test_a_send_command_closes() -> None:
-    """The server does not support it, and the client should learn so."""
+    """The server does not support it. The close code says so."""
     connected() >> {"send": {"data": 1}} << [Close(errors.UNSUPPORTED)]
 
 

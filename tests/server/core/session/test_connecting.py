@@ -208,7 +208,7 @@ def test_a_second_connect_closes() -> None:
 
 
 def test_a_connect_without_an_id_is_an_unsolicited_pong() -> None:
-    """A command without an id is a pong, whatever else it carries (§2)."""
+    """A command without an id is a pong; its content does not matter (§2)."""
     new_connection(context(insecure=True)) >> {"connect": {}} << [Close(errors.PROTOCOL_VIOLATION)]
 
 

@@ -99,7 +99,7 @@ def test_a_pong_without_a_ping_closes() -> None:
 
 
 def test_a_command_without_an_id_is_a_pong() -> None:
-    """Whatever else it carries."""
+    """Its content does not matter."""
     playbook = connected()
     playbook >> Wait(18.75) << [PING]
     playbook >> {"subscribe": {"channel": "news"}} << []

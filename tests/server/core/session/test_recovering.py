@@ -162,6 +162,15 @@ def test_in_cache_mode_only_the_newest_publication_is_recovered() -> None:
     assert recovering(2, history_at(9), cache) == result(**GRANTED, offset=9)
 
 
+def test_in_cache_mode_the_position_precedes_the_newest_publication() -> None:
+    """The history was replaced, and the client's offset is beyond the end of the new one."""
+    cache = WITH_HISTORY.model_copy(update={"force_recovery_mode": "cache"})
+    newest: dict[str, Any] = {"recovered": True, "publications": [{"data": 2, "offset": 2}]}
+    for offset in (2, 9):
+        message = recovering(offset, history_at(2, 2), cache, epoch="replaced")
+        assert message == result(**GRANTED, offset=1, **newest)
+
+
 def test_a_channel_may_recover_every_subscription_from_its_cache() -> None:
     """As if the client had requested it."""
     cache = WITH_HISTORY.model_copy(update={"force_recovery_mode": "cache", "auto_cache_recover": True})

@@ -15,16 +15,19 @@ from tests.server.core.playbook import (
     Joining,
     Opening,
     Wait,
+    connect_reply,
     connected,
     context,
     error,
     history_at,
+    new_connection,
     opened,
     opening_failed,
     subscribed,
     subscribed_by_token,
     unsubscribe_push,
 )
+from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.events import (
@@ -245,3 +248,12 @@ def test_the_api_replaces_the_info_of_a_connection() -> None:
     assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada"}'
     playbook >> ServerRefresh(info=Raw(b'{"name":"Ada Lovelace"}'))
     assert bytes(playbook.session.info.conn_info) == b'{"name":"Ada Lovelace"}'
+
+
+def test_a_subscribe_from_the_server_during_the_connect_follows_its_reply() -> None:
+    """The API finds the connection as soon as it has a user, and has answered with success."""
+    token = connection_token("ada", channels=["news"])
+    playbook = new_connection() >> {"id": 1, "connect": {"token": token}}
+    playbook >> ServerSubscribe("other") << []
+    playbook >> opened("news")
+    playbook << [connect_reply(subs={"news": {}}), GoLive("news"), Opening("other")]

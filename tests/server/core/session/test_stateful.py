@@ -7,6 +7,7 @@ late, in any order, or never come.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -22,7 +23,13 @@ from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core import events
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.json import JSON
-from tocsin_server.protocol.messages import Position
+from tocsin_server.protocol.messages import (
+    ConnectRequest,
+    Position,
+    PublishRequest,
+    Request,
+    SubscribeRequest,
+)
 
 WITH_HISTORY: dict[str, Any] = {
     "allow_subscribe_for_client": True,
@@ -32,17 +39,31 @@ WITH_HISTORY: dict[str, Any] = {
     "history_ttl": 60,
     "force_recovery": True,
 }
-CONTEXT = context(
-    OPEN,
-    {
-        "log": ChannelOptions(**WITH_HISTORY),
-        "cache": ChannelOptions(**WITH_HISTORY, force_recovery_mode="cache"),
-        "join": OPEN.model_copy(update={"presence": True, "join_leave": True, "force_push_join_leave": True}),
-    },
-    channel_limit=4,
-    history_limit=3,
+
+
+def needs_authorization(request: Request) -> bool:
+    """Return whether a request waits for an answer from outside the session."""
+    if isinstance(request, ConnectRequest):
+        return bool(request.data)
+    return isinstance(request, SubscribeRequest | PublishRequest) and request.channel == "join:a"
+
+
+CONTEXT = replace(
+    context(
+        OPEN,
+        {
+            "history": ChannelOptions(**WITH_HISTORY),
+            "cache": ChannelOptions(**WITH_HISTORY, force_recovery_mode="cache"),
+            "join": OPEN.model_copy(
+                update={"presence": True, "join_leave": True, "force_push_join_leave": True}
+            ),
+        },
+        channel_limit=4,
+        history_limit=3,
+    ),
+    needs_authorization=needs_authorization,
 )
-CHANNELS = ("log:a", "log:a", "log:a", "cache:a", "join:a", "$private")
+CHANNELS = ("history:a", "history:a", "history:a", "cache:a", "join:a", "$private")
 channels = st.sampled_from(CHANNELS)
 """One is more frequent than the others, so that a channel often has several subscribers."""
 seldom = st.integers(0, 9).map(lambda number: number == 5)
@@ -99,13 +120,20 @@ class Sessions(RuleBasedStateMachine):
     def start(self, count: int) -> None:
         """Begin with up to three connections, subscribed to one channel."""
         for _ in range(count):
-            self.connect([], None, [{"method": "subscribe", "channel": "log:a", **DEFAULTS}])
+            self.connect([], None, [{"method": "subscribe", "channel": "history:a", **DEFAULTS}])
         while self.node.jobs:
             self.node.finish(self.node.jobs[0], succeeds=True)
 
     @precondition(lambda self: len(self.open_clients) < 4)
-    @rule(granted=st.lists(channels, max_size=2, unique=True), lifetime=lifetimes, more=st.lists(commands()))
-    def connect(self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]]) -> None:
+    @rule(
+        granted=st.lists(channels, max_size=2, unique=True),
+        lifetime=lifetimes,
+        more=st.lists(commands()),
+        is_waiting=st.booleans(),
+    )
+    def connect(
+        self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]], is_waiting: bool = False
+    ) -> None:
         client = CheckingClient(Session(CONTEXT, f"c{len(self.node.clients)}", self.node.now))
         self.node.attach(client)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
@@ -113,7 +141,8 @@ class Sessions(RuleBasedStateMachine):
             channel: {"recover": True, "offset": offset, "epoch": epoch}
             for channel, (offset, epoch) in self.last_positions.items()
         }
-        self._send(client, [{"connect": {"token": token, "subs": subs}}, *map(self._command, more)])
+        connect = {"token": token, "subs": subs, **({"data": 1} if is_waiting else {})}
+        self._send(client, [{"connect": connect}, *map(self._command, more)])
 
     @precondition(lambda self: self.open_clients)
     @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=3))
@@ -195,7 +224,7 @@ class Sessions(RuleBasedStateMachine):
     def lose_message(self) -> None:
         self.node.pubsub.popleft()
 
-    @rule(channel=st.sampled_from(["log:a", "cache:a"]), seldom=seldom)
+    @rule(channel=st.sampled_from(["history:a", "cache:a"]), seldom=seldom)
     def replace_history(self, channel: str, seldom: bool) -> None:
         if seldom:
             self.node.replace_history(channel)

@@ -1,4 +1,4 @@
-"""The fixtures of the contract: each test runs once for every engine, over an empty store."""
+"""The fixtures of the contract tests. Each test runs once for every engine, over an empty store."""
 
 from collections.abc import AsyncIterator
 
@@ -11,9 +11,9 @@ from tocsin_server.engine.presence import PresenceStore
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every engine, or every engine for several nodes where the test has a neighbour."""
+    """Use every engine. A test with two nodes uses the engines whose store several nodes can share."""
     if "harness" in metafunc.fixturenames:
-        names = FOR_SEVERAL_NODES if "neighbour" in metafunc.fixturenames else list(HARNESSES)
+        names = FOR_SEVERAL_NODES if "other_node" in metafunc.fixturenames else list(HARNESSES)
         metafunc.parametrize("harness", [HARNESSES[name] for name in names], ids=names, indirect=True)
 
 
@@ -26,16 +26,16 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
 
 @pytest.fixture
 async def node(harness: Harness) -> AsyncIterator[Node]:
-    """A running engine with its witness."""
+    """A running engine."""
     async with running(harness) as node:
         yield node
 
 
 @pytest.fixture
-async def neighbour(harness: Harness, node: Node) -> AsyncIterator[Node]:
+async def other_node(harness: Harness, node: Node) -> AsyncIterator[Node]:
     """A second node over the store of `node`."""
-    async with running(harness, "n2") as neighbour:
-        yield neighbour
+    async with running(harness, "n2") as other_node:
+        yield other_node
 
 
 @pytest.fixture
@@ -49,5 +49,5 @@ def presence(node: Node) -> PresenceStore:
 
 
 @pytest.fixture
-def witness(node: Node) -> RecordingHandler:
-    return node.witness
+def handler(node: Node) -> RecordingHandler:
+    return node.handler

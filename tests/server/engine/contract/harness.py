@@ -1,4 +1,4 @@
-"""What the contract suite needs of an engine: how to make one, and how to let its time pass."""
+"""Harnesses: how the contract tests make an engine of each kind, and advance its time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 from msgspec import Raw
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.redis_server import RedisServer
@@ -23,29 +24,46 @@ from tocsin_server.engine.presence import PresenceStore
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
 
-NO_LOG = ChannelOptions()
-LOG = ChannelOptions(history_size=1000, history_ttl=3600)
+NO_HISTORY = ChannelOptions()
+HISTORY = ChannelOptions(history_size=1000, history_ttl=3600)
 
-MARKS = "the suite's own channel"
+MARK_RANGES = 6
+"""More ranges of slots than a cluster has masters, so that each master serves one of them."""
+
+
+def _mark_channels() -> list[str]:
+    """One channel in each range of slots."""
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        channel = f"mark {number}"
+        found.setdefault(key_slot(channel.encode()) * MARK_RANGES // REDIS_CLUSTER_HASH_SLOTS, channel)
+        if len(found) == MARK_RANGES:
+            return list(found.values())
+    raise AssertionError
+
+
+MARK_CHANNELS = _mark_channels()
+"""The channels of `Node.catch_up`. Messages are received in order only if one master publishes them."""
+
 _marks = itertools.count(1)
 _prefixes = itertools.count(1)
 
 
 class Harness(Protocol):
-    """One empty store for one test."""
+    """An empty store for one test."""
 
     unit: float
-    """Seconds. Far more than a test takes, so that nothing expires by itself."""
+    """In seconds. Much longer than a test, so that nothing expires unless the test advances the time."""
 
     def engine(self) -> Engine:
-        """A new engine over this store, to be started and stopped by whoever asked."""
+        """Make an engine over this store. The caller starts and stops it."""
 
     async def advance(self, seconds: float) -> None:
-        """Let the engine's time pass: by moving its clock, or what is to expire."""
+        """Advance the engine's time: move its clock forward, or the expiry times backward."""
 
 
 class MemoryHarness:
-    """Time is virtual, so that nobody waits; the store is the engine itself."""
+    """For the memory engine: its time is virtual, and its store is the engine itself."""
 
     unit = 1.0
 
@@ -60,7 +78,7 @@ class MemoryHarness:
 
 
 class RedisHarness:
-    """Time is Redis' own: what is to expire is brought nearer. The store is a prefix that nobody else has."""
+    """For the Redis engine: expiry times in Redis are moved backward. The store is a prefix of its own."""
 
     unit = 60.0
 
@@ -81,20 +99,20 @@ class RedisHarness:
 
 @asynccontextmanager
 async def memory(_request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
-    """For the memory engine."""
+    """A memory engine."""
     yield MemoryHarness()
 
 
 @asynccontextmanager
 async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
-    """For the Redis engine, over a Redis of the tests' own."""
+    """A Redis engine over a standalone Redis."""
     server: RedisServer = request.getfixturevalue("redis_server")
     yield RedisHarness(server.url, [server])
 
 
 @asynccontextmanager
 async def redis_cluster(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
-    """For the Redis engine, over a Redis Cluster of the tests' own."""
+    """A Redis engine over a Redis Cluster."""
     cluster: RedisCluster = request.getfixturevalue("redis_cluster")
     yield RedisHarness(cluster.url, cluster.masters)
 
@@ -104,18 +122,18 @@ HARNESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManag
     "redis": redis,
     "redis-cluster": redis_cluster,
 }
-"""Every engine that keeps the contract, by the id that its tests have."""
+"""Every engine that the contract tests check, by the id of its tests."""
 
 FOR_SEVERAL_NODES = ["redis", "redis-cluster"]
-"""Those over whose store several nodes may run."""
+"""The engines whose store several nodes can share."""
 
 
 class Node:
-    """A running engine, and the witness of what it tells."""
+    """A running engine with a recording handler."""
 
-    def __init__(self, engine: Engine, witness: RecordingHandler) -> None:
+    def __init__(self, engine: Engine, handler: RecordingHandler) -> None:
         self.engine = engine
-        self.witness = witness
+        self.handler = handler
 
     @property
     def broker(self) -> Broker:
@@ -130,24 +148,25 @@ class Node:
         return self.engine.nodes
 
     async def catch_up(self) -> None:
-        """Wait until this node has heard everything that was announced so far, in channels it listens to."""
+        """Wait until this node has received every message that was published so far in its channels."""
         mark = b"%d" % next(_marks)
-        await self.broker.subscribe(MARKS)
-        await self.broker.publish(MARKS, NewPublication(Raw(mark)), NO_LOG)
-        await self.witness.until(lambda: mark in self.witness.payloads(MARKS))
+        for channel in MARK_CHANNELS:
+            await self.broker.subscribe(channel)
+            await self.broker.publish(channel, NewPublication(Raw(mark)), NO_HISTORY)
+        await self.handler.until(lambda: all(mark in self.handler.payloads(one) for one in MARK_CHANNELS))
 
 
 @asynccontextmanager
 async def running(harness: Harness, uid: str = "n1") -> AsyncIterator[Node]:
-    """A node over the harness's store."""
+    """Run a node over the harness's store."""
     node = Node(harness.engine(), RecordingHandler(uid))
-    await node.engine.start(node.witness)
+    await node.engine.start(node.handler)
     try:
         yield node
     finally:
         await node.engine.stop()
 
 
-def draft(number: int) -> NewPublication:
-    """A publication that says its number."""
+def publication(number: int) -> NewPublication:
+    """A publication whose data is a number."""
     return NewPublication(Raw(b"%d" % number))

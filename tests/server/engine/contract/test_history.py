@@ -1,43 +1,43 @@
-"""History: which part of a log is read, and that its top is there from the first touch on."""
+"""History: which part of it a query reads, and that its top exists from the first access."""
 
 import asyncio
 
 import pytest
 
-from tests.server.engine.contract.harness import LOG, draft
+from tests.server.engine.contract.harness import HISTORY, publication
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
 from tocsin_server.protocol.messages import Position
 
 THREE = ChannelOptions(history_size=3, history_ttl=3600)
-"""After five publications: 3, 4, 5."""
+"""After five publications it keeps 3, 4 and 5."""
 
 
 def offsets(history: History) -> list[int]:
     return [publication.offset for publication in history.publications]
 
 
-async def filled(broker: Broker) -> str:
-    """Publishes five times; the epoch."""
+async def publish_five(broker: Broker) -> str:
+    """Publish five times. Returns the epoch."""
     for number in range(1, 6):
-        position = await broker.publish("news", draft(number), THREE)
+        position = await broker.publish("news", publication(number), THREE)
     return position.epoch
 
 
-async def test_a_log_has_an_epoch_from_its_first_touch(broker: Broker) -> None:
-    """Clients come back with what they read before the first publication."""
-    top, publications = await broker.read_history("news", TOP_ONLY, LOG)
+async def test_a_history_has_an_epoch_from_its_first_access(broker: Broker) -> None:
+    """Clients return with the position that they read before the first publication."""
+    top, publications = await broker.read_history("news", TOP_ONLY, HISTORY)
     assert top.offset == 0
     assert top.epoch
     assert not publications
-    assert (await broker.read_history("news", TOP_ONLY, LOG)).top == top
-    assert await broker.publish("news", draft(1), LOG) == (1, top.epoch)
+    assert (await broker.read_history("news", TOP_ONLY, HISTORY)).top == top
+    assert await broker.publish("news", publication(1), HISTORY) == (1, top.epoch)
 
 
-async def test_concurrent_first_touches_agree(broker: Broker) -> None:
-    """There is one first touch."""
-    histories = await asyncio.gather(*(broker.read_history("news", TOP_ONLY, LOG) for _ in range(10)))
+async def test_concurrent_first_accesses_return_one_epoch(broker: Broker) -> None:
+    """Only one of them creates the history."""
+    histories = await asyncio.gather(*(broker.read_history("news", TOP_ONLY, HISTORY) for _ in range(10)))
     assert len({history.top for history in histories}) == 1
 
 
@@ -73,11 +73,11 @@ async def test_concurrent_first_touches_agree(broker: Broker) -> None:
         (2**31 - 1, None, True, [5, 4, 3]),
     ],
 )
-async def test_a_query_reads_its_part(
+async def test_a_query_reads_its_part_and_the_top(
     broker: Broker, limit: int, since: int | None, is_reverse: bool, expected: list[int]
 ) -> None:
-    """Beside it always the top. What was trimmed is no error: reading begins at the oldest that is kept."""
-    epoch = await filled(broker)
+    """A removed publication is no error: reading begins at the oldest that is kept."""
+    epoch = await publish_five(broker)
     query = HistoryQuery(None if since is None else Position(since, epoch), limit, is_reverse)
     history = await broker.read_history("news", query, THREE)
     assert history.top == (5, epoch)
@@ -87,42 +87,42 @@ async def test_a_query_reads_its_part(
 
 @pytest.mark.parametrize("epoch", ["", "another"])
 async def test_the_epoch_of_a_query_is_not_compared(broker: Broker, epoch: str) -> None:
-    """Whoever asked sees the log's in the answer, and decides."""
-    await filled(broker)
+    """The caller gets the history's epoch, and decides."""
+    await publish_five(broker)
     assert offsets(await broker.read_history("news", HistoryQuery(Position(4, epoch), -1), THREE)) == [5]
 
 
 @pytest.mark.parametrize("is_reverse", [False, True])
-async def test_an_empty_log_reads_as_empty(broker: Broker, is_reverse: bool) -> None:
-    """From any place, in either direction."""
+async def test_an_empty_history_reads_as_empty(broker: Broker, is_reverse: bool) -> None:
+    """From any position, in both directions."""
     for since in (None, Position(0, ""), Position(7, "")):
-        history = await broker.read_history("news", HistoryQuery(since, -1, is_reverse), LOG)
+        history = await broker.read_history("news", HistoryQuery(since, -1, is_reverse), HISTORY)
         assert history.top.offset == 0
         assert not history.publications
 
 
-async def test_removed_history_leaves_the_top(broker: Broker) -> None:
-    """Offsets go on where they were, in the same epoch, and what was removed does not come back."""
-    epoch = await filled(broker)
+async def test_removing_history_keeps_the_top(broker: Broker) -> None:
+    """Offsets continue in the same epoch, and removed publications do not return."""
+    epoch = await publish_five(broker)
     await broker.remove_history("news")
     assert await broker.read_history("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
-    assert await broker.publish("news", draft(6), THREE) == (6, epoch)
+    assert await broker.publish("news", publication(6), THREE) == (6, epoch)
     assert offsets(await broker.read_history("news", HistoryQuery(limit=-1), THREE)) == [6]
     assert offsets(await broker.read_history("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
 
 
-async def test_removing_a_history_that_is_not_there_is_no_mistake(broker: Broker) -> None:
-    """And touches no other channel's."""
-    await filled(broker)
+async def test_removing_a_missing_history_does_nothing(broker: Broker) -> None:
+    """Other channels keep their history."""
+    await publish_five(broker)
     await broker.remove_history("weather")
     assert len((await broker.read_history("news", HistoryQuery(limit=-1), THREE)).publications) == 3
 
 
-async def test_what_was_read_stays_as_it_was(broker: Broker) -> None:
-    """A history is of one moment, whatever is published or removed after it."""
-    await filled(broker)
+async def test_a_history_that_was_read_does_not_change(broker: Broker) -> None:
+    """Later publications and removals do not affect it."""
+    await publish_five(broker)
     history = await broker.read_history("news", HistoryQuery(limit=-1), THREE)
-    await broker.publish("news", draft(6), THREE)
+    await broker.publish("news", publication(6), THREE)
     await broker.remove_history("news")
     assert history.top.offset == 5
     assert offsets(history) == [3, 4, 5]

@@ -1,11 +1,11 @@
-"""Idempotency: within one channel the same key is published once (protocol §14)."""
+"""Idempotency: within one channel, each key is published once (docs/protocol.md §14)."""
 
 import asyncio
 
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, NewPublication
 
@@ -14,62 +14,60 @@ def keyed(number: int, key: str = "k") -> NewPublication:
     return NewPublication(Raw(b"%d" % number), idempotency_key=key)
 
 
-async def test_a_repeated_key_gets_the_first_answer(node: Node) -> None:
-    """Also when the log has gone on since; the repetition is neither kept nor announced."""
+async def test_a_repeated_key_returns_the_first_result(node: Node) -> None:
+    """Even after further publications. The repetition is neither stored nor published."""
     await node.broker.subscribe("news")
-    first = await node.broker.publish("news", keyed(1), LOG)
-    await node.broker.publish("news", keyed(2, "other"), LOG)
-    assert await node.broker.publish("news", keyed(3), LOG) == first
+    first = await node.broker.publish("news", keyed(1), HISTORY)
+    await node.broker.publish("news", keyed(2, "other"), HISTORY)
+    assert await node.broker.publish("news", keyed(3), HISTORY) == first
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1", b"2"]
+    assert node.handler.payloads("news") == [b"1", b"2"]
 
 
-async def test_a_key_counts_within_its_channel(node: Node) -> None:
-    """Another channel may use the same one, also where one name continues the other's."""
+async def test_a_key_is_unique_within_its_channel_only(node: Node) -> None:
+    """Also if one channel's name is a prefix of another's."""
     for channel in ("a", "b", "a:k", "a:"):
         await node.broker.subscribe(channel)
-        await node.broker.publish(channel, keyed(1), LOG)
-    await node.broker.publish("a", keyed(1, "k:k"), LOG)
+        await node.broker.publish(channel, keyed(1), HISTORY)
+    await node.broker.publish("a", keyed(1, "k:k"), HISTORY)
     await node.catch_up()
-    assert node.witness.offsets("a") == [1, 2]
-    assert [node.witness.offsets(channel) for channel in ("b", "a:k", "a:")] == [[1], [1], [1]]
+    assert node.handler.offsets("a") == [1, 2]
+    assert [node.handler.offsets(channel) for channel in ("b", "a:k", "a:")] == [[1], [1], [1]]
 
 
 @pytest.mark.parametrize(
-    ("options", "skip_history"), [(NO_LOG, False), (LOG, True)], ids=["no log", "skip_history"]
+    ("options", "skip_history"), [(NO_HISTORY, False), (HISTORY, True)], ids=["no history", "skip_history"]
 )
-async def test_a_key_counts_without_a_log_too(
-    node: Node, options: ChannelOptions, skip_history: bool
-) -> None:
-    """There the first answer has no position."""
+async def test_a_key_works_without_history(node: Node, options: ChannelOptions, skip_history: bool) -> None:
+    """The first result then has no position."""
     await node.broker.subscribe("news")
     for number in (1, 2):
         draft = NewPublication(Raw(b"%d" % number), skip_history=skip_history, idempotency_key="k")
         assert await node.broker.publish("news", draft, options) == NO_POSITION
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
+    assert node.handler.payloads("news") == [b"1"]
 
 
-async def test_of_concurrent_publications_with_one_key_the_first_counts(node: Node) -> None:
-    """The check and the publication are one step."""
+async def test_concurrent_publishes_with_one_key_store_the_first(node: Node) -> None:
+    """The check and the publish are one atomic step."""
     await node.broker.subscribe("news")
-    positions = await asyncio.gather(*(node.broker.publish("news", keyed(n), LOG) for n in range(20)))
+    positions = await asyncio.gather(*(node.broker.publish("news", keyed(n), HISTORY) for n in range(20)))
     assert len(set(positions)) == 1
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"0"]
+    assert node.handler.payloads("news") == [b"0"]
 
 
-async def test_a_key_outlives_the_history(node: Node) -> None:
-    """Removing what was kept makes nothing publishable again."""
-    first = await node.broker.publish("news", keyed(1), LOG)
+async def test_a_key_outlives_removed_history(node: Node) -> None:
+    """A removed publication cannot be published again with its key."""
+    first = await node.broker.publish("news", keyed(1), HISTORY)
     await node.broker.remove_history("news")
-    assert await node.broker.publish("news", keyed(1), LOG) == first
+    assert await node.broker.publish("news", keyed(1), HISTORY) == first
 
 
-async def test_an_outdated_version_is_an_answer_as_well(node: Node) -> None:
-    """What was not published the first time is not published the second time either."""
-    await node.broker.publish("news", NewPublication(Raw(b"1"), version=5), LOG)
+async def test_the_result_for_an_outdated_version_is_remembered(node: Node) -> None:
+    """If the first publish was outdated, the repetition is not published either."""
+    await node.broker.publish("news", NewPublication(Raw(b"1"), version=5), HISTORY)
     outdated = NewPublication(Raw(b"2"), version=4, idempotency_key="k")
-    top = await node.broker.publish("news", outdated, LOG)
-    await node.broker.publish("news", NewPublication(Raw(b"3"), version=6), LOG)
-    assert await node.broker.publish("news", outdated, LOG) == top == (1, top.epoch)
+    top = await node.broker.publish("news", outdated, HISTORY)
+    await node.broker.publish("news", NewPublication(Raw(b"3"), version=6), HISTORY)
+    assert await node.broker.publish("news", outdated, HISTORY) == top == (1, top.epoch)

@@ -1,4 +1,4 @@
-"""Nodes: what concerns all of them, and what they say of themselves."""
+"""The node registry: control commands and surveys."""
 
 import pytest
 from msgspec import Raw
@@ -11,7 +11,7 @@ from tocsin_server.engine.nodes import ControlCommand, SurveyRequest
 from tocsin_server.errors import FORCE_DISCONNECT, UNSUBSCRIBED_EXPIRED, Disconnect
 from tocsin_server.protocol.messages import Position
 
-ORDERS = {
+COMMANDS = {
     "disconnect": ControlCommand("42", ServerDisconnect(FORCE_DISCONNECT)),
     "disconnect one": ControlCommand(
         "", ServerDisconnect(Disconnect(4500, "é")), client="c1", exclude_clients=("c2", "c3")
@@ -37,26 +37,28 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
-async def test_an_order_is_obeyed_as_it_was_given(node: Node, order: ControlCommand) -> None:
-    """By the node itself too, once."""
-    await node.nodes.publish_control(order)
-    await node.witness.until_ordered(1)
-    assert node.witness.orders == [order]
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+async def test_a_control_command_arrives_unchanged(node: Node, command: ControlCommand) -> None:
+    """The sending node applies it as well, once."""
+    await node.nodes.publish_control(command)
+    await node.handler.until_commanded(1)
+    assert node.handler.commands == [command]
 
 
-async def test_orders_are_obeyed_in_the_order_they_were_given(node: Node) -> None:
+async def test_control_commands_keep_their_order(node: Node) -> None:
     """A subscribe after an unsubscribe is not undone by it."""
-    for order in ORDERS.values():
-        await node.nodes.publish_control(order)
-    await node.witness.until_ordered(len(ORDERS))
-    assert node.witness.orders == list(ORDERS.values())
+    for command in COMMANDS.values():
+        await node.nodes.publish_control(command)
+    await node.handler.until_commanded(len(COMMANDS))
+    assert node.handler.commands == list(COMMANDS.values())
 
 
-@pytest.mark.parametrize("question", [SurveyRequest(), SurveyRequest(True, "chat:*"), SurveyRequest(True)])
-async def test_a_survey_asks_this_node_too(node: Node, question: SurveyRequest) -> None:
-    """What it answers is passed on as it is."""
-    survey = await node.nodes.survey(question)
-    assert list(survey.nodes) == [RecordingHandler("n1").node_info(question)]
+@pytest.mark.parametrize(
+    "survey_request", [SurveyRequest(), SurveyRequest(True, "chat:*"), SurveyRequest(True)]
+)
+async def test_a_survey_includes_this_node(node: Node, survey_request: SurveyRequest) -> None:
+    """Its answer arrives unchanged."""
+    survey = await node.nodes.survey(survey_request)
+    assert list(survey.nodes) == [RecordingHandler("n1").node_info(survey_request)]
     assert not survey.silent
-    assert node.witness.questions == [question]
+    assert node.handler.requests == [survey_request]

@@ -1,12 +1,12 @@
-"""Publishing: offsets and epochs, the order of announcements, and payloads that arrive as they were sent."""
+"""Publishing: offsets and epochs, the order of messages, and payloads that arrive unchanged."""
 
 import asyncio
 
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.recording_handler import Heard, RecordingHandler
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
+from tests.server.engine.recording_handler import ReceivedPublication, RecordingHandler
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import ClientInfo, Publication
@@ -31,78 +31,84 @@ PAYLOADS = [
 
 
 async def test_offsets_count_from_one_in_one_epoch(broker: Broker) -> None:
-    """1, 2, 3 …, and the epoch is a text that a position can carry: letters, so neither comma nor @."""
-    positions = [await broker.publish("news", draft(number), LOG) for number in range(1, 4)]
+    """The epoch consists of letters, because a position contains commas and @."""
+    positions = [await broker.publish("news", publication(number), HISTORY) for number in range(1, 4)]
     assert [position.offset for position in positions] == [1, 2, 3]
     assert len({position.epoch for position in positions}) == 1
     assert positions[0].epoch.isascii()
     assert positions[0].epoch.isalpha()
 
 
-async def test_channels_count_each_for_themselves(broker: Broker) -> None:
-    """One channel's publications leave another's offsets alone."""
-    await broker.publish("news", draft(1), LOG)
-    await broker.publish("news", draft(2), LOG)
-    assert (await broker.publish("weather", draft(1), LOG)).offset == 1
+async def test_each_channel_has_its_own_offsets(broker: Broker) -> None:
+    """Publications in one channel do not affect the offsets of another."""
+    await broker.publish("news", publication(1), HISTORY)
+    await broker.publish("news", publication(2), HISTORY)
+    assert (await broker.publish("weather", publication(1), HISTORY)).offset == 1
 
 
-async def test_concurrent_publications_take_their_turns(broker: Broker, witness: RecordingHandler) -> None:
-    """Each gets an offset of its own, in the order of the calls, and is announced in the order of offsets."""
+async def test_concurrent_publications_keep_their_order(broker: Broker, handler: RecordingHandler) -> None:
+    """Each gets its own offset in the order of the calls, and is received in that order."""
     await broker.subscribe("news")
-    positions = await asyncio.gather(*(broker.publish("news", draft(n), LOG) for n in range(1, 101)))
+    positions = await asyncio.gather(
+        *(broker.publish("news", publication(n), HISTORY) for n in range(1, 101))
+    )
     assert [position.offset for position in positions] == list(range(1, 101))
-    await witness.until_heard(100)
-    assert witness.offsets("news") == list(range(1, 101))
-    assert witness.payloads("news") == [b"%d" % n for n in range(1, 101)]
+    await handler.until_received(100)
+    assert handler.offsets("news") == list(range(1, 101))
+    assert handler.payloads("news") == [b"%d" % n for n in range(1, 101)]
 
 
-async def test_channels_with_and_without_a_log_keep_the_order_of_calls(
-    broker: Broker, witness: RecordingHandler
+async def test_stored_and_unstored_publications_keep_their_order(
+    broker: Broker, handler: RecordingHandler
 ) -> None:
-    """What skips the log is announced between what was published before and after it."""
+    """A publication that skips history is received between its neighbours."""
     await broker.subscribe("news")
     skipping = NewPublication(Raw(b"2"), skip_history=True)
     await asyncio.gather(
-        broker.publish("news", draft(1), LOG),
-        broker.publish("news", skipping, LOG),
-        broker.publish("news", draft(3), LOG),
+        broker.publish("news", publication(1), HISTORY),
+        broker.publish("news", skipping, HISTORY),
+        broker.publish("news", publication(3), HISTORY),
     )
-    await witness.until_heard(3)
-    assert witness.payloads("news") == [b"1", b"2", b"3"]
+    await handler.until_received(3)
+    assert handler.payloads("news") == [b"1", b"2", b"3"]
 
 
-async def test_what_is_announced_is_what_is_kept(broker: Broker, witness: RecordingHandler) -> None:
-    """The same publication, under the same epoch, by both ways."""
+async def test_the_received_publication_equals_the_stored_one(
+    broker: Broker, handler: RecordingHandler
+) -> None:
+    """With the same offset and epoch."""
     await broker.subscribe("news")
-    position = await broker.publish("news", draft(7), LOG)
-    await witness.until_heard(1)
+    position = await broker.publish("news", publication(7), HISTORY)
+    await handler.until_received(1)
     expected = Publication(Raw(b"7"), 1)
-    assert witness.heard == [Heard("news", expected, position.epoch)]
-    assert await broker.read_history("news", ALL, LOG) == (position, [expected])
+    assert handler.received == [ReceivedPublication("news", expected, position.epoch)]
+    assert await broker.read_history("news", ALL, HISTORY) == (position, [expected])
 
 
-async def test_without_a_log_a_publication_has_no_position(broker: Broker, witness: RecordingHandler) -> None:
-    """It is announced, and nothing is kept of it."""
+async def test_a_publication_without_history_has_no_position(
+    broker: Broker, handler: RecordingHandler
+) -> None:
+    """It is received, but not stored."""
     await broker.subscribe("news")
-    assert await broker.publish("news", draft(7), NO_LOG) == NO_POSITION
-    await witness.until_heard(1)
-    assert witness.heard == [Heard("news", Publication(Raw(b"7")), "")]
+    assert await broker.publish("news", publication(7), NO_HISTORY) == NO_POSITION
+    await handler.until_received(1)
+    assert handler.received == [ReceivedPublication("news", Publication(Raw(b"7")), "")]
 
 
-async def test_a_publication_may_skip_the_log(broker: Broker, witness: RecordingHandler) -> None:
-    """It is announced without a position, and takes no offset from those after it."""
+async def test_a_publication_can_skip_history(broker: Broker, handler: RecordingHandler) -> None:
+    """It is received without a position, and later offsets have no gap."""
     await broker.subscribe("news")
-    first = await broker.publish("news", draft(1), LOG)
-    assert await broker.publish("news", NewPublication(Raw(b"2"), skip_history=True), LOG) == NO_POSITION
-    second = await broker.publish("news", draft(3), LOG)
+    first = await broker.publish("news", publication(1), HISTORY)
+    assert await broker.publish("news", NewPublication(Raw(b"2"), skip_history=True), HISTORY) == NO_POSITION
+    second = await broker.publish("news", publication(3), HISTORY)
     assert second == (2, first.epoch)
-    await witness.until_heard(3)
-    assert witness.heard[1] == Heard("news", Publication(Raw(b"2")), "")
-    _, kept = await broker.read_history("news", ALL, LOG)
+    await handler.until_received(3)
+    assert handler.received[1] == ReceivedPublication("news", Publication(Raw(b"2")), "")
+    _, kept = await broker.read_history("news", ALL, HISTORY)
     assert [bytes(publication.data) for publication in kept] == [b"1", b"3"]
 
 
-@pytest.mark.parametrize("options", [LOG, NO_LOG], ids=["log", "no log"])
+@pytest.mark.parametrize("options", [HISTORY, NO_HISTORY], ids=["history", "no history"])
 @pytest.mark.parametrize("tags", [None, {"kind": "gâteau", "": "empty"}], ids=["no tags", "tags"])
 @pytest.mark.parametrize(
     "info",
@@ -112,36 +118,36 @@ async def test_a_publication_may_skip_the_log(broker: Broker, witness: Recording
         ClientInfo("", "c1", conn_info=Raw(b'{"n":1e999}')),
         ClientInfo("42", "c1", Raw(b'"\\u00e9"'), Raw(b"[ 1 ]")),
     ],
-    ids=["nobody", "bare", "anonymous", "full"],
+    ids=["no info", "bare", "anonymous", "full"],
 )
-async def test_who_published_and_the_tags_travel_along(
+async def test_info_and_tags_arrive_unchanged(
     node: Node, info: ClientInfo | None, tags: dict[str, str] | None, options: ChannelOptions
 ) -> None:
-    """As they were given, to listeners and readers."""
+    """For subscribers and for readers of the history."""
     await node.broker.subscribe("news")
     position = await node.broker.publish("news", NewPublication(Raw(b"1"), info, tags), options)
     expected = Publication(Raw(b"1"), position.offset, info, tags)
-    await node.witness.until_heard(1)
-    assert node.witness.heard[0].publication == expected
-    if options is LOG:
-        assert (await node.broker.read_history("news", ALL, LOG)).publications == [expected]
+    await node.handler.until_received(1)
+    assert node.handler.received[0].publication == expected
+    if options is HISTORY:
+        assert (await node.broker.read_history("news", ALL, HISTORY)).publications == [expected]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload[:24].decode())
 async def test_payloads_arrive_byte_for_byte(
-    broker: Broker, witness: RecordingHandler, payload: bytes
+    broker: Broker, handler: RecordingHandler, payload: bytes
 ) -> None:
-    """No number is rounded, no escape rewritten, no key sorted."""
+    """No number is rounded, no escape is rewritten, and no key is sorted."""
     await broker.subscribe("news")
-    await broker.publish("news", NewPublication(Raw(payload)), LOG)
-    await broker.publish("news", NewPublication(Raw(payload)), NO_LOG)
-    await witness.until_heard(2)
-    assert witness.payloads("news") == [payload, payload]
-    _, kept = await broker.read_history("news", ALL, LOG)
+    await broker.publish("news", NewPublication(Raw(payload)), HISTORY)
+    await broker.publish("news", NewPublication(Raw(payload)), NO_HISTORY)
+    await handler.until_received(2)
+    assert handler.payloads("news") == [payload, payload]
+    _, kept = await broker.read_history("news", ALL, HISTORY)
     assert [bytes(publication.data) for publication in kept] == [payload]
 
 
-async def test_nobody_need_listen(broker: Broker) -> None:
-    """A log is written for those who come later."""
-    position = await broker.publish("news", draft(1), LOG)
-    assert (await broker.read_history("news", TOP_ONLY, LOG)).top == position
+async def test_a_channel_needs_no_subscribers(broker: Broker) -> None:
+    """Its history is kept for later readers."""
+    position = await broker.publish("news", publication(1), HISTORY)
+    assert (await broker.read_history("news", TOP_ONLY, HISTORY)).top == position

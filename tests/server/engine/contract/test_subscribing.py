@@ -1,104 +1,106 @@
-"""Listening: a node hears the channels it listens to, each publication once, and no other."""
+"""Subscribing: a node receives the messages of its channels, each once, and no others."""
 
 import asyncio
 
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
 from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
 JOIN = Push(channel="news", join=PresenceChange(ClientInfo("42", "c1", Raw(b'{"n":1e999}'))))
 LEAVE = Push(channel="news", leave=PresenceChange(ClientInfo("42", "c1", chan_info=Raw(b'"\\u00e9"'))))
 
 
-async def test_without_listening_nothing_is_heard(node: Node) -> None:
-    """Publications and presence of other channels are none of a node's business."""
+async def test_a_node_without_a_subscription_receives_nothing(node: Node) -> None:
+    """Neither publications nor joins."""
     await node.broker.subscribe("weather")
-    await node.broker.publish("news", draft(1), LOG)
+    await node.broker.publish("news", publication(1), HISTORY)
     await node.broker.publish_join_leave("news", JOIN)
     await node.catch_up()
-    assert not node.witness.offsets("news")
-    assert not node.witness.pushes
+    assert not node.handler.offsets("news")
+    assert not node.handler.pushes
 
 
-async def test_from_listening_on_everything_is_heard(node: Node) -> None:
-    """Nothing of before, and nothing is missing once `listen` has returned."""
-    await node.broker.publish("news", draft(1), LOG)
+async def test_a_subscribed_node_receives_every_later_publication(node: Node) -> None:
+    """It receives no earlier one, and misses none once `subscribe` has returned."""
+    await node.broker.publish("news", publication(1), HISTORY)
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(2), LOG)
+    await node.broker.publish("news", publication(2), HISTORY)
     await node.catch_up()
-    assert node.witness.offsets("news") == [2]
+    assert node.handler.offsets("news") == [2]
 
 
-async def test_listening_twice_is_listening_once(node: Node) -> None:
-    """Each publication is heard once, and one `forget` ends it."""
+async def test_subscribing_twice_has_the_effect_of_once(node: Node) -> None:
+    """Each message is received once, and one `unsubscribe` is enough."""
     await node.broker.subscribe("news")
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(1), NO_LOG)
+    await node.broker.publish("news", publication(1), NO_HISTORY)
     await node.broker.publish_join_leave("news", JOIN)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
-    assert len(node.witness.pushes) == 1
+    assert node.handler.payloads("news") == [b"1"]
+    assert len(node.handler.pushes) == 1
     await node.broker.unsubscribe("news")
-    await node.broker.publish("news", draft(2), NO_LOG)
+    await node.broker.publish("news", publication(2), NO_HISTORY)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
+    assert node.handler.payloads("news") == [b"1"]
 
 
-async def test_what_is_forgotten_is_heard_no_more(node: Node) -> None:
-    """Neither publications nor presence, until the node listens again."""
+async def test_an_unsubscribed_node_receives_nothing(node: Node) -> None:
+    """Neither publications nor joins, until the node subscribes again."""
     await node.broker.subscribe("news")
     await node.broker.unsubscribe("news")
-    await node.broker.publish("news", draft(1), LOG)
+    await node.broker.publish("news", publication(1), HISTORY)
     await node.broker.publish_join_leave("news", JOIN)
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(2), LOG)
+    await node.broker.publish("news", publication(2), HISTORY)
     await node.catch_up()
-    assert node.witness.offsets("news") == [2]
-    assert not node.witness.pushes
+    assert node.handler.offsets("news") == [2]
+    assert not node.handler.pushes
 
 
-async def test_forgetting_what_was_never_heard_is_no_mistake(node: Node) -> None:
-    """Twice neither."""
+async def test_unsubscribing_without_a_subscription_does_nothing(node: Node) -> None:
+    """A later subscribe works as usual."""
     await node.broker.unsubscribe("news")
     await node.broker.unsubscribe("news")
     await node.broker.subscribe("news")
-    await node.broker.publish("news", draft(1), NO_LOG)
+    await node.broker.publish("news", publication(1), NO_HISTORY)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"]
+    assert node.handler.payloads("news") == [b"1"]
 
 
-@pytest.mark.parametrize("is_heard", [True, False], ids=["listen", "forget"])
-async def test_the_last_call_counts(node: Node, is_heard: bool) -> None:
-    """Calls that overlap take effect in the order in which they were made."""
-    calls = [node.broker.subscribe, node.broker.unsubscribe] * 5 + [node.broker.subscribe] * is_heard
+@pytest.mark.parametrize("is_subscribed", [True, False], ids=["subscribe", "unsubscribe"])
+async def test_overlapping_calls_take_effect_in_their_order(node: Node, is_subscribed: bool) -> None:
+    """The last call determines the result."""
+    calls = [node.broker.subscribe, node.broker.unsubscribe] * 5 + [node.broker.subscribe] * is_subscribed
     await asyncio.gather(*(call("news") for call in calls))
-    await node.broker.publish("news", draft(1), NO_LOG)
+    await node.broker.publish("news", publication(1), NO_HISTORY)
     await node.catch_up()
-    assert node.witness.payloads("news") == [b"1"] * is_heard
+    assert node.handler.payloads("news") == [b"1"] * is_subscribed
 
 
-async def test_joins_and_leaves_are_heard_in_order(node: Node) -> None:
-    """With everything they say, between the publications they were announced between."""
+async def test_joins_and_leaves_are_received_in_order(node: Node) -> None:
+    """With their complete info."""
     await node.broker.subscribe("news")
     await node.broker.publish_join_leave("news", JOIN)
     await node.broker.publish_join_leave("news", LEAVE)
     await node.catch_up()
-    assert node.witness.pushes == [("news", JOIN), ("news", LEAVE)]
+    assert node.handler.pushes == [("news", JOIN), ("news", LEAVE)]
 
 
 @pytest.mark.parametrize(
     "channel", ["a*", "a?", "[ab]", "chat:room#1,2", "$news", "{a}b", " ", "a b", "a\\b", "a:log", "x" * 255]
 )
-async def test_names_are_taken_literally(node: Node, channel: str) -> None:
-    """No character of a name is a pattern, and no name is another one's key."""
+async def test_channel_names_are_literal(node: Node, channel: str) -> None:
+    """No character of a name is a pattern, and no name is the key of another channel."""
     await node.broker.subscribe(channel)
     for other in ("ab", "a", "b", "news", ""):
-        await node.broker.publish(other, draft(1), LOG)
-    position = await node.broker.publish(channel, draft(2), LOG)
+        await node.broker.publish(other, publication(1), HISTORY)
+    position = await node.broker.publish(channel, publication(2), HISTORY)
     assert position.offset == 1
     await node.catch_up()
-    assert {heard.channel for heard in node.witness.heard if heard.channel == channel} == {channel}
-    assert node.witness.payloads(channel) == [b"2"]
-    assert not node.witness.payloads("ab")
+    assert {received.channel for received in node.handler.received if received.channel == channel} == {
+        channel
+    }
+    assert node.handler.payloads(channel) == [b"2"]
+    assert not node.handler.payloads("ab")

@@ -1,4 +1,4 @@
-"""A TCP link that can swallow: it stays open, and nothing comes through."""
+"""A blackhole proxy: a TCP proxy whose connections stay open while it drops all their bytes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import AsyncIterator
 from tests.support.tcp import tcp_connection, tcp_server
 
 
-class Way:
-    """One connection through it."""
+class ProxiedConnection:
+    """One connection through the proxy."""
 
     def __init__(self) -> None:
         self.is_pubsub = False
-        self.is_swallowed = False
+        self.is_dropping = False
 
 
-class Swallower:
-    """`port` leads to a server. `segments` counts what clients sent."""
+class BlackholeProxy:
+    """Forwards `port` to a server. `segments` counts the segments that clients sent."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._ways: set[Way] = set()
-        self._swallows_all = False
-        self._swallows_subscribers = False
+        self._connections: set[ProxiedConnection] = set()
+        self._drops_all = False
+        self._drops_subscribers = False
         self.port = 0
         self.segments = 0
 
@@ -32,56 +32,61 @@ class Swallower:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def swallow_pubsub(self) -> None:
-        """Nothing comes through the present connections that hear announcements; new ones work."""
-        for way in self._ways:
-            way.is_swallowed = way.is_pubsub
+    def drop_pubsub(self) -> None:
+        """Drop the bytes of the current pub/sub connections. New connections work."""
+        for connection in self._connections:
+            connection.is_dropping = connection.is_pubsub
 
-    def swallow_all(self) -> None:
-        """From now on nothing comes through any connection, those that are still to be made included."""
-        self._swallows_all = True
-        for way in self._ways:
-            way.is_swallowed = True
+    def drop_all(self) -> None:
+        """Drop the bytes of all connections, new ones included."""
+        self._drops_all = True
+        for connection in self._connections:
+            connection.is_dropping = True
 
-    def swallow_subscribers(self) -> None:
-        """From now on nothing comes through a connection that begins to hear announcements."""
-        self._swallows_subscribers = True
+    def drop_subscribers(self) -> None:
+        """Drop the bytes of every connection that subscribes from now on."""
+        self._drops_subscribers = True
 
-    def mend(self) -> None:
-        """Connections made from now on work."""
-        self._swallows_all = self._swallows_subscribers = False
+    def pass_all(self) -> None:
+        """Let new connections work. Connections that are dropping bytes continue to do so."""
+        self._drops_all = self._drops_subscribers = False
 
-    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        way = Way()
-        way.is_swallowed = self._swallows_all
-        self._ways.add(way)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = ProxiedConnection()
+        connection.is_dropping = self._drops_all
+        self._connections.add(connection)
         try:
-            async with tcp_connection(self._target) as (there_reader, there):
+            async with tcp_connection(self._target) as (server_reader, server_writer):
                 await asyncio.gather(
-                    self._copy(way, reader, there, is_upwards=True),
-                    self._copy(way, there_reader, writer, is_upwards=False),
+                    self._copy(connection, reader, server_writer, is_upwards=True),
+                    self._copy(connection, server_reader, writer, is_upwards=False),
                 )
         finally:
-            self._ways.discard(way)
+            self._connections.discard(connection)
 
     async def _copy(
-        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_upwards: bool
+        self,
+        connection: ProxiedConnection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        is_upwards: bool,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if is_upwards:
                     self.segments += 1
-                    begins = not way.is_pubsub and b"SUBSCRIBE\r\n" in data
-                    way.is_pubsub |= begins
-                    way.is_swallowed |= begins and self._swallows_subscribers
-                if not way.is_swallowed:
+                    subscribes = not connection.is_pubsub and b"SUBSCRIBE\r\n" in data
+                    connection.is_pubsub |= subscribes
+                    connection.is_dropping |= subscribes and self._drops_subscribers
+                if not connection.is_dropping:
                     writer.write(data)
                     await writer.drain()
         writer.close()
 
 
 @contextlib.asynccontextmanager
-async def swallowing(target: int) -> AsyncIterator[Swallower]:
-    swallower = Swallower(target)
-    async with tcp_server(swallower.lead) as swallower.port:
-        yield swallower
+async def blackhole_running(target: int) -> AsyncIterator[BlackholeProxy]:
+    proxy = BlackholeProxy(target)
+    async with tcp_server(proxy.serve) as proxy.port:
+        yield proxy

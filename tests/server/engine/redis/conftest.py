@@ -1,4 +1,4 @@
-"""Fixtures of the Redis engine's own tests."""
+"""Fixtures for the tests of the Redis engine."""
 
 import asyncio
 import itertools
@@ -11,7 +11,9 @@ import uvloop
 
 from tests.server.engine.contract.harness import Node
 from tests.server.engine.recording_handler import RecordingHandler
-from tests.server.engine.redis.blackhole_proxy import Swallower, swallowing
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
+from tests.server.engine.redis.intervals import shorten_leases, shorten_timeouts
+from tests.server.engine.redis.node_process import NodeProcess, node_process_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
@@ -20,7 +22,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """These run on the loop of `tocsin serve`; the contract runs on asyncio's own."""
+    """Use the event loop of `tocsin serve`. The contract tests use asyncio's own."""
     return {"uvloop": uvloop.new_event_loop}
 
 
@@ -29,18 +31,18 @@ Running = Callable[..., AbstractAsyncContextManager[Node]]
 
 @pytest.fixture
 def prefix() -> str:
-    """Names that no other test uses."""
+    """A prefix that no other test uses."""
     return f"own{next(_numbers)}"
 
 
 @pytest.fixture
 def running(prefix: str) -> Running:
-    """What makes a node, from the address of a Redis and a uid."""
+    """A function that runs a node, given the URL of a Redis and a uid."""
 
     @asynccontextmanager
     async def run(url: str, uid: str = "n1") -> AsyncIterator[Node]:
         node = Node(RedisEngine(parse_address(url), prefix), RecordingHandler(uid))
-        await node.engine.start(node.witness)
+        await node.engine.start(node.handler)
         try:
             yield node
         finally:
@@ -57,21 +59,40 @@ async def node(running: Running, redis_server: RedisServer) -> AsyncIterator[Nod
 
 
 @pytest.fixture
-def lasting_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that forgets nothing when it is killed."""
+def persistent_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that keeps all its data when it is killed."""
     with redis_running(tmp_path, "appendonly yes", "appendfsync always") as server:
         yield server
 
 
 @pytest.fixture
-def fleeting_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that remembers nothing when it is killed."""
+def volatile_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that loses all its data when it is killed."""
     with redis_running(tmp_path, "appendonly no") as server:
         yield server
 
 
 @pytest.fixture
-async def swallower(redis_server: RedisServer) -> AsyncIterator[Swallower]:
-    """A way to the shared Redis on which bytes can be lost."""
-    async with swallowing(redis_server.port) as way:
-        yield way
+async def proxy(redis_server: RedisServer) -> AsyncIterator[BlackholeProxy]:
+    """A proxy in front of the shared Redis that can drop bytes."""
+    async with blackhole_running(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes in this process renew and expire leases sooner. A NodeProcess does so in any case."""
+    shorten_leases(monkeypatch.setattr)
+
+
+@pytest.fixture
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes in this process detect deaf and silent connections sooner."""
+    shorten_timeouts(monkeypatch.setattr)
+
+
+@pytest.fixture
+async def node_process(redis_server: RedisServer, prefix: str) -> AsyncIterator[NodeProcess]:
+    """A node with the uid `other`, in its own process."""
+    async with node_process_running(redis_server.url, prefix, "other") as node:
+        yield node

@@ -1,6 +1,7 @@
-"""A node in a process of its own, to be killed or frozen: `python nodes_apart.py URL PREFIX UID`.
+"""A node in its own process, which a test can kill or freeze: `python node_process.py URL PREFIX UID`.
 
-It says `ready` on standard output, then obeys lines on standard input: `add CHANNEL CLIENT USER [announced]`.
+It prints `ready`, and then executes the lines that it reads: `add CHANNEL CLIENT USER [announced]`, and
+`remove CHANNEL CLIENT`. After each it prints `done`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-NOBODY = "-"
-"""Stands for the user without a name."""
+ANONYMOUS = "-"
+"""The anonymous user, as a word of a line."""
 
 ROOT = Path(__file__).parents[4]
 
 
-class NodeApart:
-    """The process, seen from the test."""
+class NodeProcess:
+    """The process, as the test controls it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -47,14 +48,14 @@ class NodeApart:
 
 
 @contextlib.asynccontextmanager
-async def running_apart(url: str, prefix: str, uid: str) -> AsyncIterator[NodeApart]:
+async def node_process_running(url: str, prefix: str, uid: str) -> AsyncIterator[NodeProcess]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.server.engine.redis.node_process", url, prefix, uid),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    node = NodeApart(process)
+    node = NodeProcess(process)
     try:
         assert await node.line() == "ready"
         yield node
@@ -64,22 +65,24 @@ async def running_apart(url: str, prefix: str, uid: str) -> AsyncIterator[NodeAp
 
 async def _run(url: str, prefix: str, uid: str) -> None:
     from tests.server.engine.recording_handler import RecordingHandler  # noqa: PLC0415 - only the process needs it
+    from tests.server.engine.redis.intervals import shorten_leases  # noqa: PLC0415
     from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
     from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
     from tocsin_server.protocol.messages import ClientInfo  # noqa: PLC0415
 
+    shorten_leases(setattr)
     engine = RedisEngine(parse_address(url), prefix)
     await engine.start(RecordingHandler(uid))
-    print("ready", flush=True)  # noqa: T201 - this is how it talks
+    print("ready", flush=True)  # noqa: T201 - the test reads it
     while line := await asyncio.to_thread(sys.stdin.readline):
         match line.split():
             case ["add", channel, client, user, *announced]:
                 await engine.presence.add(
-                    channel, ClientInfo(user.removeprefix(NOBODY), client), bool(announced)
+                    channel, ClientInfo(user.removeprefix(ANONYMOUS), client), bool(announced)
                 )
             case ["remove", channel, client]:
                 await engine.presence.remove(channel, client)
-        print("done", flush=True)  # noqa: T201 - this is how it talks
+        print("done", flush=True)  # noqa: T201 - the test reads it
     await engine.stop()
 
 

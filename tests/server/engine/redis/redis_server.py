@@ -1,4 +1,4 @@
-"""A real Redis of the tests' own: a process on a free port, with a directory of its own."""
+"""A Redis server for tests: a process on a free port, with its own directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support.timing import STARTED, TICK
 
 
 class RedisServer:
-    """May be stopped, started again, and frozen. `config` are lines of its configuration.
+    """A server that tests stop, start again, and freeze. `config` contains lines of its configuration.
 
-    In them `{free_port}` is another port that is free; `second_port` in the end.
+    In a line, `{free_port}` is replaced with a second free port, which is `second_port`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RedisServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not stopped since."""
+        """Whether the server was started and has not been stopped."""
         return self._process is not None
 
     @property
@@ -56,7 +56,7 @@ class RedisServer:
 
     @property
     def client(self) -> redis.Redis:
-        """A plain client, for looking in and for making trouble."""
+        """A client, for reading the state and causing faults."""
         if self._client is None:
             self._client = redis.Redis(port=self.port, socket_timeout=STARTED)
         return self._client
@@ -70,7 +70,7 @@ class RedisServer:
         if not self._flags:
             lines.append('save ""')
         file = self.directory / "redis.conf"
-        if not file.exists():  # a Sentinel writes into its own
+        if not file.exists():  # a Sentinel rewrites its file
             file.write_text("\n".join(lines) + "\n")
         with (self.directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -79,7 +79,7 @@ class RedisServer:
         self._wait_until_ready()
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End at once, without a farewell."""
+        """Kill the server."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -97,8 +97,8 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def cut_links(self) -> int:
-        """Disconnect everybody who hears announcements."""
+    def kill_pubsub_connections(self) -> int:
+        """Disconnect all pub/sub clients. Returns their number."""
         count: int = self.command("CLIENT", "KILL", "TYPE", "pubsub")
         return count
 
@@ -117,14 +117,14 @@ class RedisServer:
 
 
 FIRST_PORT, PORTS_OF_A_WORKER = 12_000, 2000
-"""Below those that the system gives to whoever asks for any: nobody is given one before it is bound."""
+"""Below the ephemeral ports, so that the system gives none of them to another program before it is bound."""
 
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.count(random.randrange(PORTS_OF_A_WORKER))  # another run may be under way
+_ports = itertools.count(random.randrange(PORTS_OF_A_WORKER))  # another test run may be active
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ones, each time others."""
+    """Find free ports. Each call returns other ports."""
     found: list[int] = []
     while len(found) < count:
         port = FIRST_PORT + _worker * PORTS_OF_A_WORKER + next(_ports) % PORTS_OF_A_WORKER

@@ -1,4 +1,4 @@
-"""What travels: it arrives as it was, and payloads are never parsed."""
+"""The encoding: values survive it unchanged, and payloads are never parsed."""
 
 import pytest
 from hypothesis import given, settings
@@ -25,29 +25,29 @@ INFOS = st.builds(
     st.integers(0, 2**63 - 1),
     st.text(alphabet="abcXYZ"),
 )
-def test_a_publication_arrives_as_it_was(
+def test_a_publication_survives_encoding(
     data: bytes, info: ClientInfo | None, tags: dict[str, str] | None, offset: int, epoch: str
 ) -> None:
-    """Also where its data is no JSON at all, since nobody looks."""
+    """Even if its data is not JSON."""
     body = encoding.encode_body(Raw(data), info, tags)
     message = encoding.publication_head(5) + f"{offset} {epoch}\n".encode() + body
     assert encoding.decode_publication(message) == (Publication(Raw(data), offset, info, tags), epoch, 5)
-    unlogged = encoding.unlogged_head(7) + body
+    unlogged = encoding.head_without_history(7) + body
     assert encoding.decode_publication(unlogged) == (Publication(Raw(data), 0, info, tags), "", 7)
 
 
 @settings(deadline=None)
 @given(INFOS)
-def test_joins_leaves_and_entries_arrive_as_they_were(info: ClientInfo) -> None:
-    """An absent payload stays the one that is left out when written."""
+def test_joins_leaves_and_presence_entries_survive_encoding(info: ClientInfo) -> None:
+    """An absent payload stays absent."""
     for push in (Push("news", join=PresenceChange(info)), Push("news", leave=PresenceChange(info))):
         assert encoding.decode_push("news", encoding.encode_push(push)) == push
-    decoded = encoding.decode_entry(encoding.encode_entry("n1.x", True, info))
+    decoded = encoding.decode_presence_entry(encoding.encode_presence_entry("n1.x", True, info))
     assert decoded == info
     assert (decoded.conn_info is NO_JSON) == (info.conn_info is NO_JSON)
 
 
-def test_nothing_else_is_announced() -> None:
-    """A push that is neither is a mistake of this program."""
-    with pytest.raises(ValueError, match="only joins and leaves"):
+def test_other_pushes_cannot_be_encoded() -> None:
+    """Such a push is a mistake of the caller."""
+    with pytest.raises(ValueError, match="only joins and leaves can be encoded"):
         encoding.encode_push(Push("news"))

@@ -1,4 +1,4 @@
-"""Metrics of nodes that share a Redis: what breaks shows on the page, and so does what mends it."""
+"""Metrics of nodes that share a Redis: faults and recoveries are visible."""
 
 from __future__ import annotations
 
@@ -10,43 +10,47 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.engine.redis.blackhole_proxy import Swallower
-from tests.server.engine.redis.node_process import running_apart
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
+from tests.server.engine.redis.node_process import node_process_running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.metrics.metrics_page import of
 from tests.server.served_node import ServedNode, publish, serve_node
 from tests.support.timing import STARTED, TICK
 from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connection import REPLY_SECONDS
 from tocsin_server.engine.redis.engine import RedisEngine
+from tocsin_server.engine.redis.pubsub import probe
 from tocsin_server.errors import EngineError
 
 CHANNEL = "log:1"
 
-Fact = Callable[[dict[str, float]], bool]
+Condition = Callable[[dict[str, float]], bool]
 
 
 @asynccontextmanager
 async def sharing(url: str, prefix: str) -> AsyncIterator[ServedNode]:
-    async with serve_node(engine=RedisEngine(parse_address(url), prefix)) as served_node:
-        yield served_node
+    async with serve_node(engine=RedisEngine(parse_address(url), prefix)) as served:
+        yield served
 
 
-async def until_page(served_node: ServedNode, fact: Fact) -> dict[str, float]:
-    """The page, once it says so."""
+async def until_page(served: ServedNode, condition: Condition) -> dict[str, float]:
+    """Wait until the metrics page fulfils a condition. Returns it."""
     async with asyncio.timeout(STARTED):
-        while not fact(samples := of(served_node.node)):  # noqa: ASYNC110 - nobody announces it
+        while not condition(samples := of(served.node)):  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(TICK / 5)
     return samples
 
 
-def clock_error(served_node: ServedNode) -> float:
-    """Seconds by which its reckoning of Redis' time may be wrong: what asking took is part of it."""
-    assert isinstance(served_node.node.engine, RedisEngine)
-    return max(look.error for look in served_node.node.engine._clock._looks)
+def clock_error(served: ServedNode) -> float:
+    """By how many seconds the node's shared clock may be wrong."""
+    assert isinstance(served.node.engine, RedisEngine)
+    return max(sample.error for sample in served.node.engine._clock._samples)
 
 
-async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServer, prefix: str) -> None:
-    """From the call there to the write here, over the clock of Redis."""
+async def test_the_age_of_another_nodes_publication_is_measured(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """From the publish there to the write here, by the clock of Redis."""
     url = redis_server.url
     async with sharing(url, prefix) as here, sharing(url, prefix) as there, there.connected(CHANNEL):
         for number in range(20):
@@ -54,71 +58,68 @@ async def test_a_publication_of_another_node_has_its_age(redis_server: RedisServ
         name = "tocsin_publish_to_socket_seconds"
         samples = await until_page(there, lambda samples: samples["tocsin_deliveries_total"] == 20)
         assert samples[f"{name}_count"] == samples["tocsin_fanout_seconds_count"] > 0
-        wrong = samples[f"{name}_count"] * sum(clock_error(served_node) for served_node in (here, there))
+        wrong = samples[f"{name}_count"] * sum(clock_error(served) for served in (here, there))
         rounds, ages = samples["tocsin_fanout_seconds_sum"], samples[f"{name}_sum"]
         assert rounds - wrong < ages < 20 * STARTED
-        assert of(here.node)[f"{name}_count"] == 0, "nobody hears it there"
+        assert of(here.node)[f"{name}_count"] == 0, "the publishing node has no subscribers"
 
 
-async def test_a_deaf_node_shows_and_so_does_what_mended_it(swallower: Swallower, prefix: str) -> None:
-    """Its canary grows old; the link is replaced; what was published meanwhile comes from the log."""
-    async with sharing(swallower.url, prefix) as served_node, served_node.connected(CHANNEL) as wire:
-        before = of(served_node.node)
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_deaf_node_and_its_recovery_are_visible(proxy: BlackholeProxy, prefix: str) -> None:
+    """The probe's age grows; the connection is replaced, and lost publications are backfilled."""
+    async with sharing(proxy.url, prefix) as served, served.connected(CHANNEL) as wire:
+        before = of(served.node)
         assert before["tocsin_deaf"] == 0
         assert before["tocsin_pubsub_connections_total"] == 1
         assert 0 < before["tocsin_probe_lag_seconds"] < STARTED
-        swallower.swallow_pubsub()
-        swallower.swallow_subscribers()  # so that one is deaf long enough to be looked at
-        await publish(served_node.node, CHANNEL, b"1", b"2")
-        deaf = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 1)
-        assert deaf["tocsin_probe_age_seconds"] > 1.5
+        proxy.drop_pubsub()
+        proxy.drop_subscribers()  # the node then stays deaf until the test has read the metrics
+        await publish(served.node, CHANNEL, b"1", b"2")
+        deaf = await until_page(served, lambda samples: samples["tocsin_deaf"] == 1)
+        assert deaf["tocsin_probe_age_seconds"] > 1.5 * probe.PROBE_SECONDS
         assert deaf["tocsin_engine_ready"] == 0
-        swallower.mend()
-        whole = await until_page(served_node, lambda samples: samples["tocsin_deaf"] == 0)
-        assert whole["tocsin_pubsub_connections_total"] == 2
-        assert whole["tocsin_probe_age_seconds"] < deaf["tocsin_probe_age_seconds"]
+        proxy.pass_all()
+        recovered = await until_page(served, lambda samples: samples["tocsin_deaf"] == 0)
+        assert recovered["tocsin_pubsub_connections_total"] == 2
+        assert recovered["tocsin_probe_age_seconds"] < deaf["tocsin_probe_age_seconds"]
         await wire.push("pub")
-        assert of(served_node.node)["tocsin_backfilled_publications_total"] == 2
+        assert of(served.node)["tocsin_backfilled_publications_total"] == 2
 
 
-async def test_what_a_frozen_redis_does_shows(fleeting_redis: RedisServer, prefix: str) -> None:
-    """Calls wait, then fail, and what they took is known."""
-    async with sharing(fleeting_redis.url, prefix) as served_node:
-        fleeting_redis.freeze()
-        first = asyncio.create_task(publish(served_node.node, CHANNEL, b"1"))
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_frozen_redis_is_visible(volatile_redis: RedisServer, prefix: str) -> None:
+    """Commands are queued and then fail. Their duration is measured."""
+    async with sharing(volatile_redis.url, prefix) as served:
+        volatile_redis.freeze()
+        first = asyncio.create_task(publish(served.node, CHANNEL, b"1"))
         await asyncio.sleep(TICK)
-        second = asyncio.create_task(publish(served_node.node, CHANNEL, b"2"))
-        await until_page(served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] > 0)
+        second = asyncio.create_task(publish(served.node, CHANNEL, b"2"))
+        await until_page(served, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] > 0)
         with capture_logs(), pytest.raises(EngineError):
             await first
-        fleeting_redis.thaw()
+        volatile_redis.thaw()
         await asyncio.gather(second, return_exceptions=True)
-        samples = await until_page(
-            served_node, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] == 0
-        )
+        samples = await until_page(served, lambda samples: samples["tocsin_queued_bytes{queue=engine}"] == 0)
         assert samples["tocsin_engine_errors_total{call=publish}"] >= 1
-        assert samples["tocsin_engine_call_seconds_sum{call=publish}"] > 1
+        assert samples["tocsin_engine_call_seconds_sum{call=publish}"] > REPLY_SECONDS / 4
 
 
-async def test_a_log_that_died_shows(redis_server: RedisServer, prefix: str) -> None:
-    """Everybody who followed it is told, and counted."""
+async def test_a_lost_history_is_visible(redis_server: RedisServer, prefix: str) -> None:
+    """Each of its subscribers is told, and counted."""
     url = redis_server.url
-    async with (
-        sharing(url, prefix) as served_node,
-        served_node.connected(CHANNEL),
-        served_node.connected(CHANNEL),
-    ):
-        await publish(served_node.node, CHANNEL, b"1")
+    async with sharing(url, prefix) as served, served.connected(CHANNEL), served.connected(CHANNEL):
+        await publish(served.node, CHANNEL, b"1")
         redis_server.command("DEL", *redis_server.command("KEYS", f"{prefix}:*{CHANNEL}*"))
-        await publish(served_node.node, CHANNEL, b"2")
-        await until_page(served_node, lambda samples: samples["tocsin_gaps_total"] == 2)
+        await publish(served.node, CHANNEL, b"2")
+        await until_page(served, lambda samples: samples["tocsin_gaps_total"] == 2)
 
 
-async def test_a_node_that_was_reaped_is_counted(redis_server: RedisServer, prefix: str) -> None:
-    """By the one that did it."""
+@pytest.mark.usefixtures("short_leases")
+async def test_a_reaped_node_is_counted(redis_server: RedisServer, prefix: str) -> None:
+    """By the node that reaped it."""
     url = redis_server.url
-    async with sharing(url, prefix) as served_node, running_apart(url, prefix, "gone") as apart:
-        await apart.add("news", "client", "user")
-        assert of(served_node.node)["tocsin_reaped_nodes_total"] == 0
-        apart.signal(signal.SIGKILL)
-        await until_page(served_node, lambda samples: samples["tocsin_reaped_nodes_total"] == 1)
+    async with sharing(url, prefix) as served, node_process_running(url, prefix, "gone") as node_process:
+        await node_process.add("news", "client", "user")
+        assert of(served.node)["tocsin_reaped_nodes_total"] == 0
+        node_process.signal(signal.SIGKILL)
+        await until_page(served, lambda samples: samples["tocsin_reaped_nodes_total"] == 1)

@@ -1,45 +1,45 @@
-"""Tops: what counts as seen."""
+"""Seen positions: which positions a node remembers."""
 
-from tocsin_server.engine.redis.seen_positions import UNSEEN, Top, Tops
+from tocsin_server.engine.redis.seen_positions import UNSEEN, SeenPosition, SeenPositions
 
 
-def test_a_top_never_falls_within_one_epoch() -> None:
-    """Answers and announcements come in any order."""
-    tops = Tops()
-    tops.watch("a")
+def test_a_seen_offset_never_decreases_within_one_epoch() -> None:
+    """Replies and publications arrive in any order."""
+    seen = SeenPositions()
+    seen.track("a")
     for offset in (3, 5, 4):
-        tops.see("a", offset, "e")
-    assert tops.known("a") == Top(5, "e")
-    tops.see("a", 1, "f")
-    assert tops.known("a") == Top(1, "f")
+        seen.record("a", offset, "e")
+    assert seen.latest("a") == SeenPosition(5, "e")
+    seen.record("a", 1, "f")
+    assert seen.latest("a") == SeenPosition(1, "f")
 
 
-def test_only_what_is_watched_is_remembered() -> None:
-    """And only what has a place in a log."""
-    tops = Tops()
-    tops.see("a", 3, "e")
-    assert tops.known("a") == UNSEEN
-    tops.watch("a")
-    tops.see("a", 0, "")
-    assert tops.known("a") == UNSEEN
-    tops.see("a", 3, "e")
-    tops.watch("a")
-    assert tops.known("a") == Top(3, "e")
-    tops.drop("a")
-    tops.drop("a")
-    assert tops.known("a") == UNSEEN
+def test_only_tracked_channels_are_remembered() -> None:
+    """And only positions in a history."""
+    seen = SeenPositions()
+    seen.record("a", 3, "e")
+    assert seen.latest("a") == UNSEEN
+    seen.track("a")
+    seen.record("a", 0, "")
+    assert seen.latest("a") == UNSEEN
+    seen.record("a", 3, "e")
+    seen.track("a")
+    assert seen.latest("a") == SeenPosition(3, "e")
+    seen.untrack("a")
+    seen.untrack("a")
+    assert seen.latest("a") == UNSEEN
 
 
-def test_another_publication_in_the_same_place_is_news() -> None:
-    """By its stamp. Answers have none, and what has none is believed."""
-    tops = Tops()
-    tops.watch("a")
-    assert tops.see("a", 3, "e")
-    assert tops.see("a", 3, "e", 1000)
-    assert tops.see("a", 3, "e")
-    assert tops.see("a", 2, "e", 900)
-    assert tops.known("a") == Top(3, "e", 1000)
-    assert not tops.see("a", 3, "e", 1001)
-    assert tops.known("a") == Top(3, "e", 1000)
-    assert tops.see("a", 4, "e", 1002)
-    assert tops.see("a", 4, "f", 1003)
+def test_another_publication_at_a_seen_offset_is_reported() -> None:
+    """By its stamp. Replies have no stamp, and agree with any."""
+    seen = SeenPositions()
+    seen.track("a")
+    assert seen.record("a", 3, "e")
+    assert seen.record("a", 3, "e", 1000)
+    assert seen.record("a", 3, "e")
+    assert seen.record("a", 2, "e", 900)
+    assert seen.latest("a") == SeenPosition(3, "e", 1000)
+    assert not seen.record("a", 3, "e", 1001)
+    assert seen.latest("a") == SeenPosition(3, "e", 1000)
+    assert seen.record("a", 4, "e", 1002)
+    assert seen.record("a", 4, "f", 1003)

@@ -5,22 +5,27 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.client.cli.test_nodes import nodes
 from tests.server.engine.redis.redis_server import RedisServer
+from tests.server.node.fake_connection import FakeConnection, running
+from tests.server.served_node import token_of, until
 from tests.support.api import Api
 from tests.support.configs import API_KEY, STANDARD
 from tests.support.server import Server, run_server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token
 from tests.support.wire_client import connect_wire
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.engine import RedisEngine
 
 
 @pytest.fixture(scope="module")
 def servers(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """Real processes."""
+    """Two nodes, each in its own process."""
     with contextlib.ExitStack() as stack:
 
         def serve(name: str) -> Server:
@@ -31,8 +36,8 @@ def servers(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
         yield [serve(name) for name in ("first", "second")]
 
 
-async def test_what_one_node_publishes_another_delivers(servers: list[Server]) -> None:
-    """In order, with the position that the publisher was told."""
+async def test_a_publication_through_one_node_is_delivered_by_another(servers: list[Server]) -> None:
+    """In order, with the position that the publisher got."""
     here, there = servers
     async with connect_wire(there) as wire, Api(here) as api:
         await wire.call("subscribe", channel="open:1")
@@ -40,8 +45,8 @@ async def test_what_one_node_publishes_another_delivers(servers: list[Server]) -
         assert await wire.offsets("open:1", 20) == list(range(1, 21))
 
 
-async def test_a_client_goes_on_at_another_node(servers: list[Server]) -> None:
-    """From the position it had at the first."""
+async def test_a_client_recovers_at_another_node(servers: list[Server]) -> None:
+    """From its position at the first node."""
     here, there = servers
     async with connect_wire(here) as wire, Api(there) as api:
         start = await wire.call("subscribe", channel="open:2")
@@ -56,8 +61,29 @@ async def test_a_client_goes_on_at_another_node(servers: list[Server]) -> None:
         assert [publication["offset"] for publication in result["publications"]] == [4, 5, 6]
 
 
-async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
-    """Whichever is asked; and one order reaches a user everywhere."""
+SINGLE = {"personal_channel": True, "personal_channel_single_connection": True}
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["one each", "five each"])
+async def test_of_simultaneous_connections_of_a_user_one_stays(
+    redis_server: RedisServer, tmp_path: Path, count: int
+) -> None:
+    """Each closes only the connections identified before it, in one order for all nodes."""
+    url, prefix = redis_server.url, f"single-{count}"
+    async with (
+        running(RedisEngine(parse_address(url), prefix), client=SINGLE) as here,
+        running(RedisEngine(parse_address(url), prefix), client=SINGLE) as there,
+    ):
+        connections = [FakeConnection(node) for node in (here, there) for _ in range(count)]
+        for connection in connections:
+            connection.send_command("connect", token=token_of("ann"))
+        await until(lambda: sum(connection.closed_with is None for connection in connections) == 1)
+        await asyncio.gather(here.operations.nodes(), there.operations.nodes())  # follows every command
+        assert sum(connection.closed_with is None for connection in connections) == 1
+
+
+async def test_presence_and_info_cover_all_nodes(servers: list[Server]) -> None:
+    """From any node. One disconnect reaches a user's connections everywhere."""
     here, there = servers
     token = connection_token("42")
     async with connect_wire(here, token=token) as one, connect_wire(there, token=token) as other:
@@ -75,8 +101,8 @@ async def test_presence_and_nodes_are_of_all(servers: list[Server]) -> None:
             assert (await wire.closed()).code == 3503
 
 
-async def test_what_is_done_to_a_user_reaches_connections_at_another_node(servers: list[Server]) -> None:
-    """Subscribe, unsubscribe and refresh; nobody else is meant."""
+async def test_api_calls_for_a_user_reach_connections_at_another_node(servers: list[Server]) -> None:
+    """Subscribe, unsubscribe and refresh. Other users are not affected."""
     here, there = servers
     async with (
         Api(here) as api,
@@ -100,13 +126,13 @@ async def test_what_is_done_to_a_user_reaches_connections_at_another_node(server
 
 
 async def numbers_of(api: Api) -> dict[str, tuple[int, int]]:
-    """Clients and channels of each node."""
+    """The numbers of clients and channels of each node."""
     nodes = (await api.call("info"))["nodes"]
     return {node["name"]: (node["num_clients"], node["num_channels"]) for node in nodes}
 
 
-async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Server]) -> None:
-    """A row for each, in the order of their names, whichever is asked."""
+async def test_the_table_of_nodes_shows_each_node_and_its_figures(servers: list[Server]) -> None:
+    """One row for each, in the order of their names, from any node."""
     here, there = servers
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(here))
@@ -129,13 +155,15 @@ async def test_the_table_of_nodes_shows_each_and_what_it_holds(servers: list[Ser
         assert re.fullmatch(rf"{place} +{figures} +ready *", row)
 
 
-async def test_links_that_break_lose_nothing(servers: list[Server], redis_server: RedisServer) -> None:
-    """The client stays connected, and hears every publication once and in order."""
+async def test_broken_pubsub_connections_lose_nothing(
+    servers: list[Server], redis_server: RedisServer
+) -> None:
+    """The client stays connected, and gets every publication once and in order."""
     here, there = servers
     async with connect_wire(there) as wire, Api(here) as api:
         await wire.call("subscribe", channel="open:4")
         for first in range(1, 151, 50):
             await api.publish_numbers("open:4", range(first, first + 25))
-            assert redis_server.cut_links()
+            assert redis_server.kill_pubsub_connections()
             await api.publish_numbers("open:4", range(first + 25, first + 50))
         assert await wire.offsets("open:4", 150) == list(range(1, 151))

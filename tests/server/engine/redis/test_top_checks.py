@@ -1,8 +1,8 @@
-"""A node over Redis looks at each log now and then: the last of a channel may be lost and nothing show it."""
+"""Top checks: a node over Redis compares its positions with the tops, in case the last message was lost."""
 
 import pytest
 
-from tests.server.engine.contract.harness import draft
+from tests.server.engine.contract.harness import publication
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.redis.test_metrics import sharing
@@ -13,29 +13,29 @@ from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.node import backfill
 
 
-class MuteKeys(Keys):
-    """Those of a node whose announcements nobody hears."""
+class UnreceivedKeys(Keys):
+    """The keys of a node whose messages no other node receives."""
 
-    def of_log(self, channel: str) -> tuple[str, str, str]:
-        return "nowhere", self.meta(channel), self.log(channel)
+    def of_history(self, channel: str) -> tuple[str, str, str]:
+        return "nowhere", self.meta(channel), self.history(channel)
 
 
-async def test_what_was_logged_and_never_announced_is_found(
+async def test_a_stored_publication_that_was_not_received_is_backfilled(
     running: Running, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By looking alone: no later one is announced, and no link breaks."""
+    """By the top check alone: no later publication arrives, and no connection breaks."""
     monkeypatch.setattr(backfill, "TOP_CHECK_SECONDS", 2 * TICK)
     url, news = redis_server.url, new_channel("log")
     async with (
-        sharing(url, prefix) as served_node,
-        served_node.connected(news) as wire,
-        running(url, "mute") as mute,
+        sharing(url, prefix) as served,
+        served.connected(news) as wire,
+        running(url, "unreceived") as unreceived,
     ):
-        await publish(served_node.node, news, b"0")
-        monkeypatch.setattr(mute.broker, "_keys", MuteKeys(prefix))
-        options = served_node.node.rules.options_for(news)
+        await publish(served.node, news, b"0")
+        monkeypatch.setattr(unreceived.broker, "_keys", UnreceivedKeys(prefix))
+        options = served.node.rules.options_for(news)
         assert options is not None
         for number in (1, 2):
-            await mute.broker.publish(news, draft(number), options)
+            await unreceived.broker.publish(news, publication(number), options)
         assert [(await wire.push("pub", news))["data"] for _ in range(3)] == [0, 1, 2]
-        assert of(served_node.node)["tocsin_backfilled_publications_total"] >= 2
+        assert of(served.node)["tocsin_backfilled_publications_total"] >= 2

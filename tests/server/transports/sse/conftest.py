@@ -1,10 +1,12 @@
 """A served node for each test, and channel names that no other test uses."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from tests.server.transports.sse.stream_server import StreamServer, stream_server
 
@@ -16,6 +18,13 @@ async def server() -> AsyncIterator[StreamServer]:
     """A served node with the usual settings."""
     async with stream_server() as server:
         yield server
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[EventDict]]:
+    """The log lines of a test."""
+    with capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ async def test_joins_and_leaves_are_events_of_their_own_kind(server: StreamServe
 async def test_the_api_unsubscribes_and_subscribes_a_channel_of_a_stream(
     server: StreamServer, channel: Name
 ) -> None:
-    """The stream stays open, its client gets both events, and the channel's ids continue afterwards."""
+    """The stream stays open, its client gets each event, and the channel's ids continue afterwards."""
     one, two = channel("history"), channel("history")
     async with server.stream(one, two, token=connection_token("ann")) as stream:
         await server.publish(one, 1)
@@ -179,6 +179,8 @@ async def test_the_api_unsubscribes_and_subscribes_a_channel_of_a_stream(
         assert await stream.next() == Event(
             "unsubscribe", {"channel": one, "code": 2000, "reason": "server unsubscribe"}
         )
+        why = {"code": 2000, "reason": "server unsubscribe"}
+        assert await stream.message() == {"channel": one, "unsubscribe": why}, "for an `onmessage` handler"
         await server.publish(one, 2)
         await server.publish(two, 1)
         assert (await stream.message())["channel"] == two

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from tests.server.transports.sse.stream_server import Event, StreamServer, stream_server
-from tests.support.timing import SOON
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.core.events import ServerDisconnect
@@ -89,16 +89,21 @@ async def test_a_client_that_closes_its_response_leaves_its_channels_at_once(
             assert (await watcher.next()).kind == "leave"
 
 
-async def test_an_http_connection_serves_another_request_after_its_stream(server: StreamServer) -> None:
-    """The response is complete, so the connection is kept alive."""
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_http_connection_ends_with_its_stream(server: StreamServer, version: str) -> None:
+    """The response says so once. HTTP/1.0 has no chunks (RFC 9112 §6.1): there the end is the only sign."""
     url = httpx.URL(server.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
-    for _ in range(2):
-        writer.write(b"GET /events?channel=lobby HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(SOON):
-            await reader.readuntil(b"id: ")
-            server.node.disconnect_all(errors.SHUTDOWN)
-            await reader.readuntil(b"0\r\n\r\n")
+    writer.write(f"GET /events?channel=lobby HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(SOON):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readuntil(b"id: ")
+        server.node.disconnect_all(errors.SHUTDOWN)
+        rest = await reader.read()
+    assert head.count(b"\r\nconnection:") == head.count(b"\r\nconnection: close\r\n") == 1
+    is_chunked = version == "1.1"
+    assert (b"transfer-encoding: chunked" in head) is is_chunked
+    assert rest.endswith(b"}\n\n\r\n0\r\n\r\n" if is_chunked else b"}\n\n")
     writer.close()
     await writer.wait_closed()
 
@@ -130,6 +135,35 @@ async def test_a_slow_client_is_disconnected_and_delays_no_other_client() -> Non
                 assert b'data: {"code":3008,"reason":"slow"}' in received
                 await server.node.operations.publish("history:1", NewPublication(Raw(b"1")))
                 assert (await stream.message())["pub"]["offset"] == number + 1
+
+
+async def test_one_publication_larger_than_the_queue_limit_does_not_make_its_client_slow() -> None:
+    """Neither alone nor with a small one after it."""
+    async with stream_server(client={"queue_limit_bytes": 1000}) as server, server.stream("lobby") as stream:
+        large = NewPublication(Raw(b'"' + b"x" * 2_000_000 + b'"'))
+        await server.node.operations.publish("lobby", large)
+        await asyncio.sleep(0)
+        await server.publish("lobby", 2)
+        assert len((await stream.message())["pub"]["data"]) == 2_000_000
+        assert await stream.numbers(1) == [2]
+
+
+async def test_a_client_that_takes_nothing_between_two_comments_is_disconnected() -> None:
+    """With 3012, however little is queued for it. It is gone, or its host's socket would notice that."""
+    async with stream_server(client={"ping_interval": 2 * TICK, "pong_timeout": TICK}) as server:
+        url = httpx.URL(server.url)
+        loop = asyncio.get_running_loop()
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            silent.setblocking(False)
+            await loop.sock_connect(silent, (url.host, url.port))
+            await loop.sock_sendall(silent, b"GET /events?channel=seen:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with server.stream("seen:1", token=connection_token("ann")) as stream:
+                large = NewPublication(Raw(b'"' + b"x" * 8_000_000 + b'"'))
+                await server.node.operations.publish("seen:1", large)
+                while (event := await stream.next()).kind != "leave":
+                    assert event.kind in ("join", "message")
+        assert 'code="3012"' in server.node.metrics.page().decode()
 
 
 async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:

@@ -83,7 +83,7 @@ async def test_a_reset_that_history_cannot_bridge_is_a_gap(server: StreamServer,
     async with server.stream(news) as stream:
         before = await server.publish(news, 1)
         assert await stream.numbers(1) == [1]
-        del server.node.engine.broker._logs._logs[news]  # type: ignore[attr-defined]
+        del server.node.engine.broker._histories._histories[news]  # type: ignore[attr-defined]
         after = await server.publish(news, 2)
         assert after.epoch != before.epoch
         assert await stream.next() == gap(news, before, Position(1, after.epoch), f"1@{after.epoch}")
@@ -121,5 +121,5 @@ async def test_a_channel_that_is_subscribed_without_recovery_has_a_gap_below_its
     connection.send([Reply(1, connect=ConnectResult("client", "1", subs={"news": result}))])
     connection.send([Reply(2, error=error)])
     await connection.opened()
-    written = await anext(aiter(connection.outbox))
+    written = await anext(aiter(connection.send_queue))
     assert (b"event: gap\nid: 9@abc\n" in written) is has_gap

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from tests.server.transports.sse.stream_server import StreamServer, stream_server
-from tests.support.timing import SOON
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token
 from tocsin_server import errors
 from tocsin_server.core.events import ChannelReset, ServerUnsubscribe
@@ -99,6 +99,7 @@ async def test_held_messages_are_bounded_too(monkeypatch: pytest.MonkeyPatch) ->
         await until_live(server, "history:1")
         for _ in range(3):
             await server.node.operations.publish("history:1", NewPublication(Raw(b'"' + b"x" * 500 + b'"')))
+            await asyncio.sleep(TICK)  # a batch of its own
         response = await request
         assert (response.status_code, response.json()["code"]) == (503, 3008)
         gate.open()

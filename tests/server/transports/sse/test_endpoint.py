@@ -1,8 +1,11 @@
 """Requests that are answered with a status instead of a stream, HEAD requests, and origins."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from structlog.typing import EventDict
 
 from tests.server.transports.sse.stream_server import ORIGIN, StreamServer, stream_server
 from tests.support.tokens import connection_token, seconds_from_now
@@ -30,6 +33,9 @@ Name = Callable[[str], str]
         ("channel=nowhere:1", 403, 102, '"nowhere:1"'),
         ("channel=a&channel=closed:1&channel=seen:1", 403, 103, '"closed:1"'),
         ("channel=$a", 403, 103, '"$a"'),
+        ("channel=a&since=1@a", 400, 107, '"since"'),
+        ("channel=a&Channel=b", 400, 107, '"Channel"'),
+        ("channel=a&lastEventId=nonsense", 400, 107, "nonsense"),
     ],
 )
 async def test_a_refused_request_has_a_status_a_code_and_a_message(
@@ -62,6 +68,35 @@ async def test_an_invalid_last_event_id_header_is_refused_like_the_query(server:
     assert (response.status_code, response.json()["code"]) == (400, 107)
 
 
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID"])
+async def test_a_polyfill_recovers_by_its_own_spelling_of_the_last_event_id(
+    server: StreamServer, channel: Name, name: str
+) -> None:
+    """The most used ones send a parameter instead of the header, some of them with `padding`."""
+    recovered = channel("history")
+    position = await server.publish(recovered, 1, 2, 3)
+    query = {name: f"1@{position.epoch}", "padding": "true"}
+    async with server.stream(recovered, query=query) as stream:
+        assert await stream.numbers(2) == [2, 3]
+
+
+async def test_headers_with_different_last_event_ids_are_refused(server: StreamServer) -> None:
+    """Neither is known to be the newer one."""
+    headers = [("Last-Event-ID", "1@abc"), ("Last-Event-ID", "2@abc")]
+    response = await server.http.get(server.path("a"), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, 107)
+
+
+async def test_a_refused_request_leaves_a_line_in_the_log(
+    server: StreamServer, log_lines: list[EventDict]
+) -> None:
+    """With its status and the reason, and without its token."""
+    await server.http.get("/events?channel=a&token=secret")
+    (line,) = (line for line in log_lines if line["event"] == "request_refused")
+    assert (line["transport"], line["status"], line["reason"]) == ("sse", 401, "invalid token")
+    assert "secret" not in str(log_lines)
+
+
 async def test_too_many_connections_of_a_user_are_refused() -> None:
     """With 429; the first stream continues."""
     async with stream_server(client={"user_connection_limit": 1}) as server:
@@ -86,6 +121,42 @@ async def test_an_engine_error_is_503(
     assert (response.status_code, response.json()["code"]) == (503, 100)
     assert int(response.headers["retry-after"]) > 0
     await server.until_empty()
+
+
+EVENT_SOURCE = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+"""The headers of an EventSource (HTML standard §9.2.2, Fetch standard)."""
+
+
+async def test_an_event_source_that_is_refused_for_now_comes_back(
+    server: StreamServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A status other than 200 would stop it for good. It gets a stream that ends, and the time to wait."""
+
+    async def fail(*_: object) -> History:
+        raise EngineError("gone")
+
+    monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
+    response = await server.http.get(server.path("history:1"), headers=EVENT_SOURCE)
+    assert (response.status_code, response.headers["content-type"][:17]) == (200, "text/event-stream")
+    kind, retry, data = response.text.strip().split("\n")
+    assert kind == "event: refused"
+    assert 2500 <= int(retry.removeprefix("retry: ")) <= 7500
+    assert json.loads(data.removeprefix("data: "))["code"] == 100
+    head = await server.http.head(server.path("history:1"), headers=EVENT_SOURCE)
+    assert head.status_code == 200, "HEAD reads no history"
+    library = {**EVENT_SOURCE, "Cache-Control": "no-store"}
+    assert (await server.http.get(server.path("history:1"), headers=library)).status_code == 503
+
+
+async def test_an_event_source_of_a_user_with_too_many_connections_comes_back() -> None:
+    """One of them may be that of a client that is gone and not yet noticed."""
+    async with stream_server(client={"user_connection_limit": 1}) as server:
+        path = server.path("lobby", token=connection_token("ann"))
+        async with server.stream("lobby", token=connection_token("ann")):
+            response = await server.http.get(path, headers=EVENT_SOURCE)
+            assert (response.status_code, "connection limit" in response.text) == (200, True)
+        final = await server.http.get(server.path("closed:1"), headers=EVENT_SOURCE)
+        assert final.status_code == 403, "it is pointless to come back"
 
 
 async def test_a_head_request_changes_nothing(server: StreamServer, channel: Name) -> None:
@@ -152,3 +223,55 @@ async def test_a_preflight_request_allows_the_headers_of_a_stream(server: Stream
     assert {"authorization", "last-event-id"} <= set(allowed)
     assert response.headers["access-control-allow-methods"] == "GET"
     assert int(response.headers["access-control-max-age"]) > 0
+
+
+async def test_a_preflight_request_allows_the_headers_of_tracing_libraries(server: StreamServer) -> None:
+    """They add their own to every request of a page. What is no header name is not repeated."""
+    asked = "authorization, traceparent,baggage,sentry-trace,x-datadog-origin, <script>"
+    headers = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": asked,
+    }
+    response = await server.http.options(server.path("lobby"), headers=headers)
+    allowed = set(response.headers["access-control-allow-headers"].split(", "))
+    assert {"traceparent", "baggage", "sentry-trace", "x-datadog-origin"} <= allowed
+    assert "<script>" not in allowed
+
+
+async def test_a_page_of_any_origin_reads_without_cookies_where_the_pattern_is_a_star() -> None:
+    """Otherwise every page could read as its visitor. A named origin may send its cookie."""
+    cookie = {"Cookie": f"tocsin_token={connection_token('ann')}"}
+    sections: dict[str, Any] = {
+        "client": {"allow_anonymous": False},
+        "server": {"allowed_origins": ["*", ORIGIN]},
+    }
+    async with stream_server(**sections) as server:
+        other = await server.http.head(
+            server.path("lobby"), headers={"Origin": "https://other.example", **cookie}
+        )
+        assert other.status_code == 401, "the cookie does not count"
+        assert other.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in other.headers
+        for headers in ({"Origin": ORIGIN}, {}):
+            named = await server.http.head(server.path("lobby"), headers={**headers, **cookie})
+            assert named.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["Cookie", "Authorization"])
+async def test_a_request_with_two_different_tokens_is_refused(server: StreamServer, name: str) -> None:
+    """Cookies of one name may be of two paths or domains, and each names another user."""
+    prefix = "tocsin_token=" if name == "Cookie" else "Bearer "
+    ann, bob = (f"{prefix}{connection_token(user)}" for user in ("ann", "bob"))
+    twice = await server.http.head(server.path("lobby"), headers=[(name, ann), (name, ann)])
+    assert twice.status_code == 200
+    both = await server.http.get(server.path("lobby"), headers=[(name, ann), (name, bob)])
+    assert (both.status_code, "several tokens" in both.json()["message"]) == (400, True)
+    query = f"/events?channel=lobby&token={connection_token('ann')}&token={connection_token('bob')}"
+    assert (await server.http.get(query)).status_code == 400
+
+
+async def test_one_cookie_header_with_two_tokens_is_refused(server: StreamServer) -> None:
+    cookies = f"tocsin_token={connection_token('ann')}; a=1; tocsin_token={connection_token('bob')}"
+    response = await server.http.get(server.path("lobby"), headers={"Cookie": cookies})
+    assert response.status_code == 400

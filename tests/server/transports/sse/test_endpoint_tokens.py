@@ -89,23 +89,23 @@ async def test_the_query_may_name_a_channel_that_the_token_subscribes_by_itself(
         assert await stream.is_quiet()
 
 
-async def test_an_expired_subscription_leaves_the_stream_open() -> None:
-    """A stream cannot refresh. The client gets an unsubscribe event and keeps its other channels."""
-    async with stream_server(client={"expired_close_delay": "10ms"}) as server:
+async def test_an_expired_subscription_ends_the_stream_and_needs_a_new_token() -> None:
+    """A stream cannot refresh. A page with only `onmessage` and `onerror` notices the end, and the 401."""
+    async with stream_server(client={"expired_close_delay": "10ms", "token_leeway": 0}) as server:
         token = subscription_token("", "closed:1", exp=seconds_from_now(3))
         async with server.stream("closed:1", "lobby", sub_token=token) as stream:
-            event = await stream.next()
-            assert event == Event(
-                "unsubscribe", {"channel": "closed:1", "code": 2501, "reason": "subscription expired"}
-            )
-            await server.publish("closed:1", 1)
-            await server.publish("lobby", 2)
-            assert await stream.numbers(1) == [2]
+            ended, message, last = await stream.rest()
+        why = {"code": 2501, "reason": "subscription expired"}
+        assert ended == Event("unsubscribe", {"channel": "closed:1", **why})
+        assert message == Event("message", {"channel": "closed:1", "unsubscribe": why})
+        assert last == Event("disconnect", {"code": 3006, "reason": "subscription expired"})
+        refused = await server.http.get(server.path("closed:1", "lobby", sub_token=token))
+        assert refused.status_code == 401
 
 
 async def test_an_expired_connection_ends_its_stream_and_needs_a_new_token() -> None:
     """The client reconnects; with the same token it gets 401, which ends an EventSource."""
-    async with stream_server(client={"expired_close_delay": "10ms"}) as server:
+    async with stream_server(client={"expired_close_delay": "10ms", "token_leeway": 0}) as server:
         token = connection_token("ann", exp=seconds_from_now(3))
         async with server.stream("lobby", token=token) as stream:
             (last,) = await stream.rest()

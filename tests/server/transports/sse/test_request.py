@@ -5,7 +5,12 @@ import pytest
 from tests.support.tokens import subscription_token
 from tocsin_server.protocol.messages import Position, SubscriptionPosition
 from tocsin_server.transports.sse.refusal import StreamRefused
-from tocsin_server.transports.sse.request import EventRequest, read_request
+from tocsin_server.transports.sse.request import (
+    EventRequest,
+    newest_last_event_id,
+    read_query,
+    read_request,
+)
 
 HERE = Position(12, "abc")
 
@@ -21,6 +26,15 @@ def test_the_token_of_the_query_is_used_before_that_of_a_header() -> None:
     header = read_request({"channel": ["news"], "token": [""]}, "", "header", channel_limit=1)
     assert (both.token, header.token) == ("query", "header")
     assert not header.is_recovering
+
+
+def test_the_newest_last_event_id_counts() -> None:
+    """That of a header; else the last one of the query, to which polyfills append theirs."""
+    query = read_query("channel=news&last_event_id=1@a&lastEventId=2@a&Last-Event-ID=")
+    assert newest_last_event_id([], query) == "2@a"
+    assert newest_last_event_id([("last-event-id", "")], query) == "2@a"
+    assert newest_last_event_id([("accept", "*/*"), ("last-event-id", "3@a")], query) == "3@a"
+    assert newest_last_event_id([], read_query("channel=news")) == ""
 
 
 def test_subscription_tokens_belong_to_the_channels_that_they_name() -> None:

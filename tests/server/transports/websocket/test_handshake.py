@@ -2,6 +2,7 @@
 
 import pytest
 import websockets
+from structlog.testing import capture_logs
 
 from tests.server.served_node import ServedNode, serve_node
 from tests.support.raw_connection import HANDSHAKE
@@ -15,11 +16,12 @@ from tocsin_server.transports.websocket.handshake import Handshake, choose_subpr
     [
         ([], None),
         (["centrifuge-json"], "centrifuge-json"),
-        (["centrifuge-protobuf"], None),
+        (["centrifuge-protobuf"], "centrifuge-protobuf"),
+        (["other"], None),
         (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
     ],
 )
-def test_the_json_subprotocol_is_chosen_where_it_is_offered(offered: list[str], chosen: str | None) -> None:
+def test_a_known_subprotocol_is_chosen_and_json_first(offered: list[str], chosen: str | None) -> None:
     assert choose_subprotocol(offered) == chosen
 
 
@@ -55,6 +57,7 @@ async def test_a_protobuf_client_is_disconnected_for_good(served_node: ServedNod
     """With 3506: it could not read any message."""
     offered = {} if query else {"subprotocols": ["centrifuge-protobuf"]}
     async with served_node.wire(query, **offered) as wire:
+        assert wire.connection.subprotocol == (None if query else "centrifuge-protobuf")
         assert await wire.closed() == Close(3506, "inappropriate protocol")
 
 
@@ -82,6 +85,67 @@ async def test_subprotocols_may_be_offered_in_several_headers(
         assert await connection.response() == 101
         if closes:
             assert await connection.closed() == Close(3506, "inappropriate protocol")
+
+
+@pytest.mark.parametrize(
+    "query", ["lastEventId=1@a", "last_event_id=1@a", "recover=true", "since=1", "cf_connect={}"]
+)
+async def test_a_position_in_the_query_is_refused(served_node: ServedNode, query: str) -> None:
+    """A WebSocket recovers with its commands, and would begin live without them."""
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with served_node.wire(f"?{query}"):
+            pass
+    assert refused.value.response.status_code == 400
+    assert b"subscribe commands" in (refused.value.response.body or b"")
+
+
+async def test_a_position_in_a_header_is_refused_and_other_parameters_are_not(
+    served_node: ServedNode,
+) -> None:
+    with pytest.raises(websockets.InvalidStatus):
+        async with served_node.wire(additional_headers={"Last-Event-ID": "1@a"}):
+            pass
+    async with served_node.wire("?v=2&session=x") as wire:
+        await wire.connect()
+
+
+@pytest.mark.parametrize("name", [b"Cookie", b"X-Trace"], ids=["a long line", "many lines"])
+async def test_the_head_of_a_handshake_has_the_same_limit_as_that_of_any_request(
+    served_node: ServedNode, name: bytes
+) -> None:
+    """A long token in the query or a large cookie suffices for 8 KiB, and proxies add headers."""
+    lines = b"Cookie: a=%b\r\n" % (b"x" * 40_000) if name == b"Cookie" else b"X-Trace: 1\r\n" * 400
+    async with served_node.tcp() as (connection, _):
+        await connection.send(HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"Upgrade: websocket\r\n" + lines))
+        assert await connection.response() == 101
+
+
+async def test_a_handshake_with_a_body_is_refused(served_node: ServedNode) -> None:
+    """Its bytes would be read as frames."""
+    lines = b"Upgrade: websocket\r\nContent-Length: 5\r\n"
+    async with served_node.tcp() as (connection, _):
+        await connection.send(HANDSHAKE.replace(b"Upgrade: websocket\r\n", lines) + b"12345")
+        assert await connection.response() == 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "reason"),
+    [
+        (b"Host", b"Origin: https://evil.example\r\nHost", 403, "origin"),
+        (b"Version: 13", b"Version: 8", 400, "version"),
+    ],
+)
+async def test_a_refused_handshake_leaves_a_line_in_the_log(
+    served_node: ServedNode, old: bytes, new: bytes, status: int, reason: str
+) -> None:
+    """With its status and the reason that the client is told."""
+    with capture_logs() as lines:
+        async with served_node.tcp() as (connection, _):
+            await connection.send(HANDSHAKE.replace(old, new, 1))
+            assert await connection.response() == status
+    (line,) = (line for line in lines if line["event"] == "request_refused")
+    assert (line["transport"], line["status"]) == ("websocket", status)
+    assert reason in line["reason"].lower()
 
 
 async def status_for(served_node: ServedNode, origin: str | None) -> int:

@@ -17,7 +17,7 @@ from tests.server.served_node import (
     until,
 )
 from tests.server.transports.websocket.raw_session import connect, read_messages
-from tests.support.raw_connection import Op, commands, frame
+from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
 from tocsin_server import errors
@@ -27,7 +27,7 @@ from tocsin_server import errors
 
 async def test_reading_pauses_while_commands_are_in_flight_to_the_engine(engine: FaultyEngine) -> None:
     """A client that sends faster than the engine answers fills its own buffers, not the server's memory."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)
@@ -54,7 +54,7 @@ async def test_a_client_that_is_lost_while_reading_is_paused_leaves_nothing_behi
     engine: FaultyEngine,
 ) -> None:
     """The loss is noticed at the latest when a reply is written."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)
@@ -85,6 +85,27 @@ async def test_fragments_take_only_the_memory_of_their_bytes(
         assert sys.getsizeof(served_node.connection._fragments) < 1000
         await connection.send(commands({"id": 3, "presence": {"channel": "open:1"}}))
         assert await read_messages(connection, 1) == [{"id": 3, "presence": {"presence": {}}}]
+
+
+async def test_a_ping_within_a_message_is_answered_before_the_message(served_node: ServedNode) -> None:
+    """Also if the ping and the rest of the message arrive in one segment."""
+    first, rest = b'{"id": 2, "presence": ', b'{"channel": "open:1"}}'
+    async with served_node.tcp() as (connection, _):
+        await connect(connection)
+        await connection.send(
+            frame(first, fin=False)
+            + frame(b"within", Op.PING)
+            + frame(rest, Op.CONTINUATION)
+            + frame(b"later", Op.PING)
+            + close_frame()
+        )
+        received = [(op, payload) async for op, payload in connection.frames()]
+    assert received[0] == (Op.PONG, b"within")
+    assert {(op, payload) for op, payload in received if op == Op.PONG} == {
+        (Op.PONG, b"within"),
+        (Op.PONG, b"later"),
+    }
+    assert received[-1][0] == Op.CLOSE
 
 
 # ------------------------------------------------------------------------------------------------------- cost

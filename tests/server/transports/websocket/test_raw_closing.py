@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
@@ -16,7 +17,7 @@ from tocsin_server.transports.websocket import raw
 
 async def test_commands_before_a_close_frame_are_answered_first(engine: FaultyEngine) -> None:
     """In their order, and the close frame is answered after them."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, _):
             await connect(connection)
@@ -37,7 +38,7 @@ async def test_commands_before_a_close_frame_are_answered_first(engine: FaultyEn
 
 async def test_a_client_that_closes_and_aborts_leaves_nothing_behind(engine: FaultyEngine) -> None:
     """The connection is lost while its last command is still in flight to the engine."""
-    gate = engine.hold("publish")
+    gate = engine.block("publish")
     async with serve_node(engine=engine) as served_node:
         async with served_node.tcp() as (connection, writer):
             await connect(connection)
@@ -77,6 +78,32 @@ async def test_a_close_frame_that_is_answered_ends_the_connection(
         await until(lambda: not served_node.server.server_state.connections)
         assert server_side._abort_timer is not None
         assert server_side._abort_timer.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (frame(b"", 0x3), 1002),
+        (frame(b"\xff"), 1007),
+        (frame(b"x" * 600_000), 1009),
+    ],
+    ids=["an unknown opcode", "text that is not UTF-8", "a message too large"],
+)
+async def test_a_client_that_broke_the_protocol_reads_the_end_at_once(
+    served_node: ServedNode, monkeypatch: pytest.MonkeyPatch, broken: bytes, code: int
+) -> None:
+    """The server ends its half, so a client that waits for the end does not wait for a time limit."""
+    monkeypatch.setattr(raw, "LINGER_SECONDS", 100 * SOON)
+    async with served_node.tcp() as (connection, writer):
+        await connect(connection)
+        with capture_logs() as lines:
+            await connection.send(broken)
+            async for op, payload in connection.frames():  # until the end
+                assert (op, int.from_bytes(payload[:2])) == (Op.CLOSE, code)
+                await connection.send(close_frame(code))
+        assert [line["code"] for line in lines if line["event"] == "connection_closed"] == [code]
+        writer.close()
+        await until(lambda: not served_node.server.server_state.connections)
 
 
 async def test_no_message_follows_the_close_frame(served_node: ServedNode) -> None:

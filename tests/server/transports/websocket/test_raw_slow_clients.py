@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
-from tests.server.transports.websocket.raw_session import connect
+from tests.server.transports.websocket.raw_session import connect, read_messages
 from tests.support.raw_connection import Op, close_frame, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
@@ -82,6 +82,36 @@ async def test_a_burst_disconnects_no_client_that_reads(served_node: ServedNode)
     async with served_node.connected(channel) as wire:
         await asyncio.gather(*(publish(served_node.node, channel, PAYLOAD) for _ in range(34)))
         assert await wire.offsets(channel, 34) == list(range(1, 35))
+
+
+async def test_one_publication_larger_than_the_queue_limit_does_not_make_its_subscriber_slow() -> None:
+    """Nor does a small one after it: the client may still be reading."""
+    channel = new_channel("log")
+    large = b'"' + b"x" * 5_000_000 + b'"'
+    async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
+        async with served_node.tcp(receive_buffer=8192) as (connection, _):
+            await connect(connection, {"id": 2, "subscribe": {"channel": channel}})
+            await publish(served_node.node, channel, large)
+            await until(lambda: served_node.connection._queue_timer is not None)
+            await publish(served_node.node, channel, b"2")
+            await asyncio.sleep(2 * raw.QUEUE_CHECK_SECONDS)
+            received = await read_messages(connection, 2)
+        assert [message["push"]["pub"]["offset"] for message in received] == [1, 2]
+        await served_node.until_empty()
+
+
+async def test_a_second_large_publication_makes_a_client_slow_that_reads_nothing() -> None:
+    """One is exempt from the limit, so the queue is bounded."""
+    channel = new_channel("log")
+    large = b'"' + b"x" * 5_000_000 + b'"'
+    async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
+        async with served_node.tcp(receive_buffer=8192) as (connection, _):
+            await connect(connection, {"id": 2, "subscribe": {"channel": channel}})
+            await publish(served_node.node, channel, large)
+            await until(lambda: served_node.connection._queue_timer is not None)
+            await publish(served_node.node, channel, large)
+            await until(lambda: not served_node.node.state.connections)
+        await served_node.until_empty()
 
 
 async def test_a_frame_larger_than_the_queue_limit_does_not_make_its_client_slow() -> None:

@@ -1,1 +1,1 @@
-"""Redis Cluster: calls and channels are routed to the server of their slot."""
+"""Redis Cluster: commands and subscriptions are routed to the master of their slot."""

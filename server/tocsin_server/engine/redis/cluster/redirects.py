@@ -1,4 +1,18 @@
-"""Detours: calls that cannot go straight to the master of their slot, in the order of their making."""
+"""Redirects: holds commands that cannot be sent to the master of their slot yet, and keeps their order.
+
+Normally the router sends a command at once. There are three cases in which it is held in the queue of its
+slot:
+
+1. A server has redirected the command without carrying it out, because the slot is moving or has moved.
+2. The command must not run before another one (`after`), which may be in another slot.
+3. The slot has a queue already. Every new command of the slot then joins it, to keep the order.
+
+    held --_send_or_fail()--> in flight --reply--> resolved
+      ^---------- redirect ---------'
+
+The queue of a slot is removed when no command is held or in flight. Redis' documentation of MOVED, ASK and
+TRYAGAIN: Redis Cluster specification, "Redirection and resharding".
+"""
 
 from __future__ import annotations
 
@@ -11,192 +25,211 @@ from typing import Any
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from tocsin_server.engine.redis.cluster.slots import Host
-from tocsin_server.engine.redis.interfaces import Answer
-from tocsin_server.engine.redis.pipeline import EXPIRY_SECONDS, QUEUE_BYTES, Call
+from tocsin_server.engine.redis.interfaces import PendingReply
+from tocsin_server.engine.redis.pipeline import EXPIRY_CHECK_SECONDS, MAX_QUEUED_BYTES, RedisCommand
 
-REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
-"""What a server says that did not carry a call out, since it is another's, or nobody's at present."""
+REDIRECT_ERRORS = (MovedError, AskError, TryAgainError, ClusterDownError)
+"""Error replies that say that a command was not carried out and can be sent again."""
 
 
-class RoutedCall(Call):
-    """A call that finds its way: one that was redirected is given back to whoever routes it."""
+class RoutedCommand(RedisCommand):
+    """A command for the master of a slot.
 
-    __slots__ = ("after", "helper", "is_held", "number", "redirect", "slot")
+    If it is redirected, it is passed to `redirect` instead of failing.
+    """
+
+    __slots__ = ("after", "ask_host", "is_held", "number", "redirect", "slot")
 
     def __init__(
         self,
-        command: bytes,
+        packed: bytes,
         seconds: float,
         slot: int,
         number: int,
-        redirect: Callable[[RoutedCall, Exception], None],
-        after: Answer | None = None,
+        redirect: Callable[[RoutedCommand, Exception], None],
+        after: PendingReply | None = None,
     ) -> None:
-        super().__init__(command, seconds)
+        super().__init__(packed, seconds)
         self.slot = slot
         self.number = number
         self.redirect = redirect
         self.after = after
-        """To be carried out only once this was."""
-        self.helper: Host | None = None
-        """Who takes it next, since its slot is on its way there."""
+        """The reply to a command that must be carried out first."""
+        self.ask_host: Host | None = None
+        """The server that imports the slot, if an ASK redirect named it: the command is sent there once."""
         self.is_held = False
-        """Whether it is on a detour, and not sent or, after a redirection, not sent again."""
+        """Whether the command is in a slot queue and not sent, or not sent again after a redirect."""
 
-    def __lt__(self, other: RoutedCall) -> bool:
+    def __lt__(self, other: RoutedCommand) -> bool:
         return self.number < other.number
 
-    def succeed(self, answer: Any) -> None:
-        """Tell the caller, if there still is one; or have it sent again."""
-        if isinstance(answer, REDIRECTIONS) and not self.answer.done():
-            self.redirect(self, answer)
+    def resolve(self, reply: Any) -> None:
+        """Set the reply, or redirect the command if it was not carried out."""
+        if isinstance(reply, REDIRECT_ERRORS) and not self.reply.done():
+            self.redirect(self, reply)
         else:
-            super().succeed(answer)
+            super().resolve(reply)
 
     @property
-    def must_wait(self) -> bool:
-        """Whether what comes first has not come yet."""
+    def is_blocked(self) -> bool:
+        """Whether the command that must be carried out first has no reply yet."""
         return self.after is not None and not self.after.done()
 
     @property
-    def is_in_vain(self) -> bool:
-        """Whether what comes first has failed."""
+    def dependency_failed(self) -> bool:
+        """Whether the command that must be carried out first has failed."""
         after = self.after
         return after is not None and after.done() and (after.cancelled() or after.exception() is not None)
 
 
-class Detour:
-    """The calls of one slot that are held, or sent and not answered yet. While there is one, all take it."""
+class SlotQueue:
+    """The commands of one slot that are held, and those in flight that they must not overtake.
+
+    The mutable state is the two collections, changed by `hold`, `track_in_flight` and `take_sendable`, and
+    `needs_refresh`, which belongs to Redirects.
+    """
 
     def __init__(self) -> None:
-        self._held: list[RoutedCall] = []
-        self._under_way: set[RoutedCall] = set()
-        self._settled = asyncio.Event()
-        self.must_look = False
-        """Whether the topology has to be looked at before anything is sent again."""
+        self._held: list[RoutedCommand] = []
+        self._in_flight: set[RoutedCommand] = set()
+        self._landed = asyncio.Event()
+        self.needs_refresh = False
+        """Whether the topology must be refreshed before a command is sent again."""
 
     @property
-    def is_over(self) -> bool:
-        """Whether nobody is on it any more."""
-        return not self._held and not self._under_way
+    def is_empty(self) -> bool:
+        """Whether no command is held or in flight."""
+        return not self._held and not self._in_flight
 
     @property
-    def obstacle(self) -> Answer | None:
-        """What the first of those held waits for."""
-        return self._held[0].after if self._held and self._held[0].must_wait else None
+    def blocked_on(self) -> PendingReply | None:
+        """The reply that the first held command waits for, if it is blocked."""
+        return self._held[0].after if self._held and self._held[0].is_blocked else None
 
-    def hold(self, call: RoutedCall) -> None:
-        """Keep a call that is not to be sent yet, or was redirected."""
-        self._settle(call)
-        call.is_held = True
-        heapq.heappush(self._held, call)
+    def hold(self, command: RoutedCommand) -> None:
+        """Hold a command that must not be sent yet, or was redirected."""
+        self._land(command)
+        command.is_held = True
+        heapq.heappush(self._held, command)
 
-    def accompany(self, call: RoutedCall) -> None:
-        """Let others wait until a call that was sent is answered or redirected."""
-        self._under_way.add(call)
-        call.answer.add_done_callback(lambda _: self._settle(call))
+    def track_in_flight(self, command: RoutedCommand) -> None:
+        """Hold the other commands until this one, which was sent, is answered or redirected."""
+        self._in_flight.add(command)
+        command.reply.add_done_callback(lambda _: self._land(command))
 
-    def _settle(self, call: RoutedCall) -> None:
-        self._under_way.discard(call)
-        if not self._under_way:
-            self._settled.set()
+    def _land(self, command: RoutedCommand) -> None:
+        """The command is no longer in flight."""
+        self._in_flight.discard(command)
+        if not self._in_flight:
+            self._landed.set()
 
-    async def settled(self) -> None:
-        """Wait until none that was sent is open."""
-        while self._under_way:
-            self._settled.clear()
-            await self._settled.wait()
+    async def wait_until_none_in_flight(self) -> None:
+        """Wait until every command that was sent is answered or redirected."""
+        while self._in_flight:
+            self._landed.clear()
+            await self._landed.wait()
 
-    def take(self, *, may_go: bool, now: float) -> Iterator[RoutedCall]:
-        """Those that may be sent now. Others fail if it is too late for them."""
+    def take_sendable(self, *, may_send: bool, now: float) -> Iterator[RoutedCommand]:
+        """Remove and yield commands, in order, until one is blocked.
+
+        Without `may_send`, only commands whose deadline has passed are yielded. The caller must fail these.
+        """
         while self._held:
-            call = self._held[0]
-            if call.deadline > now and (not may_go or call.must_wait):
+            command = self._held[0]
+            if command.deadline > now and (not may_send or command.is_blocked):
                 return
             heapq.heappop(self._held)
-            call.is_held = False
-            yield call
+            command.is_held = False
+            yield command
 
 
-class Detours:
-    """All of them, by slot. `send` sends a call, `look` waits for a new look at the topology."""
+class Redirects:
+    """The queues of all slots that have one. `send` sends a command; `refresh` awaits a new topology.
 
-    def __init__(self, send: Callable[[RoutedCall], None], look: Callable[[], Awaitable[None]]) -> None:
+    The mutable state is the queues and `queued_bytes`. `hold` and `track_in_flight` fill a queue, and one
+    task for each queue (`_run_queue`) empties and removes it.
+    """
+
+    def __init__(self, send: Callable[[RoutedCommand], None], refresh: Callable[[], Awaitable[None]]) -> None:
         self._send = send
-        self._look = look
-        self._detours: dict[int, Detour] = {}
+        self._refresh = refresh
+        self._queues: dict[int, SlotQueue] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self.waiting_bytes = 0
+        self.queued_bytes = 0
 
     def __contains__(self, slot: int) -> bool:
-        return slot in self._detours
+        return slot in self._queues
 
     def open(self, tasks: asyncio.TaskGroup) -> None:
-        """From now on there may be some, each followed by one of `tasks`."""
+        """Accept commands from now on. Each queue is run by one of `tasks`."""
         self._tasks = tasks
 
     def close(self) -> None:
-        """Let all that are held fail."""
+        """Fail all held commands, and every later one."""
         self._tasks = None
-        for detour in self._detours.values():
-            for call in detour.take(may_go=False, now=float("inf")):
-                call.fail("the engine is not running")
-        self._detours.clear()
-        self.waiting_bytes = 0
+        for queue in self._queues.values():
+            for command in queue.take_sendable(may_send=False, now=float("inf")):
+                command.fail("the engine is not running")
+        self._queues.clear()
+        self.queued_bytes = 0
 
-    def hold(self, call: RoutedCall, *, must_look: bool = False) -> None:
-        """Send a call later, behind those of its slot that were made before."""
-        if self.waiting_bytes + len(call.command) > QUEUE_BYTES:
-            call.fail("too much waits for Redis")
-        elif detour := self._of(call.slot):
-            self.waiting_bytes += len(call.command)
-            detour.must_look |= must_look
-            detour.hold(call)
+    def hold(self, command: RoutedCommand, *, needs_refresh: bool = False) -> None:
+        """Send a command later, after the commands of its slot that were made earlier."""
+        if self.queued_bytes + len(command.packed) > MAX_QUEUED_BYTES:
+            command.fail("too many commands are queued for Redis")
+        elif queue := self._queue_for(command.slot):
+            self.queued_bytes += len(command.packed)
+            queue.needs_refresh |= needs_refresh
+            queue.hold(command)
         else:
-            call.fail("the engine is not running")
+            command.fail("the engine is not running")
 
-    def accompany(self, calls: Iterable[RoutedCall]) -> None:
-        """Let what comes after these calls, which were sent, wait until they are answered or redirected.
+    def track_in_flight(self, commands: Iterable[RoutedCommand]) -> None:
+        """Hold later commands of the same slots until these, which were sent, are answered or redirected.
 
-        Those that are redirected by now wait themselves: nothing may wait for them.
+        Commands that have been redirected by now are held themselves, so no command may wait for them.
         """
-        for call in calls:
-            if not (call.answer.done() or call.is_held) and (detour := self._of(call.slot)):
-                detour.accompany(call)
+        for command in commands:
+            is_in_flight = not (command.reply.done() or command.is_held)
+            if is_in_flight and (queue := self._queue_for(command.slot)):
+                queue.track_in_flight(command)
 
-    def _of(self, slot: int) -> Detour | None:
-        detour = self._detours.get(slot)
-        if detour is None and self._tasks is not None:
-            detour = self._detours[slot] = Detour()
-            self._tasks.create_task(self._follow(slot, detour))
-        return detour
+    def _queue_for(self, slot: int) -> SlotQueue | None:
+        queue = self._queues.get(slot)
+        if queue is None and self._tasks is not None:
+            queue = self._queues[slot] = SlotQueue()
+            self._tasks.create_task(self._run_queue(slot, queue))
+        return queue
 
-    async def _follow(self, slot: int, detour: Detour) -> None:
+    async def _run_queue(self, slot: int, queue: SlotQueue) -> None:
         loop = asyncio.get_running_loop()
-        while not detour.is_over:
-            await detour.settled()
-            may_go = await self._is_free(detour)
-            for call in detour.take(may_go=may_go, now=loop.time()):
-                self.waiting_bytes -= len(call.command)
-                self._go(detour, call, loop.time())
-        self._detours.pop(slot, None)
+        while not queue.is_empty:
+            await queue.wait_until_none_in_flight()
+            may_send = await self._wait_until_sendable(queue)
+            for command in queue.take_sendable(may_send=may_send, now=loop.time()):
+                self.queued_bytes -= len(command.packed)
+                self._send_or_fail(queue, command, loop.time())
+        self._queues.pop(slot, None)
 
-    async def _is_free(self, detour: Detour) -> bool:
-        """Wait for whatever is in the way, but not so long that calls would fail late."""
-        if (obstacle := detour.obstacle) is not None:
-            await asyncio.wait([obstacle], timeout=EXPIRY_SECONDS)
-        elif detour.must_look:
+    async def _wait_until_sendable(self, queue: SlotQueue) -> bool:
+        """Wait for the reply that blocks the first command, or for a new topology.
+
+        Returns whether commands may be sent. The wait is limited, so that deadlines are checked meanwhile.
+        """
+        if (reply := queue.blocked_on) is not None:
+            await asyncio.wait([reply], timeout=EXPIRY_CHECK_SECONDS)
+        elif queue.needs_refresh:
             with suppress(TimeoutError):
-                async with asyncio.timeout(EXPIRY_SECONDS):
-                    await self._look()
-                    detour.must_look = False
-        return not detour.must_look
+                async with asyncio.timeout(EXPIRY_CHECK_SECONDS):
+                    await self._refresh()
+                    queue.needs_refresh = False
+        return not queue.needs_refresh
 
-    def _go(self, detour: Detour, call: RoutedCall, now: float) -> None:
-        if call.deadline <= now:
-            call.fail("Redis Cluster did not take it in time")
-        elif call.is_in_vain:
-            call.fail("what had to come first failed")
-        elif not call.answer.done():
-            detour.accompany(call)
-            self._send(call)
+    def _send_or_fail(self, queue: SlotQueue, command: RoutedCommand, now: float) -> None:
+        if command.deadline <= now:
+            command.fail("Redis Cluster did not accept the command in time")
+        elif command.dependency_failed:
+            command.fail("a command that must be carried out first has failed")
+        elif not command.reply.done():
+            queue.track_in_flight(command)
+            self._send(command)

@@ -1,4 +1,20 @@
-"""The shards of a cluster: every call goes to, and every name is heard from, the master of its slot."""
+"""The router: sends each command, and each subscription, to the master of its slot.
+
+The mutable state, and the methods that change it:
+
+    _topology       which master serves which slot                  _apply_topology()
+    _shards         the shard of each master                        _apply_topology(), _retire()
+    _shard_tasks    the task of each shard                          _start(), _retire()
+    _retired_…      the connection counts of former shards          _retire()
+    _unassigned     wanted names in slots that no server serves     _move_to_owners(), unsubscribe()
+    _redirects      held commands (see redirects)                   _route(), _redirect(), _requeue_commands()
+    _is_open        whether a topology is known                     _apply_topology()
+    _tasks, _uid    while the router runs                           run()
+
+A new topology is applied in two steps. `_apply_topology` first waits until the new masters accept commands.
+Then it changes the state without an await, and `_move_to_owners` moves names and commands. So both always
+go to the masters of one topology.
+"""
 
 from __future__ import annotations
 
@@ -10,296 +26,348 @@ from random import Random
 import structlog
 from redis.exceptions import AskError, MovedError
 
-from tocsin_server.engine.redis.cluster.pubsub import ShardLink
-from tocsin_server.engine.redis.cluster.redirects import Detours, RoutedCall
-from tocsin_server.engine.redis.cluster.shard import Shard
-from tocsin_server.engine.redis.cluster.slots import UNKNOWN, Host, Topology, slot_of, tag_within
-from tocsin_server.engine.redis.cluster.subscriptions import Moved
-from tocsin_server.engine.redis.cluster.topology_watcher import Lookout
-from tocsin_server.engine.redis.connections.address import Address, Dialler
-from tocsin_server.engine.redis.connections.backoff import Backoff
-from tocsin_server.engine.redis.connections.connection import SILENCE_SECONDS, Connection, pack
-from tocsin_server.engine.redis.interfaces import CALL_SECONDS, Answer, Argument, Hear
+from tocsin_server.engine.redis.cluster.pubsub import ShardedPubSubConnection
+from tocsin_server.engine.redis.cluster.redirects import Redirects, RoutedCommand
+from tocsin_server.engine.redis.cluster.slots import (
+    UNKNOWN_TOPOLOGY,
+    Host,
+    Topology,
+    hash_tag_within,
+    slot_of,
+)
+from tocsin_server.engine.redis.cluster.subscriptions import MigratedSubscription
+from tocsin_server.engine.redis.cluster.topology_watcher import TopologyWatcher
+from tocsin_server.engine.redis.connections.address import Address
+from tocsin_server.engine.redis.connections.connection import REPLY_SECONDS, RedisConnection, pack_command
+from tocsin_server.engine.redis.connections.connector import Backoff, Connector
+from tocsin_server.engine.redis.deployment import Shard
+from tocsin_server.engine.redis.interfaces import COMMAND_SECONDS, Argument, OnMessage, PendingReply
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.engine.redis.pipeline import Call, Pipeline
-from tocsin_server.engine.redis.pubsub.connection import Resume
+from tocsin_server.engine.redis.pipeline import Pipeline, RedisCommand
+from tocsin_server.engine.redis.pubsub.connection import OnResubscribed
 from tocsin_server.engine.redis.scripts import Script
-from tocsin_server.engine.redis.supervisor import Keeper
+from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.errors import EngineError
 
-PUBLISH = "SPUBLISH"
+SHARDED_PUBLISH = "SPUBLISH"
 
 log = structlog.get_logger()
 
-Master = Shard[ShardLink]
+Master = Shard[ShardedPubSubConnection]
 
 
-class Shards:
-    """Takes calls and hears like one Redis.
+class Router:
+    """Implements Deployment, Commands and PubSub for a Redis Cluster.
 
-    What a master does not carry out, since a slot has moved or is moving, is sent again (Detours): Redis says
-    so before it does anything. A master that is gone is waited for as long as any other Redis; what waits for
-    it goes to whoever is promoted in its place, and what was under way has an unknown outcome and fails.
+    A command that its master redirects is sent again (see redirects): Redis redirects a command before it
+    does anything. If a master is down, its queued commands wait for as long as on any other Redis, and then
+    go to the server that replaces it. Its commands in flight have an unknown outcome and fail.
     """
 
-    publish = PUBLISH
+    publish_command = SHARDED_PUBLISH
     is_sharded = True
 
-    def __init__(self, address: Address, prefix: str, keeper: Keeper, random: Random, resume: Resume) -> None:
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        supervisor: Supervisor,
+        random: Random,
+        on_resubscribed: OnResubscribed,
+    ) -> None:
         self._prefix = prefix
         self._keys = Keys(prefix)
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._random = random
-        self._resume = resume
-        self._lookout = Lookout(address, prefix, random, self._adopt)
-        self._topology = UNKNOWN
+        self._on_resubscribed = on_resubscribed
+        self._watcher = TopologyWatcher(address, prefix, random, self._apply_topology)
+        self._topology = UNKNOWN_TOPOLOGY
         self._shards: dict[Host, Master] = {}
-        self._homeless: list[Moved] = []  # names in slots that nobody serves at present
-        self._detours = Detours(self._send, self._lookout.look_again)
+        self._unassigned: list[MigratedSubscription] = []
+        self._redirects = Redirects(self._send, self._watcher.refresh)
         self._numbers = itertools.count()
         self._uid = ""
         self._tasks: asyncio.TaskGroup | None = None
-        self._running: dict[Master, asyncio.Task[None]] = {}
-        self._past_connections = self._past_links = 0
+        self._shard_tasks: dict[Master, asyncio.Task[None]] = {}
+        self._retired_connections = self._retired_pubsub_connections = 0
         self._is_open = asyncio.Event()
 
-    # -------------------------------------------------------------------------------------------------- calls
+    # ----------------------------------------------------------------------------------------------- commands
 
     @property
-    def connections(self) -> int:
-        """How many there have been to any master."""
-        return self._past_connections + sum(shard.pipeline.connections for shard in self._shards.values())
+    def connection_count(self) -> int:
+        """How many pipeline connections were made so far, to all masters."""
+        return self._retired_connections + sum(shard.pipeline.connection_count for shard in self.shards)
 
-    def call(self, *command: Argument, seconds: float = CALL_SECONDS, after: Answer | None = None) -> Answer:
-        """Send a command to the master of its key within `seconds`."""
-        return self._route(self._make(pack(*command), seconds, f"{command[1]!s}", after))
+    def execute(
+        self, *command: Argument, seconds: float = COMMAND_SECONDS, after: PendingReply | None = None
+    ) -> PendingReply:
+        """Send a command to the master of its key. It fails if it is not sent within `seconds`."""
+        return self._route(self._command(pack_command(*command), seconds, f"{command[1]!s}", after))
 
     def run_script(
-        self, script: Script, keys: Sequence[str], *arguments: Argument, after: Answer | None = None
-    ) -> Answer:
-        """Run a script at the master of its keys."""
-        command = pack("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        return self._route(self._make(command, CALL_SECONDS, keys[0], after))
+        self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
+    ) -> PendingReply:
+        """Run a script on the master of its keys."""
+        packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self._route(self._command(packed, COMMAND_SECONDS, keys[0], after))
 
-    def _make(self, command: bytes, seconds: float, key: str, after: Answer | None = None) -> RoutedCall:
-        return RoutedCall(command, seconds, slot_of(key), next(self._numbers), self._redirect, after)
+    def _command(self, packed: bytes, seconds: float, key: str, after: PendingReply | None) -> RoutedCommand:
+        return RoutedCommand(packed, seconds, slot_of(key), next(self._numbers), self._redirect, after)
 
-    def _route(self, call: RoutedCall) -> Answer:
+    def _route(self, command: RoutedCommand) -> PendingReply:
+        """Send or hold a command.
+
+        There are three cases:
+
+        1. The engine is not running: the command fails.
+        2. It depends on another command, or its slot has a queue: it is held there.
+        3. Otherwise it is sent to the master of its slot.
+        """
         if self._tasks is None:
-            call.fail("the engine is not running")
-        elif call.after is not None or call.slot in self._detours:
-            self._detours.hold(call)
+            command.fail("the engine is not running")
+        elif command.after is not None or command.slot in self._redirects:
+            self._redirects.hold(command)
         else:
-            self._send(call)
-        return call.answer
+            self._send(command)
+        return command.reply
 
-    def _send(self, call: RoutedCall) -> None:
-        shard = self._shards.get(call.helper) if call.helper else None
-        call.helper = None
+    def _send(self, command: RoutedCommand) -> None:
+        """Send a command to a server.
+
+        There are three cases:
+
+        1. An ASK redirect named the server that imports the slot: the command is sent there, after ASKING.
+        2. The slot has a master: the command is sent there.
+        3. No server serves the slot: the command fails.
+        """
+        shard = self._shards.get(command.ask_host) if command.ask_host else None
+        command.ask_host = None
         if shard is not None:
-            shard.pipeline.put(Call(pack("ASKING"), CALL_SECONDS)).add_done_callback(_ignore)
+            asking = RedisCommand(pack_command("ASKING"), COMMAND_SECONDS)
+            shard.pipeline.enqueue(asking).add_done_callback(_ignore_outcome)
         else:
-            shard = self._shards.get(self._topology.owners[call.slot])
+            shard = self._shards.get(self._topology.owners[command.slot])
         if shard is None:
-            call.fail("no server of the Redis Cluster serves its slot")
+            command.fail("no server of the Redis Cluster serves its slot")
         else:
-            shard.pipeline.put(call)
+            shard.pipeline.enqueue(command)
 
-    def _redirect(self, call: RoutedCall, answer: Exception) -> None:
-        """Redis did not carry a call out: it must be sent again, perhaps elsewhere."""
-        host = Host(answer.host, answer.port) if isinstance(answer, AskError) else None
-        is_helped = host in self._shards and not isinstance(answer, MovedError)
-        call.helper = host if is_helped else None
+    def _redirect(self, command: RoutedCommand, error: Exception) -> None:
+        """Hold a command that a server has redirected.
+
+        There are three cases:
+
+        1. ASK, to a known master: the command is sent there once, and the topology stays.
+        2. MOVED, or ASK to an unknown server: the topology is refreshed first, from that server if possible.
+        3. TRYAGAIN or CLUSTERDOWN: the topology is refreshed first.
+        """
+        # MovedError is a subclass of AskError.
+        host = Host(error.host, error.port) if isinstance(error, AskError) else None
+        is_ask = host in self._shards and not isinstance(error, MovedError)
+        command.ask_host = host if is_ask else None
         if host is not None:
-            self._lookout.hint(host)
-        self._detours.hold(call, must_look=not is_helped)
+            self._watcher.suggest_host(host)
+        self._redirects.hold(command, needs_refresh=not is_ask)
 
-    # --------------------------------------------------------------------------------------------------- ears
+    # ------------------------------------------------------------------------------------------ subscriptions
 
-    async def listen(self, name: str, hear: Hear) -> None:
-        """Hear a name, as Ears says."""
-        await self._link_of(name).listen(name, hear)
+    async def subscribe(self, name: str, on_message: OnMessage) -> None:
+        """Subscribe to a name, as PubSub describes."""
+        await self._pubsub_for(name).subscribe(name, on_message)
 
-    async def forget(self, name: str) -> None:
-        """Hear a name no more. Idempotent."""
-        self._homeless = [moved for moved in self._homeless if moved.name != name.encode()]
-        await self._link_of(name).forget(name)
+    async def unsubscribe(self, name: str) -> None:
+        """Unsubscribe from a name. Idempotent."""
+        self._unassigned = [migrated for migrated in self._unassigned if migrated.name != name.encode()]
+        await self._pubsub_for(name).unsubscribe(name)
 
-    def _link_of(self, name: str) -> ShardLink:
+    def _pubsub_for(self, name: str) -> ShardedPubSubConnection:
         if self._tasks is None:
             raise EngineError("the engine is not running")
         shard = self._shards.get(self._topology.owners[slot_of(name)])
         if shard is None:
             raise EngineError("no server of the Redis Cluster serves its slot")
-        return shard.link
+        return shard.pubsub
 
-    # ---------------------------------------------------------------------------------------------------- way
+    # --------------------------------------------------------------------------------------------- deployment
 
     @property
-    def calls(self) -> Shards:
-        """These."""
+    def commands(self) -> Router:
+        """The router itself."""
         return self
 
     @property
-    def ears(self) -> Shards:
-        """These."""
+    def pubsub(self) -> Router:
+        """The router itself."""
         return self
 
     @property
     def shards(self) -> list[Master]:
-        """The masters."""
+        """The shards of all masters."""
         return list(self._shards.values())
 
     @property
     def unready_reason(self) -> str:
-        """That of the cluster, or of the first master that has any."""
-        troubles = (shard.unready_reason for shard in self._shards.values())
-        return next((trouble for trouble in troubles if trouble), self._lookout.trouble)
+        """The reason of the first shard that is not ready, or that of the topology watcher."""
+        reasons = (shard.unready_reason for shard in self.shards)
+        return next((reason for reason in reasons if reason), self._watcher.unready_reason)
 
     @property
-    def waiting_bytes(self) -> int:
-        """Those of all masters, and of calls that wait for one."""
-        return self._detours.waiting_bytes + sum(shard.pipeline.waiting_bytes for shard in self.shards)
+    def queued_bytes(self) -> int:
+        """The size of the commands that are queued for any master, or held."""
+        return self._redirects.queued_bytes + sum(shard.pipeline.queued_bytes for shard in self.shards)
 
     @property
-    def links(self) -> int:
-        """Those to all masters that there have been."""
-        return self._past_links + sum(shard.link.connections for shard in self.shards)
+    def pubsub_connection_count(self) -> int:
+        """How many pub/sub connections were established so far, to all masters."""
+        current = sum(shard.pubsub.connection_count for shard in self.shards)
+        return self._retired_pubsub_connections + current
 
-    async def examine(self) -> None:
-        """See to it that there is a cluster, whole and not too old."""
-        await self._lookout.scout.examine()
+    async def check(self) -> None:
+        """Check that the cluster serves all slots and is not too old. Raises EngineError if not."""
+        await self._watcher.discovery.check()
 
     async def run(self, uid: str) -> None:
-        """Follow the cluster until cancelled."""
+        """Connect to the cluster, and follow its topology, until cancelled."""
         self._uid = uid
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._detours.open(tasks)
-                for shard in self._shards.values():
-                    self._run(shard)
-                await self._lookout.run(self._trusted)
+                self._redirects.open(tasks)
+                for shard in self.shards:
+                    self._start(shard)
+                await self._watcher.run(self._ready_masters)
         finally:
             self._tasks = None
-            self._detours.close()
+            self._redirects.close()
 
-    async def opened(self) -> None:
-        """Wait until the topology is known."""
+    async def wait_opened(self) -> None:
+        """Wait until the topology is known and commands are accepted."""
         await self._is_open.wait()
 
-    async def proven(self) -> None:
-        """Wait until a canary came through from every master."""
+    async def wait_proven(self) -> None:
+        """Wait until a probe was received from every master."""
         for shard in self.shards:
-            await shard.link.proven.wait()
+            await shard.pubsub.proven.wait()
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: every connection is closed when `run` ends."""
 
     # ----------------------------------------------------------------------------------------------- topology
 
-    def _trusted(self) -> list[Host]:
-        """Masters that are there."""
+    def _ready_masters(self) -> list[Host]:
         return [host for host, shard in self._shards.items() if not shard.unready_reason]
 
-    async def _adopt(self, topology: Topology) -> None:
-        fresh = {host: self._open(host) for host in topology.masters - self._shards.keys()}
-        for shard in fresh.values():
+    async def _apply_topology(self, topology: Topology) -> None:
+        new = {host: self._add_shard(host) for host in topology.masters - self._shards.keys()}
+        for shard in new.values():
             await shard.opened.wait()
-        self._shards.update(fresh)
+        self._shards.update(new)
         has_changed = topology.owners != self._topology.owners
         self._topology = topology
         if has_changed:
-            self._rearrange()
-        for shard in self._shards.values():
-            shard.link.retry()
+            self._move_to_owners()
+        for shard in self.shards:
+            shard.pubsub.retry()
         self._is_open.set()
 
-    def _rearrange(self) -> None:
-        """Move names and calls to the masters that their slots have now."""
-        moved, self._homeless = self._homeless, []
-        slots_of = self._topology.slots_of
+    def _move_to_owners(self) -> None:
+        """Move names and commands to the masters that serve their slots now.
+
+        There are four cases for a shard:
+        1. A slot has left it: the slot's names are released, and its queued commands are routed again.
+        2. It serves no slots any longer: it is retired.
+        3. Its probe's slot has left it, or it has no probe yet: the probe gets a name in one of its slots.
+        4. A slot has come to it: it accepts the slot's names, once all shards have released theirs.
+        """
+        migrated, self._unassigned = self._unassigned, []
+        slots_by_master = self._topology.slots_by_master
         for host, shard in list(self._shards.items()):
-            slots = slots_of.get(host, set())
-            moved += self._surrendered(shard, slots)
-            self._redirect_all(shard)
+            slots = slots_by_master.get(host, set())
+            migrated += self._release_subscriptions(shard, slots)
+            self._requeue_commands(shard)
             if not slots:
                 self._retire(host)
-            elif not shard.canary.name or slot_of(shard.canary.name) not in slots:
-                shard.canary.rename(self._keys.shard_canary(self._uid, tag_within(slots)))
-        for one in moved:
-            self._settle(one)
+            elif not shard.probe.name or slot_of(shard.probe.name) not in slots:
+                shard.probe.rename(self._keys.shard_probe(self._uid, hash_tag_within(slots)))
+        for subscription in migrated:
+            self._assign(subscription)
 
-    def _surrendered(self, shard: Master, slots: set[int]) -> list[Moved]:
-        """The names that are no longer in a master's slots. Its canary does not move to another one."""
-        names = shard.link.surrender(lambda name: slot_of(name) not in slots)
-        for moved in names:
-            if moved.name == shard.canary.name.encode():
-                moved.wish.confirm()  # it is about to sing under another name
-        return [moved for moved in names if moved.name != shard.canary.name.encode()]
+    def _release_subscriptions(self, shard: Master, slots: set[int]) -> list[MigratedSubscription]:
+        """The names that are not in a master's slots.
 
-    def _redirect_all(self, shard: Master) -> None:
-        """Let calls that have not been sent go to whoever has their slot now, behind those that were."""
+        The name of its probe is dropped, since the probe is renamed.
+        """
+        released = shard.pubsub.release(lambda name: slot_of(name) not in slots)
+        probe_name = shard.probe.name.encode()
+        for migrated in released:
+            if migrated.name == probe_name:
+                migrated.change.confirm()
+        return [migrated for migrated in released if migrated.name != probe_name]
+
+    def _requeue_commands(self, shard: Master) -> None:
+        """Route a shard's queued commands again, after its commands in flight of the same slots."""
         owners = self._topology.owners
-        self._detours.accompany(
-            call
-            for call in shard.pipeline.under_way
-            if isinstance(call, RoutedCall) and self._shards.get(owners[call.slot]) is not shard
+        self._redirects.track_in_flight(
+            command
+            for command in shard.pipeline.in_flight
+            if isinstance(command, RoutedCommand) and self._shards.get(owners[command.slot]) is not shard
         )
-        for call in shard.pipeline.take_back():
-            if isinstance(call, RoutedCall):
-                self._route(call)
+        for command in shard.pipeline.take_queued():
+            if isinstance(command, RoutedCommand):
+                self._route(command)
             else:
-                shard.pipeline.put(call)
+                shard.pipeline.enqueue(command)
 
-    def _settle(self, moved: Moved) -> None:
-        shard = self._shards.get(self._topology.owners[slot_of(moved.name)])
+    def _assign(self, migrated: MigratedSubscription) -> None:
+        shard = self._shards.get(self._topology.owners[slot_of(migrated.name)])
         if shard is None:
-            self._homeless.append(moved)
+            self._unassigned.append(migrated)
         else:
-            shard.link.adopt(moved)
+            shard.pubsub.accept(migrated)
 
-    # ------------------------------------------------------------------------------------------------ masters
+    # ------------------------------------------------------------------------------------------------- shards
 
-    def _open(self, host: Host) -> Master:
-        dialler = WaryDialler(self._lookout.scout.address_of(host), self._prefix, self._lookout.doubt)
-        pipeline = Pipeline(dialler, Backoff(self._random), PUBLISH)
-        link = ShardLink(dialler, Backoff(self._random), self._resume, self._lookout.doubt)
-        shard = Shard(pipeline, link)
-        self._run(shard)
+    def _add_shard(self, host: Host) -> Master:
+        invalidate = self._watcher.invalidate
+        connector = RefreshingConnector(self._watcher.discovery.address_of(host), self._prefix, invalidate)
+        pipeline = Pipeline(connector, Backoff(self._random), SHARDED_PUBLISH)
+        pubsub = ShardedPubSubConnection(connector, Backoff(self._random), self._on_resubscribed, invalidate)
+        shard = Shard(pipeline, pubsub)
+        self._start(shard)
         if self._is_open.is_set():
-            log.info("a master of the Redis Cluster is used from now on", redis=str(host))
+            log.info("cluster_master_added", redis=str(host))
         return shard
 
-    def _run(self, shard: Master) -> None:
+    def _start(self, shard: Master) -> None:
         assert self._tasks is not None  # noqa: S101 - for mypy: only called while running
-        self._running[shard] = self._tasks.create_task(shard.run(self._keeper))
+        self._shard_tasks[shard] = self._tasks.create_task(shard.run(self._supervisor))
 
     def _retire(self, host: Host) -> None:
-        """Use a server no more that serves no slots."""
+        """Stop using a server that serves no slots."""
         shard = self._shards.pop(host)
-        self._past_connections += shard.pipeline.connections
-        self._past_links += shard.link.connections
-        running = self._running.pop(shard)
-        # What it was asked it may still answer: if it became a replica, with where to go.
-        asyncio.get_running_loop().call_later(SILENCE_SECONDS, running.cancel)
-        log.info("a server of the Redis Cluster is used no more", redis=str(host))
+        self._retired_connections += shard.pipeline.connection_count
+        self._retired_pubsub_connections += shard.pubsub.connection_count
+        task = self._shard_tasks.pop(shard)
+        # It may still answer its commands in flight: if it became a replica, with redirects.
+        asyncio.get_running_loop().call_later(REPLY_SECONDS, task.cancel)
+        log.info("cluster_master_removed", redis=str(host))
 
 
-class WaryDialler(Dialler):
-    """Whoever dials again has lost a connection, perhaps to a server that is no longer what it was."""
+class RefreshingConnector(Connector):
+    """A connector that invalidates the topology: a server that closed a connection may be replaced."""
 
-    def __init__(self, address: Address, client_name: str, doubt: Callable[[], None]) -> None:
+    def __init__(self, address: Address, client_name: str, invalidate_topology: Callable[[], None]) -> None:
         super().__init__(address, client_name)
-        self._doubt = doubt
+        self._invalidate_topology = invalidate_topology
 
-    async def connect(self) -> Connection:
-        """Make a connection, and give rise to doubt."""
-        self._doubt()
+    async def connect(self) -> RedisConnection:
+        """Invalidate the topology, and make a connection."""
+        self._invalidate_topology()
         return await super().connect()
 
 
-def _ignore(answer: Answer) -> None:
-    """Whether a server took ASKING shows in what it answers next."""
-    if not answer.cancelled():
-        answer.exception()
+def _ignore_outcome(reply: PendingReply) -> None:
+    """Retrieve the exception of ASKING. The reply to the command after it shows whether it worked."""
+    if not reply.cancelled():
+        reply.exception()

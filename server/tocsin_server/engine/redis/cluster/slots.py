@@ -1,4 +1,4 @@
-"""Topology: which master of a cluster serves which slots, as one of its nodes sees it."""
+"""Slots and topology: which master of a Redis Cluster serves which slots, as one of its servers sees it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLOTS: int = REDIS_CLUSTER_HASH_SLOTS
 
 
 class Host(NamedTuple):
-    """Where a server is reached."""
+    """The name and port at which a server is reached."""
 
     name: str
     port: int
@@ -22,26 +22,26 @@ class Host(NamedTuple):
         return f"{self.name}:{self.port}"
 
 
-NOBODY = Host("", 0)
-"""Serves what nobody serves."""
+NO_HOST = Host("", 0)
+"""The owner of a slot that no server serves."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """`owners` has the master of every slot, `hosts` all servers that are known, replicas included."""
+    """`owners` holds the master of every slot. `hosts` are all known servers, replicas included."""
 
     owners: Sequence[Host]
     hosts: frozenset[Host]
-    trouble: str = ""
-    """Why not all is well with the cluster, as the end of a sentence."""
+    problem: str = ""
+    """What is wrong with the cluster, as the end of a sentence. Empty if nothing is."""
 
     @property
     def masters(self) -> set[Host]:
-        """Those that serve slots."""
-        return set(self.owners) - {NOBODY}
+        """The servers that serve slots."""
+        return set(self.owners) - {NO_HOST}
 
     @property
-    def slots_of(self) -> dict[Host, set[int]]:
+    def slots_by_master(self) -> dict[Host, set[int]]:
         """The slots of every master."""
         found: dict[Host, set[int]] = {}
         for slot, owner in enumerate(self.owners):
@@ -49,32 +49,32 @@ class Topology:
         return found
 
     @property
-    def uncovered(self) -> int:
-        """How many slots nobody serves."""
-        return sum(owner is NOBODY for owner in self.owners)
+    def unserved_slots(self) -> int:
+        """How many slots no server serves."""
+        return sum(owner is NO_HOST for owner in self.owners)
 
 
-UNKNOWN = Topology([NOBODY] * SLOTS, frozenset())
-"""Before anybody was asked."""
+UNKNOWN_TOPOLOGY = Topology([NO_HOST] * SLOTS, frozenset())
+"""The topology before any server has answered."""
 
 
-def parse_topology(answer: Any, asked: Host) -> Topology:
-    """What a server answered to CLUSTER SLOTS. One that does not know its address is where it was asked."""
-    owners = [NOBODY] * SLOTS
-    hosts = {asked}
-    for first, last, *servers in answer:
-        found = [Host((server[0] or b"").decode() or asked.name, server[1]) for server in servers]
+def parse_topology(reply: Any, source: Host) -> Topology:
+    """Parse a server's reply to CLUSTER SLOTS. A server that does not know its own address is `source`."""
+    owners = [NO_HOST] * SLOTS
+    hosts = {source}
+    for first, last, *servers in reply:
+        found = [Host((server[0] or b"").decode() or source.name, server[1]) for server in servers]
         hosts.update(found)
         owners[first : last + 1] = [found[0]] * (last - first + 1)
     return Topology(owners, frozenset(hosts))
 
 
 def slot_of(name: str | bytes) -> int:
-    """The slot of a key, or of the name of announcements."""
+    """The slot of a key or of a pub/sub name."""
     slot: int = key_slot(name.encode() if isinstance(name, str) else name)
     return slot
 
 
-def tag_within(slots: set[int]) -> str:
-    """A hash tag that falls into one of these slots."""
+def hash_tag_within(slots: set[int]) -> str:
+    """Find a hash tag whose slot is one of these. `slots` must not be empty."""
     return next(tag for tag in map(str, itertools.count()) if slot_of(tag) in slots)

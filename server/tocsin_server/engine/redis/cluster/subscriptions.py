@@ -1,4 +1,12 @@
-"""What a link to one master of a cluster is to hear; names come and go with the slots that they are in."""
+"""The subscriptions of one shard's pub/sub connection. Names move between shards together with their slots.
+
+In addition to the changes of `pubsub.subscriptions`, Redis may reject a name, or revoke it when its slot
+moves:
+
+    in flight --reject()--> rejected --retry()--> pending …
+    confirmed --revoke()--> rejected
+    any state --release()--> the accept() of another shard --> pending …
+"""
 
 from __future__ import annotations
 
@@ -7,115 +15,123 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tocsin_server.engine.redis.cluster.slots import slot_of
-from tocsin_server.engine.redis.interfaces import Hear
-from tocsin_server.engine.redis.pubsub.subscriptions import Subscriptions, Wish
+from tocsin_server.engine.redis.interfaces import OnMessage
+from tocsin_server.engine.redis.pubsub.subscriptions import PendingChange, Subscriptions
 
 
-class Moved(NamedTuple):
-    """A name on its way from one link to another: who hears it, who waits for it, whether it was heard."""
+class MigratedSubscription(NamedTuple):
+    """A name on its way from one shard to another."""
 
     name: bytes
-    hear: Hear
-    wish: Wish
-    was_heard: bool
+    on_message: OnMessage
+    change: PendingChange
+    """The change to subscribe, with the callers that wait for it."""
+    was_subscribed: bool
+    """Whether messages of the name were received before, so that its subscription is interrupted now."""
 
 
-class ShardSubscriptions(Subscriptions):
-    """Synchronous. Besides what can happen to any link, Redis may refuse a name, or take it away unasked.
+class ShardedSubscriptions(Subscriptions):
+    """The subscriptions of one shard. Synchronous, without I/O.
 
-    asked --refuse()--> refused --retry()--> pending …          confirmed --lose()--> refused
-    anywhere --surrender()--> another link's adopt() --> pending …
+    Further mutable state, and the methods that change it:
+
+        _rejected       changes that Redis rejected, and names that it revoked
+                        reject(), revoke(), retry(), release(), subscribe(), unsubscribe()
+        _interrupted    names that were received, here or from another shard, and are not received now
+                        reject(), revoke(), accept(), release(), take_resumed(), on_connected()
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._refused: dict[bytes, Wish] = {}
-        self._astray: set[bytes] = set()  # were heard, here or at another link, and are not at present
+        self._rejected: dict[bytes, PendingChange] = {}
+        self._interrupted: set[bytes] = set()
 
-    def begin(self) -> None:
-        """A new connection hears nothing yet."""
+    def on_connected(self) -> None:
+        """A new connection is subscribed to no name: all wanted names become pending."""
         self.retry()
-        self._lost |= self._astray
-        self._astray.clear()
-        super().begin()
+        self._lost |= self._interrupted
+        self._interrupted.clear()
+        super().on_connected()
 
-    def take_found(self, name: bytes) -> bool:
-        """Whether a name that went astray is heard again. Once."""
-        is_found = name in self._astray and name in self._confirmed
-        if is_found:
-            self._astray.discard(name)
-        return is_found
+    def take_resumed(self, name: bytes) -> bool:
+        """Whether an interrupted name is confirmed again. Returns True once for each interruption."""
+        is_resumed = name in self._interrupted and name in self._confirmed
+        if is_resumed:
+            self._interrupted.discard(name)
+        return is_resumed
 
-    def refuse(self, slot: int | None = None) -> None:
-        """Redis refused what was asked longest ago: it does not serve the name, not yet or not any more.
+    def reject(self, slot: int | None = None) -> None:
+        """Redis rejected the oldest change in flight, because it does not serve the name's slot now.
 
-        Unless that is in another slot than the one Redis speaks of. Then it refuses to forget a name that it
-        had just taken away, and that was believed to be the answer.
+        `slot` is the slot that Redis names. If it is another slot than that of the oldest change, this
+        rejects an unsubscribe whose name Redis had just revoked. The revocation was then taken for the
+        confirmation.
         """
-        if not self._asked or slot not in (None, slot_of(self._asked[0][0])):
+        if not self._in_flight or slot not in (None, slot_of(self._in_flight[0][0])):
             return
-        name, wish = self._asked.popleft()
-        if self._last_asked.get(name) is wish:
-            del self._last_asked[name]
-        newer = self._pending.get(name) or self._last_asked.get(name)
-        self._restoring.discard(name)  # the link may be whole without it
+        name, change = self._in_flight.popleft()
+        if self._last_in_flight.get(name) is change:
+            del self._last_in_flight[name]
+        newer = self._pending.get(name) or self._last_in_flight.get(name)
+        self._restoring.discard(name)  # the connection can be restored without it
         if name in self._lost:
             self._lost.discard(name)
-            self._astray.add(name)
-        if not wish.is_wanted or name not in self._hears:
+            self._interrupted.add(name)
+        if not change.is_subscribe or name not in self._callbacks:
             self._confirmed.discard(name)
-            self._astray.discard(name)
-            wish.confirm()
+            self._interrupted.discard(name)
+            change.confirm()
         elif newer is not None:
-            newer.adopt(wish)
+            newer.share_waiters(change)
         else:
-            self._refused[name] = wish
+            self._rejected[name] = change
 
-    def is_unasked(self, name: bytes) -> bool:
-        """Whether Redis says of itself that a name is heard no more."""
-        return not self._asked or self._asked[0][0] != name or self._asked[0][1].is_wanted
+    def is_unsolicited(self, name: bytes) -> bool:
+        """Whether an unsubscribe message for a name is a revocation, and not the confirmation of a change."""
+        return not self._in_flight or self._in_flight[0][0] != name or self._in_flight[0][1].is_subscribe
 
-    def lose(self, name: bytes) -> None:
-        """Redis took a name away unasked: its slot has moved."""
+    def revoke(self, name: bytes) -> None:
+        """Redis unsubscribed a name by itself, because its slot has moved."""
         self._confirmed.discard(name)
-        if name in self._hears:
-            self._astray.add(name)
-            if name not in self._pending and name not in self._last_asked:
-                self._refused[name] = Wish(is_wanted=True)
+        if name in self._callbacks:
+            self._interrupted.add(name)
+            if name not in self._pending and name not in self._last_in_flight:
+                self._rejected[name] = PendingChange(is_subscribe=True)
 
     def retry(self) -> None:
-        """Ask once more for what was refused or taken away."""
-        self._pending.update(self._refused)
-        self._refused.clear()
+        """Make the rejected changes pending again."""
+        self._pending.update(self._rejected)
+        self._rejected.clear()
 
-    def surrender(self, is_elsewhere: Callable[[bytes], bool]) -> list[Moved]:
-        """Give up the names that another link is to hear."""
-        for wishes in (self._pending, self._last_asked):
-            for name in [name for name in wishes if name not in self._hears and is_elsewhere(name)]:
-                wishes.pop(name).confirm()  # to be forgotten, and heard here no more anyway
+    def release(self, is_elsewhere: Callable[[bytes], bool]) -> list[MigratedSubscription]:
+        """Remove and return the names that another shard must subscribe to."""
+        for changes in (self._pending, self._last_in_flight):
+            for name in [name for name in changes if name not in self._callbacks and is_elsewhere(name)]:
+                changes.pop(name).confirm()  # an unsubscribe: the name is not received here in any case
                 self._restoring.discard(name)
-        return [self._surrender(name) for name in list(self._hears) if is_elsewhere(name)]
+        return [self._release(name) for name in list(self._callbacks) if is_elsewhere(name)]
 
-    def _surrender(self, name: bytes) -> Moved:
-        wish = Wish(is_wanted=True)
-        for wishes in (self._refused, self._pending, self._last_asked):
-            if (old := wishes.pop(name, None)) is not None:
-                wish.take_over(old)
-        was_heard = any(name in names for names in (self._confirmed, self._lost, self._astray))
-        for names in (self._confirmed, self._lost, self._astray, self._restoring):
+    def _release(self, name: bytes) -> MigratedSubscription:
+        change = PendingChange(is_subscribe=True)
+        for changes in (self._rejected, self._pending, self._last_in_flight):
+            if (old := changes.pop(name, None)) is not None:
+                change.take_waiters(old)
+        was_subscribed = any(name in names for names in (self._confirmed, self._lost, self._interrupted))
+        for names in (self._confirmed, self._lost, self._interrupted, self._restoring):
             names.discard(name)
-        return Moved(name, self._hears.pop(name), wish, was_heard)
+        return MigratedSubscription(name, self._callbacks.pop(name), change, was_subscribed)
 
-    def adopt(self, moved: Moved) -> None:
-        """Hear a name that another link gave up."""
-        self._hears[moved.name] = moved.hear
-        if (older := self._pending.get(moved.name)) is not None:
-            moved.wish.take_over(older)
-        self._pending[moved.name] = moved.wish
-        if moved.was_heard:
-            self._astray.add(moved.name)
+    def accept(self, migrated: MigratedSubscription) -> None:
+        """Subscribe to a name that another shard released."""
+        self._callbacks[migrated.name] = migrated.on_message
+        if (older := self._pending.get(migrated.name)) is not None:
+            migrated.change.take_waiters(older)
+        self._pending[migrated.name] = migrated.change
+        if migrated.was_subscribed:
+            self._interrupted.add(migrated.name)
 
-    def _wish(self, name: bytes, *, is_wanted: bool) -> asyncio.Future[None] | None:
-        if (refused := self._refused.pop(name, None)) is not None:
-            self._pending[name] = refused
-        return super()._wish(name, is_wanted=is_wanted)
+    def _change(self, name: bytes, *, is_subscribe: bool) -> asyncio.Future[None] | None:
+        """If the name is rejected, that change becomes pending first."""
+        if (rejected := self._rejected.pop(name, None)) is not None:
+            self._pending[name] = rejected
+        return super()._change(name, is_subscribe=is_subscribe)

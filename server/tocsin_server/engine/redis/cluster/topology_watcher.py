@@ -1,4 +1,4 @@
-"""The lookout: keeps an eye on the topology of a cluster, and looks again whenever there is doubt."""
+"""The topology watcher: refreshes the topology regularly, and whenever it may be stale."""
 
 from __future__ import annotations
 
@@ -7,93 +7,110 @@ from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 from typing import NoReturn
 
-from tocsin_server.engine.redis.cluster.discovery import Scout
+from tocsin_server.engine.redis.cluster.discovery import Discovery
 from tocsin_server.engine.redis.cluster.slots import Host, Topology
 from tocsin_server.engine.redis.connections.address import Address
-from tocsin_server.engine.redis.connections.backoff import Backoff
-from tocsin_server.engine.redis.connections.connection import FAILURES, reason
+from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, describe
+from tocsin_server.engine.redis.connections.connector import Backoff
 
-LOOK_SECONDS = 2.0
-"""How often to look when nothing gives rise to doubt.
+REFRESH_SECONDS = 2.0
+"""The refresh interval if nothing suggests that the topology is stale.
 
-A master that was cut off from the others goes on announcing to whoever hears it: only the others know better.
+A master that is cut off from the other servers goes on serving its clients. Only the other servers know
+that it has been replaced.
 """
 
-PAUSE_SECONDS = 0.1
-"""Between two looks at least. While slots move or a master is gone, calls wait for the next one."""
+REFRESH_PAUSE_SECONDS = 0.1
+"""The shortest pause between two refreshes.
+
+While slots move or a master is down, commands wait for the next one.
+"""
 
 
-class Lookout:
-    """`adopt` is told of every topology that was seen, and is done with it before whoever waits goes on."""
+class TopologyWatcher:
+    """Calls `apply` with every topology that it reads.
+
+    The mutable state, and the methods that change it:
+
+        _is_stale           invalidate() and refresh() set it; _refresh() clears it
+        _suggested_host     suggest_host() sets it; _refresh() uses it once
+        _waiters            refresh() adds a caller; _refresh() releases them
+        _hosts              _refresh(), as unready_reason
+    """
 
     def __init__(
-        self, address: Address, client_name: str, random: Random, adopt: Callable[[Topology], Awaitable[None]]
+        self, address: Address, client_name: str, random: Random, apply: Callable[[Topology], Awaitable[None]]
     ) -> None:
-        self.scout = Scout(address, client_name)
-        self.trouble = f"Redis Cluster at {address.name} has not been reached yet."
-        """Why nobody can say who serves what, or what is wrong with the cluster, as a sentence; or empty."""
+        self.discovery = Discovery(address, client_name)
+        self.unready_reason = f"Redis Cluster at {address.name} has not been reached yet."
+        """Why the topology is unknown, or what is wrong with the cluster, as a sentence.
+
+        Empty if nothing is.
+        """
         self._random = random
         self._backoff = Backoff(random)
-        self._adopt = adopt
+        self._apply = apply
         self._hosts = frozenset[Host]()
-        self._doubt = asyncio.Event()
-        self._hint: Host | None = None
+        self._is_stale = asyncio.Event()
+        self._suggested_host: Host | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
-    def doubt(self) -> None:
-        """What is known may be wrong: look soon."""
-        self._doubt.set()
+    def invalidate(self) -> None:
+        """Mark the topology as possibly stale, so that it is refreshed soon."""
+        self._is_stale.set()
 
-    def hint(self, host: Host) -> None:
-        """Who is said to know. Asked first, next time."""
+    def suggest_host(self, host: Host) -> None:
+        """Read the next topology from this server first, because a redirect named it."""
         if host.name:
-            self._hint = host
+            self._suggested_host = host
 
-    async def look_again(self) -> None:
-        """Wait for a look that begins after now, and finds somebody who answers."""
+    async def refresh(self) -> None:
+        """Wait for a successful refresh that begins after this call."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._doubt.set()
+        self._is_stale.set()
         await waiter
 
-    async def run(self, trusted: Callable[[], Iterable[Host]]) -> NoReturn:
-        """Look until cancelled. `trusted` has the servers that are known to be there."""
+    async def run(self, preferred_hosts: Callable[[], Iterable[Host]]) -> NoReturn:
+        """Refresh until cancelled. `preferred_hosts` returns servers that are known to work."""
         while True:
-            await self._look([*trusted()])
-            await asyncio.sleep(PAUSE_SECONDS)
-            await self._rest()
+            await self._refresh([*preferred_hosts()])
+            await asyncio.sleep(REFRESH_PAUSE_SECONDS)
+            await self._wait()
 
-    async def _rest(self) -> None:
+    async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._doubt.wait()
+            async with asyncio.timeout(REFRESH_SECONDS):
+                await self._is_stale.wait()
         except TimeoutError:
             return
 
-    async def _look(self, trusted: list[Host]) -> None:
-        self._doubt.clear()
+    async def _refresh(self, preferred: list[Host]) -> None:
+        self._is_stale.clear()
         waiters, self._waiters = self._waiters, []
         try:
-            topology = await self.scout.look(self._in_order(trusted))
-        except FAILURES as error:
+            topology = await self.discovery.read_topology(self._hosts_in_order(preferred))
+        except CONNECTION_ERRORS as error:
             self._waiters += [waiter for waiter in waiters if not waiter.done()]
-            self._doubt.set()
-            self.trouble = f"Redis Cluster at {self.scout.name} cannot be used: {reason(error)}."
+            self._is_stale.set()
+            self.unready_reason = self._unusable(describe(error))
             await asyncio.sleep(self._backoff.next())
             return
         self._backoff.reset()
-        why = topology.trouble
-        self.trouble = f"Redis Cluster at {self.scout.name} cannot be used: {why}." if why else ""
+        self.unready_reason = self._unusable(topology.problem) if topology.problem else ""
         self._hosts = topology.hosts
-        await self._adopt(topology)
+        await self._apply(topology)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _in_order(self, trusted: list[Host]) -> list[Host]:
-        """All servers, those first that probably know, and are there."""
-        others = [*self._hosts, *self.scout.hosts]
-        self._random.shuffle(trusted)
+    def _unusable(self, why: str) -> str:
+        return f"Redis Cluster at {self.discovery.name} cannot be used: {why}."
+
+    def _hosts_in_order(self, preferred: list[Host]) -> list[Host]:
+        """All servers: first the suggested one, then the preferred ones, then the others."""
+        others = [*self._hosts, *self.discovery.hosts]
+        self._random.shuffle(preferred)
         self._random.shuffle(others)
-        hint, self._hint = self._hint, None
-        return list(dict.fromkeys([*([hint] if hint else []), *trusted, *others]))
+        suggested, self._suggested_host = self._suggested_host, None
+        return list(dict.fromkeys([*([suggested] if suggested else []), *preferred, *others]))

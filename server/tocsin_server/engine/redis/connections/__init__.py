@@ -1,1 +1,1 @@
-"""Connections to Redis: addresses, Sentinels, reconnecting."""
+"""Connections to Redis: addresses, connecting, Sentinels, and the connection itself."""

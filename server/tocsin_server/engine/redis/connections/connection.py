@@ -1,4 +1,4 @@
-"""A connection to Redis, whose replies are handed over the moment they arrive."""
+"""A connection to Redis, which passes each reply on in the turn of the event loop that reads it."""
 
 from __future__ import annotations
 
@@ -14,135 +14,144 @@ from redis.exceptions import InvalidResponse, RedisError
 
 from tocsin_server.engine.redis.interfaces import Argument
 
-FAILURES = (RedisError, OSError, TimeoutError)
-"""What ends a connection, or an attempt to make one."""
+CONNECTION_ERRORS = (RedisError, OSError, TimeoutError)
+"""The exceptions that end a connection, or an attempt to make one."""
 
-SILENCE_SECONDS = 2.0
-"""How long Redis may let the next answer wait, before the connection counts as broken.
+REPLY_SECONDS = 2.0
+"""How long Redis may take for its next reply. After that the connection counts as broken.
 
-Not how long all answers may take: a Redis that is merely overloaded gains nothing by a new connection.
+This does not limit the time for all replies: a new connection would not help a Redis that is only overloaded.
 """
 
-Take = Callable[[Any], None]
-"""Takes one reply; an error that Redis answers is a reply too. What it raises ends the connection."""
+OnReply = Callable[[Any], None]
+"""Receives one reply, which may be an error. An exception that it raises ends the connection."""
 
-_NONE_YET = object()
+_INCOMPLETE = object()
 
 
-class Connection(asyncio.Protocol):
-    """Made by redis-py, which knows TLS, authentication and Sentinels; then its socket is taken over.
+class RedisConnection(asyncio.Protocol):
+    """A connection that redis-py has made, and whose socket is taken over.
 
-    redis-py would wake a task for each read, and let it go through several coroutines for each reply. Here a
-    reply reaches `take` within the turn of the loop that read it.
+    redis-py handles TLS, authentication and Sentinels. But it would wake a task for each read and run
+    several coroutines for each reply (docs/decisions/0007-connections-are-taken-over-from-redis-py.md).
+
+    The mutable state is `on_reply`, `received_at` and the failure. The owner sets `on_reply`; `fail` and
+    `close` set the failure, after which no reply is passed on.
     """
 
     def __init__(self, made: AbstractConnection) -> None:
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._made = made
-        self._replies = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NONE_YET
+        self._parser = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_INCOMPLETE
         )
-        self.take: Take = _refuse
-        """Who is told of replies. Nobody asked at first, so there must be none."""
-        self.heard_at = self._clock()
-        """When something last came, in the loop's time."""
-        self._ended: asyncio.Future[NoReturn] = loop.create_future()
-        # Nothing is under way: redis-py has read what it asked for to the end.
+        self.on_reply: OnReply = _reject
+        """Receives replies. At first no command has been sent, so any reply is an error."""
+        self.received_at = self._clock()
+        """When data was last received, in the event loop's time."""
+        self._failure: asyncio.Future[NoReturn] = loop.create_future()
+        # No reply is buffered: redis-py has read the replies to all its commands.
         self._transport: asyncio.Transport = made._writer.transport  # type: ignore[union-attr,assignment]  # noqa: SLF001
         self._transport.set_protocol(self)
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing can be sent or heard any more. Whoever holds it may not have been told yet."""
-        return self._ended.done() or self._transport.is_closing()
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent or received. The owner may not have learned of the failure yet."""
+        return self._failure.done() or self._transport.is_closing()
 
     def send(self, commands: bytes) -> None:
-        """Send without waiting. Where it is over, nothing."""
-        if not self._transport.is_closing():  # uvloop refuses to write then
+        """Send packed commands without waiting. Does nothing if the connection is closed."""
+        if not self._transport.is_closing():  # uvloop raises on a write to a closing transport
             self._transport.write(commands)
 
-    async def ask(self, *commands: bytes) -> list[Any]:
-        """Send commands, and wait for the reply to each. Raises one of FAILURES."""
-        replies: list[Any] = []
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def execute(self, *commands: bytes) -> list[Any]:
+        """Send packed commands and return the reply to each. Raises one of CONNECTION_ERRORS.
 
-        def take(reply: Any) -> None:
+        Only for a connection on which no other command is in flight.
+        """
+        replies: list[Any] = []
+        complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def collect(reply: Any) -> None:
             if isinstance(reply, Exception):
                 raise reply
-            if answered.done():
-                _refuse(reply)
+            if complete.done():
+                _reject(reply)
             replies.append(reply)
             if len(replies) == len(commands):
-                answered.set_result(None)
+                complete.set_result(None)
 
-        self.take = take
+        self.on_reply = collect
         self.send(b"".join(commands))
-        outcomes: list[asyncio.Future[Any]] = [answered, self._ended]
+        outcomes: list[asyncio.Future[Any]] = [complete, self._failure]
         await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
-        if self._ended.done():
-            self._ended.result()
-        self.take = _refuse
+        if self._failure.done():
+            self._failure.result()
+        self.on_reply = _reject
         return replies
 
-    async def hold(self, seconds: float) -> None:
-        """Wait so long. Raises what has ended it, if it ends meanwhile."""
-        await asyncio.wait([self._ended], timeout=seconds)
-        if self._ended.done():
-            self._ended.result()
+    async def wait_for_failure(self, seconds: float) -> None:
+        """Wait for at most `seconds`. Raises the exception that ended the connection, if it has ended."""
+        await asyncio.wait([self._failure], timeout=seconds)
+        if self._failure.done():
+            self._failure.result()
 
-    def end(self, error: Exception) -> None:
-        """Hand over nothing any more, and let whoever holds it know why. Idempotent."""
-        self.take = _ignore
-        if not self._ended.done():
-            self._ended.set_exception(error)
+    def fail(self, error: Exception) -> None:
+        """End the connection: drop all further replies, and let `wait_for_failure` raise `error`.
 
-    async def hang_up(self) -> None:
-        """Close it, whatever state it is in, without waiting for the other side. Idempotent."""
-        self.take = _ignore
-        self._ended.cancel()
-        if self._ended.done() and not self._ended.cancelled():
-            self._ended.exception()  # has been told, or concerns nobody
+        Idempotent.
+        """
+        self.on_reply = _discard
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def close(self) -> None:
+        """Close the socket in any state, without waiting for Redis. Idempotent."""
+        self.on_reply = _discard
+        self._failure.cancel()
+        if self._failure.done() and not self._failure.cancelled():
+            self._failure.exception()  # retrieved, so that asyncio does not log it
         self._transport.abort()
-        with suppress(*FAILURES):
+        with suppress(*CONNECTION_ERRORS):
             await self._made.disconnect(nowait=True)
 
     # --------------------------------------------------------------------------------------- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        """Hand over each reply that is whole."""
-        self.heard_at = self._clock()
-        replies = self._replies
+        """Pass on each complete reply."""
+        self.received_at = self._clock()
+        parser = self._parser
         try:
-            replies.feed(data)
-            while (reply := replies.gets()) is not _NONE_YET:
-                self.take(reply)
-        except Exception as error:  # noqa: BLE001 - whoever holds it is told
-            self.end(error)
+            parser.feed(data)
+            while (reply := parser.gets()) is not _INCOMPLETE:
+                self.on_reply(reply)
+        except Exception as error:  # noqa: BLE001 - wait_for_failure raises it
+            self.fail(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The other side closed it, or it broke."""
-        self.end(error or ConnectionFailed("Redis closed the connection"))
+        """Fail: Redis closed the connection, or it broke."""
+        self.fail(error or ConnectionFailed("Redis closed the connection"))
 
 
-def pack(*command: Argument) -> bytes:
-    """A command as it is sent."""
+def pack_command(*command: Argument) -> bytes:
+    """Encode a command for sending."""
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one word only
     return packed
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, as the end of a sentence."""
+def describe(error: BaseException) -> str:
+    """Describe an error, as the end of a sentence without its full stop."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _refuse(reply: object) -> None:
-    raise ConnectionFailed("Redis answered what nobody asked") from (
+def _reject(reply: object) -> None:
+    raise ConnectionFailed("Redis sent a reply without a command") from (
         reply if isinstance(reply, Exception) else None
     )
 
 
-def _ignore(reply: object) -> None:
-    """Concerns nobody any more."""
+def _discard(reply: object) -> None:
+    """The connection has ended: drop the reply."""

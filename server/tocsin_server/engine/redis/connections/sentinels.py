@@ -1,4 +1,4 @@
-"""Sentinels: who is the master, as those say who have seen the latest failover."""
+"""Sentinels: finds the master by a vote, in which the Sentinel that has seen the latest failover wins."""
 
 from __future__ import annotations
 
@@ -9,46 +9,52 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
-from tocsin_server.engine.redis.connections.connection import FAILURES, reason
+from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, describe
 
-LATE_SECONDS = 0.2
-"""How long the others are waited for once one has named a master: one that is frozen must not delay much."""
+LATE_VOTE_SECONDS = 0.2
+"""How long to wait for further votes after the first.
+
+A Sentinel that is frozen must not cause a long delay.
+"""
 
 
-class Named(NamedTuple):
-    """A master that a Sentinel names. The greatest comes from who has seen the latest failover."""
+class MasterVote(NamedTuple):
+    """One Sentinel's vote. The greatest vote is the newest."""
 
     epoch: int
-    """Of its configuration: each failover has a greater one."""
+    """The epoch of the Sentinel's configuration. Each failover increments it."""
     is_promoted: bool
-    """Whether a failover is under way there, and this is the one that it promotes."""
+    """Whether the Sentinel is in a failover, and this server is being promoted."""
     host: str
     port: int
 
 
 class Sentinels(Sentinel):
-    """Asks all of them at once.
+    """Asks all Sentinels at once.
 
-    redis-py believes the first that answers. While that one is behind, or stuck in a failover, it names the
-    old master: nodes would go on there, and what it took in the meantime would be lost.
+    redis-py uses the first answer. A Sentinel that is behind, or in an unfinished failover, names the old
+    master. Nodes would continue to use it, and its writes would be lost.
     """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Where the master is. Raises MasterNotFoundError with what those said who name none."""
-        asking = [asyncio.create_task(self._ask(one, service_name)) for one in self.sentinels]
+        """Find the master.
+
+        Raises MasterNotFoundError, with the Sentinels' errors, if none of them names one.
+        """
+        requests = [asyncio.create_task(self._request_vote(one, service_name)) for one in self.sentinels]
         try:
-            named, complaints = await _answers(asking)
+            votes, errors = await _collect_votes(requests)
         finally:
-            for one in asking:
-                one.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-        if not named:
-            said = ", ".join(sorted(complaints)) or "it is unknown to them, or down"
-            raise MasterNotFoundError(f"no Sentinel names a master of {service_name}: {said}")
-        newest = max(named)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+        if not votes:
+            why = ", ".join(sorted(errors)) or "they do not know it, or consider it down"
+            raise MasterNotFoundError(f"no Sentinel names a master of {service_name}: {why}")
+        newest = max(votes)
         return newest.host, newest.port
 
-    async def _ask(self, sentinel: Redis, service_name: str) -> Named | None:
+    async def _request_vote(self, sentinel: Redis, service_name: str) -> MasterVote | None:
         masters: Any = await sentinel.sentinel_masters()
         state = masters.get(service_name)
         address: Any = await sentinel.sentinel_get_master_addr_by_name(service_name)
@@ -58,23 +64,25 @@ class Sentinels(Sentinel):
         is_promoted = (host, port) != (state["ip"], state["port"])
         if not is_promoted and not self.check_master_state(state, service_name):
             return None
-        return Named(int(state["config-epoch"]), is_promoted, host, port)
+        return MasterVote(int(state["config-epoch"]), is_promoted, host, port)
 
 
-async def _answers(asking: Sequence[asyncio.Task[Named | None]]) -> tuple[list[Named], set[str]]:
-    """What each named, and the complaints of those who could not be asked."""
-    named: list[Named] = []
-    complaints: set[str] = set()
-    waiting = set(asking)
-    while waiting:
-        patience = LATE_SECONDS if named else None
-        done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+async def _collect_votes(
+    requests: Sequence[asyncio.Task[MasterVote | None]],
+) -> tuple[list[MasterVote], set[str]]:
+    """Collect the votes that come in time, and the errors of Sentinels that could not be reached."""
+    votes: list[MasterVote] = []
+    errors: set[str] = set()
+    pending = set(requests)
+    while pending:
+        timeout = LATE_VOTE_SECONDS if votes else None
+        done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             break
-        for one in done:
+        for request in done:
             try:
-                if master := one.result():
-                    named.append(master)
-            except FAILURES as error:
-                complaints.add(reason(error))
-    return named, complaints
+                if vote := request.result():
+                    votes.append(vote)
+            except CONNECTION_ERRORS as error:
+                errors.add(describe(error))
+    return votes, errors

@@ -1,1 +1,1 @@
-"""Which nodes are alive, and what happens to the entries of those that are not."""
+"""Leases: which nodes are alive, and the reaping of the presence entries of dead nodes."""

@@ -1,4 +1,4 @@
-"""The lease: this node's claim to be alive, renewed every second, and its eye on the others'."""
+"""The lease: this node's claim to be alive, renewed every second, and the reaping of expired leases."""
 
 from __future__ import annotations
 
@@ -12,53 +12,66 @@ from typing import NoReturn
 import structlog
 
 from tocsin_server.engine.redis import scripts
-from tocsin_server.engine.redis.interfaces import Calls
+from tocsin_server.engine.redis.interfaces import Commands
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.engine.redis.membership.failure_detector import DEAD, Watch, node_of
-from tocsin_server.engine.redis.pipeline import Refused
+from tocsin_server.engine.redis.membership.failure_detector import DEAD, FailureDetector, node_of
+from tocsin_server.engine.redis.pipeline import CommandRejected
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.errors import EngineError
 
-BEAT_SECONDS = 1.0
+RENEW_SECONDS = 1.0
 
-MARK_LETTERS = 6
+SUFFIX_LETTERS = 6
 
-HELD_AT_MOST = 4
-"""Leases of a node whose connection breaks again and again before its entries have moved. Others lapse."""
+MAX_HELD_LEASES = 4
+"""How many leases a node renews if its connection breaks again before its entries have moved.
+
+Others expire.
+"""
 
 log = structlog.get_logger()
 
 Reap = Callable[[str], Awaitable[bool]]
-"""Takes a dead lease's entries away; says whether another node is not doing so already."""
+"""Removes the presence entries of a dead lease. Returns False if another node is reaping it."""
 
 
 class Lease:
-    """A name in Redis with a number that grows. Whoever sees a number stand still reaps; no clock is shared.
+    """The lease of one node: a name in Redis with a count that the node increments. No clock is shared.
 
-    A new name, to which all own entries of presence move, is taken whenever Redis may know less or more of
-    them than this node: after a new connection, which may lead to a Redis that lost something, after a call
-    of unknown outcome, and after others took this node for dead. The old name is renewed until they have
-    moved, then it lapses like that of a dead node, and whatever is left under it is reaped.
+    The node takes a new lease, to which all its presence entries move, in three cases:
+    1. It has a new connection, which may lead to a Redis that lost data.
+    2. The outcome of a presence command is unknown.
+    3. Other nodes have marked its lease as dead.
+    The node renews the old lease until the entries have moved. Then the old lease expires like that of a dead
+    node, and the entries that are left under it are reaped.
+
+    The mutable state is the held leases, the task that moves entries, and the leases that are being reaped.
     """
 
     def __init__(
-        self, uid: str, keys: Keys, calls: Calls, presence: RedisPresenceStore, reap: Reap, random: Random
+        self,
+        uid: str,
+        keys: Keys,
+        commands: Commands,
+        presence: RedisPresenceStore,
+        reap: Reap,
+        random: Random,
     ) -> None:
         self._uid = uid
         self._keys = keys
-        self._calls = calls
+        self._commands = commands
         self._presence = presence
         self._reap = reap
         self._random = random
-        self._watch = Watch()
-        self._connection = 0
+        self._detector = FailureDetector()
+        self._connection_count = 0
         self._held: list[str] = []
         self._moving: asyncio.Task[None] | None = None
         self._reaping: set[str] = set()
-        self.trouble = ""
-        """Why Redis does not let this node renew it, as a sentence: then it takes no other write either."""
+        self.unready_reason = ""
+        """Why Redis rejects the renewal, as a sentence. Then it rejects every other write, too."""
         self.reaped_nodes = 0
-        """Nodes that died, and were reaped by this one."""
+        """How many dead nodes this node has reaped."""
 
     @property
     def name(self) -> str:
@@ -67,81 +80,87 @@ class Lease:
 
     async def register(self) -> None:
         """Take the first lease. Raises EngineError if Redis cannot be reached."""
-        await self._take()
+        await self._acquire()
 
     async def run(self, tasks: asyncio.TaskGroup) -> NoReturn:
-        """Renew until cancelled, and reap the leases of nodes that stopped doing so, in `tasks`."""
+        """Renew the lease until cancelled. Expired leases of other nodes are reaped in `tasks`."""
         loop = asyncio.get_running_loop()
         while True:
             began_at = loop.time()
             try:
-                await self._beat(tasks)
-                self.trouble = ""
+                await self._renew(tasks)
+                self.unready_reason = ""
             except EngineError as error:
-                self.trouble = f"Redis takes no writes: {error}." if isinstance(error, Refused) else ""
-                log.warning("the lease could not be renewed", error=str(error))
-            await asyncio.sleep(max(0.0, began_at + BEAT_SECONDS - loop.time()))
+                is_rejected = isinstance(error, CommandRejected)
+                self.unready_reason = f"Redis accepts no writes: {error}." if is_rejected else ""
+                log.warning("lease_renewal_failed", error=str(error))
+            await asyncio.sleep(max(0.0, began_at + RENEW_SECONDS - loop.time()))
 
     async def release(self) -> None:
-        """Leave. Nobody expects answers of this node any more, and what it left others reap at once."""
-        for lease in await self._calls.call("HKEYS", self._keys.nodes):
-            if lease == self.name.encode() and self._presence.is_empty:
-                await self._calls.call("HDEL", self._keys.nodes, lease)
-                await self._calls.call("DEL", self._keys.lease_channels(self.name))
-            elif node_of(lease) == self._uid:
-                await self._calls.call("HSET", self._keys.nodes, lease, DEAD)
+        """Deregister this node.
 
-    async def _beat(self, tasks: asyncio.TaskGroup) -> None:
-        flat = await self._calls.run_script(scripts.BEAT, [self._keys.nodes], *self._held)
+        Other nodes stop waiting for its responses, and reap its presence entries immediately.
+        """
+        for lease in await self._commands.execute("HKEYS", self._keys.nodes):
+            if lease == self.name.encode() and self._presence.is_empty:
+                await self._commands.execute("HDEL", self._keys.nodes, lease)
+                await self._commands.execute("DEL", self._keys.lease_channels(self.name))
+            elif node_of(lease) == self._uid:
+                await self._commands.execute("HSET", self._keys.nodes, lease, DEAD)
+
+    async def _renew(self, tasks: asyncio.TaskGroup) -> None:
+        flat = await self._commands.run_script(scripts.LEASE_RENEW, [self._keys.nodes], *self._held)
         now = asyncio.get_running_loop().time()
-        beats = dict(zip(flat[::2], flat[1::2], strict=True))
-        if not self._is_moving and self._must_move(beats.get(self.name.encode(), DEAD)):
-            await self._take()
-            self._moving = tasks.create_task(_guarded(self._move))
-        lapsed = dict(self._watch.look(beats, now))
-        living = {node_of(name) for name in beats.keys() - lapsed.keys()}
-        for name, beat in lapsed.items():
+        counts = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not self._is_moving and self._must_move(counts.get(self.name.encode(), DEAD)):
+            await self._acquire()
+            self._moving = tasks.create_task(_logging_errors(self._move_entries))
+        expired = dict(self._detector.expired(counts, now))
+        alive = {node_of(name) for name in counts.keys() - expired.keys()}
+        for name, count in expired.items():
             lease = name.decode()
             if lease not in self._reaping and lease not in self._held:
                 self._reaping.add(lease)
-                is_death = beat != DEAD and node_of(name) not in living
-                tasks.create_task(_guarded(partial(self._bury, lease, beat, is_death=is_death)))
+                is_node_dead = count != DEAD and node_of(name) not in alive
+                expire = partial(self._expire, lease, count, is_node_dead=is_node_dead)
+                tasks.create_task(_logging_errors(expire))
 
     @property
     def _is_moving(self) -> bool:
         return self._moving is not None and not self._moving.done()
 
-    def _must_move(self, beat: bytes) -> bool:
-        if beat == DEAD:
-            log.warning("this node was taken for dead, and is back", lease=self.name)
+    def _must_move(self, count: bytes) -> bool:
+        if count == DEAD:
+            log.warning("own_lease_expired", lease=self.name)
             return True
-        return self._connection != self._calls.connections or self._presence.is_in_doubt
+        has_new_connection = self._connection_count != self._commands.connection_count
+        return has_new_connection or self._presence.is_uncertain
 
-    async def _take(self) -> None:
-        """Take a new lease; from here on entries are written under it."""
-        self._connection = self._calls.connections
-        mark = "".join(self._random.choices(string.ascii_letters, k=MARK_LETTERS))
-        lease = f"{self._uid}.{mark}"  # see node_of
-        await self._calls.call("HSET", self._keys.nodes, lease, 0)
-        self._held = [*self._held[1 - HELD_AT_MOST :], lease]
-        self._presence.move(lease)
+    async def _acquire(self) -> None:
+        """Take a new lease. From here on, entries are written under it."""
+        self._connection_count = self._commands.connection_count
+        suffix = "".join(self._random.choices(string.ascii_letters, k=SUFFIX_LETTERS))
+        lease = f"{self._uid}.{suffix}"  # see node_of
+        await self._commands.execute("HSET", self._keys.nodes, lease, 0)
+        self._held = [*self._held[1 - MAX_HELD_LEASES :], lease]
+        self._presence.use_lease(lease)
 
-    async def _move(self) -> None:
+    async def _move_entries(self) -> None:
         await self._presence.register()
         del self._held[:-1]
 
-    async def _bury(self, lease: str, beat: bytes, *, is_death: bool) -> None:
+    async def _expire(self, lease: str, count: bytes, *, is_node_dead: bool) -> None:
         try:
-            if await self._calls.run_script(scripts.BURY, [self._keys.nodes], lease, beat):
-                self.reaped_nodes += await self._reap(lease) and is_death
+            if await self._commands.run_script(scripts.LEASE_EXPIRE, [self._keys.nodes], lease, count):
+                self.reaped_nodes += await self._reap(lease) and is_node_dead
         finally:
             self._reaping.discard(lease)
 
 
-async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
+async def _logging_errors(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except EngineError as error:
-        log.warning("a lease could not be dealt with", error=str(error))
+        log.warning("lease_task_failed", error=str(error))
     except Exception:
-        log.exception("a lease could not be dealt with")
+        log.exception("lease_task_failed")

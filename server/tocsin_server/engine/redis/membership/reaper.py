@@ -1,4 +1,4 @@
-"""The reaper: takes the presence of a dead lease away, and tells that its users left."""
+"""The reaper: removes the presence entries of a dead lease, and publishes the leaves."""
 
 from __future__ import annotations
 
@@ -7,56 +7,58 @@ import asyncio
 import structlog
 
 from tocsin_server.engine.redis import encoding, scripts
-from tocsin_server.engine.redis.interfaces import Calls
+from tocsin_server.engine.redis.interfaces import Commands
 from tocsin_server.engine.redis.keys import Keys
 
-REAPED_TOGETHER = 50
-"""Channels in one go, so that publications find their turn between them."""
+REAP_BATCH = 50
+"""How many channels are reaped together, so that publications can be sent in between."""
 
 CLAIM_MS = 5000
-"""How long one node reaps alone. If it dies over it, another goes on."""
+"""How long one node reaps alone. If it dies in the meantime, another node continues."""
 
 log = structlog.get_logger()
 
 
 class Reaper:
-    """Removing an entry and announcing that its user left are one step, so each leave is announced once.
+    """Reaps dead leases.
 
-    That holds whoever reaps and however often; the claim only spares work.
+    Removing an entry and publishing its leave are one step, so each leave is published once.
+
+    This holds even if several nodes reap the same lease. The claim only avoids duplicate work.
     """
 
-    def __init__(self, uid: str, keys: Keys, calls: Calls) -> None:
+    def __init__(self, uid: str, keys: Keys, commands: Commands) -> None:
         self._uid = uid
         self._keys = keys
-        self._calls = calls
+        self._commands = commands
 
     async def reap(self, lease: str) -> bool:
-        """Reap a lease that is dead, unless another node is doing so: then the answer is no."""
+        """Reap a dead lease. Returns False, and does nothing, if another node is reaping it."""
         claim = self._keys.lease_reaper(lease)
-        if not await self._calls.call("SET", claim, self._uid, "NX", "PX", CLAIM_MS):
+        if not await self._commands.execute("SET", claim, self._uid, "NX", "PX", CLAIM_MS):
             return False
-        index = self._keys.lease_channels(lease)
-        channels = [name.decode() for name in await self._calls.call("SMEMBERS", index)]
+        list_key = self._keys.lease_channels(lease)
+        channels = [name.decode() for name in await self._commands.execute("SMEMBERS", list_key)]
         entries = 0
-        for first in range(0, len(channels), REAPED_TOGETHER):
-            some = channels[first : first + REAPED_TOGETHER]
-            entries += sum(await asyncio.gather(*(self._reap_channel(lease, channel) for channel in some)))
+        for first in range(0, len(channels), REAP_BATCH):
+            batch = channels[first : first + REAP_BATCH]
+            entries += sum(await asyncio.gather(*(self._reap_channel(lease, channel) for channel in batch)))
         await asyncio.gather(
-            self._calls.call("DEL", index),
-            self._calls.call("HDEL", self._keys.nodes, lease),
-            self._calls.call("DEL", claim),
+            self._commands.execute("DEL", list_key),
+            self._commands.execute("HDEL", self._keys.nodes, lease),
+            self._commands.execute("DEL", claim),
         )
         if channels:
-            log.info("reaped a lease", lease=lease, channels=len(channels), entries=entries)
+            log.info("lease_reaped", lease=lease, channels=len(channels), entries=entries)
         return True
 
     async def _reap_channel(self, lease: str, channel: str) -> int:
-        entries: int = await self._calls.run_script(
+        entries: int = await self._commands.run_script(
             scripts.REAP,
             [self._keys.presence(channel), self._keys.users(channel)],
             lease,
-            self._calls.publish,
-            self._keys.announcements(channel),
+            self._commands.publish_command,
+            self._keys.pubsub_name(channel),
             encoding.LEAVE,
         )
         return entries

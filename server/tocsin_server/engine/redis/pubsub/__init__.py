@@ -1,1 +1,1 @@
-"""The pub/sub connection of a node, and the proof that it works."""
+"""Pub/sub: the connection on which a node receives, its subscriptions, and the probe that proves it works."""

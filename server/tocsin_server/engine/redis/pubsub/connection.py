@@ -1,4 +1,20 @@
-"""The link: the connection over which a node hears what is announced, replaced when it is not whole."""
+"""The pub/sub connection: receives messages from one Redis server, and is replaced when it is broken or deaf.
+
+    disconnected --connect--> restoring --all names confirmed--> subscribed --mark_proven()--> proven
+         ^------------------------------- any failure ------------------------------------------'
+
+Only a probe shows whether the connection works. Pub/sub neither acknowledges nor counts messages, so a
+connection that is silently dead looks like an idle one.
+
+The mutable state, and the methods that change it:
+
+    _subscriptions                      see subscriptions
+    _connection                         _serve() sets it; _connect_and_receive() clears it
+    is_subscribed, connection_count     _check_restored(); _connect_and_receive() resets is_subscribed
+    proven, unready_reason              mark_proven(); _connect_and_receive() and _report_failure() reset them
+    _is_send_scheduled                  _send_soon() and _send_pending()
+    _is_running                         run()
+"""
 
 from __future__ import annotations
 
@@ -8,169 +24,172 @@ from typing import Any, NoReturn
 
 import structlog
 
-from tocsin_server.engine.redis.connections.address import Dialler
-from tocsin_server.engine.redis.connections.backoff import Backoff
 from tocsin_server.engine.redis.connections.connection import (
-    FAILURES,
-    SILENCE_SECONDS,
-    Connection,
-    pack,
-    reason,
+    CONNECTION_ERRORS,
+    REPLY_SECONDS,
+    RedisConnection,
+    describe,
+    pack_command,
 )
-from tocsin_server.engine.redis.interfaces import CALL_SECONDS, Hear
-from tocsin_server.engine.redis.pubsub.subscriptions import Command, Subscriptions
+from tocsin_server.engine.redis.connections.connector import Backoff, Connector
+from tocsin_server.engine.redis.interfaces import COMMAND_SECONDS, OnMessage
+from tocsin_server.engine.redis.pubsub.subscriptions import SubscribeCommand, Subscriptions
 from tocsin_server.errors import EngineError
 
 log = structlog.get_logger()
 
-Resume = Callable[[Sequence[bytes]], None]
-"""Takes the names that were not heard for a while, once they are again."""
+OnResubscribed = Callable[[Sequence[bytes]], None]
+"""Receives the names whose subscription was interrupted and is restored."""
 
 
-class Deaf(Exception):
-    """The link is open, and nothing comes through."""
+class DeafConnection(Exception):
+    """The pub/sub connection is open, but no message arrives."""
 
 
-class Link:
-    """One connection after another.
+class PubSubConnection:
+    """Implements PubSub for one server, on one connection after another. The owner runs `run` in a task."""
 
-        broken --connect--> restoring --all confirmed--> whole --prove()--> trusted … --any failure--> broken
-
-    Whether it is whole only a canary knows: pub/sub neither acknowledges nor counts, so a dead link looks
-    like a quiet one.
-    """
-
-    def __init__(self, dialler: Dialler, backoff: Backoff, resume: Resume) -> None:
-        self._dialler = dialler
+    def __init__(self, connector: Connector, backoff: Backoff, on_resubscribed: OnResubscribed) -> None:
+        self._connector = connector
         self._backoff = backoff
-        self._resume = resume
+        self._on_resubscribed = on_resubscribed
         self._subscriptions = Subscriptions()
-        self._connection: Connection | None = None
-        self._is_about_to_ask = False
+        self._connection: RedisConnection | None = None
+        self._is_send_scheduled = False
         self._is_running = False
-        self.restored = asyncio.Event()
-        """Set by every connection that hears all that is wanted. Whoever waits for it clears it."""
+        self.subscribed = asyncio.Event()
+        """Set whenever a new connection is subscribed to all wanted names.
+
+        The task that awaits it clears it.
+        """
         self.proven = asyncio.Event()
-        """Set while a canary has come through the present connection."""
-        self.is_whole = False
-        self.connections = 0
-        """How many there have been that were whole."""
-        self.trouble = f"Redis at {dialler.name} has not been heard yet."
-        """Why nothing can be heard at present, as a sentence; empty if a canary came through."""
+        """Set while a probe has been received on the current connection."""
+        self.is_subscribed = False
+        """Whether the current connection is subscribed to all wanted names."""
+        self.connection_count = 0
+        """How many connections were subscribed to all wanted names so far."""
+        self.unready_reason = f"This node has received no message from Redis at {connector.name} yet."
+        """Why no message can be received now, as a sentence. Empty if a probe has been received."""
 
-    async def listen(self, name: str, hear: Hear) -> None:
-        """Hear a name, as Ears says."""
-        await self._confirmed(self._subscriptions.want(name.encode(), hear))
+    async def subscribe(self, name: str, on_message: OnMessage) -> None:
+        """Subscribe to a name, as PubSub describes."""
+        await self._confirmed(self._subscriptions.subscribe(name.encode(), on_message))
 
-    async def forget(self, name: str) -> None:
-        """Hear a name no more. Idempotent."""
-        await self._confirmed(self._subscriptions.forget(name.encode()))
+    async def unsubscribe(self, name: str) -> None:
+        """Unsubscribe from a name. Idempotent."""
+        await self._confirmed(self._subscriptions.unsubscribe(name.encode()))
 
     async def _confirmed(self, confirmation: asyncio.Future[None] | None) -> None:
         if not self._is_running:
             raise EngineError("the engine is not running")
         if confirmation is not None:
-            self._ask_soon()
+            self._send_soon()
             try:
-                async with asyncio.timeout(CALL_SECONDS):
+                async with asyncio.timeout(COMMAND_SECONDS):
                     await confirmation
             except TimeoutError:
                 raise EngineError("Redis did not confirm the subscription in time") from None
 
-    def prove(self) -> None:
-        """A canary came through."""
-        if self.is_whole:
-            self.trouble = ""
+    def mark_proven(self) -> None:
+        """A probe was received."""
+        if self.is_subscribed:
+            self.unready_reason = ""
             self.proven.set()
 
     def replace(self, why: str) -> None:
-        """Give the present connection up, since it is deaf."""
+        """Close the current connection because it is deaf, and make another. `why` completes "…: why"."""
         if self._connection is not None:
-            self._connection.end(Deaf(why))
+            self._connection.fail(DeafConnection(why))
 
-    # --------------------------------------------------------------------------------------------------- life
+    # ------------------------------------------------------------------------------------------- connections
 
     async def run(self) -> NoReturn:
-        """Hear until cancelled."""
+        """Connect, and reconnect, until cancelled."""
         self._is_running = True
         try:
             while True:
-                await self._connect_and_hear()
+                await self._connect_and_receive()
                 await asyncio.sleep(self._backoff.next())
         finally:
             self._is_running = False
 
-    async def _connect_and_hear(self) -> None:
+    async def _connect_and_receive(self) -> None:
         try:
-            async with self._dialler.connected() as connection:
+            async with self._connector.connected() as connection:
                 try:
                     await self._serve(connection)
                 finally:
                     self._connection = None
-                    self.is_whole = False
+                    self.is_subscribed = False
                     self.proven.clear()
-        except (*FAILURES, Deaf) as error:
-            self._lament(error)
+        except (*CONNECTION_ERRORS, DeafConnection) as error:
+            self._report_failure(error)
         except Exception as error:
-            log.exception("the listener died, and is replaced")
-            self._lament(error)
+            log.exception("pubsub_handler_failed", redis=self._connector.name)
+            self._report_failure(error)
 
-    async def _serve(self, connection: Connection) -> NoReturn:
-        self._subscriptions.begin()
-        connection.take = self._take
+    async def _serve(self, connection: RedisConnection) -> NoReturn:
+        self._subscriptions.on_connected()
+        connection.on_reply = self._on_reply
         self._connection = connection
-        self._ask()
+        self._send_pending()
         while True:
-            missing = self._subscriptions.missing
-            await connection.hold(SILENCE_SECONDS)
-            if not self.is_whole and self._subscriptions.missing == missing:
-                raise Deaf("its link is open but silent")  # once it is whole, a canary watches over it
+            before = self._subscriptions.restoring_count
+            await connection.wait_for_failure(REPLY_SECONDS)
+            # Once the connection is subscribed, the probe checks it.
+            if not self.is_subscribed and self._subscriptions.restoring_count == before:
+                raise DeafConnection("its pub/sub connection is open but silent")
 
-    def _lament(self, error: Exception) -> None:
-        if not self.trouble:
-            log.warning("the link to Redis broke", redis=self._dialler.name, error=reason(error))
-        self.trouble = f"Redis at {self._dialler.name} cannot be heard: {reason(error)}."
+    def _report_failure(self, error: Exception) -> None:
+        if not self.unready_reason:
+            log.warning(
+                "redis_disconnected", connection="pubsub", redis=self._connector.name, error=describe(error)
+            )
+        self.unready_reason = (
+            f"This node cannot receive from Redis at {self._connector.name}: {describe(error)}."
+        )
 
-    def _ask_soon(self) -> None:
-        """What is wished for within one turn of the loop leaves together."""
-        if self._connection is not None and not self._is_about_to_ask:
-            self._is_about_to_ask = True
-            asyncio.get_running_loop().call_soon(self._ask)
+    def _send_soon(self) -> None:
+        """Send the pending changes at the end of this turn of the event loop, together."""
+        if self._connection is not None and not self._is_send_scheduled:
+            self._is_send_scheduled = True
+            asyncio.get_running_loop().call_soon(self._send_pending)
 
-    def _ask(self) -> None:
-        self._is_about_to_ask = False
+    def _send_pending(self) -> None:
+        self._is_send_scheduled = False
         if self._connection is None:
             return
         try:
-            while command := self._subscriptions.take():
+            while command := self._subscriptions.next_command():
                 self._send(self._connection, command)
-            self._see_progress()
+            self._check_restored()
         except Exception as error:  # noqa: BLE001 - logged where the connection ends
-            self._connection.end(error)
+            self._connection.fail(error)
 
-    def _send(self, connection: Connection, command: Command) -> None:
+    def _send(self, connection: RedisConnection, command: SubscribeCommand) -> None:
         word = "SUBSCRIBE" if command.is_subscribe else "UNSUBSCRIBE"
-        connection.send(pack(word, *command.names))
+        connection.send(pack_command(word, *command.names))
 
-    def _take(self, reply: Any) -> None:
+    def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception):
             raise reply
         kind, name, message = reply
         if kind != b"message":
             self._subscriptions.confirm(name)
-            self._see_progress()
-        elif hear := self._subscriptions.hear_of(name):
-            hear(message)
+            self._check_restored()
+        elif on_message := self._subscriptions.callback_for(name):
+            on_message(message)
 
-    def _see_progress(self) -> None:
-        if self._subscriptions.has_more:
-            self._ask_soon()
-        if self.is_whole or not self._subscriptions.is_restored:
+    def _check_restored(self) -> None:
+        """After a change of the subscriptions: send more of them, and report when all are restored."""
+        if self._subscriptions.has_pending:
+            self._send_soon()
+        if self.is_subscribed or not self._subscriptions.is_restored:
             return
-        self.is_whole = True
-        self.connections += 1
+        self.is_subscribed = True
+        self.connection_count += 1
         self._backoff.reset()
-        self.restored.set()
+        self.subscribed.set()
         if names := self._subscriptions.take_restored():
-            log.info("the link to Redis is whole again", redis=self._dialler.name, channels=len(names))
-            self._resume(names)
+            log.info("pubsub_resubscribed", redis=self._connector.name, channels=len(names))
+            self._on_resubscribed(names)

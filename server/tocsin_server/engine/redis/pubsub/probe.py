@@ -1,4 +1,4 @@
-"""The canary: announced every second the normal way, and expected back over the link, busy or idle."""
+"""The probe: a message that a node publishes to itself, to prove that its pub/sub connection works."""
 
 from __future__ import annotations
 
@@ -8,100 +8,109 @@ from contextlib import suppress
 from typing import NoReturn
 
 from tocsin_server.engine.redis.pipeline import Pipeline
-from tocsin_server.engine.redis.pubsub.connection import Link
+from tocsin_server.engine.redis.pubsub.connection import PubSubConnection
 from tocsin_server.errors import EngineError
 
-CANARY_SECONDS = 0.9
-"""About a second: three of them, and the time they take, are less than three."""
+PROBE_SECONDS = 0.9
+"""The interval between probes, so that three of them and their travel time are less than three seconds."""
 
-DEAF_AFTER = 2
-"""Canaries that Redis took and that did not come back, when it is time for the next.
+DEAF_AFTER_PROBES = 2
+"""How many probes Redis may accept without one coming back. When the next is due, the connection is deaf.
 
-By then nothing was heard for three times CANARY_SECONDS. What Redis could not take says nothing of the link.
+By then no message was received for three times PROBE_SECONDS. A probe that Redis did not accept does not
+count.
 """
 
 
-class Canary:
-    """Numbers go out, numbers come back."""
+class Probe:
+    """Publishes numbers on the pipeline, and expects them on the pub/sub connection.
 
-    def __init__(self, name: str, pipeline: Pipeline, link: Link) -> None:
+    The mutable state is the last number, the missing numbers, and when a probe was last sent and received.
+    `_publish` adds a missing number; `_on_message` removes numbers.
+    """
+
+    def __init__(self, name: str, pipeline: Pipeline, pubsub: PubSubConnection) -> None:
         self._name = name
-        self._heard_name = ""
+        self._subscribed_name = ""
         self._pipeline = pipeline
-        self._link = link
+        self._pubsub = pubsub
         self._number = 0
         self._missing: list[int] = []
-        self._connection = 0
+        self._connection_count = 0
         self._sent_at = 0.0
         self.lag_seconds = 0.0
-        """How long the last canary that came back was under way."""
-        self._heard_at = time.monotonic()
+        """How long the last probe that was received had travelled."""
+        self._received_at = time.monotonic()
 
     @property
     def silence_seconds(self) -> float:
-        """How long ago a canary last came back."""
-        return time.monotonic() - self._heard_at
+        """How long ago a probe was last received."""
+        return time.monotonic() - self._received_at
 
     @property
     def name(self) -> str:
-        """Under which it is announced."""
+        """The pub/sub name of the probes."""
         return self._name
 
     def rename(self, name: str) -> None:
-        """Sing under another name from now on: the link is no longer to hear the one there was."""
+        """Publish under another name from now on. The owner unsubscribes from the earlier one."""
         self._name = name
 
     async def run(self) -> NoReturn:
-        """Sing until cancelled."""
+        """Publish probes until cancelled."""
         while True:
-            if self._heard_name != self._name:
-                await self._listen()
-            if self._link.is_whole:
-                await self._sing()
-            await self._rest()
+            if self._subscribed_name != self._name:
+                await self._subscribe()
+            if self._pubsub.is_subscribed:
+                await self._publish()
+            await self._wait()
 
-    async def _listen(self) -> None:
-        self._heard_name = self._name
+    async def _subscribe(self) -> None:
+        self._subscribed_name = self._name
         self._missing.clear()
-        with suppress(EngineError):  # the name is wanted all the same, and heard once there is a link
-            await self._link.listen(self._name, self._hear)
+        with suppress(EngineError):  # the name stays wanted, and is subscribed to on the next connection
+            await self._pubsub.subscribe(self._name, self._on_message)
 
-    def _hear(self, message: bytes) -> None:
-        heard = int(message)
-        self._heard_at = time.monotonic()  # finer than the loop's, whose time stands still within a turn
-        self._missing = [number for number in self._missing if number > heard]
-        if heard == self._number:
-            self.lag_seconds = self._heard_at - self._sent_at
+    def _on_message(self, message: bytes) -> None:
+        if not message.isdigit():
+            return  # of another publisher
+        received = int(message)
+        self._received_at = time.monotonic()  # the event loop's time does not advance within a turn
+        self._missing = [number for number in self._missing if number > received]
+        if received == self._number:
+            self.lag_seconds = self._received_at - self._sent_at
             self._missing.clear()
-            self._number += 1  # its acknowledgement may come later, and then counts no more
-        self._link.prove()
+            self._number += 1  # the reply to this publish may arrive later and must then be ignored
+        self._pubsub.mark_proven()
 
-    async def _sing(self) -> None:
-        if self._link.connections != self._connection:
-            self._connection = self._link.connections
+    async def _publish(self) -> None:
+        if self._pubsub.connection_count != self._connection_count:
+            self._connection_count = self._pubsub.connection_count
             self._missing.clear()
-        if len(self._missing) >= DEAF_AFTER:
-            self._link.replace("its link is open but silent")
+        if len(self._missing) >= DEAF_AFTER_PROBES:
+            self._pubsub.replace("its pub/sub connection is open but silent")
             return
         self._number += 1
         number = self._number
         self._sent_at = time.monotonic()
         try:
-            hearers = await self._pipeline.call(self._pipeline.publish, self._name, number)
+            receivers = await self._pipeline.execute(self._pipeline.publish_command, self._name, number)
         except EngineError:
             return
-        if not hearers and self._link.is_whole and self._link.connections == self._connection:
-            # A master that became a replica passes on what its master announces, canaries too, as long as it
-            # hears that. Promoted again, it may lack the end of a log, which nobody has heard of then.
-            self._link.replace("its link does not lead to the server that takes its calls")
+        is_same_connection = self._pubsub.connection_count == self._connection_count
+        if not receivers and self._pubsub.is_subscribed and is_same_connection:
+            # A master that became a replica forwards the messages of its own master, probes included, while
+            # it is connected to it. If it is promoted again, it may lack the end of a history, and no node
+            # would be notified of that.
+            self._pubsub.replace("its pub/sub connection is to another server than its commands")
         elif self._number == number:
             self._missing.append(number)
 
-    async def _rest(self) -> None:
-        """Wait for the next second, or for a new link, which is to be proven at once."""
-        self._link.restored.clear()
+    async def _wait(self) -> None:
+        """Wait for the next probe to be due, or for a new connection, which must be proven at once."""
+        self._pubsub.subscribed.clear()
         try:
-            async with asyncio.timeout(CANARY_SECONDS):
-                await self._link.restored.wait()
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._pubsub.subscribed.wait()
         except TimeoutError:
             return

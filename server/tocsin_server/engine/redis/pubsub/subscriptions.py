@@ -1,4 +1,11 @@
-"""Subscriptions: what a link is to hear, what Redis has confirmed of it, and what is still to be asked."""
+"""Subscriptions: which names a pub/sub connection must subscribe to, and which Redis has confirmed.
+
+A change of one name, to subscribe or to unsubscribe, passes through these states:
+
+    subscribe() | unsubscribe() --> pending --next_command()--> in flight --confirm()--> confirmed
+
+For each name, the last change counts. A change that is still pending is replaced by the next one.
+"""
 
 from __future__ import annotations
 
@@ -6,160 +13,189 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
-from tocsin_server.engine.redis.interfaces import Hear
+from tocsin_server.engine.redis.interfaces import OnMessage
 
-COMMAND_NAMES = 200
-"""Names in one command: a thousand channels are neither a thousand commands nor one that stalls Redis."""
+NAMES_PER_COMMAND = 200
+"""How many names one command contains.
+
+A thousand channels need few commands, and none delays Redis for long.
+"""
+
+MAX_UNCONFIRMED_NAMES = 2000
+"""How many names may be in flight. This bounds the memory for a Redis that reads nothing."""
 
 
-UNCONFIRMED_NAMES = 2000
-"""What is asked for at most before Redis has confirmed some of it: one that reads nothing costs no memory."""
-
-
-class Command(NamedTuple):
-    """What to send next."""
+class SubscribeCommand(NamedTuple):
+    """The next command to send."""
 
     is_subscribe: bool
     names: list[bytes]
 
 
-class Wish:
-    """A change that is to be asked for or was, and who waits for Redis to confirm it."""
+class PendingChange:
+    """A change that Redis has not confirmed yet, and the futures of the callers that wait for it."""
 
-    __slots__ = ("_waiters", "is_wanted")
+    __slots__ = ("_waiters", "is_subscribe")
 
-    def __init__(self, is_wanted: bool) -> None:
-        self.is_wanted = is_wanted
+    def __init__(self, is_subscribe: bool) -> None:
+        self.is_subscribe = is_subscribe
         self._waiters: list[asyncio.Future[None]] = []
 
     def wait(self) -> asyncio.Future[None]:
-        """Done once the change is confirmed."""
+        """A future that is done when the change is confirmed."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         return waiter
 
-    def adopt(self, other: Wish) -> None:
-        """Let whoever waits for another wish wait for this one."""
+    def share_waiters(self, other: PendingChange) -> None:
+        """Let the callers that wait for another change be released by this one as well."""
         self._waiters += other._waiters
 
-    def take_over(self, other: Wish) -> None:
-        """Let whoever waits for another wish wait for this one, and no more for that."""
-        self.adopt(other)
+    def take_waiters(self, other: PendingChange) -> None:
+        """Let the callers that wait for another change be released by this one only."""
+        self.share_waiters(other)
         other._waiters = []
 
     def confirm(self) -> None:
-        """Tell all who wait."""
+        """Release all callers."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
 
 class Subscriptions:
-    """Synchronous. For each name the last wish counts; wishes that have not left yet become one.
+    """The subscriptions of one pub/sub connection, across reconnects. Synchronous, without I/O.
 
-    want() | forget() --> pending --take()--> asked --confirm()--> confirmed
+    The mutable state, and the methods that change it:
+
+        _callbacks         wanted names
+                           subscribe(), unsubscribe()
+        _pending           changes that must be sent
+                           subscribe(), unsubscribe(), next_command(), on_connected()
+        _in_flight         changes that were sent, in order
+                           next_command(), confirm(), on_connected()
+        _last_in_flight    the newest of these for each name
+                           next_command(), confirm(), on_connected()
+        _confirmed         names of which Redis sends messages on this connection
+                           confirm(), on_connected()
+        _lost              names that an earlier connection received
+                           on_connected(), take_restored()
+        _restoring         names that were wanted when this connection began and are not confirmed yet
+                           on_connected(), confirm()
     """
 
     def __init__(self) -> None:
-        self._hears: dict[bytes, Hear] = {}
+        self._callbacks: dict[bytes, OnMessage] = {}
         self._confirmed: set[bytes] = set()
-        self._pending: dict[bytes, Wish] = {}
-        self._asked: deque[tuple[bytes, Wish]] = deque()
-        self._last_asked: dict[bytes, Wish] = {}
+        self._pending: dict[bytes, PendingChange] = {}
+        self._in_flight: deque[tuple[bytes, PendingChange]] = deque()
+        self._last_in_flight: dict[bytes, PendingChange] = {}
         self._lost: set[bytes] = set()
         self._restoring: set[bytes] = set()
 
-    def hear_of(self, name: bytes) -> Hear | None:
-        """Who is to be told what is announced under a name."""
-        return self._hears.get(name)
+    def callback_for(self, name: bytes) -> OnMessage | None:
+        """The callback for messages of a name, or None if the name is not wanted."""
+        return self._callbacks.get(name)
 
-    def want(self, name: bytes, hear: Hear) -> asyncio.Future[None] | None:
-        """Hear a name. None if it is heard already; else what to wait for."""
-        self._hears[name] = hear
-        return self._wish(name, is_wanted=True)
+    def subscribe(self, name: bytes, on_message: OnMessage) -> asyncio.Future[None] | None:
+        """Subscribe to a name. Returns a future to await, or None if that is confirmed already."""
+        self._callbacks[name] = on_message
+        return self._change(name, is_subscribe=True)
 
-    def forget(self, name: bytes) -> asyncio.Future[None] | None:
-        """Hear a name no more. None if it is not heard anyway; else what to wait for."""
-        self._hears.pop(name, None)
-        return self._wish(name, is_wanted=False)
+    def unsubscribe(self, name: bytes) -> asyncio.Future[None] | None:
+        """Unsubscribe from a name. Returns a future to await, or None if that is confirmed already."""
+        self._callbacks.pop(name, None)
+        return self._change(name, is_subscribe=False)
 
-    def _wish(self, name: bytes, *, is_wanted: bool) -> asyncio.Future[None] | None:
-        wish = self._pending.pop(name, None)
-        if wish is None:
-            asked = self._last_asked.get(name)
-            if asked is not None and asked.is_wanted == is_wanted:
-                return asked.wait()
-            if asked is None and (name in self._confirmed) == is_wanted:
+    def _change(self, name: bytes, *, is_subscribe: bool) -> asyncio.Future[None] | None:
+        """Request a change.
+
+        There are four cases:
+
+        1. A change is pending: it becomes this change.
+        2. The same change is in flight: wait for it.
+        3. Nothing is pending or in flight, and Redis has confirmed this state: there is nothing to do.
+        4. Otherwise this change becomes pending.
+        """
+        change = self._pending.pop(name, None)
+        if change is None:
+            in_flight = self._last_in_flight.get(name)
+            if in_flight is not None and in_flight.is_subscribe == is_subscribe:
+                return in_flight.wait()
+            if in_flight is None and (name in self._confirmed) == is_subscribe:
                 return None
-            wish = Wish(is_wanted)
-        wish.is_wanted = is_wanted
-        self._pending[name] = wish
-        return wish.wait()
+            change = PendingChange(is_subscribe)
+        change.is_subscribe = is_subscribe
+        self._pending[name] = change
+        return change.wait()
 
     # ------------------------------------------------------------------------------------------- connections
 
-    def begin(self) -> None:
-        """A new connection hears nothing yet: everything that is wanted must be asked for."""
-        wishes = [*self._asked, *self._pending.items()]
+    def on_connected(self) -> None:
+        """A new connection is subscribed to no name: all wanted names become pending."""
+        changes = [*self._in_flight, *self._pending.items()]
         self._lost |= self._confirmed
         self._confirmed.clear()
-        self._asked.clear()
-        self._last_asked.clear()
-        self._pending = {name: Wish(is_wanted=True) for name in self._hears}
-        for name, wish in wishes:
+        self._in_flight.clear()
+        self._last_in_flight.clear()
+        self._pending = {name: PendingChange(is_subscribe=True) for name in self._callbacks}
+        for name, change in changes:
             if name in self._pending:
-                self._pending[name].adopt(wish)
+                self._pending[name].share_waiters(change)
             else:
-                wish.confirm()
+                change.confirm()
         self._restoring = set(self._pending)
 
-    def take(self) -> Command | None:
-        """What to send next, or None. From here on it counts as asked."""
-        if not self.has_more:
+    def next_command(self) -> SubscribeCommand | None:
+        """The next command to send, or None. Its changes count as in flight from here on."""
+        if not self.has_pending:
             return None
         names: list[bytes] = []
-        is_subscribe = next(iter(self._pending.values())).is_wanted
-        for name, wish in self._pending.items():
-            if wish.is_wanted != is_subscribe or len(names) == COMMAND_NAMES:
+        is_subscribe = next(iter(self._pending.values())).is_subscribe
+        for name, change in self._pending.items():
+            if change.is_subscribe != is_subscribe or len(names) == NAMES_PER_COMMAND:
                 break
             names.append(name)
         for name in names:
-            wish = self._pending.pop(name)
-            self._asked.append((name, wish))
-            self._last_asked[name] = wish
-        return Command(is_subscribe, names)
+            change = self._pending.pop(name)
+            self._in_flight.append((name, change))
+            self._last_in_flight[name] = change
+        return SubscribeCommand(is_subscribe, names)
 
     def confirm(self, name: bytes) -> None:
-        """Redis confirmed what was asked longest ago; it confirms in the order of asking."""
-        asked, wish = self._asked.popleft()
-        if asked != name:
-            raise ValueError("Redis confirmed what was not asked")
-        if self._last_asked.get(name) is wish:
-            del self._last_asked[name]
-        if wish.is_wanted:
+        """Redis confirmed the oldest change in flight. Raises ValueError if that is not of this name."""
+        expected, change = self._in_flight.popleft()
+        if expected != name:
+            raise ValueError("Redis confirmed another subscription than expected")
+        if self._last_in_flight.get(name) is change:
+            del self._last_in_flight[name]
+        if change.is_subscribe:
             self._confirmed.add(name)
         else:
             self._confirmed.discard(name)
         self._restoring.discard(name)
-        wish.confirm()
+        change.confirm()
 
     @property
-    def has_more(self) -> bool:
-        """Whether there is something to send now."""
-        return bool(self._pending) and len(self._asked) < UNCONFIRMED_NAMES
+    def has_pending(self) -> bool:
+        """Whether a command can be sent now."""
+        return bool(self._pending) and len(self._in_flight) < MAX_UNCONFIRMED_NAMES
 
     @property
     def is_restored(self) -> bool:
-        """Whether everything that was wanted when this connection began is heard again."""
+        """Whether all names are confirmed that were wanted when this connection began."""
         return not self._restoring
 
     @property
-    def missing(self) -> int:
-        """How many names of those are not heard yet."""
+    def restoring_count(self) -> int:
+        """How many of these names are not confirmed yet."""
         return len(self._restoring)
 
     def take_restored(self) -> list[bytes]:
-        """The names that were heard before, were not for a while, and are again."""
+        """The names that an earlier connection received and this one receives again.
+
+        Each is returned once.
+        """
         restored = [name for name in self._lost if name in self._confirmed]
         self._lost.clear()
         return restored

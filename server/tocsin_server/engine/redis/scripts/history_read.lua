@@ -1,14 +1,16 @@
--- Read a log and its top as of one moment.
---   KEYS  meta, log
---   ARGV  lifetime of meta (ms), fresh epoch, known offset, known epoch, known stamp, XRANGE or XREVRANGE or '', from, to,
---         count ('': all)
--- Answers {offset, epoch, entries}.
-local offset, epoch = open(KEYS[1], KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-local range, from, to, count = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+-- Read a channel's history and its top in one atomic step.
+--   KEYS     meta, history
+--   ARGV     time to live of meta (ms), fresh epoch, seen offset, seen epoch, seen stamp,
+--            XRANGE or XREVRANGE or '' (only the top), from, to, count ('': all)
+--   returns  {offset, epoch, entries}
+local meta_ttl_ms, fresh_epoch, seen_offset, seen_epoch, seen_stamp, range, from, to, count = unpack(ARGV)
+local meta, history = KEYS[1], KEYS[2]
+
+local offset, epoch = open_history(meta, history, fresh_epoch, seen_offset, seen_epoch, seen_stamp)
+redis.call('PEXPIRE', meta, meta_ttl_ms)
 if range == '' then
   return {offset, epoch, {}}
 elseif count == '' then
-  return {offset, epoch, redis.call(range, KEYS[2], from, to)}
+  return {offset, epoch, redis.call(range, history, from, to)}
 end
-return {offset, epoch, redis.call(range, KEYS[2], from, to, 'COUNT', count)}
+return {offset, epoch, redis.call(range, history, from, to, 'COUNT', count)}

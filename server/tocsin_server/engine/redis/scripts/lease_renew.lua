@@ -1,10 +1,10 @@
--- Renew leases that are alive, and see all.
---   KEYS  nodes
---   ARGV  leases
--- Answers lease, beat, lease, beat …
+-- Renew the given leases that are not dead, and read all leases.
+--   KEYS     nodes
+--   ARGV     leases
+--   returns  {lease, count, lease, count, …}
 for _, lease in ipairs(ARGV) do
-  local beat = redis.call('HGET', KEYS[1], lease)
-  if beat and beat ~= 'dead' then
+  local count = redis.call('HGET', KEYS[1], lease)
+  if count and count ~= 'dead' then
     redis.call('HINCRBY', KEYS[1], lease, 1)
   end
 end

@@ -1,15 +1,15 @@
--- Put a connection into a channel's presence, or replace what is said of it.
+-- Add a client's entry to a channel's presence, or replace it.
 --   KEYS  presence, users
---   ARGV  client, entry, PUBLISH or SPUBLISH, name of the announcements, announcement if it was not there (may be '')
+--   ARGV  client, entry, PUBLISH or SPUBLISH, pub/sub name of the channel, join to publish if the entry is new ('': none)
 local presence, users = KEYS[1], KEYS[2]
-local client, entry, publish, announcements, join = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local client, entry, publish_command, pubsub_name, join = unpack(ARGV)
 
 local old = redis.call('HGET', presence, client)
 if old then
-  discount(users, user_of(old))
+  decrement_user(users, user_of(old))
 end
 redis.call('HSET', presence, client, entry)
 redis.call('HINCRBY', users, user_of(entry), 1)
 if not old and join ~= '' then
-  redis.call(publish, announcements, join)
+  redis.call(publish_command, pubsub_name, join)
 end

@@ -1,3 +1,4 @@
--- Count connections and users as of one moment.
---   KEYS  presence, users
+-- Count the clients and users of a channel's presence in one atomic step.
+--   KEYS     presence, users
+--   returns  {clients, users}
 return {redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[2])}

@@ -1,15 +1,12 @@
--- Give a publication its place in the log, keep it, and announce it; or only announce it.
---   KEYS  meta, log, answer to the idempotency key if there is one
---   ARGV  PUBLISH or SPUBLISH, name of the announcements, head, body, lifetime of the answer (0: no idempotency key),
---         history size (0: no log), its lifetime, lifetime of meta, fresh epoch, known offset, known epoch,
---         stamp, version, version epoch; lifetimes in ms
--- Answers {offset, epoch}.
-local meta, log, first_answer = KEYS[1], KEYS[2], KEYS[3]
-local publish, announcements, head, body, answer_lifetime = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local size, lifetime, meta_lifetime, fresh = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local known_offset, known_epoch, stamp, version, version_epoch = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+-- Publish a message. If the channel keeps history, also store the message and give it an offset.
+--   KEYS     meta, history, and the result of the idempotency key if there is one
+--   ARGV     the fields of PublishArguments (engine/redis/broker.py), in this order; a test compares the two lists
+--   returns  {offset, epoch}
+local publish_command, pubsub_name, head, body, result_ttl_ms, history_size, history_ttl_ms, meta_ttl_ms,
+  fresh_epoch, seen_offset, seen_epoch, stamp, version, version_epoch = unpack(ARGV)
+local meta, history, first_result = KEYS[1], KEYS[2], KEYS[3]
 
--- A version is outdated if it is not above the last one, and compares with it. A newer one is remembered.
+-- A version is outdated if it is comparable with the last one and not above it. A newer version is stored.
 local function is_outdated()
   if version == '0' then return false end
   local last = redis.call('HMGET', meta, 'version', 'version_epoch')
@@ -20,33 +17,34 @@ local function is_outdated()
 end
 
 local function append()
-  local offset, epoch = open(meta, log, fresh, known_offset, known_epoch, '0')
+  local offset, epoch = open_history(meta, history, fresh_epoch, seen_offset, seen_epoch, '0')
   if not is_outdated() then
     offset = string.format('%.0f', redis.call('HINCRBY', meta, 'offset', 1))
-    redis.call('XADD', log, 'MAXLEN', size, offset .. '-' .. stamp, '1', body)
-    redis.call('PEXPIRE', log, lifetime)
-    redis.call(publish, announcements, head .. offset .. ' ' .. epoch .. '\n' .. body)
+    redis.call('XADD', history, 'MAXLEN', history_size, offset .. '-' .. stamp, '1', body)
+    redis.call('PEXPIRE', history, history_ttl_ms)
+    redis.call(publish_command, pubsub_name, head .. offset .. ' ' .. epoch .. '\n' .. body)
   end
-  redis.call('PEXPIRE', meta, meta_lifetime)
+  redis.call('PEXPIRE', meta, meta_ttl_ms)
   return offset, epoch
 end
 
 local function remember(offset, epoch)
-  if answer_lifetime ~= '0' then
-    redis.call('SET', first_answer, offset .. ' ' .. epoch, 'PX', answer_lifetime)
+  if result_ttl_ms ~= '0' then
+    redis.call('SET', first_result, offset .. ' ' .. epoch, 'PX', result_ttl_ms)
   end
   return {offset, epoch}
 end
 
-if answer_lifetime ~= '0' then
-  local answer = redis.call('GET', first_answer)
-  if answer then
-    return {string.match(answer, '^(%d+) (.*)$')}
+if result_ttl_ms ~= '0' then
+  local result = redis.call('GET', first_result)
+  if result then
+    return {string.match(result, '^(%d+) (.*)$')}
   end
 end
-if size ~= '0' then
+if history_size ~= '0' then
   return remember(append())
 end
-local answer = remember('0', '')
-redis.call(publish, announcements, head .. body)
-return answer
+-- Without history, head is the complete head of the message.
+local result = remember('0', '')
+redis.call(publish_command, pubsub_name, head .. body)
+return result

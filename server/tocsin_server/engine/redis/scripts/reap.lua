@@ -1,27 +1,27 @@
--- Take the entries of a dead lease out of a channel's presence, and announce their leaving where their joining was
--- announced, unless the user is there with another connection. Nameless users are not each other.
---   KEYS  presence, users
---   ARGV  lease, PUBLISH or SPUBLISH, name of the announcements, head of a leave
--- Answers how many entries there were.
+-- Remove the entries of a dead lease from a channel's presence. Publish a leave for each entry whose join was published,
+-- unless the user has another connection in the channel. Anonymous users (empty id) never count as the same user.
+--   KEYS     presence, users
+--   ARGV     lease, PUBLISH or SPUBLISH, pub/sub name of the channel, head of a leave
+--   returns  the number of removed entries
 local presence, users = KEYS[1], KEYS[2]
-local lease, publish, announcements, head = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lease, publish_command, pubsub_name, head = unpack(ARGV)
 
 local all = redis.call('HGETALL', presence)
-local gone, here = {}, {}
+local dead, present_users = {}, {}
 for i = 1, #all, 2 do
   local entry = cmsgpack.unpack(all[i + 1])
   if entry[1] == lease then
-    gone[#gone + 1] = {client = all[i], is_announced = entry[2] == 1, info = entry[3]}
+    dead[#dead + 1] = {client = all[i], is_announced = entry[2] == 1, info = entry[3]}
   else
-    here[entry[3][1]] = true
+    present_users[entry[3][1]] = true
   end
 end
-for _, entry in ipairs(gone) do
+for _, entry in ipairs(dead) do
   local user = entry.info[1]
   redis.call('HDEL', presence, entry.client)
-  discount(users, user)
-  if entry.is_announced and (user == '' or not here[user]) then
-    redis.call(publish, announcements, head .. cmsgpack.pack(entry.info))
+  decrement_user(users, user)
+  if entry.is_announced and (user == '' or not present_users[user]) then
+    redis.call(publish_command, pubsub_name, head .. cmsgpack.pack(entry.info))
   end
 end
-return #gone
+return #dead

@@ -1,4 +1,4 @@
--- What Redis' clock shows, of the node that holds a key.
---   KEYS  nodes
--- Answers {seconds, microseconds}.
+-- Read the clock of the Redis server that holds the leases.
+--   KEYS     nodes
+--   returns  {seconds, microseconds}
 return redis.call('TIME')

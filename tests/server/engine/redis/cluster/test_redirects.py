@@ -1,4 +1,4 @@
-"""Detours: what cannot go straight waits its turn, in order, within its time and within bounds."""
+"""Redirects: held commands keep their order, their time limits and the memory bound."""
 
 import asyncio
 import itertools
@@ -9,181 +9,185 @@ from redis.exceptions import TryAgainError
 
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.redis.cluster import redirects as module
-from tocsin_server.engine.redis.cluster.redirects import Detours, RoutedCall
-from tocsin_server.engine.redis.interfaces import Answer
+from tocsin_server.engine.redis.cluster.redirects import Redirects, RoutedCommand
+from tocsin_server.engine.redis.interfaces import PendingReply
 from tocsin_server.errors import EngineError
 
 TRYAGAIN = TryAgainError("Multiple keys request during rehashing of slot")
 
 
-class Town:
-    """Calls are sent when they are sent, and looks end when they end."""
+class FakeRouter:
+    """Records what is sent, and refreshes the topology when the test allows it."""
 
     def __init__(self) -> None:
-        self.detours = Detours(self.send, self.look)
-        self.sent: list[RoutedCall] = []
-        self.may_look = asyncio.Event()
-        self.looks = 0
-        self.is_over = False
+        self.redirects = Redirects(self.send, self.refresh)
+        self.sent: list[RoutedCommand] = []
+        self.may_refresh = asyncio.Event()
+        self.refreshes = 0
+        self.is_closing = False
         self._numbers = itertools.count()
 
-    def send(self, call: RoutedCall) -> None:
-        self.sent.append(call)
-        if self.is_over:
-            call.answer.cancel()
+    def send(self, command: RoutedCommand) -> None:
+        self.sent.append(command)
+        if self.is_closing:
+            command.reply.cancel()
 
-    async def look(self) -> None:
-        await self.may_look.wait()
-        self.looks += 1
+    async def refresh(self) -> None:
+        await self.may_refresh.wait()
+        self.refreshes += 1
 
-    def call(self, slot: int = 1, after: Answer | None = None, seconds: float = 100 * TICK) -> RoutedCall:
-        return RoutedCall(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
+    def command(
+        self, slot: int = 1, after: PendingReply | None = None, seconds: float = 100 * TICK
+    ) -> RoutedCommand:
+        return RoutedCommand(b"x" * 100, seconds, slot, next(self._numbers), self.redirect, after)
 
-    def redirect(self, call: RoutedCall, answer: Exception) -> None:
-        self.detours.hold(call, must_look=answer is TRYAGAIN)
+    def redirect(self, command: RoutedCommand, answer: Exception) -> None:
+        self.redirects.hold(command, needs_refresh=answer is TRYAGAIN)
 
 
-async def turn() -> None:
-    """Let everything happen that can."""
+async def run_event_loop() -> None:
+    """Let the event loop run until it has nothing to do."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def town() -> AsyncIterator[Town]:
-    town = Town()
+async def router() -> AsyncIterator[FakeRouter]:
+    router = FakeRouter()
     async with asyncio.TaskGroup() as tasks:
-        town.detours.open(tasks)
-        yield town
-        town.is_over = True
-        for call in town.sent:
-            call.answer.cancel()
-        town.may_look.set()
-    assert town.detours.waiting_bytes == 0
-    assert 1 not in town.detours
+        router.redirects.open(tasks)
+        yield router
+        router.is_closing = True
+        for command in router.sent:
+            command.reply.cancel()
+        router.may_refresh.set()
+    assert router.redirects.queued_bytes == 0
+    assert 1 not in router.redirects
 
 
-async def test_those_that_were_made_first_go_first(town: Town) -> None:
-    """However late it shows that they must go again."""
-    first, second, third = town.call(), town.call(), town.call()
-    town.detours.hold(second, must_look=True)
-    town.detours.hold(third)
-    town.detours.hold(first)
-    await turn()
-    assert not town.sent
-    town.may_look.set()
-    await turn()
-    assert town.sent == [first, second, third]
+async def test_held_commands_are_sent_in_the_order_in_which_they_were_made(router: FakeRouter) -> None:
+    """However late the first of them is redirected."""
+    first, second, third = router.command(), router.command(), router.command()
+    router.redirects.hold(second, needs_refresh=True)
+    router.redirects.hold(third)
+    router.redirects.hold(first)
+    await run_event_loop()
+    assert not router.sent
+    router.may_refresh.set()
+    await run_event_loop()
+    assert router.sent == [first, second, third]
 
 
-async def test_a_detour_ends_when_all_on_it_are_answered(town: Town) -> None:
-    """Until then whatever comes must take it; what is redirected once more goes before that."""
-    first, second = town.call(), town.call()
-    town.may_look.set()
-    town.detours.hold(first)
-    await turn()
-    assert 1 in town.detours
-    town.detours.hold(second)
-    await turn()
-    assert town.sent == [first]
-    first.succeed(TRYAGAIN)
-    await turn()
-    assert town.looks == 1
-    assert town.sent == [first, first, second]
-    for call in (first, second):
-        call.succeed(b"OK")
-    await turn()
-    assert 1 not in town.detours
-    assert [await call.answer for call in (first, second)] == [b"OK", b"OK"]
+async def test_a_slot_queue_ends_when_all_its_commands_are_answered(router: FakeRouter) -> None:
+    """Until then, new commands join it. A command that is redirected again goes first."""
+    first, second = router.command(), router.command()
+    router.may_refresh.set()
+    router.redirects.hold(first)
+    await run_event_loop()
+    assert 1 in router.redirects
+    router.redirects.hold(second)
+    await run_event_loop()
+    assert router.sent == [first]
+    first.resolve(TRYAGAIN)
+    await run_event_loop()
+    assert router.refreshes == 1
+    assert router.sent == [first, first, second]
+    for command in (first, second):
+        command.resolve(b"OK")
+    await run_event_loop()
+    assert 1 not in router.redirects
+    assert [await command.reply for command in (first, second)] == [b"OK", b"OK"]
 
 
-async def test_what_was_sent_straight_is_waited_for(town: Town) -> None:
-    """So that nothing overtakes it on its way to where it will be redirected to."""
-    straight, later = town.call(), town.call()
-    town.detours.accompany([straight])
-    town.detours.hold(later)
-    await turn()
-    assert not town.sent
-    straight.succeed(b"OK")
-    await turn()
-    assert town.sent == [later]
+async def test_held_commands_wait_for_commands_in_flight(router: FakeRouter) -> None:
+    """They must not overtake a command that may be redirected."""
+    in_flight, later = router.command(), router.command()
+    router.redirects.track_in_flight([in_flight])
+    router.redirects.hold(later)
+    await run_event_loop()
+    assert not router.sent
+    in_flight.resolve(b"OK")
+    await run_event_loop()
+    assert router.sent == [later]
 
 
-async def test_what_comes_after_another_call_waits_for_it(town: Town) -> None:
-    """And so does whatever is behind it; other slots do not."""
-    first = town.call(slot=2)
-    second, third, other = town.call(after=first.answer), town.call(), town.call(slot=3)
-    for call in (second, third, other):
-        town.detours.hold(call)
-    await turn()
-    assert town.sent == [other]
-    first.succeed(b"OK")
-    await turn()
-    assert town.sent == [other, second, third]
+async def test_a_dependent_command_waits_for_the_other_command(router: FakeRouter) -> None:
+    """The commands behind it wait as well. Other slots do not."""
+    first = router.command(slot=2)
+    second, third, other = router.command(after=first.reply), router.command(), router.command(slot=3)
+    for command in (second, third, other):
+        router.redirects.hold(command)
+    await run_event_loop()
+    assert router.sent == [other]
+    first.resolve(b"OK")
+    await run_event_loop()
+    assert router.sent == [other, second, third]
 
 
-async def test_what_comes_after_a_failure_is_not_sent(town: Town) -> None:
-    """What is behind it is."""
-    first = town.call(slot=2)
-    second, third = town.call(after=first.answer), town.call()
-    for call in (second, third):
-        town.detours.hold(call)
+async def test_a_dependent_command_fails_with_the_other_command(router: FakeRouter) -> None:
+    """The commands behind it are sent."""
+    first = router.command(slot=2)
+    second, third = router.command(after=first.reply), router.command()
+    for command in (second, third):
+        router.redirects.hold(command)
     first.fail("no")
-    await turn()
-    assert town.sent == [third]
-    for call in (first, second):
+    await run_event_loop()
+    assert router.sent == [third]
+    for command in (first, second):
         with pytest.raises(EngineError):
-            await call.answer
+            await command.reply
 
 
-async def test_a_call_fails_in_time(town: Town) -> None:
-    """Although nobody knows where it should go."""
-    call = town.call(seconds=TICK)
-    town.detours.hold(call, must_look=True)
+async def test_a_held_command_fails_in_time(router: FakeRouter) -> None:
+    """Although the topology is unknown."""
+    command = router.command(seconds=TICK)
+    router.redirects.hold(command, needs_refresh=True)
     with pytest.raises(EngineError, match="in time"):
-        await asyncio.wait_for(call.answer, SOON)
+        await asyncio.wait_for(command.reply, SOON)
 
 
-async def test_what_was_redirected_already_is_not_waited_for(town: Town) -> None:
-    """The topology changes while it waits, and its old master still counts it among what was sent last."""
-    call = town.call(seconds=4 * TICK)
-    town.detours.hold(call, must_look=True)
-    await turn()
-    town.detours.accompany([call])
+async def test_held_commands_do_not_wait_for_a_redirected_command(router: FakeRouter) -> None:
+    """Its old master still lists it as in flight when the topology changes."""
+    command = router.command(seconds=4 * TICK)
+    router.redirects.hold(command, needs_refresh=True)
+    await run_event_loop()
+    router.redirects.track_in_flight([command])
     async with asyncio.timeout(SOON):
         with pytest.raises(EngineError, match="in time"):
-            await call.answer
+            await command.reply
 
 
-async def test_what_nobody_waits_for_any_more_is_not_sent(town: Town) -> None:
-    """As in a pipeline."""
-    call = town.call()
-    town.detours.hold(call, must_look=True)
-    call.answer.cancel()
-    town.may_look.set()
-    await turn()
-    assert not town.sent
+async def test_a_cancelled_command_is_not_sent(router: FakeRouter) -> None:
+    """As in the pipeline."""
+    command = router.command()
+    router.redirects.hold(command, needs_refresh=True)
+    command.reply.cancel()
+    router.may_refresh.set()
+    await run_event_loop()
+    assert not router.sent
 
 
-async def test_what_is_held_is_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bytes, over all slots."""
-    monkeypatch.setattr(module, "QUEUE_BYTES", 250)
-    calls = [town.call(slot) for slot in range(3)]
-    for call in calls:
-        town.detours.hold(call, must_look=True)
-    assert town.detours.waiting_bytes == 200
-    with pytest.raises(EngineError, match="too much"):
-        await calls[2].answer
+async def test_held_commands_are_bounded_in_bytes(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound covers all slots."""
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 250)
+    commands = [router.command(slot) for slot in range(3)]
+    for command in commands:
+        router.redirects.hold(command, needs_refresh=True)
+    assert router.redirects.queued_bytes == 200
+    with pytest.raises(EngineError, match="too many"):
+        await commands[2].reply
 
 
-async def test_nothing_is_left_hanging(town: Town) -> None:
-    """When all is over."""
-    call = town.call()
-    town.detours.hold(call, must_look=True)
-    town.detours.close()
+async def test_held_commands_fail_when_the_redirects_close(router: FakeRouter) -> None:
+    """Later commands fail at once."""
+    command = router.command()
+    router.redirects.hold(command, needs_refresh=True)
+    router.redirects.close()
     with pytest.raises(EngineError, match="not running"):
-        await call.answer
-    late = town.call()
-    town.detours.hold(late)
+        await command.reply
+    late = router.command()
+    router.redirects.hold(late)
     with pytest.raises(EngineError, match="not running"):
-        await late.answer
+        await late.reply

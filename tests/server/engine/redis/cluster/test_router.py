@@ -1,4 +1,4 @@
-"""A Redis Cluster that changes: nodes follow it, lose nothing that it kept, and say what is wrong."""
+"""The router: nodes follow a Redis Cluster that changes, lose no stored data, and report problems."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ import pytest
 from msgspec import Raw
 from redis.exceptions import ResponseError
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.redis.blackhole_proxy import swallowing
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
+from tests.server.engine.redis.blackhole_proxy import blackhole_running
 from tests.server.engine.redis.conftest import Running
-from tests.server.engine.redis.node_process import running_apart
-from tests.server.engine.redis.waiting import until_trouble, until_troubled, until_whole
+from tests.server.engine.redis.node_process import node_process_running
+from tests.server.engine.redis.readiness import until_not_ready, until_ready, until_unready_reason
 from tests.support.api import Api
 from tests.support.configs import STANDARD
 from tests.support.redis_cluster import RedisCluster
@@ -33,15 +33,15 @@ ALL = HistoryQuery(limit=-1)
 
 @pytest.fixture
 def cluster(redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
-    """The shared one, whole before and afterwards."""
-    redis_cluster.restore()
+    """The shared cluster, repaired before and after the test."""
+    redis_cluster.repair()
     yield redis_cluster
-    redis_cluster.restore()
+    redis_cluster.repair()
 
 
 @pytest.fixture
 def channels(cluster: RedisCluster) -> list[str]:
-    """One channel of each master."""
+    """One channel for each master."""
     return cluster.channels_on_all()
 
 
@@ -53,7 +53,7 @@ async def node(running: Running, cluster: RedisCluster) -> AsyncIterator[Node]:
 
 
 class Traffic:
-    """Publishes a number after the other in each channel, and keeps what was acknowledged."""
+    """Publishes consecutive numbers in each channel, and records the acknowledged ones."""
 
     def __init__(self, node: Node, channels: list[str]) -> None:
         self._node = node
@@ -65,7 +65,7 @@ class Traffic:
         for number in itertools.count():
             data = b"%d" % number
             try:
-                position = await self._node.broker.publish(channel, NewPublication(Raw(data)), LOG)
+                position = await self._node.broker.publish(channel, NewPublication(Raw(data)), HISTORY)
             except EngineError:
                 self.failed += 1
             else:
@@ -73,10 +73,10 @@ class Traffic:
             await asyncio.sleep(0.002)
 
     async def until_acknowledged(self, channel: str, more: int = 20) -> None:
-        """Wait until so many more publications of a channel were acknowledged."""
+        """Wait until so many more publications of a channel are acknowledged."""
         goal = len(self.acknowledged[channel]) + more
         async with asyncio.timeout(SOON):
-            while len(self.acknowledged[channel]) < goal:  # noqa: ASYNC110 - nobody tells
+            while len(self.acknowledged[channel]) < goal:  # noqa: ASYNC110 - there is no event to await
                 await asyncio.sleep(TICK / 10)
 
     async def stop(self) -> None:
@@ -85,44 +85,44 @@ class Traffic:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def listening(node: Node, channels: list[str]) -> None:
+async def subscribed(node: Node, channels: list[str]) -> None:
     await asyncio.gather(*(node.broker.subscribe(channel) for channel in channels))
 
 
-async def hears(node: Node, *channels: str) -> None:
-    """Everything that is published from now on."""
+async def receives(node: Node, *channels: str) -> None:
+    """Assert that the node receives new publications in these channels."""
     mark = b"%d" % time.monotonic_ns()
     for channel in channels:
-        await node.broker.publish(channel, NewPublication(Raw(mark)), NO_LOG)
-    await node.witness.until(lambda: all(mark in node.witness.payloads(channel) for channel in channels))
+        await node.broker.publish(channel, NewPublication(Raw(mark)), NO_HISTORY)
+    await node.handler.until(lambda: all(mark in node.handler.payloads(channel) for channel in channels))
 
 
 async def kept(node: Node, channel: str) -> list[tuple[bytes, Position]]:
-    """What a log has."""
-    history = await node.broker.read_history(channel, ALL, LOG)
+    """The publications that a history keeps."""
+    history = await node.broker.read_history(channel, ALL, HISTORY)
     epoch = history.top.epoch
     return [(bytes(one.data), Position(one.offset, epoch)) for one in history.publications]
 
 
-async def test_channels_of_all_masters_are_one_system(node: Node, channels: list[str]) -> None:
-    """Each is heard from its own master; presence, surveys and logs are found wherever they are."""
-    await listening(node, channels)
+async def test_one_engine_covers_the_channels_of_all_masters(node: Node, channels: list[str]) -> None:
+    """Each is received from its own master. Presence, surveys and histories work for all."""
+    await subscribed(node, channels)
     for channel in channels:
-        assert (await node.broker.publish(channel, draft(1), LOG)).offset == 1
+        assert (await node.broker.publish(channel, publication(1), HISTORY)).offset == 1
         await node.presence.add(channel, ClientInfo("42", "c1"))
         assert list(await node.presence.members(channel)) == ["c1"]
         assert len(await kept(node, channel)) == 1
-    await node.witness.until_heard(len(channels))
+    await node.handler.until_received(len(channels))
     assert [report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes] == ["n1"]
-    assert node.engine.vitals.links == len(channels)
+    assert node.engine.health.links == len(channels)
 
 
 async def test_a_planned_failover_loses_nothing(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Under traffic: whatever was acknowledged is in the log, in the same epoch, and nothing failed."""
+    """Under traffic: each acknowledged publication is stored in the same epoch, and no publish fails."""
     channel = channels[0]
-    await listening(node, channels)
+    await subscribed(node, channels)
     traffic = Traffic(node, channels)
     await traffic.until_acknowledged(channel)
     await asyncio.to_thread(cluster.failover, channel)
@@ -132,84 +132,86 @@ async def test_a_planned_failover_loses_nothing(
     for each in channels:
         assert set(traffic.acknowledged[each]) <= set(await kept(node, each))
         assert len({position.epoch for _, position in traffic.acknowledged[each]}) == 1
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    await until_whole(node)
-    await hears(node, *channels)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    await until_ready(node)
+    await receives(node, *channels)
 
 
 async def test_a_killed_master_is_replaced_by_its_replica(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Meanwhile the node is in trouble and calls fail in time; then all goes on, and the channel resumes."""
+    """Until then the node is not ready and commands fail in time. Then the channel is resubscribed."""
     channel, *others = channels
-    await listening(node, channels)
+    await subscribed(node, channels)
     await node.presence.add(channel, ClientInfo("42", "c1"))
-    await node.broker.publish(channel, draft(1), LOG)
+    await node.broker.publish(channel, publication(1), HISTORY)
     killed = await asyncio.to_thread(cluster.kill_master_of, channel)
-    trouble = await until_troubled(node)
-    assert f"{killed.port}" in trouble
+    reason = await until_not_ready(node)
+    assert f"{killed.port}" in reason
     async with asyncio.timeout(SOON):
         while True:
             began_at = time.monotonic()
             try:
-                await node.broker.publish(channel, draft(2), LOG)
+                await node.broker.publish(channel, publication(2), HISTORY)
                 break
             except EngineError:
                 assert time.monotonic() - began_at < SOON / 2
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    await until_whole(node)
-    await hears(node, channel, *others)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    await until_ready(node)
+    await receives(node, channel, *others)
     assert list(await node.presence.members(channel)) == ["c1"]
 
 
-async def test_what_waits_for_a_killed_master_goes_to_its_replica(
+async def test_queued_commands_of_a_killed_master_go_to_its_replica(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """In the order of the calls, and without an error: nothing of it had been sent."""
+    """In their order and without an error, because none of them had been sent."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    top = await node.broker.publish(channel, draft(0), LOG)
+    top = await node.broker.publish(channel, publication(0), HISTORY)
     replica = cluster.replica_of(channel)
-    cluster.wait_until_replicated(channel)
+    cluster.until_replicated(channel)
     cluster.kill_master_of(channel)
-    await until_troubled(node)
-    publishing = [asyncio.create_task(node.broker.publish(channel, draft(n), LOG)) for n in range(10)]
+    await until_not_ready(node)
+    publishing = [
+        asyncio.create_task(node.broker.publish(channel, publication(n), HISTORY)) for n in range(10)
+    ]
     await asyncio.sleep(TICK)
-    with contextlib.suppress(ResponseError):  # it may have taken over by itself
+    with contextlib.suppress(ResponseError):  # it may have taken over already
         replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
     positions = await asyncio.gather(*publishing)
     assert positions == [Position(offset, top.epoch) for offset in range(2, 12)]
     assert [data for data, _ in await kept(node, channel)][1:] == [b"%d" % number for number in range(10)]
 
 
-async def test_a_log_whose_end_a_failover_lost_is_another_one(
+async def test_a_history_that_lost_its_end_in_a_failover_gets_another_epoch(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """The replica did not have what was acknowledged: the epoch says so, whoever reads or publishes first."""
+    """The replica lacks an acknowledged publication."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    await node.broker.publish(channel, draft(1), LOG)
+    await node.broker.publish(channel, publication(1), HISTORY)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
-    cluster.wait_until_replicated(channel)
+    cluster.until_replicated(channel)
     replica.freeze()
     try:
         assert master.command("CLIENT", "KILL", "TYPE", "replica")
-        top = await node.broker.publish(channel, draft(2), LOG)
+        top = await node.broker.publish(channel, publication(2), HISTORY)
         cluster.kill_master_of(channel)
     finally:
         replica.thaw()
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    await until_whole(node)
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    await until_ready(node)
     assert top.offset == 2
-    assert (await node.broker.read_history(channel, ALL, LOG)).top.epoch != top.epoch
+    assert (await node.broker.read_history(channel, ALL, HISTORY)).top.epoch != top.epoch
 
 
-async def test_a_slot_that_moves_takes_its_channels_along(
+async def test_the_channels_of_a_moved_slot_move_with_it(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Under traffic: nothing acknowledged is lost, nothing fails, and it is heard from its new master."""
+    """Under traffic: no publication is lost, no publish fails, and the new master delivers."""
     channel = channels[0]
-    await listening(node, channels)
+    await subscribed(node, channels)
     traffic = Traffic(node, channels)
     await traffic.until_acknowledged(channel)
     target = await asyncio.to_thread(cluster.migrate, channel)
@@ -220,140 +222,143 @@ async def test_a_slot_that_moves_takes_its_channels_along(
     for each in channels:
         acknowledged = traffic.acknowledged[each]
         assert acknowledged == (await kept(node, each))[: len(acknowledged)]
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
-    assert [channels[1]] not in node.witness.resumed
-    await hears(node, *channels)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+    assert [channels[1]] not in node.handler.resubscribed
+    await receives(node, *channels)
     assert not node.engine.unready_reason
 
 
-async def test_a_slot_may_be_used_while_it_moves(
+async def test_a_slot_can_be_used_while_it_moves(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Whether its keys are still here or already there; what must wait for the end of it waits."""
+    """Whether its keys have moved or not. Commands that need the end of the move wait for it."""
     channel = channels[0]
     await node.broker.subscribe(channel)
-    top = await node.broker.publish(channel, draft(1), LOG)
+    top = await node.broker.publish(channel, publication(1), HISTORY)
     with cluster.migrating(channel) as move:
-        assert await node.broker.publish(channel, draft(2), LOG) == (2, top.epoch)
-        await hears(node, channel)
+        assert await node.broker.publish(channel, publication(2), HISTORY) == (2, top.epoch)
+        await receives(node, channel)
         move()
-        assert await node.broker.publish(channel, draft(3), LOG) == (3, top.epoch)
-        assert (await node.broker.read_history(channel, ALL, LOG)).top.offset == 3
-        waiting = asyncio.create_task(
-            node.broker.publish(channel, NewPublication(Raw(b"4"), idempotency_key="k"), LOG)
+        assert await node.broker.publish(channel, publication(3), HISTORY) == (3, top.epoch)
+        assert (await node.broker.read_history(channel, ALL, HISTORY)).top.offset == 3
+        blocked = asyncio.create_task(
+            node.broker.publish(channel, NewPublication(Raw(b"4"), idempotency_key="k"), HISTORY)
         )
-        entering = asyncio.create_task(node.presence.add(channel, ClientInfo("42", "c1")))
+        adding = asyncio.create_task(node.presence.add(channel, ClientInfo("42", "c1")))
         await asyncio.sleep(TICK)
-        leaving = asyncio.create_task(node.presence.remove(channel, "c1"))
+        removing = asyncio.create_task(node.presence.remove(channel, "c1"))
         await asyncio.sleep(TICK)
-        assert not waiting.done()
-    assert await waiting == (4, top.epoch)
-    await asyncio.gather(entering, leaving)
+        assert not blocked.done()
+    assert await blocked == (4, top.epoch)
+    await asyncio.gather(adding, removing)
     assert await node.presence.members(channel) == {}
-    await node.witness.until(lambda: [channel] in node.witness.resumed)
+    await node.handler.until(lambda: [channel] in node.handler.resubscribed)
 
 
-async def test_one_deaf_link_is_named_and_mended(
+async def test_a_broken_pubsub_connection_affects_one_shard_only(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Only the channels of that master are resumed."""
+    """Only the channels of its master are resubscribed."""
     channel = channels[1]
-    await listening(node, channels)
+    await subscribed(node, channels)
     master = cluster.master_of(channel)
-    before = node.engine.vitals.links
-    assert master.cut_links()
-    await node.witness.until(lambda: node.witness.resumed == [[channel]])
-    await until_whole(node)
-    assert node.engine.vitals.links == before + 1
-    await hears(node, *channels)
+    before = node.engine.health.links
+    assert master.kill_pubsub_connections()
+    await node.handler.until(lambda: node.handler.resubscribed == [[channel]])
+    await until_ready(node)
+    assert node.engine.health.links == before + 1
+    await receives(node, *channels)
 
 
-async def test_one_link_that_is_open_and_silent_is_replaced(
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_deaf_pubsub_connection_of_one_shard_is_replaced(
     running: Running, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Although all others are well: the node knows which one is deaf, and mends it."""
+    """The unready reason names its server."""
     channel = channels[0]
     master = cluster.master_of(channel)
-    async with swallowing(master.port) as way:
-        master.command("CONFIG", "SET", "cluster-announce-port", way.port)
+    async with blackhole_running(master.port) as proxy:
+        master.command("CONFIG", "SET", "cluster-announce-port", proxy.port)
         try:
-            await asyncio.to_thread(cluster.wait_until_known, way.port)
+            await asyncio.to_thread(cluster.until_known, proxy.port)
             async with running(cluster.url) as node:
-                await listening(node, channels)
-                way.swallow_pubsub()
-                way.swallow_subscribers()  # else its replacement may be whole before anybody looks
-                await until_trouble(node, f"{way.port} cannot be heard: its link is open but silent")
-                way.mend()
-                await node.broker.publish(channel, draft(1), LOG)
-                await node.witness.until(lambda: node.witness.resumed == [[channel]])
-                await until_whole(node)
-                await hears(node, *channels)
+                await subscribed(node, channels)
+                proxy.drop_pubsub()
+                proxy.drop_subscribers()  # otherwise the new connection may be ready before the test polls
+                await until_unready_reason(node, f"{proxy.port}: its pub/sub connection is open but silent")
+                proxy.pass_all()
+                await node.broker.publish(channel, publication(1), HISTORY)
+                await node.handler.until(lambda: node.handler.resubscribed == [[channel]])
+                await until_ready(node)
+                await receives(node, *channels)
         finally:
             master.command("CONFIG", "SET", "cluster-announce-port", 0)
-            await asyncio.to_thread(cluster.wait_until_known, master.port)
+            await asyncio.to_thread(cluster.until_known, master.port)
 
 
-async def test_a_master_that_stands_still_is_named(
+@pytest.mark.usefixtures("short_timeouts")
+async def test_the_unready_reason_names_a_frozen_master(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Its links are open and silent. Once it is back, or its replica has taken over, all is well again.
+    """When it continues, or its replica has taken over, the node is ready again.
 
-    The replica may be so quick that it is the one that cannot be used yet.
+    The replica may take over so quickly that the reason names it.
     """
     channel = channels[2]
-    await listening(node, channels)
+    await subscribed(node, channels)
     master, replica = cluster.master_of(channel), cluster.replica_of(channel)
     master.freeze()
     try:
-        trouble = await until_troubled(node)
-        assert f":{master.port}" in trouble or f":{replica.port}" in trouble
+        reason = await until_not_ready(node)
+        assert f":{master.port}" in reason or f":{replica.port}" in reason
     finally:
         master.thaw()
-    await until_whole(node)
-    await hears(node, *channels)
+    await until_ready(node)
+    await receives(node, *channels)
 
 
-async def test_nobody_leaves_over_a_failover(
+async def test_a_failover_causes_no_leaves(
     running: Running, node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
-    """Nodes outlive the master that has their leases, and each others' entries stay."""
+    """Leases and presence entries survive the failover of every master."""
     async with running(cluster.url, "n2") as other:
-        await listening(node, channels)
+        await subscribed(node, channels)
         for channel in channels:
             await other.presence.add(channel, ClientInfo("42", "c2"), is_announced=True)
         for channel in channels:
             await asyncio.to_thread(cluster.failover, channel)
-        await until_whole(node)
-        await until_whole(other)
+        await until_ready(node)
+        await until_ready(other)
         assert sorted(report.uid for report in (await node.nodes.survey(SurveyRequest())).nodes) == [
             "n1",
             "n2",
         ]
         for channel in channels:
             assert list(await node.presence.members(channel)) == ["c2"]
-        assert not [push for _, push in node.witness.pushes if push.leave]
+        assert not [push for _, push in node.handler.pushes if push.leave]
 
 
+@pytest.mark.usefixtures("short_leases")
 async def test_the_users_of_a_killed_node_leave_once(
     node: Node, cluster: RedisCluster, channels: list[str], prefix: str
 ) -> None:
-    """Whichever masters have its channels, its lease, and the list of what it had."""
-    await listening(node, channels)
-    async with running_apart(cluster.url, prefix, "apart") as apart:
+    """Although its channels, its lease and its list of channels are on different masters."""
+    await subscribed(node, channels)
+    async with node_process_running(cluster.url, prefix, "other") as node_process:
         for channel in channels:
-            await apart.add(channel, "c1", "42")
-        apart.signal(signal.SIGKILL)
-        await node.witness.until_pushed(len(channels))
+            await node_process.add(channel, "c1", "42")
+        node_process.signal(signal.SIGKILL)
+        await node.handler.until_pushed(len(channels))
     for channel in channels:
         assert await node.presence.members(channel) == {}
-    assert sorted(channel for channel, push in node.witness.pushes if push.leave) == sorted(channels)
-    assert node.engine.vitals.reaped_nodes <= 1
+    assert sorted(channel for channel, push in node.handler.pushes if push.leave) == sorted(channels)
+    assert node.engine.health.reaped_nodes <= 1
 
 
 async def test_a_served_node_follows_a_failover(
     cluster: RedisCluster, channels: list[str], prefix: str, tmp_path: Path
 ) -> None:
-    """Its clients stay connected and hear every publication that was acknowledged, once and in order."""
+    """Its clients stay connected and get every acknowledged publication, once and in order."""
     channel = f"open:{channels[0]}"
     config = {**STANDARD, "engine": {"url": cluster.url, "prefix": prefix}}
     with run_server(config, tmp_path) as server:

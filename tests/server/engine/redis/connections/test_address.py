@@ -1,8 +1,9 @@
-"""Addresses: what a URL says, or why it says nothing."""
+"""Addresses: parsing URLs, and the errors of malformed ones."""
 
 import pytest
 
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connector import Connector
 
 
 @pytest.mark.parametrize(
@@ -56,11 +57,11 @@ def test_a_mistake_is_said_without_the_url(url: str, why: str) -> None:
     assert str(caught.value).endswith(".")
 
 
-async def test_sentinels_have_a_password_of_their_own() -> None:
-    """And the master another."""
+async def test_sentinels_have_their_own_password() -> None:
+    """The master has another one."""
     address = parse_address("redis+sentinel://:one@h/main?sentinel_password=two")
     assert address.options["password"] == "one"
     assert address.sentinel_options == {"password": "two"}
-    dialler = Dialler(address, "test")
-    await dialler.close()
-    await dialler.close()
+    connector = Connector(address, "test")
+    await connector.close()
+    await connector.close()

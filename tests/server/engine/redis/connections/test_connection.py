@@ -1,4 +1,4 @@
-"""A connection: replies in their order, and an end that is told, whatever comes."""
+"""The connection: replies arrive in order, and its end is reported."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -11,30 +11,33 @@ from redis.exceptions import ResponseError
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.tcp import forward, tcp_connection, tcp_server
 from tests.support.timing import SOON
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
-from tocsin_server.engine.redis.connections.connection import FAILURES, Connection, pack
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, RedisConnection, pack_command
+from tocsin_server.engine.redis.connections.connector import Connector
 
 NAME = "test-connection"
 
 
-def dialler(port: int) -> Dialler:
-    return Dialler(parse_address(f"redis://127.0.0.1:{port}"), NAME)
+def connector(port: int) -> Connector:
+    return Connector(parse_address(f"redis://127.0.0.1:{port}"), NAME)
 
 
 @pytest.fixture
-async def connection(redis_server: RedisServer) -> AsyncIterator[Connection]:
-    """To the Redis that tests share."""
-    async with dialler(redis_server.port).connected() as connection:
+async def connection(redis_server: RedisServer) -> AsyncIterator[RedisConnection]:
+    """A connection to the Redis that tests share."""
+    async with connector(redis_server.port).connected() as connection:
         yield connection
 
 
-async def test_replies_come_in_the_order_of_the_commands(connection: Connection) -> None:
-    """One for each."""
-    assert await connection.ask(pack("ECHO", "1"), pack("ECHO", 2), pack("ECHO", b"3")) == [b"1", b"2", b"3"]
+async def test_replies_come_in_the_order_of_the_commands(connection: RedisConnection) -> None:
+    """One reply for each command."""
+    assert await connection.execute(
+        pack_command("ECHO", "1"), pack_command("ECHO", 2), pack_command("ECHO", b"3")
+    ) == [b"1", b"2", b"3"]
 
 
 def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractAsyncContextManager[int]:
-    """A way to a Redis on which what it says is altered: bytes into pieces."""
+    """A proxy in front of a Redis that alters what Redis sends, and splits it into pieces."""
 
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with tcp_connection(target) as (redis_reader, redis_writer), asyncio.TaskGroup() as tasks:
@@ -47,80 +50,83 @@ def altered(target: int, alter: Callable[[bytes], Iterable[bytes]]) -> AbstractA
     return tcp_server(lead)
 
 
-async def test_replies_may_come_in_pieces(redis_server: RedisServer) -> None:
-    """Byte by byte, and what belongs to the greeting is not taken for one."""
-    way = altered(redis_server.port, lambda data: (bytes((byte,)) for byte in data))
-    async with way as port, dialler(port).connected() as connection:
-        assert await connection.ask(pack("ECHO", "piece"), pack("PING")) == [b"piece", b"PONG"]
+async def test_replies_may_arrive_in_pieces(redis_server: RedisServer) -> None:
+    """Byte by byte. No reply to the handshake is taken for a reply to a command."""
+    proxy = altered(redis_server.port, lambda data: (bytes((byte,)) for byte in data))
+    async with proxy as port, connector(port).connected() as connection:
+        assert await connection.execute(pack_command("ECHO", "piece"), pack_command("PING")) == [
+            b"piece",
+            b"PONG",
+        ]
 
 
-async def test_whoever_takes_replies_is_given_errors_too(connection: Connection) -> None:
-    """And what was asked before and after the one that Redis refuses."""
+async def test_error_replies_are_passed_on(connection: RedisConnection) -> None:
+    """The replies before and after the error as well."""
     replies: asyncio.Queue[object] = asyncio.Queue()
-    connection.take = replies.put_nowait
-    connection.send(pack("ECHO", "1") + pack("NONSENSE") + pack("ECHO", "2"))
+    connection.on_reply = replies.put_nowait
+    connection.send(pack_command("ECHO", "1") + pack_command("NONSENSE") + pack_command("ECHO", "2"))
     async with asyncio.timeout(SOON):
         first, refusal, second = [await replies.get() for _ in range(3)]
     assert (first, second) == (b"1", b"2")
     assert isinstance(refusal, ResponseError)
 
 
-async def test_a_refusal_of_what_is_asked_is_raised(connection: Connection) -> None:
-    """As one of the failures that end a connection."""
+async def test_execute_raises_an_error_reply(connection: RedisConnection) -> None:
+    """As one of CONNECTION_ERRORS."""
     with pytest.raises(ResponseError, match="NONSENSE"):
-        await connection.ask(pack("NONSENSE"))
+        await connection.execute(pack_command("NONSENSE"))
 
 
-async def test_the_other_side_closing_it_is_told(connection: Connection, redis_server: RedisServer) -> None:
-    """To whoever waits for an answer, and to whoever holds it."""
-    (number,) = await connection.ask(pack("CLIENT", "ID"))
-    asked = asyncio.create_task(connection.ask(pack("BLPOP", "nothing", 0)))
+async def test_a_close_by_redis_is_reported(connection: RedisConnection, redis_server: RedisServer) -> None:
+    """By `execute` and by `wait_for_failure`."""
+    (number,) = await connection.execute(pack_command("CLIENT", "ID"))
+    reply = asyncio.create_task(connection.execute(pack_command("BLPOP", "nothing", 0)))
     await asyncio.sleep(0)
     redis_server.command("CLIENT", "KILL", "ID", number)
     async with asyncio.timeout(SOON):
-        with pytest.raises(FAILURES):
-            await asked
-        with pytest.raises(FAILURES):
-            await connection.hold(SOON)
+        with pytest.raises(CONNECTION_ERRORS):
+            await reply
+        with pytest.raises(CONNECTION_ERRORS):
+            await connection.wait_for_failure(SOON)
 
 
-async def test_what_nobody_asked_for_ends_it(connection: Connection) -> None:
-    """Else the next answer would be given to the wrong one."""
-    connection.send(pack("PING"))
-    with pytest.raises(ConnectionFailed, match="nobody asked"):
-        await connection.hold(SOON)
+async def test_a_reply_without_a_command_ends_the_connection(connection: RedisConnection) -> None:
+    """Otherwise the next reply would be given to the wrong command."""
+    connection.send(pack_command("PING"))
+    with pytest.raises(ConnectionFailed, match="without a command"):
+        await connection.wait_for_failure(SOON)
 
 
-async def test_a_mistake_of_whoever_takes_ends_it(connection: Connection) -> None:
-    """It is told what, and is given nothing any more."""
+async def test_an_exception_in_on_reply_ends_the_connection(connection: RedisConnection) -> None:
+    """`wait_for_failure` raises it, and no further reply is passed on."""
     taken: list[object] = []
 
-    def stumble(reply: object) -> None:
+    def fail(reply: object) -> None:
         taken.append(reply)
         raise KeyError(reply)
 
-    connection.take = stumble
-    connection.send(pack("ECHO", "1") + pack("ECHO", "2"))
+    connection.on_reply = fail
+    connection.send(pack_command("ECHO", "1") + pack_command("ECHO", "2"))
     with pytest.raises(KeyError):
-        await connection.hold(SOON)
-    connection.send(pack("ECHO", "3"))
+        await connection.wait_for_failure(SOON)
+    connection.send(pack_command("ECHO", "3"))
     await asyncio.sleep(0.05)
     assert taken == [b"1"]
 
 
-async def test_a_reply_that_is_none_ends_it(redis_server: RedisServer) -> None:
-    """As a failure, like any other."""
-    way = altered(redis_server.port, lambda data: [data.replace(b"+PONG", b"?PONG")])
-    async with way as port, dialler(port).connected() as connection:
-        with pytest.raises(FAILURES):
-            await connection.ask(pack("PING"))
+async def test_a_malformed_reply_ends_the_connection(redis_server: RedisServer) -> None:
+    """With one of CONNECTION_ERRORS."""
+    proxy = altered(redis_server.port, lambda data: [data.replace(b"+PONG", b"?PONG")])
+    async with proxy as port, connector(port).connected() as connection:
+        with pytest.raises(CONNECTION_ERRORS):
+            await connection.execute(pack_command("PING"))
 
 
-async def test_hanging_up_leaves_nothing(redis_server: RedisServer) -> None:
-    """On either side, however often."""
-    connection = await dialler(redis_server.port).connect()
-    await connection.hang_up()
-    await connection.hang_up()
+async def test_closing_leaves_nothing_open(redis_server: RedisServer) -> None:
+    """On neither side. A second close does nothing."""
+    connection = await connector(redis_server.port).connect()
+    await connection.close()
+    await connection.close()
     async with asyncio.timeout(SOON):
-        while NAME in str(redis_server.command("CLIENT", "LIST")):  # noqa: ASYNC110 - Redis tells nobody
+        while NAME in str(redis_server.command("CLIENT", "LIST")):  # noqa: ASYNC110 - there is no event to await
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Sentinels: the node follows the master."""
+"""Sentinels: a node follows the master."""
 
 import asyncio
 import time
@@ -9,22 +9,22 @@ from random import Random
 import pytest
 import redis
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, draft
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, publication
 from tests.server.engine.redis.conftest import Running
+from tests.server.engine.redis.readiness import until_not_ready, until_ready
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.engine.redis.test_engine import failed_start
-from tests.server.engine.redis.waiting import until_troubled, until_whole
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.broker import HistoryQuery
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
-from tocsin_server.engine.redis.connections.backoff import Backoff
-from tocsin_server.engine.redis.connections.connection import pack
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connection import pack_command
+from tocsin_server.engine.redis.connections.connector import Backoff, Connector
 from tocsin_server.engine.redis.pipeline import Pipeline
 
 
 @pytest.fixture
 def master(tmp_path: Path) -> Iterator[RedisServer]:
-    """It has a replica, which nobody need know."""
+    """A master with a replica, which the test does not need to address."""
     with (
         redis_running(_folder(tmp_path, "master"), "repl-diskless-sync-delay 0") as server,
         redis_running(_folder(tmp_path, "replica"), f"replicaof 127.0.0.1 {server.port}") as replica,
@@ -34,12 +34,12 @@ def master(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 PATIENT_MS, IMPATIENT_MS = 60_000, 300
-"""How long a master may be silent: before a test lets it die, so that none does by itself, and then."""
+"""For how long a master may be silent: until a test kills it, and from then on."""
 
 
 @pytest.fixture
 def sentinel(tmp_path: Path, master: RedisServer) -> Iterator[RedisServer]:
-    """One that decides alone."""
+    """A Sentinel that decides alone."""
     lines = [
         f"sentinel monitor mymaster 127.0.0.1 {master.port} 1",
         f"sentinel down-after-milliseconds mymaster {PATIENT_MS}",
@@ -68,30 +68,32 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(TICK / 5)
 
 
-async def test_a_failover_is_followed(running: Running, master: RedisServer, sentinel: RedisServer) -> None:
-    """The log goes on at the replica, in the same epoch, since the replica had all of it."""
+async def test_a_node_follows_a_failover(
+    running: Running, master: RedisServer, sentinel: RedisServer
+) -> None:
+    """The history continues at the replica, in the same epoch, because the replica had all of it."""
     async with running(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster") as node:
         await node.broker.subscribe("news")
-        top = await node.broker.publish("news", draft(1), LOG)
+        top = await node.broker.publish("news", publication(1), HISTORY)
         written = master.client.info("replication")["master_repl_offset"]
         _until(lambda: master.client.info("replication")["slave0"]["offset"] >= written)
         sentinel.command("SENTINEL", "SET", "mymaster", "down-after-milliseconds", IMPATIENT_MS)
         master.stop()
-        await until_troubled(node)
-        await until_whole(node)
-        await node.witness.until(lambda: node.witness.resumed == [["news"]])
-        assert (await node.broker.read_history("news", HistoryQuery(limit=-1), LOG)).top == top
-        assert await node.broker.publish("news", draft(2), LOG) == (2, top.epoch)
-        node.witness.heard.clear()
-        await node.broker.publish("news", draft(3), NO_LOG)
-        await node.witness.until(lambda: b"3" in node.witness.payloads("news"))
+        await until_not_ready(node)
+        await until_ready(node)
+        await node.handler.until(lambda: node.handler.resubscribed == [["news"]])
+        assert (await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)).top == top
+        assert await node.broker.publish("news", publication(2), HISTORY) == (2, top.epoch)
+        node.handler.received.clear()
+        await node.broker.publish("news", publication(3), NO_HISTORY)
+        await node.handler.until(lambda: b"3" in node.handler.payloads("news"))
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
-async def test_one_sentinel_that_is_down_locks_nobody_out(
+async def test_a_node_starts_although_one_sentinel_is_down(
     running: Running, sentinel: RedisServer, tmp_path: Path, *, is_frozen: bool
 ) -> None:
-    """Whichever place it has in the address, and whether it refuses or says nothing."""
+    """Whether that Sentinel is first or last in the address, frozen or stopped."""
     with redis_running(_folder(tmp_path, "other"), is_sentinel=True) as other:
         if is_frozen:
             other.freeze()
@@ -100,48 +102,48 @@ async def test_one_sentinel_that_is_down_locks_nobody_out(
         async with running(
             f"redis+sentinel://127.0.0.1:{other.port},127.0.0.1:{sentinel.port}/mymaster"
         ) as node:
-            await node.broker.publish("news", draft(1), LOG)
+            await node.broker.publish("news", publication(1), HISTORY)
 
 
-async def test_who_has_seen_the_latest_failover_is_believed(
+async def test_the_sentinel_that_has_seen_the_latest_failover_decides(
     master: RedisServer, sentinel: RedisServer, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Another Sentinel, asked first, is behind: it names a master of earlier."""
+    """Another Sentinel, which is first in the address, names an earlier master."""
     earlier = f"sentinel monitor mymaster 127.0.0.1 {redis_server.port} 1"
     _until(lambda: bool(sentinel.command("SENTINEL", "FAILOVER", "mymaster")))
     _until(lambda: _named(sentinel) != master.port)
     with redis_running(_folder(tmp_path, "behind"), earlier, is_sentinel=True) as behind:
         assert _named(behind) == redis_server.port
         hosts = f"127.0.0.1:{behind.port},127.0.0.1:{sentinel.port}"
-        dialler = Dialler(parse_address(f"redis+sentinel://{hosts}/mymaster"), "test")
-        async with dialler.connected() as connection:
-            (answer,) = await connection.ask(pack("CONFIG", "GET", "port"))
-        await dialler.close()
+        connector = Connector(parse_address(f"redis+sentinel://{hosts}/mymaster"), "test")
+        async with connector.connected() as connection:
+            (answer,) = await connection.execute(pack_command("CONFIG", "GET", "port"))
+        await connector.close()
     assert int(answer[1]) == _named(sentinel)
 
 
-async def test_where_no_sentinel_knows_the_master_each_says_why(sentinel: RedisServer) -> None:
-    """In a sentence."""
+async def test_an_unknown_master_is_an_error_with_a_reason(sentinel: RedisServer) -> None:
+    """The message contains the errors of the Sentinels."""
     (nowhere,) = free_ports(1)
     said = await failed_start(f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:{nowhere}/another")
     assert "no Sentinel names a master of another: Error 111 connecting to" in said
 
 
 def _named(sentinel: RedisServer) -> int:
-    """The port of the master, as a Sentinel says."""
+    """The port of the master that a Sentinel names."""
     return int(sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
 
 
 TURNS = 240
-"""Of the loop, more than finding the master takes."""
+"""Turns of the event loop, more than finding the master takes."""
 
 
-async def test_whoever_is_stopped_while_asking_sentinels_stops(sentinel: RedisServer) -> None:
-    """At whichever moment; redis-py may swallow that."""
+async def test_a_pipeline_can_be_cancelled_while_it_finds_the_master(sentinel: RedisServer) -> None:
+    """At any turn of the event loop. redis-py may swallow the cancellation."""
     address = parse_address(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster")
     for turns in range(TURNS):
-        dialler = Dialler(address, "test")
-        running = asyncio.create_task(Pipeline(dialler, Backoff(Random(1))).run())
+        connector = Connector(address, "test")
+        running = asyncio.create_task(Pipeline(connector, Backoff(Random(1))).run())
         for _ in range(turns):
             await asyncio.sleep(0)
         running.cancel()
@@ -149,5 +151,5 @@ async def test_whoever_is_stopped_while_asking_sentinels_stops(sentinel: RedisSe
         has_stopped = running.cancelled()
         running.cancel()
         await asyncio.wait([running], timeout=SOON)
-        await dialler.close()
+        await connector.close()
         assert has_stopped, f"not after {turns} turns"

@@ -1,4 +1,4 @@
-"""The link's faults: each is noticed, the link replaced, and the audience told what it did not hear."""
+"""Faults of the pub/sub connection: each is detected, and the interrupted channels are resubscribed."""
 
 import asyncio
 from random import Random
@@ -6,215 +6,226 @@ from random import Random
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import LOG, NO_LOG, Node, draft
-from tests.server.engine.recording_handler import Heard
-from tests.server.engine.redis.blackhole_proxy import Swallower
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
+from tests.server.engine.recording_handler import ReceivedPublication
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.conftest import Running
+from tests.server.engine.redis.readiness import (
+    RecordingConnector,
+    until_not_ready,
+    until_ready,
+    until_unready_reason,
+)
 from tests.server.engine.redis.redis_server import RedisServer
-from tests.server.engine.redis.waiting import RecordingDialler, until_trouble, until_troubled, until_whole
 from tests.support.timing import SOON
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.redis.connections.address import parse_address
-from tocsin_server.engine.redis.connections.backoff import Backoff
-from tocsin_server.engine.redis.pubsub.connection import Link
-from tocsin_server.engine.redis.pubsub.subscriptions import UNCONFIRMED_NAMES
+from tocsin_server.engine.redis.connections.connector import Backoff
+from tocsin_server.engine.redis.pubsub.connection import PubSubConnection
+from tocsin_server.engine.redis.pubsub.subscriptions import MAX_UNCONFIRMED_NAMES
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import Publication
 
 
-async def listening(node: Node, *channels: str) -> None:
+async def subscribed(node: Node, *channels: str) -> None:
     await asyncio.gather(*(node.broker.subscribe(channel) for channel in channels))
 
 
-async def still_hears(node: Node, *channels: str) -> None:
-    """Everything that is published from now on."""
+async def still_receives(node: Node, *channels: str) -> None:
+    """Assert that the node receives new publications in these channels, each once."""
     for channel in channels:
-        await node.broker.publish(channel, draft(77), NO_LOG)
+        await node.broker.publish(channel, publication(77), NO_HISTORY)
     await node.catch_up()
     for channel in channels:
-        assert node.witness.payloads(channel).count(b"77") == 1
+        assert node.handler.payloads(channel).count(b"77") == 1
 
 
-async def test_a_killed_link_is_replaced(node: Node, redis_server: RedisServer) -> None:
-    """All channels are heard again, and the audience is told once, of those it listens to."""
-    await listening(node, "a", "b", "c")
+async def test_a_killed_connection_is_replaced(node: Node, redis_server: RedisServer) -> None:
+    """All channels are resubscribed, and reported once."""
+    await subscribed(node, "a", "b", "c")
     await node.broker.unsubscribe("c")
-    assert redis_server.cut_links()
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    assert node.witness.resumed == [["a", "b"]]
-    await until_whole(node)
-    await still_hears(node, "a", "b")
+    assert redis_server.kill_pubsub_connections()
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    assert node.handler.resubscribed == [["a", "b"]]
+    await until_ready(node)
+    await still_receives(node, "a", "b")
 
 
-async def test_what_is_wanted_while_the_link_is_broken_is_heard_once_it_is_whole(
-    node: Node, redis_server: RedisServer
-) -> None:
-    """Whoever asked waits; the audience is told only of what it heard before."""
-    await listening(node, "a", "b")
-    redis_server.cut_links()
+async def test_subscriptions_wait_for_the_next_connection(node: Node, redis_server: RedisServer) -> None:
+    """Only channels that were subscribed before are reported as resubscribed."""
+    await subscribed(node, "a", "b")
+    redis_server.kill_pubsub_connections()
     await asyncio.gather(node.broker.subscribe("c"), node.broker.unsubscribe("b"))
-    await until_whole(node)
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    assert node.witness.resumed in ([["a"]], [["a", "b"]])
-    await still_hears(node, "a", "c")
+    await until_ready(node)
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    assert node.handler.resubscribed in ([["a"]], [["a", "b"]])
+    await still_receives(node, "a", "c")
 
 
-async def test_a_link_that_is_open_and_silent_is_replaced(running: Running, swallower: Swallower) -> None:
-    """The node knows that it is deaf; soon after it may be heard again it is not."""
-    async with running(swallower.url) as node:
-        await listening(node, "a")
-        swallower.swallow_pubsub()
-        swallower.swallow_subscribers()  # else its replacement may be whole before anybody looks
-        await until_trouble(node, "silent")
-        swallower.mend()
-        await node.broker.publish("a", draft(1), LOG)
-        await node.witness.until(lambda: node.witness.resumed == [["a"]])
-        await until_whole(node)
-        await still_hears(node, "a")
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_deaf_connection_is_replaced(running: Running, proxy: BlackholeProxy) -> None:
+    """Until then the node is not ready."""
+    async with running(proxy.url) as node:
+        await subscribed(node, "a")
+        proxy.drop_pubsub()
+        proxy.drop_subscribers()  # otherwise the new connection may be ready before the test polls
+        await until_unready_reason(node, "silent")
+        proxy.pass_all()
+        await node.broker.publish("a", publication(1), HISTORY)
+        await node.handler.until(lambda: node.handler.resubscribed == [["a"]])
+        await until_ready(node)
+        await still_receives(node, "a")
 
 
 @pytest.mark.parametrize("is_broken_first", [True, False])
-async def test_a_link_that_breaks_while_it_is_stopped_stops(
+async def test_a_connection_that_breaks_while_it_is_cancelled_ends(
     redis_server: RedisServer, *, is_broken_first: bool
 ) -> None:
-    """Else whoever stops the engine would wait for ever."""
-    dialler = RecordingDialler(parse_address(redis_server.url), "test")
-    link = Link(dialler, Backoff(Random()), lambda _: None)
-    running = asyncio.create_task(link.run())
+    """Otherwise the stop of the engine would wait for ever."""
+    connector = RecordingConnector(parse_address(redis_server.url), "test")
+    pubsub = PubSubConnection(connector, Backoff(Random()), lambda _: None)
+    running = asyncio.create_task(pubsub.run())
     async with asyncio.timeout(SOON):
-        await link.restored.wait()
+        await pubsub.subscribed.wait()
         await asyncio.sleep(0)
         if is_broken_first:
-            dialler.connection.end(ConnectionResetError())
+            connector.connection.fail(ConnectionResetError())
             running.cancel()
         else:
             running.cancel()
-            dialler.connection.end(ConnectionResetError())
+            connector.connection.fail(ConnectionResetError())
         with pytest.raises(asyncio.CancelledError):
             await running
 
 
-async def test_a_link_that_is_silent_from_the_beginning_is_replaced(
-    running: Running, swallower: Swallower, redis_server: RedisServer
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_connection_that_never_confirms_is_replaced(
+    running: Running, proxy: BlackholeProxy, redis_server: RedisServer
 ) -> None:
-    """Nothing confirms what it asks for, so no canary can tell."""
-    async with running(swallower.url) as node:
-        await listening(node, "a")
-        swallower.swallow_subscribers()
-        redis_server.cut_links()
-        await until_trouble(node, "silent")
-        swallower.mend()
-        await until_whole(node)
-        assert node.witness.resumed == [["a"]]
-        await still_hears(node, "a")
+    """It sends no probe yet, so no probe detects it."""
+    async with running(proxy.url) as node:
+        await subscribed(node, "a")
+        proxy.drop_subscribers()
+        redis_server.kill_pubsub_connections()
+        await until_unready_reason(node, "silent")
+        proxy.pass_all()
+        await until_ready(node)
+        assert node.handler.resubscribed == [["a"]]
+        await still_receives(node, "a")
 
 
-async def test_a_node_that_is_cut_off_knows_it(running: Running, swallower: Swallower) -> None:
-    """Connections stay open, nothing comes through: calls fail in time, and all is well once it is mended."""
-    async with running(swallower.url) as node:
-        await listening(node, "a")
-        swallower.swallow_all()
-        publishing = asyncio.create_task(node.broker.publish("a", draft(1), LOG))
-        assert (await until_troubled(node)).endswith(".")
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_node_that_is_cut_off_is_not_ready(running: Running, proxy: BlackholeProxy) -> None:
+    """All connections are open and silent. Commands fail in time, and the node recovers."""
+    async with running(proxy.url) as node:
+        await subscribed(node, "a")
+        proxy.drop_all()
+        publishing = asyncio.create_task(node.broker.publish("a", publication(1), HISTORY))
+        assert (await until_not_ready(node)).endswith(".")
         async with asyncio.timeout(SOON):
             with pytest.raises(EngineError):
                 await publishing
-        swallower.mend()
-        await until_whole(node)
-        await node.witness.until(lambda: node.witness.resumed == [["a"]])
-        await still_hears(node, "a")
+        proxy.pass_all()
+        await until_ready(node)
+        await node.handler.until(lambda: node.handler.resubscribed == [["a"]])
+        await still_receives(node, "a")
 
 
-async def test_a_redis_that_becomes_a_replica_is_noticed(
-    running: Running, lasting_redis: RedisServer, redis_server: RedisServer
+@pytest.mark.usefixtures("short_leases")
+async def test_a_redis_that_becomes_a_replica_is_detected(
+    running: Running, persistent_redis: RedisServer, redis_server: RedisServer
 ) -> None:
-    """It hangs up on nobody, announces on, and takes no writes. Another one may have the address by then."""
-    async with running(lasting_redis.url) as node:
-        await listening(node, "a")
-        lasting_redis.command("REPLICAOF", "127.0.0.1", redis_server.port)
-        await until_trouble(node, "replica")
+    """It closes no connection and delivers messages, but accepts no writes."""
+    async with running(persistent_redis.url) as node:
+        await subscribed(node, "a")
+        persistent_redis.command("REPLICAOF", "127.0.0.1", redis_server.port)
+        await until_unready_reason(node, "replica")
         with pytest.raises(EngineError):
-            await node.broker.publish("a", draft(1), LOG)
-        lasting_redis.command("REPLICAOF", "NO", "ONE")
-        await until_whole(node)
-        await still_hears(node, "a")
+            await node.broker.publish("a", publication(1), HISTORY)
+        persistent_redis.command("REPLICAOF", "NO", "ONE")
+        await until_ready(node)
+        await still_receives(node, "a")
 
 
-async def test_a_redis_that_is_full_is_noticed(running: Running, lasting_redis: RedisServer) -> None:
-    """Announcements go on, and no write."""
-    async with running(lasting_redis.url) as node:
-        await listening(node, "a")
-        lasting_redis.command("CONFIG", "SET", "maxmemory", 1)
-        await until_trouble(node, "takes no writes")
+@pytest.mark.usefixtures("short_leases")
+async def test_a_full_redis_is_detected(running: Running, persistent_redis: RedisServer) -> None:
+    """It delivers messages, but accepts no writes."""
+    async with running(persistent_redis.url) as node:
+        await subscribed(node, "a")
+        persistent_redis.command("CONFIG", "SET", "maxmemory", 1)
+        await until_unready_reason(node, "accepts no writes")
         assert "maxmemory" in node.engine.unready_reason
         with pytest.raises(EngineError):
-            await node.broker.publish("a", draft(1), LOG)
-        lasting_redis.command("CONFIG", "SET", "maxmemory", 0)
-        await until_whole(node)
-        await still_hears(node, "a")
+            await node.broker.publish("a", publication(1), HISTORY)
+        persistent_redis.command("CONFIG", "SET", "maxmemory", 0)
+        await until_ready(node)
+        await still_receives(node, "a")
 
 
-async def test_a_redis_that_stands_still_harms_nobody(running: Running, fleeting_redis: RedisServer) -> None:
-    """It comes back with what it knew, and everything goes on."""
-    async with running(fleeting_redis.url) as node:
-        await listening(node, "a")
-        position = await node.broker.publish("a", draft(1), LOG)
-        fleeting_redis.freeze()
-        await until_troubled(node)
-        fleeting_redis.thaw()
-        await until_whole(node)
-        assert (await node.broker.publish("a", draft(2), LOG)).epoch == position.epoch
-        await still_hears(node, "a")
+@pytest.mark.usefixtures("short_timeouts")
+async def test_a_node_recovers_from_a_frozen_redis(running: Running, volatile_redis: RedisServer) -> None:
+    """Redis continues with its data."""
+    async with running(volatile_redis.url) as node:
+        await subscribed(node, "a")
+        position = await node.broker.publish("a", publication(1), HISTORY)
+        volatile_redis.freeze()
+        await until_not_ready(node)
+        volatile_redis.thaw()
+        await until_ready(node)
+        assert (await node.broker.publish("a", publication(2), HISTORY)).epoch == position.epoch
+        await still_receives(node, "a")
 
 
-async def test_a_full_output_buffer_is_a_broken_link(running: Running, fleeting_redis: RedisServer) -> None:
-    """Redis cuts off who reads too slowly; what it dropped is in the log."""
-    async with running(fleeting_redis.url) as node:
-        await listening(node, "a")
-        fleeting_redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 0 0")
+async def test_a_full_output_buffer_breaks_the_connection(
+    running: Running, volatile_redis: RedisServer
+) -> None:
+    """Redis disconnects a client that reads too slowly. The dropped publications are in the history."""
+    async with running(volatile_redis.url) as node:
+        await subscribed(node, "a")
+        volatile_redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 0 0")
         payload = b'"%s"' % (b"x" * 1_000_000)
-        position = await node.broker.publish("a", NewPublication(Raw(payload)), LOG)
-        await node.witness.until(lambda: node.witness.resumed == [["a"]])
+        position = await node.broker.publish("a", NewPublication(Raw(payload)), HISTORY)
+        await node.handler.until(lambda: node.handler.resubscribed == [["a"]])
         assert position.offset == 1
-        assert not node.witness.heard
+        assert not node.handler.received
 
 
-async def test_a_listener_that_dies_of_a_mistake_is_replaced_and_said(
+async def test_a_handler_that_raises_costs_one_connection(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An audience never raises; if it does nevertheless, the node does not go deaf over it."""
-    await listening(node, "a")
+    """A handler never raises. If it does, the node still does not become deaf."""
+    await subscribed(node, "a")
 
-    def stumble(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def fail(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
         monkeypatch.undo()
         raise KeyError(channel)
 
-    monkeypatch.setattr(node.witness, "on_publication", stumble)
-    await node.broker.publish("a", draft(1), NO_LOG)
-    await node.witness.until(lambda: node.witness.resumed == [["a"]])
-    await until_whole(node)
-    await still_hears(node, "a")
+    monkeypatch.setattr(node.handler, "on_publication", fail)
+    await node.broker.publish("a", publication(1), NO_HISTORY)
+    await node.handler.until(lambda: node.handler.resubscribed == [["a"]])
+    await until_ready(node)
+    await still_receives(node, "a")
 
 
 @pytest.mark.parametrize(
     "message", [b"", b"9p0 1 epoch\n", b"1p0 1 epoch\n\xc1", b"1p\n", b"1j\n\xc0", b"1x"]
 )
-async def test_what_is_not_understood_is_dropped(
+async def test_a_malformed_message_is_dropped(
     node: Node, redis_server: RedisServer, prefix: str, message: bytes
 ) -> None:
-    """As from a node of another version: nothing breaks, and the next message is heard."""
-    await listening(node, "a")
+    """As from a node with another format version: the next message is received."""
+    await subscribed(node, "a")
     redis_server.command("PUBLISH", f"{prefix}:{{a}}", message)
-    await node.broker.publish("a", draft(1), NO_LOG)
-    await node.witness.until_heard(1)
-    assert node.witness.heard == [Heard("a", Publication(Raw(b"1")), "")]
-    assert not node.witness.resumed
+    await node.broker.publish("a", publication(1), NO_HISTORY)
+    await node.handler.until_received(1)
+    assert node.handler.received == [ReceivedPublication("a", Publication(Raw(b"1")), "")]
+    assert not node.handler.resubscribed
 
 
 async def test_many_channels_take_few_commands(node: Node, redis_server: RedisServer) -> None:
-    """Subscriptions that are asked for together leave together."""
+    """Subscriptions that are made together are sent together."""
     redis_server.command("CONFIG", "RESETSTAT")
-    await listening(node, *(f"c{number}" for number in range(1000)))
+    await subscribed(node, *(f"c{number}" for number in range(1000)))
     stats = redis_server.client.info("commandstats")
     assert isinstance(stats, dict)
     assert stats["cmdstat_subscribe"]["calls"] <= 10
@@ -222,25 +233,25 @@ async def test_many_channels_take_few_commands(node: Node, redis_server: RedisSe
         await asyncio.gather(*(node.broker.unsubscribe(f"c{number}") for number in range(1000)))
 
 
-async def test_more_channels_than_are_asked_for_at_once_are_all_heard(
+async def test_more_channels_than_may_be_in_flight_are_all_subscribed(
     node: Node, redis_server: RedisServer
 ) -> None:
-    """Wanted together, and again after the link broke."""
-    channels = [f"c{number}" for number in range(2 * UNCONFIRMED_NAMES)]
-    await listening(node, *channels)
-    redis_server.cut_links()
-    await node.witness.until(lambda: bool(node.witness.resumed))
-    assert sorted(node.witness.resumed[0]) == sorted(channels)
-    await until_whole(node)
-    await still_hears(node, channels[0], channels[-1])
+    """At first, and again after the connection broke."""
+    channels = [f"c{number}" for number in range(2 * MAX_UNCONFIRMED_NAMES)]
+    await subscribed(node, *channels)
+    redis_server.kill_pubsub_connections()
+    await node.handler.until(lambda: bool(node.handler.resubscribed))
+    assert sorted(node.handler.resubscribed[0]) == sorted(channels)
+    await until_ready(node)
+    await still_receives(node, channels[0], channels[-1])
 
 
-async def test_a_node_hears_only_what_it_listens_to(
+async def test_a_node_subscribes_only_to_its_own_names(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:
-    """Nothing else reaches it: its own canary, what concerns all nodes, and the channels it wants."""
-    await listening(node, "a", "b")
+    """Its probe, control commands, responses, and the channels that it wants."""
+    await subscribed(node, "a", "b")
     await node.broker.unsubscribe("b")
-    heard = redis_server.command("PUBSUB", "CHANNELS", f"{prefix}:*")
+    names_in_redis = redis_server.command("PUBSUB", "CHANNELS", f"{prefix}:*")
     names = [b"control", b"node:n1:answers", b"node:n1:canary", b"{a}"]
-    assert sorted(heard) == sorted(prefix.encode() + b":" + name for name in names)
+    assert sorted(names_in_redis) == sorted(prefix.encode() + b":" + name for name in names)

@@ -1,4 +1,4 @@
-"""The canary tells whether the link leads to where calls go, although it comes back."""
+"""The probe: it detects a deaf connection, and one that leads to another server than the commands."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ import pytest
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.timing import SOON, TICK
-from tocsin_server.engine.redis.connections.address import Dialler, parse_address
-from tocsin_server.engine.redis.connections.backoff import Backoff
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.connections.connector import Backoff, Connector
 from tocsin_server.engine.redis.pipeline import Pipeline
-from tocsin_server.engine.redis.pubsub.connection import Deaf, Link
-from tocsin_server.engine.redis.pubsub.probe import CANARY_SECONDS, DEAF_AFTER, Canary
+from tocsin_server.engine.redis.pubsub.connection import DeafConnection, PubSubConnection
+from tocsin_server.engine.redis.pubsub.probe import DEAF_AFTER_PROBES, PROBE_SECONDS, Probe
 
 NOTICED = 3.0
-"""Seconds after which a deaf node must know it."""
+"""Seconds within which a node must detect that it is deaf."""
 
 
 @pytest.fixture
@@ -34,63 +34,84 @@ def servers(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
         yield master, replica
 
 
-def dialler(server: RedisServer) -> Dialler:
-    return Dialler(parse_address(server.url), "canary")
+def connector(server: RedisServer) -> Connector:
+    return Connector(parse_address(server.url), "probe")
 
 
-@pytest.mark.parametrize("is_astray", [False, True], ids=["at the master", "at a replica"])
-async def test_a_link_to_another_server_is_replaced(
-    servers: tuple[RedisServer, RedisServer], is_astray: bool
+class CountingProbe(Probe):
+    """Counts the probes that are received."""
+
+    received = 0
+
+    def __init__(self, name: str, pipeline: Pipeline, pubsub: PubSubConnection) -> None:
+        super().__init__(name, pipeline, pubsub)
+        self.has_received_enough = asyncio.Event()
+        """Set once a probe was received after so many that a deaf connection would have been replaced."""
+
+    def _on_message(self, message: bytes) -> None:
+        super()._on_message(message)
+        self.received += 1
+        if self.received > DEAF_AFTER_PROBES:
+            self.has_received_enough.set()
+
+
+@pytest.mark.usefixtures("short_timeouts")
+@pytest.mark.parametrize("is_at_replica", [False, True], ids=["at the master", "at a replica"])
+async def test_a_connection_to_another_server_is_replaced(
+    servers: tuple[RedisServer, RedisServer], is_at_replica: bool
 ) -> None:
-    """A replica announces what its master does, until it is cut off from it and promoted."""
-    pipeline = Pipeline(dialler(servers[0]), Backoff(Random(1)))
-    link = Link(dialler(servers[is_astray]), Backoff(Random(1)), lambda names: None)
-    tasks = [asyncio.create_task(part) for part in (pipeline.run(), link.run())]
-    await asyncio.sleep(0)  # both take calls
-    tasks.append(asyncio.create_task(Canary("canary", pipeline, link).run()))
+    """A replica forwards its master's messages, until it is disconnected from it and promoted."""
+    pipeline = Pipeline(connector(servers[0]), Backoff(Random(1)))
+    pubsub = PubSubConnection(connector(servers[is_at_replica]), Backoff(Random(1)), lambda names: None)
+    tasks = [asyncio.create_task(part) for part in (pipeline.run(), pubsub.run())]
+    await asyncio.sleep(0)  # both begin to accept commands and subscriptions
+    probe = CountingProbe("probe", pipeline, pubsub)
+    tasks.append(asyncio.create_task(probe.run()))
     try:
         async with asyncio.timeout(SOON):
-            await link.proven.wait()
-            while is_astray and link.connections < 2:  # noqa: ASYNC110 - nobody is told
-                await asyncio.sleep(TICK)
-        await asyncio.sleep(2 * CANARY_SECONDS)
-        assert (link.connections > 1) == is_astray
+            await pubsub.proven.wait()
+            if is_at_replica:
+                while pubsub.connection_count < 2:  # noqa: ASYNC110 - there is no event to await
+                    await asyncio.sleep(TICK)
+            else:
+                await probe.has_received_enough.wait()
+                assert pubsub.connection_count == 1
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Sleepless(Canary):
-    """Counts its rests, which take no time."""
+class UnpausedProbe(Probe):
+    """Counts its waits, which take no time."""
 
-    rests = 0
+    waits = 0
 
-    async def _rest(self) -> None:
-        self.rests += 1
+    async def _wait(self) -> None:
+        self.waits += 1
         await asyncio.sleep(0)
 
 
-async def test_a_silent_link_is_noticed_in_as_many_rests_as_fit_into_three_seconds() -> None:
-    """Even if it falls silent right after it was heard. No machine is too slow for this count."""
+async def test_a_silent_connection_is_detected_within_three_seconds() -> None:
+    """Counted in waits, so the result does not depend on the machine."""
 
-    async def call(_command: str, _name: str, number: int) -> int:
+    async def execute(_command: str, _name: str, number: int) -> int:
         if number == 1:
-            canary._hear(b"1")
+            probe._on_message(b"1")
         return 1
 
-    async def listen(*_: object) -> None:
+    async def subscribe(*_: object) -> None:
         pass
 
     def replace(why: str) -> None:
-        raise Deaf(why)
+        raise DeafConnection(why)
 
-    link: Any = SimpleNamespace(
-        is_whole=True, connections=1, listen=listen, prove=lambda: None, replace=replace
+    pubsub: Any = SimpleNamespace(
+        is_subscribed=True, connection_count=1, subscribe=subscribe, mark_proven=lambda: None, replace=replace
     )
-    pipeline: Any = SimpleNamespace(publish="PUBLISH", call=call)
-    canary = Sleepless("canary", pipeline, link)
-    with pytest.raises(Deaf):
-        await asyncio.wait_for(canary.run(), SOON)
-    assert canary.rests == DEAF_AFTER + 1
-    assert canary.rests * CANARY_SECONDS < NOTICED
+    pipeline: Any = SimpleNamespace(publish_command="PUBLISH", execute=execute)
+    probe = UnpausedProbe("probe", pipeline, pubsub)
+    with pytest.raises(DeafConnection):
+        await asyncio.wait_for(probe.run(), SOON)
+    assert probe.waits == DEAF_AFTER_PROBES + 1
+    assert probe.waits * PROBE_SECONDS < NOTICED

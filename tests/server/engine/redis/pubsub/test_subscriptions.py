@@ -1,4 +1,4 @@
-"""Subscriptions, against a model of Redis: whatever is wished, lost and confirmed, the last wish counts."""
+"""Subscriptions, compared with a model of Redis: for each name the last change counts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin_server.engine.redis.pubsub.subscriptions import COMMAND_NAMES, UNCONFIRMED_NAMES, Subscriptions
+from tocsin_server.engine.redis.pubsub.subscriptions import (
+    MAX_UNCONFIRMED_NAMES,
+    NAMES_PER_COMMAND,
+    Subscriptions,
+)
 
 NAMES = [b"a", b"b", b"c"]
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["want", "forget"]), st.sampled_from(NAMES)),
-        st.tuples(st.sampled_from(["take", "confirm", "confirm", "break"]), st.none()),
+        st.tuples(st.sampled_from(["subscribe", "unsubscribe"]), st.sampled_from(NAMES)),
+        st.tuples(st.sampled_from(["send", "confirm", "confirm", "break"]), st.none()),
     ),
     max_size=40,
 )
 
 
 def ignore(message: bytes) -> None:
-    """Hear nothing."""
+    """Discard a message."""
 
 
 class Redis:
-    """What a connection is subscribed to, and the confirmations that are under way."""
+    """The names that a connection is subscribed to, and the confirmations on their way."""
 
     def __init__(self) -> None:
         self.subscribed: set[bytes] = set()
@@ -33,38 +37,38 @@ class Redis:
 
 
 class Machine:
-    """Subscriptions on connections that break."""
+    """Subscriptions over connections that break."""
 
     def __init__(self) -> None:
         self.subscriptions = Subscriptions()
         self.redis = Redis()
         self.wanted: set[bytes] = set()
         self.waiting: list[asyncio.Future[None]] = []
-        self.heard_before: set[bytes] = set()
-        self.subscriptions.begin()
+        self.received_before: set[bytes] = set()
+        self.subscriptions.on_connected()
 
-    def step(self, what: str, name: bytes | None) -> None:
-        if what == "want" and name:
+    def step(self, step: str, name: bytes | None) -> None:
+        if step == "subscribe" and name:
             self.wanted.add(name)
-            self._wait(self.subscriptions.want(name, ignore))
-        elif what == "forget" and name:
+            self._wait(self.subscriptions.subscribe(name, ignore))
+        elif step == "unsubscribe" and name:
             self.wanted.discard(name)
-            self._wait(self.subscriptions.forget(name))
-        elif what == "take":
-            self.take()
-        elif what == "confirm":
+            self._wait(self.subscriptions.unsubscribe(name))
+        elif step == "send":
+            self.send()
+        elif step == "confirm":
             self.confirm()
-        elif what == "break":
+        elif step == "break":
             self.redis = Redis()
-            self.subscriptions.begin()
+            self.subscriptions.on_connected()
 
     def _wait(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter:
             self.waiting.append(waiter)
-        # None means that it is so already: nothing is under way, and Redis has it so.
+        # None means that Redis has confirmed this state, and no change is pending or in flight.
 
-    def take(self) -> bool:
-        command = self.subscriptions.take()
+    def send(self) -> bool:
+        command = self.subscriptions.next_command()
         if command is None:
             return False
         for name in command.names:
@@ -80,49 +84,49 @@ class Machine:
         return True
 
     def settle(self) -> None:
-        while self.take() or self.confirm():
+        while self.send() or self.confirm():
             pass
 
 
 async def walk(steps: list[tuple[str, bytes | None]]) -> None:
     machine = Machine()
-    for what, name in steps:
-        machine.step(what, name)
+    for step, name in steps:
+        machine.step(step, name)
     machine.settle()
     assert machine.redis.subscribed == machine.wanted
     assert all(waiter.done() for waiter in machine.waiting)
     assert machine.subscriptions.is_restored
     for name in NAMES:
-        assert (machine.subscriptions.hear_of(name) is not None) == (name in machine.wanted)
-        assert machine.subscriptions.want(name, ignore) is None or name not in machine.wanted
+        assert (machine.subscriptions.callback_for(name) is not None) == (name in machine.wanted)
+        assert machine.subscriptions.subscribe(name, ignore) is None or name not in machine.wanted
 
 
 @settings(deadline=None)
 @given(STEPS)
-def test_the_last_wish_counts(steps: list[tuple[str, bytes | None]]) -> None:
-    """In the end Redis sends what is wanted, and everybody who waited was told."""
+def test_the_last_change_counts(steps: list[tuple[str, bytes | None]]) -> None:
+    """In the end Redis sends the wanted names, and every caller is released."""
     asyncio.run(walk(steps))
 
 
 @pytest.fixture
 def subscriptions() -> Subscriptions:
     subscriptions = Subscriptions()
-    subscriptions.begin()
+    subscriptions.on_connected()
     return subscriptions
 
 
-async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions: Subscriptions) -> None:
-    """Neither what is new nor what nobody wants any more."""
+async def test_restored_names_are_returned_once(subscriptions: Subscriptions) -> None:
+    """Neither new names nor names that are no longer wanted."""
     for name in (b"a", b"b"):
-        subscriptions.want(name, ignore)
-    subscriptions.take()
+        subscriptions.subscribe(name, ignore)
+    subscriptions.next_command()
     for name in (b"a", b"b"):
         subscriptions.confirm(name)
     assert subscriptions.take_restored() == []
-    subscriptions.begin()
-    subscriptions.forget(b"b")
-    subscriptions.want(b"c", ignore)
-    while subscriptions.take():
+    subscriptions.on_connected()
+    subscriptions.unsubscribe(b"b")
+    subscriptions.subscribe(b"c", ignore)
+    while subscriptions.next_command():
         pass
     restored = [subscriptions.is_restored]
     for name in (b"a", b"b", b"c"):
@@ -133,43 +137,43 @@ async def test_what_was_heard_before_and_is_again_is_restored_once(subscriptions
     assert subscriptions.take_restored() == []
 
 
-async def test_a_waiter_waits_for_redis(subscriptions: Subscriptions) -> None:
-    """Not for the command, and not in vain if the connection breaks."""
-    waiter = subscriptions.want(b"a", ignore)
+async def test_a_caller_waits_for_the_confirmation(subscriptions: Subscriptions) -> None:
+    """It does not wait for the sending only, and a broken connection does not release it."""
+    waiter = subscriptions.subscribe(b"a", ignore)
     assert waiter is not None
     done = []
-    for step in (subscriptions.take, subscriptions.begin, subscriptions.take):
+    for step in (subscriptions.next_command, subscriptions.on_connected, subscriptions.next_command):
         step()
         done.append(waiter.done())
     subscriptions.confirm(b"a")
     assert [*done, waiter.done()] == [False, False, False, True]
 
 
-async def test_a_confirmation_of_something_else_is_a_broken_connection(subscriptions: Subscriptions) -> None:
-    """Better a new one than channels that are believed to be heard."""
-    subscriptions.want(b"a", ignore)
-    subscriptions.take()
-    with pytest.raises(ValueError, match="not asked"):
+async def test_an_unexpected_confirmation_is_an_error(subscriptions: Subscriptions) -> None:
+    """The connection is then replaced, so no channel is believed to be subscribed by mistake."""
+    subscriptions.subscribe(b"a", ignore)
+    subscriptions.next_command()
+    with pytest.raises(ValueError, match="another subscription"):
         subscriptions.confirm(b"b")
 
 
 async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
-    """Many names are several commands."""
-    for number in range(2 * COMMAND_NAMES + 1):
-        subscriptions.want(b"%d" % number, ignore)
+    """Many names are sent in several commands."""
+    for number in range(2 * NAMES_PER_COMMAND + 1):
+        subscriptions.subscribe(b"%d" % number, ignore)
     sizes = []
-    while command := subscriptions.take():
+    while command := subscriptions.next_command():
         sizes.append(len(command.names))
-    assert sizes == [COMMAND_NAMES, COMMAND_NAMES, 1]
+    assert sizes == [NAMES_PER_COMMAND, NAMES_PER_COMMAND, 1]
 
 
-async def test_what_is_unconfirmed_is_bounded(subscriptions: Subscriptions) -> None:
-    """A Redis that reads nothing is asked for no more, until it confirms some of it."""
-    for number in range(UNCONFIRMED_NAMES + 1):
-        subscriptions.want(b"%d" % number, ignore)
-    asked: list[bytes] = []
-    while command := subscriptions.take():
-        asked += command.names
-    assert len(asked) == UNCONFIRMED_NAMES
-    subscriptions.confirm(asked[0])
-    assert subscriptions.take() == (True, [b"%d" % UNCONFIRMED_NAMES])
+async def test_unconfirmed_names_are_bounded(subscriptions: Subscriptions) -> None:
+    """No further name is sent until Redis confirms one."""
+    for number in range(MAX_UNCONFIRMED_NAMES + 1):
+        subscriptions.subscribe(b"%d" % number, ignore)
+    sent: list[bytes] = []
+    while command := subscriptions.next_command():
+        sent += command.names
+    assert len(sent) == MAX_UNCONFIRMED_NAMES
+    subscriptions.confirm(sent[0])
+    assert subscriptions.next_command() == (True, [b"%d" % MAX_UNCONFIRMED_NAMES])

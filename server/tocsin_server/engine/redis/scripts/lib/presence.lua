@@ -1,10 +1,11 @@
--- Before the scripts about presence. An entry is [lease, is announced, [user, client, conn_info, chan_info]].
+-- Functions for the scripts that use presence. An entry is the MessagePack array
+-- [lease, is announced, [user, client, conn_info, chan_info]].
 
 local function user_of(entry)
   return cmsgpack.unpack(entry)[3][1]
 end
 
-local function discount(users, user)
+local function decrement_user(users, user)
   if redis.call('HINCRBY', users, user, -1) <= 0 then
     redis.call('HDEL', users, user)
   end

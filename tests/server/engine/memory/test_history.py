@@ -1,4 +1,4 @@
-"""One channel's log against a model that keeps everything and computes what should be left."""
+"""A channel's history, compared with a model that keeps all publications and computes which are left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from tocsin_server.config.options import ChannelOptions
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
-from tocsin_server.engine.memory.log import Log
+from tocsin_server.engine.memory.history import ChannelHistory
 from tocsin_server.protocol.messages import Position
 
 OPTIONS = st.sampled_from(
@@ -33,18 +33,18 @@ class Entry(NamedTuple):
     data: bytes
 
 
-class LogModel(RuleBasedStateMachine):
-    """The model trims nothing until it is asked, and then by filters over plain lists."""
+class ChannelHistoryModel(RuleBasedStateMachine):
+    """The model removes nothing until it is read, and then filters plain lists."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.log = Log("abcdefgh")
+        self.history = ChannelHistory("abcdefgh")
         self.entries: list[Entry] = []
         self.top = 0
         self.versions = [("", 0)]
-        self.lapses = float("inf")
-        self.ends = float("inf")
+        self.publications_expire_at = float("inf")
+        self.top_expires_at = float("inf")
 
     @rule(seconds=st.sampled_from([0.5, 1, 2, 5, 11]))
     def time_passes(self, seconds: float) -> None:
@@ -53,52 +53,52 @@ class LogModel(RuleBasedStateMachine):
     @rule(options=OPTIONS, version=st.integers(0, 4), version_epoch=st.sampled_from(["", "a", "b"]))
     def append(self, options: ChannelOptions, version: int, version_epoch: str) -> None:
         data = b"%d" % self.top
-        draft = NewPublication(Raw(data), version=version, version_epoch=version_epoch)
-        publication = self.log.append(draft, options, self.now)
-        self.ends = self.now + options.history_meta_ttl
+        publication = NewPublication(Raw(data), version=version, version_epoch=version_epoch)
+        stored = self.history.append(publication, options, self.now)
+        self.top_expires_at = self.now + options.history_meta_ttl
         last_epoch, last_version = self.versions[-1]
         if version and version_epoch in ("", last_epoch) and version <= last_version:
-            assert publication is None
+            assert stored is None
             return
         if version:
             self.versions.append((version_epoch, version))
         self.top += 1
-        self.entries = [*self.living(), Entry(self.top, data)][-options.history_size :]
-        self.lapses = self.now + options.history_ttl
-        assert publication
-        assert (publication.offset, bytes(publication.data)) == self.entries[-1]
+        self.entries = [*self.kept(), Entry(self.top, data)][-options.history_size :]
+        self.publications_expire_at = self.now + options.history_ttl
+        assert stored
+        assert (stored.offset, bytes(stored.data)) == self.entries[-1]
 
     @rule(options=OPTIONS, query=QUERIES)
     def read(self, options: ChannelOptions, query: HistoryQuery) -> None:
-        entries = self.living()[::-1] if query.is_reverse else self.living()
+        entries = self.kept()[::-1] if query.is_reverse else self.kept()
         if query.since:
             bound = query.since.offset
             entries = [e for e in entries if (e.offset < bound if query.is_reverse else e.offset > bound)]
         if query.limit >= 0:
             entries = entries[: query.limit]
-        top, publications = self.log.read(query, options, self.now)
-        self.ends = self.now + options.history_meta_ttl
+        top, publications = self.history.read(query, options, self.now)
+        self.top_expires_at = self.now + options.history_meta_ttl
         assert top == (self.top, "abcdefgh")
         assert [Entry(each.offset, bytes(each.data)) for each in publications] == entries
 
     @rule()
     def remove_history(self) -> None:
-        self.log.remove_history()
+        self.history.clear()
         self.entries = []
 
     @rule()
     def memory_is_freed(self) -> None:
-        self.log.drop_lapsed(self.now)
-        assert len(self.log._kept) == len(self.living())
+        self.history.drop_expired(self.now)
+        assert len(self.history._kept) == len(self.kept())
 
     @invariant()
-    def the_top_and_the_end_are_known(self) -> None:
-        assert self.log.top == (self.top, "abcdefgh")
-        assert self.log.is_over(self.now) == (self.now >= self.ends)
+    def the_top_and_the_expiry_equal_the_model(self) -> None:
+        assert self.history.top == (self.top, "abcdefgh")
+        assert self.history.is_expired(self.now) == (self.now >= self.top_expires_at)
 
-    def living(self) -> list[Entry]:
-        return self.entries if self.now < self.lapses else []
+    def kept(self) -> list[Entry]:
+        return self.entries if self.now < self.publications_expire_at else []
 
 
-TestLog = LogModel.TestCase
-TestLog.settings = settings(max_examples=60)  # of up to 50 steps each
+TestChannelHistory = ChannelHistoryModel.TestCase
+TestChannelHistory.settings = settings(max_examples=60)  # of up to 50 steps each

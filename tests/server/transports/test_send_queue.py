@@ -7,95 +7,107 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.timing import SOON
-from tocsin_server.transports.outbox import SEND_BYTES, Outbox
+from tocsin_server.transports.send_queue import SEND_BYTES, SendQueue
 
 
-def is_overfull(outbox: Outbox) -> bool:
-    return outbox.is_overfull
+def is_overfull(send_queue: SendQueue) -> bool:
+    return send_queue.is_overfull
 
 
-async def all_of(outbox: Outbox) -> list[bytes]:
-    return [taken async for taken in outbox]
+async def all_of(send_queue: SendQueue) -> list[bytes]:
+    return [taken async for taken in send_queue]
 
 
 @given(st.lists(st.binary(max_size=SEND_BYTES), max_size=8))
 async def test_chunks_come_out_complete_in_order_and_in_bounded_pieces(chunks: list[bytes]) -> None:
     """Small chunks are joined, and none is cut."""
-    outbox = Outbox(limit=1)
+    send_queue = SendQueue(limit=1)
     for chunk in chunks:
-        outbox.put(chunk)
-    outbox.end(within_seconds=SOON)
-    taken = await all_of(outbox)
+        send_queue.put(chunk)
+    send_queue.end(within_seconds=SOON)
+    taken = await all_of(send_queue)
     assert b"".join(taken) == b"".join(chunks)
     assert all(len(part) < 2 * SEND_BYTES for part in taken)
 
 
 async def test_joined_chunks_are_separated() -> None:
     """Messages that are sent together are lines of one."""
-    outbox = Outbox(limit=100, separator=b"\n")
+    send_queue = SendQueue(limit=100, separator=b"\n")
     for chunk in (b"one", b"two", b"three"):
-        outbox.put(chunk)
-    outbox.end(within_seconds=SOON)
-    assert await all_of(outbox) == [b"one\ntwo\nthree"]
+        send_queue.put(chunk)
+    send_queue.end(within_seconds=SOON)
+    assert await all_of(send_queue) == [b"one\ntwo\nthree"]
 
 
 async def test_a_waiting_writer_is_woken() -> None:
     """By each chunk, and by the end."""
-    outbox = Outbox(limit=100)
-    reading = asyncio.create_task(all_of(outbox))
+    send_queue = SendQueue(limit=100)
+    reading = asyncio.create_task(all_of(send_queue))
     for chunk in (b"one", b"two"):
         await asyncio.sleep(0)
-        outbox.put(chunk)
+        send_queue.put(chunk)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    outbox.end(within_seconds=SOON)
+    send_queue.end(within_seconds=SOON)
     assert await reading == [b"one", b"two"]
 
 
 async def test_bytes_that_are_being_sent_still_count() -> None:
     """The last piece for a client that reads nothing is with the server, and takes as much memory there."""
-    outbox = Outbox(limit=5)
-    outbox.put(b"12345")
-    taken = aiter(outbox)
+    send_queue = SendQueue(limit=5)
+    for chunk in (b"12", b"34", b"5"):
+        send_queue.put(chunk)
+    taken = aiter(send_queue)
     await anext(taken)
-    assert not is_overfull(outbox)
-    outbox.put(b"6")
-    assert is_overfull(outbox)
+    assert not is_overfull(send_queue)
+    send_queue.put(b"6")
+    assert is_overfull(send_queue)
     assert await anext(taken) == b"6"
-    assert not is_overfull(outbox)
+    assert not is_overfull(send_queue)
 
 
 async def test_exempt_bytes_do_not_count_until_they_are_sent() -> None:
     """A recovery larger than the limit may be written, and does not raise the limit for later chunks."""
-    outbox = Outbox(limit=5)
-    outbox.put(b"0" * 100, exempt=True)
-    outbox.put(b"12345")
-    assert not is_overfull(outbox)
-    outbox.put(b"6")
-    assert is_overfull(outbox)
-    taken = aiter(outbox)
+    send_queue = SendQueue(limit=5)
+    send_queue.put(b"0" * 100, exempt=True)
+    send_queue.put(b"12345")
+    assert not is_overfull(send_queue)
+    send_queue.put(b"6")
+    assert is_overfull(send_queue)
+    taken = aiter(send_queue)
     assert len(await anext(taken)) == 106
     following = asyncio.ensure_future(anext(taken))
     await asyncio.sleep(0)
-    outbox.put(b"123456")
-    assert is_overfull(outbox)
+    for chunk in (b"12", b"34", b"56"):
+        send_queue.put(chunk)
+    assert is_overfull(send_queue)
     await following
+
+
+async def test_one_large_chunk_is_exempt_and_the_next_is_not() -> None:
+    """One publication alone makes no client slow, even if a small one is queued as well."""
+    send_queue = SendQueue(limit=10)
+    for chunk in (b"1", b"2" * 100, b"3"):
+        send_queue.put(chunk)
+    assert not is_overfull(send_queue)
+    send_queue.put(b"4" * 10)
+    assert is_overfull(send_queue)
 
 
 async def test_chunks_after_the_end_are_dropped() -> None:
     """They do not count either."""
-    outbox = Outbox(limit=3)
-    outbox.put(b"one")
-    outbox.end(within_seconds=SOON)
-    outbox.put(b"two")
-    assert not is_overfull(outbox)
-    assert await all_of(outbox) == [b"one"]
+    send_queue = SendQueue(limit=3)
+    send_queue.put(b"one")
+    send_queue.end(within_seconds=SOON)
+    send_queue.put(b"two")
+    assert not is_overfull(send_queue)
+    assert await all_of(send_queue) == [b"one"]
 
 
 @pytest.mark.parametrize("ends_first", [False, True])
 async def test_a_writer_is_interrupted_at_the_deadline(ends_first: bool) -> None:
     """A client that does not read cannot keep its connection from ending."""
-    outbox = Outbox(limit=100)
+    send_queue = SendQueue(limit=100)
     interrupted = []
 
     async def write_for_ever() -> None:
@@ -105,24 +117,24 @@ async def test_a_writer_is_interrupted_at_the_deadline(ends_first: bool) -> None
             interrupted.append(True)
 
     if ends_first:
-        outbox.end(within_seconds=0.01)
+        send_queue.end(within_seconds=0.01)
     else:
-        asyncio.get_running_loop().call_soon(outbox.end, 0.01)
+        asyncio.get_running_loop().call_soon(send_queue.end, 0.01)
     async with asyncio.timeout(SOON):
-        await outbox.run_writer(write_for_ever())
+        await send_queue.run_writer(write_for_ever())
     assert interrupted
 
 
 async def test_a_writer_that_ends_before_the_deadline_is_not_interrupted() -> None:
-    outbox = Outbox(limit=100)
-    outbox.put(b"one")
+    send_queue = SendQueue(limit=100)
+    send_queue.put(b"one")
     taken: list[bytes] = []
 
     async def write() -> None:
-        taken.extend(await all_of(outbox))
+        taken.extend(await all_of(send_queue))
 
-    outbox.end(within_seconds=SOON)
-    await outbox.run_writer(write())
+    send_queue.end(within_seconds=SOON)
+    await send_queue.run_writer(write())
     assert taken == [b"one"]
 
 
@@ -132,4 +144,4 @@ async def test_a_lost_connection_ends_its_writer() -> None:
     async def write() -> None:
         raise ConnectionResetError
 
-    await Outbox(limit=100).run_writer(write())
+    await SendQueue(limit=100).run_writer(write())

@@ -1,7 +1,7 @@
 """The bytes queued for one client, bounded, where a transport's `send` has to be awaited by one writer.
 
-`put` never waits; its caller checks `is_overfull` afterwards. The mutable state is all in `Outbox`; only its
-methods change it.
+`put` never waits; its caller checks `is_overfull` afterwards. The mutable state is all in `SendQueue`;
+only its methods change it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FLUSH_SECONDS = 5.0
 """How long the queued bytes may take to be sent once their connection is closed (as protocol §8)."""
 
 
-class Outbox:
+class SendQueue:
     """Chunks of bytes for one client. Its writer iterates it, once.
 
     Each iteration gives what is queued, joined by `separator`. Iteration ends after `end`, once nothing is
@@ -31,6 +31,7 @@ class Outbox:
         "_has_ended",
         "_limit",
         "_queued_bytes",
+        "_sends",
         "_separator",
         "_timeout",
         "_waiter",
@@ -42,6 +43,7 @@ class Outbox:
         self._exempt_bytes = 0
         self._limit = limit
         self._separator = separator
+        self._sends = 0
         self._has_ended = False
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -60,15 +62,17 @@ class Outbox:
         return self._queued_bytes
 
     @property
-    def has_exempt(self) -> bool:
-        """Whether an exempt chunk is still queued."""
-        return self._exempt_bytes > 0
+    def sends(self) -> int:
+        """How many pieces the writer has taken."""
+        return self._sends
 
     def put(self, chunk: bytes, *, exempt: bool = False) -> None:
         """Queue a chunk; after `end` it is dropped.
 
-        An exempt chunk does not count towards the limit; the caller bounds its size.
+        An exempt chunk does not count towards the limit; the caller bounds its size. One chunk of more than
+        half the limit is exempt too: it would make every client slow, and those would only recover it again.
         """
+        exempt = exempt or (not self._exempt_bytes and len(chunk) > self._limit // 2)
         if not self._has_ended:
             self._chunks.append(chunk)
             self._queued_bytes += len(chunk)
@@ -95,7 +99,7 @@ class Outbox:
     # --------------------------------------------------------------------------------------------- the writer
 
     async def run_writer(self, writing: Awaitable[None]) -> None:
-        """Await the writer, which iterates this outbox, up to the deadline that `end` sets.
+        """Await the writer, which iterates this send_queue, up to the deadline that `end` sets.
 
         A writer that finds the connection lost ends too: servers raise OSError from `send`, or ignore it
         (ASGI 2.4).
@@ -121,6 +125,7 @@ class Outbox:
             await self._waiter
 
     def _take(self) -> tuple[bytes, int]:
+        self._sends += 1
         size = count = 0
         while count < len(self._chunks) and size < SEND_BYTES:
             size += len(self._chunks[count])

@@ -1,0 +1,157 @@
+"""Channel histories in memory: the publications that are kept, and the tops that outlive them.
+
+Every `now` is in seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.core.positions import History
+from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.memory.expiry import ExpiryQueue
+from tocsin_server.protocol.messages import Position, Publication
+
+
+class ChannelHistory:
+    """The history of one channel: offsets 1, 2, 3 … within one epoch (docs/protocol.md §10).
+
+    The last `history_size` publications are kept. They expire together, `history_ttl` after the last publish;
+    the top and the last version stay. The whole history expires when it has not been read or written for
+    `history_meta_ttl`. Its owner then replaces it with one of another epoch.
+    """
+
+    __slots__ = ("_epoch", "_kept", "_kept_until", "_known_until", "_offset", "_version", "_version_epoch")
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch
+        self._offset = 0
+        self._version = 0
+        self._version_epoch = ""
+        self._kept_until = math.inf
+        self._known_until = math.inf
+        self._kept: dict[int, Publication] = {}  # by offset, without holes, up to the top
+
+    @property
+    def top(self) -> Position:
+        """The position of the last publication, even if it is no longer kept."""
+        return Position(self._offset, self._epoch)
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the top has been unused for so long that it no longer counts."""
+        return now >= self._known_until
+
+    def append(self, publication: NewPublication, options: ChannelOptions, now: float) -> Publication | None:
+        """Give a publication the next offset and keep it. Returns None if its version is outdated."""
+        self._use(options, now)
+        if self._is_outdated(publication):
+            return None
+        self._offset += 1
+        stored = Publication(publication.data, self._offset, publication.info, publication.tags)
+        self._kept[self._offset] = stored
+        while len(self._kept) > options.history_size:
+            del self._kept[self._oldest]
+        self._kept_until = now + options.history_ttl
+        return stored
+
+    def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
+        """Read the part that the query selects from the publications that are kept at `now`."""
+        self._use(options, now)
+        return History(self.top, [self._kept[offset] for offset in self._offsets(query)])
+
+    def clear(self) -> None:
+        """Remove all publications. The top stays."""
+        self._kept.clear()
+
+    def drop_expired(self, now: float) -> None:
+        """Free the memory of publications that have expired."""
+        if now >= self._kept_until:
+            self.clear()
+
+    @property
+    def _oldest(self) -> int:
+        """The first offset that is kept, or the next offset if none is."""
+        return self._offset - len(self._kept) + 1
+
+    def _use(self, options: ChannelOptions, now: float) -> None:
+        self.drop_expired(now)
+        self._known_until = now + options.history_meta_ttl
+
+    def _is_outdated(self, publication: NewPublication) -> bool:
+        if not publication.version:
+            return False
+        is_comparable = publication.version_epoch in ("", self._version_epoch)
+        if is_comparable and publication.version <= self._version:
+            return True
+        self._version, self._version_epoch = publication.version, publication.version_epoch
+        return False
+
+    def _offsets(self, query: HistoryQuery) -> range:
+        oldest, newest = self._oldest, self._offset
+        if query.is_reverse:
+            if query.since:
+                newest = min(newest, query.since.offset - 1)
+            offsets = range(newest, oldest - 1, -1)
+        else:
+            if query.since:
+                oldest = max(oldest, query.since.offset + 1)
+            offsets = range(oldest, newest + 1)
+        return offsets if query.limit < 0 else offsets[: query.limit]
+
+
+class HistoryStore:
+    """The histories of all channels. Each exists from its first access until it expires.
+
+    Readers never see anything that has expired; `free_one` only returns its memory.
+    """
+
+    def __init__(self, make_epoch: Callable[[], str]) -> None:
+        self._make_epoch = make_epoch
+        self._histories: dict[str, ChannelHistory] = {}
+        self._publications = ExpiryQueue[str]()  # channels whose history keeps publications
+        self._tops = ExpiryQueue[str]()  # all channels
+
+    def __len__(self) -> int:
+        return len(self._histories)
+
+    @property
+    def next_deadline(self) -> float:
+        """When memory can next be freed, or infinity."""
+        return min(self._publications.next_deadline, self._tops.next_deadline)
+
+    def append(
+        self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
+    ) -> tuple[Position, Publication | None]:
+        """Append to a channel's history. Returns its top, and the publication unless it is outdated."""
+        history = self._open(channel, options, now)
+        stored = history.append(publication, options, now)
+        if stored:
+            self._publications.set(channel, options.history_ttl, now)
+        return history.top, stored
+
+    def read(self, channel: str, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
+        """Read a channel's history. It is created if it does not exist."""
+        return self._open(channel, options, now).read(query, options, now)
+
+    def remove_history(self, channel: str) -> None:
+        """Remove the publications of a channel, if there are any."""
+        if history := self._histories.get(channel):
+            history.clear()
+
+    def free_one(self, now: float) -> bool:
+        """Free the memory of one expired item. Returns False if there is none."""
+        if (channel := self._publications.pop_expired(now)) is not None:
+            self._histories[channel].drop_expired(now)
+        elif (channel := self._tops.pop_expired(now)) is not None:
+            self._publications.cancel(channel)
+            del self._histories[channel]
+        return channel is not None
+
+    def _open(self, channel: str, options: ChannelOptions, now: float) -> ChannelHistory:
+        history = self._histories.get(channel)
+        if history is None or history.is_expired(now):
+            history = self._histories[channel] = ChannelHistory(self._make_epoch())
+        self._tops.set(channel, options.history_meta_ttl, now)
+        return history

@@ -1,0 +1,33 @@
+"""The memory engine: its epochs, and its memory when it is idle."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tocsin_server.config.options import ChannelOptions
+from tocsin_server.engine.broker import TOP_ONLY
+from tocsin_server.engine.memory.broker import MemoryBroker
+from tocsin_server.engine.memory.engine import MemoryEngine
+from tocsin_server.protocol.messages import ClientInfo
+
+HISTORY = ChannelOptions(history_size=10, history_ttl=60, history_meta_ttl=600)
+
+
+async def test_presence_and_subscriptions_leave_no_memory(engine: MemoryEngine) -> None:
+    """Once they are removed, the channel takes no memory."""
+    await engine.presence.add("news", ClientInfo("42", "c1"))
+    await engine.presence.remove("news", "c1")
+    await engine.broker.subscribe("news")
+    await engine.broker.unsubscribe("news")
+    assert not engine.presence._channels
+    assert not engine.broker._subscribed
+
+
+async def test_epochs_come_from_the_given_random_generator(broker: MemoryBroker) -> None:
+    """Eight letters, different for each history."""
+    first = (await broker.read_history("news", TOP_ONLY, HISTORY)).top.epoch
+    second = (await broker.read_history("weather", TOP_ONLY, HISTORY)).top.epoch
+    again = MemoryEngine(random=Random(1)).broker
+    assert (await again.read_history("news", TOP_ONLY, HISTORY)).top.epoch == first
+    assert len(first) == len(second) == 8
+    assert first != second
