@@ -1,4 +1,8 @@
-"""The OpenAPI 3.1 document of the API, generated from the types of its requests and results."""
+"""The OpenAPI 3.1 document of the API, generated from the types of its requests and results.
+
+What the types do not say is added to their schemas: which members may be null, that a publication needs a
+payload, and how long the name of a channel may be.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,14 @@ import msgspec
 from tocsin_server.api import auth
 from tocsin_server.api.calls import Method
 from tocsin_server.api.methods import METHODS
-from tocsin_server.api.types import CALLS_LIMIT, ApiError, LegacyCommand, LegacyReply
+from tocsin_server.api.types import (
+    CALLS_LIMIT,
+    CHANNEL_PATTERN,
+    ApiError,
+    LegacyCommand,
+    LegacyReply,
+    PublicationFields,
+)
 from tocsin_server.version import __version__
 
 Json = dict[str, Any]
@@ -44,17 +55,28 @@ SECURITY: Json = {
 ERROR_MODE: Json = {
     "name": "X-Centrifugo-Error-Mode",
     "in": "header",
-    "description": "With `transport`, errors are returned as HTTP status.",
-    "schema": {"type": "string", "enum": ["transport"]},
+    "description": "With `transport`, errors are returned as HTTP status. Every other value has no effect.",
+    "schema": {"type": "string", "examples": ["transport"]},
 }
+CONTENT_ENCODING: Json = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "description": "How the body is compressed.",
+    "schema": {"type": "string", "enum": ["gzip", "x-gzip", "deflate", "identity"]},
+}
+NEEDS_PAYLOAD: list[Json] = [
+    {"required": ["data"]},
+    {"required": ["b64data"], "properties": {"b64data": {"type": "string", "minLength": 1}}},
+]
+"""The payload of a publication, in one of two members."""
 
 
 @lru_cache(maxsize=8)
-def api_document(root_path: str = "") -> Json:
+def api_document(root_path: str = "", channel_length_limit: int = 255) -> Json:
     """The document for an application that is mounted at `root_path`. It is cached: do not change it."""
-    types = {ApiError, LegacyCommand, LegacyReply}
-    types |= {kind for method in METHODS.values() for kind in (method.request, method.result)}
-    _, schemas = msgspec.json.schema_components(_by_name(types), ref_template="#/components/schemas/{name}")
+    requests = {LegacyCommand} | {method.request for method in METHODS.values()}
+    results = {ApiError, LegacyReply} | {method.result for method in METHODS.values()}
+    schemas = _schemas(results) | _request_schemas(requests, channel_length_limit)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tocsin server API", "version": __version__, "description": DESCRIPTION},
@@ -67,10 +89,44 @@ def api_document(root_path: str = "") -> Json:
         "components": {
             "schemas": schemas,
             "responses": _responses(),
-            "parameters": {"ErrorMode": ERROR_MODE},
+            "parameters": {"ErrorMode": ERROR_MODE, "ContentEncoding": CONTENT_ENCODING},
             "securitySchemes": SECURITY,
         },
     }
+
+
+def _schemas(types: Iterable[type]) -> Json:
+    _, schemas = msgspec.json.schema_components(_by_name(types), ref_template="#/components/schemas/{name}")
+    return schemas
+
+
+def _request_schemas(types: Iterable[type], channel_length_limit: int) -> Json:
+    schemas = _schemas(types)
+    for kind in types:
+        if issubclass(kind, PublicationFields):
+            schemas[kind.__name__]["anyOf"] = NEEDS_PAYLOAD
+    for schema in schemas.values():
+        _limit_channel_names(schema, channel_length_limit)
+        _allow_null(schema)
+    return schemas
+
+
+def _limit_channel_names(schema: Json, limit: int) -> None:
+    for member in schema.get("properties", {}).values():
+        for place in (member, member.get("items", {})):
+            if place.get("pattern") == CHANNEL_PATTERN:
+                place["maxLength"] = limit
+
+
+def _allow_null(schema: Json) -> None:
+    """Let every optional member of a request be null, which counts as absent."""
+    for name, member in schema.get("properties", {}).items():
+        if name in schema.get("required", ()):
+            continue
+        if isinstance(member.get("type"), str):
+            member["type"] = [member["type"], "null"]
+        elif "$ref" in member:
+            schema["properties"][name] = {"anyOf": [member, {"type": "null"}]}
 
 
 def _by_name(types: Iterable[type]) -> list[type]:
@@ -81,7 +137,7 @@ def _operation(name: str, method: Method) -> Json:
     return {
         "operationId": name,
         **_prose(method.call.__doc__ or ""),
-        "parameters": [{"$ref": "#/components/parameters/ErrorMode"}],
+        "parameters": [_parameter("ErrorMode"), _parameter("ContentEncoding")],
         "requestBody": _body(method.request),
         "responses": {
             "200": _response(method),
@@ -89,6 +145,7 @@ def _operation(name: str, method: Method) -> Json:
             "401": _common("Unauthorized"),
             "404": _common("Refused"),
             "413": _common("TooLarge"),
+            "415": _common("UnsupportedCoding"),
             "416": _common("Refused"),
             "500": _common("Refused"),
         },
@@ -100,12 +157,14 @@ def _legacy_endpoint() -> Json:
         "operationId": "commands",
         **_prose(LEGACY_ENDPOINT),
         "deprecated": True,
+        "parameters": [_parameter("ContentEncoding")],
         "requestBody": _body(LegacyCommand),
         "responses": {
             "200": {"description": "A reply for each command.", "content": _content(_ref(LegacyReply))},
             "400": _common("BadRequest"),
             "401": _common("Unauthorized"),
             "413": _common("TooLarge"),
+            "415": _common("UnsupportedCoding"),
         },
     }
 
@@ -127,6 +186,7 @@ def _responses() -> Json:
         },
         "Unauthorized": {"description": "The key is missing or wrong. The body is empty."},
         "TooLarge": {"description": "The body is larger than `[api] body_limit_bytes`.", "content": text},
+        "UnsupportedCoding": {"description": "The Content-Encoding is another one.", "content": text},
         "Refused": {"description": "In transport error mode: the error.", "content": refused},
     }
 
@@ -151,6 +211,10 @@ def _object(**properties: Json) -> Json:
 
 def _ref(kind: type) -> Json:
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def _parameter(name: str) -> Json:
+    return {"$ref": f"#/components/parameters/{name}"}
 
 
 def _common(name: str) -> Json:

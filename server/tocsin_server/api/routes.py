@@ -49,7 +49,7 @@ def api_routes(node: Node) -> list[BaseRoute]:
                 Route(f"/api/{name}", _endpoint(node, keys, method), methods=["POST"])
                 for name, method in METHODS.items()
             ),
-            Route("/api/openapi.json", _document),
+            Route("/api/openapi.json", _document(node.settings.client.channel_length_limit)),
         ],
         redirect_slashes=False,
     )
@@ -98,8 +98,11 @@ def _logged(node: Node, keys: ApiKeys) -> Callable[[Endpoint], Endpoint]:
     return wrap
 
 
-async def _document(request: Request) -> Response:
-    return _json(api_document(request.scope.get("root_path", "")))
+def _document(channel_length_limit: int) -> Endpoint:
+    async def respond(request: Request) -> Response:
+        return _json(api_document(request.scope.get("root_path", ""), channel_length_limit))
+
+    return respond
 
 
 async def _accepted_body(request: Request, keys: ApiKeys, node: Node) -> bytes:

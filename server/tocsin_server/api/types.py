@@ -23,7 +23,17 @@ CALLS_LIMIT = 10_000
 With an engine in memory they take some hundred milliseconds. The limit of the body alone would allow seconds.
 """
 
-ChannelName = Annotated[str, Meta(min_length=1, description="The name of the channel.")]
+CHANNEL_PATTERN = r"^(\$?([-a-zA-Z0-9_]{2,}:)?#[\s\S]*|[\x00-\x7f]*)$"
+"""Names are ASCII, except the id of a personal channel's user (docs/protocol.md §13). The core checks it."""
+
+ChannelName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        description="The name of the channel.",
+        extra_json_schema={"pattern": CHANNEL_PATTERN},
+    ),
+]
 UserId = Annotated[str, Meta(min_length=1, description="The user whose connections are meant.")]
 ClientId = Annotated[
     str, Meta(description="The client id of a connection. Empty: all connections of the user.")
@@ -222,7 +232,10 @@ class SubscribeRequest(UserRequest, kw_only=True):
 class UnsubscribeRequest(UserRequest, kw_only=True):
     """Ends subscriptions."""
 
-    channel: Annotated[str, Meta(description="The channel. Empty: all channels.")] = ""
+    channel: Annotated[
+        str,
+        Meta(description="The channel. Empty: all channels.", extra_json_schema={"pattern": CHANNEL_PATTERN}),
+    ] = ""
 
 
 class DisconnectReason(Struct):

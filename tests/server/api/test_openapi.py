@@ -75,3 +75,72 @@ async def test_the_document_has_the_path_of_the_mount() -> None:
     """Tools need it to call the right address."""
     assert api_document("/push")["servers"] == [{"url": "/push"}]
     assert api_document("")["servers"] == [{"url": "/"}]
+
+
+def _is_valid(document: dict[str, Any], name: str, value: Any) -> bool:
+    """Whether a value is valid by a schema of the document."""
+    schema = document["components"]["schemas"][name]
+    return bool(OAS31Validator({**schema, "components": document["components"]}).is_valid(value))
+
+
+@pytest.mark.parametrize(
+    ("params", "is_valid"),
+    [
+        ({"data": None}, True),
+        ({"b64data": "e30="}, True),
+        ({"data": 1, "b64data": None}, True),
+        ({}, False),
+        ({"b64data": ""}, False),
+        ({"b64data": None}, False),
+        ({"data": 1, "version": 55.0}, True),
+        ({"data": 1, "version": 5.5}, False),
+        ({"data": 1, "tags": None, "idempotency_key": None}, True),
+    ],
+)
+@pytest.mark.parametrize("method", ["publish", "broadcast"])
+async def test_the_schema_of_a_publication_agrees_with_the_server(
+    api: Served, document: dict[str, Any], method: str, params: dict[str, Any], is_valid: bool
+) -> None:
+    """A payload is required, in one of two members. Optional members may be null."""
+    body = {"channel": "plain", "channels": ["plain"], **params}
+    name = document["paths"][f"/api/{method}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert _is_valid(document, name["$ref"].rpartition("/")[2], body) is is_valid
+    assert ("result" in await api.call(method, **body)) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("channel", "is_valid"),
+    [
+        ("news", True),
+        ("open:a b/c", True),
+        ("", False),
+        ("größe", False),
+        ("room#Jürgen", False),
+        ("#Jürgen", True),
+        ("open:#urn:Jürgen", True),
+        ("$#Jürgen", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+    ],
+)
+async def test_the_schema_of_a_channel_s_name_agrees_with_the_server(
+    api: Served, document: dict[str, Any], channel: str, is_valid: bool
+) -> None:
+    """Names are ASCII, except the id of a personal channel's user."""
+    assert _is_valid(document, "PublishRequest", {"channel": channel, "data": 1}) is is_valid
+    assert ("result" in await api.call("publish", channel=channel, data=1)) is is_valid
+
+
+async def test_the_document_has_the_configured_length_of_channel_names() -> None:
+    """Only the configuration knows it."""
+    schema = api_document("", 20)["components"]["schemas"]["BroadcastRequest"]
+    assert schema["properties"]["channels"]["items"]["maxLength"] == 20
+
+
+async def test_the_document_declares_the_headers_that_count(document: dict[str, Any]) -> None:
+    """Every value of the error mode is accepted; not every coding is."""
+    parameters = document["components"]["parameters"]
+    assert "enum" not in parameters["ErrorMode"]["schema"]
+    assert parameters["ContentEncoding"]["schema"]["enum"] == ["gzip", "x-gzip", "deflate", "identity"]
+    for path in document["paths"].values():
+        assert "415" in path["post"]["responses"]
