@@ -45,7 +45,7 @@ class FakeRouter:
         return command
 
     def redirect(self, command: RoutedCommand, answer: Exception) -> None:
-        self.redirects.hold(command, needs_reread=answer is TRYAGAIN)
+        self.slot_queues.hold(command, needs_reread=answer is TRYAGAIN)
 
 
 async def run_event_loop() -> None:
@@ -58,22 +58,22 @@ async def run_event_loop() -> None:
 async def router() -> AsyncIterator[FakeRouter]:
     router = FakeRouter()
     async with asyncio.TaskGroup() as tasks:
-        router.redirects.open(tasks)
+        router.slot_queues.open(tasks)
         yield router
         router.is_closing = True
         for command in router.commands:
             command.reply.cancel()
         router.may_reread.set()
-    assert router.redirects.queued_bytes == 0
+    assert router.slot_queues.queued_bytes == 0
     assert 1 not in router.slot_queues
 
 
 async def test_held_commands_are_sent_in_the_order_in_which_they_were_made(router: FakeRouter) -> None:
     """However late the first of them is redirected."""
     first, second, third = router.command(), router.command(), router.command()
-    router.redirects.hold(second, needs_reread=True)
-    router.redirects.hold(third)
-    router.redirects.hold(first)
+    router.slot_queues.hold(second, needs_reread=True)
+    router.slot_queues.hold(third)
+    router.slot_queues.hold(first)
     await run_event_loop()
     assert not router.sent
     router.may_reread.set()
@@ -85,10 +85,10 @@ async def test_a_slot_queue_ends_when_all_its_commands_are_answered(router: Fake
     """Until then, new commands join it. A command that is redirected again goes first."""
     first, second = router.command(), router.command()
     router.may_reread.set()
-    router.redirects.hold(first)
+    router.slot_queues.hold(first)
     await run_event_loop()
     assert 1 in router.slot_queues
-    router.redirects.hold(second)
+    router.slot_queues.hold(second)
     await run_event_loop()
     assert router.sent == [first]
     first.resolve(TRYAGAIN)
@@ -105,8 +105,8 @@ async def test_a_slot_queue_ends_when_all_its_commands_are_answered(router: Fake
 async def test_held_commands_wait_for_commands_in_flight(router: FakeRouter) -> None:
     """They must not overtake a command that may be redirected."""
     in_flight, later = router.command(), router.command()
-    router.redirects.track_in_flight([in_flight])
-    router.redirects.hold(later)
+    router.slot_queues.track_in_flight([in_flight])
+    router.slot_queues.hold(later)
     await run_event_loop()
     assert not router.sent
     in_flight.resolve(b"OK")
@@ -117,9 +117,9 @@ async def test_held_commands_wait_for_commands_in_flight(router: FakeRouter) -> 
 async def test_after_a_redirect_during_a_read_the_topology_is_read_again(router: FakeRouter) -> None:
     """The read may have begun before the redirect."""
     first, second = router.command(), router.command()
-    router.redirects.hold(first, needs_reread=True)
+    router.slot_queues.hold(first, needs_reread=True)
     await run_event_loop()
-    router.redirects.hold(second, needs_reread=True)
+    router.slot_queues.hold(second, needs_reread=True)
     router.may_reread.set()
     await run_event_loop()
     assert router.rereads == 2
@@ -129,10 +129,10 @@ async def test_after_a_redirect_during_a_read_the_topology_is_read_again(router:
 async def test_held_commands_wait_for_commands_that_a_new_topology_left_in_flight(router: FakeRouter) -> None:
     """A command in flight to the old master may be redirected, and precedes the new ones."""
     first, in_flight, last = router.command(), router.command(), router.command()
-    router.redirects.hold(first, needs_reread=True)
-    router.redirects.hold(last)
+    router.slot_queues.hold(first, needs_reread=True)
+    router.slot_queues.hold(last)
     await run_event_loop()
-    router.redirects.track_in_flight([in_flight])
+    router.slot_queues.track_in_flight([in_flight])
     router.may_reread.set()
     await run_event_loop()
     assert not router.sent
@@ -146,7 +146,7 @@ async def test_a_dependent_command_waits_for_the_other_command(router: FakeRoute
     first = router.command(slot=2)
     second, third, other = router.command(after=first.reply), router.command(), router.command(slot=3)
     for command in (second, third, other):
-        router.redirects.hold(command)
+        router.slot_queues.hold(command)
     await run_event_loop()
     assert router.sent == [other]
     first.resolve(b"OK")
@@ -159,7 +159,7 @@ async def test_a_dependent_command_fails_with_the_other_command(router: FakeRout
     first = router.command(slot=2)
     second, third = router.command(after=first.reply), router.command()
     for command in (second, third):
-        router.redirects.hold(command)
+        router.slot_queues.hold(command)
     first.fail("no")
     await run_event_loop()
     assert router.sent == [third]
@@ -171,7 +171,7 @@ async def test_a_dependent_command_fails_with_the_other_command(router: FakeRout
 async def test_a_held_command_fails_in_time(router: FakeRouter) -> None:
     """Although the topology is unknown."""
     command = router.command(seconds=TICK)
-    router.redirects.hold(command, needs_reread=True)
+    router.slot_queues.hold(command, needs_reread=True)
     with pytest.raises(EngineError, match="in time"):
         await asyncio.wait_for(command.reply, SOON)
 
@@ -179,9 +179,9 @@ async def test_a_held_command_fails_in_time(router: FakeRouter) -> None:
 async def test_held_commands_do_not_wait_for_a_redirected_command(router: FakeRouter) -> None:
     """Its old master still lists it as in flight when the topology changes."""
     command = router.command(seconds=4 * TICK)
-    router.redirects.hold(command, needs_reread=True)
+    router.slot_queues.hold(command, needs_reread=True)
     await run_event_loop()
-    router.redirects.track_in_flight([command])
+    router.slot_queues.track_in_flight([command])
     async with asyncio.timeout(SOON):
         with pytest.raises(EngineError, match="in time"):
             await command.reply
@@ -190,7 +190,7 @@ async def test_held_commands_do_not_wait_for_a_redirected_command(router: FakeRo
 async def test_a_cancelled_command_is_not_sent(router: FakeRouter) -> None:
     """As in the pipeline."""
     command = router.command()
-    router.redirects.hold(command, needs_reread=True)
+    router.slot_queues.hold(command, needs_reread=True)
     command.reply.cancel()
     router.may_reread.set()
     await run_event_loop()
@@ -204,8 +204,8 @@ async def test_held_commands_are_bounded_in_bytes(
     monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 250)
     commands = [router.command(slot) for slot in range(3)]
     for command in commands:
-        router.redirects.hold(command, needs_reread=True)
-    assert router.redirects.queued_bytes == 200
+        router.slot_queues.hold(command, needs_reread=True)
+    assert router.slot_queues.queued_bytes == 200
     with pytest.raises(EngineError, match="too many"):
         await commands[2].reply
 
@@ -213,11 +213,11 @@ async def test_held_commands_are_bounded_in_bytes(
 async def test_held_commands_fail_when_the_slot_queues_close(router: FakeRouter) -> None:
     """Later commands fail at once."""
     command = router.command()
-    router.redirects.hold(command, needs_reread=True)
-    router.redirects.close()
+    router.slot_queues.hold(command, needs_reread=True)
+    router.slot_queues.close()
     with pytest.raises(EngineError, match="not running"):
         await command.reply
     late = router.command()
-    router.redirects.hold(late)
+    router.slot_queues.hold(late)
     with pytest.raises(EngineError, match="not running"):
         await late.reply
