@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli import fail
-from tocsin.cli.options import DEFAULT_URL, read_secret
+from tocsin.cli.options import DEFAULT_URL, ApiKey, read_option
 from tocsin.transports.address import http_url
 
 from .chart import draw
@@ -35,7 +35,9 @@ def load(  # noqa: PLR0917 # each flag is an argument
     url: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="TOCSIN_URL", help="A node; repeat it for several. Default: http://127.0.0.1:8000."
+            envvar="TOCSIN_URL",
+            help="A node; repeat it for several. Default: http://127.0.0.1:8000.",
+            callback=read_option,
         ),
     ] = None,
     connections: Annotated[int, typer.Option(min=1, help="The number of connections.")] = 1000,
@@ -60,16 +62,20 @@ def load(  # noqa: PLR0917 # each flag is an argument
     count: Annotated[int, typer.Option(min=0, help="The largest number of publications; 0: no limit.")] = 0,
     processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: a suitable number.")] = 0,
     token: Annotated[
-        str, typer.Option(envvar="TOCSIN_TOKEN", help="One connection token for all connections.")
+        str,
+        typer.Option(
+            envvar="TOCSIN_TOKEN", help="One connection token for all connections.", callback=read_option
+        ),
     ] = "",
     secret: Annotated[
         str,
         typer.Option(
             envvar="TOCSIN_CLIENT__TOKEN_HMAC_SECRET",
             help="The server's token_hmac_secret. Each connection then has its own user.",
+            callback=read_option,
         ),
     ] = "",
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    api_key: ApiKey = "",
     grace: Annotated[float, typer.Option(min=0, help="Seconds to wait for the last deliveries.")] = 10,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
@@ -83,7 +89,7 @@ def load(  # noqa: PLR0917 # each flag is an argument
     Ctrl-C stops early and prints the report; a second Ctrl-C aborts. Exit code: 0; 1 if any delivery was
     lost, duplicated or reordered, or if there was no connection.
     """
-    urls = [one.strip() for one in url or [DEFAULT_URL]]
+    urls = url or [DEFAULT_URL]
     plan = Plan(
         urls=urls,
         connections=connections,
@@ -96,8 +102,8 @@ def load(  # noqa: PLR0917 # each flag is an argument
         seconds=seconds,
         count=count,
         processes=processes,
-        token=token.strip(),
-        secret=read_secret(secret),
+        token=token,
+        secret=secret,
         api_key=api_key,
         grace_seconds=grace,
     )

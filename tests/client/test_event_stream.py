@@ -320,6 +320,16 @@ async def test_a_refusal_for_now_is_repeated_after_the_time_that_it_names(script
     assert asyncio.get_running_loop().time() - started >= 1
 
 
+async def test_an_event_that_refuses_the_stream_for_now_is_a_reason_to_reconnect(script: Script) -> None:
+    refused = 'event: refused\ndata: {"code":111,"message":"the node stops"}\n\n'
+    script.responses = [[refused], [OPENING, event(1), None]]
+    reasons: list[str] = []
+    callbacks: ClientCallbacks = {"on_state": lambda change: reasons.append(change.reason)}
+    async with EventStream(script.url, "news", **callbacks) as stream:
+        assert (await anext(stream)).data == 1
+    assert "the node stops" in reasons
+
+
 async def test_a_redirect_is_an_error_that_names_the_other_address(script: Script) -> None:
     script.responses = [Response(status_code=308, headers={"Location": "https://push.example/events"})]
     async with EventStream(script.url, "news") as stream:

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Name = Callable[[str], str]
 
+AT_ONCE_SECONDS = 0.9
+"""Less than a server would leave a connection open for a client that has already answered."""
+
 PAGE = b"<!doctype html><title>A page</title>"
 
 OPEN_SOCKET = """url => new Promise(resolve => {
@@ -38,6 +41,12 @@ OPEN_STREAM = """([url, options]) => new Promise(resolve => {
     for (const type of ["message", "gap", "disconnect"]) source.addEventListener(type, record);
     source.onopen = () => resolve("open");
     source.onerror = () => { window.lost = true; resolve("error"); };
+})"""
+CLOSED_SOCKET = """([url, subprotocols, size]) => new Promise(resolve => {
+    const socket = new WebSocket(url, subprotocols);
+    let started;
+    socket.onopen = () => { started = performance.now(); if (size) socket.send("x".repeat(size)); };
+    socket.onclose = ({code}) => resolve({code, seconds: (performance.now() - started) / 1000});
 })"""
 SEND = "commands => socket.send(commands.map(c => JSON.stringify(c)).join('\\n'))"
 RECEIVED = "count => window.received.length >= count"
@@ -181,6 +190,20 @@ async def test_a_cookie_authenticates_a_stream(server: Server, api: Api, page: P
     assert opened == "open"
     await api.publish(members, 1)
     assert (await received(page, 1))[0]["channel"] == members
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "sent", "code"),
+    [(["centrifuge-protobuf"], 0, 3506), ([], 100_000, 1009)],
+    ids=["a format that is not available", "a message too large"],
+)
+async def test_a_page_reads_why_its_socket_was_closed(
+    server: Server, page: Page, subprotocols: list[str], sent: int, code: int
+) -> None:
+    """At once, and with the code instead of 1006, after which its SDK would come back for ever."""
+    ending = await page.evaluate(CLOSED_SOCKET, [server.websocket_url, subprotocols, sent])
+    assert ending["code"] == code
+    assert ending["seconds"] < AT_ONCE_SECONDS
 
 
 async def test_a_page_of_another_origin_is_refused(server: Server, page: Page, pages: int) -> None:

@@ -15,7 +15,7 @@ from tocsin.errors import TocsinError
 from tocsin.publisher import Publisher
 
 from . import fail
-from .options import DEFAULT_URL, Url
+from .options import DEFAULT_URL, ApiKey, Url
 from .output import to_line
 
 
@@ -29,7 +29,7 @@ def nodes(
     action: Annotated[Action | None, typer.Argument(help="drain: stop a node gracefully.")] = None,
     node: Annotated[str, typer.Argument(help="The node's id or name, as in the table.")] = "",
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    api_key: ApiKey = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per node.")] = False,
 ) -> None:
     """List all nodes, or drain one: its clients reconnect to other nodes, then it stops."""
@@ -53,14 +53,14 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
     table.add_column("id", no_wrap=True, min_width=8)  # `drain` takes this, so it is never cut
     for heading in ("name", "address", "uptime", "clients", "channels", "memory", "lag", "state"):
         table.add_column(heading, overflow="fold")
-    for node in sorted(found, key=lambda node: str(node["name"])):
+    for node in sorted(found, key=lambda node: str(node.get("name"))):
         table.add_row(
-            node["uid"][:8],
-            node["name"],
+            node.get("uid", "")[:8],
+            node.get("name", ""),
             node.get("address", ""),
-            str(timedelta(seconds=node["uptime"])),
-            f"{node['num_clients']:,}",
-            f"{node['num_channels']:,}",
+            str(timedelta(seconds=node.get("uptime", 0))),
+            f"{node.get('num_clients', 0):,}",
+            f"{node.get('num_channels', 0):,}",
             f"{node.get('memory_bytes', 0) / 2**20:.0f} MiB",
             f"{node.get('lag_seconds', 0) * 1000:.1f} ms",
             node.get("state", ""),

@@ -9,22 +9,39 @@ import typer
 
 from tocsin.protocol import json_fallback
 
+from . import fail
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 
+
+def read_option(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Return the value of an option without surrounding white space, as the server reads its configuration.
+
+    Files and secrets often add a line end. Quotation marks that a file of environment variables kept are
+    refused, as the server does.
+    """
+    if isinstance(value, list):
+        return [read_option(context, parameter, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip("\ufeff \t\r\n")
+    source = context.get_parameter_source(parameter.name or "")
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if is_quoted and source is not None and source.name == "ENVIRONMENT":
+        fail(f"{parameter.envvar} is in quotation marks: write its value without them")
+    return text
+
+
 Url = Annotated[
-    str, typer.Option("--url", envvar="TOCSIN_URL", help="The server: its http(s):// or ws(s):// address.")
+    str,
+    typer.Option(
+        "--url",
+        envvar="TOCSIN_URL",
+        help="The server: its http(s):// or ws(s):// address.",
+        callback=read_option,
+    ),
 ]
-
-
-def read_secret(secret: str) -> str:
-    """Return a secret without surrounding white space, as the server reads it; report quotes around it."""
-    secret = secret.strip()
-    if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
-        typer.echo(
-            "tocsin: the secret is in quotes, and they count: did a file of environment variables keep them?",
-            err=True,
-        )
-    return secret
+ApiKey = Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.", callback=read_option)]
 
 
 def read_data(text: str) -> Any:

@@ -14,7 +14,7 @@ from tocsin.models import Position
 from tocsin.publisher import Publisher
 
 from . import fail
-from .options import DEFAULT_URL, Url, read_data
+from .options import DEFAULT_URL, ApiKey, Url, read_data
 from .output import to_line
 
 
@@ -25,7 +25,7 @@ def pub(
         typer.Argument(help="JSON, or any text. Without it, each line of standard input is a message."),
     ] = None,
     url: Url = DEFAULT_URL,
-    api_key: Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.")] = "",
+    api_key: ApiKey = "",
 ) -> None:
     """Publish a message, or one per line of standard input. Prints each position as a JSON line.
 
@@ -56,7 +56,7 @@ def _messages(data: str | None) -> Iterator[Any]:
     if data is not None:
         yield read_data(data)
         return
-    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr] # a TextIOWrapper, here
+    sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr] # a TextIOWrapper, here
     for line in sys.stdin:
         if line.strip():
             yield read_data(line.strip())
@@ -66,6 +66,8 @@ def _print(channel: str, position: Position | None) -> None:
     fields: dict[str, Any] = {"channel": channel}
     if position is not None:
         fields |= {"offset": position.offset, "position": str(position)}
+    if sys.stdout is None:
+        fail("published, but standard output is closed")
     try:
         sys.stdout.write(to_line(fields) + "\n")
         sys.stdout.flush()

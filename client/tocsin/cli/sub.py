@@ -19,7 +19,7 @@ from tocsin.models import Event, Position, Publication, State, StateChanged, Sub
 from tocsin.transports.address import redact
 
 from . import fail
-from .options import DEFAULT_URL, Url
+from .options import DEFAULT_URL, Url, read_option
 from .output import ClosedOutput, Output, to_line
 
 CHILD_SECONDS = 5.0
@@ -30,7 +30,9 @@ def sub(
         list[str], typer.Argument(metavar="CHANNEL...", help="The channels to subscribe to.")
     ],
     url: Url = DEFAULT_URL,
-    token: Annotated[str, typer.Option(envvar="TOCSIN_TOKEN", help="A connection token.")] = "",
+    token: Annotated[
+        str, typer.Option(envvar="TOCSIN_TOKEN", help="A connection token.", callback=read_option)
+    ] = "",
     sse: Annotated[
         bool, typer.Option("--sse", help="Use Server-Sent Events instead of a WebSocket.")
     ] = False,

@@ -12,7 +12,7 @@ import jwt
 import typer
 
 from . import fail
-from .options import read_secret
+from .options import read_option
 
 SAFE_SECRET_BYTES = 32  # RFC 7518 §3.2, for SHA-256
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -24,11 +24,15 @@ def token(
     ttl: Annotated[str, typer.Option(help="How long it is valid: 300, 5m, 12h, 30d; 0: for ever.")] = "1h",
     info: Annotated[str, typer.Option(metavar="JSON", help="The info that other clients see.")] = "",
     secret: Annotated[
-        str, typer.Option(envvar="TOCSIN_CLIENT__TOKEN_HMAC_SECRET", help="The server's token_hmac_secret.")
+        str,
+        typer.Option(
+            envvar="TOCSIN_CLIENT__TOKEN_HMAC_SECRET",
+            help="The server's token_hmac_secret.",
+            callback=read_option,
+        ),
     ] = "",
 ) -> None:
     """Create a connection token, or with --channel a subscription token, signed with HS256."""
-    secret = read_secret(secret)
     if not secret:
         fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
     claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}

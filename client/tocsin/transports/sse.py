@@ -20,7 +20,7 @@ from tocsin.protocol.messages import WireCode
 
 from .address import redact
 from .http import PASSING_STATUSES, HttpClient, HttpTarget, is_header_value, password_error
-from .sse_events import PublicationMissing, SseEvents, decode_disconnect
+from .sse_events import PublicationMissing, SseEvents, decode_disconnect, decode_refusal
 
 EVENTS_PATH = "/events"
 CONNECTION_EXPIRED = 3005
@@ -102,6 +102,9 @@ class SseTransport:
                 if sse.event == "disconnect":
                     self._is_disconnected_by_server = True
                     self._raise_disconnect(decode_disconnect(sse.data))
+                if sse.event == "refused":  # as browsers are answered: a proxy dropped Cache-Control
+                    self._is_disconnected_by_server = True
+                    raise Disconnected(0, decode_refusal(sse.data))
                 for event in self._events.handle(sse.event, sse.data, sse.id):
                     if isinstance(event, Unsubscribed) and event.code >= errors.FIRST_RESUBSCRIBE_CODE:
                         raise Disconnected(

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tocsin.errors import BadProtocol
 from tocsin.models import ChannelEvent, Joined, Left, Position, Publication, Subscribed, Unsubscribed
 from tocsin.protocol.codec import decode_json
-from tocsin.protocol.messages import SubscribeResult, WireCode, WireInfo, WirePublication
+from tocsin.protocol.messages import SubscribeResult, WireCode, WireError, WireInfo, WirePublication
 from tocsin.session.positions import PositionTracker, Verdict
 
 
@@ -49,6 +49,7 @@ class PublicationMissing(Exception):
 _messages = msgspec.json.Decoder(EventMessage)
 _gaps = msgspec.json.Decoder(EventGap)
 _unsubscribes = msgspec.json.Decoder(EventUnsubscribe)
+_refusals = msgspec.json.Decoder(WireError)
 _disconnects = msgspec.json.Decoder(WireCode)
 
 
@@ -148,6 +149,11 @@ class SseEvents:
 def decode_disconnect(data: str) -> WireCode:
     """Decode the data of ``event: disconnect``."""
     return decode_json(_disconnects, data)
+
+
+def decode_refusal(data: str) -> str:
+    """Return the reason in the data of ``event: refused``: the server cannot serve the stream now."""
+    return decode_json(_refusals, data).message
 
 
 def _go_live(tracker: PositionTracker, position: Position | None) -> Subscribed:

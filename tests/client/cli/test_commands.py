@@ -333,6 +333,26 @@ async def test_pub_publishes_its_messages_and_prints_their_positions(
     assert [one.data for one in page.publications] == [{"a": 1}, "not JSON: ö", [1], "NaN", "x"]
 
 
+async def test_pub_reads_utf8_in_every_locale(
+    server: Server, publisher: AsyncPublisher, channel: Name
+) -> None:
+    """A byte order mark, as Windows puts it before a file, is no part of the first message."""
+    name = channel("open")
+    environment = {"TOCSIN_API_KEY": API_KEY, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    code, lines, errors = await done("pub", name, "--url", server.url, text='\ufeff{"€": 1}\n', **environment)
+    assert (code, len(lines), errors) == (0, 1, "")
+    page = await publisher.history(name)
+    assert [one.data for one in page.publications] == [{"€": 1}]
+
+
+async def test_pub_reports_a_closed_standard_output(server: Server, channel: Name) -> None:
+    command = f"{TOCSIN} pub {channel('open')} 1 --url {server.url} --api-key {API_KEY} >&-"
+    process = await asyncio.create_subprocess_shell(command, stderr=PIPE)
+    async with asyncio.timeout(2 * SOON):
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (1, b"tocsin: published, but standard output is closed\n")
+
+
 async def test_pub_sends_json_as_it_was_written(
     server: Server, publisher: AsyncPublisher, channel: Name
 ) -> None:
@@ -376,17 +396,34 @@ async def test_token_creates_tokens_that_the_server_accepts(server: Server, chan
 
 
 async def test_token_reads_a_secret_as_the_server_does() -> None:
-    """Without the line end of its file. Quotes count, and are reported."""
+    """Without the line end of its file."""
     variable = "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"
-    code, [token], errors = await done("token", **{variable: f"{SECRET}\n"})
+    code, [token], errors = await done("token", **{variable: f"\ufeff{SECRET}\r\n"})
     assert (code, errors) == (0, "")
     assert jwt.decode(token, SECRET, algorithms=["HS256"])
-    _, [token], errors = await done("token", **{variable: f'"{SECRET}"'})
-    assert "the secret is in quotes" in errors
+    _, [token], _ = await done("token", "--secret", f'"{SECRET}"')
     assert jwt.decode(token, f'"{SECRET}"', algorithms=["HS256"])
     code, _, errors = await done("token", **{variable: "\n"})
     assert code == 1
     assert "the secret is missing" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [
+        (["token"], "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"),
+        (["load"], "TOCSIN_CLIENT__TOKEN_HMAC_SECRET"),
+        (["load"], "TOCSIN_URL"),
+        (["sub", "news"], "TOCSIN_TOKEN"),
+        (["pub", "news", "1"], "TOCSIN_API_KEY"),
+        (["nodes"], "TOCSIN_URL"),
+    ],
+)
+async def test_a_variable_in_quotation_marks_is_refused(arguments: list[str], variable: str) -> None:
+    """As some programs read files of environment variables. The server refuses its own in the same way."""
+    code, lines, errors = await done(*arguments, **{variable: "'value'"})
+    assert (code, lines) == (1, [])
+    assert errors == f"tocsin: {variable} is in quotation marks: write its value without them\n"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ PubSubConnection_co = TypeVar("PubSubConnection_co", bound=PubSubConnection, cov
 
 
 class Shard(Generic[PubSubConnection_co]):
-    """One Redis server, standalone or a master of a cluster: its pipeline, pub/sub connection and probe."""
+    """One Redis server that takes commands, with its pipeline, pub/sub connection and probe."""
 
     def __init__(self, pipeline: Pipeline, pubsub: PubSubConnection_co) -> None:
         self.pipeline = pipeline

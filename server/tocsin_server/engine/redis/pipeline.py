@@ -5,9 +5,8 @@ A command passes through these states:
     queued --_send_queued()--> in flight --_on_reply()--> resolved | failed
 
 Commands that are made while others are in flight are queued and then sent together, as one batch. There is
-one connection at a time, and no command is sent again on the next one. When a connection breaks, the
-commands in flight have an unknown outcome and fail. Queued commands are sent on the next connection if it
-is made in time. So a command that failed may have been carried out.
+one connection at a time, and no command is sent again on the next one. When a connection breaks, commands
+in flight fail, and may have been carried out. Queued ones wait for the next connection until their deadline.
 
 The mutable state, and the methods that change it (all synchronous, except for `run` and its parts):
 
@@ -68,7 +67,10 @@ class CommandRejected(EngineError):
 
 
 class RedisCommand:
-    """One command in the pipeline. It is not sent after `deadline`, in the event loop's time."""
+    """One command in the pipeline.
+
+    It is not sent for the first time after `deadline`, in the event loop's time.
+    """
 
     __slots__ = ("deadline", "packed", "reply")
 
@@ -214,6 +216,11 @@ class Pipeline:
                     self._fail_in_flight()
         except CONNECTION_ERRORS as error:
             self._report_failure(error)
+        except Exception as error:
+            self._report_failure(
+                error
+            )  # there is no connection until the supervisor has restarted the pipeline
+            raise
 
     async def _serve(self, connection: RedisConnection) -> NoReturn:
         connection.on_reply = self._on_reply
@@ -265,7 +272,7 @@ class Pipeline:
         self._in_flight.clear()
         self._is_reloading_scripts = False
 
-    # ------------------------------------------------------------------------------------ sending and rec
+    # --------------------------------------------------------------------------------------- sending, replies
 
     def _send_queued(self) -> None:
         """Send a batch of queued commands, unless commands are in flight or there is no connection."""

@@ -128,6 +128,18 @@ async def test_a_command_whose_reply_raises_fails(redis_server: RedisServer) -> 
             await task
 
 
+async def test_a_pipeline_that_failed_is_not_ready(redis_server: RedisServer) -> None:
+    """It has no connection until the supervisor has restarted it and Redis is reached."""
+    pipeline = Pipeline(Connector(parse_address(redis_server.url), "test"), Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    await pipeline.execute("PING")
+    assert not pipeline.unready_reason
+    failing = pipeline.enqueue(FailingCommand(pack_command("PING"), SOON))
+    await asyncio.gather(failing, task, return_exceptions=True)
+    assert f"{redis_server.port} cannot be used" in pipeline.unready_reason
+
+
 async def test_a_reply_without_a_command_ends_only_the_connection(redis_server: RedisServer) -> None:
     """A proxy may send one before it disconnects."""
     connector = RecordingConnector(parse_address(redis_server.url), "test")

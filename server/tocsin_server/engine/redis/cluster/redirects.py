@@ -1,4 +1,4 @@
-"""Redirects: holds commands that cannot be sent to the master of their slot yet, and keeps their order.
+"""Slot queues: hold commands that cannot be sent to the master of their slot yet, and keep their order.
 
 Normally the router sends a command at once. There are three cases in which it is held in the queue of its
 slot:
@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
@@ -52,13 +51,14 @@ class RoutedCommand(RedisCommand):
         super().__init__(packed, seconds)
         self.slot = slot
         self.number = number
+        """Its place in the order in which commands were made."""
         self.redirect = redirect
         self.after = after
         """The reply to a command that must be carried out first."""
         self.ask_host: Host | None = None
         """The server that imports the slot, if an ASK redirect named it: the command is sent there once."""
         self.is_held = False
-        """Whether the command is in a slot queue and not sent, or not sent again after a redirect."""
+        """Whether the command is in a slot queue, to be sent or to be sent again."""
 
     def __lt__(self, other: RoutedCommand) -> bool:
         return self.number < other.number
@@ -85,21 +85,26 @@ class RoutedCommand(RedisCommand):
 class SlotQueue:
     """The commands of one slot that are held, and those in flight that they must not overtake.
 
-    The mutable state is the two collections, changed by `hold`, `track_in_flight` and `take_sendable`, and
-    `needs_refresh`, which belongs to Redirects.
+    The mutable state: `hold` and `take_sendable` change `_held`; `track_in_flight`, `hold` and each reply
+    change `_in_flight`. `needs_reread` belongs to SlotQueues.
     """
 
     def __init__(self) -> None:
         self._held: list[RoutedCommand] = []
         self._in_flight: set[RoutedCommand] = set()
-        self._landed = asyncio.Event()
-        self.needs_refresh = False
-        """Whether the topology must be refreshed before a command is sent again."""
+        self._none_in_flight = asyncio.Event()
+        self.needs_reread = False
+        """Whether the topology must be read again before a command is sent again."""
 
     @property
     def is_empty(self) -> bool:
         """Whether no command is held or in flight."""
         return not self._held and not self._in_flight
+
+    @property
+    def has_in_flight(self) -> bool:
+        """Whether a command that was sent is not answered or redirected yet."""
+        return bool(self._in_flight)
 
     @property
     def blocked_on(self) -> PendingReply | None:
@@ -108,26 +113,26 @@ class SlotQueue:
 
     def hold(self, command: RoutedCommand) -> None:
         """Hold a command that must not be sent yet, or was redirected."""
-        self._land(command)
+        self._end_flight(command)
         command.is_held = True
         heapq.heappush(self._held, command)
 
     def track_in_flight(self, command: RoutedCommand) -> None:
         """Hold the other commands until this one, which was sent, is answered or redirected."""
         self._in_flight.add(command)
-        command.reply.add_done_callback(lambda _: self._land(command))
+        command.reply.add_done_callback(lambda _: self._end_flight(command))
 
-    def _land(self, command: RoutedCommand) -> None:
+    def _end_flight(self, command: RoutedCommand) -> None:
         """The command is no longer in flight."""
         self._in_flight.discard(command)
         if not self._in_flight:
-            self._landed.set()
+            self._none_in_flight.set()
 
     async def wait_until_none_in_flight(self) -> None:
         """Wait until every command that was sent is answered or redirected."""
         while self._in_flight:
-            self._landed.clear()
-            await self._landed.wait()
+            self._none_in_flight.clear()
+            await self._none_in_flight.wait()
 
     def take_sendable(self, *, may_send: bool, now: float) -> Iterator[RoutedCommand]:
         """Remove and yield commands, in order, until one is blocked.
@@ -143,16 +148,20 @@ class SlotQueue:
             yield command
 
 
-class Redirects:
-    """The queues of all slots that have one. `send` sends a command; `refresh` awaits a new topology.
+class SlotQueues:
+    """The queue of each slot that has held commands.
+
+    `send` sends a command. `wait_for_reread` waits until the topology has been read again.
 
     The mutable state is the queues and `queued_bytes`. `hold` and `track_in_flight` fill a queue, and one
     task for each queue (`_run_queue`) empties and removes it.
     """
 
-    def __init__(self, send: Callable[[RoutedCommand], None], refresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, send: Callable[[RoutedCommand], None], wait_for_reread: Callable[[], Awaitable[None]]
+    ) -> None:
         self._send = send
-        self._refresh = refresh
+        self._wait_for_reread = wait_for_reread
         self._queues: dict[int, SlotQueue] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self.queued_bytes = 0
@@ -173,13 +182,13 @@ class Redirects:
         self._queues.clear()
         self.queued_bytes = 0
 
-    def hold(self, command: RoutedCommand, *, needs_refresh: bool = False) -> None:
+    def hold(self, command: RoutedCommand, *, needs_reread: bool = False) -> None:
         """Send a command later, after the commands of its slot that were made earlier."""
         if self.queued_bytes + len(command.packed) > MAX_QUEUED_BYTES:
             command.fail("too many commands are queued for Redis")
         elif queue := self._queue_for(command.slot):
             self.queued_bytes += len(command.packed)
-            queue.needs_refresh |= needs_refresh
+            queue.needs_reread |= needs_reread
             queue.hold(command)
         else:
             command.fail("the engine is not running")
@@ -206,9 +215,10 @@ class Redirects:
         while not queue.is_empty:
             await queue.wait_until_none_in_flight()
             may_send = await self._wait_until_sendable(queue)
-            for command in queue.take_sendable(may_send=may_send, now=loop.time()):
+            now = loop.time()
+            for command in queue.take_sendable(may_send=may_send, now=now):
                 self.queued_bytes -= len(command.packed)
-                self._send_or_fail(queue, command, loop.time())
+                self._send_or_fail(queue, command, now)
         self._queues.pop(slot, None)
 
     async def _wait_until_sendable(self, queue: SlotQueue) -> bool:
@@ -218,12 +228,15 @@ class Redirects:
         """
         if (reply := queue.blocked_on) is not None:
             await asyncio.wait([reply], timeout=EXPIRY_CHECK_SECONDS)
-        elif queue.needs_refresh:
-            with suppress(TimeoutError):
+        elif queue.needs_reread:
+            queue.needs_reread = False  # a redirect during the wait sets it again
+            try:
                 async with asyncio.timeout(EXPIRY_CHECK_SECONDS):
-                    await self._refresh()
-                    queue.needs_refresh = False
-        return not queue.needs_refresh
+                    await self._wait_for_reread()
+            except TimeoutError:
+                queue.needs_reread = True
+        # A new topology may have added commands in flight: those that were sent to the old master.
+        return not queue.needs_reread and not queue.has_in_flight
 
     def _send_or_fail(self, queue: SlotQueue, command: RoutedCommand, now: float) -> None:
         if command.deadline <= now:

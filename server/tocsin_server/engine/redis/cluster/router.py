@@ -7,13 +7,14 @@ The mutable state, and the methods that change it:
     _shard_tasks    the task of each shard                          _start(), _retire()
     _retired_…      the connection counts of former shards          _retire()
     _unassigned     wanted names in slots that no server serves     _move_to_owners(), unsubscribe()
-    _redirects      held commands (see redirects)                   _route(), _redirect(), _requeue_commands()
+    _slot_queues    held commands (see slot_queues)                 _route(), _redirect(), _requeue_commands()
+    _numbers        the order in which commands were made           _command()
     _is_open        whether a topology is known                     _apply_topology()
     _tasks, _uid    while the router runs                           run()
 
 A new topology is applied in two steps. `_apply_topology` first waits until the new masters accept commands.
-Then it changes the state without an await, and `_move_to_owners` moves names and commands. So both always
-go to the masters of one topology.
+Then it changes the state without an await, and `_move_to_owners` moves names and commands. So names and
+commands always follow the same topology.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import structlog
 from redis.exceptions import AskError, MovedError
 
 from tocsin_server.engine.redis.cluster.pubsub import ShardedPubSubConnection
-from tocsin_server.engine.redis.cluster.redirects import Redirects, RoutedCommand
+from tocsin_server.engine.redis.cluster.redirects import RoutedCommand, SlotQueues
 from tocsin_server.engine.redis.cluster.slots import (
     UNKNOWN_TOPOLOGY,
     Host,
@@ -53,15 +54,31 @@ SHARDED_PUBLISH = "SPUBLISH"
 
 log = structlog.get_logger()
 
-Master = Shard[ShardedPubSubConnection]
+
+class ClusterShard(Shard[ShardedPubSubConnection]):
+    """The shard of one master of a cluster."""
+
+    def __init__(self, pipeline: Pipeline, pubsub: ShardedPubSubConnection) -> None:
+        super().__init__(pipeline, pubsub)
+        self.retired = asyncio.Event()
+        """Set once the router has stopped using this master."""
+
+    async def wait_proven_or_retired(self) -> None:
+        """Wait until a probe was received from this master, or until it is retired."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.pubsub.proven, self.retired)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
 
 class Router:
     """Implements Deployment, Commands and PubSub for a Redis Cluster.
 
-    A command that its master redirects is sent again (see redirects): Redis redirects a command before it
-    does anything. If a master is down, its queued commands wait for as long as on any other Redis, and then
-    go to the server that replaces it. Its commands in flight have an unknown outcome and fail.
+    A command that its master redirects is sent again (see slot_queues): Redis redirects a command before it
+    does anything. If a master is down, its queued commands wait until their deadline, or go to the server
+    that replaces it. Its commands in flight have an unknown outcome and fail.
     """
 
     publish_command = SHARDED_PUBLISH
@@ -82,13 +99,13 @@ class Router:
         self._on_resubscribed = on_resubscribed
         self._watcher = TopologyWatcher(address, prefix, random, self._apply_topology)
         self._topology = UNKNOWN_TOPOLOGY
-        self._shards: dict[Host, Master] = {}
+        self._shards: dict[Host, ClusterShard] = {}
         self._unassigned: list[MigratedSubscription] = []
-        self._redirects = Redirects(self._send, self._watcher.refresh)
+        self._slot_queues = SlotQueues(self._send, self._watcher.wait_for_reread)
         self._numbers = itertools.count()
         self._uid = ""
         self._tasks: asyncio.TaskGroup | None = None
-        self._shard_tasks: dict[Master, asyncio.Task[None]] = {}
+        self._shard_tasks: dict[ClusterShard, asyncio.Task[None]] = {}
         self._retired_connections = self._retired_pubsub_connections = 0
         self._is_open = asyncio.Event()
 
@@ -103,17 +120,17 @@ class Router:
         self, *command: Argument, seconds: float = COMMAND_SECONDS, after: PendingReply | None = None
     ) -> PendingReply:
         """Send a command to the master of its key. It fails if it is not sent within `seconds`."""
-        return self._route(self._command(pack_command(*command), seconds, f"{command[1]!s}", after))
+        return self._route(self._command(pack_command(*command), seconds, slot_of(command[1]), after))
 
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
     ) -> PendingReply:
         """Run a script on the master of its keys."""
         packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        return self._route(self._command(packed, COMMAND_SECONDS, keys[0], after))
+        return self._route(self._command(packed, COMMAND_SECONDS, slot_of(keys[0]), after))
 
-    def _command(self, packed: bytes, seconds: float, key: str, after: PendingReply | None) -> RoutedCommand:
-        return RoutedCommand(packed, seconds, slot_of(key), next(self._numbers), self._redirect, after)
+    def _command(self, packed: bytes, seconds: float, slot: int, after: PendingReply | None) -> RoutedCommand:
+        return RoutedCommand(packed, seconds, slot, next(self._numbers), self._redirect, after)
 
     def _route(self, command: RoutedCommand) -> PendingReply:
         """Send or hold a command.
@@ -126,8 +143,8 @@ class Router:
         """
         if self._tasks is None:
             command.fail("the engine is not running")
-        elif command.after is not None or command.slot in self._redirects:
-            self._redirects.hold(command)
+        elif command.after is not None or command.slot in self._slot_queues:
+            self._slot_queues.hold(command)
         else:
             self._send(command)
         return command.reply
@@ -159,8 +176,8 @@ class Router:
         There are three cases:
 
         1. ASK, to a known master: the command is sent there once, and the topology stays.
-        2. MOVED, or ASK to an unknown server: the topology is refreshed first, from that server if possible.
-        3. TRYAGAIN or CLUSTERDOWN: the topology is refreshed first.
+        2. MOVED, or ASK to an unknown server: the topology is read again first, from that server if possible.
+        3. TRYAGAIN or CLUSTERDOWN: the topology is read again first.
         """
         # MovedError is a subclass of AskError.
         host = Host(error.host, error.port) if isinstance(error, AskError) else None
@@ -168,7 +185,7 @@ class Router:
         command.ask_host = host if is_ask else None
         if host is not None:
             self._watcher.suggest_host(host)
-        self._redirects.hold(command, needs_refresh=not is_ask)
+        self._slot_queues.hold(command, needs_reread=not is_ask)
 
     # ------------------------------------------------------------------------------------------ subscriptions
 
@@ -202,7 +219,7 @@ class Router:
         return self
 
     @property
-    def shards(self) -> list[Master]:
+    def shards(self) -> list[ClusterShard]:
         """The shards of all masters."""
         return list(self._shards.values())
 
@@ -215,7 +232,7 @@ class Router:
     @property
     def queued_bytes(self) -> int:
         """The size of the commands that are queued for any master, or held."""
-        return self._redirects.queued_bytes + sum(shard.pipeline.queued_bytes for shard in self.shards)
+        return self._slot_queues.queued_bytes + sum(shard.pipeline.queued_bytes for shard in self.shards)
 
     @property
     def pubsub_connection_count(self) -> int:
@@ -233,22 +250,22 @@ class Router:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._redirects.open(tasks)
+                self._slot_queues.open(tasks)
                 for shard in self.shards:
                     self._start(shard)
                 await self._watcher.run(self._ready_masters)
         finally:
             self._tasks = None
-            self._redirects.close()
+            self._slot_queues.close()
 
     async def wait_opened(self) -> None:
         """Wait until the topology is known and commands are accepted."""
         await self._is_open.wait()
 
     async def wait_proven(self) -> None:
-        """Wait until a probe was received from every master."""
-        for shard in self.shards:
-            await shard.pubsub.proven.wait()
+        """Wait until a probe was received from every master. Masters may be replaced meanwhile."""
+        while unproven := [shard for shard in self.shards if not shard.pubsub.proven.is_set()]:
+            await unproven[0].wait_proven_or_retired()
 
     async def close(self) -> None:
         """Do nothing: every connection is closed when `run` ends."""
@@ -293,11 +310,8 @@ class Router:
         for subscription in migrated:
             self._assign(subscription)
 
-    def _release_subscriptions(self, shard: Master, slots: set[int]) -> list[MigratedSubscription]:
-        """The names that are not in a master's slots.
-
-        The name of its probe is dropped, since the probe is renamed.
-        """
+    def _release_subscriptions(self, shard: ClusterShard, slots: set[int]) -> list[MigratedSubscription]:
+        """Remove and return the names whose slots this master no longer serves, except its probe's."""
         released = shard.pubsub.release(lambda name: slot_of(name) not in slots)
         probe_name = shard.probe.name.encode()
         for migrated in released:
@@ -305,10 +319,10 @@ class Router:
                 migrated.change.confirm()
         return [migrated for migrated in released if migrated.name != probe_name]
 
-    def _requeue_commands(self, shard: Master) -> None:
+    def _requeue_commands(self, shard: ClusterShard) -> None:
         """Route a shard's queued commands again, after its commands in flight of the same slots."""
         owners = self._topology.owners
-        self._redirects.track_in_flight(
+        self._slot_queues.track_in_flight(
             command
             for command in shard.pipeline.in_flight
             if isinstance(command, RoutedCommand) and self._shards.get(owners[command.slot]) is not shard
@@ -328,24 +342,25 @@ class Router:
 
     # ------------------------------------------------------------------------------------------------- shards
 
-    def _add_shard(self, host: Host) -> Master:
+    def _add_shard(self, host: Host) -> ClusterShard:
         invalidate = self._watcher.invalidate
-        connector = RefreshingConnector(self._watcher.discovery.address_of(host), self._prefix, invalidate)
+        connector = InvalidatingConnector(self._watcher.discovery.address_of(host), self._prefix, invalidate)
         pipeline = Pipeline(connector, Backoff(self._random), SHARDED_PUBLISH)
         pubsub = ShardedPubSubConnection(connector, Backoff(self._random), self._on_resubscribed, invalidate)
-        shard = Shard(pipeline, pubsub)
+        shard = ClusterShard(pipeline, pubsub)
         self._start(shard)
         if self._is_open.is_set():
             log.info("cluster_master_added", redis=str(host))
         return shard
 
-    def _start(self, shard: Master) -> None:
+    def _start(self, shard: ClusterShard) -> None:
         assert self._tasks is not None  # noqa: S101 - for mypy: only called while running
         self._shard_tasks[shard] = self._tasks.create_task(shard.run(self._supervisor))
 
     def _retire(self, host: Host) -> None:
         """Stop using a server that serves no slots."""
         shard = self._shards.pop(host)
+        shard.retired.set()
         self._retired_connections += shard.pipeline.connection_count
         self._retired_pubsub_connections += shard.pubsub.connection_count
         task = self._shard_tasks.pop(shard)
@@ -354,7 +369,7 @@ class Router:
         log.info("cluster_master_removed", redis=str(host))
 
 
-class RefreshingConnector(Connector):
+class InvalidatingConnector(Connector):
     """A connector that invalidates the topology: a server that closed a connection may be replaced."""
 
     def __init__(self, address: Address, client_name: str, invalidate_topology: Callable[[], None]) -> None:

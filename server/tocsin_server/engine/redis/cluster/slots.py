@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from tocsin_server.engine.redis.interfaces import Argument
+
 SLOTS: int = REDIS_CLUSTER_HASH_SLOTS
 
 
@@ -69,9 +71,9 @@ def parse_topology(reply: Any, source: Host) -> Topology:
     return Topology(owners, frozenset(hosts))
 
 
-def slot_of(name: str | bytes) -> int:
+def slot_of(name: Argument) -> int:
     """The slot of a key or of a pub/sub name."""
-    slot: int = key_slot(name.encode() if isinstance(name, str) else name)
+    slot: int = key_slot(name if isinstance(name, bytes) else str(name).encode())
     return slot
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tocsin_server.engine.redis.cluster.slots import slot_of
 from tocsin_server.engine.redis.interfaces import OnMessage
-from tocsin_server.engine.redis.pubsub.subscriptions import PendingChange, Subscriptions
+from tocsin_server.engine.redis.pubsub.subscriptions import PendingChange, RedisSubscriptions
 
 
 class MigratedSubscription(NamedTuple):
@@ -30,7 +30,7 @@ class MigratedSubscription(NamedTuple):
     """Whether messages of the name were received before, so that its subscription is interrupted now."""
 
 
-class ShardedSubscriptions(Subscriptions):
+class ShardedSubscriptions(RedisSubscriptions):
     """The subscriptions of one shard. Synchronous, without I/O.
 
     Further mutable state, and the methods that change it:

@@ -1,4 +1,4 @@
-"""The topology watcher: refreshes the topology regularly, and whenever it may be stale."""
+"""The topology watcher: reads the topology again regularly, and whenever it may be stale."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, describe
 from tocsin_server.engine.redis.connections.connector import Backoff
 
-REFRESH_SECONDS = 2.0
-"""The refresh interval if nothing suggests that the topology is stale.
+REREAD_SECONDS = 2.0
+"""The interval between two reads if nothing suggests that the topology is stale.
 
 A master that is cut off from the other servers goes on serving its clients. Only the other servers know
 that it has been replaced.
 """
 
-REFRESH_PAUSE_SECONDS = 0.1
-"""The shortest pause between two refreshes.
+REREAD_PAUSE_SECONDS = 0.1
+"""The shortest pause between two reads of the topology.
 
 While slots move or a master is down, commands wait for the next one.
 """
@@ -32,10 +32,11 @@ class TopologyWatcher:
 
     The mutable state, and the methods that change it:
 
-        _is_stale           invalidate() and refresh() set it; _refresh() clears it
-        _suggested_host     suggest_host() sets it; _refresh() uses it once
-        _waiters            refresh() adds a caller; _refresh() releases them
-        _hosts              _refresh(), as unready_reason
+        _is_stale           invalidate(), wait_for_reread(), and _reread() if it fails, set it;
+                            _reread() clears it first
+        _suggested_host     suggest_host() sets it; _reread() uses it once
+        _waiters            wait_for_reread() adds a caller; _reread() releases them
+        _hosts              _reread(), as unready_reason
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class TopologyWatcher:
         self._waiters: list[asyncio.Future[None]] = []
 
     def invalidate(self) -> None:
-        """Mark the topology as possibly stale, so that it is refreshed soon."""
+        """Mark the topology as possibly stale, so that it is read again soon."""
         self._is_stale.set()
 
     def suggest_host(self, host: Host) -> None:
@@ -64,28 +65,28 @@ class TopologyWatcher:
         if host.name:
             self._suggested_host = host
 
-    async def refresh(self) -> None:
-        """Wait for a successful refresh that begins after this call."""
+    async def wait_for_reread(self) -> None:
+        """Wait for a successful read of the topology that begins after this call."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._is_stale.set()
         await waiter
 
     async def run(self, preferred_hosts: Callable[[], Iterable[Host]]) -> NoReturn:
-        """Refresh until cancelled. `preferred_hosts` returns servers that are known to work."""
+        """Read the topology until cancelled. `preferred_hosts` returns servers that are known to work."""
         while True:
-            await self._refresh([*preferred_hosts()])
-            await asyncio.sleep(REFRESH_PAUSE_SECONDS)
-            await self._wait()
+            await self._reread([*preferred_hosts()])
+            await asyncio.sleep(REREAD_PAUSE_SECONDS)
+            await self._wait_until_stale_or_due()
 
-    async def _wait(self) -> None:
+    async def _wait_until_stale_or_due(self) -> None:
         try:
-            async with asyncio.timeout(REFRESH_SECONDS):
+            async with asyncio.timeout(REREAD_SECONDS):
                 await self._is_stale.wait()
         except TimeoutError:
             return
 
-    async def _refresh(self, preferred: list[Host]) -> None:
+    async def _reread(self, preferred: list[Host]) -> None:
         self._is_stale.clear()
         waiters, self._waiters = self._waiters, []
         try:

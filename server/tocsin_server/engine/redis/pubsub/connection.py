@@ -33,7 +33,7 @@ from tocsin_server.engine.redis.connections.connection import (
 )
 from tocsin_server.engine.redis.connections.connector import Backoff, Connector
 from tocsin_server.engine.redis.interfaces import COMMAND_SECONDS, OnMessage
-from tocsin_server.engine.redis.pubsub.subscriptions import SubscribeCommand, Subscriptions
+from tocsin_server.engine.redis.pubsub.subscriptions import RedisSubscriptions, SubscribeCommand
 from tocsin_server.errors import EngineError
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ class PubSubConnection:
         self._connector = connector
         self._backoff = backoff
         self._on_resubscribed = on_resubscribed
-        self._subscriptions = Subscriptions()
+        self._subscriptions = RedisSubscriptions()
         self._connection: RedisConnection | None = None
         self._is_send_scheduled = False
         self._is_running = False

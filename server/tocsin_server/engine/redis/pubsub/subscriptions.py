@@ -63,7 +63,7 @@ class PendingChange:
                 waiter.set_result(None)
 
 
-class Subscriptions:
+class RedisSubscriptions:
     """The subscriptions of one pub/sub connection, across reconnects. Synchronous, without I/O.
 
     The mutable state, and the methods that change it:

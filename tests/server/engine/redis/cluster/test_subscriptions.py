@@ -17,7 +17,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["subscribe", "unsubscribe", "move"]), st.sampled_from(NAMES)),
         st.tuples(st.sampled_from(["send", "reply", "reply", "retry", "break"]), ONE_OF_TWO),
-        st.tuples(st.just("refresh"), st.none()),
+        st.tuples(st.just("reread"), st.none()),
     ),
     max_size=50,
 )
@@ -78,7 +78,7 @@ class Machine:
         if isinstance(target, bytes):
             getattr(self, step)(target)
         elif target is None:
-            self.refresh()
+            self.reread()
         else:
             getattr(self, {"break": "disconnect"}.get(step, step))(target)
 
@@ -137,8 +137,8 @@ class Machine:
         master.disconnect()
         self.shards[number].on_connected()
 
-    def refresh(self) -> None:
-        """Refresh the topology: the router learns which master serves each name."""
+    def reread(self) -> None:
+        """Read the topology again: the router learns which master serves each name."""
         self.believed = {name: self.owner(name) for name in NAMES}
         for number in (0, 1):
             self._move_from(number)
@@ -149,7 +149,7 @@ class Machine:
 
     def settle(self) -> None:
         for _ in range(3):
-            self.refresh()
+            self.reread()
             for number in (0, 1):
                 self.retry(number)
                 while self.send(number) or self.reply(number):
@@ -206,7 +206,7 @@ async def test_the_callers_of_a_moved_name_wait_for_the_new_master(
 async def test_a_revoked_name_is_subscribed_to_again_only_by_retry(
     subscriptions: ShardedSubscriptions,
 ) -> None:
-    """Until the topology is refreshed, Redis would reject it again."""
+    """Until the topology is read again, Redis would reject it again."""
     subscriptions.subscribe(b"a", ignore)
     subscriptions.next_command()
     subscriptions.confirm(b"a")

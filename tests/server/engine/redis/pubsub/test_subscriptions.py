@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tocsin_server.engine.redis.pubsub.subscriptions import (
     MAX_UNCONFIRMED_NAMES,
     NAMES_PER_COMMAND,
-    Subscriptions,
+    RedisSubscriptions,
 )
 
 NAMES = [b"a", b"b", b"c"]
@@ -40,7 +40,7 @@ class Machine:
     """Subscriptions over connections that break."""
 
     def __init__(self) -> None:
-        self.subscriptions = Subscriptions()
+        self.subscriptions = RedisSubscriptions()
         self.redis = Redis()
         self.wanted: set[bytes] = set()
         self.waiting: list[asyncio.Future[None]] = []
@@ -109,13 +109,13 @@ def test_the_last_change_counts(steps: list[tuple[str, bytes | None]]) -> None:
 
 
 @pytest.fixture
-def subscriptions() -> Subscriptions:
-    subscriptions = Subscriptions()
+def subscriptions() -> RedisSubscriptions:
+    subscriptions = RedisSubscriptions()
     subscriptions.on_connected()
     return subscriptions
 
 
-async def test_restored_names_are_returned_once(subscriptions: Subscriptions) -> None:
+async def test_restored_names_are_returned_once(subscriptions: RedisSubscriptions) -> None:
     """Neither new names nor names that are no longer wanted."""
     for name in (b"a", b"b"):
         subscriptions.subscribe(name, ignore)
@@ -137,7 +137,7 @@ async def test_restored_names_are_returned_once(subscriptions: Subscriptions) ->
     assert subscriptions.take_restored() == []
 
 
-async def test_a_caller_waits_for_the_confirmation(subscriptions: Subscriptions) -> None:
+async def test_a_caller_waits_for_the_confirmation(subscriptions: RedisSubscriptions) -> None:
     """It does not wait for the sending only, and a broken connection does not release it."""
     waiter = subscriptions.subscribe(b"a", ignore)
     assert waiter is not None
@@ -149,7 +149,7 @@ async def test_a_caller_waits_for_the_confirmation(subscriptions: Subscriptions)
     assert [*done, waiter.done()] == [False, False, False, True]
 
 
-async def test_an_unexpected_confirmation_is_an_error(subscriptions: Subscriptions) -> None:
+async def test_an_unexpected_confirmation_is_an_error(subscriptions: RedisSubscriptions) -> None:
     """The connection is then replaced, so no channel is believed to be subscribed by mistake."""
     subscriptions.subscribe(b"a", ignore)
     subscriptions.next_command()
@@ -157,7 +157,7 @@ async def test_an_unexpected_confirmation_is_an_error(subscriptions: Subscriptio
         subscriptions.confirm(b"b")
 
 
-async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
+async def test_commands_are_bounded(subscriptions: RedisSubscriptions) -> None:
     """Many names are sent in several commands."""
     for number in range(2 * NAMES_PER_COMMAND + 1):
         subscriptions.subscribe(b"%d" % number, ignore)
@@ -167,7 +167,7 @@ async def test_commands_are_bounded(subscriptions: Subscriptions) -> None:
     assert sizes == [NAMES_PER_COMMAND, NAMES_PER_COMMAND, 1]
 
 
-async def test_unconfirmed_names_are_bounded(subscriptions: Subscriptions) -> None:
+async def test_unconfirmed_names_are_bounded(subscriptions: RedisSubscriptions) -> None:
     """No further name is sent until Redis confirms one."""
     for number in range(MAX_UNCONFIRMED_NAMES + 1):
         subscriptions.subscribe(b"%d" % number, ignore)
