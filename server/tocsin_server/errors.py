@@ -45,6 +45,11 @@ def because(refusal: Refusal, reason: str) -> Refusal:
     return replace(refusal, message=f"{refusal.message}: {reason}")
 
 
+def bad_request(reason: str) -> Refusal:
+    """Error 107 with the reason in its message."""
+    return because(BAD_REQUEST, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Disconnect:
     """Why a connection is closed.

@@ -74,7 +74,7 @@ async def test_an_expired_token_is_replaced(server: Server, sdk: Sdk, channel: N
     """After error 109 the SDK keeps subscribing: it requests a token, and succeeds."""
     await connect_ann(sdk, server)
     news = channel("closed")
-    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (-5, 100)]
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (-10, 100)]
     await sdk.subscribe(news, tokens=tokens)
     assert (await sdk.events.next("subscribed"))["channel"] == news
     assert (await sdk.events.next("subscription_error"))["code"] == 109

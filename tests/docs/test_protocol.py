@@ -106,7 +106,12 @@ def used_reasons() -> set[str]:
         path.read_text() for path in server if path.name != "errors.py" and "refus" not in path.name
     )
     imports = re.findall(r"from tocsin_server\.errors import (\([^)]*\)|[^\n]*)", code)
-    return set(re.findall(r"\berrors\.([A-Z_]+)", code)) | set(re.findall(r"[A-Z_]{2,}", " ".join(imports)))
+    made = {name.upper() for name in re.findall(r"\b(bad_request)\(", code)}
+    return (
+        made
+        | set(re.findall(r"\berrors\.([A-Z_]+)", code))
+        | set(re.findall(r"[A-Z_]{2,}", " ".join(imports)))
+    )
 
 
 def test_the_page_says_never_where_the_server_never_sends_a_code() -> None:

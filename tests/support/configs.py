@@ -81,6 +81,7 @@ SHORT_TIMEOUTS: Table = {
         "pong_timeout": 0.9,
         "stale_timeout": 1,
         "expired_close_delay": 1,
+        "token_leeway": 0,
         "channel_limit": 10,
         "message_limit_bytes": 4096,
         "queue_limit_bytes": 65536,

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.api.types import CALLS_LIMIT, ApiError
-from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered
+from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
 
@@ -56,11 +56,6 @@ def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
         raise Refused(bad_request(_detail(str(error)))) from None
     except RecursionError:
         raise Refused(bad_request("nested too deeply")) from None
-
-
-def bad_request(detail: str) -> Refusal:
-    """Error 107 with the reason in its message."""
-    return errors.because(errors.BAD_REQUEST, detail)
 
 
 def too_many_calls(subject: str) -> Refusal:

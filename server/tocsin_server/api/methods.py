@@ -18,7 +18,6 @@ from tocsin_server.api.calls import (
     api_error,
     attempt_in_turn,
     attempt_together,
-    bad_request,
     too_many_calls,
 )
 from tocsin_server.core.events import (
@@ -30,7 +29,7 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
-from tocsin_server.errors import Disconnect, Refusal, Refused
+from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json import compact

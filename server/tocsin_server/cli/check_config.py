@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
 from tocsin_server.config.loading import Settings, load_settings
-from tocsin_server.config.options import ServerOptions
+from tocsin_server.config.options import UNIX_PREFIX, ServerOptions, is_passed_or_unix
 from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.engine.factory import create_engine
 from tocsin_server.errors import EngineError
@@ -61,19 +63,26 @@ def _checked(settings: Settings, *, is_live: bool) -> Settings:
 
 
 def _address_problems(server: ServerOptions, *, is_live: bool) -> list[str]:
-    """Whether this machine has the address. Whether the port is free says nothing while a server runs."""
+    """Why this machine cannot listen. A port in use counts only live: it is in use while the server runs."""
+    problems = [
+        f"server.host has {host}, but its directory does not exist or cannot be written."
+        for host in server.hosts
+        if host.startswith(UNIX_PREFIX)
+        and not os.access(Path(host.removeprefix(UNIX_PREFIX)).parent, os.W_OK)
+    ]
+    addresses = [host for host in server.hosts if not is_passed_or_unix(host)]
+    if not addresses:
+        return problems
     try:
-        sockets = listen(server if is_live else server.model_copy(update={"port": 0}))
+        sockets = listen(server.model_copy(update={"host": ",".join(addresses)}))
     except CannotListen as error:
-        reason = str(error).rpartition(": ")[2]
-        if is_live:
-            return [
-                f"server.host and server.port are {server.host}:{server.port}, but in use or wrong: {reason}"
-            ]
-        return [f"server.host is {server.host}, but this machine cannot listen on it: {reason}"]
+        is_in_use = getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
+        if is_live or not is_in_use:
+            problems.append(f"server.host and server.port cannot be used: {error}")
+        return problems
     for listening in sockets:
         listening.close()
-    return []
+    return problems
 
 
 def _engine_problems(settings: Settings) -> list[str]:

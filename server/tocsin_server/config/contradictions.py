@@ -21,7 +21,7 @@ ENVELOPE_BYTES = 65_536
 
 def contradictions(settings: Settings) -> list[str]:
     """A sentence for each pair of options that do not agree. Empty for the defaults."""
-    return [*_limits(settings), *_personal_channels(settings), *_channels(settings)]
+    return [*_limits(settings), *_times(settings), *_personal_channels(settings), *_channels(settings)]
 
 
 def _limits(settings: Settings) -> Iterator[str]:
@@ -45,6 +45,16 @@ def _limits(settings: Settings) -> Iterator[str]:
             f"{client.message_limit_bytes + ENVELOPE_BYTES}, because a client's publication may have "
             f"client.message_limit_bytes ({client.message_limit_bytes}) and its subscribers would be "
             "disconnected as slow."
+        )
+
+
+def _times(settings: Settings) -> Iterator[str]:
+    client = settings.client
+    if client.token_leeway > client.expired_close_delay:
+        yield (
+            f"client.token_leeway is {client.token_leeway:g} s, but must be at most "
+            f"client.expired_close_delay ({client.expired_close_delay:g} s), because a client that is "
+            "disconnected for its expired token would connect with the same token again."
         )
 
 

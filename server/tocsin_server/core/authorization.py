@@ -270,7 +270,7 @@ def _check_subscribe_request(
         return options
     if request.type:
         return errors.NOT_AVAILABLE
-    return errors.BAD_REQUEST if is_set(request.tf) else options
+    return errors.bad_request("no channel has a tags filter") if is_set(request.tf) else options
 
 
 def authorize_by_claims(

@@ -12,12 +12,11 @@ from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules, is_limited, is_limited_to, is_private
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import (
-    BAD_REQUEST,
     NOT_AVAILABLE,
     PERMISSION_DENIED,
     UNKNOWN_CHANNEL,
     Refusal,
-    because,
+    bad_request,
 )
 
 
@@ -79,7 +78,7 @@ def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
     """Return the options of a channel, or why its name is not valid. The one check of channel names."""
     options = rules.options_for(channel)
     if problem := rules.problem_of(channel, options):
-        return because(BAD_REQUEST, f"the channel's name {problem}")
+        return bad_request(f"the channel's name {problem}")
     return UNKNOWN_CHANNEL if options is None else options
 
 

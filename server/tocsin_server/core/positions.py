@@ -35,6 +35,10 @@ def merge(history: History, live: Iterable[Publication]) -> History:
     return History(Position(offset, history.top.epoch), merged)
 
 
+NOTHING_BEFORE = "in reverse there is nothing before offset 0"
+"""Why `may_read_from` is false, in the message of error 107."""
+
+
 def may_read_from(since: SincePosition | None, is_reverse: bool) -> bool:
     """Whether a history request makes sense: before offset 0 there is nothing to read in reverse."""
     return not (is_reverse and since is not None and since.offset == 0)

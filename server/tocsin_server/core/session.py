@@ -42,7 +42,7 @@ from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, 
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.permissions import Caller
 from tocsin_server.core.phases import Cause, Phase, next_phase
-from tocsin_server.core.positions import may_read_from
+from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.core.replies import answer, refuse, send_push
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
@@ -433,12 +433,12 @@ class Session:
 
     def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
         if request.channel and not request.data:  # without a channel `_execute` closes
-            return [refuse(command_id, errors.BAD_REQUEST)]
+            return [refuse(command_id, errors.bad_request("there is no data"))]
         return self._execute(command_id, request, permissions.may_publish)
 
     def _history(self, command_id: int, request: HistoryRequest) -> list[Effect]:
         if not may_read_from(request.since, request.reverse):
-            return [refuse(command_id, errors.BAD_REQUEST)]
+            return [refuse(command_id, errors.bad_request(NOTHING_BEFORE))]
         return self._execute(command_id, request, permissions.may_read_history)
 
     def _rpc(self, command_id: int, request: RpcRequest) -> list[Effect]:

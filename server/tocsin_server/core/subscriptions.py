@@ -205,7 +205,7 @@ class Subscriptions:
         if subscription is None:
             return [refuse(command_id, errors.PERMISSION_DENIED)]
         if not request.token and claims is None:
-            return [refuse(command_id, errors.BAD_REQUEST)]
+            return [refuse(command_id, errors.bad_request("there is no token"))]
         decided = authorize_by_claims(self._context, info, request.channel, request.token, now, claims)
         if decided is errors.PERMISSION_DENIED:
             return errors.INVALID_TOKEN  # protocol §4: an invalid token closes here, unlike at subscribe

@@ -16,7 +16,7 @@ from tocsin_server.config.options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import EngineRequest
 from tocsin_server.core.permissions import check_name
-from tocsin_server.core.positions import may_read_from
+from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
@@ -86,7 +86,7 @@ class Operations:
 
     def options_for(self, channel: str) -> ChannelOptions:
         """Return the options of a channel. Raises Refused for a name that is not valid."""
-        options = check_name(channel, self._rules) if channel else errors.BAD_REQUEST
+        options = check_name(channel, self._rules) if channel else errors.bad_request("there is no channel")
         if isinstance(options, Refusal):
             raise Refused(options)
         return options
@@ -98,7 +98,9 @@ class Operations:
         """
         options = self.options_for(channel)
         if options.publication_data_format == "json_object" and bytes(publication.data)[:1] != b"{":
-            raise Refused(errors.BAD_REQUEST)
+            raise Refused(
+                errors.bad_request("data is no JSON object, which publication_data_format requires")
+            )
         if (room := self._room_in(channel)) is not None:
             await room
         position = await self._engine.broker.publish(channel, publication, options)
@@ -113,7 +115,7 @@ class Operations:
         if not options.keeps_history:
             raise Refused(errors.NOT_AVAILABLE)
         if not may_read_from(since, is_reverse):
-            raise Refused(errors.BAD_REQUEST)
+            raise Refused(errors.bad_request(NOTHING_BEFORE))
         if cap is not None and not 0 <= limit <= cap:
             limit = cap
         position = None if since is None else Position(since.offset, since.epoch)
@@ -198,5 +200,5 @@ def _one_of(nodes: Sequence[NodeInfo], name: str) -> NodeInfo:
         raise Refused(errors.NOT_FOUND)
     if len(found) > 1:
         candidates = ", ".join(sorted(f"{node.uid} ({node.address or node.name})" for node in found))
-        raise Refused(errors.because(errors.BAD_REQUEST, f"{name} names {len(found)} nodes: {candidates}"))
+        raise Refused(errors.bad_request(f"{name} names {len(found)} nodes: {candidates}"))
     return found[0]

@@ -79,7 +79,8 @@ async def test_a_publication_needs_data(api: Served, method: str, where: dict[st
 async def test_a_namespace_can_require_objects(api: Served) -> None:
     """With `publication_data_format = "json_object"`, other data is error 107."""
     assert await api.result("publish", channel="objects:1", data={}) == {}
-    assert (await api.error("publish", channel="objects:1", data=[]))[0] == 107
+    refused = await api.error("publish", channel="objects:1", data=[])
+    assert refused == (107, "bad request: data is no JSON object, which publication_data_format requires")
 
 
 async def test_a_repeated_key_publishes_once(api: Served, channel: Name) -> None:

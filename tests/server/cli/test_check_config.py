@@ -101,7 +101,7 @@ def test_files_that_the_engine_url_names_are_read(file: Path, command: Typer, tm
 def test_an_address_that_this_machine_does_not_have_is_named(file: Path, command: Typer, host: str) -> None:
     """No machine has an address of 192.0.2.0/24 (RFC 5737)."""
     (sentence,) = problems(command, file, f'[server]\nhost = "{host}"\n')
-    assert sentence.startswith(f"server.host is {host}, but this machine cannot listen on it: ")
+    assert sentence.startswith(f"server.host and server.port cannot be used: Cannot listen on {host}:")
 
 
 def test_a_port_in_use_is_an_error_only_of_a_live_check(file: Path, command: Typer, port: int) -> None:
@@ -110,9 +110,19 @@ def test_a_port_in_use_is_an_error_only_of_a_live_check(file: Path, command: Typ
     file.write_text(text)
     assert CliRunner().invoke(command, ["--config", str(file)]).exit_code == 0
     (sentence,) = problems(command, file, text, "--live")
-    assert "server.port" in sentence
-    assert f"127.0.0.1:{port}" in sentence
-    assert "Address already in use" in sentence
+    assert sentence == (
+        "server.host and server.port cannot be used: "
+        f"Cannot listen on 127.0.0.1:{port}: Address already in use."
+    )
+
+
+def test_a_unix_socket_needs_its_directory(file: Path, command: Typer, tmp_path: Path) -> None:
+    """The socket itself is not made, because it may be that of a running server."""
+    file.write_text(f'[server]\nhost = "unix:{tmp_path}/tocsin.sock"\nname = "a"\n')
+    assert CliRunner().invoke(command, ["--config", str(file)]).exit_code == 0
+    assert not (tmp_path / "tocsin.sock").exists()
+    (sentence,) = problems(command, file, '[server]\nhost = "unix:/nowhere/tocsin.sock"\nname = "a"\n')
+    assert sentence.startswith("server.host has unix:/nowhere/tocsin.sock, but its directory")
 
 
 def test_a_redis_that_cannot_be_used_is_an_error_of_a_live_check(

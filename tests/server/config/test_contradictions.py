@@ -52,6 +52,10 @@ def test_the_default_message_limit_admits_as_many_subscriptions_as_the_channel_l
             ],
         ),
         (
+            {"client": {"expired_close_delay": 1}},
+            ["client.token_leeway is 5 s", "client.expired_close_delay (1 s)"],
+        ),
+        (
             {"client": {"personal_channel_single_connection": True}},
             ["client.personal_channel_single_connection", "client.personal_channel is false"],
         ),

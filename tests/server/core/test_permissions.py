@@ -19,12 +19,11 @@ from tocsin_server.core.permissions import (
 )
 from tocsin_server.core.tokens import Flag, Override
 from tocsin_server.errors import (
-    BAD_REQUEST,
     NOT_AVAILABLE,
     PERMISSION_DENIED,
     UNKNOWN_CHANNEL,
     Refusal,
-    because,
+    bad_request,
 )
 
 ADA = Caller("ada")
@@ -139,7 +138,7 @@ def test_a_channel_name_is_checked_by_length_then_namespace_then_form() -> None:
 
 
 def _bad(problem: str) -> Refusal:
-    return because(BAD_REQUEST, f"the channel's name {problem}")
+    return bad_request(f"the channel's name {problem}")
 
 
 def test_an_override_changes_only_the_options_it_sets() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import structlog
 
+from tests.support.tokens import connection_token
+from tocsin_server.config.loading import Settings
+from tocsin_server.core.events import Received
+from tocsin_server.engine.memory.engine import MemoryEngine
+from tocsin_server.node.node import Node
 from tocsin_server.node.refusal_log import BURST, LINES_PER_SECOND, RefusalLog
+from tocsin_server.protocol.messages import Command, ConnectRequest
 
 
 class Clock:
@@ -46,3 +52,22 @@ def test_few_refusals_have_a_line_each(clock: Clock) -> None:
             log.write("client_refused", error=str(number))
     assert len(lines) == 1000
     assert not any("left_out" in line for line in lines)
+
+
+async def test_a_node_logs_why_it_refuses_a_client() -> None:
+    """With the client id, and without the token."""
+    node = Node(Settings(), MemoryEngine())
+    session = node.new_session()
+    token = connection_token("ada", secret="hush" * 10)
+    command = Command(id=1, connect=ConnectRequest(token=token))
+    with structlog.testing.capture_logs() as lines:
+        session.handle(Received([command]), node.now())
+    assert lines == [
+        {
+            "event": "client_refused",
+            "log_level": "info",
+            "client": session.client,
+            "subject": "connection token",
+            "error": "neither client.token_hmac_secret nor client.token_public_key is set",
+        }
+    ]

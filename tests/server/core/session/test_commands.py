@@ -218,7 +218,7 @@ def test_an_insecure_server_permits_every_command(method: str) -> None:
 def test_a_publication_needs_data() -> None:
     """Any JSON value is valid, null included, but the field must be present."""
     playbook = connected(context(ALLOWED))
-    playbook >> {"id": 3, "publish": {"channel": "news"}} << [error(3, 107, "bad request")]
+    playbook >> {"id": 3, "publish": {"channel": "news"}} << [error(3, 107, "bad request: there is no data")]
     playbook >> {"id": 4, "publish": {"channel": "news", "data": None}}
     playbook << [Execute(4, PublishRequest("news", Raw(b"null")), ADA)]
 
@@ -245,7 +245,11 @@ def test_a_command_carries_the_info_of_the_tokens() -> None:
 def test_a_reverse_history_from_offset_0_is_refused() -> None:
     """No publication precedes offset 0."""
     command = {"id": 3, "history": {"channel": "news", "reverse": True, "since": {"offset": 0, "epoch": ""}}}
-    connected(context(ALLOWED)) >> command << [error(3, 107, "bad request")]
+    (
+        connected(context(ALLOWED))
+        >> command
+        << [error(3, 107, "bad request: in reverse there is nothing before offset 0")]
+    )
 
 
 def test_a_forward_history_from_offset_0_is_the_whole_history() -> None:

@@ -249,7 +249,7 @@ def test_a_sub_refresh_moves_the_expiry() -> None:
     [
         (sub_refresh("x", ""), Close(errors.PROTOCOL_VIOLATION)),
         (sub_refresh("x", "other"), error(3, 103, "permission denied")),
-        (sub_refresh(""), error(3, 107, "bad request")),
+        (sub_refresh(""), error(3, 107, "bad request: there is no token")),
         (sub_refresh(subscription_token("ada", "news", exp=NOW)), error(3, 109, "token expired")),
         (
             sub_refresh(subscription_token("ada", "news", exp=NOW + 9, expire_at=NOW - 1)),

@@ -99,7 +99,7 @@ def test_a_channel_needs_a_name() -> None:
             "bad request: the channel's name does not match channel_regex",
         ),
         ("numbers:42", {"type": 1}, 108, "not available"),
-        ("numbers:42", {"tf": {"key": "a", "cmp": "ex"}}, 107, "bad request"),
+        ("numbers:42", {"tf": {"key": "a", "cmp": "ex"}}, 107, "bad request: no channel has a tags filter"),
         ("$news", {}, 103, "permission denied"),
         ("numbers:42", {"token": "garbage"}, 103, "permission denied"),
         ("closed:news", {}, 103, "permission denied"),
