@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
+from tocsin_server.engine.engine import EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
@@ -26,6 +27,7 @@ class FaultyEngine(MemoryEngine):
         self.blocked: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
         self.forced_unready_reason = ""
+        self.forced_warnings: tuple[str, ...] = ()
         self._turns = turns
         self._locks: dict[int, asyncio.Lock] = {}
 
@@ -40,6 +42,10 @@ class FaultyEngine(MemoryEngine):
     @property
     def unready_reason(self) -> str:
         return self.forced_unready_reason or super().unready_reason
+
+    @property
+    def health(self) -> EngineHealth:
+        return EngineHealth(warnings=self.forced_warnings)
 
     def block(self, name: str) -> asyncio.Event:
         """Block calls of this name until the returned event is set."""
