@@ -112,15 +112,19 @@ async def test_every_master_of_a_cluster_is_checked(redis_cluster: RedisCluster,
 
 # ---------------------------------------------------------------------------------------------- permissions
 
-NEEDED = (
-    "+ping +select +client|setname +info +time +script|load +evalsha "
-    "+subscribe +unsubscribe +publish "
+KEY_COMMANDS = (
     "+set +get +del +pexpire +sadd +srem +smembers +xadd +xrange +xrevrange "
     "+hset +hget +hmget +hgetall +hincrby +hexists +hkeys +hvals +hlen +hdel"
 )
-"""The commands of the user of a node. docs/operate.md has them too."""
-NEEDED_BY_CLUSTER = "+cluster|info +cluster|slots +asking +ssubscribe +sunsubscribe +spublish"
-"""The further ones on a Redis Cluster, where subscribe, unsubscribe and publish are not needed."""
+NEEDED = (
+    "+select +client|setname +info +time +script|load +evalsha "
+    f"+subscribe +unsubscribe +publish {KEY_COMMANDS}"
+)
+"""The commands that a node needs on a standalone Redis, as the documentation lists them."""
+NEEDED_ON_CLUSTER = (
+    "+client|setname +info +time +script|load +evalsha +cluster|info +cluster|slots +asking "
+    f"+ssubscribe +sunsubscribe +spublish {KEY_COMMANDS}"
+)
 
 
 def allow(server: RedisServer, rules: str, prefix: str, pubsub_prefix: str = "") -> str:
@@ -159,6 +163,22 @@ async def test_a_node_needs_the_documented_permissions(
         await assert_everything_works(node)
         assert [text for text in node.engine.health.warnings if "appendonly" not in text] == []
     assert volatile_redis.command("ACL", "LOG") == []
+
+
+async def test_a_node_of_a_cluster_needs_the_documented_permissions(
+    running: Running, redis_cluster: RedisCluster, prefix: str
+) -> None:
+    """The user has them at each server."""
+    for server in redis_cluster.servers:
+        allow(server, NEEDED_ON_CLUSTER, prefix)
+        server.command("ACL", "LOG", "RESET")
+    try:
+        async with running(redis_cluster.url.replace("://", "://node:pass@")) as node:
+            await assert_everything_works(node)
+        assert [server.command("ACL", "LOG") for server in redis_cluster.masters] == [[]] * 3
+    finally:
+        for server in redis_cluster.servers:
+            server.command("ACL", "DELUSER", "node")
 
 
 @pytest.mark.parametrize("missing", ["xadd", "hincrby", "set", "unsubscribe", "smembers"])
