@@ -104,10 +104,11 @@ def check_engine_url(url: str) -> str:
 def _check_encoding(url: str) -> None:
     """Raise ValueError if username or password have characters that end this part of a URL."""
     scheme, separator, rest = url.partition("://")
-    before_host, has_credentials, _ = rest.partition("@")
+    before_host, has_credentials, _ = rest.rpartition("@")
     query = rest.partition("?")[2]
     is_option = "@" in query and query.partition("=")[0] in _SENTINEL_OPTIONS | _TLS_OPTIONS
-    if scheme not in _REDIS_SCHEMES or not separator or not has_credentials or is_option:
+    is_path = scheme in _UNIX_SCHEMES and rest.startswith("/")
+    if scheme not in _REDIS_SCHEMES or not separator or not has_credentials or is_option or is_path:
         return
     if found := [character for character in "#?/[]" if character in before_host]:
         encoded = " and ".join(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import structlog
 
 from tocsin_server.engine.redis import scripts
+from tocsin_server.engine.redis.connections.connector import OLDEST_CLUSTER_VERSION, OLDEST_VERSION
 from tocsin_server.engine.redis.deployment import Deployment, Shard
 from tocsin_server.engine.redis.interfaces import PendingReply
 from tocsin_server.engine.redis.keys import Keys
@@ -26,8 +27,11 @@ CHECK_SECONDS = 15.0
 FULL = 0.9
 """The used part of Redis' memory above which a node warns."""
 
-PERMISSION_ERRORS = ("NOPERM", "ACL failure", "no permissions", "can't run this command", "can't access")
-"""Parts of the errors of a command that its user may not run. Those within a script depend on the version."""
+REFUSALS = (
+    *("NOPERM", "ACL failure", "no permissions", "can't run this command", "can't access"),
+    *("unknown command", "Unknown Redis command"),  # a managed Redis may have renamed or removed it
+)
+"""Parts of the errors of a command that the user cannot run. Those within a script depend on the version."""
 
 log = structlog.get_logger()
 
@@ -76,8 +80,7 @@ class ServerChecks:
         for name, server in self._servers.items():
             if server.missing_permissions:
                 return (
-                    f"The user of engine.url has no permission at Redis at {name} for: "
-                    f"{server.missing_permissions}."
+                    f"Redis at {name} does not let the user of engine.url run {server.missing_permissions}."
                 )
         return ""
 
@@ -102,9 +105,12 @@ class ServerChecks:
         name = shard.pipeline.name
         try:
             warnings = await self._read_info(shard, server)
-            server.missing_permissions = await self._missing_permissions(shard)
+            refused = await self._missing_permissions(shard)
         except EngineError:
             return
+        if refused and refused != server.missing_permissions:
+            log.error("redis_refuses_commands", redis=name, commands=refused)
+        server.missing_permissions = refused
         for warning in warnings.values():
             if server.warnings.get(warning.code) != warning.text:
                 log.warning("redis_endangers_promises", redis=name, code=warning.code, warning=warning.text)
@@ -120,7 +126,7 @@ class ServerChecks:
         except CommandRejected as error:
             unchecked = f"does not let this node read INFO, so its settings are unchecked ({error})"
             return {"unchecked": ServerWarning("unchecked", unchecked)}
-        evicted_before, server.evicted_keys = server.evicted_keys, int(info.get("evicted_keys", 0))
+        evicted_before, server.evicted_keys = server.evicted_keys, _number(info, "evicted_keys")
         if evicted_before is not None and server.evicted_keys > evicted_before:
             log.warning(
                 "redis_evicted_keys", redis=shard.pipeline.name, keys=server.evicted_keys - evicted_before
@@ -128,7 +134,7 @@ class ServerChecks:
         return {warning.code: warning for warning in warnings_about(info)}
 
     async def _missing_permissions(self, shard: Shard[PubSubConnection]) -> str:
-        """The commands that the user may not run, with Redis' reasons. Raises EngineError."""
+        """The commands that the user may not run, as a list in words. Raises EngineError."""
         pipeline = shard.pipeline
         tag = shard.probe.name.rpartition(":")[2]  # on a cluster, a hash tag of the server
         key, name = self._keys.check(self.uid, tag), self._keys.check_name(self.uid, tag)
@@ -148,19 +154,19 @@ def _refused_commands(results: Mapping[str, Any]) -> Iterator[str]:
     """The commands that failed for lack of a permission. Raises EngineError if Redis did not answer."""
     for command, result in results.items():
         if isinstance(result, CommandRejected):
-            if _is_permission_error(str(result)):
+            if _is_refusal(str(result)):
                 yield command
         elif isinstance(result, BaseException):
             raise result
         elif command == "EVALSHA":
             texts = [word.decode(errors="replace") for word in result]
             for tried, error in zip(texts[::2], texts[1::2], strict=True):
-                if _is_permission_error(error):
+                if _is_refusal(error):
                     yield tried
 
 
-def _is_permission_error(error: str) -> bool:
-    return any(part in error for part in PERMISSION_ERRORS)
+def _is_refusal(error: str) -> bool:
+    return any(part in error for part in REFUSALS)
 
 
 def parse_info(reply: bytes) -> dict[str, str]:
@@ -169,11 +175,27 @@ def parse_info(reply: bytes) -> dict[str, str]:
     return dict(line.partition(":")[::2] for line in lines if ":" in line)
 
 
+def _number(info: Mapping[str, str], name: str) -> int:
+    """A number of INFO. 0 if it is missing, or if a managed Redis says something else there."""
+    value = info.get(name, "")
+    return int(value) if value.isdecimal() else 0
+
+
 def warnings_about(info: Mapping[str, str]) -> Iterator[ServerWarning]:
     """Which promises a server endangers, by the fields of INFO. A field that is missing says nothing."""
+    yield from _version_warnings(info)
     yield from _memory_warnings(info)
     yield from _persistence_warnings(info)
     yield from _replication_warnings(info)
+
+
+def _version_warnings(info: Mapping[str, str]) -> Iterator[ServerWarning]:
+    """After a failover, another server may answer than at the start of the node."""
+    oldest = OLDEST_CLUSTER_VERSION if info.get("redis_mode") == "cluster" else OLDEST_VERSION
+    version = info.get("redis_version", "")
+    numbers = [int(number) for number in version.split(".")[:2] if number.isdecimal()]
+    if numbers and tuple(numbers) < oldest:
+        yield ServerWarning("version", f"is {version}, but must be at least {oldest[0]}.{oldest[1]}")
 
 
 def _memory_warnings(info: Mapping[str, str]) -> Iterator[ServerWarning]:
@@ -184,7 +206,7 @@ def _memory_warnings(info: Mapping[str, str]) -> Iterator[ServerWarning]:
             f"has maxmemory-policy {policy}, so it evicts histories, presence and idempotency keys when its "
             "memory is full; set noeviction",
         )
-    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
     if limit and used > FULL * limit:
         yield ServerWarning(
             "memory", f"uses more than {FULL:.0%} of its maxmemory; when it is full, it rejects or evicts"
@@ -212,7 +234,7 @@ def _persistence_warnings(info: Mapping[str, str]) -> Iterator[ServerWarning]:
 
 
 def _replication_warnings(info: Mapping[str, str]) -> Iterator[ServerWarning]:
-    has_replicas = int(info.get("connected_slaves", 0)) > 0
+    has_replicas = _number(info, "connected_slaves") > 0
     if info.get("role") == "master" and has_replicas and "min_slaves_good_slaves" not in info:
         yield ServerWarning(
             "replication",

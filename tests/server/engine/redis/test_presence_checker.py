@@ -9,6 +9,7 @@ from tests.server.engine.contract.harness import Node
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.membership.lease_state import joined, leases, left
 from tests.server.engine.redis.redis_server import RedisServer
+from tests.support.redis_cluster import RedisCluster
 from tests.support.timing import QUIET, STARTED
 from tocsin_server.engine.redis import presence_checker
 from tocsin_server.engine.redis.keys import Keys
@@ -49,6 +50,20 @@ async def test_evicted_presence_comes_back(
         assert await node.presence.stats("news") == (3, 3)
         await other.presence.remove("news", "c4")
         assert await node.presence.stats("news") == (2, 2)
+
+
+async def test_evicted_presence_comes_back_on_a_cluster(
+    running: Running, redis_cluster: RedisCluster, prefix: str
+) -> None:
+    """At each master."""
+    keys, rooms = Keys(prefix), [f"room:{number}" for number in range(12)]
+    async with running(redis_cluster.url) as node:
+        for room in rooms:
+            await node.presence.add(room, ClientInfo("1", "c1"))
+        for room in rooms:
+            redis_cluster.master_of(room).command("DEL", keys.presence(room), keys.users(room))
+        for room in rooms:
+            await until_present(node, room, 1, 1)
 
 
 async def test_presence_that_was_partly_written_again_comes_back(

@@ -19,6 +19,7 @@ from tocsin_server.engine.redis.server_checks import warnings_about
 from tocsin_server.protocol.messages import ClientInfo
 
 SAFE = {
+    "redis_version": "7.0.15",
     "maxmemory_policy": "noeviction",
     "used_memory": "80",
     "maxmemory": "100",
@@ -37,6 +38,8 @@ SAFE = {
         ({"maxmemory_policy": "allkeys-lru"}, "eviction", "maxmemory-policy allkeys-lru"),
         ({"maxmemory_policy": "volatile-lru"}, "eviction", "set noeviction"),
         ({"used_memory": "91"}, "memory", "90%"),
+        ({"redis_version": "6.0.9"}, "version", "at least 6.2"),
+        ({"redis_version": "6.2.14", "redis_mode": "cluster"}, "version", "at least 7.0"),
         ({"aof_enabled": "0"}, "persistence", "appendonly"),
         ({"aof_last_write_status": "err"}, "disk", "aof_last_write"),
         ({"rdb_last_bgsave_status": "err"}, "disk", "rdb_last_bgsave"),
@@ -58,6 +61,7 @@ def test_safe_settings_cause_no_warning() -> None:
     assert list(warnings_about(SAFE)) == []
     assert list(warnings_about({})) == []
     assert list(warnings_about({**SAFE, "maxmemory": "0"})) == []
+    assert list(warnings_about({**SAFE, "maxmemory": "unlimited", "connected_slaves": ""})) == []
 
 
 @pytest.fixture
@@ -186,7 +190,16 @@ async def test_a_missing_permission_is_named_at_start(volatile_redis: RedisServe
     """The node does not start: some calls would fail later."""
     url = allow(volatile_redis, NEEDED.replace(f"+{missing} ", ""), "test")
     said = await failed_start(url)
-    assert f"has no permission at Redis at 127.0.0.1:{volatile_redis.port} for: {missing.upper()}" in said
+    assert said == (
+        f"Redis at 127.0.0.1:{volatile_redis.port} does not let the user of engine.url run {missing.upper()}"
+    )
+
+
+async def test_a_command_that_redis_does_not_have_is_named_at_start(tmp_path: Path) -> None:
+    """A managed Redis may have removed it."""
+    lines = ('rename-command XREVRANGE ""', 'rename-command UNSUBSCRIBE ""')
+    with redis_running(tmp_path, *lines) as server:
+        assert (await failed_start(server.url)).endswith("run XREVRANGE, UNSUBSCRIBE")
 
 
 @pytest.mark.usefixtures("frequent_checks")
@@ -194,12 +207,14 @@ async def test_a_permission_that_is_taken_away_makes_a_node_unready(
     running: Running, volatile_redis: RedisServer, prefix: str
 ) -> None:
     """Until it is given again."""
-    async with running(allow(volatile_redis, NEEDED, prefix)) as node:
-        for rule, is_unready in (("-xadd", True), ("+xadd", False)):
-            volatile_redis.command("ACL", "SETUSER", "node", rule)
-            async with asyncio.timeout(STARTED):
-                while ("XADD" in node.engine.unready_reason) != is_unready:  # noqa: ASYNC110
-                    await asyncio.sleep(QUIET / 10)
+    with capture_logs() as logs:
+        async with running(allow(volatile_redis, NEEDED, prefix)) as node:
+            for rule, is_unready in (("-xadd", True), ("+xadd", False)):
+                volatile_redis.command("ACL", "SETUSER", "node", rule)
+                async with asyncio.timeout(STARTED):
+                    while ("XADD" in node.engine.unready_reason) != is_unready:  # noqa: ASYNC110
+                        await asyncio.sleep(QUIET / 10)
+    assert [entry["commands"] for entry in logs if entry["event"] == "redis_refuses_commands"] == ["XADD"]
 
 
 async def test_a_redis_that_rejects_info_is_a_warning(

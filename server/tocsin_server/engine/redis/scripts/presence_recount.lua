@@ -3,7 +3,7 @@
 local counts = {}
 for _, entry in ipairs(redis.call('HVALS', KEYS[1])) do
   local user = user_of(entry)
-  counts[user] = (counts[user] or 0) + 1
+  if user then counts[user] = (counts[user] or 0) + 1 end
 end
 for user, count in pairs(counts) do
   redis.call('HSET', KEYS[2], user, count)

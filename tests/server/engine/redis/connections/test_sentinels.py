@@ -173,3 +173,25 @@ async def test_sentinels_and_their_master_are_reached_over_tls(running: Running,
                 await node.broker.publish("news", publication(1), HISTORY)
                 await node.handler.until_received(1)
             assert "cannot be used" in await failed_start(address)
+
+
+async def test_a_sentinel_that_considers_the_master_down_names_none(tmp_path: Path) -> None:
+    """The error says so, and the node does not try to reach it."""
+    with redis_running(_folder(tmp_path, "master")) as master:
+        monitor = [
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} 2",  # alone, it never fails over
+            f"sentinel down-after-milliseconds mymaster {IMPATIENT_MS}",
+        ]
+        with redis_running(_folder(tmp_path, "sentinel"), *monitor, is_sentinel=True) as sentinel:
+            master.freeze()
+            _until(lambda: "is_sdown" in _state(sentinel))
+            said = await failed_start(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster")
+            assert "consider it down" in said
+            master.thaw()
+
+
+def _state(sentinel: RedisServer) -> list[str]:
+    """What a Sentinel says of its master: the flags that are set."""
+    state = sentinel.client.sentinel_master("mymaster")
+    assert isinstance(state, dict)
+    return [flag for flag, is_set in state.items() if is_set is True]
