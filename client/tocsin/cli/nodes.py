@@ -66,3 +66,5 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
             node.get("state", ""),
         )
     Console().print(table)
+    for warning in sorted({warning for node in found for warning in node.get("warnings", ())}):
+        sys.stderr.write(f"warning: {warning}\n")

@@ -19,9 +19,13 @@ def health_routes(node: Node, worker_metrics: WorkerMetrics | None) -> list[Rout
         return JSONResponse({"node": node.name})
 
     async def ready(_request: Request) -> Response:
-        """200 if this node can publish and receive, else 503 with the unready reason."""
-        reason = node.unready_reason
-        return JSONResponse({"node": node.name, "reason": reason}, status_code=503 if reason else 200)
+        """200 if this node can publish and receive, else 503 with the unready reason.
+
+        The warnings of the engine do not change that.
+        """
+        reason, warnings = node.unready_reason, list(node.engine.health.warnings)
+        body = {"node": node.name, "reason": reason, "warnings": warnings}
+        return JSONResponse(body, status_code=503 if reason else 200)
 
     async def metrics(_request: Request) -> Response:
         own = node.metrics.page()

@@ -300,6 +300,9 @@ class NodeStatus(Struct):
     lag_seconds: Annotated[
         float, Meta(description="How long the node's last probe through Redis was in flight.")
     ]
+    warnings: Annotated[
+        list[str], Meta(description="Settings or states of Redis that endanger a promise, as sentences.")
+    ]
 
 
 class DrainRequest(Struct):

@@ -2,11 +2,17 @@
 
     memory://
     redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]
-    rediss://…                            the same over TLS; options ssl_ca_certs, ssl_certfile, ssl_keyfile
+    rediss://…                            the same over TLS; options ssl_ca_certs, ssl_certfile, ssl_keyfile,
+                                          ssl_cert_reqs (required, none), ssl_check_hostname (true, false)
+    unix://[USER:PASSWORD@]/PATH[?db=DATABASE]
+                                          a Redis at a Unix socket; redis+unix:// means the same
     redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]
                                           options sentinel_username, sentinel_password: for the Sentinels
     redis+cluster://[USER:PASSWORD@]HOST[:PORT],…
-    rediss+cluster://…                    the same over TLS; options as for rediss
+    rediss+sentinel://… rediss+cluster://…
+                                          the same over TLS, to the Sentinels too; also the options of rediss
+
+Username and password are percent-encoded. So is the path of a socket.
 
 The module is pure. `engine/redis/connections/address.py` makes connections from a URL.
 """
@@ -20,14 +26,23 @@ MEMORY_URL = "memory://"
 
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
-_REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"}
-_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_UNIX_SCHEMES = {"unix", "redis+unix"}
+_SENTINEL_SCHEMES = {"redis+sentinel", "rediss+sentinel"}
+_REDIS_SCHEMES = {
+    *("redis", "rediss", "redis+cluster", "rediss+cluster"),
+    *_UNIX_SCHEMES,
+    *_SENTINEL_SCHEMES,
+}
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+_VALUES = {"ssl_cert_reqs": ("required", "none"), "ssl_check_hostname": ("true", "false")}
+"""The options that have few values."""
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^/@?#,:\[\]]+)(?::\d{1,5})?")
 _ALL_FORMS = (
     '"memory://", "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]", the same with "rediss://" for '
     'TLS, "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]", or '
-    '"redis+cluster://[USER:PASSWORD@]HOST[:PORT],…", with "rediss+cluster://" for TLS'
+    '"redis+cluster://[USER:PASSWORD@]HOST[:PORT],…", with "rediss+…" for TLS, '
+    'or "unix://[USER:PASSWORD@]/PATH[?db=DATABASE]"'
 )
 
 
@@ -37,14 +52,16 @@ class RedisUrl:
 
     scheme: str
     hosts: list[tuple[str, int]]
-    """The Redis server itself, the Sentinels, or some servers of the cluster."""
+    """The Redis server itself, the Sentinels, or some servers of the cluster. Empty with `socket_path`."""
     credentials: Mapping[str, str] = field(repr=False)
     """`username` and `password`, as far as the URL has them."""
     database: int
     service: str
     """The name by which the Sentinels know the master; empty without Sentinels."""
     options: Mapping[str, str] = field(repr=False)
-    """The TLS options, or those of the Sentinels, by their names in the URL."""
+    """The TLS options, and those of the Sentinels, by their names in the URL."""
+    socket_path: str = ""
+    """The Unix socket of the server. Empty if it has a host."""
 
     @property
     def is_tls(self) -> bool:
@@ -63,6 +80,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     Raises ValueError with a message that completes the sentence "engine.url must be …". The message shows
     only the scheme and the names of options, because the rest of the URL may hold a password.
     """
+    _check_encoding(url)
     try:
         return _parsed(url)
     except ValueError as error:
@@ -76,6 +94,8 @@ def _parsed(url: str) -> RedisUrl:
         raise ValueError(_ALL_FORMS) from None
     if parts.scheme not in _REDIS_SCHEMES or parts.fragment:
         raise ValueError(_ALL_FORMS)
+    if parts.scheme in _UNIX_SCHEMES:
+        return _unix_url(parts)
     hosts, credentials = _hosts(parts), _credentials(parts)
     service, database = _path(parts)
     return RedisUrl(parts.scheme, hosts, credentials, database, service, _options(parts))
@@ -105,8 +125,37 @@ def check_engine_url(url: str) -> str:
     return url
 
 
+def _check_encoding(url: str) -> None:
+    """Raise ValueError if username or password have characters that end this part of a URL."""
+    scheme, separator, rest = url.partition("://")
+    before_host, has_credentials, _ = rest.rpartition("@")
+    query = rest.partition("?")[2]
+    is_option = "@" in query and query.partition("=")[0] in _SENTINEL_OPTIONS | _TLS_OPTIONS
+    is_path = scheme in _UNIX_SCHEMES and rest.startswith("/")
+    if scheme not in _REDIS_SCHEMES or not separator or not has_credentials or is_option or is_path:
+        return
+    if found := [character for character in "#?/[]" if character in before_host]:
+        encoded = " and ".join(
+            f'"{quote(character, safe="")}" in place of "{character}"' for character in found
+        )
+        raise ValueError(f"a {scheme}:// URL whose username and password have {encoded}")
+
+
+def _unix_url(parts: SplitResult) -> RedisUrl:
+    socket_path = unquote(parts.path)
+    options = _options(parts)
+    database = options.pop("db", "0")
+    if parts.netloc.rpartition("@")[2] or not socket_path.strip("/"):
+        raise ValueError(
+            f"a {parts.scheme}:// URL with the path of a socket, as in {parts.scheme}:///run/redis.sock"
+        )
+    if not (database.isascii() and database.isdecimal()):
+        raise ValueError(f"a {parts.scheme}:// URL whose option db is the number of a database")
+    return RedisUrl(parts.scheme, [], _credentials(parts), int(database), "", options, socket_path)
+
+
 def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
-    default_port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _REDIS_PORT
+    default_port = _SENTINEL_PORT if parts.scheme in _SENTINEL_SCHEMES else _REDIS_PORT
     hosts = []
     texts = parts.netloc.rpartition("@")[2].split(",")
     if not all(texts) or (len(texts) > 1 and parts.scheme in ("redis", "rediss")):
@@ -136,10 +185,10 @@ def _path(parts: SplitResult) -> tuple[str, int]:
     """The service and the database that the path names."""
     path = parts.path.removeprefix("/")
     service = ""
-    if parts.scheme == "redis+sentinel":
+    if parts.scheme in _SENTINEL_SCHEMES:
         service, _, path = path.partition("/")
         if not service:
-            raise ValueError("a redis+sentinel:// URL that names the service, as in …/mymaster")
+            raise ValueError(f"a {parts.scheme}:// URL that names the service, as in …/mymaster")
     if path and parts.scheme.endswith("+cluster"):
         raise ValueError(f"a {parts.scheme}:// URL that ends with its hosts: a cluster has no databases")
     if path and not (path.isascii() and path.isdecimal()):
@@ -149,10 +198,16 @@ def _path(parts: SplitResult) -> tuple[str, int]:
 
 def _options(parts: SplitResult) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.scheme == "redis+sentinel":
-        known = _SENTINEL_OPTIONS
-    else:
-        known = _TLS_OPTIONS if parts.scheme.startswith("rediss") else set()
+    known: set[str] = {"db"} if parts.scheme in _UNIX_SCHEMES else set()
+    if parts.scheme in _SENTINEL_SCHEMES:
+        known |= _SENTINEL_OPTIONS
+    if parts.scheme.startswith("rediss"):
+        known |= _TLS_OPTIONS
     if unknown := sorted(options.keys() - known):
         raise ValueError(f"a {parts.scheme}:// URL without the unknown option {', '.join(unknown)}")
+    for name, value in options.items():
+        if not value:
+            raise ValueError(f"a {parts.scheme}:// URL whose option {name} has a value")
+        if name in _VALUES and value not in _VALUES[name]:
+            raise ValueError(f"a {parts.scheme}:// URL whose option {name} is {' or '.join(_VALUES[name])}")
     return options

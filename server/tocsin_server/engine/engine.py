@@ -28,6 +28,10 @@ class EngineHealth:
     """How often a pub/sub connection was established, the first time included."""
     reaped_nodes: int = 0
     """How many dead nodes this node has reaped."""
+    restored_channels: int = 0
+    """How often the store had lost a channel's presence entries, and this node wrote its own again."""
+    warnings: tuple[str, ...] = ()
+    """Which settings or states of the store endanger a promise now, as sentences."""
 
 
 class EngineServices(Protocol):

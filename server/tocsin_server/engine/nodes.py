@@ -64,6 +64,8 @@ class NodeInfo(Struct, frozen=True):
     memory_bytes: int = 0
     lag_seconds: float = 0
     """How long a message travels from a publish to this node."""
+    warnings: tuple[str, ...] = ()
+    """Which settings or states of the store endanger a promise, as sentences."""
 
 
 class Survey(NamedTuple):

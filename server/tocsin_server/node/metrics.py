@@ -96,3 +96,13 @@ def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
         "Nodes whose lease expired, and whose presence entries this node removed.",
         lambda: engine.health.reaped_nodes,
     )
+    metrics.add_counter(
+        "tocsin_restored_presence",
+        "Times that Redis had lost a channel's presence entries, and this node wrote its own again.",
+        lambda: engine.health.restored_channels,
+    )
+    metrics.add_gauge(
+        "tocsin_engine_warnings",
+        "Settings or states of Redis that endanger a promise now.",
+        lambda: len(engine.health.warnings),
+    )

@@ -452,6 +452,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
+            warnings=self.engine.health.warnings,
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:

@@ -13,7 +13,7 @@ async def test_a_served_node_is_live_and_ready() -> None:
     async with serve_node(server={"name": "here"}) as served_node, served_node.http() as http:
         live, ready = await http.get("/health/live"), await http.get("/health/ready")
         assert (live.status_code, live.json()) == (200, {"node": "here"})
-        assert (ready.status_code, ready.json()) == (200, {"node": "here", "reason": ""})
+        assert (ready.status_code, ready.json()) == (200, {"node": "here", "reason": "", "warnings": []})
 
 
 async def test_a_deaf_node_is_not_ready_and_has_a_reason() -> None:
@@ -60,3 +60,14 @@ async def test_health_needs_no_key() -> None:
     async with serve_node(api={"insecure": False}) as served_node, served_node.http() as http:
         assert (await http.get("/health/ready")).status_code == 200
         assert (await http.post("/api/info", json={})).status_code == 401
+
+
+async def test_warnings_of_the_engine_are_named_and_change_nothing() -> None:
+    """Such as those about an evicting Redis. `info` has them as well."""
+    engine = FaultyEngine()
+    async with serve_node(engine=engine) as served_node, served_node.http() as http:
+        engine.forced_warnings = ("Redis at r:1 evicts.",)
+        ready = await http.get("/health/ready")
+        assert (ready.status_code, ready.json()["warnings"]) == (200, ["Redis at r:1 evicts."])
+        (info,) = (await http.post("/api/info", json={})).json()["result"]["nodes"]
+        assert info["warnings"] == ["Redis at r:1 evicts."]

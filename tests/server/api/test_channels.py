@@ -127,6 +127,7 @@ async def test_info_describes_each_node(api: Served, channel: Name) -> None:
         "address": api.url.partition("://")[2],
         "state": "ready",
         "lag_seconds": 0.0,
+        "warnings": [],
     }
 
 

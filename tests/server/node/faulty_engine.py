@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
-from tocsin_server.engine.engine import EngineHandler
+from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
@@ -28,6 +28,7 @@ class FaultyEngine(MemoryEngine):
         self.calls: Counter[str] = Counter()
         self.forced_unready_reason = ""
         self.starts = 0
+        self.forced_warnings: tuple[str, ...] = ()
         self._turns = turns
         self._locks: dict[int, asyncio.Lock] = {}
 
@@ -47,6 +48,10 @@ class FaultyEngine(MemoryEngine):
     @property
     def unready_reason(self) -> str:
         return self.forced_unready_reason or super().unready_reason
+
+    @property
+    def health(self) -> EngineHealth:
+        return EngineHealth(warnings=self.forced_warnings)
 
     def block(self, name: str) -> asyncio.Event:
         """Block calls of this name until the returned event is set."""

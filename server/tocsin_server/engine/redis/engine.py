@@ -19,6 +19,8 @@ from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
+from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.errors import EngineError
 
@@ -59,7 +61,9 @@ class RedisEngine:
         self._keys = keys
         self._clock = SharedClock(keys, commands)
         self._broker = RedisBroker(keys, commands, pubsub, self._clock, self._make_epoch)
-        self._presence = RedisPresenceStore(keys, commands)
+        self._presence = RedisPresenceStore(keys, commands, self._random)
+        self._presence_checker = PresenceChecker(self._presence)
+        self._server_checks = ServerChecks(self._deployment, keys)
         self._nodes = RedisNodeRegistry(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
@@ -88,6 +92,7 @@ class RedisEngine:
         return (
             self._supervisor.unready_reason
             or self._deployment.unready_reason
+            or self._server_checks.unready_reason
             or (self._lease.unready_reason if self._lease else "")
         )
 
@@ -106,6 +111,8 @@ class RedisEngine:
             waiting_bytes=self._deployment.queued_bytes,
             links=self._deployment.pubsub_connection_count,
             reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
+            restored_channels=self._presence_checker.restored_channels,
+            warnings=self._server_checks.warnings,
         )
 
     @property
@@ -119,9 +126,18 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
+        self._server_checks.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
-        self._lease = Lease(handler.uid, self._keys, commands, self._presence, reaper.reap, self._random)
+        self._lease = Lease(
+            handler.uid,
+            self._keys,
+            commands,
+            self._presence,
+            reaper.reap,
+            self._random,
+            self._presence_checker.check,
+        )
         self._broker.start(handler)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(handler, self._lease, started))
@@ -160,10 +176,13 @@ class RedisEngine:
                     await self._nodes.start(handler)
                     await lease.register()
                     await self._deployment.wait_proven()
+                    await self._server_checks.check()
+                    self._server_checks.raise_if_unusable()
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("server checks", self._server_checks.run))
                 self._is_running = True
                 started.set_result(None)
 

@@ -67,6 +67,14 @@ class Keys:
         """String: the uid of the node that reaps a dead lease."""
         return f"{self._prefix}:node:{lease}:reaper"
 
+    def check(self, node: str, tag: str) -> str:
+        """Any type: a node tries its commands on it. A tag with braces determines the slot."""
+        return f"{self._prefix}:node:{node}:check:{tag}"
+
+    def check_name(self, node: str, tag: str) -> str:
+        """Pub/sub: a node tries to publish under it. Its slot is that of `check`."""
+        return f"{self._pubsub_prefix}:node:{node}:check:{tag}"
+
     def responses(self, node: str) -> str:
         """Pub/sub: the responses to a node's control commands and surveys."""
         return f"{self._pubsub_prefix}:node:{node}:answers"

@@ -140,6 +140,11 @@ class Pipeline:
         """How many connections were made so far. A new one may lead to a Redis that has lost data."""
 
     @property
+    def name(self) -> str:
+        """The server's name in messages and logs."""
+        return self._connector.name
+
+    @property
     def in_flight(self) -> list[RedisCommand]:
         """The commands that were sent and, as far as is known, not carried out yet, in their order."""
         return [*self._script_missing, *self._in_flight]

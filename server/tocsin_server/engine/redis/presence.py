@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from random import Random
 from typing import NamedTuple
 
 from tocsin_server.engine.presence import PresenceStats
@@ -15,6 +17,10 @@ from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
 REGISTER_BATCH = 200
 """How many entries are written together, so that publications can be sent in between."""
+
+
+MAX_CHECK_SECONDS = 1.0
+"""In a longer check, the node's lease may have expired. Its result is not used."""
 
 
 class PresenceEntry(NamedTuple):
@@ -37,8 +43,9 @@ class RedisPresenceStore:
     changes synchronously, before the commands are awaited.
     """
 
-    def __init__(self, keys: Keys, commands: Commands) -> None:
+    def __init__(self, keys: Keys, commands: Commands, random: Random) -> None:
         self._keys = keys
+        self._random = random
         self._commands = commands
         self._lease = ""
         self._own: dict[str, dict[str, PresenceEntry]] = {}
@@ -70,7 +77,50 @@ class RedisPresenceStore:
             raise
 
     async def _register(self) -> None:
-        own = [(channel, entry) for channel, entries in self._own.items() for entry in entries.values()]
+        await self._write_again(list(self._own), publishes_joins=True)
+
+    @property
+    def own_channels(self) -> list[str]:
+        """The channels in which this node has entries."""
+        return list(self._own)
+
+    async def restore_lost(self, channels: Sequence[str]) -> int:
+        """Write this node's entries again in those of some channels where Redis has lost entries.
+
+        Returns the number of these channels. Raises EngineError. No joins are published, because no leaves
+        were. So the caller must ensure that the lease is alive and no entries move.
+        """
+        lease, began_at = self._lease, time.monotonic()
+        found = await asyncio.gather(*map(self._check, channels))
+        is_late = time.monotonic() - began_at > MAX_CHECK_SECONDS
+        if is_late or self._lease != lease:
+            return 0  # the entries may have been reaped in the meantime
+        lost = [channel for channel, is_complete in zip(channels, found, strict=True) if not is_complete]
+        await self._write_again(lost, publishes_joins=False)
+        await asyncio.gather(
+            *(
+                self._commands.run_script(scripts.PRESENCE_RECOUNT, self._channel_keys(channel))
+                for channel in lost
+            )
+        )
+        if listed := [channel for channel in channels if channel in self._listed]:
+            # The list of channels may be lost as well. Adding what is on it changes nothing.
+            await self._commands.execute("SADD", self._keys.lease_channels(self._lease), *listed)
+        return len(lost)
+
+    def _check(self, channel: str) -> PendingReply:
+        """Whether the oldest, the newest and another own entry of a channel are in Redis.
+
+        Redis loses whole hashes. So the entries that were written before a loss are missing together.
+        """
+        own = self._own.get(channel, {})
+        samples = {0, len(own) - 1, self._random.randrange(len(own))} if own else set()
+        entries = [entry for index, entry in enumerate(own.values()) if index in samples]
+        arguments = [word for entry in entries for word in (entry.info.client, entry.info.user)]
+        return self._commands.run_script(scripts.PRESENCE_CHECK, self._channel_keys(channel), *arguments)
+
+    async def _write_again(self, channels: Sequence[str], *, publishes_joins: bool) -> None:
+        own = [(channel, entry) for channel in channels for entry in self._own.get(channel, {}).values()]
         for first in range(0, len(own), REGISTER_BATCH):
             batch = [
                 (channel, entry)
@@ -78,7 +128,11 @@ class RedisPresenceStore:
                 if self._own.get(channel, {}).get(entry.info.client) is entry
             ]
             await asyncio.gather(
-                *(reply for channel, entry in batch for reply in self._write(channel, entry, is_again=True))
+                *(
+                    reply
+                    for channel, entry in batch
+                    for reply in self._write(channel, entry, publishes_join=publishes_joins)
+                )
             )
 
     async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
@@ -125,7 +179,9 @@ class RedisPresenceStore:
         reply = await self._commands.run_script(scripts.PRESENCE_STATS, self._channel_keys(channel))
         return PresenceStats(*reply)
 
-    def _write(self, channel: str, entry: PresenceEntry, *, is_again: bool = False) -> list[PendingReply]:
+    def _write(
+        self, channel: str, entry: PresenceEntry, *, publishes_join: bool = False
+    ) -> list[PendingReply]:
         replies: list[PendingReply] = []
         listed: PendingReply | None = None
         if channel not in self._listed:
@@ -134,7 +190,7 @@ class RedisPresenceStore:
             listed = self._commands.execute("SADD", self._keys.lease_channels(self._lease), channel)
             replies.append(listed)
         join = b""
-        if is_again and entry.is_announced:
+        if publishes_join and entry.is_announced:
             join = encoding.encode_push(Push(channel, join=PresenceChange(entry.info)))
         replies.append(
             self._commands.run_script(

@@ -64,12 +64,15 @@ async def node_process_running(url: str, prefix: str, uid: str) -> AsyncIterator
 
 
 async def _run(url: str, prefix: str, uid: str) -> None:
-    from tests.server.engine.recording_handler import RecordingHandler  # noqa: PLC0415 - only the process needs it
+    import structlog  # noqa: PLC0415 - only the process needs it
+
+    from tests.server.engine.recording_handler import RecordingHandler  # noqa: PLC0415
     from tests.server.engine.redis.intervals import shorten_leases  # noqa: PLC0415
     from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
     from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
     from tocsin_server.protocol.messages import ClientInfo  # noqa: PLC0415
 
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     shorten_leases(setattr)
     engine = RedisEngine(parse_address(url), prefix)
     await engine.start(RecordingHandler(uid))

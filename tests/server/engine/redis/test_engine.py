@@ -77,7 +77,22 @@ async def test_tls_checks_the_certificate(running: Running, tmp_path: Path) -> N
     with redis_running(tmp_path, *lines) as server:
         async with running(f"rediss://127.0.0.1:{server.second_port}?ssl_ca_certs={certificate}") as node:
             await assert_works(node)
-        assert "cannot be used" in await failed_start(f"rediss://127.0.0.1:{server.second_port}")
+        url = f"rediss://127.0.0.1:{server.second_port}"
+        assert "cannot be used" in await failed_start(url)
+        async with running(f"{url}?ssl_cert_reqs=none") as node:
+            await assert_works(node)
+
+
+async def test_a_unix_socket_is_an_address(running: Running, tmp_path: Path) -> None:
+    """With a user, a password and a database. Errors name the path."""
+    path = tmp_path / "redis.sock"
+    with redis_running(tmp_path, f"unixsocket {path}") as server:
+        server.command("ACL", "SETUSER", "me", "on", ">p#w", "~*", "&*", "+@all")
+        async with running(f"unix://me:p%23w@{path}?db=2") as node:
+            await assert_works(node)
+        assert list(server.client.info("keyspace")) == ["db2"]
+        assert str(path) in await failed_start(f"redis+unix://me:wrong@{path}")
+    assert str(path) in await failed_start(f"unix://{path}")
 
 
 async def test_an_old_redis_is_rejected(

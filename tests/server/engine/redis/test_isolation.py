@@ -142,6 +142,24 @@ async def test_presence_entries_of_another_version_are_ignored(
     assert ignored([dict(entry) for entry in logs]) == ["presence entries"]
 
 
+@pytest.mark.parametrize("entry", [b"\x92\x02\xc0", b"\xc1", b"text"])
+async def test_presence_entries_of_another_version_hinder_no_change(
+    node: Node, running: Running, redis_server: RedisServer, prefix: str, entry: bytes
+) -> None:
+    """Entries of this version are reaped, replaced and removed beside them."""
+    await node.broker.subscribe("news")
+    redis_server.command("HSET", Keys(prefix).presence("news"), "c8", entry, "c9", entry)
+    async with running(redis_server.url, "n2") as other:
+        await other.presence.add("news", ClientInfo("1", "c1"), is_announced=True)
+    await node.handler.until_pushed(1)
+    assert not await node.presence.members("news")
+    await node.presence.add("news", ClientInfo("2", "c8"))
+    assert list(await node.presence.members("news")) == ["c8"]
+    await node.presence.remove("news", "c8")
+    await node.presence.remove("news", "c9")
+    assert await node.presence.stats("news") == (0, 0)
+
+
 async def test_a_history_of_another_version_is_an_error(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:

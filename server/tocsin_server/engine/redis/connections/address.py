@@ -13,6 +13,9 @@ from tocsin_server.config.engine_url import parse_redis_url
 TLS_CONTEXT_SECONDS = 60.0
 """How long a TLS context is used. Making one takes tens of milliseconds, and certificates are renewed."""
 
+SENTINEL_OPTION = "sentinel_"
+"""The prefix of options that are for the Sentinels themselves."""
+
 
 class TlsContexts:
     """Shares a TLS context between the connections to one address. redis-py would make one for each."""
@@ -47,6 +50,8 @@ class Address:
     """Whether `hosts` are servers of a cluster. They know its other servers."""
     database: int = 0
     """The number of the database. Its keys are apart from those of others, but pub/sub is not (see keys)."""
+    socket_path: str = ""
+    """The Unix socket of a standalone Redis. Then `hosts` is empty."""
     tls_contexts: TlsContexts = field(default_factory=TlsContexts, repr=False, compare=False)
 
 
@@ -59,19 +64,29 @@ def parse_address(url: str) -> Address:
         parsed = parse_redis_url(url)
     except ValueError as error:
         raise ValueError(f"engine.url must be {error}.") from None
-    names = ",".join(f"{host}:{port}" for host, port in parsed.hosts)
-    options: dict[str, Any] = {"db": parsed.database, **parsed.credentials}
-    if not parsed.service:
-        options |= parsed.options
+    names = parsed.socket_path or ",".join(f"{host}:{port}" for host, port in parsed.hosts)
+    tls: dict[str, Any] = {
+        name: value for name, value in parsed.options.items() if not name.startswith(SENTINEL_OPTION)
+    }
+    if "ssl_check_hostname" in tls:
+        tls["ssl_check_hostname"] = tls["ssl_check_hostname"] == "true"
+    sentinel_options = {
+        name.removeprefix(SENTINEL_OPTION): value
+        for name, value in parsed.options.items()
+        if name.startswith(SENTINEL_OPTION)
+    }
+    if parsed.service and parsed.is_tls:
+        tls["ssl"] = True  # selects the class of the connections
+        sentinel_options |= tls
+    options: dict[str, Any] = {"db": parsed.database, **parsed.credentials, **tls}
     return Address(
         f"{parsed.service} of {names}" if parsed.service else names,
         parsed.hosts,
         options,
         parsed.is_tls,
         parsed.service,
-        {name.removeprefix("sentinel_"): value for name, value in parsed.options.items()}
-        if parsed.service
-        else {},
+        sentinel_options,
         parsed.is_cluster,
         parsed.database,
+        parsed.socket_path,
     )

@@ -55,6 +55,7 @@ class Connector:
         self._options = {**common, **address.options}
         self._is_tls = address.is_tls
         self._hosts = address.hosts
+        self._socket_path = address.socket_path
         self._tls_contexts = address.tls_contexts
         self._sentinels: Sentinels | None = None
         self._pool: SentinelConnectionPool | None = None
@@ -97,7 +98,11 @@ class Connector:
     def _make(self) -> redis_py.AbstractConnection:
         if self._pool is not None:
             made: redis_py.AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            if isinstance(made, redis_py.SSLConnection):
+                self._tls_contexts.apply_to(made)
             return made
+        if self._socket_path:
+            return redis_py.UnixDomainSocketConnection(path=self._socket_path, **self._options)
         host, port = self._hosts[0]
         if not self._is_tls:
             return redis_py.Connection(host=host, port=port, **self._options)

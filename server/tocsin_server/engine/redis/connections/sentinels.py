@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.utils import str_if_bytes
 
 from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, describe
 
@@ -60,7 +61,7 @@ class Sentinels(Sentinel):
         address: Any = await sentinel.sentinel_get_master_addr_by_name(service_name)
         if not state or not address:
             return None
-        host, port = address
+        host, port = str_if_bytes(address[0]), address[1]  # redis-py decodes only the state
         is_promoted = (host, port) != (state["ip"], state["port"])
         if not is_promoted and not self.check_master_state(state, service_name):
             return None

@@ -45,7 +45,10 @@ class Lease:
     The node renews the old lease until the entries have moved. Then the old lease expires like that of a dead
     node, and the entries that are left under it are reaped.
 
-    The mutable state is the held leases, the task that moves entries, and the leases that are being reaped.
+    While the lease is alive, each renewal starts a check of some entries (see presence_checker).
+
+    The mutable state is the held leases, the tasks that move and check entries, and the leases that are being
+    reaped.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Lease:
         presence: RedisPresenceStore,
         reap: Reap,
         random: Random,
+        check_entries: Callable[[], Awaitable[None]],
     ) -> None:
         self._uid = uid
         self._keys = keys
@@ -63,10 +67,12 @@ class Lease:
         self._presence = presence
         self._reap = reap
         self._random = random
+        self._check_entries = check_entries
         self._detector = FailureDetector()
         self._connection_count = 0
         self._held: list[str] = []
         self._moving: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._reaping: set[str] = set()
         self.unready_reason = ""
         """Why Redis rejects the renewal, as a sentence. Then it rejects every other write, too."""
@@ -115,6 +121,8 @@ class Lease:
         if not self._is_moving and self._must_move(counts.get(self.name.encode(), DEAD)):
             await self._acquire()
             self._moving = tasks.create_task(_logging_errors(self._move_entries))
+        elif not self._is_moving and not _is_active(self._checking):
+            self._checking = tasks.create_task(_logging_errors(self._check_entries))
         expired = dict(self._detector.expired(counts, now))
         alive = {node_of(name) for name in counts.keys() - expired.keys()}
         for name, count in expired.items():
@@ -127,7 +135,7 @@ class Lease:
 
     @property
     def _is_moving(self) -> bool:
-        return self._moving is not None and not self._moving.done()
+        return _is_active(self._moving)
 
     def _must_move(self, count: bytes) -> bool:
         if count == DEAD:
@@ -155,6 +163,10 @@ class Lease:
                 self.reaped_nodes += await self._reap(lease) and is_node_dead
         finally:
             self._reaping.discard(lease)
+
+
+def _is_active(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
 
 
 async def _logging_errors(work: Callable[[], Awaitable[None]]) -> None:

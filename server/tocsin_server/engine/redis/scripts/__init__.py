@@ -27,10 +27,13 @@ HISTORY_READ = _load("lib/history", "history_read")
 PRESENCE_ADD = _load("lib/presence", "presence_add")
 PRESENCE_REMOVE = _load("lib/presence", "presence_remove")
 PRESENCE_STATS = _load("presence_stats")
+PRESENCE_CHECK = _load("presence_check")
+PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
 REAP = _load("lib/presence", "reap")
 LEASE_RENEW = _load("lease_renew")
 LEASE_EXPIRE = _load("lease_expire")
 TIME = _load("time")
+PERMISSIONS = _load("permissions")
 
 ALL = (
     PUBLISH,
@@ -38,8 +41,11 @@ ALL = (
     PRESENCE_ADD,
     PRESENCE_REMOVE,
     PRESENCE_STATS,
+    PRESENCE_CHECK,
+    PRESENCE_RECOUNT,
     REAP,
     LEASE_RENEW,
     LEASE_EXPIRE,
     TIME,
+    PERMISSIONS,
 )

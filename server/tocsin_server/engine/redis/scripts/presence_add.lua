@@ -9,6 +9,9 @@ if old then
   decrement_user(users, user_of(old))
 end
 redis.call('HSET', presence, client, entry)
+if not old and redis.call('HLEN', presence) == 1 then
+  redis.call('DEL', users)  -- Redis may have evicted the entries, but not the counts
+end
 redis.call('HINCRBY', users, user_of(entry), 1)
 if not old and join ~= '' then
   redis.call(publish_command, pubsub_name, join)

@@ -9,10 +9,10 @@ local lease, publish_command, pubsub_name, head = unpack(ARGV)
 local all = redis.call('HGETALL', presence)
 local dead, present_users = {}, {}
 for i = 1, #all, 2 do
-  local entry = cmsgpack.unpack(all[i + 1])
-  if entry[1] == lease then
+  local entry = decode(all[i + 1])
+  if entry and entry[1] == lease then
     dead[#dead + 1] = {client = all[i], is_announced = entry[2] == 1, info = entry[3]}
-  else
+  elseif entry then
     present_users[entry[3][1]] = true
   end
 end

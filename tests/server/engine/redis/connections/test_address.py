@@ -15,6 +15,13 @@ from tocsin_server.engine.redis.connections.connector import Connector
         ("redis://:s%40crt@h", "h:6379", {"db": 0, "password": "s@crt"}),
         ("redis://me:s%3Acrt@h", "h:6379", {"db": 0, "username": "me", "password": "s:crt"}),
         ("rediss://h?ssl_ca_certs=ca.pem", "h:6379", {"db": 0, "ssl_ca_certs": "ca.pem"}),
+        (
+            "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false",
+            "h:6379",
+            {"db": 0, "ssl_cert_reqs": "none", "ssl_check_hostname": False},
+        ),
+        ("unix://:s%40crt@/run/r%20s?db=3", "/run/r s", {"db": 3, "password": "s@crt"}),
+        ("rediss+sentinel://h/main", "main of h:26379", {"db": 0, "ssl": True}),
         ("redis+sentinel://h/main", "main of h:26379", {"db": 0}),
         ("redis+sentinel://:p@h:1,i/main/3", "main of h:1,i:26379", {"db": 3, "password": "p"}),
         ("redis+cluster://:p@h:1,i", "h:1,i:6379", {"db": 0, "password": "p"}),

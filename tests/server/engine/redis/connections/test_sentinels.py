@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, publication
+from tests.server.engine.redis.certificates import write_certificate
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.readiness import until_not_ready, until_ready
 from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
@@ -153,3 +154,44 @@ async def test_a_pipeline_can_be_cancelled_while_it_finds_the_master(sentinel: R
         await asyncio.wait([running], timeout=SOON)
         await connector.close()
         assert has_stopped, f"not after {turns} turns"
+
+
+async def test_sentinels_and_their_master_are_reached_over_tls(running: Running, tmp_path: Path) -> None:
+    """With the same authority."""
+    certificate, key = write_certificate(tmp_path)
+    tls = [f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {certificate}"]
+    lines = [*tls, "tls-port {free_port}", "tls-auth-clients no", "tls-replication yes"]
+    with redis_running(_folder(tmp_path, "master"), *lines) as master:
+        monitor = [
+            f"sentinel monitor mymaster 127.0.0.1 {master.second_port} 1",
+            f"sentinel down-after-milliseconds mymaster {PATIENT_MS}",
+        ]
+        with redis_running(_folder(tmp_path, "sentinel"), *lines, *monitor, is_sentinel=True) as sentinel:
+            address = f"rediss+sentinel://127.0.0.1:{sentinel.second_port}/mymaster"
+            async with running(f"{address}?ssl_ca_certs={certificate}") as node:
+                await node.broker.subscribe("news")
+                await node.broker.publish("news", publication(1), HISTORY)
+                await node.handler.until_received(1)
+            assert "cannot be used" in await failed_start(address)
+
+
+async def test_a_sentinel_that_considers_the_master_down_names_none(tmp_path: Path) -> None:
+    """The error says so, and the node does not try to reach it."""
+    with redis_running(_folder(tmp_path, "master")) as master:
+        monitor = [
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} 2",  # alone, it never fails over
+            f"sentinel down-after-milliseconds mymaster {IMPATIENT_MS}",
+        ]
+        with redis_running(_folder(tmp_path, "sentinel"), *monitor, is_sentinel=True) as sentinel:
+            master.freeze()
+            _until(lambda: "is_sdown" in _state(sentinel))
+            said = await failed_start(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster")
+            assert "consider it down" in said
+            master.thaw()
+
+
+def _state(sentinel: RedisServer) -> list[str]:
+    """What a Sentinel says of its master: the flags that are set."""
+    state = sentinel.client.sentinel_master("mymaster")
+    assert isinstance(state, dict)
+    return [flag for flag, is_set in state.items() if is_set is True]
