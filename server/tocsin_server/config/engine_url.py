@@ -80,7 +80,6 @@ def parse_redis_url(url: str) -> RedisUrl:
     Raises ValueError with a message that completes the sentence "engine.url must be …". The message shows
     only the scheme and the names of options, because the rest of the URL may hold a password.
     """
-    _check_encoding(url)
     try:
         return _parsed(url)
     except ValueError as error:
@@ -123,22 +122,6 @@ def check_engine_url(url: str) -> str:
     if url != MEMORY_URL:
         parse_redis_url(url)
     return url
-
-
-def _check_encoding(url: str) -> None:
-    """Raise ValueError if username or password have characters that end this part of a URL."""
-    scheme, separator, rest = url.partition("://")
-    before_host, has_credentials, _ = rest.rpartition("@")
-    query = rest.partition("?")[2]
-    is_option = "@" in query and query.partition("=")[0] in _SENTINEL_OPTIONS | _TLS_OPTIONS
-    is_path = scheme in _UNIX_SCHEMES and rest.startswith("/")
-    if scheme not in _REDIS_SCHEMES or not separator or not has_credentials or is_option or is_path:
-        return
-    if found := [character for character in "#?/[]" if character in before_host]:
-        encoded = " and ".join(
-            f'"{quote(character, safe="")}" in place of "{character}"' for character in found
-        )
-        raise ValueError(f"a {scheme}:// URL whose username and password have {encoded}")
 
 
 def _unix_url(parts: SplitResult) -> RedisUrl:
