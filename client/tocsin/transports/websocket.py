@@ -99,8 +99,8 @@ class WebSocketTransport:
             ServerUnreachable,
             ValueError,
         ) as error:
-            if self._opening is None:
-                raise  # not about opening
+            if self._opening is None and not isinstance(error, OSError | EOFError):
+                raise  # not about the connection
             self._report(_event_for_failure(error, proxy))
 
     async def _exchange(self, socket: ClientConnection) -> None:
@@ -133,6 +133,8 @@ class WebSocketTransport:
 def _event_for_failure(error: Exception, proxy: Proxy | None) -> TransportLost | TransportRefused:
     """Return the event of a failed attempt: refused if another attempt cannot succeed."""
     match error:
+        case OSError():
+            pass  # also an untrusted certificate, which is a ValueError too
         case InvalidStatus():
             body = (error.response.body or b"").decode(errors="replace")
             if error.response.status_code == 401 and (password := password_error(error.response.headers)):
