@@ -102,7 +102,7 @@ async def redis_running(executable: str, folder: Path) -> AsyncIterator[RedisSer
 
 async def _has_started(server: RedisServer, folder: Path) -> bool:
     """Wait until the server responds, or return False if it ended. Raises RedisStartError after a timeout."""
-    lines = [f"bind {HOST}", f"port {server.port}", f"dir {folder}", 'save ""', "appendonly no"]
+    lines = [f"bind {HOST}", f"port {server.port}", f"dir {folder}", 'save ""', "appendonly yes"]
     lines += [f"requirepass {server.password}", "loglevel warning"]
     stdin = cast(asyncio.StreamWriter, server.process.stdin)
     stdin.write("\n".join([*lines, ""]).encode())
@@ -119,7 +119,7 @@ async def _has_started(server: RedisServer, folder: Path) -> bool:
 
 
 async def _end(process: Process) -> None:
-    """Kill the process: it persists nothing, so it has nothing to save."""
+    """Kill the process: its folder is removed, so it need not save anything."""
     if process.returncode is None:
         process.kill()
         async with asyncio.timeout(STOP_SECONDS):
