@@ -194,7 +194,7 @@ async def test_a_cookie_authenticates_a_stream(server: Server, api: Api, page: P
 
 @pytest.mark.parametrize(
     ("subprotocols", "sent", "code"),
-    [(["centrifuge-protobuf"], 0, 3506), ([], 100_000, 1009)],
+    [(["centrifuge-protobuf"], 0, 3506), ([], 600_000, 1009)],
     ids=["a format that is not available", "a message too large"],
 )
 async def test_a_page_reads_why_its_socket_was_closed(
