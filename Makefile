@@ -14,8 +14,8 @@ JS := tests/conformance/js
 JS_PACKAGES := $(JS)/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
-# Many tests wait for servers and timers most of the time, so twice as many processes as cores keep two cores busy.
-WORKERS ?= 4
+# Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -83,7 +83,7 @@ class SendQueue:
         """Accept no further chunks, and interrupt the writer if it needs longer for those that are queued."""
         self._has_ended = True
         self._deadline = asyncio.get_running_loop().time() + within_seconds
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():  # else it is ending
             self._timeout.reschedule(self._deadline)
         self._wake_writer()
 

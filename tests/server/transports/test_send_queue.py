@@ -145,3 +145,21 @@ async def test_a_lost_connection_ends_its_writer() -> None:
         raise ConnectionResetError
 
     await SendQueue(limit=100).run_writer(write())
+
+
+async def test_an_end_while_the_writer_is_being_interrupted_is_no_error() -> None:
+    """A drain reaches every client, also one whose last flush has just run out of time."""
+    send_queue = SendQueue(limit=10)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    writer = asyncio.create_task(send_queue.run_writer(hang()))
+    await asyncio.sleep(0)
+    send_queue.end(within_seconds=0)
+    timeout = send_queue._timeout
+    assert timeout is not None
+    while not timeout.expired():  # noqa: ASYNC110 - no event signals it
+        await asyncio.sleep(0)
+    send_queue.end(within_seconds=SOON)
+    await writer

@@ -110,17 +110,23 @@ async def test_a_lost_list_of_channels_comes_back(node: Node, redis_server: Redi
             await asyncio.sleep(QUIET / 10)
 
 
+LEASE_LOST = {"own_lease_expired", "lease_reaped", "redis_disconnected"}
+
+
 async def test_a_complete_presence_is_not_written_again(
     node: Node, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A check reads, and its cost does not grow with the clients."""
     for number in range(100):
         await node.presence.add("news", ClientInfo("1", f"c{number}"))
-    redis_server.command("CONFIG", "RESETSTAT")
-    with capture_logs() as logs:
-        await asyncio.sleep(6 * QUIET)
-    stats = redis_server.client.info("commandstats")
-    assert isinstance(stats, dict)
+    for _ in range(5):  # a node whose lease expires while the machine stalls writes its entries again
+        redis_server.command("CONFIG", "RESETSTAT")
+        with capture_logs() as logs:
+            await asyncio.sleep(6 * QUIET)
+        stats = redis_server.client.info("commandstats")
+        assert isinstance(stats, dict)
+        if not LEASE_LOST & {entry["event"] for entry in logs}:
+            break
     assert stats["cmdstat_hexists"]["calls"] <= 60
     assert "cmdstat_hset" not in stats
     assert not [entry for entry in logs if entry["event"] == "lost_presence_restored"]
