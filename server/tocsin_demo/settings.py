@@ -4,14 +4,10 @@ import secrets
 
 import msgspec
 
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import (
-    ApiOptions,
-    ChannelOptions,
-    ClientOptions,
-    EngineOptions,
-    ServerOptions,
-)
+from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 
 HOST = "127.0.0.1"
 

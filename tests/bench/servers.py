@@ -24,8 +24,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.bench.worker import requests
 from tocsin_server.app import create_app
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
+from tocsin_server.config.options import ServerOptions
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.protocol.messages import Publication, Push

@@ -9,8 +9,9 @@ from tests.support.tcp import tcp_server
 from tocsin import AsyncPublisher, CallError, ServerUnreachable
 from tocsin_demo.publishing import Publisher
 from tocsin_server.app import create_app
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ApiOptions, ChannelOptions, ServerOptions
+from tocsin_server.config.options import ApiOptions, ServerOptions
 from tocsin_server.serving.server import serving
 
 KEY = "key"

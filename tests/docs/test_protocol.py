@@ -12,7 +12,8 @@ from tests.docs.examples import Example, agrees, page, shell
 from tests.support.server import Server
 from tests.support.tokens import connection_token, seconds_from_now, subscription_token
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions, ClientOptions
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.phases import TRANSITIONS
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol import messages

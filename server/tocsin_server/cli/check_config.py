@@ -14,8 +14,9 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
 from tocsin_server.config.loading import Settings, load_settings
-from tocsin_server.config.options import UNIX_PREFIX, ServerOptions, is_passed_or_unix
+from tocsin_server.config.options import ServerOptions
 from tocsin_server.config.tls_files import tls_file_problems
+from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
 from tocsin_server.engine.factory import create_engine
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node

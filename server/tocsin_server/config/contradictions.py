@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ChannelOptions
 
 SUBSCRIBE_BYTES = 4096
 """The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""

@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import UNIX_PREFIX, is_passed_or_unix
+from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
 
 _SECRET_BYTES = 32
 """HS256 requires a key at least as long as its hash (RFC 7518 §3.2)."""

@@ -15,16 +15,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
-from tocsin_server.config.options import (
-    NAMESPACE_PATTERN,
-    ApiOptions,
-    ChannelOptions,
-    ClientOptions,
-    EngineOptions,
-    Options,
-    ServerOptions,
-)
+from tocsin_server.config.limit_options import LimitOptions
+from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
+from tocsin_server.config.values import Options
 
 _PREFIX = "TOCSIN_"
 _SEPARATOR = "__"
@@ -46,6 +42,7 @@ class Settings(Options):
     engine: EngineOptions = EngineOptions()
     client: ClientOptions = ClientOptions()
     api: ApiOptions = ApiOptions()
+    limits: LimitOptions = LimitOptions()
     channels: ChannelOptions = ChannelOptions()
     """Options of channels without a namespace."""
     namespaces: dict[Annotated[str, AfterValidator(_namespace_name)], ChannelOptions] = Field(

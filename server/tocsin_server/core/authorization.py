@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions, ClientOptions
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.channel_names import ChannelRules, personal_channel
 from tocsin_server.core.events import ServerSubscribe, Timestamp
@@ -50,6 +51,10 @@ def _ignore(_client: str, _subject: str, _reason: str) -> None:
     pass
 
 
+def _ignore_limit(_client: str, _limit: str) -> None:
+    pass
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
@@ -67,6 +72,8 @@ class SessionContext:
     """Returns how many connections a user has on this node."""
     report_refusal: Callable[[str, str, str], None] = _ignore
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
+    report_limit: Callable[[str, str], None] = _ignore_limit
+    """Called with a client id and the key of a limit that refused the client something."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""

@@ -18,7 +18,7 @@ import string
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 
 PRIVATE_PREFIX = "$"
 NAMESPACE_BOUNDARY = ":"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed

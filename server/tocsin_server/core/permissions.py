@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules, is_limited, is_limited_to, is_private
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import (

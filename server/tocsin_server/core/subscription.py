@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recover_latest

@@ -15,7 +15,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from tocsin_server.config.options import ClientOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.protocol.canonical import canonical, is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON

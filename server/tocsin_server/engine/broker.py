@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication, Push
 

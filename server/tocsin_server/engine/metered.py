@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices

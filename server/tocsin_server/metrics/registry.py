@@ -46,6 +46,12 @@ class Metrics:
         self._disconnects = LabeledCounter(
             "tocsin_disconnects", "Connections that this node closed.", self.registry, "code"
         )
+        self.limits_reached = LabeledCounter(
+            "tocsin_limits_reached",
+            "Commands, requests and connections that a limit refused, by its key in the configuration.",
+            self.registry,
+            "limit",
+        )
         self.received_bytes = Counter(
             "tocsin_received_bytes", "Bytes of messages received from clients.", self.registry
         )

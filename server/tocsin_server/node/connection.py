@@ -111,5 +111,8 @@ class Connections(Protocol):
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Give an event to the connection's session, and execute the effects."""
 
+    def limit_reached(self, limit: str, **fields: object) -> None:
+        """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

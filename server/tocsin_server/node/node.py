@@ -126,6 +126,7 @@ class Node:
             version=__version__,
             connections_of=lambda user: len(self.hub.connections_of(user)),
             report_refusal=self._report_refusal,
+            report_limit=lambda client, limit: self.limit_reached(limit, client=client),
             rpc_methods=self.operations.rpc_methods,
         )
         if authorizer is None:
@@ -138,6 +139,11 @@ class Node:
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
         self.refusals.write("client_refused", client=client, subject=subject, error=reason)
+
+    def limit_reached(self, limit: str, **fields: object) -> None:
+        """Count and log that a limit refused something. `limit` is its key in the configuration."""
+        self.metrics.limits_reached.add(limit)
+        self.refusals.write("limit_reached", limit=limit, **fields)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import EngineRequest
 from tocsin_server.core.permissions import check_name

@@ -9,13 +9,8 @@ import socket
 import stat
 from collections.abc import Iterator
 
-from tocsin_server.config.options import (
-    FD_PREFIX,
-    SYSTEMD_HOST,
-    UNIX_PREFIX,
-    ServerOptions,
-    is_passed_or_unix,
-)
+from tocsin_server.config.options import ServerOptions
+from tocsin_server.config.values import FD_PREFIX, SYSTEMD_HOST, UNIX_PREFIX, is_passed_or_unix
 
 BACKLOG = 4096
 """Connections that may wait to be accepted. The kernel drops more: clients retry after 1 s, then 3 s."""

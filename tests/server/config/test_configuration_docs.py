@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
-from tocsin_server.config.options import (
-    ApiOptions,
-    ChannelOptions,
-    ClientOptions,
-    EngineOptions,
-    Options,
-    ServerOptions,
-)
+from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
+from tocsin_server.config.values import Options
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 
@@ -26,6 +23,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[engine]", EngineOptions()),
         ("[client]", ClientOptions()),
         ("[api]", ApiOptions()),
+        ("[limits]", LimitOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],
 )

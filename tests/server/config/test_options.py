@@ -7,12 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tocsin_server.config.options import (
-    ApiOptions,
-    ChannelOptions,
-    ClientOptions,
-    ServerOptions,
-)
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.options import ApiOptions, ServerOptions
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import ValidationError
 
-from tocsin_server.config.options import ClientOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.pem import public_key_pem
 
 RSA = rsa.generate_private_key(65537, 2048)

@@ -16,7 +16,8 @@ from typing import Any
 from msgspec import Raw
 
 from tests.support.tokens import SECRET, connection_token
-from tocsin_server.config.options import ChannelOptions, ClientOptions
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core import events
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel_names import ChannelRules

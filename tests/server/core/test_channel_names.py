@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import (
     ChannelRules,
     encoded_user,

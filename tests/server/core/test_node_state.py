@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.core.playbook import EPOCH, OPEN, START, context, history_at, opened, opening_failed
 from tests.server.core.recording_connection import RecordingConnection, deliver_all
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.permissions import (
     Caller,

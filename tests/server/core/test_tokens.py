@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.tokens import SECRET, connection_token, subscription_token
-from tocsin_server.config.options import ClientOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     Flag,

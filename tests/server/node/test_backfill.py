@@ -13,8 +13,10 @@ from msgspec import Raw
 from websockets.asyncio.client import ClientConnection, connect
 
 from tocsin_server.app import create_app
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ChannelOptions, ClientOptions, ServerOptions
+from tocsin_server.config.options import ServerOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineHandler

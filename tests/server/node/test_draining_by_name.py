@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, Survey

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.expiry import ExpiryQueue

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import (
     IDEMPOTENCY_SECONDS,

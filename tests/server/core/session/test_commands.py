@@ -26,7 +26,7 @@ from tests.server.core.playbook import (
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.events import (
     Close,
     ConnectionLost,

@@ -24,7 +24,7 @@ from tests.server.core.playbook import (
 )
 from tests.support.tokens import connection_token
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.events import ChannelReset, Close, GoLive, HistoryRead, OpenSubscriptions, Send
 from tocsin_server.core.positions import History
 from tocsin_server.protocol.json import JSON

@@ -8,7 +8,7 @@ import pytest
 
 from tests.server.core.playbook import START, connected, context, new_connection
 from tests.support.tokens import connection_token, subscription_token
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 
 NOW = START.unix
 

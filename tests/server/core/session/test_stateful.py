@@ -19,7 +19,7 @@ from tests.server.core.model_node import ModelNode
 from tests.server.core.playbook import OPEN, context
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import events
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.json import JSON

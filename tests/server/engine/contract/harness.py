@@ -15,7 +15,7 @@ from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.redis_cluster import RedisCluster
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import Broker, NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.server.engine.contract.harness import HISTORY, publication
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
 from tocsin_server.protocol.messages import Position

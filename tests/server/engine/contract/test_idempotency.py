@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw
 
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, NewPublication
 
 

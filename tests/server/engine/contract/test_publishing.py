@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
 from tests.server.engine.recording_handler import ReceivedPublication, RecordingHandler
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import ClientInfo, Publication
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.server.engine.contract.harness import Harness, publication
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery, NewPublication
 
 ALL = HistoryQuery(limit=-1)

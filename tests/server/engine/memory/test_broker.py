@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import NO_POSITION, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 

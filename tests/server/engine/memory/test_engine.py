@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import TOP_ONLY
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import Raw
 
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.history import ChannelHistory
 from tocsin_server.protocol.messages import Position

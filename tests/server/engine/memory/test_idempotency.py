@@ -6,7 +6,7 @@ from msgspec import Raw
 
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.virtual_time import VirtualTime
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.timing import SOON
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, TOP_ONLY, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine

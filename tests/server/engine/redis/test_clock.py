@@ -11,7 +11,7 @@ from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.served_node import until
-from tocsin_server.config.options import ChannelOptions
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.redis.clock import SAMPLES, UNKNOWN_TIME, SharedClock
 from tocsin_server.engine.redis.engine import RedisEngine

@@ -1,0 +1,72 @@
+"""`[client]`: which clients may connect, and a connection's limits and timings."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tocsin_server.config.values import (
+    Duration,
+    Limit,
+    OptionalLimit,
+    Options,
+    PositiveDuration,
+    in_seconds,
+    public_key,
+)
+
+
+class ClientOptions(Options):
+    """`[client]`: which clients may connect, and a connection's limits and timings.
+
+    The defaults are those of docs/protocol.md §17. `contradictions.py` checks that limits agree.
+    """
+
+    insecure: bool = False
+    """Every client may do everything without a token. For development."""
+    allow_anonymous: bool = False
+    """A client without a token may connect. Its user is ""."""
+    token_hmac_secret: str = Field(default="", repr=False)
+    """Key of tokens signed with HS256, HS384 or HS512. Empty: they are refused."""
+    token_public_key: Annotated[str, AfterValidator(public_key)] = ""
+    """PEM key of tokens signed with RS or ES algorithms. Empty: they are refused."""
+    token_audience: str = ""
+    """The required `aud` of a token. Empty: any."""
+    token_issuer: str = ""
+    """The required `iss` of a token. Empty: any."""
+    token_leeway: Duration = 5
+    """How far the clocks of this node and of the token's issuer may differ, for `exp`, `nbf`, `expire_at`."""
+    ping_interval: PositiveDuration = 25
+    pong_timeout: PositiveDuration = 8
+    stale_timeout: PositiveDuration = 10
+    """How long a connection may exist without a connect command."""
+    expired_close_delay: Duration = 25
+    """How long after its token's expiry a client may still refresh it."""
+    channel_limit: Limit = 128
+    channel_length_limit: Limit = 255
+    queue_limit_bytes: Limit = 2_097_152
+    """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008).
+
+    Above `api.body_limit_bytes`, because a publication of that size would disconnect its subscribers.
+    """
+    message_limit_bytes: Limit = 524_288
+    """Bytes of one incoming message. Above it the client is disconnected (1009).
+
+    An SDK sends the subscribe commands of all its `channel_limit` channels in one message.
+    """
+    history_limit: Limit = 300
+    """Publications in one history page or one recovery, at most."""
+    user_connection_limit: OptionalLimit = 0
+    personal_channel: bool = False
+    """On connect, each user is subscribed to `#<user>`."""
+    personal_channel_namespace: str = ""
+    personal_channel_single_connection: bool = False
+    """A user's new connection closes the others (3504)."""
+
+    @model_validator(mode="after")
+    def _pong_is_due_before_the_next_ping(self) -> Self:
+        if self.pong_timeout >= self.ping_interval:
+            raise ValueError(
+                f"pong_timeout is {in_seconds(self.pong_timeout)}, but must be less than ping_interval "
+                f"({in_seconds(self.ping_interval)}), so that each pong answers one ping"
+            )
+        return self

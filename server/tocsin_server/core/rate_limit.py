@@ -1,0 +1,36 @@
+"""A rate limit: so many per second on average, and so many at once.
+
+The generic cell rate algorithm (ITU-T I.371): what one client has used is a single number, the moment at
+which all of its allowance is back. So a client costs no timer and no memory beyond that number. The module
+is pure: the caller keeps the number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+NEVER_USED = 0.0
+"""The number of a client that has used nothing yet."""
+
+
+class RateLimit(NamedTuple):
+    """A limit of `rate` per second, and of `burst` at once after a pause. A rate of 0 is no limit."""
+
+    rate: float
+    burst: float
+
+    def take(self, full_at: float, now: float, amount: float = 1) -> float | None:
+        """Use `amount` of the allowance; return the new `full_at` to keep, or None if too little is left.
+
+        `full_at` and `now` are seconds of one monotonic clock. A refused request uses nothing.
+        """
+        if not self.rate:
+            return full_at
+        used_until = max(full_at, now) + amount / self.rate
+        return used_until if used_until - now <= self.burst / self.rate + 1e-9 else None
+
+    def seconds_until(self, full_at: float, now: float, amount: float = 1) -> float:
+        """How many seconds from now `take` would succeed, 0 if it would now. `amount` is at most `burst`."""
+        if not self.rate:
+            return 0.0
+        return max(0.0, max(full_at, now) + (amount - self.burst) / self.rate - now)
