@@ -65,12 +65,12 @@ class OtherVersions:
 
 
 def publication_head(stamp: int) -> bytes:
-    """The head of a stored publication, to which the script appends offset and epoch."""
+    """The head of a publication, to which the script appends offset and epoch."""
     return b"1p%d " % stamp
 
 
 def head_without_history(stamp: int) -> bytes:
-    """The complete head of a publication that is not stored."""
+    """The complete head of a publication that is not stored, for a publish without a script."""
     return b"1p%d 0 \n" % stamp
 
 

@@ -30,7 +30,9 @@ PRESENCE_STATS = _load("presence_stats")
 PRESENCE_CHECK = _load("presence_check")
 PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
 REAP = _load("lib/presence", "reap")
+LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
+LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
@@ -44,7 +46,9 @@ ALL = (
     PRESENCE_CHECK,
     PRESENCE_RECOUNT,
     REAP,
+    LEASE_ACQUIRE,
     LEASE_RENEW,
+    LEASE_LIST,
     LEASE_EXPIRE,
     TIME,
     PERMISSIONS,
