@@ -14,7 +14,7 @@ def digest_of_histories(settings: Settings) -> str:
     """A short digest of which channels keep history. Nodes compare it, because they must agree about that."""
     sections = {"": settings.channels, **settings.namespaces}
     names = sorted(name for name, options in sections.items() if options.keeps_history)
-    return blake2b(",".join(names).encode(), digest_size=4).hexdigest()
+    return blake2b(repr(names).encode(), digest_size=4).hexdigest()
 
 
 def create_engine(options: EngineOptions, digest: str = "") -> Engine:

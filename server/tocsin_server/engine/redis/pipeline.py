@@ -59,7 +59,7 @@ EXPIRY_CHECK_SECONDS = 0.25
 A timer for each command would cost more than reading its reply.
 """
 
-OUT_OF_MEMORY = "OOM command not allowed"
+OUT_OF_MEMORY = "command not allowed when used memory"
 """A part of the error of a command for which Redis has no memory. Within a script, other words precede it."""
 
 log = structlog.get_logger()

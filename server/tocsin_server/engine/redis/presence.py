@@ -200,7 +200,7 @@ class RedisPresenceStore:
     def _write(
         self, channel: str, entry: PresenceEntry, *, publishes_join: bool | None = None, limit: int = 0
     ) -> list[PendingReply]:
-        """Write an entry: again if `publishes_join` is given, even if Redis is full; else for the first time."""
+        """Write an entry: again if `publishes_join` is given, even if Redis is full; else as a new one."""
         is_again = publishes_join is not None
         replies: list[PendingReply] = []
         listed: PendingReply | None = None

@@ -90,7 +90,7 @@ class ServerChecks:
     @property
     def is_nearly_full(self) -> bool:
         """Whether a server uses more than the allowed part of its memory."""
-        return any(server.used_part > self._memory_limit for server in self._servers.values())
+        return any(self._is_over_limit(server.used_part) for server in self._servers.values())
 
     @property
     def unready_reason(self) -> str:
@@ -148,12 +148,16 @@ class ServerChecks:
             with suppress(EngineError):
                 self._note_memory(server, parse_info(await shard.pipeline.execute("INFO", "memory")))
 
+    def _is_over_limit(self, used_part: float) -> bool:
+        return self._memory_limit < 1 and used_part > self._memory_limit
+
     def _note_memory(self, server: CheckedServer, info: Mapping[str, str]) -> None:
         used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
         server.is_evicting = limit > 0 and info.get("maxmemory_policy", "noeviction") != "noeviction"
         used_part = used / limit if limit and not server.is_evicting else 0.0
-        if (used_part > self._memory_limit) != (server.used_part > self._memory_limit):
-            event = "redis_memory_nearly_full" if used_part > self._memory_limit else "redis_memory_available"
+        if self._is_over_limit(used_part) != self._is_over_limit(server.used_part):
+            is_over = self._is_over_limit(used_part)
+            event = "redis_memory_nearly_full" if is_over else "redis_memory_available"
             log.warning(event, used_part=round(used_part, 3), limit=self._memory_limit)
         server.used_part = used_part
 
