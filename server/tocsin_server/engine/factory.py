@@ -33,4 +33,5 @@ def create_engine(options: EngineOptions, digest: str = "") -> Engine:
         options.prefix,
         digest=digest,
         memory_limit=options.memory_limit,
+        control_secret=options.control_secret,
     )

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import structlog
-
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import (
@@ -20,7 +18,8 @@ from tocsin_server.engine.broker import (
 )
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
-from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub
+from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.seen_positions import SeenPositions
 from tocsin_server.errors import EngineError, EngineFull
@@ -31,8 +30,6 @@ MAX_MS = 2**53
 
 ABOVE_STAMPS = 2**64 - 2
 """The second half of a stream id that is above the ids of all publications at an offset."""
-
-log = structlog.get_logger()
 
 
 class PublishArguments(NamedTuple):
@@ -112,16 +109,17 @@ class RedisBroker:
         pubsub: PubSub,
         clock: SharedClock,
         make_epoch: Callable[[], str],
-        trusts_absence: Callable[[], bool] = lambda: True,
-        may_grow: Callable[[], bool] = lambda: True,
+        dropped: DroppedMessages,
+        state: StoreState,
     ) -> None:
         self._keys = keys
         self._commands = commands
         self._pubsub = pubsub
         self._clock = clock
         self._make_epoch = make_epoch
-        self._trusts_absence = trusts_absence
-        self._may_grow = may_grow
+        self._dropped = dropped
+        self._trusts_absence = state.trusts_absence
+        self._may_grow = state.may_grow
         self._seen = SeenPositions()
         self._other_versions = encoding.OtherVersions()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
@@ -266,8 +264,8 @@ class RedisBroker:
                 self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
                 self._other_versions.ignore("channel messages", channel=channel)
-        except ValueError:
-            log.warning("malformed_message_dropped", channel=channel, exc_info=True)
+        except ValueError as error:
+            self._dropped.drop("malformed_message_dropped", channel=channel, error=str(error))
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some

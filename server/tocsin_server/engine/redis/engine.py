@@ -15,6 +15,8 @@ from tocsin_server.engine.redis.cluster.slots import hash_tags
 from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import describe
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
+from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.interfaces import StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.membership.reaper import Reaper
@@ -22,6 +24,7 @@ from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
 from tocsin_server.engine.redis.server_checks import ServerChecks
+from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.errors import EngineError
 
@@ -50,7 +53,8 @@ class RedisEngine:
     RedisBroker).
 
     `digest` is that of which channels keep history (see factory). From `memory_limit` of Redis' maxmemory on,
-    no histories begin and no presence entries are added.
+    no histories begin and no presence entries are added. `control_secret` signs control commands; if it is
+    empty, a key in Redis does.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class RedisEngine:
         *,
         digest: str = "",
         memory_limit: float = 1.0,
+        control_secret: str = "",
         random: Random | None = None,
     ) -> None:
         self._random = random or Random()  # noqa: S311 - seeded by the system; names must differ, not be secret
@@ -73,13 +78,21 @@ class RedisEngine:
         self._keys = keys
         self._digest = digest
         self._clock = SharedClock(keys, commands)
+        self._dropped = DroppedMessages()
+        self._signatures = Signatures(keys, commands, control_secret)
         self._broker = RedisBroker(
-            keys, commands, pubsub, self._clock, self._make_epoch, self._trusts_absence, self._may_grow
+            keys,
+            commands,
+            pubsub,
+            self._clock,
+            self._make_epoch,
+            self._dropped,
+            StoreState(self._trusts_absence, self._may_grow),
         )
         self._presence = RedisPresenceStore(keys, commands, self._random, self._may_grow)
         self._presence_checker = PresenceChecker(self._presence)
         self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
-        self._nodes = RedisNodeRegistry(keys, commands, pubsub)
+        self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -126,6 +139,7 @@ class RedisEngine:
             waiting_bytes=self._deployment.queued_bytes,
             links=self._deployment.pubsub_connection_count,
             reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
+            forged_messages=self._dropped.forged,
             restored_channels=self._presence_checker.restored_channels,
             warnings=self._server_checks.warnings,
         )
@@ -194,10 +208,12 @@ class RedisEngine:
                     await self._deployment.wait_proven()
                     await self._server_checks.check()
                     self._server_checks.raise_if_unusable()
+                    await self._signatures.keep()
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
                 self._is_running = True
                 started.set_result(None)

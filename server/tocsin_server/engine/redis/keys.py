@@ -31,6 +31,8 @@ class Keys:
         self._pubsub_prefix = f"{prefix}/{database}" if database else prefix
         self.nodes = f"{prefix}:nodes"
         """Hash: lease → how often it was renewed, or `dead`."""
+        self.secret = f"{prefix}:secret"
+        """String: the key of signatures (see signatures)."""
         self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
 

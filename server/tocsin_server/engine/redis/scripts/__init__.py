@@ -34,6 +34,7 @@ LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
 LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
+GET_OR_SET = _load("get_or_set")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -50,6 +51,7 @@ ALL = (
     LEASE_RENEW,
     LEASE_LIST,
     LEASE_EXPIRE,
+    GET_OR_SET,
     TIME,
     PERMISSIONS,
 )
