@@ -114,7 +114,8 @@ def authorize_connection(
         context.report_refusal(
             client, "connect", f"the user has client.user_connection_limit ({limit}) connections"
         )
-        return errors.CONNECTION_LIMIT
+        context.report_limit(client, "client.user_connection_limit")
+        return errors.too_many_connections(limit)
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
     if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
         context.report_refusal(client, "connection token", "its expire_at has passed")

@@ -3,6 +3,7 @@
 Neither does anything by itself. A session never waits. Where it needs the engine or an answer from
 outside, it returns an effect, and the answer arrives later as an event:
 
+    ReserveConnection  ->  ConnectionReserved or ConnectionRefused
     OpenSubscriptions  ->  SubscriptionsOpened or SubscriptionsFailed
     Execute            ->  Executed
     Authorize          ->  Authorized
@@ -72,6 +73,16 @@ class SubscriptionsFailed(Struct, frozen=True):
 
     channels: Sequence[str]
     why: Refusal = errors.INTERNAL_ERROR
+
+
+class ConnectionReserved(Struct, frozen=True):
+    """A `ReserveConnection` succeeded: the user may have this connection."""
+
+
+class ConnectionRefused(Struct, frozen=True):
+    """A `ReserveConnection` failed. A refusal answers the connect command."""
+
+    why: Refusal | Disconnect
 
 
 class Executed(Struct, frozen=True):
@@ -146,6 +157,8 @@ Event = (
     | DeadlineReached
     | SubscriptionsOpened
     | SubscriptionsFailed
+    | ConnectionReserved
+    | ConnectionRefused
     | Executed
     | Authorized
     | ChannelReset
@@ -170,6 +183,15 @@ class Close(Struct, frozen=True):
 
 class Identify(Struct, frozen=True):
     """The connection belongs to this user from now on."""
+
+    user: str
+
+
+class ReserveConnection(Struct, frozen=True):
+    """Count this connection among those of its user on all nodes, if the user may have it.
+
+    Answered by ConnectionReserved or ConnectionRefused. The count ends when the session does.
+    """
 
     user: str
 
@@ -262,6 +284,7 @@ Effect = (
     Send
     | Close
     | Identify
+    | ReserveConnection
     | OpenSubscriptions
     | GoLive
     | PublishJoin

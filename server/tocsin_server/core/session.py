@@ -27,7 +27,7 @@ set-up ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
@@ -38,13 +38,23 @@ from tocsin_server.core.authorization import (
     connection_claims,
     with_channel_info,
 )
-from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
+from tocsin_server.core.events import (
+    Authorize,
+    Close,
+    Effect,
+    Event,
+    Execute,
+    Identify,
+    ReserveConnection,
+    Send,
+    Timestamp,
+)
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.permissions import Caller
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.core.replies import answer, refuse, send_push
-from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
+from tocsin_server.core.subscription import Subscription, monotonic_deadline, ttl_seconds
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims, embedded
 from tocsin_server.errors import Disconnect, Refusal
@@ -99,6 +109,7 @@ class Session:
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
+        "_reserving",
         "_sends_pings",
         "_stale_at",
         "_subscriptions",
@@ -128,6 +139,7 @@ class Session:
         self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
         self._authorizing: PendingAuthorizations | None = None  # made when first needed
+        self._reserving: Mapping[str, Subscription] | None = None  # to set up once the user's count allows it
         self._connect_command_id = 0
         self._early_subscribes: Sequence[events.ServerSubscribe] = ()
         self.identified_at = 0.0
@@ -223,6 +235,8 @@ class Session:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
                 refused = self._refuse_connect(self._connect_command_id, why)
                 return refused + self._undo_opening(event)
+            case events.ConnectionReserved() | events.ConnectionRefused():
+                return self._on_reservation(event, now)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():
@@ -372,9 +386,27 @@ class Session:
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
-        if not decided.subscriptions:
-            return [identify, *self._confirm_connect(events.SubscriptionsOpened({}), now)]
-        return [identify, self._subscriptions.begin(decided.subscriptions)]
+        if self.user and self._context.options.user_connection_limit:
+            self._reserving = decided.subscriptions
+            return [identify, ReserveConnection(self.user)]
+        return [identify, *self._begin_subscriptions(decided.subscriptions, now)]
+
+    def _on_reservation(
+        self, event: events.ConnectionReserved | events.ConnectionRefused, now: Timestamp
+    ) -> list[Effect]:
+        subscriptions, self._reserving = self._reserving, None
+        if subscriptions is None:
+            return []
+        if isinstance(event, events.ConnectionReserved):
+            return self._begin_subscriptions(subscriptions, now)
+        if isinstance(event.why, Disconnect):
+            return self._close(event.why)
+        return self._refuse_connect(self._connect_command_id, event.why)
+
+    def _begin_subscriptions(self, subscriptions: Mapping[str, Subscription], now: Timestamp) -> list[Effect]:
+        if not subscriptions:
+            return self._confirm_connect(events.SubscriptionsOpened({}), now)
+        return [self._subscriptions.begin(subscriptions)]
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
         """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
@@ -549,7 +581,7 @@ class Session:
     def _finish(self) -> list[Effect]:
         self._move(Cause.CLOSED)
         self.backlog.clear()
-        self._authorizing = None
+        self._authorizing = self._reserving = None
         return self._subscriptions.close_live()
 
     def _undo_opening(self, event: Event) -> list[Effect]:

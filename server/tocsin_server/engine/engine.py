@@ -1,4 +1,4 @@
-"""The engine interface: a broker, a presence store and a node registry over one store."""
+"""The engine interface: a broker, a presence store, a node registry and users' connections in one store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 from tocsin_server.engine.broker import Broker, BrokerHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.engine.user_connections import UserConnections
 
 
 class EngineHandler(BrokerHandler, ControlHandler, Protocol):
@@ -37,7 +38,7 @@ class EngineHealth:
 
 
 class EngineServices(Protocol):
-    """The three parts of an engine."""
+    """The parts of an engine."""
 
     @property
     def broker(self) -> Broker:
@@ -50,6 +51,10 @@ class EngineServices(Protocol):
     @property
     def nodes(self) -> NodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
+
+    @property
+    def users(self) -> UserConnections:
+        """Counts the connections of users."""
 
 
 class Engine(EngineServices, Protocol):

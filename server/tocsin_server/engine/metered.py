@@ -126,6 +126,22 @@ class MeteredNodeRegistry:
         return await self._time("survey", self._engine.nodes.survey(request))
 
 
+class MeteredUserConnections:
+    """Measures the calls that count users' connections. Each method does what UserConnections describes."""
+
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
+        self._engine = engine
+        self._time = meter.time
+
+    async def add(self, user: str, client: str, limit: int) -> None:
+        """Add a connection of a user."""
+        await self._time("user_add", self._engine.users.add(user, client, limit))
+
+    async def remove(self, user: str, client: str) -> None:
+        """Remove a connection of a user."""
+        await self._time("user_remove", self._engine.users.remove(user, client))
+
+
 class MeteredEngine:
     """Measures the calls of an engine's services. The owner starts and stops the wrapped engine directly."""
 
@@ -134,3 +150,4 @@ class MeteredEngine:
         self.broker = MeteredBroker(engine, meter)
         self.presence = MeteredPresenceStore(engine, meter)
         self.nodes = MeteredNodeRegistry(engine, meter)
+        self.users = MeteredUserConnections(engine, meter)

@@ -281,6 +281,8 @@ class Node:
             if was_attached:
                 self.metrics.connections.labels(connection.transport_name).dec()
                 self._deadlines.remove(connection)
+                if session.user and self.settings.client.user_connection_limit:
+                    self._spawn(self._engine_services.users.remove(session.user, session.client))
         else:
             self._deadlines.update(connection)
             connection.pause_reading(bool(session.backlog))
@@ -331,6 +333,8 @@ class Node:
             case events.Identify(user):
                 if user and self._is_single_connection:
                     self._spawn(self._disconnect_others(connection))
+            case events.ReserveConnection(user):
+                self._spawn(self._reserve_connection(connection, user))
             case events.OpenSubscriptions(plans):
                 self._spawn(self._open_subscriptions(connection, plans))
             case events.Execute():
@@ -361,6 +365,23 @@ class Node:
             close = events.ServerDisconnect(errors.CONNECTION_LIMIT)
             order = (session.identified_at, session.client)
             await self.operations.control(ControlCommand(session.user, close, identified_before=order))
+
+    async def _reserve_connection(self, connection: Connection, user: str) -> None:
+        limit, client = self.settings.client.user_connection_limit, connection.session.client
+        outcome: Event = events.ConnectionRefused(errors.SERVER_ERROR)
+        try:
+            await self._engine_services.users.add(user, client, limit)
+            outcome = events.ConnectionReserved()
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=client, user=user)
+            outcome = events.ConnectionRefused(error.refusal)
+        except EngineError as error:
+            log.warning("connection_not_reserved", client=client, error=str(error))
+        except Exception:
+            log.exception("reservation_raised", client=client)
+        if connection.session.is_closed:
+            await self._engine_services.users.remove(user, client)
+        self.handle_event(connection, outcome)
 
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]

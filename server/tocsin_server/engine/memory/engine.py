@@ -13,6 +13,7 @@ from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
 from tocsin_server.engine.memory.sweeper import CallLater
+from tocsin_server.engine.memory.user_connections import MemoryUserConnections
 
 EPOCH_LETTERS = 8
 """The length of Centrifugo's epochs (docs/protocol.md §10).
@@ -40,6 +41,7 @@ class MemoryEngine:
         self._is_running = False
         self._broker = MemoryBroker(clock, self._make_epoch)
         self._presence = MemoryPresenceStore()
+        self._users = MemoryUserConnections()
         self._nodes = MemoryNodeRegistry()
 
     @property
@@ -56,6 +58,11 @@ class MemoryEngine:
     def nodes(self) -> MemoryNodeRegistry:
         """Knows this node only."""
         return self._nodes
+
+    @property
+    def users(self) -> MemoryUserConnections:
+        """Counts the connections of users."""
+        return self._users
 
     @property
     def unready_reason(self) -> str:

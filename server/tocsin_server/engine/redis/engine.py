@@ -26,6 +26,7 @@ from tocsin_server.engine.redis.presence_checker import PresenceChecker
 from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
+from tocsin_server.engine.redis.user_connections import RedisUserConnections
 from tocsin_server.errors import EngineError
 
 EPOCH_BITS = 48
@@ -92,6 +93,7 @@ class RedisEngine:
         self._presence = RedisPresenceStore(keys, commands, self._random, self._may_grow)
         self._presence_checker = PresenceChecker(self._presence)
         self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
+        self._users = RedisUserConnections(keys, commands)
         self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
@@ -111,6 +113,11 @@ class RedisEngine:
     def nodes(self) -> RedisNodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
         return self._nodes
+
+    @property
+    def users(self) -> RedisUserConnections:
+        """Counts the connections of users."""
+        return self._users
 
     @property
     def unready_reason(self) -> str:
@@ -155,7 +162,7 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
-        self._server_checks.uid = handler.uid
+        self._server_checks.uid = self._users.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
         self._lease = Lease(
@@ -213,6 +220,7 @@ class RedisEngine:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("user connections", self._users.run))
                 tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
                 self._is_running = True

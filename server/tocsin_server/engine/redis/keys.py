@@ -78,6 +78,10 @@ class Keys:
         """Hash: user → number of clients in the channel's presence."""
         return f"{self._of_channel(channel)}:users"
 
+    def connections(self, user: str) -> str:
+        """Hash: client id → uid of the node that has this connection of the user."""
+        return f"{self._prefix}:user:{{{_hash_tag(user)}}}"
+
     def lease_channels(self, lease: str) -> str:
         """Set: the channels in which a lease has, or had, presence entries."""
         return f"{self._prefix}:node:{lease}:channels"

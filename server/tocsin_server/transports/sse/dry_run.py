@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from tocsin_server.core.events import (
     Close,
+    ConnectionReserved,
     Effect,
     OpenSubscriptions,
     Received,
+    ReserveConnection,
     Send,
     SubscriptionsOpened,
     Timestamp,
@@ -25,6 +27,8 @@ from tocsin_server.protocol.messages import Command
 def expected_answers(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
     """The replies to commands, or the close, where they depend on neither engine nor authorizer."""
     effects = session.handle(Received(commands), now)
+    if any(isinstance(effect, ReserveConnection) for effect in effects):
+        effects += session.handle(ConnectionReserved(), now)
     if session.phase is Phase.CONNECTING:
         opened = SubscriptionsOpened(dict.fromkeys(_channels_of(effects)))
         effects += session.handle(opened, now)
@@ -33,7 +37,10 @@ def expected_answers(session: Session, commands: Sequence[Command], now: Timesta
 
 def server_side_channels(session: Session, connect: Command, now: Timestamp) -> list[str]:
     """The channels that a connect command subscribes by itself."""
-    return _channels_of(session.handle(Received([connect]), now))
+    effects = session.handle(Received([connect]), now)
+    if any(isinstance(effect, ReserveConnection) for effect in effects):
+        effects += session.handle(ConnectionReserved(), now)
+    return _channels_of(effects)
 
 
 def _channels_of(effects: Sequence[Effect]) -> list[str]:

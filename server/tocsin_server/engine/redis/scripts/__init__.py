@@ -29,6 +29,8 @@ PRESENCE_REMOVE = _load("lib/presence", "presence_remove")
 PRESENCE_STATS = _load("presence_stats")
 PRESENCE_CHECK = _load("presence_check")
 PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
+USER_ADD = _load("user_add")
+USER_RENEW = _load("user_renew")
 REAP = _load("lib/presence", "reap")
 LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
@@ -46,6 +48,8 @@ ALL = (
     PRESENCE_STATS,
     PRESENCE_CHECK,
     PRESENCE_RECOUNT,
+    USER_ADD,
+    USER_RENEW,
     REAP,
     LEASE_ACQUIRE,
     LEASE_RENEW,
