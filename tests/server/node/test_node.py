@@ -591,3 +591,24 @@ async def test_two_callers_that_prepare_a_node_start_its_engine_once() -> None:
     await asyncio.gather(node.prepare(), node.prepare())
     assert engine.starts == 1
     await engine.stop()
+
+
+async def test_presence_entries_of_a_channel_are_limited() -> None:
+    """The subscription above the limit is refused in its own words. The others go on."""
+    async with running(
+        limits={"presence_entries": 2},
+        channels={"presence": True, "allow_subscribe_for_client": True},
+        client={"insecure": True},
+    ) as node:
+        connections = [await connected(node, "news") for _ in range(2)]
+        third = await connected(node)
+        refused = await third.call("subscribe", channel="news")
+        assert refused["error"] == {
+            "code": 106,
+            "message": "limit exceeded: the channel has 2 presence entries",
+        }
+        assert len(await node.engine.presence.members("news")) == 2
+        assert b'tocsin_limits_reached_total{limit="limits.presence_entries"} 1' in node.metrics.page()
+        connections[0].drop()
+        await until_settled(node)
+        assert "subscribe" in await third.call("subscribe", channel="news")

@@ -160,7 +160,7 @@ TOO_MANY = {
 
 
 def test_a_connection_above_the_limit_of_its_user_is_refused_for_now() -> None:
-    """One of the others may be that of a client that lost its network. Anonymous connections have no limit."""
+    """One of the others may be that of a client without network. Anonymous connections have no limit."""
     at_limit = context(user_connection_limit=2, connections=2, allow_anonymous=True)
     new_connection(at_limit) >> connect(token=connection_token("ada")) << [TOO_MANY]
     new_connection(at_limit) >> connect() << [Identify(""), connect_reply()]
@@ -536,3 +536,12 @@ def test_a_connection_without_a_connect_command_is_stale() -> None:
     playbook = new_connection()
     playbook >> Wait(9.9) << []
     playbook >> Wait(0.1) << [Close(errors.STALE)]
+
+
+def test_subscriptions_that_a_limit_refuses_refuse_the_connect() -> None:
+    """With the words of the limit. Subscriptions that were set up are closed."""
+    why = errors.because(errors.LIMIT_EXCEEDED, "the channel has 1 presence entries")
+    playbook = new_connection() >> connect(token=connection_token("ada", channels=["news", "chat"]))
+    playbook << [Identify("ada"), Opening("news", "chat")]
+    playbook >> events.SubscriptionsFailed(["news", "chat"], why)
+    playbook << [error(1, why.code, why.message), Closing("news"), Closing("chat")]

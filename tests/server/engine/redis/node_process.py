@@ -1,7 +1,8 @@
 """A node in its own process, which a test can kill or freeze: `python node_process.py URL PREFIX UID`.
 
 It prints `ready`, and then executes the lines that it reads: `add CHANNEL CLIENT USER [announced]`,
-`remove CHANNEL CLIENT`, and `connect USER CLIENT`, with a limit of 2 connections. After each it prints `done`.
+`remove CHANNEL CLIENT`, and `connect USER CLIENT`, with a limit of 2 connections. After each it prints
+`done`.
 """
 
 from __future__ import annotations
