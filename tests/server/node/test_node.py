@@ -399,7 +399,7 @@ async def test_the_number_of_connections_of_a_user_is_limited() -> None:
         assert "error" in await FakeConnection(node).call("connect", token=token_of("ann"))
 
 
-async def test_a_connection_that_ends_while_it_is_counted_counts_no_more() -> None:
+async def test_a_connection_that_ends_while_it_is_counted_is_not_counted_further() -> None:
     """Nor does one whose count failed. That one is closed, and may reconnect."""
     engine = FaultyEngine()
     async with running(engine, client={"user_connection_limit": 1}) as node:

@@ -78,7 +78,7 @@ KEYS = ("x", "x:idem:x", "}", "%7D", "{", "*", " ", "\n", "\0", "a:idem:x", "x" 
 
 
 async def test_no_name_and_key_are_taken_for_others(broker: Broker) -> None:
-    """Whatever they contain. Each pair is published once, and a repetition returns its own result."""
+    """For any characters. Each pair is published once, and a repetition returns its own result."""
     pairs = [(name, key) for name in NAMES for key in KEYS]
     first = [await broker.publish(name, keyed(1, key), HISTORY) for name, key in pairs]
     assert [position.offset for position in first] == [*range(1, len(KEYS) + 1)] * len(NAMES)

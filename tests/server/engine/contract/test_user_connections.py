@@ -44,7 +44,7 @@ async def test_adding_a_connection_again_counts_once(node: Node) -> None:
 
 @pytest.mark.parametrize("other", ["anna", "ann}", "{ann}", "", "}", "%", "ann:", "an\0n", "a" * 300])
 async def test_users_have_their_own_connections(node: Node, other: str) -> None:
-    """Whatever their names are."""
+    """For any names."""
     assert await is_added(node, "c1", 1)
     assert await is_added(node, "c1", 1, other)
     assert not await is_added(node, "c2", 1, other)

@@ -86,7 +86,7 @@ def test_names_of_users_and_nodes_are_those_of_no_channel(user: str, channel: st
 @settings(deadline=None)
 @given(NAMES, NAMES, NAMES)
 def test_the_initial_epoch_is_in_the_slot_of_its_channel(channel: str, other: str, key: str) -> None:
-    """On a cluster. No channel has a key of that name, and there are no more of them than slots."""
+    """On a cluster. No channel has a key of that name, and there are as many of them as slots."""
     keys = Keys("tocsin", slot_tags=hash_tags())
     name = keys.epochs(channel)
     assert key_slot(name.encode()) == key_slot(keys.meta(channel).encode())
