@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -25,11 +26,14 @@ LOWEST_PRIORITY = 19
 
 
 def _attacks_of(module: ModuleType) -> dict[str, Attack]:
-    """The public coroutine functions that a module defines, by name."""
+    """The public functions of a module that attack a target, by name."""
     return {
         name: value
         for name, value in vars(module).items()
-        if asyncio.iscoroutinefunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+        if asyncio.iscoroutinefunction(value)
+        and value.__module__ == module.__name__
+        and "target" in inspect.signature(value).parameters
+        and name[0] != "_"
     }
 
 

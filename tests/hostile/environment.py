@@ -13,6 +13,7 @@ import psutil
 
 from tests.faults.cluster import NodeProcess, make_folder
 from tests.hostile.attacks.callers import PUBLISHER
+from tests.hostile.attacks.readers import fill_histories
 from tests.hostile.honest_clients import Observation
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.api import NO_TLS
@@ -149,6 +150,7 @@ async def open_environment(directory: Path, honest_clients: int) -> AsyncIterato
                     "tests.hostile.honest_clients", honest_clients, *(node.url for node in nodes)
                 ) as honest,
             ):
+                await fill_histories(nodes[0].server.port if nodes[0].server else 0)
                 yield Environment(nodes, redis, honest, http)
         finally:
             await asyncio.gather(*(node.stop() for node in nodes))

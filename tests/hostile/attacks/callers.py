@@ -8,8 +8,16 @@ import json
 
 import redis.asyncio
 
-from tests.hostile.attacks.attacker import Socket, Target, again_and_again, open_socket, request
+from tests.hostile.attacks.attacker import (
+    Socket,
+    Target,
+    again_and_again,
+    open_socket,
+    open_websocket,
+    request,
+)
 from tests.support.configs import API_KEY
+from tests.support.tokens import connection_token
 
 PUBLISHER = "publisher"
 """The Redis user that may publish into every channel, and nothing else. Its password is its name."""
@@ -36,7 +44,9 @@ async def _read_response(caller: Socket) -> None:
 async def patterns(target: Target) -> None:
     """Patterns of channels with many stars, which a backtracking engine never ends to match."""
     pattern = "*".join(["", *(["\\a"] * 30), "b"])
-    await _post(target, "channels", json.dumps({"pattern": pattern}).encode(), 2)
+    async with open_websocket(target, token=connection_token("caller")) as subscriber:
+        await subscriber.send_commands({"id": 2, "subscribe": {"channel": "open:" + "a" * 200}})
+        await _post(target, "channels", json.dumps({"pattern": pattern}).encode(), 2)
 
 
 async def batches(target: Target) -> None:

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
+import httpx
+
 from tests.hostile.attacks.attacker import Target, again_and_again, open_socket, open_websocket, request
+from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY
+from tests.support.tcp import HOST
+from tests.support.timing import STARTED
 from tests.support.tokens import connection_token
 
 CHANNELS = [f"open:large-{number}" for number in range(20)]
 SMALL_BUFFER = 4096
 
 
-async def _fill(target: Target) -> None:
-    """Publish a history of 400 KB into each channel, as a back end that publishes much does."""
-    async with open_socket(target) as back_end:
+@contextlib.asynccontextmanager
+async def _api(port: int) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=f"http://{HOST}:{port}/api",
+        headers={"X-API-Key": API_KEY},
+        timeout=STARTED,
+        trust_env=False,
+        verify=NO_TLS,
+    ) as api:
+        yield api
+
+
+async def fill_histories(port: int) -> None:
+    """Publish a history of 400 KB into each of `CHANNELS`, as a busy back end does."""
+    async with _api(port) as api:
         for channel in CHANNELS:
             publish = {"publish": {"channel": channel, "data": "x" * 4000}}
-            body = json.dumps({"commands": [publish] * 100}).encode()
-            await back_end.send(request("/api/batch", method="POST", body=body, X_API_Key=API_KEY))
-            await back_end.reader.readuntil(b"\r\n\r\n")
-        back_end.writer.write_eof()
-        await back_end.discard()
+            for _ in range(10):
+                await api.post("/batch", json={"commands": [publish] * 10})
 
 
-def _position() -> str:
-    """The position before the first publication, in an epoch that no channel has."""
-    return ",".join("0@" for _ in CHANNELS)
+async def _epochs(target: Target) -> list[str]:
+    """The epochs of the channels, which each of their subscribers knows."""
+    async with _api(target.port) as api:
+        answers = [await api.post("/history", json={"channel": channel, "limit": 0}) for channel in CHANNELS]
+    return [answer.json()["result"]["epoch"] for answer in answers]
 
 
 async def unread_recoveries(target: Target) -> None:
     """Event streams that recover twenty histories and read nothing."""
-    await _fill(target)
-    query = urlencode([*(("channel", channel) for channel in CHANNELS), ("lastEventId", _position())])
+    positions = ",".join(f"0@{epoch}" for epoch in await _epochs(target))
+    query = urlencode([*(("channel", channel) for channel in CHANNELS), ("last_event_id", positions)])
 
     async def attack() -> None:
         async with open_socket(target, SMALL_BUFFER) as attacker:
@@ -45,10 +62,10 @@ async def unread_recoveries(target: Target) -> None:
 
 async def unread_subscribes(target: Target) -> None:
     """WebSocket clients that recover twenty histories and read nothing."""
-    await _fill(target)
+    epochs = await _epochs(target)
     subscribes = [
-        {"id": 2 + index, "subscribe": {"channel": channel, "recover": True, "offset": 0, "epoch": ""}}
-        for index, channel in enumerate(CHANNELS)
+        {"id": 2 + index, "subscribe": {"channel": channel, "recover": True, "offset": 0, "epoch": epoch}}
+        for index, (channel, epoch) in enumerate(zip(CHANNELS, epochs, strict=True))
     ]
 
     async def attack() -> None:
@@ -62,7 +79,6 @@ async def unread_subscribes(target: Target) -> None:
 
 async def unread_histories(target: Target) -> None:
     """WebSocket clients that request histories and read nothing."""
-    await _fill(target)
     requests = [
         {"id": 2 + index, "history": {"channel": channel, "limit": -1}}
         for index, channel in enumerate(CHANNELS * 5)
@@ -95,7 +111,6 @@ async def unread_pings(target: Target) -> None:
 
 async def byte_by_byte(target: Target) -> None:
     """Clients that read one byte a second of a history."""
-    await _fill(target)
 
     async def attack() -> None:
         token = connection_token("reader")
