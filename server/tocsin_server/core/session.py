@@ -216,10 +216,13 @@ class Session:
                 if self.phase is Phase.CONNECTING:
                     return self._confirm_connect(event, now)
                 return self._subscriptions.opened(histories, now)
-            case events.SubscriptionsFailed(channels):
-                if self.phase is Phase.CONNECTING:
+            case events.SubscriptionsFailed(channels, why):
+                if self.phase is not Phase.CONNECTING:
+                    return self._subscriptions.failed(channels, why)
+                if why is errors.INTERNAL_ERROR:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
-                return self._subscriptions.failed(channels)
+                refused = self._refuse_connect(self._connect_command_id, why)
+                return refused + self._undo_opening(event)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():

@@ -41,7 +41,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -89,7 +89,7 @@ class Node:
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
@@ -105,7 +105,9 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
-        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._subscription_setup = SubscriptionSetup(
+            self._engine_services, self.state, self._on_reset, settings.limits.presence_entries
+        )
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
@@ -365,6 +367,9 @@ class Node:
         outcome: Event = events.SubscriptionsFailed(channels)
         try:
             outcome = await self._subscription_setup.open(plans)
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
+            outcome = events.SubscriptionsFailed(channels, error.refusal)
         except EngineError as error:
             log.warning("subscribe_failed", channels=channels, error=str(error))
         except Exception:
