@@ -20,6 +20,7 @@ from tocsin_server.config.values import (
     api_key,
     host_list,
     origin_pattern,
+    proxy_network,
     string_list,
 )
 
@@ -40,6 +41,12 @@ class ServerOptions(Options):
 
     "self" means pages that come from the host and port they connect to.
     """
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(proxy_network)], ...], BeforeValidator(string_list)
+    ] = ()
+    """Addresses and networks of proxies that say where a request comes from, and "unix". Empty: none."""
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+    """The header in which the trusted proxies say it."""
     drain_seconds: Duration = 10
     """How long a draining node takes to disconnect its clients, one after the other."""
     keep_alive_timeout: PositiveDuration = 75

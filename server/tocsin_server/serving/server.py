@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # uvicorn would trust every peer on this machine
                 backlog=BACKLOG,
                 timeout_keep_alive=options.keep_alive_timeout,  # type: ignore[arg-type]  # for call_later
             )
