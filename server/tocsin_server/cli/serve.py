@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from tocsin_server.app import create_app
@@ -19,11 +20,14 @@ from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import WorkerMetrics
+from tocsin_server.output import replace_standard_streams
 from tocsin_server.serving.listening import CannotListen, listen, url_of
 from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
 from tocsin_server.serving.server import serve as serve_app
 from tocsin_server.serving.server import work
 from tocsin_server.version import __version__
+
+log = structlog.get_logger()
 
 
 def serve(  # noqa: PLR0917 - typer reads the flags off it
@@ -54,6 +58,7 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
     """Run a node: WebSocket, Server-Sent Events and the HTTP API on one port."""
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
+    replace_standard_streams(lambda count: log.warning("log_lines_left_out", count=count))
     configure_logging(log_level)
     settings = _settings(config, _overrides(host, port, engine, insecure), ui)
     if workers > 1 and settings.engine.is_in_memory:
