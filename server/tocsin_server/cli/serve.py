@@ -46,7 +46,8 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
         typer.Option(help="The URL of the engine, such as redis://HOST.", show_default="memory://"),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="How many processes to run. Several need a Redis that they share.", min=1)
+        int,
+        typer.Option(help="How many processes to run. Several need a Redis that they share.", min=1, max=256),
     ] = 1,
     insecure: Annotated[
         bool,
@@ -87,8 +88,14 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
     """Serve with several workers on one address. Each worker is a node of its own."""
     sockets = listen(settings.server)
     name = settings.server.name or f"{socket.gethostname()}_{url_of(sockets[0]).rpartition(':')[2]}"
+    was_ready = False
 
-    def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
+    def announce() -> None:
+        nonlocal was_ready
+        was_ready = True
+        _print_ready(url_of(sockets[0]))
+
+    def start(number: int, parent: int, report: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
         try:
             app = create_app(
@@ -96,14 +103,17 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
                 has_page=ui,
                 worker_metrics=WorkerMetrics(Path(folder), number + 1),
             )
-            work(app, own, sockets, parent, on_ready)
+            work(app, own, sockets, parent, report)
         except (EngineError, ValueError) as error:
-            typer.echo(str(error), err=True)
+            if was_ready:
+                log.warning("worker_cannot_start", worker=number + 1, error=str(error))
+            else:
+                typer.echo(str(error), err=True)
             return CANNOT_START
         return 0
 
     with TemporaryDirectory(prefix="tocsin-") as folder:
-        code = WorkerPool(workers, start, lambda: _print_ready(url_of(sockets[0]))).run()
+        code = WorkerPool(workers, start, announce).run()
     raise typer.Exit(code)
 
 

@@ -25,6 +25,7 @@ from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import BACKLOG, limit_unacknowledged, listen, url_of
+from tocsin_server.serving.prefork import CHECK_SECONDS
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -199,17 +200,22 @@ def work(
     options: ServerOptions,
     sockets: list[socket.socket],
     parent: int,
-    on_ready: Callable[[], None],
+    report: Callable[[], None],
 ) -> None:
     """Serve as one of several workers on common sockets, until a signal arrives or the parent dies. Blocks.
 
-    `parent` is a file descriptor that becomes readable when the parent dies. Raises EngineError if the engine
+    `parent` is a file descriptor that becomes readable when the parent dies. `report` is called once the
+    worker is ready, and then again and again as long as its event loop runs. Raises EngineError if the engine
     cannot be reached.
     """
 
     def is_ready(_url: str) -> None:
         asyncio.get_running_loop().add_reader(parent, stop)
-        on_ready()
+        report_again()
+
+    def report_again() -> None:
+        report()
+        asyncio.get_running_loop().call_later(CHECK_SECONDS, report_again)
 
     def stop() -> None:
         asyncio.get_running_loop().remove_reader(parent)
