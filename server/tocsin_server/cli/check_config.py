@@ -14,6 +14,7 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
 from tocsin_server.config.loading import Settings, load_settings
+from tocsin_server.config.reach import reach
 from tocsin_server.config.tls_files import expired_certificates, tls_file_problems
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
 from tocsin_server.engine.factory import create_engine
@@ -46,6 +47,8 @@ def check_config(
     typer.echo("ok")
     for exposure in exposures(settings):
         typer.echo(str(exposure))
+    for line in reach(settings):
+        typer.echo(line)
 
 
 def _checked(settings: Settings, *, is_live: bool) -> Settings:
