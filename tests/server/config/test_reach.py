@@ -12,8 +12,8 @@ from tocsin_server.config.reach import reach
         (
             {},
             (
-                "http://127.0.0.1:8000 serves clients, the API to no caller (api.keys is not set), docs, health, "
-                "metrics to private networks or with a key."
+                "http://127.0.0.1:8000 serves clients, the API to no caller (api.keys is not set), docs, "
+                "health, metrics to private networks or with a key."
             ),
         ),
         (
