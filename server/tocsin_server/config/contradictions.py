@@ -21,7 +21,29 @@ ENVELOPE_BYTES = 65_536
 
 def contradictions(settings: Settings) -> list[str]:
     """A sentence for each pair of options that do not agree. Empty for the defaults."""
-    return [*_limits(settings), *_times(settings), *_personal_channels(settings), *_channels(settings)]
+    return [
+        *_addresses(settings),
+        *_limits(settings),
+        *_times(settings),
+        *_personal_channels(settings),
+        *_channels(settings),
+    ]
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
+    server, admin = settings.server, settings.admin
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield (
+            "server.proxy_protocol is true, but server.trusted_proxies is empty, so that no connection is "
+            "accepted."
+        )
+    if not admin.host:
+        for key in ("public", "tls_certificate", "tls_key"):
+            if getattr(admin, key):
+                yield f"admin.{key} is set, but has no effect without a separate address (admin.host)."
+    for part in admin.public:
+        if part not in admin.serve:
+            yield f"admin.public has {part}, but admin.serve has not, so that it is not served."
 
 
 def _limits(settings: Settings) -> Iterator[str]:
