@@ -3,6 +3,7 @@
 This module is pure. The message of a validator completes the sentence "KEY must be …".
 """
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -83,6 +84,14 @@ def host_list(value: object) -> object:
     if not names:
         raise ValueError('addresses or host names, "unix:/PATH", "fd:NUMBER" or "systemd"')
     return ",".join(names)
+
+
+def proxy_network(value: str) -> str:
+    """A network, an address, or "unix"."""
+    try:
+        return value if value == "unix" else str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8", or "unix" ({error})') from None
 
 
 def regular_expression(value: str) -> str:

@@ -66,6 +66,8 @@ class TransportLimits:
     """How many channels one connection may have."""
     allowed_origins: tuple[str, ...]
     """Patterns of the origins whose pages may connect."""
+    checks_host: bool
+    """Clients need no token, so the Host of a request must not be another site's name."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -76,6 +78,7 @@ class TransportLimits:
             queue_bytes=client.queue_limit_bytes,
             channels=client.channel_limit,
             allowed_origins=settings.server.allowed_origins,
+            checks_host=client.insecure,
         )
 
 
