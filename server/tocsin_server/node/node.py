@@ -53,6 +53,7 @@ from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.subscribing import SubscriptionSetup
+from tocsin_server.node.turns import Turns
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
 
@@ -93,6 +94,7 @@ class Node:
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
+        self.turns = Turns()
         self._context = self._session_context(settings, authorizer)
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
