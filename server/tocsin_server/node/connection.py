@@ -51,7 +51,7 @@ class Connection(Protocol):
         """Write what is queued, then close with this code."""
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,7 +355,7 @@ class WebSocketConnection(asyncio.Protocol):
         return True
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
         if is_busy != self._is_paused and not self._transport.is_closing():
             self._is_paused = is_busy
             if is_busy:
