@@ -16,7 +16,7 @@ from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
-from tocsin_server.node.turns import Turns
+from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import ServerMessage
 
@@ -56,7 +56,7 @@ class Connection(Protocol):
         """Write what is queued, then close with this code."""
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class Connections(Protocol):
         """Why the node is not ready, as a sentence; empty if it is ready."""
 
     @property
-    def turns(self) -> Turns:
-        """Where a transport reads on that has received much at once."""
+    def reading_turns(self) -> TurnQueue[Callable[[], None]]:
+        """Where a transport that has received much at once adds what reads on."""
 
     def now(self) -> Timestamp:
         """The node's clock."""

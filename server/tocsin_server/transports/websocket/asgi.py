@@ -170,7 +170,7 @@ class AsgiConnection:
         self._send_queue.end(within_seconds=FLUSH_SECONDS)
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
         if is_busy:
             self._may_read.clear()
         else:

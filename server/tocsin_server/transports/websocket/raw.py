@@ -502,7 +502,7 @@ class WebSocketConnection(asyncio.Protocol):
         return True
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Read nothing while the session has a backlog; read again once it has none."""
+        """Read nothing while commands of the client wait; read again once none does."""
         self._is_busy = is_busy
         self._update_reading()
         if self._is_finishing:
@@ -522,7 +522,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._transport.resume_reading()
         if has_unread and not self._is_busy:
             self._is_reading = True
-            self._connections.turns.add(self._read_on)
+            self._connections.reading_turns.add(self._read_on)
 
     # ------------------------------------------------------------------------------------------------ writing
 

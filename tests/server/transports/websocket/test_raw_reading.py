@@ -90,7 +90,7 @@ async def test_what_is_unread_is_discarded_when_the_client_is_lost() -> None:
             served_node.connection.data_received(PING * 100 * FRAMES_PER_TURN)
             writer.transport.abort()
         await served_node.until_empty()
-        await until(lambda: not served_node.node.turns)
+        await until(lambda: not served_node.node.reading_turns)
 
 
 @pytest.mark.parametrize(
