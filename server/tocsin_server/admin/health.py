@@ -19,12 +19,15 @@ def health_routes(node: Node, worker_metrics: WorkerMetrics | None) -> list[Rout
         """200 as long as the event loop runs. The engine does not matter here."""
         return JSONResponse({"node": node.name})
 
-    async def ready(_request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         """200 if this node can publish and receive, else 503 with the unready reason.
 
-        The warnings of the engine do not change that.
+        The warnings of the engine, and about certificates, do not change that.
         """
         reason, warnings = node.unready_reason, list(node.engine.health.warnings)
+        server = request.scope.get("state", {}).get("server")
+        for certificate in server.certificates if server is not None else ():
+            warnings += certificate.warnings()
         body = {"node": node.name, "reason": reason, "warnings": warnings}
         return JSONResponse(body, status_code=503 if reason else 200)
 

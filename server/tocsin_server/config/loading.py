@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
@@ -42,6 +43,7 @@ class Settings(Options):
     engine: EngineOptions = EngineOptions()
     client: ClientOptions = ClientOptions()
     api: ApiOptions = ApiOptions()
+    admin: AdminOptions = AdminOptions()
     limits: LimitOptions = LimitOptions()
     channels: ChannelOptions = ChannelOptions()
     """Options of channels without a namespace."""

@@ -47,6 +47,12 @@ class ServerOptions(Options):
     """Addresses and networks of proxies that say where a request comes from, and "unix". Empty: none."""
     proxy_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
     """The header in which the trusted proxies say it."""
+    proxy_protocol: bool = False
+    """Every connection begins with a header of the PROXY protocol, and comes from a trusted proxy."""
+    tls_certificate: str = ""
+    """The file of the certificate and its chain, in PEM form. Empty: no TLS."""
+    tls_key: str = ""
+    """The file of its private key."""
     drain_seconds: Duration = 10
     """How long a draining node takes to disconnect its clients, one after the other."""
     keep_alive_timeout: PositiveDuration = 75

@@ -33,6 +33,7 @@ from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
+from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import (
@@ -387,6 +388,10 @@ class WebSocketConnection(asyncio.Protocol):
         origin, host = _combined(headers, "Origin"), _combined(headers, "Host") or ""
         if not is_allowed(origin, host, self._connections.limits.allowed_origins):
             return 403, ORIGIN_REFUSED
+        if self._connections.limits.checks_host and names_another_site(
+            host, self._connections.limits.allowed_origins
+        ):
+            return 403, HOST_REFUSED
         if not set(headers.get_all("Content-Length")) <= {"0"} or "Transfer-Encoding" in headers:
             return 400, "A WebSocket handshake has no body."
         if sentence := recovery_refusal(urlsplit(request.path).query, headers):
