@@ -53,6 +53,7 @@ from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.subscribing import SubscriptionSetup
+from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
 
@@ -97,6 +98,8 @@ class Node:
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
+        self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
+        self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
             self._engine_services.broker,
             self.rules,
@@ -283,7 +286,9 @@ class Node:
                 self._deadlines.remove(connection)
         else:
             self._deadlines.update(connection)
-            connection.pause_reading(bool(session.backlog))
+            connection.pause_reading(session.has_waiting_commands)
+            if session.needs_turn:
+                self._turns.add(connection)
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -311,6 +316,9 @@ class Node:
 
     def _on_deadline(self, connection: Connection) -> None:
         self.handle_event(connection, events.DeadlineReached())
+
+    def _on_turn(self, connection: Connection) -> None:
+        self.handle_event(connection, events.Turn())
 
     def _disconnect_failed(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
