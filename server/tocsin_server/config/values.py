@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tocsin_server.config.patterns import LinearPattern, PatternError
 from tocsin_server.config.pem import public_key_pem
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -86,11 +87,12 @@ def host_list(value: object) -> object:
 
 
 def regular_expression(value: str) -> str:
-    """A regular expression that compiles."""
+    """A regular expression that can be matched in linear time, or an empty string."""
     try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"a regular expression ({error})") from error
+        if value:
+            LinearPattern(value)
+    except PatternError as error:
+        raise ValueError(f"a regular expression of RE2 ({error})") from error
     return value
 
 

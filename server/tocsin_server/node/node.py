@@ -83,8 +83,12 @@ class Node:
         self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = Metrics()
         self.state: NodeState[Connection] = NodeState()
+        client = settings.client
         self.rules = ChannelRules(
-            settings.channels, settings.namespaces, settings.client.channel_length_limit
+            settings.channels,
+            settings.namespaces,
+            client.channel_length_limit,
+            client.personal_channel_namespace if client.personal_channel else None,
         )
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
