@@ -20,6 +20,9 @@ from tocsin_server.errors import EngineError, Unanswered
 RESPONSE_SECONDS = 2.0
 """How long a node may take to respond."""
 
+ANSWERS_LIMIT = 100
+"""How many surveys of other nodes are answered at a time. A node that drops one counts as silent."""
+
 log = structlog.get_logger()
 
 
@@ -60,7 +63,8 @@ class RedisNodeRegistry:
 
     The sending node handles its own request directly, so this works even if the node is deaf.
 
-    The mutable state is the pending requests and what earlier surveys returned about other nodes.
+    The mutable state is the pending requests, the surveys that are being answered, and what earlier surveys
+    returned about other nodes.
     """
 
     def __init__(self, keys: Keys, commands: Commands, pubsub: PubSub) -> None:
@@ -71,6 +75,7 @@ class RedisNodeRegistry:
         self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
         self._known: dict[str, NodeInfo] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         self._other_versions = encoding.OtherVersions()
 
     async def start(self, handler: ControlHandler) -> None:
@@ -82,6 +87,8 @@ class RedisNodeRegistry:
     def stop(self) -> None:
         """Release the handler. Idempotent."""
         self._handler = None
+        for answering in self._answering:
+            answering.cancel()
 
     async def publish_control(self, command: ControlCommand) -> None:
         """Send a control command to every node, as NodeRegistry describes."""
@@ -112,7 +119,10 @@ class RedisNodeRegistry:
             await self._commands.execute(
                 self._commands.publish_command, self._keys.control, _encode_request(request)
             )
-            pending.responses[handler.uid] = _respond(handler, request)
+            response = _respond(handler, request)
+            if survey is not None:
+                response.info = await handler.node_info(survey)
+            pending.responses[handler.uid] = response
             await self._wait_for_responses(pending, others)
             if pending.silent:  # a node that died in the meantime is not silent
                 pending.silent &= await self._other_nodes(handler)
@@ -148,8 +158,23 @@ class RedisNodeRegistry:
             return
         if request.reply_to == self._keys.responses(handler.uid):
             return
-        response = encoding.RESPONSE + _encode_json(_respond(handler, request))
-        reply = self._commands.execute(self._commands.publish_command, request.reply_to, response)
+        if request.survey is None:
+            self._send(request, _respond(handler, request))
+            return
+        if len(self._answering) >= ANSWERS_LIMIT:
+            log.warning("node_request_dropped", reason=f"{ANSWERS_LIMIT} surveys are being answered")
+            return
+        answering = asyncio.get_running_loop().create_task(self._answer(handler, request, request.survey))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+
+    async def _answer(self, handler: ControlHandler, request: NodeRequest, survey: SurveyRequest) -> None:
+        info = await handler.node_info(survey)
+        self._send(request, NodeResponse(request.id, handler.uid, info))
+
+    def _send(self, request: NodeRequest, response: NodeResponse) -> None:
+        message = encoding.RESPONSE + _encode_json(response)
+        reply = self._commands.execute(self._commands.publish_command, request.reply_to, message)
         reply.add_done_callback(_ignore_outcome)
 
     def _on_response(self, message: bytes) -> None:
@@ -172,11 +197,10 @@ def _encode_request(request: NodeRequest) -> bytes:
 
 
 def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:
-    """Apply a control command, or answer a survey."""
+    """Apply a control command; return a response that has no answer to a survey yet."""
     if request.command is not None:
         handler.on_control(request.command)
-    info = None if request.survey is None else handler.node_info(request.survey)
-    return NodeResponse(request.id, handler.uid, info)
+    return NodeResponse(request.id, handler.uid)
 
 
 def _silent_info(uid: str, known: NodeInfo | None = None) -> NodeInfo:
