@@ -6,11 +6,11 @@ as no client reaches the limits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
+from tocsin_server.config.patterns import LinearPattern
 
 SUBSCRIBE_BYTES = 4096
 """The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""
@@ -95,8 +95,10 @@ def _personal_channels(settings: Settings) -> Iterator[str]:
     section, options = "channels", settings.channels
     if name := client.personal_channel_namespace:
         section, options = f"namespaces.{name}", settings.namespaces[name]
-    if client.personal_channel and not any(
-        re.search(options.channel_regex, name) for name in ("#42", "#ann")
+    if (
+        client.personal_channel
+        and options.channel_regex
+        and not any(map(LinearPattern(options.channel_regex).is_found_in, ("#42", "#ann")))
     ):
         yield (
             f'{section}.channel_regex is "{options.channel_regex}", but does not match personal channels '

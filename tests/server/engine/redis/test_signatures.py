@@ -139,7 +139,7 @@ async def test_a_forged_response_is_ignored(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
 ) -> None:
     """A survey contains only what nodes said."""
-    info = node.handler.node_info(SurveyRequest())
+    info = await node.handler.node_info(SurveyRequest())
     async with running(redis_server.url, "n2"):
         for number in range(1, 4):
             response = msgspec.json.encode(NodeResponse(number, "n2", info))
@@ -165,7 +165,7 @@ async def test_nodes_agree_on_a_key_after_redis_lost_it(
 
 
 async def test_a_configured_secret_is_not_in_redis(redis_server: RedisServer, prefix: str) -> None:
-    """Nodes with another secret do not obey."""
+    """Nodes with another secret do not execute."""
     engines = [
         RedisEngine(parse_address(redis_server.url), prefix, control_secret=secret)
         for secret in ("a" * 16, "a" * 16, "b" * 16)
