@@ -10,7 +10,7 @@ The range of a code says what the client does next:
 
 Tocsin itself never sends these codes. They are here for clients, for applications and for the HTTP API:
 
-    111, 3013    Tocsin has no rate limits. An application's RPC method may refuse with any code.
+    111          Tocsin has no rate limits. An application's RPC method may refuse with any code.
     113          Tocsin has neither map subscriptions nor conflicting publishes.
     3000         A client uses it for a connection that ended without a code.
     3009         A connection whose write failed cannot be told anything.

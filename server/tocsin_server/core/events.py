@@ -40,7 +40,8 @@ class Timestamp(NamedTuple):
 class Received(Struct, frozen=True):
     """The client sent commands, or its transport issued them for a client that cannot send any.
 
-    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read.
+    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read. It keeps
+    the rest for its next turns, so that the caller must not change what the iterable reads.
     """
 
     commands: Iterable[messages.Command | messages.Malformed]
@@ -52,6 +53,10 @@ class ConnectionLost(Struct, frozen=True):
 
 class DeadlineReached(Struct, frozen=True):
     """The session's deadline has come."""
+
+
+class Turn(Struct, frozen=True):
+    """The session's next turn has come. It is due as long as `Session.needs_turn`."""
 
 
 # ----------------------------------------------------------------- events: from the engine and from outside
@@ -155,6 +160,7 @@ Event = (
     Received
     | ConnectionLost
     | DeadlineReached
+    | Turn
     | SubscriptionsOpened
     | SubscriptionsFailed
     | ConnectionReserved

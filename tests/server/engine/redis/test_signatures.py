@@ -139,7 +139,7 @@ async def test_a_forged_response_is_ignored(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
 ) -> None:
     """A survey contains only what nodes said."""
-    info = node.handler.node_info(SurveyRequest())
+    info = await node.handler.node_info(SurveyRequest())
     async with running(redis_server.url, "n2"):
         for number in range(1, 4):
             response = msgspec.json.encode(NodeResponse(number, "n2", info))
