@@ -120,7 +120,7 @@ def api_key(value: str) -> str:
     return value
 
 
-def control_secret(value: str) -> str:
+def long_secret(value: str) -> str:
     """A secret that cannot be guessed, or an empty string."""
     if value and len(value) < CONTROL_SECRET_LENGTH:
         raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
