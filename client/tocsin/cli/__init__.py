@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from tocsin.errors import TocsinError
 
 GROUP = "tocsin.commands"
-ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes")
+ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes", "revoke")
 
 
 class Commands(Mapping[str, Any]):

@@ -27,6 +27,7 @@ from tocsin_server.core.events import (
     ServerSubscribe,
     ServerUnsubscribe,
 )
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
@@ -165,6 +166,35 @@ async def refresh(node: Node, request: types.RefreshRequest) -> types.EmptyResul
     return await _control(node, request, event)
 
 
+async def revoke_token(node: Node, request: types.RevokeTokenRequest) -> types.EmptyResult:
+    """Revoke one token, by its `jti`, until it has expired.
+
+    Every node refuses it from now on (error 109), closes the connections that were made with it (3005), and
+    ends its subscriptions (2501): clients get a new token. Error 106 if there are too many revocations.
+    """
+    await node.revoke(Revocation(request.expire_at, token_id=request.uid))
+    return DONE
+
+
+async def invalidate_user_tokens(node: Node, request: types.InvalidateUserTokensRequest) -> types.EmptyResult:
+    """Revoke a user's tokens that were issued before a moment, until they have expired.
+
+    What was made with them ends as for `revoke_token`. With a moment in the future, no token of the user is
+    accepted until then. Error 106 if there are too many revocations.
+    """
+    if request.channel:
+        node.operations.options_for(request.channel)
+    await node.revoke(
+        Revocation(
+            request.expire_at,
+            user=request.user,
+            channel=request.channel,
+            issued_before=request.issued_before,
+        )
+    )
+    return DONE
+
+
 async def batch(node: Node, request: types.BatchRequest) -> types.BatchResult:
     """Make several calls in one request.
 
@@ -197,6 +227,10 @@ COMMANDS = {
     "unsubscribe": Method(unsubscribe, types.UnsubscribeRequest, types.EmptyResult),
     "subscribe": Method(subscribe, types.SubscribeRequest, types.EmptyResult),
     "refresh": Method(refresh, types.RefreshRequest, types.EmptyResult),
+    "revoke_token": Method(revoke_token, types.RevokeTokenRequest, types.EmptyResult),
+    "invalidate_user_tokens": Method(
+        invalidate_user_tokens, types.InvalidateUserTokensRequest, types.EmptyResult
+    ),
 }
 """The methods that a batch and the legacy endpoint may call."""
 

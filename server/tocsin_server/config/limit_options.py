@@ -1,7 +1,10 @@
 """`[limits]`: what all clients together, and each one, may cost this node and its cluster."""
 
-from tocsin_server.config.values import Options
+from tocsin_server.config.values import Limit, Options
 
 
 class LimitOptions(Options):
     """`[limits]`: limits of a node and of its cluster."""
+
+    revocation_limit: Limit = 100_000
+    """Revocations of tokens that the cluster keeps. Each node has them all, at about 200 bytes each."""

@@ -99,6 +99,10 @@ class ChannelReset(Struct, frozen=True):
     channel: str
 
 
+class TokensRevoked(Struct, frozen=True):
+    """Tokens were revoked, perhaps those of this connection: `SessionContext.revocations` has changed."""
+
+
 # ------------------------ events: from the server's API These travel between nodes, so they are wire types.
 
 
@@ -147,6 +151,7 @@ Event = (
     | Executed
     | Authorized
     | ChannelReset
+    | TokensRevoked
     | ServerEvent
 )
 

@@ -27,7 +27,7 @@ set-up ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
@@ -36,6 +36,7 @@ from tocsin_server.core.authorization import (
     SessionContext,
     authorize_connection,
     connection_claims,
+    issued_at,
     with_channel_info,
 )
 from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
@@ -96,12 +97,14 @@ class Session:
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_issued_at",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
         "_sends_pings",
         "_stale_at",
         "_subscriptions",
+        "_token_id",
         "_wants_pong",
         "backlog",
         "identified_at",
@@ -140,6 +143,8 @@ class Session:
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
         self._expires_at: float | None = None
+        self._token_id = ""
+        self._issued_at: float | None = None  # unix seconds; None without a token
 
     @property
     def user(self) -> str:
@@ -176,6 +181,10 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether the connection or one of its subscriptions was made with one of these tokens."""
+        return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
@@ -228,6 +237,8 @@ class Session:
                 return self._finish()
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
+            case events.TokensRevoked():
+                return self._end_revoked(now)
             case events.ServerSubscribe():
                 return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
@@ -366,6 +377,7 @@ class Session:
         self.info = decided.info
         self.identified_at = now.unix
         self._expires_at = decided.expires_at
+        self._token_id, self._issued_at = decided.token_id, decided.issued_at
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
@@ -407,9 +419,9 @@ class Session:
     ) -> list[Effect]:
         if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = (
-            connection_claims(self._context, self.client, request.token, now) if claims is None else claims
-        )
+        found = connection_claims(self._context, self.client, request.token, now, claims)
+        if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
+            return [refuse(command_id, errors.INTERNAL_ERROR)]
         if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
         if isinstance(found, Disconnect):
@@ -422,8 +434,9 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
-        if _is_over(self._expires_at, now, self._context.options.token_leeway):
+        if _is_over(self._expires_at, now, self._context.tokens.leeway_for(found)):
             return self._close(errors.CONNECTION_EXPIRED)
+        self._token_id, self._issued_at = found.jti, issued_at(found)
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
         result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
@@ -534,6 +547,14 @@ class Session:
             return []  # no push precedes the connect reply, which will state the expiry
         ttl = ttl_seconds(self._expires_at, now)
         return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]
+
+    def _end_revoked(self, now: Timestamp) -> list[Effect]:
+        """End what a revoked token allows, as if the token had expired: the client gets a new one."""
+        if self._issued_at is not None and self._context.revocations.covers(
+            self._token_id, self.user, self._issued_at, now.unix
+        ):
+            return self._close(errors.CONNECTION_EXPIRED)
+        return self._subscriptions.end_revoked(self.user, now)
 
     # ------------------------------------------------------------------------------------------------ the end
 

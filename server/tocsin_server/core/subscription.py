@@ -40,6 +40,9 @@ class SubscriptionTerms(NamedTuple):
     """Monotonic seconds; None for never."""
     override: Override | None = None
     """Channel options that the token replaces."""
+    token_id: str = ""
+    issued_at: float | None = None
+    """When the token was issued, in unix seconds; None without a token."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,9 @@ class Subscription:
     """Monotonic seconds; None for never."""
     data: Raw = field(default_factory=lambda: NO_JSON)
     is_live: bool = False
+    token_id: str = ""
+    issued_at: float | None = None
+    """When its token was issued, in unix seconds; None if it has none."""
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
 
@@ -70,6 +76,7 @@ class Subscription:
         self.expires_at = grant.expires_at
         self.info = grant.info
         self.data = grant.data
+        self.token_id, self.issued_at = grant.token_id, grant.issued_at
 
     def plan(self, history_limit: int) -> SubscriptionPlan:
         """Return what it takes to set the subscription up."""

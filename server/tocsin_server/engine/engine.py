@@ -1,4 +1,4 @@
-"""The engine interface: a broker, a presence store and a node registry over one store."""
+"""The engine interface: a broker, a presence store, a node registry and a revocation store over one store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Protocol
 from tocsin_server.engine.broker import Broker, BrokerHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.engine.revocations import RevocationHandler, RevocationStore
 
 
-class EngineHandler(BrokerHandler, ControlHandler, Protocol):
+class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, Protocol):
     """All callbacks of an engine, implemented by the node."""
 
 
@@ -35,7 +36,7 @@ class EngineHealth:
 
 
 class EngineServices(Protocol):
-    """The three parts of an engine."""
+    """The four parts of an engine."""
 
     @property
     def broker(self) -> Broker:
@@ -48,6 +49,10 @@ class EngineServices(Protocol):
     @property
     def nodes(self) -> NodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
+
+    @property
+    def revocations(self) -> RevocationStore:
+        """Keeps revocations of tokens, and hands them to every node."""
 
 
 class Engine(EngineServices, Protocol):

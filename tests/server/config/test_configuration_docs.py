@@ -8,6 +8,7 @@ import pytest
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
@@ -24,6 +25,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[client]", ClientOptions()),
         ("[api]", ApiOptions()),
         ("[limits]", LimitOptions()),
+        ("[issuers.NAME]", IssuerOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],
 )

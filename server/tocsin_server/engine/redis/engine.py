@@ -20,6 +20,7 @@ from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.revocations import RedisRevocationStore
 from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.errors import EngineError
@@ -65,6 +66,7 @@ class RedisEngine:
         self._presence_checker = PresenceChecker(self._presence)
         self._server_checks = ServerChecks(self._deployment, keys)
         self._nodes = RedisNodeRegistry(keys, commands, pubsub)
+        self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -83,6 +85,11 @@ class RedisEngine:
     def nodes(self) -> RedisNodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
         return self._nodes
+
+    @property
+    def revocations(self) -> RedisRevocationStore:
+        """Keeps revocations of tokens."""
+        return self._revocations
 
     @property
     def unready_reason(self) -> str:
@@ -155,6 +162,7 @@ class RedisEngine:
                     await self._lease.release()
         self._is_running = False
         self._nodes.stop()
+        self._revocations.stop()
         self._broker.stop()
         if self._task is not None:
             self._task.cancel()
@@ -178,11 +186,13 @@ class RedisEngine:
                     await self._deployment.wait_proven()
                     await self._server_checks.check()
                     self._server_checks.raise_if_unusable()
+                    await self._revocations.start(handler)
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
+                tasks.create_task(supervise("revocations", self._revocations.run))
                 self._is_running = True
                 started.set_result(None)
 

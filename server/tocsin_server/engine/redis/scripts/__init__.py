@@ -32,6 +32,7 @@ PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
 REAP = _load("lib/presence", "reap")
 LEASE_RENEW = _load("lease_renew")
 LEASE_EXPIRE = _load("lease_expire")
+REVOKE = _load("revoke")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -46,6 +47,7 @@ ALL = (
     REAP,
     LEASE_RENEW,
     LEASE_EXPIRE,
+    REVOKE,
     TIME,
     PERMISSIONS,
 )
