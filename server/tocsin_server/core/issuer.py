@@ -106,6 +106,7 @@ class Issuer:
         """Whether its tokens are those of `[client]`, whose claims are used as they are."""
         self.leeway = options.leeway
         self._audiences = frozenset(options.audiences)
+        self._templates = [(template, PLACEHOLDER.findall(template)) for template in options.channels]
 
     @classmethod
     def of_client(cls, client: ClientOptions) -> Issuer:
@@ -156,8 +157,7 @@ class Issuer:
         """
         found: dict[str, None] = {}
         incomplete: list[str] = []
-        for template in self.options.channels:
-            names = PLACEHOLDER.findall(template)
+        for template, names in self._templates:
             given = {name: _as_list(name, find_claim(claims, name)) for name in names}
             safe = {name: list(filter(is_safe, values)) for name, values in given.items()}
             if safe != given:

@@ -14,7 +14,7 @@ command must wait there:
 1. The connect command has no reply yet. Every other command waits.
 2. A command is executed outside the session, or waits for its authorization. Its reply comes first.
 3. Subscribes are authorized or set up. Only further subscribes may run, since each concerns its own channel;
-   their replies may come in another order.
+   their replies may come in another order. At most `channel_limit` of them are authorized at a time.
 
 A request waits for authorization only where `SessionContext.needs_authorization` says so. Then the
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
@@ -281,7 +281,10 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or self._authorizing.are_all_subscribes
+        if not self._authorizing:
+            return True
+        has_room = len(self._authorizing) < self._context.options.channel_limit
+        return has_room and self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request

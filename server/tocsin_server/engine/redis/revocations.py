@@ -37,7 +37,7 @@ READ_PAUSE_SECONDS = 0.05
 """The shortest time between two reads, however many messages come."""
 
 STREAM_LENGTH = 10_000
-"""How many revocations the stream keeps: more than can be added between two reads on one connection."""
+"""How many revocations the stream keeps. A node that has missed more reads the hash again."""
 
 _PAGE = 1000
 _FIRST_ENTRY = b"0-0"
@@ -111,15 +111,26 @@ class RedisRevocationStore:
         )
 
     async def _read_new(self, handler: RevocationHandler) -> None:
-        """Hand over what follows the last entry that was read from the stream."""
+        """Hand over what follows the last entry that was read from the stream.
+
+        If the stream no longer has that entry, entries after it may be gone too.
+        """
         key = self._keys.latest_revocations
         while True:
-            start = b"(" + self._last_entry
-            entries = await self._commands.execute("XRANGE", key, start, "+", "COUNT", _PAGE)
+            since = self._last_entry
+            entries = await self._commands.execute("XRANGE", key, since, "+", "COUNT", _PAGE + 1)
+            is_complete = len(entries) <= _PAGE
+            if since == _FIRST_ENTRY:
+                is_continued = is_complete
+            else:
+                is_continued = bool(entries) and entries.pop(0)[0] == since
+            if not is_continued:
+                await self._read_all(handler)
+                return
             if entries:
                 self._last_entry = entries[-1][0]
                 handler.on_revocations(_decoded(fields[1] for _, fields in entries))
-            if len(entries) < _PAGE:
+            if is_complete:
                 return
 
     async def _read_all(self, handler: RevocationHandler) -> None:

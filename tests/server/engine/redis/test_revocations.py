@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.redis import revocations as redis_revocations
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
+from tocsin_server.engine.revocations import RevocationHandler
 from tocsin_server.node.node import Node
 
 
@@ -68,6 +70,30 @@ async def test_nodes_restore_what_redis_has_lost(
         await until(lambda: redis_server.client.hlen("revoke3:revocations:{all}") >= 2)
         async with sharing(redis_server, "revoke3") as later:
             assert sorted(map(str, later.known_revocations)) == sorted(map(str, node.known_revocations))
+
+
+async def test_a_node_that_missed_more_than_the_stream_keeps_reads_all(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pause of its process. It reads in pages otherwise."""
+    monkeypatch.setattr(redis_revocations, "STREAM_LENGTH", 3)
+    monkeypatch.setattr(redis_revocations, "_PAGE", 2)
+    monkeypatch.setattr(redis_revocations, "POLL_SECONDS", 0.05)
+    async with sharing(redis_server, "revoke5") as node, sharing(redis_server, "revoke5") as paused:
+        store = paused.engine.revocations
+        assert isinstance(store, redis_revocations.RedisRevocationStore)
+        for added in (3, 1, 9):
+            resumed = asyncio.Event()
+
+            async def read_new(handler: RevocationHandler, gate: asyncio.Event = resumed) -> None:
+                await gate.wait()
+                await redis_revocations.RedisRevocationStore._read_new(store, handler)
+
+            monkeypatch.setattr(store, "_read_new", read_new)
+            for number in range(added):
+                await node.revoke(Revocation(0, token_id=f"{added}.{number}"))
+            resumed.set()
+            await until(lambda: len(paused.known_revocations) == len(node.known_revocations))
 
 
 async def test_a_forged_announcement_revokes_nothing(redis_server: RedisServer) -> None:
