@@ -84,7 +84,8 @@ def _decoded(part: bytes) -> bytes:
     Padding is accepted where it is complete, because some load balancers add it.
     """
     text = part.rstrip(b"=")
-    if text is not part and (len(part) % 4 or len(part) - len(text) > 2):
+    padding = len(part) - len(text)
+    if padding and (len(part) % 4 or padding > 2):
         raise ValueError("its padding is wrong")
     decoded = binascii.a2b_base64(text.translate(_TO_BASE64) + b"=" * (-len(text) % 4), strict_mode=True)
     encoded = binascii.b2a_base64(decoded, newline=False).translate(_FROM_BASE64)

@@ -212,6 +212,17 @@ def test_a_changed_token_is_invalid(change: Any) -> None:
     assert refused(change(connection_token("ann")))
 
 
+def test_a_signature_is_written_in_one_way() -> None:
+    """In the alphabet of base64url, and with the last bits zero."""
+    tokens = (connection_token("ann", n=number) for number in range(1000))
+    token = next(one for one in tokens if set(one.rpartition(".")[2][:-1]) & {"-", "_"})
+    head, _, signature = token.rpartition(".")
+    assert user_of(token) == "ann"
+    assert refused(f"{head}.{signature.replace('-', '+').replace('_', '/')}")
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    assert refused(f"{head}.{signature[:-1]}{alphabet[alphabet.index(signature[-1]) ^ 1]}")
+
+
 @given(st.text() | st.binary().map(lambda data: base64.urlsafe_b64encode(data).decode()))
 def test_no_text_makes_the_verifier_fail(text: str) -> None:
     checked = verifier(jwks_url=URL)

@@ -200,6 +200,20 @@ def test_a_sub_refresh_with_a_revoked_token_is_refused() -> None:
     playbook >> refresh << [error(4, 109, "token expired: it was revoked")]
 
 
+def test_a_refreshed_subscription_is_that_of_its_new_token() -> None:
+    session_context = context()
+    playbook = with_subscription(session_context, jti="t1", iat=NOW, exp=NOW + 60)
+    token = subscription_token("ada", "news", jti="t2", exp=NOW + 90)
+    playbook >> {"id": 4, "sub_refresh": {"channel": "news", "token": token}}
+    session_context.revocations.add(Revocation(LATER, token_id="t1"), NOW)
+    assert not playbook.session.has_token({"t1"})
+    playbook >> TokensRevoked() << []
+    session_context.revocations.add(Revocation(LATER, token_id="t2"), NOW)
+    assert playbook.session.has_token({"t2"})
+    playbook >> TokensRevoked()
+    assert playbook.session.live_channels == ["chat"]
+
+
 def test_a_subscription_that_is_being_set_up_ends_after_its_reply() -> None:
     session_context = context()
     playbook = connected(session_context, iat=NOW)
