@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Location: TypeAlias = tuple[int | str, ...]
 """Where a value is: `("client", "ping_interval")`, `("api", "keys", 0)`, or a section: `("channels",)`."""
 
-NAMED_SECTIONS = {"namespaces": "namespace", "issuers": "issuer"}
+NAMED_SECTIONS = {"namespaces": "a namespace", "issuers": "an issuer", "api_keys": "an API key"}
 """The sections that have names, and what such a name is the name of."""
 
 _SECRETS = {
@@ -23,7 +23,7 @@ _SECRETS = {
     ("api", "keys"),
     ("engine", "url"),
 }
-_ISSUER_SECRETS = {"secrets", "keys"}
+_NAMED_SECRETS = {"secrets", "keys"}
 _SHOWN_CHARACTERS = 60
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -94,8 +94,8 @@ def is_section(location: Location) -> bool:
 
 
 def _is_secret(location: Location) -> bool:
-    if location[0] == "issuers":
-        return len(location) > 2 and location[2] in _ISSUER_SECRETS
+    if location[0] in NAMED_SECTIONS:
+        return len(location) > 2 and location[2] in _NAMED_SECRETS
     return location[:2] in _SECRETS
 
 
@@ -108,8 +108,8 @@ def _expected(details: "ErrorDetails") -> str:
 def _name(location: Location) -> str:
     """The key as a user writes it: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
     if location[-1:] == ("[key]",):
-        kind = NAMED_SECTIONS.get(str(location[0]))
-        return f"The name of a{'n' if kind == 'issuer' else ''} {kind}" if kind else "The name of a claim"
+        kind = NAMED_SECTIONS.get(str(location[0]), "a claim")
+        return f"The name of {kind}"
     name = ".".join(str(part) for part in location if isinstance(part, str))
     name += "".join(f"[{part}]" for part in location if isinstance(part, int))
     return f"[{name}]" if is_section(location) else name

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin_server.config.admin_options import AdminOptions
+from tocsin_server.config.api_key_options import ApiKeyOptions, shared_keys
 from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
@@ -22,6 +24,9 @@ from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.values import Options
+
+KEY_NAME_PATTERN = r"[-a-zA-Z0-9_]{1,64}"
+"""Valid names of API keys: they are labels of metrics, and part of a header."""
 
 _PREFIX = "TOCSIN_"
 _SEPARATOR = "__"
@@ -36,6 +41,12 @@ def _namespace_name(value: str) -> str:
     return value
 
 
+def _key_name(value: str) -> str:
+    if not re.fullmatch(KEY_NAME_PATTERN, value):
+        raise ValueError('at most 64 letters, digits, "-" or "_"')
+    return value
+
+
 class Settings(Options):
     """All sections of the configuration. Without arguments it holds the safe defaults."""
 
@@ -43,6 +54,9 @@ class Settings(Options):
     engine: EngineOptions = EngineOptions()
     client: ClientOptions = ClientOptions()
     api: ApiOptions = ApiOptions()
+    admin: AdminOptions = AdminOptions()
+    api_keys: dict[Annotated[str, AfterValidator(_key_name)], ApiKeyOptions] = Field(default_factory=dict)
+    """Keys of the HTTP API that have a name and may be limited, by name."""
     limits: LimitOptions = LimitOptions()
     channels: ChannelOptions = ChannelOptions()
     """Options of channels without a namespace."""
@@ -80,6 +94,17 @@ class Settings(Options):
             names[issuer.issuer] = section
         return self
 
+    @model_validator(mode="after")
+    def _keys_have_one_name(self) -> Self:
+        for name, options in self.api_keys.items():
+            if not options.keys:
+                raise ValueError(f"[api_keys.{name}] must have at least one key in keys")
+        sections = [("[api]", self.api.keys)]
+        sections += [(f"[api_keys.{name}]", options.keys) for name, options in self.api_keys.items()]
+        if found := shared_keys(sections):
+            raise ValueError(f"{found[0]} and {found[1]} have the same key, so that its rights are not clear")
+        return self
+
 
 class _Variables(BaseSettings, Settings):
     """Reads the settings from environment variables."""
@@ -89,7 +114,11 @@ class _Variables(BaseSettings, Settings):
     )
 
 
-_NAMED: Mapping[str, type[Options]] = {"namespaces": ChannelOptions, "issuers": IssuerOptions}
+_NAMED: Mapping[str, type[Options]] = {
+    "namespaces": ChannelOptions,
+    "issuers": IssuerOptions,
+    "api_keys": ApiKeyOptions,
+}
 """The sections that have names, and the options of each."""
 
 

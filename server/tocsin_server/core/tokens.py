@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.token_keys import ALGORITHMS, HMAC_ALGORITHMS
+from tocsin_server.core.capabilities import ENTRIES_LIMIT, Capability, Right
 from tocsin_server.core.issuer import Issuer
 from tocsin_server.core.signed_token import SignedToken, take_apart
 from tocsin_server.protocol.canonical import canonical, is_set
@@ -102,6 +103,7 @@ class ConnectionClaims(_Claims, frozen=True):
     channel: Raw | UnsetType = UNSET
     channels: Sequence[str] = ()
     subs: dict[str, SubscriptionGrant] | None = None
+    caps: Annotated[tuple[Capability, ...], Meta(max_length=ENTRIES_LIMIT)] = ()
 
     @property
     def grants(self) -> dict[str, SubscriptionGrant]:
@@ -128,6 +130,7 @@ class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
     client: str = ""
     data: Raw = NO_JSON
     override: Override | None = None
+    allow: tuple[Right, ...] = ()
 
 
 Claims = TypeVar("Claims", bound=StandardClaims)

@@ -9,7 +9,6 @@ runs. Only the methods of `TokenRevoker` change it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -19,9 +18,7 @@ from tocsin_server.core.events import Event, TokensRevoked
 from tocsin_server.core.node_state import NodeState
 from tocsin_server.core.revocations import Revocation, Revocations
 from tocsin_server.node.connection import Connection
-
-CONNECTIONS_PER_SLICE = 1000
-"""How many connections are searched before the event loop continues: about half a millisecond."""
+from tocsin_server.node.slices import in_slices
 
 log = structlog.get_logger()
 
@@ -66,9 +63,7 @@ class TokenRevoker:
         try:
             while self._wanted:
                 token_ids, self._wanted = self._wanted, set()
-                for number, connection in enumerate(list(self._state.connections)):
-                    if number % CONNECTIONS_PER_SLICE == 0:
-                        await asyncio.sleep(0)
+                async for connection in in_slices(list(self._state.connections)):
                     if connection.session.has_token(token_ids):
                         self._handle_event(connection, TokensRevoked())
         finally:

@@ -144,13 +144,13 @@ async def test_the_last_keys_are_kept_while_the_issuer_fails(
         )
         assert await connect(node, provider.token()) == "ann"
         assert not node.unready_reason
-        (warning,) = node.node_info(SurveyRequest()).warnings
+        (warning,) = (await node.node_info(SurveyRequest())).warnings
         assert "[issuers.idp]" in warning
         assert "the keys fetched before are used" in warning
         provider.status, provider.keys = "200 OK", [public_jwk("RS256", "k2")]
         await until(lambda: fetches(node, "fetched") == 2)
         assert await connect(node, provider.token(key_id="k2")) == "ann"
-        assert node.node_info(SurveyRequest()).warnings == ()
+        assert (await node.node_info(SurveyRequest())).warnings == ()
 
 
 async def test_a_node_starts_while_the_issuer_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from tests.server.served_node import until
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.errors import Refused
-from tocsin_server.node import revoking
+from tocsin_server.node import slices
 from tocsin_server.node.node import Node
 
 NOW = time.time()
@@ -32,7 +32,7 @@ async def test_the_connections_of_a_revoked_token_are_closed_and_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also with more connections than are searched at once. Clients reconnect after 3005."""
-    monkeypatch.setattr(revoking, "CONNECTIONS_PER_SLICE", 3)
+    monkeypatch.setattr(slices, "SLICE_ITEMS", 3)
     async with running() as node:
         kept = [await with_token(node, "ann", jti=f"t{number}") for number in range(10)]
         ended = [await with_token(node, user, jti="stolen") for user in ("ann", "bob", "cem")]
