@@ -174,14 +174,17 @@ class KeySets:
         return tuple(filter(None, (key_set.warning for key_set in self._sets.values())))
 
     async def run(self) -> None:
-        """Keep all key sets current until cancelled."""
+        """Keep all key sets current until cancelled. A failure is logged, and ends only this."""
         if not self._sets:
             return
         from tocsin_server.node.key_set_request import new_client  # noqa: PLC0415 - httpx is slow to import
 
-        async with new_client() as client, asyncio.TaskGroup() as tasks:
-            for key_set in self._sets.values():
-                tasks.create_task(key_set.run(client))
+        try:
+            async with new_client() as client, asyncio.TaskGroup() as tasks:
+                for key_set in self._sets.values():
+                    tasks.create_task(key_set.run(client))
+        except Exception:  # such as certificates of authorities that cannot be read
+            log.exception("key_sets_failed")
 
     def needs(self, token: str) -> bool:
         """Whether waiting may find the key of a token."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -131,7 +132,7 @@ async def test_the_last_keys_are_kept_while_the_issuer_fails(
     provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node stays ready, and `nodes` and the log say what is wrong, until it is over."""
-    monkeypatch.setattr(key_sets, "MIN_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(key_sets, "MIN_INTERVAL_SECONDS", 0.0)
     async with trusting(provider) as node:
         provider.status = "500 Internal Server Error"
         with capture_logs() as lines:
@@ -201,6 +202,19 @@ async def test_a_set_is_fetched_again_when_its_cache_expires(
         seen = fetches(node, "fetched")
         await until(lambda: fetches(node, "fetched") > seen + 1)
         assert await connect(node, provider.token()) in (3004, 3500)
+
+
+async def test_a_node_runs_although_no_key_set_can_be_fetched_at_all(
+    provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Such as with a file of certificates that is none."""
+    (tmp_path / "certificates").write_text("hush")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificates"))
+    with capture_logs() as lines:
+        async with running(issuers={"idp": provider.section}) as node:
+            await until(lambda: [line for line in lines if line["event"] == "key_sets_failed"])
+            assert await connect(node, connection_token("bob")) == "bob"
+            assert not node.unready_reason
 
 
 # ------------------------------------------------------------------------------------------------ bad answers
