@@ -131,6 +131,15 @@ def test_a_revoked_token_opens_no_connection_and_ends_the_open_one(
         assert after.session.user == "ada"
 
 
+def test_a_connection_that_is_being_made_ends_too() -> None:
+    """Its server-side subscriptions are closed once they are set up."""
+    session_context = context()
+    playbook = connect(new_connection(session_context), jti="t1", channels=["news"])
+    session_context.revocations.add(Revocation(LATER, token_id="t1"), NOW)
+    playbook >> TokensRevoked() << [Close(errors.CONNECTION_EXPIRED)]
+    playbook >> opened("news") << [Closing("news")]
+
+
 def test_a_connection_without_a_token_is_not_revoked() -> None:
     session_context = context(allow_anonymous=True)
     playbook = new_connection(session_context) >> {"id": 1, "connect": {}}
