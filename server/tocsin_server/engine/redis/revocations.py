@@ -6,10 +6,12 @@ has no content, so a forged one makes nodes read the stream, and nothing else.
 
     add -> script revoke -> Redis -> message, or POLL_SECONDS -> every node reads the stream
 
-Each new connection may lead to a Redis that has lost data. Then the node reads the whole hash, and adds those
-of its own revocations that are missing.
+Each new connection may lead to a Redis that has lost data, and an evicting Redis removes whole keys. So on a
+new connection, and when the hash is gone, the node reads it, and adds those of its own revocations that are
+missing.
 
-The mutable state is the last entry read from the stream, and the connection on which the hash was last read.
+The mutable state is the last entry read from the stream, the connection on which the hash was last read, and
+when the node looks for it again.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from tocsin_server.errors import EngineError
 
 POLL_SECONDS = 2.0
 """The longest time after which a node reads the stream, so that it misses no revocation for longer."""
+
+CHECK_SECONDS = 10.0
+"""How often a node looks whether the hash is still there."""
 
 READ_PAUSE_SECONDS = 0.05
 """The shortest time between two reads, however many messages come."""
@@ -61,6 +66,7 @@ class RedisRevocationStore:
         self._announced = asyncio.Event()
         self._last_entry = _FIRST_ENTRY
         self._connection_count = 0
+        self._check_at = 0.0
 
     async def start(self, handler: RevocationHandler) -> None:
         """Hand over every kept revocation. Raises EngineError if Redis cannot be reached."""
@@ -90,11 +96,20 @@ class RedisRevocationStore:
             handler = self._handler
             if handler is not None:
                 with suppress(EngineError):  # reported by the lease; the next read finds all
-                    if self._connection_count == self._commands.connection_count:
-                        await self._read_new(handler)
-                    else:
+                    if await self._must_reread():
                         await self._read_all(handler)
+                    else:
+                        await self._read_new(handler)
             await asyncio.sleep(READ_PAUSE_SECONDS)
+
+    async def _must_reread(self) -> bool:
+        if self._connection_count != self._commands.connection_count:
+            return True
+        now = asyncio.get_running_loop().time()
+        if now < self._check_at:
+            return False
+        self._check_at = now + CHECK_SECONDS
+        return not await self._commands.execute("HLEN", self._keys.revocations)
 
     def _on_announcement(self, _message: bytes) -> None:
         self._announced.set()
@@ -141,12 +156,13 @@ class RedisRevocationStore:
         )
         self._last_entry = newest[0][0] if newest else _FIRST_ENTRY
         fields = await self._commands.execute("HKEYS", self._keys.revocations)
-        kept = _decoded(field for field in fields if field.startswith(b"{"))
-        if kept:
-            handler.on_revocations(kept)
         now, stored = self._unix_clock(), Revocations()
-        for revocation in kept:
-            stored.add(revocation, now)
+        for start in range(0, len(fields), _PAGE):
+            kept = _decoded(field for field in fields[start : start + _PAGE] if field.startswith(b"{"))
+            handler.on_revocations(kept)
+            for revocation in kept:
+                stored.add(revocation, now)
+            await asyncio.sleep(0)
         for revocation in handler.known_revocations:
             if stored.add(revocation, now):
                 await self._store(revocation)

@@ -72,6 +72,18 @@ async def test_nodes_restore_what_redis_has_lost(
             assert sorted(map(str, later.known_revocations)) == sorted(map(str, node.known_revocations))
 
 
+async def test_nodes_restore_what_redis_has_evicted(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection stays, so that nodes look from time to time."""
+    monkeypatch.setattr(redis_revocations, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(redis_revocations, "CHECK_SECONDS", 0.1)
+    async with sharing(redis_server, "revoke6") as node:
+        await node.revoke(Revocation(0, token_id="t1"))
+        redis_server.client.delete("revoke6:revocations:{all}")
+        await until(lambda: redis_server.client.hlen("revoke6:revocations:{all}"))
+
+
 async def test_a_node_that_missed_more_than_the_stream_keeps_reads_all(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
