@@ -1,6 +1,6 @@
 """`[limits]`: what all clients together, and each one, may cost this node and its cluster."""
 
-from tocsin_server.config.values import OptionalLimit, Options
+from tocsin_server.config.values import Limit, OptionalLimit, Options
 
 
 class LimitOptions(Options):
@@ -8,3 +8,5 @@ class LimitOptions(Options):
 
     presence_entries: OptionalLimit = 5000
     """Presence entries of one channel, on all nodes. 0: no limit."""
+    revocation_limit: Limit = 100_000
+    """Revocations of tokens that the cluster keeps. Each node has them all, at about 200 bytes each."""

@@ -15,7 +15,7 @@ three cases in which the next command must wait:
 1. The connect command has no reply yet. Every other command waits.
 2. A command is executed outside the session, or waits for its authorization. Its reply comes first.
 3. Subscribes are authorized or set up. Only further subscribes may run, since each concerns its own channel;
-   their replies may come in another order.
+   their replies may come in another order. At most `channel_limit` of them are authorized at a time.
 
 Besides, commands run in turns, so that no client holds up the others with many of them. Each command has a
 cost. Once the commands since the last `Turn` have cost SessionContext.turn_cost, the next one waits for
@@ -33,7 +33,7 @@ set-up ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
@@ -44,6 +44,7 @@ from tocsin_server.core.authorization import (
     authorize_connection,
     caller_of,
     connection_claims,
+    issued_at,
     with_channel_info,
 )
 from tocsin_server.core.capabilities import Action, capabilities
@@ -121,6 +122,7 @@ class Session:
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_issued_at",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
@@ -128,6 +130,7 @@ class Session:
         "_sends_pings",
         "_stale_at",
         "_subscriptions",
+        "_token_id",
         "_turn_cost",
         "_unread",
         "_wants_pong",
@@ -171,6 +174,8 @@ class Session:
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
         self._expires_at: float | None = None
+        self._token_id = ""
+        self._issued_at: float | None = None  # unix seconds; None without a token
 
     @property
     def user(self) -> str:
@@ -218,6 +223,10 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether the connection or one of its subscriptions was made with one of these tokens."""
+        return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
@@ -280,6 +289,8 @@ class Session:
                 return self._finish()
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
+            case events.TokensRevoked():
+                return self._end_revoked(now)
             case events.ServerSubscribe():
                 return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
@@ -325,7 +336,10 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or self._authorizing.are_all_subscribes
+        if not self._authorizing:
+            return True
+        has_room = len(self._authorizing) < self._context.options.channel_limit
+        return has_room and self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
@@ -422,6 +436,7 @@ class Session:
         self.info = decided.info
         self.identified_at = now.unix
         self._expires_at = decided.expires_at
+        self._token_id, self._issued_at = decided.token_id, decided.issued_at
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
@@ -480,9 +495,9 @@ class Session:
     ) -> list[Effect]:
         if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = (
-            connection_claims(self._context, self.client, request.token, now) if claims is None else claims
-        )
+        found = connection_claims(self._context, self.client, request.token, now, claims)
+        if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
+            return [refuse(command_id, errors.INTERNAL_ERROR)]
         if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
         if isinstance(found, Disconnect):
@@ -495,8 +510,9 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
-        if _is_over(self._expires_at, now, self._context.options.token_leeway):
+        if _is_over(self._expires_at, now, self._context.tokens.leeway_for(found)):
             return self._close(errors.CONNECTION_EXPIRED)
+        self._token_id, self._issued_at = found.jti, issued_at(found)
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
         result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
@@ -609,6 +625,14 @@ class Session:
             return []  # no push precedes the connect reply, which will state the expiry
         ttl = ttl_seconds(self._expires_at, now)
         return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]
+
+    def _end_revoked(self, now: Timestamp) -> list[Effect]:
+        """End what a revoked token allows, as if the token had expired: the client gets a new one."""
+        if self._issued_at is not None and self._context.revocations.covers(
+            self._token_id, self.user, self._issued_at, now.unix
+        ):
+            return self._close(errors.CONNECTION_EXPIRED)
+        return self._subscriptions.end_revoked(self.user, now)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -6,7 +6,7 @@ transport <--send, write, close, pause_reading-- Connection (one per client)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -94,7 +94,7 @@ class TransportLimits:
 
 
 class Connections(Protocol):
-    """A node, as its transports see it. All methods are synchronous and never raise."""
+    """A node, as its transports see it. All methods but one are synchronous, and none raises."""
 
     @property
     def name(self) -> str:
@@ -131,6 +131,9 @@ class Connections(Protocol):
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

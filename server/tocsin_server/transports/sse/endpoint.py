@@ -88,6 +88,8 @@ class EventStreams:
             raise StreamRefused(HTTPStatus.SERVICE_UNAVAILABLE, errors.INTERNAL_ERROR.code, reason)
         header_token = _header_token(request, may_use_cookie=origin_is_named(request, origins))
         wanted = read_request(query, last_event_id, header_token, self._connections.limits.channels)
+        # Before the dry runs: they find neither channels nor a refusal for a token whose key is not known
+        await self._connections.wait_for_keys([wanted.token, *wanted.channel_tokens.values()])
         connection = SseConnection(self._connections, self._new_session(), wanted)
         if request.method == "HEAD":
             self._dry_run(connection, self._commands(wanted))
