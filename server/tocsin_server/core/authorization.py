@@ -8,15 +8,17 @@ token's.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import Raw
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.channel_names import ChannelRules, personal_channel
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
@@ -55,11 +57,15 @@ def _ignore_limit(_client: str, _limit: str) -> None:
     pass
 
 
+def _no_subscribers(_channel: str) -> int:
+    return 0
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
-TURN_COST = 32
+TURN_COST = 48
 """What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
 
 One turn may exceed it by its last command.
@@ -68,7 +74,7 @@ One turn may exceed it by its last command.
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all sessions of a node share, and only read."""
+    """What all sessions of a node share. They only read it, apart from what they use of `limits`."""
 
     options: ClientOptions
     rules: ChannelRules
@@ -81,6 +87,10 @@ class SessionContext:
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
     report_limit: Callable[[str, str], None] = _ignore_limit
     """Called with a client id and the key of a limit that refused the client something."""
+    subscribers_in: Callable[[str], int] = _no_subscribers
+    """Returns how many subscribers a channel has on this node, those being set up included."""
+    limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
+    """What clients may use per second."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""

@@ -161,6 +161,11 @@ class Channel(Generic[C]):
         return sum(map(len, self._subscribers.values())) + len(self._waiting_for_offset)
 
     @property
+    def subscriber_count(self) -> int:
+        """How many subscribers it has here, with those that are being set up."""
+        return len(self) + self._subscribing
+
+    @property
     def is_wanted(self) -> bool:
         """Whether the channel has a subscriber here, or a subscription is being set up."""
         return bool(self._subscribing or self._waiting_for_offset or any(self._subscribers.values()))

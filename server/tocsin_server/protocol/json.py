@@ -27,16 +27,14 @@ class JsonCodec:
 
         One trailing newline is tolerated. An empty message, an empty line and invalid UTF-8 are malformed.
         """
-        end = len(data.removesuffix(b"\n"))
-        start = 0
-        while start <= end:  # a line at a time, since thousands of them may never be reached
-            line_end = data.find(b"\n", start, end)
-            line_end = end if line_end < 0 else line_end
+        start, end = 0, len(data) - data.endswith(b"\n")
+        while (line_end := data.find(b"\n", start, end)) >= 0:  # thousands of lines may never be reached
             command = _decode_command(data[start:line_end])
             yield command
             if command is MALFORMED:
                 return
             start = line_end + 1
+        yield _decode_command(data[start:end])
 
     def encode(self, message: ServerMessage) -> bytes:
         """Encode one message as one line, without the newline."""
