@@ -124,10 +124,12 @@ def authorize_connection(
     claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
+    options = context.options
+    if len(request.subs) > options.channel_limit:  # before each of them is looked at
+        return _too_many_channels(context, client)
     found = connection_claims(context, client, request.token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
         return found
-    options = context.options
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         context.report_refusal(
@@ -143,11 +145,15 @@ def authorize_connection(
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
-        context.report_refusal(
-            client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
-        )
-        return errors.CHANNEL_LIMIT
+        return _too_many_channels(context, client)
     return AuthorizedConnection(info, expires_at, frozenset(found.grants), subscriptions)
+
+
+def _too_many_channels(context: SessionContext, client: str) -> Disconnect:
+    limit = context.options.channel_limit
+    context.report_limit(client, "client.channel_limit")
+    context.report_refusal(client, "connect", f"more than client.channel_limit ({limit}) channels")
+    return errors.CHANNEL_LIMIT
 
 
 def connection_claims(
@@ -246,6 +252,8 @@ def authorize_subscription(
     `existing` are the connection's subscriptions so far. The checks are in the protocol's order (§4).
     """
     options = _check_subscribe_request(context, existing, request)
+    if options is errors.LIMIT_EXCEEDED:
+        context.report_limit(info.client, "client.channel_limit")
     if isinstance(options, Refusal | Disconnect):
         return options
     grant = SubscriptionTerms(info)

@@ -388,3 +388,14 @@ def test_a_token_subscribes_to_a_full_channel() -> None:
     playbook >> {"id": 1, "connect": {"token": connection_token("ada", channels=["news"])}}
     playbook << [Identify("ada"), Opening("news")]
     playbook >> opened("news") >> events.ConnectionLost() << [Closing("news")]
+
+
+def test_a_connect_command_with_more_positions_than_channels_is_closed() -> None:
+    """Before any of them, and its token, is looked at. A connection never has as many subscriptions."""
+    reached: list[str] = []
+    for count in (2, 3):
+        playbook = new_connection(context(channel_limit=2, reached=reached))
+        subs: dict[str, Any] = {f"news{number}": {} for number in range(count)}
+        playbook >> {"id": 1, "connect": {"token": connection_token("ada"), "subs": subs}}
+    playbook << [Close(errors.CHANNEL_LIMIT)]
+    assert reached == ["client.channel_limit"]
