@@ -43,7 +43,7 @@ NO_UPGRADE = (
     "server does not pass the headers Upgrade and Connection on."
 )
 
-TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
+TOO_BIG = Disconnect(int(CloseCode.MESSAGE_TOO_BIG), "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
 
