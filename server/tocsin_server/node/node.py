@@ -101,6 +101,7 @@ class Node:
         self._authorizer = authorizer
         self.refusals = RefusalLog()
         self._context = self._session_context(settings, authorizer)
+        self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
@@ -254,7 +255,7 @@ class Node:
     ) -> Session:
         """Return a session for a new connection; what one that is not executed does counts for no limit."""
         return Session(
-            self._context if is_executed else replace(self._context, limits=ClientLimits.unlimited()),
+            self._context if is_executed else self._unlimited_context,
             str(uuid.uuid4()),
             self.now(),
             ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
