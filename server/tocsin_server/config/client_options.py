@@ -13,6 +13,7 @@ from tocsin_server.config.values import (
     OptionalLimit,
     Options,
     PositiveDuration,
+    Rate,
     in_seconds,
     public_key,
     string_list,
@@ -78,6 +79,33 @@ class ClientOptions(Options):
     """
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
+    command_rate: Rate = 200
+    """Commands per second of one connection, on average. Above it they are refused (111)."""
+    command_burst: Limit = 1000
+    """Commands at once, after a pause. Twice as many disconnect the client (3013).
+
+    An SDK that reconnects sends a subscribe command for each channel, and applications then read history and
+    presence of each: some 600 commands for `channel_limit` channels.
+    """
+    error_limit: Limit = 400
+    """Commands within `error_window` that may be refused for what they ask. One more: 3509.
+
+    SDKs do not reconnect after 3509. So it is far above what a client without permissions causes that
+    subscribes to `channel_limit` channels, and reads history and presence of each.
+    """
+    error_window: PositiveDuration = 60
+    new_channel_rate: Rate = 20
+    """Subscriptions per second of one connection to channels without a subscriber on the node (111)."""
+    new_channel_burst: Limit = 300
+    user_command_rate: Rate = 1000
+    """Commands per second of a user's connections to the node together."""
+    user_command_burst: Limit = 20_000
+    user_publish_rate: Rate = 200
+    """Publish commands per second of a user's connections to the node together (111)."""
+    user_publish_burst: Limit = 1000
+    user_new_channel_rate: Rate = 200
+    """New channels per second of a user's connections to the node together (111)."""
+    user_new_channel_burst: Limit = 5000
     user_connection_limit: OptionalLimit = 0
     personal_channel: bool = False
     """On connect, each user is subscribed to `#<user>`."""

@@ -25,6 +25,7 @@ def contradictions(settings: Settings) -> list[str]:
     return [
         *_addresses(settings),
         *_limits(settings),
+        *_rates(settings),
         *_times(settings),
         *_personal_channels(settings),
         *_channels(settings),
@@ -69,6 +70,38 @@ def _limits(settings: Settings) -> Iterator[str]:
             f"{client.message_limit_bytes + ENVELOPE_BYTES}, because a client's publication may have "
             f"client.message_limit_bytes ({client.message_limit_bytes}) and its subscribers would be "
             "disconnected as slow."
+        )
+
+
+def _rates(settings: Settings) -> Iterator[str]:
+    """An SDK that reconnects sends the commands of all its channels at once, and must not be refused."""
+    client, channels = settings.client, settings.client.channel_limit
+    commands = channels + 1
+    reason = (
+        f"because an SDK that reconnects subscribes to client.channel_limit ({channels}) channels at once"
+    )
+    for key, burst, needed in (
+        ("client.command_burst", client.command_rate and client.command_burst, commands),
+        ("client.user_command_burst", client.user_command_rate and client.user_command_burst, commands),
+        ("client.new_channel_burst", client.new_channel_rate and client.new_channel_burst, channels),
+        (
+            "client.user_new_channel_burst",
+            client.user_new_channel_rate and client.user_new_channel_burst,
+            channels,
+        ),
+        (
+            "limits.new_channel_burst",
+            settings.limits.new_channel_rate and settings.limits.new_channel_burst,
+            channels,
+        ),
+    ):
+        if 0 < burst < needed:
+            yield f"{key} is {burst}, but must be at least {needed}, {reason}."
+    if client.error_limit < channels:
+        yield (
+            f"client.error_limit is {client.error_limit}, but must be at least {channels}, because a client "
+            f"that is permitted none of its client.channel_limit ({channels}) channels would be disconnected "
+            "for good (3509)."
         )
 
 

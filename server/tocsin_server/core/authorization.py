@@ -16,9 +16,11 @@ from msgspec import Raw
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.capabilities import Action, Capabilities, actions, capabilities
 from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.revocations import Revocations
@@ -63,11 +65,15 @@ def _ignore_limit(_client: str, _limit: str) -> None:
     pass
 
 
+def _no_subscribers(_channel: str) -> int:
+    return 0
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
-TURN_COST = 32
+TURN_COST = 48
 """What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
 
 One turn may exceed it by its last command.
@@ -76,7 +82,7 @@ One turn may exceed it by its last command.
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all sessions of a node share, and only read."""
+    """What all sessions of a node share. They only read it, apart from what they use of `limits`."""
 
     options: ClientOptions
     rules: ChannelRules
@@ -89,6 +95,10 @@ class SessionContext:
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
     report_limit: Callable[[str, str], None] = _ignore_limit
     """Called with a client id and the key of a limit that refused the client something."""
+    subscribers_in: Callable[[str], int] = _no_subscribers
+    """Returns how many subscribers a channel has on this node, those being set up included."""
+    limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
+    """What clients may use per second."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""
@@ -129,10 +139,12 @@ def authorize_connection(
     claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
+    options = context.options
+    if len(request.subs) > options.channel_limit:  # before each of them is looked at
+        return _too_many_channels(context, client)
     found = connection_claims(context, client, request.token, now, claims)
     if isinstance(found, Refusal | Disconnect):
         return found
-    options = context.options
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         context.report_refusal(
@@ -149,10 +161,7 @@ def authorize_connection(
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
-        context.report_refusal(
-            client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
-        )
-        return errors.CHANNEL_LIMIT
+        return _too_many_channels(context, client)
     return AuthorizedConnection(
         info,
         expires_at,
@@ -167,6 +176,13 @@ def authorize_connection(
 def issued_at(claims: StandardClaims) -> float:
     """Return when a token was issued, in unix seconds. One that does not say counts as the oldest."""
     return claims.iat if claims.iat is not None else 0.0
+
+
+def _too_many_channels(context: SessionContext, client: str) -> Disconnect:
+    limit = context.options.channel_limit
+    context.report_limit(client, "client.channel_limit")
+    context.report_refusal(client, "connect", f"more than client.channel_limit ({limit}) channels")
+    return errors.CHANNEL_LIMIT
 
 
 def connection_claims(
@@ -296,6 +312,8 @@ def authorize_subscription(
     protocol's order (§4).
     """
     options = _check_subscribe_request(context, existing, request)
+    if options is errors.LIMIT_EXCEEDED:
+        context.report_limit(info.client, "client.channel_limit")
     if isinstance(options, Refusal | Disconnect):
         return options
     grant = SubscriptionTerms(info)

@@ -116,9 +116,14 @@ class Connections(Protocol):
         """The node's clock."""
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """A session for a connection that has just been made."""
+        """A session for a connection that has just been made; or one whose effects are only looked at."""
 
     def attach(self, connection: Connection) -> None:
         """Count a connection in. `handle_event` with `ConnectionLost` must follow when the transport ends."""

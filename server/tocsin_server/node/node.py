@@ -41,6 +41,7 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.hub import Hub
@@ -115,6 +116,7 @@ class Node:
         self._authorizer = authorizer_with(self._key_sets, authorizer)
         self.refusals = RefusalLog()
         self._context = self._session_context(settings, self._authorizer)
+        self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
@@ -150,6 +152,8 @@ class Node:
             node=self.name,
             version=__version__,
             connections_of=lambda user: len(self.hub.connections_of(user)),
+            subscribers_in=self.hub.subscribers_in,
+            limits=ClientLimits(settings.client, settings.limits),
             report_refusal=self._report_refusal,
             report_limit=lambda client, limit: self.limit_reached(limit, client=client),
             rpc_methods=self.operations.rpc_methods,
@@ -260,11 +264,16 @@ class Node:
     # -------------------------------------------------------------------------------------------- connections
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """Return a session for a new connection."""
+        """Return a session for a new connection; what one that is not executed does counts for no limit."""
         return Session(
-            self._context,
+            self._context if is_executed else self._unlimited_context,
             str(uuid.uuid4()),
             self.now(),
             ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
