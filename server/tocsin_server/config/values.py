@@ -139,6 +139,9 @@ Limit = Annotated[int, Field(ge=1)]
 OptionalLimit = Annotated[int, Field(ge=0)]
 """A bound, or 0 for no bound."""
 
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""So many per second, or 0 for any number."""
+
 
 class Options(BaseModel):
     """A section of the configuration. It is immutable and refuses unknown keys.

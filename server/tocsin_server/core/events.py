@@ -117,6 +117,10 @@ class ChannelReset(Struct, frozen=True):
     channel: str
 
 
+class TokensRevoked(Struct, frozen=True):
+    """Tokens were revoked, perhaps those of this connection: `SessionContext.revocations` has changed."""
+
+
 # ------------------------ events: from the server's API These travel between nodes, so they are wire types.
 
 
@@ -168,6 +172,7 @@ Event = (
     | Executed
     | Authorized
     | ChannelReset
+    | TokensRevoked
     | ServerEvent
 )
 

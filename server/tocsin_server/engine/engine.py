@@ -1,4 +1,4 @@
-"""The engine interface: a broker, a presence store, a node registry and users' connections in one store."""
+"""The engine interface: the parts of an engine, all over one store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Protocol
 from tocsin_server.engine.broker import Broker, BrokerHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.engine.revocations import RevocationHandler, RevocationStore
 from tocsin_server.engine.user_connections import UserConnections
 
 
-class EngineHandler(BrokerHandler, ControlHandler, Protocol):
+class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, Protocol):
     """All callbacks of an engine, implemented by the node."""
 
 
@@ -55,6 +56,10 @@ class EngineServices(Protocol):
     @property
     def users(self) -> UserConnections:
         """Counts the connections of users."""
+
+    @property
+    def revocations(self) -> RevocationStore:
+        """Keeps revocations of tokens, and hands them to every node."""
 
 
 class Engine(EngineServices, Protocol):

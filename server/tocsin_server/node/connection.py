@@ -6,7 +6,7 @@ transport <--send, write, close, pause_reading-- Connection (one per client)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -94,7 +94,7 @@ class TransportLimits:
 
 
 class Connections(Protocol):
-    """A node, as its transports see it. All methods are synchronous and never raise."""
+    """A node, as its transports see it. All methods but one are synchronous, and none raises."""
 
     @property
     def name(self) -> str:
@@ -116,9 +116,14 @@ class Connections(Protocol):
         """The node's clock."""
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """A session for a connection that has just been made."""
+        """A session for a connection that has just been made; or one whose effects are only looked at."""
 
     def attach(self, connection: Connection) -> None:
         """Count a connection in. `handle_event` with `ConnectionLost` must follow when the transport ends."""
@@ -131,6 +136,9 @@ class Connections(Protocol):
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

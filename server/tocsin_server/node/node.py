@@ -17,14 +17,23 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
@@ -32,10 +41,12 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
@@ -49,9 +60,11 @@ from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
+from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
@@ -97,9 +110,13 @@ class Node:
         self.operations = Operations(
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
-        self._authorizer = authorizer
+        self._tokens = TokenVerifier(settings.client, settings.issuers)
+        self._key_sets = KeySets(self._tokens, self.metrics)
+        self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
+        self._authorizer = authorizer_with(self._key_sets, authorizer)
         self.refusals = RefusalLog()
-        self._context = self._session_context(settings, authorizer)
+        self._context = self._session_context(settings, self._authorizer)
+        self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
@@ -131,13 +148,16 @@ class Node:
         context = SessionContext(
             settings.client,
             self.rules,
-            TokenVerifier(settings.client),
+            self._tokens,
             node=self.name,
             version=__version__,
             connections_of=lambda user: len(self.hub.connections_of(user)),
+            subscribers_in=self.hub.subscribers_in,
+            limits=ClientLimits(settings.client, settings.limits),
             report_refusal=self._report_refusal,
             report_limit=lambda client, limit: self.limit_reached(limit, client=client),
             rpc_methods=self.operations.rpc_methods,
+            revocations=self._revoker.revocations,
         )
         if authorizer is None:
             return context
@@ -167,10 +187,12 @@ class Node:
         try:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as self._tasks:
                 top_checks = self._tasks.create_task(self._check_tops())
+                key_sets = self._tasks.create_task(self._key_sets.run())
                 try:
                     yield self
                 finally:
                     top_checks.cancel()
+                    key_sets.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
@@ -242,11 +264,16 @@ class Node:
     # -------------------------------------------------------------------------------------------- connections
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """Return a session for a new connection."""
+        """Return a session for a new connection; what one that is not executed does counts for no limit."""
         return Session(
-            self._context,
+            self._context if is_executed else self._unlimited_context,
             str(uuid.uuid4()),
             self.now(),
             ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
@@ -267,6 +294,33 @@ class Node:
         """Hand one incoming message to a connection's session. Never raises."""
         self.metrics.received_bytes.count += len(data)
         self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+        if self._key_sets:
+            await self._key_sets.wait_for(tokens)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Revoke tokens on every node. An `expire_at` or `issued_before` of 0 is replaced by its default.
+
+        Raises Refused, or EngineError.
+        """
+        now = self.now().unix
+        if revocation.expire_at and revocation.expire_at <= now:
+            raise Refused(errors.bad_request("expire_at has passed"))
+        limit = self.settings.limits.revocation_limit
+        if len(self._revoker.revocations) >= limit:
+            self._revoker.revocations.prune(now)
+            if len(self._revoker.revocations) >= limit:
+                self.limit_reached("limits.revocation_limit")
+                reason = f"there are limits.revocation_limit ({limit}) revocations"
+                raise Refused(errors.because(errors.LIMIT_EXCEEDED, reason))
+        complete = structs.replace(
+            revocation,
+            expire_at=revocation.expire_at or now + self.settings.client.token_revocation_ttl,
+            issued_before=revocation.issued_before or (now if revocation.user else 0),
+        )
+        await self._engine_services.revocations.add(complete)
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client."""
@@ -437,9 +491,8 @@ class Node:
             if self._authorizer is not None:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
-        except TimeoutError:  # the session has refused the request, at its own deadline
+        except TimeoutError:  # the session may have refused the request already, at its own deadline
             log.warning("authorization_timed_out", client=connection.session.client)
-            return
         except Exception:
             log.exception("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
@@ -477,6 +530,15 @@ class Node:
             if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
+    @property
+    def known_revocations(self) -> Sequence[Revocation]:
+        """All revocations that this node knows, for an engine whose store has lost some."""
+        return self._revoker.revocations.all()
+
+    def on_revocations(self, revocations: Sequence[Revocation]) -> None:
+        """Add revocations, and end the connections and subscriptions of the revoked tokens."""
+        self._revoker.apply(revocations, self.now().unix)
+
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         """Return this node's own figures. Other code runs between slices of the channels."""
         glob = Glob(request.pattern) if request.pattern else None
@@ -501,7 +563,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
-            warnings=self.engine.health.warnings,
+            warnings=(*self.engine.health.warnings, *self._key_sets.warnings),
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:

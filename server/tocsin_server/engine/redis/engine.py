@@ -23,6 +23,7 @@ from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.revocations import RedisRevocationStore
 from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
@@ -95,6 +96,7 @@ class RedisEngine:
         self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
         self._users = RedisUserConnections(keys, commands)
         self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
+        self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -118,6 +120,11 @@ class RedisEngine:
     def users(self) -> RedisUserConnections:
         """Counts the connections of users."""
         return self._users
+
+    @property
+    def revocations(self) -> RedisRevocationStore:
+        """Keeps revocations of tokens."""
+        return self._revocations
 
     @property
     def unready_reason(self) -> str:
@@ -192,6 +199,7 @@ class RedisEngine:
                     await self._lease.release()
         self._is_running = False
         self._nodes.stop()
+        self._revocations.stop()
         self._broker.stop()
         if self._task is not None:
             self._task.cancel()
@@ -216,6 +224,7 @@ class RedisEngine:
                     await self._server_checks.check()
                     self._server_checks.raise_if_unusable()
                     await self._signatures.keep()
+                    await self._revocations.start(handler)
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
@@ -223,6 +232,7 @@ class RedisEngine:
                 tasks.create_task(supervise("user connections", self._users.run))
                 tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
+                tasks.create_task(supervise("revocations", self._revocations.run))
                 self._is_running = True
                 started.set_result(None)
 

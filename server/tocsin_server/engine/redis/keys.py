@@ -35,6 +35,12 @@ class Keys:
         """String: the key of signatures (see signatures)."""
         self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
+        self.revocations = f"{prefix}:revocations:{{all}}"
+        """Hash: revocation → unix second at which it expires; also `last_expiry` and `prune_at`."""
+        self.latest_revocations = f"{prefix}:revocations:{{all}}:latest"
+        """Stream: the latest revocations. It is in the slot of the hash."""
+        self.revocation_announcements = f"{self._pubsub_prefix}:revocations:{{all}}"
+        """Pub/sub: there are new revocations. The messages have no content."""
 
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""

@@ -148,6 +148,18 @@ async def test_an_event_source_that_is_refused_for_now_comes_back(
     assert (await server.http.get(server.path("history:1"), headers=library)).status_code == 503
 
 
+async def test_a_request_beyond_a_rate_is_refused_for_now() -> None:
+    """An EventSource comes back, and HEAD uses nothing of the rate."""
+    async with stream_server(limits={"new_channel_rate": 0.001, "new_channel_burst": 1}) as server:
+        for _ in range(3):
+            assert (await server.http.head(server.path("lobby"))).status_code == 200
+        async with server.stream("lobby"):
+            response = await server.http.get(server.path("history:1"))
+            assert (response.status_code, response.json()["code"]) == (429, 111)
+            response = await server.http.get(server.path("history:1"), headers=EVENT_SOURCE)
+            assert (response.status_code, "too many requests" in response.text) == (200, True)
+
+
 async def test_an_event_source_of_a_user_with_too_many_connections_comes_back() -> None:
     """One of them may be that of a client that is gone and not yet noticed."""
     async with stream_server(client={"user_connection_limit": 1}) as server:

@@ -37,6 +37,7 @@ LEASE_RENEW = _load("lease_renew")
 LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
 GET_OR_SET = _load("get_or_set")
+REVOKE = _load("revoke")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -56,6 +57,7 @@ ALL = (
     LEASE_LIST,
     LEASE_EXPIRE,
     GET_OR_SET,
+    REVOKE,
     TIME,
     PERMISSIONS,
 )
