@@ -29,6 +29,9 @@ from tocsin_server.errors import Refusal, Refused
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import is_set
 
+PATH_CHARACTERS = 100
+"""How much of a path is logged."""
+
 ERROR_MODE_HEADER = "X-Centrifugo-Error-Mode"
 
 NO_PARAMS = Raw(b"{}")
@@ -89,8 +92,13 @@ def _logged(node: Node, keys: ApiKeys) -> Callable[[Endpoint], Endpoint]:
                 return await endpoint(request)
             except HTTPException as refused:
                 reason = refused.detail or keys.refusal_reason(request)
-                path, status = request.url.path, refused.status_code
-                node.refusals.write("api_request_refused", path=path, status=status, error=reason)
+                node.log_refusal(
+                    "api_request_refused",
+                    path=request.url.path[:PATH_CHARACTERS],
+                    status=refused.status_code,
+                    error=reason,
+                    address=request.client.host if request.client is not None else "",
+                )
                 raise
 
         return respond

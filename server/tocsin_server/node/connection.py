@@ -117,5 +117,8 @@ class Connections(Protocol):
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
 
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, which is sampled: an attack leaves few lines."""
+
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

@@ -45,13 +45,14 @@ from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
@@ -92,7 +93,10 @@ class Node:
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
         )
         self._authorizer = authorizer
-        self.refusals = RefusalLog()
+        self.refusals = SampledLog()
+        self._closed = ClosedConnections()
+        self._handling: Connection | None = None
+        """The connection whose event is being handled: who is refused, if something is."""
         self._context = self._session_context(settings, authorizer)
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
@@ -138,12 +142,20 @@ class Node:
         )
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
-        self.refusals.write("client_refused", client=client, subject=subject, error=reason)
+        self.log_refusal("client_refused", client=client, subject=subject, error=reason)
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
         self.metrics.limits_reached.add(limit)
-        self.refusals.write("limit_reached", limit=limit, **fields)
+        self.log_refusal("limit_reached", limit=limit, **fields)
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
+        self.refusals.write(event, **{**_client_fields(self._handling), **fields})
+
+    def _log_fault(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
+        self.refusals.write(event, level="error", exc_info=True, **fields)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 
@@ -164,6 +176,7 @@ class Node:
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
+                    self._closed.write()
                     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
             log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
@@ -225,9 +238,9 @@ class Node:
         try:
             await work
         except EngineError as error:
-            log.warning("engine_call_failed", error=str(error))
-        except Exception:
-            log.exception("task_failed")
+            self.refusals.write("engine_call_failed", level="warning", error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("task_failed")
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -265,12 +278,15 @@ class Node:
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
         session, was_attached = connection.session, connection in self.state.connections
+        self._handling = connection
         try:
             requests = self.state.apply(connection, event, self.now())
-        except Exception:
-            log.exception("session_failed", client=session.client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("session_failed", client=session.client)
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             requests += self.state.apply(connection, event, self.now())  # closed now: undoes what it set up
+        finally:
+            self._handling = None
         if isinstance(event, events.SubscriptionsOpened):
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
@@ -322,9 +338,7 @@ class Node:
                 connection.send(messages)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
-                log.info(
-                    "connection_closed", client=connection.session.client, code=why.code, reason=why.reason
-                )
+                self._closed.add(why, **_client_fields(connection))
                 connection.close(why)
             case events.Identify(user):
                 if user and self._is_single_connection:
@@ -366,9 +380,12 @@ class Node:
         try:
             outcome = await self._subscription_setup.open(plans)
         except EngineError as error:
-            log.warning("subscribe_failed", channels=channels, error=str(error))
-        except Exception:
-            log.exception("subscribe_raised", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write(
+                "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
+            )
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("subscribe_raised", client=connection.session.client)
         self.handle_event(connection, outcome)
 
     async def _unsubscribe(self, name: str) -> None:
@@ -384,9 +401,10 @@ class Node:
         except Refused as error:
             outcome = error.refusal
         except EngineError as error:
-            log.warning("command_failed", error=str(error))
-        except Exception:
-            log.exception("command_raised", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write("command_failed", level="warning", client=client, error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("command_raised", client=connection.session.client)
         self.handle_event(connection, events.Executed(execute.id, outcome))
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
@@ -399,10 +417,11 @@ class Node:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
         except TimeoutError:  # the session has refused the request, at its own deadline
-            log.warning("authorization_timed_out", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write("authorization_timed_out", level="warning", client=client)
             return
-        except Exception:
-            log.exception("authorization_raised", client=connection.session.client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
 
     # -------------------------------------------------------------------------------- called by the engine
@@ -493,3 +512,11 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _client_fields(connection: Connection | None) -> dict[str, str]:
+    """The fields of a log line that name a client."""
+    if connection is None:
+        return {}
+    session = connection.session
+    return {"client": session.client, "user": session.user, "transport": connection.transport_name}

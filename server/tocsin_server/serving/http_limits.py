@@ -10,7 +10,6 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_server.transports.refusals import log_refusal
@@ -19,7 +18,7 @@ from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
-log = structlog.get_logger()
+    from tocsin_server.node.connection import Connections
 
 HEAD_TOO_LARGE = f"The head of the request has more than {HEAD_LIMIT_BYTES} bytes."
 
@@ -84,7 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
-                log_refusal("http", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                log_refusal(self.app_state["node"], "http", status, HEAD_TOO_LARGE, self._address)
                 self.transport.write(TOO_LARGE)
                 self.transport.close()
 
@@ -112,8 +112,13 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
 
     def _drop(self, reason: str) -> None:
-        log.info("http_connection_dropped", reason=reason)
+        node: Connections = self.app_state["node"]
+        node.log_refusal("http_connection_dropped", reason=reason, address=self._address)
         self.transport.abort()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

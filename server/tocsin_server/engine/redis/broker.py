@@ -216,8 +216,8 @@ class RedisBroker:
                 self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
                 self._other_versions.ignore("channel messages", channel=channel)
-        except ValueError:
-            log.warning("malformed_message_dropped", channel=channel, exc_info=True)
+        except ValueError as error:  # its text may repeat a part of the message
+            log.warning("malformed_message_dropped", channel=channel, error=type(error).__name__)
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some

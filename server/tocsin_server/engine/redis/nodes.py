@@ -143,8 +143,8 @@ class RedisNodeRegistry:
             return
         try:
             request = _decode_request(memoryview(message)[len(encoding.REQUEST) :])
-        except msgspec.DecodeError:
-            log.warning("malformed_node_request_dropped", exc_info=True)
+        except msgspec.DecodeError as error:
+            log.warning("malformed_node_request_dropped", error=type(error).__name__)
             return
         if request.reply_to == self._keys.responses(handler.uid):
             return
@@ -158,8 +158,8 @@ class RedisNodeRegistry:
             return
         try:
             response = _decode_response(memoryview(message)[len(encoding.RESPONSE) :])
-        except msgspec.DecodeError:
-            log.warning("malformed_node_response_dropped", exc_info=True)
+        except msgspec.DecodeError as error:
+            log.warning("malformed_node_response_dropped", error=type(error).__name__)
             return
         pending = self._pending.get(response.id)
         if pending is not None:

@@ -66,7 +66,9 @@ class EventStreams:
         try:
             response = await self._answer(request, origins)
         except StreamRefused as refusal:
-            log_refusal(SseConnection.transport_name, refusal.status, refusal.message)
+            address = request.client.host if request.client is not None else ""
+            transport = SseConnection.transport_name
+            log_refusal(self._connections, transport, refusal.status, refusal.message, address)
             if refusal.is_temporary and _is_event_source(request):
                 response = _ended_stream(refusal)
             else:

@@ -69,11 +69,12 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            log_refusal(AsgiConnection.transport_name, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
+            self._log_refusal(scope, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
             await PlainTextResponse(f"{NO_UPGRADE}\n", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         await receive()  # websocket.connect
         if refused := self._refusal(scope):
+            self._log_refusal(scope, *refused)
             await _refuse(scope, send, *refused)
             return
         offered = scope["subprotocols"]
@@ -90,6 +91,12 @@ class WebSocketEndpoint:
         sentence = recovery_refusal(query, request.headers.keys())
         return (400, sentence) if sentence else None
 
+    def _log_refusal(self, scope: Scope, status: int, reason: str) -> None:
+        client = scope.get("client")
+        log_refusal(
+            self._connections, AsgiConnection.transport_name, status, reason, client[0] if client else ""
+        )
+
     def _open(self, handshake: Handshake) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
@@ -102,7 +109,6 @@ class WebSocketEndpoint:
 
 async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
     """Refuse a handshake. A server without the extension for responses answers each with 403."""
-    log_refusal(AsgiConnection.transport_name, status, sentence)
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})

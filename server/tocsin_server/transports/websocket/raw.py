@@ -18,7 +18,6 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import structlog
 from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -32,6 +31,7 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
+from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
-
-log = structlog.get_logger()
 
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -276,7 +274,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Log that the client broke the protocol, such as with a message that is too large."""
         sent = self._protocol.close_sent
         if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
-            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
+            client, code = self.session.client, int(sent.code)
+            self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing further; asyncio then closes the transport."""
@@ -293,7 +292,13 @@ class WebSocketConnection(asyncio.Protocol):
             self._open(request)
         else:
             reason = (response.body or b"").decode().strip()
-            log_refusal(self.transport_name, response.status_code, reason)
+            log_refusal(self._connections, self.transport_name, response.status_code, reason, self._peer)
+
+    @property
+    def _peer(self) -> str:
+        """The address at the other end: of the client, or of a proxy."""
+        peer = self._transport.get_extra_info("peername")
+        return normalized(peer[0] if isinstance(peer, tuple) else "")
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """The status and reason of a refusal, apart from those of the protocol itself."""
