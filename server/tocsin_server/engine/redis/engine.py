@@ -113,6 +113,7 @@ class RedisEngine:
             reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
             restored_channels=self._presence_checker.restored_channels,
             warnings=self._server_checks.warnings,
+            shared_time=self._clock.stamp() / 1e6,
         )
 
     @property
