@@ -25,7 +25,6 @@ from tests.support.tokens import SECRET
 from tests.support.wire_client import WireClient
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
@@ -200,16 +199,16 @@ async def serve_node(
     """Serve a node with the usual settings, which `sections` change."""
     settings = settings_of(sections)
     app = create_app(settings, engine=engine, routes=routes, has_page=has_page, rpc_methods=rpc_methods)
-    async with serving(app, ServerOptions(port=0)) as server:
+    async with serving(app, settings.server.model_copy(update={"port": 0})) as server:
         yield ServedNode(app.state.node, server)
 
 
 @asynccontextmanager
 async def serve_node_over_tls(certificate: str, key: str, **sections: Any) -> AsyncIterator[ServedNode]:
     """Serve a node with the usual settings over TLS."""
-    app = create_app(settings_of(sections))
-    async with serving(app, ServerOptions(port=0, tls_certificate=certificate, tls_key=key)) as server:
-        yield ServedNode(app.state.node, server)
+    server = {**sections.pop("server", {}), "tls_certificate": certificate, "tls_key": key}
+    async with serve_node(server=server, **sections) as served_node:
+        yield served_node
 
 
 def trusting(certificate: str) -> ssl.SSLContext:

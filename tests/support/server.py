@@ -18,7 +18,7 @@ from tests.support.recorded_logs import recorded
 from tests.support.timing import STARTED
 
 TOCSIN = Path(sys.executable).with_name("tocsin")
-READY = re.compile(r"listening on (http://\S+)")
+READY = re.compile(r"listening on (https?://\S+)")
 
 Config = Mapping[str, Any]
 
