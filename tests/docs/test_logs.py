@@ -29,6 +29,8 @@ def _event(call: ast.Call, function: ast.Attribute, name: str) -> Iterator[tuple
     elif method == "log_refusal" or (method == "write" and owner.endswith(("refusals", "._log"))):
         given = [one.value for one in call.keywords if one.arg == "level"]
         yield name, str(ast.literal_eval(given[0])) if given else "info", True
+    elif method == "drop" and owner in ("self", "self._dropped"):
+        yield name, "warning", True
     elif method == "_log_fault":
         yield name, "error", True
 

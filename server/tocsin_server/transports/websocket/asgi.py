@@ -43,6 +43,9 @@ NO_UPGRADE = (
     "server does not pass the headers Upgrade and Connection on."
 )
 
+MESSAGES_PER_TURN = 16
+"""How many messages of a connection are taken in one turn of the event loop."""
+
 TOO_BIG = Disconnect(int(CloseCode.MESSAGE_TOO_BIG), "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
@@ -77,10 +80,17 @@ class WebSocketEndpoint:
             self._log_refusal(scope, *refused)
             await _refuse(scope, send, *refused)
             return
-        offered = scope["subprotocols"]
-        await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-        handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
-        await self._open(handshake).serve(receive, send)
+        key = self._connections.admission.key_of(client_address(scope))
+        if no := self._connections.admit(key):
+            await _refuse(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
+            return
+        try:
+            offered = scope["subprotocols"]
+            await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
+            handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+            await self._open(handshake, client_address(scope)).serve(receive, send)
+        finally:
+            self._connections.admission.leave(key)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """The status and reason of a refusal."""
@@ -92,29 +102,35 @@ class WebSocketEndpoint:
         return (400, sentence) if sentence else None
 
     def _log_refusal(self, scope: Scope, status: int, reason: str) -> None:
-        client = scope.get("client")
-        log_refusal(
-            self._connections, AsgiConnection.transport_name, status, reason, client[0] if client else ""
-        )
+        transport = AsgiConnection.transport_name
+        log_refusal(self._connections, transport, status, reason, client_address(scope))
 
-    def _open(self, handshake: Handshake) -> AsgiConnection:
+    def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
-        connection = AsgiConnection(self._connections, session)
+        connection = AsgiConnection(self._connections, session, address)
         self._connections.attach(connection)
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
         return connection
 
 
-async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str, retry_after: int = 0) -> None:
     """Refuse a handshake. A server without the extension for responses answers each with 403."""
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if retry_after:
+            headers.append((b"retry-after", str(retry_after).encode("ascii")))
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": f"{sentence}\n".encode()})
     else:
         await send({"type": "websocket.close"})
+
+
+def client_address(scope: Scope) -> str:
+    """The address of a request's client, as the server knows it. Empty: it does not."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 class LineFraming:
@@ -131,13 +147,14 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "session")
 
     codec = JSON
     framing = LINE_FRAMING
     transport_name = "asgi"
 
-    def __init__(self, connections: Connections, session: Session) -> None:
+    def __init__(self, connections: Connections, session: Session, address: str = "") -> None:
+        self.address = address
         self._connections = connections
         self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
         self._may_read = asyncio.Event()
@@ -195,8 +212,12 @@ class AsgiConnection:
             self._connections.handle_event(self, events.ConnectionLost())
 
     async def _read(self, receive: Receive) -> None:
+        count = 0
         while (message := await receive())["type"] == "websocket.receive":
             self._take(message)
+            count += 1
+            if not count % MESSAGES_PER_TURN:
+                await asyncio.sleep(0)  # the server may have many messages, and then none of this waits
             await self._may_read.wait()
         self._send_queue.drop()
         self._send_queue.end(within_seconds=0)
