@@ -100,12 +100,15 @@ def test_the_numbers_of_the_kernel_are_checked(tmp_path: Path, monkeypatch: pyte
     assert "ephemeral ports" not in levels
 
 
-def test_the_expiry_of_a_certificate_is_found(tmp_path: Path, certificate: tuple[str, str]) -> None:
-    """That of the tests is valid for an hour."""
+def test_the_expiry_of_a_certificate_is_found(
+    tmp_path: Path, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls = {"tls_certificate": certificate[0], "tls_key": certificate[1]}
-    assert (
-        found(tmp_path, {**GOOD, "server": {**GOOD["server"], **tls}})["server.tls_certificate"] == "warning"
-    )
+    config = {**GOOD, "server": {**GOOD["server"], **tls}}
+    monkeypatch.setattr(doctor, "CERTIFICATE_DAYS", 0)
+    assert found(tmp_path, config)["server.tls_certificate"] == "ok"
+    monkeypatch.setattr(doctor, "CERTIFICATE_DAYS", 100_000)
+    assert found(tmp_path, config)["server.tls_certificate"] == "warning"
 
 
 @pytest.mark.parametrize(

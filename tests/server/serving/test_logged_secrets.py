@@ -129,3 +129,9 @@ def test_no_line_holds_a_token_a_key_or_a_payload(logged: str) -> None:
 def test_the_refusals_are_logged(logged: str, event: str) -> None:
     """The other test would pass with an empty log."""
     assert f'"event": "{event}"' in logged
+
+
+@pytest.mark.parametrize("event", ["client_refused", "request_refused", "api_request_refused"])
+def test_a_refusal_says_from_where_it_was(logged: str, event: str) -> None:
+    lines = [line for line in logged.splitlines() if f'"event": "{event}"' in line]
+    assert all('"address": "127.0.0.1"' in line for line in lines)
