@@ -17,7 +17,9 @@ from . import api, backoff
 from .api import Call
 from .errors import (
     CLIENT_CLOSED,
+    TOO_MANY_REQUESTS,
     BadProtocol,
+    CallError,
     Disconnected,
     ServerUnreachable,
     TimedOut,
@@ -27,7 +29,16 @@ from .errors import (
 )
 from .protocol.codec import encode_json
 from .transports.address import http_url, redact
-from .transports.http import PASSING_STATUSES, HttpClient, HttpTarget, api_key_header, password_error
+from .transports.http import (
+    PASSING_STATUSES,
+    HttpClient,
+    HttpTarget,
+    api_key_header,
+    password_error,
+    post,
+    post_async,
+    retry_after,
+)
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
@@ -46,6 +57,7 @@ class _Endpoint:
         self.target = HttpTarget(http_url(url, "/api"), ssl, timeout=timeout_seconds)
         self._path, self._mark, self._query = self.target.url.partition("?")
         self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
+        self.timeout_seconds = timeout_seconds
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         return {
@@ -55,17 +67,29 @@ class _Endpoint:
         }
 
     def attempts(self, call: Call[T]) -> Generator[float, AttemptOutcome, T]:
-        """Decide about attempts: yield the wait before each, be sent its outcome, return the result."""
-        pause, failure = 0.0, ""
+        """Decide about attempts: yield the wait before each, be sent its outcome, return the result.
+
+        A server with too many requests is asked again after its ``Retry-After``, at most ``timeout_seconds``.
+        """
+        pause = 0.0
+        failure: TocsinError
         for attempt in range(ATTEMPTS):
             outcome = yield pause
-            if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
-                return self._read(call, outcome)
-            failure = self.target.describe(outcome)
+            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
             if isinstance(outcome, httpx.ReadTimeout):
                 raise TimedOut(f"no response to {call.method}: it may or may not have been done")
-            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
-        raise ServerUnreachable(f"the server cannot be reached: {failure}")
+            if isinstance(outcome, httpx.Response):
+                pause += min(retry_after(outcome.headers), self.timeout_seconds)
+                if outcome.status_code not in _PASSING_STATUSES:
+                    try:
+                        return self._read(call, outcome)
+                    except CallError as error:
+                        if error.code != TOO_MANY_REQUESTS:
+                            raise
+                        failure = error
+                        continue
+            failure = ServerUnreachable(f"the server cannot be reached: {self.target.describe(outcome)}")
+        raise failure
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         if response.status_code == 401:
@@ -81,7 +105,7 @@ class _Endpoint:
             raise self._unreadable(response) from error
 
     def _unreadable(self, response: httpx.Response) -> TocsinError:
-        text = response.text.strip()[:100] or "an empty response"
+        text = redact(response.text.strip()[:100]) or "an empty response"
         return self.target.misdirected(response) or BadProtocol(
             f"{redact(str(response.url))} answered {response.status_code}{self.target.hint}: {text}"
         )
@@ -131,8 +155,9 @@ class _Clients(Generic[C]):
 class _LoopClient:
     """The HTTP client of one event loop. It is closed by ``close``, or at the end of the loop."""
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, longest_seconds: float) -> None:
         self._http = http
+        self._longest_seconds = longest_seconds
         # ``asyncio.run`` ends the generators of its loop, and so the connections
         self._open = _close_at_end(http)
         self._is_begun = False
@@ -141,7 +166,7 @@ class _LoopClient:
         if not self._is_begun:
             self._is_begun = True
             await anext(self._open)
-        return await self._http.post(**request)
+        return await post_async(self._http, self._longest_seconds, **request)
 
     async def close(self) -> None:
         await self._open.aclose()
@@ -173,7 +198,8 @@ def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, 
 class Publisher:
     """The HTTP API for plain code: ``Publisher("http://localhost:8000", "key").publish("news", 1)``.
 
-    When the connection fails, a call is sent up to three times; it still publishes only once. Raises
+    When the connection fails or the server has too many requests (503, 429, error 111), a call is sent up to
+    three times, after the server's ``Retry-After``; it still publishes only once. Raises
     ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``, ``TimedOut``,
     ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may processes that are
     forked later: each opens connections of its own. ``close`` it, or use ``with``.
@@ -231,7 +257,7 @@ class Publisher:
     def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current()
         try:
-            return http.post(**self._endpoint.request(call))
+            return post(http, self._endpoint.timeout_seconds, **self._endpoint.request(call))
         except httpx.RequestError as error:
             return error
         except RuntimeError:
@@ -299,7 +325,7 @@ class AsyncPublisher:
         await self.close()
 
     def _new_client(self) -> _LoopClient:
-        return _LoopClient(self._endpoint.target.new_client(HttpClient))
+        return _LoopClient(self._endpoint.target.new_client(HttpClient), self._endpoint.timeout_seconds)
 
     async def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current(asyncio.get_running_loop())

@@ -18,6 +18,7 @@ from tocsin_server.config.values import (
     Options,
     PositiveDuration,
     api_key,
+    control_secret,
     host_list,
     origin_pattern,
     proxy_network,
@@ -70,6 +71,10 @@ class EngineOptions(Options):
     url: Annotated[str, AfterValidator(check_engine_url)] = Field(default=MEMORY_URL, repr=False)
     prefix: str = Field(default="tocsin", pattern=r"^[-a-zA-Z0-9_.]+$")
     """The prefix of all keys in Redis."""
+    memory_limit: float = Field(default=0.95, gt=0, le=1)
+    """The part of Redis' maxmemory from which on no histories begin and no presence entries are added."""
+    control_secret: Annotated[ExactString, AfterValidator(control_secret)] = Field(default="", repr=False)
+    """Key of the signatures of control commands and surveys, the same on all nodes. Empty: a key in Redis."""
 
     @property
     def is_in_memory(self) -> bool:

@@ -115,6 +115,15 @@ def api_key(value: str) -> str:
     return value
 
 
+def control_secret(value: str) -> str:
+    """A secret that cannot be guessed, or an empty string."""
+    if value and len(value) < CONTROL_SECRET_LENGTH:
+        raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
+    return value
+
+
+CONTROL_SECRET_LENGTH = 16
+
 ExactString = Annotated[str, StringConstraints(strip_whitespace=False)]
 """A string in which white space counts, also at its ends."""
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]

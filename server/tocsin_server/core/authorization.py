@@ -59,6 +59,13 @@ def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
+TURN_COST = 32
+"""What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
+
+One turn may exceed it by its last command.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """What all sessions of a node share, and only read."""
@@ -79,6 +86,8 @@ class SessionContext:
     """Whether a request waits for an answer from outside the session. Called once per command."""
     authorization_seconds: float = 5.0
     """How long such an answer may take."""
+    turn_cost: int = TURN_COST
+    """What the commands of one turn may cost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Subscriptions:
             effects += self.end(subscription, subscription.ended_while_opening)
         return effects
 
-    def failed(self, channels: Iterable[str]) -> list[Effect]:
+    def failed(self, channels: Iterable[str], why: Refusal) -> list[Effect]:
         """Drop subscriptions that the engine could not set up."""
         effects: list[Effect] = []
         for channel in channels:
@@ -169,7 +169,7 @@ class Subscriptions:
             effects.append(subscription.close())
             if not subscription.is_server_side:
                 self._opening_count -= 1
-                effects.append(refuse(subscription.command_id, errors.INTERNAL_ERROR))
+                effects.append(refuse(subscription.command_id, why))
         return effects
 
     def undo(self, channels: Iterable[str]) -> list[Effect]:

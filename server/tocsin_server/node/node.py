@@ -41,7 +41,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -53,6 +53,7 @@ from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.subscribing import SubscriptionSetup
+from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
 from tocsin_server.version import __version__
 
@@ -89,7 +90,7 @@ class Node:
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
@@ -97,6 +98,8 @@ class Node:
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
+        self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
+        self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
             self._engine_services.broker,
             self.rules,
@@ -105,7 +108,9 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
-        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._subscription_setup = SubscriptionSetup(
+            self._engine_services, self.state, self._on_reset, settings.limits.presence_entries
+        )
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
@@ -281,7 +286,9 @@ class Node:
                 self._deadlines.remove(connection)
         else:
             self._deadlines.update(connection)
-            connection.pause_reading(bool(session.backlog))
+            connection.pause_reading(session.has_waiting_commands)
+            if session.needs_turn:
+                self._turns.add(connection)
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -309,6 +316,9 @@ class Node:
 
     def _on_deadline(self, connection: Connection) -> None:
         self.handle_event(connection, events.DeadlineReached())
+
+    def _on_turn(self, connection: Connection) -> None:
+        self.handle_event(connection, events.Turn())
 
     def _disconnect_failed(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
@@ -365,6 +375,9 @@ class Node:
         outcome: Event = events.SubscriptionsFailed(channels)
         try:
             outcome = await self._subscription_setup.open(plans)
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
+            outcome = events.SubscriptionsFailed(channels, error.refusal)
         except EngineError as error:
             log.warning("subscribe_failed", channels=channels, error=str(error))
         except Exception:
