@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from tocsin_server.config.loading import Settings
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
@@ -103,6 +105,24 @@ class Connections(Protocol):
     @property
     def limits(self) -> TransportLimits:
         """What the configuration allows a connection."""
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+
+    @property
+    def admission(self) -> Admission:
+        """Counts connections by address."""
+
+    @property
+    def half_open(self) -> HalfOpen:
+        """Connections that have sent no complete request, or no connect command."""
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused.
+
+        `key` is what `admission.key_of` returns. `admission.leave` must follow when the connection has ended.
+        """
 
     @property
     def unready_reason(self) -> str:

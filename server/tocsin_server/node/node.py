@@ -29,11 +29,13 @@ from msgspec import Struct
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.session import Session
@@ -94,6 +96,9 @@ class Node:
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
+        limits = settings.limits
+        self.admission = Admission(limits)
+        self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
         self._context = self._session_context(settings, authorizer)
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
@@ -249,6 +254,13 @@ class Node:
             wants_pong=wants_pong,
             announces_pings=announces_pings,
         )
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused."""
+        refused = self.admission.admit(key, time.monotonic())
+        if refused is not None:
+            self.limit_reached(refused.limit, address=key)
+        return refused
 
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""

@@ -43,6 +43,9 @@ NO_UPGRADE = (
     "server does not pass the headers Upgrade and Connection on."
 )
 
+MESSAGES_PER_TURN = 16
+"""How many messages of a connection are taken in one turn of the event loop."""
+
 TOO_BIG = Disconnect(int(CloseCode.MESSAGE_TOO_BIG), "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
@@ -76,10 +79,17 @@ class WebSocketEndpoint:
         if refused := self._refusal(scope):
             await _refuse(scope, send, *refused)
             return
-        offered = scope["subprotocols"]
-        await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-        handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
-        await self._open(handshake).serve(receive, send)
+        key = self._connections.admission.key_of(client_address(scope))
+        if no := self._connections.admit(key):
+            await _refuse(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
+            return
+        try:
+            offered = scope["subprotocols"]
+            await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
+            handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+            await self._open(handshake).serve(receive, send)
+        finally:
+            self._connections.admission.leave(key)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """The status and reason of a refusal."""
@@ -100,15 +110,23 @@ class WebSocketEndpoint:
         return connection
 
 
-async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str, retry_after: int = 0) -> None:
     """Refuse a handshake. A server without the extension for responses answers each with 403."""
     log_refusal(AsgiConnection.transport_name, status, sentence)
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if retry_after:
+            headers.append((b"retry-after", str(retry_after).encode("ascii")))
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": f"{sentence}\n".encode()})
     else:
         await send({"type": "websocket.close"})
+
+
+def client_address(scope: Scope) -> str:
+    """The address of a request's client, as the server knows it. Empty: it does not."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 class LineFraming:
@@ -189,8 +207,12 @@ class AsgiConnection:
             self._connections.handle_event(self, events.ConnectionLost())
 
     async def _read(self, receive: Receive) -> None:
+        count = 0
         while (message := await receive())["type"] == "websocket.receive":
             self._take(message)
+            count += 1
+            if not count % MESSAGES_PER_TURN:
+                await asyncio.sleep(0)  # the server may have many messages, and then none of this waits
             await self._may_read.wait()
         self._send_queue.drop()
         self._send_queue.end(within_seconds=0)

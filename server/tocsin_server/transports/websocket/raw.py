@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from websockets.streams import StreamReader
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.phases import Phase
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
@@ -40,12 +42,14 @@ from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
     choose_subprotocol,
+    proxies_of,
     recovery_refusal,
 )
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
+    from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.node.connection import Connections
 
 _LOGGER = logging.getLogger(__name__)
@@ -208,6 +212,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     __slots__ = (
         "_abort_timer",
+        "_address",
+        "_address_key",
         "_connections",
         "_exempt_bytes",
         "_fragments",
@@ -217,6 +223,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_is_accepted",
         "_is_busy",
         "_is_finishing",
+        "_is_half_open",
         "_is_paused",
         "_is_reading",
         "_message_since",
@@ -235,7 +242,10 @@ class WebSocketConnection(asyncio.Protocol):
     framing = RAW_FRAMING
     transport_name = "websocket"
 
-    def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
+    def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
+        self._address = peer
+        self._address_key: str | None = None
+        self._is_half_open = False
         self._connections = connections
         self._server_connections = server_connections
         self._protocol = _ServerProtocol(
@@ -278,6 +288,16 @@ class WebSocketConnection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._connections.handle_event(self, events.ConnectionLost())
+        self._connections.half_open.remove(self)
+        if self._address_key is not None:
+            self._connections.admission.leave(self._address_key)
+            self._address_key = None
+
+    def drop_half_open(self, limit: str) -> None:
+        """Close because newer connections wait for their connect command."""
+        self._is_half_open = False
+        self._connections.limit_reached(limit, client=self.session.client)
+        self._refuse_input(errors.RATE_LIMITED)
 
     def pause_writing(self) -> None:
         """More is queued than the limit allows. Close the client as slow, unless one frame explains it.
@@ -374,12 +394,25 @@ class WebSocketConnection(asyncio.Protocol):
         protocol = self._protocol
         refused = self._refusal(request)
         response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit(request)):
+            response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
+            response.headers["Retry-After"] = str(no.retry_after)
         protocol.send_response(response)
         if protocol.state is State.OPEN:
             self._open(request)
         else:
             reason = (response.body or b"").decode().strip()
             log_refusal(self.transport_name, response.status_code, reason)
+
+    def _admit(self, request: Request) -> NotAdmitted | None:
+        """Count the connection in, or return why it is refused."""
+        proxies = proxies_of(self._connections.settings.server)
+        client = proxies.client_of(self._address, request.headers.get_all)
+        key = self._connections.admission.key_of(client.address)
+        refused = self._connections.admit(key)
+        if refused is None:
+            self._address_key = key
+        return refused
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """The status and reason of a refusal, apart from those of the protocol itself."""
@@ -407,6 +440,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._uses_ping_frames = True
             self.session = self._connections.new_session(announces_pings=False)
         self._connections.attach(self)
+        self._is_half_open = True
+        self._connections.half_open.add(self, self._address_key or "")
         if handshake.disconnect is not None:
             self._connections.handle_event(self, events.ServerDisconnect(handshake.disconnect))
 
@@ -538,6 +573,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame."""
+        if self._is_half_open and self.session.phase is Phase.CONNECTED:
+            self._is_half_open = False
+            self._connections.half_open.remove(self)
         if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
             self._protocol.send_ping(b"")
             self._flush()
