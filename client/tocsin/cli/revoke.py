@@ -22,7 +22,7 @@ class Subject(StrEnum):
     user = "user"
 
 
-def revoke(  # noqa: PLR0917 - typer reads the flags off it
+def revoke(
     subject: Annotated[Subject, typer.Argument(help="token: one token. user: the tokens of a user.")],
     name: Annotated[str, typer.Argument(help="The token's id (its claim jti), or the user's id.")],
     issued_before: Annotated[

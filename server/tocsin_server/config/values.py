@@ -96,6 +96,14 @@ def proxy_network(value: str) -> str:
         raise ValueError(f'addresses or networks, such as "10.0.0.0/8", or "unix" ({error})') from None
 
 
+def network(value: str) -> str:
+    """A network or an address."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8" ({error})') from None
+
+
 def regular_expression(value: str) -> str:
     """A regular expression that can be matched in linear time, or an empty string."""
     try:

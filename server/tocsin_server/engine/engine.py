@@ -36,6 +36,8 @@ class EngineHealth:
     """How often the store had lost a channel's presence entries, and this node wrote its own again."""
     warnings: tuple[str, ...] = ()
     """Which settings or states of the store endanger a promise now, as sentences."""
+    shared_time: float = 0.0
+    """The store's own clock now, in Unix seconds. 0: it has none, or it is not known yet."""
 
 
 class EngineServices(Protocol):

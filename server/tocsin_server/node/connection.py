@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from tocsin_server.config.loading import Settings
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
@@ -28,6 +30,8 @@ class Connection(Protocol):
     """A session with its transport. All methods are synchronous and never raise."""
 
     session: Session
+    address: str
+    """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
 
     @property
     def transport_name(self) -> str:
@@ -105,6 +109,24 @@ class Connections(Protocol):
         """What the configuration allows a connection."""
 
     @property
+    def settings(self) -> Settings:
+        """The configuration."""
+
+    @property
+    def admission(self) -> Admission:
+        """Counts connections by address."""
+
+    @property
+    def half_open(self) -> HalfOpen:
+        """Connections that have sent no complete request, or no connect command."""
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused.
+
+        `key` is what `admission.key_of` returns. `admission.leave` must follow when the connection has ended.
+        """
+
+    @property
     def unready_reason(self) -> str:
         """Why the node is not ready, as a sentence; empty if it is ready."""
 
@@ -139,6 +161,9 @@ class Connections(Protocol):
 
     async def wait_for_keys(self, tokens: Iterable[str]) -> None:
         """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, which is sampled: an attack leaves few lines."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

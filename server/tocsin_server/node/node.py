@@ -38,12 +38,14 @@ from msgspec import Struct, structs
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import Glob
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.revocations import Revocation
@@ -56,6 +58,7 @@ from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, 
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
@@ -63,8 +66,8 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.revoking import TokenRevoker
+from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
@@ -114,7 +117,13 @@ class Node:
         self._key_sets = KeySets(self._tokens, self.metrics)
         self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
         self._authorizer = authorizer_with(self._key_sets, authorizer)
-        self.refusals = RefusalLog()
+        self.refusals = SampledLog()
+        self._closed = ClosedConnections()
+        self._handling: Connection | None = None
+        """The connection whose event is being handled: who is refused, if something is."""
+        limits = settings.limits
+        self.admission = Admission(limits)
+        self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
         self._context = self._session_context(settings, self._authorizer)
         self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
@@ -168,12 +177,20 @@ class Node:
         )
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
-        self.refusals.write("client_refused", client=client, subject=subject, error=reason)
+        self.log_refusal("client_refused", client=client, subject=subject, error=reason)
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
         self.metrics.limits_reached.add(limit)
-        self.refusals.write("limit_reached", limit=limit, **fields)
+        self.log_refusal("limit_reached", limit=limit, **fields)
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
+        self.refusals.write(event, **{**_client_fields(self._handling), **fields})
+
+    def _log_fault(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
+        self.refusals.write(event, level="error", exc_info=True, **fields)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 
@@ -196,6 +213,7 @@ class Node:
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
+                    self._closed.write()
                     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
             log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
@@ -257,9 +275,9 @@ class Node:
         try:
             await work
         except EngineError as error:
-            log.warning("engine_call_failed", error=str(error))
-        except Exception:
-            log.exception("task_failed")
+            self.refusals.write("engine_call_failed", level="warning", error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("task_failed")
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -281,6 +299,13 @@ class Node:
             wants_pong=wants_pong,
             announces_pings=announces_pings,
         )
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused."""
+        refused = self.admission.admit(key, time.monotonic())
+        if refused is not None:
+            self.limit_reached(refused.limit, address=key)
+        return refused
 
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
@@ -329,12 +354,15 @@ class Node:
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
         session, was_attached = connection.session, connection in self.state.connections
+        self._handling = connection
         try:
             requests = self.state.apply(connection, event, self.now())
-        except Exception:
-            log.exception("session_failed", client=session.client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("session_failed", client=session.client)
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             requests += self.state.apply(connection, event, self.now())  # closed now: undoes what it set up
+        finally:
+            self._handling = None
         if isinstance(event, events.SubscriptionsOpened):
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
@@ -393,9 +421,7 @@ class Node:
                 connection.send(messages)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
-                log.info(
-                    "connection_closed", client=connection.session.client, code=why.code, reason=why.reason
-                )
+                self._closed.add(why, **_client_fields(connection))
                 connection.close(why)
             case events.Identify(user):
                 if user and self._is_single_connection:
@@ -459,9 +485,12 @@ class Node:
             self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
             outcome = events.SubscriptionsFailed(channels, error.refusal)
         except EngineError as error:
-            log.warning("subscribe_failed", channels=channels, error=str(error))
-        except Exception:
-            log.exception("subscribe_raised", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write(
+                "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
+            )
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("subscribe_raised", client=connection.session.client)
         self.handle_event(connection, outcome)
 
     async def _unsubscribe(self, name: str) -> None:
@@ -477,9 +506,10 @@ class Node:
         except Refused as error:
             outcome = error.refusal
         except EngineError as error:
-            log.warning("command_failed", error=str(error))
-        except Exception:
-            log.exception("command_raised", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write("command_failed", level="warning", client=client, error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("command_raised", client=connection.session.client)
         self.handle_event(connection, events.Executed(execute.id, outcome))
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
@@ -492,9 +522,10 @@ class Node:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
         except TimeoutError:  # the session may have refused the request already, at its own deadline
-            log.warning("authorization_timed_out", client=connection.session.client)
-        except Exception:
-            log.exception("authorization_raised", client=connection.session.client)
+            client = connection.session.client
+            self.refusals.write("authorization_timed_out", level="warning", client=client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
 
     # -------------------------------------------------------------------------------- called by the engine
@@ -598,3 +629,16 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _client_fields(connection: Connection | None) -> dict[str, str]:
+    """The fields of a log line that name a client."""
+    if connection is None:
+        return {}
+    session = connection.session
+    return {
+        "client": session.client,
+        "user": session.user,
+        "address": connection.address,
+        "transport": connection.transport_name,
+    }

@@ -156,6 +156,7 @@ class RedisEngine:
             forged_messages=self._dropped.forged,
             restored_channels=self._presence_checker.restored_channels,
             warnings=self._server_checks.warnings,
+            shared_time=self._clock.stamp() / 1e6,
         )
 
     @property

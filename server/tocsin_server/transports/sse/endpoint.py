@@ -38,11 +38,8 @@ BEARER = "bearer "
 
 EVENT_STREAM = "text/event-stream"
 
-RETRY_AFTER_SECONDS = "5"
-"""When a client may try again after 503: about how long a node needs to be ready again."""
-
 RETRY_MILLISECONDS = (2500, 7500)
-"""The same for an EventSource, spread."""
+"""When an EventSource may try again after 503, spread."""
 
 
 def events_route(connections: Connections) -> BaseRoute:
@@ -66,7 +63,9 @@ class EventStreams:
         try:
             response = await self._answer(request, origins)
         except StreamRefused as refusal:
-            log_refusal(SseConnection.transport_name, refusal.status, refusal.message)
+            address = request.client.host if request.client is not None else ""
+            transport = SseConnection.transport_name
+            log_refusal(self._connections, transport, refusal.status, refusal.message, address)
             if refusal.is_temporary and _is_event_source(request):
                 response = _ended_stream(refusal)
             else:
@@ -95,8 +94,17 @@ class EventStreams:
         if is_dry_run:
             self._dry_run(connection, self._commands(wanted))
         else:
+            self._admit(connection, request)
             await self._open(connection, self._commands(wanted))
         return EventStreamResponse(self._connections, connection)
+
+    def _admit(self, connection: SseConnection, request: Request) -> None:
+        """Count the connection in. Raises StreamRefused if there are too many."""
+        connection.address = request.client.host if request.client else ""
+        key = self._connections.admission.key_of(connection.address)
+        if refused := self._connections.admit(key):
+            raise StreamRefused.for_limit(refused)
+        connection.address_key = key
 
     async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:
         """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended."""
@@ -105,7 +113,7 @@ class EventStreams:
         try:
             await connection.opened()
         except BaseException:
-            self._connections.handle_event(connection, events.ConnectionLost())
+            connection.lose()
             raise
 
     def _dry_run(self, connection: SseConnection, commands: Sequence[Command]) -> None:
@@ -176,5 +184,5 @@ def _refusal_response(refusal: StreamRefused) -> Response:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     elif refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(refusal.retry_after)
     return JSONResponse({"code": refusal.code, "message": refusal.message}, refusal.status, headers)
