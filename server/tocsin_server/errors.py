@@ -48,6 +48,15 @@ def bad_request(reason: str) -> Refusal:
     return because(BAD_REQUEST, reason)
 
 
+def too_many_connections(limit: int) -> Refusal:
+    """Error 106 for a user who has `limit` connections.
+
+    It is temporary, so that SDKs come back: one of the connections may be that of a client that has lost its
+    network, until the node that has it notices.
+    """
+    return replace(because(LIMIT_EXCEEDED, f"the user has {limit} connections"), temporary=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Disconnect:
     """Why a connection is closed.
@@ -101,6 +110,13 @@ class PresenceFull(EngineLimit):
     def __init__(self, limit: int) -> None:
         reason = f"the channel has {limit} presence entries"
         super().__init__("limits.presence_entries", because(LIMIT_EXCEEDED, reason))
+
+
+class TooManyConnections(EngineLimit):
+    """A user has as many connections as one may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("client.user_connection_limit", too_many_connections(limit))
 
 
 class Unanswered(EngineError):

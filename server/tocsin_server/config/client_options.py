@@ -2,10 +2,13 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tocsin_server.config.issuer_options import Algorithms, token_secret
+from tocsin_server.config.token_keys import configured_key_texts
 from tocsin_server.config.values import (
     Duration,
+    ExactString,
     Limit,
     OptionalLimit,
     Options,
@@ -13,6 +16,7 @@ from tocsin_server.config.values import (
     Rate,
     in_seconds,
     public_key,
+    string_list,
 )
 
 
@@ -26,16 +30,28 @@ class ClientOptions(Options):
     """Every client may do everything without a token. For development."""
     allow_anonymous: bool = False
     """A client without a token may connect. Its user is ""."""
-    token_hmac_secret: str = Field(default="", repr=False)
+    token_hmac_secret: Annotated[str, AfterValidator(token_secret)] = Field(default="", repr=False)
     """Key of tokens signed with HS256, HS384 or HS512. Empty: they are refused."""
     token_public_key: Annotated[str, AfterValidator(public_key)] = ""
     """PEM key of tokens signed with RS or ES algorithms. Empty: they are refused."""
+    token_secrets: Annotated[
+        tuple[Annotated[ExactString, AfterValidator(token_secret)], ...], BeforeValidator(string_list)
+    ] = Field(default=(), repr=False)
+    """Further secrets, such as the next one while it replaces the present one."""
+    token_keys: Annotated[tuple[str, ...], BeforeValidator(configured_key_texts)] = Field(
+        default=(), repr=False
+    )
+    """Further public keys in PEM, or JSON Web Keys."""
+    token_algorithms: Algorithms = ()
+    """The algorithms of tokens. Empty: all that fit the keys, except PS."""
     token_audience: str = ""
     """The required `aud` of a token. Empty: any."""
     token_issuer: str = ""
     """The required `iss` of a token. Empty: any."""
     token_leeway: Duration = 5
     """How far the clocks of this node and of the token's issuer may differ, for `exp`, `nbf`, `expire_at`."""
+    token_revocation_ttl: PositiveDuration = 720 * 3600
+    """How long a revocation without an end lasts. At least as long as the longest token is valid."""
     ping_interval: PositiveDuration = 25
     pong_timeout: PositiveDuration = 8
     stale_timeout: PositiveDuration = 10

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.patterns import LinearPattern
+from tocsin_server.config.token_keys import HMAC_ALGORITHMS, configured_key, secret_key
 
 SUBSCRIBE_BYTES = 4096
 """The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""
@@ -28,6 +29,7 @@ def contradictions(settings: Settings) -> list[str]:
         *_times(settings),
         *_personal_channels(settings),
         *_channels(settings),
+        *_issuers(settings),
     ]
 
 
@@ -160,3 +162,28 @@ def _options(section: str, options: ChannelOptions) -> Iterator[str]:
         yield (
             f"{section}.force_push_join_leave is true, but has no effect while {section}.join_leave is false."
         )
+
+
+def _issuers(settings: Settings) -> Iterator[str]:
+    for name, issuer in settings.issuers.items():
+        section = f"issuers.{name}"
+        if issuer.leeway > settings.client.expired_close_delay:
+            yield (
+                f"{section}.leeway is {issuer.leeway:g} s, but must be at most client.expired_close_delay "
+                f"({settings.client.expired_close_delay:g} s), because a client that is disconnected for its "
+                "expired token would connect with the same token again."
+            )
+        keys = [*map(secret_key, issuer.secrets), *map(configured_key, issuer.keys)]
+        fitting = frozenset[str]().union(*(key.limited_to(issuer.algorithms).algorithms for key in keys))
+        if issuer.jwks_url:
+            fitting |= {*issuer.algorithms} - {*HMAC_ALGORITHMS}
+        for algorithm in issuer.algorithms:
+            if algorithm not in fitting:
+                yield f"{section}.algorithms has {algorithm}, but no key of [{section}] fits it."
+        for template in issuer.channels:
+            namespace, boundary, _ = template.partition(":")
+            if boundary and "#" not in namespace and namespace.lstrip("$") not in settings.namespaces:
+                yield (
+                    f'{section}.channels has "{template}", but there is no section '
+                    f"[namespaces.{namespace.lstrip('$')}], so that no client of this issuer could connect."
+                )

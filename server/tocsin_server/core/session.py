@@ -15,7 +15,7 @@ three cases in which the next command must wait:
 1. The connect command has no reply yet. Every other command waits.
 2. A command is executed outside the session, or waits for its authorization. Its reply comes first.
 3. Subscribes are authorized or set up. Only further subscribes may run, since each concerns its own channel;
-   their replies may come in another order.
+   their replies may come in another order. At most `channel_limit` of them are authorized at a time.
 
 Besides, commands run in turns, so that no client holds up the others with many of them. Each command has a
 cost. Once the commands since the last `Turn` have cost SessionContext.turn_cost, the next one waits for
@@ -33,21 +33,33 @@ set-up ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
+    AuthorizedConnection,
     SessionContext,
     authorize_connection,
     caller_of,
     connection_claims,
+    issued_at,
     with_channel_info,
 )
 from tocsin_server.core.capabilities import Action, capabilities
 from tocsin_server.core.client_limits import Exceeded
-from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
+from tocsin_server.core.events import (
+    Authorize,
+    Close,
+    Effect,
+    Event,
+    Execute,
+    Identify,
+    ReserveConnection,
+    Send,
+    Timestamp,
+)
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
@@ -114,13 +126,16 @@ class Session:
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_issued_at",
         "_message",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
+        "_reserving",
         "_sends_pings",
         "_stale_at",
         "_subscriptions",
+        "_token_id",
         "_turn_cost",
         "_unread",
         "_wants_pong",
@@ -156,6 +171,7 @@ class Session:
         self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
         self._authorizing: PendingAuthorizations | None = None  # made when first needed
+        self._reserving: AuthorizedConnection | None = None  # goes on once the user's count allows it
         self._connect_command_id = 0
         self._early_subscribes: Sequence[events.ServerSubscribe] = ()
         self.identified_at = 0.0
@@ -168,6 +184,8 @@ class Session:
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
         self._expires_at: float | None = None
+        self._token_id = ""
+        self._issued_at: float | None = None  # unix seconds; None without a token
 
     @property
     def user(self) -> str:
@@ -215,6 +233,10 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether the connection or one of its subscriptions was made with one of these tokens."""
+        return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
@@ -270,6 +292,8 @@ class Session:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
                 refused = self._refuse_connect(self._connect_command_id, why)
                 return refused + self._undo_opening(event)
+            case events.ConnectionReserved() | events.ConnectionRefused():
+                return self._on_reservation(event, now)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():
@@ -279,6 +303,8 @@ class Session:
                 return self._finish()
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
+            case events.TokensRevoked():
+                return self._end_revoked(now)
             case events.ServerSubscribe():
                 return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
@@ -326,7 +352,10 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or self._authorizing.are_all_subscribes
+        if not self._authorizing:
+            return True
+        has_room = len(self._authorizing) < self._context.options.channel_limit
+        return has_room and self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
@@ -465,11 +494,30 @@ class Session:
         self.info = decided.info
         self.identified_at = now.unix
         self._expires_at = decided.expires_at
+        self._token_id, self._issued_at = decided.token_id, decided.issued_at
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
+        if self.user and self._context.options.user_connection_limit:
+            self._reserving = decided
+            return [identify, ReserveConnection(self.user)]
+        return [identify, *self._begin_subscriptions(decided, now)]
+
+    def _on_reservation(
+        self, event: events.ConnectionReserved | events.ConnectionRefused, now: Timestamp
+    ) -> list[Effect]:
+        decided, self._reserving = self._reserving, None
+        if decided is None:
+            return []
+        if isinstance(event, events.ConnectionReserved):
+            return self._begin_subscriptions(decided, now)
+        if isinstance(event.why, Disconnect):
+            return self._close(event.why)
+        return self._refuse_connect(self._connect_command_id, event.why)
+
+    def _begin_subscriptions(self, decided: AuthorizedConnection, now: Timestamp) -> list[Effect]:
         opening = self._subscriptions.begin(decided.subscriptions, decided.capabilities)
-        return [identify, *(opening or self._confirm_connect(events.SubscriptionsOpened({}), now))]
+        return opening or self._confirm_connect(events.SubscriptionsOpened({}), now)
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
         """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
@@ -505,9 +553,9 @@ class Session:
     ) -> list[Effect]:
         if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = (
-            connection_claims(self._context, self.client, request.token, now) if claims is None else claims
-        )
+        found = connection_claims(self._context, self.client, request.token, now, claims)
+        if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
+            return [refuse(command_id, errors.INTERNAL_ERROR)]
         if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
         if isinstance(found, Disconnect):
@@ -520,8 +568,9 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
-        if _is_over(self._expires_at, now, self._context.options.token_leeway):
+        if _is_over(self._expires_at, now, self._context.tokens.leeway_for(found)):
             return self._close(errors.CONNECTION_EXPIRED)
+        self._token_id, self._issued_at = found.jti, issued_at(found)
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
         result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
@@ -641,6 +690,14 @@ class Session:
         ttl = ttl_seconds(self._expires_at, now)
         return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]
 
+    def _end_revoked(self, now: Timestamp) -> list[Effect]:
+        """End what a revoked token allows, as if the token had expired: the client gets a new one."""
+        if self._issued_at is not None and self._context.revocations.covers(
+            self._token_id, self.user, self._issued_at, now.unix
+        ):
+            return self._close(errors.CONNECTION_EXPIRED)
+        return self._subscriptions.end_revoked(self.user, now)
+
     # ------------------------------------------------------------------------------------------------ the end
 
     def _move(self, cause: Cause) -> None:
@@ -652,7 +709,7 @@ class Session:
     def _finish(self) -> list[Effect]:
         self._move(Cause.CLOSED)
         self._drop_commands()
-        self._authorizing = None
+        self._authorizing = self._reserving = None
         return self._subscriptions.close_live()
 
     def _drop_commands(self) -> None:

@@ -8,7 +8,7 @@ effects that its change makes necessary. Where the protocol asks for a close, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from tocsin_server import errors
 from tocsin_server.core import events
@@ -307,6 +307,20 @@ class Subscriptions:
                     return [*effects, errors.SUBSCRIPTION_EXPIRED]
                 subscription.expires_at = None
                 effects += self.end(subscription, errors.UNSUBSCRIBED_EXPIRED)
+        return effects
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether a subscription was made with one of these tokens."""
+        return any(found.token_id in token_ids for found in self._by_channel.values() if found.token_id)
+
+    def end_revoked(self, user: str, now: Timestamp) -> list[Effect]:
+        """End every subscription whose token is revoked, as if it had expired."""
+        effects: list[Effect] = []
+        for found in list(self._by_channel.values()):
+            if found.issued_at is not None and self._context.revocations.covers(
+                found.token_id, user, found.issued_at, now.unix, found.channel
+            ):
+                effects += self.end(found, errors.UNSUBSCRIBED_EXPIRED)
         return effects
 
     def end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:

@@ -6,13 +6,15 @@ transport <--send, write, close, pause_reading-- Connection (one per client)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from tocsin_server.config.loading import Settings
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
@@ -28,6 +30,8 @@ class Connection(Protocol):
     """A session with its transport. All methods are synchronous and never raise."""
 
     session: Session
+    address: str
+    """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
 
     @property
     def transport_name(self) -> str:
@@ -94,7 +98,7 @@ class TransportLimits:
 
 
 class Connections(Protocol):
-    """A node, as its transports see it. All methods are synchronous and never raise."""
+    """A node, as its transports see it. All methods but one are synchronous, and none raises."""
 
     @property
     def name(self) -> str:
@@ -103,6 +107,24 @@ class Connections(Protocol):
     @property
     def limits(self) -> TransportLimits:
         """What the configuration allows a connection."""
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+
+    @property
+    def admission(self) -> Admission:
+        """Counts connections by address."""
+
+    @property
+    def half_open(self) -> HalfOpen:
+        """Connections that have sent no complete request, or no connect command."""
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused.
+
+        `key` is what `admission.key_of` returns. `admission.leave` must follow when the connection has ended.
+        """
 
     @property
     def unready_reason(self) -> str:
@@ -136,6 +158,12 @@ class Connections(Protocol):
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, which is sampled: an attack leaves few lines."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

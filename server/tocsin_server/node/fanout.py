@@ -18,10 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic
 
-import structlog
-
 from tocsin_server.core.channel import Batch, C, Channel
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.sampled_log import SampledLog
 
 SLICE_WRITES = 200
 """Writes per slice. A turn begins no further slice after this many: about a millisecond at 5 µs each."""
@@ -31,8 +30,6 @@ SLICE_BYTES = 2 * 1_048_576
 
 QUEUED_BYTES = 4 * 1_048_576
 """Past this many queued bytes in one channel publishers wait: some ten thousand publications."""
-
-log = structlog.get_logger()
 
 
 class FanOut(Generic[C]):
@@ -44,6 +41,7 @@ class FanOut(Generic[C]):
 
     def __init__(self, metrics: Metrics, on_failed: Callable[[C], None]) -> None:
         self._metrics = metrics
+        self._log = SampledLog()
         self._on_failed = on_failed
         self._batches: deque[tuple[Channel[C], Iterator[int]]] = deque()
         self._busy: set[Channel[C]] = set()
@@ -104,8 +102,8 @@ class FanOut(Generic[C]):
         """Return what the slice counts for, in small writes; None once the batch is written, or failed."""
         try:
             return next(batch, None)
-        except Exception:  # a defect in one batch: its subscribers reconnect and recover, the others go on
-            log.exception("batch_failed", channel=channel.name)
+        except Exception:  # noqa: BLE001 # a defect in one batch: its subscribers reconnect and recover, the others go on
+            self._log.write("batch_failed", level="error", exc_info=True, channel=channel.name)
             for connection in channel.connections:
                 self._on_failed(connection)
             return None
@@ -122,8 +120,8 @@ class FanOut(Generic[C]):
                 for subscriber in part:
                     try:
                         subscriber.write(payload)
-                    except Exception:  # one transport's failure must not keep the others from their messages
-                        log.exception("write_failed", channel=channel.name)
+                    except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
+                        self._log.write("write_failed", level="error", exc_info=True, channel=channel.name)
                         subscriber.retire()
                         self._on_failed(subscriber.connection)
                 yield len(part) * SLICE_WRITES // size

@@ -76,6 +76,8 @@ class SseConnection:
         "_request",
         "_results",
         "_sends_at_keep_alive",
+        "address",
+        "address_key",
         "send_queue",
         "session",
     )
@@ -95,6 +97,9 @@ class SseConnection:
         self._sends_at_keep_alive = -1
         self._is_connected = False
         self.session = session
+        self.address = ""
+        self.address_key: str | None = None
+        """What the connection counts under, once it is admitted."""
         self.send_queue = SendQueue(connections.limits.queue_bytes)
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
@@ -145,6 +150,13 @@ class SseConnection:
         self._connections.count_sent(len(last_event))
         self.send_queue.put(last_event)
         self.send_queue.end(within_seconds=FLUSH_SECONDS)
+
+    def lose(self) -> None:
+        """End the session, and count the connection out. Must be called when the request has ended."""
+        self._connections.handle_event(self, events.ConnectionLost())
+        if self.address_key is not None:
+            self._connections.admission.leave(self.address_key)
+            self.address_key = None
 
     def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: the client of an event stream sends nothing after its request."""
