@@ -31,7 +31,7 @@ from tocsin_server.api.auth import ApiKeys
 from tocsin_server.api.routes import api_routes
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.engine import Engine
-from tocsin_server.engine.factory import create_engine
+from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
@@ -62,7 +62,11 @@ def create_app(
     all workers of the port.
     """
     settings = settings or Settings()
-    node = Node(settings, engine or create_engine(settings.engine), rpc_methods=rpc_methods)
+    node = Node(
+        settings,
+        engine or create_engine(settings.engine, digest_of_histories(settings)),
+        rpc_methods=rpc_methods,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
@@ -78,7 +82,7 @@ def create_app(
         *api_routes(node),
         *health_routes(node, worker_metrics),
     ]
-    keys = ApiKeys(settings.api)
+    keys = ApiKeys(settings)
     for route in own_routes:
         guarded = cast("Route", route)  # or a WebSocketRoute, which has an app too
         guarded.app = AccessControl(guarded.app, node, keys.accepts)

@@ -81,6 +81,30 @@ class EngineError(Exception):
     """
 
 
+class EngineLimit(EngineError):
+    """A limit of the engine refused a call. `limit` is its key in the configuration."""
+
+    def __init__(self, limit: str, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.limit = limit
+        self.refusal = refusal
+
+
+class EngineFull(EngineLimit):
+    """The store is full, or nearly, and refuses what would take more of its memory. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("engine.memory_limit", because(INTERNAL_ERROR, "the memory of Redis is full"))
+
+
+class PresenceFull(EngineLimit):
+    """A channel has as many presence entries as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        reason = f"the channel has {limit} presence entries"
+        super().__init__("limits.presence_entries", because(LIMIT_EXCEEDED, reason))
+
+
 class Unanswered(EngineError):
     """Some nodes are alive and did not answer in time. All other nodes carried out the control command."""
 

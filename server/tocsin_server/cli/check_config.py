@@ -14,9 +14,10 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
 from tocsin_server.config.loading import Settings, load_settings
+from tocsin_server.config.reach import reach
 from tocsin_server.config.tls_files import expired_certificates, tls_file_problems
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
-from tocsin_server.engine.factory import create_engine
+from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
 from tocsin_server.serving.listening import Address, CannotListen, Hosts, listen
@@ -46,6 +47,8 @@ def check_config(
     typer.echo("ok")
     for exposure in exposures(settings):
         typer.echo(str(exposure))
+    for line in reach(settings):
+        typer.echo(line)
 
 
 def _checked(settings: Settings, *, is_live: bool) -> Settings:
@@ -87,7 +90,7 @@ def _address_problems(section: str, options: Address, *, is_live: bool) -> list[
 
 def _engine_problems(settings: Settings) -> list[str]:
     async def start() -> None:
-        async with Node(settings, create_engine(settings.engine)).running():
+        async with Node(settings, create_engine(settings.engine, digest_of_histories(settings))).running():
             pass
 
     try:

@@ -39,3 +39,5 @@ class LimitOptions(Options):
         tuple[Annotated[str, AfterValidator(network)], ...], BeforeValidator(string_list)
     ] = PRIVATE_NETWORKS
     """Addresses and networks whose connections count for the node alone."""
+    presence_entries: OptionalLimit = 5000
+    """Presence entries of one channel, on all nodes. 0: no limit."""

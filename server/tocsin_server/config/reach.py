@@ -36,7 +36,9 @@ def _urls(hosts: tuple[str, ...], port: int, is_tls: bool) -> str:
 def _part(settings: Settings, part: AdminPart, *, is_public: bool) -> str:
     """A part, and who may use it."""
     if part == "api":
-        return "the API without a key" if settings.api.insecure else "the API with a key"
+        access = "with a key" if settings.api.keys else "to no caller (api.keys is not set)"
+        return "the API without a key" if settings.api.insecure else f"the API {access}"
     if part == "metrics":
-        return "metrics to private networks or with a key" if is_public else "metrics"
+        is_guarded = is_public and not settings.api.insecure
+        return "metrics to private networks or with a key" if is_guarded else "metrics"
     return part

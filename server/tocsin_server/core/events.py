@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
@@ -75,6 +76,7 @@ class SubscriptionsFailed(Struct, frozen=True):
     """An `OpenSubscriptions` failed in the engine, for all its channels."""
 
     channels: Sequence[str]
+    why: Refusal = errors.INTERNAL_ERROR
 
 
 class Executed(Struct, frozen=True):

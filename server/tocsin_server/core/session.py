@@ -33,7 +33,7 @@ set-up ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
@@ -41,12 +41,13 @@ from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
     SessionContext,
     authorize_connection,
+    caller_of,
     connection_claims,
     with_channel_info,
 )
+from tocsin_server.core.capabilities import Action, capabilities
 from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
-from tocsin_server.core.permissions import Caller
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.core.replies import answer, refuse, send_push
@@ -249,10 +250,13 @@ class Session:
                 if self.phase is Phase.CONNECTING:
                     return self._confirm_connect(event, now)
                 return self._subscriptions.opened(histories, now)
-            case events.SubscriptionsFailed(channels):
-                if self.phase is Phase.CONNECTING:
+            case events.SubscriptionsFailed(channels, why):
+                if self.phase is not Phase.CONNECTING:
+                    return self._subscriptions.failed(channels, why)
+                if why is errors.INTERNAL_ERROR:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
-                return self._subscriptions.failed(channels)
+                refused = self._refuse_connect(self._connect_command_id, why)
+                return refused + self._undo_opening(event)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():
@@ -335,7 +339,7 @@ class Session:
             case PublishRequest():
                 return self._publish(command_id, request)
             case PresenceRequest() | PresenceStatsRequest():
-                return self._execute(command_id, request, permissions.may_read_presence)
+                return self._execute(command_id, request, Action.PRESENCE)
             case HistoryRequest():
                 return self._history(command_id, request)
             case RpcRequest():
@@ -406,9 +410,8 @@ class Session:
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
-        if not decided.subscriptions:
-            return [identify, *self._confirm_connect(events.SubscriptionsOpened({}), now)]
-        return [identify, self._subscriptions.begin(decided.subscriptions)]
+        opening = self._subscriptions.begin(decided.subscriptions, decided.capabilities)
+        return [identify, *(opening or self._confirm_connect(events.SubscriptionsOpened({}), now))]
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
         """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
@@ -464,19 +467,20 @@ class Session:
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
         result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
-        return [Send(Reply(command_id, refresh=result))]
+        ended = self._subscriptions.change_capabilities(capabilities(found.caps), self.user)
+        return [Send(Reply(command_id, refresh=result)), *ended]
 
     # ---------------------------------------------------------------------- commands that the engine executes
 
     def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
         if request.channel and not request.data:  # without a channel `_execute` closes
             return [refuse(command_id, errors.bad_request("there is no data"))]
-        return self._execute(command_id, request, permissions.may_publish)
+        return self._execute(command_id, request, Action.PUBLISH)
 
     def _history(self, command_id: int, request: HistoryRequest) -> list[Effect]:
         if not may_read_from(request.since, request.reverse):
             return [refuse(command_id, errors.bad_request(NOTHING_BEFORE))]
-        return self._execute(command_id, request, permissions.may_read_history)
+        return self._execute(command_id, request, Action.HISTORY)
 
     def _rpc(self, command_id: int, request: RpcRequest) -> list[Effect]:
         if not self._context.rpc_methods:
@@ -490,7 +494,7 @@ class Session:
         self,
         command_id: int,
         request: PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest,
-        permit: Callable[..., Refusal | None],
+        action: Action,
     ) -> list[Effect]:
         channel = request.channel
         if not channel:
@@ -498,9 +502,10 @@ class Session:
         options = permissions.check_name(channel, self._context.rules)
         if isinstance(options, Refusal):
             return [refuse(command_id, options)]
-        caller = Caller(self.user, self._context.options.insecure)
         subscription = self._subscriptions.live_in(channel)
-        refusal = permit(caller, options, subscription is not None)
+        caller = caller_of(self._context, self.user, self._subscriptions.capabilities, subscription)
+        kind = self._context.rules.kind_of(channel, options)
+        refusal = permissions.decide(action, caller, channel, options, kind)
         if refusal is not None:
             return [refuse(command_id, refusal)]
         info = self.info

@@ -50,6 +50,11 @@ class HistoryQuery:
     since: Position | None = None
     limit: int = 0
     is_reverse: bool = False
+    keeps_epoch: bool = False
+    """Whether the store remembers for a minute the epoch of a history without publications.
+
+    For the repeated reads of a node whose clients are in the channel.
+    """
 
 
 TOP_ONLY = HistoryQuery()
@@ -89,7 +94,8 @@ class Broker(Protocol):
         """Store a publication if the channel keeps history, and publish it, in one atomic step.
 
         Returns the publication's position. Without history or with `skip_history` this is NO_POSITION. For a
-        repeated idempotency key it is the first result; for an outdated version it is the current top.
+        repeated idempotency key it is the first result; for an outdated version it is the current top. Raises
+        EngineFull if the publication would begin a history in a store that is nearly full.
         """
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
@@ -107,7 +113,9 @@ class Broker(Protocol):
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history and its top in one atomic step.
 
-        Reading gives the history an epoch, even before the first publication.
+        A history has an epoch even before its first publication: the initial epoch, which is the same on all
+        nodes. The first publication keeps it. Reading such a history stores nothing (but see
+        `HistoryQuery.keeps_epoch`).
         """
 
     async def remove_history(self, channel: str) -> None:

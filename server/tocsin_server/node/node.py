@@ -34,7 +34,7 @@ from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
-from tocsin_server.core.glob import compile_glob
+from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
@@ -43,7 +43,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -54,6 +54,7 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.slices import in_slices
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
@@ -86,13 +87,17 @@ class Node:
         self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = Metrics()
         self.state: NodeState[Connection] = NodeState()
+        client = settings.client
         self.rules = ChannelRules(
-            settings.channels, settings.namespaces, settings.client.channel_length_limit
+            settings.channels,
+            settings.namespaces,
+            client.channel_length_limit,
+            client.personal_channel_namespace if client.personal_channel else None,
         )
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
@@ -113,7 +118,9 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
-        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._subscription_setup = SubscriptionSetup(
+            self._engine_services, self.state, self._on_reset, settings.limits.presence_entries
+        )
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
@@ -385,6 +392,9 @@ class Node:
         outcome: Event = events.SubscriptionsFailed(channels)
         try:
             outcome = await self._subscription_setup.open(plans)
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
+            outcome = events.SubscriptionsFailed(channels, error.refusal)
         except EngineError as error:
             log.warning("subscribe_failed", channels=channels, error=str(error))
         except Exception:
@@ -458,22 +468,26 @@ class Node:
             if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
-    def node_info(self, request: SurveyRequest) -> NodeInfo:
-        """Return this node's own figures."""
-        channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
-        matches = compile_glob(request.pattern or "*").fullmatch
+    async def node_info(self, request: SurveyRequest) -> NodeInfo:
+        """Return this node's own figures. Other code runs between slices of the channels."""
+        glob = Glob(request.pattern) if request.pattern else None
+        channels: dict[str, int] = {}
+        count = subscriptions = 0
+        async for name, channel in in_slices(list(self.hub.channels.items())):
+            count += len(channel) > 0
+            subscriptions += len(channel)
+            if len(channel) and request.wants_channels and (glob is None or glob.matches(name)):
+                channels[name] = len(channel)
         return NodeInfo(
             uid=self.uid,
             name=self.name,
             version=__version__,
             num_clients=len(self.hub),
             num_users=len(list(self.hub.users)),
-            num_channels=len(channels),
-            num_subs=sum(channels.values()),
+            num_channels=count,
+            num_subs=subscriptions,
             uptime=int(time.monotonic() - self._started_at),
-            channels={
-                name: count for name, count in channels.items() if request.wants_channels and matches(name)
-            },
+            channels=channels,
             address=self.address,
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),

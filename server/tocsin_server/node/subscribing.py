@@ -29,9 +29,14 @@ class SubscriptionSetup(Generic[C]):
     """
 
     def __init__(
-        self, engine: EngineServices, state: NodeState[C], on_reset: Callable[[C, str], None]
+        self,
+        engine: EngineServices,
+        state: NodeState[C],
+        on_reset: Callable[[C, str], None],
+        presence_limit: int = 0,
     ) -> None:
         self._engine = engine
+        self._presence_limit = presence_limit
         self._state = state
         self._on_reset = on_reset
 
@@ -43,7 +48,7 @@ class SubscriptionSetup(Generic[C]):
         engine = self._engine
         await gather_calls(engine.broker.subscribe(plan.channel) for plan in plans)
         await gather_calls(
-            engine.presence.add(plan.channel, plan.info, is_announced=plan.options.join_leave)
+            engine.presence.add(plan.channel, plan.info, plan.options.join_leave, self._presence_limit)
             for plan in plans
             if plan.options.presence
         )

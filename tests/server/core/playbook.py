@@ -172,7 +172,12 @@ def context(
     options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
         options=options,
-        rules=ChannelRules(channels, namespaces or {}, options.channel_length_limit),
+        rules=ChannelRules(
+            channels,
+            namespaces or {},
+            options.channel_length_limit,
+            options.personal_channel_namespace if options.personal_channel else None,
+        ),
         tokens=TokenVerifier(options),
         node="n1",
         version="1.0",

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -117,7 +118,7 @@ async def _converse(certificate: tuple[str, str], is_tls: bool) -> None:
     context = trusting(certificate[0]) if is_tls else None
     async with serve_node(server={**PROXIED, **files}, routes=ROUTES) as served_node:
         async with socket_with(LINE, served_node.port) as sock:
-            options = {"ssl": context, "server_hostname": "127.0.0.1"} if is_tls else {}
+            options: Any = {"ssl": context, "server_hostname": "127.0.0.1"} if is_tls else {}
             async with (
                 asyncio.timeout(SOON),
                 connect(served_node.websocket_url, sock=sock, **options) as wire,
