@@ -24,6 +24,7 @@ from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
+from tests.bench.tokens import token_costs
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,15 @@ async def several_nodes() -> Figures:
     )
 
 
-PARTS = {"node": one_node, "nodes": several_nodes}
+async def tokens() -> Figures:
+    """What it costs to decide about a token."""
+    cost = token_costs()
+    yield at_most("a token with a secret : PyJWT alone", cost.secret, cost.pyjwt, "µs", 1)
+    yield at_most("a token of an issuer : its RSA signature alone", cost.issuer, cost.rsa, "µs", 4)
+    yield at_most("looking up 100,000 revocations : a token", cost.revoked, cost.secret, "µs", 0.1)
+
+
+PARTS = {"node": one_node, "nodes": several_nodes, "tokens": tokens}
 
 
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:

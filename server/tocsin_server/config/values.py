@@ -128,7 +128,7 @@ def api_key(value: str) -> str:
     return value
 
 
-def control_secret(value: str) -> str:
+def long_secret(value: str) -> str:
     """A secret that cannot be guessed, or an empty string."""
     if value and len(value) < CONTROL_SECRET_LENGTH:
         raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
@@ -146,6 +146,9 @@ Limit = Annotated[int, Field(ge=1)]
 """A bound that cannot be switched off: everything that is queued for a client is bounded."""
 OptionalLimit = Annotated[int, Field(ge=0)]
 """A bound, or 0 for no bound."""
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""So many per second, or 0 for any number."""
 
 
 class Options(BaseModel):

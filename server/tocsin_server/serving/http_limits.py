@@ -19,7 +19,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httptools
-import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGISendEvent
 
     from tocsin_server.node.node import Node
-
-log = structlog.get_logger()
 
 HEADER_LIMIT = 500
 """How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
@@ -330,13 +327,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._release_cycles()
 
     def _release_cycles(self) -> None:
-        """Let go of what refers to this object, which is freed then without the garbage collector."""
+        """Release what refers to this object, which is then freed without the garbage collector."""
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer with a status and close. Behind a request that is being answered, only close after that."""
-        log_refusal("http", status, reason)
+        log_refusal(self.app_state["node"], "http", status, reason, self._address)
         if self.transport.is_closing():
             return
         running = self._running
@@ -480,8 +477,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._body_timer = self.loop.call_later(left, self._check_body)
 
     def _drop(self, reason: str) -> None:
-        log.info("http_connection_dropped", reason=reason)
+        node: Node = self.app_state["node"]
+        node.log_refusal("http_connection_dropped", reason=reason, address=self._address)
         self.transport.abort()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

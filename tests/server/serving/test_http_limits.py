@@ -122,7 +122,7 @@ async def test_line_breaks_keep_no_connection_open(begin: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/api/info", b"/events?channel=open:1", b"/nowhere"])
 async def test_a_body_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch, path: bytes) -> None:
-    """Whether it is read or not, and whatever the response is."""
+    """Whether it is read or not, and with any response."""
     monkeypatch.setattr(http_limits, "BODY_SECONDS", LIMIT)
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         method = b"GET" if path.startswith(b"/events") else b"POST"

@@ -165,7 +165,7 @@ async def test_nodes_agree_on_a_key_after_redis_lost_it(
 
 
 async def test_a_configured_secret_is_not_in_redis(redis_server: RedisServer, prefix: str) -> None:
-    """Nodes with another secret do not execute."""
+    """Nodes with another secret do not execute the command."""
     engines = [
         RedisEngine(parse_address(redis_server.url), prefix, control_secret=secret)
         for secret in ("a" * 16, "a" * 16, "b" * 16)
@@ -188,7 +188,7 @@ async def test_a_configured_secret_is_not_in_redis(redis_server: RedisServer, pr
 async def test_a_forged_position_does_not_end_a_history(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:
-    """However far it is ahead, and whichever epoch it has. The history is asked, and goes on."""
+    """For any distance and any epoch. The history is asked, and goes on."""
     await node.broker.subscribe("news")
     top = await node.broker.publish("news", publication(1), HISTORY)
     await node.broker.read_history("news", TOP_ONLY, HISTORY)
