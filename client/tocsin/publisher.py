@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial, update_wrapper
 from random import random
+from secrets import token_hex
 from ssl import SSLContext
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -34,11 +35,13 @@ from .transports.http import (
     HttpClient,
     HttpTarget,
     api_key_header,
+    describe_response,
     password_error,
     post,
     post_async,
     retry_after,
 )
+from .transports.signing import Signer
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
@@ -53,17 +56,27 @@ AttemptOutcome = httpx.Response | httpx.RequestError
 class _Endpoint:
     """The address and the headers of every request, and what a response means."""
 
-    def __init__(self, url: str, api_key: str, timeout_seconds: float, ssl: SSLContext | None) -> None:
+    def __init__(
+        self, url: str, api_key: str, key_name: str, timeout_seconds: float, ssl: SSLContext | None
+    ) -> None:
         self.target = HttpTarget(http_url(url, "/api"), ssl, timeout=timeout_seconds)
         self._path, self._mark, self._query = self.target.url.partition("?")
-        self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
+        self._signer = Signer(key_name, api_key) if key_name else None
+        key_header = {} if self._signer else api_key_header(api_key)
+        self._headers = {"Content-Type": "application/json"} | key_header
         self.timeout_seconds = timeout_seconds
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
+        """Return the arguments of one attempt, with a signature of its own."""
+        content = encode_json(call.body).encode()
+        headers = self._headers
+        if self._signer is not None:
+            path = f"/api/{call.method}"
+            headers = headers | self._signer.header(path, content, time.time(), token_hex(16))
         return {
             "url": f"{self._path}/{call.method}{self._mark}{self._query}",
-            "headers": self._headers,
-            "content": encode_json(call.body),
+            "headers": headers,
+            "content": content,
         }
 
     def attempts(self, call: Call[T]) -> Generator[float, AttemptOutcome, T]:
@@ -93,7 +106,10 @@ class _Endpoint:
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         if response.status_code == 401:
-            raise password_error(response.headers) or Unauthorized("the API key is missing or wrong")
+            reason = describe_response(401, response.text).partition(", ")[2]
+            raise password_error(response.headers) or Unauthorized(
+                f"the API key is not accepted: {reason}" if reason else "the API key is missing or wrong"
+            )
         try:
             if response.status_code == 200:
                 return api.read_response(call, response.text)
@@ -198,11 +214,12 @@ def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, 
 class Publisher:
     """The HTTP API for plain code: ``Publisher("http://localhost:8000", "key").publish("news", 1)``.
 
-    When the connection fails or the server has too many requests (503, 429, error 111), a call is sent up to
-    three times, after the server's ``Retry-After``; it still publishes only once. Raises
-    ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``, ``TimedOut``,
-    ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may processes that are
-    forked later: each opens connections of its own. ``close`` it, or use ``with``.
+    With ``key_name``, the name of the key in the server's ``[api_keys]``, each request is signed with the
+    key, which then never travels. When the connection fails or the server has too many requests (503, 429,
+    error 111), a call is sent up to three times, after the server's ``Retry-After``; it still publishes only
+    once. Raises ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``,
+    ``TimedOut``, ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may
+    processes that are forked later: each opens connections of its own. ``close`` it, or use ``with``.
     """
 
     def __init__(
@@ -210,10 +227,11 @@ class Publisher:
         url: str,
         api_key: str = "",
         *,
+        key_name: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._endpoint = _Endpoint(url, api_key, key_name, timeout_seconds, ssl)
         self._clients = _Clients(partial(self._endpoint.target.new_client, httpx.Client))
 
     publish = _plain(api.publish)
@@ -230,6 +248,8 @@ class Publisher:
     unsubscribe = _plain(api.unsubscribe)
     subscribe = _plain(api.subscribe)
     refresh = _plain(api.refresh)
+    revoke_token = _plain(api.revoke_token)
+    invalidate_user_tokens = _plain(api.invalidate_user_tokens)
 
     def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
@@ -277,10 +297,11 @@ class AsyncPublisher:
         url: str,
         api_key: str = "",
         *,
+        key_name: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._endpoint = _Endpoint(url, api_key, key_name, timeout_seconds, ssl)
         self._clients = _Clients(self._new_client)
 
     publish = _async(api.publish)
@@ -297,6 +318,8 @@ class AsyncPublisher:
     unsubscribe = _async(api.unsubscribe)
     subscribe = _async(api.subscribe)
     refresh = _async(api.refresh)
+    revoke_token = _async(api.revoke_token)
+    invalidate_user_tokens = _async(api.invalidate_user_tokens)
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""

@@ -82,7 +82,7 @@ def create_app(
         *api_routes(node),
         *health_routes(node, worker_metrics),
     ]
-    keys = ApiKeys(settings.api)
+    keys = ApiKeys(settings)
     for route in own_routes:
         guarded = cast("Route", route)  # or a WebSocketRoute, which has an app too
         guarded.app = AccessControl(guarded.app, node, keys.accepts)

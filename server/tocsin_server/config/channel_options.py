@@ -7,9 +7,11 @@ from pydantic import AfterValidator, model_validator
 from tocsin_server.config.values import (
     Duration,
     ExactString,
+    Limit,
     OptionalLimit,
     Options,
     PositiveDuration,
+    Rate,
     in_seconds,
     regular_expression,
 )
@@ -53,6 +55,12 @@ class ChannelOptions(Options):
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
     """The required form of a publication's data. Empty: any JSON value."""
+
+    publish_rate: Rate = 1000
+    """Publish commands per second into one channel, of all clients of a node together (111)."""
+    publish_burst: Limit = 2000
+    subscriber_limit: OptionalLimit = 0
+    """Subscribers of one channel on a node. A further subscribe command is refused (106)."""
 
     @property
     def keeps_history(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from tocsin_server.config.values import OptionalLimit, Options, network, string_list
+from tocsin_server.config.values import Limit, OptionalLimit, Options, Rate, network, string_list
 
 PRIVATE_NETWORKS = (
     "127.0.0.0/8",
@@ -23,8 +23,13 @@ PRIVATE_NETWORKS = (
 class LimitOptions(Options):
     """`[limits]`: limits of a node and of its cluster."""
 
+    new_channel_rate: Rate = 5000
+    """Subscriptions per second to channels without a subscriber on the node (111)."""
+    new_channel_burst: Limit = 50_000
     presence_entries: OptionalLimit = 5000
     """Presence entries of one channel, on all nodes. 0: no limit."""
+    revocation_limit: Limit = 100_000
+    """Revocations of tokens that the cluster keeps. Each node has them all, at about 200 bytes each."""
     connection_limit: OptionalLimit = 0
     """WebSocket connections and event streams of a node. 0: as many as it may have open files."""
     address_connection_limit: OptionalLimit = 1000

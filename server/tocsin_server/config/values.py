@@ -9,11 +9,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tocsin_server.config.patterns import LinearPattern, PatternError
 from tocsin_server.config.pem import public_key_pem
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -103,11 +105,12 @@ def network(value: str) -> str:
 
 
 def regular_expression(value: str) -> str:
-    """A regular expression that compiles."""
+    """A regular expression that can be matched in linear time, or an empty string."""
     try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"a regular expression ({error})") from error
+        if value:
+            LinearPattern(value)
+    except PatternError as error:
+        raise ValueError(f"a regular expression of RE2 ({error})") from error
     return value
 
 
@@ -117,13 +120,15 @@ def public_key(value: str) -> str:
 
 
 def api_key(value: str) -> str:
-    """A key that a header can carry."""
+    """A key that a header can carry, or its hash."""
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
         raise ValueError("printable ASCII without a space at its ends, since a header carries it")
+    if value.startswith("sha256:") and not _HASH.fullmatch(value):
+        raise ValueError('"sha256:" and 64 hexadecimal digits, or a key that begins otherwise')
     return value
 
 
-def control_secret(value: str) -> str:
+def long_secret(value: str) -> str:
     """A secret that cannot be guessed, or an empty string."""
     if value and len(value) < CONTROL_SECRET_LENGTH:
         raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
@@ -141,6 +146,9 @@ Limit = Annotated[int, Field(ge=1)]
 """A bound that cannot be switched off: everything that is queued for a client is bounded."""
 OptionalLimit = Annotated[int, Field(ge=0)]
 """A bound, or 0 for no bound."""
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""So many per second, or 0 for any number."""
 
 
 class Options(BaseModel):

@@ -28,7 +28,7 @@ In between, a handshake is read and told that it is refused. Above it, sockets a
 """
 
 KEPT_ADDRESSES = 1024
-"""From so many addresses on, those that have all of their allowance back are forgotten."""
+"""After so many new addresses, those that have all of their allowance back are forgotten."""
 
 CACHED_ADDRESSES = 4096
 """Of how many addresses is kept how they count."""
@@ -138,8 +138,9 @@ def _take(full_at: dict[str, float], rate: RateLimit, key: str, now: float) -> b
     if taken is None:
         return False
     if rate.rate:
+        is_new = key not in full_at
         full_at[key] = taken
-        if len(full_at) > KEPT_ADDRESSES and not len(full_at) % KEPT_ADDRESSES:
+        if is_new and not len(full_at) % KEPT_ADDRESSES:
             for old in [other for other, until in full_at.items() if until <= now]:
                 del full_at[old]
     return True

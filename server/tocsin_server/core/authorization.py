@@ -8,20 +8,28 @@ token's.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import msgspec
 from msgspec import Raw
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import permissions
-from tocsin_server.core.channel_names import ChannelRules, personal_channel
+from tocsin_server.core.capabilities import Action, Capabilities, actions, capabilities
+from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
+from tocsin_server.core.revocations import Revocations
 from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
 from tocsin_server.core.tokens import (
     ConnectionClaims,
+    KeysUnavailable,
+    MappedClaims,
+    StandardClaims,
     SubscriptionClaims,
     SubscriptionGrant,
     TokenExpired,
@@ -42,6 +50,8 @@ from tocsin_server.protocol.messages import (
     SubscriptionPosition,
 )
 
+REVOKED = "it was revoked"
+
 
 def _no_connections(_user: str) -> int:
     return 0
@@ -55,11 +65,15 @@ def _ignore_limit(_client: str, _limit: str) -> None:
     pass
 
 
+def _no_subscribers(_channel: str) -> int:
+    return 0
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
-TURN_COST = 32
+TURN_COST = 48
 """What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
 
 One turn may exceed it by its last command.
@@ -68,7 +82,7 @@ One turn may exceed it by its last command.
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all sessions of a node share, and only read."""
+    """What all sessions of a node share. They only read it, apart from what they use of `limits`."""
 
     options: ClientOptions
     rules: ChannelRules
@@ -81,11 +95,17 @@ class SessionContext:
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
     report_limit: Callable[[str, str], None] = _ignore_limit
     """Called with a client id and the key of a limit that refused the client something."""
+    subscribers_in: Callable[[str], int] = _no_subscribers
+    """Returns how many subscribers a channel has on this node, those being set up included."""
+    limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
+    """What clients may use per second."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""
     authorization_seconds: float = 5.0
     """How long such an answer may take."""
+    revocations: Revocations = field(default_factory=Revocations)
+    """Which tokens are invalid although they have not expired. Only the node changes it."""
     turn_cost: int = TURN_COST
     """What the commands of one turn may cost."""
 
@@ -99,8 +119,13 @@ class AuthorizedConnection:
     """Monotonic seconds; None for never."""
     granted: frozenset[str]
     """The server-side channels that its token grants."""
+    capabilities: Capabilities | None
+    """What its token grants in channels that match a pattern."""
     subscriptions: Mapping[str, Subscription]
     """All its server-side subscriptions, by channel."""
+    token_id: str = ""
+    issued_at: float | None = None
+    """When its token was issued, in unix seconds; None if it has none."""
 
 
 # ---------------------------------------------------------------------------------------------- connections
@@ -114,18 +139,21 @@ def authorize_connection(
     claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
-    found = connection_claims(context, client, request.token, now) if claims is None else claims
+    options = context.options
+    if len(request.subs) > options.channel_limit:  # before each of them is looked at
+        return _too_many_channels(context, client)
+    found = connection_claims(context, client, request.token, now, claims)
     if isinstance(found, Refusal | Disconnect):
         return found
-    options = context.options
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         context.report_refusal(
             client, "connect", f"the user has client.user_connection_limit ({limit}) connections"
         )
-        return errors.CONNECTION_LIMIT
+        context.report_limit(client, "client.user_connection_limit")
+        return errors.too_many_connections(limit)
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
+    if expires_at is not None and expires_at + context.tokens.leeway_for(found) <= now.monotonic:
         context.report_refusal(client, "connection token", "its expire_at has passed")
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
@@ -133,17 +161,55 @@ def authorize_connection(
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
-        context.report_refusal(
-            client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
-        )
-        return errors.CHANNEL_LIMIT
-    return AuthorizedConnection(info, expires_at, frozenset(found.grants), subscriptions)
+        return _too_many_channels(context, client)
+    return AuthorizedConnection(
+        info,
+        expires_at,
+        frozenset(found.grants),
+        capabilities(found.caps),
+        subscriptions,
+        found.jti,
+        issued_at(found) if request.token or claims is not None else None,
+    )
+
+
+def issued_at(claims: StandardClaims) -> float:
+    """Return when a token was issued, in unix seconds. One that does not say counts as the oldest."""
+    return claims.iat if claims.iat is not None else 0.0
+
+
+def _too_many_channels(context: SessionContext, client: str) -> Disconnect:
+    limit = context.options.channel_limit
+    context.report_limit(client, "client.channel_limit")
+    context.report_refusal(client, "connect", f"more than client.channel_limit ({limit}) channels")
+    return errors.CHANNEL_LIMIT
 
 
 def connection_claims(
+    context: SessionContext,
+    client: str,
+    token: str,
+    now: Timestamp,
+    claims: ConnectionClaims | None = None,
+) -> ConnectionClaims | Refusal | Disconnect:
+    """Return the `claims` that are given, or a connection token's, if they are not revoked.
+
+    Without a token they are an anonymous user's, if that is allowed.
+    """
+    found = _token_claims(context, client, token, now) if claims is None else claims
+    if isinstance(found, Refusal | Disconnect) or (claims is None and not token):
+        return found
+    if claims is not None and found.iat is None:  # a decision of this moment
+        found = msgspec.structs.replace(found, iat=now.unix)
+    if context.revocations.covers(found.jti, found.sub, issued_at(found), now.unix):
+        context.report_refusal(client, "connection token", REVOKED)
+        return errors.because(errors.TOKEN_EXPIRED, REVOKED)
+    return found
+
+
+def _token_claims(
     context: SessionContext, client: str, token: str, now: Timestamp
 ) -> ConnectionClaims | Refusal | Disconnect:
-    """Return a connection token's claims; without a token an anonymous user's, if they are allowed."""
     if not token:
         is_open = context.options.insecure or context.options.allow_anonymous
         if is_open:
@@ -162,6 +228,12 @@ def connection_claims(
     except TokenExpired as error:
         context.report_refusal(client, "connection token", str(error))
         return _expired(error)
+    except KeysUnavailable as error:
+        context.report_refusal(client, "connection token", str(error))
+        return errors.SERVER_ERROR
+    if isinstance(claims, MappedClaims) and claims.incomplete:
+        reason = f"a value cannot be part of a channel's name, in {', '.join(claims.incomplete)}"
+        context.report_refusal(client, "channels of the connection token", reason)
     return claims
 
 
@@ -173,11 +245,12 @@ def _server_side_subscriptions(
 ) -> dict[str, Subscription] | Refusal | Disconnect:
     """Build the subscriptions to the token's channels, the personal one, and those the client had (§3)."""
     found: dict[str, Subscription] = {}
+    caller = caller_of(context, info.user, capabilities(claims.caps))
 
     def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
         position = positions.get(channel, SubscriptionPosition())
         since = Position(position.offset, position.epoch) if position.recover else None
-        found[channel] = _server_side(context, channel, options, channel_info, since, data)
+        found[channel] = _server_side(caller, channel, options, channel_info, since, data)
 
     granted = _granted_channels(context, info.client, claims)
     if isinstance(granted, Refusal):
@@ -193,8 +266,9 @@ def _server_side_subscriptions(
             return errors.PROTOCOL_VIOLATION
         if isinstance(checked, Refusal) or channel in found:
             continue
-        if permissions.may_subscribe(_caller(context, info), channel, checked) is None:
+        if may_subscribe(context, caller, channel, checked) is None:
             add(channel, checked, info)
+            found[channel].is_by_capability = _is_by_capability(context, caller, channel, checked)
     return found
 
 
@@ -226,6 +300,7 @@ def _granted_channels(
 def authorize_subscription(
     context: SessionContext,
     info: ClientInfo,
+    granted: Capabilities | None,
     existing: Mapping[str, Subscription],
     request: SubscribeRequest,
     now: Timestamp,
@@ -233,19 +308,25 @@ def authorize_subscription(
 ) -> Subscription | Refusal | Disconnect:
     """Decide a subscribe command, by `claims` if they are given, else by its token or the channel's options.
 
-    `existing` are the connection's subscriptions so far. The checks are in the protocol's order (§4).
+    `granted` are the connection's capabilities, `existing` its subscriptions so far. The checks are in the
+    protocol's order (§4).
     """
     options = _check_subscribe_request(context, existing, request)
+    if options is errors.LIMIT_EXCEEDED:
+        context.report_limit(info.client, "client.channel_limit")
     if isinstance(options, Refusal | Disconnect):
         return options
     grant = SubscriptionTerms(info)
+    caller = caller_of(context, info.user, granted)
+    is_by_capability = False
     if claims is not None or request.token:
         decided = authorize_by_claims(context, info, request.channel, request.token, now, claims)
         if not isinstance(decided, SubscriptionTerms):
             return decided
         grant = decided
     else:
-        refusal = permissions.may_subscribe(_caller(context, info), request.channel, options)
+        refusal = may_subscribe(context, caller, request.channel, options)
+        is_by_capability = _is_by_capability(context, caller, request.channel, options)
         if refusal is not None:
             reason = f"{refusal.message}, and no subscription token: {request.channel[:100]}"
             context.report_refusal(info.client, "subscribe", reason)
@@ -253,7 +334,8 @@ def authorize_subscription(
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
-    is_recoverable, is_positioned, receives_joins = _features(context, options, grant.info, request, since)
+    subscriber = replace(caller, allowed=grant.allowed)
+    is_recoverable, is_positioned, receives_joins = _features(subscriber, options, request, since)
     return Subscription(
         request.channel,
         options,
@@ -265,7 +347,26 @@ def authorize_subscription(
         is_recoverable=is_recoverable,
         is_positioned=is_positioned,
         receives_joins=receives_joins,
+        token_id=grant.token_id,
+        issued_at=grant.issued_at,
+        allowed=grant.allowed,
+        is_by_capability=is_by_capability,
     )
+
+
+def may_subscribe(
+    context: SessionContext, caller: Caller, channel: str, options: ChannelOptions
+) -> Refusal | None:
+    """Return why a client may not subscribe to a channel without a subscription token; None if it may."""
+    kind = context.rules.kind_of(channel, options)
+    return permissions.decide(Action.SUBSCRIBE, caller, channel, options, kind)
+
+
+def _is_by_capability(context: SessionContext, caller: Caller, channel: str, options: ChannelOptions) -> bool:
+    """Whether a client would be refused without its capabilities."""
+    if caller.capabilities is None:
+        return False
+    return may_subscribe(context, replace(caller, capabilities=None), channel, options) is not None
 
 
 def _check_subscribe_request(
@@ -301,12 +402,25 @@ def authorize_by_claims(
     found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
         return found
+    was_issued_at = now.unix if claims is not None and claims.iat is None else issued_at(found)
+    if context.revocations.covers(found.jti, info.user, was_issued_at, now.unix, channel):
+        context.report_refusal(info.client, "subscription token", REVOKED)
+        return errors.because(errors.TOKEN_EXPIRED, REVOKED)
     expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at + context.options.token_leeway <= now.monotonic:
+    if expires_at is not None and expires_at + context.tokens.leeway_for(found) <= now.monotonic:
         context.report_refusal(info.client, "subscription token", "its expire_at has passed")
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
-    return SubscriptionTerms(channel_info, embedded(found.data, ""), expires_at, found.override)
+    data = embedded(found.data, "")
+    return SubscriptionTerms(
+        channel_info,
+        data,
+        expires_at,
+        found.override,
+        actions(found.allow),
+        found.jti,
+        was_issued_at,
+    )
 
 
 def _subscription_claims(
@@ -325,6 +439,9 @@ def _subscription_claims(
     except TokenExpired as error:
         context.report_refusal(info.client, "subscription token", str(error))
         return _expired(error)
+    except KeysUnavailable as error:
+        context.report_refusal(info.client, "subscription token", str(error))
+        return errors.INTERNAL_ERROR
     if other := _mismatch(claims, info, channel):
         context.report_refusal(info.client, "subscription token", f"it is for another {other}")
         return errors.INVALID_TOKEN
@@ -341,7 +458,11 @@ def _mismatch(claims: SubscriptionClaims, info: ClientInfo, channel: str) -> str
 
 
 def server_side_subscription(
-    context: SessionContext, info: ClientInfo, event: ServerSubscribe, now: Timestamp
+    context: SessionContext,
+    info: ClientInfo,
+    granted: Capabilities | None,
+    event: ServerSubscribe,
+    now: Timestamp,
 ) -> Subscription | None:
     """Return the subscription that an API call makes, or None if its namespace is unknown."""
     options = context.rules.options_for(event.channel)
@@ -349,7 +470,7 @@ def server_side_subscription(
         return None
     channel_info = with_channel_info(info, event.info)
     subscription = _server_side(
-        context,
+        caller_of(context, info.user, granted),
         event.channel,
         overridden(options, event.override),
         channel_info,
@@ -361,7 +482,7 @@ def server_side_subscription(
 
 
 def _server_side(
-    context: SessionContext,
+    caller: Caller,
     channel: str,
     options: ChannelOptions,
     info: ClientInfo,
@@ -369,7 +490,7 @@ def _server_side(
     data: Raw,
 ) -> Subscription:
     is_recoverable, is_positioned, receives_joins = _features(
-        context, options, info, SubscribeRequest(), since
+        caller, options, SubscribeRequest(channel), since
     )
     return Subscription(
         channel,
@@ -394,30 +515,37 @@ def _expired(error: TokenExpired) -> Refusal:
     return errors.because(errors.TOKEN_EXPIRED, "it is not valid yet") if is_early else errors.TOKEN_EXPIRED
 
 
-def _caller(context: SessionContext, info: ClientInfo) -> Caller:
-    return Caller(info.user, context.options.insecure)
+def caller_of(
+    context: SessionContext,
+    user: str,
+    granted: Capabilities | None,
+    subscription: Subscription | None = None,
+) -> Caller:
+    """Return what counts for decisions about one channel, in which the user has this live subscription."""
+    is_subscribed = subscription is not None
+    allowed = subscription.allowed if subscription is not None else frozenset[Action]()
+    return Caller(user, context.options.insecure, granted, is_subscribed, allowed)
 
 
 def _features(
-    context: SessionContext,
-    options: ChannelOptions,
-    info: ClientInfo,
-    request: SubscribeRequest,
-    since: Position | None,
+    caller: Caller, options: ChannelOptions, request: SubscribeRequest, since: Position | None
 ) -> tuple[bool, bool, bool]:
     """Decide recovery, positions and join pushes: forced by the channel, or requested and allowed (§4).
 
     Returns whether the subscription is recoverable, is positioned, and receives joins.
     """
-    caller = _caller(context, info)
-    may_read = permissions.may_read_history(caller, options, is_subscribed=True) is None
+    subscriber = replace(caller, is_subscribed=True)
+
+    def may(action: Action) -> bool:  # of a subscriber, so the channel's kind does not matter
+        return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
+
+    may_read = may(Action.HISTORY)
     wants_recovery = request.recoverable or since is not None
     is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may_read))
     is_positioned = options.force_positioning or (
         request.positioned and (options.allow_positioning or may_read)
     )
-    may_see = permissions.may_read_presence(caller, options, is_subscribed=True) is None
-    wants_joins = options.force_push_join_leave or (request.join_leave and may_see)
+    wants_joins = options.force_push_join_leave or (request.join_leave and may(Action.PRESENCE))
     return (
         options.keeps_history and is_recoverable,
         options.keeps_history and (is_recoverable or is_positioned),

@@ -21,6 +21,7 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
+from tocsin_server.core.phases import Phase
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Position, PresenceChange, Push, ServerMessage
@@ -68,6 +69,7 @@ IoRequest = (
     Write
     | events.Close
     | events.Identify
+    | events.ReserveConnection
     | events.OpenSubscriptions
     | events.Execute
     | events.Authorize
@@ -81,6 +83,7 @@ IoRequest = (
 StateEffect = (
     events.Close
     | events.Identify
+    | events.ReserveConnection
     | events.OpenSubscriptions
     | events.PublishJoin
     | events.CloseSubscription
@@ -139,6 +142,8 @@ class NodeState(Generic[C]):
                 self._apply_effect(connection, effect, requests)
         if unwritten:
             requests.append(Write(unwritten))
+        if connection.session.phase is Phase.REFUSED:
+            self.hub.remove(connection)  # its user was known before the connect command was refused
         if connection.session.is_closed and connection in self.connections:
             self.connections.discard(connection)
             self.hub.remove(connection)

@@ -31,6 +31,12 @@ class Metrics:
         self._add_connections()
         self._add_publications()
         self._add_recoveries()
+        self.api_calls = LabeledCounter(
+            "tocsin_api_calls",
+            "Calls of the HTTP API, by the name of their key: each command of a batch is one.",
+            self.registry,
+            "key",
+        )
         self.engine_call_seconds = Histogram(
             "tocsin_engine_call_seconds", "Duration of calls to the engine.", self.registry, "call"
         )
@@ -51,6 +57,13 @@ class Metrics:
             "Commands, requests and connections that a limit refused, by its key in the configuration.",
             self.registry,
             "limit",
+        )
+        self.key_set_fetches = LabeledCounter(
+            "tocsin_key_set_fetches",
+            "Fetches of the key sets of issuers.",
+            self.registry,
+            "issuer",
+            "outcome",
         )
         self.received_bytes = Counter(
             "tocsin_received_bytes", "Bytes of messages received from clients.", self.registry

@@ -6,7 +6,7 @@ transport <--send, write, close, pause_reading-- Connection (one per client)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -30,6 +30,8 @@ class Connection(Protocol):
     """A session with its transport. All methods are synchronous and never raise."""
 
     session: Session
+    address: str
+    """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
 
     @property
     def transport_name(self) -> str:
@@ -96,7 +98,7 @@ class TransportLimits:
 
 
 class Connections(Protocol):
-    """A node, as its transports see it. All methods are synchronous and never raise."""
+    """A node, as its transports see it. All methods but one are synchronous, and none raises."""
 
     @property
     def name(self) -> str:
@@ -136,9 +138,14 @@ class Connections(Protocol):
         """The node's clock."""
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """A session for a connection that has just been made."""
+        """A session for a connection that has just been made; or one whose effects are only looked at."""
 
     def attach(self, connection: Connection) -> None:
         """Count a connection in. `handle_event` with `ConnectionLost` must follow when the transport ends."""
@@ -151,6 +158,12 @@ class Connections(Protocol):
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, which is sampled: an attack leaves few lines."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

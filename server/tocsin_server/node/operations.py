@@ -22,6 +22,7 @@ from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import EngineLimit, Refusal, Refused, Unanswered
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.messages import (
     EMPTY,
     ClientInfo,
@@ -194,7 +195,7 @@ class Operations:
         if survey.silent:
             raise Unanswered(node.uid for node in survey.silent)
         for report in survey.nodes:
-            for channel, clients in report.channels.items():
+            async for channel, clients in in_slices(report.channels.items()):
                 found[channel] = found.get(channel, 0) + clients
         return found
 

@@ -20,7 +20,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httptools
-import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from tocsin_server.node.node import Node
     from tocsin_server.serving.accepted_connection import AcceptedConnection
-
-log = structlog.get_logger()
 
 HEADER_LIMIT = 500
 """How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
@@ -65,6 +62,7 @@ A chunk of one byte has 5. Sizes, extensions and trailers are all of them.
 HEAD_TOO_LARGE = f"The head of the request has more than {HEAD_LIMIT_BYTES} bytes."
 TOO_MANY_HEADERS = f"The request has more than {HEADER_LIMIT} headers."
 CHUNKS_TOO_LARGE = "The chunked body of the request has too many bytes that are no content."
+CHUNKED_UPGRADE = "A request with an Upgrade has no chunked body."
 INVALID_REQUEST = "The request is not valid HTTP."
 
 
@@ -152,6 +150,7 @@ class HttpProtocol(HttpToolsProtocol):
     _is_message_complete = True
     _is_waiting_turn = False
     _has_upgraded = False
+    _is_body_unparsed = False
     _refusal: tuple[HTTPStatus, str] | None = None
     _head_bytes = 0
     _counted_bytes = 0
@@ -243,7 +242,8 @@ class HttpProtocol(HttpToolsProtocol):
     @property
     def _must_wait(self) -> bool:
         """Whether what follows belongs to a later request than the one that is being answered."""
-        return self._is_responding and (self._is_message_complete or self.cycle is not self._running)
+        is_of_later_request = not self._is_head_complete or self.cycle is not self._running
+        return self._is_responding and (self._is_message_complete or is_of_later_request)
 
     @property
     def _is_last_response(self) -> bool:
@@ -252,9 +252,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def discard_after_last_response(self) -> None:
         """Discard what has arrived behind the last request, so that the end of the connection is read."""
-        if self._unread and self._is_last_response:
-            self._unread = b""
-            self.flow.hold(False)
+        if self._running is not None and self._is_last_response:
+            self._end_after(self._running)
 
     def _parse_pieces(self, data: bytes) -> None:
         start = 0
@@ -306,8 +305,14 @@ class HttpProtocol(HttpToolsProtocol):
         return self._refusal is None
 
     def _feed(self, piece: bytes) -> None:
-        """Feed the parser. It stops after an Upgrade, and goes on where that is not to WebSocket."""
+        """Feed the parser. It stops after an Upgrade, and goes on where that is not to WebSocket.
+
+        It also takes no body of such a request, which Java's client and curl make to offer HTTP/2.
+        """
         while piece:
+            if self._is_body_unparsed:
+                piece = self._take_unparsed_body(piece)
+                continue
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
@@ -317,6 +322,14 @@ class HttpProtocol(HttpToolsProtocol):
                 piece = piece[upgrade.args[0] or len(piece) :]
             else:
                 return
+
+    def _take_unparsed_body(self, piece: bytes) -> bytes:
+        rest = piece[self._body_left :]
+        self.on_body(piece[: self._body_left])
+        if not self._body_left:
+            self._is_body_unparsed = False
+            self.on_message_complete()
+        return rest
 
     def _upgrade(self) -> None:
         if self._is_responding:  # a handshake behind another request: its response would be mixed with that
@@ -331,27 +344,40 @@ class HttpProtocol(HttpToolsProtocol):
         self._release_cycles()
 
     def _release_cycles(self) -> None:
-        """Let go of what refers to this object, which is freed then without the garbage collector."""
+        """Release what refers to this object, which is then freed without the garbage collector."""
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
-        """Answer with a status and close. Behind a response that is being made, only close after that."""
-        log_refusal("http", status, reason)
-        self._stop_head_timer()
-        self._stop_body_timer()
+        """Answer with a status and close. Behind a request that is being answered, only close after that."""
+        log_refusal(self.app_state["node"], "http", status, reason, self._address)
         if self.transport.is_closing():
             return
         running = self._running
         if running is not None and not running.response_complete:
-            running.keep_alive = False
-            self.pipeline.clear()
-            self.cycle, self._is_message_complete = running, True
-            self.discard_after_last_response()
-            return
+            if self._must_wait:
+                self._end_after(running)
+                return
+            running.disconnected = True  # it is the body of this request
+            running.message_event.set()
+            if running.response_started:
+                self.transport.close()
+                return
+        self._stop_head_timer()
+        self._stop_body_timer()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         self.transport.write(head.encode("ascii"))
         self.transport.close()
+
+    def _end_after(self, running: RequestResponseCycle) -> None:
+        """End the connection with a response, and discard what has arrived behind its request."""
+        running.keep_alive = False
+        self.pipeline.clear()
+        self.cycle, self._is_message_complete = running, True
+        self._stop_head_timer()
+        self._stop_body_timer()
+        self._unread = b""
+        self.flow.hold(False)
 
     # ------------------------------------------------------------------------------------ the parser's events
 
@@ -384,13 +410,15 @@ class HttpProtocol(HttpToolsProtocol):
         request_line = len(self.parser.get_method()) + len(b"  HTTP/1.1\r\n\r\n")
         if self._counted_bytes + request_line > HEAD_LIMIT_BYTES:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
-        if self._refusal is not None:
-            return
         for name, value in self.headers:
             if name == b"content-length":  # checked by the parser
                 self._body_left = int(value)
             elif name == b"transfer-encoding":
                 self._is_chunked = True
+        if self._is_chunked and self.parser.should_upgrade():
+            self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKED_UPGRADE)
+        if self._refusal is not None:
+            return
         previous = self.cycle
         super().on_headers_complete()
         if self.cycle is not previous and self.scope["http_version"] == "1.0":
@@ -408,6 +436,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete: stop the time limit of its body."""
+        if self._body_left:  # the parser takes none after an Upgrade
+            self._is_body_unparsed = True
+            return
         self._is_message_complete = True
         self._body_left = 0
         self._stop_body_timer()
@@ -463,8 +494,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._body_timer = self.loop.call_later(left, self._check_body)
 
     def _drop(self, reason: str) -> None:
-        log.info("http_connection_dropped", reason=reason)
+        node: Node = self.app_state["node"]
+        node.log_refusal("http_connection_dropped", reason=reason, address=self._address)
         self.transport.abort()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

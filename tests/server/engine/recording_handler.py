@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from tests.support.timing import SOON
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.protocol.messages import Publication, Push
 
@@ -17,6 +18,11 @@ class ReceivedPublication(NamedTuple):
     channel: str
     publication: Publication
     epoch: str
+
+
+def node_info(uid: str) -> NodeInfo:
+    """The answer of every recording handler to a survey."""
+    return NodeInfo(uid, f"host_{uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
 
 
 class RecordingHandler:
@@ -30,6 +36,8 @@ class RecordingHandler:
         self.resubscribed: list[list[str]] = []
         self.commands: list[ControlCommand] = []
         self.requests: list[SurveyRequest] = []
+        self.revocations: list[Revocation] = []
+        self.known_revocations: list[Revocation] = []
         self._called = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
@@ -49,9 +57,13 @@ class RecordingHandler:
         self.commands.append(command)
         self._called.set()
 
-    def node_info(self, request: SurveyRequest) -> NodeInfo:
+    def on_revocations(self, revocations: Sequence[Revocation]) -> None:
+        self.revocations += revocations
+        self._called.set()
+
+    async def node_info(self, request: SurveyRequest) -> NodeInfo:
         self.requests.append(request)
-        return NodeInfo(self.uid, f"host_{self.uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
+        return node_info(self.uid)
 
     def offsets(self, channel: str) -> list[int]:
         """The offsets received in a channel."""

@@ -33,6 +33,8 @@ KEY_READ_SECONDS = 1.0
 
 MAX_SENDERS = 1000
 """Of so many senders the last request is known. Requests of earlier ones are too old."""
+ANSWERS_LIMIT = 100
+"""How many surveys of other nodes are answered at a time. A node that drops one counts as silent."""
 
 
 class NodeRequest(Struct, array_like=True):
@@ -76,8 +78,8 @@ class RedisNodeRegistry:
     The sending node handles its own request directly, so this works even if the node is deaf. All messages
     are signed, and requests are accepted once.
 
-    The mutable state is the pending requests, what earlier surveys returned about other nodes, and the last
-    request of each sender.
+    The mutable state is the pending requests, the surveys that are being answered, what earlier surveys
+    returned about other nodes, and the last request of each sender.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class RedisNodeRegistry:
         self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
         self._known: dict[str, NodeInfo] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         self._other_versions = encoding.OtherVersions()
 
     async def start(self, handler: ControlHandler) -> None:
@@ -116,6 +119,8 @@ class RedisNodeRegistry:
     def stop(self) -> None:
         """Release the handler. Idempotent."""
         self._handler = None
+        for answering in self._answering:
+            answering.cancel()
 
     async def publish_control(self, command: ControlCommand) -> None:
         """Send a control command to every node, as NodeRegistry describes."""
@@ -145,7 +150,10 @@ class RedisNodeRegistry:
             message = self._signatures.sign(encoding.REQUEST, self._keys.control, _encode_json(request))
             others = await self._other_nodes(handler)
             await self._commands.execute(self._commands.publish_command, self._keys.control, message)
-            pending.responses[handler.uid] = _respond(handler, request)
+            response = _respond(handler, request)
+            if survey is not None:
+                response.info = await handler.node_info(survey)
+            pending.responses[handler.uid] = response
             await self._wait_for_responses(pending, others)
             if pending.silent:  # a node that died in the meantime is not silent
                 pending.silent &= await self._other_nodes(handler)
@@ -205,15 +213,29 @@ class RedisNodeRegistry:
         try:
             request = _decode_request(payload)
         except msgspec.DecodeError as error:
-            self._dropped.drop("malformed_node_request_dropped", error=str(error))
+            self._dropped.drop("malformed_node_request_dropped", error=type(error).__name__)
             return
         if request.reply_to == self._responses:
             return
         if not self._is_new(request):
             self._dropped.drop_forged("request", "repeated or too old")
             return
-        response = _encode_json(_respond(handler, request))
-        message = self._signatures.sign(encoding.RESPONSE, request.reply_to, response)
+        if request.survey is None:
+            self._send(request, _respond(handler, request))
+            return
+        if len(self._answering) >= ANSWERS_LIMIT:
+            self._dropped.drop("node_request_dropped", reason=f"{ANSWERS_LIMIT} surveys are being answered")
+            return
+        answering = asyncio.get_running_loop().create_task(self._answer(handler, request, request.survey))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+
+    async def _answer(self, handler: ControlHandler, request: NodeRequest, survey: SurveyRequest) -> None:
+        info = await handler.node_info(survey)
+        self._send(request, NodeResponse(request.id, handler.uid, info))
+
+    def _send(self, request: NodeRequest, response: NodeResponse) -> None:
+        message = self._signatures.sign(encoding.RESPONSE, request.reply_to, _encode_json(response))
         reply = self._commands.execute(self._commands.publish_command, request.reply_to, message)
         reply.add_done_callback(_ignore_outcome)
 
@@ -234,7 +256,7 @@ class RedisNodeRegistry:
         try:
             response = _decode_response(payload)
         except msgspec.DecodeError as error:
-            self._dropped.drop("malformed_node_response_dropped", error=str(error))
+            self._dropped.drop("malformed_node_response_dropped", error=type(error).__name__)
             return
         pending = self._pending.get(response.id)
         if pending is not None:
@@ -243,11 +265,10 @@ class RedisNodeRegistry:
 
 
 def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:
-    """Apply a control command, or answer a survey."""
+    """Apply a control command; return a response that has no answer to a survey yet."""
     if request.command is not None:
         handler.on_control(request.command)
-    info = None if request.survey is None else handler.node_info(request.survey)
-    return NodeResponse(request.id, handler.uid, info)
+    return NodeResponse(request.id, handler.uid)
 
 
 def _silent_info(uid: str, known: NodeInfo | None = None) -> NodeInfo:

@@ -76,6 +76,7 @@ class SseConnection:
         "_request",
         "_results",
         "_sends_at_keep_alive",
+        "address",
         "address_key",
         "send_queue",
         "session",
@@ -96,6 +97,7 @@ class SseConnection:
         self._sends_at_keep_alive = -1
         self._is_connected = False
         self.session = session
+        self.address = ""
         self.address_key: str | None = None
         """What the connection counts under, once it is admitted."""
         self.send_queue = SendQueue(connections.limits.queue_bytes)

@@ -64,6 +64,8 @@ class StreamRefused(Exception):
         """A command of the request was answered with an error; the message names the channel it concerns."""
         message = f'{error.message}: channel "{channel}"' if channel else error.message
         status = _STATUS_OF_ERROR.get(error.code) or errors.http_status(error.code)
+        if error.temporary and error.code == errors.LIMIT_EXCEEDED.code:
+            status = HTTPStatus.TOO_MANY_REQUESTS
         return cls(status, error.code, message)
 
     @classmethod

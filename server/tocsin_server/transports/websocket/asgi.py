@@ -72,11 +72,12 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            log_refusal(AsgiConnection.transport_name, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
+            self._log_refusal(scope, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
             await PlainTextResponse(f"{NO_UPGRADE}\n", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         await receive()  # websocket.connect
         if refused := self._refusal(scope):
+            self._log_refusal(scope, *refused)
             await _refuse(scope, send, *refused)
             return
         key = self._connections.admission.key_of(client_address(scope))
@@ -87,7 +88,7 @@ class WebSocketEndpoint:
             offered = scope["subprotocols"]
             await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
             handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
-            await self._open(handshake).serve(receive, send)
+            await self._open(handshake, client_address(scope)).serve(receive, send)
         finally:
             self._connections.admission.leave(key)
 
@@ -100,10 +101,14 @@ class WebSocketEndpoint:
         sentence = recovery_refusal(query, request.headers.keys())
         return (400, sentence) if sentence else None
 
-    def _open(self, handshake: Handshake) -> AsgiConnection:
+    def _log_refusal(self, scope: Scope, status: int, reason: str) -> None:
+        transport = AsgiConnection.transport_name
+        log_refusal(self._connections, transport, status, reason, client_address(scope))
+
+    def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
-        connection = AsgiConnection(self._connections, session)
+        connection = AsgiConnection(self._connections, session, address)
         self._connections.attach(connection)
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
@@ -112,7 +117,6 @@ class WebSocketEndpoint:
 
 async def _refuse(scope: Scope, send: Send, status: int, sentence: str, retry_after: int = 0) -> None:
     """Refuse a handshake. A server without the extension for responses answers each with 403."""
-    log_refusal(AsgiConnection.transport_name, status, sentence)
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         if retry_after:
@@ -143,13 +147,14 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "session")
 
     codec = JSON
     framing = LINE_FRAMING
     transport_name = "asgi"
 
-    def __init__(self, connections: Connections, session: Session) -> None:
+    def __init__(self, connections: Connections, session: Session, address: str = "") -> None:
+        self.address = address
         self._connections = connections
         self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
         self._may_read = asyncio.Event()

@@ -19,7 +19,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import structlog
 from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
-
-log = structlog.get_logger()
 
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -212,7 +209,6 @@ class WebSocketConnection(asyncio.Protocol):
 
     __slots__ = (
         "_abort_timer",
-        "_address",
         "_address_key",
         "_connections",
         "_exempt_bytes",
@@ -234,6 +230,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_server_connections",
         "_transport",
         "_uses_ping_frames",
+        "address",
         "session",
         "write",
     )
@@ -243,7 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
     transport_name = "websocket"
 
     def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
-        self._address = peer
+        self.address = peer  # that of the client, once its handshake is read
         self._address_key: str | None = None
         self._is_half_open = False
         self._connections = connections
@@ -375,7 +372,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Log that the client broke the protocol, such as with a message that is too large."""
         sent = self._protocol.close_sent
         if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
-            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
+            client, code = self.session.client, int(sent.code)
+            self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing further; asyncio then closes the transport.
@@ -392,9 +390,11 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _answer_handshake(self, request: Request) -> None:
         protocol = self._protocol
+        proxies = proxies_of(self._connections.settings.server)
+        self.address = proxies.client_of(self.address, request.headers.get_all).address
         refused = self._refusal(request)
         response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit(request)):
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
             response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
             response.headers["Retry-After"] = str(no.retry_after)
         protocol.send_response(response)
@@ -402,13 +402,11 @@ class WebSocketConnection(asyncio.Protocol):
             self._open(request)
         else:
             reason = (response.body or b"").decode().strip()
-            log_refusal(self.transport_name, response.status_code, reason)
+            log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
 
-    def _admit(self, request: Request) -> NotAdmitted | None:
+    def _admit(self) -> NotAdmitted | None:
         """Count the connection in, or return why it is refused."""
-        proxies = proxies_of(self._connections.settings.server)
-        client = proxies.client_of(self._address, request.headers.get_all)
-        key = self._connections.admission.key_of(client.address)
+        key = self._connections.admission.key_of(self.address)
         refused = self._connections.admit(key)
         if refused is None:
             self._address_key = key
