@@ -24,9 +24,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from tocsin_server.access import ADMIN
 from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
-from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.refusals import log_refusal
-from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, proxies_of
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, peer_address, proxies_of
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGISendEvent
@@ -166,7 +165,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Count the connection as half open, unless it is refused before anything is read."""
         node: Node = self.app_state["node"]
         peer = self.client[0] if self.client else ""
-        if not proxies_of(node.settings.server).trust(normalized(peer)):
+        proxies = proxies_of(node.settings.server)
+        if proxies is None or not proxies.trust(peer_address(peer)):
             self._address_key = node.admission.key_of(peer)
         if not node.admission.accepts(self._address_key, time.monotonic()):
             self.drop_half_open("limits.address_connect_rate")
