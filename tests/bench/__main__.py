@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import servers
+from tests.bench.connecting import cpu_per_connection
 from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
@@ -62,6 +63,14 @@ async def one_node() -> Figures:
         f"{median:.1f} ({high:.1f}) ms",
         "≤ 50 ms",
         median <= 50,
+    )
+    connecting = await cpu_per_connection()
+    yield at_most(
+        "connect, subscribe and leave : without limits",
+        connecting["checked"],
+        connecting["unchecked"],
+        "µs",
+        1.1,
     )
     mine, theirs = [await bytes_per_connection(name, 3000) / 1024 for name in ("tocsin", "starlette")]
     yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)

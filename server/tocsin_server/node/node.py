@@ -469,9 +469,9 @@ class Node:
             self.limit_reached(error.limit, client=client, user=user)
             outcome = events.ConnectionRefused(error.refusal)
         except EngineError as error:
-            log.warning("connection_not_reserved", client=client, error=str(error))
-        except Exception:
-            log.exception("reservation_raised", client=client)
+            self.refusals.write("connection_not_reserved", level="warning", client=client, error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("reservation_raised", client=client)
         if connection.session.is_closed:
             await self._engine_services.users.remove(user, client)
         self.handle_event(connection, outcome)
