@@ -80,7 +80,7 @@ async def forged_messages(target: Target) -> None:
             {"control": {"method": "disconnect", "user": "honest-0"}},
         )
     ]
-    names = [b"tocsin:control", b"tocsin:0:control", b"tocsin:{honest:0}", b"tocsin:0:{honest:0}"]
+    names = [b"tocsin:control", b"tocsin:revocations:{all}", b"tocsin:{honest:0}"]
     publishes = b"".join(_resp(b"PUBLISH", name, message) for name in names for message in messages)
     redis = Target(target.redis_port, target.redis_port)
 
