@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from tocsin_server.access import ADMIN
 from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
+from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, proxies_of
 
@@ -124,7 +125,7 @@ class _Flow(FlowControl):
 def address_key(node: Node, peer: str) -> str:
     """Under which key the limits of addresses count a peer; empty if they do not, as with a trusted proxy."""
     proxies = proxies_of(node.settings.server)
-    is_trusted = proxies is not None and proxies.trust(peer_address(peer))
+    is_trusted = proxies is not None and proxies.trust(normalized(peer))
     return "" if is_trusted else node.admission.key_of(peer)
 
 
