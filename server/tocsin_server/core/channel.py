@@ -1,22 +1,26 @@
 """One channel on one node: its subscribers, its position in history, and the messages queued for delivery.
 
-    begin_subscribe() -- merge() -- go_live() … unsubscribe()        receive() -- queue -- take_batch()
+    begin_subscribe() -- merge() -- go_live() [-- catch_up() …] … unsubscribe()
+    receive() -- queue -- take_batch()
 
 Received messages are queued in one order. A batch takes the first of them, up to BATCH_BYTES. It is for
 the subscribers that are present when it is taken. Each subscriber stores the channel's message count at
 the moment it went live, so a subscriber that goes live while messages are queued is delivered only the
 later ones.
 
+A subscriber that catches up is not delivered batches. It gets its missed publications in pages, and joins the
+others once it has everything up to the channel's position.
+
 The mutable state is that of `Channel` and of its `Subscriber`s: the subscribers, the position tracker, the
-queue, and the publications held for subscriptions that are being set up. Only the methods of `Channel`
-change it; every method is one synchronous step, and the caller schedules the delivery.
+queue, and the publications held for subscriptions that are being set up or catch up. Only the methods of
+`Channel` change it; every method is one synchronous step, and the caller schedules the delivery.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.codec import Codec
@@ -24,6 +28,9 @@ from tocsin_server.protocol.messages import Position, Publication, Push
 
 HELD_LIMIT = 1000
 """Publications held for subscriptions being set up. If history ends before them, it is read again."""
+
+HELD_BYTES = 2 * 1_048_576
+"""Payload bytes of these publications, at most, unless there is only one."""
 
 BATCH_BYTES = 65_536
 """The size at which a batch is full. By default it is far below a connection's queue limit."""
@@ -106,6 +113,24 @@ class Subscriber(Generic[C]):
         self.write = _discard
 
 
+class CatchingUp(NamedTuple, Generic[C]):
+    """A subscriber that catches up, and the joins and leaves that it gets afterwards."""
+
+    subscriber: Subscriber[C]
+    joins: deque[Push]
+
+
+class CaughtUp(NamedTuple):
+    """What a page of history adds for a subscriber that catches up."""
+
+    messages: Sequence[ChannelMessage]
+    """To be written to it in the same step."""
+    is_complete: bool = False
+    """Whether it is delivered everything that follows from now on. Otherwise the next page must be read."""
+    has_gap: bool = False
+    """Whether history no longer holds what the client missed. Its subscription must be reset."""
+
+
 def _discard(_payload: Any) -> None:
     """Replace the `write` of a retired subscriber."""
 
@@ -126,6 +151,7 @@ class Channel(Generic[C]):
     """One channel on one node."""
 
     __slots__ = (
+        "_catching_up",
         "_groups",
         "_held",
         "_join_receivers",
@@ -135,6 +161,7 @@ class Channel(Generic[C]):
         "_subscribers",
         "_subscribing",
         "_waiting_for_offset",
+        "held_bytes",
         "name",
         "queued_bytes",
         "tracker",
@@ -154,11 +181,15 @@ class Channel(Generic[C]):
         ] = []  # their replies reach beyond what was received here
         self._join_receivers = 0
         self._subscribing = 0
-        self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD_LIMIT)
+        self._held: deque[tuple[Publication, str]] = deque()
+        self.held_bytes = 0
+        """Payload bytes held for subscriptions that are being set up or catch up."""
+        self._catching_up: dict[C, CatchingUp[C]] = {}
 
     def __len__(self) -> int:
         """Return how many subscribers the channel has on this node."""
-        return sum(map(len, self._subscribers.values())) + len(self._waiting_for_offset)
+        live = sum(map(len, self._subscribers.values()))
+        return live + len(self._waiting_for_offset) + len(self._catching_up)
 
     @property
     def is_wanted(self) -> bool:
@@ -169,12 +200,8 @@ class Channel(Generic[C]):
     def connections(self) -> list[C]:
         """The connections of all subscribers."""
         live = [connection for group in self._subscribers.values() for connection in group]
-        return live + [subscriber.connection for subscriber in self._waiting_for_offset]
-
-    @property
-    def held_bytes(self) -> int:
-        """Payload bytes held for subscriptions that are being set up."""
-        return sum(len(publication.data) for publication, _ in self._held)
+        waiting = [subscriber.connection for subscriber in self._waiting_for_offset]
+        return [*live, *waiting, *self._catching_up]
 
     # ------------------------------------------------------------------------------- subscribe, unsubscribe
 
@@ -199,14 +226,55 @@ class Channel(Generic[C]):
             return None
         return merged
 
-    def go_live(self, connection: C, start_offset: int, receives_joins: bool) -> None:
-        """Deliver to `connection`, which has everything up to `start_offset`, what follows."""
-        self._stop_holding()
+    def go_live(
+        self, connection: C, start_offset: int, receives_joins: bool, *, catches_up: bool = False
+    ) -> None:
+        """Deliver to `connection`, which has everything up to `start_offset`, what follows.
+
+        If it `catches_up`, publications are still held, and `catch_up` must follow.
+        """
         subscriber = Subscriber(connection, start_offset, receives_joins)
-        if start_offset > self.tracker.offset and self.tracker.is_known:
+        if catches_up:
+            self._catching_up[connection] = CatchingUp(subscriber, deque(maxlen=HELD_LIMIT))
+        else:
+            self._join_live(subscriber)
+
+    def _join_live(self, subscriber: Subscriber[C]) -> None:
+        self._stop_holding()
+        if subscriber.start_offset > self.tracker.offset and self.tracker.is_known:
             self._waiting_for_offset.append(subscriber)
         else:
             self._add(subscriber)
+
+    def catching_up_from(self, connection: C) -> int | None:
+        """Return the offset after which a subscriber's next page begins; None if it does not catch up."""
+        found = self._catching_up.get(connection)
+        return None if found is None else found.subscriber.start_offset
+
+    def catch_up(self, connection: C, page: History, *, may_skip: bool = False) -> CaughtUp:
+        """Add a page that was read after `catching_up_from`.
+
+        `may_skip`: publications before the page are superseded, so that they are no gap.
+        """
+        subscriber, joins = self._catching_up[connection]
+        start, top = subscriber.start_offset, page.top
+        first = page.publications[0].offset if page.publications else top.offset + 1
+        is_other = top.epoch != self.tracker.position.epoch
+        if is_other or (first != start + 1 and not (may_skip and first > start)):
+            return CaughtUp((), has_gap=True)
+        last = page.publications[-1].offset if page.publications else top.offset
+        merged = self.merge(page) if last == top.offset else None
+        if merged is None:
+            subscriber.start_offset = last
+            return CaughtUp(self._messages(page))
+        del self._catching_up[connection]
+        subscriber.start_offset = merged.top.offset
+        self._join_live(subscriber)
+        return CaughtUp([*self._messages(merged), *map(ChannelMessage, joins)], is_complete=True)
+
+    def _messages(self, history: History) -> list[ChannelMessage]:
+        epoch = history.top.epoch
+        return [ChannelMessage(Push(self.name, pub=one), epoch) for one in history.publications]
 
     def unsubscribe(self, connection: C) -> None:
         """Stop delivering to `connection`, or give up a subscription that was being set up."""
@@ -217,7 +285,14 @@ class Channel(Generic[C]):
             self._live_with_queued = [other for other in self._live_with_queued if other is not subscriber]
             self._groups = None
         elif not self._remove_waiting_for_offset(connection):
+            self._catching_up.pop(connection, None)
             self._stop_holding()
+
+    def change_write(self, connection: C) -> None:
+        """Write to a subscriber with its connection's present `write`."""
+        subscriber = self._subscribers.get(connection.framing, {}).get(connection)
+        if subscriber is not None:
+            subscriber.write = connection.write
 
     def _add(self, subscriber: Subscriber[C]) -> None:
         subscriber.live_since_count = self._sent_count + len(self._queue)
@@ -238,6 +313,13 @@ class Channel(Generic[C]):
         self._subscribing -= 1
         if not self._subscribing:
             self._held.clear()
+            self.held_bytes = 0
+
+    def _hold(self, publication: Publication, epoch: str) -> None:
+        self._held.append((publication, epoch))
+        self.held_bytes += len(publication.data)
+        while len(self._held) > 1 and (len(self._held) > HELD_LIMIT or self.held_bytes > HELD_BYTES):
+            self.held_bytes -= len(self._held.popleft()[0].data)
 
     # ---------------------------------------------------------------------------------------------- receive
 
@@ -255,7 +337,7 @@ class Channel(Generic[C]):
         continuity = self.tracker.advance(publication.offset, epoch)
         if continuity is Continuity.NEXT:
             if self._subscribing:
-                self._held.append((publication, epoch))
+                self._hold(publication, epoch)
             self._append(ChannelMessage(Push(self.name, pub=publication), epoch, published_at))
             self._add_caught_up()
         return continuity
@@ -264,6 +346,9 @@ class Channel(Generic[C]):
         """Queue a join or leave, for the subscribers that receive them."""
         if self._join_receivers:
             self._append(ChannelMessage(push))
+        for subscriber, joins in self._catching_up.values():
+            if subscriber.receives_joins:
+                joins.append(push)
 
     def reset(self, position: Position) -> list[C]:
         """Continue from `position`, after a gap that history cannot fill.

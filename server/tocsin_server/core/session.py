@@ -212,14 +212,14 @@ class Session:
                 return self._receive(event, now)
             case events.DeadlineReached():
                 return self._on_deadline(now)
-            case events.SubscriptionsOpened(histories):
+            case events.SubscriptionsOpened():
                 if self.phase is Phase.CONNECTING:
                     return self._confirm_connect(event, now)
-                return self._subscriptions.opened(histories, now)
-            case events.SubscriptionsFailed(channels):
+                return self._subscriptions.opened(event, now)
+            case events.SubscriptionsFailed(channels, why):
                 if self.phase is Phase.CONNECTING:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
-                return self._subscriptions.failed(channels)
+                return self._subscriptions.failed(channels, why)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():
@@ -390,13 +390,13 @@ class Session:
             version=self._context.version,
             expires=self._expires_at is not None,
             ttl=ttl_seconds(self._expires_at, now),
-            subs=self._subscriptions.connect_results(opened.histories, now),
+            subs=self._subscriptions.connect_results(opened, now),
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
         effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
-        effects += self._subscriptions.go_live(opened.histories)
+        effects += self._subscriptions.go_live(opened)
         for event in self._early_subscribes:
             effects += self._subscriptions.subscribe_from_server(event, self.info, now)
         self._early_subscribes = ()

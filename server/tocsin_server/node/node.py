@@ -30,7 +30,7 @@ from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import Channel
+from tocsin_server.core.channel import CaughtUp, Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import compile_glob
@@ -45,19 +45,31 @@ from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
+from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
 from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
-from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
+from tocsin_server.protocol.messages import (
+    ConnectRequest,
+    HistoryRequest,
+    PresenceRequest,
+    Publication,
+    Push,
+)
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
+
+READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories are read at once")
+"""The refusal of a command whose turn to read history did not come within WAIT_SECONDS."""
 
 log = structlog.get_logger()
 
@@ -105,7 +117,32 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
-        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._slow_clients: SlowClients[Connection] = SlowClients(
+            send_timeout=settings.client.send_timeout,
+            limit_bytes=settings.limits.queued_bytes,
+            clock=time.monotonic,
+            on_slow=self._on_slow,
+            on_excess=self._on_excess,
+        )
+        self._read_turns: ReadTurns[Connection] = ReadTurns(_pages_at_once(settings))
+        self._catch_ups = CatchUps(
+            self._engine_services.broker,
+            self.rules,
+            self.state,
+            self._read_turns,
+            settings.client.history_limit_bytes,
+            spawn=self._spawn,
+            room_for=self._room_for,
+            deliver=self._deliver_page,
+            on_reset=self._on_reset,
+        )
+        self._subscription_setup = SubscriptionSetup(
+            self._engine_services,
+            self.state,
+            self._read_turns,
+            settings.client.history_limit_bytes,
+            self._on_reset,
+        )
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
@@ -164,6 +201,7 @@ class Node:
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
+                    self._slow_clients.stop()
                     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
             log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
@@ -276,6 +314,7 @@ class Node:
         for request in requests:
             self._perform(connection, request)
         if session.is_closed:
+            self._slow_clients.wake(connection)
             if was_attached:
                 self.metrics.connections.labels(connection.transport_name).dec()
                 self._deadlines.remove(connection)
@@ -310,6 +349,37 @@ class Node:
     def _on_deadline(self, connection: Connection) -> None:
         self.handle_event(connection, events.DeadlineReached())
 
+    def client_is_behind(self, connection: Connection) -> None:
+        """Watch how fast a client takes what is queued for it."""
+        self._slow_clients.add(connection)
+        self.state.change_write(connection)
+
+    def client_caught_up(self, connection: Connection) -> None:
+        """Stop watching a client, and go on with what waited for it."""
+        self._slow_clients.remove(connection)
+        self.state.change_write(connection)
+
+    def _on_slow(self, connection: Connection) -> None:
+        self.limit_reached("client.send_timeout", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+
+    def _on_excess(self, connection: Connection) -> None:
+        self.limit_reached("limits.queued_bytes", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+        connection.drop()
+
+    def _room_for(self, connection: Connection) -> Awaitable[None]:
+        """Wait until a client is no longer behind, or its session is over."""
+        return self._slow_clients.wait_for_room(connection, lambda: connection.session.is_closed)
+
+    def _deliver_page(self, connection: Connection, channel: Channel[Connection], added: CaughtUp) -> None:
+        """Write a page of a recovery."""
+        if added.messages:
+            payload = connection.framing.pack(channel.name, added.messages)
+            connection.write(payload)
+            self.count_sent(len(payload))
+            self.metrics.recovered_publications.count += len(added.messages)
+
     def _disconnect_failed(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
@@ -331,6 +401,8 @@ class Node:
                     self._spawn(self._disconnect_others(connection))
             case events.OpenSubscriptions(plans):
                 self._spawn(self._open_subscriptions(connection, plans))
+            case node_state.CatchUp(channel):
+                self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case events.Authorize():
@@ -362,32 +434,49 @@ class Node:
 
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
-        outcome: Event = events.SubscriptionsFailed(channels)
         try:
-            outcome = await self._subscription_setup.open(plans)
+            async with self._subscription_setup.opened(connection, plans) as opened:
+                self.handle_event(connection, opened)
+        except TimeoutError:  # no turn to read history was free
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
         except EngineError as error:
             log.warning("subscribe_failed", channels=channels, error=str(error))
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
         except Exception:
             log.exception("subscribe_raised", client=connection.session.client)
-        self.handle_event(connection, outcome)
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
 
     async def _unsubscribe(self, name: str) -> None:
         if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
             await self._engine_services.broker.unsubscribe(name)
 
     async def _execute(self, connection: Connection, execute: events.Execute) -> None:
-        outcome: Struct | Refusal = errors.INTERNAL_ERROR
+        """Execute a command. Answers that may be large wait until the client has taken what is queued."""
+        if isinstance(execute.request, HistoryRequest | PresenceRequest):
+            await self._room_for(connection)
+        if not isinstance(execute.request, HistoryRequest):
+            outcome = await self._run_operation(connection, execute)
+            self.handle_event(connection, events.Executed(execute.id, outcome))
+            return
         try:
-            outcome = await self.operations.execute(
-                execute.request, execute.info, self.settings.client.history_limit
-            )
+            async with self._read_turns.turn(connection, WAIT_SECONDS):
+                outcome = await self._run_operation(connection, execute)
+                self.handle_event(connection, events.Executed(execute.id, outcome))
+        except TimeoutError:
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.Executed(execute.id, READS_WAIT))
+
+    async def _run_operation(self, connection: Connection, execute: events.Execute) -> Struct | Refusal:
+        try:
+            return await self.operations.execute(execute.request, execute.info, self.settings.client)
         except Refused as error:
-            outcome = error.refusal
+            return error.refusal
         except EngineError as error:
             log.warning("command_failed", error=str(error))
         except Exception:
             log.exception("command_raised", client=connection.session.client)
-        self.handle_event(connection, events.Executed(execute.id, outcome))
+        return errors.INTERNAL_ERROR
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
         is_connect = isinstance(authorize.request, ConnectRequest)
@@ -484,6 +573,12 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
         return False
     limit = command.identified_before
     return limit is None or (session.identified_at, session.client) < tuple(limit)
+
+
+def _pages_at_once(settings: Settings) -> int:
+    """How many pages of history may be in memory: each has `history_limit_bytes`, or one publication."""
+    page_bytes = max(settings.client.history_limit_bytes, settings.api.body_limit_bytes)
+    return max(1, settings.limits.recovery_bytes // page_bytes)
 
 
 def _resident_bytes() -> int:

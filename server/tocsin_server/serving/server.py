@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.http_limits import HttpProtocol
-from tocsin_server.serving.listening import BACKLOG, limit_unacknowledged, listen, url_of
+from tocsin_server.serving.listening import BACKLOG, limit_unacknowledged, limit_unsent, listen, url_of
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -93,6 +93,7 @@ class Server(uvicorn.Server):
         await self._node.prepare()
         for sock in sockets or ():
             limit_unacknowledged(sock, max(UNACKNOWLEDGED_SECONDS, self._node.settings.client.pong_timeout))
+            limit_unsent(sock)
         copies = [sock.dup() for sock in sockets or () for _ in range(ACCEPTED_TOGETHER - 1)]
         await super().startup([*sockets, *copies] if sockets else None)
         self._node.set_address(self.url.removeprefix("http://"))

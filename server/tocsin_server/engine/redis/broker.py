@@ -227,14 +227,14 @@ def _ms(seconds: float) -> int:
 
 
 def _range_arguments(query: HistoryQuery) -> tuple[Argument, ...]:
-    """The arguments of history_read.lua that select a part of the stream: command, from, to, count."""
+    """The arguments of history_read.lua that select a part of the stream: command, from, to, count, bytes."""
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
-        return "", "", "", ""
-    count = "" if query.limit < 0 else query.limit
+        return "", "", "", "", ""
+    bounds: tuple[Argument, ...] = "" if query.limit < 0 else query.limit, query.limit_bytes or ""
     if query.is_reverse:  # "(" excludes the bound; it requires Redis 6.2
-        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", count
-    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", count
+        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", *bounds
+    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", *bounds
 
 
 def _publication(entry: Any) -> Publication:
