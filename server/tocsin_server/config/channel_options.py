@@ -7,6 +7,7 @@ from pydantic import AfterValidator, model_validator
 from tocsin_server.config.values import (
     Duration,
     ExactString,
+    Limit,
     OptionalLimit,
     Options,
     PositiveDuration,
@@ -53,6 +54,13 @@ class ChannelOptions(Options):
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
     """The required form of a publication's data. Empty: any JSON value."""
+
+    slow_policy: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
+    """What becomes of publications for a client that is behind (docs/slow-clients.md)."""
+    slow_key: ExactString = ""
+    """With `latest`: the tag whose values are kept apart. Empty: the newest publication of the channel."""
+    slow_limit_bytes: Limit = 262_144
+    """With `drop_oldest` and `latest`: what is kept for a client that is behind, at most."""
 
     @property
     def keeps_history(self) -> bool:

@@ -22,6 +22,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.kept_messages import KeptMessages
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import Position, Publication, Push
@@ -120,6 +122,13 @@ class CatchingUp(NamedTuple, Generic[C]):
     joins: deque[Push]
 
 
+class KeptAside(NamedTuple, Generic[C]):
+    """A subscriber whose client is behind, and what is kept for it."""
+
+    subscriber: Subscriber[C]
+    kept: KeptMessages
+
+
 class CaughtUp(NamedTuple):
     """What a page of history adds for a subscriber that catches up."""
 
@@ -155,6 +164,7 @@ class Channel(Generic[C]):
         "_groups",
         "_held",
         "_join_receivers",
+        "_kept_aside",
         "_live_with_queued",
         "_queue",
         "_sent_count",
@@ -185,23 +195,29 @@ class Channel(Generic[C]):
         self.held_bytes = 0
         """Payload bytes held for subscriptions that are being set up or catch up."""
         self._catching_up: dict[C, CatchingUp[C]] = {}
+        self._kept_aside: dict[C, KeptAside[C]] = {}
 
     def __len__(self) -> int:
         """Return how many subscribers the channel has on this node."""
         live = sum(map(len, self._subscribers.values()))
-        return live + len(self._waiting_for_offset) + len(self._catching_up)
+        return live + len(self._waiting_for_offset) + len(self._catching_up) + len(self._kept_aside)
 
     @property
     def is_wanted(self) -> bool:
         """Whether the channel has a subscriber here, or a subscription is being set up."""
-        return bool(self._subscribing or self._waiting_for_offset or any(self._subscribers.values()))
+        return bool(self._subscribing or self._waiting_for_offset or self._is_delivered)
+
+    @property
+    def _is_delivered(self) -> bool:
+        """Whether a message must be queued for anyone."""
+        return bool(self._kept_aside) or any(self._subscribers.values())
 
     @property
     def connections(self) -> list[C]:
         """The connections of all subscribers."""
         live = [connection for group in self._subscribers.values() for connection in group]
         waiting = [subscriber.connection for subscriber in self._waiting_for_offset]
-        return [*live, *waiting, *self._catching_up]
+        return [*live, *waiting, *self._catching_up, *self._kept_aside]
 
     # ------------------------------------------------------------------------------- subscribe, unsubscribe
 
@@ -279,6 +295,8 @@ class Channel(Generic[C]):
     def unsubscribe(self, connection: C) -> None:
         """Stop delivering to `connection`, or give up a subscription that was being set up."""
         subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if connection in self._kept_aside:
+            subscriber = self._kept_aside.pop(connection).subscriber
         if subscriber is not None:
             subscriber.retire()
             self._join_receivers -= subscriber.receives_joins
@@ -287,6 +305,32 @@ class Channel(Generic[C]):
         elif not self._remove_waiting_for_offset(connection):
             self._catching_up.pop(connection, None)
             self._stop_holding()
+
+    def keep_aside(self, connection: C, options: ChannelOptions) -> None:
+        """Keep messages for a live subscriber from the next batch on, until `release`."""
+        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if subscriber is not None:
+            self._kept_aside[connection] = KeptAside(subscriber, KeptMessages(options))
+            self._groups = None
+
+    def release(self, connection: C) -> KeptMessages | None:
+        """Deliver to a subscriber again. Returns what was kept, to be written in the same step."""
+        found = self._kept_aside.pop(connection, None)
+        if found is None:
+            return None
+        subscriber = found.subscriber
+        subscriber.live_since_count = max(subscriber.live_since_count, self._sent_count)
+        subscriber.write = connection.write
+        self._subscribers.setdefault(connection.framing, {})[connection] = subscriber
+        self._groups = None
+        return found.kept
+
+    def _keep(self, messages: list[ChannelMessage], first: int) -> None:
+        for subscriber, kept in self._kept_aside.values():
+            skipped = max(subscriber.live_since_count - first, 0)
+            for message in messages[skipped:]:
+                if message.is_publication or subscriber.receives_joins:
+                    kept.add(message)
 
     def change_write(self, connection: C) -> None:
         """Write to a subscriber with its connection's present `write`."""
@@ -366,7 +410,7 @@ class Channel(Generic[C]):
         return [connection for connection in self.connections if connection not in complete]
 
     def _append(self, message: ChannelMessage) -> None:
-        if any(self._subscribers.values()):
+        if self._is_delivered:
             self._queue.append(message)
             self.queued_bytes += message.size
 
@@ -394,6 +438,8 @@ class Channel(Generic[C]):
         """
         first = self._sent_count
         batch: Batch[C] = Batch(self._take_messages())
+        if self._kept_aside:
+            self._keep(batch.messages, first)
         is_for_all = not self._live_with_queued and all(message.is_publication for message in batch.messages)
         for framing, subscribers in self._subscriber_groups():
             if is_for_all:

@@ -185,10 +185,16 @@ class NodeState(Generic[C]):
             leave = Push(channel, leave=PresenceChange(info))
             requests.append(PublishJoinLeave(channel, leave))
 
-    def change_write(self, connection: C) -> None:
-        """Deliver to a connection with its present `write`, which may differ once its client is behind."""
-        for name in connection.session.live_channels:
-            self.hub.channels[name].change_write(connection)
+    def change_write(self, connection: C, *, is_behind: bool) -> None:
+        """Deliver to a connection with its present `write`, which differs while its client is behind.
+
+        Then the channels whose `slow_policy` says so keep their messages aside.
+        """
+        for name, options in connection.session.live_options:
+            channel = self.hub.channels[name]
+            channel.change_write(connection)
+            if is_behind and options.slow_policy != "disconnect":
+                channel.keep_aside(connection, options)
 
     # --------------------------------------------------------------------------------- what the engine read
 

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
     SessionContext,
@@ -176,6 +177,11 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    @property
+    def live_options(self) -> list[tuple[str, ChannelOptions]]:
+        """The channels of the live subscriptions, each with its options."""
+        return [(subscription.channel, subscription.options) for subscription in self._subscriptions.live]
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""

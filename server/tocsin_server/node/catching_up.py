@@ -16,6 +16,7 @@ from typing import Any, Generic
 import structlog
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.channel import CaughtUp, Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.node_state import C, NodeState
@@ -42,7 +43,7 @@ class CatchUps(Generic[C]):
         rules: ChannelRules,
         state: NodeState[C],
         turns: ReadTurns[C],
-        page_bytes: int,
+        limits: ClientOptions,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         room_for: Callable[[C], Awaitable[None]],
@@ -53,7 +54,7 @@ class CatchUps(Generic[C]):
         self._rules = rules
         self._state = state
         self._turns = turns
-        self._page_bytes = page_bytes
+        self._limits = limits
         self._spawn = spawn
         self._room_for = room_for
         self._deliver = deliver
@@ -110,7 +111,9 @@ class CatchUps(Generic[C]):
             return not added.is_complete
 
     async def _read(self, name: str, since: int, options: ChannelOptions) -> History | None:
-        query = HistoryQuery(Position(since, ""), -1, limit_bytes=self._page_bytes)
+        query = HistoryQuery(
+            Position(since, ""), self._limits.history_limit, limit_bytes=self._limits.history_limit_bytes
+        )
         try:
             return await self._broker.read_history(name, query, options)
         except EngineError as error:

@@ -130,7 +130,7 @@ class Node:
             self.rules,
             self.state,
             self._read_turns,
-            settings.client.history_limit_bytes,
+            settings.client,
             spawn=self._spawn,
             room_for=self._room_for,
             deliver=self._deliver_page,
@@ -310,6 +310,8 @@ class Node:
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             requests += self.state.apply(connection, event, self.now())  # closed now: undoes what it set up
         if isinstance(event, events.SubscriptionsOpened):
+            if connection.is_behind:
+                self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
             self._perform(connection, request)
@@ -352,12 +354,35 @@ class Node:
     def client_is_behind(self, connection: Connection) -> None:
         """Watch how fast a client takes what is queued for it."""
         self._slow_clients.add(connection)
-        self.state.change_write(connection)
+        self.state.change_write(connection, is_behind=True)
 
     def client_caught_up(self, connection: Connection) -> None:
         """Stop watching a client, and go on with what waited for it."""
         self._slow_clients.remove(connection)
-        self.state.change_write(connection)
+        if not connection.session.is_closed:
+            self.state.change_write(connection, is_behind=False)
+            # Later, because the transport may call this in the middle of a write
+            asyncio.get_running_loop().call_soon(self._write_kept, connection)
+
+    def _write_kept(self, connection: Connection) -> None:
+        """Write what was kept aside for a client, channel by channel, until it is behind again.
+
+        If messages of a channel were dropped, a client with a position subscribes again instead, and
+        recovers or is told of the gap.
+        """
+        for name, options in connection.session.live_options:
+            kept = None
+            if not connection.is_behind and options.slow_policy != "disconnect":
+                kept = self.hub.channels[name].release(connection)
+            if kept is None:
+                continue
+            self.metrics.count_undelivered(options.slow_policy, kept.dropped + kept.superseded)
+            if kept.dropped and connection.session.has_position_in(name):
+                self._on_reset(connection, name)
+            elif kept.messages:
+                payload = connection.framing.pack(name, kept.messages)
+                connection.write(payload)
+                self.count_sent(len(payload))
 
     def _on_slow(self, connection: Connection) -> None:
         self.limit_reached("client.send_timeout", client=connection.session.client)

