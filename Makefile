@@ -57,6 +57,10 @@ bench: $(DEV) ## the figures of docs/speed.md
 chaos: $(DEV) ## every fault under load (docs/faults.md); exit 1 if a promise is broken
 	$(BIN)/python -m tests.faults $(ARGS)
 
+.PHONY: hostile
+hostile: $(DEV) ## every attack beside honest clients (docs/security.md); exit 1 if a promise is broken
+	$(BIN)/python -m tests.hostile $(ARGS)
+
 .PHONY: clean
 clean: ## remove everything that make made
 	rm -rf .venv $(JS)/node_modules dist build htmlcov .coverage .coverage.* \

@@ -213,7 +213,7 @@ def _nothing(_: Any) -> None:
 
 
 def _position(result: Any) -> Position | None:
-    return Position(result["offset"], result["epoch"]) if result.get("offset") else None
+    return msgspec.convert(result, Position) if result.get("offset") else None
 
 
 def _positions(result: Any) -> list[Outcome]:
@@ -221,7 +221,9 @@ def _positions(result: Any) -> list[Outcome]:
 
 
 def _counts(result: Any) -> dict[str, int]:
-    return {name: channel["num_clients"] for name, channel in result["channels"].items()}
+    return {
+        name: msgspec.convert(channel["num_clients"], int) for name, channel in result["channels"].items()
+    }
 
 
 def _history(channel: str, result: Any) -> History:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial, update_wrapper
 from random import random
+from secrets import token_hex
 from ssl import SSLContext
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -17,7 +18,9 @@ from . import api, backoff
 from .api import Call
 from .errors import (
     CLIENT_CLOSED,
+    TOO_MANY_REQUESTS,
     BadProtocol,
+    CallError,
     Disconnected,
     ServerUnreachable,
     TimedOut,
@@ -27,7 +30,18 @@ from .errors import (
 )
 from .protocol.codec import encode_json
 from .transports.address import http_url, redact
-from .transports.http import PASSING_STATUSES, HttpClient, HttpTarget, api_key_header, password_error
+from .transports.http import (
+    PASSING_STATUSES,
+    HttpClient,
+    HttpTarget,
+    api_key_header,
+    describe_response,
+    password_error,
+    post,
+    post_async,
+    retry_after,
+)
+from .transports.signing import Signer
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 10.0
@@ -42,34 +56,60 @@ AttemptOutcome = httpx.Response | httpx.RequestError
 class _Endpoint:
     """The address and the headers of every request, and what a response means."""
 
-    def __init__(self, url: str, api_key: str, timeout_seconds: float, ssl: SSLContext | None) -> None:
+    def __init__(
+        self, url: str, api_key: str, key_name: str, timeout_seconds: float, ssl: SSLContext | None
+    ) -> None:
         self.target = HttpTarget(http_url(url, "/api"), ssl, timeout=timeout_seconds)
         self._path, self._mark, self._query = self.target.url.partition("?")
-        self._headers = {"Content-Type": "application/json"} | api_key_header(api_key)
+        self._signer = Signer(key_name, api_key) if key_name else None
+        key_header = {} if self._signer else api_key_header(api_key)
+        self._headers = {"Content-Type": "application/json"} | key_header
+        self.timeout_seconds = timeout_seconds
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
+        """Return the arguments of one attempt, with a signature of its own."""
+        content = encode_json(call.body).encode()
+        headers = self._headers
+        if self._signer is not None:
+            path = f"/api/{call.method}"
+            headers = headers | self._signer.header(path, content, time.time(), token_hex(16))
         return {
             "url": f"{self._path}/{call.method}{self._mark}{self._query}",
-            "headers": self._headers,
-            "content": encode_json(call.body),
+            "headers": headers,
+            "content": content,
         }
 
     def attempts(self, call: Call[T]) -> Generator[float, AttemptOutcome, T]:
-        """Decide about attempts: yield the wait before each, be sent its outcome, return the result."""
-        pause, failure = 0.0, ""
+        """Decide about attempts: yield the wait before each, be sent its outcome, return the result.
+
+        A server with too many requests is asked again after its ``Retry-After``, at most ``timeout_seconds``.
+        """
+        pause = 0.0
+        failure: TocsinError
         for attempt in range(ATTEMPTS):
             outcome = yield pause
-            if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
-                return self._read(call, outcome)
-            failure = self.target.describe(outcome)
+            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
             if isinstance(outcome, httpx.ReadTimeout):
                 raise TimedOut(f"no response to {call.method}: it may or may not have been done")
-            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
-        raise ServerUnreachable(f"the server cannot be reached: {failure}")
+            if isinstance(outcome, httpx.Response):
+                pause += min(retry_after(outcome.headers), self.timeout_seconds)
+                if outcome.status_code not in _PASSING_STATUSES:
+                    try:
+                        return self._read(call, outcome)
+                    except CallError as error:
+                        if error.code != TOO_MANY_REQUESTS:
+                            raise
+                        failure = error
+                        continue
+            failure = ServerUnreachable(f"the server cannot be reached: {self.target.describe(outcome)}")
+        raise failure
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         if response.status_code == 401:
-            raise password_error(response.headers) or Unauthorized("the API key is missing or wrong")
+            reason = describe_response(401, response.text).partition(", ")[2]
+            raise password_error(response.headers) or Unauthorized(
+                f"the API key is not accepted: {reason}" if reason else "the API key is missing or wrong"
+            )
         try:
             if response.status_code == 200:
                 return api.read_response(call, response.text)
@@ -81,7 +121,7 @@ class _Endpoint:
             raise self._unreadable(response) from error
 
     def _unreadable(self, response: httpx.Response) -> TocsinError:
-        text = response.text.strip()[:100] or "an empty response"
+        text = redact(response.text.strip()[:100]) or "an empty response"
         return self.target.misdirected(response) or BadProtocol(
             f"{redact(str(response.url))} answered {response.status_code}{self.target.hint}: {text}"
         )
@@ -131,8 +171,9 @@ class _Clients(Generic[C]):
 class _LoopClient:
     """The HTTP client of one event loop. It is closed by ``close``, or at the end of the loop."""
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, longest_seconds: float) -> None:
         self._http = http
+        self._longest_seconds = longest_seconds
         # ``asyncio.run`` ends the generators of its loop, and so the connections
         self._open = _close_at_end(http)
         self._is_begun = False
@@ -141,7 +182,7 @@ class _LoopClient:
         if not self._is_begun:
             self._is_begun = True
             await anext(self._open)
-        return await self._http.post(**request)
+        return await post_async(self._http, self._longest_seconds, **request)
 
     async def close(self) -> None:
         await self._open.aclose()
@@ -173,10 +214,12 @@ def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncPublisher, 
 class Publisher:
     """The HTTP API for plain code: ``Publisher("http://localhost:8000", "key").publish("news", 1)``.
 
-    When the connection fails, a call is sent up to three times; it still publishes only once. Raises
-    ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``, ``TimedOut``,
-    ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may processes that are
-    forked later: each opens connections of its own. ``close`` it, or use ``with``.
+    With ``key_name``, the name of the key in the server's ``[api_keys]``, each request is signed with the
+    key, which then never travels. When the connection fails or the server has too many requests (503, 429,
+    error 111), a call is sent up to three times, after the server's ``Retry-After``; it still publishes only
+    once. Raises ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``,
+    ``TimedOut``, ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may
+    processes that are forked later: each opens connections of its own. ``close`` it, or use ``with``.
     """
 
     def __init__(
@@ -184,10 +227,11 @@ class Publisher:
         url: str,
         api_key: str = "",
         *,
+        key_name: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._endpoint = _Endpoint(url, api_key, key_name, timeout_seconds, ssl)
         self._clients = _Clients(partial(self._endpoint.target.new_client, httpx.Client))
 
     publish = _plain(api.publish)
@@ -231,7 +275,7 @@ class Publisher:
     def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current()
         try:
-            return http.post(**self._endpoint.request(call))
+            return post(http, self._endpoint.timeout_seconds, **self._endpoint.request(call))
         except httpx.RequestError as error:
             return error
         except RuntimeError:
@@ -251,10 +295,11 @@ class AsyncPublisher:
         url: str,
         api_key: str = "",
         *,
+        key_name: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         ssl: SSLContext | None = None,
     ) -> None:
-        self._endpoint = _Endpoint(url, api_key, timeout_seconds, ssl)
+        self._endpoint = _Endpoint(url, api_key, key_name, timeout_seconds, ssl)
         self._clients = _Clients(self._new_client)
 
     publish = _async(api.publish)
@@ -299,7 +344,7 @@ class AsyncPublisher:
         await self.close()
 
     def _new_client(self) -> _LoopClient:
-        return _LoopClient(self._endpoint.target.new_client(HttpClient))
+        return _LoopClient(self._endpoint.target.new_client(HttpClient), self._endpoint.timeout_seconds)
 
     async def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current(asyncio.get_running_loop())

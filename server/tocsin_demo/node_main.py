@@ -106,12 +106,12 @@ async def _report_changes(
     """
     await is_listening.wait()
     await shared_port.set_open(is_open=True)
-    last_report = _report(node)
+    last_report = await _report(node)
     _send(Listening(node.address))
     _send(last_report)
     while True:
         await asyncio.sleep(REPORT_SECONDS)
-        report = _report(node)
+        report = await _report(node)
         if report != last_report:
             last_report = report
             _send(report)
@@ -119,8 +119,8 @@ async def _report_changes(
         await shared_port.set_open(is_open=report.state == "ready" or is_needed)
 
 
-def _report(node: Node) -> NodeReport:
-    figures = node.node_info(SurveyRequest(wants_channels=True))
+async def _report(node: Node) -> NodeReport:
+    figures = await node.node_info(SurveyRequest(wants_channels=True))
     return NodeReport(
         figures.uid,
         figures.state,

@@ -10,7 +10,7 @@ The range of a code says what the client does next:
 
 Tocsin itself never sends these codes. They are here for clients, for applications and for the HTTP API:
 
-    111, 3013    Tocsin has no rate limits. An application's RPC method may refuse with any code.
+    111          Tocsin has no rate limits. An application's RPC method may refuse with any code.
     113          Tocsin has neither map subscriptions nor conflicting publishes.
     3000         A client uses it for a connection that ended without a code.
     3009         A connection whose write failed cannot be told anything.
@@ -79,6 +79,30 @@ class EngineError(Exception):
 
     Nothing was stored or published, unless the message says that the outcome is unknown.
     """
+
+
+class EngineLimit(EngineError):
+    """A limit of the engine refused a call. `limit` is its key in the configuration."""
+
+    def __init__(self, limit: str, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.limit = limit
+        self.refusal = refusal
+
+
+class EngineFull(EngineLimit):
+    """The store is full, or nearly, and refuses what would take more of its memory. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("engine.memory_limit", because(INTERNAL_ERROR, "the memory of Redis is full"))
+
+
+class PresenceFull(EngineLimit):
+    """A channel has as many presence entries as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        reason = f"the channel has {limit} presence entries"
+        super().__init__("limits.presence_entries", because(LIMIT_EXCEEDED, reason))
 
 
 class Unanswered(EngineError):

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from tests.support.timing import STARTED
 
 TOCSIN = Path(sys.executable).with_name("tocsin")
-READY = re.compile(r"listening on (http://\S+)")
+READY = re.compile(r"listening on (https?://\S+)")
 
 Config = Mapping[str, Any]
 

@@ -1,47 +1,134 @@
-"""The keys of the HTTP API, and the three places of a request that may hold one."""
+"""Who sends a request to the HTTP API: by a key in one of three places, or by a signature."""
 
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Iterator
+from hashlib import sha256
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from tocsin_server.config.options import ApiOptions
+from tocsin_server.api.callers import Caller, LimitReached, Scope
+from tocsin_server.api.signatures import SCHEME as SIGNATURE_SCHEME
+from tocsin_server.api.signatures import SeenSignatures, Signature
+from tocsin_server.config.api_key_options import HASH_PREFIX, key_digest
+from tocsin_server.config.loading import Settings
+from tocsin_server.core.glob import Glob
 
 HEADER = "X-API-Key"
 SCHEME = "apikey"
 PARAMETER = "api_key"
 
+KEY_IN_ADDRESS = (
+    f"A key in the address is not accepted ([api] allow_key_in_address): send it in the header {HEADER}."
+)
+
+
+class Unauthorized(HTTPException):
+    """A request without valid credentials: 401 with `detail`. `reason` is for the operator."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(401, detail)
+        self.reason = reason
+
 
 class ApiKeys:
-    """The configured keys. Without keys every request is refused, unless the API is insecure."""
+    """The configured keys and their owners. Without keys only an insecure API accepts requests."""
 
-    def __init__(self, options: ApiOptions) -> None:
-        self._is_insecure = options.insecure
-        self._keys = [key.encode() for key in options.keys]
+    def __init__(self, settings: Settings) -> None:
+        api = settings.api
+        self._accepts_parameter = api.allow_key_in_address
+        self._window = api.signature_window
+        self._seen = SeenSignatures(api.signature_window)
+        self._insecure = Caller("", api, calls_per_second=api.calls_per_second) if api.insecure else None
+        self._owners: list[tuple[bytes, Caller]] = []
+        self._named: dict[str, tuple[Caller, list[str]]] = {}
+        for number, key in enumerate(api.keys):
+            caller = Caller(f"api.keys[{number}]", api, calls_per_second=api.calls_per_second)
+            self._owners.append((key_digest(key), caller))
+        for name, options in settings.api_keys.items():
+            scope = Scope(frozenset(options.methods), [Glob(glob) for glob in options.channels])
+            rate = options.calls_per_second or api.calls_per_second
+            caller = Caller(name, api, scope, options.expires_at, rate)
+            self._owners += [(key_digest(key), caller) for key in options.keys]
+            self._named[name] = caller, [key for key in options.keys if not key.startswith(HASH_PREFIX)]
+
+    def caller_of(self, request: Request, path: str) -> tuple[Caller, Signature | None]:
+        """Return who sends a request, and its signature if it has one, whose digest the body must have.
+
+        `path` is that of the route, wherever the application is mounted.
+
+        Raises Unauthorized, and LimitReached where too many signatures are remembered.
+        """
+        if self._insecure is not None:
+            return self._insecure, None
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == SIGNATURE_SCHEME:
+            return self._signer_of(credentials, path)
+        given = [sha256(key).digest() for key in _keys_of(request, self._accepts_parameter)]
+        found = [
+            caller
+            for key in given
+            for digest, caller in self._owners
+            if hmac.compare_digest(key, digest)  # with all of them: a match must not take less time
+        ]
+        if not found:
+            raise self._unauthorized(request, has_key=bool(given))
+        return _valid(found[0]), None
 
     def accepts(self, request: Request) -> bool:
-        """Whether the request has a valid key in one of the three places.
+        """Whether a request has a valid key or signature, with any scope."""
+        try:
+            self.caller_of(request, request.scope["path"])
+        except (Unauthorized, LimitReached):
+            return False
+        return True
 
-        Each key of the request is compared with all configured keys, in a time that does not depend on how
-        similar they are.
-        """
-        if self._is_insecure:
-            return True
-        return True in [hmac.compare_digest(given, key) for given in _keys_of(request) for key in self._keys]
+    def _signer_of(self, credentials: str, path: str) -> tuple[Caller, Signature]:
+        signature = Signature.read(credentials)
+        if signature is None:
+            raise Unauthorized("its signature is malformed", "The signature is malformed.")
+        if signature.key not in self._named:
+            raise Unauthorized("its signature names no key of [api_keys]")
+        caller, keys = self._named[signature.key]
+        if not keys:
+            reason = f'the API key "{caller.name}" is configured as a hash, which verifies no signature'
+            raise Unauthorized(reason)
+        if not signature.is_by(keys, path):
+            raise Unauthorized(f'it is not signed with the API key "{caller.name}"')
+        difference = abs(time.time() - int(signature.time))
+        if difference > self._window:
+            reason = f"The time of the signature differs from that of the server by {difference:.0f} s."
+            raise Unauthorized(reason, reason)
+        is_new = self._seen.add(signature.signature.lower(), time.monotonic())
+        if is_new is None:
+            raise LimitReached("api.signature_window", "too many signed requests", self._window)
+        if not is_new:
+            raise Unauthorized("its signature was used before", "The signature was used before.")
+        return _valid(caller), signature
 
-    def refusal_reason(self, request: Request) -> str:
-        """Why a request is refused, for the operator. Shows no key."""
-        if not self._keys:
-            return "api.keys is not set"
-        return "its API key is not one of api.keys" if any(_keys_of(request)) else "it has no API key"
+    def _unauthorized(self, request: Request, *, has_key: bool) -> Unauthorized:
+        """Why a request is refused. Shows no key."""
+        if not has_key and PARAMETER in request.query_params:
+            return Unauthorized(KEY_IN_ADDRESS, KEY_IN_ADDRESS)
+        if not self._owners:
+            return Unauthorized("api.keys is not set")
+        return Unauthorized("its API key is not valid" if has_key else "it has no API key")
 
 
-def _keys_of(request: Request) -> Iterator[bytes]:
+def _valid(caller: Caller) -> Caller:
+    if caller.is_expired():
+        raise Unauthorized(f'the API key "{caller.name}" is expired')
+    return caller
+
+
+def _keys_of(request: Request, accepts_parameter: bool) -> Iterator[bytes]:
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == SCHEME:
+    if scheme.lower() == SCHEME and credentials.strip():
         yield credentials.strip().encode()
-    for values, name in ((request.headers, HEADER), (request.query_params, PARAMETER)):
-        if name in values:
-            yield values[name].encode(errors="replace")
+    if request.headers.get(HEADER):
+        yield request.headers[HEADER].encode()
+    if accepts_parameter and request.query_params.get(PARAMETER):
+        yield request.query_params[PARAMETER].encode(errors="replace")

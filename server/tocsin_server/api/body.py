@@ -10,6 +10,7 @@ from msgspec import Raw
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from tocsin_server.api.signatures import Signature
 from tocsin_server.protocol.json import compact
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -26,11 +27,11 @@ _WINDOW_BITS = {
 """How zlib decompresses a content coding (RFC 9110 §8.4.1)."""
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: Request, limit_bytes: int, signature: Signature | None = None) -> bytes:
     """Read the whole body, decompressed. Raises HTTPException 413 at the first chunk beyond the limit.
 
     The limit applies to the bytes that arrive and to those that they decompress to. Raises HTTPException 415
-    for a content coding other than gzip and deflate.
+    for a content coding other than gzip and deflate, and 401 for a body that is not the signed one.
     """
     coding = request.headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity", *_WINDOW_BITS):
@@ -47,6 +48,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
                 raise _too_large(limit_bytes)
     except ClientDisconnect:
         raise HTTPException(400, "The request's body ended early.") from None
+    if signature is not None and not signature.covers(body):
+        raise HTTPException(401, "The body is not the one that was signed.")
     return _decompressed(bytes(body), coding, limit_bytes) if coding in _WINDOW_BITS else bytes(body)
 
 

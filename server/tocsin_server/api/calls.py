@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,24 +13,49 @@ import structlog
 from msgspec import Raw, Struct
 
 from tocsin_server import errors
+from tocsin_server.api.callers import Caller
+from tocsin_server.api.turns import Turns
 from tocsin_server.api.types import CALLS_LIMIT, ApiError
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
 
-CALLS_PER_TURN = 500
-"""How many calls of one request run in one turn of the event loop, which takes some milliseconds."""
+CONCURRENT_CALLS = 250
+"""How many calls of one request run concurrently: enough to fill a pipeline to Redis."""
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """In which a call runs: its node, who calls, and the turns that it shares with all other calls."""
+
+    node: Node
+    caller: Caller
+    turns: Turns
+
+    def permit(self, method: str, request: Struct) -> None:
+        """Raise Refused unless the caller may make this call. A broadcast checks its channels itself."""
+        try:
+            self.caller.check(method, getattr(request, "channel", None))
+        except Refused as error:
+            self.log_refusal(method, error.refusal)
+            raise
+
+    def log_refusal(self, method: str, refusal: Refusal) -> None:
+        """Log that the scope of the caller's key refuses a call."""
+        self.node.refusals.write(
+            "api_call_refused", key=self.caller.name, method=method, error=refusal.message
+        )
+
+
 @dataclass(frozen=True)
 class Method:
     """One method of the API: its function, and the types of its request and result."""
 
-    call: Callable[[Node, Any], Awaitable[Any]]
+    call: Callable[[Context, Any], Awaitable[Any]]
     request: type[Struct]
     result: type[Struct]
     is_wrapped: bool = True
@@ -87,27 +112,32 @@ async def attempt(call: Awaitable[T]) -> T | Refusal:
     return errors.INTERNAL_ERROR
 
 
-async def in_turn(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of calls that run one after the other."""
-    results: list[T] = []
-    for number, call in enumerate(calls, 1):
-        results.append(await call)
-        if number % CALLS_PER_TURN == 0:
-            await asyncio.sleep(0)  # calls to an engine in memory never yield to the loop by themselves
+async def attempt_in_turn(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+    """The results or refusals of calls that run one after the other."""
+    results: list[T | Refusal] = []
+    for call in calls:
+        await turns.wait()  # calls to an engine in memory never yield to the loop by themselves
+        results.append(await attempt(call()))
     return results
 
 
-async def attempt_in_turn(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run one after the other."""
-    return await in_turn(attempt(call()) for call in calls)
+async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
+    """The results or refusals of calls that run concurrently, and begin in their order."""
+    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(calls)
+    remaining = iter(enumerate(calls))
 
+    async def work() -> None:
+        while True:
+            await turns.wait()
+            following = next(remaining, None)
+            if following is None:
+                return
+            number, call = following
+            results[number] = await attempt(call())
 
-async def attempt_together(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run concurrently, in the order of the calls."""
-    results: list[T | Refusal] = []
-    for start in range(0, len(calls), CALLS_PER_TURN):
-        some = calls[start : start + CALLS_PER_TURN]
-        results += await asyncio.gather(*(attempt(call()) for call in some))
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(CONCURRENT_CALLS, len(calls))):
+            tasks.create_task(work())
     return results
 
 

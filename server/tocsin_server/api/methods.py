@@ -9,11 +9,12 @@ import base64
 from functools import partial
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from tocsin_server import errors
 from tocsin_server.api import types
 from tocsin_server.api.calls import (
+    Context,
     Method,
     api_error,
     attempt_in_turn,
@@ -31,6 +32,7 @@ from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
 from tocsin_server.node.node import Node
+from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication
@@ -38,25 +40,25 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publi
 DONE = types.EmptyResult()
 
 
-async def publish(node: Node, request: types.PublishRequest) -> types.PublishResult:
+async def publish(context: Context, request: types.PublishRequest) -> types.PublishResult:
     """Publish into a channel.
 
     Returns the publication's position once it is stored, if the channel keeps history. A repeated
     `idempotency_key` publishes nothing and returns the first result. An outdated `version` publishes nothing
     and returns the channel's top.
     """
-    return await _publish(node, request.channel, _new_publication(request))
+    return await _publish(context.node, request.channel, _new_publication(request))
 
 
-async def broadcast(node: Node, request: types.BroadcastRequest) -> types.BroadcastResult:
+async def broadcast(context: Context, request: types.BroadcastRequest) -> types.BroadcastResult:
     """Publish the same data into several channels.
 
     Each channel has its own response, in the order of the channels. A refused channel does not stop the
     others. An `idempotency_key` applies to each channel separately.
     """
     publication = _new_publication(request)
-    calls = [partial(_publish, node, channel, publication) for channel in request.channels]
-    outcomes = await attempt_together(calls)
+    calls = [partial(_publish_if_permitted, context, channel, publication) for channel in request.channels]
+    outcomes = await attempt_together(context.turns, calls)
     return types.BroadcastResult(
         [
             types.BroadcastResponse(error=api_error(outcome))
@@ -67,86 +69,93 @@ async def broadcast(node: Node, request: types.BroadcastRequest) -> types.Broadc
     )
 
 
-async def presence(node: Node, request: types.ChannelRequest) -> types.PresenceResult:
+async def presence(context: Context, request: types.ChannelRequest) -> types.PresenceResult:
     """Return the clients in a channel. Error 108 if the channel keeps no presence."""
-    found = (await node.operations.presence(request.channel)).presence
+    found = (await context.node.operations.presence(request.channel)).presence
     return types.PresenceResult({client: _details(info) for client, info in found.items()})
 
 
-async def presence_stats(node: Node, request: types.ChannelRequest) -> types.PresenceStatsResult:
+async def presence_stats(context: Context, request: types.ChannelRequest) -> types.PresenceStatsResult:
     """Return how many clients and users are in a channel. Error 108 if the channel keeps no presence."""
-    found = await node.operations.presence_stats(request.channel)
+    found = await context.node.operations.presence_stats(request.channel)
     return types.PresenceStatsResult(found.num_clients, found.num_users)
 
 
-async def history(node: Node, request: types.HistoryRequest) -> types.HistoryResult:
+async def history(context: Context, request: types.HistoryRequest) -> types.HistoryResult:
     """Read a page of a channel's history, and its top.
 
     The page goes forward from the oldest publication, or from the one after `since`. With `reverse` it goes
     backward from the newest, or from the one before `since`. Error 108 if the channel keeps no history, 112
     if `since` has another epoch.
     """
-    page = await node.operations.history(request.channel, request.limit, request.since, request.reverse)
+    read = context.node.operations.history
+    page = await read(request.channel, request.limit, request.since, request.reverse)
     publications = [_history_publication(publication) for publication in page.publications]
     return types.HistoryResult(publications, page.epoch, page.offset)
 
 
-async def history_remove(node: Node, request: types.ChannelRequest) -> types.EmptyResult:
+async def history_remove(context: Context, request: types.ChannelRequest) -> types.EmptyResult:
     """Remove a channel's history. Offsets continue from the top."""
-    await node.operations.remove_history(request.channel)
+    await context.node.operations.remove_history(request.channel)
     return DONE
 
 
-async def channels(node: Node, request: types.ChannelsRequest) -> types.ChannelsResult:
-    """Return the channels that have subscribers, and how many each has."""
-    found = await node.operations.channels(request.pattern)
-    return types.ChannelsResult({channel: types.ChannelInfo(clients) for channel, clients in found.items()})
+async def channels(context: Context, request: types.ChannelsRequest) -> types.ChannelsResult:
+    """Return the channels that have subscribers, and how many each has: those that the key is for."""
+    found = await context.node.operations.channels(request.pattern)
+    scope = context.caller.scope
+    listed = {
+        channel: types.ChannelInfo(clients)
+        async for channel, clients in in_slices(found.items())
+        if scope.has_channel(channel)
+    }
+    return types.ChannelsResult(listed)
 
 
-async def info(node: Node, _request: types.InfoRequest) -> types.InfoResult:
+async def info(context: Context, _request: types.InfoRequest) -> types.InfoResult:
     """Return every node that is alive, with its state and figures."""
-    nodes = await node.operations.nodes()
+    nodes = await context.node.operations.nodes()
     return types.InfoResult(msgspec.convert(nodes, list[types.NodeStatus], from_attributes=True))
 
 
-async def drain(node: Node, request: types.DrainRequest) -> types.EmptyResult:
+async def drain(context: Context, request: types.DrainRequest) -> types.EmptyResult:
     """Drain a node, as SIGTERM does: its clients are told to reconnect, then it stops.
 
     Returns once the drain has begun. Error 104 if there is no such node, and 107 if several have the name.
     """
-    await node.operations.drain(request.node)
+    await context.node.operations.drain(request.node)
     return DONE
 
 
-async def rpc(node: Node, request: types.RpcRequest) -> types.RpcResult:
+async def rpc(context: Context, request: types.RpcRequest) -> types.RpcResult:
     """Call a method that the embedding application registered. Error 104 if it registered no such method."""
-    if request.method not in node.operations.rpc_methods:
+    if request.method not in context.node.operations.rpc_methods:
         raise Refused(errors.NOT_FOUND)
-    return types.RpcResult(await node.operations.rpc("", request.method, request.params or NO_JSON))
+    return types.RpcResult(await context.node.operations.rpc("", request.method, request.params or NO_JSON))
 
 
-async def disconnect(node: Node, request: types.DisconnectRequest) -> types.EmptyResult:
+async def disconnect(context: Context, request: types.DisconnectRequest) -> types.EmptyResult:
     """Close a user's connections, by default with 3503 "force disconnect": clients do not reconnect."""
     given = request.disconnect
     why = Disconnect(given.code, given.reason) if given else errors.FORCE_DISCONNECT
-    return await _control(node, request, ServerDisconnect(why), tuple(request.whitelist))
+    return await _control(context.node, request, ServerDisconnect(why), tuple(request.whitelist))
 
 
-async def unsubscribe(node: Node, request: types.UnsubscribeRequest) -> types.EmptyResult:
+async def unsubscribe(context: Context, request: types.UnsubscribeRequest) -> types.EmptyResult:
     """End one subscription of a user's connections, or all. Clients are told with code 2000."""
     if request.channel:
-        node.operations.options_for(request.channel)
-    return await _control(node, request, ServerUnsubscribe(request.channel))
+        context.node.operations.options_for(request.channel)
+    return await _control(context.node, request, ServerUnsubscribe(request.channel))
 
 
-async def subscribe(node: Node, request: types.SubscribeRequest) -> types.EmptyResult:
+async def subscribe(context: Context, request: types.SubscribeRequest) -> types.EmptyResult:
     """Subscribe a user's connections to a channel.
 
     `info` is the information that the channel's other clients see. `data` is part of the push that tells the
     client. With `recover_since` the client also gets the publications after that position. `override` changes
     the channel's options for these subscriptions. The call also succeeds if the user has no connection.
     """
-    node.operations.options_for(request.channel)
+    context.node.operations.options_for(request.channel)
     since = request.recover_since
     event = ServerSubscribe(
         request.channel,
@@ -156,25 +165,23 @@ async def subscribe(node: Node, request: types.SubscribeRequest) -> types.EmptyR
         since=Position(since.offset, since.epoch) if since else None,
         override=request.override,
     )
-    return await _control(node, request, event)
+    return await _control(context.node, request, event)
 
 
-async def refresh(node: Node, request: types.RefreshRequest) -> types.EmptyResult:
+async def refresh(context: Context, request: types.RefreshRequest) -> types.EmptyResult:
     """Change when a user's connections expire. With `expired` they expire now (3005): clients reconnect."""
     event = ServerRefresh(request.expired, request.expire_at, _optional_payload(request.info, "", "info"))
-    return await _control(node, request, event)
+    return await _control(context.node, request, event)
 
 
-async def batch(node: Node, request: types.BatchRequest) -> types.BatchResult:
+async def batch(context: Context, request: types.BatchRequest) -> types.BatchResult:
     """Make several calls in one request.
 
     Each call has its own reply, in the order of the commands. A refused call does not stop the others. A
     command without a known method has error 104, and null has error 107. The result is not wrapped.
     """
-    if sum(map(_weight, request.commands)) > types.CALLS_LIMIT:
-        raise Refused(too_many_calls("calls, each channel of a broadcast being one"))
-    calls = [partial(_run, node, command) for command in request.commands]
-    outcomes = await (attempt_together if request.parallel else attempt_in_turn)(calls)
+    calls = [partial(_run, context, command) for command in request.commands]
+    outcomes = await (attempt_together if request.parallel else attempt_in_turn)(context.turns, calls)
     return types.BatchResult(
         [
             types.BatchReply(error=api_error(outcome)) if isinstance(outcome, Refusal) else outcome
@@ -208,19 +215,34 @@ METHODS = {
 """The methods with a path of their own, `/api/<name>`."""
 
 
-def _weight(command: types.BatchCommand | None) -> int:
-    """How many calls a command counts as."""
-    return len(command.broadcast.channels) if command and command.broadcast else 1
+def weight(request: Struct) -> int:
+    """How many calls a request counts as. Raises Refused for a batch with too many."""
+    if isinstance(request, types.BroadcastRequest):
+        return len(request.channels)
+    if isinstance(request, types.BatchRequest):
+        calls = sum(len(one.broadcast.channels) if one and one.broadcast else 1 for one in request.commands)
+        if calls > types.CALLS_LIMIT:
+            raise Refused(too_many_calls("calls, each channel of a broadcast being one"))
+        return calls
+    return 1
 
 
-async def _run(node: Node, command: types.BatchCommand | None) -> types.BatchReply:
+async def _run(context: Context, command: types.BatchCommand | None) -> types.BatchReply:
     if command is None:
         raise Refused(bad_request("a command is null"))
     for name, method in COMMANDS.items():
         request = getattr(command, name)
         if request is not None:
-            return types.BatchReply(**{name: await method.call(node, request)})
+            context.permit(name, request)
+            return types.BatchReply(**{name: await method.call(context, request)})
     raise Refused(errors.NOT_FOUND)
+
+
+async def _publish_if_permitted(
+    context: Context, channel: str, publication: NewPublication
+) -> types.PublishResult:
+    context.permit("broadcast", types.ChannelRequest(channel))
+    return await _publish(context.node, channel, publication)
 
 
 async def _publish(node: Node, channel: str, publication: NewPublication) -> types.PublishResult:

@@ -16,6 +16,7 @@ import msgspec
 from tocsin_server.api import auth
 from tocsin_server.api.calls import Method
 from tocsin_server.api.methods import METHODS
+from tocsin_server.api.signatures import SCHEME as SIGNATURE_SCHEME
 from tocsin_server.api.types import (
     CALLS_LIMIT,
     CHANNEL_PATTERN,
@@ -32,9 +33,10 @@ DESCRIPTION = """\
 With this API a back end publishes into channels, reads their state, and controls users' connections.
 
 The response of a call is a 200 with either `result` or `error`. Error codes: 100 internal server error (the
-caller may retry), 102 unknown channel, 104 not found, 107 bad request, 108 not available, 112 unrecoverable
-position. In transport error mode the response has a status instead: 500 for 100, 404 for 102 and 104, 400 for
-107 and 108, 416 for 112.
+caller may retry), 102 unknown channel, 103 permission denied (by the scope of the key), 104 not found, 107
+bad request, 108 not available, 111 too many requests, 112 unrecoverable position. In transport error mode the
+response has a status instead: 500 for 100, 404 for 102 and 104, 403 for 103, 400 for 107 and 108, 429 for
+111, 416 for 112.
 """
 LEGACY_ENDPOINT = f"""\
 The legacy endpoint for one or more commands.
@@ -50,8 +52,14 @@ SECURITY: Json = {
         "name": "Authorization",
         "description": f"`{auth.SCHEME} KEY`",
     },
-    "query": {"type": "apiKey", "in": "query", "name": auth.PARAMETER},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"`{SIGNATURE_SCHEME} key=…, time=…, nonce=…, digest=…, signature=…`",
+    },
 }
+KEY_IN_ADDRESS: Json = {"query": {"type": "apiKey", "in": "query", "name": auth.PARAMETER}}
 ERROR_MODE: Json = {
     "name": "X-Centrifugo-Error-Mode",
     "in": "header",
@@ -72,8 +80,11 @@ NEEDS_PAYLOAD: list[Json] = [
 
 
 @lru_cache(maxsize=8)
-def api_document(root_path: str = "", channel_length_limit: int = 255) -> Json:
+def api_document(
+    root_path: str = "", channel_length_limit: int = 255, allows_key_in_address: bool = False
+) -> Json:
     """The document for an application that is mounted at `root_path`. It is cached: do not change it."""
+    security = SECURITY | (KEY_IN_ADDRESS if allows_key_in_address else {})
     requests = {LegacyCommand} | {method.request for method in METHODS.values()}
     results = {ApiError, LegacyReply} | {method.result for method in METHODS.values()}
     schemas = _schemas(results) | _request_schemas(requests, channel_length_limit)
@@ -81,7 +92,7 @@ def api_document(root_path: str = "", channel_length_limit: int = 255) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Tocsin server API", "version": __version__, "description": DESCRIPTION},
         "servers": [{"url": root_path or "/"}],
-        "security": [{scheme: []} for scheme in SECURITY],
+        "security": [{scheme: []} for scheme in security],
         "paths": {
             **{f"/api/{name}": {"post": _operation(name, method)} for name, method in METHODS.items()},
             "/api": {"post": _legacy_endpoint()},
@@ -90,7 +101,7 @@ def api_document(root_path: str = "", channel_length_limit: int = 255) -> Json:
             "schemas": schemas,
             "responses": _responses(),
             "parameters": {"ErrorMode": ERROR_MODE, "ContentEncoding": CONTENT_ENCODING},
-            "securitySchemes": SECURITY,
+            "securitySchemes": security,
         },
     }
 
@@ -143,10 +154,12 @@ def _operation(name: str, method: Method) -> Json:
             "200": _response(method),
             "400": _common("BadRequest"),
             "401": _common("Unauthorized"),
+            "403": _common("Refused"),
             "404": _common("Refused"),
             "413": _common("TooLarge"),
             "415": _common("UnsupportedCoding"),
             "416": _common("Refused"),
+            "429": _common("TooManyRequests"),
             "500": _common("Refused"),
         },
     }
@@ -165,6 +178,7 @@ def _legacy_endpoint() -> Json:
             "401": _common("Unauthorized"),
             "413": _common("TooLarge"),
             "415": _common("UnsupportedCoding"),
+            "429": _common("TooManyRequests"),
         },
     }
 
@@ -184,7 +198,14 @@ def _responses() -> Json:
             "description": "The body is not a JSON object. In transport error mode: errors 107 and 108.",
             "content": {**text, **refused},
         },
-        "Unauthorized": {"description": "The key is missing or wrong. The body is empty."},
+        "Unauthorized": {
+            "description": "The key or signature is missing or wrong. The body is empty, or has a sentence.",
+            "content": text,
+        },
+        "TooManyRequests": {
+            "description": "In transport error mode: error 111. `Retry-After` has the seconds to wait.",
+            "content": refused,
+        },
         "TooLarge": {"description": "The body is larger than `[api] body_limit_bytes`.", "content": text},
         "UnsupportedCoding": {"description": "The Content-Encoding is another one.", "content": text},
         "Refused": {"description": "In transport error mode: the error.", "content": refused},

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from tocsin_server.core import glob
 from tocsin_server.core.tokens import Override
 from tocsin_server.protocol.messages import Offset, SincePosition
 
@@ -188,7 +189,12 @@ class HistoryResult(Struct):
 class ChannelsRequest(Struct):
     """A request for the channels that have subscribers."""
 
-    pattern: Annotated[str, Meta(description="A glob: `*`, `?`, `[…]`, `{a,b}`. Empty: all channels.")] = ""
+    pattern: Annotated[
+        str,
+        Meta(
+            max_length=glob.LENGTH_LIMIT, description="A glob: `*`, `?`, `[…]`, `{a,b}`. Empty: all channels."
+        ),
+    ] = ""
 
 
 class ChannelInfo(Struct):

@@ -53,6 +53,13 @@ class ClientOptions(Options):
 
     An SDK sends the subscribe commands of all its `channel_limit` channels in one message.
     """
+    message_timeout: PositiveDuration = 20
+    """How long an incoming message may take, from its first byte to its last. After that: 1008."""
+    frame_rate: OptionalLimit = 200
+    """WebSocket frames per second that are no message: pings, pongs and fragments.
+
+    Five times as many at once. Above it the client is disconnected (3013). 0: any number.
+    """
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
     history_limit_bytes: Limit = 524_288

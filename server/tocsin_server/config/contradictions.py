@@ -6,11 +6,11 @@ as no client reaches the limits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
+from tocsin_server.config.patterns import LinearPattern
 
 SUBSCRIBE_BYTES = 4096
 """The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""
@@ -21,7 +21,29 @@ ENVELOPE_BYTES = 65_536
 
 def contradictions(settings: Settings) -> list[str]:
     """A sentence for each pair of options that do not agree. Empty for the defaults."""
-    return [*_limits(settings), *_times(settings), *_personal_channels(settings), *_channels(settings)]
+    return [
+        *_addresses(settings),
+        *_limits(settings),
+        *_times(settings),
+        *_personal_channels(settings),
+        *_channels(settings),
+    ]
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
+    server, admin = settings.server, settings.admin
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield (
+            "server.proxy_protocol is true, but server.trusted_proxies is empty, so that no connection is "
+            "accepted."
+        )
+    if not admin.host:
+        for key in ("public", "tls_certificate", "tls_key"):
+            if getattr(admin, key):
+                yield f"admin.{key} is set, but has no effect without a separate address (admin.host)."
+    for part in admin.public:
+        if part not in admin.serve:
+            yield f"admin.public has {part}, but admin.serve has not, so that it is not served."
 
 
 def _limits(settings: Settings) -> Iterator[str]:
@@ -73,8 +95,10 @@ def _personal_channels(settings: Settings) -> Iterator[str]:
     section, options = "channels", settings.channels
     if name := client.personal_channel_namespace:
         section, options = f"namespaces.{name}", settings.namespaces[name]
-    if client.personal_channel and not any(
-        re.search(options.channel_regex, name) for name in ("#42", "#ann")
+    if (
+        client.personal_channel
+        and options.channel_regex
+        and not any(map(LinearPattern(options.channel_regex).is_found_in, ("#42", "#ann")))
     ):
         yield (
             f'{section}.channel_regex is "{options.channel_regex}", but does not match personal channels '

@@ -73,14 +73,14 @@ def _sentence(
     if is_section(location):
         verb = ":" if details["type"] == "value_error" else " must be"
         return f"{_name(location)}{where}{verb} {expected}."
-    if location[:2] in _SECRETS:
+    if location[:2] in _SECRETS or location[2:3] == ("keys",):
         return f"{_name(location)}{where} must be {expected}. Its value is not shown, because it is a secret."
     return f"{_name(location)} is {_shown(details['input'])}{where}, but must be {expected}."
 
 
 def is_section(location: Location) -> bool:
     """Whether a location is a table of options, rather than one of them."""
-    return len(location) == 1 or (len(location) == 2 and location[0] == "namespaces")
+    return len(location) == 1 or (len(location) == 2 and location[0] in ("namespaces", "api_keys"))
 
 
 def _expected(details: "ErrorDetails") -> str:
@@ -92,7 +92,7 @@ def _expected(details: "ErrorDetails") -> str:
 def _name(location: Location) -> str:
     """The key as a user writes it: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
     if location[-1:] == ("[key]",):
-        return "The name of a namespace"
+        return "The name of a namespace" if location[0] == "namespaces" else "The name of an API key"
     name = ".".join(str(part) for part in location if isinstance(part, str))
     name += "".join(f"[{part}]" for part in location if isinstance(part, int))
     return f"[{name}]" if is_section(location) else name

@@ -3,6 +3,7 @@
 import ipaddress
 from dataclasses import dataclass
 
+from tocsin_server.config.api_key_options import ApiKeyOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
 
@@ -111,10 +112,18 @@ def _api(settings: Settings) -> Exposure:
             "INSECURE, every caller may publish, read, disconnect and unsubscribe without a key",
             f"api.insecure is for development, and this node can be reached from {_reach(settings)}",
         )
-    if api.keys:
-        access = f"needs one of {len(api.keys)} keys" if len(api.keys) > 1 else "needs the key"
-        return Exposure("HTTP API", access)
+    count = len(api.keys) + sum(len(options.keys) for options in settings.api_keys.values())
+    if count:
+        access = f"needs one of {count} keys" if count > 1 else "needs the key"
+        named = [f"{name} ({_scope(options)})" for name, options in settings.api_keys.items()]
+        return Exposure("HTTP API", f"{access}: {', '.join(named)}" if named else access)
     return Exposure("HTTP API", "refuses every caller", "set api.keys")
+
+
+def _scope(options: ApiKeyOptions) -> str:
+    methods = " ".join(options.methods) or "every method"
+    channels = f" in {' '.join(options.channels)}" if options.channels else ""
+    return methods + channels + (f", until {options.expires}" if options.expires else "")
 
 
 def _reach(settings: Settings) -> str:

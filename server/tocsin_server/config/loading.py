@@ -15,12 +15,17 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin_server.config.admin_options import AdminOptions
+from tocsin_server.config.api_key_options import ApiKeyOptions, shared_keys
 from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.values import Options
+
+KEY_NAME_PATTERN = r"[-a-zA-Z0-9_]{1,64}"
+"""Valid names of API keys: they are labels of metrics, and part of a header."""
 
 _PREFIX = "TOCSIN_"
 _SEPARATOR = "__"
@@ -35,6 +40,12 @@ def _namespace_name(value: str) -> str:
     return value
 
 
+def _key_name(value: str) -> str:
+    if not re.fullmatch(KEY_NAME_PATTERN, value):
+        raise ValueError('at most 64 letters, digits, "-" or "_"')
+    return value
+
+
 class Settings(Options):
     """All sections of the configuration. Without arguments it holds the safe defaults."""
 
@@ -42,6 +53,9 @@ class Settings(Options):
     engine: EngineOptions = EngineOptions()
     client: ClientOptions = ClientOptions()
     api: ApiOptions = ApiOptions()
+    admin: AdminOptions = AdminOptions()
+    api_keys: dict[Annotated[str, AfterValidator(_key_name)], ApiKeyOptions] = Field(default_factory=dict)
+    """Keys of the HTTP API that have a name and may be limited, by name."""
     limits: LimitOptions = LimitOptions()
     channels: ChannelOptions = ChannelOptions()
     """Options of channels without a namespace."""
@@ -57,6 +71,17 @@ class Settings(Options):
             raise ValueError(
                 f'client.personal_channel_namespace is "{name}", but there is no section [namespaces.{name}]'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_have_one_name(self) -> Self:
+        for name, options in self.api_keys.items():
+            if not options.keys:
+                raise ValueError(f"[api_keys.{name}] must have at least one key in keys")
+        sections = [("[api]", self.api.keys)]
+        sections += [(f"[api_keys.{name}]", options.keys) for name, options in self.api_keys.items()]
+        if found := shared_keys(sections):
+            raise ValueError(f"{found[0]} and {found[1]} have the same key, so that its rights are not clear")
         return self
 
 
@@ -164,6 +189,8 @@ def _known_keys(location: Location) -> Iterable[str]:
         return Settings.model_fields
     if location[0] == "namespaces":
         return ChannelOptions.model_fields
+    if location[0] == "api_keys":
+        return ApiKeyOptions.model_fields
     section = Settings.model_fields[str(location[0])].annotation
     return getattr(section, "model_fields", ())
 
@@ -186,7 +213,7 @@ def _meant_by(name: str) -> str:
         return ""
     for section in Settings.model_fields:
         key = rest.removeprefix(f"{section}_")
-        if key != rest and section != "namespaces" and key in _known_keys((section, key)):
+        if key != rest and section not in ("namespaces", "api_keys") and key in _known_keys((section, key)):
             return _variable((section, key))
     return ""
 

@@ -10,16 +10,19 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tocsin_server.config.api_key_options import Keys
 from tocsin_server.config.engine_url import MEMORY_URL, check_engine_url
 from tocsin_server.config.values import (
     Duration,
     ExactString,
     Limit,
+    OptionalLimit,
     Options,
     PositiveDuration,
-    api_key,
+    control_secret,
     host_list,
     origin_pattern,
+    proxy_network,
     string_list,
 )
 
@@ -40,6 +43,18 @@ class ServerOptions(Options):
 
     "self" means pages that come from the host and port they connect to.
     """
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(proxy_network)], ...], BeforeValidator(string_list)
+    ] = ()
+    """Addresses and networks of proxies that say where a request comes from, and "unix". Empty: none."""
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+    """The header in which the trusted proxies say it."""
+    proxy_protocol: bool = False
+    """Every connection begins with a header of the PROXY protocol, and comes from a trusted proxy."""
+    tls_certificate: str = ""
+    """The file of the certificate and its chain, in PEM form. Empty: no TLS."""
+    tls_key: str = ""
+    """The file of its private key."""
     drain_seconds: Duration = 10
     """How long a draining node takes to disconnect its clients, one after the other."""
     keep_alive_timeout: PositiveDuration = 75
@@ -57,6 +72,10 @@ class EngineOptions(Options):
     url: Annotated[str, AfterValidator(check_engine_url)] = Field(default=MEMORY_URL, repr=False)
     prefix: str = Field(default="tocsin", pattern=r"^[-a-zA-Z0-9_.]+$")
     """The prefix of all keys in Redis."""
+    memory_limit: float = Field(default=0.95, gt=0, le=1)
+    """The part of Redis' maxmemory from which on no histories begin and no presence entries are added."""
+    control_secret: Annotated[ExactString, AfterValidator(control_secret)] = Field(default="", repr=False)
+    """Key of the signatures of control commands and surveys, the same on all nodes. Empty: a key in Redis."""
 
     @property
     def is_in_memory(self) -> bool:
@@ -67,13 +86,21 @@ class EngineOptions(Options):
 class ApiOptions(Options):
     """`[api]`: which callers may use the HTTP API."""
 
-    keys: Annotated[
-        tuple[Annotated[ExactString, AfterValidator(api_key)], ...], BeforeValidator(string_list)
-    ] = Field(default=(), repr=False)
-    """Empty: the API refuses every caller."""
+    keys: Keys = Field(default=(), repr=False)
+    """Keys that may do everything. Without any, and without `[api_keys]`, the API refuses every caller."""
+    allow_key_in_address: bool = False
+    """A key may also be in the address, as `?api_key=`, where proxies and browsers write it to logs."""
     insecure: bool = False
     """Every caller may use the API without a key. For development."""
     error_mode: Literal["result", "transport"] = "result"
     """Errors in the body of a 200, or as HTTP status (docs/protocol.md §14)."""
     body_limit_bytes: Limit = 1_048_576
     """Bytes of one request."""
+    calls_per_second: OptionalLimit = 0
+    """Calls of one key per second, on average. 0: any number."""
+    calls_burst: Limit = 10_000
+    """Calls of one key at once, after a pause, where `calls_per_second` is set."""
+    concurrent_requests: Limit = 100
+    """Requests of one key that run at a time. Further ones wait, before their bodies are read."""
+    signature_window: PositiveDuration = 60
+    """How far the time of a signed request and the clock of this node may differ."""

@@ -3,16 +3,19 @@
 This module is pure. The message of a validator completes the sentence "KEY must be …".
 """
 
+import ipaddress
 import re
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from tocsin_server.config.patterns import LinearPattern, PatternError
 from tocsin_server.config.pem import public_key_pem
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -85,12 +88,21 @@ def host_list(value: object) -> object:
     return ",".join(names)
 
 
-def regular_expression(value: str) -> str:
-    """A regular expression that compiles."""
+def proxy_network(value: str) -> str:
+    """A network, an address, or "unix"."""
     try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"a regular expression ({error})") from error
+        return value if value == "unix" else str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8", or "unix" ({error})') from None
+
+
+def regular_expression(value: str) -> str:
+    """A regular expression that can be matched in linear time, or an empty string."""
+    try:
+        if value:
+            LinearPattern(value)
+    except PatternError as error:
+        raise ValueError(f"a regular expression of RE2 ({error})") from error
     return value
 
 
@@ -100,11 +112,22 @@ def public_key(value: str) -> str:
 
 
 def api_key(value: str) -> str:
-    """A key that a header can carry."""
+    """A key that a header can carry, or its hash."""
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
         raise ValueError("printable ASCII without a space at its ends, since a header carries it")
+    if value.startswith("sha256:") and not _HASH.fullmatch(value):
+        raise ValueError('"sha256:" and 64 hexadecimal digits, or a key that begins otherwise')
     return value
 
+
+def control_secret(value: str) -> str:
+    """A secret that cannot be guessed, or an empty string."""
+    if value and len(value) < CONTROL_SECRET_LENGTH:
+        raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
+    return value
+
+
+CONTROL_SECRET_LENGTH = 16
 
 ExactString = Annotated[str, StringConstraints(strip_whitespace=False)]
 """A string in which white space counts, also at its ends."""

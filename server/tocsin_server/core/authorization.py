@@ -8,7 +8,7 @@ token's.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import Raw
 
@@ -16,7 +16,8 @@ from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core import permissions
-from tocsin_server.core.channel_names import ChannelRules, personal_channel
+from tocsin_server.core.capabilities import Action, Capabilities, actions, capabilities
+from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
@@ -59,6 +60,13 @@ def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
+TURN_COST = 32
+"""What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
+
+One turn may exceed it by its last command.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """What all sessions of a node share, and only read."""
@@ -79,6 +87,8 @@ class SessionContext:
     """Whether a request waits for an answer from outside the session. Called once per command."""
     authorization_seconds: float = 5.0
     """How long such an answer may take."""
+    turn_cost: int = TURN_COST
+    """What the commands of one turn may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,8 @@ class AuthorizedConnection:
     """Monotonic seconds; None for never."""
     granted: frozenset[str]
     """The server-side channels that its token grants."""
+    capabilities: Capabilities | None
+    """What its token grants in channels that match a pattern."""
     subscriptions: Mapping[str, Subscription]
     """All its server-side subscriptions, by channel."""
 
@@ -128,7 +140,8 @@ def authorize_connection(
             client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
         )
         return errors.CHANNEL_LIMIT
-    return AuthorizedConnection(info, expires_at, frozenset(found.grants), subscriptions)
+    granted = frozenset(found.grants)
+    return AuthorizedConnection(info, expires_at, granted, capabilities(found.caps), subscriptions)
 
 
 def connection_claims(
@@ -164,11 +177,12 @@ def _server_side_subscriptions(
 ) -> dict[str, Subscription] | Refusal | Disconnect:
     """Build the subscriptions to the token's channels, the personal one, and those the client had (§3)."""
     found: dict[str, Subscription] = {}
+    caller = caller_of(context, info.user, capabilities(claims.caps))
 
     def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
         position = positions.get(channel, SubscriptionPosition())
         since = Position(position.offset, position.epoch) if position.recover else None
-        found[channel] = _server_side(context, channel, options, channel_info, since, data)
+        found[channel] = _server_side(caller, channel, options, channel_info, since, data)
 
     granted = _granted_channels(context, info.client, claims)
     if isinstance(granted, Refusal):
@@ -184,8 +198,9 @@ def _server_side_subscriptions(
             return errors.PROTOCOL_VIOLATION
         if isinstance(checked, Refusal) or channel in found:
             continue
-        if permissions.may_subscribe(_caller(context, info), channel, checked) is None:
+        if may_subscribe(context, caller, channel, checked) is None:
             add(channel, checked, info)
+            found[channel].is_by_capability = _is_by_capability(context, caller, channel, checked)
     return found
 
 
@@ -217,6 +232,7 @@ def _granted_channels(
 def authorize_subscription(
     context: SessionContext,
     info: ClientInfo,
+    granted: Capabilities | None,
     existing: Mapping[str, Subscription],
     request: SubscribeRequest,
     now: Timestamp,
@@ -224,19 +240,23 @@ def authorize_subscription(
 ) -> Subscription | Refusal | Disconnect:
     """Decide a subscribe command, by `claims` if they are given, else by its token or the channel's options.
 
-    `existing` are the connection's subscriptions so far. The checks are in the protocol's order (§4).
+    `granted` are the connection's capabilities, `existing` its subscriptions so far. The checks are in the
+    protocol's order (§4).
     """
     options = _check_subscribe_request(context, existing, request)
     if isinstance(options, Refusal | Disconnect):
         return options
     grant = SubscriptionTerms(info)
+    caller = caller_of(context, info.user, granted)
+    is_by_capability = False
     if claims is not None or request.token:
         decided = authorize_by_claims(context, info, request.channel, request.token, now, claims)
         if not isinstance(decided, SubscriptionTerms):
             return decided
         grant = decided
     else:
-        refusal = permissions.may_subscribe(_caller(context, info), request.channel, options)
+        refusal = may_subscribe(context, caller, request.channel, options)
+        is_by_capability = _is_by_capability(context, caller, request.channel, options)
         if refusal is not None:
             reason = f"{refusal.message}, and no subscription token: {request.channel[:100]}"
             context.report_refusal(info.client, "subscribe", reason)
@@ -244,7 +264,8 @@ def authorize_subscription(
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
-    is_recoverable, is_positioned, receives_joins = _features(context, options, grant.info, request, since)
+    subscriber = replace(caller, allowed=grant.allowed)
+    is_recoverable, is_positioned, receives_joins = _features(subscriber, options, request, since)
     return Subscription(
         request.channel,
         options,
@@ -256,7 +277,24 @@ def authorize_subscription(
         is_recoverable=is_recoverable,
         is_positioned=is_positioned,
         receives_joins=receives_joins,
+        allowed=grant.allowed,
+        is_by_capability=is_by_capability,
     )
+
+
+def may_subscribe(
+    context: SessionContext, caller: Caller, channel: str, options: ChannelOptions
+) -> Refusal | None:
+    """Return why a client may not subscribe to a channel without a subscription token; None if it may."""
+    kind = context.rules.kind_of(channel, options)
+    return permissions.decide(Action.SUBSCRIBE, caller, channel, options, kind)
+
+
+def _is_by_capability(context: SessionContext, caller: Caller, channel: str, options: ChannelOptions) -> bool:
+    """Whether a client would be refused without its capabilities."""
+    if caller.capabilities is None:
+        return False
+    return may_subscribe(context, replace(caller, capabilities=None), channel, options) is not None
 
 
 def _check_subscribe_request(
@@ -297,7 +335,8 @@ def authorize_by_claims(
         context.report_refusal(info.client, "subscription token", "its expire_at has passed")
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
-    return SubscriptionTerms(channel_info, embedded(found.data, ""), expires_at, found.override)
+    data = embedded(found.data, "")
+    return SubscriptionTerms(channel_info, data, expires_at, found.override, actions(found.allow))
 
 
 def _subscription_claims(
@@ -332,7 +371,11 @@ def _mismatch(claims: SubscriptionClaims, info: ClientInfo, channel: str) -> str
 
 
 def server_side_subscription(
-    context: SessionContext, info: ClientInfo, event: ServerSubscribe, now: Timestamp
+    context: SessionContext,
+    info: ClientInfo,
+    granted: Capabilities | None,
+    event: ServerSubscribe,
+    now: Timestamp,
 ) -> Subscription | None:
     """Return the subscription that an API call makes, or None if its namespace is unknown."""
     options = context.rules.options_for(event.channel)
@@ -340,7 +383,7 @@ def server_side_subscription(
         return None
     channel_info = with_channel_info(info, event.info)
     subscription = _server_side(
-        context,
+        caller_of(context, info.user, granted),
         event.channel,
         overridden(options, event.override),
         channel_info,
@@ -352,7 +395,7 @@ def server_side_subscription(
 
 
 def _server_side(
-    context: SessionContext,
+    caller: Caller,
     channel: str,
     options: ChannelOptions,
     info: ClientInfo,
@@ -360,7 +403,7 @@ def _server_side(
     data: Raw,
 ) -> Subscription:
     is_recoverable, is_positioned, receives_joins = _features(
-        context, options, info, SubscribeRequest(), since
+        caller, options, SubscribeRequest(channel), since
     )
     return Subscription(
         channel,
@@ -385,30 +428,37 @@ def _expired(error: TokenExpired) -> Refusal:
     return errors.because(errors.TOKEN_EXPIRED, "it is not valid yet") if is_early else errors.TOKEN_EXPIRED
 
 
-def _caller(context: SessionContext, info: ClientInfo) -> Caller:
-    return Caller(info.user, context.options.insecure)
+def caller_of(
+    context: SessionContext,
+    user: str,
+    granted: Capabilities | None,
+    subscription: Subscription | None = None,
+) -> Caller:
+    """Return what counts for decisions about one channel, in which the user has this live subscription."""
+    is_subscribed = subscription is not None
+    allowed = subscription.allowed if subscription is not None else frozenset[Action]()
+    return Caller(user, context.options.insecure, granted, is_subscribed, allowed)
 
 
 def _features(
-    context: SessionContext,
-    options: ChannelOptions,
-    info: ClientInfo,
-    request: SubscribeRequest,
-    since: Position | None,
+    caller: Caller, options: ChannelOptions, request: SubscribeRequest, since: Position | None
 ) -> tuple[bool, bool, bool]:
     """Decide recovery, positions and join pushes: forced by the channel, or requested and allowed (§4).
 
     Returns whether the subscription is recoverable, is positioned, and receives joins.
     """
-    caller = _caller(context, info)
-    may_read = permissions.may_read_history(caller, options, is_subscribed=True) is None
+    subscriber = replace(caller, is_subscribed=True)
+
+    def may(action: Action) -> bool:  # of a subscriber, so the channel's kind does not matter
+        return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
+
+    may_read = may(Action.HISTORY)
     wants_recovery = request.recoverable or since is not None
     is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may_read))
     is_positioned = options.force_positioning or (
         request.positioned and (options.allow_positioning or may_read)
     )
-    may_see = permissions.may_read_presence(caller, options, is_subscribed=True) is None
-    wants_joins = options.force_push_join_leave or (request.join_leave and may_see)
+    wants_joins = options.force_push_join_leave or (request.join_leave and may(Action.PRESENCE))
     return (
         options.keeps_history and is_recoverable,
         options.keeps_history and (is_recoverable or is_positioned),

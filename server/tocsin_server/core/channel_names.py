@@ -13,12 +13,13 @@ ids in which separators, "%" and letters beyond ASCII are percent-encoded.
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Mapping
+from enum import Enum
 from urllib.parse import quote
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.patterns import LinearPattern
 
 PRIVATE_PREFIX = "$"
 NAMESPACE_BOUNDARY = ":"
@@ -26,6 +27,19 @@ USER_BOUNDARY = "#"
 USER_SEPARATOR = ","
 
 _NOT_ENCODED = "".join(set(string.punctuation + " ") - {"%", USER_BOUNDARY, USER_SEPARATOR})
+
+
+class Kind(Enum):
+    """Who may enter a channel without a subscription token, by its name."""
+
+    PLAIN = "plain"
+    """Every client that the options permit."""
+    PRIVATE = "private"
+    """None."""
+    USER_LIMITED = "user-limited"
+    """The users in its name."""
+    PERSONAL = "personal"
+    """The one user that its name has."""
 
 
 def namespace_of(channel: str) -> str | None:
@@ -58,11 +72,6 @@ def is_private(channel: str) -> bool:
     return channel.startswith(PRIVATE_PREFIX)
 
 
-def is_limited(channel: str) -> bool:
-    """Whether a name says which users may subscribe to it."""
-    return USER_BOUNDARY in _after_namespace(channel)
-
-
 def is_limited_to(channel: str, user: str) -> bool:
     """Whether a name is the user's personal channel, or lists the user."""
     room, boundary, users = _after_namespace(channel).partition(USER_BOUNDARY)
@@ -81,13 +90,19 @@ class ChannelRules:
     """The options of every channel, from the configuration. Immutable."""
 
     def __init__(
-        self, default: ChannelOptions, namespaces: Mapping[str, ChannelOptions], length_limit: int = 255
+        self,
+        default: ChannelOptions,
+        namespaces: Mapping[str, ChannelOptions],
+        length_limit: int = 255,
+        personal_namespace: str | None = None,
     ) -> None:
+        """`personal_namespace` is that of the users' personal channels: "" for `#42`; None without any."""
         self._default = default
         self._namespaces = dict(namespaces)
         self._length_limit = length_limit
+        self._personal_namespace = personal_namespace
         self._patterns = {
-            options.channel_regex: re.compile(options.channel_regex)
+            options.channel_regex: LinearPattern(options.channel_regex)
             for options in (default, *namespaces.values())
             if options.channel_regex
         }
@@ -96,6 +111,22 @@ class ChannelRules:
         """Return the options of a channel; None if its namespace is not configured."""
         namespace = namespace_of(channel)
         return self._default if namespace is None else self._namespaces.get(namespace)
+
+    def kind_of(self, channel: str, options: ChannelOptions) -> Kind:
+        """Return the kind of a channel with these options.
+
+        A `#` limits a channel to users where `allow_user_limited_channels` is set, and in personal channels.
+        """
+        if is_private(channel):
+            return Kind.PRIVATE
+        if USER_BOUNDARY not in channel:
+            return Kind.PLAIN
+        is_named_personal = is_personal(channel)
+        if options.allow_user_limited_channels:
+            return Kind.PERSONAL if is_named_personal else Kind.USER_LIMITED
+        if is_named_personal and (namespace_of(channel) or "") == self._personal_namespace:
+            return Kind.PERSONAL
+        return Kind.PLAIN
 
     def is_too_long(self, channel: str) -> bool:
         """Whether a name has more bytes than the limit."""
@@ -115,5 +146,5 @@ class ChannelRules:
             return "has characters beyond ASCII"
         if not options.channel_regex:
             return ""
-        found = self._patterns[options.channel_regex].search(_after_namespace(channel))
-        return "" if found else "does not match channel_regex"
+        pattern = self._patterns[options.channel_regex]
+        return "" if pattern.is_found_in(_after_namespace(channel)) else "does not match channel_regex"

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
-from tocsin_server.errors import INTERNAL_ERROR, SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
+from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol import messages
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, ServerMessage
 
@@ -38,7 +39,8 @@ class Timestamp(NamedTuple):
 class Received(Struct, frozen=True):
     """The client sent commands, or its transport issued them for a client that cannot send any.
 
-    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read.
+    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read. It keeps
+    the rest for its next turns, so that the caller must not change what the iterable reads.
     """
 
     commands: Iterable[messages.Command | messages.Malformed]
@@ -50,6 +52,10 @@ class ConnectionLost(Struct, frozen=True):
 
 class DeadlineReached(Struct, frozen=True):
     """The session's deadline has come."""
+
+
+class Turn(Struct, frozen=True):
+    """The session's next turn has come. It is due as long as `Session.needs_turn`."""
 
 
 # ----------------------------------------------------------------- events: from the engine and from outside
@@ -74,7 +80,7 @@ class SubscriptionsFailed(Struct, frozen=True):
     """An `OpenSubscriptions` failed, for all its channels."""
 
     channels: Sequence[str]
-    why: Refusal = INTERNAL_ERROR
+    why: Refusal = errors.INTERNAL_ERROR
 
 
 class Executed(Struct, frozen=True):
@@ -147,6 +153,7 @@ Event = (
     Received
     | ConnectionLost
     | DeadlineReached
+    | Turn
     | SubscriptionsOpened
     | SubscriptionsFailed
     | Executed

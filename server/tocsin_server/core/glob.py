@@ -1,27 +1,44 @@
 r"""Glob patterns for channel names, with the syntax of Centrifugo's `channels` method.
 
 `*` matches any characters, `?` one, `[abc]` one of these, `[!a-c]` one that is not among these, `{one,other}`
-any of these patterns. `\` escapes the next character. An unclosed bracket or brace matches itself.
+any of these patterns. `\` escapes the next character. An unclosed bracket or brace matches itself. Matching
+takes time in proportion to the lengths of pattern and name.
 """
 
 from __future__ import annotations
 
 import re
-from fnmatch import translate
+from collections.abc import Iterator
+
+from tocsin_server.config.patterns import LinearPattern
+
+LENGTH_LIMIT = 1000
+"""Characters of a glob that a caller sends."""
+
+_ANY_CHARACTER = "(?s:.)"
+_NO_CHARACTER = r"[^\x00-\x{10FFFF}]"
 
 
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Return an expression whose `fullmatch` accepts the names that the pattern matches."""
-    return re.compile(_alternatives(pattern))
+class Glob:
+    """A compiled glob."""
+
+    __slots__ = ("_pattern",)
+
+    def __init__(self, glob: str) -> None:
+        self._pattern = LinearPattern(_alternatives(glob.encode(errors="replace").decode()))
+
+    def matches(self, name: str) -> bool:
+        """Whether the glob matches the whole name."""
+        return self._pattern.matches(name)
 
 
-_TOKEN = re.compile(r"\\.|\[!?\]?[^\]]*\]|[{},]|[^\\\[{},]+|.", re.DOTALL)
-"""An escaped character, a set, a brace or comma, or the text between them."""
+_TOKEN = re.compile(r"\\.|\[!?\]?[^\]]*\]|[*?{},]|[^\\\[*?{},]+|.", re.DOTALL)
+"""An escaped character, a set, a character with a meaning, or the text between them."""
 
 
-def _alternatives(pattern: str) -> str:
-    """Translate a pattern to a regular expression, with the alternatives of open braces on a stack."""
-    parts = _TOKEN.findall(pattern)
+def _alternatives(glob: str) -> str:
+    """Translate a glob to a regular expression, with the alternatives of open braces on a stack."""
+    parts = _TOKEN.findall(glob)
     closing = _closed(parts)
     open_braces: list[list[str]] = [[""]]
     for number, part in enumerate(parts):
@@ -34,7 +51,7 @@ def _alternatives(pattern: str) -> str:
         elif part == "," and len(open_braces) > 1:
             within.append("")
         else:
-            within[-1] += re.escape(part[1:]) if part[0] == "\\" and len(part) > 1 else _plain(part)
+            within[-1] += _plain(part)
     return open_braces[0][0]
 
 
@@ -51,5 +68,36 @@ def _closed(parts: list[str]) -> set[int]:
 
 
 def _plain(part: str) -> str:
-    """Translate a part without braces, as `fnmatch` does, without the end marker it adds."""
-    return translate(part).removesuffix(r"\Z").removesuffix(r"\z")
+    """Translate a part without braces."""
+    if part == "*":
+        return f"{_ANY_CHARACTER}*"
+    if part == "?":
+        return _ANY_CHARACTER
+    if len(part) > 1 and part[0] == "\\":
+        return re.escape(part[1:])
+    return _set(part[1:-1]) if len(part) > 1 and part[0] == "[" else re.escape(part)
+
+
+def _set(content: str) -> str:
+    """Translate a set. A range whose end comes before its start has no characters."""
+    is_negated = content.startswith("!")
+    ranges = "".join(
+        f"{re.escape(first)}-{re.escape(last)}"
+        for first, last in _ranges(content[is_negated:])
+        if first <= last
+    )
+    if not ranges:
+        return _ANY_CHARACTER if is_negated else _NO_CHARACTER
+    return f"[{'^' if is_negated else ''}{ranges}]"
+
+
+def _ranges(content: str) -> Iterator[tuple[str, str]]:
+    """The first and last character of each range; a single character is a range of one."""
+    position = 0
+    while position < len(content):
+        first = last = content[position]
+        if content[position + 1 : position + 2] == "-" and position + 2 < len(content):
+            last = content[position + 2]
+            position += 2
+        position += 1
+        yield first, last

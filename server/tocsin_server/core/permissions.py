@@ -1,7 +1,6 @@
-"""What a user may do in a channel, by the channel's options (protocol §12, §13).
+"""What a client may do in a channel: `decide` is the one rule, and docs/permissions.md is its table.
 
-Each function returns the refusal, or None if the action is permitted. A valid subscription token takes
-precedence over every other rule, the `$` prefix included. `insecure` permits everything.
+A valid subscription token takes precedence over it, the `$` prefix included. `insecure` permits everything.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.channel_names import ChannelRules, is_limited, is_limited_to, is_private
+from tocsin_server.core.capabilities import Action, Capabilities
+from tocsin_server.core.channel_names import ChannelRules, Kind, is_limited_to
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import (
     NOT_AVAILABLE,
@@ -22,56 +22,78 @@ from tocsin_server.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A connection's user ("" is anonymous), and whether the server runs with `insecure`."""
+    """What counts of a connection for a decision about one channel."""
 
     user: str
+    """"" is anonymous."""
     is_insecure: bool = False
+    capabilities: Capabilities | None = None
+    """What its connection token grants."""
+    is_subscribed: bool = False
+    """Whether it has a live subscription to the channel."""
+    allowed: frozenset[Action] = frozenset()
+    """What the token of that subscription grants besides."""
 
 
-def may_subscribe(caller: Caller, channel: str, options: ChannelOptions) -> Refusal | None:
-    """Check whether a client may subscribe to a channel without a subscription token."""
-    if caller.is_insecure:
+def decide(
+    action: Action, caller: Caller, channel: str, options: ChannelOptions, kind: Kind
+) -> Refusal | None:
+    """Return why a client may not do something in a channel; None if it may.
+
+    Subscribing is decided as without a subscription token. Error 108, before all else, where the channel
+    does not have the feature. In a channel that is not plain, a client that is neither subscribed nor one
+    of its users may do nothing, also where the options permit it to others.
+    """
+    if not _has_feature(action, options):
+        return NOT_AVAILABLE
+    if caller.is_insecure or action in caller.allowed:
         return None
-    if is_private(channel):
-        return PERMISSION_DENIED
-    if options.allow_user_limited_channels and is_limited(channel):
-        return None if caller.user and is_limited_to(channel, caller.user) else PERMISSION_DENIED
-    is_allowed = _allowed(caller, options.allow_subscribe_for_client, options.allow_subscribe_for_anonymous)
+    if caller.capabilities is not None and caller.capabilities.allow(action, channel):
+        return None
+    if kind is not Kind.PLAIN:
+        is_its_user = kind is not Kind.PRIVATE and bool(caller.user) and is_limited_to(channel, caller.user)
+        if action is Action.SUBSCRIBE:
+            return None if is_its_user else PERMISSION_DENIED
+        if not (is_its_user or caller.is_subscribed):
+            return PERMISSION_DENIED
+    for_users, for_subscribers, for_anonymous = _options_for(action, options)
+    is_allowed = for_users or (for_subscribers and caller.is_subscribed) if caller.user else for_anonymous
     return None if is_allowed else PERMISSION_DENIED
 
 
-def may_publish(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Check whether a client may publish into a channel."""
-    return _permit(
-        caller,
-        options.allow_publish_for_client,
-        options.allow_publish_for_subscriber and is_subscribed,
-        options.allow_publish_for_anonymous,
-    )
+def _has_feature(action: Action, options: ChannelOptions) -> bool:
+    match action:
+        case Action.HISTORY:
+            return options.keeps_history
+        case Action.PRESENCE:
+            return options.presence
+        case _:
+            return True
 
 
-def may_read_history(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Check whether a client may read a channel's history; error 108 where the channel keeps none."""
-    if not options.keeps_history:
-        return NOT_AVAILABLE
-    return _permit(
-        caller,
-        options.allow_history_for_client,
-        options.allow_history_for_subscriber and is_subscribed,
-        options.allow_history_for_anonymous,
-    )
-
-
-def may_read_presence(caller: Caller, options: ChannelOptions, is_subscribed: bool) -> Refusal | None:
-    """Check whether a client may read a channel's presence; error 108 where presence is off."""
-    if not options.presence:
-        return NOT_AVAILABLE
-    return _permit(
-        caller,
-        options.allow_presence_for_client,
-        options.allow_presence_for_subscriber and is_subscribed,
-        options.allow_presence_for_anonymous,
-    )
+def _options_for(action: Action, options: ChannelOptions) -> tuple[bool, bool, bool]:
+    """Whether the options permit an action to users, to subscribed users, and to anonymous clients."""
+    match action:
+        case Action.SUBSCRIBE:
+            return options.allow_subscribe_for_client, False, options.allow_subscribe_for_anonymous
+        case Action.PUBLISH:
+            return (
+                options.allow_publish_for_client,
+                options.allow_publish_for_subscriber,
+                options.allow_publish_for_anonymous,
+            )
+        case Action.HISTORY:
+            return (
+                options.allow_history_for_client,
+                options.allow_history_for_subscriber,
+                options.allow_history_for_anonymous,
+            )
+        case Action.PRESENCE:
+            return (
+                options.allow_presence_for_client,
+                options.allow_presence_for_subscriber,
+                options.allow_presence_for_anonymous,
+            )
 
 
 def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
@@ -92,13 +114,3 @@ def overridden(options: ChannelOptions, override: Override | None) -> ChannelOpt
         if (flag := getattr(override, name)) is not None
     }
     return options.model_copy(update=changes) if changes else options
-
-
-def _permit(caller: Caller, for_client: bool, for_subscriber: bool, for_anonymous: bool) -> Refusal | None:
-    if caller.is_insecure or _allowed(caller, for_client or for_subscriber, for_anonymous):
-        return None
-    return PERMISSION_DENIED
-
-
-def _allowed(caller: Caller, for_users: bool, for_anonymous: bool) -> bool:
-    return for_users if caller.user else for_anonymous

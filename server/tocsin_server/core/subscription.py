@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.capabilities import Action
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recover_latest
@@ -40,6 +41,8 @@ class SubscriptionTerms(NamedTuple):
     """Monotonic seconds; None for never."""
     override: Override | None = None
     """Channel options that the token replaces."""
+    allowed: frozenset[Action] = frozenset()
+    """What the subscriber may do in the channel besides."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,10 @@ class Subscription:
     expires_at: float | None = None
     """Monotonic seconds; None for never."""
     data: Raw = field(default_factory=lambda: NO_JSON)
+    allowed: frozenset[Action] = frozenset()
+    """What its token grants in the channel besides."""
+    is_by_capability: bool = False
+    """Whether only the connection token's capabilities permit it, so that it ends with them."""
     is_live: bool = False
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
@@ -70,6 +77,7 @@ class Subscription:
         self.expires_at = grant.expires_at
         self.info = grant.info
         self.data = grant.data
+        self.allowed = grant.allowed
 
     def plan(self, history_limit: int) -> SubscriptionPlan:
         """Return what it takes to set the subscription up."""

@@ -15,8 +15,11 @@ from tocsin_server.core.authorization import (
     SessionContext,
     authorize_by_claims,
     authorize_subscription,
+    caller_of,
+    may_subscribe,
     server_side_subscription,
 )
+from tocsin_server.core.capabilities import Capabilities
 from tocsin_server.core.events import Effect, OpenSubscriptions, Send, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.replies import refuse, send_push
@@ -42,11 +45,13 @@ Outcome = list[Effect] | Disconnect
 class Subscriptions:
     """All subscriptions of one connection."""
 
-    __slots__ = ("_by_channel", "_context", "_opening_count")
+    __slots__ = ("_by_channel", "_context", "_opening_count", "capabilities")
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
         self._by_channel: dict[str, Subscription] = {}
+        self.capabilities: Capabilities | None = None
+        """What the connection's token grants. Only `begin` and `change_capabilities` change it."""
         self._opening_count = 0  # subscribe commands without a reply; server-side ones do not count
 
     @property
@@ -75,10 +80,14 @@ class Subscriptions:
 
     # ----------------------------------------------------------------------------------------------- set-up
 
-    def begin(self, subscriptions: Mapping[str, Subscription]) -> OpenSubscriptions:
-        """Set up the server-side subscriptions of the connect command. Their result is part of its reply."""
+    def begin(self, subscriptions: Mapping[str, Subscription], granted: Capabilities | None) -> list[Effect]:
+        """Set up the server-side subscriptions of the connect command. Their result is part of its reply.
+
+        `granted` are the capabilities of its token.
+        """
+        self.capabilities = granted
         self._by_channel = dict(subscriptions)
-        return self._open(subscriptions.values())
+        return [self._open(subscriptions.values())] if subscriptions else []
 
     def subscribe(
         self,
@@ -89,7 +98,9 @@ class Subscriptions:
         now: Timestamp,
     ) -> Outcome:
         """Run a subscribe command. Its reply follows once the subscription is set up."""
-        decided = authorize_subscription(self._context, info, self._by_channel, request, now, claims)
+        decided = authorize_subscription(
+            self._context, info, self.capabilities, self._by_channel, request, now, claims
+        )
         if isinstance(decided, Disconnect):
             return decided
         if isinstance(decided, Refusal):
@@ -106,7 +117,7 @@ class Subscriptions:
         is_full = len(self._by_channel) >= self._context.options.channel_limit
         if event.channel in self._by_channel or is_full:
             return []
-        subscription = server_side_subscription(self._context, info, event, now)
+        subscription = server_side_subscription(self._context, info, self.capabilities, event, now)
         if subscription is None:
             return []
         self._by_channel[event.channel] = subscription
@@ -226,6 +237,20 @@ class Subscriptions:
         subscription.renew(decided)
         ttl = ttl_seconds(decided.expires_at, now)
         return [Send(Reply(command_id, sub_refresh=SubRefreshResult(decided.expires_at is not None, ttl)))]
+
+    def change_capabilities(self, granted: Capabilities | None, user: str) -> list[Effect]:
+        """Apply a fresh token's capabilities, and end the subscriptions that only the old ones permit."""
+        if granted is self.capabilities:
+            return []
+        self.capabilities = granted
+        caller = caller_of(self._context, user, granted)
+        effects: list[Effect] = []
+        for subscription in list(self._by_channel.values()):
+            if subscription.is_by_capability and may_subscribe(
+                self._context, caller, subscription.channel, subscription.options
+            ):
+                effects += self.end(subscription, errors.SERVER_UNSUBSCRIBE)
+        return effects
 
     def unsubscribe_from_server(self, event: events.ServerUnsubscribe) -> list[Effect]:
         """End the subscription that the API names, or all of them."""

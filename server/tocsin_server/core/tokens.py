@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.core.capabilities import ENTRIES_LIMIT, Capability, Right
 from tocsin_server.protocol.canonical import canonical, is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON
@@ -96,6 +97,7 @@ class ConnectionClaims(_Claims, frozen=True):
     channel: Raw | UnsetType = UNSET
     channels: Sequence[str] = ()
     subs: dict[str, SubscriptionGrant] | None = None
+    caps: Annotated[tuple[Capability, ...], Meta(max_length=ENTRIES_LIMIT)] = ()
 
     @property
     def grants(self) -> dict[str, SubscriptionGrant]:
@@ -115,6 +117,7 @@ class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
     client: str = ""
     data: Raw = NO_JSON
     override: Override | None = None
+    allow: tuple[Right, ...] = ()
 
 
 Claims = TypeVar("Claims", bound=_Claims)

@@ -28,6 +28,8 @@ class EngineHealth:
     """How often a pub/sub connection was established, the first time included."""
     reaped_nodes: int = 0
     """How many dead nodes this node has reaped."""
+    forged_messages: int = 0
+    """How many control commands, surveys and responses were dropped because no node had made them."""
     restored_channels: int = 0
     """How often the store had lost a channel's presence entries, and this node wrote its own again."""
     warnings: tuple[str, ...] = ()

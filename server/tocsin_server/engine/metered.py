@@ -93,9 +93,9 @@ class MeteredPresenceStore:
         self._engine = engine
         self._time = meter.time
 
-    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False, limit: int = 0) -> None:
         """Add or replace a presence entry."""
-        await self._time("presence_add", self._engine.presence.add(channel, info, is_announced))
+        await self._time("presence_add", self._engine.presence.add(channel, info, is_announced, limit))
 
     async def remove(self, channel: str, client: str) -> None:
         """Remove a presence entry."""

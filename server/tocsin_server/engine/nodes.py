@@ -77,17 +77,17 @@ class Survey(NamedTuple):
 
 
 class ControlHandler(Protocol):
-    """The callbacks of a node registry, implemented by the node. Synchronous; they never raise."""
+    """The callbacks of a node registry, implemented by the node. They never raise."""
 
     @property
     def uid(self) -> str:
         """The node's unique id, the same as in its NodeInfo."""
 
     def on_control(self, command: ControlCommand) -> None:
-        """Apply a control command to this node's own connections."""
+        """Apply a control command to this node's own connections, synchronously."""
 
-    def node_info(self, request: SurveyRequest) -> NodeInfo:
-        """Answer a survey for this node."""
+    async def node_info(self, request: SurveyRequest) -> NodeInfo:
+        """Answer a survey for this node. Waits only for other code to run."""
 
 
 class NodeRegistry(Protocol):

@@ -31,6 +31,12 @@ class Metrics:
         self._add_connections()
         self._add_publications()
         self._add_recoveries()
+        self.api_calls = LabeledCounter(
+            "tocsin_api_calls",
+            "Calls of the HTTP API, by the name of their key: each command of a batch is one.",
+            self.registry,
+            "key",
+        )
         self.engine_call_seconds = Histogram(
             "tocsin_engine_call_seconds", "Duration of calls to the engine.", self.registry, "call"
         )

@@ -100,7 +100,9 @@ class Backfill(Generic[C]):
         if options is None:
             return False
         since, replaced = channel.tracker.position, None
-        history = await self._broker.read_history(channel.name, HistoryQuery(since, PAGE_SIZE), options)
+        history = await self._broker.read_history(
+            channel.name, HistoryQuery(since, PAGE_SIZE, keeps_epoch=True), options
+        )
         if is_other_history(since, history.top):
             replaced = since
             history = await self._broker.read_history(channel.name, HistoryQuery(limit=PAGE_SIZE), options)

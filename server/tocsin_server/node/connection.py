@@ -13,8 +13,10 @@ from typing import Any, Protocol, Self
 from tocsin_server.config.loading import Settings
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import ServerMessage
 
@@ -23,6 +25,9 @@ BEHIND_BYTES = 16_384
 
 CAUGHT_UP_BYTES = 4096
 """It is behind until no more than this is queued."""
+
+FRAME_BURST_SECONDS = 5
+"""A client may send the frames of so many seconds at once, such as the fragments of a large message."""
 
 
 class Connection(Protocol):
@@ -72,7 +77,7 @@ class Connection(Protocol):
         """Drop the connection with what is queued for it, at once. `close` came before."""
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,12 @@ class TransportLimits:
     """How many channels one connection may have."""
     allowed_origins: tuple[str, ...]
     """Patterns of the origins whose pages may connect."""
+    frame_rate: RateLimit
+    """How many pings, pongs and fragments a client may send; more close the connection (3013)."""
+    message_seconds: float
+    """How long one received message may take; a slower one closes the connection (1008)."""
+    checks_host: bool
+    """Clients need no token, so the Host of a request must not be another site's name."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -97,6 +108,9 @@ class TransportLimits:
             queue_bytes=client.queue_limit_bytes,
             channels=client.channel_limit,
             allowed_origins=settings.server.allowed_origins,
+            frame_rate=RateLimit(client.frame_rate, client.frame_rate * FRAME_BURST_SECONDS),
+            message_seconds=client.message_timeout,
+            checks_host=client.insecure,
         )
 
 
@@ -114,6 +128,10 @@ class Connections(Protocol):
     @property
     def unready_reason(self) -> str:
         """Why the node is not ready, as a sentence; empty if it is ready."""
+
+    @property
+    def reading_turns(self) -> TurnQueue[Callable[[], None]]:
+        """Where a transport that has received much at once adds what reads on."""
 
     def now(self) -> Timestamp:
         """The node's clock."""

@@ -33,7 +33,7 @@ from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import CaughtUp, Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
-from tocsin_server.core.glob import compile_glob
+from tocsin_server.core.glob import Glob
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.session import Session
@@ -41,7 +41,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -54,8 +54,10 @@ from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
 from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
+from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
     ConnectRequest,
     HistoryRequest,
@@ -95,13 +97,17 @@ class Node:
         self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = Metrics()
         self.state: NodeState[Connection] = NodeState()
+        client = settings.client
         self.rules = ChannelRules(
-            settings.channels, settings.namespaces, settings.client.channel_length_limit
+            settings.channels,
+            settings.namespaces,
+            client.channel_length_limit,
+            client.personal_channel_namespace if client.personal_channel else None,
         )
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._authorizer = authorizer
         self.refusals = RefusalLog()
@@ -109,6 +115,8 @@ class Node:
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
+        self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
+        self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
             self._engine_services.broker,
             self.rules,
@@ -142,6 +150,7 @@ class Node:
             self._read_turns,
             settings.client.history_limit_bytes,
             self._on_reset,
+            settings.limits.presence_entries,
         )
         self._started_at = time.monotonic()
         self._is_prepared = False
@@ -322,7 +331,9 @@ class Node:
                 self._deadlines.remove(connection)
         else:
             self._deadlines.update(connection)
-            connection.pause_reading(bool(session.backlog))
+            connection.pause_reading(session.has_waiting_commands)
+            if session.needs_turn:
+                self._turns.add(connection)
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -405,6 +416,9 @@ class Node:
             self.count_sent(len(payload))
             self.metrics.recovered_publications.count += len(added.messages)
 
+    def _on_turn(self, connection: Connection) -> None:
+        self.handle_event(connection, events.Turn())
+
     def _disconnect_failed(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
@@ -465,6 +479,9 @@ class Node:
         except TimeoutError:  # no turn to read history was free
             self.limit_reached("limits.recovery_bytes", client=connection.session.client)
             self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
+            self.handle_event(connection, events.SubscriptionsFailed(channels, error.refusal))
         except EngineError as error:
             log.warning("subscribe_failed", channels=channels, error=str(error))
             self.handle_event(connection, events.SubscriptionsFailed(channels))
@@ -552,22 +569,26 @@ class Node:
             if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
-    def node_info(self, request: SurveyRequest) -> NodeInfo:
-        """Return this node's own figures."""
-        channels = {name: len(channel) for name, channel in self.hub.channels.items() if len(channel)}
-        matches = compile_glob(request.pattern or "*").fullmatch
+    async def node_info(self, request: SurveyRequest) -> NodeInfo:
+        """Return this node's own figures. Other code runs between slices of the channels."""
+        glob = Glob(request.pattern) if request.pattern else None
+        channels: dict[str, int] = {}
+        count = subscriptions = 0
+        async for name, channel in in_slices(list(self.hub.channels.items())):
+            count += len(channel) > 0
+            subscriptions += len(channel)
+            if len(channel) and request.wants_channels and (glob is None or glob.matches(name)):
+                channels[name] = len(channel)
         return NodeInfo(
             uid=self.uid,
             name=self.name,
             version=__version__,
             num_clients=len(self.hub),
             num_users=len(list(self.hub.users)),
-            num_channels=len(channels),
-            num_subs=sum(channels.values()),
+            num_channels=count,
+            num_subs=subscriptions,
             uptime=int(time.monotonic() - self._started_at),
-            channels={
-                name: count for name, count in channels.items() if request.wants_channels and matches(name)
-            },
+            channels=channels,
             address=self.address,
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),

@@ -21,8 +21,9 @@ from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Refusal, Refused, Unanswered
+from tocsin_server.errors import EngineLimit, Refusal, Refused, Unanswered
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.messages import (
     EMPTY,
     ClientInfo,
@@ -46,6 +47,14 @@ May raise Refused.
 """
 
 
+LimitReached = Callable[..., None]
+"""Called with the key of a limit that refused something, and with fields for the log."""
+
+
+def _ignore_limit(_limit: str, **_fields: object) -> None:
+    pass
+
+
 class Operations:
     """What can be done with channels and users, by permitted client commands and by the HTTP API.
 
@@ -54,6 +63,7 @@ class Operations:
     EngineError.
 
     `room_in(channel)` returns None if few enough bytes of a channel are queued here, else what to await.
+    `limit_reached` counts and logs that a limit refused something.
     """
 
     def __init__(
@@ -63,11 +73,13 @@ class Operations:
         metrics: Metrics,
         room_in: Callable[[str], Awaitable[None] | None],
         rpc_methods: Mapping[str, RpcMethod] | None = None,
+        limit_reached: LimitReached = _ignore_limit,
     ) -> None:
         self._engine = engine
         self._rules = rules
         self._metrics = metrics
         self._room_in = room_in
+        self._limit_reached = limit_reached
         self.rpc_methods = dict(rpc_methods or {})
 
     async def execute(self, request: EngineRequest, info: ClientInfo, limits: ClientOptions) -> Struct:
@@ -104,7 +116,11 @@ class Operations:
             )
         if (room := self._room_in(channel)) is not None:
             await room
-        position = await self._engine.broker.publish(channel, publication, options)
+        try:
+            position = await self._engine.broker.publish(channel, publication, options)
+        except EngineLimit as error:
+            self._limit_reached(error.limit, channel=channel)
+            raise Refused(error.refusal) from None
         self._metrics.publications.count += 1
         return position
 
@@ -190,7 +206,7 @@ class Operations:
         if survey.silent:
             raise Unanswered(node.uid for node in survey.silent)
         for report in survey.nodes:
-            for channel, clients in report.channels.items():
+            async for channel, clients in in_slices(report.channels.items()):
                 found[channel] = found.get(channel, 0) + clients
         return found
 

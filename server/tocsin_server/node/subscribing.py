@@ -49,8 +49,10 @@ class SubscriptionSetup(Generic[C]):
         turns: ReadTurns[C],
         page_bytes: int,
         on_reset: Callable[[C, str], None],
+        presence_limit: int = 0,
     ) -> None:
         self._engine = engine
+        self._presence_limit = presence_limit
         self._state = state
         self._turns = turns
         self._page_bytes = page_bytes
@@ -74,7 +76,7 @@ class SubscriptionSetup(Generic[C]):
         engine = self._engine
         await gather_calls(engine.broker.subscribe(plan.channel) for plan in plans)
         await gather_calls(
-            engine.presence.add(plan.channel, plan.info, is_announced=plan.options.join_leave)
+            engine.presence.add(plan.channel, plan.info, plan.options.join_leave, self._presence_limit)
             for plan in plans
             if plan.options.presence
         )

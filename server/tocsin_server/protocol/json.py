@@ -27,11 +27,16 @@ class JsonCodec:
 
         One trailing newline is tolerated. An empty message, an empty line and invalid UTF-8 are malformed.
         """
-        for line in data.removesuffix(b"\n").split(b"\n"):
-            command = _decode_command(line)
+        end = len(data.removesuffix(b"\n"))
+        start = 0
+        while start <= end:  # a line at a time, since thousands of them may never be reached
+            line_end = data.find(b"\n", start, end)
+            line_end = end if line_end < 0 else line_end
+            command = _decode_command(data[start:line_end])
             yield command
             if command is MALFORMED:
                 return
+            start = line_end + 1
 
     def encode(self, message: ServerMessage) -> bytes:
         """Encode one message as one line, without the newline."""

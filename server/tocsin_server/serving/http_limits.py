@@ -65,8 +65,11 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time limit of the first request."""
+        """Start the time limit of the first request. A proxy may have said who the client is."""
         super().connection_made(transport)
+        if (source := self.app_state.get("source")) is not None:
+            self.client = (source.address, source.port)
+            self.scheme = "https" if source.is_tls else self.scheme
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from tocsin_server.access import PUBLIC
 from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH
 from tocsin_server.transports.websocket.raw import WebSocketConnection
 
@@ -59,6 +60,7 @@ class WebSocketProtocol(asyncio.Protocol):
         node: Connections | None = self._app_state.get("node")
         if (
             node is not None
+            and self._app_state.get("address", PUBLIC) == PUBLIC
             and target.partition(b"?")[0] == self._config.root_path.encode() + WEBSOCKET_PATH.encode()
         ):
             return WebSocketConnection(node, self._server_state.connections)

@@ -1,4 +1,4 @@
-"""Keys of the HTTP API: the three places for a key, and the response without a valid one."""
+"""Keys of the HTTP API: the places for a key, and the response without a valid one."""
 
 import httpx
 import pytest
@@ -24,13 +24,12 @@ async def _status(api: Served, headers: dict[str, str], path: str = INFO) -> tup
         ({"x-api-key": "another key"}, INFO),
         ({"Authorization": f"apikey {KEY}"}, INFO),
         ({"Authorization": f"ApiKey {KEY}"}, INFO),
-        ({}, f"{INFO}?api_key=the%20key"),
         ({"X-API-Key": KEY}, f"{INFO}?api_key=wrong"),
-        ({"Authorization": "Bearer of.the.proxy"}, f"{INFO}?api_key=the+key"),
+        ({"Authorization": "Bearer of.the.proxy", "X-API-Key": KEY}, INFO),
     ],
 )
 async def test_one_valid_key_is_enough(api: Served, headers: dict[str, str], path: str) -> None:
-    """Any configured key is valid in any of the three places. Invalid keys beside it do not matter."""
+    """Any configured key is valid in any of the places. Invalid keys beside it do not matter."""
     assert (await _status(api, headers, path))[0] == 200
 
 
@@ -44,8 +43,6 @@ async def test_one_valid_key_is_enough(api: Served, headers: dict[str, str], pat
         ({"Authorization": KEY}, INFO),
         ({"Authorization": "apikey"}, INFO),
         ({"Authorization": f"Bearer {KEY}"}, INFO),
-        ({}, f"{INFO}?api_key="),
-        ({}, f"{INFO}?api_key=%ff%ed%a0%80"),
         ({}, "/api"),
         ({}, "/api/batch"),
     ],
@@ -55,6 +52,25 @@ async def test_a_request_without_a_valid_key_is_refused(
 ) -> None:
     """Every path responds with 401 and an empty body."""
     assert await _status(api, headers, path) == (401, b"")
+
+
+@pytest.mark.parametrize("key", ["the%20key", "wrong", "", "%ff%ed%a0%80"])
+async def test_a_key_in_the_address_is_refused_with_a_sentence(api: Served, key: str) -> None:
+    """Whether it is valid or not. Neither the response nor the log has it."""
+    with structlog.testing.capture_logs() as lines:
+        status, body = await _status(api, {}, f"{INFO}?api_key={key}")
+    assert status == 401
+    assert body.decode().endswith("send it in the header X-API-Key.")
+    assert [line["path"] for line in lines if line["event"] == "api_request_refused"] == [INFO]
+    assert "the key" not in str(lines)
+
+
+async def test_a_key_in_the_address_can_be_allowed() -> None:
+    async with served(api={"keys": [KEY], "allow_key_in_address": True}) as api:
+        assert (await _status(api, {}, f"{INFO}?api_key=the+key"))[0] == 200
+        assert (await _status(api, {"Authorization": "Bearer x"}, f"{INFO}?api_key=the%20key"))[0] == 200
+        assert await _status(api, {}, f"{INFO}?api_key=wrong") == (401, b"")
+        assert await _status(api, {}, f"{INFO}?api_key=%ff%ed%a0%80") == (401, b"")
 
 
 @pytest.mark.parametrize("key", ["", "x"])
@@ -92,7 +108,7 @@ async def test_why_a_request_is_refused_is_logged() -> None:
         refusals += [line for line in lines if line["event"] == "api_request_refused"]
     assert [(line["status"], line["error"]) for line in refusals] == [
         (401, "api.keys is not set"),
-        (401, "its API key is not one of api.keys"),
+        (401, "its API key is not valid"),
         (401, "it has no API key"),
         (400, "The request's body is not a JSON object."),
         (413, "The request's body is larger than 10 bytes ([api] body_limit_bytes)."),

@@ -30,12 +30,14 @@ async def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 
 
 async def test_the_document_describes_every_method(document: dict[str, Any]) -> None:
-    """Each method has a summary. The document has the three places of a key."""
+    """Each method has a summary. The document has the places of a key, and the signature."""
     assert set(document["paths"]) == {"/api", *(f"/api/{name}" for name in METHODS)}
     for path in document["paths"].values():
         assert path["post"]["summary"].strip()
     places = [(scheme["in"], scheme["name"]) for scheme in document["components"]["securitySchemes"].values()]
-    assert places == [("header", "X-API-Key"), ("header", "Authorization"), ("query", "api_key")]
+    assert places == [("header", "X-API-Key"), ("header", "Authorization"), ("header", "Authorization")]
+    allowed = api_document("", 255, True)["components"]["securitySchemes"]
+    assert allowed["query"] == {"type": "apiKey", "in": "query", "name": "api_key"}
 
 
 async def test_every_schema_has_a_description(document: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tocsin_server.config.admin_options import AdminOptions
+from tocsin_server.config.api_key_options import ApiKeyOptions
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
@@ -23,6 +25,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[engine]", EngineOptions()),
         ("[client]", ClientOptions()),
         ("[api]", ApiOptions()),
+        ("[admin]", AdminOptions()),
+        ("[api_keys.NAME]", ApiKeyOptions()),
         ("[limits]", LimitOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],

@@ -32,6 +32,16 @@ def test_the_default_message_limit_admits_as_many_subscriptions_as_the_channel_l
     ("sections", "keys"),
     [
         (
+            {"server": {"proxy_protocol": True}},
+            ["server.proxy_protocol is true", "server.trusted_proxies is empty"],
+        ),
+        ({"admin": {"public": ["health"]}}, ["admin.public is set", "admin.host"]),
+        ({"admin": {"tls_key": "/file"}}, ["admin.tls_key is set", "admin.host"]),
+        (
+            {"admin": {"host": "::1", "serve": ["api"], "public": ["docs"]}},
+            ["admin.public has docs", "admin.serve has not"],
+        ),
+        (
             {"client": {"message_limit_bytes": 65_536}},
             ["client.message_limit_bytes is 65536", "at least 524288", "client.channel_limit (128)"],
         ),

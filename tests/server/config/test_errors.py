@@ -47,7 +47,7 @@ def problems(file: Path, text: str) -> list[str]:
         ),
         (
             '[namespaces.chat]\nchannel_regex = "("',
-            'namespaces.chat.channel_regex is "(" in tocsin.toml, but must be a regular expression (missing',
+            'namespaces.chat.channel_regex is "(" in tocsin.toml, but must be a regular expression of RE2',
         ),
         (
             "[namespaces.x]",

@@ -131,7 +131,7 @@ ALLOWED_AFTER_CLOSE = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)
 
 @dataclass
 class ModelNode:
-    """A node whose writes happen at once, and whose calls to the engine are jobs."""
+    """A node whose writes happen at once, and whose calls to the engine and turns are done later."""
 
     now: Timestamp = START
     state: CountingState = field(default_factory=CountingState)
@@ -142,6 +142,8 @@ class ModelNode:
     batches: list[Iterator[None]] = field(default_factory=list)
     room_bytes: float = math.inf
     """What subscribe replies may have of a recovery."""
+    turns: deque[CheckingClient] = field(default_factory=deque)
+    """The clients whose sessions need a turn."""
 
     @property
     def hub(self) -> Hub[CheckingClient]:
@@ -159,9 +161,15 @@ class ModelNode:
                 "a closed session must only clean up"
             )
             self._perform(client, request)
+        if client.session.needs_turn and client not in self.turns:
+            self.turns.append(client)
         if client.session.is_closed:
             client.is_closed = True
             assert client not in self.state.connections
+
+    def take_turn(self) -> None:
+        """Give the client that has waited longest its turn."""
+        self.handle_event(self.turns.popleft(), events.Turn())
 
     def _perform(self, client: CheckingClient, request: IoRequest) -> None:
         match request:

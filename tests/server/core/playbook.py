@@ -96,7 +96,9 @@ def opening_failed(*channels: str) -> SubscriptionsFailed:
 
 
 class Playbook:
-    """A session, its clock, and the effects of the latest input."""
+    """A session, its clock, and the effects of the latest input, with all the turns that it needs."""
+
+    takes_turns = True
 
     def __init__(self, session: Session, now: Timestamp = START) -> None:
         self.session = session
@@ -108,6 +110,8 @@ class Playbook:
             self.effects = self._wait(input_.seconds)
         else:
             self.effects = self.session.handle(_event(input_), self.now)
+            while self.takes_turns and self.session.needs_turn:
+                self.effects += self.session.handle(events.Turn(), self.now)
         return self
 
     def __lshift__(self, expected: Sequence[Expected]) -> Playbook:
@@ -168,7 +172,12 @@ def context(
     options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
         options=options,
-        rules=ChannelRules(channels, namespaces or {}, options.channel_length_limit),
+        rules=ChannelRules(
+            channels,
+            namespaces or {},
+            options.channel_length_limit,
+            options.personal_channel_namespace if options.personal_channel else None,
+        ),
         tokens=TokenVerifier(options),
         node="n1",
         version="1.0",

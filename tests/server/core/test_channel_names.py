@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.channel_names import (
     ChannelRules,
+    Kind,
     encoded_user,
-    is_limited,
     is_limited_to,
     is_personal,
     is_private,
@@ -20,6 +20,7 @@ from tocsin_server.core.channel_names import (
 
 DEFAULT = ChannelOptions()
 CHAT = ChannelOptions(presence=True)
+LIMITED = ChannelOptions(allow_user_limited_channels=True)
 RULES = ChannelRules(DEFAULT, {"chat": CHAT})
 
 
@@ -84,8 +85,65 @@ def test_a_dollar_makes_a_channel_private(channel: str, private: bool) -> None:
 def test_the_users_of_a_channel_come_after_its_hash(channel: str, permitted: set[str] | None) -> None:
     """Commas separate them. A name with two hashes, or with a separator in an id, permits no user."""
     users = ["17", "42", "17,42", "17%2C42", "a#b", "b", "Jürgen", "b#"]
-    assert is_limited(channel) is (permitted is not None)
+    kind = ChannelRules(LIMITED, {"chat": LIMITED}).kind_of(channel, LIMITED)
+    assert (kind is not Kind.PLAIN) is (permitted is not None)
     assert {user for user in users if is_limited_to(channel, user)} == (permitted or set())
+
+
+@pytest.mark.parametrize(
+    ("channel", "with_the_option", "with_personal_channels", "otherwise"),
+    [
+        ("news", Kind.PLAIN, Kind.PLAIN, Kind.PLAIN),
+        ("$news", Kind.PRIVATE, Kind.PRIVATE, Kind.PRIVATE),
+        ("$$news", Kind.PRIVATE, Kind.PRIVATE, Kind.PRIVATE),
+        ("$chat:news", Kind.PRIVATE, Kind.PRIVATE, Kind.PRIVATE),
+        ("chat:$news", Kind.PLAIN, Kind.PLAIN, Kind.PLAIN),
+        ("$room#ann", Kind.PRIVATE, Kind.PRIVATE, Kind.PRIVATE),
+        ("$#ann", Kind.PRIVATE, Kind.PRIVATE, Kind.PRIVATE),
+        ("room#ann", Kind.USER_LIMITED, Kind.PLAIN, Kind.PLAIN),
+        ("room#", Kind.USER_LIMITED, Kind.PLAIN, Kind.PLAIN),
+        ("chat:room#ann", Kind.USER_LIMITED, Kind.PLAIN, Kind.PLAIN),
+        ("#ann", Kind.PERSONAL, Kind.PLAIN, Kind.PLAIN),
+        ("chat:#ann", Kind.PERSONAL, Kind.PERSONAL, Kind.PLAIN),
+        ("chat:#", Kind.PERSONAL, Kind.PERSONAL, Kind.PLAIN),
+        ("chat:##ann", Kind.PERSONAL, Kind.PERSONAL, Kind.PLAIN),
+        ("chat: #ann", Kind.USER_LIMITED, Kind.PLAIN, Kind.PLAIN),
+        ("chat:\uff03ann", Kind.PLAIN, Kind.PLAIN, Kind.PLAIN),
+    ],
+)
+def test_the_kind_of_a_channel_follows_from_its_name_and_options(
+    channel: str, with_the_option: Kind, with_personal_channels: Kind, otherwise: Kind
+) -> None:
+    """With `allow_user_limited_channels`; with personal channels in the namespace "chat"; without both."""
+    assert ChannelRules(LIMITED, {"chat": LIMITED}).kind_of(channel, LIMITED) is with_the_option
+    personal = ChannelRules(DEFAULT, {"chat": DEFAULT}, personal_namespace="chat")
+    assert personal.kind_of(channel, DEFAULT) is with_personal_channels
+    assert RULES.kind_of(channel, DEFAULT) is otherwise
+
+
+def test_personal_channels_without_a_namespace_are_in_none() -> None:
+    rules = ChannelRules(DEFAULT, {"chat": DEFAULT}, personal_namespace="")
+    assert rules.kind_of("#ann", DEFAULT) is Kind.PERSONAL
+    assert rules.kind_of("chat:#ann", DEFAULT) is Kind.PLAIN
+
+
+@pytest.mark.parametrize("expression", [r"^(a+)+$", r"^(a|a)*$", r".*a.*a.*a.*a.*a.*b$"])
+def test_no_expression_takes_long_for_a_name(expression: str) -> None:
+    """With an engine that tries every way, the first of them would never end."""
+    options = ChannelOptions(channel_regex=expression)
+    assert ChannelRules(options, {}).problem_of("a" * 254 + "!", options)
+
+
+@pytest.mark.parametrize("expression", ["(?=a)", r"(a)\1", "(", "a{2000}"])
+def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match="a regular expression of RE2"):
+        ChannelOptions(channel_regex=expression)
+
+
+def test_a_line_break_at_the_end_of_a_name_counts() -> None:
+    """Python's `$` also matches before it."""
+    options = ChannelOptions(channel_regex=r"^\d+$")
+    assert ChannelRules(options, {}).problem_of("42\n", options)
 
 
 USERS = st.text(min_size=1) | st.text("ab#,:%$ü", min_size=1)

@@ -1,129 +1,202 @@
-"""Permissions in channels (protocol §12, §13), as tables."""
+"""Permissions in channels (docs/permissions.md): `decide`, its table, and sessions that follow the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.server.core.permission_table import (
+    CALLERS,
+    CHANNELS,
+    CallerKind,
+    needs,
+    permission_options,
+    rows,
+    subsets,
+    table,
+)
+from tests.server.core.playbook import START, context, error, new_connection, opened
+from tests.support.tokens import connection_token, subscription_token
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.core.permissions import (
-    Caller,
-    check_name,
-    may_publish,
-    may_read_history,
-    may_read_presence,
-    may_subscribe,
-    overridden,
-)
+from tocsin_server.core.capabilities import Action
+from tocsin_server.core.channel_names import ChannelRules, Kind
+from tocsin_server.core.events import Execute, OpenSubscriptions
+from tocsin_server.core.permissions import Caller, check_name, decide, overridden
 from tocsin_server.core.tokens import Flag, Override
-from tocsin_server.errors import (
-    NOT_AVAILABLE,
-    PERMISSION_DENIED,
-    UNKNOWN_CHANNEL,
-    Refusal,
-    bad_request,
-)
+from tocsin_server.errors import NOT_AVAILABLE, UNKNOWN_CHANNEL, Refusal, bad_request
 
-ADA = Caller("ada")
-ANONYMOUS = Caller("")
-INSECURE = Caller("", is_insecure=True)
-
-Permission = Callable[[Caller, ChannelOptions, bool], Refusal | None]
-PERMISSIONS: dict[str, Permission] = {
-    "publish": may_publish,
-    "history": may_read_history,
-    "presence": may_read_presence,
+PAGE = (Path(__file__).parents[3] / "docs" / "permissions.md").read_text()
+COMMANDS: dict[str, tuple[Action, dict[str, Any]]] = {
+    "subscribe": (Action.SUBSCRIBE, {}),
+    "publish": (Action.PUBLISH, {"data": 1}),
+    "history": (Action.HISTORY, {"limit": 1}),
+    "presence": (Action.PRESENCE, {}),
+    "presence_stats": (Action.PRESENCE, {}),
 }
 
 
-def options(*allowed: str) -> ChannelOptions:
-    """Return the options of a channel with presence and history, and these permissions."""
-    return ChannelOptions(
-        presence=True, history_size=1, history_ttl=1, **{f"allow_{name}": True for name in allowed}
-    )
+def test_the_page_has_the_table_that_the_code_makes() -> None:
+    """`python -m tests.server.core.permission_table` prints it."""
+    assert table() in PAGE
 
 
-@pytest.mark.parametrize("action", PERMISSIONS)
-@pytest.mark.parametrize(
-    ("allowed", "for_ada", "for_subscribed_ada", "for_anonymous", "for_subscribed_anonymous"),
-    [
-        ((), False, False, False, False),
-        (("client",), True, True, False, False),
-        (("subscriber",), False, True, False, False),
-        (("anonymous",), False, False, True, True),
-        (("client", "anonymous"), True, True, True, True),
-        (("subscriber", "anonymous"), False, True, True, True),
-    ],
-)
-def test_each_permission_applies_to_its_group(
-    action: str,
-    allowed: tuple[str, ...],
-    for_ada: bool,
-    for_subscribed_ada: bool,
-    for_anonymous: bool,
-    for_subscribed_anonymous: bool,
+def test_every_cell_of_the_table_is_true_for_each_set_of_options() -> None:
+    """No two options together permit what neither of them does, and none forbids what another permits."""
+    for kind, caller, cells in rows():
+        for action, text in cells.items():
+            for groups in subsets():
+                options = permission_options(kind, action, groups)
+                channel = CHANNELS[kind]
+                is_permitted = decide(action, caller.caller(channel), channel, options, kind) is None
+                assert is_permitted == needs(text, groups), (kind, caller.name, action, groups)
+
+
+def _written_rows() -> list[tuple[Kind, CallerKind, dict[str, str]]]:
+    """The rows of the page."""
+    found = []
+    for line in PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        kind = next((kind for kind in Kind if cells[0].startswith(f"{kind.value}, `")), None)
+        if kind is not None and len(cells) == 6:
+            caller = next(caller for caller in CALLERS if caller.name == cells[1])
+            found.append((kind, caller, dict(zip(COMMANDS, [*cells[2:], cells[5]], strict=True))))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "caller", "cells"), _written_rows())
+def test_a_session_follows_every_cell_of_the_page(
+    kind: Kind, caller: CallerKind, cells: dict[str, str]
 ) -> None:
-    """`client`: users with a name; `subscriber`: those with a subscription; `anonymous`: the others."""
-    channel = options(*(f"{action}_for_{group}" for group in allowed))
-    permit = PERMISSIONS[action]
-    decisions = [
-        permit(caller, channel, is_subscribed) is None
-        for caller in (ADA, ANONYMOUS)
-        for is_subscribed in (False, True)
-    ]
-    assert decisions == [for_ada, for_subscribed_ada, for_anonymous, for_subscribed_anonymous]
-    assert permit(INSECURE, channel, False) is None
+    """Each command, with every set of options: executed, or refused with 103."""
+    for command, text in cells.items():
+        action, members = COMMANDS[command]
+        for groups in subsets():
+            options = permission_options(kind, action, groups)
+            outcome = _outcome(kind, caller, options, {command: {"channel": CHANNELS[kind], **members}})
+            assert outcome == needs(text, groups), (command, groups)
 
 
-@pytest.mark.parametrize("action", ["history", "presence"])
-@pytest.mark.parametrize("caller", [ADA, INSECURE])
-def test_a_feature_that_is_off_is_not_available(action: str, caller: Caller) -> None:
+def _outcome(kind: Kind, caller: CallerKind, options: ChannelOptions, command: dict[str, Any]) -> bool:
+    """Whether a session with these options does what a client commands. Everything else is refused."""
+    channel = CHANNELS[kind]
+    has_personal = kind is Kind.PERSONAL
+    session_context = context(options, allow_anonymous=True, personal_channel=has_personal)
+    playbook = new_connection(session_context)
+    caps = [{"channels": [channel], "allow": ["sub", "pub", "hst", "prs"]}] if caller.has_capability else None
+    token = connection_token(caller.user, caps=caps) if caller.user else ""
+    playbook >> {"id": 1, "connect": {"token": token}}
+    own = f"#{caller.user}"
+    if has_personal and caller.user:
+        playbook >> opened(own)
+        if own == channel:
+            playbook >> {"id": 2, "unsubscribe": {"channel": own}}
+    if caller.is_subscribed and "subscribe" not in command:
+        playbook >> {
+            "id": 3,
+            "subscribe": {"channel": channel, "token": subscription_token(caller.user, channel)},
+        }
+        playbook >> opened(channel)
+        assert channel in playbook.session.live_channels
+    playbook >> {"id": 4, **command}
+    if isinstance(playbook.effects[0], Execute | OpenSubscriptions):
+        return True
+    playbook << [error(4, 103, "permission denied")]
+    return False
+
+
+@pytest.mark.parametrize("action", [Action.HISTORY, Action.PRESENCE])
+@pytest.mark.parametrize("is_insecure", [False, True])
+def test_a_feature_that_is_off_is_not_available(action: Action, is_insecure: bool) -> None:
     """The refusal comes before every permission."""
-    assert PERMISSIONS[action](caller, ChannelOptions(), True) is NOT_AVAILABLE
+    caller = Caller("ada", is_insecure, is_subscribed=True, allowed=frozenset(Action))
+    assert decide(action, caller, "news", ChannelOptions(), Kind.PLAIN) is NOT_AVAILABLE
 
 
-@pytest.mark.parametrize("action", PERMISSIONS)
-def test_permissions_are_independent_of_each_other(action: str) -> None:
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("action", Action)
+def test_an_insecure_server_permits_everything(kind: Kind, action: Action) -> None:
+    options = permission_options(kind, action, ())
+    assert decide(action, Caller("", is_insecure=True), CHANNELS[kind], options, kind) is None
+
+
+@pytest.mark.parametrize("action", Action)
+def test_permissions_are_independent_of_each_other(action: Action) -> None:
     """All other permissions together do not grant this one."""
-    others = [
-        f"{other}_for_{group}"
-        for other in PERMISSIONS
-        if other != action
-        for group in ("client", "anonymous")
-    ]
-    channel = options(*others, "subscribe_for_client", "subscribe_for_anonymous")
-    assert PERMISSIONS[action](ADA, channel, True) is PERMISSION_DENIED
-    assert PERMISSIONS[action](ANONYMOUS, channel, True) is PERMISSION_DENIED
+    others = {
+        f"allow_{other.value}_{group}": True
+        for other in Action
+        if other is not action
+        for group in ("for_client", "for_anonymous")
+    }
+    options = ChannelOptions(presence=True, history_size=1, history_ttl=1, **others)
+    for user in ("ada", ""):
+        caller = Caller(user, is_subscribed=True, allowed=frozenset(Action) - {action})
+        assert decide(action, caller, "news", options, Kind.PLAIN) is not None
 
 
 @pytest.mark.parametrize(
-    ("channel", "allowed", "for_ada", "for_anonymous"),
+    ("channel", "user", "is_permitted"),
     [
-        ("news", (), False, False),
-        ("news", ("subscribe_for_client",), True, False),
-        ("news", ("subscribe_for_anonymous",), False, True),
-        ("$news", ("subscribe_for_client", "subscribe_for_anonymous"), False, False),
-        ("dialog#ada", (), False, False),
-        ("dialog#ada", ("user_limited_channels",), True, False),
-        ("dialog#bob", ("user_limited_channels", "subscribe_for_client"), False, False),
-        ("dialog#ada,bob", ("user_limited_channels",), True, False),
-        ("#ada", ("user_limited_channels",), True, False),
-        ("#ada,bob", ("user_limited_channels",), False, False),
-        ("dialog#bob#ada", ("user_limited_channels",), False, False),
-        ("dialog#", ("user_limited_channels", "subscribe_for_anonymous"), False, False),
-        ("$dialog#ada", ("user_limited_channels",), False, False),
-        ("news", ("user_limited_channels", "subscribe_for_client"), True, False),
+        ("dialog#ada", "ada", True),
+        ("dialog#ada,bob", "bob", True),
+        ("dialog#bob", "ada", False),
+        ("dialog#ADA", "ada", False),
+        ("dialog#ada ", "ada", False),
+        ("dialog#bob#ada", "ada", False),
+        ("dialog#", "", False),
+        ("dialog#,ada", "", False),
+        ("#ada", "ada", True),
+        ("#ada,bob", "ada", False),
+        ("#", "", False),
+        ("##ada", "ada", False),
+        ("$dialog#ada", "ada", False),
+        ("$#ada", "ada", False),
     ],
 )
-def test_subscribing_without_a_token(
-    channel: str, allowed: tuple[str, ...], for_ada: bool, for_anonymous: bool
-) -> None:
-    """Private channels are closed; user-limited ones are for the users in their name."""
-    decisions = [may_subscribe(caller, channel, options(*allowed)) for caller in (ADA, ANONYMOUS, INSECURE)]
-    assert [decision is None for decision in decisions] == [for_ada, for_anonymous, True]
-    assert all(decision in (None, PERMISSION_DENIED) for decision in decisions)
+def test_a_name_permits_exactly_its_users(channel: str, user: str, is_permitted: bool) -> None:
+    """Look-alikes permit no user, also where the namespace is open to all."""
+    options = ChannelOptions(
+        allow_user_limited_channels=True, allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True
+    )
+    kind = ChannelRules(options, {}).kind_of(channel, options)
+    assert (decide(Action.SUBSCRIBE, Caller(user), channel, options, kind) is None) is is_permitted
+
+
+def test_another_users_personal_channel_is_closed_on_every_way_in() -> None:
+    """Also in an open namespace: subscribe, recovery at connect, a longer subscription, publish, history."""
+    options = ChannelOptions(
+        history_size=10,
+        history_ttl=60,
+        force_recovery=True,
+        **{
+            f"allow_{action}_for_{group}": True
+            for action in ("subscribe", "publish", "history", "presence")
+            for group in ("client", "anonymous")
+        },
+    )
+    playbook = new_connection(context(options, personal_channel=True))
+    recovery = {"#42": {"recover": True, "epoch": "x", "offset": 1}, "news": {}}
+    playbook >> {"id": 1, "connect": {"token": connection_token("mallory"), "subs": recovery}}
+    playbook >> opened("#mallory", "news")
+    assert playbook.session.live_channels == ["#mallory", "news"]
+    for command in (
+        {"subscribe": {"channel": "#42", "recover": True}},
+        {"publish": {"channel": "#42", "data": 1}},
+        {"history": {"channel": "#42", "limit": 1}},
+        {"sub_refresh": {"channel": "#42", "token": subscription_token("mallory", "#42")}},
+    ):
+        playbook >> {"id": 2, **command} << [error(2, 103, "permission denied")]
+
+
+def test_a_token_opens_a_user_limited_channel_for_another_user() -> None:
+    """The back end that signs it decides."""
+    limited = ChannelOptions(allow_user_limited_channels=True)
+    playbook = new_connection(context(limited)) >> {"id": 1, "connect": {"token": connection_token("zoe")}}
+    token = subscription_token("zoe", "room#ann", exp=int(START.unix) + 60)
+    playbook >> {"id": 2, "subscribe": {"channel": "room#ann", "token": token}} >> opened("room#ann")
+    assert playbook.session.live_channels == ["room#ann"]
 
 
 def test_a_channel_name_is_checked_by_length_then_namespace_then_form() -> None:

@@ -19,6 +19,11 @@ class ReceivedPublication(NamedTuple):
     epoch: str
 
 
+def node_info(uid: str) -> NodeInfo:
+    """The answer of every recording handler to a survey."""
+    return NodeInfo(uid, f"host_{uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
+
+
 class RecordingHandler:
     """Implements EngineHandler. Each list is in the order of the calls."""
 
@@ -49,9 +54,9 @@ class RecordingHandler:
         self.commands.append(command)
         self._called.set()
 
-    def node_info(self, request: SurveyRequest) -> NodeInfo:
+    async def node_info(self, request: SurveyRequest) -> NodeInfo:
         self.requests.append(request)
-        return NodeInfo(self.uid, f"host_{self.uid}", "0.1", 3, 2, 1, 4, 5, {"news": 4})
+        return node_info(self.uid)
 
     def offsets(self, channel: str) -> list[int]:
         """The offsets received in a channel."""

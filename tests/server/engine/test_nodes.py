@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.server.engine.contract.test_nodes import COMMANDS
-from tests.server.engine.recording_handler import RecordingHandler
+from tests.server.engine.recording_handler import node_info
 from tocsin_server.engine.nodes import SurveyRequest
 
 REQUEST = SurveyRequest(True, "chat:*")
@@ -14,7 +14,7 @@ REQUEST = SurveyRequest(True, "chat:*")
 
 @pytest.mark.parametrize(
     "value",
-    [*COMMANDS.values(), REQUEST, RecordingHandler("n1").node_info(REQUEST)],
+    [*COMMANDS.values(), REQUEST, node_info("n1")],
     ids=lambda value: type(value).__name__,
 )
 def test_messages_between_nodes_survive_json(value: Any) -> None:

@@ -423,7 +423,7 @@ async def test_node_info_counts_connections_and_channels(node: Node) -> None:
     await connected(node, news, token=token_of("ann"))
     await connected(node)
     FakeConnection(node)
-    report = node.node_info(SurveyRequest())
+    report = await node.node_info(SurveyRequest())
     assert report == NodeInfo(
         uid=node.uid,
         name=node.name,
@@ -437,18 +437,18 @@ async def test_node_info_counts_connections_and_channels(node: Node) -> None:
         memory_bytes=report.memory_bytes,
     )
     assert report.memory_bytes > 10_000_000, "no Python process is smaller"
-    assert node.node_info(SurveyRequest(wants_channels=True)).channels == {news: 2, others: 1}
-    assert node.node_info(SurveyRequest(wants_channels=True, pattern="pl*:*")).channels == {others: 1}
+    assert (await node.node_info(SurveyRequest(wants_channels=True))).channels == {news: 2, others: 1}
+    assert (await node.node_info(SurveyRequest(wants_channels=True, pattern="pl*:*"))).channels == {others: 1}
 
 
 async def test_node_info_leaves_out_channels_that_are_being_set_up(node: Node, engine: FaultyEngine) -> None:
     gate = engine.block("subscribe")
     connection = await connected(node)
     connection.send_command("subscribe", channel=new_channel("open"))
-    assert node.node_info(SurveyRequest(wants_channels=True)).channels == {}
+    assert (await node.node_info(SurveyRequest(wants_channels=True))).channels == {}
     gate.set()
     await until(lambda: connection.reply(2))
-    assert node.node_info(SurveyRequest()).num_channels == 1
+    assert (await node.node_info(SurveyRequest())).num_channels == 1
 
 
 # ------------------------------------------------------------------------------------------------- transports

@@ -26,7 +26,7 @@ class MemoryNodeRegistry:
 
     async def survey(self, request: SurveyRequest) -> Survey:
         """Survey this node."""
-        return Survey([self._running_handler().node_info(request)])
+        return Survey([await self._running_handler().node_info(request)])
 
     def _running_handler(self) -> ControlHandler:
         if self._handler is None:

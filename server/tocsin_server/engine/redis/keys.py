@@ -13,18 +13,26 @@ Three names are older than the glossary's words for them: `log` (history), `answ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from redis.crc import key_slot
+
 
 class Keys:
     """The names of one system: those under one prefix in one database.
 
-    A prefix contains neither colons, braces nor slashes.
+    A prefix contains neither colons, braces nor slashes. On a cluster, `slot_tags` holds a hash tag for each
+    slot.
     """
 
-    def __init__(self, prefix: str, database: int = 0) -> None:
+    def __init__(self, prefix: str, database: int = 0, slot_tags: Sequence[str] = ()) -> None:
         self._prefix = prefix
+        self._slot_tags = slot_tags
         self._pubsub_prefix = f"{prefix}/{database}" if database else prefix
         self.nodes = f"{prefix}:nodes"
         """Hash: lease → how often it was renewed, or `dead`."""
+        self.secret = f"{prefix}:secret"
+        """String: the key of signatures (see signatures)."""
         self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
 
@@ -45,6 +53,17 @@ class Keys:
         tag = _hash_tag(channel)
         key = f"{self._prefix}:{{{tag}}}"
         return f"{self._pubsub_prefix}:{{{tag}}}", f"{key}:meta", f"{key}:log"
+
+    def epochs(self, channel: str) -> str:
+        """String: the first half of the initial epoch. Each name with `:<ms>` added has a second half.
+
+        The second half lives that long: the time to live of the top of an unused history. On a cluster each
+        slot has its own.
+        """
+        if not self._slot_tags:
+            return f"{self._prefix}:epochs"
+        tag = self._slot_tags[key_slot(self.meta(channel).encode())]
+        return f"{self._prefix}:{{{tag}}}:epochs"
 
     def idempotency(self, channel: str, idempotency_key: str) -> str:
         """String: the result of the first publish with an idempotency key, as `<offset> <epoch>`."""

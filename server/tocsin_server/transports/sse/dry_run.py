@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from tocsin_server.core.events import (
     Close,
     Effect,
+    Event,
     OpenSubscriptions,
     Received,
     Send,
     SubscriptionsOpened,
     Timestamp,
+    Turn,
 )
 from tocsin_server.core.phases import Phase
 from tocsin_server.core.session import Session
@@ -24,16 +26,24 @@ from tocsin_server.protocol.messages import Command
 
 def expected_answers(session: Session, commands: Sequence[Command], now: Timestamp) -> list[Send | Close]:
     """The replies to commands, or the close, where they depend on neither engine nor authorizer."""
-    effects = session.handle(Received(commands), now)
+    effects = _run(session, Received(commands), now)
     if session.phase is Phase.CONNECTING:
         opened = SubscriptionsOpened(dict.fromkeys(_channels_of(effects)))
-        effects += session.handle(opened, now)
+        effects += _run(session, opened, now)
     return [effect for effect in effects if isinstance(effect, Send | Close)]
 
 
 def server_side_channels(session: Session, connect: Command, now: Timestamp) -> list[str]:
     """The channels that a connect command subscribes by itself."""
     return _channels_of(session.handle(Received([connect]), now))
+
+
+def _run(session: Session, event: Event, now: Timestamp) -> list[Effect]:
+    """Handle an event, with all the turns that its commands need."""
+    effects = session.handle(event, now)
+    while session.needs_turn:
+        effects += session.handle(Turn(), now)
+    return effects
 
 
 def _channels_of(effects: Sequence[Effect]) -> list[str]:

@@ -72,6 +72,7 @@ class EventStreams:
             else:
                 response = _refusal_response(refusal)
         response.headers.update(cors_headers(request, origins))
+        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     async def _answer(self, request: Request, origins: Sequence[str]) -> Response:

@@ -43,7 +43,7 @@ NO_UPGRADE = (
     "server does not pass the headers Upgrade and Connection on."
 )
 
-TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
+TOO_BIG = Disconnect(int(CloseCode.MESSAGE_TOO_BIG), "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
 
@@ -195,7 +195,7 @@ class AsgiConnection:
         self._send_queue.end(within_seconds=0)
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
         if is_busy:
             self._may_read.clear()
         else:

@@ -63,6 +63,7 @@ CONTEXT = replace(
         history_limit=3,
     ),
     needs_authorization=needs_authorization,
+    turn_cost=2,
 )
 CHANNELS = ("history:a", "history:a", "history:a", "cache:a", "join:a", "$private")
 channels = st.sampled_from(CHANNELS)
@@ -122,8 +123,7 @@ class Sessions(RuleBasedStateMachine):
         """Begin with up to three connections, subscribed to one channel."""
         for _ in range(count):
             self.connect([], None, [{"method": "subscribe", "channel": "history:a", **DEFAULTS}])
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
 
     @precondition(lambda self: len(self.open_clients) < 4)
     @rule(
@@ -146,7 +146,7 @@ class Sessions(RuleBasedStateMachine):
         self._send(client, [{"connect": connect}, *map(self._command, more)])
 
     @precondition(lambda self: self.open_clients)
-    @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=3))
+    @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=6))
     def command(self, pick: int, frame: list[dict[str, Any]]) -> None:
         self._send(self._client(pick), [self._command(command) for command in frame])
 
@@ -174,6 +174,12 @@ class Sessions(RuleBasedStateMachine):
         self.node.handle_event(
             client, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame))))
         )
+
+    @precondition(lambda self: self.node.turns)
+    @rule(count=st.integers(1, 5))
+    def take_turns(self, count: int) -> None:
+        for _ in range(min(count, len(self.node.turns))):
+            self.node.take_turn()
 
     @precondition(lambda self: self.open_clients)
     @rule(
@@ -291,24 +297,28 @@ class Sessions(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Check that each command has a reply and each client is up to date, and that no state is left."""
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         while self.node.pubsub:
             self.node.receive_next()
         for channel in list(self.node.hub.channels.values()):
             self.node.request_backfill(channel)
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         self._deliver_everything()
         for client in self.open_clients:
             if client.is_connected and client.session.user:
                 assert client.replied == set(client.sent)
             self._expect_up_to_date(client)
             self.node.handle_event(client, events.ConnectionLost())
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         assert not self.node.hub.channels
         assert len(self.node.hub) == 0
+
+    def _finish_jobs(self) -> None:
+        while self.node.jobs or self.node.turns:
+            if self.node.turns:
+                self.node.take_turn()
+            else:
+                self.node.finish(self.node.jobs[0], succeeds=True)
 
     def _deliver_everything(self) -> None:
         for batch in self.node.batches:

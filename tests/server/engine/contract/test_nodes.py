@@ -4,7 +4,7 @@ import pytest
 from msgspec import Raw
 
 from tests.server.engine.contract.harness import Node
-from tests.server.engine.recording_handler import RecordingHandler
+from tests.server.engine.recording_handler import node_info
 from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSubscribe, ServerUnsubscribe
 from tocsin_server.core.tokens import Flag, Override
 from tocsin_server.engine.nodes import ControlCommand, SurveyRequest
@@ -59,6 +59,6 @@ async def test_control_commands_keep_their_order(node: Node) -> None:
 async def test_a_survey_includes_this_node(node: Node, survey_request: SurveyRequest) -> None:
     """Its answer arrives unchanged."""
     survey = await node.nodes.survey(survey_request)
-    assert list(survey.nodes) == [RecordingHandler("n1").node_info(survey_request)]
+    assert list(survey.nodes) == [node_info("n1")]
     assert not survey.silent
     assert node.handler.requests == [survey_request]

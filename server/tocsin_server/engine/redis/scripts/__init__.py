@@ -30,8 +30,11 @@ PRESENCE_STATS = _load("presence_stats")
 PRESENCE_CHECK = _load("presence_check")
 PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
 REAP = _load("lib/presence", "reap")
+LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
+LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
+GET_OR_SET = _load("get_or_set")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -44,8 +47,11 @@ ALL = (
     PRESENCE_CHECK,
     PRESENCE_RECOUNT,
     REAP,
+    LEASE_ACQUIRE,
     LEASE_RENEW,
+    LEASE_LIST,
     LEASE_EXPIRE,
+    GET_OR_SET,
     TIME,
     PERMISSIONS,
 )

@@ -1,0 +1,121 @@
+"""Callers of the HTTP API: who a key belongs to, what it may do, and how much of it at a time.
+
+The mutable state is that of each `Caller`: what it has used of its rate, and its requests that run or wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tocsin_server import errors
+from tocsin_server.config.options import ApiOptions
+from tocsin_server.core.glob import Glob
+from tocsin_server.core.rate_limit import NEVER_USED, RateLimit
+from tocsin_server.errors import Refused
+
+WAITING_FACTOR = 10
+"""How many requests of a caller may wait for each that may run."""
+
+
+class LimitReached(Exception):
+    """A limit of the caller refused a request. `limit` is its key in the configuration."""
+
+    def __init__(self, limit: str, reason: str, retry_after_seconds: float) -> None:
+        super().__init__(reason)
+        self.refusal = errors.because(errors.TOO_MANY_REQUESTS, reason)
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a caller may do. Without methods or channels, these are not limited."""
+
+    methods: frozenset[str] = frozenset()
+    channels: Sequence[Glob] = ()
+
+    def has_method(self, method: str) -> bool:
+        """Whether a method may be called."""
+        return not self.methods or method in self.methods
+
+    def has_channel(self, channel: str) -> bool:
+        """Whether a channel may be named. An empty name, which means all channels, is not a channel."""
+        return not self.channels or (bool(channel) and any(glob.matches(channel) for glob in self.channels))
+
+
+@dataclass
+class Caller:
+    """The owner of a key, for as long as the node runs."""
+
+    name: str
+    """As in logs and metrics; never the key."""
+    options: ApiOptions
+    scope: Scope = Scope()
+    expires_at: float | None = None
+    """The unix second from which on its keys are not valid; None for never."""
+    calls_per_second: float = 0
+    full_at: float = NEVER_USED
+    waiting: int = 0
+    _places: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = asyncio.Semaphore(self.options.concurrent_requests)
+
+    def check(self, method: str, channel: str | None) -> None:
+        """Raise Refused with 103 unless the caller may call a method, and for this channel if it has one."""
+        if not self.scope.has_method(method):
+            raise Refused(self._denied(f"may not call {method}"))
+        if channel is not None and not self.scope.has_channel(channel):
+            subject = "that channel" if channel else "every channel at once"
+            raise Refused(self._denied(f"may not call {method} for {subject}"))
+
+    def take(self, calls: int, now: float) -> None:
+        """Use the rate for a request of so many calls. `now` is monotonic. Raises LimitReached or Refused."""
+        rate = RateLimit(self.calls_per_second, self.options.calls_burst)
+        if not rate.rate:
+            return
+        if calls > rate.burst:
+            reason = f"more than api.calls_burst ({self.options.calls_burst}) calls"
+            raise Refused(errors.bad_request(reason))
+        full_at = rate.take(self.full_at, now, calls)
+        if full_at is None:
+            raise LimitReached(
+                "api.calls_per_second",
+                f"more than {rate.rate:g} calls per second with this key",
+                rate.seconds_until(self.full_at, now, calls),
+            )
+        self.full_at = full_at
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait until another request of the caller may run, and run it.
+
+        Raises LimitReached if too many wait.
+        """
+        if self._places.locked():
+            if self.waiting >= WAITING_FACTOR * self.options.concurrent_requests:
+                raise LimitReached(
+                    "api.concurrent_requests", "too many requests with this key at a time", 1.0
+                )
+            self.waiting += 1
+            try:
+                await self._places.acquire()
+            finally:
+                self.waiting -= 1
+        else:
+            await self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def is_expired(self) -> bool:
+        """Whether its keys are not valid any longer."""
+        return self.expires_at is not None and time.time() >= self.expires_at
+
+    def _denied(self, reason: str) -> errors.Refusal:
+        return errors.because(errors.PERMISSION_DENIED, f'the API key "{self.name}" {reason}')

@@ -1,0 +1,77 @@
+"""One listening address of a server, public or that of [admin]: its TLS, its proxies, its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tocsin_server.config.admin_options import AdminOptions
+from tocsin_server.config.options import ServerOptions
+from tocsin_server.serving.certificate import ServerCertificate
+from tocsin_server.serving.http_limits import HttpProtocol
+from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.proxied_connection import ProxiedConnections
+from tocsin_server.transports.client_address import TrustedProxies
+
+if TYPE_CHECKING:
+    from tocsin_server.serving.proxy_header import Source
+    from tocsin_server.serving.server import Server
+
+TLS_CLOSE_SECONDS = 5.0
+"""How long the end of a TLS connection waits for the client's close_notify."""
+
+
+class ListeningAddress:
+    """Where a server accepts connections. `address` is PUBLIC or ADMIN, and requests find it in their state.
+
+    The mutable state is the state of requests, which `serve` makes.
+    """
+
+    def __init__(self, server: Server, address: str, options: ServerOptions | AdminOptions) -> None:
+        """Raises ValueError if the certificate cannot be used."""
+        self._server = server
+        self._address = address
+        self._seconds = server.node.settings.client.stale_timeout
+        self.certificate: ServerCertificate | None = None
+        if options.tls_certificate or options.tls_key:
+            self.certificate = ServerCertificate(options.tls_certificate, options.tls_key)
+        self._proxies = _proxies_of(options)
+        self._state: dict[str, Any] = {}
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it serves TLS."""
+        return self.certificate is not None
+
+    async def serve(self, sock: socket.socket) -> asyncio.Server:
+        """Accept connections on a listening socket, once the application has started."""
+        self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
+        loop = asyncio.get_running_loop()
+        context = self.certificate.context if self.certificate is not None else None
+        if self._proxies is not None:
+            accepted = ProxiedConnections(
+                self._new_http, self._server.node, self._proxies, self._seconds, context
+            )
+            return await loop.create_server(accepted.new_connection, sock=sock, backlog=BACKLOG)
+        seconds: dict[str, Any] = {}
+        if context is not None:
+            seconds = {
+                "ssl_handshake_timeout": self._seconds,
+                "ssl_shutdown_timeout": TLS_CLOSE_SECONDS,
+            }
+        return await loop.create_server(self._new_http, sock=sock, backlog=BACKLOG, ssl=context, **seconds)
+
+    def _new_http(self, source: Source | None = None) -> HttpProtocol:
+        """The protocol of a connection, which comes from `source` if its proxy says so."""
+        state = self._state if source is None else {**self._state, "source": source}
+        return HttpProtocol(
+            config=self._server.config, server_state=self._server.server_state, app_state=state
+        )
+
+
+def _proxies_of(options: ServerOptions | AdminOptions) -> TrustedProxies | None:
+    """The proxies that name the client at the beginning of each connection, if they do."""
+    if isinstance(options, ServerOptions) and options.proxy_protocol:
+        return TrustedProxies(options.trusted_proxies)
+    return None
