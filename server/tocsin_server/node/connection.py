@@ -24,7 +24,7 @@ BEHIND_BYTES = 16_384
 """A client is behind while more than this is queued, although its socket was offered it."""
 
 CAUGHT_UP_BYTES = 4096
-"""It is behind until no more than this is queued."""
+"""It is behind until at most this is queued."""
 
 FRAME_BURST_SECONDS = 5
 """A client may send the frames of so many seconds at once, such as the fragments of a large message."""
@@ -157,7 +157,7 @@ class Connections(Protocol):
         """More than BEHIND_BYTES are queued. `client_caught_up` must follow, also when the transport ends."""
 
     def client_caught_up(self, connection: Connection) -> None:
-        """No more than CAUGHT_UP_BYTES are queued."""
+        """At most CAUGHT_UP_BYTES are queued."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

@@ -132,7 +132,7 @@ async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
         await served_node.until_empty()
 
 
-async def test_a_flood_of_pings_that_nobody_reads_is_bounded() -> None:
+async def test_a_client_that_floods_with_pings_and_reads_nothing_is_slow() -> None:
     """Pongs are queued too. Past the limit the client is slow."""
     async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
         async with served_node.tcp(receive_buffer=8192) as (connection, writer):
