@@ -248,6 +248,8 @@ class Publisher:
     unsubscribe = _plain(api.unsubscribe)
     subscribe = _plain(api.subscribe)
     refresh = _plain(api.refresh)
+    revoke_token = _plain(api.revoke_token)
+    invalidate_user_tokens = _plain(api.invalidate_user_tokens)
 
     def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
@@ -316,6 +318,8 @@ class AsyncPublisher:
     unsubscribe = _async(api.unsubscribe)
     subscribe = _async(api.subscribe)
     refresh = _async(api.refresh)
+    revoke_token = _async(api.revoke_token)
+    invalidate_user_tokens = _async(api.invalidate_user_tokens)
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+import structlog
 from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -50,6 +51,18 @@ _API_HEADERS = "Authorization, Content-Type, X-API-Key"
 _PEER = "tocsin.peer"
 
 
+log = structlog.get_logger()
+
+
+def is_private(peer: str) -> bool:
+    """Whether an address is on this machine or in a private network. A peer on a unix socket is a proxy."""
+    try:
+        address = ipaddress.ip_address(normalized(peer))
+    except ValueError:
+        return False
+    return address.is_loopback or any(address in network for network in _PRIVATE)
+
+
 def part_of(path: str) -> AdminPart | None:
     """Which part of [admin] one of the node's paths belongs to. None: it is for clients."""
     if path == "/api/openapi.json":
@@ -62,11 +75,15 @@ def part_of(path: str) -> AdminPart | None:
 
 
 class ClientOfRequest:
-    """ASGI middleware: behind trusted proxies, a request has the address, scheme and host of its client."""
+    """ASGI middleware: behind trusted proxies, a request has the address, scheme and host of its client.
+
+    The first request through a proxy on a private network that is not trusted leaves a warning in the log.
+    """
 
     def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
         self._app = app
         self._proxies = TrustedProxies(options.trusted_proxies, options.proxy_header)
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Replace the peer by the client."""
@@ -75,6 +92,9 @@ class ClientOfRequest:
             is_trusted = self._proxies.trust(peer or UNIX)
             if is_trusted:
                 self._set_client(scope, peer)
+            elif not self._has_warned and is_private(peer) and _has_header(scope, _FORWARDING_HEADERS):
+                self._has_warned = True
+                log.warning("proxy_not_trusted", peer=peer, advice="set server.trusted_proxies")
             scope[_PEER] = is_trusted
         await self._app(scope, receive, send)
 
@@ -153,7 +173,9 @@ class AccessControl:
     def _may_read_metrics(self, request: HTTPConnection) -> bool:
         """Whether a caller is on a private network, as far as is known, or has an API key."""
         is_known = request.scope.get(_PEER) or not _has_header(request.scope, _FORWARDING_HEADERS)
-        return (is_known and _is_private(request)) or self._has_key(Request(request.scope))
+        client = request.scope.get("client")
+        is_near = is_known and client and is_private(client[0])
+        return bool(is_near) or self._has_key(Request(request.scope))
 
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, status: HTTPStatus, sentence: str
@@ -207,13 +229,3 @@ def _has_header(scope: Scope, names: Sequence[bytes]) -> bool:
 def _is_preflight(request: HTTPConnection) -> bool:
     is_options = request.scope.get("method") == "OPTIONS"
     return is_options and "access-control-request-method" in request.headers
-
-
-def _is_private(request: HTTPConnection) -> bool:
-    """Whether the client is on this machine or in a private network. A peer on a unix socket is a proxy."""
-    client = request.scope.get("client")
-    try:
-        address = ipaddress.ip_address(normalized(client[0]) if client else "")
-    except ValueError:
-        return False
-    return address.is_loopback or any(address in network for network in _PRIVATE)

@@ -34,7 +34,7 @@ class HostileServer:
 
 
 @contextlib.asynccontextmanager
-async def hostile_server(script: Script) -> AsyncIterator[HostileServer]:
+async def hostile_server(script: Script, *, accepts_websockets: bool = True) -> AsyncIterator[HostileServer]:
     """A server that reads the head of a request, then runs the script, and closes the connection."""
     served = HostileServer()
     tasks: set[asyncio.Task[None]] = set()
@@ -45,11 +45,11 @@ async def hostile_server(script: Script) -> AsyncIterator[HostileServer]:
         tasks.add(task)
         try:
             head = await served.read_request(reader)
-            if "Upgrade: websocket" in head:
+            if accepts_websockets and "Upgrade: websocket" in head:
                 writer.write(switching_protocols(head))
             await script(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has left
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
         finally:
             tasks.discard(task)
             writer.transport.abort()

@@ -32,8 +32,8 @@ CONFIG = {
     "channels": {"presence": True, "history_size": 10, "history_ttl": "300s"},
 }
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-NOT_IN_THE_SCHEMA = ("b64", "is longer than", "reverse", "`reason`")
-"""Parts of the messages about what a JSON Schema cannot express: the content of base64, and bytes."""
+NOT_IN_THE_SCHEMA = ("b64", "is longer than", "reverse", "`reason`", "has passed")
+"""Parts of the messages about what a JSON Schema cannot express: the content of base64, bytes, and times."""
 TRANSPORT = {"X-Centrifugo-Error-Mode": "transport"}
 
 

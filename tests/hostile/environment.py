@@ -18,6 +18,7 @@ from tests.hostile.honest_clients import Observation
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, Table
+from tests.support.tcp import HOST
 from tests.support.timing import SOON, TICK
 from tests.support.tokens import SECRET
 from tests.support.worker import WorkerProcess, run_worker
@@ -41,12 +42,13 @@ REDIS = (
 
 
 def config(engine_url: str) -> Table:
-    """A node as it faces the internet: a token for what counts, and the default of every limit."""
+    """A node that faces the internet, with the default of every limit. Its attacker has a public address."""
     return {
         "server": {"drain_seconds": 1},
         "engine": {"url": engine_url},
         "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
         "api": {"keys": [API_KEY]},
+        "limits": {"exempt_addresses": [HOST]},
         "namespaces": {
             "open": OPEN,
             "honest": HONEST,

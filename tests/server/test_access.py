@@ -176,6 +176,16 @@ async def test_a_request_through_an_unknown_proxy_is_not_from_a_private_network(
         assert await call(http, "metrics", headers={header: "10.0.0.1"}) == 401
 
 
+async def test_a_proxy_that_is_not_trusted_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only if it may be one's own: any client may send the header."""
+    headers = {"X-Forwarded-For": PUBLIC_ADDRESS}
+    for address, count in ((PUBLIC_ADDRESS, 0), ("10.1.2.3", 1)):
+        async with asked_from(address) as http:
+            for _ in range(3):
+                await call(http, "health", headers=headers)
+        assert capsys.readouterr().out.count("proxy_not_trusted") == count
+
+
 @pytest.mark.parametrize(
     ("forwarded_for", "status"),
     [("10.0.0.9", 200), (PUBLIC_ADDRESS, 401), (f"10.0.0.9, {PUBLIC_ADDRESS}", 401), ("junk", 401)],

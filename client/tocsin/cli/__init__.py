@@ -15,7 +15,7 @@ from tocsin.errors import TocsinError
 from .output import printable
 
 GROUP = "tocsin.commands"
-ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes")
+ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "doctor", "nodes", "revoke")
 
 
 class Commands(Mapping[str, Any]):

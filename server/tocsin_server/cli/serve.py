@@ -43,7 +43,7 @@ LOCAL_ORIGINS = (
 """Pages of this machine, such as those of a development server. `--insecure` lets no others connect."""
 
 
-def serve(  # noqa: PLR0917 - typer reads the flags off it
+def serve(
     host: Annotated[
         str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
     ] = None,

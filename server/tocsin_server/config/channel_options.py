@@ -11,6 +11,7 @@ from tocsin_server.config.values import (
     OptionalLimit,
     Options,
     PositiveDuration,
+    Rate,
     in_seconds,
     regular_expression,
 )
@@ -61,6 +62,11 @@ class ChannelOptions(Options):
     """With `latest`: the tag whose values are kept apart. Empty: the newest publication of the channel."""
     slow_limit_bytes: Limit = 262_144
     """With `drop_oldest` and `latest`: what is kept for a client that is behind, at most."""
+    publish_rate: Rate = 1000
+    """Publish commands per second into one channel, of all clients of a node together (111)."""
+    publish_burst: Limit = 2000
+    subscriber_limit: OptionalLimit = 0
+    """Subscribers of one channel on a node. A further subscribe command is refused (106)."""
 
     @property
     def keeps_history(self) -> bool:

@@ -19,8 +19,8 @@ from tocsin_server.config.values import (
     OptionalLimit,
     Options,
     PositiveDuration,
-    control_secret,
     host_list,
+    long_secret,
     origin_pattern,
     proxy_network,
     string_list,
@@ -74,7 +74,7 @@ class EngineOptions(Options):
     """The prefix of all keys in Redis."""
     memory_limit: float = Field(default=0.95, gt=0, le=1)
     """The part of Redis' maxmemory from which on no histories begin and no presence entries are added."""
-    control_secret: Annotated[ExactString, AfterValidator(control_secret)] = Field(default="", repr=False)
+    control_secret: Annotated[ExactString, AfterValidator(long_secret)] = Field(default="", repr=False)
     """Key of the signatures of control commands and surveys, the same on all nodes. Empty: a key in Redis."""
 
     @property

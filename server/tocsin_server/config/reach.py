@@ -15,7 +15,7 @@ def reach(settings: Settings) -> list[str]:
 def _lines(settings: Settings) -> Iterator[str]:
     server, admin = settings.server, settings.admin
     public = admin.served_publicly
-    parts = ["clients", *(_part(settings, part, is_public=True) for part in public)]
+    parts = ["connections", *(_part(settings, part, is_public=True) for part in public)]
     parts += ["through proxies alone (PROXY protocol)"] if server.proxy_protocol else []
     yield f"{_urls(server.hosts, server.port, bool(server.tls_certificate))} serves {', '.join(parts)}."
     if admin.host:

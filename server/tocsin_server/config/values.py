@@ -96,6 +96,14 @@ def proxy_network(value: str) -> str:
         raise ValueError(f'addresses or networks, such as "10.0.0.0/8", or "unix" ({error})') from None
 
 
+def network(value: str) -> str:
+    """A network or an address."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8" ({error})') from None
+
+
 def regular_expression(value: str) -> str:
     """A regular expression that can be matched in linear time, or an empty string."""
     try:
@@ -120,7 +128,7 @@ def api_key(value: str) -> str:
     return value
 
 
-def control_secret(value: str) -> str:
+def long_secret(value: str) -> str:
     """A secret that cannot be guessed, or an empty string."""
     if value and len(value) < CONTROL_SECRET_LENGTH:
         raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
@@ -138,6 +146,9 @@ Limit = Annotated[int, Field(ge=1)]
 """A bound that cannot be switched off: everything that is queued for a client is bounded."""
 OptionalLimit = Annotated[int, Field(ge=0)]
 """A bound, or 0 for no bound."""
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""So many per second, or 0 for any number."""
 
 
 class Options(BaseModel):

@@ -185,7 +185,7 @@ class Channel(Generic[C]):
         self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
         self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
         self._groups: list[tuple[Framing, list[Subscriber[C]]]] | None = None  # the same as lists, cached
-        self._live_with_queued: list[Subscriber[C]] = []  # went live while messages were queued
+        self._live_with_queued: dict[Subscriber[C], None] = {}  # went live while messages were queued
         self._waiting_for_offset: list[
             Subscriber[C]
         ] = []  # their replies reach beyond what was received here
@@ -199,8 +199,17 @@ class Channel(Generic[C]):
 
     def __len__(self) -> int:
         """Return how many subscribers the channel has on this node."""
-        live = sum(map(len, self._subscribers.values()))
-        return live + len(self._waiting_for_offset) + len(self._catching_up) + len(self._kept_aside)
+        waiting = len(self._waiting_for_offset) + len(self._catching_up) + len(self._kept_aside)
+        return self._live_count + waiting
+
+    @property
+    def _live_count(self) -> int:
+        return sum(map(len, self._subscribers.values()))
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscribers it has here, with those that are being set up."""
+        return len(self) + self._subscribing - len(self._catching_up)  # these count as both
 
     @property
     def is_wanted(self) -> bool:
@@ -300,7 +309,7 @@ class Channel(Generic[C]):
         if subscriber is not None:
             subscriber.retire()
             self._join_receivers -= subscriber.receives_joins
-            self._live_with_queued = [other for other in self._live_with_queued if other is not subscriber]
+            self._live_with_queued.pop(subscriber, None)
             self._groups = None
         elif not self._remove_waiting_for_offset(connection):
             self._catching_up.pop(connection, None)
@@ -341,7 +350,7 @@ class Channel(Generic[C]):
     def _add(self, subscriber: Subscriber[C]) -> None:
         subscriber.live_since_count = self._sent_count + len(self._queue)
         if self._queue:
-            self._live_with_queued.append(subscriber)
+            self._live_with_queued[subscriber] = None
         self._join_receivers += subscriber.receives_joins
         self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
@@ -440,18 +449,36 @@ class Channel(Generic[C]):
         batch: Batch[C] = Batch(self._take_messages())
         if self._kept_aside:
             self._keep(batch.messages, first)
-        is_for_all = not self._live_with_queued and all(message.is_publication for message in batch.messages)
+        late = self._live_with_queued
         for framing, subscribers in self._subscriber_groups():
-            if is_for_all:
-                batch.recipients.append((framing, subscribers, batch.messages))
-            else:
-                batch.recipients += _group_by_messages(framing, subscribers, batch.messages, first)
-        self._live_with_queued = [
-            subscriber
-            for subscriber in self._live_with_queued
-            if subscriber.live_since_count > self._sent_count
-        ]
+            early = [other for other in subscribers if other not in late] if late else subscribers
+            batch.recipients += self._group_by_joins(framing, early, batch.messages)
+        by_start: dict[tuple[Framing, int], list[Subscriber[C]]] = {}
+        for subscriber in late:
+            skipped = subscriber.live_since_count - first
+            by_start.setdefault((subscriber.connection.framing, skipped), []).append(subscriber)
+        for (framing, skipped), group in by_start.items():
+            batch.recipients += self._group_by_joins(framing, group, batch.messages[skipped:])
+        self._live_with_queued = {
+            subscriber: None for subscriber in late if subscriber.live_since_count > self._sent_count
+        }
         return batch
+
+    def _group_by_joins(
+        self, framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage]
+    ) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
+        """Divide subscribers into those that receive joins and those that do not, where that matters."""
+        publications = [message for message in messages if message.is_publication]
+        if len(publications) == len(messages) or self._join_receivers == self._live_count:
+            groups = [(subscribers, messages)]
+        else:
+            groups = [
+                ([other for other in subscribers if other.receives_joins], messages),
+                ([other for other in subscribers if not other.receives_joins], publications),
+            ]
+        for group, theirs in groups:
+            if group and theirs:
+                yield framing, group, theirs
 
     def _take_messages(self) -> list[ChannelMessage]:
         messages: list[ChannelMessage] = []
@@ -469,20 +496,3 @@ class Channel(Generic[C]):
                 (framing, list(group.values())) for framing, group in self._subscribers.items() if group
             ]
         return self._groups
-
-
-def _group_by_messages(
-    framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage], first: int
-) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
-    """Group subscribers by the messages they get: those after they went live, and joins if they receive them.
-
-    `first` is the count of the first of `messages` in the channel.
-    """
-    groups: dict[tuple[int, bool], list[Subscriber[C]]] = {}
-    for subscriber in subscribers:
-        skipped = max(subscriber.live_since_count - first, 0)
-        groups.setdefault((skipped, subscriber.receives_joins), []).append(subscriber)
-    for (skipped, receives_joins), group in groups.items():
-        theirs = [message for message in messages[skipped:] if receives_joins or message.is_publication]
-        if theirs:
-            yield framing, group, theirs

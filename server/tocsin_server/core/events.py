@@ -3,6 +3,7 @@
 Neither does anything by itself. A session never waits. Where it needs the engine or an answer from
 outside, it returns an effect, and the answer arrives later as an event:
 
+    ReserveConnection  ->  ConnectionReserved or ConnectionRefused
     OpenSubscriptions  ->  SubscriptionsOpened or SubscriptionsFailed
     Execute            ->  Executed
     Authorize          ->  Authorized
@@ -83,6 +84,16 @@ class SubscriptionsFailed(Struct, frozen=True):
     why: Refusal = errors.INTERNAL_ERROR
 
 
+class ConnectionReserved(Struct, frozen=True):
+    """A `ReserveConnection` succeeded: the user may have this connection."""
+
+
+class ConnectionRefused(Struct, frozen=True):
+    """A `ReserveConnection` failed. A refusal answers the connect command."""
+
+    why: Refusal | Disconnect
+
+
 class Executed(Struct, frozen=True):
     """The answer to an `Execute` with the same id."""
 
@@ -108,6 +119,10 @@ class ChannelReset(Struct, frozen=True):
     """A channel's history was trimmed or replaced, so publications after the client's position are lost."""
 
     channel: str
+
+
+class TokensRevoked(Struct, frozen=True):
+    """Tokens were revoked, perhaps those of this connection: `SessionContext.revocations` has changed."""
 
 
 # ------------------------ events: from the server's API These travel between nodes, so they are wire types.
@@ -156,9 +171,12 @@ Event = (
     | Turn
     | SubscriptionsOpened
     | SubscriptionsFailed
+    | ConnectionReserved
+    | ConnectionRefused
     | Executed
     | Authorized
     | ChannelReset
+    | TokensRevoked
     | ServerEvent
 )
 
@@ -180,6 +198,15 @@ class Close(Struct, frozen=True):
 
 class Identify(Struct, frozen=True):
     """The connection belongs to this user from now on."""
+
+    user: str
+
+
+class ReserveConnection(Struct, frozen=True):
+    """Count this connection among those of its user on all nodes, if the user may have it.
+
+    Answered by ConnectionReserved or ConnectionRefused. The count ends when the session does.
+    """
 
     user: str
 
@@ -276,6 +303,7 @@ Effect = (
     Send
     | Close
     | Identify
+    | ReserveConnection
     | OpenSubscriptions
     | GoLive
     | PublishJoin

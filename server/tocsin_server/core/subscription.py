@@ -43,6 +43,9 @@ class SubscriptionTerms(NamedTuple):
     """Channel options that the token replaces."""
     allowed: frozenset[Action] = frozenset()
     """What the subscriber may do in the channel besides."""
+    token_id: str = ""
+    issued_at: float | None = None
+    """When the token was issued, in unix seconds; None without a token."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,9 @@ class Subscription:
     is_by_capability: bool = False
     """Whether only the connection token's capabilities permit it, so that it ends with them."""
     is_live: bool = False
+    token_id: str = ""
+    issued_at: float | None = None
+    """When its token was issued, in unix seconds; None if it has none."""
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
 
@@ -77,6 +83,7 @@ class Subscription:
         self.expires_at = grant.expires_at
         self.info = grant.info
         self.data = grant.data
+        self.token_id, self.issued_at = grant.token_id, grant.issued_at
         self.allowed = grant.allowed
 
     def plan(self, history_limit: int) -> SubscriptionPlan:

@@ -58,6 +58,13 @@ class Metrics:
             self.registry,
             "limit",
         )
+        self.key_set_fetches = LabeledCounter(
+            "tocsin_key_set_fetches",
+            "Fetches of the key sets of issuers.",
+            self.registry,
+            "issuer",
+            "outcome",
+        )
         self.received_bytes = Counter(
             "tocsin_received_bytes", "Bytes of messages received from clients.", self.registry
         )

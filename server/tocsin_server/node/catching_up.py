@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic
 
-import structlog
-
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.channel import CaughtUp, Channel
@@ -24,9 +22,8 @@ from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import Broker, HistoryQuery
 from tocsin_server.errors import EngineError
 from tocsin_server.node.read_turns import ReadTurns
+from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.protocol.messages import Position
-
-log = structlog.get_logger()
 
 
 class CatchUps(Generic[C]):
@@ -60,6 +57,7 @@ class CatchUps(Generic[C]):
         self._deliver = deliver
         self._on_reset = on_reset
         self._channels: dict[C, list[str]] = {}
+        self._log = SampledLog()
 
     def begin(self, connection: C, channel: str) -> None:
         """Let a connection catch up in a channel."""
@@ -78,8 +76,8 @@ class CatchUps(Generic[C]):
                 await self._room_for(connection)
                 if await self._read_page(connection, name):
                     names.append(name)  # after the others: channels take turns too
-        except Exception:  # a defect: the client subscribes again, rather than wait for ever
-            log.exception("catch_up_raised", channel=name)
+        except Exception:  # noqa: BLE001 - a defect: the client subscribes again, rather than wait for ever
+            self._log.write("catch_up_raised", level="error", exc_info=True, channel=name)
             for left in (name, *names):
                 self._on_reset(connection, left)
         finally:
@@ -117,5 +115,5 @@ class CatchUps(Generic[C]):
         try:
             return await self._broker.read_history(name, query, options)
         except EngineError as error:
-            log.warning("catch_up_failed", channel=name, error=str(error))
+            self._log.write("catch_up_failed", level="warning", channel=name, error=str(error))
             return None

@@ -6,13 +6,15 @@ transport <--send, write, close, pause_reading-- Connection (one per client)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from tocsin_server.config.loading import Settings
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Framing
 from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
@@ -34,6 +36,8 @@ class Connection(Protocol):
     """A session with its transport. All methods are synchronous and never raise."""
 
     session: Session
+    address: str
+    """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
 
     @property
     def transport_name(self) -> str:
@@ -115,7 +119,7 @@ class TransportLimits:
 
 
 class Connections(Protocol):
-    """A node, as its transports see it. All methods are synchronous and never raise."""
+    """A node, as its transports see it. All methods but one are synchronous, and none raises."""
 
     @property
     def name(self) -> str:
@@ -124,6 +128,24 @@ class Connections(Protocol):
     @property
     def limits(self) -> TransportLimits:
         """What the configuration allows a connection."""
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+
+    @property
+    def admission(self) -> Admission:
+        """Counts connections by address."""
+
+    @property
+    def half_open(self) -> HalfOpen:
+        """Connections that have sent no complete request, or no connect command."""
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused.
+
+        `key` is what `admission.key_of` returns. `admission.leave` must follow when the connection has ended.
+        """
 
     @property
     def unready_reason(self) -> str:
@@ -137,9 +159,14 @@ class Connections(Protocol):
         """The node's clock."""
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """A session for a connection that has just been made."""
+        """A session for a connection that has just been made; or one whose effects are only looked at."""
 
     def attach(self, connection: Connection) -> None:
         """Count a connection in. `handle_event` with `ConnectionLost` must follow when the transport ends."""
@@ -158,6 +185,12 @@ class Connections(Protocol):
 
     def client_caught_up(self, connection: Connection) -> None:
         """At most CAUGHT_UP_BYTES are queued."""
+
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, which is sampled: an attack leaves few lines."""
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client. Fan-out counts its own."""

@@ -159,7 +159,7 @@ def test_files_of_the_certificate_are_read(file: Path, command: Typer, tmp_path:
     new_certificate(str(names[0]), str(names[1]))
     code, printed, _ = run(*names)
     assert code == 0
-    assert "https://127.0.0.1 serves clients, " in printed
+    assert "https://127.0.0.1 serves connections, " in printed
     assert run(names[0], "")[::2] == (
         1,
         "server.tls_certificate is set, but not server.tls_key: TLS needs both.\n",

@@ -12,28 +12,28 @@ from tocsin_server.config.reach import reach
         (
             {},
             (
-                "http://127.0.0.1:8000 serves clients, the API to no caller (api.keys is not set), docs, "
+                "http://127.0.0.1:8000 serves connections, the API to no caller (api.keys is not set), docs, "
                 "health, metrics to private networks or with a key."
             ),
         ),
         (
             {"api": {"keys": ["key"]}, "admin": {"host": "::1"}},
             (
-                "http://127.0.0.1:8000 serves clients.\n"
+                "http://127.0.0.1:8000 serves connections.\n"
                 "http://[::1]:8001 serves the API with a key, docs, health, metrics."
             ),
         ),
         (
             {"server": {"host": ["::", "unix:/s"], "tls_certificate": "a"}, "api": {"insecure": True}},
-            "https://[::]:8000, unix:/s serves clients, the API without a key, docs, health, metrics.",
+            "https://[::]:8000, unix:/s serves connections, the API without a key, docs, health, metrics.",
         ),
         (
             {"server": {"proxy_protocol": True}, "admin": {"serve": []}},
-            "http://127.0.0.1:8000 serves clients, through proxies alone (PROXY protocol).",
+            "http://127.0.0.1:8000 serves connections, through proxies alone (PROXY protocol).",
         ),
         (
             {"admin": {"host": "::1", "serve": ["health"], "public": ["health"], "tls_certificate": "a"}},
-            "http://127.0.0.1:8000 serves clients, health.\nhttps://[::1]:8001 serves health.",
+            "http://127.0.0.1:8000 serves connections, health.\nhttps://[::1]:8001 serves health.",
         ),
     ],
 )

@@ -37,6 +37,7 @@ class FakeConnection:
     """A connection whose transport is a list: `received` holds every message, in order."""
 
     transport_name = "fake"
+    address = "192.0.2.1"
     codec = JSON
     framing = LINE_FRAMING
 

@@ -268,7 +268,8 @@ class RedisBroker:
             else:
                 self._other_versions.ignore("channel messages", channel=channel)
         except ValueError as error:
-            self._dropped.drop("malformed_message_dropped", channel=channel, error=str(error))
+            name = type(error).__name__  # the text of the error may repeat a part of the message
+            self._dropped.drop("malformed_message_dropped", channel=channel, error=name)
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some

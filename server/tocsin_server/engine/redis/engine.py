@@ -23,9 +23,11 @@ from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.revocations import RedisRevocationStore
 from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
+from tocsin_server.engine.redis.user_connections import RedisUserConnections
 from tocsin_server.errors import EngineError
 
 EPOCH_BITS = 48
@@ -92,7 +94,9 @@ class RedisEngine:
         self._presence = RedisPresenceStore(keys, commands, self._random, self._may_grow)
         self._presence_checker = PresenceChecker(self._presence)
         self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
+        self._users = RedisUserConnections(keys, commands)
         self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
+        self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -111,6 +115,16 @@ class RedisEngine:
     def nodes(self) -> RedisNodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
         return self._nodes
+
+    @property
+    def users(self) -> RedisUserConnections:
+        """Counts the connections of users."""
+        return self._users
+
+    @property
+    def revocations(self) -> RedisRevocationStore:
+        """Keeps revocations of tokens."""
+        return self._revocations
 
     @property
     def unready_reason(self) -> str:
@@ -142,6 +156,7 @@ class RedisEngine:
             forged_messages=self._dropped.forged,
             restored_channels=self._presence_checker.restored_channels,
             warnings=self._server_checks.warnings,
+            shared_time=self._clock.stamp() / 1e6,
         )
 
     @property
@@ -155,7 +170,7 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
-        self._server_checks.uid = handler.uid
+        self._server_checks.uid = self._users.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
         self._lease = Lease(
@@ -185,6 +200,7 @@ class RedisEngine:
                     await self._lease.release()
         self._is_running = False
         self._nodes.stop()
+        self._revocations.stop()
         self._broker.stop()
         if self._task is not None:
             self._task.cancel()
@@ -209,12 +225,15 @@ class RedisEngine:
                     await self._server_checks.check()
                     self._server_checks.raise_if_unusable()
                     await self._signatures.keep()
+                    await self._revocations.start(handler)
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("user connections", self._users.run))
                 tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
+                tasks.create_task(supervise("revocations", self._revocations.run))
                 self._is_running = True
                 started.set_result(None)
 

@@ -35,6 +35,12 @@ class Keys:
         """String: the key of signatures (see signatures)."""
         self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
+        self.revocations = f"{prefix}:revocations:{{all}}"
+        """Hash: revocation → unix second at which it expires; also `last_expiry` and `prune_at`."""
+        self.latest_revocations = f"{prefix}:revocations:{{all}}:latest"
+        """Stream: the latest revocations. It is in the slot of the hash."""
+        self.revocation_announcements = f"{self._pubsub_prefix}:revocations:{{all}}"
+        """Pub/sub: there are new revocations. The messages have no content."""
 
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""
@@ -77,6 +83,10 @@ class Keys:
     def users(self, channel: str) -> str:
         """Hash: user → number of clients in the channel's presence."""
         return f"{self._of_channel(channel)}:users"
+
+    def connections(self, user: str) -> str:
+        """Hash: client id → uid of the node that has this connection of the user."""
+        return f"{self._prefix}:user:{{{_hash_tag(user)}}}"
 
     def lease_channels(self, lease: str) -> str:
         """Set: the channels in which a lease has, or had, presence entries."""

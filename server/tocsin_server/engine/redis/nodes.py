@@ -213,7 +213,7 @@ class RedisNodeRegistry:
         try:
             request = _decode_request(payload)
         except msgspec.DecodeError as error:
-            self._dropped.drop("malformed_node_request_dropped", error=str(error))
+            self._dropped.drop("malformed_node_request_dropped", error=type(error).__name__)
             return
         if request.reply_to == self._responses:
             return
@@ -256,7 +256,7 @@ class RedisNodeRegistry:
         try:
             response = _decode_response(payload)
         except msgspec.DecodeError as error:
-            self._dropped.drop("malformed_node_response_dropped", error=str(error))
+            self._dropped.drop("malformed_node_response_dropped", error=type(error).__name__)
             return
         pending = self._pending.get(response.id)
         if pending is not None:

@@ -76,6 +76,8 @@ class SseConnection:
         "_request",
         "_results",
         "_sends_at_keep_alive",
+        "address",
+        "address_key",
         "send_queue",
         "session",
     )
@@ -95,6 +97,9 @@ class SseConnection:
         self._sends_at_keep_alive = -1
         self._is_connected = False
         self.session = session
+        self.address = ""
+        self.address_key: str | None = None
+        """What the connection counts under, once it is admitted."""
         self.send_queue = SendQueue(
             connections.limits.queue_bytes,
             on_behind=lambda: connections.client_is_behind(self),
@@ -169,6 +174,14 @@ class SseConnection:
         """Discard what is queued, and end at once."""
         self.send_queue.drop()
         self.send_queue.end(within_seconds=0)
+
+    def lose(self) -> None:
+        """End the session, and count the connection out. Must be called when the request has ended."""
+        self._connections.handle_event(self, events.ConnectionLost())
+        self._connections.client_caught_up(self)
+        if self.address_key is not None:
+            self._connections.admission.leave(self.address_key)
+            self.address_key = None
 
     def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: the client of an event stream sends nothing after its request."""

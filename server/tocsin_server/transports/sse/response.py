@@ -50,8 +50,7 @@ class EventStreamResponse(EventSourceResponse):
                 for task in watching:
                     task.cancel()
         finally:
-            self._connections.handle_event(self._connection, events.ConnectionLost())
-            self._connections.client_caught_up(self._connection)
+            self._connection.lose()
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
         """End the stream at once when the client disconnects. Overrides the library's."""

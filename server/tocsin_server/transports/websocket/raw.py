@@ -16,10 +16,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import structlog
 from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -30,6 +30,7 @@ from websockets.streams import StreamReader
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.phases import Phase
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
@@ -42,18 +43,18 @@ from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
     choose_subprotocol,
+    proxies_of,
     recovery_refusal,
 )
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
+    from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.node.connection import Connections
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
-
-log = structlog.get_logger()
 
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -210,6 +211,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     __slots__ = (
         "_abort_timer",
+        "_address_key",
         "_connections",
         "_exempt_bytes",
         "_fragments",
@@ -219,6 +221,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_is_accepted",
         "_is_busy",
         "_is_finishing",
+        "_is_half_open",
         "_is_paused",
         "_is_reading",
         "_message_since",
@@ -229,6 +232,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_server_connections",
         "_transport",
         "_written_bytes",
+        "address",
         "is_behind",
         "session",
         "write",
@@ -238,7 +242,10 @@ class WebSocketConnection(asyncio.Protocol):
     framing = RAW_FRAMING
     transport_name = "websocket"
 
-    def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
+    def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
+        self.address = peer  # that of the client, once its handshake is read
+        self._address_key: str | None = None
+        self._is_half_open = False
         self._connections = connections
         self._server_connections = server_connections
         self._protocol = _ServerProtocol(
@@ -285,6 +292,16 @@ class WebSocketConnection(asyncio.Protocol):
         self._connections.handle_event(self, events.ConnectionLost())
         self.is_behind = False
         self._connections.client_caught_up(self)
+        self._connections.half_open.remove(self)
+        if self._address_key is not None:
+            self._connections.admission.leave(self._address_key)
+            self._address_key = None
+
+    def drop_half_open(self, limit: str) -> None:
+        """Close because newer connections wait for their connect command."""
+        self._is_half_open = False
+        self._connections.limit_reached(limit, client=self.session.client)
+        self._refuse_input(errors.RATE_LIMITED)
 
     def pause_writing(self) -> None:
         """The client is behind. From now on every write is measured.
@@ -375,7 +392,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Log that the client broke the protocol, such as with a message that is too large."""
         sent = self._protocol.close_sent
         if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
-            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
+            client, code = self.session.client, int(sent.code)
+            self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 
     def eof_received(self) -> None:
         """Note that the client sends nothing further; asyncio then closes the transport.
@@ -392,14 +410,27 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _answer_handshake(self, request: Request) -> None:
         protocol = self._protocol
+        proxies = proxies_of(self._connections.settings.server)
+        self.address = proxies.client_of(self.address, request.headers.get_all).address
         refused = self._refusal(request)
         response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
+            response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
+            response.headers["Retry-After"] = str(no.retry_after)
         protocol.send_response(response)
         if protocol.state is State.OPEN:
             self._open(request)
         else:
             reason = (response.body or b"").decode().strip()
-            log_refusal(self.transport_name, response.status_code, reason)
+            log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
+
+    def _admit(self) -> NotAdmitted | None:
+        """Count the connection in, or return why it is refused."""
+        key = self._connections.admission.key_of(self.address)
+        refused = self._connections.admit(key)
+        if refused is None:
+            self._address_key = key
+        return refused
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """The status and reason of a refusal, apart from those of the protocol itself."""
@@ -427,6 +458,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._ping_payload = b""
             self.session = self._connections.new_session(announces_pings=False)
         self._connections.attach(self)
+        self._is_half_open = True
+        self._connections.half_open.add(self, self._address_key or "")
         if handshake.disconnect is not None:
             self._connections.handle_event(self, events.ServerDisconnect(handshake.disconnect))
 
@@ -568,6 +601,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame."""
+        if self._is_half_open and self.session.phase is Phase.CONNECTED:
+            self._is_half_open = False
+            self._connections.half_open.remove(self)
         if self._ping_payload is not None and any(isinstance(message, Ping) for message in messages):
             # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
             self._ping_payload = os.urandom(PING_BYTES)

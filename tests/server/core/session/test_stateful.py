@@ -21,7 +21,9 @@ from tests.server.core.playbook import OPEN, context
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import events
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
@@ -61,6 +63,11 @@ CONTEXT = replace(
         },
         channel_limit=4,
         history_limit=3,
+        command_rate=5,
+        command_burst=25,
+        new_channel_rate=0.5,
+        new_channel_burst=6,
+        error_limit=6,
     ),
     needs_authorization=needs_authorization,
     turn_cost=2,
@@ -103,6 +110,7 @@ class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.node = ModelNode()
+        self.context = replace(CONTEXT, limits=ClientLimits(CONTEXT.options, LimitOptions()))
         self.last_positions: dict[str, Position] = {}
         """The latest positions of earlier connections, to recover from."""
 
@@ -135,7 +143,7 @@ class Sessions(RuleBasedStateMachine):
     def connect(
         self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]], is_waiting: bool = False
     ) -> None:
-        client = CheckingClient(Session(CONTEXT, f"c{len(self.node.clients)}", self.node.now))
+        client = CheckingClient(Session(self.context, f"c{len(self.node.clients)}", self.node.now))
         self.node.attach(client)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {

@@ -1,4 +1,4 @@
-"""The memory limit: a node takes no more of a Redis that is nearly full, and goes on with what there is."""
+"""The memory limit: a node takes no further memory of a Redis that is nearly full."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

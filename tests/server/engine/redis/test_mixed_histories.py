@@ -59,7 +59,7 @@ async def payloads(node: Node) -> list[bytes]:
 async def test_a_client_recovers_what_nodes_without_history_published(
     plain: Node, keeping: Node, first: str
 ) -> None:
-    """It read its position before the first publication, whichever node publishes that."""
+    """It read its position before the first publication, which either node makes."""
     since = (await keeping.broker.read_history("news", TOP_ONLY, HISTORY)).top
     publishers = [(plain, NO_HISTORY), (keeping, HISTORY)]
     if first == "keeping":
@@ -84,7 +84,7 @@ async def test_subscribers_of_both_nodes_receive_the_same_offsets(plain: Node, k
 
 
 async def test_a_client_whose_position_may_be_incomplete_is_told(plain: Node, keeping: Node) -> None:
-    """Nothing is stored of a publication into a channel of which no node knows a position any more."""
+    """Nothing is stored of a publication into a channel of which no node knows a position any longer."""
     since = (await keeping.broker.read_history("news", TOP_ONLY, HISTORY)).top
     keys = keeping.engine._keys  # type: ignore[attr-defined]
     await keeping.engine._deployment.commands.execute("DEL", keys.meta("news"))  # type: ignore[attr-defined]

@@ -165,7 +165,7 @@ async def test_nodes_agree_on_a_key_after_redis_lost_it(
 
 
 async def test_a_configured_secret_is_not_in_redis(redis_server: RedisServer, prefix: str) -> None:
-    """Nodes with another secret do not execute."""
+    """Nodes with another secret do not execute the command."""
     engines = [
         RedisEngine(parse_address(redis_server.url), prefix, control_secret=secret)
         for secret in ("a" * 16, "a" * 16, "b" * 16)
@@ -185,17 +185,18 @@ async def test_a_configured_secret_is_not_in_redis(redis_server: RedisServer, pr
 # --------------------------------------------------------------------------------------- forged publications
 
 
+@pytest.mark.parametrize("offset", [3, 10**6, 2**63 - 1])
+@pytest.mark.parametrize("epoch", [None, "other", ""])
 async def test_a_forged_position_does_not_end_a_history(
-    node: Node, redis_server: RedisServer, prefix: str
+    node: Node, redis_server: RedisServer, prefix: str, offset: int, epoch: str | None
 ) -> None:
-    """However far it is ahead, and whichever epoch it has. The history is asked, and goes on."""
+    """For any distance and any epoch. The history is asked, and goes on."""
     await node.broker.subscribe("news")
     top = await node.broker.publish("news", publication(1), HISTORY)
     await node.broker.read_history("news", TOP_ONLY, HISTORY)
     body = encoding.encode_body(publication(9).data, None, None)
-    for offset, epoch in ((10**6, top.epoch), (3, top.epoch), (1, "other"), (2**63 - 1, "")):
-        message = b"1p1 %d %s\n" % (offset, epoch.encode()) + body
-        redis_server.command("PUBLISH", Keys(prefix).pubsub_name("news"), message)
+    message = b"1p1 %d %s\n" % (offset, (top.epoch if epoch is None else epoch).encode()) + body
+    redis_server.command("PUBLISH", Keys(prefix).pubsub_name("news"), message)
     await node.catch_up()
     assert await node.broker.publish("news", publication(2), HISTORY) == (2, top.epoch)
     history = await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)

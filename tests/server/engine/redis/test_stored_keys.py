@@ -7,6 +7,7 @@ import pytest
 from tests.server.engine.contract.harness import HISTORY, Node, publication
 from tests.server.engine.redis.redis_server import RedisServer
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery, NewPublication
+from tocsin_server.errors import PresenceFull
 from tocsin_server.protocol.messages import ClientInfo
 
 FOLLOWED = HistoryQuery(keeps_epoch=True)
@@ -18,7 +19,8 @@ def keys(redis_server: RedisServer, prefix: str) -> Callable[[], set[str]]:
 
     def keys() -> set[str]:
         found = {key.decode() for key in redis_server.command("KEYS", f"{prefix}:*")}
-        return {key for key in found if ":node" not in key and not key.startswith(f"{prefix}:epochs")}
+        own = (f"{prefix}:node", f"{prefix}:epochs", f"{prefix}:secret")
+        return {key for key in found if not key.startswith(own)}
 
     return keys
 
@@ -38,6 +40,20 @@ async def test_reading_endless_channels_stores_nothing(node: Node, keys: Callabl
         await node.broker.remove_history(channel)
         await node.broker.publish(channel, NewPublication(publication(1).data, skip_history=True), HISTORY)
     assert keys() == set()
+
+
+async def test_a_presence_entry_that_was_refused_stores_nothing(
+    node: Node, keys: Callable[[], set[str]], redis_server: RedisServer, prefix: str
+) -> None:
+    """Neither an entry nor the channel on the list of the node."""
+    await node.presence.add("news", ClientInfo("1", "c1"), limit=1)
+    (before, lists) = keys(), redis_server.command("KEYS", f"{prefix}:node:*:channels")
+    with pytest.raises(PresenceFull):
+        await node.presence.add("news", ClientInfo("2", "c2"), limit=1)
+    assert keys() == before
+    await node.presence.remove("news", "c1")
+    assert keys() == set()
+    assert [redis_server.command("EXISTS", key) for key in lists] == [0]
 
 
 async def test_a_followed_epoch_is_stored_for_a_minute(
