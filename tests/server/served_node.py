@@ -108,6 +108,10 @@ def assert_nothing_is_left(node: Node) -> None:
     assert not node._deadlines._owners
     assert is_settled(node)
     assert not node.fan_out._busy
+    assert not len(node._slow_clients)
+    assert not node._slow_clients._waiters
+    assert not len(node._read_turns)
+    assert not node._catch_ups._channels
     assert not subscribed_channels(node)
     assert not present_in(node)
 
@@ -137,6 +141,11 @@ class ServedNode:
         (connection,) = self.node.state.connections
         assert isinstance(connection, WebSocketConnection)
         return connection
+
+    @property
+    def queued_bytes(self) -> int:
+        """The bytes queued for all clients."""
+        return sum(connection.queued_bytes for connection in self.node.state.connections)
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=SOON, trust_env=False, **options)
@@ -182,7 +191,12 @@ class ServedNode:
     async def until_empty(self) -> None:
         """Wait until every connection is closed and every task done, then assert that no trace is left."""
         await until(
-            lambda: not self.node.state.connections and not self.node.hub.channels and is_settled(self.node)
+            lambda: (
+                not self.node.state.connections
+                and not self.node.hub.channels
+                and not len(self.node._slow_clients)
+                and is_settled(self.node)
+            )
         )
         assert_nothing_is_left(self.node)
 

@@ -79,6 +79,13 @@ class ClientOptions(Options):
     """
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
+    history_limit_bytes: Limit = 524_288
+    """Bytes of one history page, or of one page of a recovery, at most; one publication may be larger.
+
+    A recovery has as many pages as it needs. Each is read once the client has taken the one before.
+    """
+    send_timeout: PositiveDuration = 10
+    """How long bytes may be queued for a client that takes none. Then it is disconnected as slow (3008)."""
     command_rate: Rate = 200
     """Commands per second of one connection, on average. Above it they are refused (111)."""
     command_burst: Limit = 1000

@@ -158,6 +158,11 @@ def _options(section: str, options: ChannelOptions) -> Iterator[str]:
             f"{section}.force_positioning is true, but positions need {section}.history_size and "
             f"{section}.history_ttl."
         )
+    if options.slow_key and options.slow_policy != "latest":
+        yield (
+            f'{section}.slow_key is "{options.slow_key}", but has no effect while {section}.slow_policy is '
+            f'"{options.slow_policy}".'
+        )
     if options.force_push_join_leave and not options.join_leave:
         yield (
             f"{section}.force_push_join_leave is true, but has no effect while {section}.join_leave is false."

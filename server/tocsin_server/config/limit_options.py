@@ -23,6 +23,10 @@ PRIVATE_NETWORKS = (
 class LimitOptions(Options):
     """`[limits]`: limits of a node and of its cluster."""
 
+    queued_bytes: Limit = 268_435_456
+    """Bytes queued for all clients of a node. Above it, those with the most are disconnected (3008)."""
+    recovery_bytes: Limit = 67_108_864
+    """Bytes of histories and recoveries that a node reads for its clients at once. Others wait their turn."""
     new_channel_rate: Rate = 5000
     """Subscriptions per second to channels without a subscriber on the node (111)."""
     new_channel_burst: Limit = 50_000

@@ -13,7 +13,7 @@ Events and effects are msgspec structs, which are made several times faster than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
@@ -68,13 +68,17 @@ class SubscriptionsOpened(Struct, frozen=True):
     Each history is what was read, continued with what was received meanwhile; None where nothing was read.
     The event must be handled in the same step in which the histories are merged, because `GoLive` makes the
     connection a subscriber from exactly there on.
+
+    The histories of `continued` channels are first pages: the client recovers, and gets the later pages after
+    the reply, before anything else of the channel.
     """
 
     histories: Mapping[str, History | None]
+    continued: Collection[str] = ()
 
 
 class SubscriptionsFailed(Struct, frozen=True):
-    """An `OpenSubscriptions` failed in the engine, for all its channels."""
+    """An `OpenSubscriptions` failed, for all its channels."""
 
     channels: Sequence[str]
     why: Refusal = errors.INTERNAL_ERROR
@@ -210,7 +214,7 @@ class ReserveConnection(Struct, frozen=True):
 class HistoryRead(Struct, frozen=True):
     """What to read of a channel's history: its top, and what follows `since` or only the newest publication.
 
-    At most `limit` publications.
+    At most `limit` publications; `is_latest` reads the newest, for a client whose position is `since`.
     """
 
     since: Position | None = None
@@ -240,11 +244,15 @@ class OpenSubscriptions(Struct, frozen=True):
 
 
 class GoLive(Struct, frozen=True):
-    """Deliver everything after offset `start`; up to there the client has everything."""
+    """Deliver everything after offset `start`; up to there the client has everything.
+
+    With `catches_up`, what follows `start` is read from history in pages, up to the channel's position.
+    """
 
     channel: str
     start: int = 0
     receives_joins: bool = False
+    catches_up: bool = False
 
 
 class PublishJoin(Struct, frozen=True):

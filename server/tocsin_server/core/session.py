@@ -37,6 +37,7 @@ from collections.abc import Container, Iterator, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
     AuthorizedConnection,
@@ -234,6 +235,11 @@ class Session:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
 
+    @property
+    def live_options(self) -> list[tuple[str, ChannelOptions]]:
+        """The channels of the live subscriptions, each with its options."""
+        return [(subscription.channel, subscription.options) for subscription in self._subscriptions.live]
+
     def has_token(self, token_ids: Container[str]) -> bool:
         """Whether the connection or one of its subscriptions was made with one of these tokens."""
         return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
@@ -281,10 +287,10 @@ class Session:
                 return []
             case events.DeadlineReached():
                 return self._on_deadline(now)
-            case events.SubscriptionsOpened(histories):
+            case events.SubscriptionsOpened():
                 if self.phase is Phase.CONNECTING:
                     return self._confirm_connect(event, now)
-                return self._subscriptions.opened(histories, now)
+                return self._subscriptions.opened(event, now)
             case events.SubscriptionsFailed(channels, why):
                 if self.phase is not Phase.CONNECTING:
                     return self._subscriptions.failed(channels, why)
@@ -536,13 +542,13 @@ class Session:
             version=self._context.version,
             expires=self._expires_at is not None,
             ttl=ttl_seconds(self._expires_at, now),
-            subs=self._subscriptions.connect_results(opened.histories, now),
+            subs=self._subscriptions.connect_results(opened, now),
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
         effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
-        effects += self._subscriptions.go_live(opened.histories)
+        effects += self._subscriptions.go_live(opened)
         for event in self._early_subscribes:
             effects += self._subscriptions.subscribe_from_server(event, self.info, now)
         self._early_subscribes = ()

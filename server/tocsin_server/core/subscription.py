@@ -95,27 +95,45 @@ class Subscription:
             return None
         if self.since is None or not self.is_recoverable:
             return HistoryRead()
-        if self.options.force_recovery_mode == "cache":
-            return HistoryRead(is_latest=True)
+        if self._is_cache:
+            return HistoryRead(self.since, is_latest=True)
         return HistoryRead(self.since, history_limit)
 
-    def _recovery(self, history: History | None) -> Recovery:
+    @property
+    def _is_cache(self) -> bool:
+        return self.options.force_recovery_mode == "cache"
+
+    def _recovery(self, history: History | None, is_continued: bool) -> Recovery:
         if history is None or self.since is None or not self.is_recoverable:
             return NOT_RECOVERED
-        decide = recover_latest if self.options.force_recovery_mode == "cache" else recover
+        if is_continued:
+            return Recovery(True, history.publications)
+        decide = recover_latest if self._is_cache else recover
         return decide(self.since, history)
 
-    def result(self, history: History | None, now: Timestamp) -> SubscribeResult:
-        """Return the subscribe result.
+    def start_offset(self, history: History | None, *, is_continued: bool) -> int:
+        """Return the offset up to which the client has everything once it has the subscribe result."""
+        if history is None or self.since is None or not is_continued:
+            return history.top.offset if history else 0
+        if history.publications:
+            return history.publications[-1].offset
+        return history.top.offset - 1 if self._is_cache else self.since.offset
+
+    def result(
+        self, history: History | None, now: Timestamp, *, is_continued: bool = False
+    ) -> SubscribeResult:
+        """Return the subscribe result. If `is_continued`, `history` is the first page of a recovery.
 
         The offset of a recovered client is the one it sent; the publications advance it (protocol §4).
         """
-        recovery = self._recovery(history)
+        recovery = self._recovery(history, is_continued)
         offset, epoch = history.top if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
             if recovery.publications:  # in cache mode, `since` may be beyond the end of another history
                 offset = min(offset, recovery.publications[0].offset - 1)
+            elif is_continued:
+                offset = min(offset, self.start_offset(history, is_continued=True))
         return SubscribeResult(
             recoverable=self.is_recoverable,
             positioned=self.is_positioned,

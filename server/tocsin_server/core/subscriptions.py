@@ -164,42 +164,52 @@ class Subscriptions:
     # ------------------------------------------------------------------------------------- set-up has ended
 
     def connect_results(
-        self, histories: Mapping[str, History | None], now: Timestamp
+        self, opened: events.SubscriptionsOpened, now: Timestamp
     ) -> dict[str, SubscribeResult]:
         """Return the server-side subscriptions for the connect reply. `go_live` must follow it."""
-        return {name: self._by_channel[name].result(history, now) for name, history in histories.items()}
+        return {
+            name: self._by_channel[name].result(history, now, is_continued=name in opened.continued)
+            for name, history in opened.histories.items()
+        }
 
-    def go_live(self, histories: Mapping[str, History | None]) -> list[Effect]:
+    def go_live(self, opened: events.SubscriptionsOpened) -> list[Effect]:
         """Make the server-side subscriptions of the connect reply live."""
         effects: list[Effect] = []
-        for channel, history in histories.items():
-            effects += self._go_live(self._by_channel[channel], history)
+        for channel, history in opened.histories.items():
+            effects += self._go_live(self._by_channel[channel], history, channel in opened.continued)
         return effects
 
-    def opened(self, histories: Mapping[str, History | None], now: Timestamp) -> list[Effect]:
+    def opened(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
         """Confirm subscriptions that were set up after the connect reply, and make them live."""
         effects: list[Effect] = []
-        for channel, history in histories.items():
-            effects += self._confirm(self._by_channel[channel], history, now)
+        for channel, history in opened.histories.items():
+            is_continued = channel in opened.continued
+            effects += self._confirm(self._by_channel[channel], history, now, is_continued)
         return effects
 
-    def _confirm(self, subscription: Subscription, history: History | None, now: Timestamp) -> list[Effect]:
-        channel, result = subscription.channel, subscription.result(history, now)
+    def _confirm(
+        self, subscription: Subscription, history: History | None, now: Timestamp, is_continued: bool
+    ) -> list[Effect]:
+        channel, result = subscription.channel, subscription.result(history, now, is_continued=is_continued)
         if subscription.is_server_side:
             pushes: list[Effect] = [send_push(Push(channel, subscribe=subscription.push(result)))]
             pushes += [send_push(Push(channel, pub=missed)) for missed in result.publications]
-            return [*pushes, *self._go_live(subscription, history)]
+            return [*pushes, *self._go_live(subscription, history, is_continued)]
         self._opening_count -= 1
         if subscription.refuses_unrecovered and result.was_recovering and not result.recovered:
             del self._by_channel[channel]
             return [refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION), subscription.close()]
         reply = Send(Reply(subscription.command_id, subscribe=result))
-        return [reply, *self._go_live(subscription, history)]
+        return [reply, *self._go_live(subscription, history, is_continued)]
 
-    def _go_live(self, subscription: Subscription, history: History | None) -> list[Effect]:
+    def _go_live(
+        self, subscription: Subscription, history: History | None, is_continued: bool
+    ) -> list[Effect]:
         subscription.is_live = True
-        start = history.top.offset if history else 0
-        effects: list[Effect] = [events.GoLive(subscription.channel, start, subscription.receives_joins)]
+        start = subscription.start_offset(history, is_continued=is_continued)
+        effects: list[Effect] = [
+            events.GoLive(subscription.channel, start, subscription.receives_joins, catches_up=is_continued)
+        ]
         if subscription.options.join_leave:
             effects.append(events.PublishJoin(subscription.channel, subscription.info))
         if subscription.ended_while_opening is not None:
@@ -207,7 +217,7 @@ class Subscriptions:
         return effects
 
     def failed(self, channels: Iterable[str], why: Refusal) -> list[Effect]:
-        """Drop subscriptions that the engine could not set up."""
+        """Drop subscriptions that could not be set up."""
         effects: list[Effect] = []
         for channel in channels:
             subscription = self._by_channel.pop(channel)

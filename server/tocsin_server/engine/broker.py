@@ -45,11 +45,16 @@ class HistoryQuery:
     Forward, the result holds offsets above `since`, oldest first. In reverse, it holds offsets below
     `since`, newest first. Without `since`, reading begins at the oldest or the newest publication. A
     `limit` of 0 reads only the top; a negative one reads everything. The epoch of `since` is not compared.
+
+    With `limit_bytes` the result ends before the publication with which it would exceed this size. It has at
+    least one publication, if there is one.
     """
 
     since: Position | None = None
     limit: int = 0
     is_reverse: bool = False
+    limit_bytes: int = 0
+    """0: no limit."""
     keeps_epoch: bool = False
     """Whether the store remembers for a minute the epoch of a history without publications.
 

@@ -106,11 +106,22 @@ class Metrics:
             "Publications that the pub/sub connection lost, and that this node read from history.",
             self.registry,
         )
+        self._undelivered = LabeledCounter(
+            "tocsin_undelivered_publications",
+            "Publications that clients which were behind did not get, by slow_policy.",
+            self.registry,
+            "policy",
+        )
         self.gaps = Counter(
             "tocsin_gaps",
             "Subscriptions whose clients were told of a gap while they were connected.",
             self.registry,
         )
+
+    def count_undelivered(self, policy: str, publications: int) -> None:
+        """Count publications that a client did not get because it was behind."""
+        if publications:
+            self._undelivered.counts[policy,] += publications
 
     def count_disconnect(self, code: int) -> None:
         """Count a connection that this node closed."""

@@ -22,6 +22,12 @@ from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import ServerMessage
 
+BEHIND_BYTES = 16_384
+"""A client is behind while more than this is queued, although its socket was offered it."""
+
+CAUGHT_UP_BYTES = 4096
+"""It is behind until at most this is queued."""
+
 FRAME_BURST_SECONDS = 5
 """A client may send the frames of so many seconds at once, such as the fragments of a large message."""
 
@@ -53,11 +59,26 @@ class Connection(Protocol):
     def queued_bytes(self) -> int:
         """How many bytes are queued for the client."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than BEHIND_BYTES are queued, or the transport takes no page of a recovery yet."""
+
+    @property
+    def taken_bytes(self) -> int:
+        """A count that grows by every byte that the socket takes while the client is behind."""
+
+    @property
+    def sending_bytes(self) -> int:
+        """The size of the message being sent, if it counts as taken only once all of it is; else 0."""
+
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write messages for this client alone, after everything written before."""
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, then close with this code."""
+
+    def drop(self) -> None:
+        """Drop the connection with what is queued for it, at once. `close` came before."""
 
     def pause_reading(self, is_busy: bool) -> None:
         """Stop reading while commands of the client wait; read again once none does."""
@@ -158,6 +179,12 @@ class Connections(Protocol):
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
+
+    def client_is_behind(self, connection: Connection) -> None:
+        """More than BEHIND_BYTES are queued. `client_caught_up` must follow, also when the transport ends."""
+
+    def client_caught_up(self, connection: Connection) -> None:
+        """At most CAUGHT_UP_BYTES are queued."""
 
     async def wait_for_keys(self, tokens: Iterable[str]) -> None:
         """Wait while keys of these tokens are being fetched, for a few seconds at most."""

@@ -40,7 +40,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import Channel
+from tocsin_server.core.channel import CaughtUp, Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
@@ -58,6 +58,7 @@ from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, 
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
@@ -66,16 +67,27 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
+from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slices import in_slices
+from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
-from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
+from tocsin_server.protocol.messages import (
+    ConnectRequest,
+    HistoryRequest,
+    PresenceRequest,
+    Publication,
+    Push,
+)
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
+
+READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories are read at once")
+"""The refusal of a command whose turn to read history did not come within WAIT_SECONDS."""
 
 log = structlog.get_logger()
 
@@ -139,8 +151,32 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
+        self._slow_clients: SlowClients[Connection] = SlowClients(
+            send_timeout=settings.client.send_timeout,
+            limit_bytes=settings.limits.queued_bytes,
+            clock=time.monotonic,
+            on_slow=self._on_slow,
+            on_excess=self._on_excess,
+        )
+        self._read_turns: ReadTurns[Connection] = ReadTurns(_pages_at_once(settings))
+        self._catch_ups = CatchUps(
+            self._engine_services.broker,
+            self.rules,
+            self.state,
+            self._read_turns,
+            settings.client,
+            spawn=self._spawn,
+            room_for=self._room_for,
+            deliver=self._deliver_page,
+            on_reset=self._on_reset,
+        )
         self._subscription_setup = SubscriptionSetup(
-            self._engine_services, self.state, self._on_reset, settings.limits.presence_entries
+            self._engine_services,
+            self.state,
+            self._read_turns,
+            settings.client.history_limit_bytes,
+            self._on_reset,
+            settings.limits.presence_entries,
         )
         self._started_at = time.monotonic()
         self._is_prepared = False
@@ -213,6 +249,7 @@ class Node:
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
+                    self._slow_clients.stop()
                     self._closed.write()
                     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
@@ -364,10 +401,13 @@ class Node:
         finally:
             self._handling = None
         if isinstance(event, events.SubscriptionsOpened):
+            if connection.is_behind:
+                self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
             self._perform(connection, request)
         if session.is_closed:
+            self._slow_clients.wake(connection)
             if was_attached:
                 self.metrics.connections.labels(connection.transport_name).dec()
                 self._deadlines.remove(connection)
@@ -406,6 +446,60 @@ class Node:
     def _on_deadline(self, connection: Connection) -> None:
         self.handle_event(connection, events.DeadlineReached())
 
+    def client_is_behind(self, connection: Connection) -> None:
+        """Watch how fast a client takes what is queued for it."""
+        self._slow_clients.add(connection)
+        self.state.change_write(connection, is_behind=True)
+
+    def client_caught_up(self, connection: Connection) -> None:
+        """Stop watching a client, and go on with what waited for it."""
+        self._slow_clients.remove(connection)
+        if not connection.session.is_closed:
+            self.state.change_write(connection, is_behind=False)
+            # Later, because the transport may call this in the middle of a write
+            asyncio.get_running_loop().call_soon(self._write_kept, connection)
+
+    def _write_kept(self, connection: Connection) -> None:
+        """Write what was kept aside for a client, channel by channel, until it is behind again.
+
+        If messages of a channel were dropped, a client with a position subscribes again instead, and
+        recovers or is told of the gap.
+        """
+        for name, options in connection.session.live_options:
+            kept = None
+            if not connection.is_behind and options.slow_policy != "disconnect":
+                kept = self.hub.channels[name].release(connection)
+            if kept is None:
+                continue
+            self.metrics.count_undelivered(options.slow_policy, kept.dropped + kept.superseded)
+            if kept.dropped and connection.session.has_position_in(name):
+                self._on_reset(connection, name)
+            elif kept.messages:
+                payload = connection.framing.pack(name, kept.messages)
+                connection.write(payload)
+                self.count_sent(len(payload))
+
+    def _on_slow(self, connection: Connection) -> None:
+        self.limit_reached("client.send_timeout", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+
+    def _on_excess(self, connection: Connection) -> None:
+        self.limit_reached("limits.queued_bytes", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+        connection.drop()
+
+    def _room_for(self, connection: Connection) -> Awaitable[None]:
+        """Wait until a client is no longer behind, or its session is over."""
+        return self._slow_clients.wait_for_room(connection, lambda: connection.session.is_closed)
+
+    def _deliver_page(self, connection: Connection, channel: Channel[Connection], added: CaughtUp) -> None:
+        """Write a page of a recovery."""
+        if added.messages:
+            payload = connection.framing.pack(channel.name, added.messages)
+            connection.write(payload)
+            self.count_sent(len(payload))
+            self.metrics.recovered_publications.count += len(added.messages)
+
     def _on_turn(self, connection: Connection) -> None:
         self.handle_event(connection, events.Turn())
 
@@ -414,7 +508,7 @@ class Node:
 
     # ---------------------------------------------------------------------------------------------------- I/O
 
-    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901 - a case per request
+    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901, PLR0912 - a case per request
         engine = self._engine_services
         match request:
             case Write(messages):
@@ -430,6 +524,8 @@ class Node:
                 self._spawn(self._reserve_connection(connection, user))
             case events.OpenSubscriptions(plans):
                 self._spawn(self._open_subscriptions(connection, plans))
+            case node_state.CatchUp(channel):
+                self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case events.Authorize():
@@ -478,39 +574,56 @@ class Node:
 
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
-        outcome: Event = events.SubscriptionsFailed(channels)
         try:
-            outcome = await self._subscription_setup.open(plans)
+            async with self._subscription_setup.opened(connection, plans) as opened:
+                self.handle_event(connection, opened)
+        except TimeoutError:  # no turn to read history was free
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
         except EngineLimit as error:
             self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
-            outcome = events.SubscriptionsFailed(channels, error.refusal)
+            self.handle_event(connection, events.SubscriptionsFailed(channels, error.refusal))
         except EngineError as error:
             client = connection.session.client
             self.refusals.write(
                 "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
             )
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("subscribe_raised", client=connection.session.client)
-        self.handle_event(connection, outcome)
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
 
     async def _unsubscribe(self, name: str) -> None:
         if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
             await self._engine_services.broker.unsubscribe(name)
 
     async def _execute(self, connection: Connection, execute: events.Execute) -> None:
-        outcome: Struct | Refusal = errors.INTERNAL_ERROR
+        """Execute a command. Answers that may be large wait until the client has taken what is queued."""
+        if isinstance(execute.request, HistoryRequest | PresenceRequest):
+            await self._room_for(connection)
+        if not isinstance(execute.request, HistoryRequest):
+            outcome = await self._run_operation(connection, execute)
+            self.handle_event(connection, events.Executed(execute.id, outcome))
+            return
         try:
-            outcome = await self.operations.execute(
-                execute.request, execute.info, self.settings.client.history_limit
-            )
+            async with self._read_turns.turn(connection, WAIT_SECONDS):
+                outcome = await self._run_operation(connection, execute)
+                self.handle_event(connection, events.Executed(execute.id, outcome))
+        except TimeoutError:
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.Executed(execute.id, READS_WAIT))
+
+    async def _run_operation(self, connection: Connection, execute: events.Execute) -> Struct | Refusal:
+        try:
+            return await self.operations.execute(execute.request, execute.info, self.settings.client)
         except Refused as error:
-            outcome = error.refusal
+            return error.refusal
         except EngineError as error:
             client = connection.session.client
             self.refusals.write("command_failed", level="warning", client=client, error=str(error))
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("command_raised", client=connection.session.client)
-        self.handle_event(connection, events.Executed(execute.id, outcome))
+        return errors.INTERNAL_ERROR
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
         is_connect = isinstance(authorize.request, ConnectRequest)
@@ -620,6 +733,12 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
         return False
     limit = command.identified_before
     return limit is None or (session.identified_at, session.client) < tuple(limit)
+
+
+def _pages_at_once(settings: Settings) -> int:
+    """How many pages of history may be in memory: each has `history_limit_bytes`, or one publication."""
+    page_bytes = max(settings.client.history_limit_bytes, settings.api.body_limit_bytes)
+    return max(1, settings.limits.recovery_bytes // page_bytes)
 
 
 def _resident_bytes() -> int:

@@ -84,6 +84,20 @@ def limit_unacknowledged(listening: socket.socket, seconds: float) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
+UNSENT_BYTES = 131_072
+"""What the kernel takes for a connection beyond what its client's window allows: enough for a fast client."""
+
+
+def limit_unsent(listening: socket.socket) -> None:
+    """Let the kernel hold few bytes for accepted connections that their clients do not take.
+
+    Otherwise it holds megabytes for each, and the node does not see whether the client reads. Accepted
+    connections inherit the option.
+    """
+    if listening.family in _TCP_FAMILIES and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
 def url_of(listening: socket.socket, *, is_tls: bool = False) -> str:
     """The URL of a listening socket; for a unix socket `unix:` and its path."""
     scheme = "https" if is_tls else "http"

@@ -27,7 +27,14 @@ from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
-from tocsin_server.serving.listening import BACKLOG, Hosts, limit_unacknowledged, listen, url_of
+from tocsin_server.serving.listening import (
+    BACKLOG,
+    Hosts,
+    limit_unacknowledged,
+    limit_unsent,
+    listen,
+    url_of,
+)
 from tocsin_server.serving.listening_address import ListeningAddress
 from tocsin_server.serving.prefork import CHECK_SECONDS
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
@@ -137,6 +144,7 @@ class Server(uvicorn.Server):
         self.servers = []
         for sock in sockets or listen(Hosts((self.config.host,), self.config.port)):
             limit_unacknowledged(sock, max(UNACKNOWLEDGED_SECONDS, self._node.settings.client.pong_timeout))
+            limit_unsent(sock)
             self.servers.append(await self._public.serve(sock))
         for sock in sockets or ():
             for _ in range(ACCEPTED_TOGETHER - 1):

@@ -57,6 +57,10 @@ class FakeConnection:
         """Return 0: a list is never slow."""
         return 0
 
+    is_behind = False
+    taken_bytes = 0
+    sending_bytes = 0
+
     def write(self, payload: bytes) -> None:
         """Record the messages of a channel."""
         assert self.closed_with is None, "a message after the close"
@@ -102,7 +106,7 @@ class FakeConnection:
         return next((message for message in self.received if message.get("id") == number), None)
 
     def drop(self) -> None:
-        """Lose the connection without a close."""
+        """Lose the connection, without a close or after one."""
         self._node.handle_event(self, ConnectionLost())
 
     def pushes(self, kind: str) -> list[Json]:

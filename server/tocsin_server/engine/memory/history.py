@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.positions import History
+from tocsin_server.core.positions import History, fitting
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.expiry import ExpiryQueue
 from tocsin_server.protocol.messages import Position, Publication
@@ -59,7 +59,8 @@ class ChannelHistory:
     def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
         """Read the part that the query selects from the publications that are kept at `now`."""
         self._use(options, now)
-        return History(self.top, [self._kept[offset] for offset in self._offsets(query)])
+        found = (self._kept[offset] for offset in self._offsets(query))
+        return History(self.top, fitting(found, query.limit_bytes) if query.limit_bytes else list(found))
 
     def clear(self) -> None:
         """Remove all publications. The top stays."""

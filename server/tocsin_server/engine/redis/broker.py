@@ -79,6 +79,8 @@ class ReadArguments(NamedTuple):
     last: str
     at_most: Argument
     """How many entries at most. An empty string: all of them."""
+    limit_bytes: Argument
+    """How many bytes the entries may have. An empty string: any number."""
 
 
 class RedisBroker:
@@ -207,7 +209,7 @@ class RedisBroker:
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history, as Broker describes."""
         names = [self._keys.meta(channel), self._keys.history(channel)]
-        command, first, last, at_most = _range_arguments(query)
+        command, first, last, at_most, limit_bytes = _range_arguments(query)
         arguments = ReadArguments(
             self._use_epochs(names, channel, options),
             _ms(options.history_meta_ttl),
@@ -220,6 +222,7 @@ class RedisBroker:
             first,
             last,
             at_most,
+            limit_bytes,
         )
         offset, epoch, entries = await self._commands.run_script(scripts.HISTORY_READ, names, *arguments)
         top = Position(int(offset), epoch.decode())
@@ -285,15 +288,16 @@ def _keep(options: ChannelOptions) -> str:
     return _keep_of(options.history_size, options.history_ttl, options.history_meta_ttl)
 
 
-def _range_arguments(query: HistoryQuery) -> tuple[str, str, str, Argument]:
-    """The last four of ReadArguments."""
+def _range_arguments(query: HistoryQuery) -> tuple[str, str, str, Argument, Argument]:
+    """The last five of ReadArguments."""
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
-        return "", "", "", ""
-    count = "" if query.limit < 0 else query.limit
+        return "", "", "", "", ""
+    at_most: Argument = "" if query.limit < 0 else query.limit
+    limit_bytes: Argument = query.limit_bytes or ""
     if query.is_reverse:  # "(" excludes the bound; it requires Redis 6.2
-        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", count
-    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", count
+        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", at_most, limit_bytes
+    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", at_most, limit_bytes
 
 
 def _publication(entry: Any) -> Publication:

@@ -156,7 +156,12 @@ class AsgiConnection:
     def __init__(self, connections: Connections, session: Session, address: str = "") -> None:
         self.address = address
         self._connections = connections
-        self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
+        self._send_queue = SendQueue(
+            connections.limits.queue_bytes,
+            separator=b"\n",
+            on_behind=lambda: connections.client_is_behind(self),
+            on_caught_up=lambda: connections.client_caught_up(self),
+        )
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._disconnect: Disconnect | None = None
@@ -168,6 +173,21 @@ class AsgiConnection:
     def queued_bytes(self) -> int:
         """How many bytes the send_queue holds."""
         return self._send_queue.queued_bytes
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than BEHIND_BYTES are queued, although the server sends."""
+        return self._send_queue.is_behind
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes the server has taken."""
+        return self._send_queue.taken_bytes
+
+    @property
+    def sending_bytes(self) -> int:
+        """The size of the message that the server is sending."""
+        return self._send_queue.sending_bytes
 
     def write(self, lines: bytes) -> None:
         """Queue lines that `framing` packed."""
@@ -192,6 +212,11 @@ class AsgiConnection:
             self._send_queue.drop()
         self._send_queue.end(within_seconds=FLUSH_SECONDS)
 
+    def drop(self) -> None:
+        """Discard what is queued, and end at once."""
+        self._send_queue.drop()
+        self._send_queue.end(within_seconds=0)
+
     def pause_reading(self, is_busy: bool) -> None:
         """Stop reading while commands of the client wait; read again once none does."""
         if is_busy:
@@ -210,6 +235,7 @@ class AsgiConnection:
                 reading.cancel()
         finally:
             self._connections.handle_event(self, events.ConnectionLost())
+            self._connections.client_caught_up(self)
 
     async def _read(self, receive: Receive) -> None:
         count = 0
@@ -219,8 +245,7 @@ class AsgiConnection:
             if not count % MESSAGES_PER_TURN:
                 await asyncio.sleep(0)  # the server may have many messages, and then none of this waits
             await self._may_read.wait()
-        self._send_queue.drop()
-        self._send_queue.end(within_seconds=0)
+        self.drop()
 
     def _take(self, message: Any) -> None:
         text = message.get("text")

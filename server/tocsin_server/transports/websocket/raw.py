@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from http import HTTPStatus
@@ -32,6 +33,7 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.phases import Phase
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
@@ -64,11 +66,11 @@ LINGER_SECONDS = 1.0
 RECENT_SECONDS = 1.0
 """How long ago a large frame may have been packed that a full queue is explained by."""
 
-QUEUE_CHECK_SECONDS = 0.05
-"""How often a full queue is measured that is exempt. The transport reports its growth only once."""
-
 LARGE_FRAME_BYTES = 65_536
 """Frames above this size are remembered, since one alone may fill a queue."""
+
+PING_BYTES = 4
+"""The payload of a ping frame."""
 
 FRAMES_PER_TURN = 16
 """How many frames of a connection are read in one turn of the event loop: some 0.2 ms if they are empty.
@@ -226,12 +228,13 @@ class WebSocketConnection(asyncio.Protocol):
         "_message_since",
         "_message_timer",
         "_opcode",
+        "_ping_payload",
         "_protocol",
-        "_queue_timer",
         "_server_connections",
         "_transport",
-        "_uses_ping_frames",
+        "_written_bytes",
         "address",
+        "is_behind",
         "session",
         "write",
     )
@@ -253,7 +256,7 @@ class WebSocketConnection(asyncio.Protocol):
         )
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
-        self._uses_ping_frames = False
+        self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
         self._frames_full_at = NEVER_USED
         self._message_since = 0.0
         self._message_timer: asyncio.TimerHandle | None = None
@@ -265,7 +268,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_finishing = False
         self._has_closed = False
         self._exempt_bytes = 0
-        self._queue_timer: asyncio.TimerHandle | None = None
+        self._written_bytes = 0
+        self.is_behind = False
+        """Whether the transport still has more than BEHIND_BYTES, after it offered them to the socket."""
         self._abort_timer: asyncio.TimerHandle | None = None
         self.session = connections.new_session()
 
@@ -274,18 +279,20 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over from HTTP."""
         self._transport = cast("asyncio.Transport", transport)
-        limit = self._connections.limits.queue_bytes
-        self._transport.set_write_buffer_limits(high=limit, low=limit // 4)
+        high = min(BEHIND_BYTES, self._connections.limits.queue_bytes)
+        self._transport.set_write_buffer_limits(high=high, low=min(CAUGHT_UP_BYTES, high))
         self.write: Callable[[bytes], object] = self._transport.write
         self._server_connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """End the session, which unsubscribes from its channels."""
         self._server_connections.discard(self)
-        for timer in (self._abort_timer, self._message_timer, self._queue_timer):
+        for timer in (self._abort_timer, self._message_timer):
             if timer is not None:
                 timer.cancel()
         self._connections.handle_event(self, events.ConnectionLost())
+        self.is_behind = False
+        self._connections.client_caught_up(self)
         self._connections.half_open.remove(self)
         if self._address_key is not None:
             self._connections.admission.leave(self._address_key)
@@ -298,37 +305,50 @@ class WebSocketConnection(asyncio.Protocol):
         self._refuse_input(errors.RATE_LIMITED)
 
     def pause_writing(self) -> None:
-        """More is queued than the limit allows. Close the client as slow, unless one frame explains it.
+        """The client is behind. From now on every write is measured.
 
-        A large frame is exempt, such as a long recovery or a large publication: a client disconnected for it
-        would only recover the same again. The transport reports no further growth while it is paused.
+        A large frame is exempt from the queue limit, such as a large publication: a client disconnected for
+        it would only recover the same again.
         """
-        large = max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes)
-        self._exempt_bytes = large if large > self._connections.limits.queue_bytes // 2 else 0
-        self._check_queue()
+        self.is_behind = True
+        self._exempt(max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes))
+        self.write = self._write_measured
+        self._connections.client_is_behind(self)
+        self._close_if_overfull()
 
     def resume_writing(self) -> None:
-        """The client has read most of the queue: no frame is exempt any longer."""
+        """The client has taken most of the queue: no frame is exempt any longer."""
+        self.is_behind = False
         self._exempt_bytes = 0
-        if self._queue_timer is not None:
-            self._queue_timer.cancel()
-            self._queue_timer = None
+        self.write = self._transport.write
+        self._connections.client_caught_up(self)
 
-    def _check_queue(self) -> None:
-        """Close a slow client, or measure its queue again soon.
+    def _write_measured(self, frame: bytes) -> None:
+        """Write a frame for a client that is behind."""
+        if not self._exempt_bytes:
+            self._exempt(len(frame))
+        self._transport.write(frame)
+        self._written_bytes += len(frame)
+        self._close_if_overfull()
+
+    def _write_control(self, data: bytes) -> None:
+        """Write what is no message of the session: a response, pongs, close frames."""
+        self._transport.write(data)
+        if self.is_behind:
+            self._written_bytes += len(data)
+            self._close_if_overfull()
+
+    def _exempt(self, size: int) -> None:
+        self._exempt_bytes = size if size > self._connections.limits.queue_bytes // 2 else 0
+
+    def _close_if_overfull(self) -> None:
+        """Close a client as slow if more is queued than the limit and a large frame explain.
 
         The transport may call this in the middle of a write, so the event waits for the loop's next turn.
         """
-        loop = asyncio.get_running_loop()
-        if not self._exempt_bytes or self.queued_bytes > self._queue_limit_bytes:
+        if self.queued_bytes > self._connections.limits.queue_bytes + self._exempt_bytes:
             slow = events.ServerDisconnect(errors.SLOW)
-            loop.call_soon(self._connections.handle_event, self, slow)
-        else:
-            self._queue_timer = loop.call_later(QUEUE_CHECK_SECONDS, self._check_queue)
-
-    @property
-    def _queue_limit_bytes(self) -> int:
-        return self._connections.limits.queue_bytes + self._exempt_bytes
+            asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def shutdown(self) -> None:
         """Close because the server stops."""
@@ -439,7 +459,7 @@ class WebSocketConnection(asyncio.Protocol):
         offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
         handshake = Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
         if handshake.uses_ping_frames:
-            self._uses_ping_frames = True
+            self._ping_payload = b""
             self.session = self._connections.new_session(announces_pings=False)
         self._connections.attach(self)
         self._is_half_open = True
@@ -476,7 +496,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._message_since = 0.0
         if frame.opcode is Opcode.PING:
             self._write_pong()
-        if frame.opcode is Opcode.PONG and self._uses_ping_frames and self.session.awaits_pong:
+        if frame.opcode is Opcode.PONG and self.session.awaits_pong and frame.data == self._ping_payload:
             self._connections.handle_event(self, events.Received([PONG]))
 
     def _may_send_frame(self) -> bool:
@@ -533,7 +553,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Write the protocol's answer to a ping before the replies to what follows the ping."""
         writes = self._protocol.writes
         if writes and writes[0][:1] == _PONG_HEAD and not self._transport.is_closing():
-            self._transport.write(writes.pop(0))
+            self._write_control(writes.pop(0))
 
     def _take_message(self, message: bytes) -> bool:
         self._message_since = 0.0
@@ -573,21 +593,35 @@ class WebSocketConnection(asyncio.Protocol):
         """How many bytes the transport's write buffer holds."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def taken_bytes(self) -> int:
+        """How many of the bytes written while the client is behind are no longer queued."""
+        return self._written_bytes - self.queued_bytes
+
+    @property
+    def sending_bytes(self) -> int:
+        """Return 0: the socket takes parts of a frame."""
+        return 0
+
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame."""
         if self._is_half_open and self.session.phase is Phase.CONNECTED:
             self._is_half_open = False
             self._connections.half_open.remove(self)
-        if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
-            self._protocol.send_ping(b"")
+        if self._ping_payload is not None and any(isinstance(message, Ping) for message in messages):
+            # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
+            self._ping_payload = os.urandom(PING_BYTES)
+            self._protocol.send_ping(self._ping_payload)
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_accepted and not self._has_closed:
             frame = text_frame(*map(JSON.encode, messages))
-            if len(frame) > LARGE_FRAME_BYTES:
+            if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
                 self._exempt_bytes = max(len(frame), self._exempt_bytes)
-            self._transport.write(frame)
+            self.write(frame)
             self._connections.count_sent(len(frame))
+            if not self.is_behind:
+                self._exempt_bytes = 0
 
     def _flush(self) -> None:
         """Write what the protocol has to send: the handshake's response, pongs, close frames."""
@@ -595,7 +629,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         for data in self._protocol.data_to_send():
             if data:
-                self._transport.write(data)
+                self._write_control(data)
             else:
                 self._end_writing()
         if self._protocol.close_expected():
@@ -620,6 +654,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._abort_after(CLOSE_REPLY_SECONDS)
         self._is_busy = False  # to read the client's close frame
         self._update_reading()
+
+    def drop(self) -> None:
+        """Drop the connection with what is queued."""
+        self._transport.abort()
 
     def _finish_if_idle(self) -> None:
         """Answer the client's close frame, once every command before it is answered."""

@@ -7,6 +7,7 @@ late, in any order, or never come.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -232,6 +233,11 @@ class Sessions(RuleBasedStateMachine):
     def receive(self, count: int) -> None:
         for _ in range(min(count, len(self.node.pubsub))):
             self.node.receive_next()
+
+    @rule(room_bytes=st.sampled_from([math.inf, 0, 100]))
+    def change_room(self, room_bytes: float) -> None:
+        """Let a subscribe reply have a whole recovery, none of it, or about one publication."""
+        self.node.room_bytes = room_bytes
 
     @precondition(lambda self: self.node.pubsub)
     @rule()
