@@ -334,7 +334,7 @@ def authorize_subscription(
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
-    subscriber = replace(caller, allowed=grant.allowed)
+    subscriber = replace(caller, allowed=grant.allowed) if grant.allowed else caller
     is_recoverable, is_positioned, receives_joins = _features(subscriber, options, request, since)
     return Subscription(
         request.channel,
@@ -534,16 +534,17 @@ def _features(
 
     Returns whether the subscription is recoverable, is positioned, and receives joins.
     """
-    subscriber = replace(caller, is_subscribed=True)
 
     def may(action: Action) -> bool:  # of a subscriber, so the channel's kind does not matter
+        subscriber = replace(caller, is_subscribed=True)
         return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
 
-    may_read = may(Action.HISTORY)
     wants_recovery = request.recoverable or since is not None
-    is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may_read))
+    is_recoverable = options.force_recovery or (
+        wants_recovery and (options.allow_recovery or may(Action.HISTORY))
+    )
     is_positioned = options.force_positioning or (
-        request.positioned and (options.allow_positioning or may_read)
+        request.positioned and (options.allow_positioning or may(Action.HISTORY))
     )
     wants_joins = options.force_push_join_leave or (request.join_leave and may(Action.PRESENCE))
     return (
