@@ -575,8 +575,7 @@ class Node:
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
         try:
-            async with self._subscription_setup.opened(connection, plans) as opened:
-                self.handle_event(connection, opened)
+            await self._subscription_setup.open(connection, plans, self.handle_event)
         except TimeoutError:  # no turn to read history was free
             self.limit_reached("limits.recovery_bytes", client=connection.session.client)
             self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))

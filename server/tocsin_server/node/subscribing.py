@@ -6,8 +6,7 @@ hold what is received -> subscribe in the broker -> add presence -> read history
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
@@ -58,19 +57,21 @@ class SubscriptionSetup(Generic[C]):
         self._page_bytes = page_bytes
         self._on_reset = on_reset
 
-    @asynccontextmanager
-    async def opened(
-        self, connection: C, plans: Sequence[SubscriptionPlan]
-    ) -> AsyncIterator[SubscriptionsOpened]:
+    async def open(
+        self,
+        connection: C,
+        plans: Sequence[SubscriptionPlan],
+        on_opened: Callable[[C, SubscriptionsOpened], None],
+    ) -> None:
         """Set up subscriptions. Raises EngineError, and TimeoutError if no turn is free in time.
 
-        The caller must hand the result to the session inside the context, without an await.
+        `on_opened` hands the result to the session before the turn ends.
         """
         if any(plan.read is not None and plan.read.since is not None for plan in plans):
             async with self._turns.turn(connection, WAIT_SECONDS):
-                yield await self._open(connection, plans)
+                on_opened(connection, await self._open(connection, plans))
         else:
-            yield await self._open(connection, plans)
+            on_opened(connection, await self._open(connection, plans))
 
     async def _open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
         engine = self._engine

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 HEADER_LIMIT = 500
 """How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
 
+HEADER_PUNCTUATION_BYTES = len(b": \r\n")
+"""What a header has beside its name and value."""
+
 STALL_SECONDS = 30.0
 """How long a client may read nothing while uvicorn's buffer for it (64 KiB) is full."""
 
@@ -399,7 +402,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Take a header, if it is no trailer, which nothing here reads."""
         if self._is_head_complete:
             return
-        self._counted_bytes += len(name) + len(value) + len(b": \r\n")
+        self._counted_bytes += len(name) + len(value) + HEADER_PUNCTUATION_BYTES
         if len(self.headers) < HEADER_LIMIT:
             super().on_header(name, value)
         elif self._refusal is None:

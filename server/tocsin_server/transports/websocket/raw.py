@@ -565,8 +565,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def pause_reading(self, is_busy: bool) -> None:
         """Read nothing while commands of the client wait; read again once none does."""
-        self._is_busy = is_busy
-        self._update_reading()
+        if is_busy != self._is_busy:
+            self._is_busy = is_busy
+            self._update_reading()
         if self._is_finishing:
             asyncio.get_running_loop().call_soon(self._finish_if_idle)
 
