@@ -24,6 +24,7 @@ from tests.support.tokens import SECRET, connection_token
 from tests.support.worker import requests, run_worker
 from tocsin_server.app import create_app
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.serving.server import serving
 
@@ -39,14 +40,41 @@ COMMANDS = (
     json.dumps({"id": 2, "subscribe": {"channel": "bench"}}),
 )
 
+NEVER_REACHED = 1_000_000
+"""A limit that is checked, although no round reaches it."""
+
 VARIANTS = {
     "checked": Settings(
-        server=SETTINGS.server, client=ClientOptions(token_hmac_secret=SECRET), channels=OPEN
+        server=SETTINGS.server,
+        client=ClientOptions(token_hmac_secret=SECRET),
+        limits=LimitOptions(exempt_addresses=(), address_connect_rate=NEVER_REACHED),
+        channels=OPEN,
     ),
     "unchecked": Settings(
-        server=SETTINGS.server, client=ClientOptions(token_hmac_secret=SECRET), channels=OPEN
+        server=SETTINGS.server,
+        client=ClientOptions(
+            token_hmac_secret=SECRET,
+            frame_rate=0,
+            command_rate=0,
+            new_channel_rate=0,
+            user_command_rate=0,
+            user_publish_rate=0,
+            user_new_channel_rate=0,
+        ),
+        limits=LimitOptions(
+            exempt_addresses=("0.0.0.0/0", "::/0"),
+            connect_rate=0,
+            address_connect_rate=0,
+            address_connection_limit=0,
+            half_open_limit=0,
+            address_half_open_limit=0,
+            new_channel_rate=0,
+            presence_entries=0,
+        ),
+        channels=OPEN.model_copy(update={"publish_rate": 0}),
     ),
 }
+"""The default limits, which count the address of this machine too; and all that options can switch off."""
 
 
 async def main(name: str, port: int) -> None:
@@ -94,7 +122,8 @@ async def _connect(port: int) -> None:
     await reader.readuntil(b"\r\n\r\n")
     for command in COMMANDS:
         writer.write(frame(command))
-        await reader.read(4096)
+        if b'"error"' in (reply := await reader.read(4096)):
+            raise RuntimeError(f"the node refused a command: {reply!r}")
     writer.close()
     await writer.wait_closed()
 
