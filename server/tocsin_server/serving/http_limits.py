@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, ASGISendEvent
 
     from tocsin_server.node.node import Node
+    from tocsin_server.serving.accepted_connection import AcceptedConnection
 
 HEADER_LIMIT = 500
 """How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
@@ -120,6 +122,19 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+def address_key(node: Node, peer: str) -> str:
+    """Under which key the limits of addresses count a peer; empty if they do not, as with a trusted proxy."""
+    proxies = proxies_of(node.settings.server)
+    is_trusted = proxies is not None and proxies.trust(normalized(peer))
+    return "" if is_trusted else node.admission.key_of(peer)
+
+
+def excess_limit(node: Node, connections: Sized) -> str:
+    """The limit because of which one more connection must be dropped, unless an older one was. Else empty."""
+    is_full = len(connections) > socket_limit() and not node.half_open.drop_oldest(SOCKET_LIMIT)
+    return SOCKET_LIMIT if is_full else ""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, dropped if its client stalls.
 
@@ -128,6 +143,8 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     flow: _Flow  # uvicorn makes its own first
+    accepted: AcceptedConnection | None = None
+    """What the connection was before: with its TLS handshake or the header of its proxy."""
     _unread = b""
     _address_key = ""
     _running: RequestResponseCycle | None = None
@@ -159,19 +176,21 @@ class HttpProtocol(HttpToolsProtocol):
             self.client = (source.address, source.port)
             self.scheme = "https" if source.is_tls else self.scheme
         self._start_head_timer()
+        was_accepted = self.accepted is not None
+        if self.accepted is not None:
+            self.accepted.leave()
+            self.accepted = None
         if self.app_state.get("address") != ADMIN:
-            self._count_in()
+            self._count_in(was_accepted=was_accepted)
 
-    def _count_in(self) -> None:
+    def _count_in(self, *, was_accepted: bool) -> None:
         """Count the connection as half open, unless it is refused before anything is read."""
         node: Node = self.app_state["node"]
-        peer = self.client[0] if self.client else ""
-        if not proxies_of(node.settings.server).trust(normalized(peer)):
-            self._address_key = node.admission.key_of(peer)
-        if not node.admission.accepts(self._address_key, time.monotonic()):
+        self._address_key = address_key(node, self.client[0] if self.client else "")
+        if not was_accepted and not node.admission.accepts(self._address_key, time.monotonic()):
             self.drop_half_open("limits.address_connect_rate")
-        elif len(self.connections) > socket_limit() and not node.half_open.drop_oldest(SOCKET_LIMIT):
-            self.drop_half_open(SOCKET_LIMIT)
+        elif limit := excess_limit(node, self.connections):
+            self.drop_half_open(limit)
         else:
             node.half_open.add(self, self._address_key)
 

@@ -6,20 +6,18 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
+from tocsin_server.access import PUBLIC
 from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.options import ServerOptions
+from tocsin_server.serving.accepted_connection import AcceptedConnections
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import BACKLOG
-from tocsin_server.serving.proxied_connection import ProxiedConnections
 from tocsin_server.transports.client_address import TrustedProxies
 
 if TYPE_CHECKING:
     from tocsin_server.serving.proxy_header import Source
     from tocsin_server.serving.server import Server
-
-TLS_CLOSE_SECONDS = 5.0
-"""How long the end of a TLS connection waits for the client's close_notify."""
 
 
 class ListeningAddress:
@@ -32,7 +30,6 @@ class ListeningAddress:
         """Raises ValueError if the certificate cannot be used."""
         self._server = server
         self._address = address
-        self._seconds = server.node.settings.client.stale_timeout
         self.certificate: ServerCertificate | None = None
         if options.tls_certificate or options.tls_key:
             self.certificate = ServerCertificate(options.tls_certificate, options.tls_key)
@@ -49,18 +46,17 @@ class ListeningAddress:
         self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
         loop = asyncio.get_running_loop()
         context = self.certificate.context if self.certificate is not None else None
-        if self._proxies is not None:
-            accepted = ProxiedConnections(
-                self._new_http, self._server.node, self._proxies, self._seconds, context
-            )
-            return await loop.create_server(accepted.new_connection, sock=sock, backlog=BACKLOG)
-        seconds: dict[str, Any] = {}
-        if context is not None:
-            seconds = {
-                "ssl_handshake_timeout": self._seconds,
-                "ssl_shutdown_timeout": TLS_CLOSE_SECONDS,
-            }
-        return await loop.create_server(self._new_http, sock=sock, backlog=BACKLOG, ssl=context, **seconds)
+        if self._proxies is None and context is None:
+            return await loop.create_server(self._new_http, sock=sock, backlog=BACKLOG)
+        accepted = AcceptedConnections(
+            self._new_http,
+            self._server.node,
+            self._server.server_state.connections,
+            proxies=self._proxies,
+            context=context,
+            is_limited=self._address == PUBLIC,
+        )
+        return await loop.create_server(accepted.new_connection, sock=sock, backlog=BACKLOG)
 
     def _new_http(self, source: Source | None = None) -> HttpProtocol:
         """The protocol of a connection, which comes from `source` if its proxy says so."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-
-import redis.asyncio
 
 from tests.hostile.attacks.attacker import (
     Socket,
@@ -74,7 +71,6 @@ async def nested_bodies(target: Target) -> None:
 
 async def forged_messages(target: Target) -> None:
     """Forged control commands and publications, by a Redis user that may only publish."""
-    client = redis.asyncio.Redis(port=target.redis_port, username=PUBLISHER, password=PUBLISHER)
     messages = [b"", b"\x00" * 1000, b"1:" * 500]
     messages += [
         json.dumps(order).encode()
@@ -84,9 +80,19 @@ async def forged_messages(target: Target) -> None:
             {"control": {"method": "disconnect", "user": "honest-0"}},
         )
     ]
-    names = ["tocsin:control", "tocsin:db0:control", "tocsin:nodes", "tocsin:{honest:0}", "tocsin:survey"]
-    try:
-        for name, message in itertools.cycle(itertools.product(names, messages)):
-            await client.publish(name, message)
-    finally:
-        await client.aclose()
+    names = [b"tocsin:control", b"tocsin:revocations:{all}", b"tocsin:{honest:0}"]
+    publishes = b"".join(_resp(b"PUBLISH", name, message) for name in names for message in messages)
+    redis = Target(target.redis_port, target.redis_port)
+
+    async def attack() -> None:
+        async with open_socket(redis) as publisher:
+            await publisher.send(_resp(b"AUTH", PUBLISHER.encode(), PUBLISHER.encode()))
+            await publisher.flood_and_read(publishes)
+
+    await again_and_again(attack)
+
+
+def _resp(*words: bytes) -> bytes:
+    """A Redis command, in its protocol RESP."""
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+    return b"*%d\r\n%s" % (len(words), b"".join(parts))

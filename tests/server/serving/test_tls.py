@@ -23,6 +23,7 @@ from tests.server.served_node import (
     publish,
     serve_node_over_tls,
     trusting,
+    until,
 )
 from tests.support.server import run_server
 from tests.support.timing import SOON, TICK
@@ -210,3 +211,18 @@ async def test_workers_read_a_new_certificate_by_themselves_and_on_sighup(
                     server.process.send_signal(signal.SIGHUP)
                 await eventually(lambda: {serial_of(server.port) for _ in range(20)} == {serial_in(files[0])})
             assert server.process.poll() is None
+
+
+async def test_a_handshake_under_way_is_half_open(certificate: tuple[str, str]) -> None:
+    """One more drops the oldest. The connections that are made of them are counted once."""
+    limits = {"half_open_limit": 2}
+    async with (
+        serve_node_over_tls(*certificate, limits=limits) as served_node,
+        served_node.tcp() as (oldest, _),
+        served_node.tcp(),
+    ):
+        await until(lambda: len(served_node.node.half_open) == 2)
+        async with served_node.wire(ssl=trusting(certificate[0])) as wire:
+            await oldest.read_to_end()
+            await wire.connect()
+            assert len(served_node.node.half_open) == 1

@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 from tocsin_server import errors
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.errors import Disconnect
-from tocsin_server.transports.client_address import ProxyHeader, TrustedProxies
+from tocsin_server.transports.client_address import ProxyHeader, TrustedProxies, normalized
 from tocsin_server.transports.sse.last_event_id import is_last_event_id
 
 WEBSOCKET_PATH = "/connection/websocket"
@@ -45,9 +45,13 @@ def choose_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
     return next(chosen, None)
 
 
-def proxies_of(options: ServerOptions) -> TrustedProxies:
-    """The trusted proxies of a configuration."""
-    return _proxies(options.trusted_proxies, options.proxy_header)
+peer_address = lru_cache(4096)(normalized)
+"""The usual form of a peer's address. Parsing one takes 15 µs, which is much for each connection."""
+
+
+def proxies_of(options: ServerOptions) -> TrustedProxies | None:
+    """The trusted proxies of a configuration. None spares the parsing of addresses for each connection."""
+    return _proxies(options.trusted_proxies, options.proxy_header) if options.trusted_proxies else None
 
 
 @lru_cache

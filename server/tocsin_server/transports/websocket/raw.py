@@ -43,6 +43,7 @@ from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
     choose_subprotocol,
+    peer_address,
     proxies_of,
     recovery_refusal,
 )
@@ -411,7 +412,10 @@ class WebSocketConnection(asyncio.Protocol):
     def _answer_handshake(self, request: Request) -> None:
         protocol = self._protocol
         proxies = proxies_of(self._connections.settings.server)
-        self.address = proxies.client_of(self.address, request.headers.get_all).address
+        if proxies is None:
+            self.address = peer_address(self.address)
+        else:
+            self.address = proxies.client_of(self.address, request.headers.get_all).address
         refused = self._refusal(request)
         response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
