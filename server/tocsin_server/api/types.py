@@ -27,6 +27,9 @@ With an engine in memory they take some hundred milliseconds. The limit of the b
 CHANNEL_PATTERN = r"^(\$?([-a-zA-Z0-9_]{2,}:)?#[\s\S]*|[\x00-\x7f]*)$"
 """Names are ASCII, except the id of a personal channel's user (docs/protocol.md §13). The core checks it."""
 
+BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+"""Base64 (RFC 4648 §4). No pattern can say that its content is JSON."""
+
 ChannelName = Annotated[
     str,
     Meta(
@@ -54,7 +57,11 @@ Base64 = Annotated[
     str,
     Meta(
         description="JSON in base64. It has priority over the member without `b64`.",
-        extra_json_schema={"contentEncoding": "base64"},
+        extra_json_schema={
+            "contentEncoding": "base64",
+            "contentMediaType": "application/json",
+            "pattern": BASE64_PATTERN,
+        },
     ),
 ]
 
