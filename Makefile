@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 # Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
 WORKERS ?= 3
+EXAMPLES ?= 300
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -53,9 +54,17 @@ format: $(DEV) ## format, and fix what ruff can fix
 bench: $(DEV) ## the figures of docs/speed.md
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(DEV) ## the HTTP API against its OpenAPI document, with many requests (EXAMPLES=2000 for each method)
+	TOCSIN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) tests/conformance/test_schemathesis.py $(ARGS)
+
 .PHONY: chaos
 chaos: $(DEV) ## every fault under load (docs/faults.md); exit 1 if a promise is broken
 	$(BIN)/python -m tests.faults $(ARGS)
+
+.PHONY: hostile
+hostile: $(DEV) ## every attack beside honest clients (docs/security.md); exit 1 if a promise is broken
+	$(BIN)/python -m tests.hostile $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that make made

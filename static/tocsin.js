@@ -13,7 +13,7 @@
  * Speaks the JSON form of the Centrifuge client protocol. The API is described in docs/browser.md.
  */
 import { Subscription } from "./tocsin/subscription.js";
-import { Emitter, TocsinError, isFinal, jitter } from "./tocsin/tracker.js";
+import { Backoff, Emitter, TocsinError, badProtocol, isFinal, timerDelay } from "./tocsin/tracker.js";
 
 export { EventStream } from "./tocsin/eventstream.js";
 export { Subscription, TocsinError };
@@ -29,7 +29,8 @@ export { Subscription, TocsinError };
 const COMMAND_TIMEOUT = 5_000; // milliseconds; the default of other clients of this protocol
 const OPEN_TIMEOUT = 10_000; // if packets are lost, browsers would wait for two minutes
 const PING_GRACE = 10_000; // milliseconds by which a ping may be late
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; browsers fire longer timers at once
+const MESSAGE_CHARACTERS = 64 * 1024 * 1024; // of a frame, as in other clients of this protocol
+const UNSENT_BYTES = 64 * 1024 * 1024; // that a server may leave unread
 
 /** @param {string} url @param {{token?: string, getToken?: GetToken, name?: string}} [options] */
 export const connect = (url, options) => new Client(url, options);
@@ -46,10 +47,11 @@ export class Client extends Emitter {
   #timers = { retry: 0, watchdog: 0, refresh: 0 };
   #token;
   #lastId = 0;
-  #attempt = 0;
+  #backoff = new Backoff();
   #hasSentConnect = false; // other commands may be sent after the connect command
   #silenceLimit = 0; // milliseconds without a frame after which the connection is lost; 0: the server sends no pings
   #wantsPong = false;
+  #owesPong = false; // one for all pings of a frame
 
   /** @param {string} url @param {{token?: string, getToken?: GetToken, name?: string}} [options] */
   constructor(url, { token = "", getToken, name = "tocsin.js" } = {}) {
@@ -111,7 +113,7 @@ export class Client extends Emitter {
   /** Connects at once: after `cut`, or instead of waiting for the next attempt. */
   resume() {
     if (this.#socket || this.state === "disconnected") return;
-    this.#attempt = 0;
+    this.#backoff.reset();
     this.#open();
   }
 
@@ -126,6 +128,10 @@ export class Client extends Emitter {
    */
   call(method, body) {
     if (this.state !== "connected") return Promise.reject(new TocsinError(1, "not connected"));
+    if ((this.#socket?.bufferedAmount ?? 0) > UNSENT_BYTES) {
+      this.#reconnectLater(0, "the server does not read");
+      return Promise.reject(new TocsinError(1, "the server does not read"));
+    }
     const [line, reply] = this.#commandLine(method, body);
     this.#socket?.send(line);
     return reply;
@@ -202,8 +208,8 @@ export class Client extends Emitter {
 
   /** @param {any} result of the connect command */
   #onConnected(result) {
-    this.#attempt = 0;
-    this.#silenceLimit = result.ping ? result.ping * 1000 + PING_GRACE : 0;
+    this.#backoff.succeed();
+    this.#silenceLimit = result.ping > 0 ? timerDelay(result.ping + PING_GRACE / 1000) : 0;
     this.#wantsPong = Boolean(result.pong);
     this.#restartWatchdog(this.#silenceLimit);
     this.#scheduleRefresh(result);
@@ -232,23 +238,30 @@ export class Client extends Emitter {
         this.#token = ""; // the server disconnects this client, which reconnects with a new token
       }
     };
-    this.#timers.refresh = window.setTimeout(refresh, Math.min(ttl * 1000, LONGEST_TIMER));
+    this.#timers.refresh = window.setTimeout(refresh, this.#backoff.refresh(ttl));
   }
 
-  /** @param {string} frame replies, pushes and pings, one to a line */
+  /** @param {string} frame replies, pushes and pings, one to a line. Another one ends the connection for good. */
   #onFrame(frame) {
     const socket = this.#socket;
     if (this.state === "connected") this.#restartWatchdog(this.#silenceLimit);
-    for (const line of frame.split("\n")) {
-      if (line && socket === this.#socket) this.#onMessage(JSON.parse(line), line);
+    try {
+      if (frame.length > MESSAGE_CHARACTERS) throw new RangeError(`a frame of ${frame.length} characters`);
+      for (const line of frame.split("\n")) {
+        if (line && socket === this.#socket) this.#onMessage(JSON.parse(line), line);
+      }
+    } catch (error) {
+      this.#closeSocket("disconnected", 2, badProtocol(error));
     }
+    if (this.#owesPong && socket === this.#socket) this.#socket?.send("{}");
+    this.#owesPong = false;
   }
 
   /** @param {any} message @param {string} wire */
   #onMessage(message, wire) {
     if (message.id) this.#onReply(message, wire);
     else if (message.push) this.#onPush(message.push, wire);
-    else if (this.#wantsPong) this.#socket?.send("{}");
+    else this.#owesPong = this.#wantsPong && (this.#socket?.bufferedAmount ?? 0) < UNSENT_BYTES;
   }
 
   /** @param {any} reply @param {string} wire */
@@ -292,7 +305,7 @@ export class Client extends Emitter {
   /** @param {number} code @param {string} reason */
   #reconnectLater(code, reason) {
     this.#closeSocket("connecting", code, reason);
-    this.#timers.retry = window.setTimeout(() => this.#open(), jitter(this.#attempt++));
+    this.#timers.retry = window.setTimeout(() => this.#open(), this.#backoff.next(code));
   }
 
   /**

@@ -1,18 +1,38 @@
-"""Fixtures of every suite: running servers, and plain clients of them."""
+"""Fixtures of every suite: running servers, and plain clients of them; and the check of everything logged."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
+import structlog
 
 from tests.support.api import Api
 from tests.support.configs import INSECURE, SHORT_TIMEOUTS, STANDARD, TOKEN_ONLY
 from tests.support.proxy import Proxy, run_proxy
+from tests.support.recorded_logs import CheckedCapture, recorded
 from tests.support.server import Server, run_server
 from tests.support.timing import LONG_TESTS
 
 _numbers = itertools.count(1001)
 """Literal channel names in tests have smaller numbers, as in `open:1`."""
+
+
+def pytest_configure() -> None:
+    """Check also what tests capture with structlog."""
+    structlog.testing.LogCapture = CheckedCapture  # type: ignore[misc]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test fail during which a token, key, secret or marked payload was logged."""
+    report = yield
+    for title, text in report.sections:
+        if title.startswith("Captured") and title.endswith(report.when):
+            recorded.check(text)
+    if report.when == "teardown" and (findings := recorded.take()):
+        report.outcome = "failed"
+        report.longrepr = "logged, and must not be (tests/support/recorded_logs.py):\n" + "\n".join(findings)
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,3 +38,14 @@ def test_every_promise_has_its_test(page: str) -> None:
     for file, name in promised:
         text = (TOP / "tests" / file).read_text()
         assert not name or re.search(rf"(?m)^(async )?def {name}\(", text), f"{file}::{name}"
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    """By its file, and by its name if it has one."""
+    text = (TOP / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(test_[a-z0-9_]+))?`", text)
+    assert len(named) > 60
+    assert len(named) == text.count("`tests/")
+    for file, name in named:
+        content = (TOP / file).read_text()
+        assert not name or re.search(rf"(?m)^(async )?def {name}\(", content), f"{file}::{name}"

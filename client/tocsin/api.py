@@ -175,6 +175,25 @@ def refresh(
     return _call("refresh", _nothing, user=user, client=client, **body)
 
 
+def revoke_token(uid: str, *, expire_at: int = 0) -> Call[None]:
+    """Revoke the token with this ``jti``, until Unix second ``expire_at``, when it has expired.
+
+    Connections and subscriptions that were made with it end, and the clients get new tokens.
+    """
+    return _call("revoke_token", _nothing, uid=uid, expire_at=expire_at)
+
+
+def invalidate_user_tokens(
+    user: str, *, issued_before: int = 0, expire_at: int = 0, channel: str = ""
+) -> Call[None]:
+    """Revoke a user's tokens that were issued before a Unix second, by default before now.
+
+    With ``channel`` only subscription tokens for that channel. The revocation is kept until ``expire_at``.
+    """
+    body = {"issued_before": issued_before, "expire_at": expire_at, "channel": channel}
+    return _call("invalidate_user_tokens", _nothing, user=user, **body)
+
+
 def read_response(call: Call[T], text: str) -> T:
     """Read the body of a response with status 200. Raises its ``CallError``, or ``BadProtocol``."""
     response = decode_json(_anything, text)
@@ -213,7 +232,7 @@ def _nothing(_: Any) -> None:
 
 
 def _position(result: Any) -> Position | None:
-    return Position(result["offset"], result["epoch"]) if result.get("offset") else None
+    return msgspec.convert(result, Position) if result.get("offset") else None
 
 
 def _positions(result: Any) -> list[Outcome]:
@@ -221,7 +240,9 @@ def _positions(result: Any) -> list[Outcome]:
 
 
 def _counts(result: Any) -> dict[str, int]:
-    return {name: channel["num_clients"] for name, channel in result["channels"].items()}
+    return {
+        name: msgspec.convert(channel["num_clients"], int) for name, channel in result["channels"].items()
+    }
 
 
 def _history(channel: str, result: Any) -> History:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
+
+Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""An offset as a server may send it: an integer that each JSON codec can write again."""
+LONGEST_OFFSET = len(str(2**63 - 1))
 
 
 class Position(Struct, frozen=True):
@@ -14,15 +18,17 @@ class Position(Struct, frozen=True):
     ``str()`` gives ``offset@epoch``.
     """
 
-    offset: int
+    offset: Offset
     epoch: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``offset@epoch``. Raises ``ValueError`` with the expected form."""
         offset, at, epoch = text.partition("@")
-        if not (at and offset.isascii() and offset.isdigit()):
-            raise ValueError(f"{text!r} is not a position: expected offset@epoch, for example 42@kxQvTzLm")
+        if not (at and offset.isascii() and offset.isdigit() and len(offset) <= LONGEST_OFFSET):
+            raise ValueError(
+                f"{text[:100]!r} is not a position: expected offset@epoch, for example 42@kxQvTzLm"
+            )
         return cls(int(offset), epoch)
 
     def __str__(self) -> str:

@@ -18,7 +18,9 @@ from . import api, backoff
 from .api import Call
 from .errors import (
     CLIENT_CLOSED,
+    TOO_MANY_REQUESTS,
     BadProtocol,
+    CallError,
     Disconnected,
     ServerUnreachable,
     TimedOut,
@@ -35,6 +37,9 @@ from .transports.http import (
     api_key_header,
     describe_response,
     password_error,
+    post,
+    post_async,
+    retry_after,
 )
 from .transports.signing import Signer
 
@@ -59,6 +64,7 @@ class _Endpoint:
         self._signer = Signer(key_name, api_key) if key_name else None
         key_header = {} if self._signer else api_key_header(api_key)
         self._headers = {"Content-Type": "application/json"} | key_header
+        self.timeout_seconds = timeout_seconds
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         """Return the arguments of one attempt, with a signature of its own."""
@@ -74,17 +80,29 @@ class _Endpoint:
         }
 
     def attempts(self, call: Call[T]) -> Generator[float, AttemptOutcome, T]:
-        """Decide about attempts: yield the wait before each, be sent its outcome, return the result."""
-        pause, failure = 0.0, ""
+        """Decide about attempts: yield the wait before each, be sent its outcome, return the result.
+
+        A server with too many requests is asked again after its ``Retry-After``, at most ``timeout_seconds``.
+        """
+        pause = 0.0
+        failure: TocsinError
         for attempt in range(ATTEMPTS):
             outcome = yield pause
-            if isinstance(outcome, httpx.Response) and outcome.status_code not in _PASSING_STATUSES:
-                return self._read(call, outcome)
-            failure = self.target.describe(outcome)
+            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
             if isinstance(outcome, httpx.ReadTimeout):
                 raise TimedOut(f"no response to {call.method}: it may or may not have been done")
-            pause = backoff.delay(attempt, random())  # noqa: S311 # jitter
-        raise ServerUnreachable(f"the server cannot be reached: {failure}")
+            if isinstance(outcome, httpx.Response):
+                pause += min(retry_after(outcome.headers), self.timeout_seconds)
+                if outcome.status_code not in _PASSING_STATUSES:
+                    try:
+                        return self._read(call, outcome)
+                    except CallError as error:
+                        if error.code != TOO_MANY_REQUESTS:
+                            raise
+                        failure = error
+                        continue
+            failure = ServerUnreachable(f"the server cannot be reached: {self.target.describe(outcome)}")
+        raise failure
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         if response.status_code == 401:
@@ -103,7 +121,7 @@ class _Endpoint:
             raise self._unreadable(response) from error
 
     def _unreadable(self, response: httpx.Response) -> TocsinError:
-        text = response.text.strip()[:100] or "an empty response"
+        text = redact(response.text.strip()[:100]) or "an empty response"
         return self.target.misdirected(response) or BadProtocol(
             f"{redact(str(response.url))} answered {response.status_code}{self.target.hint}: {text}"
         )
@@ -153,8 +171,9 @@ class _Clients(Generic[C]):
 class _LoopClient:
     """The HTTP client of one event loop. It is closed by ``close``, or at the end of the loop."""
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, longest_seconds: float) -> None:
         self._http = http
+        self._longest_seconds = longest_seconds
         # ``asyncio.run`` ends the generators of its loop, and so the connections
         self._open = _close_at_end(http)
         self._is_begun = False
@@ -163,7 +182,7 @@ class _LoopClient:
         if not self._is_begun:
             self._is_begun = True
             await anext(self._open)
-        return await self._http.post(**request)
+        return await post_async(self._http, self._longest_seconds, **request)
 
     async def close(self) -> None:
         await self._open.aclose()
@@ -196,11 +215,11 @@ class Publisher:
     """The HTTP API for plain code: ``Publisher("http://localhost:8000", "key").publish("news", 1)``.
 
     With ``key_name``, the name of the key in the server's ``[api_keys]``, each request is signed with the
-    key, which then never travels. When the connection fails, a call is sent up to three times; it still
-    publishes only once. Raises ``Unauthorized`` (API key), ``CallError`` (an error of the API),
-    ``ServerUnreachable``, ``TimedOut``, ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may
-    share it. So may processes that are forked later: each opens connections of its own. ``close`` it, or use
-    ``with``.
+    key, which then never travels. When the connection fails or the server has too many requests (503, 429,
+    error 111), a call is sent up to three times, after the server's ``Retry-After``; it still publishes only
+    once. Raises ``Unauthorized`` (API key), ``CallError`` (an error of the API), ``ServerUnreachable``,
+    ``TimedOut``, ``BadProtocol``, and ``Disconnected`` once it is closed. Threads may share it. So may
+    processes that are forked later: each opens connections of its own. ``close`` it, or use ``with``.
     """
 
     def __init__(
@@ -229,6 +248,8 @@ class Publisher:
     unsubscribe = _plain(api.unsubscribe)
     subscribe = _plain(api.subscribe)
     refresh = _plain(api.refresh)
+    revoke_token = _plain(api.revoke_token)
+    invalidate_user_tokens = _plain(api.invalidate_user_tokens)
 
     def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
@@ -256,7 +277,7 @@ class Publisher:
     def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current()
         try:
-            return http.post(**self._endpoint.request(call))
+            return post(http, self._endpoint.timeout_seconds, **self._endpoint.request(call))
         except httpx.RequestError as error:
             return error
         except RuntimeError:
@@ -297,6 +318,8 @@ class AsyncPublisher:
     unsubscribe = _async(api.unsubscribe)
     subscribe = _async(api.subscribe)
     refresh = _async(api.refresh)
+    revoke_token = _async(api.revoke_token)
+    invalidate_user_tokens = _async(api.invalidate_user_tokens)
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
@@ -325,7 +348,7 @@ class AsyncPublisher:
         await self.close()
 
     def _new_client(self) -> _LoopClient:
-        return _LoopClient(self._endpoint.target.new_client(HttpClient))
+        return _LoopClient(self._endpoint.target.new_client(HttpClient), self._endpoint.timeout_seconds)
 
     async def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current(asyncio.get_running_loop())

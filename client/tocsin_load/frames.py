@@ -10,6 +10,7 @@ _NO_MASK = bytes(
     4
 )  # masks protect proxies from pages in browsers; this is no browser, and zeros cost nothing
 _SHORT, _LONG = 126, 127
+MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 def upgrade_request(host: str, target: str, key: bytes, authorization: str = "") -> bytes:
@@ -60,7 +61,10 @@ class FrameReader:
         self._opcode = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the opcode and payload of each complete message. The iterator must be exhausted."""
+        """Yield the opcode and payload of each complete message. The iterator must be exhausted.
+
+        Raises ``ValueError`` for a message of more than ``MESSAGE_BYTES``.
+        """
         data = self._rest + data if self._rest else data
         at = 0
         while (end := _end_of_frame(data, at)) is not None:
@@ -73,10 +77,16 @@ class FrameReader:
                 continue
             self._opcode = opcode or self._opcode
             self._message += payload
+            _check_size(len(self._message))
             if is_last:
                 whole, self._message = self._message, b""
                 yield self._opcode, whole
         self._rest = data[at:]
+
+
+def _check_size(size: int) -> None:
+    if size > MESSAGE_BYTES:
+        raise ValueError(f"a message of more than {MESSAGE_BYTES:,} bytes")
 
 
 def _end_of_frame(data: bytes, at: int) -> tuple[int, int] | None:
@@ -89,4 +99,5 @@ def _end_of_frame(data: bytes, at: int) -> tuple[int, int] | None:
         if len(data) < start:
             return None
         size = int.from_bytes(data[at + 2 : start], "big")
+        _check_size(size)
     return (start, start + size) if len(data) >= start + size else None

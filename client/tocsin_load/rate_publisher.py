@@ -24,7 +24,7 @@ from tocsin.errors import BadProtocol, CallError, TocsinError, Unauthorized
 from tocsin.models import Position
 from tocsin.protocol.codec import encode_json
 from tocsin.transports.address import http_url
-from tocsin.transports.http import HttpClient, HttpTarget, api_key_header
+from tocsin.transports.http import HttpClient, HttpTarget, api_key_header, post_async
 
 from .deliveries import AcknowledgedPublications
 
@@ -170,7 +170,9 @@ class _Node:
 
     async def post(self, call: api.Call[list[api.Outcome]]) -> list[Position | CallError | None]:
         """Send a batch. Raises ``TocsinError`` unless it is answered with an outcome for each call."""
-        response = await self._http.post(self._url, content=encode_json(call.body))
+        response = await post_async(
+            self._http, TIMEOUT_SECONDS, url=self._url, content=encode_json(call.body)
+        )
         if response.status_code == 401:
             raise Unauthorized("the API key is missing or wrong")
         if response.status_code != 200:

@@ -55,6 +55,8 @@ class Subscriber:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._failures = 0
+        self._interruptions = 0
+        self._subscribed_at = 0.0
         self._lost_at: float | None = None
         self._is_open = False
 
@@ -82,7 +84,7 @@ class Subscriber:
             self._lost_at = None
         if not is_recovered:
             self.position = position
-        self._failures = 0
+        self._subscribed_at = now
         self._counters.subscribed += not self.is_subscribed
         self.is_subscribed = True
 
@@ -101,11 +103,16 @@ class Subscriber:
         else:
             self._counters.foreign += 1
 
-    def on_unsubscribed(self) -> None:
-        """Handle the end of the subscription. The connection goes on."""
-        self._counters.subscribed -= self.is_subscribed
-        self.is_subscribed = False
-        self._lost_at = self._lost_at or self._loop.time()
+    def on_unsubscribed(self) -> float:
+        """Handle the end of the subscription. The connection goes on.
+
+        Returns the seconds after which it may subscribe again: none, unless subscriptions do not last.
+        """
+        self._interruptions = 0 if self._is_steady() else self._interruptions
+        pause = backoff.delay(self._interruptions, random.random()) if self._interruptions else 0.0  # noqa: S311 # jitter
+        self._interruptions += 1
+        self._end_subscription()
+        return pause
 
     def on_lost(self, code: int, reason: str) -> None:
         """Handle the end of a connection, or a failed attempt, and schedule the next attempt.
@@ -121,7 +128,8 @@ class Subscriber:
             self.transport = None
         if self.is_subscribed:
             self._counters.lost_connections += 1
-            self.on_unsubscribed()
+            self._failures = 0 if self._is_steady() else self._failures
+            self._end_subscription()
         self._counters.count_failure(f"{reason} (code {code})" if code else reason)
         if not errors.may_reconnect(code):
             self.end()
@@ -141,6 +149,14 @@ class Subscriber:
         """Drop the connection if the deadline has passed."""
         if self.deadline is not None and self.deadline < now:
             self.on_lost(0, "the server was silent" if self.is_subscribed else "no response in time")
+
+    def _is_steady(self) -> bool:
+        return self.is_subscribed and self._loop.time() - self._subscribed_at >= backoff.STEADY_SECONDS
+
+    def _end_subscription(self) -> None:
+        self._counters.subscribed -= self.is_subscribed
+        self.is_subscribed = False
+        self._lost_at = self._lost_at or self._loop.time()
 
     def _reconnect(self) -> None:
         if not self.is_ended:

@@ -19,7 +19,7 @@ from tocsin.protocol.messages import (
     WireError,
     WirePublication,
 )
-from tocsin.session.session import PING_GRACE_SECONDS
+from tocsin.session.session import LONGEST_PING_SECONDS, PING_GRACE_SECONDS
 from tocsin.transports.websocket import describe_status
 
 from . import frames
@@ -27,6 +27,7 @@ from .frames import FrameReader
 from .raw_connection import RawConnection
 from .subscriber import Subscriber
 
+UNSENT_BYTES = 1024 * 1024
 REFUSED = 3507  # "permission denied": for an error reply that another attempt would not change
 
 
@@ -72,7 +73,7 @@ class WebSocketConnection(RawConnection):
             if not self._is_current():
                 return
             if opcode == frames.TEXT:
-                for reply in decode_replies(payload):
+                for reply in decode_replies(payload.decode("utf-8", "replace")):
                     self._on_reply(reply, now)
             elif opcode == frames.PING:
                 self._send(frames.PONG, payload)
@@ -93,7 +94,8 @@ class WebSocketConnection(RawConnection):
 
     def _on_connect_reply(self, result: ConnectResult) -> None:
         self._must_pong = result.pong
-        self._ping_timeout = result.ping + PING_GRACE_SECONDS if result.ping else None
+        ping = min(result.ping, LONGEST_PING_SECONDS)
+        self._ping_timeout = ping + PING_GRACE_SECONDS if ping > 0 else None
 
     def _on_subscribe_reply(self, result: SubscribeResult, now: float) -> None:
         has_history = result.recoverable or result.positioned
@@ -121,18 +123,28 @@ class WebSocketConnection(RawConnection):
             self._on_unsubscribe(push.unsubscribe.code, push.unsubscribe.reason)
 
     def _on_unsubscribe(self, code: int, reason: str) -> None:
-        """Subscribe again at once if the code permits it; otherwise the subscriber ends."""
+        """Subscribe again if the code permits it; otherwise the subscriber ends."""
         if code < FIRST_RESUBSCRIBE_CODE:
             self._lose(REFUSED, f"unsubscribed: {reason}")
             return
-        self._subscriber.on_unsubscribed()
-        for text in encode_frames([build_command(next(self._ids), "subscribe", self._subscribe_request())]):
-            self._send(frames.TEXT, text.encode())
+        if pause := self._subscriber.on_unsubscribed():
+            self._loop.call_later(pause, self._subscribe_again)
+        else:
+            self._subscribe_again()
+
+    def _subscribe_again(self) -> None:
+        if self._is_current() and not self._subscriber.is_subscribed:
+            command = build_command(next(self._ids), "subscribe", self._subscribe_request())
+            for text in encode_frames([command]):
+                self._send(frames.TEXT, text.encode())
 
     def _on_error(self, error: WireError) -> None:
         code = 0 if is_temporary(error.code, error.temporary) else REFUSED
         self._lose(code, f"{error.message} (error {error.code})")
 
     def _send(self, opcode: int, payload: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(frames.build_frame(opcode, payload))
+        if self._transport is None:
+            return
+        self._transport.write(frames.build_frame(opcode, payload))
+        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
+            self._lose(0, "the server does not read")

@@ -18,17 +18,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
 
+from tocsin_server.access import AccessControl, ClientOfRequest
 from tocsin_server.admin.health import health_routes
 from tocsin_server.admin.pages import page_routes
+from tocsin_server.api.auth import ApiKeys
 from tocsin_server.api.routes import api_routes
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.engine import Engine
-from tocsin_server.engine.factory import create_engine
+from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
@@ -59,7 +62,11 @@ def create_app(
     all workers of the port.
     """
     settings = settings or Settings()
-    node = Node(settings, engine or create_engine(settings.engine), rpc_methods=rpc_methods)
+    node = Node(
+        settings,
+        engine or create_engine(settings.engine, digest_of_histories(settings)),
+        rpc_methods=rpc_methods,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
@@ -69,15 +76,19 @@ def create_app(
                 await stack.enter_async_context(worker_metrics.sharing(node.metrics.page))
             yield {"node": node}
 
+    own_routes: list[BaseRoute] = [
+        websocket_route(node),
+        events_route(node),
+        *api_routes(node),
+        *health_routes(node, worker_metrics),
+    ]
+    keys = ApiKeys(settings)
+    for route in own_routes:
+        guarded = cast("Route", route)  # or a WebSocketRoute, which has an app too
+        guarded.app = AccessControl(guarded.app, node, keys.accepts)
     app = Starlette(
-        routes=[
-            *routes,
-            websocket_route(node),
-            events_route(node),
-            *api_routes(node),
-            *health_routes(node, worker_metrics),
-            *(page_routes() if has_page else ()),
-        ],
+        routes=[*routes, *own_routes, *(page_routes() if has_page else ())],
+        middleware=[Middleware(ClientOfRequest, settings.server)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -10,14 +10,12 @@ The range of a code says what the client does next:
 
 Tocsin itself never sends these codes. They are here for clients, for applications and for the HTTP API:
 
-    111, 3013    Tocsin has no rate limits. An application's RPC method may refuse with any code.
     113          Tocsin has neither map subscriptions nor conflicting publishes.
     3000         A client uses it for a connection that ended without a code.
     3009         A connection whose write failed cannot be told anything.
     3011, 3014   The API's `disconnect` may send them, because it accepts any code.
     2502         The API's `unsubscribe` always sends 2000.
     3507         Permissions are refused with 3500, 3501, or error 103.
-    3509         The first violation closes the connection, so errors are not counted.
 """
 
 from __future__ import annotations
@@ -50,6 +48,15 @@ def bad_request(reason: str) -> Refusal:
     return because(BAD_REQUEST, reason)
 
 
+def too_many_connections(limit: int) -> Refusal:
+    """Error 106 for a user who has `limit` connections.
+
+    It is temporary, so that SDKs come back: one of the connections may be that of a client that has lost its
+    network, until the node that has it notices.
+    """
+    return replace(because(LIMIT_EXCEEDED, f"the user has {limit} connections"), temporary=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Disconnect:
     """Why a connection is closed.
@@ -79,6 +86,37 @@ class EngineError(Exception):
 
     Nothing was stored or published, unless the message says that the outcome is unknown.
     """
+
+
+class EngineLimit(EngineError):
+    """A limit of the engine refused a call. `limit` is its key in the configuration."""
+
+    def __init__(self, limit: str, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.limit = limit
+        self.refusal = refusal
+
+
+class EngineFull(EngineLimit):
+    """The store is full, or nearly, and refuses what would take more of its memory. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("engine.memory_limit", because(INTERNAL_ERROR, "the memory of Redis is full"))
+
+
+class PresenceFull(EngineLimit):
+    """A channel has as many presence entries as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        reason = f"the channel has {limit} presence entries"
+        super().__init__("limits.presence_entries", because(LIMIT_EXCEEDED, reason))
+
+
+class TooManyConnections(EngineLimit):
+    """A user has as many connections as one may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("client.user_connection_limit", too_many_connections(limit))
 
 
 class Unanswered(EngineError):
@@ -113,6 +151,22 @@ TOO_MANY_REQUESTS = Refusal(111, "too many requests", temporary=True, http_statu
 UNRECOVERABLE_POSITION = Refusal(112, "unrecoverable position", http_status=416)
 CONCURRENT_PAGINATION = Refusal(113, "concurrent pagination", temporary=True, http_status=409)
 CONFLICT = Refusal(113, "conflict", http_status=409)
+
+CLIENT_ERRORS = frozenset(
+    refusal.code
+    for refusal in (
+        UNAUTHORIZED,
+        UNKNOWN_CHANNEL,
+        PERMISSION_DENIED,
+        METHOD_NOT_FOUND,
+        BAD_REQUEST,
+        NOT_AVAILABLE,
+    )
+)
+"""The codes that count towards `client.error_limit` (3509), because the client should not have asked.
+
+An expired token does not count, because the client cannot know. Nor do limits, or failures of the server.
+"""
 
 CONNECTION_CLOSED = Disconnect(3000, "connection closed")
 SHUTDOWN = Disconnect(3001, "shutdown")

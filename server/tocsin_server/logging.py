@@ -1,15 +1,27 @@
 """Logging: one stream and one format for the lines of every logger.
 
 On a terminal a line is `time level event key=value`. Otherwise it is a JSON object. Tracebacks show no local
-variables, because these may hold tokens and keys.
+variables, because these may hold tokens and keys. No code of Tocsin logs these. A line of a library, or the
+message of an exception, may hold a JSON Web Token, or an address with a secret in its query; it is replaced.
 """
 
 import logging
 import os
+import re
 import sys
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+REPLACED = "[removed]"
+"""What a line has in the place of a token."""
+
+_SECRETS = re.compile(
+    r"eyJ[\w-]{8,4000}\.[\w-]+\.[\w-]*"  # a JSON Web Token
+    r"|(?<=[?&])((?:[\w.-]*(?:token|key|secret|password|signature)|cf_connect)=)[^&\s\"'\\]+",
+    re.IGNORECASE,
+)
 
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 
@@ -58,6 +70,7 @@ def _rendering(as_json: bool) -> list[Processor]:
             structlog.processors.format_exc_info,
             _event_first,
             structlog.processors.JSONRenderer(ensure_ascii=False),
+            _without_secrets,
         ]
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -65,7 +78,13 @@ def _rendering(as_json: bool) -> list[Processor]:
             colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
             exception_formatter=structlog.dev.plain_traceback,
         ),
+        _without_secrets,
     ]
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    """The rendered line without tokens. It is the last step, and its argument the text of the one before."""
+    return _SECRETS.sub(lambda found: f"{found[1] or ''}{REPLACED}", line)
 
 
 def _event_first(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:

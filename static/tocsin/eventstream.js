@@ -1,13 +1,14 @@
 // @ts-check
 /** Live channels over the browser's EventSource. */
-import { Emitter, PositionTracker, isFinal, jitter } from "./tracker.js";
+import { Backoff, Emitter, PositionTracker, badProtocol, isFinal, isOffset } from "./tracker.js";
 
 /** @typedef {import("./tracker.js").Position} Position */
 /** @typedef {import("./tracker.js").State} State */
 
 /**
  * The EventSource reconnects and recovers by itself. This class adds readable positions, `cut` and `resume`, and a new
- * token after the server has refused the old one.
+ * token after the server has refused the old one. When connections do not last, it reconnects itself, with backoff: an
+ * EventSource that is told `retry: 0` tries hundreds of times a second.
  *
  * Events: `state` {state, code, reason} · `connected` {client, node} · `publication`, see
  * {@link import("./tracker.js").Publication} · `gap` {channel, from, to} · `duplicate` {channel, offset} ·
@@ -16,7 +17,7 @@ import { Emitter, PositionTracker, isFinal, jitter } from "./tracker.js";
 export class EventStream extends Emitter {
   /** @type {EventSource | null} */ #source = null;
   /** @type {Map<string, PositionTracker>} */ #trackers;
-  #attempt = 0; // consecutive failures
+  #backoff = new Backoff();
   #openCount = 0; // identifies the latest call of #open
   #timer = 0;
 
@@ -81,7 +82,7 @@ export class EventStream extends Emitter {
       const address = await this.#fullUrl();
       if (opening === this.#openCount) this.#addListeners((this.#source = new EventSource(address)));
     } catch (error) {
-      if (opening === this.#openCount) this.#reconnectLater(0, `no token: ${error}`);
+      if (opening === this.#openCount) this.#reconnectLater(0, `no token: ${error}`, this.#backoff.next());
     }
   }
 
@@ -96,18 +97,31 @@ export class EventStream extends Emitter {
   /** @param {EventSource} source */
   #addListeners(source) {
     source.onopen = () => {
-      this.#attempt = 0;
+      this.#backoff.succeed();
       this.#setState("connected");
     };
     source.onerror = () => {
       // CONNECTING: the browser reconnects. CLOSED: the server refused, and the browser gives up; a new token may help.
-      if (source.readyState === EventSource.CLOSED) this.#reconnectLater(0, "refused");
+      if (source.readyState === EventSource.CLOSED) return this.#reconnectLater(0, "refused", this.#backoff.next());
+      const delay = this.#backoff.nextOrAtOnce();
+      if (delay) this.#reconnectLater(0, "connection lost", delay);
       else this.#setState("connecting", 0, "connection lost");
     };
-    source.onmessage = (event) => this.#onMessage(event);
-    source.addEventListener("connect", (event) => this.#onConnectEvent(event));
-    source.addEventListener("gap", (event) => this.#onGap(JSON.parse(event.data)));
-    source.addEventListener("disconnect", (event) => this.#onDisconnectEvent(JSON.parse(event.data)));
+    source.onmessage = (event) => this.#handle(() => this.#onMessage(event));
+    source.addEventListener("connect", (event) => this.#handle(() => this.#onConnectEvent(event)));
+    source.addEventListener("gap", (event) => this.#handle(() => this.#onGap(JSON.parse(event.data))));
+    source.addEventListener("disconnect", (event) =>
+      this.#handle(() => this.#onDisconnectEvent(JSON.parse(event.data))),
+    );
+  }
+
+  /** Handles an event. One that is not of this protocol closes the stream for good. @param {() => void} step */
+  #handle(step) {
+    try {
+      step();
+    } catch (error) {
+      this.#closeSource("disconnected", 2, badProtocol(error));
+    }
   }
 
   /** @param {MessageEvent} event */
@@ -133,6 +147,7 @@ export class EventStream extends Emitter {
   /** @param {{channel: string, from: Position, to: Position}} gap */
   #onGap(gap) {
     const tracker = this.#trackers.get(gap.channel);
+    if (!isOffset(gap.to?.offset)) throw new TypeError("a gap without its end");
     if (tracker) tracker.position = gap.to;
     this.emit("gap", gap);
   }
@@ -143,10 +158,10 @@ export class EventStream extends Emitter {
     if (isFinal(disconnect.code)) this.#closeSource("disconnected", disconnect.code, disconnect.reason);
   }
 
-  /** @param {number} code @param {string} reason */
-  #reconnectLater(code, reason) {
+  /** @param {number} code @param {string} reason @param {number} delay in milliseconds */
+  #reconnectLater(code, reason, delay) {
     this.#closeSource("connecting", code, reason);
-    this.#timer = window.setTimeout(() => this.#open(), jitter(this.#attempt++));
+    this.#timer = window.setTimeout(() => this.#open(), delay);
   }
 
   /** @param {State} state @param {number} code @param {string} reason */
@@ -167,10 +182,15 @@ export class EventStream extends Emitter {
   }
 }
 
-/** `12@abc,,7@def` → positions in the order of the channels. @param {string} id @returns {(Position | null)[]} */
+/**
+ * `12@abc,,7@def` → positions in the order of the channels. Throws for anything else.
+ * @param {string} id @returns {(Position | null)[]}
+ */
 function readPositions(id) {
   return id.split(",").map((part) => {
     const [offset, epoch] = part.split("@");
-    return epoch === undefined ? null : { offset: Number(offset), epoch };
+    if (epoch === undefined) return null;
+    if (!isOffset(Number(offset))) throw new TypeError(`id ${part}`);
+    return { offset: Number(offset), epoch };
   });
 }

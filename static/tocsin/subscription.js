@@ -1,6 +1,6 @@
 // @ts-check
 /** The subscription to one channel over a WebSocket, across connections. */
-import { Emitter, PositionTracker, jitter } from "./tracker.js";
+import { Backoff, Emitter, PositionTracker, isOffset } from "./tracker.js";
 
 /**
  * Events: `subscribed` {recovered, wasRecovering, position, wire} after each subscribe reply · `publication`, see
@@ -11,7 +11,7 @@ import { Emitter, PositionTracker, jitter } from "./tracker.js";
 export class Subscription extends Emitter {
   #client;
   #tracker = new PositionTracker();
-  #attempt = 0;
+  #backoff = new Backoff();
   #timer = 0;
 
   /**
@@ -50,12 +50,13 @@ export class Subscription extends Emitter {
     };
   }
 
-  /** @internal @param {any} result of the subscribe command @param {string} wire */
+  /** @internal Throws if the result is not one. @param {any} result of the subscribe command @param {string} wire */
   onSubscribed(result, wire) {
     const before = this.position;
     const { recovered = false, was_recovering: wasRecovering = false, publications = [] } = result;
+    if (!isOffset(result.offset ?? 0)) throw new TypeError(`offset ${result.offset}`);
     this.state = "subscribed";
-    this.#attempt = 0;
+    this.#backoff.succeed();
     this.#tracker.position = result.recoverable ? { offset: result.offset ?? 0, epoch: result.epoch ?? "" } : null;
     const position = this.position;
     this.emit("subscribed", { recovered, wasRecovering, position, wire });
@@ -66,7 +67,13 @@ export class Subscription extends Emitter {
   /** @internal @param {import("./tracker.js").TocsinError} error of the subscribe command */
   onSubscribeError(error) {
     if (!error.temporary) return this.#end(error.code, error.message);
-    this.#timer = window.setTimeout(() => this.#client.sendSubscribe(this), jitter(this.#attempt++));
+    this.#subscribeAfter(this.#backoff.next(error.code));
+  }
+
+  /** @param {number} delay in milliseconds */
+  #subscribeAfter(delay) {
+    if (delay) this.#timer = window.setTimeout(() => this.#client.sendSubscribe(this), delay);
+    else this.#client.sendSubscribe(this);
   }
 
   /** @internal @param {any} pub @param {boolean} recovered @param {string} [wire] */
@@ -84,7 +91,7 @@ export class Subscription extends Emitter {
     if (code < 2500) return this.#end(code, reason);
     if (code === 2502) this.resetPosition();
     this.onConnectionLost();
-    this.#client.sendSubscribe(this);
+    this.#subscribeAfter(this.#backoff.nextOrAtOnce());
   }
 
   /** @internal */

@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import servers
+from tests.bench.connecting import cpu_per_connection
 from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
+from tests.bench.tokens import token_costs
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,14 @@ async def one_node() -> Figures:
         "≤ 50 ms",
         median <= 50,
     )
+    connecting = await cpu_per_connection()
+    yield at_most(
+        "connect, subscribe and leave : without limits",
+        connecting["checked"],
+        connecting["unchecked"],
+        "µs",
+        1.1,
+    )
     mine, theirs = [await bytes_per_connection(name, 3000) / 1024 for name in ("tocsin", "starlette")]
     yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)
 
@@ -90,7 +100,15 @@ async def several_nodes() -> Figures:
     )
 
 
-PARTS = {"node": one_node, "nodes": several_nodes}
+async def tokens() -> Figures:
+    """What it costs to decide about a token."""
+    cost = token_costs()
+    yield at_most("a token with a secret : PyJWT alone", cost.secret, cost.pyjwt, "µs", 1)
+    yield at_most("a token of an issuer : its RSA signature alone", cost.issuer, cost.rsa, "µs", 4)
+    yield at_most("looking up 100,000 revocations : a token", cost.revoked, cost.secret, "µs", 0.1)
+
+
+PARTS = {"node": one_node, "nodes": several_nodes, "tokens": tokens}
 
 
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:

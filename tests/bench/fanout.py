@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from tests.bench.worker import run_worker
+from tests.support.worker import run_worker
 
 ROUNDS = 15
 
@@ -17,7 +17,8 @@ async def cpu_per_delivery(
     """The median CPU time (user and kernel) per publication and subscriber, in microseconds."""
     async with AsyncExitStack() as stack:
         contender_processes = {
-            name: await stack.enter_async_context(run_worker("servers", name, count)) for name in contenders
+            name: await stack.enter_async_context(run_worker("tests.bench.servers", name, count))
+            for name in contenders
         }
         figures: dict[str, list[float]] = {name: [] for name in contenders}
         for round_number in range(ROUNDS + 1):

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
-from tests.bench.worker import run_worker
+from tests.support.worker import run_worker
 
 RATE = 1000
 """Publications a second."""
@@ -39,7 +39,7 @@ async def measure_hops() -> dict[str, Hop]:
         }
         ends = {
             kind: [
-                await stack.enter_async_context(run_worker("hop_ends", end, kind, port))
+                await stack.enter_async_context(run_worker("tests.bench.hop_ends", end, kind, port))
                 for end, port in zip(("publish", "receive"), ports[kind], strict=True)
             ]
             for kind in ports

@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.nodes import CONFIG, engine_at
 from tests.bench.subscribers import Subscriber
-from tests.bench.worker import requests
+from tests.support.worker import requests
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.broker import NewPublication

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
-from tests.bench.worker import run_worker
 from tests.support.tcp import tcp_connection, tcp_server
+from tests.support.worker import run_worker
 
 SECONDS = 6.0
 """Several times the period of probe, lease and clock, which is a second."""
@@ -60,8 +60,12 @@ async def traffic_of_an_idle_node() -> tuple[Traffic, Traffic, int]:
         starting = nodes.run_node(f"redis://127.0.0.1:{port}")
         idle = await asyncio.to_thread(starting.__enter__)
         try:
-            receiver = await stack.enter_async_context(run_worker("hop_ends", "receive", "api", busy.port))
-            publisher = await stack.enter_async_context(run_worker("hop_ends", "publish", "api", busy.port))
+            receiver = await stack.enter_async_context(
+                run_worker("tests.bench.hop_ends", "receive", "api", busy.port)
+            )
+            publisher = await stack.enter_async_context(
+                run_worker("tests.bench.hop_ends", "publish", "api", busy.port)
+            )
 
             async def measure(rate: int) -> Traffic:
                 sent, cpu = counter.bytes, nodes.cpu_seconds(idle.process.pid)

@@ -32,6 +32,7 @@ from tocsin import (
     backoff,
 )
 from tocsin.callbacks import ClientCallbacks
+from tocsin.transports import sse
 
 
 class Script:
@@ -72,6 +73,7 @@ DISCONNECT = 'event: disconnect\ndata: {"code":3001,"reason":"shutdown"}\n\n'
 @pytest.fixture
 async def script(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
     monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(sse, "SHORTEST_RETRY_SECONDS", 0.01)
     script = Script()
     app = Starlette(routes=[Route("/events", script.respond)])
     with socket.socket() as listening:

@@ -122,7 +122,7 @@ def test_both_publishers_have_every_call_as_a_method() -> None:
     calls = {
         name for name in names if not name.startswith("_") and name not in ("Call", "T", "read_response")
     }
-    assert len(calls) == 14
+    assert len(calls) == 16
     for kind in (Publisher, AsyncPublisher):
         assert calls <= {name for name in vars(kind) if getattr(kind, name).__doc__}
 
@@ -262,6 +262,11 @@ def test_zero_values_are_left_out_of_calls(script: Script, do: Do) -> None:
             {"user": "u", "channel": "a", "info": 0, "recover_since": {"offset": 1, "epoch": "E"}},
         ),
         (api.refresh("u", expired=True), {"user": "u", "expired": True}),
+        (api.revoke_token("t", expire_at=9), {"uid": "t", "expire_at": 9}),
+        (
+            api.invalidate_user_tokens("u", issued_before=5, channel="a"),
+            {"user": "u", "issued_before": 5, "channel": "a"},
+        ),
     ]
     for call, body in calls:
         script.result({})

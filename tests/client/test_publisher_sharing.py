@@ -139,24 +139,24 @@ def test_a_publisher_that_is_closed_during_a_call_raises_a_documented_error(
 ) -> None:
     """As by another thread or task, just before the request is sent."""
     publisher = Publisher(server.url)
-    post, async_post = httpx.Client.post, httpx.AsyncClient.post
+    send, async_send = httpx.Client.send, httpx.AsyncClient.send
 
-    def close_and_post(http: httpx.Client, **request: Any) -> httpx.Response:
+    def close_and_send(http: httpx.Client, request: Any, **options: Any) -> httpx.Response:
         publisher.close()
-        return post(http, **request)
+        return send(http, request, **options)
 
-    monkeypatch.setattr(httpx.Client, "post", close_and_post)
+    monkeypatch.setattr(httpx.Client, "send", close_and_send)
     with pytest.raises(Disconnected, match="closed"):
         publisher.publish("news", 1)
 
     async def publish() -> None:
         publisher = AsyncPublisher(server.url)
 
-        async def close_and_post(http: httpx.AsyncClient, **request: Any) -> httpx.Response:
+        async def close_and_send(http: httpx.AsyncClient, request: Any, **options: Any) -> httpx.Response:
             await publisher.close()
-            return await async_post(http, **request)
+            return await async_send(http, request, **options)
 
-        monkeypatch.setattr(httpx.AsyncClient, "post", close_and_post)
+        monkeypatch.setattr(httpx.AsyncClient, "send", close_and_send)
         await publisher.publish("news", 1)
 
     with pytest.raises(Disconnected, match="closed"):

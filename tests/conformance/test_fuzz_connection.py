@@ -9,6 +9,7 @@ remove that setting and raise `max_examples`.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -17,7 +18,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.raw_connection import Frame, Op, RawConnection, close_frame, frame, open_raw_websocket
+from tests.support.raw_connection import (
+    Frame,
+    Op,
+    RawConnection,
+    close_frame,
+    frame,
+    open_raw_websocket,
+    open_tcp,
+)
 from tests.support.server import Server
 
 pytestmark = pytest.mark.usefixtures("other_clients_are_unharmed")
@@ -229,3 +238,70 @@ async def test_noise_ends_with_a_close(server: Server, noise: bytes) -> None:
         connection.end()
         frames = [received async for received in connection.frames()]
     assert all(op in {Op.TEXT, Op.CLOSE, Op.PONG} for op, _ in frames)
+
+
+FRAGMENTS = st.lists(st.sampled_from([b"", b" ", b"{", b'"id"', b"}"]), min_size=1, max_size=60)
+CONTROL = st.builds(frame, st.binary(max_size=4), st.sampled_from([Op.PING, Op.PONG]))
+
+
+def fragmented(pieces: list[bytes], control: bytes, *, ends: bool) -> bytes:
+    """A message in fragments with a control frame after each; its last fragment may be missing."""
+    kinds = [Op.TEXT] + [Op.CONTINUATION] * (len(pieces) - 1)
+    last = len(pieces) - 1
+    return b"".join(
+        frame(piece, kind, fin=ends and index == last) + control
+        for index, (piece, kind) in enumerate(zip(pieces, kinds, strict=True))
+    )
+
+
+@FUZZING
+@given(
+    parts=st.lists(
+        st.builds(fragmented, FRAGMENTS, CONTROL | st.just(b""), ends=st.booleans())
+        | SENSE
+        | st.builds(lambda ping, count: ping * count, CONTROL, st.integers(1, 60)),
+        max_size=6,
+    )
+)
+async def test_many_small_frames_are_answered_or_closed(server: Server, parts: list[bytes]) -> None:
+    """Frames that are read in several turns are answered as those that are read at once."""
+    conversation = CONNECT + b"".join(parts)
+    answers = []
+    for cut in (len(conversation), 97):
+        async with open_raw_websocket(server) as connection:
+            for start in range(0, len(conversation), cut):
+                await connection.send(conversation[start : start + cut])
+            answers.append(await Reader(server, connection).finish())
+    whole, pieces = answers
+    assert whole.closes == pieces.closes
+    assert is_part(whole.pongs, pieces.pongs)
+    assert is_part(whole.pushes, pieces.pushes)
+
+
+POST = b"POST /api/info HTTP/1.1\r\nHost: here\r\n"
+REQUESTS = st.sampled_from(
+    [
+        b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"HEAD /health/live HTTP/1.0\r\n\r\n",
+        POST + b"Content-Length: 2\r\n\r\n{}",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\na: b\r\n\r\n",
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /events?channel=plain:fuzz HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"\r\n",
+    ]
+)
+
+
+@FUZZING
+@given(requests=st.lists(REQUESTS | st.binary(max_size=30), min_size=1, max_size=12))
+async def test_requests_behind_each_other_are_answered_in_order_or_the_connection_ends(
+    server: Server, requests: list[bytes]
+) -> None:
+    """Each response that begins has the form of one."""
+    async with open_tcp(server) as connection:
+        await connection.send(b"".join(requests))
+        connection.end()
+        answer = await connection.read_to_end()
+    assert not answer or answer.startswith(b"HTTP/1.1 ")
+    for status in re.findall(rb"HTTP/1\.1 (\d+) ", answer):
+        assert int(status) < 500

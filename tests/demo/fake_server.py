@@ -53,7 +53,10 @@ class Connection:
 
     async def send(self, *lines: Json) -> None:
         """Send the lines in one frame."""
-        await self._websocket.send_text("\n".join(json.dumps(line) for line in lines))
+        await self.send_text("\n".join(json.dumps(line) for line in lines))
+
+    async def send_text(self, frame: str) -> None:
+        await self._websocket.send_text(frame)
 
     async def accept_connect(self, **result: Any) -> list[Json]:
         """Reply to the connect command, and return the other commands of its frame."""

@@ -474,3 +474,111 @@ async def test_a_refused_stream_is_opened_again_with_a_new_token(
     second = await endpoint.stream()
     assert [first.query["token"], second.query["token"]] == ["first", "second"]
     await client_page.close()
+
+
+# --- hostile servers ---
+
+
+DELAYS = """async () => {
+    const { Backoff } = await import("/tocsin/tracker.js");
+    Math.random = () => 0.5;
+    const backoff = new Backoff(), next = () => { backoff.succeed(); return backoff.next(); };
+    const overloaded = new Backoff(), atOnce = new Backoff(), refresh = new Backoff();
+    return {
+        short: Array.from({length: 8}, next),
+        overloaded: overloaded.next(3013),
+        atOnce: [atOnce.nextOrAtOnce(), atOnce.nextOrAtOnce()],
+        refresh: [0, -1, NaN, 0, 0, 0, 0, 600, 0, 1e300].map(ttl => refresh.refresh(ttl)),
+    };
+}"""
+
+
+async def test_connections_that_do_not_last_do_not_shorten_the_delays(client_page: Page) -> None:
+    """In milliseconds, with the mean of all random numbers. A token is renewed after a second at least."""
+    delays = await client_page.evaluate(DELAYS)
+    assert delays["short"] == [750, 1000, 1500, 2500, 4500, 8500, 10500, 10500]
+    assert delays["overloaded"] == 2500
+    assert delays["atOnce"] == [0, 1000]
+    assert delays["refresh"][:2] == [1000, 2000]
+    assert delays["refresh"][7:] == [600_000, 1000, 2**31 - 1]
+
+
+async def test_a_refresh_that_is_due_at_once_waits_for_a_second(
+    client_page: Page, endpoint: Endpoint
+) -> None:
+    await client_page.evaluate("() => connect({getToken})")
+    connection = await endpoint.connection()
+    await connection.accept_connect(expires=True, ttl=0)
+    began = await client_page.evaluate("() => performance.now()")
+    (refresh,) = await connection.receive()
+    assert refresh["refresh"] == {"token": "second"}
+    assert await client_page.evaluate("() => performance.now()") - began > 500
+
+
+async def test_a_subscription_that_is_ended_at_once_is_subscribed_with_growing_delays(
+    client_page: Page, endpoint: Endpoint
+) -> None:
+    """The first time at once, then after half a second at least."""
+    connection = await subscribed(client_page, endpoint)
+    end = {"push": {"channel": "news", "unsubscribe": {"code": 2500, "reason": "r"}}}
+    await connection.send(end)
+    (again,) = await connection.receive()
+    began = await client_page.evaluate("() => performance.now()")
+    await connection.send(subscribe_reply(again, 0), end)
+    assert [list(one) for one in await connection.receive()] == [["id", "subscribe"]]
+    assert await client_page.evaluate("() => performance.now()") - began > 400
+
+
+async def test_many_pings_in_one_frame_are_answered_by_one_pong(
+    client_page: Page, endpoint: Endpoint
+) -> None:
+    connection = await subscribed(client_page, endpoint, ping=25, pong=True)
+    await connection.send({}, {}, {})
+    assert await connection.receive() == [{}]
+    await connection.send({})
+    assert await connection.receive() == [{}]
+
+
+@pytest.mark.parametrize("ping", [-5, 1e300, "soon"])
+async def test_a_ping_interval_that_no_server_should_name_does_not_end_the_connection(
+    client_page: Page, endpoint: Endpoint, ping: Any
+) -> None:
+    """A timer of more than 24 days would fire at once."""
+    connection = await subscribed(client_page, endpoint, ping=ping, pong=True)
+    await connection.send({}, publication(1))
+    await recorded(client_page, "publication", count=1)
+    assert [one["state"] for one in await recorded(client_page, "state", count=1)] == ["connected"]
+
+
+@pytest.mark.parametrize(
+    "frame", ["<html>", "null", '{"push":{"channel":"news","pub":{"data":1,"offset":"1"}}}', '{"push":7']
+)
+async def test_a_frame_of_another_protocol_ends_the_connection_with_its_reason(
+    client_page: Page, endpoint: Endpoint, frame: str
+) -> None:
+    connection = await subscribed(client_page, endpoint)
+    await connection.send_text(frame)
+    states = await recorded(client_page, "state", count=2)
+    assert (states[-1]["state"], states[-1]["code"]) == ("disconnected", 2)
+    assert states[-1]["reason"].startswith("not of this protocol: ")
+
+
+async def test_an_event_stream_whose_connections_do_not_last_waits_in_spite_of_the_retry(
+    client_page: Page, endpoint: Endpoint
+) -> None:
+    """The browser itself would try hundreds of times a second after `retry: 0`. It does so once."""
+    await client_page.evaluate("() => openStream({channels: ['news']})")
+    for _ in range(2):
+        (await endpoint.stream()).end(retry_milliseconds=0)
+    began = await client_page.evaluate("() => performance.now()")
+    await endpoint.stream()
+    assert await client_page.evaluate("() => performance.now()") - began > 400
+
+
+async def test_an_event_of_another_protocol_ends_the_stream_with_its_reason(
+    client_page: Page, endpoint: Endpoint
+) -> None:
+    await client_page.evaluate("() => openStream({channels: ['news']})")
+    (await endpoint.stream()).send({"channel": "news", "pub": {"data": 1, "offset": -1}}, "1@e")
+    states = await recorded(client_page, "state", count=2)
+    assert (states[-1]["state"], states[-1]["code"]) == ("disconnected", 2)

@@ -47,14 +47,21 @@ def configuration(text: str, port: int, nodes: Sequence[int], directory: Path, t
 
 @contextlib.contextmanager
 def run_nginx(
-    nodes: Sequence[int], port: int, directory: Path, *, tls: Tls = None, without: str = "(?!)"
+    nodes: Sequence[int],
+    port: int,
+    directory: Path,
+    *,
+    tls: Tls = None,
+    without: str = "(?!)",
+    added: str = "",
 ) -> Iterator[Path]:
     """Run nginx in front of nodes. The value is its error log. It must start without warnings.
 
-    Lines of the configuration that match `without` are left out.
+    Lines of the configuration that match `without` are left out, and `added` is added to `http`.
     """
     file, errors = directory / "nginx.conf", directory / "errors.log"
     text = re.sub(rf"(?m)^.*{without}.*\n", "", (DEPLOY / "nginx" / "nginx.conf").read_text())
+    text = text.replace("http {\n", f"http {{\n{added}\n")
     file.write_text(configuration(text, port, nodes, directory, tls))
     directives = f"daemon off; pid {directory / 'nginx.pid'};"
     process = subprocess.Popen(

@@ -82,6 +82,7 @@ def test_the_pod_gets_settings_that_exist_and_time_to_drain(
         monkeypatch.setenv(variable["name"], variable.get("value", "tocsin-abc"))
     settings: Settings = load_settings(KUBERNETES / "tocsin.toml")
     assert settings.server.name == "tocsin-abc"
+    assert settings.admin.host
     _, sleep = container["lifecycle"]["preStop"]["exec"]["command"]
     needed = int(sleep) + settings.server.drain_seconds + GRACE_SECONDS
     assert pod["terminationGracePeriodSeconds"] > needed
@@ -92,14 +93,18 @@ def test_probes_and_ingress_use_paths_that_exist(container: Any) -> None:
     app = create_app(Settings())
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness", "startup")]
     assert {probe["path"] for probe in probes} <= paths(app)
-    (port,) = container["ports"]
-    assert port == {"name": "http", "containerPort": Settings().server.port}
-    assert {probe["port"] for probe in probes} == {port["name"]}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": Settings().server.port, "admin": Settings().admin.port}
+    assert {probe["port"] for probe in probes} == {"admin"}
+    (service,) = documents(KUBERNETES / "service.yaml")
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
     (ingress,) = documents(KUBERNETES / "ingress.yaml")
     served = {each["path"] for each in ingress["spec"]["rules"][0]["http"]["paths"]}
     assert served == {"/connection/websocket", "/events"}
     (monitor,) = documents(KUBERNETES / "podmonitor.yaml")
-    assert monitor["spec"]["podMetricsEndpoints"][0]["path"] in paths(app)
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["path"] in paths(app)
+    assert endpoint["port"] == "admin"
 
 
 def test_the_autoscaler_reads_a_metric_that_exists() -> None:

@@ -18,9 +18,8 @@ from tests.docs.examples import Example, agrees, free_ports, page, running, shel
 from tests.support.server import Server
 from tests.support.timing import SOON
 from tests.support.tokens import connection_token, seconds_from_now
+from tocsin_server.config.token_keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS
 from tocsin_server.core.tokens import (
-    HMAC_ALGORITHMS,
-    PUBLIC_KEY_ALGORITHMS,
     ConnectionClaims,
     Override,
     SubscriptionClaims,

@@ -15,9 +15,13 @@ class RecordingTransport(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.abort_count = 0
+        self.unread_bytes = 0
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
 
     def abort(self) -> None:
         self.abort_count += 1

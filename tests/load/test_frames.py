@@ -59,3 +59,13 @@ def test_a_server_accepts_the_request_and_frames_of_every_length(size: int) -> N
     (frame,) = server.events_received()
     assert isinstance(frame, Frame)
     assert frame.data == b"x" * size
+
+
+@pytest.mark.parametrize(
+    "data", [bytes((0x81, 127)) + (2**40).to_bytes(8, "big"), (bytes((0x01, 100)) + b"x" * 100) * 20]
+)
+def test_a_message_that_is_too_long_is_an_error(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frame, and fragments that never end."""
+    monkeypatch.setattr(frames, "MESSAGE_BYTES", 1000)
+    with pytest.raises(ValueError, match="a message of more than 1,000 bytes"):
+        list(frames.FrameReader().feed(data))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tocsin_load import sse_parser
 from tocsin_load.sse_parser import ChunkDecoder, EventParser, ServerEvent
 
 
@@ -32,3 +33,17 @@ def test_events_are_read_the_same_for_any_pieces(at: list[int]) -> None:
 def test_a_body_that_is_not_chunked_is_an_error() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         ChunkDecoder().feed(b"hello\r\n")
+
+
+@pytest.mark.parametrize("body", [b"-5\r\nxxxxxxxx", b"x" * 5000, b"zz\r\n"])
+def test_a_chunk_without_a_size_is_an_error(body: bytes) -> None:
+    """Also a negative size, and a line that does not end."""
+    with pytest.raises(ValueError, match=r"chunk|invalid literal"):
+        ChunkDecoder().feed(body)
+
+
+@pytest.mark.parametrize("body", [b"x" * 2000, b"data: x\n" * 2000])
+def test_an_event_that_never_ends_is_an_error(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse_parser, "EVENT_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than 1,000 bytes"):
+        list(EventParser().feed(body))

@@ -189,3 +189,24 @@ async def test_a_refused_handshake_is_counted_with_the_reason_of_the_server() ->
     [reason] = counters_of(subscriber).failures
     assert "HTTP 400, 'no endpoint'" in reason
     assert "does not pass the Upgrade header" in reason
+
+
+async def test_a_server_that_reads_nothing_loses_the_connection() -> None:
+    """Each of its pings is answered."""
+    open_connection = OpenConnection()
+    open_connection.go_live()
+    open_connection.transport.unread_bytes = 2**21
+    open_connection.receive({})
+    assert open_connection.transport.abort_count == 1
+    assert open_connection.failures == {"the server does not read": 1}
+
+
+async def test_a_subscription_that_is_ended_at_once_again_waits_for_the_backoff() -> None:
+    """The first time it subscribes at once."""
+    open_connection = OpenConnection()
+    open_connection.go_live()
+    end = {"push": {"channel": "news", "unsubscribe": {"code": 2500, "reason": "r"}}}
+    open_connection.receive(end)
+    assert [list(one) for one in open_connection.sent] == [["id", "subscribe"]]
+    open_connection.receive({"id": 3, "subscribe": HISTORY}, end)
+    assert open_connection.sent == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -15,20 +15,27 @@ from cryptography.x509.oid import NameOID
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The files of a temporary certificate for 127.0.0.1 and of its key."""
     directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    files = directory / "certificate.pem", directory / "key.pem"
-    files[0].write_bytes(_sign(key).public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(
+    files = str(directory / "certificate.pem"), str(directory / "key.pem")
+    new_certificate(*files)
+    return files
+
+
+def new_certificate(
+    certificate: str, key: str, *, lifetime: dt.timedelta = dt.timedelta(days=365), is_rsa: bool = False
+) -> None:
+    """Write a new key and a certificate for 127.0.0.1 into these files. It expires `lifetime` from now."""
+    private = rsa.generate_private_key(65537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
+    Path(certificate).write_bytes(_sign(private, lifetime).public_bytes(serialization.Encoding.PEM))
+    Path(key).write_bytes(
+        private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    return _name(files[0]), _name(files[1])
 
 
-def _sign(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _sign(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, lifetime: dt.timedelta) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tocsin tests")])
     now = dt.datetime.now(dt.UTC)
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -38,13 +45,9 @@ def _sign(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(days=2))
+        .not_valid_after(now + lifetime)
         .add_extension(address, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-
-
-def _name(file: Path) -> str:
-    return str(file)

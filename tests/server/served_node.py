@@ -25,13 +25,11 @@ from tests.support.tokens import SECRET
 from tests.support.wire_client import WireClient
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
-from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Position
-from tocsin_server.serving.listening import listen
 from tocsin_server.serving.server import Server, serving
 from tocsin_server.transports.websocket.raw import WebSocketConnection
 
@@ -110,6 +108,10 @@ def assert_nothing_is_left(node: Node) -> None:
     assert not node._deadlines._owners
     assert is_settled(node)
     assert not node.fan_out._busy
+    assert not len(node._slow_clients)
+    assert not node._slow_clients._waiters
+    assert not len(node._read_turns)
+    assert not node._catch_ups._channels
     assert not subscribed_channels(node)
     assert not present_in(node)
 
@@ -120,11 +122,10 @@ class ServedNode:
 
     node: Node
     server: Server
-    is_tls: bool = False
 
     @property
     def url(self) -> str:
-        return self.server.url.replace("http:", "https:") if self.is_tls else self.server.url
+        return self.server.url
 
     @property
     def websocket_url(self) -> str:
@@ -140,6 +141,11 @@ class ServedNode:
         (connection,) = self.node.state.connections
         assert isinstance(connection, WebSocketConnection)
         return connection
+
+    @property
+    def queued_bytes(self) -> int:
+        """The bytes queued for all clients."""
+        return sum(connection.queued_bytes for connection in self.node.state.connections)
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=SOON, trust_env=False, **options)
@@ -185,7 +191,12 @@ class ServedNode:
     async def until_empty(self) -> None:
         """Wait until every connection is closed and every task done, then assert that no trace is left."""
         await until(
-            lambda: not self.node.state.connections and not self.node.hub.channels and is_settled(self.node)
+            lambda: (
+                not self.node.state.connections
+                and not self.node.hub.channels
+                and not len(self.node._slow_clients)
+                and is_settled(self.node)
+            )
         )
         assert_nothing_is_left(self.node)
 
@@ -202,26 +213,16 @@ async def serve_node(
     """Serve a node with the usual settings, which `sections` change."""
     settings = settings_of(sections)
     app = create_app(settings, engine=engine, routes=routes, has_page=has_page, rpc_methods=rpc_methods)
-    async with serving(app, ServerOptions(port=0)) as server:
+    async with serving(app, settings.server.model_copy(update={"port": 0})) as server:
         yield ServedNode(app.state.node, server)
 
 
 @asynccontextmanager
-async def serve_node_over_tls(certificate: str, key: str) -> AsyncIterator[ServedNode]:
-    """Serve a node over TLS, as an embedding application configures it."""
-    app = create_app(settings_of({}))
-    options, listening = ServerOptions(port=0), asyncio.Event()
-    server = Server(app, options, on_ready=lambda _url: listening.set())
-    server.handles_signals = False
-    server.config.ssl_certfile, server.config.ssl_keyfile = certificate, key
-    task = asyncio.create_task(server.serve(listen(options)))
-    try:
-        async with asyncio.timeout(SOON):
-            await listening.wait()
-        yield ServedNode(app.state.node, server, is_tls=True)
-    finally:
-        server.should_exit = True
-        await task
+async def serve_node_over_tls(certificate: str, key: str, **sections: Any) -> AsyncIterator[ServedNode]:
+    """Serve a node with the usual settings over TLS."""
+    server = {**sections.pop("server", {}), "tls_certificate": certificate, "tls_key": key}
+    async with serve_node(server=server, **sections) as served_node:
+        yield served_node
 
 
 def trusting(certificate: str) -> ssl.SSLContext:

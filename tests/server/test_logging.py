@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tocsin_server.logging import configure_logging
+from tests.support.recorded_logs import recorded
+from tocsin_server.logging import REPLACED, configure_logging
 
 
 class Terminal(io.StringIO):
@@ -101,3 +102,35 @@ def test_a_line_stays_one_line_as_json(capsys: pytest.CaptureFixture[str]) -> No
     configure_logging()
     structlog.get_logger().info("refused", channel='x\n{"event": "forged"}')
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize("json", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {TOKEN}",
+        f'GET /events?channel=a&token={TOKEN} HTTP/1.1"',
+        "http://host/api?api_key=hush&x=1",
+        "/connection/websocket?cf_connect=hush",
+        "https://idp/?Client-Secret=hush",
+    ],
+)
+def test_a_token_in_a_line_of_a_library_is_replaced(
+    capsys: pytest.CaptureFixture[str], json: bool, text: str
+) -> None:
+    """Also in the message of an exception. The rest of the line stays."""
+    recorded.is_exempt = True
+    configure_logging(json=json)
+    try:
+        logging.getLogger("a.library").warning("before %s after", text)
+        structlog.get_logger().error("task_failed", exc_info=ValueError(text))
+        written = capsys.readouterr().err
+    finally:
+        recorded.is_exempt = False
+    assert TOKEN not in written
+    assert "hush" not in written
+    assert written.count(REPLACED) >= 2
+    assert " after" in written

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -101,6 +102,20 @@ class RawConnection:
         async with asyncio.timeout(SOON):
             head = await self._reader.readuntil(b"\r\n\r\n")
         return int(head.split(b" ", 2)[1])
+
+    async def read_until_responses(self, count: int) -> list[int]:
+        """Read the next responses, each of which has a length or is chunked; their statuses."""
+        statuses = []
+        async with asyncio.timeout(SOON):
+            for _ in range(count):
+                head = await self._reader.readuntil(b"\r\n\r\n")
+                statuses.append(int(head.split(b" ", 2)[1]))
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                if length is None:
+                    await self._reader.readuntil(b"0\r\n\r\n")
+                else:
+                    await self._reader.readexactly(int(length[1]))
+        return statuses
 
     async def upgrade(self) -> None:
         await self.send(HANDSHAKE)

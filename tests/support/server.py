@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
 
+from tests.support.recorded_logs import recorded
 from tests.support.timing import STARTED
 
 TOCSIN = Path(sys.executable).with_name("tocsin")
-READY = re.compile(r"listening on (http://\S+)")
+READY = re.compile(r"listening on (https?://\S+)")
 
 Config = Mapping[str, Any]
 
@@ -90,7 +91,9 @@ class Server:
 
     def _collect_errors(self) -> None:
         with _opened(self.process.stderr) as stream:
-            self.stderr_lines.extend((time.monotonic(), line) for line in iter(stream.readline, ""))
+            for line in iter(stream.readline, ""):
+                self.stderr_lines.append((time.monotonic(), line))
+                recorded.check(line)
 
     def _collect_output(self) -> None:
         with _opened(self.process.stdout) as stream:

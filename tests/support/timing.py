@@ -22,6 +22,7 @@ QUIET = 2 * TICK
 
 LONG_TESTS = (
     "tests/faults/",
+    "tests/hostile/",
     "tests/deploy/test_nginx.py",
     "tests/server/node/test_leaks.py",
     "tests/server/core/session/test_stateful.py",

@@ -12,8 +12,10 @@ from typer.core import TyperGroup
 
 from tocsin.errors import TocsinError
 
+from .output import printable
+
 GROUP = "tocsin.commands"
-ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "nodes")
+ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "doctor", "nodes", "revoke")
 
 
 class Commands(Mapping[str, Any]):
@@ -61,7 +63,7 @@ def main() -> None:
 
 def fail(sentence: str) -> NoReturn:
     """Print one sentence on standard error and exit with code 1."""
-    print(f"tocsin: {sentence}", file=sys.stderr)  # noqa: T201 # this is the command line
+    print(f"tocsin: {printable(sentence)}", file=sys.stderr)  # noqa: T201 # this is the command line
     sys.exit(1)
 
 

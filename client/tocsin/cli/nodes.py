@@ -16,7 +16,7 @@ from tocsin.publisher import Publisher
 
 from . import fail
 from .options import DEFAULT_URL, ApiKey, Url
-from .output import to_line
+from .output import printable, to_line
 
 
 class Action(StrEnum):
@@ -41,6 +41,8 @@ def nodes(
                 publisher.drain(node)
             else:
                 _show(publisher.info(), as_json)
+    except (AttributeError, TypeError, OverflowError):
+        fail("the server did not answer with nodes: is the address that of a Tocsin server?")
     except (TocsinError, ValueError) as error:
         fail(str(error))
 
@@ -67,4 +69,4 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
         )
     Console().print(table)
     for warning in sorted({warning for node in found for warning in node.get("warnings", ())}):
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {printable(warning)}\n")

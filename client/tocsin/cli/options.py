@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -42,6 +43,17 @@ Url = Annotated[
     ),
 ]
 ApiKey = Annotated[str, typer.Option(envvar="TOCSIN_API_KEY", help="An API key.", callback=read_option)]
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def read_duration(text: str, option: str) -> int:
+    """Return the seconds of a duration such as 300, 5m, 12h or 30d. Ends the command if it is none."""
+    match = re.fullmatch(r"([0-9]+)([smhd]?)", text)
+    if match is None:
+        fail(f"{option} is {text!r}, but must be a number of seconds, or a duration like 5m, 12h or 30d")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def read_data(text: str) -> Any:

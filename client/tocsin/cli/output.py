@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import select
 import stat
 from collections.abc import Callable
 from typing import Any
 
 from tocsin.protocol import json_fallback
+
+SENTENCE_CHARACTERS = 1000
+_TERMINAL_CODES = re.compile("[\x7f-\x9f]")
 
 
 class ClosedOutput(Exception):
@@ -62,8 +66,15 @@ def to_line(value: Any) -> str:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         line.encode()
     except (ValueError, RecursionError):
-        return json_fallback.encode(value)
-    return line
+        line = json_fallback.encode(value)
+    # JSON escapes only the control codes below U+0020; a terminal also acts on these
+    return _TERMINAL_CODES.sub(lambda code: f"\\u{ord(code[0]):04x}", line)
+
+
+def printable(sentence: str) -> str:
+    """Return a sentence that may hold words of a server, for a terminal: one line, without control codes."""
+    short = sentence if len(sentence) <= SENTENCE_CHARACTERS else f"{sentence[:SENTENCE_CHARACTERS]}…"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in short)
 
 
 def _once(

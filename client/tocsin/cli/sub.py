@@ -20,7 +20,7 @@ from tocsin.transports.address import redact
 
 from . import fail
 from .options import DEFAULT_URL, Url, read_option
-from .output import ClosedOutput, Output, to_line
+from .output import ClosedOutput, Output, printable, to_line
 
 CHILD_SECONDS = 5.0
 
@@ -232,4 +232,4 @@ def _positions(since: str, channels: list[str]) -> list[Position | None]:
 def _report(sentence: str) -> None:
     """Write to the descriptor itself, so that Python does not try again at exit if it is closed."""
     with suppress(OSError):
-        os.write(sys.stderr.fileno(), f"tocsin sub: {sentence}\n".encode())
+        os.write(sys.stderr.fileno(), f"tocsin sub: {printable(sentence)}\n".encode())

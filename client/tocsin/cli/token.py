@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import warnings
 from typing import Annotated, Any
@@ -12,16 +11,16 @@ import jwt
 import typer
 
 from . import fail
-from .options import read_option
+from .options import read_duration, read_option
 
 SAFE_SECRET_BYTES = 32  # RFC 7518 §3.2, for SHA-256
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def token(
     user: Annotated[str, typer.Option(help="The user's id; empty: an anonymous user.")] = "",
     channel: Annotated[str, typer.Option(help="Create a subscription token for this channel.")] = "",
     ttl: Annotated[str, typer.Option(help="How long it is valid: 300, 5m, 12h, 30d; 0: for ever.")] = "1h",
+    token_id: Annotated[str, typer.Option("--id", help="The token's id (jti), to revoke it by.")] = "",
     info: Annotated[str, typer.Option(metavar="JSON", help="The info that other clients see.")] = "",
     secret: Annotated[
         str,
@@ -36,9 +35,11 @@ def token(
     if not secret:
         fail("the secret is missing: give --secret, or set TOCSIN_CLIENT__TOKEN_HMAC_SECRET")
     claims: dict[str, Any] = {"sub": user, "iat": int(time.time())}
+    if token_id:
+        claims["jti"] = token_id
     if channel:
         claims["channel"] = channel
-    if seconds := _seconds(ttl):
+    if seconds := read_duration(ttl, "--ttl"):
         claims["exp"] = claims["iat"] + seconds
     if info:
         claims["info"] = _json(info)
@@ -46,13 +47,6 @@ def token(
         typer.echo(f"tocsin: the secret is weak: it has fewer than {SAFE_SECRET_BYTES} bytes", err=True)
         warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # it says the same at length
     typer.echo(jwt.encode(claims, secret, algorithm="HS256"))
-
-
-def _seconds(ttl: str) -> int:
-    match = re.fullmatch(r"([0-9]+)([smhd]?)", ttl)
-    if match is None:
-        fail(f"--ttl is {ttl!r}, but must be a number of seconds, or a duration like 5m, 12h or 30d")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _json(info: str) -> Any:

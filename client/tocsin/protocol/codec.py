@@ -6,7 +6,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from .messages import Command, Reply, Request
 
 PONG = "{}"
 FRAME_BYTES = 32_768  # half of the 65,536 bytes that servers accept in one message
+PART_CHARACTERS = 65_536
 _UINT32 = 2**32
 T = TypeVar("T")
 
@@ -43,10 +44,25 @@ def encode_frames(commands: Sequence[Command]) -> list[str]:
     return ["\n".join(frame) for frame in frames]
 
 
-def decode_replies(frame: str | bytes) -> list[Reply]:
-    """Split and decode one message. Raises ``BadProtocol`` when it does not follow this protocol."""
+def split_frame(frame: str | bytes) -> Iterator[str]:
+    """Split one message at line ends into parts of about ``PART_CHARACTERS``. An object is never split.
+
+    A message of millions of small objects needs little memory, if each part is handled by itself.
+    """
     text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
-    return [decode_json(_decoder, line) for line in text.split("\n") if line]
+    at = 0
+    while len(text) - at > PART_CHARACTERS and (end := text.find("\n", at + PART_CHARACTERS)) >= 0:
+        yield text[at:end]
+        at = end + 1
+    yield text[at:] if at else text
+
+
+def decode_replies(text: str) -> Iterator[Reply]:
+    """Split and decode a message or a part of one, object by object.
+
+    Raises ``BadProtocol`` when it does not follow this protocol.
+    """
+    return (decode_json(_decoder, line) for line in text.split("\n") if line)
 
 
 def encode_payload(value: Any) -> msgspec.Raw:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tocsin.models import ClientInfo, Position, PresenceStats
+from tocsin.models import ClientInfo, Offset, Position, PresenceStats
 
 
 class Empty(Struct):
@@ -25,7 +25,7 @@ class WirePublication(Struct):
     """A publication in a push or result, which itself names the channel."""
 
     data: Any = None
-    offset: int = 0
+    offset: Offset = 0
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
     time: int = 0
@@ -38,7 +38,7 @@ class SubscribeRequest(Struct, omit_defaults=True):
     token: str = ""
     data: Any = None
     recover: bool = False
-    offset: int = 0
+    offset: Offset = 0
     epoch: str = ""
     positioned: bool = False
     recoverable: bool = False
@@ -51,7 +51,7 @@ class SubscribeResult(Struct):
     recoverable: bool = False
     positioned: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: Offset = 0
     recovered: bool = False
     was_recovering: bool = False
     publications: list[WirePublication] | None = None
@@ -132,7 +132,7 @@ class HistoryResult(Struct):
 
     publications: list[WirePublication] | None = None
     epoch: str = ""
-    offset: int = 0
+    offset: Offset = 0
 
 
 class PresenceResult(Struct):

@@ -27,10 +27,14 @@ class TransportOpened:
 
 @dataclass(frozen=True, slots=True)
 class TransportLost:
-    """The transport is closed, or could not be opened (code 0). Never follows a ``CloseTransport``."""
+    """The transport is closed, or could not be opened (code 0). Never follows a ``CloseTransport``.
+
+    ``retry_after_seconds`` is the ``Retry-After`` of a server that refused it for now, at most 300.
+    """
 
     code: int
     reason: str
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,9 @@ class TransportRefused:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The transport received one message."""
+    """The transport received one message, or a part of one that holds whole objects."""
 
-    frame: str | bytes
+    frame: str
 
 
 @dataclass(frozen=True, slots=True)

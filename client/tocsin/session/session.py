@@ -19,14 +19,17 @@ In all three ways, the commands in flight fail, since the server may or may not 
 still wait for a connection fail after ``COMMAND_SECONDS``, or when the session ends. Subscriptions keep their
 positions and recover on the next connection.
 
-The mutable state is that of ``Session``, of its ``Subscriptions``, ``PendingCommands`` and ``Turn``. Only
-``handle`` changes it, and ``phase`` moves only along the table in ``phases``.
+No server makes a session act often. Reconnects and new tokens follow each other by ``backoff``, which counts
+attempts until a connection has lasted. A message of any number of pings is answered by one pong. A command
+that is refused with error 111 (too many requests) is sent again later.
+
+The mutable state is that of ``Session``, ``Subscriptions``, ``PendingCommands``, ``WaitingCommands`` and
+``Turn``. Only ``handle`` changes it, and ``phase`` moves only along the table in ``phases``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, assert_never
 
 from tocsin import backoff, errors
@@ -41,10 +44,11 @@ from .effects import Effect
 from .phases import TRANSITIONS, ConnectionPhase
 from .subscriptions import REFRESH_RETRY_SECONDS, Subscriptions
 from .turn import Turn
+from .waiting_commands import WaitingCommand, WaitingCommands
 
 COMMAND_SECONDS = 5.0
 PING_GRACE_SECONDS = 10.0  # both as the protocol's other clients (protocol §15)
-STEADY_SECONDS = 10.0  # after this time of being connected, earlier failures no longer count
+LONGEST_PING_SECONDS = 86_400.0
 NORMAL_CLOSE = 1000
 
 
@@ -69,6 +73,7 @@ class Session:
     ) -> None:
         self._turn = Turn()
         self._commands = PendingCommands(self._turn, COMMAND_SECONDS)
+        self._waiting = WaitingCommands(self._turn, random, COMMAND_SECONDS)
         self._subscriptions = Subscriptions(self._turn, self._commands, random, self._reconnect)
         self._random = random
         self._token = token
@@ -78,18 +83,18 @@ class Session:
         self._failures = 0
         self._connected_at = 0.0
         self._is_refreshing = False
+        self._early_refreshes = 0  # in a row, each later than the server said
         self._ping_timeout: float | None = None  # seconds without a frame until the connection counts as lost
         self._must_pong = False
+        self._owes_pong = False
         self._deadlines: dict[str, float] = {}
         self._has_transport = False
-        self._waiting_commands: dict[float, list[events.IssueCommand]] = {}
 
     @property
     def deadline(self) -> float | None:
         """When to call ``handle`` at the latest, on the clock of its ``now``. None: no deadline."""
-        deadlines = [*self._deadlines.values(), *self._waiting_commands]
-        deadlines += [at for at in (self._commands.deadline, self._subscriptions.deadline) if at is not None]
-        return min(deadlines, default=None)
+        others = (self._commands.deadline, self._waiting.deadline, self._subscriptions.deadline)
+        return min([*self._deadlines.values(), *(at for at in others if at is not None)], default=None)
 
     def handle(self, event: events.SessionEvent, now: float) -> list[Effect]:
         """Handle one event. The caller carries the effects out in order. No server message makes it raise."""
@@ -194,15 +199,15 @@ class Session:
         self._enter(ConnectionPhase.CONNECTED)
         self._connected_at = self._turn.now
         self._must_pong = result.pong
-        self._ping_timeout = result.ping + PING_GRACE_SECONDS if result.ping else None
+        ping = min(result.ping, LONGEST_PING_SECONDS)
+        self._ping_timeout = ping + PING_GRACE_SECONDS if ping > 0 else None
         self._extend_ping_deadline()
         if result.expires and self._has_provider:
-            self._deadlines["refresh"] = self._turn.now + result.ttl
+            self._refresh_after(result.ttl)
         self._turn.notify(StateChanged(State.CONNECTED, 0, "connected"))
         self._subscriptions.on_connected(result.subs or {})
-        waiting, self._waiting_commands = self._waiting_commands, {}
-        for command in chain.from_iterable(waiting.values()):
-            self._send_command(command)
+        for waiting in self._waiting.take_unsent():
+            self._send_command(waiting)
 
     # --- receiving
 
@@ -210,14 +215,17 @@ class Session:
         if self.phase not in (ConnectionPhase.CONNECT_SENT, ConnectionPhase.CONNECTED):
             return
         self._extend_ping_deadline()
+        self._owes_pong = False
         try:
-            replies = codec.decode_replies(event.frame)
+            for reply in codec.decode_replies(event.frame):
+                self._handle_reply(reply)
+                if not self._has_transport:
+                    return  # the reply ended this connection; the next one recovers the rest
         except errors.BadProtocol as error:
             self._end_on_bad_protocol(str(error))
             return
-        for reply in replies:
-            if self._has_transport:  # if a reply ended this connection, the next one recovers the rest
-                self._handle_reply(reply)
+        if self._owes_pong:
+            self._turn.emit(effects.Send(codec.PONG))
 
     def _handle_reply(self, reply: Reply) -> None:
         if reply.push is not None:
@@ -227,8 +235,8 @@ class Session:
                 self._subscriptions.handle_push(reply.push)
         elif not reply.is_ping:
             self._commands.handle_reply(reply)
-        elif self._must_pong:
-            self._turn.emit(effects.Send(codec.PONG))
+        else:
+            self._owes_pong = self._must_pong
 
     def _extend_ping_deadline(self) -> None:
         if self._ping_timeout is not None:
@@ -239,14 +247,14 @@ class Session:
     def _on_transport_lost(self, event: events.TransportLost) -> None:
         if self._has_transport:
             self._has_transport = False
-            self._on_disconnected(event.code, event.reason)
+            self._on_disconnected(event.code, event.reason, event.retry_after_seconds)
 
-    def _on_disconnected(self, code: int, reason: str) -> None:
+    def _on_disconnected(self, code: int, reason: str, retry_after: float = 0.0) -> None:
         if code == errors.STATE_INVALIDATED:
             self._subscriptions.invalidate()
             self._token = "" if self._has_provider else self._token
         if errors.may_reconnect(code):
-            self._schedule_reconnect(code, reason)
+            self._schedule_reconnect(code, reason, retry_after)
         else:
             self._end(code, reason, None)
 
@@ -257,15 +265,17 @@ class Session:
     def _reconnect(self, reason: str) -> None:
         self._schedule_reconnect(0, reason)
 
-    def _schedule_reconnect(self, code: int, reason: str) -> None:
-        """Give the transport up, and connect again after the backoff."""
+    def _schedule_reconnect(self, code: int, reason: str, retry_after: float = 0.0) -> None:
+        """Give the transport up, and connect again after ``retry_after`` seconds and the backoff."""
         if self.phase in (ConnectionPhase.NEW, ConnectionPhase.WAITING, ConnectionPhase.ENDED):
             return
         now = self._turn.now
-        if self.phase is ConnectionPhase.CONNECTED and now - self._connected_at >= STEADY_SECONDS:
+        if self.phase is ConnectionPhase.CONNECTED and now - self._connected_at >= backoff.STEADY_SECONDS:
             self._failures = 0
+        if code in (errors.TOO_MANY_REQUESTS, errors.CLOSED_FOR_TOO_MANY_REQUESTS):
+            self._failures = max(self._failures, backoff.OVERLOADED_ATTEMPT)
         self._drop_connection(ConnectionPhase.WAITING)
-        self._deadlines["connect"] = now + backoff.delay(self._failures, self._random())
+        self._deadlines["connect"] = now + retry_after + backoff.delay(self._failures, self._random())
         self._failures += 1
         self._turn.notify(StateChanged(State.CONNECTING, code, reason))
 
@@ -274,10 +284,7 @@ class Session:
         if code != errors.CLIENT_CLOSED and error is None:
             error = errors.disconnect_error(code, reason)
         self._drop_connection(ConnectionPhase.ENDED)
-        command_error = error or errors.Disconnected(code, reason)
-        for command in chain.from_iterable(self._waiting_commands.values()):
-            self._turn.emit(effects.CommandFinished(command.key, None, command_error))
-        self._waiting_commands.clear()
+        self._waiting.fail_all(error or errors.Disconnected(code, reason))
         self._turn.notify(StateChanged(State.DISCONNECTED, code, reason))
         self._turn.emit(effects.SessionEnded(error))
 
@@ -333,7 +340,12 @@ class Session:
         else:
             self._is_refreshing = False
             if reply.refresh.expires:
-                self._deadlines["refresh"] = self._turn.now + reply.refresh.ttl
+                self._refresh_after(reply.refresh.ttl)
+
+    def _refresh_after(self, ttl: int) -> None:
+        delay = backoff.refresh_delay(ttl, self._early_refreshes)
+        self._early_refreshes = self._early_refreshes + 1 if ttl < delay else 0
+        self._deadlines["refresh"] = self._turn.now + delay
 
     def _refresh_later(self) -> None:
         if self.phase is ConnectionPhase.CONNECTED:
@@ -343,13 +355,21 @@ class Session:
     # --- commands and deadlines
 
     def _on_issue_command(self, command: events.IssueCommand) -> None:
-        if self.phase is ConnectionPhase.CONNECTED:
-            self._send_command(command)
-        else:
-            self._waiting_commands.setdefault(self._turn.now + COMMAND_SECONDS, []).append(command)
+        self._send_or_wait(self._waiting.new(command))
 
-    def _send_command(self, command: events.IssueCommand) -> None:
+    def _send_or_wait(self, waiting: WaitingCommand) -> None:
+        if self.phase is ConnectionPhase.CONNECTED:
+            self._send_command(waiting)
+        else:
+            self._waiting.add(waiting)
+
+    def _send_command(self, waiting: WaitingCommand) -> None:
+        command = waiting.command
+
         def on_reply(reply: Reply) -> None:
+            is_refused_now = reply.error is not None and reply.error.code == errors.TOO_MANY_REQUESTS
+            if is_refused_now and self._waiting.delay(waiting):
+                return
             result: Any = getattr(reply, command.method)
             error: TocsinError | None = None
             if reply.error is not None:
@@ -367,10 +387,9 @@ class Session:
         now = self._turn.now
         self._commands.expire()
         self._subscriptions.expire()
-        for deadline in [deadline for deadline in self._waiting_commands if deadline <= now]:
-            for command in self._waiting_commands.pop(deadline):
-                error = errors.TimedOut(f"not connected within {COMMAND_SECONDS:g} s to {command.method}")
-                self._turn.emit(effects.CommandFinished(command.key, None, error))
+        for waiting in self._waiting.take_delayed():
+            self._send_or_wait(waiting)
+        self._waiting.expire()
         for name in [name for name, deadline in self._deadlines.items() if deadline <= now]:
             if self._deadlines.pop(name, None) is not None:
                 self._on_deadline(name)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tocsin import backoff
 from tocsin.models import Position
 from tocsin.protocol.messages import SubscribeRequest
 
 from .phases import SubscriptionPhase
 from .positions import PositionTracker
-
-STEADY_SECONDS = 10.0  # after this time of being live, earlier interruptions no longer count
 
 
 class SubscriptionState:
@@ -47,6 +46,7 @@ class SubscriptionState:
         self.subscribe_at: float | None = None
         self.refresh_at: float | None = None
         self._interruptions = 0
+        self._early_refreshes = 0  # in a row, each later than the server said
         self._data = data
         self._wants_join_leave = wants_join_leave
         self._live_since = 0.0
@@ -83,16 +83,23 @@ class SubscriptionState:
         self.is_refreshing = False
         self.subscribe_at = self.refresh_at = None
 
-    def go_live(self, now: float, refresh_at: float | None) -> None:
-        """Handle the subscribe reply."""
+    def go_live(self, now: float, ttl: int | None) -> None:
+        """Handle the subscribe reply. ``ttl``: the seconds until the token is renewed; None: never."""
         self.reset()
         self.phase = SubscriptionPhase.SUBSCRIBED
-        self.refresh_at = refresh_at
+        if ttl is not None:
+            self.refresh_after(ttl, now)
         self._live_since = now
+
+    def refresh_after(self, ttl: int, now: float) -> None:
+        """Schedule the renewal of a token that lasts ``ttl`` seconds, as the server says."""
+        delay = backoff.refresh_delay(ttl, self._early_refreshes)
+        self._early_refreshes = self._early_refreshes + 1 if ttl < delay else 0
+        self.refresh_at = now + delay
 
     def count_interruption(self, now: float) -> int:
         """Count one more interruption, and return how many there were shortly before it."""
-        if self.is_live and now - self._live_since >= STEADY_SECONDS:
+        if self.is_live and now - self._live_since >= backoff.STEADY_SECONDS:
             self._interruptions = 0
         self._interruptions += 1
         return self._interruptions - 1

@@ -15,6 +15,7 @@ from tocsin.errors import (
     CLIENT_UNAUTHORIZED,
     FIRST_RESUBSCRIBE_CODE,
     TOKEN_EXPIRED,
+    BadProtocol,
     TocsinError,
     is_temporary,
 )
@@ -40,6 +41,8 @@ REFRESH_RETRY_SECONDS = 10.0
 ALREADY_SUBSCRIBED = 105
 SUBSCRIPTION_EXPIRED = 2501
 SUBSCRIPTION_INVALIDATED = 2502
+SUBSCRIPTION_LIMIT = 10_000  # a server may not add server-side subscriptions above it; servers permit 128
+LONGEST_NAME = 4_096  # characters of a server-side channel's name; servers permit 255
 
 
 class Subscriptions:
@@ -258,13 +261,21 @@ class Subscriptions:
     def _go_live_server_side(self, name: str, result: SubscribeResult) -> None:
         subscription = self._subscriptions.get(name)
         if subscription is None:
+            self._check_may_add(name)
             subscription = self._subscriptions[name] = SubscriptionState(name, is_server_side=True)
         if subscription.is_server_side:
             self._go_live(subscription, result)
 
+    def _check_may_add(self, name: str) -> None:
+        if len(self._subscriptions) >= SUBSCRIPTION_LIMIT or len(name) > LONGEST_NAME:
+            raise BadProtocol(
+                f"the server subscribed this client to too many channels, or to one with too long a name: "
+                f"at most {SUBSCRIPTION_LIMIT:,}, of {LONGEST_NAME:,} characters"
+            )
+
     def _go_live(self, subscription: SubscriptionState, result: SubscribeResult) -> None:
         may_refresh = result.expires and subscription.has_provider
-        subscription.go_live(self._turn.now, self._turn.now + result.ttl if may_refresh else None)
+        subscription.go_live(self._turn.now, result.ttl if may_refresh else None)
         for event in subscription.tracker.go_live(result):
             self._turn.notify(event)
 
@@ -350,8 +361,9 @@ class Subscriptions:
             self._refresh_later(subscription)
         else:
             subscription.is_refreshing = False
-            refresh_at = self._turn.now + reply.sub_refresh.ttl
-            subscription.refresh_at = refresh_at if reply.sub_refresh.expires else None
+            subscription.refresh_at = None
+            if reply.sub_refresh.expires:
+                subscription.refresh_after(reply.sub_refresh.ttl, self._turn.now)
 
     def _refresh_later(self, subscription: SubscriptionState) -> None:
         if subscription.is_live:

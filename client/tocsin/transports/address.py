@@ -32,8 +32,12 @@ def http_url(url: str, path: str) -> str:
 
 
 def redact(url: str) -> str:
-    """Return the address with … for its user and password, for messages. Also for what is not an address."""
-    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
+    """Return the address with … for its user, password and the values of its query, for messages.
+
+    Also for what is not an address, and for a text that holds one.
+    """
+    text = re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&#\s]*=)[^&#\s\"'<>]*", r"\1…", text)
 
 
 def _with_websocket_path(path: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from ssl import SSLContext
@@ -16,6 +18,10 @@ from .address import redact
 from .proxies import find_proxy
 
 REASON_CHARACTERS = 200
+LOCATION_CHARACTERS = 1000
+LONGEST_RETRY_SECONDS = 300.0
+RESPONSE_BYTES = 64 * 1024 * 1024
+ERROR_BYTES = 65_536
 PASSING_STATUSES = (408, 425, 429)  # of 4xx: worth another attempt
 _Client = TypeVar("_Client", bound="httpx.Client | HttpClient")
 
@@ -55,6 +61,8 @@ class HttpTarget:
             "proxy": self._proxy.url if self._proxy else None,
             "trust_env": False,  # its proxies are chosen here, so that errors can name them
         }
+        # a compressed response could be a thousand times larger than what was received
+        self._options["headers"] = {"Accept-Encoding": "identity"} | dict(options.get("headers") or {})
         self._ssl = ssl
 
     def new_client(self, kind: type[_Client]) -> _Client:
@@ -90,12 +98,83 @@ class HttpTarget:
         status = response.status_code
         if status == 407 and self._proxy is not None:
             return self._proxy.refused(status)
-        if 300 <= status < 400 and (location := response.headers.get("location")):
-            return BadProtocol(
-                f"{redact(self.url)} answered HTTP {status}, a redirect to {redact(location)}: "
-                "use the address of the server itself"
-            )
-        return None
+        return redirect_error(redact(self.url), status, response.headers)
+
+
+class BoundedBody:
+    """The body of a response, piece by piece. It may be neither compressed nor longer than ``limit`` bytes.
+
+    The mutable state is the pieces and their size; ``add`` changes it.
+    """
+
+    def __init__(self, response: httpx.Response, limit: int) -> None:
+        self._response = response
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        check_not_compressed(response)
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece. Raises ``BadProtocol`` above the limit."""
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise BadProtocol(f"{redact(str(self._response.url))} sent more than {self._limit:,} bytes")
+        self._pieces.append(piece)
+
+    def finish(self) -> httpx.Response:
+        """Return the response with its body."""
+        return httpx.Response(
+            self._response.status_code,
+            headers=self._response.headers,
+            content=b"".join(self._pieces),
+            request=self._response.request,
+        )
+
+
+def check_not_compressed(response: httpx.Response) -> None:
+    """Raise ``BadProtocol`` if a response is compressed, which no request permits."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadProtocol(f"{redact(str(response.url))} sent a compressed response, which no request permits")
+
+
+def post(http: httpx.Client, longest_seconds: float, **request: Any) -> httpx.Response:
+    """Post a request, and read its response for at most ``longest_seconds`` after its head."""
+    with http.stream("POST", **request) as response:
+        body, until = BoundedBody(response, RESPONSE_BYTES), time.monotonic() + longest_seconds
+        for piece in response.iter_raw():
+            body.add(piece)
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout("the response does not end", request=response.request)
+        return body.finish()
+
+
+async def post_async(http: httpx.AsyncClient, longest_seconds: float, **request: Any) -> httpx.Response:
+    """Post a request, and read its response for at most ``longest_seconds`` after its head.
+
+    The head may take three times as long: to connect, to send and to wait.
+    """
+    try:
+        async with asyncio.timeout(3 * longest_seconds) as limit, http.stream("POST", **request) as response:
+            body = BoundedBody(response, RESPONSE_BYTES)
+            limit.reschedule(asyncio.get_running_loop().time() + longest_seconds)
+            async for piece in response.aiter_raw():
+                body.add(piece)
+            return body.finish()
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("the response does not end") from error
+
+
+async def read_error(response: httpx.Response) -> httpx.Response:
+    """Return the response with the start of its body, at most ``ERROR_BYTES``."""
+    start = b""
+    async for piece in response.aiter_raw():
+        start += piece
+        if len(start) >= ERROR_BYTES:
+            break
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(
+        response.status_code, headers=headers, content=start[:ERROR_BYTES], request=response.request
+    )
 
 
 def _default_ssl() -> SSLContext:
@@ -106,6 +185,23 @@ def _default_ssl() -> SSLContext:
             "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: "
             f"{error.strerror or error}"
         ) from error
+
+
+def redirect_error(what: str, status: int, headers: Mapping[str, str]) -> BadProtocol | None:
+    """Return the error of a redirect, which is not followed; None for any other response."""
+    location = headers.get("Location")
+    if not 300 <= status < 400 or not location:
+        return None
+    return BadProtocol(
+        f"{what} was answered with HTTP {status}, a redirect to {redact(location[:LOCATION_CHARACTERS])}: "
+        "use the address of the server itself"
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds of ``Retry-After``, at most 300. 0 if there are none, also where it holds a date."""
+    text = headers.get("Retry-After") or ""
+    return min(float(text), LONGEST_RETRY_SECONDS) if text.isascii() and text.isdigit() else 0.0
 
 
 def password_error(headers: Mapping[str, str]) -> Unauthorized | None:
@@ -130,7 +226,7 @@ def _reason_of(body: str) -> str:
         return ""
     with suppress(ValueError, LookupError, TypeError, RecursionError):  # a text
         body = str(json.loads(body)["message"])
-    return " ".join(body[:REASON_CHARACTERS].split())
+    return redact(" ".join(body[:REASON_CHARACTERS].split()))
 
 
 def api_key_header(api_key: str) -> dict[str, str]:

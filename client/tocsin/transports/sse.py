@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlencode, urlsplit
 
 import httpx
@@ -19,22 +19,33 @@ from tocsin.models import Event, State, StateChanged, Subscribed, Unsubscribed
 from tocsin.protocol.messages import WireCode
 
 from .address import redact
-from .http import PASSING_STATUSES, HttpClient, HttpTarget, is_header_value, password_error
+from .http import (
+    LONGEST_RETRY_SECONDS,
+    PASSING_STATUSES,
+    HttpClient,
+    HttpTarget,
+    check_not_compressed,
+    is_header_value,
+    password_error,
+    read_error,
+    retry_after,
+)
 from .sse_events import PublicationMissing, SseEvents, decode_disconnect, decode_refusal
 
 EVENTS_PATH = "/events"
 CONNECTION_EXPIRED = 3005
 OPEN_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # the server's keep-alive comments come several times a minute
-LONGEST_RETRY_SECONDS = 300.0
+SHORTEST_RETRY_SECONDS = 0.5
+EVENT_CHARACTERS = 64 * 1024 * 1024  # of one event, as of one message on a WebSocket
 TIMEOUT = httpx.Timeout(OPEN_SECONDS, read=SILENCE_SECONDS)
 
 
 class SseTransport:
     """One event stream, across its connections.
 
-    The mutable state is the token, the last ``retry:``, the number of failures, the positions (``_events``)
-    and ``recovered``; only ``run`` changes it.
+    The mutable state is the token, the last ``retry:``, the number of failures, the time of opening, the
+    positions (``_events``) and ``recovered``; only ``run`` changes it.
     """
 
     def __init__(  # the options of its only owner
@@ -57,6 +68,7 @@ class SseTransport:
         self._retry_after_seconds = 0.0
         self._is_disconnected_by_server = False
         self._failures = 0
+        self._opened_at: float | None = None
         self._is_token_new = False
 
     @property
@@ -88,17 +100,14 @@ class SseTransport:
             headers |= self._token_header(token)
         if self._events.last_event_id:
             headers["Last-Event-ID"] = self._events.last_event_id
-        async with http.stream("GET", self._url, headers=headers) as response:
-            if response.status_code != 200:
-                await response.aread()
-                self._raise_refusal(response)
+        async with aclosing(await self._open(http, headers)) as response:
             self._events.on_connected()
             self._is_token_new = False
+            self._opened_at = asyncio.get_running_loop().time()
             yield StateChanged(State.CONNECTED)
             async for sse in _events_of(response):
-                self._failures = 0
                 if sse.retry is not None:
-                    self._retry_seconds = min(sse.retry / 1000, LONGEST_RETRY_SECONDS)
+                    self._retry_seconds = min(sse.retry, LONGEST_RETRY_SECONDS * 1000) / 1000
                 if sse.event == "disconnect":
                     self._is_disconnected_by_server = True
                     self._raise_disconnect(decode_disconnect(sse.data))
@@ -111,6 +120,24 @@ class SseTransport:
                             0, f"{event.channel}: {event.reason}"
                         )  # a new request subscribes again
                     yield event
+
+    async def _open(self, http: httpx.AsyncClient, headers: dict[str, str]) -> httpx.Response:
+        """Send the request, and return the response that begins an event stream. Raises if it is refused."""
+        request = http.build_request("GET", self._url, headers=headers)
+        response: httpx.Response | None = None
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                response = await http.send(request, stream=True)
+                if response.status_code != 200:
+                    self._raise_refusal(await read_error(response))
+                check_not_compressed(response)
+        except TimeoutError as error:
+            raise Disconnected(0, f"no response within {SILENCE_SECONDS:g} s{self._target.hint}") from error
+        except BaseException:
+            if response is not None:
+                await response.aclose()
+            raise
+        return response
 
     async def _current_token(self) -> str:
         if self._get_token is not None and not self._token:
@@ -149,7 +176,7 @@ class SseTransport:
             self._drop_token()  # it may only be expired
             raise Disconnected(errors.TOKEN_EXPIRED, "the token was refused")
         if status >= 500 or status in PASSING_STATUSES:
-            self._retry_after_seconds = _retry_after(response)
+            self._retry_after_seconds = retry_after(response.headers)
             raise Disconnected(0, self._target.describe(response))
         if misdirected := self._target.misdirected(response):
             raise misdirected
@@ -179,15 +206,21 @@ class SseTransport:
     def _next_delay(self) -> float:
         """Return the seconds to wait: the server's ``retry:`` after a disconnect, otherwise the backoff.
 
-        The backoff is at least the ``Retry-After`` of a response that refused the stream for now.
-        ``retry:`` is lengthened by up to a half, so that disconnected clients do not return all at once.
+        ``retry:`` is lengthened by up to a half, so that disconnected clients do not return all at once. The
+        wait is at least ``SHORTEST_RETRY_SECONDS``, and the backoff after connections that did not last.
+        ``Retry-After`` of a response that refused the stream for now comes before the backoff.
         """
+        now, opened_at, self._opened_at = asyncio.get_running_loop().time(), self._opened_at, None
+        if opened_at is not None and now - opened_at >= backoff.STEADY_SECONDS:
+            self._failures = 0
         attempt, self._failures = self._failures, self._failures + 1
+        pause = backoff.delay(attempt, random.random())  # noqa: S311 # jitter
         is_by_server, self._is_disconnected_by_server = self._is_disconnected_by_server, False
         if is_by_server and self._retry_seconds is not None:
-            return self._retry_seconds * random.uniform(1.0, 1.5)  # noqa: S311 # jitter
+            shortest = pause if attempt else SHORTEST_RETRY_SECONDS
+            return max(shortest, self._retry_seconds * random.uniform(1.0, 1.5))  # noqa: S311 # jitter
         least, self._retry_after_seconds = self._retry_after_seconds, 0.0
-        return least + backoff.delay(attempt, random.random())  # noqa: S311 # jitter
+        return least + pause
 
 
 def add_channels(url: str, channels: Sequence[str]) -> str:
@@ -196,19 +229,34 @@ def add_channels(url: str, channels: Sequence[str]) -> str:
     return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
 
 
+class _BoundedResponse:
+    """The part of a response that httpx_sse reads. An event of more than ``EVENT_CHARACTERS`` is refused.
+
+    The mutable state is ``size``: the characters received since the last event or blank line.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.headers = response.headers
+        self.size = 0
+        self._response = response
+
+    async def aiter_text(self) -> AsyncIterator[str]:
+        """Iterate the text of the response. Raises ``BadProtocol`` for an event that does not end."""
+        async for text in self._response.aiter_text():
+            self.size = 0 if text.endswith("\n\n") else self.size + len(text)
+            if self.size > EVENT_CHARACTERS:
+                raise BadProtocol(f"{redact(str(self._response.url))} sent an event that does not end")
+            yield text
+
+
 async def _events_of(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
-    source = EventSource(response)
+    bounded = _BoundedResponse(response)
     try:
-        async for sse in source.aiter_sse():
+        async for sse in EventSource(cast("httpx.Response", bounded)).aiter_sse():
+            bounded.size = 0
             yield sse
     except SSEError as error:
         raise BadProtocol(f"{redact(str(response.url))} is not an event stream: {error}") from error
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds of ``Retry-After``. 0 if there are none, also where it holds a date."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 
 
 def _error_of(response: httpx.Response) -> errors.CallError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ssl import SSLContext
 from typing import Any
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -16,17 +17,27 @@ from websockets.exceptions import (
     InvalidStatus,
     InvalidURI,
 )
+from websockets.http11 import Response
 
 from tocsin.errors import BadProtocol, PermissionDenied, ServerUnreachable, TocsinError, Unauthorized
+from tocsin.protocol.codec import split_frame
 from tocsin.session.events import Received, SessionEvent, TransportLost, TransportOpened, TransportRefused
 
 from .address import redact
-from .http import PASSING_STATUSES, describe_response, password_error, raise_at_interpreter_end
+from .http import (
+    PASSING_STATUSES,
+    describe_response,
+    password_error,
+    raise_at_interpreter_end,
+    redirect_error,
+    retry_after,
+)
 from .proxies import Proxy, find_proxy
 
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 5.0  # protocol §8: wait this long for the server's close frame
 MESSAGE_BYTES = 64 * 1024 * 1024  # a reply with 300 recovered publications of 64 KiB has 19 MiB
+UNSENT_BYTES = 64 * 1024 * 1024
 UPGRADE_ADVICE = (
     "if the address is right, a proxy in between does not pass the Upgrade header (nginx needs "
     "proxy_http_version 1.1, and proxy_set_header for Upgrade and Connection); an event stream needs none"
@@ -36,7 +47,10 @@ UPGRADE_ADVICE = (
 class WebSocketTransport:
     """A connection that is opened once. It calls ``on_event`` with each event, until ``close`` is called.
 
-    The mutable state is the queue of outgoing messages, ``_is_closing`` and the opening task.
+    A server that does not read loses the connection once ``UNSENT_BYTES`` are queued for it.
+
+    The mutable state is the queue of outgoing messages, its size, ``_is_closing``, the socket and the task
+    that opens it.
     """
 
     def __init__(
@@ -52,19 +66,32 @@ class WebSocketTransport:
         is_secure = url.startswith("wss:")
         self._options: dict[str, Any] = {"ssl": ssl} if ssl is not None and is_secure else {}
         self._outgoing: asyncio.Queue[str | None] = asyncio.Queue()
+        self._unsent_characters = 0
         self._is_closing = False
         self._opening: asyncio.Task[Any] | None = None
+        self._socket: ClientConnection | None = None
 
     def send(self, text: str) -> None:
         """Queue a message. It is dropped if the connection is lost before it is sent."""
         self._outgoing.put_nowait(text)
+        self._unsent_characters += len(text)
+        if self._unsent_characters > UNSENT_BYTES:
+            self._report(TransportLost(0, "the server does not read: too much is queued for it"))
+            self._is_closing = True
+            self._abort()
 
     def close(self) -> None:
-        """Send what is queued, then close. No further event is reported."""
+        """Send what is queued, then close, in ``CLOSE_SECONDS``. No further event is reported."""
         self._is_closing = True
         self._outgoing.put_nowait(None)
         if self._opening is not None:
             self._opening.cancel()
+        elif self._socket is not None:
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        if self._socket is not None:
+            self._socket.transport.abort()
 
     async def run(self) -> None:
         """Open the connection, send and receive until it is closed. Cancelling drops it at once."""
@@ -76,7 +103,7 @@ class WebSocketTransport:
             if proxy is not None:
                 proxy.check()
             # no compression (protocol §18.3), no pings: the session checks the protocol's own pings
-            async with connect(
+            async with _Connect(
                 self._url,
                 additional_headers=self._headers,
                 compression=None,
@@ -85,6 +112,7 @@ class WebSocketTransport:
                 close_timeout=CLOSE_SECONDS,
                 max_size=MESSAGE_BYTES,
                 proxy=proxy.url if proxy is not None else None,
+                create_connection=_Connection,
                 **self._options,
             ) as socket:
                 await self._exchange(socket)
@@ -105,14 +133,17 @@ class WebSocketTransport:
 
     async def _exchange(self, socket: ClientConnection) -> None:
         self._opening = None
+        self._socket = socket
         self._report(TransportOpened())
         writer = asyncio.create_task(self._write(socket))
         try:
             async for frame in socket:
-                self._report(Received(frame))
+                for part in split_frame(frame):
+                    self._report(Received(part))
         except ConnectionClosed:
             pass  # its code is read below, as after a clean close
         finally:
+            self._socket = None
             writer.cancel()
             await asyncio.wait([writer])
         self._report(TransportLost(socket.close_code or 0, socket.close_reason or "connection closed"))
@@ -121,6 +152,7 @@ class WebSocketTransport:
         try:
             while (text := await self._outgoing.get()) is not None:
                 await socket.send(text)
+                self._unsent_characters -= len(text)
             await socket.close()
         except ConnectionClosed:
             pass  # the reader reports it
@@ -130,16 +162,29 @@ class WebSocketTransport:
             self._on_event(event)
 
 
+class _Connect(connect):
+    """Follows no redirect: the error names the address to use."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _Connection(ClientConnection):
+    """Is aborted by a server that sends endless pings of WebSocket and does not read the pongs."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > UNSENT_BYTES:
+            self.transport.abort()
+
+
 def _event_for_failure(error: Exception, proxy: Proxy | None) -> TransportLost | TransportRefused:
     """Return the event of a failed attempt: refused if another attempt cannot succeed."""
     match error:
         case OSError():
             pass  # also an untrusted certificate, which is a ValueError too
         case InvalidStatus():
-            body = (error.response.body or b"").decode(errors="replace")
-            if error.response.status_code == 401 and (password := password_error(error.response.headers)):
-                return TransportRefused(password)
-            return _event_for_status(error.response.status_code, body)
+            return _event_for_response(error.response)
         case ServerUnreachable():
             return TransportRefused(error)
         case InvalidURI():
@@ -172,10 +217,16 @@ def describe_status(status: int, body: str) -> str:
     return f"no WebSocket endpoint at this address: {answer}; {UPGRADE_ADVICE}"
 
 
-def _event_for_status(status: int, body: str) -> TransportLost | TransportRefused:
-    """A 4xx response to the handshake is final. A proxy's 502 or a busy server's 503 is not."""
+def _event_for_response(response: Response) -> TransportLost | TransportRefused:
+    """A redirect or a 4xx response to the handshake is final. A proxy's 502 or a busy server's 503 is not."""
+    status, body = response.status_code, (response.body or b"").decode(errors="replace")
+    headers = httpx.Headers(list(response.headers.raw_items()))  # a header may come twice
+    if status == 401 and (password := password_error(headers)):
+        return TransportRefused(password)
+    if redirect := redirect_error("the handshake", status, headers):
+        return TransportRefused(redirect)
     if not _is_final(status):
-        return TransportLost(0, describe_status(status, body))
+        return TransportLost(0, describe_status(status, body), retry_after(headers))
     refusal: TocsinError = BadProtocol(describe_status(status, body))
     if status == 401:
         refusal = Unauthorized(f"the server refused the connection: {describe_response(status, body)}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -16,6 +18,16 @@ def static_directory() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "static"
 
 
+class _PageFiles(StaticFiles):
+    """Files that no page of another origin may frame, and whose type a browser does not guess."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
 def page_routes() -> list[Mount]:
     """Every file in `static/`, with `index.html` at `/`. This route must come after all other routes."""
-    return [Mount("/", StaticFiles(directory=static_directory(), html=True))]
+    return [Mount("/", _PageFiles(directory=static_directory(), html=True))]

@@ -78,6 +78,14 @@ class ApiKeys:
             raise self._unauthorized(request, has_key=bool(given))
         return _valid(found[0]), None
 
+    def accepts(self, request: Request) -> bool:
+        """Whether a request has a valid key or signature, with any scope."""
+        try:
+            self.caller_of(request, request.scope["path"])
+        except (Unauthorized, LimitReached):
+            return False
+        return True
+
     def _signer_of(self, credentials: str, path: str) -> tuple[Caller, Signature]:
         signature = Signature.read(credentials)
         if signature is None:

@@ -28,6 +28,7 @@ from tocsin_server.core.events import (
     ServerSubscribe,
     ServerUnsubscribe,
 )
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
@@ -174,6 +175,37 @@ async def refresh(context: Context, request: types.RefreshRequest) -> types.Empt
     return await _control(context.node, request, event)
 
 
+async def revoke_token(context: Context, request: types.RevokeTokenRequest) -> types.EmptyResult:
+    """Revoke one token, by its `jti`, until it has expired.
+
+    Every node refuses it from now on (error 109), closes the connections that were made with it (3005), and
+    ends its subscriptions (2501): clients get a new token. Error 106 if there are too many revocations.
+    """
+    await context.node.revoke(Revocation(request.expire_at, token_id=request.uid))
+    return DONE
+
+
+async def invalidate_user_tokens(
+    context: Context, request: types.InvalidateUserTokensRequest
+) -> types.EmptyResult:
+    """Revoke a user's tokens that were issued before a moment, until they have expired.
+
+    What was made with them ends as for `revoke_token`. With a moment in the future, no token of the user is
+    accepted until then. Error 106 if there are too many revocations.
+    """
+    if request.channel:
+        context.node.operations.options_for(request.channel)
+    await context.node.revoke(
+        Revocation(
+            request.expire_at,
+            user=request.user,
+            channel=request.channel,
+            issued_before=request.issued_before,
+        )
+    )
+    return DONE
+
+
 async def batch(context: Context, request: types.BatchRequest) -> types.BatchResult:
     """Make several calls in one request.
 
@@ -204,6 +236,10 @@ COMMANDS = {
     "unsubscribe": Method(unsubscribe, types.UnsubscribeRequest, types.EmptyResult),
     "subscribe": Method(subscribe, types.SubscribeRequest, types.EmptyResult),
     "refresh": Method(refresh, types.RefreshRequest, types.EmptyResult),
+    "revoke_token": Method(revoke_token, types.RevokeTokenRequest, types.EmptyResult),
+    "invalidate_user_tokens": Method(
+        invalidate_user_tokens, types.InvalidateUserTokensRequest, types.EmptyResult
+    ),
 }
 """The methods that a batch and the legacy endpoint may call."""
 

@@ -33,6 +33,9 @@ from tocsin_server.errors import Refusal, Refused
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import is_set
 
+PATH_CHARACTERS = 100
+"""How much of a path is logged."""
+
 ERROR_MODE_HEADER = "X-Centrifugo-Error-Mode"
 
 NO_PARAMS = Raw(b"{}")
@@ -163,13 +166,13 @@ class _Api:
     def _log_refusal(self, request: Request, refused: HTTPException, caller: Caller | None) -> None:
         """Log why a request is answered with an HTTP status and a sentence. Never with its query."""
         reason = refused.reason if isinstance(refused, Unauthorized) else refused.detail
-        fields = {"key": caller.name} if caller else {}
         self._node.refusals.write(
             "api_request_refused",
-            path=request.url.path,
+            path=request.url.path[:PATH_CHARACTERS],
             status=refused.status_code,
             error=reason,
-            **fields,
+            key=caller.name if caller else "",
+            address=request.client.host if request.client is not None else "",
         )
 
 

@@ -49,6 +49,16 @@ SessionId = Annotated[
     ),
 ]
 UnixSeconds = Annotated[int, Meta(ge=0, le=2**40)]
+REVOKED_NAME_LIMIT = 1024
+"""How many characters a token's id or a user has that can be revoked, because every node keeps it."""
+
+RevokedUntil = Annotated[
+    UnixSeconds,
+    Meta(
+        description="Unix time until which the revocation is kept: that at which the tokens have expired. "
+        "0: client.token_revocation_ttl from now."
+    ),
+]
 Data = Annotated[Raw | UnsetType, Meta(description="The payload: any JSON value.")]
 Info = Annotated[
     Raw | UnsetType, Meta(description="The information about a client that others see: any JSON value.")
@@ -279,6 +289,38 @@ class RefreshRequest(UserRequest, kw_only=True):
     info: Info = UNSET
 
 
+class RevokeTokenRequest(Struct):
+    """Revokes one token."""
+
+    uid: Annotated[
+        str, Meta(min_length=1, max_length=REVOKED_NAME_LIMIT, description="The token's `jti` claim.")
+    ]
+    expire_at: RevokedUntil = 0
+
+
+class InvalidateUserTokensRequest(Struct):
+    """Revokes the tokens of a user."""
+
+    user: Annotated[
+        str, Meta(min_length=1, max_length=REVOKED_NAME_LIMIT, description="The user whose tokens are meant.")
+    ]
+    issued_before: Annotated[
+        UnixSeconds,
+        Meta(
+            description="Tokens with an `iat` before this Unix time, or without `iat`, are revoked; 0: those "
+            "issued before now."
+        ),
+    ] = 0
+    expire_at: RevokedUntil = 0
+    channel: Annotated[
+        str,
+        Meta(
+            description="Only subscription tokens for this channel. Empty: all tokens of the user.",
+            extra_json_schema={"pattern": CHANNEL_PATTERN},
+        ),
+    ] = ""
+
+
 class EmptyResult(Struct):
     """The call succeeded."""
 
@@ -368,6 +410,8 @@ class BatchCommand(Struct):
     unsubscribe: UnsubscribeRequest | None = None
     subscribe: SubscribeRequest | None = None
     refresh: RefreshRequest | None = None
+    revoke_token: RevokeTokenRequest | None = None
+    invalidate_user_tokens: InvalidateUserTokensRequest | None = None
 
 
 class BatchRequest(Struct):
@@ -399,6 +443,8 @@ class BatchReply(Struct, omit_defaults=True):
     unsubscribe: EmptyResult | None = None
     subscribe: EmptyResult | None = None
     refresh: EmptyResult | None = None
+    revoke_token: EmptyResult | None = None
+    invalidate_user_tokens: EmptyResult | None = None
 
 
 class BatchResult(Struct):

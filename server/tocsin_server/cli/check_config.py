@@ -14,13 +14,13 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import exposures
 from tocsin_server.config.loading import Settings, load_settings
-from tocsin_server.config.options import ServerOptions
-from tocsin_server.config.tls_files import tls_file_problems
+from tocsin_server.config.reach import reach
+from tocsin_server.config.tls_files import expired_certificates, tls_file_problems
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
-from tocsin_server.engine.factory import create_engine
+from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
-from tocsin_server.serving.listening import CannotListen, listen
+from tocsin_server.serving.listening import Address, CannotListen, Hosts, listen
 
 
 def check_config(
@@ -47,15 +47,19 @@ def check_config(
     typer.echo("ok")
     for exposure in exposures(settings):
         typer.echo(str(exposure))
+    for line in reach(settings):
+        typer.echo(line)
 
 
 def _checked(settings: Settings, *, is_live: bool) -> Settings:
     """The settings, if `tocsin serve` would start with them and no options contradict each other."""
     problems = [
         *contradictions(settings),
-        *tls_file_problems(settings.engine),
-        *_address_problems(settings.server, is_live=is_live),
+        *tls_file_problems(settings),
+        *_address_problems("server", settings.server, is_live=is_live),
+        *_address_problems("admin", settings.admin, is_live=is_live),
     ]
+    problems = problems or expired_certificates(settings)
     if is_live and not problems:
         problems += _engine_problems(settings)
     if problems:
@@ -63,23 +67,21 @@ def _checked(settings: Settings, *, is_live: bool) -> Settings:
     return settings
 
 
-def _address_problems(server: ServerOptions, *, is_live: bool) -> list[str]:
+def _address_problems(section: str, options: Address, *, is_live: bool) -> list[str]:
     """Why this machine cannot listen. A port in use counts only live: it is in use while the server runs."""
     problems = [
-        f"server.host has {host}, but its directory does not exist or cannot be written."
-        for host in server.hosts
+        f"{section}.host has {host}, but its directory does not exist or cannot be written."
+        for host in options.hosts
         if host.startswith(UNIX_PREFIX)
         and not os.access(Path(host.removeprefix(UNIX_PREFIX)).parent, os.W_OK)
     ]
-    addresses = [host for host in server.hosts if not is_passed_or_unix(host)]
-    if not addresses:
-        return problems
+    addresses = tuple(host for host in options.hosts if not is_passed_or_unix(host))
     try:
-        sockets = listen(server.model_copy(update={"host": ",".join(addresses)}))
+        sockets = listen(Hosts(addresses, options.port))
     except CannotListen as error:
         is_in_use = getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
         if is_live or not is_in_use:
-            problems.append(f"server.host and server.port cannot be used: {error}")
+            problems.append(f"{section}.host and {section}.port cannot be used: {error}")
         return problems
     for listening in sockets:
         listening.close()
@@ -88,7 +90,7 @@ def _address_problems(server: ServerOptions, *, is_live: bool) -> list[str]:
 
 def _engine_problems(settings: Settings) -> list[str]:
     async def start() -> None:
-        async with Node(settings, create_engine(settings.engine)).running():
+        async with Node(settings, create_engine(settings.engine, digest_of_histories(settings))).running():
             pass
 
     try:

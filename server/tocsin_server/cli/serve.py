@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from tocsin_server.app import create_app
@@ -15,18 +17,33 @@ from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import startup_notices
 from tocsin_server.config.loading import Settings, load_settings
-from tocsin_server.config.tls_files import tls_file_problems
+from tocsin_server.config.reach import reach
+from tocsin_server.config.tls_files import expired_certificates, tls_file_problems
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import WorkerMetrics
+from tocsin_server.output import replace_standard_streams
 from tocsin_server.serving.listening import CannotListen, listen, url_of
 from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
 from tocsin_server.serving.server import serve as serve_app
 from tocsin_server.serving.server import work
 from tocsin_server.version import __version__
 
+log = structlog.get_logger()
 
-def serve(  # noqa: PLR0917 - typer reads the flags off it
+LOCAL_ORIGINS = (
+    "self",
+    *(
+        f"{scheme}://{host}{port}"
+        for scheme in ("http", "https")
+        for host in ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+        for port in ("", ":*")
+    ),
+)
+"""Pages of this machine, such as those of a development server. `--insecure` lets no others connect."""
+
+
+def serve(
     host: Annotated[
         str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")
     ] = None,
@@ -42,7 +59,8 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
         typer.Option(help="The URL of the engine, such as redis://HOST.", show_default="memory://"),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="How many processes to run. Several need a Redis that they share.", min=1)
+        int,
+        typer.Option(help="How many processes to run. Several need a Redis that they share.", min=1, max=256),
     ] = 1,
     insecure: Annotated[
         bool,
@@ -54,16 +72,22 @@ def serve(  # noqa: PLR0917 - typer reads the flags off it
     """Run a node: WebSocket, Server-Sent Events and the HTTP API on one port."""
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         _fail(f"--log-level is {log_level}, but must be debug, info, warning or error.")
+    replace_standard_streams(lambda count: log.warning("log_lines_left_out", count=count))
     configure_logging(log_level)
-    settings = _settings(config, _overrides(host, port, engine, insecure), ui)
+    settings = _settings(config, _overrides(host, port, engine, insecure), ui, insecure)
     if workers > 1 and settings.engine.is_in_memory:
         _fail(
             f"--workers {workers} needs an engine that the workers share, but memory:// belongs to one "
             "process: set engine.url to a redis:// URL, or use --workers 1."
         )
-    if problems := tls_file_problems(settings.engine):
+    if problems := tls_file_problems(settings):
         _fail(*problems)
-    for sentence in [*startup_notices(settings), *contradictions(settings)]:
+    for sentence in [
+        *startup_notices(settings),
+        *contradictions(settings),
+        *expired_certificates(settings),
+        *reach(settings),
+    ]:
         typer.echo(sentence, err=True)
     try:
         if workers > 1:
@@ -80,10 +104,17 @@ def _print_ready(url: str) -> None:
 
 def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
     """Serve with several workers on one address. Each worker is a node of its own."""
-    sockets = listen(settings.server)
+    sockets, admin_sockets = listen(settings.server), listen(settings.admin)
     name = settings.server.name or f"{socket.gethostname()}_{url_of(sockets[0]).rpartition(':')[2]}"
+    is_tls = bool(settings.server.tls_certificate or settings.admin.tls_certificate)
+    was_ready = False
 
-    def start(number: int, parent: int, on_ready: Callable[[], None]) -> int:
+    def announce() -> None:
+        nonlocal was_ready
+        was_ready = True
+        _print_ready(url_of(sockets[0], is_tls=bool(settings.server.tls_certificate)))
+
+    def start(number: int, parent: int, report: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
         try:
             app = create_app(
@@ -91,14 +122,17 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
                 has_page=ui,
                 worker_metrics=WorkerMetrics(Path(folder), number + 1),
             )
-            work(app, own, sockets, parent, on_ready)
+            work(app, own, sockets, admin_sockets, parent, report)
         except (EngineError, ValueError) as error:
-            typer.echo(str(error), err=True)
+            if was_ready:
+                log.warning("worker_cannot_start", worker=number + 1, error=str(error))
+            else:
+                typer.echo(str(error), err=True)
             return CANNOT_START
         return 0
 
     with TemporaryDirectory(prefix="tocsin-") as folder:
-        code = WorkerPool(workers, start, lambda: _print_ready(url_of(sockets[0]))).run()
+        code = WorkerPool(workers, start, announce, [signal.SIGHUP] if is_tls else []).run()
     raise typer.Exit(code)
 
 
@@ -108,18 +142,20 @@ def _overrides(
     """The settings that the flags override. `--insecure` opens clients, pages and the HTTP API."""
     opened: dict[str, Any] = {"insecure": True} if insecure else {}
     return {
-        "server": {"host": host, "port": port, "allowed_origins": ["*"] if insecure else None},
+        "server": {"host": host, "port": port},
         "engine": {"url": engine},
         "client": dict(opened),
         "api": dict(opened),
     }
 
 
-def _settings(config: Path | None, overrides: dict[str, dict[str, object]], ui: bool) -> Settings:
+def _settings(
+    config: Path | None, overrides: dict[str, dict[str, object]], ui: bool, insecure: bool
+) -> Settings:
     try:
         settings = load_settings(config, overrides)
-        if ui and not settings.server.allowed_origins:
-            overrides["server"]["allowed_origins"] = ["self"]
+        if (ui or insecure) and not settings.server.allowed_origins:
+            overrides["server"]["allowed_origins"] = [*LOCAL_ORIGINS] if insecure else ["self"]
             settings = load_settings(config, overrides)
     except ConfigError as error:
         _fail(*error.problems)

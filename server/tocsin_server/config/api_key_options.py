@@ -28,6 +28,8 @@ ApiMethod = Literal[
     "unsubscribe",
     "subscribe",
     "refresh",
+    "revoke_token",
+    "invalidate_user_tokens",
 ]
 """Every method of the HTTP API except `batch`, whose commands are checked one by one."""
 

@@ -7,9 +7,11 @@ from pydantic import AfterValidator, model_validator
 from tocsin_server.config.values import (
     Duration,
     ExactString,
+    Limit,
     OptionalLimit,
     Options,
     PositiveDuration,
+    Rate,
     in_seconds,
     regular_expression,
 )
@@ -53,6 +55,18 @@ class ChannelOptions(Options):
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
     publication_data_format: Literal["", "json", "json_object"] = ""
     """The required form of a publication's data. Empty: any JSON value."""
+
+    slow_policy: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
+    """What becomes of publications for a client that is behind (docs/slow-clients.md)."""
+    slow_key: ExactString = ""
+    """With `latest`: the tag whose values are kept apart. Empty: the newest publication of the channel."""
+    slow_limit_bytes: Limit = 262_144
+    """With `drop_oldest` and `latest`: what is kept for a client that is behind, at most."""
+    publish_rate: Rate = 1000
+    """Publish commands per second into one channel, of all clients of a node together (111)."""
+    publish_burst: Limit = 2000
+    subscriber_limit: OptionalLimit = 0
+    """Subscribers of one channel on a node. A further subscribe command is refused (106)."""
 
     @property
     def keeps_history(self) -> bool:

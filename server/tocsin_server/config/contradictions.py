@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.patterns import LinearPattern
+from tocsin_server.config.token_keys import HMAC_ALGORITHMS, configured_key, secret_key
 
 SUBSCRIBE_BYTES = 4096
 """The size of a subscribe command whose token has many claims, such as the groups of an identity provider."""
@@ -21,7 +22,31 @@ ENVELOPE_BYTES = 65_536
 
 def contradictions(settings: Settings) -> list[str]:
     """A sentence for each pair of options that do not agree. Empty for the defaults."""
-    return [*_limits(settings), *_times(settings), *_personal_channels(settings), *_channels(settings)]
+    return [
+        *_addresses(settings),
+        *_limits(settings),
+        *_rates(settings),
+        *_times(settings),
+        *_personal_channels(settings),
+        *_channels(settings),
+        *_issuers(settings),
+    ]
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
+    server, admin = settings.server, settings.admin
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield (
+            "server.proxy_protocol is true, but server.trusted_proxies is empty, so that no connection is "
+            "accepted."
+        )
+    if not admin.host:
+        for key in ("public", "tls_certificate", "tls_key"):
+            if getattr(admin, key):
+                yield f"admin.{key} is set, but has no effect without a separate address (admin.host)."
+    for part in admin.public:
+        if part not in admin.serve:
+            yield f"admin.public has {part}, but admin.serve has not, so that it is not served."
 
 
 def _limits(settings: Settings) -> Iterator[str]:
@@ -45,6 +70,38 @@ def _limits(settings: Settings) -> Iterator[str]:
             f"{client.message_limit_bytes + ENVELOPE_BYTES}, because a client's publication may have "
             f"client.message_limit_bytes ({client.message_limit_bytes}) and its subscribers would be "
             "disconnected as slow."
+        )
+
+
+def _rates(settings: Settings) -> Iterator[str]:
+    """An SDK that reconnects sends the commands of all its channels at once, and must not be refused."""
+    client, channels = settings.client, settings.client.channel_limit
+    commands = channels + 1
+    reason = (
+        f"because an SDK that reconnects subscribes to client.channel_limit ({channels}) channels at once"
+    )
+    for key, burst, needed in (
+        ("client.command_burst", client.command_rate and client.command_burst, commands),
+        ("client.user_command_burst", client.user_command_rate and client.user_command_burst, commands),
+        ("client.new_channel_burst", client.new_channel_rate and client.new_channel_burst, channels),
+        (
+            "client.user_new_channel_burst",
+            client.user_new_channel_rate and client.user_new_channel_burst,
+            channels,
+        ),
+        (
+            "limits.new_channel_burst",
+            settings.limits.new_channel_rate and settings.limits.new_channel_burst,
+            channels,
+        ),
+    ):
+        if 0 < burst < needed:
+            yield f"{key} is {burst}, but must be at least {needed}, {reason}."
+    if client.error_limit < channels:
+        yield (
+            f"client.error_limit is {client.error_limit}, but must be at least {channels}, because a client "
+            f"that is permitted none of its client.channel_limit ({channels}) channels would be disconnected "
+            "for good (3509)."
         )
 
 
@@ -101,7 +158,37 @@ def _options(section: str, options: ChannelOptions) -> Iterator[str]:
             f"{section}.force_positioning is true, but positions need {section}.history_size and "
             f"{section}.history_ttl."
         )
+    if options.slow_key and options.slow_policy != "latest":
+        yield (
+            f'{section}.slow_key is "{options.slow_key}", but has no effect while {section}.slow_policy is '
+            f'"{options.slow_policy}".'
+        )
     if options.force_push_join_leave and not options.join_leave:
         yield (
             f"{section}.force_push_join_leave is true, but has no effect while {section}.join_leave is false."
         )
+
+
+def _issuers(settings: Settings) -> Iterator[str]:
+    for name, issuer in settings.issuers.items():
+        section = f"issuers.{name}"
+        if issuer.leeway > settings.client.expired_close_delay:
+            yield (
+                f"{section}.leeway is {issuer.leeway:g} s, but must be at most client.expired_close_delay "
+                f"({settings.client.expired_close_delay:g} s), because a client that is disconnected for its "
+                "expired token would connect with the same token again."
+            )
+        keys = [*map(secret_key, issuer.secrets), *map(configured_key, issuer.keys)]
+        fitting = frozenset[str]().union(*(key.limited_to(issuer.algorithms).algorithms for key in keys))
+        if issuer.jwks_url:
+            fitting |= {*issuer.algorithms} - {*HMAC_ALGORITHMS}
+        for algorithm in issuer.algorithms:
+            if algorithm not in fitting:
+                yield f"{section}.algorithms has {algorithm}, but no key of [{section}] fits it."
+        for template in issuer.channels:
+            namespace, boundary, _ = template.partition(":")
+            if boundary and "#" not in namespace and namespace.lstrip("$") not in settings.namespaces:
+                yield (
+                    f'{section}.channels has "{template}", but there is no section '
+                    f"[namespaces.{namespace.lstrip('$')}], so that no client of this issuer could connect."
+                )

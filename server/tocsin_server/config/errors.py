@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 Location: TypeAlias = tuple[int | str, ...]
 """Where a value is: `("client", "ping_interval")`, `("api", "keys", 0)`, or a section: `("channels",)`."""
 
-_SECRETS = {("client", "token_hmac_secret"), ("api", "keys"), ("engine", "url")}
+NAMED_SECTIONS = {"namespaces": "a namespace", "issuers": "an issuer", "api_keys": "an API key"}
+"""The sections that have names, and what such a name is the name of."""
+
+_SECRETS = {
+    ("client", "token_hmac_secret"),
+    ("client", "token_secrets"),
+    ("client", "token_keys"),
+    ("api", "keys"),
+    ("engine", "url"),
+}
+_NAMED_SECRETS = {"secrets", "keys"}
 _SHOWN_CHARACTERS = 60
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -73,14 +83,20 @@ def _sentence(
     if is_section(location):
         verb = ":" if details["type"] == "value_error" else " must be"
         return f"{_name(location)}{where}{verb} {expected}."
-    if location[:2] in _SECRETS or location[2:3] == ("keys",):
+    if _is_secret(location):
         return f"{_name(location)}{where} must be {expected}. Its value is not shown, because it is a secret."
     return f"{_name(location)} is {_shown(details['input'])}{where}, but must be {expected}."
 
 
 def is_section(location: Location) -> bool:
     """Whether a location is a table of options, rather than one of them."""
-    return len(location) == 1 or (len(location) == 2 and location[0] in ("namespaces", "api_keys"))
+    return len(location) == 1 or (len(location) == 2 and location[0] in NAMED_SECTIONS)
+
+
+def _is_secret(location: Location) -> bool:
+    if location[0] in NAMED_SECTIONS:
+        return len(location) > 2 and location[2] in _NAMED_SECRETS
+    return location[:2] in _SECRETS
 
 
 def _expected(details: "ErrorDetails") -> str:
@@ -92,7 +108,8 @@ def _expected(details: "ErrorDetails") -> str:
 def _name(location: Location) -> str:
     """The key as a user writes it: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
     if location[-1:] == ("[key]",):
-        return "The name of a namespace" if location[0] == "namespaces" else "The name of an API key"
+        kind = NAMED_SECTIONS.get(str(location[0]), "a claim")
+        return f"The name of {kind}"
     name = ".".join(str(part) for part in location if isinstance(part, str))
     name += "".join(f"[{part}]" for part in location if isinstance(part, int))
     return f"[{name}]" if is_section(location) else name

@@ -1,14 +1,14 @@
 """Exposure: what a configuration leaves open to anyone, and what it keeps closed, in sentences."""
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from tocsin_server.config.api_key_options import ApiKeyOptions
+from tocsin_server.config.issuer_options import SECRET_BYTES
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
-
-_SECRET_BYTES = 32
-"""HS256 requires a key at least as long as its hash (RFC 7518 §3.2)."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,15 @@ class Exposure:
 
 
 def exposures(settings: Settings) -> list[Exposure]:
-    """Every way to reach the node, open or closed: address, clients, channels, pages, HTTP API."""
-    return [_address(settings), _clients(settings), _channels(settings), _pages(settings), _api(settings)]
+    """Every way to reach the node, open or closed: address, clients, issuers, channels, pages, HTTP API."""
+    return [
+        _address(settings),
+        _clients(settings),
+        *_issuers(settings),
+        _channels(settings),
+        _pages(settings),
+        _api(settings),
+    ]
 
 
 def startup_notices(settings: Settings) -> list[str]:
@@ -58,12 +65,8 @@ def _clients(settings: Settings) -> Exposure:
             "INSECURE, every client may connect, subscribe, publish and read without a token",
             f"client.insecure is for development, and this node can be reached from {_reach(settings)}",
         )
-    if client.token_hmac_secret or client.token_public_key:
-        length = len(client.token_hmac_secret.encode())
-        is_short = 0 < length < _SECRET_BYTES
-        advice = (
-            f"client.token_hmac_secret has {length} bytes, use at least {_SECRET_BYTES}" if is_short else ""
-        )
+    if _has_own_keys(settings) or settings.issuers:
+        advice = _short_secret(settings)
         access = "may connect with a token or without one" if client.allow_anonymous else "need a token"
         return Exposure("clients", access, advice)
     if client.allow_anonymous:
@@ -71,6 +74,50 @@ def _clients(settings: Settings) -> Exposure:
     return Exposure(
         "clients", "none may connect", "set client.token_hmac_secret, or client.allow_anonymous = true"
     )
+
+
+def _has_own_keys(settings: Settings) -> bool:
+    client = settings.client
+    return bool(
+        client.token_hmac_secret or client.token_public_key or client.token_secrets or client.token_keys
+    )
+
+
+def _short_secret(settings: Settings) -> str:
+    secrets = {"token_hmac_secret": settings.client.token_hmac_secret}
+    secrets |= {
+        f"token_secrets[{index}]": secret for index, secret in enumerate(settings.client.token_secrets)
+    }
+    for key, secret in secrets.items():
+        length = len(secret.encode())
+        if 0 < length < SECRET_BYTES:
+            return f"client.{key} has {length} bytes, use at least {SECRET_BYTES}"
+    return ""
+
+
+def _issuers(settings: Settings) -> Iterator[Exposure]:
+    """Who else issues tokens, and what an issuer could do that it may not be meant to."""
+    for name, issuer in settings.issuers.items():
+        advice = ""
+        if not issuer.audiences and not issuer.required_claims:
+            advice = (
+                f"its tokens for any other application are accepted too: set issuers.{name}.audiences or "
+                "required_claims"
+            )
+        elif "user_prefix" not in issuer.model_fields_set and _shares_users(settings, name):
+            advice = (
+                f'it may name users that another issuer names: set issuers.{name}.user_prefix, to "" if '
+                "they are the same"
+            )
+        keys = "" if not issuer.jwks_url else f", with the keys at {urlsplit(issuer.jwks_url).hostname}"
+        yield Exposure(f"issuer {name}", f"its tokens say {issuer.issuer}{keys}", advice)
+
+
+def _shares_users(settings: Settings, name: str) -> bool:
+    prefixes = [issuer.user_prefix for other, issuer in settings.issuers.items() if other != name]
+    prefixes += [""] if _has_own_keys(settings) else []
+    own = settings.issuers[name].user_prefix
+    return any(own.startswith(other) or other.startswith(own) for other in prefixes)
 
 
 def _channels(settings: Settings) -> Exposure:

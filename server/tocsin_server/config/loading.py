@@ -15,10 +15,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.api_key_options import ApiKeyOptions, shared_keys
 from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
+from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.values import Options
@@ -52,6 +54,7 @@ class Settings(Options):
     engine: EngineOptions = EngineOptions()
     client: ClientOptions = ClientOptions()
     api: ApiOptions = ApiOptions()
+    admin: AdminOptions = AdminOptions()
     api_keys: dict[Annotated[str, AfterValidator(_key_name)], ApiKeyOptions] = Field(default_factory=dict)
     """Keys of the HTTP API that have a name and may be limited, by name."""
     limits: LimitOptions = LimitOptions()
@@ -61,6 +64,10 @@ class Settings(Options):
         default_factory=dict
     )
     """Options of the channels `NAME:…`, by namespace."""
+    issuers: dict[Annotated[str, AfterValidator(_namespace_name)], IssuerOptions] = Field(
+        default_factory=dict
+    )
+    """Issuers of tokens beside the one of `[client]`."""
 
     @model_validator(mode="after")
     def _personal_channels_have_a_namespace(self) -> Self:
@@ -69,6 +76,22 @@ class Settings(Options):
             raise ValueError(
                 f'client.personal_channel_namespace is "{name}", but there is no section [namespaces.{name}]'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _issuers_are_complete(self) -> Self:
+        names: dict[str, str] = {}
+        if self.client.token_issuer:
+            names[self.client.token_issuer] = "client.token_issuer"
+        for name, issuer in self.issuers.items():
+            section = f"[issuers.{name}]"
+            if not issuer.issuer:
+                raise ValueError(f"{section} needs issuer, the `iss` of its tokens")
+            if not (issuer.secrets or issuer.keys or issuer.jwks_url):
+                raise ValueError(f"{section} needs secrets, keys or jwks_url, or no token can be verified")
+            if issuer.issuer in names:
+                raise ValueError(f'{section} has the issuer "{issuer.issuer}", as {names[issuer.issuer]} has')
+            names[issuer.issuer] = section
         return self
 
     @model_validator(mode="after")
@@ -89,6 +112,14 @@ class _Variables(BaseSettings, Settings):
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_nested_delimiter=_SEPARATOR, enable_decoding=False
     )
+
+
+_NAMED: Mapping[str, type[Options]] = {
+    "namespaces": ChannelOptions,
+    "issuers": IssuerOptions,
+    "api_keys": ApiKeyOptions,
+}
+"""The sections that have names, and the options of each."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +216,8 @@ def _known_keys(location: Location) -> Iterable[str]:
     """The keys that are valid in place of an unknown one."""
     if len(location) == 1:
         return Settings.model_fields
-    if location[0] == "namespaces":
-        return ChannelOptions.model_fields
-    if location[0] == "api_keys":
-        return ApiKeyOptions.model_fields
+    if location[0] in _NAMED:
+        return _NAMED[str(location[0])].model_fields
     section = Settings.model_fields[str(location[0])].annotation
     return getattr(section, "model_fields", ())
 
@@ -211,7 +240,7 @@ def _meant_by(name: str) -> str:
         return ""
     for section in Settings.model_fields:
         key = rest.removeprefix(f"{section}_")
-        if key != rest and section not in ("namespaces", "api_keys") and key in _known_keys((section, key)):
+        if key != rest and section not in _NAMED and key in _known_keys((section, key)):
             return _variable((section, key))
     return ""
 

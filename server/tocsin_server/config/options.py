@@ -14,12 +14,15 @@ from tocsin_server.config.api_key_options import Keys
 from tocsin_server.config.engine_url import MEMORY_URL, check_engine_url
 from tocsin_server.config.values import (
     Duration,
+    ExactString,
     Limit,
     OptionalLimit,
     Options,
     PositiveDuration,
     host_list,
+    long_secret,
     origin_pattern,
+    proxy_network,
     string_list,
 )
 
@@ -40,6 +43,18 @@ class ServerOptions(Options):
 
     "self" means pages that come from the host and port they connect to.
     """
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(proxy_network)], ...], BeforeValidator(string_list)
+    ] = ()
+    """Addresses and networks of proxies that say where a request comes from, and "unix". Empty: none."""
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+    """The header in which the trusted proxies say it."""
+    proxy_protocol: bool = False
+    """Every connection begins with a header of the PROXY protocol, and comes from a trusted proxy."""
+    tls_certificate: str = ""
+    """The file of the certificate and its chain, in PEM form. Empty: no TLS."""
+    tls_key: str = ""
+    """The file of its private key."""
     drain_seconds: Duration = 10
     """How long a draining node takes to disconnect its clients, one after the other."""
     keep_alive_timeout: PositiveDuration = 75
@@ -57,6 +72,10 @@ class EngineOptions(Options):
     url: Annotated[str, AfterValidator(check_engine_url)] = Field(default=MEMORY_URL, repr=False)
     prefix: str = Field(default="tocsin", pattern=r"^[-a-zA-Z0-9_.]+$")
     """The prefix of all keys in Redis."""
+    memory_limit: float = Field(default=0.95, gt=0, le=1)
+    """The part of Redis' maxmemory from which on no histories begin and no presence entries are added."""
+    control_secret: Annotated[ExactString, AfterValidator(long_secret)] = Field(default="", repr=False)
+    """Key of the signatures of control commands and surveys, the same on all nodes. Empty: a key in Redis."""
 
     @property
     def is_in_memory(self) -> bool:

@@ -14,6 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+RSA_BITS = range(2048, 8193)
+"""Shorter keys are too weak (NIST SP 800-131A); a signature of a longer one takes milliseconds to verify."""
+
+CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+"""The algorithm of each curve (RFC 7518 §3.4)."""
+
+_EXPONENT_BITS = 64
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _LINE_BREAK = re.compile(r"\\[rn]|\s")
 _LABELS = {"PUBLIC KEY", "RSA PUBLIC KEY"}
@@ -52,3 +59,14 @@ def _check(pem: str) -> None:
         raise ValueError("a complete public key in PEM form, as openssl writes it") from None
     if not isinstance(key, _KINDS):
         raise ValueError("a public key for RS, ES or EdDSA signatures")  # noqa: TRY004 - pydantic expects it
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name not in CURVES:
+        raise ValueError(f"a key of the curve P-256, P-384 or P-521, and not {key.curve.name}")
+    check_strength(key)
+
+
+def check_strength(key: object) -> None:
+    """Raise ValueError for an RSA key that is too weak, or with which verifying takes too long."""
+    if isinstance(key, RSAPublicKey) and (
+        key.key_size not in RSA_BITS or key.public_numbers().e.bit_length() > _EXPONENT_BITS
+    ):
+        raise ValueError(f"an RSA key of {RSA_BITS[0]} to {RSA_BITS[-1]} bits with a short exponent")

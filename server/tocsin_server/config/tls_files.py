@@ -1,19 +1,74 @@
-"""The files that `engine.url` names for TLS: whether the node can use them, in sentences."""
+"""The files for TLS that a configuration names: whether the node can use them, in sentences."""
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from cryptography import x509
+
 from tocsin_server.config.engine_url import parse_redis_url
+from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import EngineOptions
 
 _OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
-def tls_file_problems(engine: EngineOptions) -> list[str]:
+def tls_file_problems(settings: Settings) -> list[str]:
     """A sentence for each file that cannot be read or does not hold what its option says."""
+    problems = _engine_problems(settings.engine)
+    for section, options in (("server", settings.server), ("admin", settings.admin)):
+        problems += _pair_problems(section, options.tls_certificate, options.tls_key)
+    return problems
+
+
+def _pair_problems(section: str, certificate: str, key: str) -> list[str]:
+    """What is wrong with the certificate of a listening address."""
+    if not certificate and not key:
+        return []
+    if not certificate or not key:
+        given, missing = ("tls_key", "tls_certificate") if key else ("tls_certificate", "tls_key")
+        return [f"{section}.{given} is set, but not {section}.{missing}: TLS needs both."]
+    return certificate_problems(certificate, key, f"{section}.")
+
+
+def expired_certificates(settings: Settings) -> list[str]:
+    """A sentence for each certificate that has expired, so that no client accepts it. The files are valid."""
+    files = {"server": settings.server.tls_certificate, "admin": settings.admin.tls_certificate}
+    return [
+        f"{section}.tls_certificate is {file}, but that certificate has expired."
+        for section, file in files.items()
+        if file and expiry_of(file) <= dt.datetime.now(dt.UTC)
+    ]
+
+
+def certificate_problems(certificate: str, key: str, prefix: str = "") -> list[str]:
+    """Why these files are no certificate with its private key. Empty if they are."""
+    problems = []
+    for name, path in (("tls_certificate", certificate), ("tls_key", key)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            problems.append(f"{prefix}{name} is {path}, but that file cannot be read: {error.strerror}.")
+    if problems:
+        return problems
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+        expiry_of(certificate)
+    except (ssl.SSLError, ValueError):
+        what = f"{prefix}tls_certificate is {certificate} and {prefix}tls_key is {key}"
+        return [f"{what}, but that is no certificate and its private key in PEM form without a password."]
+    return []
+
+
+def expiry_of(certificate: str) -> dt.datetime:
+    """When the first certificate of a file expires. Raises ValueError if it has none."""
+    return x509.load_pem_x509_certificate(Path(certificate).read_bytes()).not_valid_after_utc
+
+
+def _engine_problems(engine: EngineOptions) -> list[str]:
     if engine.is_in_memory:
         return []
     options = parse_redis_url(engine.url).options

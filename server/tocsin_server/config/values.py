@@ -3,6 +3,7 @@
 This module is pure. The message of a validator completes the sentence "KEY must be …".
 """
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -87,6 +88,22 @@ def host_list(value: object) -> object:
     return ",".join(names)
 
 
+def proxy_network(value: str) -> str:
+    """A network, an address, or "unix"."""
+    try:
+        return value if value == "unix" else str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8", or "unix" ({error})') from None
+
+
+def network(value: str) -> str:
+    """A network or an address."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f'addresses or networks, such as "10.0.0.0/8" ({error})') from None
+
+
 def regular_expression(value: str) -> str:
     """A regular expression that can be matched in linear time, or an empty string."""
     try:
@@ -111,6 +128,15 @@ def api_key(value: str) -> str:
     return value
 
 
+def long_secret(value: str) -> str:
+    """A secret that cannot be guessed, or an empty string."""
+    if value and len(value) < CONTROL_SECRET_LENGTH:
+        raise ValueError(f"at least {CONTROL_SECRET_LENGTH} characters long")
+    return value
+
+
+CONTROL_SECRET_LENGTH = 16
+
 ExactString = Annotated[str, StringConstraints(strip_whitespace=False)]
 """A string in which white space counts, also at its ends."""
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
@@ -120,6 +146,9 @@ Limit = Annotated[int, Field(ge=1)]
 """A bound that cannot be switched off: everything that is queued for a client is bounded."""
 OptionalLimit = Annotated[int, Field(ge=0)]
 """A bound, or 0 for no bound."""
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""So many per second, or 0 for any number."""
 
 
 class Options(BaseModel):

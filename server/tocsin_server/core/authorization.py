@@ -8,21 +8,28 @@ token's.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import msgspec
 from msgspec import Raw
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import permissions
 from tocsin_server.core.capabilities import Action, Capabilities, actions, capabilities
 from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import ServerSubscribe, Timestamp
 from tocsin_server.core.permissions import Caller, overridden
+from tocsin_server.core.revocations import Revocations
 from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
 from tocsin_server.core.tokens import (
     ConnectionClaims,
+    KeysUnavailable,
+    MappedClaims,
+    StandardClaims,
     SubscriptionClaims,
     SubscriptionGrant,
     TokenExpired,
@@ -43,6 +50,8 @@ from tocsin_server.protocol.messages import (
     SubscriptionPosition,
 )
 
+REVOKED = "it was revoked"
+
 
 def _no_connections(_user: str) -> int:
     return 0
@@ -56,13 +65,24 @@ def _ignore_limit(_client: str, _limit: str) -> None:
     pass
 
 
+def _no_subscribers(_channel: str) -> int:
+    return 0
+
+
 def _needs_no_authorization(_request: Request) -> bool:
     return False
 
 
+TURN_COST = 48
+"""What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
+
+One turn may exceed it by its last command.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What all sessions of a node share, and only read."""
+    """What all sessions of a node share. They only read it, apart from what they use of `limits`."""
 
     options: ClientOptions
     rules: ChannelRules
@@ -75,11 +95,19 @@ class SessionContext:
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
     report_limit: Callable[[str, str], None] = _ignore_limit
     """Called with a client id and the key of a limit that refused the client something."""
+    subscribers_in: Callable[[str], int] = _no_subscribers
+    """Returns how many subscribers a channel has on this node, those being set up included."""
+    limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
+    """What clients may use per second."""
     rpc_methods: Container[str] = frozenset()
     needs_authorization: Callable[[Request], bool] = _needs_no_authorization
     """Whether a request waits for an answer from outside the session. Called once per command."""
     authorization_seconds: float = 5.0
     """How long such an answer may take."""
+    revocations: Revocations = field(default_factory=Revocations)
+    """Which tokens are invalid although they have not expired. Only the node changes it."""
+    turn_cost: int = TURN_COST
+    """What the commands of one turn may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +123,9 @@ class AuthorizedConnection:
     """What its token grants in channels that match a pattern."""
     subscriptions: Mapping[str, Subscription]
     """All its server-side subscriptions, by channel."""
+    token_id: str = ""
+    issued_at: float | None = None
+    """When its token was issued, in unix seconds; None if it has none."""
 
 
 # ---------------------------------------------------------------------------------------------- connections
@@ -108,18 +139,21 @@ def authorize_connection(
     claims: ConnectionClaims | None = None,
 ) -> AuthorizedConnection | Refusal | Disconnect:
     """Decide a connect command (protocol §3), by `claims` if they are given, else by its token."""
-    found = connection_claims(context, client, request.token, now) if claims is None else claims
+    options = context.options
+    if len(request.subs) > options.channel_limit:  # before each of them is looked at
+        return _too_many_channels(context, client)
+    found = connection_claims(context, client, request.token, now, claims)
     if isinstance(found, Refusal | Disconnect):
         return found
-    options = context.options
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
         context.report_refusal(
             client, "connect", f"the user has client.user_connection_limit ({limit}) connections"
         )
-        return errors.CONNECTION_LIMIT
+        context.report_limit(client, "client.user_connection_limit")
+        return errors.too_many_connections(limit)
     expires_at = None if options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at + options.token_leeway <= now.monotonic:
+    if expires_at is not None and expires_at + context.tokens.leeway_for(found) <= now.monotonic:
         context.report_refusal(client, "connection token", "its expire_at has passed")
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
@@ -127,18 +161,55 @@ def authorize_connection(
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
-        context.report_refusal(
-            client, "connect", f"more than client.channel_limit ({options.channel_limit}) channels"
-        )
-        return errors.CHANNEL_LIMIT
-    granted = frozenset(found.grants)
-    return AuthorizedConnection(info, expires_at, granted, capabilities(found.caps), subscriptions)
+        return _too_many_channels(context, client)
+    return AuthorizedConnection(
+        info,
+        expires_at,
+        frozenset(found.grants),
+        capabilities(found.caps),
+        subscriptions,
+        found.jti,
+        issued_at(found) if request.token or claims is not None else None,
+    )
+
+
+def issued_at(claims: StandardClaims) -> float:
+    """Return when a token was issued, in unix seconds. One that does not say counts as the oldest."""
+    return claims.iat if claims.iat is not None else 0.0
+
+
+def _too_many_channels(context: SessionContext, client: str) -> Disconnect:
+    limit = context.options.channel_limit
+    context.report_limit(client, "client.channel_limit")
+    context.report_refusal(client, "connect", f"more than client.channel_limit ({limit}) channels")
+    return errors.CHANNEL_LIMIT
 
 
 def connection_claims(
+    context: SessionContext,
+    client: str,
+    token: str,
+    now: Timestamp,
+    claims: ConnectionClaims | None = None,
+) -> ConnectionClaims | Refusal | Disconnect:
+    """Return the `claims` that are given, or a connection token's, if they are not revoked.
+
+    Without a token they are an anonymous user's, if that is allowed.
+    """
+    found = _token_claims(context, client, token, now) if claims is None else claims
+    if isinstance(found, Refusal | Disconnect) or (claims is None and not token):
+        return found
+    if claims is not None and found.iat is None:  # a decision of this moment
+        found = msgspec.structs.replace(found, iat=now.unix)
+    if context.revocations.covers(found.jti, found.sub, issued_at(found), now.unix):
+        context.report_refusal(client, "connection token", REVOKED)
+        return errors.because(errors.TOKEN_EXPIRED, REVOKED)
+    return found
+
+
+def _token_claims(
     context: SessionContext, client: str, token: str, now: Timestamp
 ) -> ConnectionClaims | Refusal | Disconnect:
-    """Return a connection token's claims; without a token an anonymous user's, if they are allowed."""
     if not token:
         is_open = context.options.insecure or context.options.allow_anonymous
         if is_open:
@@ -157,6 +228,12 @@ def connection_claims(
     except TokenExpired as error:
         context.report_refusal(client, "connection token", str(error))
         return _expired(error)
+    except KeysUnavailable as error:
+        context.report_refusal(client, "connection token", str(error))
+        return errors.SERVER_ERROR
+    if isinstance(claims, MappedClaims) and claims.incomplete:
+        reason = f"a value cannot be part of a channel's name, in {', '.join(claims.incomplete)}"
+        context.report_refusal(client, "channels of the connection token", reason)
     return claims
 
 
@@ -235,6 +312,8 @@ def authorize_subscription(
     protocol's order (§4).
     """
     options = _check_subscribe_request(context, existing, request)
+    if options is errors.LIMIT_EXCEEDED:
+        context.report_limit(info.client, "client.channel_limit")
     if isinstance(options, Refusal | Disconnect):
         return options
     grant = SubscriptionTerms(info)
@@ -268,6 +347,8 @@ def authorize_subscription(
         is_recoverable=is_recoverable,
         is_positioned=is_positioned,
         receives_joins=receives_joins,
+        token_id=grant.token_id,
+        issued_at=grant.issued_at,
         allowed=grant.allowed,
         is_by_capability=is_by_capability,
     )
@@ -321,13 +402,25 @@ def authorize_by_claims(
     found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
         return found
+    was_issued_at = now.unix if claims is not None and claims.iat is None else issued_at(found)
+    if context.revocations.covers(found.jti, info.user, was_issued_at, now.unix, channel):
+        context.report_refusal(info.client, "subscription token", REVOKED)
+        return errors.because(errors.TOKEN_EXPIRED, REVOKED)
     expires_at = None if context.options.insecure else monotonic_deadline(found.expires_at, now)
-    if expires_at is not None and expires_at + context.options.token_leeway <= now.monotonic:
+    if expires_at is not None and expires_at + context.tokens.leeway_for(found) <= now.monotonic:
         context.report_refusal(info.client, "subscription token", "its expire_at has passed")
         return errors.EXPIRED
     channel_info = with_channel_info(info, embedded(found.info, found.b64info))
     data = embedded(found.data, "")
-    return SubscriptionTerms(channel_info, data, expires_at, found.override, actions(found.allow))
+    return SubscriptionTerms(
+        channel_info,
+        data,
+        expires_at,
+        found.override,
+        actions(found.allow),
+        found.jti,
+        was_issued_at,
+    )
 
 
 def _subscription_claims(
@@ -346,6 +439,9 @@ def _subscription_claims(
     except TokenExpired as error:
         context.report_refusal(info.client, "subscription token", str(error))
         return _expired(error)
+    except KeysUnavailable as error:
+        context.report_refusal(info.client, "subscription token", str(error))
+        return errors.INTERNAL_ERROR
     if other := _mismatch(claims, info, channel):
         context.report_refusal(info.client, "subscription token", f"it is for another {other}")
         return errors.INVALID_TOKEN

@@ -1,29 +1,38 @@
 """One channel on one node: its subscribers, its position in history, and the messages queued for delivery.
 
-    begin_subscribe() -- merge() -- go_live() … unsubscribe()        receive() -- queue -- take_batch()
+    begin_subscribe() -- merge() -- go_live() [-- catch_up() …] … unsubscribe()
+    receive() -- queue -- take_batch()
 
 Received messages are queued in one order. A batch takes the first of them, up to BATCH_BYTES. It is for
 the subscribers that are present when it is taken. Each subscriber stores the channel's message count at
 the moment it went live, so a subscriber that goes live while messages are queued is delivered only the
 later ones.
 
+A subscriber that catches up is not delivered batches. It gets its missed publications in pages, and joins the
+others once it has everything up to the channel's position.
+
 The mutable state is that of `Channel` and of its `Subscriber`s: the subscribers, the position tracker, the
-queue, and the publications held for subscriptions that are being set up. Only the methods of `Channel`
-change it; every method is one synchronous step, and the caller schedules the delivery.
+queue, and the publications held for subscriptions that are being set up or catch up. Only the methods of
+`Channel` change it; every method is one synchronous step, and the caller schedules the delivery.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.kept_messages import KeptMessages
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import Position, Publication, Push
 
 HELD_LIMIT = 1000
 """Publications held for subscriptions being set up. If history ends before them, it is read again."""
+
+HELD_BYTES = 2 * 1_048_576
+"""Payload bytes of these publications, at most, unless there is only one."""
 
 BATCH_BYTES = 65_536
 """The size at which a batch is full. By default it is far below a connection's queue limit."""
@@ -106,6 +115,31 @@ class Subscriber(Generic[C]):
         self.write = _discard
 
 
+class CatchingUp(NamedTuple, Generic[C]):
+    """A subscriber that catches up, and the joins and leaves that it gets afterwards."""
+
+    subscriber: Subscriber[C]
+    joins: deque[Push]
+
+
+class KeptAside(NamedTuple, Generic[C]):
+    """A subscriber whose client is behind, and what is kept for it."""
+
+    subscriber: Subscriber[C]
+    kept: KeptMessages
+
+
+class CaughtUp(NamedTuple):
+    """What a page of history adds for a subscriber that catches up."""
+
+    messages: Sequence[ChannelMessage]
+    """To be written to it in the same step."""
+    is_complete: bool = False
+    """Whether it is delivered everything that follows from now on. Otherwise the next page must be read."""
+    has_gap: bool = False
+    """Whether history no longer holds what the client missed. Its subscription must be reset."""
+
+
 def _discard(_payload: Any) -> None:
     """Replace the `write` of a retired subscriber."""
 
@@ -126,15 +160,18 @@ class Channel(Generic[C]):
     """One channel on one node."""
 
     __slots__ = (
+        "_catching_up",
         "_groups",
         "_held",
         "_join_receivers",
+        "_kept_aside",
         "_live_with_queued",
         "_queue",
         "_sent_count",
         "_subscribers",
         "_subscribing",
         "_waiting_for_offset",
+        "held_bytes",
         "name",
         "queued_bytes",
         "tracker",
@@ -148,33 +185,48 @@ class Channel(Generic[C]):
         self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
         self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
         self._groups: list[tuple[Framing, list[Subscriber[C]]]] | None = None  # the same as lists, cached
-        self._live_with_queued: list[Subscriber[C]] = []  # went live while messages were queued
+        self._live_with_queued: dict[Subscriber[C], None] = {}  # went live while messages were queued
         self._waiting_for_offset: list[
             Subscriber[C]
         ] = []  # their replies reach beyond what was received here
         self._join_receivers = 0
         self._subscribing = 0
-        self._held: deque[tuple[Publication, str]] = deque(maxlen=HELD_LIMIT)
+        self._held: deque[tuple[Publication, str]] = deque()
+        self.held_bytes = 0
+        """Payload bytes held for subscriptions that are being set up or catch up."""
+        self._catching_up: dict[C, CatchingUp[C]] = {}
+        self._kept_aside: dict[C, KeptAside[C]] = {}
 
     def __len__(self) -> int:
         """Return how many subscribers the channel has on this node."""
-        return sum(map(len, self._subscribers.values())) + len(self._waiting_for_offset)
+        waiting = len(self._waiting_for_offset) + len(self._catching_up) + len(self._kept_aside)
+        return self._live_count + waiting
+
+    @property
+    def _live_count(self) -> int:
+        return sum(map(len, self._subscribers.values()))
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscribers it has here, with those that are being set up."""
+        return len(self) + self._subscribing - len(self._catching_up)  # these count as both
 
     @property
     def is_wanted(self) -> bool:
         """Whether the channel has a subscriber here, or a subscription is being set up."""
-        return bool(self._subscribing or self._waiting_for_offset or any(self._subscribers.values()))
+        return bool(self._subscribing or self._waiting_for_offset or self._is_delivered)
+
+    @property
+    def _is_delivered(self) -> bool:
+        """Whether a message must be queued for anyone."""
+        return bool(self._kept_aside) or any(self._subscribers.values())
 
     @property
     def connections(self) -> list[C]:
         """The connections of all subscribers."""
         live = [connection for group in self._subscribers.values() for connection in group]
-        return live + [subscriber.connection for subscriber in self._waiting_for_offset]
-
-    @property
-    def held_bytes(self) -> int:
-        """Payload bytes held for subscriptions that are being set up."""
-        return sum(len(publication.data) for publication, _ in self._held)
+        waiting = [subscriber.connection for subscriber in self._waiting_for_offset]
+        return [*live, *waiting, *self._catching_up, *self._kept_aside]
 
     # ------------------------------------------------------------------------------- subscribe, unsubscribe
 
@@ -199,30 +251,106 @@ class Channel(Generic[C]):
             return None
         return merged
 
-    def go_live(self, connection: C, start_offset: int, receives_joins: bool) -> None:
-        """Deliver to `connection`, which has everything up to `start_offset`, what follows."""
-        self._stop_holding()
+    def go_live(
+        self, connection: C, start_offset: int, receives_joins: bool, *, catches_up: bool = False
+    ) -> None:
+        """Deliver to `connection`, which has everything up to `start_offset`, what follows.
+
+        If it `catches_up`, publications are still held, and `catch_up` must follow.
+        """
         subscriber = Subscriber(connection, start_offset, receives_joins)
-        if start_offset > self.tracker.offset and self.tracker.is_known:
+        if catches_up:
+            self._catching_up[connection] = CatchingUp(subscriber, deque(maxlen=HELD_LIMIT))
+        else:
+            self._join_live(subscriber)
+
+    def _join_live(self, subscriber: Subscriber[C]) -> None:
+        self._stop_holding()
+        if subscriber.start_offset > self.tracker.offset and self.tracker.is_known:
             self._waiting_for_offset.append(subscriber)
         else:
             self._add(subscriber)
 
+    def catching_up_from(self, connection: C) -> int | None:
+        """Return the offset after which a subscriber's next page begins; None if it does not catch up."""
+        found = self._catching_up.get(connection)
+        return None if found is None else found.subscriber.start_offset
+
+    def catch_up(self, connection: C, page: History, *, may_skip: bool = False) -> CaughtUp:
+        """Add a page that was read after `catching_up_from`.
+
+        `may_skip`: publications before the page are superseded, so that they are no gap.
+        """
+        subscriber, joins = self._catching_up[connection]
+        start, top = subscriber.start_offset, page.top
+        first = page.publications[0].offset if page.publications else top.offset + 1
+        is_other = top.epoch != self.tracker.position.epoch
+        if is_other or (first != start + 1 and not (may_skip and first > start)):
+            return CaughtUp((), has_gap=True)
+        last = page.publications[-1].offset if page.publications else top.offset
+        merged = self.merge(page) if last == top.offset else None
+        if merged is None:
+            subscriber.start_offset = last
+            return CaughtUp(self._messages(page))
+        del self._catching_up[connection]
+        subscriber.start_offset = merged.top.offset
+        self._join_live(subscriber)
+        return CaughtUp([*self._messages(merged), *map(ChannelMessage, joins)], is_complete=True)
+
+    def _messages(self, history: History) -> list[ChannelMessage]:
+        epoch = history.top.epoch
+        return [ChannelMessage(Push(self.name, pub=one), epoch) for one in history.publications]
+
     def unsubscribe(self, connection: C) -> None:
         """Stop delivering to `connection`, or give up a subscription that was being set up."""
         subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if connection in self._kept_aside:
+            subscriber = self._kept_aside.pop(connection).subscriber
         if subscriber is not None:
             subscriber.retire()
             self._join_receivers -= subscriber.receives_joins
-            self._live_with_queued = [other for other in self._live_with_queued if other is not subscriber]
+            self._live_with_queued.pop(subscriber, None)
             self._groups = None
         elif not self._remove_waiting_for_offset(connection):
+            self._catching_up.pop(connection, None)
             self._stop_holding()
+
+    def keep_aside(self, connection: C, options: ChannelOptions) -> None:
+        """Keep messages for a live subscriber from the next batch on, until `release`."""
+        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if subscriber is not None:
+            self._kept_aside[connection] = KeptAside(subscriber, KeptMessages(options))
+            self._groups = None
+
+    def release(self, connection: C) -> KeptMessages | None:
+        """Deliver to a subscriber again. Returns what was kept, to be written in the same step."""
+        found = self._kept_aside.pop(connection, None)
+        if found is None:
+            return None
+        subscriber = found.subscriber
+        subscriber.live_since_count = max(subscriber.live_since_count, self._sent_count)
+        subscriber.write = connection.write
+        self._subscribers.setdefault(connection.framing, {})[connection] = subscriber
+        self._groups = None
+        return found.kept
+
+    def _keep(self, messages: list[ChannelMessage], first: int) -> None:
+        for subscriber, kept in self._kept_aside.values():
+            skipped = max(subscriber.live_since_count - first, 0)
+            for message in messages[skipped:]:
+                if message.is_publication or subscriber.receives_joins:
+                    kept.add(message)
+
+    def change_write(self, connection: C) -> None:
+        """Write to a subscriber with its connection's present `write`."""
+        subscriber = self._subscribers.get(connection.framing, {}).get(connection)
+        if subscriber is not None:
+            subscriber.write = connection.write
 
     def _add(self, subscriber: Subscriber[C]) -> None:
         subscriber.live_since_count = self._sent_count + len(self._queue)
         if self._queue:
-            self._live_with_queued.append(subscriber)
+            self._live_with_queued[subscriber] = None
         self._join_receivers += subscriber.receives_joins
         self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
@@ -238,6 +366,13 @@ class Channel(Generic[C]):
         self._subscribing -= 1
         if not self._subscribing:
             self._held.clear()
+            self.held_bytes = 0
+
+    def _hold(self, publication: Publication, epoch: str) -> None:
+        self._held.append((publication, epoch))
+        self.held_bytes += len(publication.data)
+        while len(self._held) > 1 and (len(self._held) > HELD_LIMIT or self.held_bytes > HELD_BYTES):
+            self.held_bytes -= len(self._held.popleft()[0].data)
 
     # ---------------------------------------------------------------------------------------------- receive
 
@@ -255,7 +390,7 @@ class Channel(Generic[C]):
         continuity = self.tracker.advance(publication.offset, epoch)
         if continuity is Continuity.NEXT:
             if self._subscribing:
-                self._held.append((publication, epoch))
+                self._hold(publication, epoch)
             self._append(ChannelMessage(Push(self.name, pub=publication), epoch, published_at))
             self._add_caught_up()
         return continuity
@@ -264,6 +399,9 @@ class Channel(Generic[C]):
         """Queue a join or leave, for the subscribers that receive them."""
         if self._join_receivers:
             self._append(ChannelMessage(push))
+        for subscriber, joins in self._catching_up.values():
+            if subscriber.receives_joins:
+                joins.append(push)
 
     def reset(self, position: Position) -> list[C]:
         """Continue from `position`, after a gap that history cannot fill.
@@ -281,7 +419,7 @@ class Channel(Generic[C]):
         return [connection for connection in self.connections if connection not in complete]
 
     def _append(self, message: ChannelMessage) -> None:
-        if any(self._subscribers.values()):
+        if self._is_delivered:
             self._queue.append(message)
             self.queued_bytes += message.size
 
@@ -309,18 +447,38 @@ class Channel(Generic[C]):
         """
         first = self._sent_count
         batch: Batch[C] = Batch(self._take_messages())
-        is_for_all = not self._live_with_queued and all(message.is_publication for message in batch.messages)
+        if self._kept_aside:
+            self._keep(batch.messages, first)
+        late = self._live_with_queued
         for framing, subscribers in self._subscriber_groups():
-            if is_for_all:
-                batch.recipients.append((framing, subscribers, batch.messages))
-            else:
-                batch.recipients += _group_by_messages(framing, subscribers, batch.messages, first)
-        self._live_with_queued = [
-            subscriber
-            for subscriber in self._live_with_queued
-            if subscriber.live_since_count > self._sent_count
-        ]
+            early = [other for other in subscribers if other not in late] if late else subscribers
+            batch.recipients += self._group_by_joins(framing, early, batch.messages)
+        by_start: dict[tuple[Framing, int], list[Subscriber[C]]] = {}
+        for subscriber in late:
+            skipped = subscriber.live_since_count - first
+            by_start.setdefault((subscriber.connection.framing, skipped), []).append(subscriber)
+        for (framing, skipped), group in by_start.items():
+            batch.recipients += self._group_by_joins(framing, group, batch.messages[skipped:])
+        self._live_with_queued = {
+            subscriber: None for subscriber in late if subscriber.live_since_count > self._sent_count
+        }
         return batch
+
+    def _group_by_joins(
+        self, framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage]
+    ) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
+        """Divide subscribers into those that receive joins and those that do not, where that matters."""
+        publications = [message for message in messages if message.is_publication]
+        if len(publications) == len(messages) or self._join_receivers == self._live_count:
+            groups = [(subscribers, messages)]
+        else:
+            groups = [
+                ([other for other in subscribers if other.receives_joins], messages),
+                ([other for other in subscribers if not other.receives_joins], publications),
+            ]
+        for group, theirs in groups:
+            if group and theirs:
+                yield framing, group, theirs
 
     def _take_messages(self) -> list[ChannelMessage]:
         messages: list[ChannelMessage] = []
@@ -338,20 +496,3 @@ class Channel(Generic[C]):
                 (framing, list(group.values())) for framing, group in self._subscribers.items() if group
             ]
         return self._groups
-
-
-def _group_by_messages(
-    framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage], first: int
-) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
-    """Group subscribers by the messages they get: those after they went live, and joins if they receive them.
-
-    `first` is the count of the first of `messages` in the channel.
-    """
-    groups: dict[tuple[int, bool], list[Subscriber[C]]] = {}
-    for subscriber in subscribers:
-        skipped = max(subscriber.live_since_count - first, 0)
-        groups.setdefault((skipped, subscriber.receives_joins), []).append(subscriber)
-    for (skipped, receives_joins), group in groups.items():
-        theirs = [message for message in messages[skipped:] if receives_joins or message.is_publication]
-        if theirs:
-            yield framing, group, theirs

@@ -51,6 +51,12 @@ def namespace_of(channel: str) -> str | None:
     return name if boundary and USER_BOUNDARY not in name else None
 
 
+def section_of(channel: str) -> str:
+    """Return the section of the configuration that has a channel's options, as the keys of limits name it."""
+    namespace = namespace_of(channel)
+    return "channels" if namespace is None else f"namespaces.{namespace}"
+
+
 def _after_namespace(channel: str) -> str:
     rest = channel.removeprefix(PRIVATE_PREFIX)
     namespace = namespace_of(channel)

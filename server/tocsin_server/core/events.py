@@ -3,6 +3,7 @@
 Neither does anything by itself. A session never waits. Where it needs the engine or an answer from
 outside, it returns an effect, and the answer arrives later as an event:
 
+    ReserveConnection  ->  ConnectionReserved or ConnectionRefused
     OpenSubscriptions  ->  SubscriptionsOpened or SubscriptionsFailed
     Execute            ->  Executed
     Authorize          ->  Authorized
@@ -12,11 +13,12 @@ Events and effects are msgspec structs, which are made several times faster than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
@@ -38,7 +40,8 @@ class Timestamp(NamedTuple):
 class Received(Struct, frozen=True):
     """The client sent commands, or its transport issued them for a client that cannot send any.
 
-    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read.
+    The session takes them one at a time, so a lazy iterable is decoded only as far as it is read. It keeps
+    the rest for its next turns, so that the caller must not change what the iterable reads.
     """
 
     commands: Iterable[messages.Command | messages.Malformed]
@@ -52,6 +55,10 @@ class DeadlineReached(Struct, frozen=True):
     """The session's deadline has come."""
 
 
+class Turn(Struct, frozen=True):
+    """The session's next turn has come. It is due as long as `Session.needs_turn`."""
+
+
 # ----------------------------------------------------------------- events: from the engine and from outside
 
 
@@ -61,15 +68,30 @@ class SubscriptionsOpened(Struct, frozen=True):
     Each history is what was read, continued with what was received meanwhile; None where nothing was read.
     The event must be handled in the same step in which the histories are merged, because `GoLive` makes the
     connection a subscriber from exactly there on.
+
+    The histories of `continued` channels are first pages: the client recovers, and gets the later pages after
+    the reply, before anything else of the channel.
     """
 
     histories: Mapping[str, History | None]
+    continued: Collection[str] = ()
 
 
 class SubscriptionsFailed(Struct, frozen=True):
-    """An `OpenSubscriptions` failed in the engine, for all its channels."""
+    """An `OpenSubscriptions` failed, for all its channels."""
 
     channels: Sequence[str]
+    why: Refusal = errors.INTERNAL_ERROR
+
+
+class ConnectionReserved(Struct, frozen=True):
+    """A `ReserveConnection` succeeded: the user may have this connection."""
+
+
+class ConnectionRefused(Struct, frozen=True):
+    """A `ReserveConnection` failed. A refusal answers the connect command."""
+
+    why: Refusal | Disconnect
 
 
 class Executed(Struct, frozen=True):
@@ -97,6 +119,10 @@ class ChannelReset(Struct, frozen=True):
     """A channel's history was trimmed or replaced, so publications after the client's position are lost."""
 
     channel: str
+
+
+class TokensRevoked(Struct, frozen=True):
+    """Tokens were revoked, perhaps those of this connection: `SessionContext.revocations` has changed."""
 
 
 # ------------------------ events: from the server's API These travel between nodes, so they are wire types.
@@ -142,11 +168,15 @@ Event = (
     Received
     | ConnectionLost
     | DeadlineReached
+    | Turn
     | SubscriptionsOpened
     | SubscriptionsFailed
+    | ConnectionReserved
+    | ConnectionRefused
     | Executed
     | Authorized
     | ChannelReset
+    | TokensRevoked
     | ServerEvent
 )
 
@@ -172,10 +202,19 @@ class Identify(Struct, frozen=True):
     user: str
 
 
+class ReserveConnection(Struct, frozen=True):
+    """Count this connection among those of its user on all nodes, if the user may have it.
+
+    Answered by ConnectionReserved or ConnectionRefused. The count ends when the session does.
+    """
+
+    user: str
+
+
 class HistoryRead(Struct, frozen=True):
     """What to read of a channel's history: its top, and what follows `since` or only the newest publication.
 
-    At most `limit` publications.
+    At most `limit` publications; `is_latest` reads the newest, for a client whose position is `since`.
     """
 
     since: Position | None = None
@@ -205,11 +244,15 @@ class OpenSubscriptions(Struct, frozen=True):
 
 
 class GoLive(Struct, frozen=True):
-    """Deliver everything after offset `start`; up to there the client has everything."""
+    """Deliver everything after offset `start`; up to there the client has everything.
+
+    With `catches_up`, what follows `start` is read from history in pages, up to the channel's position.
+    """
 
     channel: str
     start: int = 0
     receives_joins: bool = False
+    catches_up: bool = False
 
 
 class PublishJoin(Struct, frozen=True):
@@ -260,6 +303,7 @@ Effect = (
     Send
     | Close
     | Identify
+    | ReserveConnection
     | OpenSubscriptions
     | GoLive
     | PublishJoin

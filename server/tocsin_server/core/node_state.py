@@ -12,6 +12,7 @@ The mutable state is the set of connections, and what hub, channels and sessions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -21,7 +22,9 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
+from tocsin_server.core.phases import Phase
 from tocsin_server.core.positions import History
+from tocsin_server.core.recovery import first_page
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Position, PresenceChange, Push, ServerMessage
 
@@ -64,10 +67,18 @@ class PublishJoinLeave(Struct, frozen=True):
     push: Push
 
 
+class CatchUp(Struct, frozen=True):
+    """Read what the client missed in a channel, page by page, until the subscription has caught up."""
+
+    channel: str
+
+
 IoRequest = (
     Write
+    | CatchUp
     | events.Close
     | events.Identify
+    | events.ReserveConnection
     | events.OpenSubscriptions
     | events.Execute
     | events.Authorize
@@ -81,6 +92,7 @@ IoRequest = (
 StateEffect = (
     events.Close
     | events.Identify
+    | events.ReserveConnection
     | events.OpenSubscriptions
     | events.PublishJoin
     | events.CloseSubscription
@@ -93,8 +105,8 @@ StateEffect = (
 class Merged(NamedTuple, Generic[C]):
     """Histories, continued with what was received while they were read."""
 
-    histories: Mapping[str, History | None] | None
-    """By channel; None if a history does not reach what this node received, and must be read again."""
+    opened: events.SubscriptionsOpened | None
+    """None if a history does not reach what this node received, and must be read again."""
     resets: Sequence[tuple[C, str]]
     """Connections that miss publications of a channel: each must get a `ChannelReset`."""
 
@@ -131,7 +143,9 @@ class NodeState(Generic[C]):
                 unwritten.append(effect.message)
             elif isinstance(effect, events.GoLive):
                 channel = self.hub.channels[effect.channel]
-                channel.go_live(connection, effect.start, effect.receives_joins)
+                channel.go_live(connection, effect.start, effect.receives_joins, catches_up=effect.catches_up)
+                if effect.catches_up:
+                    requests.append(CatchUp(effect.channel))
             else:
                 if unwritten:
                     requests.append(Write(unwritten))
@@ -139,6 +153,8 @@ class NodeState(Generic[C]):
                 self._apply_effect(connection, effect, requests)
         if unwritten:
             requests.append(Write(unwritten))
+        if connection.session.phase is Phase.REFUSED:
+            self.hub.remove(connection)  # its user was known before the connect command was refused
         if connection.session.is_closed and connection in self.connections:
             self.connections.discard(connection)
             self.hub.remove(connection)
@@ -174,24 +190,50 @@ class NodeState(Generic[C]):
             leave = Push(channel, leave=PresenceChange(info))
             requests.append(PublishJoinLeave(channel, leave))
 
+    def change_write(self, connection: C, *, is_behind: bool) -> None:
+        """Deliver to a connection with its present `write`, which differs while its client is behind.
+
+        Then the channels whose `slow_policy` says so keep their messages aside.
+        """
+        for name, options in connection.session.live_options:
+            channel = self.hub.channels[name]
+            channel.change_write(connection)
+            if is_behind and options.slow_policy != "disconnect":
+                channel.keep_aside(connection, options)
+
     # --------------------------------------------------------------------------------- what the engine read
 
-    def merge(self, plans: Sequence[SubscriptionPlan], read: Mapping[str, History]) -> Merged[C]:
+    def merge(
+        self,
+        plans: Sequence[SubscriptionPlan],
+        read: Mapping[str, History],
+        room_bytes: float = math.inf,
+    ) -> Merged[C]:
         """Continue the histories read for `plans` with what was received since they were begun.
 
-        After this the caller must hand out the resets, and `SubscriptionsOpened` if there are histories,
-        before anything else runs.
+        Recoveries that together exceed `room_bytes` are cut, and continue in pages. After this the caller
+        must hand out the resets, and `SubscriptionsOpened` if there is one, before anything else runs.
         """
         histories: dict[str, History | None] = {plan.channel: None for plan in plans}
+        continued: list[str] = []
         resets: list[tuple[C, str]] = []
         is_complete = True
-        for name, history in read.items():
-            channel = self.hub.channels[name]
+        for plan in plans:
+            if plan.read is None:
+                continue
+            channel, history = self.hub.channels[plan.channel], read[plan.channel]
             if channel.tracker.is_known and channel.tracker.position.epoch != history.top.epoch:
-                resets += [(connection, name) for connection in channel.reset(history.top)]
-            histories[name] = channel.merge(history)
-            is_complete = is_complete and histories[name] is not None
-        return Merged(histories if is_complete else None, resets)
+                resets += [(connection, channel.name) for connection in channel.reset(history.top)]
+            page = first_page(plan.read, history, channel.merge(history), room_bytes)
+            if page is None:
+                is_complete = False
+                continue
+            histories[plan.channel] = page.history
+            room_bytes -= sum(publication.size for publication in page.history.publications)
+            if page.is_continued:
+                continued.append(plan.channel)
+        opened = events.SubscriptionsOpened(histories, continued) if is_complete else None
+        return Merged(opened, resets)
 
     def backfill(
         self, channel: Channel[C], history: History, replaced: Position | None = None

@@ -43,6 +43,7 @@ TRANSITIONS: Mapping[tuple[Phase, Cause], Phase] = {
     (Phase.AUTHORIZING, Cause.CONNECT_AUTHORIZED): Phase.CONNECTING,
     (Phase.AUTHORIZING, Cause.CONNECT_REFUSED): Phase.REFUSED,
     (Phase.CONNECTING, Cause.SUBSCRIPTIONS_OPENED): Phase.CONNECTED,
+    (Phase.CONNECTING, Cause.CONNECT_REFUSED): Phase.REFUSED,
     (Phase.NEW, Cause.CLOSED): Phase.CLOSED,
     (Phase.AUTHORIZING, Cause.CLOSED): Phase.CLOSED,
     (Phase.CONNECTING, Cause.CLOSED): Phase.CLOSED,

@@ -35,6 +35,18 @@ def merge(history: History, live: Iterable[Publication]) -> History:
     return History(Position(offset, history.top.epoch), merged)
 
 
+def fitting(publications: Iterable[Publication], limit_bytes: float, least: int = 1) -> list[Publication]:
+    """The first publications, as many as have `limit_bytes` together; at least `least` of them."""
+    found: list[Publication] = []
+    size = 0
+    for publication in publications:
+        size += publication.size
+        if size > limit_bytes and len(found) >= least:
+            break
+        found.append(publication)
+    return found
+
+
 NOTHING_BEFORE = "in reverse there is nothing before offset 0"
 """Why `may_read_from` is false, in the message of error 107."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from tocsin_server.core.events import EngineRequest, Send
-from tocsin_server.errors import Refusal
+from tocsin_server.core.events import Effect, EngineRequest, Send
+from tocsin_server.errors import CLIENT_ERRORS, Refusal
 from tocsin_server.protocol.messages import (
     Empty,
     ErrorBody,
@@ -28,6 +28,14 @@ def send_push(push: Push) -> Send:
 def refuse(command_id: int, refusal: Refusal) -> Send:
     """Answer a command with an error."""
     return Send(Reply(command_id, error=ErrorBody(refusal.code, refusal.message, refusal.temporary)))
+
+
+def is_error(effect: Effect) -> bool:
+    """Whether an effect refuses a command for what it asks. Limits and failures of the server are no such."""
+    if not isinstance(effect, Send):
+        return False
+    message = effect.message
+    return isinstance(message, Reply) and message.error is not None and message.error.code in CLIENT_ERRORS
 
 
 def answer(command_id: int, request: EngineRequest, result: Struct) -> Send:

@@ -8,13 +8,18 @@ Its life is the table in core/phases.py:
 
     new -> [authorizing] -> connecting -> connected -> closed         new, authorizing -> refused -> closed
 
-Commands run in the order in which they arrived, from `backlog`. There are three cases in which the next
-command must wait there:
+Commands run in the order in which they arrived. A message's commands are decoded as they are needed: those
+that must wait are in `backlog`, at most BACKLOG_COMMANDS of them, and the rest stays encoded. There are
+three cases in which the next command must wait:
 
 1. The connect command has no reply yet. Every other command waits.
 2. A command is executed outside the session, or waits for its authorization. Its reply comes first.
 3. Subscribes are authorized or set up. Only further subscribes may run, since each concerns its own channel;
-   their replies may come in another order.
+   their replies may come in another order. At most `channel_limit` of them are authorized at a time.
+
+Besides, commands run in turns, so that no client holds up the others with many of them. Each command has a
+cost. Once the commands since the last `Turn` have cost SessionContext.turn_cost, the next one waits for
+another `Turn`, which the node gives to the sessions that need one, in rotation.
 
 A request waits for authorization only where `SessionContext.needs_authorization` says so. Then the
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
@@ -27,24 +32,40 @@ set-up ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Container, Iterator, Sequence
 from typing import assert_never
 
 from tocsin_server import errors
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
+    AuthorizedConnection,
     SessionContext,
     authorize_connection,
     caller_of,
     connection_claims,
+    issued_at,
     with_channel_info,
 )
 from tocsin_server.core.capabilities import Action, capabilities
-from tocsin_server.core.events import Authorize, Close, Effect, Event, Execute, Identify, Send, Timestamp
+from tocsin_server.core.client_limits import Exceeded
+from tocsin_server.core.events import (
+    Authorize,
+    Close,
+    Effect,
+    Event,
+    Execute,
+    Identify,
+    ReserveConnection,
+    Send,
+    Timestamp,
+)
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
-from tocsin_server.core.replies import answer, refuse, send_push
+from tocsin_server.core.rate_limit import NEVER_USED
+from tocsin_server.core.replies import answer, is_error, refuse, send_push
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims, embedded
@@ -73,6 +94,12 @@ from tocsin_server.protocol.messages import (
     UnsubscribeRequest,
 )
 
+TOKEN_COST = 16
+"""What a command with a token costs of a turn: a signature takes 40 µs (HMAC) to 400 µs (P-521) to verify."""
+
+BACKLOG_COMMANDS = 64
+"""How many commands are decoded before they may run. A pong among them is read at once."""
+
 Claims = ConnectionClaims | SubscriptionClaims | None
 """Claims that an authorization from outside gave. Without them the token or the channel's options decide."""
 
@@ -80,7 +107,8 @@ Claims = ConnectionClaims | SubscriptionClaims | None
 class Session:
     """The protocol state of one connection.
 
-    Feed it with `handle`; call again with `DeadlineReached` when `deadline` has come.
+    Feed it with `handle`; call again with `DeadlineReached` when `deadline` has come, and with `Turn` soon if
+    it then `needs_turn`.
 
     `ping_phase`, in [0.5, 1), is where in the ping interval the first ping falls, so that many clients that
     connected together are not pinged together. `sends_pings` is off if the transport sends pings of its own.
@@ -91,18 +119,26 @@ class Session:
     __slots__ = (
         "_announces_pings",
         "_authorizing",
+        "_commands_full_at",
         "_connect_command_id",
         "_context",
         "_early_subscribes",
+        "_errors_full_at",
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_issued_at",
+        "_message",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
+        "_reserving",
         "_sends_pings",
         "_stale_at",
         "_subscriptions",
+        "_token_id",
+        "_turn_cost",
+        "_unread",
         "_wants_pong",
         "backlog",
         "identified_at",
@@ -123,12 +159,20 @@ class Session:
     ) -> None:
         self.phase = Phase.NEW
         self.info = ClientInfo("", client)
-        self.backlog: list[Command | Malformed] = []  # a deque costs every idle connection 700 bytes
+        self.backlog: list[Command | Malformed] = []  # short; a deque costs every idle connection 700 bytes
+        self._message: Iterator[Command | Malformed] | None = None  # that commands are decoded from
+        self._unread: deque[Iterator[Command | Malformed]] | None = None  # the messages after it
+        self._turn_cost = 0
+        self._commands_full_at = (
+            NEVER_USED  # what it has used of its commands and errors (core/rate_limit.py)
+        )
+        self._errors_full_at = NEVER_USED
         self._context = context
         self._subscriptions = Subscriptions(context)
         self._granted_channels: frozenset[str] = frozenset()
         self._executing: Execute | None = None
         self._authorizing: PendingAuthorizations | None = None  # made when first needed
+        self._reserving: AuthorizedConnection | None = None  # goes on once the user's count allows it
         self._connect_command_id = 0
         self._early_subscribes: Sequence[events.ServerSubscribe] = ()
         self.identified_at = 0.0
@@ -141,6 +185,8 @@ class Session:
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
         self._expires_at: float | None = None
+        self._token_id = ""
+        self._issued_at: float | None = None  # unix seconds; None without a token
 
     @property
     def user(self) -> str:
@@ -158,10 +204,21 @@ class Session:
         return self.phase is Phase.CLOSED
 
     @property
+    def needs_turn(self) -> bool:
+        """Whether the next command waits for a `Turn`."""
+        return self._turn_cost >= self._context.turn_cost and self.phase is not Phase.CLOSED
+
+    @property
+    def has_waiting_commands(self) -> bool:
+        """Whether commands that were received wait, so that no others should be read."""
+        return bool(self.backlog) or self._message is not None
+
+    @property
     def is_busy(self) -> bool:
         """Whether a command of the client has no reply yet."""
         return bool(
             self.backlog
+            or self._message is not None
             or self._executing
             or self._authorizing
             or self._subscriptions.is_opening
@@ -177,6 +234,15 @@ class Session:
     def live_channels(self) -> list[str]:
         """The channels of the live subscriptions."""
         return [subscription.channel for subscription in self._subscriptions.live]
+
+    @property
+    def live_options(self) -> list[tuple[str, ChannelOptions]]:
+        """The channels of the live subscriptions, each with its options."""
+        return [(subscription.channel, subscription.options) for subscription in self._subscriptions.live]
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether the connection or one of its subscriptions was made with one of these tokens."""
+        return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
@@ -203,32 +269,48 @@ class Session:
         if self.phase is Phase.CLOSED:
             return self._undo_opening(event)
         effects = self._handle(event, now)
-        if self.backlog:
-            effects += self._run_backlog(now)
+        if self.backlog or self._message is not None:
+            effects += self._run_commands(now)
         return effects
 
     def _handle(self, event: Event, now: Timestamp) -> list[Effect]:  # noqa: C901, PLR0912 - a case per event
         match event:
-            case events.Received():
-                return self._receive(event, now)
+            case events.Received(commands):
+                if self._message is None:
+                    self._message = iter(commands)
+                else:
+                    self._unread = self._unread or deque()
+                    self._unread.append(iter(commands))
+                return []
+            case events.Turn():
+                self._turn_cost = 0
+                return []
             case events.DeadlineReached():
                 return self._on_deadline(now)
-            case events.SubscriptionsOpened(histories):
+            case events.SubscriptionsOpened():
                 if self.phase is Phase.CONNECTING:
                     return self._confirm_connect(event, now)
-                return self._subscriptions.opened(histories, now)
-            case events.SubscriptionsFailed(channels):
-                if self.phase is Phase.CONNECTING:
+                return self._subscriptions.opened(event, now)
+            case events.SubscriptionsFailed(channels, why):
+                if self.phase is not Phase.CONNECTING:
+                    return self._subscriptions.failed(channels, why)
+                if why is errors.INTERNAL_ERROR:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
-                return self._subscriptions.failed(channels)
+                refused = self._refuse_connect(self._connect_command_id, why)
+                return refused + self._undo_opening(event)
+            case events.ConnectionReserved() | events.ConnectionRefused():
+                return self._on_reservation(event, now)
             case events.Executed():
                 return self._on_executed(event)
             case events.Authorized():
-                return self._on_authorized(event, now)
+                effects = self._on_authorized(event, now)
+                return self._count_error(effects, now) if any(map(is_error, effects)) else effects
             case events.ConnectionLost():
                 return self._finish()
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
+            case events.TokensRevoked():
+                return self._end_revoked(now)
             case events.ServerSubscribe():
                 return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
@@ -242,26 +324,31 @@ class Session:
 
     # ----------------------------------------------------------------------------------------------- commands
 
-    def _receive(self, event: events.Received, now: Timestamp) -> list[Effect]:
+    def _run_commands(self, now: Timestamp) -> list[Effect]:
+        """Run commands, and decode those that follow, as long as they may run and the turn lasts."""
         effects: list[Effect] = []
-        for command in event.commands:
-            if isinstance(command, Command) and command.is_pong:
-                effects += self._on_pong()
+        turn_cost = self._context.turn_cost
+        while self._turn_cost < turn_cost:
+            if self.backlog and self._may_run(self.backlog[0]):
+                effects += self._run(self.backlog.pop(0), now)
+            elif self._message is not None and len(self.backlog) < BACKLOG_COMMANDS:
+                effects += self._read_command(self._message)
             else:
-                self.backlog.append(command)
-                was_new = self.phase is Phase.NEW
-                effects += self._run_backlog(now)
-                if was_new and self.phase is Phase.REFUSED:
-                    break
-            if self.phase is Phase.CLOSED:
                 break
         return effects
 
-    def _run_backlog(self, now: Timestamp) -> list[Effect]:
-        effects: list[Effect] = []
-        while self.backlog and self._may_run(self.backlog[0]):
-            effects += self._run(self.backlog.pop(0), now)
-        return effects
+    def _read_command(self, message: Iterator[Command | Malformed]) -> list[Effect]:
+        """Decode one command into the backlog; a pong is taken at once."""
+        command = next(message, None)
+        if command is None:
+            self._message = self._unread.popleft() if self._unread else None
+            self._unread = self._unread or None
+        elif isinstance(command, Command) and command.is_pong:
+            self._turn_cost += 1
+            return self._on_pong()
+        else:
+            self.backlog.append(command)
+        return []
 
     def _may_run(self, command: Command | Malformed) -> bool:
         """Whether none of the three cases at the head of this module makes `command` wait."""
@@ -271,16 +358,25 @@ class Session:
             return True
         if not isinstance(command, Command) or command.subscribe is None:
             return False
-        return not self._authorizing or self._authorizing.are_all_subscribes
+        if not self._authorizing:
+            return True
+        has_room = len(self._authorizing) < self._context.options.channel_limit
+        return has_room and self._authorizing.are_all_subscribes
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
         phase = Phase.NEW if isinstance(request, ConnectRequest) else Phase.CONNECTED
         if isinstance(command, Malformed) or request is None or self.phase is not phase:
             return self._close(errors.PROTOCOL_VIOLATION)
+        self._turn_cost += TOKEN_COST if getattr(request, "token", "") else 1
+        exceeded = self._take_command(now)
+        is_exempt = isinstance(request, UnsubscribeRequest)  # SDKs reconnect after an error (protocol §4)
+        if exceeded is not None and (exceeded.is_final or not is_exempt):
+            return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request):
             return self._request_authorization(command.id, request, now)
-        return self._run_request(command.id, request, None, now)
+        effects = self._run_request(command.id, request, None, now)
+        return self._count_error(effects, now) if len(effects) == 1 and is_error(effects[0]) else effects
 
     def _run_request(  # noqa: C901 - one case per method
         self, command_id: int, request: Request, claims: Claims, now: Timestamp
@@ -297,11 +393,11 @@ class Session:
             case UnsubscribeRequest():
                 return self._apply(self._subscriptions.unsubscribe(command_id, request))
             case PublishRequest():
-                return self._publish(command_id, request)
+                return self._publish(command_id, request, now)
             case PresenceRequest() | PresenceStatsRequest():
-                return self._execute(command_id, request, Action.PRESENCE)
+                return self._execute(command_id, request, Action.PRESENCE, now)
             case HistoryRequest():
-                return self._history(command_id, request)
+                return self._history(command_id, request, now)
             case RpcRequest():
                 return self._rpc(command_id, request)
             case SendRequest():
@@ -319,6 +415,39 @@ class Session:
 
     def _apply(self, outcome: Outcome) -> list[Effect]:
         return self._close(outcome) if isinstance(outcome, Disconnect) else outcome
+
+    # ------------------------------------------------------------------------------------------------- limits
+
+    def _take_command(self, now: Timestamp) -> Exceeded | None:
+        """Use one of the connection's and of its user's commands. Refused commands count, too."""
+        limits = self._context.limits
+        exceeded = None
+        taken = limits.commands.take(self._commands_full_at, now.monotonic)
+        if taken is None:
+            exceeded = limits.too_many_commands
+            taken = limits.commands_at_most.take(self._commands_full_at, now.monotonic)
+        if taken is None:
+            return limits.far_too_many_commands
+        self._commands_full_at = taken
+        if exceeded is None and self.phase is Phase.CONNECTED:
+            return limits.take_command(self.info, now.monotonic)
+        return exceeded
+
+    def _apply_limit(self, command_id: int, exceeded: Exceeded) -> list[Effect]:
+        self._context.report_limit(self.client, exceeded.limit)
+        return (
+            self._close(errors.RATE_LIMITED) if exceeded.is_final else [refuse(command_id, exceeded.refusal)]
+        )
+
+    def _count_error(self, effects: list[Effect], now: Timestamp) -> list[Effect]:
+        """Count a refused command; close the connection if it is one too many."""
+        limits = self._context.limits
+        taken = limits.errors.take(self._errors_full_at, now.monotonic)
+        if taken is None:
+            self._context.report_limit(self.client, "client.error_limit")
+            return effects + self._close(errors.TOO_MANY_ERRORS)
+        self._errors_full_at = taken
+        return effects
 
     # ------------------------------------------------------------------------------------------ authorization
 
@@ -363,20 +492,43 @@ class Session:
             return self._refuse_connect(command_id, decided)
         if isinstance(decided, Disconnect):
             return self._close(decided)
+        exceeded = self._subscriptions.take_new_channels(decided.subscriptions, decided.info, now)
+        if exceeded is not None:
+            self._context.report_limit(self.client, exceeded.limit)
+            return self._refuse_connect(command_id, exceeded.refusal)
         self._move(Cause.CONNECT_AUTHORIZED)
         self.info = decided.info
         self.identified_at = now.unix
         self._expires_at = decided.expires_at
+        self._token_id, self._issued_at = decided.token_id, decided.issued_at
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
         identify = Identify(self.user)
+        if self.user and self._context.options.user_connection_limit:
+            self._reserving = decided
+            return [identify, ReserveConnection(self.user)]
+        return [identify, *self._begin_subscriptions(decided, now)]
+
+    def _on_reservation(
+        self, event: events.ConnectionReserved | events.ConnectionRefused, now: Timestamp
+    ) -> list[Effect]:
+        decided, self._reserving = self._reserving, None
+        if decided is None:
+            return []
+        if isinstance(event, events.ConnectionReserved):
+            return self._begin_subscriptions(decided, now)
+        if isinstance(event.why, Disconnect):
+            return self._close(event.why)
+        return self._refuse_connect(self._connect_command_id, event.why)
+
+    def _begin_subscriptions(self, decided: AuthorizedConnection, now: Timestamp) -> list[Effect]:
         opening = self._subscriptions.begin(decided.subscriptions, decided.capabilities)
-        return [identify, *(opening or self._confirm_connect(events.SubscriptionsOpened({}), now))]
+        return opening or self._confirm_connect(events.SubscriptionsOpened({}), now)
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
         """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
         self._move(Cause.CONNECT_REFUSED)
-        self.backlog.clear()
+        self._drop_commands()
         return [refuse(command_id, refusal)]
 
     def _confirm_connect(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
@@ -390,13 +542,13 @@ class Session:
             version=self._context.version,
             expires=self._expires_at is not None,
             ttl=ttl_seconds(self._expires_at, now),
-            subs=self._subscriptions.connect_results(opened.histories, now),
+            subs=self._subscriptions.connect_results(opened, now),
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
         effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
-        effects += self._subscriptions.go_live(opened.histories)
+        effects += self._subscriptions.go_live(opened)
         for event in self._early_subscribes:
             effects += self._subscriptions.subscribe_from_server(event, self.info, now)
         self._early_subscribes = ()
@@ -407,9 +559,9 @@ class Session:
     ) -> list[Effect]:
         if claims is None and not request.token:
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = (
-            connection_claims(self._context, self.client, request.token, now) if claims is None else claims
-        )
+        found = connection_claims(self._context, self.client, request.token, now, claims)
+        if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
+            return [refuse(command_id, errors.INTERNAL_ERROR)]
         if isinstance(found, Refusal):
             return self._close(errors.CONNECTION_EXPIRED)
         if isinstance(found, Disconnect):
@@ -422,8 +574,9 @@ class Session:
             return self._close(errors.INSUFFICIENT_STATE)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
-        if _is_over(self._expires_at, now, self._context.options.token_leeway):
+        if _is_over(self._expires_at, now, self._context.tokens.leeway_for(found)):
             return self._close(errors.CONNECTION_EXPIRED)
+        self._token_id, self._issued_at = found.jti, issued_at(found)
         self.info = ClientInfo(self.user, self.client, embedded(found.info, found.b64info))
         is_expiring, ttl = self._expires_at is not None, ttl_seconds(self._expires_at, now)
         result = RefreshResult(self.client, self._context.version, expires=is_expiring, ttl=ttl)
@@ -432,15 +585,15 @@ class Session:
 
     # ---------------------------------------------------------------------- commands that the engine executes
 
-    def _publish(self, command_id: int, request: PublishRequest) -> list[Effect]:
+    def _publish(self, command_id: int, request: PublishRequest, now: Timestamp) -> list[Effect]:
         if request.channel and not request.data:  # without a channel `_execute` closes
             return [refuse(command_id, errors.bad_request("there is no data"))]
-        return self._execute(command_id, request, Action.PUBLISH)
+        return self._execute(command_id, request, Action.PUBLISH, now)
 
-    def _history(self, command_id: int, request: HistoryRequest) -> list[Effect]:
+    def _history(self, command_id: int, request: HistoryRequest, now: Timestamp) -> list[Effect]:
         if not may_read_from(request.since, request.reverse):
             return [refuse(command_id, errors.bad_request(NOTHING_BEFORE))]
-        return self._execute(command_id, request, Action.HISTORY)
+        return self._execute(command_id, request, Action.HISTORY, now)
 
     def _rpc(self, command_id: int, request: RpcRequest) -> list[Effect]:
         if not self._context.rpc_methods:
@@ -455,6 +608,7 @@ class Session:
         command_id: int,
         request: PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest,
         action: Action,
+        now: Timestamp,
     ) -> list[Effect]:
         channel = request.channel
         if not channel:
@@ -468,6 +622,11 @@ class Session:
         refusal = permissions.decide(action, caller, channel, options, kind)
         if refusal is not None:
             return [refuse(command_id, refusal)]
+        if isinstance(request, PublishRequest):
+            limits = self._context.limits
+            exceeded = limits.take_publication(self.info, channel, options, now.monotonic)
+            if exceeded is not None:
+                return self._apply_limit(command_id, exceeded)
         info = self.info
         if subscription is not None:
             info = with_channel_info(info, subscription.info.chan_info)
@@ -537,6 +696,14 @@ class Session:
         ttl = ttl_seconds(self._expires_at, now)
         return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]
 
+    def _end_revoked(self, now: Timestamp) -> list[Effect]:
+        """End what a revoked token allows, as if the token had expired: the client gets a new one."""
+        if self._issued_at is not None and self._context.revocations.covers(
+            self._token_id, self.user, self._issued_at, now.unix
+        ):
+            return self._close(errors.CONNECTION_EXPIRED)
+        return self._subscriptions.end_revoked(self.user, now)
+
     # ------------------------------------------------------------------------------------------------ the end
 
     def _move(self, cause: Cause) -> None:
@@ -547,9 +714,13 @@ class Session:
 
     def _finish(self) -> list[Effect]:
         self._move(Cause.CLOSED)
-        self.backlog.clear()
-        self._authorizing = None
+        self._drop_commands()
+        self._authorizing = self._reserving = None
         return self._subscriptions.close_live()
+
+    def _drop_commands(self) -> None:
+        self.backlog.clear()
+        self._message = self._unread = None
 
     def _undo_opening(self, event: Event) -> list[Effect]:
         """Close the subscriptions whose set-up ended after the session did; ignore every other event."""

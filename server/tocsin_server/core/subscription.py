@@ -43,6 +43,9 @@ class SubscriptionTerms(NamedTuple):
     """Channel options that the token replaces."""
     allowed: frozenset[Action] = frozenset()
     """What the subscriber may do in the channel besides."""
+    token_id: str = ""
+    issued_at: float | None = None
+    """When the token was issued, in unix seconds; None without a token."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,9 @@ class Subscription:
     is_by_capability: bool = False
     """Whether only the connection token's capabilities permit it, so that it ends with them."""
     is_live: bool = False
+    token_id: str = ""
+    issued_at: float | None = None
+    """When its token was issued, in unix seconds; None if it has none."""
     ended_while_opening: Unsubscribed | None = None
     """Why the server ended it while it was being set up; the client is told after its subscribe reply."""
 
@@ -77,6 +83,7 @@ class Subscription:
         self.expires_at = grant.expires_at
         self.info = grant.info
         self.data = grant.data
+        self.token_id, self.issued_at = grant.token_id, grant.issued_at
         self.allowed = grant.allowed
 
     def plan(self, history_limit: int) -> SubscriptionPlan:
@@ -88,27 +95,45 @@ class Subscription:
             return None
         if self.since is None or not self.is_recoverable:
             return HistoryRead()
-        if self.options.force_recovery_mode == "cache":
-            return HistoryRead(is_latest=True)
+        if self._is_cache:
+            return HistoryRead(self.since, is_latest=True)
         return HistoryRead(self.since, history_limit)
 
-    def _recovery(self, history: History | None) -> Recovery:
+    @property
+    def _is_cache(self) -> bool:
+        return self.options.force_recovery_mode == "cache"
+
+    def _recovery(self, history: History | None, is_continued: bool) -> Recovery:
         if history is None or self.since is None or not self.is_recoverable:
             return NOT_RECOVERED
-        decide = recover_latest if self.options.force_recovery_mode == "cache" else recover
+        if is_continued:
+            return Recovery(True, history.publications)
+        decide = recover_latest if self._is_cache else recover
         return decide(self.since, history)
 
-    def result(self, history: History | None, now: Timestamp) -> SubscribeResult:
-        """Return the subscribe result.
+    def start_offset(self, history: History | None, *, is_continued: bool) -> int:
+        """Return the offset up to which the client has everything once it has the subscribe result."""
+        if history is None or self.since is None or not is_continued:
+            return history.top.offset if history else 0
+        if history.publications:
+            return history.publications[-1].offset
+        return history.top.offset - 1 if self._is_cache else self.since.offset
+
+    def result(
+        self, history: History | None, now: Timestamp, *, is_continued: bool = False
+    ) -> SubscribeResult:
+        """Return the subscribe result. If `is_continued`, `history` is the first page of a recovery.
 
         The offset of a recovered client is the one it sent; the publications advance it (protocol §4).
         """
-        recovery = self._recovery(history)
+        recovery = self._recovery(history, is_continued)
         offset, epoch = history.top if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
             if recovery.publications:  # in cache mode, `since` may be beyond the end of another history
                 offset = min(offset, recovery.publications[0].offset - 1)
+            elif is_continued:
+                offset = min(offset, self.start_offset(history, is_continued=True))
         return SubscribeResult(
             recoverable=self.is_recoverable,
             positioned=self.is_positioned,

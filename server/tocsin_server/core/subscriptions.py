@@ -1,13 +1,14 @@
 """The subscriptions of one connection: set up, made live, refreshed, and ended.
 
-The mutable state is the subscriptions by channel, and how many client subscribes are being set up. Only the
-methods of `Subscriptions` change it; each returns the effects that its change makes necessary. Where the
-protocol asks for a close, the method returns the `Disconnect`, and the session closes.
+The mutable state is the subscriptions by channel, how many client subscribes are being set up, and what the
+connection has used of its new channels. Only the methods of `Subscriptions` change it; each returns the
+effects that its change makes necessary. Where the protocol asks for a close, the method returns the
+`Disconnect`, and the session closes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from tocsin_server import errors
 from tocsin_server.core import events
@@ -20,8 +21,11 @@ from tocsin_server.core.authorization import (
     server_side_subscription,
 )
 from tocsin_server.core.capabilities import Capabilities
+from tocsin_server.core.channel_names import section_of
+from tocsin_server.core.client_limits import Exceeded
 from tocsin_server.core.events import Effect, OpenSubscriptions, Send, Timestamp
 from tocsin_server.core.positions import History
+from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.replies import refuse, send_push
 from tocsin_server.core.subscription import Subscription, ttl_seconds
 from tocsin_server.core.tokens import SubscriptionClaims
@@ -45,11 +49,12 @@ Outcome = list[Effect] | Disconnect
 class Subscriptions:
     """All subscriptions of one connection."""
 
-    __slots__ = ("_by_channel", "_context", "_opening_count", "capabilities")
+    __slots__ = ("_by_channel", "_context", "_new_channels_full_at", "_opening_count", "capabilities")
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
         self._by_channel: dict[str, Subscription] = {}
+        self._new_channels_full_at = NEVER_USED
         self.capabilities: Capabilities | None = None
         """What the connection's token grants. Only `begin` and `change_capabilities` change it."""
         self._opening_count = 0  # subscribe commands without a reply; server-side ones do not count
@@ -105,10 +110,39 @@ class Subscriptions:
             return decided
         if isinstance(decided, Refusal):
             return [refuse(command_id, decided)]
+        exceeded = self._exceeded_limit(decided, info, now)
+        if exceeded is not None:
+            self._context.report_limit(info.client, exceeded.limit)
+            return [refuse(command_id, exceeded.refusal)]
         decided.command_id = command_id
         self._by_channel[decided.channel] = decided
         self._opening_count += 1
         return [self._open([decided])]
+
+    def _exceeded_limit(
+        self, subscription: Subscription, info: ClientInfo, now: Timestamp
+    ) -> Exceeded | None:
+        channel, limit = subscription.channel, subscription.options.subscriber_limit
+        count = self._context.subscribers_in(channel)
+        if limit and count >= limit:
+            reason = f"the channel has {limit} subscribers on this node"
+            key = f"{section_of(channel)}.subscriber_limit"
+            return Exceeded(key, errors.because(errors.LIMIT_EXCEEDED, reason))
+        return None if count else self._take_new_channels(1, info, now)
+
+    def take_new_channels(self, channels: Iterable[str], info: ClientInfo, now: Timestamp) -> Exceeded | None:
+        """Use the allowance of new channels for those of `channels` that have no subscriber here."""
+        count = sum(not self._context.subscribers_in(channel) for channel in channels)
+        return self._take_new_channels(count, info, now) if count else None
+
+    def _take_new_channels(self, count: int, info: ClientInfo, now: Timestamp) -> Exceeded | None:
+        limits = self._context.limits
+        limit = limits.new_channels
+        taken = limit.take(self._new_channels_full_at, now.monotonic, min(count, limit.burst))
+        if taken is None:
+            return limits.too_many_new_channels
+        self._new_channels_full_at = taken
+        return limits.take_new_channels(info, count, now.monotonic)
 
     def subscribe_from_server(
         self, event: events.ServerSubscribe, info: ClientInfo, now: Timestamp
@@ -130,57 +164,67 @@ class Subscriptions:
     # ------------------------------------------------------------------------------------- set-up has ended
 
     def connect_results(
-        self, histories: Mapping[str, History | None], now: Timestamp
+        self, opened: events.SubscriptionsOpened, now: Timestamp
     ) -> dict[str, SubscribeResult]:
         """Return the server-side subscriptions for the connect reply. `go_live` must follow it."""
-        return {name: self._by_channel[name].result(history, now) for name, history in histories.items()}
+        return {
+            name: self._by_channel[name].result(history, now, is_continued=name in opened.continued)
+            for name, history in opened.histories.items()
+        }
 
-    def go_live(self, histories: Mapping[str, History | None]) -> list[Effect]:
+    def go_live(self, opened: events.SubscriptionsOpened) -> list[Effect]:
         """Make the server-side subscriptions of the connect reply live."""
         effects: list[Effect] = []
-        for channel, history in histories.items():
-            effects += self._go_live(self._by_channel[channel], history)
+        for channel, history in opened.histories.items():
+            effects += self._go_live(self._by_channel[channel], history, channel in opened.continued)
         return effects
 
-    def opened(self, histories: Mapping[str, History | None], now: Timestamp) -> list[Effect]:
+    def opened(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
         """Confirm subscriptions that were set up after the connect reply, and make them live."""
         effects: list[Effect] = []
-        for channel, history in histories.items():
-            effects += self._confirm(self._by_channel[channel], history, now)
+        for channel, history in opened.histories.items():
+            is_continued = channel in opened.continued
+            effects += self._confirm(self._by_channel[channel], history, now, is_continued)
         return effects
 
-    def _confirm(self, subscription: Subscription, history: History | None, now: Timestamp) -> list[Effect]:
-        channel, result = subscription.channel, subscription.result(history, now)
+    def _confirm(
+        self, subscription: Subscription, history: History | None, now: Timestamp, is_continued: bool
+    ) -> list[Effect]:
+        channel, result = subscription.channel, subscription.result(history, now, is_continued=is_continued)
         if subscription.is_server_side:
             pushes: list[Effect] = [send_push(Push(channel, subscribe=subscription.push(result)))]
             pushes += [send_push(Push(channel, pub=missed)) for missed in result.publications]
-            return [*pushes, *self._go_live(subscription, history)]
+            return [*pushes, *self._go_live(subscription, history, is_continued)]
         self._opening_count -= 1
         if subscription.refuses_unrecovered and result.was_recovering and not result.recovered:
             del self._by_channel[channel]
             return [refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION), subscription.close()]
         reply = Send(Reply(subscription.command_id, subscribe=result))
-        return [reply, *self._go_live(subscription, history)]
+        return [reply, *self._go_live(subscription, history, is_continued)]
 
-    def _go_live(self, subscription: Subscription, history: History | None) -> list[Effect]:
+    def _go_live(
+        self, subscription: Subscription, history: History | None, is_continued: bool
+    ) -> list[Effect]:
         subscription.is_live = True
-        start = history.top.offset if history else 0
-        effects: list[Effect] = [events.GoLive(subscription.channel, start, subscription.receives_joins)]
+        start = subscription.start_offset(history, is_continued=is_continued)
+        effects: list[Effect] = [
+            events.GoLive(subscription.channel, start, subscription.receives_joins, catches_up=is_continued)
+        ]
         if subscription.options.join_leave:
             effects.append(events.PublishJoin(subscription.channel, subscription.info))
         if subscription.ended_while_opening is not None:
             effects += self.end(subscription, subscription.ended_while_opening)
         return effects
 
-    def failed(self, channels: Iterable[str]) -> list[Effect]:
-        """Drop subscriptions that the engine could not set up."""
+    def failed(self, channels: Iterable[str], why: Refusal) -> list[Effect]:
+        """Drop subscriptions that could not be set up."""
         effects: list[Effect] = []
         for channel in channels:
             subscription = self._by_channel.pop(channel)
             effects.append(subscription.close())
             if not subscription.is_server_side:
                 self._opening_count -= 1
-                effects.append(refuse(subscription.command_id, errors.INTERNAL_ERROR))
+                effects.append(refuse(subscription.command_id, why))
         return effects
 
     def undo(self, channels: Iterable[str]) -> list[Effect]:
@@ -273,6 +317,20 @@ class Subscriptions:
                     return [*effects, errors.SUBSCRIPTION_EXPIRED]
                 subscription.expires_at = None
                 effects += self.end(subscription, errors.UNSUBSCRIBED_EXPIRED)
+        return effects
+
+    def has_token(self, token_ids: Container[str]) -> bool:
+        """Whether a subscription was made with one of these tokens."""
+        return any(found.token_id in token_ids for found in self._by_channel.values() if found.token_id)
+
+    def end_revoked(self, user: str, now: Timestamp) -> list[Effect]:
+        """End every subscription whose token is revoked, as if it had expired."""
+        effects: list[Effect] = []
+        for found in list(self._by_channel.values()):
+            if found.issued_at is not None and self._context.revocations.covers(
+                found.token_id, user, found.issued_at, now.unix, found.channel
+            ):
+                effects += self.end(found, errors.UNSUBSCRIBED_EXPIRED)
         return effects
 
     def end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:

@@ -1,28 +1,28 @@
 """Connection and subscription tokens: JSON Web Tokens that an application signs (protocol §12).
 
-The configuration fixes the keys and their algorithms; the token's header never does. Times are compared with
-the `unix_now` that the caller passes, so this module has no clock.
+The configuration fixes the keys and their algorithms; the token's header never does. Its `iss`, which is not
+verified yet, chooses the issuer, and only keys of that issuer can verify it. Times are compared with the
+`unix_now` that the caller passes, so this module has no clock.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-import jwt
 import msgspec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.issuer_options import IssuerOptions
+from tocsin_server.config.token_keys import ALGORITHMS, HMAC_ALGORITHMS
 from tocsin_server.core.capabilities import ENTRIES_LIMIT, Capability, Right
+from tocsin_server.core.issuer import Issuer
+from tocsin_server.core.signed_token import SignedToken, take_apart
 from tocsin_server.protocol.canonical import canonical, is_set
 from tocsin_server.protocol.json import compact
 from tocsin_server.protocol.messages import NO_JSON
-
-HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
-PUBLIC_KEY_ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -33,6 +33,10 @@ class TokenInvalid(Exception):
 
 class TokenExpired(Exception):
     """The token is valid, but expired. The client may try with a fresh one."""
+
+
+class KeysUnavailable(Exception):
+    """Whether the token is valid is not known, because the issuer's keys could not be fetched yet."""
 
 
 class TokenNotYetValid(TokenExpired):
@@ -65,21 +69,23 @@ class SubscriptionGrant(Struct, frozen=True):
     override: Override | None = None
 
 
-class _Claims(Struct, frozen=True):
-    """Claims of both kinds of token. Times are unix seconds."""
+class StandardClaims(Struct, frozen=True):
+    """The claims that every issuer's tokens have (RFC 7519 §4.1). Times are unix seconds."""
 
     exp: Seconds | None = None
     nbf: Seconds | None = None
-    expire_at: Seconds | None = None
+    iat: float | None = None
     aud: str | list[str] = ""
     iss: str = ""
+    jti: str = ""
+
+
+class _Claims(StandardClaims, frozen=True):
+    """Claims of both kinds of token."""
+
+    expire_at: Seconds | None = None
     info: Raw = NO_JSON
     b64info: str = ""
-
-    def is_for(self, audience: str, issuer: str) -> bool:
-        """Whether the token names the configured audience and issuer; an empty one is not checked."""
-        audiences = [self.aud] if isinstance(self.aud, str) else self.aud
-        return (not audience or audience in audiences) and (not issuer or issuer == self.iss)
 
     @property
     def expires_at(self) -> float | None:
@@ -109,6 +115,13 @@ class ConnectionClaims(_Claims, frozen=True):
         )
 
 
+class MappedClaims(ConnectionClaims, frozen=True):
+    """What the claims of another issuer's token mean here."""
+
+    incomplete: tuple[str, ...] = ()
+    """The templates of channels that left out a value, because it cannot be a part of a channel's name."""
+
+
 class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
     """The claims of a subscription token: `sub` may subscribe to `channel`; `client`, if set, limits it."""
 
@@ -120,7 +133,7 @@ class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
     allow: tuple[Right, ...] = ()
 
 
-Claims = TypeVar("Claims", bound=_Claims)
+Claims = TypeVar("Claims", bound=StandardClaims)
 
 
 def embedded(payload: Raw, base64_payload: str) -> Raw:
@@ -137,68 +150,111 @@ def embedded(payload: Raw, base64_payload: str) -> Raw:
 
 
 class TokenVerifier:
-    """Verifies tokens with the configured keys."""
+    """Verifies tokens with the keys of their issuers."""
 
-    def __init__(self, options: ClientOptions) -> None:
-        self._jws = jwt.PyJWS()
-        self._keys: list[tuple[Any, list[str]]] = []
-        if options.token_hmac_secret:
-            self._keys.append((options.token_hmac_secret, [*HMAC_ALGORITHMS]))
-        if options.token_public_key:
-            self._keys.append(
-                (load_pem_public_key(options.token_public_key.encode()), [*PUBLIC_KEY_ALGORITHMS])
-            )
-        self._audience = options.token_audience
-        self._issuer = options.token_issuer
-        self._leeway = options.token_leeway
+    def __init__(self, client: ClientOptions, issuers: Mapping[str, IssuerOptions] | None = None) -> None:
+        self._own = Issuer.of_client(client)
+        self._others = {
+            options.issuer: Issuer.of_section(name, options) for name, options in (issuers or {}).items()
+        }
+
+    @property
+    def issuers(self) -> Sequence[Issuer]:
+        """All issuers; that of `[client]` is the first."""
+        return [self._own, *self._others.values()]
+
+    def leeway_for(self, claims: StandardClaims) -> float:
+        """Return how far the clock of a token's issuer may differ, in seconds."""
+        return self._others.get(claims.iss, self._own).leeway
+
+    def issuer_to_ask(self, token: str) -> tuple[Issuer, str] | None:
+        """Return the issuer whose address may have the token's key, and the key id; None if none has.
+
+        Nothing of the token is verified. Never raises.
+        """
+        if not self._others:
+            return None
+        try:
+            parts = take_apart(token)
+            issuer = self._others.get(parts.issuer)
+        except (ValueError, RecursionError):
+            return None
+        if issuer is None or not issuer.keys.may_be_fetched(parts):
+            return None
+        return issuer, parts.key_id or ""
 
     def connection(self, token: str, unix_now: float) -> ConnectionClaims:
-        """Return the claims of a connection token. Raises TokenInvalid or TokenExpired."""
-        claims = self._claims(token, unix_now, ConnectionClaims)
+        """Return the claims of a connection token.
+
+        Raises TokenInvalid, TokenExpired or KeysUnavailable.
+        """
+        issuer, payload = self._verified(token)
+        if not issuer.options.tocsin_claims:
+            return self._mapped(issuer, payload, unix_now)
+        claims = self._claims(issuer, payload, unix_now, ConnectionClaims)
         if claims.channel is not UNSET and is_set(claims.channel):
             raise TokenInvalid("a subscription token is not a connection token")
         if "" in claims.grants:
             raise TokenInvalid("the token grants a channel without a name")
-        return claims
+        return claims if issuer.is_own else _with_mapping(issuer, payload, claims)
 
     def subscription(self, token: str, unix_now: float) -> SubscriptionClaims:
-        """Return the claims of a subscription token. Raises TokenInvalid or TokenExpired.
+        """Return the claims of a subscription token. Raises TokenInvalid, TokenExpired or KeysUnavailable.
 
         The caller must compare its user, client and channel.
         """
-        return self._claims(token, unix_now, SubscriptionClaims)
+        issuer, payload = self._verified(token)
+        if not issuer.options.tocsin_claims:
+            raise TokenInvalid(f"it is for a subscription, but {issuer.name}.tocsin_claims is false")
+        claims = self._claims(issuer, payload, unix_now, SubscriptionClaims)
+        if issuer.is_own:
+            return claims
+        user, _ = _mapping(issuer, payload)
+        return msgspec.structs.replace(claims, sub=user)
 
-    def _claims(self, token: str, unix_now: float, kind: type[Claims]) -> Claims:
-        payload = self._verified(token)
+    def _mapped(self, issuer: Issuer, payload: bytes, unix_now: float) -> MappedClaims:
+        """The claims of an identity provider's token: its times, its user, and what the templates make."""
+        claims = self._claims(issuer, payload, unix_now, StandardClaims)
+        if claims.exp is None:
+            raise TokenInvalid("it never expires: it has no exp")
+        user, (channels, incomplete) = _mapping(issuer, payload)
+        return MappedClaims(
+            **msgspec.structs.asdict(claims), sub=user, channels=channels, incomplete=tuple(incomplete)
+        )
+
+    def _claims(self, issuer: Issuer, payload: bytes, unix_now: float, kind: type[Claims]) -> Claims:
         try:
             payload.decode()
             claims = _decode(payload, kind)
         except (ValueError, RecursionError) as error:
             raise TokenInvalid(str(error)) from None
-        if not claims.is_for(self._audience, ""):
-            raise TokenInvalid(f"aud is {_shown(claims.aud)}, not client.token_audience ({self._audience})")
-        if not claims.is_for("", self._issuer):
-            raise TokenInvalid(f"iss is {_shown(claims.iss)}, not client.token_issuer ({self._issuer})")
-        if claims.exp is not None and unix_now >= claims.exp + self._leeway:
+        options = issuer.options
+        if not issuer.accepts_audience(claims.aud):
+            key = "client.token_audience" if issuer.is_own else f"{issuer.name}.audiences"
+            raise TokenInvalid(f"aud is {_shown(claims.aud)}, not {key} ({', '.join(options.audiences)})")
+        if options.issuer and claims.iss != options.issuer:
+            raise TokenInvalid(f"iss is {_shown(claims.iss)}, not client.token_issuer ({options.issuer})")
+        if claims.exp is not None and unix_now >= claims.exp + issuer.leeway:
             raise TokenExpired(f"expired {unix_now - claims.exp:.0f} s ago")
-        if claims.nbf is not None and unix_now < claims.nbf - self._leeway:
+        if claims.nbf is not None and unix_now < claims.nbf - issuer.leeway:
             raise TokenNotYetValid(f"not valid for another {claims.nbf - unix_now:.0f} s")
         return claims
 
-    def _verified(self, token: str) -> bytes:
-        reason = "" if self._keys else "neither client.token_hmac_secret nor client.token_public_key is set"
-        for key, algorithms in self._keys:
-            try:
-                payload: bytes = self._jws.decode(token, key, algorithms=algorithms)
-            except jwt.InvalidAlgorithmError:
-                reason = reason or _algorithm_reason(token)
-            except (jwt.InvalidSignatureError, jwt.InvalidKeyError):
-                reason = "no configured key verifies the signature"
-            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-                reason = "it is no signed JSON Web Token"
-            else:
-                return payload
-        raise TokenInvalid(reason)
+    def _verified(self, token: str) -> tuple[Issuer, bytes]:
+        """The token's issuer and its payload, once its signature is verified."""
+        if not self._others and self._own.keys.is_empty:
+            raise TokenInvalid("neither client.token_hmac_secret nor client.token_public_key is set")
+        try:
+            parts = take_apart(token)
+            named = parts.issuer if self._others else ""
+        except (ValueError, RecursionError):
+            raise TokenInvalid("it is no signed JSON Web Token") from None
+        issuer = self._others.get(named, self._own)
+        if parts.is_signed_with_any(issuer.keys.candidates(parts)):
+            return issuer, parts.payload
+        if issuer.keys.may_be_fetched(parts):
+            raise KeysUnavailable(f"the key that signed it could not be fetched from {issuer.name}.jwks_url")
+        raise TokenInvalid(_signature_reason(issuer, parts))
 
 
 def _decode(payload: bytes, kind: type[Claims]) -> Claims:
@@ -208,17 +264,44 @@ def _decode(payload: bytes, kind: type[Claims]) -> Claims:
         return msgspec.json.decode(canonical(payload, kind), type=kind)
 
 
-def _algorithm_reason(token: str) -> str:
-    """Why a token's algorithm is refused. Its header is not verified, so only known names are shown."""
+def _mapping(issuer: Issuer, payload: bytes) -> tuple[str, tuple[list[str], list[str]]]:
+    """The user, the channels, and the incomplete templates, that the section of an issuer makes of claims."""
     try:
-        algorithm = jwt.get_unverified_header(token).get("alg")
-    except jwt.PyJWTError:
-        algorithm = None
-    if algorithm in HMAC_ALGORITHMS:
-        return f"it is signed with {algorithm}, but client.token_hmac_secret is not set"
-    if algorithm in PUBLIC_KEY_ALGORITHMS:
-        return f"it is signed with {algorithm}, but client.token_public_key is not set"
-    return "its algorithm is not supported"
+        claims = msgspec.json.decode(payload, type=dict[str, Any])
+        user, channels = issuer.user_of(claims), issuer.channels_of(claims)
+    except (ValueError, RecursionError) as error:
+        raise TokenInvalid(str(error)) from None
+    if problem := issuer.problem_of(claims):
+        raise TokenInvalid(problem)
+    return user, channels
+
+
+def _with_mapping(issuer: Issuer, payload: bytes, claims: ConnectionClaims) -> MappedClaims:
+    """The claims of a token, with the user and the channels that the section of its issuer makes of them."""
+    user, (channels, incomplete) = _mapping(issuer, payload)
+    members = msgspec.structs.asdict(claims) | {"sub": user, "incomplete": tuple(incomplete)}
+    if claims.subs is None:
+        members["channels"] = [*claims.channels, *channels]
+    else:
+        members["subs"] = {channel: SubscriptionGrant() for channel in channels} | claims.subs
+    return MappedClaims(**members)
+
+
+def _signature_reason(issuer: Issuer, token: SignedToken) -> str:
+    """Why no key verifies a token. Its header is not verified, so only known names are shown."""
+    algorithm, keys = token.algorithm, issuer.keys
+    if algorithm not in ALGORITHMS:
+        return "its algorithm is not supported"
+    if algorithm in keys.algorithms:
+        if token.key_id and not any(keys.candidates(token)):
+            return "no key of its issuer has its key id"
+        return "no configured key verifies the signature"
+    if issuer.is_own and keys.is_empty:
+        return "its iss is that of no configured issuer"
+    if issuer.is_own and not issuer.options.algorithms:
+        key = "token_hmac_secret" if algorithm in HMAC_ALGORITHMS else "token_public_key"
+        return f"it is signed with {algorithm}, but client.{key} is not set"
+    return f"it is signed with {algorithm}, which {issuer.name} does not permit"
 
 
 def _shown(claim: str | list[str]) -> str:

@@ -45,11 +45,21 @@ class HistoryQuery:
     Forward, the result holds offsets above `since`, oldest first. In reverse, it holds offsets below
     `since`, newest first. Without `since`, reading begins at the oldest or the newest publication. A
     `limit` of 0 reads only the top; a negative one reads everything. The epoch of `since` is not compared.
+
+    With `limit_bytes` the result ends before the publication with which it would exceed this size. It has at
+    least one publication, if there is one.
     """
 
     since: Position | None = None
     limit: int = 0
     is_reverse: bool = False
+    limit_bytes: int = 0
+    """0: no limit."""
+    keeps_epoch: bool = False
+    """Whether the store remembers for a minute the epoch of a history without publications.
+
+    For the repeated reads of a node whose clients are in the channel.
+    """
 
 
 TOP_ONLY = HistoryQuery()
@@ -89,7 +99,8 @@ class Broker(Protocol):
         """Store a publication if the channel keeps history, and publish it, in one atomic step.
 
         Returns the publication's position. Without history or with `skip_history` this is NO_POSITION. For a
-        repeated idempotency key it is the first result; for an outdated version it is the current top.
+        repeated idempotency key it is the first result; for an outdated version it is the current top. Raises
+        EngineFull if the publication would begin a history in a store that is nearly full.
         """
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
@@ -107,7 +118,9 @@ class Broker(Protocol):
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history and its top in one atomic step.
 
-        Reading gives the history an epoch, even before the first publication.
+        A history has an epoch even before its first publication: the initial epoch, which is the same on all
+        nodes. The first publication keeps it. Reading such a history stores nothing (but see
+        `HistoryQuery.keeps_epoch`).
         """
 
     async def remove_history(self, channel: str) -> None:

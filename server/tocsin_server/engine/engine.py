@@ -1,4 +1,4 @@
-"""The engine interface: a broker, a presence store and a node registry over one store."""
+"""The engine interface: the parts of an engine, all over one store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Protocol
 from tocsin_server.engine.broker import Broker, BrokerHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.engine.revocations import RevocationHandler, RevocationStore
+from tocsin_server.engine.user_connections import UserConnections
 
 
-class EngineHandler(BrokerHandler, ControlHandler, Protocol):
+class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, Protocol):
     """All callbacks of an engine, implemented by the node."""
 
 
@@ -28,14 +30,18 @@ class EngineHealth:
     """How often a pub/sub connection was established, the first time included."""
     reaped_nodes: int = 0
     """How many dead nodes this node has reaped."""
+    forged_messages: int = 0
+    """How many control commands, surveys and responses were dropped because no node had made them."""
     restored_channels: int = 0
     """How often the store had lost a channel's presence entries, and this node wrote its own again."""
     warnings: tuple[str, ...] = ()
     """Which settings or states of the store endanger a promise now, as sentences."""
+    shared_time: float = 0.0
+    """The store's own clock now, in Unix seconds. 0: it has none, or it is not known yet."""
 
 
 class EngineServices(Protocol):
-    """The three parts of an engine."""
+    """The parts of an engine."""
 
     @property
     def broker(self) -> Broker:
@@ -48,6 +54,14 @@ class EngineServices(Protocol):
     @property
     def nodes(self) -> NodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
+
+    @property
+    def users(self) -> UserConnections:
+        """Counts the connections of users."""
+
+    @property
+    def revocations(self) -> RevocationStore:
+        """Keeps revocations of tokens, and hands them to every node."""
 
 
 class Engine(EngineServices, Protocol):

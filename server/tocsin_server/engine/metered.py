@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Survey, SurveyRequest
@@ -93,9 +94,9 @@ class MeteredPresenceStore:
         self._engine = engine
         self._time = meter.time
 
-    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False, limit: int = 0) -> None:
         """Add or replace a presence entry."""
-        await self._time("presence_add", self._engine.presence.add(channel, info, is_announced))
+        await self._time("presence_add", self._engine.presence.add(channel, info, is_announced, limit))
 
     async def remove(self, channel: str, client: str) -> None:
         """Remove a presence entry."""
@@ -126,6 +127,34 @@ class MeteredNodeRegistry:
         return await self._time("survey", self._engine.nodes.survey(request))
 
 
+class MeteredUserConnections:
+    """Measures the calls that count users' connections. Each method does what UserConnections describes."""
+
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
+        self._engine = engine
+        self._time = meter.time
+
+    async def add(self, user: str, client: str, limit: int) -> None:
+        """Add a connection of a user."""
+        await self._time("user_add", self._engine.users.add(user, client, limit))
+
+    async def remove(self, user: str, client: str) -> None:
+        """Remove a connection of a user."""
+        await self._time("user_remove", self._engine.users.remove(user, client))
+
+
+class MeteredRevocationStore:
+    """Measures the calls of an engine's revocation store. Each method does what RevocationStore describes."""
+
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
+        self._engine = engine
+        self._time = meter.time
+
+    async def add(self, revocation: Revocation) -> None:
+        """Keep a revocation."""
+        await self._time("revoke", self._engine.revocations.add(revocation))
+
+
 class MeteredEngine:
     """Measures the calls of an engine's services. The owner starts and stops the wrapped engine directly."""
 
@@ -134,3 +163,5 @@ class MeteredEngine:
         self.broker = MeteredBroker(engine, meter)
         self.presence = MeteredPresenceStore(engine, meter)
         self.nodes = MeteredNodeRegistry(engine, meter)
+        self.users = MeteredUserConnections(engine, meter)
+        self.revocations = MeteredRevocationStore(engine, meter)

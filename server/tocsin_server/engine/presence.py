@@ -25,11 +25,12 @@ class PresenceStore(Protocol):
     they are made.
     """
 
-    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False, limit: int = 0) -> None:
         """Add the presence entry of a client of this node, or replace its info.
 
         `is_announced` says that a join is published for this client. If this node dies, another node then
-        publishes the leave.
+        publishes the leave. Raises PresenceFull if the channel has `limit` entries, and this one is new; 0 is
+        no limit. Raises EngineFull if the store is nearly full.
         """
 
     async def remove(self, channel: str, client: str) -> None:

@@ -8,15 +8,11 @@ worker that answers the scrape reads the pages of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 READ_SECONDS = 1.0
 """How long reading a worker's page may take. A slower worker is missing from the common page."""
@@ -73,24 +69,22 @@ async def _read_page(path: Path) -> bytes:
 
 
 def merge(pages: Mapping[str, bytes]) -> bytes:
-    """One page of the pages of several workers. The text format wants all samples of a metric together."""
-    families: dict[str, Metric] = {}
+    """One page of the pages of several workers. The text format wants all samples of a metric together.
+
+    The pages are text that this server's own workers wrote, so their samples are not parsed.
+    """
+    metrics: dict[str, list[str]] = {}
     for worker, page in pages.items():
-        for family in text_string_to_metric_families(page.decode()):
-            merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            merged.samples += [
-                sample._replace(labels={**sample.labels, LABEL: worker}) for sample in family.samples
-            ]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(families.values()))
-    return generate_latest(registry)
+        for block in page.decode().split("# HELP ")[1:]:
+            description, kind, *samples = block.splitlines()
+            merged = metrics.setdefault(f"# HELP {description}\n{kind}", [])
+            merged += [_labeled(sample, worker) for sample in samples]
+    lines = (line for header, samples in metrics.items() for line in (header, *samples))
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
-class _Collected(Collector):
-    """Metrics that have been collected already."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+def _labeled(sample: str, worker: str) -> str:
+    """A sample with one more label: `name value` or `name{label="value"} value`."""
+    name, _, value = sample.rpartition(" ")
+    labels = name[:-1] + "," if name.endswith("}") else name + "{"
+    return f'{labels}{LABEL}="{worker}"}} {value}'

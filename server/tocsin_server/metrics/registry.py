@@ -58,6 +58,13 @@ class Metrics:
             self.registry,
             "limit",
         )
+        self.key_set_fetches = LabeledCounter(
+            "tocsin_key_set_fetches",
+            "Fetches of the key sets of issuers.",
+            self.registry,
+            "issuer",
+            "outcome",
+        )
         self.received_bytes = Counter(
             "tocsin_received_bytes", "Bytes of messages received from clients.", self.registry
         )
@@ -99,11 +106,22 @@ class Metrics:
             "Publications that the pub/sub connection lost, and that this node read from history.",
             self.registry,
         )
+        self._undelivered = LabeledCounter(
+            "tocsin_undelivered_publications",
+            "Publications that clients which were behind did not get, by slow_policy.",
+            self.registry,
+            "policy",
+        )
         self.gaps = Counter(
             "tocsin_gaps",
             "Subscriptions whose clients were told of a gap while they were connected.",
             self.registry,
         )
+
+    def count_undelivered(self, policy: str, publications: int) -> None:
+        """Count publications that a client did not get because it was behind."""
+        if publications:
+            self._undelivered.counts[policy,] += publications
 
     def count_disconnect(self, code: int) -> None:
         """Count a connection that this node closed."""

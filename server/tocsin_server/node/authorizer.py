@@ -17,7 +17,10 @@ class Authorizer(Protocol):
         """How long `authorize` may take. Read once, when the node is made."""
 
     def needs_authorization(self, request: Request) -> bool:
-        """Return whether `authorize` decides about this request. Called for every command: must be quick."""
+        """Return whether `authorize` decides about this request.
+
+        Called once or twice for every command: must be quick.
+        """
 
     async def authorize(self, authorize: Authorize) -> Approval | Refusal | Disconnect:
         """Decide about one request.

@@ -13,13 +13,12 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Generic
 
-import structlog
-
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.node_state import C, NodeState
 from tocsin_server.core.positions import is_other_history
 from tocsin_server.engine.broker import Broker, HistoryQuery
+from tocsin_server.node.sampled_log import SampledLog
 
 PAGE_SIZE = 1000
 """Publications read at a time, so that a long history neither stalls the event loop nor fills memory."""
@@ -29,8 +28,6 @@ TOP_CHECK_SECONDS = 10.0
 
 TOP_CHECK_STEP_SECONDS = 0.1
 """The checks are spread over a round, in steps of this length."""
-
-log = structlog.get_logger()
 
 
 class Backfill(Generic[C]):
@@ -56,6 +53,7 @@ class Backfill(Generic[C]):
         self._spawn = spawn
         self._on_backfilled = on_backfilled
         self._on_reset = on_reset
+        self._log = SampledLog()
         self._in_progress: set[Channel[C]] = set()
         self._again: set[Channel[C]] = set()
 
@@ -100,7 +98,9 @@ class Backfill(Generic[C]):
         if options is None:
             return False
         since, replaced = channel.tracker.position, None
-        history = await self._broker.read_history(channel.name, HistoryQuery(since, PAGE_SIZE), options)
+        history = await self._broker.read_history(
+            channel.name, HistoryQuery(since, PAGE_SIZE, keeps_epoch=True), options
+        )
         if is_other_history(since, history.top):
             replaced = since
             history = await self._broker.read_history(channel.name, HistoryQuery(limit=PAGE_SIZE), options)
@@ -108,10 +108,11 @@ class Backfill(Generic[C]):
             return False  # the last subscriber left meanwhile
         added = self._state.backfill(channel, history, replaced)
         if added.gap is not None:
-            log.warning("history_gap", channel=channel.name, after=added.gap[0], up_to=added.gap[1])
+            after, up_to = added.gap
+            self._log.write("history_gap", level="warning", channel=channel.name, after=after, up_to=up_to)
         for connection in added.resets:
             self._on_reset(connection, channel.name)
         if added.publication_count:
-            log.info("publications_backfilled", channel=channel.name, count=added.publication_count)
+            self._log.write("publications_backfilled", channel=channel.name, count=added.publication_count)
             self._on_backfilled(channel, added.publication_count)
         return not added.is_complete

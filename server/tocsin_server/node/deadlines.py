@@ -17,6 +17,10 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 
+DUE_PER_TURN = 32
+"""How many deadlines are handled before the loop goes on: the tokens of thousands may expire together."""
+
+
 class DeadlineQueue(Generic[Owner]):
     """Calls `on_due(owner)` once the deadline that `deadline_of(owner)` returns has come."""
 
@@ -82,7 +86,9 @@ class DeadlineQueue(Generic[Owner]):
         self._timer = None
         now = self._clock()
         try:
-            while self._heap and self._heap[0][0] <= now:
+            due_count = 0
+            while self._heap and self._heap[0][0] <= now and due_count < DUE_PER_TURN:
+                due_count += 1
                 _, number = heapq.heappop(self._heap)
                 owner = self._owners.pop(number, None)
                 if owner is not None:

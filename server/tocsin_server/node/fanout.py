@@ -2,8 +2,9 @@
 
 A message waits for the event loop's next turn, together with everything else that its channel receives
 meanwhile. Messages that arrive while a batch is written leave together in the next one. So batches grow
-by themselves under load, and cost an idle channel nothing. A slice ends after SLICE_WRITES writes, so
-that ten thousand subscribers never delay a ping or a handshake; channels take turns.
+by themselves under load, and cost an idle channel nothing. A slice ends after SLICE_WRITES writes, or after
+SLICE_BYTES if the payload is large, so that ten thousand subscribers never delay a ping or a handshake.
+Channels take turns.
 
 The mutable state is the batches being written, the channels they belong to, and whether a turn is scheduled.
 Only the methods of `FanOut` change it.
@@ -17,18 +18,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic
 
-import structlog
-
 from tocsin_server.core.channel import Batch, C, Channel
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.sampled_log import SampledLog
 
 SLICE_WRITES = 200
 """Writes per slice. A turn begins no further slice after this many: about a millisecond at 5 µs each."""
 
+SLICE_BYTES = 2 * 1_048_576
+"""Bytes that a slice writes at most, unless one payload alone is larger: a millisecond for large payloads."""
+
 QUEUED_BYTES = 4 * 1_048_576
 """Past this many queued bytes in one channel publishers wait: some ten thousand publications."""
-
-log = structlog.get_logger()
 
 
 class FanOut(Generic[C]):
@@ -40,6 +41,7 @@ class FanOut(Generic[C]):
 
     def __init__(self, metrics: Metrics, on_failed: Callable[[C], None]) -> None:
         self._metrics = metrics
+        self._log = SampledLog()
         self._on_failed = on_failed
         self._batches: deque[tuple[Channel[C], Iterator[int]]] = deque()
         self._busy: set[Channel[C]] = set()
@@ -97,31 +99,32 @@ class FanOut(Generic[C]):
             self._next_turn = None
 
     def _write_slice(self, channel: Channel[C], batch: Iterator[int]) -> int | None:
-        """Return the number of writes; None once the batch is written, or has failed."""
+        """Return what the slice counts for, in small writes; None once the batch is written, or failed."""
         try:
             return next(batch, None)
-        except Exception:  # a defect in one batch: its subscribers reconnect and recover, the others go on
-            log.exception("batch_failed", channel=channel.name)
+        except Exception:  # noqa: BLE001 # a defect in one batch: its subscribers reconnect and recover, the others go on
+            self._log.write("batch_failed", level="error", exc_info=True, channel=channel.name)
             for connection in channel.connections:
                 self._on_failed(connection)
             return None
 
     def _write_batch(self, channel: Channel[C]) -> Iterator[int]:
-        """Write one batch of a channel; yield the number of writes after each slice."""
+        """Write one batch of a channel; after each slice yield what it counts for, in small writes."""
         started = time.monotonic()
         batch = channel.take_batch()
         for framing, subscribers, messages in batch.recipients:
             payload = framing.pack(channel.name, messages)
-            for start in range(0, len(subscribers), SLICE_WRITES):
-                part = subscribers[start : start + SLICE_WRITES]
+            size = _slice_size(len(payload))
+            for start in range(0, len(subscribers), size):
+                part = subscribers[start : start + size]
                 for subscriber in part:
                     try:
                         subscriber.write(payload)
-                    except Exception:  # one transport's failure must not keep the others from their messages
-                        log.exception("write_failed", channel=channel.name)
+                    except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
+                        self._log.write("write_failed", level="error", exc_info=True, channel=channel.name)
                         subscriber.retire()
                         self._on_failed(subscriber.connection)
-                yield len(part)
+                yield len(part) * SLICE_WRITES // size
             self._metrics.deliveries.count += len(messages) * len(subscribers)
             self._metrics.sent_bytes.count += len(payload) * len(subscribers)
         if batch.recipients:
@@ -132,3 +135,8 @@ class FanOut(Generic[C]):
         self._metrics.fanout_seconds.observe(now - started)
         if batch.published_at:
             self._metrics.publish_to_socket_seconds.observe(now - batch.published_at)
+
+
+def _slice_size(payload_bytes: int) -> int:
+    """How many times a payload of this size is written in one slice."""
+    return max(1, min(SLICE_WRITES, SLICE_BYTES // max(1, payload_bytes)))

@@ -101,6 +101,11 @@ def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
         "Times that Redis had lost a channel's presence entries, and this node wrote its own again.",
         lambda: engine.health.restored_channels,
     )
+    metrics.add_counter(
+        "tocsin_forged_messages",
+        "Control commands, surveys and responses that no node had signed, or that were repeated.",
+        lambda: engine.health.forged_messages,
+    )
     metrics.add_gauge(
         "tocsin_engine_warnings",
         "Settings or states of Redis that endanger a promise now.",

@@ -17,48 +17,77 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
+from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import Channel
+from tocsin_server.core.channel import CaughtUp, Channel
 from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import Glob
+from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.catching_up import CatchUps
+from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.fanout import FanOut
+from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.refusal_log import RefusalLog
+from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
+from tocsin_server.node.revoking import TokenRevoker
+from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slices import in_slices
+from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
-from tocsin_server.protocol.messages import ConnectRequest, Publication, Push
+from tocsin_server.node.turns import TurnQueue
+from tocsin_server.protocol.messages import (
+    ConnectRequest,
+    HistoryRequest,
+    PresenceRequest,
+    Publication,
+    Push,
+)
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
+
+READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories are read at once")
+"""The refusal of a command whose turn to read history did not come within WAIT_SECONDS."""
 
 log = structlog.get_logger()
 
@@ -94,14 +123,26 @@ class Node:
         self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods
+            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
-        self._authorizer = authorizer
-        self.refusals = RefusalLog()
-        self._context = self._session_context(settings, authorizer)
+        self._tokens = TokenVerifier(settings.client, settings.issuers)
+        self._key_sets = KeySets(self._tokens, self.metrics)
+        self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
+        self._authorizer = authorizer_with(self._key_sets, authorizer)
+        self.refusals = SampledLog()
+        self._closed = ClosedConnections()
+        self._handling: Connection | None = None
+        """The connection whose event is being handled: who is refused, if something is."""
+        limits = settings.limits
+        self.admission = Admission(limits)
+        self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
+        self._context = self._session_context(settings, self._authorizer)
+        self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
         )
+        self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
+        self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
             self._engine_services.broker,
             self.rules,
@@ -110,7 +151,33 @@ class Node:
             self._on_backfilled,
             self._on_reset,
         )
-        self._subscription_setup = SubscriptionSetup(self._engine_services, self.state, self._on_reset)
+        self._slow_clients: SlowClients[Connection] = SlowClients(
+            send_timeout=settings.client.send_timeout,
+            limit_bytes=settings.limits.queued_bytes,
+            clock=time.monotonic,
+            on_slow=self._on_slow,
+            on_excess=self._on_excess,
+        )
+        self._read_turns: ReadTurns[Connection] = ReadTurns(_pages_at_once(settings))
+        self._catch_ups = CatchUps(
+            self._engine_services.broker,
+            self.rules,
+            self.state,
+            self._read_turns,
+            settings.client,
+            spawn=self._spawn,
+            room_for=self._room_for,
+            deliver=self._deliver_page,
+            on_reset=self._on_reset,
+        )
+        self._subscription_setup = SubscriptionSetup(
+            self._engine_services,
+            self.state,
+            self._read_turns,
+            settings.client.history_limit_bytes,
+            self._on_reset,
+            settings.limits.presence_entries,
+        )
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
@@ -126,13 +193,16 @@ class Node:
         context = SessionContext(
             settings.client,
             self.rules,
-            TokenVerifier(settings.client),
+            self._tokens,
             node=self.name,
             version=__version__,
             connections_of=lambda user: len(self.hub.connections_of(user)),
+            subscribers_in=self.hub.subscribers_in,
+            limits=ClientLimits(settings.client, settings.limits),
             report_refusal=self._report_refusal,
             report_limit=lambda client, limit: self.limit_reached(limit, client=client),
             rpc_methods=self.operations.rpc_methods,
+            revocations=self._revoker.revocations,
         )
         if authorizer is None:
             return context
@@ -143,12 +213,20 @@ class Node:
         )
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
-        self.refusals.write("client_refused", client=client, subject=subject, error=reason)
+        self.log_refusal("client_refused", client=client, subject=subject, error=reason)
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
         self.metrics.limits_reached.add(limit)
-        self.refusals.write("limit_reached", limit=limit, **fields)
+        self.log_refusal("limit_reached", limit=limit, **fields)
+
+    def log_refusal(self, event: str, **fields: Any) -> None:
+        """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
+        self.refusals.write(event, **{**_client_fields(self._handling), **fields})
+
+    def _log_fault(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
+        self.refusals.write(event, level="error", exc_info=True, **fields)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 
@@ -162,13 +240,17 @@ class Node:
         try:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as self._tasks:
                 top_checks = self._tasks.create_task(self._check_tops())
+                key_sets = self._tasks.create_task(self._key_sets.run())
                 try:
                     yield self
                 finally:
                     top_checks.cancel()
+                    key_sets.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
                     self._deadlines.stop()
+                    self._slow_clients.stop()
+                    self._closed.write()
                     limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
         except TimeoutError:
             log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
@@ -230,18 +312,23 @@ class Node:
         try:
             await work
         except EngineError as error:
-            log.warning("engine_call_failed", error=str(error))
-        except Exception:
-            log.exception("task_failed")
+            self.refusals.write("engine_call_failed", level="warning", error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("task_failed")
 
     # -------------------------------------------------------------------------------------------- connections
 
     def new_session(
-        self, *, sends_pings: bool = True, wants_pong: bool = True, announces_pings: bool = True
+        self,
+        *,
+        sends_pings: bool = True,
+        wants_pong: bool = True,
+        announces_pings: bool = True,
+        is_executed: bool = True,
     ) -> Session:
-        """Return a session for a new connection."""
+        """Return a session for a new connection; what one that is not executed does counts for no limit."""
         return Session(
-            self._context,
+            self._context if is_executed else self._unlimited_context,
             str(uuid.uuid4()),
             self.now(),
             ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
@@ -249,6 +336,13 @@ class Node:
             wants_pong=wants_pong,
             announces_pings=announces_pings,
         )
+
+    def admit(self, key: str) -> NotAdmitted | None:
+        """Count a connection of an address in, or return why it is refused."""
+        refused = self.admission.admit(key, time.monotonic())
+        if refused is not None:
+            self.limit_reached(refused.limit, address=key)
+        return refused
 
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
@@ -263,6 +357,33 @@ class Node:
         self.metrics.received_bytes.count += len(data)
         self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
 
+    async def wait_for_keys(self, tokens: Iterable[str]) -> None:
+        """Wait while keys of these tokens are being fetched, for a few seconds at most."""
+        if self._key_sets:
+            await self._key_sets.wait_for(tokens)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Revoke tokens on every node. An `expire_at` or `issued_before` of 0 is replaced by its default.
+
+        Raises Refused, or EngineError.
+        """
+        now = self.now().unix
+        if revocation.expire_at and revocation.expire_at <= now:
+            raise Refused(errors.bad_request("expire_at has passed"))
+        limit = self.settings.limits.revocation_limit
+        if len(self._revoker.revocations) >= limit:
+            self._revoker.revocations.prune(now)
+            if len(self._revoker.revocations) >= limit:
+                self.limit_reached("limits.revocation_limit")
+                reason = f"there are limits.revocation_limit ({limit}) revocations"
+                raise Refused(errors.because(errors.LIMIT_EXCEEDED, reason))
+        complete = structs.replace(
+            revocation,
+            expire_at=revocation.expire_at or now + self.settings.client.token_revocation_ttl,
+            issued_before=revocation.issued_before or (now if revocation.user else 0),
+        )
+        await self._engine_services.revocations.add(complete)
+
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client."""
         self.metrics.sent_bytes.count += size
@@ -270,23 +391,33 @@ class Node:
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
         session, was_attached = connection.session, connection in self.state.connections
+        self._handling = connection
         try:
             requests = self.state.apply(connection, event, self.now())
-        except Exception:
-            log.exception("session_failed", client=session.client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("session_failed", client=session.client)
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), self.now())
             requests += self.state.apply(connection, event, self.now())  # closed now: undoes what it set up
+        finally:
+            self._handling = None
         if isinstance(event, events.SubscriptionsOpened):
+            if connection.is_behind:
+                self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
             self._perform(connection, request)
         if session.is_closed:
+            self._slow_clients.wake(connection)
             if was_attached:
                 self.metrics.connections.labels(connection.transport_name).dec()
                 self._deadlines.remove(connection)
+                if session.user and self.settings.client.user_connection_limit:
+                    self._spawn(self._engine_services.users.remove(session.user, session.client))
         else:
             self._deadlines.update(connection)
-            connection.pause_reading(bool(session.backlog))
+            connection.pause_reading(session.has_waiting_commands)
+            if session.needs_turn:
+                self._turns.add(connection)
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -315,27 +446,86 @@ class Node:
     def _on_deadline(self, connection: Connection) -> None:
         self.handle_event(connection, events.DeadlineReached())
 
+    def client_is_behind(self, connection: Connection) -> None:
+        """Watch how fast a client takes what is queued for it."""
+        self._slow_clients.add(connection)
+        self.state.change_write(connection, is_behind=True)
+
+    def client_caught_up(self, connection: Connection) -> None:
+        """Stop watching a client, and go on with what waited for it."""
+        self._slow_clients.remove(connection)
+        if not connection.session.is_closed:
+            self.state.change_write(connection, is_behind=False)
+            # Later, because the transport may call this in the middle of a write
+            asyncio.get_running_loop().call_soon(self._write_kept, connection)
+
+    def _write_kept(self, connection: Connection) -> None:
+        """Write what was kept aside for a client, channel by channel, until it is behind again.
+
+        If messages of a channel were dropped, a client with a position subscribes again instead, and
+        recovers or is told of the gap.
+        """
+        for name, options in connection.session.live_options:
+            kept = None
+            if not connection.is_behind and options.slow_policy != "disconnect":
+                kept = self.hub.channels[name].release(connection)
+            if kept is None:
+                continue
+            self.metrics.count_undelivered(options.slow_policy, kept.dropped + kept.superseded)
+            if kept.dropped and connection.session.has_position_in(name):
+                self._on_reset(connection, name)
+            elif kept.messages:
+                payload = connection.framing.pack(name, kept.messages)
+                connection.write(payload)
+                self.count_sent(len(payload))
+
+    def _on_slow(self, connection: Connection) -> None:
+        self.limit_reached("client.send_timeout", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+
+    def _on_excess(self, connection: Connection) -> None:
+        self.limit_reached("limits.queued_bytes", client=connection.session.client)
+        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
+        connection.drop()
+
+    def _room_for(self, connection: Connection) -> Awaitable[None]:
+        """Wait until a client is no longer behind, or its session is over."""
+        return self._slow_clients.wait_for_room(connection, lambda: connection.session.is_closed)
+
+    def _deliver_page(self, connection: Connection, channel: Channel[Connection], added: CaughtUp) -> None:
+        """Write a page of a recovery."""
+        if added.messages:
+            payload = connection.framing.pack(channel.name, added.messages)
+            connection.write(payload)
+            self.count_sent(len(payload))
+            self.metrics.recovered_publications.count += len(added.messages)
+
+    def _on_turn(self, connection: Connection) -> None:
+        self.handle_event(connection, events.Turn())
+
     def _disconnect_failed(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
     # ---------------------------------------------------------------------------------------------------- I/O
 
-    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901 - a case per request
+    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901, PLR0912 - a case per request
         engine = self._engine_services
         match request:
             case Write(messages):
                 connection.send(messages)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
-                log.info(
-                    "connection_closed", client=connection.session.client, code=why.code, reason=why.reason
-                )
+                self._closed.add(why, **_client_fields(connection))
                 connection.close(why)
             case events.Identify(user):
                 if user and self._is_single_connection:
                     self._spawn(self._disconnect_others(connection))
+            case events.ReserveConnection(user):
+                self._spawn(self._reserve_connection(connection, user))
             case events.OpenSubscriptions(plans):
                 self._spawn(self._open_subscriptions(connection, plans))
+            case node_state.CatchUp(channel):
+                self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case events.Authorize():
@@ -365,34 +555,75 @@ class Node:
             order = (session.identified_at, session.client)
             await self.operations.control(ControlCommand(session.user, close, identified_before=order))
 
+    async def _reserve_connection(self, connection: Connection, user: str) -> None:
+        limit, client = self.settings.client.user_connection_limit, connection.session.client
+        outcome: Event = events.ConnectionRefused(errors.SERVER_ERROR)
+        try:
+            await self._engine_services.users.add(user, client, limit)
+            outcome = events.ConnectionReserved()
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=client, user=user)
+            outcome = events.ConnectionRefused(error.refusal)
+        except EngineError as error:
+            self.refusals.write("connection_not_reserved", level="warning", client=client, error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("reservation_raised", client=client)
+        if connection.session.is_closed:
+            await self._engine_services.users.remove(user, client)
+        self.handle_event(connection, outcome)
+
     async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
         channels = [plan.channel for plan in plans]
-        outcome: Event = events.SubscriptionsFailed(channels)
         try:
-            outcome = await self._subscription_setup.open(plans)
+            async with self._subscription_setup.opened(connection, plans) as opened:
+                self.handle_event(connection, opened)
+        except TimeoutError:  # no turn to read history was free
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
+        except EngineLimit as error:
+            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
+            self.handle_event(connection, events.SubscriptionsFailed(channels, error.refusal))
         except EngineError as error:
-            log.warning("subscribe_failed", channels=channels, error=str(error))
-        except Exception:
-            log.exception("subscribe_raised", client=connection.session.client)
-        self.handle_event(connection, outcome)
+            client = connection.session.client
+            self.refusals.write(
+                "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
+            )
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("subscribe_raised", client=connection.session.client)
+            self.handle_event(connection, events.SubscriptionsFailed(channels))
 
     async def _unsubscribe(self, name: str) -> None:
         if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
             await self._engine_services.broker.unsubscribe(name)
 
     async def _execute(self, connection: Connection, execute: events.Execute) -> None:
-        outcome: Struct | Refusal = errors.INTERNAL_ERROR
+        """Execute a command. Answers that may be large wait until the client has taken what is queued."""
+        if isinstance(execute.request, HistoryRequest | PresenceRequest):
+            await self._room_for(connection)
+        if not isinstance(execute.request, HistoryRequest):
+            outcome = await self._run_operation(connection, execute)
+            self.handle_event(connection, events.Executed(execute.id, outcome))
+            return
         try:
-            outcome = await self.operations.execute(
-                execute.request, execute.info, self.settings.client.history_limit
-            )
+            async with self._read_turns.turn(connection, WAIT_SECONDS):
+                outcome = await self._run_operation(connection, execute)
+                self.handle_event(connection, events.Executed(execute.id, outcome))
+        except TimeoutError:
+            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
+            self.handle_event(connection, events.Executed(execute.id, READS_WAIT))
+
+    async def _run_operation(self, connection: Connection, execute: events.Execute) -> Struct | Refusal:
+        try:
+            return await self.operations.execute(execute.request, execute.info, self.settings.client)
         except Refused as error:
-            outcome = error.refusal
+            return error.refusal
         except EngineError as error:
-            log.warning("command_failed", error=str(error))
-        except Exception:
-            log.exception("command_raised", client=connection.session.client)
-        self.handle_event(connection, events.Executed(execute.id, outcome))
+            client = connection.session.client
+            self.refusals.write("command_failed", level="warning", client=client, error=str(error))
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("command_raised", client=connection.session.client)
+        return errors.INTERNAL_ERROR
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
         is_connect = isinstance(authorize.request, ConnectRequest)
@@ -403,11 +634,11 @@ class Node:
             if self._authorizer is not None:
                 async with asyncio.timeout(self._context.authorization_seconds):
                     outcome = await self._authorizer.authorize(authorize)
-        except TimeoutError:  # the session has refused the request, at its own deadline
-            log.warning("authorization_timed_out", client=connection.session.client)
-            return
-        except Exception:
-            log.exception("authorization_raised", client=connection.session.client)
+        except TimeoutError:  # the session may have refused the request already, at its own deadline
+            client = connection.session.client
+            self.refusals.write("authorization_timed_out", level="warning", client=client)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
 
     # -------------------------------------------------------------------------------- called by the engine
@@ -443,6 +674,15 @@ class Node:
             if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
 
+    @property
+    def known_revocations(self) -> Sequence[Revocation]:
+        """All revocations that this node knows, for an engine whose store has lost some."""
+        return self._revoker.revocations.all()
+
+    def on_revocations(self, revocations: Sequence[Revocation]) -> None:
+        """Add revocations, and end the connections and subscriptions of the revoked tokens."""
+        self._revoker.apply(revocations, self.now().unix)
+
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         """Return this node's own figures. Other code runs between slices of the channels."""
         glob = Glob(request.pattern) if request.pattern else None
@@ -467,7 +707,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
-            warnings=self.engine.health.warnings,
+            warnings=(*self.engine.health.warnings, *self._key_sets.warnings),
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:
@@ -495,6 +735,12 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
     return limit is None or (session.identified_at, session.client) < tuple(limit)
 
 
+def _pages_at_once(settings: Settings) -> int:
+    """How many pages of history may be in memory: each has `history_limit_bytes`, or one publication."""
+    page_bytes = max(settings.client.history_limit_bytes, settings.api.body_limit_bytes)
+    return max(1, settings.limits.recovery_bytes // page_bytes)
+
+
 def _resident_bytes() -> int:
     """Return the memory that this process holds; 0 on systems without /proc."""
     try:
@@ -502,3 +748,16 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _client_fields(connection: Connection | None) -> dict[str, str]:
+    """The fields of a log line that name a client."""
+    if connection is None:
+        return {}
+    session = connection.session
+    return {
+        "client": session.client,
+        "user": session.user,
+        "address": connection.address,
+        "transport": connection.transport_name,
+    }

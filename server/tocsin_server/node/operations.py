@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import EngineRequest
 from tocsin_server.core.permissions import check_name
@@ -20,7 +21,7 @@ from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Refusal, Refused, Unanswered
+from tocsin_server.errors import EngineLimit, Refusal, Refused, Unanswered
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.messages import (
@@ -46,6 +47,14 @@ May raise Refused.
 """
 
 
+LimitReached = Callable[..., None]
+"""Called with the key of a limit that refused something, and with fields for the log."""
+
+
+def _ignore_limit(_limit: str, **_fields: object) -> None:
+    pass
+
+
 class Operations:
     """What can be done with channels and users, by permitted client commands and by the HTTP API.
 
@@ -54,6 +63,7 @@ class Operations:
     EngineError.
 
     `room_in(channel)` returns None if few enough bytes of a channel are queued here, else what to await.
+    `limit_reached` counts and logs that a limit refused something.
     """
 
     def __init__(
@@ -63,21 +73,23 @@ class Operations:
         metrics: Metrics,
         room_in: Callable[[str], Awaitable[None] | None],
         rpc_methods: Mapping[str, RpcMethod] | None = None,
+        limit_reached: LimitReached = _ignore_limit,
     ) -> None:
         self._engine = engine
         self._rules = rules
         self._metrics = metrics
         self._room_in = room_in
+        self._limit_reached = limit_reached
         self.rpc_methods = dict(rpc_methods or {})
 
-    async def execute(self, request: EngineRequest, info: ClientInfo, history_limit: int) -> Struct:
+    async def execute(self, request: EngineRequest, info: ClientInfo, limits: ClientOptions) -> Struct:
         """Execute a permitted command of a client; return its result."""
         match request:
             case PublishRequest(channel, data):
                 await self.publish(channel, NewPublication(data, info=info))
                 return EMPTY
             case HistoryRequest(channel, limit, since, reverse):
-                return await self.history(channel, limit, since, reverse, history_limit)
+                return await self.history(channel, limit, since, reverse, limits)
             case PresenceRequest(channel):
                 return await self.presence(channel)
             case PresenceStatsRequest(channel):
@@ -104,24 +116,38 @@ class Operations:
             )
         if (room := self._room_in(channel)) is not None:
             await room
-        position = await self._engine.broker.publish(channel, publication, options)
+        try:
+            position = await self._engine.broker.publish(channel, publication, options)
+        except EngineLimit as error:
+            self._limit_reached(error.limit, channel=channel)
+            raise Refused(error.refusal) from None
         self._metrics.publications.count += 1
         return position
 
     async def history(
-        self, channel: str, limit: int, since: SincePosition | None, is_reverse: bool, cap: int | None = None
+        self,
+        channel: str,
+        limit: int,
+        since: SincePosition | None,
+        is_reverse: bool,
+        limits: ClientOptions | None = None,
     ) -> HistoryResult:
-        """Return a page of history, at most `cap` long; `limit` 0 reads only the top, a negative one all."""
+        """Return a page of history; `limit` 0 reads only the top, a negative one everything.
+
+        `limits` bound the page of a client, in publications and in bytes.
+        """
         options = self.options_for(channel)
         if not options.keeps_history:
             raise Refused(errors.NOT_AVAILABLE)
         if not may_read_from(since, is_reverse):
             raise Refused(errors.bad_request(NOTHING_BEFORE))
-        if cap is not None and not 0 <= limit <= cap:
-            limit = cap
+        limit_bytes = 0
+        if limits is not None:
+            limit = limit if 0 <= limit <= limits.history_limit else limits.history_limit
+            limit_bytes = limits.history_limit_bytes
         position = None if since is None else Position(since.offset, since.epoch)
         top, publications = await self._engine.broker.read_history(
-            channel, HistoryQuery(position, limit, is_reverse), options
+            channel, HistoryQuery(position, limit, is_reverse, limit_bytes), options
         )
         if since is not None and since.epoch and since.epoch != top.epoch:
             raise Refused(errors.UNRECOVERABLE_POSITION)

@@ -6,14 +6,16 @@ hold what is received -> subscribe in the broker -> add presence -> read history
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
 
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
-from tocsin_server.core.node_state import C, NodeState
+from tocsin_server.core.node_state import NodeState, StateConnection
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
+from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
 
 READ_ATTEMPTS = 5
 """How often history is read until it reaches what was received. A second read follows a loss."""
@@ -21,44 +23,77 @@ READ_ATTEMPTS = 5
 Result = TypeVar("Result")
 
 
+class SetupConnection(StateConnection, Protocol):
+    """What a set-up needs of a connection."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes are queued for the client."""
+
+
+C = TypeVar("C", bound=SetupConnection)
+
+
 class SubscriptionSetup(Generic[C]):
     """Sets up subscriptions. Their channels already hold what is received.
 
-    `on_reset(connection, channel)` is called for each connection that misses publications, because the
-    history that was read is another one than the channel followed.
+    A recovery has a turn to read its first page, of at most `page_bytes`, and only as much of it as the
+    client has room for. `on_reset(connection, channel)` is called for each connection that misses
+    publications, because the history that was read is another one than the channel followed.
     """
 
     def __init__(
-        self, engine: EngineServices, state: NodeState[C], on_reset: Callable[[C, str], None]
+        self,
+        engine: EngineServices,
+        state: NodeState[C],
+        turns: ReadTurns[C],
+        page_bytes: int,
+        on_reset: Callable[[C, str], None],
+        presence_limit: int = 0,
     ) -> None:
         self._engine = engine
+        self._presence_limit = presence_limit
         self._state = state
+        self._turns = turns
+        self._page_bytes = page_bytes
         self._on_reset = on_reset
 
-    async def open(self, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
-        """Set up subscriptions. Raises EngineError.
+    @asynccontextmanager
+    async def opened(
+        self, connection: C, plans: Sequence[SubscriptionPlan]
+    ) -> AsyncIterator[SubscriptionsOpened]:
+        """Set up subscriptions. Raises EngineError, and TimeoutError if no turn is free in time.
 
-        The caller must hand the result to the session in the same step, without an await in between.
+        The caller must hand the result to the session inside the context, without an await.
         """
+        if any(plan.read is not None and plan.read.since is not None for plan in plans):
+            async with self._turns.turn(connection, WAIT_SECONDS):
+                yield await self._open(connection, plans)
+        else:
+            yield await self._open(connection, plans)
+
+    async def _open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
         engine = self._engine
         await gather_calls(engine.broker.subscribe(plan.channel) for plan in plans)
         await gather_calls(
-            engine.presence.add(plan.channel, plan.info, is_announced=plan.options.join_leave)
+            engine.presence.add(plan.channel, plan.info, plan.options.join_leave, self._presence_limit)
             for plan in plans
             if plan.options.presence
         )
         with_history = [(plan, plan.read) for plan in plans if plan.read is not None]
+        page_bytes = self._page_bytes // max(1, len(with_history))
         for _ in range(READ_ATTEMPTS):
             histories = await gather_calls(
-                engine.broker.read_history(plan.channel, _query(read), plan.options)
+                engine.broker.read_history(plan.channel, _query(read, page_bytes), plan.options)
                 for plan, read in with_history
             )
             read = {plan.channel: history for (plan, _), history in zip(with_history, histories, strict=True)}
-            merged = self._state.merge(plans, read)
-            for connection, channel in merged.resets:
-                self._on_reset(connection, channel)
-            if merged.histories is not None:
-                return SubscriptionsOpened(merged.histories)
+            room_bytes = self._page_bytes - connection.queued_bytes
+            merged = self._state.merge(plans, read, room_bytes)
+            for other, channel in merged.resets:
+                self._on_reset(other, channel)
+            if merged.opened is not None:
+                return merged.opened
         raise EngineError("the history does not reach what was received")
 
 
@@ -70,7 +105,9 @@ async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:
     return await asyncio.gather(*awaitables)
 
 
-def _query(read: HistoryRead) -> HistoryQuery:
+def _query(read: HistoryRead, page_bytes: int) -> HistoryQuery:
     if read.is_latest:
         return HistoryQuery(limit=1, is_reverse=True)
-    return TOP_ONLY if read.since is None else HistoryQuery(read.since, read.limit)
+    if read.since is None:
+        return TOP_ONLY
+    return HistoryQuery(read.since, read.limit, limit_bytes=page_bytes)

@@ -21,6 +21,9 @@ NULL = b"null"
 _LARGEST_EXPONENT = 20
 """No member holds a whole number with more digits."""
 
+_MOST_MEMBERS = 1000
+"""An object of named entries, such as positions by channel, with more of them is not repaired: 4 ms."""
+
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
 
@@ -71,6 +74,8 @@ def _object(value: Raw, fields: dict[str, inspect.Type], of_others: inspect.Type
     try:
         members = _members(value)
     except (msgspec.DecodeError, RecursionError):
+        return value
+    if of_others is not None and len(members) > _MOST_MEMBERS:
         return value
     kept: dict[str, Raw] = {}
     for name, member in members.items():

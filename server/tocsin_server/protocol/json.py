@@ -27,11 +27,14 @@ class JsonCodec:
 
         One trailing newline is tolerated. An empty message, an empty line and invalid UTF-8 are malformed.
         """
-        for line in data.removesuffix(b"\n").split(b"\n"):
-            command = _decode_command(line)
+        start, end = 0, len(data) - data.endswith(b"\n")
+        while (line_end := data.find(b"\n", start, end)) >= 0:  # thousands of lines may never be reached
+            command = _decode_command(data[start:line_end])
             yield command
             if command is MALFORMED:
                 return
+            start = line_end + 1
+        yield _decode_command(data[start:end])
 
     def encode(self, message: ServerMessage) -> bytes:
         """Encode one message as one line, without the newline."""
@@ -67,6 +70,9 @@ def _decode_command(line: bytes) -> Command | Malformed:
     return command
 
 
+_MOST_ESCAPES = 20_000
+"""A text with more backslashes is not repaired: replacing takes 5 ms then."""
+
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
@@ -77,8 +83,10 @@ def replace_lone_surrogates(text: bytes) -> bytes:
     """Replace escaped halves of surrogate pairs by U+FFFD, as every UTF-8 encoder does.
 
     RFC 8259 §8.2 allows them and JavaScript writes them for a string that was cut in two, but decoders of
-    UTF-8 reject them (docs/decisions/0004).
+    UTF-8 reject them (docs/decisions/0004). A text with more than _MOST_ESCAPES backslashes stays as it is.
     """
+    if text.count(b"\\") > _MOST_ESCAPES:
+        return text
     return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
 
 

@@ -1,32 +1,69 @@
-"""uvicorn's HTTP protocol with limits that it lacks: on a head's time and size, and on unread responses.
+"""uvicorn's HTTP protocol with limits that it lacks, on everything that a client sends or does not send.
 
-Without them a client that sends half a request line, or that never reads its response, holds its socket for
-ever.
+    head --complete--> body --complete--> response --complete--> idle --first byte--> head
+    |<-- half open ----------------->|                           |<-- half open
+
+Each phase has a time limit and a size. What has arrived is parsed by turns (`node/turns.py`), a few requests
+at once. While a response is being made, nothing further is parsed, and nothing is read beyond what one read
+brought. After the last response of a connection what arrives is discarded.
+
+The mutable state is that of `HttpProtocol`. Its own methods change it; asyncio, uvicorn and the node call
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import structlog
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tocsin_server.access import ADMIN
+from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
+from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.refusals import log_refusal
-from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, proxies_of
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGI3Application, ASGISendEvent
 
-log = structlog.get_logger()
+    from tocsin_server.node.node import Node
+    from tocsin_server.serving.accepted_connection import AcceptedConnection
 
-HEAD_TOO_LARGE = f"The head of the request has more than {HEAD_LIMIT_BYTES} bytes."
-
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+HEADER_LIMIT = 500
+"""How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
 
 STALL_SECONDS = 30.0
 """How long a client may read nothing while uvicorn's buffer for it (64 KiB) is full."""
+
+BODY_SECONDS = 30.0
+"""How long a body may take, besides what its bytes allow."""
+
+BODY_BYTES_PER_SECOND = 16_384
+"""So many bytes of a body allow another second. A slower body is dropped."""
+
+PIECE_BYTES = 512
+"""How much is parsed at once, other than a body whose length is known: at most 28 complete requests."""
+
+PIECES_PER_TURN = 8
+"""How many pieces are parsed in one turn of the event loop: some 0.5 ms if they are chunks of one byte."""
+
+CHUNK_OVERHEAD = 8
+"""How many bytes besides its content each byte of a chunked body may have, apart from HEAD_LIMIT_BYTES.
+
+A chunk of one byte has 5. Sizes, extensions and trailers are all of them.
+"""
+
+HEAD_TOO_LARGE = f"The head of the request has more than {HEAD_LIMIT_BYTES} bytes."
+TOO_MANY_HEADERS = f"The request has more than {HEADER_LIMIT} headers."
+CHUNKS_TOO_LARGE = "The chunked body of the request has too many bytes that are no content."
+CHUNKED_UPGRADE = "A request with an Upgrade has no chunked body."
+INVALID_REQUEST = "The request is not valid HTTP."
 
 
 class _CloseDelimited:
@@ -53,6 +90,51 @@ class _CloseDelimited:
         await self._send(message)
 
 
+class _Flow(FlowControl):
+    """Pauses reading for two reasons: uvicorn's, a body that is not consumed, and the protocol's own."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        super().__init__(protocol.transport)
+        self._protocol = protocol
+        self._is_body_full = False
+        self._is_held = False
+
+    def pause_reading(self) -> None:
+        """Pause because a body is not consumed."""
+        self._is_body_full = True
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        """Resume, unless the protocol holds. The application waits for a body, or for the client to leave."""
+        self._is_body_full = False
+        self._protocol.discard_after_last_response()
+        if not self._is_held:
+            super().resume_reading()
+
+    def hold(self, is_held: bool) -> None:
+        """Pause while bytes have arrived that must not be parsed yet; resume afterwards."""
+        if is_held == self._is_held or self._transport.is_closing():
+            return
+        self._is_held = is_held
+        if is_held:
+            super().pause_reading()
+        elif not self._is_body_full:
+            super().resume_reading()
+
+
+def address_key(node: Node, peer: str) -> str:
+    """Under which key the limits of addresses count a peer; empty if they do not, as with a trusted proxy."""
+    proxies = proxies_of(node.settings.server)
+    is_trusted = proxies is not None and proxies.trust(normalized(peer))
+    return "" if is_trusted else node.admission.key_of(peer)
+
+
+def excess_limit(node: Node, connections: Sized) -> str:
+    """The limit because of which one more connection must be dropped, unless an older one was. Else empty."""
+    is_full = len(connections) > socket_limit() and not node.half_open.drop_oldest(SOCKET_LIMIT)
+    return SOCKET_LIMIT if is_full else ""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, dropped if its client stalls.
 
@@ -60,30 +142,88 @@ class HttpProtocol(HttpToolsProtocol):
     connection, or with the first byte of a later request. The lifespan state has the node under "node".
     """
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _stall_timer: asyncio.TimerHandle | None = None
+    flow: _Flow  # uvicorn makes its own first
+    accepted: AcceptedConnection | None = None
+    """What the connection was before: with its TLS handshake or the header of its proxy."""
+    _unread = b""
+    _address_key = ""
+    _running: RequestResponseCycle | None = None
+    _is_head_complete = False
+    _is_message_complete = True
+    _is_waiting_turn = False
+    _has_upgraded = False
+    _is_body_unparsed = False
+    _refusal: tuple[HTTPStatus, str] | None = None
     _head_bytes = 0
+    _counted_bytes = 0
+    _body_bytes = 0
+    _body_left = 0
+    _body_since = 0.0
+    _chunk_bytes = 0
+    _is_chunked = False
+    _idle_until = 0.0
+    _head_timer: asyncio.TimerHandle | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------------------------------------------ asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time limit of the first request."""
+        """Start the time limit of the first request. A proxy may have said who the client is."""
         super().connection_made(transport)
+        self.flow = _Flow(self)
+        if (source := self.app_state.get("source")) is not None:
+            self.client = (source.address, source.port)
+            self.scheme = "https" if source.is_tls else self.scheme
         self._start_head_timer()
+        was_accepted = self.accepted is not None
+        if self.accepted is not None:
+            self.accepted.leave()
+            self.accepted = None
+        if self.app_state.get("address") != ADMIN:
+            self._count_in(was_accepted=was_accepted)
+
+    def _count_in(self, *, was_accepted: bool) -> None:
+        """Count the connection as half open, unless it is refused before anything is read."""
+        node: Node = self.app_state["node"]
+        self._address_key = address_key(node, self.client[0] if self.client else "")
+        if not was_accepted and not node.admission.accepts(self._address_key, time.monotonic()):
+            self.drop_half_open("limits.address_connect_rate")
+        elif limit := excess_limit(node, self.connections):
+            self.drop_half_open(limit)
+        else:
+            node.half_open.add(self, self._address_key)
+
+    def drop_half_open(self, limit: str) -> None:
+        """Drop the connection because of a limit. No response can be written before its request is read."""
+        self.app_state["node"].limit_reached(limit, address=self._address_key)
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all time limits."""
+        """Stop all time limits, and tell every request that its client is gone; uvicorn tells the last."""
         self._stop_head_timer()
+        self._stop_body_timer()
         self._stop_stall_timer()
+        self.app_state["node"].half_open.remove(self)
+        self._unread = b""
+        for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
+        self._release_cycles()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes, and refuse a head that grows too large."""
-        super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
-                log_refusal("http", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
-                self.transport.write(TOO_LARGE)
-                self.transport.close()
+        """Parse what may be parsed in this turn, and keep the rest."""
+        if self._is_last_response or self._has_upgraded:
+            return
+        if self._unread:  # over TLS bytes arrive although reading is paused
+            self._unread += data
+            return
+        self._idle_until = self._idle_deadline()
+        self._unset_keepalive_if_required()
+        self._parse_pieces(data)
 
     def pause_writing(self) -> None:
         """The buffer is full: start the time limit for reading."""
@@ -95,27 +235,284 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_stall_timer()
         super().resume_writing()
 
+    # ------------------------------------------------------------------------------------------------ parsing
+
+    @property
+    def _is_responding(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether what follows belongs to a later request than the one that is being answered."""
+        is_of_later_request = not self._is_head_complete or self.cycle is not self._running
+        return self._is_responding and (self._is_message_complete or is_of_later_request)
+
+    @property
+    def _is_last_response(self) -> bool:
+        """Whether the connection ends with the response that is being made."""
+        return self._must_wait and not (self._running is None or self._running.keep_alive)
+
+    def discard_after_last_response(self) -> None:
+        """Discard what has arrived behind the last request, so that the end of the connection is read."""
+        if self._running is not None and self._is_last_response:
+            self._end_after(self._running)
+
+    def _parse_pieces(self, data: bytes) -> None:
+        start = 0
+        for _ in range(PIECES_PER_TURN):
+            if self._must_wait or start >= len(data):
+                break
+            piece = data[start : start + (self._body_left or PIECE_BYTES)]
+            start += len(piece)
+            if not self._parse(piece):
+                return
+        self._unread = b"" if self._is_last_response else data[start:]
+        self.flow.hold(bool(self._unread))
+        if self._unread and not self._must_wait:
+            self._take_turn()
+        elif not self._unread:
+            self._go_on_idling()
+
+    def _take_turn(self) -> None:
+        if not self._is_waiting_turn:
+            self._is_waiting_turn = True
+            self.app_state["node"].reading_turns.add(self._parse_on)
+
+    def _parse_on(self) -> None:
+        """Parse the next pieces of what has arrived, in a turn of this connection."""
+        self._is_waiting_turn = False
+        if self._unread and not self.transport.is_closing():
+            data, self._unread = self._unread, b""
+            self._parse_pieces(data)
+
+    def _parse(self, piece: bytes) -> bool:
+        """Parse one piece; False if the connection is closed or has become a WebSocket."""
+        body_bytes, head_timer = self._body_bytes, self._head_timer
+        try:
+            self._feed(piece)
+        except httptools.HttpParserError:
+            self._refusal = self._refusal or (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
+        if self._has_upgraded:
+            return False
+        if head_timer is not None and self._head_timer is head_timer:  # all of it belongs to this head
+            self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
+        elif self._is_chunked and not self._is_message_complete:
+            self._chunk_bytes += len(piece) - (self._body_bytes - body_bytes)
+            if self._chunk_bytes > HEAD_LIMIT_BYTES + CHUNK_OVERHEAD * self._body_bytes:
+                self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKS_TOO_LARGE)
+        if self._refusal is not None:
+            self._refuse(*self._refusal)
+        return self._refusal is None
+
+    def _feed(self, piece: bytes) -> None:
+        """Feed the parser. It stops after an Upgrade, and goes on where that is not to WebSocket.
+
+        It also takes no body of such a request, which Java's client and curl make to offer HTTP/2.
+        """
+        while piece:
+            if self._is_body_unparsed:
+                piece = self._take_unparsed_body(piece)
+                continue
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self._upgrade()
+                    return
+                piece = piece[upgrade.args[0] or len(piece) :]
+            else:
+                return
+
+    def _take_unparsed_body(self, piece: bytes) -> bytes:
+        rest = piece[self._body_left :]
+        self.on_body(piece[: self._body_left])
+        if not self._body_left:
+            self._is_body_unparsed = False
+            self.on_message_complete()
+        return rest
+
+    def _upgrade(self) -> None:
+        if self._is_responding:  # a handshake behind another request: its response would be mixed with that
+            self._refusal = (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
+            return
+        self._has_upgraded = True
+        self._stop_head_timer()
+        self.app_state["node"].half_open.remove(self)
+        self._unread = b""
+        self.flow.hold(False)
+        self.handle_websocket_upgrade()
+        self._release_cycles()
+
+    def _release_cycles(self) -> None:
+        """Release what refers to this object, which is then freed without the garbage collector."""
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
+        self.flow = None  # type: ignore[assignment]
+
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        """Answer with a status and close. Behind a request that is being answered, only close after that."""
+        log_refusal(self.app_state["node"], "http", status, reason, self._address)
+        if self.transport.is_closing():
+            return
+        running = self._running
+        if running is not None and not running.response_complete:
+            if self._must_wait:
+                self._end_after(running)
+                return
+            running.disconnected = True  # it is the body of this request
+            running.message_event.set()
+            if running.response_started:
+                self.transport.close()
+                return
+        self._stop_head_timer()
+        self._stop_body_timer()
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        self.transport.write(head.encode("ascii"))
+        self.transport.close()
+
+    def _end_after(self, running: RequestResponseCycle) -> None:
+        """End the connection with a response, and discard what has arrived behind its request."""
+        running.keep_alive = False
+        self.pipeline.clear()
+        self.cycle, self._is_message_complete = running, True
+        self._stop_head_timer()
+        self._stop_body_timer()
+        self._unread = b""
+        self.flow.hold(False)
+
+    # ------------------------------------------------------------------------------------ the parser's events
+
     def on_message_begin(self) -> None:
         """A request begins: start its time limit, unless that of the first request runs already."""
         super().on_message_begin()
+        self._is_head_complete = self._is_message_complete = self._is_chunked = False
+        self._counted_bytes = self._body_bytes = self._body_left = self._chunk_bytes = 0
         self._start_head_timer()
 
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the request line."""
+        self._counted_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, if it is no trailer, which nothing here reads."""
+        if self._is_head_complete:
+            return
+        self._counted_bytes += len(name) + len(value) + len(b": \r\n")
+        if len(self.headers) < HEADER_LIMIT:
+            super().on_header(name, value)
+        elif self._refusal is None:
+            self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_MANY_HEADERS)
+
     def on_headers_complete(self) -> None:
-        """The head is complete: stop its time limit."""
+        """The head is complete: stop its time limit, and start that of the body."""
+        self._is_head_complete = True
         self._stop_head_timer()
+        request_line = len(self.parser.get_method()) + len(b"  HTTP/1.1\r\n\r\n")
+        if self._counted_bytes + request_line > HEAD_LIMIT_BYTES:
+            self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
+        for name, value in self.headers:
+            if name == b"content-length":  # checked by the parser
+                self._body_left = int(value)
+            elif name == b"transfer-encoding":
+                self._is_chunked = True
+        if self._is_chunked and self.parser.should_upgrade():
+            self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKED_UPGRADE)
+        if self._refusal is not None:
+            return
         previous = self.cycle
         super().on_headers_complete()
         if self.cycle is not previous and self.scope["http_version"] == "1.0":
             self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
+        if self._body_left or self._is_chunked:
+            self._body_since = time.monotonic()
+            self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._body_bytes += len(body)
+        self._body_left = max(0, self._body_left - len(body))
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete: stop the time limit of its body."""
+        if self._body_left:  # the parser takes none after an Upgrade
+            self._is_body_unparsed = True
+            return
+        self._is_message_complete = True
+        self._body_left = 0
+        self._stop_body_timer()
+        if self._refusal is not None:
+            return
+        self.app_state["node"].half_open.remove(self)
+        super().on_message_complete()
+
+    # ---------------------------------------------------------------------------------------------- responses
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """A response is complete: parse what has arrived behind its request."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if not self._is_responding and self.app_state.get("address") != ADMIN:
+            self.app_state["node"].half_open.add(self, self._address_key)
+        if self._unread and not self._must_wait:
+            self._unset_keepalive_if_required()
+            self._take_turn()
+        elif not self._is_message_complete:
+            self._unset_keepalive_if_required()  # the body's own time limit ends the connection
+
+    # -------------------------------------------------------------------------------------------- time limits
+
+    def _idle_deadline(self) -> float:
+        timer = self.timeout_keep_alive_task
+        return timer.when() if timer is not None else self.loop.time() + self.timeout_keep_alive
+
+    def _go_on_idling(self) -> None:
+        """Idle as long as before if no request has begun: what arrived were line breaks, or a late body."""
+        is_idle = self.cycle is not None and self._is_message_complete and not self._is_responding
+        if is_idle and self._head_timer is None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_at(
+                self._idle_until, self.timeout_keep_alive_handler
+            )
+
+    def _check_body(self) -> None:
+        """Drop a client whose body is too slow. While the application does not read it, no time counts."""
+        self._body_timer = None
+        now = time.monotonic()
+        if self.flow.read_paused:
+            self._body_since = now
+        left = self._body_since + BODY_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND - now
+        if left <= 0:
+            self._drop("body_timeout")
+        else:
+            self._body_timer = self.loop.call_later(left, self._check_body)
 
     def _drop(self, reason: str) -> None:
-        log.info("http_connection_dropped", reason=reason)
+        node: Node = self.app_state["node"]
+        node.log_refusal("http_connection_dropped", reason=reason, address=self._address)
         self.transport.abort()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:

@@ -8,8 +8,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
-from tocsin_server.config.options import ServerOptions
 from tocsin_server.config.values import FD_PREFIX, SYSTEMD_HOST, UNIX_PREFIX, is_passed_or_unix
 
 BACKLOG = 4096
@@ -25,11 +26,31 @@ _NOT_ON_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
+class Address(Protocol):
+    """The options of a listening address."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Each of its hosts."""
+
+    @property
+    def port(self) -> int:
+        """The port of all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """A listening address of its own."""
+
+    hosts: tuple[str, ...]
+    port: int
+
+
 class CannotListen(Exception):
     """The address cannot be listened on. The message is a sentence with the reason."""
 
 
-def listen(options: ServerOptions) -> list[socket.socket]:
+def listen(options: Address) -> list[socket.socket]:
     """Listen on every configured address before anything else starts. Raises CannotListen.
 
     uvicorn would listen only after the application started, and exit the process if that failed. If the
@@ -63,12 +84,27 @@ def limit_unacknowledged(listening: socket.socket, seconds: float) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
-def url_of(listening: socket.socket) -> str:
+UNSENT_BYTES = 131_072
+"""What the kernel takes for a connection beyond what its client's window allows: enough for a fast client."""
+
+
+def limit_unsent(listening: socket.socket) -> None:
+    """Let the kernel hold few bytes for accepted connections that their clients do not take.
+
+    Otherwise it holds megabytes for each, and the node does not see whether the client reads. Accepted
+    connections inherit the option.
+    """
+    if listening.family in _TCP_FAMILIES and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def url_of(listening: socket.socket, *, is_tls: bool = False) -> str:
     """The URL of a listening socket; for a unix socket `unix:` and its path."""
+    scheme = "https" if is_tls else "http"
     if listening.family not in _TCP_FAMILIES:
         return f"{UNIX_PREFIX}{listening.getsockname()}"
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _port_of(listening: socket.socket) -> int:

@@ -14,17 +14,29 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
+from tocsin_server.access import ADMIN, PUBLIC
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
+from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
-from tocsin_server.serving.listening import BACKLOG, limit_unacknowledged, listen, url_of
+from tocsin_server.serving.listening import (
+    BACKLOG,
+    Hosts,
+    limit_unacknowledged,
+    limit_unsent,
+    listen,
+    url_of,
+)
+from tocsin_server.serving.listening_address import ListeningAddress
+from tocsin_server.serving.prefork import CHECK_SECONDS
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -32,6 +44,9 @@ GRACE_SECONDS = 10
 
 FORCED_SECONDS = 1
 """How long requests may take to end once their connections are dropped, and then the application to stop."""
+
+STARTUP_FAILURE = 3
+"""The exit code when the application does not start, as uvicorn's."""
 
 ACCEPTED_TOGETHER = 8
 """How many connections one turn of the event loop accepts.
@@ -53,14 +68,21 @@ A shorter `pong_timeout` would drop clients for one lost segment, which TCP send
 
 
 class Server(uvicorn.Server):
-    """One listening server. The first SIGINT or SIGTERM stops it gracefully, the second one at once.
+    """One server, on its public address and on that of [admin], if there is one.
 
-    `on_ready(url)` is called once it listens.
+    The first SIGINT or SIGTERM stops it gracefully, the second one at once. SIGHUP reads the certificates
+    again. `on_ready(url)` is called once it listens. The sockets of [admin] are given to the constructor, the
+    public ones to `serve`.
     """
 
     def __init__(
-        self, app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None
+        self,
+        app: Starlette,
+        options: ServerOptions,
+        on_ready: Callable[[str], None] | None = None,
+        admin_sockets: Sequence[socket.socket] = (),
     ) -> None:
+        """Raises ValueError if a certificate cannot be used."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -72,38 +94,81 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # uvicorn would trust every peer on this machine
                 backlog=BACKLOG,
                 timeout_keep_alive=options.keep_alive_timeout,  # type: ignore[arg-type]  # for call_later
             )
         )
         self._node: Node = app.state.node
         self._node.attach_server(self._request_exit)
+        admin = self._node.settings.admin
+        self._public = ListeningAddress(self, PUBLIC, options)
+        self._admin = ListeningAddress(self, ADMIN, admin)
+        self._admin_sockets = list(admin_sockets)
+        self._admin_servers: list[asyncio.Server] = []
+        self._watching: list[asyncio.Task[None]] = []
         self._drain_seconds = options.drain_seconds
         self._on_ready = on_ready
         self._second_signal = asyncio.Event()
         self.handles_signals = True
 
     @property
+    def node(self) -> Node:
+        """The node that is served."""
+        return self._node
+
+    @property
     def url(self) -> str:
-        """The address it listens on. Only valid after `startup`."""
-        return url_of(self.servers[0].sockets[0])
+        """The public address it listens on. Only valid after `startup`."""
+        return url_of(self.servers[0].sockets[0], is_tls=self._public.is_tls)
+
+    @property
+    def admin_url(self) -> str:
+        """The address of [admin] it listens on. Only valid after `startup`, if there is one."""
+        return url_of(self._admin_servers[0].sockets[0], is_tls=self._admin.is_tls)
+
+    @property
+    def certificates(self) -> list[ServerCertificate]:
+        """The certificates that are served."""
+        return [one.certificate for one in (self._public, self._admin) if one.certificate is not None]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the node, listen, report readiness. Raises EngineError if the engine cannot be reached."""
+        """Start the node, listen, report readiness. Raises EngineError if the engine cannot be reached.
+
+        uvicorn's own method would serve the same on all sockets.
+        """
         await self._node.prepare()
-        for sock in sockets or ():
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        self.servers = []
+        for sock in sockets or listen(Hosts((self.config.host,), self.config.port)):
             limit_unacknowledged(sock, max(UNACKNOWLEDGED_SECONDS, self._node.settings.client.pong_timeout))
-        copies = [sock.dup() for sock in sockets or () for _ in range(ACCEPTED_TOGETHER - 1)]
-        await super().startup([*sockets, *copies] if sockets else None)
-        self._node.set_address(self.url.removeprefix("http://"))
-        if self.started and self._on_ready is not None:
+            limit_unsent(sock)
+            self.servers.append(await self._public.serve(sock))
+        for sock in sockets or ():
+            for _ in range(ACCEPTED_TOGETHER - 1):
+                self.servers.append(await self._public.serve(sock.dup()))
+        for sock in self._admin_sockets:
+            self._admin_servers.append(await self._admin.serve(sock))
+        self._watching = [asyncio.create_task(one.watch()) for one in self.certificates]
+        self.started = True
+        self._node.set_address(self.url.partition("://")[2] or self.url)
+        if self._on_ready is not None:
             self._on_ready(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, drain the node, then wait for open requests to end."""
+        """Stop listening, drain the node, then wait for open requests to end.
+
+        The address of [admin] stays open while the node drains: there `/health/ready` says that it does.
+        """
         for server in self.servers:
             server.close()
         await self._node.drain(self._drain_seconds, self._second_signal.is_set)
+        for server in self._admin_servers:
+            server.close()
+        for task in self._watching:
+            task.cancel()
         dropping = asyncio.create_task(self._drop_open_connections())
         try:
             await super().shutdown(sockets)
@@ -141,9 +206,14 @@ class Server(uvicorn.Server):
             self._second_signal.set()
         self.should_exit = True
 
+    def reload_certificates(self) -> None:
+        """Read the files of all certificates again."""
+        for certificate in self.certificates:
+            certificate.reload(is_forced=True)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM while serving, as callbacks of the loop.
+        """Handle SIGINT, SIGTERM and, if TLS is served, SIGHUP while serving, as callbacks of the loop.
 
         uvicorn's own method would raise them again after a graceful stop.
         """
@@ -154,6 +224,9 @@ class Server(uvicorn.Server):
         previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
         for sig in previous:
             loop.add_signal_handler(sig, self.handle_exit, sig, None)
+        if self.certificates:
+            previous[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self.reload_certificates)
         try:
             yield
         finally:
@@ -165,9 +238,9 @@ class Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Starlette, options: ServerOptions) -> AsyncIterator[Server]:
     """Serve inside the running loop, until the context ends. Signals stay untouched. Raises CannotListen."""
-    sockets = listen(options)
+    sockets, admin_sockets = listen(options), listen(app.state.node.settings.admin)
     listening = asyncio.Event()
-    server = Server(app, options, on_ready=lambda _url: listening.set())
+    server = Server(app, options, lambda _url: listening.set(), admin_sockets)
     server.handles_signals = False
     task = asyncio.create_task(server.serve(sockets))
     waiting = asyncio.create_task(listening.wait())
@@ -197,24 +270,30 @@ def work(
     app: Starlette,
     options: ServerOptions,
     sockets: list[socket.socket],
+    admin_sockets: list[socket.socket],
     parent: int,
-    on_ready: Callable[[], None],
+    report: Callable[[], None],
 ) -> None:
     """Serve as one of several workers on common sockets, until a signal arrives or the parent dies. Blocks.
 
-    `parent` is a file descriptor that becomes readable when the parent dies. Raises EngineError if the engine
+    `parent` is a file descriptor that becomes readable when the parent dies. `report` is called once the
+    worker is ready, and then again and again as long as its event loop runs. Raises EngineError if the engine
     cannot be reached.
     """
 
     def is_ready(_url: str) -> None:
         asyncio.get_running_loop().add_reader(parent, stop)
-        on_ready()
+        report_again()
+
+    def report_again() -> None:
+        report()
+        asyncio.get_running_loop().call_later(CHECK_SECONDS, report_again)
 
     def stop() -> None:
         asyncio.get_running_loop().remove_reader(parent)
         server.handle_exit(signal.SIGTERM, None)
 
-    server = Server(app, options, is_ready)
+    server = Server(app, options, is_ready, admin_sockets)
     collect_less()
     server.run(sockets)
 
@@ -222,8 +301,9 @@ def work(
 def serve(app: Starlette, options: ServerOptions, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve until a signal arrives. Blocks.
 
-    Raises CannotListen, or EngineError if the engine cannot be reached.
+    Raises CannotListen, ValueError if a certificate cannot be used, or EngineError if the engine cannot be
+    reached.
     """
-    sockets = listen(options)
+    sockets, admin_sockets = listen(options), listen(app.state.node.settings.admin)
     collect_less()
-    Server(app, options, on_ready).run(sockets)
+    Server(app, options, on_ready, admin_sockets).run(sockets)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from tocsin_server.access import PUBLIC
 from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH
 from tocsin_server.transports.websocket.raw import WebSocketConnection
 
@@ -59,10 +61,17 @@ class WebSocketProtocol(asyncio.Protocol):
         node: Connections | None = self._app_state.get("node")
         if (
             node is not None
+            and self._app_state.get("address", PUBLIC) == PUBLIC
             and target.partition(b"?")[0] == self._config.root_path.encode() + WEBSOCKET_PATH.encode()
         ):
-            return WebSocketConnection(node, self._server_state.connections)
+            return WebSocketConnection(node, self._server_state.connections, self._peer())
         return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+
+    def _peer(self) -> str:
+        """The address of the peer, or what its proxy says at the beginning of the connection."""
+        if (source := self._app_state.get("source")) is not None:
+            return str(source.address)
+        return (get_remote_addr(self._transport) or ("",))[0]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on a loss that comes before the chosen protocol is installed."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import structlog
-
-log = structlog.get_logger()
+from tocsin_server.node.connection import Connections
 
 
-def log_refusal(transport: str, status: int, reason: str) -> None:
-    """Log that a request was refused, with its HTTP status and the reason that the client was told."""
-    log.info("request_refused", transport=transport, status=int(status), reason=reason)
+def log_refusal(
+    connections: Connections, transport: str, status: int, reason: str, address: str = ""
+) -> None:
+    """Log that a request was refused, with its HTTP status and the reason that the client was told.
+
+    `address` is where it came from, empty if that is unknown. While many are refused, only some have a line.
+    """
+    connections.log_refusal(
+        "request_refused", transport=transport, status=int(status), reason=reason, address=address
+    )

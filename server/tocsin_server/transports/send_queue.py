@@ -7,7 +7,9 @@ only its methods change it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 
 SEND_BYTES = 65_536
 """About how much one `send` is given: what an ASGI server buffers before it makes `send` wait."""
@@ -16,12 +18,19 @@ FLUSH_SECONDS = 5.0
 """How long the queued bytes may take to be sent once their connection is closed (as protocol §8)."""
 
 
+def _ignore() -> None:
+    """Replace a callback that is not needed."""
+
+
 class SendQueue:
     """Chunks of bytes for one client. Its writer iterates it, once.
 
-    Each iteration gives what is queued, joined by `separator`. Iteration ends after `end`, once nothing is
-    queued. Bytes count as queued until the next iteration asks for more: until then they are still being
-    sent.
+    Each iteration gives what is queued, joined by `separator`. Without a separator, pieces have at most
+    SEND_BYTES. Iteration ends after `end`, once nothing is queued. Bytes count as queued until the next
+    iteration asks for more: until then they are still being sent.
+
+    `on_behind` is called when more than BEHIND_BYTES are queued although the writer is sending, and
+    `on_caught_up` when few are left.
     """
 
     __slots__ = (
@@ -30,15 +39,35 @@ class SendQueue:
         "_exempt_bytes",
         "_has_ended",
         "_limit",
+        "_on_behind",
+        "_on_caught_up",
         "_queued_bytes",
         "_sends",
         "_separator",
         "_timeout",
         "_waiter",
+        "is_behind",
+        "sending_bytes",
+        "taken_bytes",
     )
 
-    def __init__(self, limit: int, separator: bytes = b"") -> None:
-        self._chunks: list[bytes] = []
+    def __init__(
+        self,
+        limit: int,
+        separator: bytes = b"",
+        *,
+        on_behind: Callable[[], None] = _ignore,
+        on_caught_up: Callable[[], None] = _ignore,
+    ) -> None:
+        self._chunks: list[bytes | memoryview] = []
+        self._on_behind = on_behind
+        self._on_caught_up = on_caught_up
+        self.is_behind = False
+        """Whether `on_behind` was called, and not yet `on_caught_up`."""
+        self.sending_bytes = 0
+        """The size of the piece that the writer is sending."""
+        self.taken_bytes = 0
+        """The size of all pieces that were sent."""
         self._queued_bytes = 0
         self._exempt_bytes = 0
         self._limit = limit
@@ -77,7 +106,10 @@ class SendQueue:
             self._chunks.append(chunk)
             self._queued_bytes += len(chunk)
             self._exempt_bytes += len(chunk) if exempt else 0
-            self._wake_writer()
+            if self.sending_bytes or self._waiter is None:  # the writer is sending, or has not begun
+                self._note_behind()
+            else:
+                self._wake_writer()
 
     def end(self, within_seconds: float) -> None:
         """Accept no further chunks, and interrupt the writer if it needs longer for those that are queued."""
@@ -91,6 +123,17 @@ class SendQueue:
         """Discard what is queued."""
         self._chunks.clear()
         self._queued_bytes = self._exempt_bytes = 0
+        self._note_caught_up()
+
+    def _note_behind(self) -> None:
+        if self._queued_bytes > BEHIND_BYTES and not self.is_behind:
+            self.is_behind = True
+            self._on_behind()
+
+    def _note_caught_up(self) -> None:
+        if self.is_behind and self._queued_bytes <= CAUGHT_UP_BYTES:
+            self.is_behind = False
+            self._on_caught_up()
 
     def _wake_writer(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -115,21 +158,31 @@ class SendQueue:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             while self._chunks:
-                joined, size = self._take()
+                joined = self._take()
+                self._note_behind()
                 yield joined
-                self._queued_bytes = max(0, self._queued_bytes - size)
+                self._queued_bytes = max(0, self._queued_bytes - self.sending_bytes)
+                self.taken_bytes += self.sending_bytes
+                self.sending_bytes = 0
+                self._note_caught_up()
             self._exempt_bytes = 0
             if self._has_ended:
                 return
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
-    def _take(self) -> tuple[bytes, int]:
+    def _take(self) -> bytes:
         self._sends += 1
-        size = count = 0
-        while count < len(self._chunks) and size < SEND_BYTES:
-            size += len(self._chunks[count])
-            count += 1
-        joined = self._separator.join(self._chunks[:count])
-        del self._chunks[:count]
-        return joined, size
+        chunks, size = self._chunks, 0
+        taken: list[bytes | memoryview] = []
+        while len(taken) < len(chunks) and size < SEND_BYTES:
+            taken.append(chunks[len(taken)])
+            size += len(taken[-1])
+        del chunks[: len(taken)]
+        if size > SEND_BYTES and not self._separator:
+            last, excess = memoryview(taken.pop()), size - SEND_BYTES
+            taken.append(last[:-excess])
+            chunks.insert(0, last[-excess:])
+            size = SEND_BYTES
+        self.sending_bytes = size
+        return self._separator.join(taken)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.timing import SOON
 from tocsin.cli.options import read_data
-from tocsin.cli.output import ClosedOutput, Output, to_line
+from tocsin.cli.output import ClosedOutput, Output, printable, to_line
 from tocsin.protocol.codec import encode_json
 
 
@@ -103,3 +103,12 @@ def test_a_payload_that_is_too_deep_for_a_recursive_encoder_is_written() -> None
 )
 def test_text_is_sent_as_json_if_it_is_json_and_otherwise_as_a_string(text: str, sent: str) -> None:
     assert encode_json(read_data(text)) == sent
+
+
+def test_words_of_a_server_cannot_control_the_terminal() -> None:
+    """A reason of any length with escape sequences is one short line. JSON stays JSON."""
+    assert printable("closed: \x1b[2J\r\nroot# \x9b5m\u202e") == r"closed: \x1b[2J\r\nroot# \x9b5m\u202e"
+    assert len(printable("x" * 10_000)) == 1001
+    value = {"data": "\x1b\x7f\x9b\u00e9"}
+    assert to_line(value) == '{"data":"\\u001b\\u007f\\u009b\u00e9"}'
+    assert json.loads(to_line(value)) == value

@@ -1,9 +1,10 @@
 """The state of one subscription."""
 
+from tocsin.backoff import STEADY_SECONDS
 from tocsin.models import Position
 from tocsin.protocol.messages import SubscribeRequest
 from tocsin.session.phases import SubscriptionPhase
-from tocsin.session.subscription_state import STEADY_SECONDS, SubscriptionState
+from tocsin.session.subscription_state import SubscriptionState
 
 
 def test_a_request_recovers_from_the_position_if_there_is_one() -> None:
@@ -21,7 +22,7 @@ def test_a_server_side_request_has_only_a_position() -> None:
 
 def test_a_reset_keeps_the_position_and_drops_the_deadlines() -> None:
     state = SubscriptionState("a", since=Position(5, "E"))
-    state.go_live(now=0, refresh_at=60)
+    state.go_live(now=0, ttl=60)
     assert (state.phase, state.refresh_at) == (SubscriptionPhase.SUBSCRIBED, 60)
     state.reset()
     assert (state.phase, state.refresh_at, state.subscribe_at) == (SubscriptionPhase.IDLE, None, None)
@@ -31,7 +32,7 @@ def test_a_reset_keeps_the_position_and_drops_the_deadlines() -> None:
 def test_interruptions_are_counted_until_the_subscription_is_steady() -> None:
     state = SubscriptionState("a")
     assert [state.count_interruption(now=0) for _ in range(3)] == [0, 1, 2]
-    state.go_live(now=0, refresh_at=None)
+    state.go_live(now=0, ttl=None)
     assert state.count_interruption(now=STEADY_SECONDS / 2) == 3
-    state.go_live(now=0, refresh_at=None)
+    state.go_live(now=0, ttl=None)
     assert state.count_interruption(now=STEADY_SECONDS) == 0

@@ -57,3 +57,10 @@ def test_the_line_end_of_a_file_is_no_part_of_an_address() -> None:
 def test_an_address_in_a_message_has_no_password() -> None:
     assert redact("http://user:secret@host/path") == "http://…@host/path"
     assert redact("http://host/path") == "http://host/path"
+
+
+def test_an_address_in_a_message_has_no_values_of_its_query() -> None:
+    """They may be tokens and keys. Also in a text that repeats an address, as a proxy's error page does."""
+    assert redact("http://host/events?channel=a&token=eyJ.x.y#z") == "http://host/events?channel=…&token=…#z"
+    assert redact("Cannot GET /events?token=eyJ.x.y, 'a?b=c'") == "Cannot GET /events?token=… 'a?b=…'"
+    assert redact("http://host/a?b") == "http://host/a?b"

@@ -22,6 +22,8 @@ async def test_every_file_that_the_page_names_is_served() -> None:
     async with serve_node(has_page=True) as served_node, served_node.http() as http:
         page = await http.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["content-security-policy"] == "frame-ancestors 'self'"
+        assert page.headers["x-content-type-options"] == "nosniff"
         named = re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text)
         assert any(name.endswith(".js") for name in named)
         for name in named:

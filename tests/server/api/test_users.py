@@ -152,6 +152,39 @@ async def test_a_user_without_connections_is_no_error(api: Served, method: str) 
     assert await api.call(method, user="absent", channel="plain") == {"result": {}}
 
 
+async def test_a_revoked_token_ends_its_connection_and_opens_no_other(api: Served) -> None:
+    """By its id, and by its user, alone and in a batch."""
+    token = connection_token("ann", jti="t1")
+    async with api.client(token=token) as ann, api.client(token=connection_token("bob")) as bob:
+        await api.result("revoke_token", uid="t1")
+        assert await ann.closed() == (3005, "connection expired")
+        commands = [{"invalidate_user_tokens": {"user": "bob"}}, {"revoke_token": {"uid": "t2"}}]
+        replies = (await api.call("batch", commands=commands))["replies"]
+        assert replies == [{"invalidate_user_tokens": {}}, {"revoke_token": {}}]
+        assert await bob.closed() == (3005, "connection expired")
+    with pytest.raises(KeyError, match="connect"):  # the reply has an error in place of a result
+        async with api.client(token=token):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("revoke_token", {"uid": "t", "expire_at": 1}, 107),
+        ("revoke_token", {"uid": ""}, 107),
+        ("revoke_token", {"uid": "x" * 1025}, 107),
+        ("revoke_token", {}, 107),
+        ("invalidate_user_tokens", {"user": ""}, 107),
+        ("invalidate_user_tokens", {"user": "ann", "issued_before": -1}, 107),
+        ("invalidate_user_tokens", {"user": "ann", "channel": "nowhere:1"}, 102),
+    ],
+)
+async def test_an_invalid_revocation_is_an_error(
+    api: Served, method: str, request_: dict[str, object], code: int
+) -> None:
+    assert (await api.error(method, **request_))[0] == code
+
+
 @pytest.mark.parametrize("method", ["unsubscribe", "subscribe"])
 async def test_an_invalid_channel_is_an_error(api: Served, method: str) -> None:
     """It is also an error for a user without connections."""

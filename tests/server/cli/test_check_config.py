@@ -1,5 +1,6 @@
 """`tocsin check-config`: what it prints about a valid and about an invalid configuration."""
 
+import datetime as dt
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from tests.server.conftest import new_certificate
 from tests.server.engine.redis.certificates import write_certificate
 from tocsin_server.cli.check_config import check_config
 
@@ -143,3 +145,38 @@ def test_a_live_check_succeeds_where_the_server_would_start(file: Path, command:
     file.write_text("[server]\nport = 0\n")
     result = CliRunner().invoke(command, ["--config", str(file), "--live"])
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "ok")
+
+
+def test_files_of_the_certificate_are_read(file: Path, command: Typer, tmp_path: Path) -> None:
+    """They must be readable, a pair, and not expired. What is reachable is printed."""
+
+    def run(certificate: Path, key: Path | str) -> tuple[int, str, str]:
+        file.write_text(f'[server]\nport = 0\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n')
+        result = CliRunner().invoke(command, ["--config", str(file)])
+        return result.exit_code, result.stdout, result.stderr
+
+    names = tmp_path / "tls.crt", tmp_path / "tls.key"
+    new_certificate(str(names[0]), str(names[1]))
+    code, printed, _ = run(*names)
+    assert code == 0
+    assert "https://127.0.0.1 serves connections, " in printed
+    assert run(names[0], "")[::2] == (
+        1,
+        "server.tls_certificate is set, but not server.tls_key: TLS needs both.\n",
+    )
+    assert run(tmp_path / "none", names[1])[2].startswith(
+        f"server.tls_certificate is {tmp_path / 'none'}, but "
+    )
+    new_certificate(str(tmp_path / "other.crt"), str(tmp_path / "other.key"))
+    assert "but that is no certificate and its private key" in run(names[0], tmp_path / "other.key")[2]
+    new_certificate(str(names[0]), str(names[1]), lifetime=dt.timedelta(days=-1))
+    assert run(*names)[2] == (f"server.tls_certificate is {names[0]}, but that certificate has expired.\n")
+
+
+def test_the_separate_address_must_be_free(file: Path, command: Typer) -> None:
+    file.write_text('[admin]\nhost = "192.0.2.1"\n')
+    result = CliRunner().invoke(command, ["--config", str(file)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "admin.host and admin.port cannot be used: Cannot listen on 192.0.2.1:8001"
+    )

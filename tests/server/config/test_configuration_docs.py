@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.api_key_options import ApiKeyOptions
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
@@ -24,8 +26,10 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[engine]", EngineOptions()),
         ("[client]", ClientOptions()),
         ("[api]", ApiOptions()),
+        ("[admin]", AdminOptions()),
         ("[api_keys.NAME]", ApiKeyOptions()),
         ("[limits]", LimitOptions()),
+        ("[issuers.NAME]", IssuerOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],
 )

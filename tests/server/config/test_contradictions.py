@@ -32,11 +32,28 @@ def test_the_default_message_limit_admits_as_many_subscriptions_as_the_channel_l
     ("sections", "keys"),
     [
         (
+            {"server": {"proxy_protocol": True}},
+            ["server.proxy_protocol is true", "server.trusted_proxies is empty"],
+        ),
+        ({"admin": {"public": ["health"]}}, ["admin.public is set", "admin.host"]),
+        ({"admin": {"tls_key": "/file"}}, ["admin.tls_key is set", "admin.host"]),
+        (
+            {"admin": {"host": "::1", "serve": ["api"], "public": ["docs"]}},
+            ["admin.public has docs", "admin.serve has not"],
+        ),
+        (
             {"client": {"message_limit_bytes": 65_536}},
             ["client.message_limit_bytes is 65536", "at least 524288", "client.channel_limit (128)"],
         ),
         (
-            {"client": {"channel_limit": 1000}},
+            {
+                "client": {
+                    "channel_limit": 1000,
+                    "command_burst": 1001,
+                    "error_limit": 1000,
+                    "new_channel_burst": 1000,
+                }
+            },
             ["client.message_limit_bytes is 524288", "at least 4096000", "client.channel_limit (1000)"],
         ),
         (
@@ -50,6 +67,17 @@ def test_the_default_message_limit_admits_as_many_subscriptions_as_the_channel_l
                 "at least 4065536",
                 "client.message_limit_bytes (4000000)",
             ],
+        ),
+        *(
+            ({section: {key: needed - 1}}, [f"{section}.{key} is {needed - 1}", f"at least {needed}"])
+            for section, key, needed in (
+                ("client", "command_burst", 129),
+                ("client", "user_command_burst", 129),
+                ("client", "new_channel_burst", 128),
+                ("client", "user_new_channel_burst", 128),
+                ("client", "error_limit", 128),
+                ("limits", "new_channel_burst", 128),
+            )
         ),
         (
             {"client": {"expired_close_delay": 1}},
@@ -100,6 +128,18 @@ def test_a_contradiction_is_one_sentence_that_names_its_keys(
 def test_limits_that_are_raised_together_agree() -> None:
     """The sentences name values that are enough."""
     assert not found(
-        client={"channel_limit": 1000, "message_limit_bytes": 4_096_000, "queue_limit_bytes": 8_065_536},
+        client={
+            "channel_limit": 1000,
+            "message_limit_bytes": 4_096_000,
+            "queue_limit_bytes": 8_065_536,
+            "command_burst": 1001,
+            "error_limit": 1000,
+            "new_channel_burst": 1000,
+        },
         api={"body_limit_bytes": 8_000_000},
     )
+
+
+def test_a_burst_without_a_rate_is_no_limit() -> None:
+    """A rate of 0 switches the limit off."""
+    assert not found(client={"command_rate": 0, "command_burst": 1})

@@ -66,6 +66,10 @@ class CheckingClient:
         assert command_id in self.sent, "a reply without a command"
         assert command_id not in self.replied, "a second reply"
         assert self.is_connected or command_id == 1, "a reply before the connect reply"
+        is_subscribe = "subscribe" in self.sent[command_id]
+        for earlier in range(1, command_id):
+            both_subscribe = is_subscribe and "subscribe" in self.sent[earlier]
+            assert earlier in self.replied or both_subscribe, "a reply before that of an earlier command"
         self.replied.add(command_id)
         if "error" in reply:
             return

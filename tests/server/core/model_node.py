@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import (
+    CatchUp,
     IoRequest,
     NodeState,
     PublishJoinLeave,
@@ -44,6 +46,9 @@ from tocsin_server.protocol.messages import (
 )
 
 HISTORY_SIZE = 4
+
+PAGE_SIZE = 2
+"""Publications in a page of a recovery."""
 
 
 @dataclass(eq=False)
@@ -80,7 +85,17 @@ class Backfilling:
     replaced: Position | None = None
 
 
-Job = Setup | Execution | Authorization | Backfilling
+@dataclass(eq=False)
+class CatchingUp:
+    """A subscription that catches up: a page is read at one moment, and added at another."""
+
+    connection: CheckingClient
+    channel: str
+    since: int = 0
+    page: History | None = None
+
+
+Job = Setup | Execution | Authorization | Backfilling | CatchingUp
 
 
 class EpochHistory(StoredHistory):
@@ -116,7 +131,7 @@ ALLOWED_AFTER_CLOSE = (UnsubscribeChannel, RemovePresence, PublishJoinLeave)
 
 @dataclass
 class ModelNode:
-    """A node whose writes happen at once, and whose calls to the engine are jobs."""
+    """A node whose writes happen at once, and whose calls to the engine and turns are done later."""
 
     now: Timestamp = START
     state: CountingState = field(default_factory=CountingState)
@@ -125,6 +140,10 @@ class ModelNode:
     pubsub: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
     histories: dict[str, EpochHistory] = field(default_factory=dict)
     batches: list[Iterator[None]] = field(default_factory=list)
+    room_bytes: float = math.inf
+    """What subscribe replies may have of a recovery."""
+    turns: deque[CheckingClient] = field(default_factory=deque)
+    """The clients whose sessions need a turn."""
 
     @property
     def hub(self) -> Hub[CheckingClient]:
@@ -142,9 +161,15 @@ class ModelNode:
                 "a closed session must only clean up"
             )
             self._perform(client, request)
+        if client.session.needs_turn and client not in self.turns:
+            self.turns.append(client)
         if client.session.is_closed:
             client.is_closed = True
             assert client not in self.state.connections
+
+    def take_turn(self) -> None:
+        """Give the client that has waited longest its turn."""
+        self.handle_event(self.turns.popleft(), events.Turn())
 
     def _perform(self, client: CheckingClient, request: IoRequest) -> None:
         match request:
@@ -153,6 +178,8 @@ class ModelNode:
                     client.receive(json.loads(JSON.encode(message)))
             case events.OpenSubscriptions(plans):
                 self.jobs.append(Setup(client, list(plans)))
+            case CatchUp(channel):
+                self.jobs.append(CatchingUp(client, channel))
             case events.Execute():
                 self.jobs.append(Execution(client, request))
             case events.Authorize():
@@ -192,6 +219,8 @@ class ModelNode:
                 self.handle_event(client, events.Authorized(authorize.id, answer))
             case Backfilling():
                 self._backfill(job)
+            case CatchingUp():
+                self._catch_up(job)
             case Setup(client, plans) if not succeeds:
                 self.jobs.remove(job)
                 self.handle_event(client, events.SubscriptionsFailed([plan.channel for plan in plans]))
@@ -201,14 +230,34 @@ class ModelNode:
                 self._merge(job)
 
     def _merge(self, job: Setup) -> None:
-        merged = self.state.merge(job.plans, job.read or {})
+        merged = self.state.merge(job.plans, job.read or {}, self.room_bytes)
         for client, channel in merged.resets:
             self.handle_event(client, events.ChannelReset(channel))
-        if merged.histories is None:
+        if merged.opened is None:
             job.read = None  # to be read again
         else:
             self.jobs.remove(job)
-            self.handle_event(job.connection, events.SubscriptionsOpened(merged.histories))
+            self.handle_event(job.connection, merged.opened)
+
+    def _catch_up(self, job: CatchingUp) -> None:
+        channel = self.hub.channels.get(job.channel)
+        since = None if channel is None else channel.catching_up_from(job.connection)
+        if channel is None or since is None or (job.page is not None and job.since != since):
+            self.jobs.remove(job)  # it was unsubscribed meanwhile
+        elif job.page is None:
+            read = self.history(job.channel).read(since)
+            job.since, job.page = since, History(read.top, read.publications[:PAGE_SIZE])
+        else:
+            self.jobs.remove(job)
+            may_skip = job.channel.startswith("cache:")
+            added = channel.catch_up(job.connection, job.page, may_skip=may_skip)
+            if added.has_gap:
+                self.handle_event(job.connection, events.ChannelReset(job.channel))
+            else:
+                if added.messages:
+                    job.connection.write(job.connection.framing.pack(job.channel, added.messages))
+                if not added.is_complete:
+                    self.jobs.append(CatchingUp(job.connection, job.channel))
 
     def _read(self, plan: SubscriptionPlan) -> History:
         history = self.history(plan.channel)

@@ -18,9 +18,11 @@ from msgspec import Raw
 from tests.support.tokens import SECRET, connection_token
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import events
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Effect, Event, SubscriptionsFailed, SubscriptionsOpened, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
@@ -96,7 +98,9 @@ def opening_failed(*channels: str) -> SubscriptionsFailed:
 
 
 class Playbook:
-    """A session, its clock, and the effects of the latest input."""
+    """A session, its clock, and the effects of the latest input, with all the turns that it needs."""
+
+    takes_turns = True
 
     def __init__(self, session: Session, now: Timestamp = START) -> None:
         self.session = session
@@ -108,6 +112,8 @@ class Playbook:
             self.effects = self._wait(input_.seconds)
         else:
             self.effects = self.session.handle(_event(input_), self.now)
+            while self.takes_turns and self.session.needs_turn:
+                self.effects += self.session.handle(events.Turn(), self.now)
         return self
 
     def __lshift__(self, expected: Sequence[Expected]) -> Playbook:
@@ -157,6 +163,9 @@ def context(
     rpc_methods: frozenset[str] = frozenset(),
     connections: int = 0,
     reports: list[tuple[str, str]] | None = None,
+    limits: Mapping[str, Any] | None = None,
+    reached: list[str] | None = None,
+    subscribers: Mapping[str, int] | None = None,
     **client: Any,
 ) -> SessionContext:
     """Return what a node with these options gives its sessions."""
@@ -164,6 +173,13 @@ def context(
     def report_refusal(_client: str, subject: str, reason: str) -> None:
         if reports is not None:
             reports.append((subject, reason))
+
+    def report_limit(_client: str, limit: str) -> None:
+        if reached is not None:
+            reached.append(limit)
+
+    def subscribers_in(channel: str) -> int:
+        return (subscribers or {}).get(channel, 0)
 
     options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
@@ -180,6 +196,9 @@ def context(
         connections_of=lambda _user: connections,
         rpc_methods=rpc_methods,
         report_refusal=report_refusal,
+        report_limit=report_limit,
+        subscribers_in=subscribers_in,
+        limits=ClientLimits(options, LimitOptions(**(limits or {}))),
     )
 
 

@@ -204,6 +204,28 @@ def test_a_join_keeps_its_order_among_publications() -> None:
     assert (interested.received, other.received) == ([1, JOIN_LINE, 2], [1, 2])
 
 
+def test_a_join_that_all_receive_divides_no_subscribers() -> None:
+    """Then a batch has one group, however many subscribers there are."""
+    channel: Channel[Any] = Channel("news")
+    for _ in range(3):
+        add_subscriber(channel, receives_joins=True)
+    channel.receive_join_leave(JOIN)
+    batch = channel.take_batch()
+    assert [len(subscribers) for _, subscribers, _ in batch.recipients] == [3]
+
+
+def test_a_subscriber_that_leaves_before_the_batch_is_taken_is_not_in_it() -> None:
+    """Also if it went live while messages were queued."""
+    channel: Channel[Any] = Channel("news")
+    stays = add_subscriber(channel, receives_joins=True)
+    channel.receive_join_leave(JOIN)
+    late = add_subscriber(channel, receives_joins=True)
+    channel.receive_join_leave(JOIN)
+    channel.unsubscribe(late)
+    deliver_all(channel)
+    assert (stays.received, late.received) == ([JOIN_LINE] * 2, [])
+
+
 def test_a_join_without_a_receiver_is_not_queued() -> None:
     """No empty batch begins."""
     channel = channel_at(0)

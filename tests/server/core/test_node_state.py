@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tocsin_server.core.events import (
     OpenSubscriptions,
     Received,
     SubscriptionPlan,
+    SubscriptionsOpened,
 )
 from tocsin_server.core.node_state import (
     Backfilled,
@@ -218,14 +220,16 @@ def test_a_merged_history_is_continued_by_the_publications_received_meanwhile() 
     state, channel, _ = at(2)
     channel.begin_subscribe()
     channel.receive(history_at(3, 3).publications[0], EPOCH)
-    assert merge(state, news=history_at(2, 1, 2)) == ({"plain": None, "news": history_at(3, 1, 2, 3)}, [])
+    expected = SubscriptionsOpened({"news": history_at(3, 1, 2, 3), "plain": None}, [])
+    assert merge(state, news=history_at(2, 1, 2)) == (expected, [])
 
 
 def test_a_merge_with_another_epoch_resets_the_subscribers() -> None:
     """The channel continues in the history that was read."""
     state, channel, connection = at(5)
     replaced = History(Position(2, "replaced"), [])
-    assert merge(state, news=replaced) == ({"plain": None, "news": replaced}, [(connection, "news")])
+    expected = SubscriptionsOpened({"news": replaced, "plain": None}, [])
+    assert merge(state, news=replaced) == (expected, [(connection, "news")])
     assert channel.tracker.position == Position(2, "replaced")
 
 
@@ -245,6 +249,41 @@ def test_a_merge_is_incomplete_if_one_history_ends_before_the_received_publicati
     state, _, _ = at(9)
     read = {name: history_at(2) for name in names}
     assert merge(state, **read) == (None, [])
+
+
+def first_pages(read: Mapping[str, History], room_bytes: float, limit: int = 300) -> Any:
+    """The offsets in the first pages of recoveries from offset 0, by channel, and which continue."""
+    state: NodeState[Connection] = NodeState()
+    for name in read:
+        state.hub.begin_subscribe(name)
+    plans = [plan(name, HistoryRead(Position(0, EPOCH), limit)) for name in read]
+    opened = state.merge(plans, read, room_bytes).opened
+    assert opened is not None
+    pages = {name: offsets(history) for name, history in opened.histories.items()}
+    return pages, opened.continued
+
+
+def offsets(history: History | None) -> list[int]:
+    return [publication.offset for publication in history.publications] if history else []
+
+
+SIZE = history_at(1, 1).publications[0].size
+
+
+def test_recoveries_are_cut_to_the_room_that_a_client_has() -> None:
+    """One that fits exactly is whole. Of the next there is room for nothing, so all of it follows."""
+    read = {"a": history_at(2, 1, 2), "b": history_at(3, 1, 2, 3)}
+    assert first_pages(read, 5 * SIZE) == ({"a": [1, 2], "b": [1, 2, 3]}, [])
+    assert first_pages(read, 5 * SIZE - 1) == ({"a": [1, 2], "b": [1, 2]}, ["b"])
+    assert first_pages(read, 2 * SIZE) == ({"a": [1, 2], "b": []}, ["b"])
+    assert first_pages(read, -1) == ({"a": [], "b": []}, ["a", "b"])
+
+
+def test_a_page_that_the_engine_cut_continues() -> None:
+    """If the whole recovery has at most `history_limit` publications; otherwise there is none."""
+    read = {"a": history_at(4, 1, 2)}
+    assert first_pages(read, math.inf, limit=4) == ({"a": [1, 2]}, ["a"])
+    assert first_pages(read, math.inf, limit=3) == ({"a": [1, 2]}, [])
 
 
 # --------------------------------------------------------------------------------------------------- backfill

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from tests.support.timing import SOON
+from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
 from tocsin_server.protocol.messages import Publication, Push
 
@@ -35,6 +36,8 @@ class RecordingHandler:
         self.resubscribed: list[list[str]] = []
         self.commands: list[ControlCommand] = []
         self.requests: list[SurveyRequest] = []
+        self.revocations: list[Revocation] = []
+        self.known_revocations: list[Revocation] = []
         self._called = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
@@ -52,6 +55,10 @@ class RecordingHandler:
 
     def on_control(self, command: ControlCommand) -> None:
         self.commands.append(command)
+        self._called.set()
+
+    def on_revocations(self, revocations: Sequence[Revocation]) -> None:
+        self.revocations += revocations
         self._called.set()
 
     async def node_info(self, request: SurveyRequest) -> NodeInfo:

@@ -41,8 +41,12 @@ class VirtualTime:
         """Advance the clock, and make the scheduled calls at their times."""
         end = self.now + seconds
         while self.scheduled and self.scheduled[0] <= end:
-            timer = min(self._timers, key=lambda timer: timer.at)
-            self._timers.remove(timer)
-            self.now = timer.at
-            timer.call()
+            self.step()
         self.now = end
+
+    def step(self) -> None:
+        """Make the next scheduled call, at its time."""
+        timer = min(self._timers, key=lambda timer: timer.at)
+        self._timers.remove(timer)
+        self.now = max(self.now, timer.at)
+        timer.call()

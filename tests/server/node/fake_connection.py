@@ -37,6 +37,7 @@ class FakeConnection:
     """A connection whose transport is a list: `received` holds every message, in order."""
 
     transport_name = "fake"
+    address = "192.0.2.1"
     codec = JSON
     framing = LINE_FRAMING
 
@@ -55,6 +56,10 @@ class FakeConnection:
     def queued_bytes(self) -> int:
         """Return 0: a list is never slow."""
         return 0
+
+    is_behind = False
+    taken_bytes = 0
+    sending_bytes = 0
 
     def write(self, payload: bytes) -> None:
         """Record the messages of a channel."""
@@ -101,7 +106,7 @@ class FakeConnection:
         return next((message for message in self.received if message.get("id") == number), None)
 
     def drop(self) -> None:
-        """Lose the connection without a close."""
+        """Lose the connection, without a close or after one."""
         self._node.handle_event(self, ConnectionLost())
 
     def pushes(self, kind: str) -> list[Json]:

@@ -12,6 +12,7 @@ from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
+from tocsin_server.engine.memory.user_connections import MemoryUserConnections
 
 
 class FaultyEngine(MemoryEngine):
@@ -44,6 +45,10 @@ class FaultyEngine(MemoryEngine):
     @property
     def presence(self) -> MemoryPresenceStore:
         return cast("MemoryPresenceStore", _FaultyService(self._presence, self))
+
+    @property
+    def users(self) -> MemoryUserConnections:
+        return cast("MemoryUserConnections", _FaultyService(self._users, self))
 
     @property
     def unready_reason(self) -> str:

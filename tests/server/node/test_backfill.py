@@ -178,6 +178,7 @@ class SlowEngine(LossyEngine):
     def remove_history(self, channel: str) -> None:
         """Remove the history of a channel."""
         del self.broker._histories._histories[channel]
+        self.broker._histories._initial_epochs.clear()
 
     async def answer(self) -> None:
         """Answer the slow read, with the history of the moment at which it began."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.server.engine.virtual_time import VirtualTime
 from tocsin_server.node import deadlines as deadlines_module
-from tocsin_server.node.deadlines import DeadlineQueue
+from tocsin_server.node.deadlines import DUE_PER_TURN, DeadlineQueue
 
 
 @dataclass(eq=False)
@@ -77,6 +77,21 @@ def test_a_deadline_in_the_past_is_handled_in_the_next_turn(recorder: DeadlineRe
     assert recorder.handled == []
     recorder.time.advance(0)
     assert recorder.handled == [(10, owner)]
+
+
+def test_deadlines_that_come_together_are_handled_in_several_turns(recorder: DeadlineRecorder) -> None:
+    """The tokens of thousands of clients may expire in one second."""
+    count = 3 * DUE_PER_TURN
+    for _ in range(count):
+        recorder.add(5)
+    recorder.time.now = 5
+    handled = []
+    for _ in range(3):
+        recorder.time.step()
+        handled.append(len(recorder.handled))
+    assert handled == [DUE_PER_TURN, 2 * DUE_PER_TURN, count]
+    recorder.time.advance(0)
+    assert recorder.is_empty()
 
 
 def test_an_owner_without_a_deadline_takes_no_entry(recorder: DeadlineRecorder) -> None:

@@ -16,7 +16,7 @@ from tests.server.node.fake_connection import FakeConnection, connected, running
 from tests.server.served_node import new_channel, publish, serve_node, until
 from tests.support.wire_client import Close
 from tocsin_server import errors
-from tocsin_server.node.drain import PAUSE_SECONDS
+from tocsin_server.node.drain import HURRIED_PER_TURN, PAUSE_SECONDS, drain
 from tocsin_server.node.node import Node
 
 MANY = 20
@@ -125,6 +125,13 @@ async def test_a_hurried_drain_closes_the_remaining_connections_at_once(
     assert await node.drain(3600, lambda: len(clock.pauses) == 5) == MANY
     assert {connection.closed_with for connection in connections} == {errors.SHUTDOWN}
     assert len(clock.pauses) == 5
+
+
+async def test_a_hurried_drain_of_many_lets_other_work_run(clock: PauseClock) -> None:
+    """The loop goes on after each HURRIED_PER_TURN connections, without a pause."""
+    closed: list[int] = []
+    assert await drain(list(range(3 * HURRIED_PER_TURN)), closed.append, 0, lambda: True) == len(closed)
+    assert clock.pauses == [0, 0, 0]
 
 
 async def test_a_drain_catches_up_after_a_long_pause(node: Node, clock: PauseClock) -> None:

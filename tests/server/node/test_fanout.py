@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_WRITES, FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_BYTES, SLICE_WRITES, FanOut
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 
@@ -130,6 +130,39 @@ async def test_many_channels_together_take_less_than_two_slices_per_turn() -> No
     meter.stop()
     assert SLICE_WRITES <= meter.most < 2 * SLICE_WRITES
     assert all(connection.received == [1] for connection in connections)
+
+
+class CountingConnection(RecordingConnection):
+    """A connection that counts writes of frames, and keeps none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.framing = RAW_FRAMING  # type: ignore[assignment]
+
+    @property
+    def write(self) -> Callable[[Any], object]:
+        """What a channel calls to write."""
+        return self._count
+
+    def _count(self, _payload: bytes) -> None:
+        self.writes += 1
+
+
+async def test_a_large_payload_is_written_to_fewer_subscribers_in_a_turn() -> None:
+    """A slice is bounded in bytes, too. Another channel waits for one of them at most."""
+    big = FanOutCase("big")
+    small = FanOutCase("small", big.fan_out)
+    connections, (other,) = [CountingConnection() for _ in range(100)], small.add_subscribers(1)
+    big.subscribe(*connections)
+    meter = WriteMeter(connections)
+    big.publish(data=b"1" * (SLICE_BYTES // 10))
+    small.publish()
+    await until(lambda: other.writes)
+    assert sum(connection.writes for connection in connections) <= 2 * 9
+    await big.until_idle()
+    meter.stop()
+    assert meter.most == 9
+    assert all(connection.writes == 1 for connection in connections)
 
 
 async def test_channels_take_turns() -> None:

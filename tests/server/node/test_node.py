@@ -384,18 +384,39 @@ async def test_of_simultaneous_connections_of_a_user_one_stays() -> None:
 
 
 async def test_the_number_of_connections_of_a_user_is_limited() -> None:
-    """A connection above the limit is closed with 3504, also if all are made at once."""
+    """A connect above the limit is refused for now, also if all are made at once."""
     async with running(client={"user_connection_limit": 2}) as node:
         connections = [FakeConnection(node) for _ in range(4)]
-        for connection in connections:
-            connection.send_command("connect", token=token_of("ann"))
-        assert [connection.closed_with for connection in connections] == [
-            None,
-            None,
-            *[errors.CONNECTION_LIMIT] * 2,
-        ]
+        replies = await asyncio.gather(
+            *(connection.call("connect", token=token_of("ann")) for connection in connections)
+        )
+        refused = {"code": 106, "message": "limit exceeded: the user has 2 connections", "temporary": True}
+        assert [reply.get("error") for reply in replies] == [None, None, refused, refused]
+        assert len(node.hub.connections_of("ann")) == 2
         await connected(node, token=token_of("bob"))
         connections[0].drop()
+        await connected(node, token=token_of("ann"))
+        assert "error" in await FakeConnection(node).call("connect", token=token_of("ann"))
+
+
+async def test_a_connection_that_ends_while_it_is_counted_is_not_counted_further() -> None:
+    """Nor does one whose count failed. That one is closed, and may reconnect."""
+    engine = FaultyEngine()
+    async with running(engine, client={"user_connection_limit": 1}) as node:
+        go_on = engine.block("add")
+        connection = FakeConnection(node)
+        connection.send_command("connect", token=token_of("ann"))
+        await until(lambda: engine.calls["add"] == 1)
+        connection.drop()
+        del engine.blocked["add"]
+        go_on.set()
+        engine.failures["add"] = EngineError("gone")
+        failed = FakeConnection(node)
+        failed.send_command("connect", token=token_of("ann"))
+        await until(lambda: failed.closed_with)
+        assert failed.closed_with == errors.SERVER_ERROR
+        del engine.failures["add"]
+        await until(lambda: not engine._users._clients)
         await connected(node, token=token_of("ann"))
 
 
@@ -570,3 +591,24 @@ async def test_two_callers_that_prepare_a_node_start_its_engine_once() -> None:
     await asyncio.gather(node.prepare(), node.prepare())
     assert engine.starts == 1
     await engine.stop()
+
+
+async def test_presence_entries_of_a_channel_are_limited() -> None:
+    """The subscription above the limit is refused in its own words. The others go on."""
+    async with running(
+        limits={"presence_entries": 2},
+        channels={"presence": True, "allow_subscribe_for_client": True},
+        client={"insecure": True},
+    ) as node:
+        connections = [await connected(node, "news") for _ in range(2)]
+        third = await connected(node)
+        refused = await third.call("subscribe", channel="news")
+        assert refused["error"] == {
+            "code": 106,
+            "message": "limit exceeded: the channel has 2 presence entries",
+        }
+        assert len(await node.engine.presence.members("news")) == 2
+        assert b'tocsin_limits_reached_total{limit="limits.presence_entries"} 1' in node.metrics.page()
+        connections[0].drop()
+        await until_settled(node)
+        assert "subscribe" in await third.call("subscribe", channel="news")

@@ -31,7 +31,14 @@ async def test_other_code_runs_after_each_slice() -> None:
 async def test_a_survey_of_many_channels_lets_other_code_run_and_counts_them_all() -> None:
     """Channels that open or close meanwhile do not disturb it."""
     settings = Settings.model_validate(
-        {"client": {"insecure": True, "channel_limit": 4 * SLICE_ITEMS, "channel_length_limit": 255}}
+        {
+            "client": {
+                "insecure": True,
+                "channel_limit": 4 * SLICE_ITEMS,
+                "command_rate": 0,
+                "new_channel_rate": 0,
+            }
+        }
     )
     node = Node(settings, create_engine(settings.engine))
     async with node.running():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tocsin_server.api import types
-from tocsin_server.protocol.canonical import canonical
+from tocsin_server.protocol.canonical import _MOST_MEMBERS, canonical
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import MALFORMED, Command, Malformed
 
@@ -148,3 +148,11 @@ def test_the_canonical_form_is_final(value: Any) -> None:
     """The canonical form of it is itself, so that decoding is tried twice at most."""
     once = canonical(json.dumps(value).encode(), Command)
     assert canonical(once, Command) == once
+
+
+def test_an_object_with_too_many_named_entries_is_not_repaired() -> None:
+    """It is refused as it was written, instead of taking the time."""
+    for count, is_repaired in ((_MOST_MEMBERS, True), (_MOST_MEMBERS + 1, False)):
+        subs = {f"{number}": {"offset": 1.0} for number in range(count)}
+        text = msgspec.json.encode({"id": 1, "connect": {"subs": subs}})
+        assert (b"1.0" not in canonical(text, Command)) is is_repaired

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from tocsin_server.protocol.json import JSON, compact, replace_lone_surrogates
+from tocsin_server.protocol.json import _MOST_ESCAPES, JSON, compact, replace_lone_surrogates
 from tocsin_server.protocol.messages import (
     MALFORMED,
+    PONG,
     Command,
     Publication,
     Push,
@@ -238,3 +239,35 @@ def test_a_payload_that_is_not_one_json_value_is_refused(payload: bytes) -> None
     """With ValueError, for every kind of error."""
     with pytest.raises(ValueError, match=r"."):
         compact(payload)
+
+
+def test_a_text_with_too_many_escapes_is_not_repaired() -> None:
+    """Replacing half surrogates takes time in proportion to the escapes, and no honest text has so many."""
+    repaired = rb"\ud800" + rb"\n" * (_MOST_ESCAPES - 1)
+    assert replace_lone_surrogates(repaired) == rb"\ufffd" + rb"\n" * (_MOST_ESCAPES - 1)
+    text = repaired + rb"\n"
+    assert replace_lone_surrogates(text) == text
+
+
+def test_the_lines_of_a_message_are_decoded_one_at_a_time() -> None:
+    """What follows is not even looked at until it is needed."""
+    commands = JSON.decode_commands(b'{"id":1,"presence":{"channel":"a"}}\nnonsense\n{}')
+    assert isinstance(next(commands), Command)
+    assert list(commands) == [MALFORMED]
+
+
+@pytest.mark.parametrize(
+    ("message", "kinds"),
+    [
+        (b"", [MALFORMED]),
+        (b"\n", [MALFORMED]),
+        (b"{}", [PONG]),
+        (b"{}\n", [PONG]),
+        (b"{}\n{}", [PONG, PONG]),
+        (b"{}\n\n", [PONG, MALFORMED]),
+        (b"\n{}", [MALFORMED]),
+    ],
+)
+def test_a_message_is_divided_at_its_line_breaks(message: bytes, kinds: list[object]) -> None:
+    """One at its end is tolerated."""
+    assert list(JSON.decode_commands(message)) == kinds

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.protocol import State
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.metrics.metrics_page import read
@@ -149,3 +153,98 @@ def test_workers_that_cannot_start_end_the_command_with_one_sentence() -> None:
     assert result.returncode == 1
     assert "Redis at 127.0.0.1:1 cannot be used" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+async def test_a_worker_that_dies_while_redis_is_away_ends_no_other(tmp_path: Path) -> None:
+    """The clients of the other worker stay connected. The pool is complete again once Redis is back."""
+    with redis_running(tmp_path) as redis:
+        config = {"engine": {"url": redis.url, "prefix": tmp_path.name}}
+        with run_server(config, tmp_path, "--insecure", "--workers", str(WORKERS)) as server:
+            async with contextlib.AsyncExitStack() as stack:
+                wires = await connect_to_all(server, stack)
+                dying, *_ = workers(server)
+                redis.stop()
+                os.kill(dying, signal.SIGKILL)
+                await asyncio.to_thread(eventually, lambda: "worker_cannot_start" in server.stderr)
+                assert server.process.poll() is None
+                assert [wire for wire in wires if wire.connection.state is State.OPEN]
+                redis.start()
+                await asyncio.to_thread(eventually, lambda: len(names(server)) == WORKERS)
+                assert dying not in workers(server)
+
+
+@contextlib.contextmanager
+def running_pool(work: str) -> Iterator[subprocess.Popen[str]]:
+    """A pool of two workers that run this code, with pauses and checks of a few milliseconds.
+
+    The code finds `number`, `report` and `starts`: how often this worker was started before.
+    """
+    script = f"""
+import pathlib, signal, sys, tempfile, time
+from tocsin_server.serving import prefork
+
+prefork.CHECK_SECONDS = {TICK}
+prefork.RESTART_SECONDS = {TICK / 10}
+folder = pathlib.Path(tempfile.mkdtemp())
+
+def work(number, parent, report):
+    starts = len(list(folder.glob(f"{{number}}-*")))
+    (folder / f"{{number}}-{{starts}}").touch()
+    print("start", number, starts, flush=True)
+{textwrap.indent(textwrap.dedent(work), "    ")}
+    return 0
+
+sys.exit(prefork.WorkerPool(2, work, lambda: print("ready", flush=True)).run())
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str], text: str) -> str:
+    """The next line that has this text."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the pool ended without {text!r}")
+
+
+SERVE = """
+while True:
+    report()
+    time.sleep(prefork.CHECK_SECONDS / 2)
+"""
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
+    """One that reports is left alone."""
+    hanging = "if number == 1 and starts == 0:\n    report()\n    time.sleep(3600)\n"
+    with running_pool(hanging + SERVE) as process:
+        line_of(process, "ready")
+        line_of(process, "worker_hangs")
+        assert line_of(process, "start") == "start 1 1\n"
+        process.terminate()
+        assert process.wait(STARTED) == 0
+
+
+def test_a_worker_that_exits_at_once_is_restarted_after_longer_and_longer_pauses() -> None:
+    """A signal ends the pool at once, also during a pause."""
+    failing = "if number == 1:\n    report()\n    sys.exit(prefork.CANNOT_START if starts else 1)\n"
+    with running_pool(failing + SERVE) as process:
+        exits = [line_of(process, "worker_exited") for _ in range(5)]
+        assert [re.findall("worker=([0-9])", line) for line in exits] == [["2"]] * 5
+        pauses = [float(re.findall("pause_seconds=([0-9.]+)", line)[0]) for line in exits]
+        assert pauses[-1] > 4 * TICK / 10 > pauses[0]
+        process.terminate()
+        assert process.wait(STARTED) == 0
+
+
+def test_an_error_of_a_worker_is_logged() -> None:
+    failing = "if number == 1 and not starts:\n    raise RuntimeError('broken')\n"
+    with running_pool(failing + SERVE) as process:
+        assert "broken" in line_of(process, "RuntimeError: broken")
+        line_of(process, "ready")

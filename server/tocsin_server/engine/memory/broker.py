@@ -73,12 +73,15 @@ class MemoryBroker:
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe this node from a channel. Idempotent."""
         self._subscribed.discard(channel)
+        self._histories.drop_unpublished(channel)
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history, as Broker describes."""
         now = self._clock()
-        history = self._histories.read(channel, query, options, now)
-        self._sweeper.schedule(now + options.history_meta_ttl)
+        is_subscribed = channel in self._subscribed
+        history = self._histories.read(channel, query, options, now, is_subscribed=is_subscribed)
+        if history.top.offset or is_subscribed:
+            self._sweeper.schedule(now + options.history_meta_ttl)
         return history
 
     async def remove_history(self, channel: str) -> None:

@@ -12,7 +12,9 @@ from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
+from tocsin_server.engine.memory.revocations import MemoryRevocationStore
 from tocsin_server.engine.memory.sweeper import CallLater
+from tocsin_server.engine.memory.user_connections import MemoryUserConnections
 
 EPOCH_LETTERS = 8
 """The length of Centrifugo's epochs (docs/protocol.md §10).
@@ -40,7 +42,9 @@ class MemoryEngine:
         self._is_running = False
         self._broker = MemoryBroker(clock, self._make_epoch)
         self._presence = MemoryPresenceStore()
+        self._users = MemoryUserConnections()
         self._nodes = MemoryNodeRegistry()
+        self._revocations = MemoryRevocationStore()
 
     @property
     def broker(self) -> MemoryBroker:
@@ -56,6 +60,16 @@ class MemoryEngine:
     def nodes(self) -> MemoryNodeRegistry:
         """Knows this node only."""
         return self._nodes
+
+    @property
+    def users(self) -> MemoryUserConnections:
+        """Counts the connections of users."""
+        return self._users
+
+    @property
+    def revocations(self) -> MemoryRevocationStore:
+        """Keeps revocations of tokens."""
+        return self._revocations
 
     @property
     def unready_reason(self) -> str:
@@ -81,12 +95,14 @@ class MemoryEngine:
         """Call `handler` from now on."""
         self._broker.start(handler, self._call_later or asyncio.get_running_loop().call_later)
         self._nodes.start(handler)
+        self._revocations.start(handler)
         self._is_running = True
 
     async def stop(self) -> None:
         """Release the handler and the timer. Idempotent."""
         self._is_running = False
         self._nodes.stop()
+        self._revocations.stop()
         self._broker.stop()
 
     def _make_epoch(self) -> str:

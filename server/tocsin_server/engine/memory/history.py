@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.positions import History
+from tocsin_server.core.positions import History, fitting
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.expiry import ExpiryQueue
 from tocsin_server.protocol.messages import Position, Publication
@@ -59,7 +59,8 @@ class ChannelHistory:
     def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
         """Read the part that the query selects from the publications that are kept at `now`."""
         self._use(options, now)
-        return History(self.top, [self._kept[offset] for offset in self._offsets(query)])
+        found = (self._kept[offset] for offset in self._offsets(query))
+        return History(self.top, fitting(found, query.limit_bytes) if query.limit_bytes else list(found))
 
     def clear(self) -> None:
         """Remove all publications. The top stays."""
@@ -102,14 +103,17 @@ class ChannelHistory:
 
 
 class HistoryStore:
-    """The histories of all channels. Each exists from its first access until it expires.
+    """The histories of all channels. Each exists from its first publication until it expires.
 
-    Readers never see anything that has expired; `free_one` only returns its memory.
+    A history without publications has the initial epoch, which all such histories share. It exists only while
+    this node is subscribed to its channel. Readers never see anything that has expired; `free_one` only
+    returns its memory.
     """
 
     def __init__(self, make_epoch: Callable[[], str]) -> None:
         self._make_epoch = make_epoch
         self._histories: dict[str, ChannelHistory] = {}
+        self._initial_epochs: dict[float, tuple[str, float]] = {}  # by history_meta_ttl, with their expiry
         self._publications = ExpiryQueue[str]()  # channels whose history keeps publications
         self._tops = ExpiryQueue[str]()  # all channels
 
@@ -131,14 +135,27 @@ class HistoryStore:
             self._publications.set(channel, options.history_ttl, now)
         return history.top, stored
 
-    def read(self, channel: str, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
-        """Read a channel's history. It is created if it does not exist."""
+    def read(
+        self, channel: str, query: HistoryQuery, options: ChannelOptions, now: float, *, is_subscribed: bool
+    ) -> History:
+        """Read a channel's history. If it does not exist, it is created only if the node is subscribed."""
+        history = self._histories.get(channel)
+        if not is_subscribed and (history is None or history.is_expired(now)):
+            return History(Position(0, self._initial_epoch(options, now)))
         return self._open(channel, options, now).read(query, options, now)
 
     def remove_history(self, channel: str) -> None:
         """Remove the publications of a channel, if there are any."""
         if history := self._histories.get(channel):
             history.clear()
+
+    def drop_unpublished(self, channel: str) -> None:
+        """Free the memory of a history that never had a publication: its channel lost its last subscriber."""
+        history = self._histories.get(channel)
+        if history is not None and not history.top.offset:
+            self._tops.cancel(channel)
+            self._publications.cancel(channel)
+            del self._histories[channel]
 
     def free_one(self, now: float) -> bool:
         """Free the memory of one expired item. Returns False if there is none."""
@@ -152,6 +169,18 @@ class HistoryStore:
     def _open(self, channel: str, options: ChannelOptions, now: float) -> ChannelHistory:
         history = self._histories.get(channel)
         if history is None or history.is_expired(now):
-            history = self._histories[channel] = ChannelHistory(self._make_epoch())
+            history = self._histories[channel] = ChannelHistory(self._initial_epoch(options, now))
         self._tops.set(channel, options.history_meta_ttl, now)
         return history
+
+    def _initial_epoch(self, options: ChannelOptions, now: float) -> str:
+        """The initial epoch. It lives as long as the top of an unused history.
+
+        So when a top has expired, the initial epoch is another one than that in which the history began.
+        """
+        seconds = options.history_meta_ttl
+        epoch, expires_at = self._initial_epochs.get(seconds, ("", 0.0))
+        if not epoch or now >= expires_at:
+            epoch = self._make_epoch()
+            self._initial_epochs[seconds] = epoch, now + seconds
+        return epoch

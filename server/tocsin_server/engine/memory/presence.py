@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tocsin_server.engine.presence import PresenceStats
+from tocsin_server.errors import PresenceFull
 from tocsin_server.protocol.messages import ClientInfo
 
 
@@ -14,8 +15,17 @@ class MemoryPresenceStore:
     def __init__(self) -> None:
         self._channels: dict[str, dict[str, ClientInfo]] = {}
 
-    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:  # noqa: ARG002
+    async def add(
+        self,
+        channel: str,
+        info: ClientInfo,
+        is_announced: bool = False,  # noqa: ARG002 - no other node outlives this one
+        limit: int = 0,
+    ) -> None:
         """Add the presence entry of a client, or replace its info."""
+        members = self._channels.get(channel, {})
+        if limit and len(members) >= limit and info.client not in members:
+            raise PresenceFull(limit)
         self._channels.setdefault(channel, {})[info.client] = info
 
     async def remove(self, channel: str, client: str) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import structlog
-
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import (
@@ -20,10 +18,11 @@ from tocsin_server.engine.broker import (
 )
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
-from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub
+from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.seen_positions import SeenPositions
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import EngineError, EngineFull
 from tocsin_server.protocol.messages import Position, Publication, Push
 
 MAX_MS = 2**53
@@ -31,8 +30,6 @@ MAX_MS = 2**53
 
 ABOVE_STAMPS = 2**64 - 2
 """The second half of a stream id that is above the ids of all publications at an offset."""
-
-log = structlog.get_logger()
 
 
 class PublishArguments(NamedTuple):
@@ -55,6 +52,35 @@ class PublishArguments(NamedTuple):
     stamp: int = 0
     version: int = 0
     version_epoch: str = ""
+    epochs: str = ""
+    """The key of the initial epoch."""
+    trusts_absence: int = 1
+    """Whether a missing top proves that there were no publications (see RedisBroker)."""
+    may_grow: int = 1
+    """Whether the publication may begin a history."""
+
+
+class ReadArguments(NamedTuple):
+    """The arguments of history_read.lua, in its order."""
+
+    epochs: str
+    meta_ttl_ms: int
+    fresh_epoch: str
+    keep: str
+    """Size and times to live of the history, for nodes whose configuration gives the channel none."""
+    trusts_absence: int
+    keeps_epoch: int
+    seen_offset: int
+    seen_epoch: str
+    seen_stamp: int
+    range: str
+    """XRANGE, XREVRANGE, or an empty string to read only the top."""
+    first: str
+    last: str
+    at_most: Argument
+    """How many entries at most. An empty string: all of them."""
+    limit_bytes: Argument
+    """How many bytes the entries may have. An empty string: any number."""
 
 
 class RedisBroker:
@@ -68,6 +94,12 @@ class RedisBroker:
     The lost end may have been replaced with as many other publications. A read detects that as well, by the
     stamp of the newest publication that this node has seen.
 
+    A history without publications is not stored, so that reading endless channel names fills no memory. It
+    has the initial epoch, which all such histories share (decision 0016). A missing top proves that there
+    were no publications, except if Redis evicts keys, or if nodes disagree about which channels keep history.
+    Then `trusts_absence` is false: each read of a missing top stores another epoch for a minute, and a
+    publish without history looks for a stored top and continues it.
+
     The mutable state is the set of subscribed channels and their seen positions; `subscribe` and
     `unsubscribe` change the former, received messages and replies the latter.
     """
@@ -79,12 +111,17 @@ class RedisBroker:
         pubsub: PubSub,
         clock: SharedClock,
         make_epoch: Callable[[], str],
+        dropped: DroppedMessages,
+        state: StoreState,
     ) -> None:
         self._keys = keys
         self._commands = commands
         self._pubsub = pubsub
         self._clock = clock
         self._make_epoch = make_epoch
+        self._dropped = dropped
+        self._trusts_absence = state.trusts_absence
+        self._may_grow = state.may_grow
         self._seen = SeenPositions()
         self._other_versions = encoding.OtherVersions()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
@@ -112,18 +149,25 @@ class RedisBroker:
         """
         body = encoding.encode_body(publication.data, publication.info, publication.tags)
         stamp = self._clock.stamp()
-        if not options.keeps_history or publication.skip_history:
-            head = encoding.head_without_history(stamp)
-            return await self._publish_unstored(channel, publication.idempotency_key, head, body)
+        key = publication.idempotency_key
+        is_stored = options.keeps_history and not publication.skip_history
+        trusts_absence = publication.skip_history or self._trusts_absence()
         pubsub_name, *names = self._keys.of_history(channel)
+        if not is_stored and trusts_absence and not key:
+            # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
+            # redirects missing keys to the server that imports the slot, and no node is subscribed there
+            # yet.
+            message = encoding.head_without_history(stamp) + body
+            await self._commands.execute(self._commands.publish_command, pubsub_name, message)
+            return NO_POSITION
         seen = self._seen.latest(channel)
         arguments = PublishArguments(
             self._commands.publish_command,
             pubsub_name,
             encoding.publication_head(stamp),
             body,
-            self._use_key(names, channel, publication.idempotency_key),
-            options.history_size,
+            self._use_key(names, channel, key),
+            options.history_size if is_stored else 0,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
             self._make_epoch(),
@@ -132,14 +176,21 @@ class RedisBroker:
             stamp,
             publication.version,
             publication.version_epoch,
+            self._use_epochs(names, channel, options),
+            int(trusts_absence),
+            int(not is_stored or self._may_grow()),
         )
-        position = await self._run_publish(names, arguments)
+        reply = await self._commands.run_script(scripts.PUBLISH, names, *arguments)
+        if not reply:
+            raise EngineFull
+        position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION
         self._seen.record(channel, *position)
         return position
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave, as Broker describes."""
-        await self._publish_unstored(channel, "", encoding.encode_push(push), b"")
+        name = self._keys.pubsub_name(channel)
+        await self._commands.execute(self._commands.publish_command, name, encoding.encode_push(push))
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe this node to a channel, as Broker describes."""
@@ -157,14 +208,23 @@ class RedisBroker:
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history, as Broker describes."""
-        offset, epoch, entries = await self._commands.run_script(
-            scripts.HISTORY_READ,
-            [self._keys.meta(channel), self._keys.history(channel)],
+        names = [self._keys.meta(channel), self._keys.history(channel)]
+        command, first, last, at_most, limit_bytes = _range_arguments(query)
+        arguments = ReadArguments(
+            self._use_epochs(names, channel, options),
             _ms(options.history_meta_ttl),
             self._make_epoch(),
+            _keep(options),
+            int(self._trusts_absence()),
+            int(query.keeps_epoch),
             *self._seen.latest(channel),
-            *_range_arguments(query),
+            command,
+            first,
+            last,
+            at_most,
+            limit_bytes,
         )
+        offset, epoch, entries = await self._commands.run_script(scripts.HISTORY_READ, names, *arguments)
         top = Position(int(offset), epoch.decode())
         self._seen.record(channel, *top)
         for newest in entries[:1] if query.is_reverse else entries[-1:]:
@@ -175,22 +235,6 @@ class RedisBroker:
         """Remove a channel's stored publications. The top and the epoch stay."""
         await self._commands.execute("DEL", self._keys.history(channel))
 
-    async def _publish_unstored(
-        self, channel: str, idempotency_key: str, head: bytes, body: bytes
-    ) -> Position:
-        pubsub_name, *names = self._keys.of_history(channel)
-        publish_command = self._commands.publish_command
-        result_ttl_ms = self._use_key(names, channel, idempotency_key)
-        if not idempotency_key and self._commands.is_sharded:
-            # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
-            # redirects missing keys to the server that imports the slot, and no node is subscribed there
-            # yet.
-            await self._commands.execute(publish_command, pubsub_name, head + body)
-            return NO_POSITION
-        return await self._run_publish(
-            names, PublishArguments(publish_command, pubsub_name, head, body, result_ttl_ms)
-        )
-
     def _use_key(self, names: list[str], channel: str, idempotency_key: str) -> int:
         """Add the name of an idempotency key to the script's keys. Returns how long its result is kept."""
         if not idempotency_key:
@@ -198,9 +242,16 @@ class RedisBroker:
         names.append(self._keys.idempotency(channel, idempotency_key))
         return IDEMPOTENCY_SECONDS * 1000
 
-    async def _run_publish(self, names: Sequence[str], arguments: PublishArguments) -> Position:
-        offset, epoch = await self._commands.run_script(scripts.PUBLISH, names, *arguments)
-        return Position(int(offset), epoch.decode()) if epoch else NO_POSITION
+    def _use_epochs(self, names: list[str], channel: str, options: ChannelOptions) -> str:
+        """Add the names of the initial epoch to the script's keys, on a single server. Returns the first.
+
+        On a cluster the script uses them without declaring them. They are in the slot of the channel, but
+        while the slot moves, Redis would reject every script whose keys are not all on one server.
+        """
+        name = self._keys.epochs(channel)
+        if not self._commands.is_sharded:
+            names += [name, f"{name}:{_ms(options.history_meta_ttl)}"]
+        return name
 
     def _on_message(self, channel: str, message: bytes) -> None:
         if self._handler is None:
@@ -208,7 +259,7 @@ class RedisBroker:
         try:
             if message.startswith(encoding.PUBLICATION):
                 publication, epoch, stamp = encoding.decode_publication(message)
-                if not self._seen.record(channel, publication.offset, epoch, stamp):
+                if not self._seen.receive(channel, publication.offset, epoch, stamp):
                     # The end of the history was replaced. Reading it gives it another epoch.
                     self._handler.on_resubscribed([channel])
                 self._handler.on_publication(channel, publication, epoch, self._clock.monotonic(stamp))
@@ -216,8 +267,9 @@ class RedisBroker:
                 self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:
                 self._other_versions.ignore("channel messages", channel=channel)
-        except ValueError:
-            log.warning("malformed_message_dropped", channel=channel, exc_info=True)
+        except ValueError as error:
+            name = type(error).__name__  # the text of the error may repeat a part of the message
+            self._dropped.drop("malformed_message_dropped", channel=channel, error=name)
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some
@@ -226,15 +278,26 @@ def _ms(seconds: float) -> int:
     return min(MAX_MS, max(1, math.ceil(seconds * 1000)))
 
 
-def _range_arguments(query: HistoryQuery) -> tuple[Argument, ...]:
-    """The arguments of history_read.lua that select a part of the stream: command, from, to, count."""
+@lru_cache(maxsize=128)
+def _keep_of(size: int, ttl: float, meta_ttl: float) -> str:
+    return f"{size} {_ms(ttl)} {_ms(meta_ttl)}"
+
+
+def _keep(options: ChannelOptions) -> str:
+    """What a node whose configuration gives the channel no history needs to continue it (see publish.lua)."""
+    return _keep_of(options.history_size, options.history_ttl, options.history_meta_ttl)
+
+
+def _range_arguments(query: HistoryQuery) -> tuple[str, str, str, Argument, Argument]:
+    """The last five of ReadArguments."""
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
-        return "", "", "", ""
-    count = "" if query.limit < 0 else query.limit
+        return "", "", "", "", ""
+    at_most: Argument = "" if query.limit < 0 else query.limit
+    limit_bytes: Argument = query.limit_bytes or ""
     if query.is_reverse:  # "(" excludes the bound; it requires Redis 6.2
-        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", count
-    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", count
+        return "XREVRANGE", "+" if since is None else f"({since}-0", "-", at_most, limit_bytes
+    return "XRANGE", "-" if since is None else f"({since}-{ABOVE_STAMPS}", "+", at_most, limit_bytes
 
 
 def _publication(entry: Any) -> Publication:

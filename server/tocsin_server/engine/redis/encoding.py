@@ -4,13 +4,13 @@ Payloads are copied, never parsed.
 
     publication      1p<stamp> <offset> <epoch>\n<body>    offset 0 and no epoch if it is not in the history
     join, leave      1j\n<info>   1l\n<info>
-    request          1q\n<JSON>   to every node (see nodes)
-    response         1r\n<JSON>   to the node that sent the request
+    request          2q\n<signature><JSON>   to every node (see nodes and signatures)
+    response         2r\n<signature><JSON>   to the node that sent the request
     history entry    id <offset>-<stamp>, field "1", value <body>
     presence entry   [lease, is announced, info]
 
 A stamp is the time of the publish (see clock). It also distinguishes two publications at the same offset.
-Body and info are MessagePack. The 1 is the version of this format. A node ignores messages and presence
+Body and info are MessagePack. The digit is the version of the format. A node ignores messages and presence
 entries of another version, and logs the first of them (`OtherVersions`). A request that a node of another
 version ignores has no response, so the sender reports that node as silent.
 """
@@ -26,8 +26,8 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange,
 PUBLICATION = b"1p"
 JOIN = b"1j\n"
 LEAVE = b"1l\n"
-REQUEST = b"1q\n"
-RESPONSE = b"1r\n"
+REQUEST = b"2q\n"
+RESPONSE = b"2r\n"
 FIELD = b"1"
 """The only field of a history entry. Its name is the version of the format."""
 
@@ -65,12 +65,12 @@ class OtherVersions:
 
 
 def publication_head(stamp: int) -> bytes:
-    """The head of a stored publication, to which the script appends offset and epoch."""
+    """The head of a publication, to which the script appends offset and epoch."""
     return b"1p%d " % stamp
 
 
 def head_without_history(stamp: int) -> bytes:
-    """The complete head of a publication that is not stored."""
+    """The complete head of a publication that is not stored, for a publish without a script."""
     return b"1p%d 0 \n" % stamp
 
 
@@ -89,7 +89,7 @@ def decode_publication(message: bytes) -> tuple[Publication, str, int]:
     """Decode a message into a publication, its epoch and its stamp. Raises ValueError if it is malformed."""
     end = message.index(b"\n")
     stamp, offset, epoch = message[len(PUBLICATION) : end].split(b" ")
-    return decode_body(memoryview(message)[end + 1 :], int(offset)), epoch.decode(), int(stamp)
+    return decode_body(memoryview(message)[end + 1 :], _number(offset)), epoch.decode(), _number(stamp)
 
 
 def encode_push(push: Push) -> bytes:
@@ -115,6 +115,14 @@ def encode_presence_entry(lease: str, is_announced: bool, info: ClientInfo) -> b
 def decode_presence_entry(entry: bytes) -> ClientInfo:
     """Decode the client's info from a presence entry."""
     return _unpack(_decode_presence_entry(entry)[2])
+
+
+def _number(digits: bytes) -> int:
+    """A number of 63 bits, as Redis counts. Raises ValueError if it is none."""
+    number = int(digits) if digits.isdigit() else -1
+    if not 0 <= number < 2**63:
+        raise ValueError("a number is out of range")
+    return number
 
 
 def _pack(info: ClientInfo) -> _Info:

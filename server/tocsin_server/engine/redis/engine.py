@@ -11,17 +11,23 @@ from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.redis.broker import RedisBroker
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.cluster.router import Router
+from tocsin_server.engine.redis.cluster.slots import hash_tags
 from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import describe
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
+from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.interfaces import StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.revocations import RedisRevocationStore
 from tocsin_server.engine.redis.server_checks import ServerChecks
+from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
+from tocsin_server.engine.redis.user_connections import RedisUserConnections
 from tocsin_server.errors import EngineError
 
 EPOCH_BITS = 48
@@ -47,24 +53,50 @@ class RedisEngine:
     Redis acknowledges a write before its replicas have it and, by default, before its disk has it.
     Publications that a failover or a crash loses are not restored; clients are told of the gap (see
     RedisBroker).
+
+    `digest` is that of which channels keep history (see factory). From `memory_limit` of Redis' maxmemory on,
+    no histories begin and no presence entries are added. `control_secret` signs control commands; if it is
+    empty, a key in Redis does.
     """
 
-    def __init__(self, address: Address, prefix: str, *, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        prefix: str,
+        *,
+        digest: str = "",
+        memory_limit: float = 1.0,
+        control_secret: str = "",
+        random: Random | None = None,
+    ) -> None:
         self._random = random or Random()  # noqa: S311 - seeded by the system; names must differ, not be secret
         self._supervisor = Supervisor()
         kind = Router if address.is_cluster else Standalone
         self._deployment: Deployment = kind(
             address, prefix, self._supervisor, self._random, self._on_resubscribed
         )
-        keys = Keys(prefix, address.database)
+        keys = Keys(prefix, address.database, hash_tags() if address.is_cluster else ())
         commands, pubsub = self._deployment.commands, self._deployment.pubsub
         self._keys = keys
+        self._digest = digest
         self._clock = SharedClock(keys, commands)
-        self._broker = RedisBroker(keys, commands, pubsub, self._clock, self._make_epoch)
-        self._presence = RedisPresenceStore(keys, commands, self._random)
+        self._dropped = DroppedMessages()
+        self._signatures = Signatures(keys, commands, control_secret)
+        self._broker = RedisBroker(
+            keys,
+            commands,
+            pubsub,
+            self._clock,
+            self._make_epoch,
+            self._dropped,
+            StoreState(self._trusts_absence, self._may_grow),
+        )
+        self._presence = RedisPresenceStore(keys, commands, self._random, self._may_grow)
         self._presence_checker = PresenceChecker(self._presence)
-        self._server_checks = ServerChecks(self._deployment, keys)
-        self._nodes = RedisNodeRegistry(keys, commands, pubsub)
+        self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
+        self._users = RedisUserConnections(keys, commands)
+        self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
+        self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -83,6 +115,16 @@ class RedisEngine:
     def nodes(self) -> RedisNodeRegistry:
         """Knows which nodes are alive, and carries control commands and surveys."""
         return self._nodes
+
+    @property
+    def users(self) -> RedisUserConnections:
+        """Counts the connections of users."""
+        return self._users
+
+    @property
+    def revocations(self) -> RedisRevocationStore:
+        """Keeps revocations of tokens."""
+        return self._revocations
 
     @property
     def unready_reason(self) -> str:
@@ -111,8 +153,10 @@ class RedisEngine:
             waiting_bytes=self._deployment.queued_bytes,
             links=self._deployment.pubsub_connection_count,
             reaped_nodes=self._lease.reaped_nodes if self._lease else 0,
+            forged_messages=self._dropped.forged,
             restored_channels=self._presence_checker.restored_channels,
             warnings=self._server_checks.warnings,
+            shared_time=self._clock.stamp() / 1e6,
         )
 
     @property
@@ -126,7 +170,7 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
-        self._server_checks.uid = handler.uid
+        self._server_checks.uid = self._users.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
         self._lease = Lease(
@@ -138,6 +182,7 @@ class RedisEngine:
             self._random,
             self._presence_checker.check,
         )
+        self._lease.digest = self._digest
         self._broker.start(handler)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(handler, self._lease, started))
@@ -155,6 +200,7 @@ class RedisEngine:
                     await self._lease.release()
         self._is_running = False
         self._nodes.stop()
+        self._revocations.stop()
         self._broker.stop()
         if self._task is not None:
             self._task.cancel()
@@ -178,16 +224,30 @@ class RedisEngine:
                     await self._deployment.wait_proven()
                     await self._server_checks.check()
                     self._server_checks.raise_if_unusable()
+                    await self._signatures.keep()
+                    await self._revocations.start(handler)
             except (EngineError, TimeoutError) as error:
                 started.set_exception(EngineError(self._deployment.unready_reason or describe(error)))
             else:
                 tasks.create_task(supervise("lease", lambda: lease.run(tasks)))
+                tasks.create_task(supervise("user connections", self._users.run))
+                tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
+                tasks.create_task(supervise("revocations", self._revocations.run))
                 self._is_running = True
                 started.set_result(None)
 
     def _on_resubscribed(self, names: Sequence[bytes]) -> None:
         self._broker.on_resubscribed(names)
+
+    def _trusts_absence(self) -> bool:
+        """Whether a missing top proves that a channel had no publications (see RedisBroker)."""
+        is_mixed = self._lease is not None and self._lease.is_mixed
+        return not is_mixed and not self._server_checks.is_evicting
+
+    def _may_grow(self) -> bool:
+        """Whether Redis has room for new histories and presence entries."""
+        return not self._server_checks.is_nearly_full
 
     def _make_epoch(self) -> str:
         return f"{self._random.getrandbits(EPOCH_BITS):012x}".translate(_AS_LETTERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tocsin_server.engine.redis.scripts import Script
 
@@ -21,6 +21,15 @@ COMMAND_SECONDS = 3.0
 
 OnMessage = Callable[[bytes], None]
 """Receives a message that was published under one name. Synchronous."""
+
+
+class StoreState(NamedTuple):
+    """Functions that say what is known of Redis' state now."""
+
+    trusts_absence: Callable[[], bool]
+    """Whether a missing top proves that a channel had no publications (see broker)."""
+    may_grow: Callable[[], bool]
+    """Whether Redis has memory for new histories and presence entries."""
 
 
 class Commands(Protocol):

@@ -13,20 +13,34 @@ Three names are older than the glossary's words for them: `log` (history), `answ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from redis.crc import key_slot
+
 
 class Keys:
     """The names of one system: those under one prefix in one database.
 
-    A prefix contains neither colons, braces nor slashes.
+    A prefix contains neither colons, braces nor slashes. On a cluster, `slot_tags` holds a hash tag for each
+    slot.
     """
 
-    def __init__(self, prefix: str, database: int = 0) -> None:
+    def __init__(self, prefix: str, database: int = 0, slot_tags: Sequence[str] = ()) -> None:
         self._prefix = prefix
+        self._slot_tags = slot_tags
         self._pubsub_prefix = f"{prefix}/{database}" if database else prefix
         self.nodes = f"{prefix}:nodes"
         """Hash: lease → how often it was renewed, or `dead`."""
+        self.secret = f"{prefix}:secret"
+        """String: the key of signatures (see signatures)."""
         self.control = f"{self._pubsub_prefix}:control"
         """Pub/sub: control commands and survey requests for every node."""
+        self.revocations = f"{prefix}:revocations:{{all}}"
+        """Hash: revocation → unix second at which it expires; also `last_expiry` and `prune_at`."""
+        self.latest_revocations = f"{prefix}:revocations:{{all}}:latest"
+        """Stream: the latest revocations. It is in the slot of the hash."""
+        self.revocation_announcements = f"{self._pubsub_prefix}:revocations:{{all}}"
+        """Pub/sub: there are new revocations. The messages have no content."""
 
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""
@@ -46,6 +60,17 @@ class Keys:
         key = f"{self._prefix}:{{{tag}}}"
         return f"{self._pubsub_prefix}:{{{tag}}}", f"{key}:meta", f"{key}:log"
 
+    def epochs(self, channel: str) -> str:
+        """String: the first half of the initial epoch. Each name with `:<ms>` added has a second half.
+
+        The second half lives that long: the time to live of the top of an unused history. On a cluster each
+        slot has its own.
+        """
+        if not self._slot_tags:
+            return f"{self._prefix}:epochs"
+        tag = self._slot_tags[key_slot(self.meta(channel).encode())]
+        return f"{self._prefix}:{{{tag}}}:epochs"
+
     def idempotency(self, channel: str, idempotency_key: str) -> str:
         """String: the result of the first publish with an idempotency key, as `<offset> <epoch>`."""
         key = idempotency_key.replace("%", "%25").replace("}", "%7D")
@@ -58,6 +83,10 @@ class Keys:
     def users(self, channel: str) -> str:
         """Hash: user → number of clients in the channel's presence."""
         return f"{self._of_channel(channel)}:users"
+
+    def connections(self, user: str) -> str:
+        """Hash: client id → uid of the node that has this connection of the user."""
+        return f"{self._prefix}:user:{{{_hash_tag(user)}}}"
 
     def lease_channels(self, lease: str) -> str:
         """Set: the channels in which a lease has, or had, presence entries."""

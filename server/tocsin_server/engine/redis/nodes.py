@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from tocsin_server.engine.nodes import ControlCommand, ControlHandler, NodeInfo, Survey, SurveyRequest
 from tocsin_server.engine.redis import encoding
+from tocsin_server.engine.redis.clock import SharedClock
+from tocsin_server.engine.redis.dropped_messages import DroppedMessages
 from tocsin_server.engine.redis.interfaces import Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
+from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.errors import EngineError, Unanswered
 
 RESPONSE_SECONDS = 2.0
 """How long a node may take to respond."""
 
+MAX_AGE_SECONDS = 10.0
+"""Within it a request is received. It waits for 3 s at most in the sender's pipeline."""
+
+KEY_READ_SECONDS = 1.0
+"""How often the key is read because of messages with another signature."""
+
+MAX_SENDERS = 1000
+"""Of so many senders the last request is known. Requests of earlier ones are too old."""
 ANSWERS_LIMIT = 100
 """How many surveys of other nodes are answered at a time. A node that drops one counts as silent."""
-
-log = structlog.get_logger()
 
 
 class NodeRequest(Struct, array_like=True):
     """A message to every node: a control command or a survey. Responses go to the pub/sub name `reply_to`."""
 
     id: int
+    """Increases with every request of a node, so a repeated one can be recognized."""
     reply_to: str
     command: ControlCommand | None = None
     survey: SurveyRequest | None = None
+    sent_at: int = 0
+    """A stamp (see clock)."""
 
 
 class NodeResponse(Struct, array_like=True):
@@ -61,16 +75,32 @@ class PendingRequest:
 class RedisNodeRegistry:
     """Implements NodeRegistry. A request is published to all nodes, and each responds to the sender.
 
-    The sending node handles its own request directly, so this works even if the node is deaf.
+    The sending node handles its own request directly, so this works even if the node is deaf. All messages
+    are signed, and requests are accepted once.
 
-    The mutable state is the pending requests, the surveys that are being answered, and what earlier surveys
-    returned about other nodes.
+    The mutable state is the pending requests, the surveys that are being answered, what earlier surveys
+    returned about other nodes, and the last request of each sender.
     """
 
-    def __init__(self, keys: Keys, commands: Commands, pubsub: PubSub) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        commands: Commands,
+        pubsub: PubSub,
+        clock: SharedClock,
+        signatures: Signatures,
+        dropped: DroppedMessages,
+    ) -> None:
         self._keys = keys
         self._commands = commands
         self._pubsub = pubsub
+        self._clock = clock
+        self._signatures = signatures
+        self._dropped = dropped
+        self._started_at = 0.0
+        self._key_read_at = -math.inf
+        self._responses = ""  # the pub/sub name of the responses to this node
+        self._last_ids: dict[str, int] = {}  # by the pub/sub name of the responses
         self._handler: ControlHandler | None = None
         self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
@@ -81,8 +111,10 @@ class RedisNodeRegistry:
     async def start(self, handler: ControlHandler) -> None:
         """Call `handler` with requests from now on. Raises EngineError if the node cannot subscribe."""
         self._handler = handler
+        self._started_at = time.monotonic()
+        self._responses = self._keys.responses(handler.uid)
         await self._pubsub.subscribe(self._keys.control, self._on_request)
-        await self._pubsub.subscribe(self._keys.responses(handler.uid), self._on_response)
+        await self._pubsub.subscribe(self._responses, self._on_response)
 
     def stop(self) -> None:
         """Release the handler. Idempotent."""
@@ -114,11 +146,10 @@ class RedisNodeRegistry:
         number = next(self._ids)
         self._pending[number] = pending
         try:
-            request = NodeRequest(number, self._keys.responses(handler.uid), command, survey)
+            request = NodeRequest(number, self._responses, command, survey, self._clock.stamp())
+            message = self._signatures.sign(encoding.REQUEST, self._keys.control, _encode_json(request))
             others = await self._other_nodes(handler)
-            await self._commands.execute(
-                self._commands.publish_command, self._keys.control, _encode_request(request)
-            )
+            await self._commands.execute(self._commands.publish_command, self._keys.control, message)
             response = _respond(handler, request)
             if survey is not None:
                 response.info = await handler.node_info(survey)
@@ -145,24 +176,55 @@ class RedisNodeRegistry:
         return alive - {handler.uid}
 
     def _on_request(self, message: bytes) -> None:
+        if not message.startswith(encoding.REQUEST):
+            self._other_versions.ignore("requests")
+        else:
+            self._verify(encoding.REQUEST, self._keys.control, message, self._handle_request)
+
+    def _on_response(self, message: bytes) -> None:
+        if not message.startswith(encoding.RESPONSE):
+            self._other_versions.ignore("responses")
+        else:
+            self._verify(encoding.RESPONSE, self._responses, message, self._handle_response)
+
+    def _verify(self, prefix: bytes, name: str, message: bytes, handle: Callable[[bytes], None]) -> None:
+        """Handle a message if a node signed it. The key may have changed, so it is read again first."""
+        payload = self._signatures.verify(prefix, name, message)
+        if payload is not None:
+            handle(payload)
+        elif self._signatures.may_change and time.monotonic() - self._key_read_at > KEY_READ_SECONDS:
+            self._key_read_at = time.monotonic()
+            self._signatures.read().add_done_callback(
+                lambda _reply: self._verify_again(prefix, name, message, handle)
+            )
+        else:
+            self._dropped.drop_forged("request" if prefix == encoding.REQUEST else "response", "not signed")
+
+    def _verify_again(
+        self, prefix: bytes, name: str, message: bytes, handle: Callable[[bytes], None]
+    ) -> None:
+        if self._handler is not None:
+            self._verify(prefix, name, message, handle)
+
+    def _handle_request(self, payload: bytes) -> None:
         handler = self._handler
         if handler is None:
             return
-        if not message.startswith(encoding.REQUEST):
-            self._other_versions.ignore("requests")
-            return
         try:
-            request = _decode_request(memoryview(message)[len(encoding.REQUEST) :])
-        except msgspec.DecodeError:
-            log.warning("malformed_node_request_dropped", exc_info=True)
+            request = _decode_request(payload)
+        except msgspec.DecodeError as error:
+            self._dropped.drop("malformed_node_request_dropped", error=type(error).__name__)
             return
-        if request.reply_to == self._keys.responses(handler.uid):
+        if request.reply_to == self._responses:
+            return
+        if not self._is_new(request):
+            self._dropped.drop_forged("request", "repeated or too old")
             return
         if request.survey is None:
             self._send(request, _respond(handler, request))
             return
         if len(self._answering) >= ANSWERS_LIMIT:
-            log.warning("node_request_dropped", reason=f"{ANSWERS_LIMIT} surveys are being answered")
+            self._dropped.drop("node_request_dropped", reason=f"{ANSWERS_LIMIT} surveys are being answered")
             return
         answering = asyncio.get_running_loop().create_task(self._answer(handler, request, request.survey))
         self._answering.add(answering)
@@ -173,27 +235,33 @@ class RedisNodeRegistry:
         self._send(request, NodeResponse(request.id, handler.uid, info))
 
     def _send(self, request: NodeRequest, response: NodeResponse) -> None:
-        message = encoding.RESPONSE + _encode_json(response)
+        message = self._signatures.sign(encoding.RESPONSE, request.reply_to, _encode_json(response))
         reply = self._commands.execute(self._commands.publish_command, request.reply_to, message)
         reply.add_done_callback(_ignore_outcome)
 
-    def _on_response(self, message: bytes) -> None:
-        if not message.startswith(encoding.RESPONSE):
-            self._other_versions.ignore("responses")
-            return
+    def _is_new(self, request: NodeRequest) -> bool:
+        """Whether a request was sent now, after this node started, and is received for the first time."""
+        sent_at = self._clock.monotonic(request.sent_at)
+        age = time.monotonic() - sent_at
+        if sent_at < self._started_at or abs(age) > MAX_AGE_SECONDS:
+            return False
+        if request.id <= self._last_ids.pop(request.reply_to, 0):
+            return False
+        self._last_ids[request.reply_to] = request.id  # now the newest entry
+        if len(self._last_ids) > MAX_SENDERS:
+            del self._last_ids[next(iter(self._last_ids))]
+        return True
+
+    def _handle_response(self, payload: bytes) -> None:
         try:
-            response = _decode_response(memoryview(message)[len(encoding.RESPONSE) :])
-        except msgspec.DecodeError:
-            log.warning("malformed_node_response_dropped", exc_info=True)
+            response = _decode_response(payload)
+        except msgspec.DecodeError as error:
+            self._dropped.drop("malformed_node_response_dropped", error=type(error).__name__)
             return
         pending = self._pending.get(response.id)
         if pending is not None:
             pending.responses[response.uid] = response
             pending.response_received.set()
-
-
-def _encode_request(request: NodeRequest) -> bytes:
-    return encoding.REQUEST + _encode_json(request)
 
 
 def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:

@@ -44,7 +44,7 @@ from tocsin_server.engine.redis.connections.connection import (
 from tocsin_server.engine.redis.connections.connector import CONNECT_SECONDS, Backoff, Connector
 from tocsin_server.engine.redis.interfaces import COMMAND_SECONDS, Argument, PendingReply
 from tocsin_server.engine.redis.scripts import Script
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import EngineError, EngineFull
 
 MAX_QUEUED_BYTES = 67_108_864
 """How much may be queued for Redis. Beyond it, commands fail at once."""
@@ -58,6 +58,9 @@ EXPIRY_CHECK_SECONDS = 0.25
 
 A timer for each command would cost more than reading its reply.
 """
+
+OUT_OF_MEMORY = "command not allowed when used memory"
+"""A part of the error of a command for which Redis has no memory. Within a script, other words precede it."""
 
 log = structlog.get_logger()
 
@@ -86,8 +89,14 @@ class RedisCommand:
             self.reply.set_exception(EngineError(why))
 
     def resolve(self, reply: Any) -> None:
-        """Set the reply, unless it is done or cancelled. An error reply raises CommandRejected."""
+        """Set the reply, unless it is done or cancelled.
+
+        An error reply raises CommandRejected, or EngineFull if Redis has no memory for the command.
+        """
         if self.reply.done():
+            return
+        if isinstance(reply, ResponseError) and OUT_OF_MEMORY in str(reply):
+            self.reply.set_exception(EngineFull())
             return
         if isinstance(reply, ResponseError):
             self.reply.set_exception(CommandRejected(f"Redis rejected the command: {reply}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from tocsin_server.engine.presence import PresenceStats
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.interfaces import Commands, PendingReply
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import EngineError, EngineFull, EngineLimit, PresenceFull
 from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
 REGISTER_BATCH = 200
@@ -43,8 +43,15 @@ class RedisPresenceStore:
     changes synchronously, before the commands are awaited.
     """
 
-    def __init__(self, keys: Keys, commands: Commands, random: Random) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        commands: Commands,
+        random: Random,
+        may_grow: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._keys = keys
+        self._may_grow = may_grow
         self._random = random
         self._commands = commands
         self._lease = ""
@@ -135,17 +142,28 @@ class RedisPresenceStore:
                 )
             )
 
-    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False) -> None:
+    async def add(self, channel: str, info: ClientInfo, is_announced: bool = False, limit: int = 0) -> None:
         """Add the presence entry of a client, as PresenceStore describes."""
+        if not self._may_grow():
+            raise EngineFull
         entry = PresenceEntry(info, is_announced)
         self._own.setdefault(channel, {})[info.client] = entry
         try:
-            await asyncio.gather(*self._write(channel, entry))
+            *_, is_added = await asyncio.gather(*self._write(channel, entry, limit=limit))
+        except EngineFull:
+            is_added = False
+            refusal: EngineLimit = EngineFull()
         except (EngineError, asyncio.CancelledError):
             self.is_uncertain = True
             if self._own.get(channel, {}).get(info.client) is entry:
                 self._discard(channel, info.client)
             raise
+        else:
+            refusal = PresenceFull(limit)
+        if not is_added:
+            if self._own.get(channel, {}).get(info.client) is entry:
+                await self.remove(channel, info.client)
+            raise refusal
 
     async def remove(self, channel: str, client: str) -> None:
         """Remove the presence entry of a client. Idempotent."""
@@ -180,14 +198,18 @@ class RedisPresenceStore:
         return PresenceStats(*reply)
 
     def _write(
-        self, channel: str, entry: PresenceEntry, *, publishes_join: bool = False
+        self, channel: str, entry: PresenceEntry, *, publishes_join: bool | None = None, limit: int = 0
     ) -> list[PendingReply]:
+        """Write an entry: again if `publishes_join` is given, even if Redis is full; else as a new one."""
+        is_again = publishes_join is not None
         replies: list[PendingReply] = []
         listed: PendingReply | None = None
         if channel not in self._listed:
             # First, because an entry in a channel that is not listed would never be reaped.
             self._listed.add(channel)
-            listed = self._commands.execute("SADD", self._keys.lease_channels(self._lease), channel)
+            listed = self._commands.run_script(
+                scripts.LEASE_LIST, [self._keys.lease_channels(self._lease)], channel, int(is_again)
+            )
             replies.append(listed)
         join = b""
         if publishes_join and entry.is_announced:
@@ -201,6 +223,8 @@ class RedisPresenceStore:
                 self._commands.publish_command,
                 self._keys.pubsub_name(channel),
                 join,
+                limit,
+                int(is_again),
                 after=listed,
             )
         )

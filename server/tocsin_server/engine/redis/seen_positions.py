@@ -53,6 +53,18 @@ class SeenPositions:
             self._positions[channel] = SeenPosition(offset, epoch, stamp)
         return True
 
+    def receive(self, channel: str, offset: int, epoch: str, stamp: int) -> bool:
+        """Record the position of a received message, if it continues the seen position. Returns as `record`.
+
+        The others say nothing about Redis' history: an earlier message is missing, or another program
+        published a message with an invented position. The node reads the history because of them, and records
+        what it read.
+        """
+        latest = self._positions.get(channel, UNSEEN)
+        if epoch != latest.epoch or offset > latest.offset + 1:
+            return True
+        return self.record(channel, offset, epoch, stamp)
+
     def latest(self, channel: str) -> SeenPosition:
         """The newest position that was seen, or UNSEEN."""
         return self._positions.get(channel, UNSEEN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 import structlog
@@ -23,6 +24,9 @@ from tocsin_server.errors import EngineError
 
 CHECK_SECONDS = 15.0
 """The interval between two checks."""
+
+MEMORY_SECONDS = 1.0
+"""The interval between two reads of the used memory, in which clients can fill little of it."""
 
 FULL = 0.9
 """The used part of Redis' memory above which a node warns."""
@@ -50,6 +54,9 @@ class CheckedServer:
         self.warnings: dict[str, str] = {}
         self.evicted_keys: int | None = None
         self.missing_permissions = ""
+        self.is_evicting = False
+        self.used_part = 0.0
+        """The part of its maxmemory that it uses. 0 if it has none, or evicts keys instead of rejecting."""
 
 
 class ServerChecks:
@@ -58,8 +65,9 @@ class ServerChecks:
     The mutable state is what the last checks found; only `check` changes it.
     """
 
-    def __init__(self, deployment: Deployment, keys: Keys) -> None:
+    def __init__(self, deployment: Deployment, keys: Keys, memory_limit: float = 1.0) -> None:
         self._deployment = deployment
+        self._memory_limit = memory_limit
         self._keys = keys
         self._servers: dict[str, CheckedServer] = {}
         self.uid = ""
@@ -73,6 +81,16 @@ class ServerChecks:
             for name, server in self._servers.items()
             for text in server.warnings.values()
         )
+
+    @property
+    def is_evicting(self) -> bool:
+        """Whether a server may evict keys."""
+        return any(server.is_evicting for server in self._servers.values())
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether a server uses more than the allowed part of its memory."""
+        return any(self._is_over_limit(server.used_part) for server in self._servers.values())
 
     @property
     def unready_reason(self) -> str:
@@ -91,9 +109,15 @@ class ServerChecks:
 
     async def run(self) -> NoReturn:
         """Check until cancelled. The owner makes the first check."""
+        loop = asyncio.get_running_loop()
+        checked_at = loop.time()
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            await self.check()
+            await asyncio.sleep(min(MEMORY_SECONDS, CHECK_SECONDS))
+            if loop.time() - checked_at >= CHECK_SECONDS:
+                checked_at = loop.time()
+                await self.check()
+            else:
+                await asyncio.gather(*map(self._check_memory, self._deployment.shards))
 
     async def check(self) -> None:
         """Check all servers once. A server that does not answer keeps what its last check found."""
@@ -118,6 +142,25 @@ class ServerChecks:
             log.info("redis_warning_ended", redis=name, code=code)
         server.warnings = {warning.code: warning.text for warning in warnings.values()}
 
+    async def _check_memory(self, shard: Shard[PubSubConnection]) -> None:
+        server = self._servers.get(shard.pipeline.name)
+        if server is not None:
+            with suppress(EngineError):
+                self._note_memory(server, parse_info(await shard.pipeline.execute("INFO", "memory")))
+
+    def _is_over_limit(self, used_part: float) -> bool:
+        return self._memory_limit < 1 and used_part > self._memory_limit
+
+    def _note_memory(self, server: CheckedServer, info: Mapping[str, str]) -> None:
+        used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
+        server.is_evicting = limit > 0 and info.get("maxmemory_policy", "noeviction") != "noeviction"
+        used_part = used / limit if limit and not server.is_evicting else 0.0
+        if self._is_over_limit(used_part) != self._is_over_limit(server.used_part):
+            is_over = self._is_over_limit(used_part)
+            event = "redis_memory_nearly_full" if is_over else "redis_memory_available"
+            log.warning(event, used_part=round(used_part, 3), limit=self._memory_limit)
+        server.used_part = used_part
+
     async def _read_info(
         self, shard: Shard[PubSubConnection], server: CheckedServer
     ) -> dict[str, ServerWarning]:
@@ -126,6 +169,7 @@ class ServerChecks:
         except CommandRejected as error:
             unchecked = f"does not let this node read INFO, so its settings are unchecked ({error})"
             return {"unchecked": ServerWarning("unchecked", unchecked)}
+        self._note_memory(server, info)
         evicted_before, server.evicted_keys = server.evicted_keys, _number(info, "evicted_keys")
         if evicted_before is not None and server.evicted_keys > evicted_before:
             log.warning(

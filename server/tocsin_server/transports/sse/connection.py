@@ -76,6 +76,8 @@ class SseConnection:
         "_request",
         "_results",
         "_sends_at_keep_alive",
+        "address",
+        "address_key",
         "send_queue",
         "session",
     )
@@ -95,7 +97,14 @@ class SseConnection:
         self._sends_at_keep_alive = -1
         self._is_connected = False
         self.session = session
-        self.send_queue = SendQueue(connections.limits.queue_bytes)
+        self.address = ""
+        self.address_key: str | None = None
+        """What the connection counts under, once it is admitted."""
+        self.send_queue = SendQueue(
+            connections.limits.queue_bytes,
+            on_behind=lambda: connections.client_is_behind(self),
+            on_caught_up=lambda: connections.client_caught_up(self),
+        )
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
@@ -104,6 +113,21 @@ class SseConnection:
     def queued_bytes(self) -> int:
         """How many bytes the send_queue holds, and how many are held while the stream opens."""
         return self.send_queue.queued_bytes + self._held_bytes
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than BEHIND_BYTES are queued although the server sends, or the stream still opens."""
+        return self._held is not None or self.send_queue.is_behind
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes the server has taken."""
+        return self.send_queue.taken_bytes
+
+    @property
+    def sending_bytes(self) -> int:
+        """Return 0: pieces are small."""
+        return 0
 
     def write(self, batch: EncodedBatch) -> None:
         """Write a batch that is shared with the channel's other streams."""
@@ -146,6 +170,19 @@ class SseConnection:
         self.send_queue.put(last_event)
         self.send_queue.end(within_seconds=FLUSH_SECONDS)
 
+    def drop(self) -> None:
+        """Discard what is queued, and end at once."""
+        self.send_queue.drop()
+        self.send_queue.end(within_seconds=0)
+
+    def lose(self) -> None:
+        """End the session, and count the connection out. Must be called when the request has ended."""
+        self._connections.handle_event(self, events.ConnectionLost())
+        self._connections.client_caught_up(self)
+        if self.address_key is not None:
+            self._connections.admission.leave(self.address_key)
+            self.address_key = None
+
     def pause_reading(self, is_busy: bool) -> None:
         """Do nothing: the client of an event stream sends nothing after its request."""
 
@@ -179,6 +216,7 @@ class SseConnection:
             for channel, result in reply.connect.subs.items():
                 if channel in self._channel_indexes:
                     self._results[self._channel_indexes[channel]] = result
+                    self._held_bytes += sum(missed.size for missed in result.publications)
             return
         index = reply.id - FIRST_SUBSCRIBE_ID
         if reply.error is not None:
@@ -188,6 +226,7 @@ class SseConnection:
             self._send_recovered(index, reply.subscribe)
         elif reply.subscribe is not None:
             self._results[index] = reply.subscribe
+            self._held_bytes += sum(missed.size for missed in reply.subscribe.publications)
             self._open_if_subscribed()
 
     def _take_error(self, index: int, error: ErrorBody) -> None:
@@ -221,6 +260,7 @@ class SseConnection:
                 self.write(item)
             else:
                 self._send_push(item)
+        self._connections.client_caught_up(self)
 
     def _send_opening(self, results: Sequence[tuple[int, SubscribeResult]]) -> None:
         for index, result in results:

@@ -38,11 +38,8 @@ BEARER = "bearer "
 
 EVENT_STREAM = "text/event-stream"
 
-RETRY_AFTER_SECONDS = "5"
-"""When a client may try again after 503: about how long a node needs to be ready again."""
-
 RETRY_MILLISECONDS = (2500, 7500)
-"""The same for an EventSource, spread."""
+"""When an EventSource may try again after 503, spread."""
 
 
 def events_route(connections: Connections) -> BaseRoute:
@@ -66,12 +63,15 @@ class EventStreams:
         try:
             response = await self._answer(request, origins)
         except StreamRefused as refusal:
-            log_refusal(SseConnection.transport_name, refusal.status, refusal.message)
+            address = request.client.host if request.client is not None else ""
+            transport = SseConnection.transport_name
+            log_refusal(self._connections, transport, refusal.status, refusal.message, address)
             if refusal.is_temporary and _is_event_source(request):
                 response = _ended_stream(refusal)
             else:
                 response = _refusal_response(refusal)
         response.headers.update(cors_headers(request, origins))
+        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     async def _answer(self, request: Request, origins: Sequence[str]) -> Response:
@@ -87,12 +87,24 @@ class EventStreams:
             raise StreamRefused(HTTPStatus.SERVICE_UNAVAILABLE, errors.INTERNAL_ERROR.code, reason)
         header_token = _header_token(request, may_use_cookie=origin_is_named(request, origins))
         wanted = read_request(query, last_event_id, header_token, self._connections.limits.channels)
-        connection = SseConnection(self._connections, self._new_session(), wanted)
-        if request.method == "HEAD":
+        # Before the dry runs: they find neither channels nor a refusal for a token whose key is not known
+        await self._connections.wait_for_keys([wanted.token, *wanted.channel_tokens.values()])
+        is_dry_run = request.method == "HEAD"
+        connection = SseConnection(self._connections, self._new_session(is_executed=not is_dry_run), wanted)
+        if is_dry_run:
             self._dry_run(connection, self._commands(wanted))
         else:
+            self._admit(connection, request)
             await self._open(connection, self._commands(wanted))
         return EventStreamResponse(self._connections, connection)
+
+    def _admit(self, connection: SseConnection, request: Request) -> None:
+        """Count the connection in. Raises StreamRefused if there are too many."""
+        connection.address = request.client.host if request.client else ""
+        key = self._connections.admission.key_of(connection.address)
+        if refused := self._connections.admit(key):
+            raise StreamRefused.for_limit(refused)
+        connection.address_key = key
 
     async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:
         """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended."""
@@ -101,7 +113,7 @@ class EventStreams:
         try:
             await connection.opened()
         except BaseException:
-            self._connections.handle_event(connection, events.ConnectionLost())
+            connection.lose()
             raise
 
     def _dry_run(self, connection: SseConnection, commands: Sequence[Command]) -> None:
@@ -118,12 +130,13 @@ class EventStreams:
         """The session's commands. Those with a token need the channels that it subscribes by itself."""
         commands = wanted.commands()
         if wanted.token and wanted.is_recovering:
-            server_side = server_side_channels(self._new_session(), commands[0], self._connections.now())
+            session = self._new_session(is_executed=False)
+            server_side = server_side_channels(session, commands[0], self._connections.now())
             commands = wanted.commands(server_side)
         return commands
 
-    def _new_session(self) -> Session:
-        return self._connections.new_session(wants_pong=False, announces_pings=False)
+    def _new_session(self, *, is_executed: bool) -> Session:
+        return self._connections.new_session(wants_pong=False, announces_pings=False, is_executed=is_executed)
 
 
 def _header_token(request: Request, *, may_use_cookie: bool) -> str:
@@ -171,5 +184,5 @@ def _refusal_response(refusal: StreamRefused) -> Response:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     elif refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(refusal.retry_after)
     return JSONResponse({"code": refusal.code, "message": refusal.message}, refusal.status, headers)

@@ -10,8 +10,12 @@ from http import HTTPStatus
 from typing import Self
 
 from tocsin_server import errors
+from tocsin_server.core.admission import NotAdmitted
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import ErrorBody
+
+RETRY_AFTER_SECONDS = 5
+"""When a client may try again after 503: about how long a node needs to be ready again."""
 
 _STATUS_OF_ERROR = {
     # The engine failed, and may be back soon: 503 has a Retry-After, as for a node that is not ready.
@@ -32,11 +36,12 @@ _STATUS_OF_DISCONNECT = {
 class StreamRefused(Exception):
     """The HTTP status of a refused request, and the code (the protocol's) and message of its body."""
 
-    def __init__(self, status: int, code: int, message: str) -> None:
+    def __init__(self, status: int, code: int, message: str, retry_after: int = RETRY_AFTER_SECONDS) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
     @property
     def is_temporary(self) -> bool:
@@ -49,10 +54,18 @@ class StreamRefused(Exception):
         return cls(HTTPStatus.BAD_REQUEST, code, sentence)
 
     @classmethod
+    def for_limit(cls, refused: NotAdmitted) -> Self:
+        """The node, or the client's address, has too many connections or makes them too fast."""
+        code = errors.TOO_MANY_REQUESTS.code
+        return cls(HTTPStatus.SERVICE_UNAVAILABLE, code, refused.reason, refused.retry_after)
+
+    @classmethod
     def for_error(cls, error: ErrorBody, channel: str = "") -> Self:
         """A command of the request was answered with an error; the message names the channel it concerns."""
         message = f'{error.message}: channel "{channel}"' if channel else error.message
         status = _STATUS_OF_ERROR.get(error.code) or errors.http_status(error.code)
+        if error.temporary and error.code == errors.LIMIT_EXCEEDED.code:
+            status = HTTPStatus.TOO_MANY_REQUESTS
         return cls(status, error.code, message)
 
     @classmethod

@@ -50,14 +50,13 @@ class EventStreamResponse(EventSourceResponse):
                 for task in watching:
                     task.cancel()
         finally:
-            self._connections.handle_event(self._connection, events.ConnectionLost())
+            self._connection.lose()
 
     async def _listen_for_disconnect(self, receive: Receive) -> None:
         """End the stream at once when the client disconnects. Overrides the library's."""
         while (await receive())["type"] != "http.disconnect":
             pass  # the request's body, which is ignored
-        self._connection.send_queue.drop()
-        self._connection.send_queue.end(within_seconds=0)
+        self._connection.drop()
 
     async def _disconnect_when_host_stops(self) -> None:
         await self._listen_for_exit_signal()

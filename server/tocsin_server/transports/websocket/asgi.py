@@ -43,7 +43,10 @@ NO_UPGRADE = (
     "server does not pass the headers Upgrade and Connection on."
 )
 
-TOO_BIG = Disconnect(CloseCode.MESSAGE_TOO_BIG, "message size limit")
+MESSAGES_PER_TURN = 16
+"""How many messages of a connection are taken in one turn of the event loop."""
+
+TOO_BIG = Disconnect(int(CloseCode.MESSAGE_TOO_BIG), "message size limit")
 """RFC 6455 §7.4.1. On the raw transport `websockets` sends it."""
 
 
@@ -69,17 +72,25 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
         if scope["type"] == "http":
-            log_refusal(AsgiConnection.transport_name, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
+            self._log_refusal(scope, HTTPStatus.BAD_REQUEST, NO_UPGRADE)
             await PlainTextResponse(f"{NO_UPGRADE}\n", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
         await receive()  # websocket.connect
         if refused := self._refusal(scope):
+            self._log_refusal(scope, *refused)
             await _refuse(scope, send, *refused)
             return
-        offered = scope["subprotocols"]
-        await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-        handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
-        await self._open(handshake).serve(receive, send)
+        key = self._connections.admission.key_of(client_address(scope))
+        if no := self._connections.admit(key):
+            await _refuse(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
+            return
+        try:
+            offered = scope["subprotocols"]
+            await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
+            handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+            await self._open(handshake, client_address(scope)).serve(receive, send)
+        finally:
+            self._connections.admission.leave(key)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """The status and reason of a refusal."""
@@ -90,25 +101,36 @@ class WebSocketEndpoint:
         sentence = recovery_refusal(query, request.headers.keys())
         return (400, sentence) if sentence else None
 
-    def _open(self, handshake: Handshake) -> AsgiConnection:
+    def _log_refusal(self, scope: Scope, status: int, reason: str) -> None:
+        transport = AsgiConnection.transport_name
+        log_refusal(self._connections, transport, status, reason, client_address(scope))
+
+    def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
-        connection = AsgiConnection(self._connections, session)
+        connection = AsgiConnection(self._connections, session, address)
         self._connections.attach(connection)
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
         return connection
 
 
-async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str, retry_after: int = 0) -> None:
     """Refuse a handshake. A server without the extension for responses answers each with 403."""
-    log_refusal(AsgiConnection.transport_name, status, sentence)
     if "websocket.http.response" in scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if retry_after:
+            headers.append((b"retry-after", str(retry_after).encode("ascii")))
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": f"{sentence}\n".encode()})
     else:
         await send({"type": "websocket.close"})
+
+
+def client_address(scope: Scope) -> str:
+    """The address of a request's client, as the server knows it. Empty: it does not."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 class LineFraming:
@@ -125,15 +147,21 @@ LINE_FRAMING = LineFraming()
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "session")
 
     codec = JSON
     framing = LINE_FRAMING
     transport_name = "asgi"
 
-    def __init__(self, connections: Connections, session: Session) -> None:
+    def __init__(self, connections: Connections, session: Session, address: str = "") -> None:
+        self.address = address
         self._connections = connections
-        self._send_queue = SendQueue(connections.limits.queue_bytes, separator=b"\n")
+        self._send_queue = SendQueue(
+            connections.limits.queue_bytes,
+            separator=b"\n",
+            on_behind=lambda: connections.client_is_behind(self),
+            on_caught_up=lambda: connections.client_caught_up(self),
+        )
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._disconnect: Disconnect | None = None
@@ -145,6 +173,21 @@ class AsgiConnection:
     def queued_bytes(self) -> int:
         """How many bytes the send_queue holds."""
         return self._send_queue.queued_bytes
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than BEHIND_BYTES are queued, although the server sends."""
+        return self._send_queue.is_behind
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes the server has taken."""
+        return self._send_queue.taken_bytes
+
+    @property
+    def sending_bytes(self) -> int:
+        """The size of the message that the server is sending."""
+        return self._send_queue.sending_bytes
 
     def write(self, lines: bytes) -> None:
         """Queue lines that `framing` packed."""
@@ -169,8 +212,13 @@ class AsgiConnection:
             self._send_queue.drop()
         self._send_queue.end(within_seconds=FLUSH_SECONDS)
 
+    def drop(self) -> None:
+        """Discard what is queued, and end at once."""
+        self._send_queue.drop()
+        self._send_queue.end(within_seconds=0)
+
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
+        """Stop reading while commands of the client wait; read again once none does."""
         if is_busy:
             self._may_read.clear()
         else:
@@ -187,13 +235,17 @@ class AsgiConnection:
                 reading.cancel()
         finally:
             self._connections.handle_event(self, events.ConnectionLost())
+            self._connections.client_caught_up(self)
 
     async def _read(self, receive: Receive) -> None:
+        count = 0
         while (message := await receive())["type"] == "websocket.receive":
             self._take(message)
+            count += 1
+            if not count % MESSAGES_PER_TURN:
+                await asyncio.sleep(0)  # the server may have many messages, and then none of this waits
             await self._may_read.wait()
-        self._send_queue.drop()
-        self._send_queue.end(within_seconds=0)
+        self.drop()
 
     def _take(self, message: Any) -> None:
         text = message.get("text")

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import structlog
 from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -29,27 +30,32 @@ from websockets.streams import StreamReader
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.phases import Phase
+from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
+from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
     choose_subprotocol,
+    peer_address,
+    proxies_of,
     recovery_refusal,
 )
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
+    from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.node.connection import Connections
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
-
-log = structlog.get_logger()
 
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -60,11 +66,22 @@ LINGER_SECONDS = 1.0
 RECENT_SECONDS = 1.0
 """How long ago a large frame may have been packed that a full queue is explained by."""
 
-QUEUE_CHECK_SECONDS = 0.05
-"""How often a full queue is measured that is exempt. The transport reports its growth only once."""
-
 LARGE_FRAME_BYTES = 65_536
 """Frames above this size are remembered, since one alone may fill a queue."""
+
+PING_BYTES = 4
+"""The payload of a ping frame."""
+
+FRAMES_PER_TURN = 16
+"""How many frames of a connection are read in one turn of the event loop: some 0.2 ms if they are empty.
+
+One read from a socket has up to 256 KiB, which are 43,000 empty frames.
+"""
+
+MESSAGE_TIMEOUT = Disconnect(int(CloseCode.POLICY_VIOLATION), "message timeout")
+"""A message was begun and did not arrive as a whole in time."""
+
+_MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
 
@@ -106,12 +123,47 @@ def _read_request(reader: StreamReader) -> Generator[None, None, Request]:
     return Request(path, headers, method, version)
 
 
+class _FrameReader(StreamReader):
+    """Gives the protocol so many frames per turn, and the next ones once `frames_left` is set again."""
+
+    __slots__ = ("frames_left", "is_in_frame")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames_left = FRAMES_PER_TURN
+        self.is_in_frame = False
+        """Whether a part of a frame has arrived."""
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        """Tell whether the stream has ended. The protocol asks before each frame."""
+        self.is_in_frame = False
+        while not self.frames_left:
+            yield
+        is_at_end = yield from super().at_eof()
+        self.frames_left -= 1
+        self.is_in_frame = not is_at_end
+        return is_at_end
+
+    @property
+    def has_unread_frames(self) -> bool:
+        """Whether bytes wait for the next turn."""
+        return not self.frames_left and bool(self.buffer)
+
+
 class _ServerProtocol(ServerProtocol):
-    """`websockets`' protocol, with the limits of the HTTP server on its request."""
+    """`websockets`' protocol, with the limits of the HTTP server on its request, and frames by turns."""
+
+    frames: _FrameReader
 
     def parse(self) -> Generator[None]:
+        self.frames = self.reader = _FrameReader()
         self.events.append((yield from _read_request(self.reader)))
         yield from Protocol.parse(self)
+
+    @property
+    def is_in_message(self) -> bool:
+        """Whether a part of a frame or of a message has arrived."""
+        return self.frames.is_in_frame or self.current_size is not None
 
 
 class RawFraming:
@@ -151,25 +203,38 @@ class WebSocketConnection(asyncio.Protocol):
     It is finishing once the client has closed or broken the protocol: the commands before that are answered
     first. Once it is closed, its close frame is written and no message follows.
 
+    What has arrived is read by turns (`node/turns.py`): a few frames, then those of other connections. While
+    bytes are unread, or commands wait in the session's backlog, nothing is read from the socket.
+
     `server_connections` is the server's own set of open protocols; the connection is in it from
     `connection_made` to `connection_lost`, and the server calls `shutdown` on each that is left.
     """
 
     __slots__ = (
         "_abort_timer",
+        "_address_key",
         "_connections",
         "_exempt_bytes",
         "_fragments",
+        "_frames_full_at",
         "_has_closed",
+        "_ignores_input",
         "_is_accepted",
+        "_is_busy",
         "_is_finishing",
+        "_is_half_open",
         "_is_paused",
+        "_is_reading",
+        "_message_since",
+        "_message_timer",
         "_opcode",
+        "_ping_payload",
         "_protocol",
-        "_queue_timer",
         "_server_connections",
         "_transport",
-        "_uses_ping_frames",
+        "_written_bytes",
+        "address",
+        "is_behind",
         "session",
         "write",
     )
@@ -178,7 +243,10 @@ class WebSocketConnection(asyncio.Protocol):
     framing = RAW_FRAMING
     transport_name = "websocket"
 
-    def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
+    def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
+        self.address = peer  # that of the client, once its handshake is read
+        self._address_key: str | None = None
+        self._is_half_open = False
         self._connections = connections
         self._server_connections = server_connections
         self._protocol = _ServerProtocol(
@@ -188,13 +256,21 @@ class WebSocketConnection(asyncio.Protocol):
         )
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
-        self._uses_ping_frames = False
+        self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
+        self._frames_full_at = NEVER_USED
+        self._message_since = 0.0
+        self._message_timer: asyncio.TimerHandle | None = None
+        self._is_busy = False
         self._is_paused = False
+        self._is_reading = False
+        self._ignores_input = False
         self._is_accepted = False
         self._is_finishing = False
         self._has_closed = False
         self._exempt_bytes = 0
-        self._queue_timer: asyncio.TimerHandle | None = None
+        self._written_bytes = 0
+        self.is_behind = False
+        """Whether the transport still has more than BEHIND_BYTES, after it offered them to the socket."""
         self._abort_timer: asyncio.TimerHandle | None = None
         self.session = connections.new_session()
 
@@ -203,65 +279,100 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over from HTTP."""
         self._transport = cast("asyncio.Transport", transport)
-        limit = self._connections.limits.queue_bytes
-        self._transport.set_write_buffer_limits(high=limit, low=limit // 4)
+        high = min(BEHIND_BYTES, self._connections.limits.queue_bytes)
+        self._transport.set_write_buffer_limits(high=high, low=min(CAUGHT_UP_BYTES, high))
         self.write: Callable[[bytes], object] = self._transport.write
         self._server_connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """End the session, which unsubscribes from its channels."""
         self._server_connections.discard(self)
-        for timer in (self._abort_timer, self._queue_timer):
+        for timer in (self._abort_timer, self._message_timer):
             if timer is not None:
                 timer.cancel()
         self._connections.handle_event(self, events.ConnectionLost())
+        self.is_behind = False
+        self._connections.client_caught_up(self)
+        self._connections.half_open.remove(self)
+        if self._address_key is not None:
+            self._connections.admission.leave(self._address_key)
+            self._address_key = None
+
+    def drop_half_open(self, limit: str) -> None:
+        """Close because newer connections wait for their connect command."""
+        self._is_half_open = False
+        self._connections.limit_reached(limit, client=self.session.client)
+        self._refuse_input(errors.RATE_LIMITED)
 
     def pause_writing(self) -> None:
-        """More is queued than the limit allows. Close the client as slow, unless one frame explains it.
+        """The client is behind. From now on every write is measured.
 
-        A large frame is exempt, such as a long recovery or a large publication: a client disconnected for it
-        would only recover the same again. The transport reports no further growth while it is paused.
+        A large frame is exempt from the queue limit, such as a large publication: a client disconnected for
+        it would only recover the same again.
         """
-        large = max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes)
-        self._exempt_bytes = large if large > self._connections.limits.queue_bytes // 2 else 0
-        self._check_queue()
+        self.is_behind = True
+        self._exempt(max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes))
+        self.write = self._write_measured
+        self._connections.client_is_behind(self)
+        self._close_if_overfull()
 
     def resume_writing(self) -> None:
-        """The client has read most of the queue: no frame is exempt any longer."""
+        """The client has taken most of the queue: no frame is exempt any longer."""
+        self.is_behind = False
         self._exempt_bytes = 0
-        if self._queue_timer is not None:
-            self._queue_timer.cancel()
-            self._queue_timer = None
+        self.write = self._transport.write
+        self._connections.client_caught_up(self)
 
-    def _check_queue(self) -> None:
-        """Close a slow client, or measure its queue again soon.
+    def _write_measured(self, frame: bytes) -> None:
+        """Write a frame for a client that is behind."""
+        if not self._exempt_bytes:
+            self._exempt(len(frame))
+        self._transport.write(frame)
+        self._written_bytes += len(frame)
+        self._close_if_overfull()
+
+    def _write_control(self, data: bytes) -> None:
+        """Write what is no message of the session: a response, pongs, close frames."""
+        self._transport.write(data)
+        if self.is_behind:
+            self._written_bytes += len(data)
+            self._close_if_overfull()
+
+    def _exempt(self, size: int) -> None:
+        self._exempt_bytes = size if size > self._connections.limits.queue_bytes // 2 else 0
+
+    def _close_if_overfull(self) -> None:
+        """Close a client as slow if more is queued than the limit and a large frame explain.
 
         The transport may call this in the middle of a write, so the event waits for the loop's next turn.
         """
-        loop = asyncio.get_running_loop()
-        if not self._exempt_bytes or self.queued_bytes > self._queue_limit_bytes:
+        if self.queued_bytes > self._connections.limits.queue_bytes + self._exempt_bytes:
             slow = events.ServerDisconnect(errors.SLOW)
-            loop.call_soon(self._connections.handle_event, self, slow)
-        else:
-            self._queue_timer = loop.call_later(QUEUE_CHECK_SECONDS, self._check_queue)
-
-    @property
-    def _queue_limit_bytes(self) -> int:
-        return self._connections.limits.queue_bytes + self._exempt_bytes
+            asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def shutdown(self) -> None:
         """Close because the server stops."""
         self._connections.handle_event(self, events.ServerDisconnect(errors.SHUTDOWN))
 
     def data_received(self, data: bytes) -> None:
+        """Read the first frames; those that are left have a later turn."""
+        if not self._ignores_input:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         """Feed the protocol, take its events, write its answers; finish if the client has closed."""
         protocol = self._protocol
+        self._is_reading = True
+        protocol.frames.frames_left = FRAMES_PER_TURN
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Request):
                 self._answer_handshake(event)
             elif not self._take_frame(cast("Frame", event)):
                 break
+        self._is_reading = False
+        self._update_reading()
+        self._watch_message()
         if protocol.state is State.OPEN or self._has_closed:
             self._flush()
         else:  # the client closed or broke the protocol; its commands before that are answered first
@@ -271,28 +382,59 @@ class WebSocketConnection(asyncio.Protocol):
             if not self._has_closed:
                 self._abort_after(CLOSE_REPLY_SECONDS)
 
+    def _read_on(self) -> None:
+        """Read the next frames of what has arrived, in a turn of this connection."""
+        self._is_reading = False
+        is_over = self._ignores_input or self._transport.is_closing() or self._protocol.reader.eof
+        if not is_over and not self._is_busy:
+            self._read(b"")
+
     def _log_failure(self) -> None:
         """Log that the client broke the protocol, such as with a message that is too large."""
         sent = self._protocol.close_sent
         if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
-            log.info("connection_closed", client=self.session.client, code=int(sent.code), reason=sent.reason)
+            client, code = self.session.client, int(sent.code)
+            self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 
     def eof_received(self) -> None:
-        """Note that the client sends nothing further; asyncio then closes the transport."""
+        """Note that the client sends nothing further; asyncio then closes the transport.
+
+        Frames are only unread here over TLS: elsewhere no end is read while reading is paused.
+        """
+        frames = self._protocol.frames
+        if frames.has_unread_frames:
+            frames.discard()
+        frames.frames_left = FRAMES_PER_TURN
         self._protocol.receive_eof()
 
     # ---------------------------------------------------------------------------------------------- handshake
 
     def _answer_handshake(self, request: Request) -> None:
         protocol = self._protocol
+        proxies = proxies_of(self._connections.settings.server)
+        if proxies is None:
+            self.address = peer_address(self.address)
+        else:
+            self.address = proxies.client_of(self.address, request.headers.get_all).address
         refused = self._refusal(request)
         response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
+            response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
+            response.headers["Retry-After"] = str(no.retry_after)
         protocol.send_response(response)
         if protocol.state is State.OPEN:
             self._open(request)
         else:
             reason = (response.body or b"").decode().strip()
-            log_refusal(self.transport_name, response.status_code, reason)
+            log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
+
+    def _admit(self) -> NotAdmitted | None:
+        """Count the connection in, or return why it is refused."""
+        key = self._connections.admission.key_of(self.address)
+        refused = self._connections.admit(key)
+        if refused is None:
+            self._address_key = key
+        return refused
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """The status and reason of a refusal, apart from those of the protocol itself."""
@@ -301,6 +443,10 @@ class WebSocketConnection(asyncio.Protocol):
         origin, host = _combined(headers, "Origin"), _combined(headers, "Host") or ""
         if not is_allowed(origin, host, self._connections.limits.allowed_origins):
             return 403, ORIGIN_REFUSED
+        if self._connections.limits.checks_host and names_another_site(
+            host, self._connections.limits.allowed_origins
+        ):
+            return 403, HOST_REFUSED
         if not set(headers.get_all("Content-Length")) <= {"0"} or "Transfer-Encoding" in headers:
             return 400, "A WebSocket handshake has no body."
         if sentence := recovery_refusal(urlsplit(request.path).query, headers):
@@ -313,9 +459,11 @@ class WebSocketConnection(asyncio.Protocol):
         offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
         handshake = Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
         if handshake.uses_ping_frames:
-            self._uses_ping_frames = True
+            self._ping_payload = b""
             self.session = self._connections.new_session(announces_pings=False)
         self._connections.attach(self)
+        self._is_half_open = True
+        self._connections.half_open.add(self, self._address_key or "")
         if handshake.disconnect is not None:
             self._connections.handle_event(self, events.ServerDisconnect(handshake.disconnect))
 
@@ -323,15 +471,17 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take one frame; False if the frames after it must be ignored."""
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._opcode = frame.opcode
-        if frame.opcode is Opcode.PING:
-            self._write_pong()
-        if frame.opcode is Opcode.PONG and self._uses_ping_frames and self.session.awaits_pong:
-            self._connections.handle_event(self, events.Received([PONG]))
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+        is_of_message = frame.opcode in _MESSAGE_OPCODES
+        is_whole_message = is_of_message and frame.fin and not self._fragments and frame.opcode != Opcode.CONT
+        is_free = (is_whole_message and not self._has_closed) or frame.opcode is Opcode.CLOSE
+        if not is_free and not self._may_send_frame():
+            return False
+        if not is_of_message:
+            self._take_control_frame(frame)
             return True
-        if frame.fin and not self._fragments:
+        if frame.opcode != Opcode.CONT:
+            self._opcode = frame.opcode
+        if is_whole_message:
             return self._take_message(bytes(frame.data))
         # Joined at once: `max_size` bounds the bytes of a message, not the number of its fragments
         self._fragments += frame.data
@@ -341,13 +491,72 @@ class WebSocketConnection(asyncio.Protocol):
         self._fragments.clear()
         return self._take_message(message)
 
+    def _take_control_frame(self, frame: Frame) -> None:
+        if self._protocol.current_size is None:
+            self._message_since = 0.0
+        if frame.opcode is Opcode.PING:
+            self._write_pong()
+        if frame.opcode is Opcode.PONG and self.session.awaits_pong and frame.data == self._ping_payload:
+            self._connections.handle_event(self, events.Received([PONG]))
+
+    def _may_send_frame(self) -> bool:
+        """Count a frame that is no command: a ping, pong or fragment. Close if there are too many.
+
+        Once the connection is closed, every frame counts: only the client's close frame is awaited.
+        """
+        full_at = self._connections.limits.frame_rate.take(self._frames_full_at, time.monotonic())
+        if full_at is None:
+            if not self._has_closed:
+                self._connections.limit_reached("client.frame_rate", client=self.session.client)
+            self._refuse_input(errors.RATE_LIMITED)
+            return False
+        self._frames_full_at = full_at
+        return True
+
+    def _refuse_input(self, why: Disconnect) -> None:
+        """Close, and read nothing further: the client may go on sending what it is closed for."""
+        self._abort_after(LINGER_SECONDS)
+        self._connections.handle_event(self, events.ServerDisconnect(why))
+        self._ignores_input = True
+        self._protocol.frames.discard()
+        self._update_reading()
+        if not self._transport.is_closing():
+            self._end_writing()
+
+    def _watch_message(self) -> None:
+        """Limit the time that a message may take from its first byte to its last."""
+        if not self._protocol.is_in_message:
+            self._message_since = 0.0
+        elif not self._message_since:
+            self._message_since = time.monotonic()
+            if self._message_timer is None:
+                self._start_message_timer(self._connections.limits.message_seconds)
+
+    def _start_message_timer(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._message_timer = loop.call_later(seconds, self._check_message)
+
+    def _check_message(self) -> None:
+        """Close if the message has taken too long. A later message, or this node, may be why it has not."""
+        self._message_timer = None
+        if not self._message_since or self._has_closed:
+            return
+        seconds = self._connections.limits.message_seconds
+        left = self._message_since + seconds - time.monotonic()
+        if left > 0 or self._is_paused:
+            self._start_message_timer(left if left > 0 else seconds)
+            return
+        self._connections.limit_reached("client.message_timeout", client=self.session.client)
+        self._refuse_input(MESSAGE_TIMEOUT)
+
     def _write_pong(self) -> None:
         """Write the protocol's answer to a ping before the replies to what follows the ping."""
         writes = self._protocol.writes
         if writes and writes[0][:1] == _PONG_HEAD and not self._transport.is_closing():
-            self._transport.write(writes.pop(0))
+            self._write_control(writes.pop(0))
 
     def _take_message(self, message: bytes) -> bool:
+        self._message_since = 0.0
         if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
             self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
             return False
@@ -355,15 +564,27 @@ class WebSocketConnection(asyncio.Protocol):
         return True
 
     def pause_reading(self, is_busy: bool) -> None:
-        """Stop reading while the session has a backlog; read again once it has none."""
-        if is_busy != self._is_paused and not self._transport.is_closing():
-            self._is_paused = is_busy
-            if is_busy:
+        """Read nothing while commands of the client wait; read again once none does."""
+        self._is_busy = is_busy
+        self._update_reading()
+        if self._is_finishing:
+            asyncio.get_running_loop().call_soon(self._finish_if_idle)
+
+    def _update_reading(self) -> None:
+        """Pause or resume the socket, and ask for a turn if frames are unread and may be read."""
+        if self._is_reading:  # or waiting for its turn: read again afterwards
+            return
+        has_unread = self._protocol.frames.has_unread_frames and not self._ignores_input
+        must_pause = self._is_busy or has_unread or self._ignores_input
+        if must_pause != self._is_paused and not self._transport.is_closing():
+            self._is_paused = must_pause
+            if must_pause:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-        if self._is_finishing:
-            asyncio.get_running_loop().call_soon(self._finish_if_idle)
+        if has_unread and not self._is_busy:
+            self._is_reading = True
+            self._connections.reading_turns.add(self._read_on)
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -372,18 +593,35 @@ class WebSocketConnection(asyncio.Protocol):
         """How many bytes the transport's write buffer holds."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def taken_bytes(self) -> int:
+        """How many of the bytes written while the client is behind are no longer queued."""
+        return self._written_bytes - self.queued_bytes
+
+    @property
+    def sending_bytes(self) -> int:
+        """Return 0: the socket takes parts of a frame."""
+        return 0
+
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame."""
-        if self._uses_ping_frames and any(isinstance(message, Ping) for message in messages):
-            self._protocol.send_ping(b"")
+        if self._is_half_open and self.session.phase is Phase.CONNECTED:
+            self._is_half_open = False
+            self._connections.half_open.remove(self)
+        if self._ping_payload is not None and any(isinstance(message, Ping) for message in messages):
+            # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
+            self._ping_payload = os.urandom(PING_BYTES)
+            self._protocol.send_ping(self._ping_payload)
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_accepted and not self._has_closed:
             frame = text_frame(*map(JSON.encode, messages))
-            if len(frame) > LARGE_FRAME_BYTES:
+            if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
                 self._exempt_bytes = max(len(frame), self._exempt_bytes)
-            self._transport.write(frame)
+            self.write(frame)
             self._connections.count_sent(len(frame))
+            if not self.is_behind:
+                self._exempt_bytes = 0
 
     def _flush(self) -> None:
         """Write what the protocol has to send: the handshake's response, pongs, close frames."""
@@ -391,7 +629,7 @@ class WebSocketConnection(asyncio.Protocol):
             return
         for data in self._protocol.data_to_send():
             if data:
-                self._transport.write(data)
+                self._write_control(data)
             else:
                 self._end_writing()
         if self._protocol.close_expected():
@@ -414,9 +652,12 @@ class WebSocketConnection(asyncio.Protocol):
             self._transport.write(close_frame.serialize(mask=False))
             self._end_writing()
         self._abort_after(CLOSE_REPLY_SECONDS)
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._is_busy = False  # to read the client's close frame
+        self._update_reading()
+
+    def drop(self) -> None:
+        """Drop the connection with what is queued."""
+        self._transport.abort()
 
     def _finish_if_idle(self) -> None:
         """Answer the client's close frame, once every command before it is answered."""

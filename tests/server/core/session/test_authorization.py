@@ -236,6 +236,18 @@ def test_subscribes_wait_together_and_are_decided_in_any_order() -> None:
     playbook << [{"id": 3, "subscribe": {}}, GoLive("b"), Joining("b"), {"id": 4, "unsubscribe": {}}]
 
 
+def test_only_as_many_subscribes_wait_for_authorization_as_a_connection_may_have_channels() -> None:
+    """The next one waits in the backlog, so that the transport reads no further."""
+    frame = [{"id": number, "subscribe": {"channel": f"c{number}"}} for number in range(2, 6)]
+    playbook = connected(SubscribeRequest, channel_limit=3) >> frame
+    first = authorizations(playbook)
+    assert len(first) == 3
+    assert len(playbook.session.backlog) == 1
+    playbook >> Authorized(first[0].id, REFUSAL)
+    assert len(authorizations(playbook)) == 1
+    assert not playbook.session.backlog
+
+
 def test_of_two_waiting_subscribes_to_one_channel_the_second_is_refused() -> None:
     frame = [{"id": 2, "subscribe": {"channel": "a"}}, {"id": 3, "subscribe": {"channel": "a"}}]
     playbook = connected(SubscribeRequest) >> frame

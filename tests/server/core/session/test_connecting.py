@@ -27,12 +27,14 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core import events
 from tocsin_server.core.events import (
     Close,
     ConnectionLost,
     GoLive,
     Identify,
     Received,
+    ReserveConnection,
     ServerDisconnect,
     ServerRefresh,
     ServerSubscribe,
@@ -151,11 +153,48 @@ def test_an_insecure_server_ignores_the_expiry_of_a_connection() -> None:
     new_connection(context(insecure=True)) >> connect(token=token) << [Identify("ada"), connect_reply()]
 
 
-def test_a_connection_above_the_limit_of_its_user_is_closed() -> None:
-    """Anonymous connections have no limit."""
+TOO_MANY = {
+    "id": 1,
+    "error": {"code": 106, "message": "limit exceeded: the user has 2 connections", "temporary": True},
+}
+
+
+def test_a_connection_above_the_limit_of_its_user_is_refused_for_now() -> None:
+    """One of the others may be that of a client without network. Anonymous connections have no limit."""
     at_limit = context(user_connection_limit=2, connections=2, allow_anonymous=True)
-    new_connection(at_limit) >> connect(token=connection_token("ada")) << [Close(errors.CONNECTION_LIMIT)]
+    new_connection(at_limit) >> connect(token=connection_token("ada")) << [TOO_MANY]
     new_connection(at_limit) >> connect() << [Identify(""), connect_reply()]
+
+
+def test_a_connection_below_the_limit_of_this_node_is_reserved_on_all_nodes() -> None:
+    """The connect reply, and the subscriptions of the token, follow the reservation."""
+    limited = context(user_connection_limit=2, connections=1)
+    token = connection_token("ada", channels=["news"])
+    playbook = new_connection(limited) >> connect(token=token)
+    playbook << [Identify("ada"), ReserveConnection("ada")]
+    playbook >> events.ConnectionReserved() << [Opening("news")]
+    playbook = new_connection(limited) >> connect(token=connection_token("ada"))
+    playbook << [Identify("ada"), ReserveConnection("ada")]
+    playbook >> events.ConnectionReserved() << [connect_reply()]
+    playbook >> events.ConnectionReserved() << []
+
+
+def test_a_reservation_may_be_refused() -> None:
+    """The client is told, and may leave. If the engine fails, it comes back."""
+    limited = context(user_connection_limit=2)
+    for why, effect in (
+        (errors.too_many_connections(2), TOO_MANY),
+        (errors.SERVER_ERROR, Close(errors.SERVER_ERROR)),
+    ):
+        playbook = new_connection(limited) >> connect(token=connection_token("ada"))
+        playbook >> events.ConnectionRefused(why) << [effect]
+
+
+def test_a_reservation_that_ends_after_the_session_has_no_effect() -> None:
+    """The node gives it back."""
+    playbook = new_connection(context(user_connection_limit=2)) >> connect(token=connection_token("ada"))
+    playbook >> events.ConnectionLost() << []
+    playbook >> events.ConnectionReserved() << []
 
 
 def test_a_token_carries_the_info_of_a_connection() -> None:
@@ -497,3 +536,12 @@ def test_a_connection_without_a_connect_command_is_stale() -> None:
     playbook = new_connection()
     playbook >> Wait(9.9) << []
     playbook >> Wait(0.1) << [Close(errors.STALE)]
+
+
+def test_subscriptions_that_a_limit_refuses_refuse_the_connect() -> None:
+    """With the words of the limit. Subscriptions that were set up are closed."""
+    why = errors.because(errors.LIMIT_EXCEEDED, "the channel has 1 presence entries")
+    playbook = new_connection() >> connect(token=connection_token("ada", channels=["news", "chat"]))
+    playbook << [Identify("ada"), Opening("news", "chat")]
+    playbook >> events.SubscriptionsFailed(["news", "chat"], why)
+    playbook << [error(1, why.code, why.message), Closing("news"), Closing("chat")]

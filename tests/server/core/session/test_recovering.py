@@ -75,7 +75,7 @@ def test_history_is_read_from_the_client_s_position_up_to_the_limit() -> None:
         "cache": (
             WITH_HISTORY.model_copy(update={"force_recovery_mode": "cache"}),
             {"recover": True, "offset": 2},
-            HistoryRead(is_latest=True),
+            HistoryRead(Position(2, ""), is_latest=True),
         ),
         "top": (WITH_HISTORY, {}, HistoryRead()),
         "nothing": (OPEN, {"recover": True}, None),

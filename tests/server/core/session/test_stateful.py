@@ -7,6 +7,7 @@ late, in any order, or never come.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,9 @@ from tests.server.core.playbook import OPEN, context
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import events
+from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
@@ -60,8 +63,14 @@ CONTEXT = replace(
         },
         channel_limit=4,
         history_limit=3,
+        command_rate=5,
+        command_burst=25,
+        new_channel_rate=0.5,
+        new_channel_burst=6,
+        error_limit=6,
     ),
     needs_authorization=needs_authorization,
+    turn_cost=2,
 )
 CHANNELS = ("history:a", "history:a", "history:a", "cache:a", "join:a", "$private")
 channels = st.sampled_from(CHANNELS)
@@ -101,6 +110,7 @@ class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.node = ModelNode()
+        self.context = replace(CONTEXT, limits=ClientLimits(CONTEXT.options, LimitOptions()))
         self.last_positions: dict[str, Position] = {}
         """The latest positions of earlier connections, to recover from."""
 
@@ -121,8 +131,7 @@ class Sessions(RuleBasedStateMachine):
         """Begin with up to three connections, subscribed to one channel."""
         for _ in range(count):
             self.connect([], None, [{"method": "subscribe", "channel": "history:a", **DEFAULTS}])
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
 
     @precondition(lambda self: len(self.open_clients) < 4)
     @rule(
@@ -134,7 +143,7 @@ class Sessions(RuleBasedStateMachine):
     def connect(
         self, granted: list[str], lifetime: float | None, more: list[dict[str, Any]], is_waiting: bool = False
     ) -> None:
-        client = CheckingClient(Session(CONTEXT, f"c{len(self.node.clients)}", self.node.now))
+        client = CheckingClient(Session(self.context, f"c{len(self.node.clients)}", self.node.now))
         self.node.attach(client)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {
@@ -145,7 +154,7 @@ class Sessions(RuleBasedStateMachine):
         self._send(client, [{"connect": connect}, *map(self._command, more)])
 
     @precondition(lambda self: self.open_clients)
-    @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=3))
+    @rule(pick=picks, frame=st.lists(commands(), min_size=1, max_size=6))
     def command(self, pick: int, frame: list[dict[str, Any]]) -> None:
         self._send(self._client(pick), [self._command(command) for command in frame])
 
@@ -173,6 +182,12 @@ class Sessions(RuleBasedStateMachine):
         self.node.handle_event(
             client, events.Received(JSON.decode_commands(b"\n".join(map(json_line, frame))))
         )
+
+    @precondition(lambda self: self.node.turns)
+    @rule(count=st.integers(1, 5))
+    def take_turns(self, count: int) -> None:
+        for _ in range(min(count, len(self.node.turns))):
+            self.node.take_turn()
 
     @precondition(lambda self: self.open_clients)
     @rule(
@@ -218,6 +233,11 @@ class Sessions(RuleBasedStateMachine):
     def receive(self, count: int) -> None:
         for _ in range(min(count, len(self.node.pubsub))):
             self.node.receive_next()
+
+    @rule(room_bytes=st.sampled_from([math.inf, 0, 100]))
+    def change_room(self, room_bytes: float) -> None:
+        """Let a subscribe reply have a whole recovery, none of it, or about one publication."""
+        self.node.room_bytes = room_bytes
 
     @precondition(lambda self: self.node.pubsub)
     @rule()
@@ -285,24 +305,28 @@ class Sessions(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Check that each command has a reply and each client is up to date, and that no state is left."""
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         while self.node.pubsub:
             self.node.receive_next()
         for channel in list(self.node.hub.channels.values()):
             self.node.request_backfill(channel)
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         self._deliver_everything()
         for client in self.open_clients:
             if client.is_connected and client.session.user:
                 assert client.replied == set(client.sent)
             self._expect_up_to_date(client)
             self.node.handle_event(client, events.ConnectionLost())
-        while self.node.jobs:
-            self.node.finish(self.node.jobs[0], succeeds=True)
+        self._finish_jobs()
         assert not self.node.hub.channels
         assert len(self.node.hub) == 0
+
+    def _finish_jobs(self) -> None:
+        while self.node.jobs or self.node.turns:
+            if self.node.turns:
+                self.node.take_turn()
+            else:
+                self.node.finish(self.node.jobs[0], succeeds=True)
 
     def _deliver_everything(self) -> None:
         for batch in self.node.batches:

@@ -58,6 +58,9 @@ class Harness(Protocol):
     def engine(self) -> Engine:
         """Make an engine over this store. The caller starts and stops it."""
 
+    def reopened(self, stopped: Engine) -> Engine:
+        """Return an engine over the store of an engine that has stopped, as after a restart of a node."""
+
     async def advance(self, seconds: float) -> None:
         """Advance the engine's time: move its clock forward, or the expiry times backward."""
 
@@ -72,6 +75,9 @@ class MemoryHarness:
 
     def engine(self) -> Engine:
         return MemoryEngine(clock=self._time.clock, call_later=self._time.call_later)
+
+    def reopened(self, stopped: Engine) -> Engine:
+        return stopped
 
     async def advance(self, seconds: float) -> None:
         self._time.advance(seconds)
@@ -89,6 +95,9 @@ class RedisHarness:
 
     def engine(self) -> Engine:
         return RedisEngine(self._address, self._prefix)
+
+    def reopened(self, stopped: Engine) -> Engine:
+        return self.engine()
 
     async def advance(self, seconds: float) -> None:
         for client in (server.client for server in self._servers):

@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
+from msgspec import Raw
 
 from tests.server.engine.contract.harness import HISTORY, publication
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
-from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
+from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery, NewPublication
 from tocsin_server.protocol.messages import Position
 
 THREE = ChannelOptions(history_size=3, history_ttl=3600)
@@ -16,6 +17,29 @@ THREE = ChannelOptions(history_size=3, history_ttl=3600)
 
 def offsets(history: History) -> list[int]:
     return [publication.offset for publication in history.publications]
+
+
+async def test_a_page_is_bounded_in_bytes(broker: Broker) -> None:
+    """It ends before the publication with which it would be larger, and has at least one."""
+    for _ in range(20):
+        position = await broker.publish("news", NewPublication(Raw(b'"' + b"x" * 998 + b'"')), HISTORY)
+    size, top = 1000 + 64, position.offset
+    for since, limit, limit_bytes, is_reverse, expected in [
+        (None, -1, 1, False, [1]),
+        (None, -1, 3 * size, False, [1, 2, 3]),
+        (None, 2, 3 * size, False, [1, 2]),
+        (5, -1, 2 * size, False, [6, 7]),
+        (None, -1, 15 * size, False, list(range(1, 16))),
+        (None, -1, 100 * size, False, list(range(1, top + 1))),
+        (None, 17, 100 * size, False, list(range(1, 18))),
+        (None, -1, 2 * size, True, [top, top - 1]),
+        (10, -1, 12 * size, True, list(range(9, 0, -1))),
+    ]:
+        at = None if since is None else Position(since, "")
+        query = HistoryQuery(at, limit, is_reverse, limit_bytes)
+        history = await broker.read_history("news", query, HISTORY)
+        assert history.top.offset == top
+        assert offsets(history) == expected, query
 
 
 async def publish_five(broker: Broker) -> str:

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.engine.broker import NO_POSITION, NewPublication
+from tocsin_server.engine.broker import NO_POSITION, Broker, NewPublication
 
 
 def keyed(number: int, key: str = "k") -> NewPublication:
@@ -71,3 +71,15 @@ async def test_the_result_for_an_outdated_version_is_remembered(node: Node) -> N
     top = await node.broker.publish("news", outdated, HISTORY)
     await node.broker.publish("news", NewPublication(Raw(b"3"), version=6), HISTORY)
     assert await node.broker.publish("news", outdated, HISTORY) == top == (1, top.epoch)
+
+
+NAMES = ("a", "a:idem:x", "a}", "{a}", "a}:idem:x", "*", "a b", "a\nb", "a\0b", "é", "x" * 255)
+KEYS = ("x", "x:idem:x", "}", "%7D", "{", "*", " ", "\n", "\0", "a:idem:x", "x" * 300)
+
+
+async def test_no_name_and_key_are_taken_for_others(broker: Broker) -> None:
+    """For any characters. Each pair is published once, and a repetition returns its own result."""
+    pairs = [(name, key) for name in NAMES for key in KEYS]
+    first = [await broker.publish(name, keyed(1, key), HISTORY) for name, key in pairs]
+    assert [position.offset for position in first] == [*range(1, len(KEYS) + 1)] * len(NAMES)
+    assert [await broker.publish(name, keyed(2, key), HISTORY) for name, key in pairs] == first

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
 from msgspec import Raw
 
+from tests.server.engine.contract.harness import Node
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.errors import PresenceFull
 from tocsin_server.protocol.messages import ClientInfo
 
 
@@ -79,3 +82,40 @@ async def test_overlapping_calls_take_effect_in_their_order(presence: PresenceSt
     assert list(await presence.members("news")) == ["c1"]
     await asyncio.gather(presence.add("news", info), presence.remove("news", "c1"))
     assert dict(await presence.members("news")) == {}
+
+
+async def is_added(presence: PresenceStore, client: str, limit: int, channel: str = "news") -> bool:
+    try:
+        await presence.add(channel, ClientInfo("42", client), limit=limit)
+    except PresenceFull:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_channel_has_exactly_as_many_entries_as_the_limit(
+    presence: PresenceStore, limit: int
+) -> None:
+    """Also if all are added at once. An entry that exists can be replaced."""
+    clients = [f"c{number}" for number in range(limit + 3)]
+    outcomes = await asyncio.gather(*(is_added(presence, client, limit) for client in clients))
+    assert outcomes.count(True) == limit
+    added = [client for client, is_in in zip(clients, outcomes, strict=True) if is_in]
+    assert sorted(await presence.members("news")) == added
+    assert await presence.stats("news") == (limit, 1)
+    assert await is_added(presence, added[0], limit)
+    assert not await is_added(presence, "late", limit)
+    assert await is_added(presence, "late", limit, "weather")
+    await presence.remove("news", added[0])
+    assert await is_added(presence, "late", limit)
+
+
+async def test_the_entries_of_all_nodes_count(node: Node, other_node: Node) -> None:
+    """A refused client leaves nothing behind."""
+    assert await is_added(node.presence, "c1", 2)
+    assert await is_added(other_node.presence, "c2", 2)
+    for each in (node, other_node):
+        assert not await is_added(each.presence, "c3", 2)
+    await other_node.presence.remove("news", "c2")
+    assert await is_added(node.presence, "c3", 2)
+    assert sorted(await other_node.presence.members("news")) == ["c1", "c3"]

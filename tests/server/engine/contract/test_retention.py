@@ -113,7 +113,7 @@ async def test_using_a_channel_keeps_its_top(
     broker: Broker, harness: Harness, options: ChannelOptions, use: str
 ) -> None:
     """Reading is enough, as every subscribe does."""
-    epoch = (await broker.read_history("news", TOP_ONLY, options)).top.epoch
+    epoch = (await broker.publish("news", publication(1), options)).epoch
     for _ in range(2):
         await harness.advance(8 * harness.unit)
         if use == "read":

@@ -89,7 +89,25 @@ async def test_joins_and_leaves_are_received_in_order(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    "channel", ["a*", "a?", "[ab]", "chat:room#1,2", "$news", "{a}b", " ", "a b", "a\\b", "a:log", "x" * 255]
+    "channel",
+    [
+        "a*",
+        "a?",
+        "[ab]",
+        "chat:room#1,2",
+        "$news",
+        "{a}b",
+        " ",
+        "a b",
+        "a\\b",
+        "a:log",
+        "x" * 255,
+        "a\nb",
+        "a\0b",
+        "a:idem:x",
+        "}",
+        "a}b",
+    ],
 )
 async def test_channel_names_are_literal(node: Node, channel: str) -> None:
     """No character of a name is a pattern, and no name is the key of another channel."""

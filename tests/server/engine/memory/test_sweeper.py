@@ -69,6 +69,7 @@ async def test_an_expired_history_has_no_effect_before_it_is_freed(time: Virtual
     time.advance(60)
     assert await broker.publish("news", ONE, HISTORY) == (2, "a")
     assert kept(broker) == 1
+    await broker.subscribe("news")
     time.advance(600)
     assert await broker.read_history("news", TOP_ONLY, HISTORY) == ((0, "b"), [])
     broker._sweeper.start(time.call_later)
@@ -78,6 +79,7 @@ async def test_an_expired_history_has_no_effect_before_it_is_freed(time: Virtual
 
 async def test_one_timer_serves_all_stores(broker: MemoryBroker, time: VirtualTime) -> None:
     """It is scheduled at the earliest deadline, or a little later."""
+    await broker.subscribe("news")
     await broker.read_history("news", TOP_ONLY, HISTORY)
     assert time.scheduled == [600]
     await broker.publish("news", NewPublication(Raw(b"1"), idempotency_key="k"), NO_HISTORY)

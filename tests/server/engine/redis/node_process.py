@@ -1,7 +1,8 @@
 """A node in its own process, which a test can kill or freeze: `python node_process.py URL PREFIX UID`.
 
-It prints `ready`, and then executes the lines that it reads: `add CHANNEL CLIENT USER [announced]`, and
-`remove CHANNEL CLIENT`. After each it prints `done`.
+It prints `ready`, and then executes the lines that it reads: `add CHANNEL CLIENT USER [announced]`,
+`remove CHANNEL CLIENT`, and `connect USER CLIENT`, with a limit of 2 connections. After each it prints
+`done`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ async def _run(url: str, prefix: str, uid: str) -> None:
                 await engine.presence.add(
                     channel, ClientInfo(user.removeprefix(ANONYMOUS), client), bool(announced)
                 )
+            case ["connect", user, client]:
+                await engine.users.add(user, client, 2)
             case ["remove", channel, client]:
                 await engine.presence.remove(channel, client)
         print("done", flush=True)  # noqa: T201 - the test reads it

@@ -13,18 +13,22 @@ from tests.server.engine.redis.redis_server import RedisServer
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.engine.redis import scripts
-from tocsin_server.engine.redis.broker import PublishArguments
+from tocsin_server.engine.redis.broker import PublishArguments, ReadArguments
 from tocsin_server.protocol.messages import ClientInfo, Position
 
 ALL = HistoryQuery(limit=-1)
 
 
-def test_publish_lua_names_the_arguments_in_the_order_of_publish_arguments() -> None:
+def named_arguments(script: scripts.Script) -> tuple[str, ...]:
+    """The names that a script gives its arguments."""
+    (names,) = re.findall(r"^local ([^()]*?) = unpack\(ARGV\)$", script.text, re.MULTILINE | re.DOTALL)
+    return tuple(re.split(r",\s+", names))
+
+
+def test_scripts_name_their_arguments_in_the_order_of_the_tuples() -> None:
     """The order is written in both places, because a script gets its arguments by position."""
-    (names,) = re.findall(
-        r"^local (publish_command.*?) = unpack\(ARGV\)$", scripts.PUBLISH.text, re.MULTILINE | re.DOTALL
-    )
-    assert tuple(re.split(r",\s+", names)) == PublishArguments._fields
+    assert named_arguments(scripts.PUBLISH) == PublishArguments._fields
+    assert named_arguments(scripts.HISTORY_READ) == ReadArguments._fields
 
 
 async def restarted(node: Node, server: RedisServer) -> None:
@@ -33,6 +37,12 @@ async def restarted(node: Node, server: RedisServer) -> None:
     server.start()
     await node.handler.until(lambda: bool(node.handler.resubscribed))
     await until_ready(node)
+
+
+async def follow(node: Node) -> None:
+    """Subscribe and read the top, as a node does for clients with positions."""
+    await node.broker.subscribe("news")
+    await node.broker.read_history("news", TOP_ONLY, HISTORY)
 
 
 async def publish_many(node: Node, count: int) -> Position:
@@ -126,7 +136,7 @@ async def test_a_received_publication_reveals_a_rollback(
 ) -> None:
     """The node has published nothing itself."""
     async with running(redis_server.url, "n2") as other:
-        await other.broker.subscribe("news")
+        await follow(other)
         top = await publish_many(node, 5)
         await other.handler.until_received(5)
         roll_back(redis_server, prefix, 4)
@@ -169,7 +179,7 @@ async def test_a_read_detects_that_a_lost_end_was_replaced(
 ) -> None:
     """The publishing node does not know of it. A subscribed node finds other publications."""
     async with running(proxy.url, "n2") as other:
-        await other.broker.subscribe("news")
+        await follow(other)
         top = await publish_many(node, 5)
         await other.handler.until_received(5)
         proxy.drop_pubsub()
@@ -196,7 +206,7 @@ async def test_a_publication_at_a_seen_offset_reveals_a_replacement(
 ) -> None:
     """Without waiting for a new pub/sub connection."""
     async with running(redis_server.url, "n2") as other:
-        await other.broker.subscribe("news")
+        await follow(other)
         await publish_many(node, 5)
         await other.handler.until_received(5)
         roll_back(redis_server, prefix, 3)

@@ -105,9 +105,9 @@ async def test_messages_of_another_version_are_ignored_and_logged_once(
     with capture_logs() as logs:
         for _ in range(3):
             redis_server.command("PUBLISH", keys.pubsub_name("news"), b"2p1 0 \nabc")
-            redis_server.command("PUBLISH", keys.control, b"2q\n" + request)
+            redis_server.command("PUBLISH", keys.control, b"1q\n" + request)
             redis_server.command("PUBLISH", keys.control, request)
-            redis_server.command("PUBLISH", keys.responses("n1"), b'2r\n[1,"n9"]')
+            redis_server.command("PUBLISH", keys.responses("n1"), b'1r\n[1,"n9"]')
         await node.catch_up()
     assert sorted(map(str, ignored([dict(entry) for entry in logs]))) == [
         "channel messages",
@@ -122,8 +122,8 @@ async def test_messages_of_another_version_are_ignored_and_logged_once(
 async def test_a_malformed_response_is_dropped(node: Node, redis_server: RedisServer, prefix: str) -> None:
     """So is a malformed request. The connection stays."""
     links = node.engine.health.links
-    redis_server.command("PUBLISH", Keys(prefix).responses("n1"), b"1r\n{")
-    redis_server.command("PUBLISH", Keys(prefix).control, b"1q\n{")
+    redis_server.command("PUBLISH", Keys(prefix).responses("n1"), b"2r\n{")
+    redis_server.command("PUBLISH", Keys(prefix).control, b"2q\n{")
     redis_server.command("PUBLISH", Keys(prefix).probe("n1"), b"not a number")
     await node.catch_up()
     await asyncio.sleep(0)

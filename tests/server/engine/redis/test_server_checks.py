@@ -1,6 +1,7 @@
 """Server checks: what Redis endangers is said in the log, in the health and in metrics."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -117,7 +118,7 @@ async def test_every_master_of_a_cluster_is_checked(redis_cluster: RedisCluster,
 # ---------------------------------------------------------------------------------------------- permissions
 
 KEY_COMMANDS = (
-    "+set +get +del +pexpire +sadd +srem +smembers +xadd +xrange +xrevrange "
+    "+set +get +del +pexpire +pttl +sadd +srem +smembers +xadd +xrange +xrevrange "
     "+hset +hget +hmget +hgetall +hincrby +hexists +hkeys +hvals +hlen +hdel"
 )
 NEEDED = (
@@ -156,6 +157,16 @@ def database(request: pytest.FixtureRequest) -> int:
     """The number of a database."""
     number: int = request.param
     return number
+
+
+def test_the_documentation_lists_these_permissions() -> None:
+    """In its examples for `ACL SETUSER`."""
+    page = (Path(__file__).parents[4] / "docs" / "operate.md").read_text()
+    documented = page.split("### The user of a node (ACL)")[1].split("\n## ")[0]
+    standalone, cluster = (set(re.findall(r"\+[a-z|-]+", block)) for block in documented.split("```")[1:4:2])
+    assert standalone == set(NEEDED.split())
+    only_standalone = {"+select", "+subscribe", "+unsubscribe", "+publish"}
+    assert (standalone - only_standalone) | cluster == set(NEEDED_ON_CLUSTER.split())
 
 
 async def test_a_node_needs_the_documented_permissions(

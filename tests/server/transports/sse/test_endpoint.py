@@ -103,7 +103,7 @@ async def test_too_many_connections_of_a_user_are_refused() -> None:
         token = connection_token("ann")
         async with server.stream("lobby", token=token) as stream:
             response = await server.http.get(server.path("lobby", token=token))
-            assert (response.status_code, response.json()["code"]) == (429, 3504)
+            assert (response.status_code, response.json()["code"]) == (429, 106)
             await server.publish("lobby", 1)
             assert await stream.numbers(1) == [1]
 
@@ -148,13 +148,25 @@ async def test_an_event_source_that_is_refused_for_now_comes_back(
     assert (await server.http.get(server.path("history:1"), headers=library)).status_code == 503
 
 
+async def test_a_request_beyond_a_rate_is_refused_for_now() -> None:
+    """An EventSource comes back, and HEAD uses nothing of the rate."""
+    async with stream_server(limits={"new_channel_rate": 0.001, "new_channel_burst": 1}) as server:
+        for _ in range(3):
+            assert (await server.http.head(server.path("lobby"))).status_code == 200
+        async with server.stream("lobby"):
+            response = await server.http.get(server.path("history:1"))
+            assert (response.status_code, response.json()["code"]) == (429, 111)
+            response = await server.http.get(server.path("history:1"), headers=EVENT_SOURCE)
+            assert (response.status_code, "too many requests" in response.text) == (200, True)
+
+
 async def test_an_event_source_of_a_user_with_too_many_connections_comes_back() -> None:
     """One of them may be that of a client that is gone and not yet noticed."""
     async with stream_server(client={"user_connection_limit": 1}) as server:
         path = server.path("lobby", token=connection_token("ann"))
         async with server.stream("lobby", token=connection_token("ann")):
             response = await server.http.get(path, headers=EVENT_SOURCE)
-            assert (response.status_code, "connection limit" in response.text) == (200, True)
+            assert (response.status_code, "the user has 1 connections" in response.text) == (200, True)
         final = await server.http.get(server.path("closed:1"), headers=EVENT_SOURCE)
         assert final.status_code == 403, "it is pointless to come back"
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.server.transports.sse.stream_server import Event, StreamServer, stream_server
 from tests.support.tokens import connection_token, seconds_from_now, subscription_token
+from tocsin_server.core.revocations import Revocation
 
 Name = Callable[[str], str]
 
@@ -112,3 +113,23 @@ async def test_an_expired_connection_ends_its_stream_and_needs_a_new_token() -> 
         assert (last.kind, last.data) == ("disconnect", {"code": 3005, "reason": "connection expired"})
         response = await server.http.get(server.path("lobby", token=token))
         assert (response.status_code, response.json()["code"]) == (401, 109)
+
+
+async def test_the_stream_of_a_revoked_token_ends_and_its_next_request_is_unauthorized(
+    server: StreamServer, channel: Name
+) -> None:
+    """The browser comes back once, and the page then gets a new token. So it is for a channel token."""
+    club = channel("named")
+    token = connection_token("ann", jti="t1")
+    sub_token = subscription_token("ann", "closed:1", jti="s1")
+    for revoked, streamed, query in [
+        ("s1", "closed:1", {"token": ANN, "sub_token": sub_token}),
+        ("t1", club, {"token": token}),
+    ]:
+        async with server.stream(streamed, query=query) as stream:
+            await server.node.revoke(Revocation(0, token_id=revoked))
+            last = (await stream.rest())[-1]
+            assert last.kind == "disconnect"
+            assert last.data["code"] in (3005, 3006)
+        refused = await server.http.get(server.path(streamed, **query))
+        assert (refused.status_code, refused.json()["code"]) == (401, 109)

@@ -194,7 +194,7 @@ async def test_reading_pauses_while_the_session_has_a_backlog() -> None:
             await connection.send(json.dumps({"id": number, "rpc": {"method": "double", "data": number}}))
         (server_side,) = node.hub
         async with asyncio.timeout(SOON):
-            while not server_side.session.backlog:  # noqa: ASYNC110 - the session announces nothing
+            while not server_side.session.has_waiting_commands:  # noqa: ASYNC110 - the session announces nothing
                 await asyncio.sleep(0.001)
         await asyncio.sleep(QUIET)
         assert len(server_side.session.backlog) == 1

@@ -67,13 +67,14 @@ async def test_a_client_that_is_lost_while_reading_is_paused_leaves_nothing_behi
 
 
 @pytest.mark.parametrize("fragment", [b"", b" "], ids=["empty", "a byte each"])
-async def test_fragments_take_only_the_memory_of_their_bytes(
-    served_node: ServedNode, fragment: bytes
-) -> None:
+async def test_fragments_take_only_the_memory_of_their_bytes(fragment: bytes) -> None:
     """The size limit of a message does not count its frames, so their number must not matter."""
     many = 10_000
     pieces = frame(fragment, Op.CONTINUATION, fin=False) * many
-    async with served_node.tcp() as (connection, _):
+    async with (
+        serve_node(client={"frame_rate": 0}) as served_node,
+        served_node.tcp() as (connection, _),
+    ):
         await connect(connection)
         await connection.send(frame(b'{"id": 2,', fin=False) + pieces + frame(b"all?", Op.PING))
         async for received in connection.frames():

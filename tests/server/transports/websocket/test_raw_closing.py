@@ -101,7 +101,7 @@ async def test_a_client_that_broke_the_protocol_reads_the_end_at_once(
             async for op, payload in connection.frames():  # until the end
                 assert (op, int.from_bytes(payload[:2])) == (Op.CLOSE, code)
                 await connection.send(close_frame(code))
-        assert [line["code"] for line in lines if line["event"] == "connection_closed"] == [code]
+        assert [line["code"] for line in lines if line["event"] == "protocol_broken"] == [code]
         writer.close()
         await until(lambda: not served_node.server.server_state.connections)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
 from tests.server.transports.websocket.raw_session import connect, read_messages
-from tests.support.raw_connection import Op, close_frame, frame
+from tests.support.raw_connection import Op, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
 from tocsin_server.core.channel import BATCH_BYTES
@@ -92,9 +92,8 @@ async def test_one_publication_larger_than_the_queue_limit_does_not_make_its_sub
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             await connect(connection, {"id": 2, "subscribe": {"channel": channel}})
             await publish(served_node.node, channel, large)
-            await until(lambda: served_node.connection._queue_timer is not None)
+            await until(lambda: served_node.connection.is_behind)
             await publish(served_node.node, channel, b"2")
-            await asyncio.sleep(2 * raw.QUEUE_CHECK_SECONDS)
             received = await read_messages(connection, 2)
         assert [message["push"]["pub"]["offset"] for message in received] == [1, 2]
         await served_node.until_empty()
@@ -108,21 +107,38 @@ async def test_a_second_large_publication_makes_a_client_slow_that_reads_nothing
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             await connect(connection, {"id": 2, "subscribe": {"channel": channel}})
             await publish(served_node.node, channel, large)
-            await until(lambda: served_node.connection._queue_timer is not None)
+            await until(lambda: served_node.connection.is_behind)
             await publish(served_node.node, channel, large)
             await until(lambda: not served_node.node.state.connections)
         await served_node.until_empty()
 
 
-async def test_a_frame_larger_than_the_queue_limit_does_not_make_its_client_slow() -> None:
-    """A recovery may be that large: a client disconnected for it would only recover the same again."""
+async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
+    """It comes in pages: the first in the reply, the others as pushes, each once the client has taken one."""
     channel = new_channel("log")
-    async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
-        await publish(served_node.node, channel, *[PAYLOAD] * 20)
+    async with serve_node(client={"queue_limit_bytes": LIMIT, "history_limit_bytes": 70_000}) as served_node:
+        await publish(served_node.node, channel, *[PAYLOAD] * 100)
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             position = {"recover": True, "offset": 0, "epoch": ""}
             _, reply = await connect(connection, {"id": 2, "subscribe": {"channel": channel, **position}})
-            assert len(reply["subscribe"]["publications"]) == 20
-            await connection.send(close_frame())
-            assert await connection.closed() == Close(1000, "")
+            assert reply["subscribe"]["recovered"] is True
+            first = [publication["offset"] for publication in reply["subscribe"]["publications"]]
+            assert first == [1, 2]
+            pushes = await read_messages(connection, 98)
+            assert [push["push"]["pub"]["offset"] for push in pushes] == list(range(3, 101))
+            await publish(served_node.node, channel, b"1")
+            (push,) = await read_messages(connection, 1)
+            assert push["push"]["pub"] == {"data": 1, "offset": 101}
+        await served_node.until_empty()
+
+
+async def test_a_client_that_floods_with_pings_and_reads_nothing_is_slow() -> None:
+    """Pongs are queued too. Past the limit the client is slow."""
+    async with serve_node(client={"queue_limit_bytes": LIMIT}) as served_node:
+        async with served_node.tcp(receive_buffer=8192) as (connection, writer):
+            await connect(connection)
+            pings = frame(b"x" * 125, Op.PING) * 1000
+            while served_node.node.state.connections:
+                writer.write(pings)
+                await asyncio.sleep(0)
         await served_node.until_empty()

@@ -23,6 +23,9 @@ REPLY_SECONDS = 2.0
 This does not limit the time for all replies: a new connection would not help a Redis that is only overloaded.
 """
 
+ARGUMENTS_MARK = ", with args beginning with"
+"""In an error of Redis, what precedes the arguments of the command."""
+
 OnReply = Callable[[Any], None]
 """Receives one reply, which may be an error. An exception that it raises ends the connection."""
 
@@ -141,10 +144,14 @@ def pack_command(*command: Argument) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error, as the end of a sentence without its full stop."""
+    """Describe an error, as the end of a sentence without its full stop.
+
+    Redis repeats arguments of a command that it does not know, which may be payloads. They are left out.
+    """
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return str(error).strip().rstrip(".") or type(error).__name__
+    text = str(error).partition(ARGUMENTS_MARK)[0]
+    return text.strip().rstrip(".") or type(error).__name__
 
 
 def _reject(reply: object) -> None:

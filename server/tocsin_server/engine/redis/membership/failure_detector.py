@@ -23,6 +23,11 @@ def node_of(lease: bytes) -> str:
     return lease.decode().rpartition(".")[0]
 
 
+def digest_of(lease: bytes) -> str:
+    """The digest of which channels keep history at the lease's node. Empty if the node does not say."""
+    return lease.decode().rpartition(".")[2].partition("-")[2]
+
+
 class FailureDetector:
     """Compares the counts of successive reads.
 

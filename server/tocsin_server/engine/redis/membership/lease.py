@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
 from typing import NoReturn
@@ -14,7 +14,12 @@ import structlog
 from tocsin_server.engine.redis import scripts
 from tocsin_server.engine.redis.interfaces import Commands
 from tocsin_server.engine.redis.keys import Keys
-from tocsin_server.engine.redis.membership.failure_detector import DEAD, FailureDetector, node_of
+from tocsin_server.engine.redis.membership.failure_detector import (
+    DEAD,
+    FailureDetector,
+    digest_of,
+    node_of,
+)
 from tocsin_server.engine.redis.pipeline import CommandRejected
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.errors import EngineError
@@ -28,6 +33,14 @@ MAX_HELD_LEASES = 4
 
 Others expire.
 """
+
+NOTICE_SECONDS = 1.5
+"""After so long, other nodes have read the leases again, and know of this node."""
+
+HINT = (
+    "nodes disagree about which channels keep history, as during a rolling update. Until they agree, reading "
+    "the history of a channel without publications stores a key for a minute"
+)
 
 log = structlog.get_logger()
 
@@ -62,6 +75,8 @@ class Lease:
         check_entries: Callable[[], Awaitable[None]],
     ) -> None:
         self._uid = uid
+        self.digest = ""
+        """The digest of which channels keep history, as others may read it. The owner sets it."""
         self._keys = keys
         self._commands = commands
         self._presence = presence
@@ -78,6 +93,8 @@ class Lease:
         """Why Redis rejects the renewal, as a sentence. Then it rejects every other write, too."""
         self.reaped_nodes = 0
         """How many dead nodes this node has reaped."""
+        self.is_mixed = False
+        """Whether a live node has, or may have, another configuration of histories."""
 
     @property
     def name(self) -> str:
@@ -85,8 +102,17 @@ class Lease:
         return self._held[-1]
 
     async def register(self) -> None:
-        """Take the first lease. Raises EngineError if Redis cannot be reached."""
+        """Take the first lease. Raises EngineError if Redis cannot be reached.
+
+        If other nodes have another configuration of histories, this waits until they know of this node.
+        """
         await self._acquire()
+        flat = await self._commands.execute("HGETALL", self._keys.nodes)
+        self._compare_digests(
+            name for name, count in zip(flat[::2], flat[1::2], strict=True) if count != DEAD
+        )
+        if self.is_mixed:
+            await asyncio.sleep(NOTICE_SECONDS)
 
     async def run(self, tasks: asyncio.TaskGroup) -> NoReturn:
         """Renew the lease until cancelled. Expired leases of other nodes are reaped in `tasks`."""
@@ -124,7 +150,9 @@ class Lease:
         elif not self._is_moving and not _is_active(self._checking):
             self._checking = tasks.create_task(_logging_errors(self._check_entries))
         expired = dict(self._detector.expired(counts, now))
-        alive = {node_of(name) for name in counts.keys() - expired.keys()}
+        live_leases = counts.keys() - expired.keys()
+        self._compare_digests(live_leases)
+        alive = {node_of(name) for name in live_leases}
         for name, count in expired.items():
             lease = name.decode()
             if lease not in self._reaping and lease not in self._held:
@@ -148,14 +176,30 @@ class Lease:
         """Take a new lease. From here on, entries are written under it."""
         self._connection_count = self._commands.connection_count
         suffix = "".join(self._random.choices(string.ascii_letters, k=SUFFIX_LETTERS))
-        lease = f"{self._uid}.{suffix}"  # see node_of
-        await self._commands.execute("HSET", self._keys.nodes, lease, 0)
+        if self.digest:
+            suffix = f"{suffix}-{self.digest}"
+        lease = f"{self._uid}.{suffix}"  # see node_of and digest_of
+        await self._commands.run_script(scripts.LEASE_ACQUIRE, [self._keys.nodes], lease)
         self._held = [*self._held[1 - MAX_HELD_LEASES :], lease]
         self._presence.use_lease(lease)
 
     async def _move_entries(self) -> None:
         await self._presence.register()
         del self._held[:-1]
+
+    def _compare_digests(self, live_leases: Iterable[bytes]) -> None:
+        """Compare the digests of the live nodes with this one's."""
+        others = {
+            digest_of(name)
+            for name in live_leases
+            if node_of(name) != self._uid and digest_of(name) != self.digest
+        }
+        if bool(others) != self.is_mixed:
+            self.is_mixed = bool(others)
+            if others:
+                log.warning("configurations_of_histories_differ", hint=HINT)
+            else:
+                log.info("configurations_of_histories_agree")
 
     async def _expire(self, lease: str, count: bytes, *, is_node_dead: bool) -> None:
         try:

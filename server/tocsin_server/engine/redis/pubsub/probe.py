@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextlib import suppress
+from hashlib import blake2b
 from typing import NoReturn
 
 from tocsin_server.engine.redis.pipeline import Pipeline
@@ -35,6 +37,7 @@ class Probe:
         self._pipeline = pipeline
         self._pubsub = pubsub
         self._number = 0
+        self._key = secrets.token_bytes(16)
         self._missing: list[int] = []
         self._connection_count = 0
         self._sent_at = 0.0
@@ -72,9 +75,10 @@ class Probe:
             await self._pubsub.subscribe(self._name, self._on_message)
 
     def _on_message(self, message: bytes) -> None:
-        if not message.isdigit():
+        digits = message.partition(b" ")[0]
+        if not digits.isdigit() or message != self._signed(int(digits)):
             return  # of another publisher
-        received = int(message)
+        received = int(digits)
         self._received_at = time.monotonic()  # the event loop's time does not advance within a turn
         self._missing = [number for number in self._missing if number > received]
         if received == self._number:
@@ -82,6 +86,11 @@ class Probe:
             self._missing.clear()
             self._number += 1  # the reply to this publish may arrive later and must then be ignored
         self._pubsub.mark_proven()
+
+    def _signed(self, number: int) -> bytes:
+        """The message of a probe. No other program can make it, so the connection must have carried it."""
+        digits = b"%d" % number
+        return digits + b" " + blake2b(digits, key=self._key, digest_size=8).hexdigest().encode()
 
     async def _publish(self) -> None:
         if self._pubsub.connection_count != self._connection_count:
@@ -94,7 +103,9 @@ class Probe:
         number = self._number
         self._sent_at = time.monotonic()
         try:
-            receivers = await self._pipeline.execute(self._pipeline.publish_command, self._name, number)
+            receivers = await self._pipeline.execute(
+                self._pipeline.publish_command, self._name, self._signed(number)
+            )
         except EngineError:
             return
         is_same_connection = self._pubsub.connection_count == self._connection_count

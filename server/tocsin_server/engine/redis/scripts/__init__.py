@@ -29,9 +29,15 @@ PRESENCE_REMOVE = _load("lib/presence", "presence_remove")
 PRESENCE_STATS = _load("presence_stats")
 PRESENCE_CHECK = _load("presence_check")
 PRESENCE_RECOUNT = _load("lib/presence", "presence_recount")
+USER_ADD = _load("user_add")
+USER_RENEW = _load("user_renew")
 REAP = _load("lib/presence", "reap")
+LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
+LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
+GET_OR_SET = _load("get_or_set")
+REVOKE = _load("revoke")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -43,9 +49,15 @@ ALL = (
     PRESENCE_STATS,
     PRESENCE_CHECK,
     PRESENCE_RECOUNT,
+    USER_ADD,
+    USER_RENEW,
     REAP,
+    LEASE_ACQUIRE,
     LEASE_RENEW,
+    LEASE_LIST,
     LEASE_EXPIRE,
+    GET_OR_SET,
+    REVOKE,
     TIME,
     PERMISSIONS,
 )

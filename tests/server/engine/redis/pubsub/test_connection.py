@@ -17,18 +17,31 @@ from tests.server.engine.redis.readiness import (
     until_unready_reason,
 )
 from tests.server.engine.redis.redis_server import RedisServer
-from tests.support.timing import SOON
-from tocsin_server.engine.broker import NewPublication
+from tests.support.timing import QUIET, SOON, STARTED
+from tocsin_server.engine.broker import TOP_ONLY, NewPublication
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connector import Backoff
+from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.pubsub.connection import PubSubConnection
 from tocsin_server.engine.redis.pubsub.subscriptions import MAX_UNCONFIRMED_NAMES
-from tocsin_server.errors import EngineError
-from tocsin_server.protocol.messages import Publication
+from tocsin_server.errors import EngineError, EngineFull
+from tocsin_server.protocol.messages import ClientInfo, Publication
 
 
 async def subscribed(node: Node, *channels: str) -> None:
     await asyncio.gather(*(node.broker.subscribe(channel) for channel in channels))
+
+
+async def renewed(node: Node, times: int) -> None:
+    """Wait until the node has renewed its first lease so many times."""
+    assert isinstance(node.engine, RedisEngine)
+    commands, keys = node.engine._deployment.commands, node.engine._keys
+    counts: list[bytes] = []
+    async with asyncio.timeout(STARTED):
+        while len(counts) <= times:
+            (count,) = await commands.execute("HVALS", keys.nodes)
+            counts += [] if count in counts else [count]
+            await asyncio.sleep(QUIET / 10)
 
 
 async def still_receives(node: Node, *channels: str) -> None:
@@ -148,18 +161,30 @@ async def test_a_redis_that_becomes_a_replica_is_detected(
 
 
 @pytest.mark.usefixtures("short_leases")
-async def test_a_full_redis_is_detected(running: Running, persistent_redis: RedisServer) -> None:
-    """It delivers messages, but accepts no writes."""
+async def test_a_node_stays_ready_while_redis_is_full(
+    running: Running, persistent_redis: RedisServer
+) -> None:
+    """It renews its lease, reads and delivers. Only what takes memory of Redis is refused."""
     async with running(persistent_redis.url) as node:
         await subscribed(node, "a")
+        await node.presence.add("a", ClientInfo("42", "c1"))
+        await node.broker.read_history("empty", TOP_ONLY, HISTORY)
         persistent_redis.command("CONFIG", "SET", "maxmemory", 1)
-        await until_unready_reason(node, "accepts no writes")
-        assert "maxmemory" in node.engine.unready_reason
-        with pytest.raises(EngineError):
-            await node.broker.publish("a", publication(1), HISTORY)
-        persistent_redis.command("CONFIG", "SET", "maxmemory", 0)
-        await until_ready(node)
+        for call in (
+            node.broker.publish("a", publication(1), HISTORY),
+            node.presence.add("a", ClientInfo("43", "c2")),
+        ):
+            with pytest.raises(EngineFull):
+                await call
+        assert (await node.broker.read_history("empty", TOP_ONLY, HISTORY)).top.epoch
+        await renewed(node, 3)
         await still_receives(node, "a")
+        assert not node.engine.unready_reason
+        async with running(persistent_redis.url, "n2") as other:
+            assert list(await other.presence.members("a")) == ["c1"]
+        await node.presence.remove("a", "c1")
+        persistent_redis.command("CONFIG", "SET", "maxmemory", 0)
+        assert (await node.broker.publish("a", publication(1), HISTORY)).offset == 1
 
 
 @pytest.mark.usefixtures("short_timeouts")
@@ -249,9 +274,9 @@ async def test_more_channels_than_may_be_in_flight_are_all_subscribed(
 async def test_a_node_subscribes_only_to_its_own_names(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:
-    """Its probe, control commands, responses, and the channels that it wants."""
+    """Its probe, control commands, responses, revocations, and the channels that it wants."""
     await subscribed(node, "a", "b")
     await node.broker.unsubscribe("b")
     names_in_redis = redis_server.command("PUBSUB", "CHANNELS", f"{prefix}:*")
-    names = [b"control", b"node:n1:answers", b"node:n1:canary", b"{a}"]
+    names = [b"control", b"node:n1:answers", b"node:n1:canary", b"revocations:{all}", b"{a}"]
     assert sorted(names_in_redis) == sorted(prefix.encode() + b":" + name for name in names)

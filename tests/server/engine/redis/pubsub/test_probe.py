@@ -95,9 +95,9 @@ class UnpausedProbe(Probe):
 async def test_a_silent_connection_is_detected_within_three_seconds() -> None:
     """Counted in waits, so the result does not depend on the machine."""
 
-    async def execute(_command: str, _name: str, number: int) -> int:
-        if number == 1:
-            probe._on_message(b"1")
+    async def execute(_command: str, _name: str, message: bytes) -> int:
+        if message.startswith(b"1 "):
+            probe._on_message(message)
         return 1
 
     async def subscribe(*_: object) -> None:
@@ -115,3 +115,32 @@ async def test_a_silent_connection_is_detected_within_three_seconds() -> None:
         await asyncio.wait_for(probe.run(), SOON)
     assert probe.waits == DEAF_AFTER_PROBES + 1
     assert probe.waits * PROBE_SECONDS < NOTICED
+
+
+async def test_a_forged_probe_proves_nothing() -> None:
+    """Not even with the number that is expected next."""
+    messages: list[bytes] = []
+
+    async def execute(_command: str, _name: str, message: bytes) -> int:
+        messages.append(message)
+        for forged in (b"%d" % len(messages), b"%d " % len(messages), message[:-1] + b"x", b"99999"):
+            probe._on_message(forged)
+        return 1
+
+    async def subscribe(*_: object) -> None:
+        pass
+
+    def replace(why: str) -> None:
+        raise DeafConnection(why)
+
+    def mark_proven() -> None:
+        raise AssertionError
+
+    pubsub: Any = SimpleNamespace(
+        is_subscribed=True, connection_count=1, subscribe=subscribe, mark_proven=mark_proven, replace=replace
+    )
+    pipeline: Any = SimpleNamespace(publish_command="PUBLISH", execute=execute)
+    probe = UnpausedProbe("probe", pipeline, pubsub)
+    with pytest.raises(DeafConnection):
+        await asyncio.wait_for(probe.run(), SOON)
+    assert len(messages) == DEAF_AFTER_PROBES

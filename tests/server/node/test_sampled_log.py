@@ -1,4 +1,4 @@
-"""The refusal log: a line for each refusal while they are few, a sample while they are many."""
+"""A line for each refusal while they are few, a sample while they are many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.core.events import Received
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.node.node import Node
-from tocsin_server.node.refusal_log import BURST, LINES_PER_SECOND, RefusalLog
+from tocsin_server.node.sampled_log import BURST, LINES_PER_SECOND, SampledLog
 from tocsin_server.protocol.messages import Command, ConnectRequest
 
 
@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 def test_an_attack_leaves_a_sample(clock: Clock) -> None:
     """A line after a pause says how many were left out."""
-    log = RefusalLog(clock)
+    log = SampledLog(clock)
     with structlog.testing.capture_logs() as lines:
         for _ in range(1000):
             log.write("client_refused", error="x")
@@ -45,13 +45,33 @@ def test_an_attack_leaves_a_sample(clock: Clock) -> None:
 
 def test_few_refusals_have_a_line_each(clock: Clock) -> None:
     """However long they go on."""
-    log = RefusalLog(clock)
+    log = SampledLog(clock)
     with structlog.testing.capture_logs() as lines:
         for number in range(1000):
             clock.now += 1 / LINES_PER_SECOND
             log.write("client_refused", error=str(number))
     assert len(lines) == 1000
     assert not any("left_out" in line for line in lines)
+
+
+def test_an_attack_of_one_kind_hides_no_line_of_another(clock: Clock) -> None:
+    """The kind is the event, and the limit. Fields that clients choose make no kind of their own."""
+    log = SampledLog(clock)
+    with structlog.testing.capture_logs() as lines:
+        for number in range(1000):
+            log.write("request_refused", reason="too many", address=str(number))
+            log.write("limit_reached", limit="client.channel_limit", client=str(number))
+        log.write("client_refused", error="expired")
+        log.write("limit_reached", limit="client.message_limit_bytes")
+    assert [line["event"] for line in lines[2 * BURST :]] == ["client_refused", "limit_reached"]
+    assert len(log._samples) == 4
+
+
+def test_a_line_has_its_level_its_traceback_and_no_empty_fields(clock: Clock) -> None:
+    log = SampledLog(clock)
+    with structlog.testing.capture_logs() as lines:
+        log.write("task_failed", level="error", exc_info=True, user="", address=None, count=0)
+    assert lines == [{"event": "task_failed", "log_level": "error", "exc_info": True, "count": 0}]
 
 
 async def test_a_node_logs_why_it_refuses_a_client() -> None:

@@ -1,4 +1,4 @@
-"""Worker processes of the benchmark. Requests and replies are lines of numbers."""
+"""Worker processes of benchmarks and of the hostile suite. Requests and replies are lines of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 
 class WorkerProcess:
-    """A process that runs a module of this package, and replies to each line with a line."""
+    """A process that runs a module, and replies to each line with a line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -25,15 +25,15 @@ class WorkerProcess:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError("a worker of the benchmark died")
+            raise RuntimeError("a worker process died")
         return [float(word) for word in line.split()]
 
 
 @contextlib.asynccontextmanager
 async def run_worker(module: str, *arguments: object) -> AsyncIterator[WorkerProcess]:
-    """Start a worker, and wait for its first line: it is ready."""
+    """Start a worker, and wait for its first line: it is ready. Its input ends when the context does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)), stdin=-1, stdout=-1
+        *(sys.executable, "-m", module, *map(str, arguments)), stdin=-1, stdout=-1
     )
     try:
         worker = WorkerProcess(process)

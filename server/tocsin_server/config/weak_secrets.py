@@ -1,0 +1,57 @@
+"""Whether a secret or an API key can be guessed, in clauses (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+SECRET_BYTES = 32
+"""HS256 requires a key at least as long as its hash (RFC 7518 §3.2)."""
+
+KEY_BYTES = 16
+"""128 bits in any encoding that has eight bits for each byte are the least that a random key has."""
+
+LEAST_BITS = 2.5
+"""Random hexadecimal digits have 4 bits a character; words and repetitions have less variety than that."""
+
+WELL_KNOWN = (
+    "secret",
+    "changeme",
+    "change-me",
+    "password",
+    "passwort",
+    "test",
+    "example",
+    "default",
+    "admin",
+)
+WELL_KNOWN_PARTS = (
+    "my-secret",
+    "my_secret",
+    "your-secret",
+    "your_secret",
+    "keyboard cat",
+    "shhhh",
+    "12345678",
+)
+"""What documents and templates of others have where a secret belongs."""
+
+
+def weakness(secret: str, least_bytes: int) -> str:
+    """Why a secret can be guessed, as a clause with "it" as its subject. Empty if nothing speaks for that."""
+    if (length := len(secret.encode())) < least_bytes:
+        return f"it has {length} bytes, and must have {least_bytes}"
+    plain = secret.lower()
+    if any(plain.strip("-_ .!0123456789") == word for word in WELL_KNOWN) or any(
+        part in plain for part in WELL_KNOWN_PARTS
+    ):
+        return "it is well known, from the documents of some program"
+    if _bits_per_character(secret) < LEAST_BITS:
+        return "it repeats few characters"
+    return ""
+
+
+def _bits_per_character(text: str) -> float:
+    """The entropy of the characters by their frequency: an upper bound of that of the text."""
+    counts = Counter(text)
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values())

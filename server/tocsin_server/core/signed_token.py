@@ -1,0 +1,97 @@
+"""A signed token taken apart (JWS compact serialization, RFC 7515 §7.1), and the check of its signature.
+
+The header is not verified when it is read. Only its algorithm and its key id are read, and only to choose
+among the keys of the configuration. A header that needs more, by `crit` or `b64`, is refused.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jwt
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from tocsin_server.config.token_keys import ALGORITHMS, KEY_ID_LIMIT, TokenKey
+
+_VERIFIERS = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+class _Header(Struct):
+    alg: str
+    kid: str | None = None
+    crit: Raw | UnsetType = UNSET
+    b64: bool = True
+
+
+class _Issuer(Struct):
+    iss: str | None = None
+
+
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_issuer = msgspec.json.Decoder(_Issuer).decode
+
+
+class SignedToken(NamedTuple):
+    """The parts of a token. None of them is verified."""
+
+    algorithm: str
+    key_id: str | None
+    signed: bytes
+    """What the signature is for: the encoded header and payload."""
+    payload: bytes
+    signature: bytes
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` of the payload; empty without one. Raises ValueError or RecursionError."""
+        return _decode_issuer(self.payload).iss or ""
+
+    def is_signed_with(self, key: TokenKey) -> bool:
+        """Whether this key made the signature, and may make one with the token's algorithm."""
+        if self.algorithm not in key.algorithms:
+            return False
+        try:
+            return bool(_VERIFIERS[self.algorithm].verify(self.signed, key.key, self.signature))
+        except (ValueError, TypeError):  # a signature of an impossible length
+            return False
+
+    def is_signed_with_any(self, keys: Iterable[TokenKey]) -> bool:
+        """Whether one of these keys made the signature."""
+        return any(map(self.is_signed_with, keys))
+
+
+def take_apart(token: str) -> SignedToken:
+    """Return the parts of a token. Raises ValueError or RecursionError if it is none."""
+    signed, _, signature = token.encode("ascii").rpartition(b".")
+    header_part, separator, payload_part = signed.partition(b".")
+    if not separator:
+        raise ValueError("it does not have three parts")
+    header = _decode_header(_decoded(header_part))
+    if header.crit is not UNSET or not header.b64:
+        raise ValueError("its header needs an extension")
+    if header.kid is not None and len(header.kid) > KEY_ID_LIMIT:
+        raise ValueError("its key id is too long")
+    return SignedToken(header.alg, header.kid, signed, _decoded(payload_part), _decoded(signature))
+
+
+def _decoded(part: bytes) -> bytes:
+    """Decode base64url strictly: one text for each value, so that no token can be written in two ways.
+
+    Padding is accepted where it is complete, because some load balancers add it.
+    """
+    text = part.rstrip(b"=")
+    padding = len(part) - len(text)
+    if padding and (len(part) % 4 or padding > 2):
+        raise ValueError("its padding is wrong")
+    decoded = binascii.a2b_base64(text.translate(_TO_BASE64) + b"=" * (-len(text) % 4), strict_mode=True)
+    encoded = binascii.b2a_base64(decoded, newline=False).translate(_FROM_BASE64)
+    if encoded.rstrip(b"=") != text:
+        raise ValueError("it is no base64url")
+    return decoded
+
+
+_FROM_BASE64 = bytes.maketrans(b"+/", b"-_")

@@ -1,0 +1,102 @@
+"""Turns to read history for clients, so that only so many pages are in this node's memory at once.
+
+A page is in memory from its turn until it is written to a transport. Owners (connections) take turns: each
+gets one page, then the next owner, however many each has asked for.
+
+The mutable state is how many turns each owner has, and who waits. Only the methods of `ReadTurns` change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+Owner = TypeVar("Owner")
+
+WAIT_SECONDS = 4.0
+"""How long a command waits for its turn. SDKs give a command up after 5 seconds."""
+
+OWNER_TURNS = 4
+"""How many pages one connection may have at once. Several hide the time that the engine takes."""
+
+
+class ReadTurns(Generic[Owner]):
+    """At most `limit` turns at once, and OWNER_TURNS for each owner."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken: dict[Owner, int] = {}
+        self._taken_count = 0
+        self._waiting: dict[Owner, deque[asyncio.Future[None]]] = {}
+        self._next: dict[Owner, None] = {}  # owners that wait and may have another turn, in their order
+
+    def __len__(self) -> int:
+        """Return how many turns are taken."""
+        return self._taken_count
+
+    @asynccontextmanager
+    async def turn(self, owner: Owner, within_seconds: float | None = None) -> AsyncIterator[None]:
+        """Take a turn, and give it back at the end. Raises TimeoutError if none is free in time."""
+        if owner in self._waiting or not self._may_take(owner):
+            await self._wait(owner, within_seconds)
+        else:
+            self._take(owner)
+        try:
+            yield
+        finally:
+            self._give_back(owner)
+
+    def _may_take(self, owner: Owner) -> bool:
+        return self._taken_count < self._limit and self._taken.get(owner, 0) < OWNER_TURNS
+
+    def _take(self, owner: Owner) -> None:
+        self._taken[owner] = self._taken.get(owner, 0) + 1
+        self._taken_count += 1
+
+    async def _wait(self, owner: Owner, within_seconds: float | None) -> None:
+        """Wait until `_hand_out` has taken a turn for this owner."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(waiter)
+        self._line_up(owner)
+        try:
+            async with asyncio.timeout(within_seconds):
+                await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self._give_back(owner)
+            else:
+                self._withdraw(owner, waiter)
+            raise
+
+    def _line_up(self, owner: Owner) -> None:
+        if owner in self._waiting and self._taken.get(owner, 0) < OWNER_TURNS:
+            self._next.setdefault(owner)
+
+    def _withdraw(self, owner: Owner, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiting[owner]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._waiting[owner]
+            self._next.pop(owner, None)
+
+    def _give_back(self, owner: Owner) -> None:
+        self._taken_count -= 1
+        self._taken[owner] -= 1
+        if not self._taken[owner]:
+            del self._taken[owner]
+        self._line_up(owner)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._next and self._taken_count < self._limit:
+            owner = next(iter(self._next))
+            del self._next[owner]
+            waiters = self._waiting[owner]
+            self._take(owner)
+            waiters.popleft().set_result(None)
+            if not waiters:
+                del self._waiting[owner]
+            self._line_up(owner)

@@ -1,0 +1,73 @@
+"""One listening address of a server, public or that of [admin]: its TLS, its proxies, its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tocsin_server.access import PUBLIC
+from tocsin_server.config.admin_options import AdminOptions
+from tocsin_server.config.options import ServerOptions
+from tocsin_server.serving.accepted_connection import AcceptedConnections
+from tocsin_server.serving.certificate import ServerCertificate
+from tocsin_server.serving.http_limits import HttpProtocol
+from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.transports.client_address import TrustedProxies
+
+if TYPE_CHECKING:
+    from tocsin_server.serving.proxy_header import Source
+    from tocsin_server.serving.server import Server
+
+
+class ListeningAddress:
+    """Where a server accepts connections. `address` is PUBLIC or ADMIN, and requests find it in their state.
+
+    The mutable state is the state of requests, which `serve` makes.
+    """
+
+    def __init__(self, server: Server, address: str, options: ServerOptions | AdminOptions) -> None:
+        """Raises ValueError if the certificate cannot be used."""
+        self._server = server
+        self._address = address
+        self.certificate: ServerCertificate | None = None
+        if options.tls_certificate or options.tls_key:
+            self.certificate = ServerCertificate(options.tls_certificate, options.tls_key)
+        self._proxies = _proxies_of(options)
+        self._state: dict[str, Any] = {}
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it serves TLS."""
+        return self.certificate is not None
+
+    async def serve(self, sock: socket.socket) -> asyncio.Server:
+        """Accept connections on a listening socket, once the application has started."""
+        self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
+        loop = asyncio.get_running_loop()
+        context = self.certificate.context if self.certificate is not None else None
+        if self._proxies is None and context is None:
+            return await loop.create_server(self._new_http, sock=sock, backlog=BACKLOG)
+        accepted = AcceptedConnections(
+            self._new_http,
+            self._server.node,
+            self._server.server_state.connections,
+            proxies=self._proxies,
+            context=context,
+            is_limited=self._address == PUBLIC,
+        )
+        return await loop.create_server(accepted.new_connection, sock=sock, backlog=BACKLOG)
+
+    def _new_http(self, source: Source | None = None) -> HttpProtocol:
+        """The protocol of a connection, which comes from `source` if its proxy says so."""
+        state = self._state if source is None else {**self._state, "source": source}
+        return HttpProtocol(
+            config=self._server.config, server_state=self._server.server_state, app_state=state
+        )
+
+
+def _proxies_of(options: ServerOptions | AdminOptions) -> TrustedProxies | None:
+    """The proxies that name the client at the beginning of each connection, if they do."""
+    if isinstance(options, ServerOptions) and options.proxy_protocol:
+        return TrustedProxies(options.trusted_proxies)
+    return None

@@ -1,0 +1,104 @@
+"""CPU time of connect, subscribe and leave: a node with its default checks, and one with all of them off.
+
+python -m tests.bench.connecting NAME PORT    request anything, reply: CPU seconds so far
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import statistics
+import sys
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+
+from tests.bench.servers import SETTINGS
+from tests.server.engine.redis.redis_server import free_ports
+from tests.support.raw_connection import HANDSHAKE, frame
+from tests.support.tcp import HOST
+from tests.support.tokens import SECRET, connection_token
+from tests.support.worker import requests, run_worker
+from tocsin_server.app import create_app
+from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.loading import Settings
+from tocsin_server.serving.server import serving
+
+CONNECTIONS = 400
+"""Connections of one round, at most `AT_ONCE` at the same time."""
+AT_ONCE = 20
+ROUNDS = 9
+
+OPEN = SETTINGS.channels.model_copy(update={"allow_subscribe_for_client": True})
+
+COMMANDS = (
+    json.dumps({"id": 1, "connect": {"token": connection_token("bench")}}),
+    json.dumps({"id": 2, "subscribe": {"channel": "bench"}}),
+)
+
+VARIANTS = {
+    "checked": Settings(
+        server=SETTINGS.server, client=ClientOptions(token_hmac_secret=SECRET), channels=OPEN
+    ),
+    "unchecked": Settings(
+        server=SETTINGS.server, client=ClientOptions(token_hmac_secret=SECRET), channels=OPEN
+    ),
+}
+
+
+async def main(name: str, port: int) -> None:
+    """Serve, and tell the CPU seconds when requested."""
+    settings = VARIANTS[name]
+    options = settings.server.model_copy(update={"port": port})
+    async with serving(create_app(settings), options):
+        async for _ in requests():
+            print(time.process_time(), flush=True)
+
+
+async def cpu_per_connection() -> dict[str, float]:
+    """The median CPU microseconds of connect, subscribe and leave, by variant."""
+    figures: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    ports = dict(zip(VARIANTS, free_ports(len(VARIANTS)), strict=True))
+    async with AsyncExitStack() as stack:
+        nodes = {
+            name: await stack.enter_async_context(run_worker("tests.bench.connecting", name, port))
+            for name, port in ports.items()
+        }
+        for round_number in range(ROUNDS + 1):
+            for name, node in nodes.items():
+                (before,) = await node.call(0)
+                await _connect_all(ports[name])
+                (after,) = await node.call(0)
+                if round_number:  # the first round warms up
+                    figures[name].append((after - before) * 1e6 / CONNECTIONS)
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+async def _connect_all(port: int) -> None:
+    left = iter(range(CONNECTIONS))
+
+    async def connect_some() -> None:
+        for _ in left:
+            await _connect(port)
+
+    await asyncio.gather(*(connect_some() for _ in range(AT_ONCE)))
+
+
+async def _connect(port: int) -> None:
+    """Connect with a token, subscribe, and leave, each command by itself."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(HANDSHAKE)
+    await reader.readuntil(b"\r\n\r\n")
+    for command in COMMANDS:
+        writer.write(frame(command))
+        await reader.read(4096)
+    writer.close()
+    await writer.wait_closed()
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

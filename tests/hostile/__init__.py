@@ -1,0 +1,1 @@
+"""Hostile clients against real nodes, and what honest clients notice of them."""

@@ -1,0 +1,1 @@
+"""The attacks, by what the attacker has: a socket, a connection, a key, or Redis."""

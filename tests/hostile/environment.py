@@ -1,0 +1,158 @@
+"""The system under attack: two nodes over one small Redis, honest clients on both, and what it all holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from tests.faults.cluster import NodeProcess, make_folder
+from tests.hostile.attacks.callers import PUBLISHER
+from tests.hostile.attacks.readers import fill_histories
+from tests.hostile.honest_clients import Observation
+from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.support.api import NO_TLS
+from tests.support.configs import API_KEY, Table
+from tests.support.tcp import HOST
+from tests.support.timing import SOON, TICK
+from tests.support.tokens import SECRET
+from tests.support.worker import WorkerProcess, run_worker
+
+OPEN: Table = {
+    "history_size": 300,
+    "history_ttl": "300s",
+    "force_recovery": True,
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "allow_publish_for_client": True,
+    "allow_history_for_client": True,
+}
+HONEST: Table = {**OPEN, "presence": True, "join_leave": True, "allow_publish_for_client": False}
+
+REDIS = (
+    "maxmemory 256mb",
+    "maxmemory-policy noeviction",
+    f"user {PUBLISHER} on >{PUBLISHER} allchannels -@all +publish +hello +auth +client",
+)
+
+
+def config(engine_url: str) -> Table:
+    """A node that faces the internet, with the default of every limit. Its attacker has a public address."""
+    return {
+        "server": {"drain_seconds": 1},
+        "engine": {"url": engine_url},
+        "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
+        "api": {"keys": [API_KEY]},
+        "limits": {"exempt_addresses": [HOST]},
+        "namespaces": {
+            "open": OPEN,
+            "honest": HONEST,
+            "closed": {"history_size": 1, "history_ttl": "1s"},
+            "plain": {},
+        },
+    }
+
+
+class Holding(NamedTuple):
+    """What the node under attack and Redis hold."""
+
+    memory: int
+    """Resident bytes of the node."""
+    connections: int
+    """Connections that the node counts."""
+    redis_memory: int
+    """Bytes that Redis uses for data."""
+    redis_keys: int
+    """Keys in Redis, without those of idempotency keys: the honest publisher makes them."""
+    live_nodes: int
+    """How many nodes the other node knows to be alive."""
+
+
+class Environment:
+    """Two nodes; the first one is attacked."""
+
+    def __init__(
+        self, nodes: Sequence[NodeProcess], redis: RedisServer, honest: WorkerProcess, http: httpx.AsyncClient
+    ) -> None:
+        self._nodes = nodes
+        self._redis = redis
+        self._honest = honest
+        self._http = http
+
+    async def observe(self, seconds: float) -> Observation:
+        """What the honest clients notice in so many seconds."""
+        return Observation(*await self._honest.call(seconds))
+
+    @contextlib.asynccontextmanager
+    async def attacked(self, *attacks: str) -> AsyncIterator[None]:
+        """Run attacks in a process of their own, while the context lasts."""
+        server = self._nodes[0].server
+        assert server is not None
+        async with run_worker("tests.hostile.attacker", server.port, self._redis.port, *attacks):
+            yield
+
+    async def holding(self) -> Holding:
+        """What is held now."""
+        node, other = self._nodes
+        assert node.server is not None
+        memory = psutil.Process(node.server.process.pid).memory_info().rss
+        info = await self._info(other.url)
+        redis = await asyncio.to_thread(self._redis.client.info, "memory")
+        return Holding(
+            memory,
+            await self._connections(node.url),
+            int(redis["used_memory_dataset"]),
+            await asyncio.to_thread(self._lasting_keys),
+            len(info["nodes"]),
+        )
+
+    async def settled(self, before: Holding, seconds: float = 10 * SOON) -> Holding:
+        """What is held once the node has no connection more than before, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (await self.holding()).connections > before.connections:  # noqa: ASYNC110 - it polls a node
+                    await asyncio.sleep(5 * TICK)
+        return await self.holding()
+
+    def tracebacks(self) -> int:
+        """How many tracebacks the nodes have logged."""
+        return sum(node.server.stderr.count("Traceback") for node in self._nodes if node.server is not None)
+
+    def _lasting_keys(self) -> int:
+        return sum(b":idem:" not in key for key in self._redis.client.scan_iter(count=10_000))
+
+    async def _info(self, url: str) -> dict[str, list[object]]:
+        response = await self._http.post(f"{url}/api/info", json={}, headers={"X-API-Key": API_KEY})
+        result: dict[str, list[object]] = response.json()["result"]
+        return result
+
+    async def _connections(self, url: str) -> int:
+        response = await self._http.get(f"{url}/metrics", headers={"X-API-Key": API_KEY})
+        counts = [
+            line.split() for line in response.text.splitlines() if line.startswith("tocsin_connections{")
+        ]
+        return sum(int(float(count)) for _, count in counts)
+
+
+@contextlib.asynccontextmanager
+async def open_environment(directory: Path, honest_clients: int) -> AsyncIterator[Environment]:
+    """Start Redis, two nodes and the honest clients. At the end, check how the nodes end."""
+    with redis_running(make_folder(directory, "redis"), *REDIS) as redis:
+        nodes = [NodeProcess(directory / f"node-{at}", config(redis.url)) for at in range(2)]
+        try:
+            await asyncio.gather(*(node.start() for node in nodes))
+            async with (
+                httpx.AsyncClient(timeout=10 * SOON, trust_env=False, verify=NO_TLS) as http,
+                run_worker(
+                    "tests.hostile.honest_clients", honest_clients, *(node.url for node in nodes)
+                ) as honest,
+            ):
+                await fill_histories(nodes[0].server.port if nodes[0].server else 0)
+                yield Environment(nodes, redis, honest, http)
+        finally:
+            await asyncio.gather(*(node.stop() for node in nodes))

@@ -1,0 +1,44 @@
+"""The log lines of closed connections: at level info one for many."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from tests.support.timing import SOON
+from tocsin_server import errors
+from tocsin_server.node import closed_connections
+from tocsin_server.node.closed_connections import ClosedConnections
+
+
+async def test_many_closed_connections_are_one_line_at_info() -> None:
+    """At debug each has a line, with who it was and why."""
+    closed = ClosedConnections()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(10_000):
+            closed.add(errors.SHUTDOWN, client=str(number), user="ann")
+        closed.add(errors.SLOW, client="c", user="")
+        closed.write()
+        closed.write()
+    infos = [line for line in lines if line["log_level"] == "info"]
+    codes = {str(errors.SHUTDOWN.code): 10_000, str(errors.SLOW.code): 1}
+    assert infos == [{"event": "connections_closed", "log_level": "info", "count": 10_001, "codes": codes}]
+    assert lines[0] == {
+        "event": "connection_closed",
+        "log_level": "debug",
+        "client": "0",
+        "user": "ann",
+        "code": errors.SHUTDOWN.code,
+        "reason": errors.SHUTDOWN.reason,
+    }
+
+
+async def test_the_line_is_written_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_connections, "SUM_SECONDS", 0.0)
+    closed = ClosedConnections()
+    with structlog.testing.capture_logs() as lines:
+        closed.add(errors.SHUTDOWN)
+        async with asyncio.timeout(SOON):
+            while closed._timer is not None:  # noqa: ASYNC110 - a timer is no event to wait for
+                await asyncio.sleep(0)
+    assert [line["event"] for line in lines] == ["connection_closed", "connections_closed"]
