@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.api.callers import Caller
 from tocsin_server.api.turns import Turns
-from tocsin_server.api.types import CALLS_LIMIT, ApiError
+from tocsin_server.api.types import CALLS_LIMIT, ApiError, BatchCommand, BatchRequest
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
@@ -69,18 +69,50 @@ class Method:
         """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
         return decode(self._decoder, params)
 
+    async def decode_in_turns(self, params: Raw, turns: Turns) -> Struct:
+        """The same. A batch that is not in canonical form is decoded command by command, in turns."""
+        if self.request is not BatchRequest:
+            return self.decode(params)
+        try:
+            return self._decoder.decode(params)
+        except (msgspec.ValidationError, RecursionError):
+            return await _decode_batch(params, turns)
 
-def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
-    """A typed value of a JSON object. Raises Refused, which names the member with a wrong type."""
+
+def decode(decoder: msgspec.json.Decoder[T], text: Raw, place: str = "$") -> T:
+    """A typed value of a JSON object. Raises Refused, which names the member with a wrong type.
+
+    `place` is where the object is in the request.
+    """
     try:
         try:
             return decoder.decode(text)
         except msgspec.ValidationError:
             return decoder.decode(canonical(text, decoder.type))
     except msgspec.ValidationError as error:
-        raise Refused(bad_request(_detail(str(error)))) from None
+        raise Refused(bad_request(_detail(str(error), place))) from None
     except RecursionError:
         raise Refused(bad_request("nested too deeply")) from None
+
+
+class _RawBatch(Struct):
+    """A batch whose commands are not decoded."""
+
+    commands: Annotated[list[Raw], Meta(max_length=CALLS_LIMIT)]
+    parallel: bool | None = None
+
+
+_raw_batch = msgspec.json.Decoder(_RawBatch)
+_command = msgspec.json.Decoder(BatchCommand | None)
+
+
+async def _decode_batch(params: Raw, turns: Turns) -> BatchRequest:
+    batch = decode(_raw_batch, params)
+    commands: list[BatchCommand | None] = []
+    for number, text in enumerate(batch.commands):
+        await turns.wait()
+        commands.append(decode(_command, text, f"$.commands[{number}]"))
+    return BatchRequest(commands, bool(batch.parallel))
 
 
 def too_many_calls(subject: str) -> Refusal:
@@ -141,6 +173,10 @@ async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[
     return results
 
 
-def _detail(message: str) -> str:
+def _detail(message: str, place: str) -> str:
     """Msgspec's message as the end of a sentence: "expected `str`, got `int` at `$.channel`"."""
-    return (message[:1].lower() + message[1:]).replace(" - at ", " at ")
+    reason, found, member = message.partition(" - at `$")
+    reason = reason[:1].lower() + reason[1:]
+    if not found:
+        return reason if place == "$" else f"{reason} at `{place}`"
+    return f"{reason} at `{place}{member}"
