@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -24,6 +24,7 @@ CONCURRENT_CALLS = 250
 """How many calls of one request run concurrently: enough to fill a pipeline to Redis."""
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 log = structlog.get_logger()
 
@@ -144,19 +145,23 @@ async def attempt(call: Awaitable[T]) -> T | Refusal:
     return errors.INTERNAL_ERROR
 
 
-async def attempt_in_turn(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run one after the other."""
+async def attempt_in_turn(
+    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Iterable[Item]
+) -> list[T | Refusal]:
+    """The results or refusals of `call(item)`, one item after the other."""
     results: list[T | Refusal] = []
-    for call in calls:
+    for item in items:
         await turns.wait()  # calls to an engine in memory never yield to the loop by themselves
-        results.append(await attempt(call()))
+        results.append(await attempt(call(item)))
     return results
 
 
-async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run concurrently, and begin in their order."""
-    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(calls)
-    remaining = iter(enumerate(calls))
+async def attempt_together(
+    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Sequence[Item]
+) -> list[T | Refusal]:
+    """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items."""
+    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(items)
+    remaining = iter(enumerate(items))
 
     async def work() -> None:
         while True:
@@ -164,11 +169,11 @@ async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[
             following = next(remaining, None)
             if following is None:
                 return
-            number, call = following
-            results[number] = await attempt(call())
+            number, item = following
+            results[number] = await attempt(call(item))
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(CONCURRENT_CALLS, len(calls))):
+        for _ in range(min(CONCURRENT_CALLS, len(items))):
             tasks.create_task(work())
     return results
 

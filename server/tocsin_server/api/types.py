@@ -1,8 +1,9 @@
 """The requests and results of the HTTP API as typed values (docs/protocol.md §14).
 
 Requests are decoded strictly: a member of a wrong type is refused, an unknown one is ignored. Results leave
-out zero values where the protocol does. The OpenAPI document is generated from these types, their docstrings
-and their descriptions.
+out zero values where the protocol does. Those that a batch has by thousands are not tracked by the garbage
+collector (`gc=False`), which would stop the node for tens of milliseconds. The OpenAPI document is generated
+from these types, their docstrings and their descriptions.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class ApiError(Struct):
 # ------------------------------------------------------------------------------------------------- publishing
 
 
-class PublicationFields(Struct, kw_only=True):
+class PublicationFields(Struct, kw_only=True, gc=False):
     """The members of a publication. `data` or `b64data` is required."""
 
     data: Data = UNSET
@@ -107,7 +108,7 @@ class PublicationFields(Struct, kw_only=True):
     )
 
 
-class PublishRequest(PublicationFields, kw_only=True):
+class PublishRequest(PublicationFields, kw_only=True, gc=False):
     """A publication for one channel."""
 
     channel: ChannelName
@@ -119,14 +120,14 @@ class BroadcastRequest(PublicationFields, kw_only=True):
     channels: Annotated[list[ChannelName], Meta(min_length=1, max_length=CALLS_LIMIT)]
 
 
-class PublishResult(Struct, omit_defaults=True):
+class PublishResult(Struct, omit_defaults=True, gc=False):
     """The publication's position. Empty if the channel keeps no history."""
 
     offset: int = 0
     epoch: str = ""
 
 
-class BroadcastResponse(Struct, omit_defaults=True):
+class BroadcastResponse(Struct, omit_defaults=True, gc=False):
     """The result or the error in one channel."""
 
     result: PublishResult | None = None
@@ -394,7 +395,7 @@ class RpcResult(Struct):
 # --------------------------------------------------------------------------------------- several calls in one
 
 
-class BatchCommand(Struct):
+class BatchCommand(Struct, gc=False):
     """One call, under the name of its method. If several members are set, the first one counts."""
 
     publish: PublishRequest | None = None
@@ -426,7 +427,7 @@ class BatchRequest(Struct):
     ] = False
 
 
-class BatchReply(Struct, omit_defaults=True):
+class BatchReply(Struct, omit_defaults=True, gc=False):
     """The result of one call, under the name of its method, or its error."""
 
     error: ApiError | None = None
