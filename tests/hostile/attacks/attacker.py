@@ -44,6 +44,8 @@ class Socket:
 
     async def send(self, data: bytes) -> None:
         """Send, as fast as the node reads. Raises OSError once the node has closed."""
+        if self.writer.is_closing():  # uvloop's transport would raise a RuntimeError
+            raise ConnectionResetError("the node has closed the connection")
         self.writer.write(data)
         await self.writer.drain()
 
