@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 # Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
 WORKERS ?= 3
+EXAMPLES ?= 300
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,6 +53,10 @@ format: $(DEV) ## format, and fix what ruff can fix
 .PHONY: bench
 bench: $(DEV) ## the figures of docs/speed.md
 	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(DEV) ## the HTTP API against its OpenAPI document, with many requests (EXAMPLES=2000 for each method)
+	TOCSIN_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) tests/conformance/test_schemathesis.py $(ARGS)
 
 .PHONY: chaos
 chaos: $(DEV) ## every fault under load (docs/faults.md); exit 1 if a promise is broken

@@ -34,6 +34,7 @@ from .transports.http import (
     PASSING_STATUSES,
     HttpClient,
     HttpTarget,
+    PlainHttpClient,
     api_key_header,
     describe_response,
     password_error,
@@ -232,7 +233,7 @@ class Publisher:
         ssl: SSLContext | None = None,
     ) -> None:
         self._endpoint = _Endpoint(url, api_key, key_name, timeout_seconds, ssl)
-        self._clients = _Clients(partial(self._endpoint.target.new_client, httpx.Client))
+        self._clients = _Clients(partial(self._endpoint.target.new_client, PlainHttpClient))
 
     publish = _plain(api.publish)
     broadcast = _plain(api.broadcast)

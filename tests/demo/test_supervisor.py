@@ -23,6 +23,7 @@ from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire_client import WireClient, connect_wire
+from tocsin_server.metrics.cached_page import PAGE_SECONDS
 
 
 def redis_among(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -119,6 +120,7 @@ async def test_a_publication_is_tagged_with_the_node_that_accepted_it(nodes: Nod
     """The nodes take turns, and count the publications that they accept."""
     first, second, *_ = [name for name, node in (await nodes.all()).items() if node["report"]]
     address = (await nodes.addresses())[first]
+    await asyncio.sleep(PAGE_SECONDS)  # the page with the counts is made again
     before = {name: await nodes.publication_count(name) for name in (first, second)}
     async with connect_wire(nodes.own(address), token=await nodes.token()) as wire:
         await wire.call("subscribe", channel="chat:lobby")
@@ -126,6 +128,7 @@ async def test_a_publication_is_tagged_with_the_node_that_accepted_it(nodes: Nod
         for number in range(6):
             await nodes.send_message(address, f"Number {number}")
             tags.append((await wire.push("pub", "chat:lobby"))["tags"]["node"])
+    await asyncio.sleep(PAGE_SECONDS)
     for name, count in before.items():
         assert tags.count(name) >= 2
         assert await nodes.publication_count(name) - count == tags.count(name)

@@ -66,7 +66,7 @@ NAMESPACES: dict[str, Table] = {
 STANDARD: Table = {
     "server": {"drain_seconds": 1, "allowed_origins": [TRUSTED_ORIGIN, "http://127.0.0.1:*"]},
     "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
-    "api": {"keys": [API_KEY, SECOND_API_KEY]},
+    "api": {"keys": [API_KEY, SECOND_API_KEY], "allow_key_in_address": True},
     "channels": PERMIT_ALL,
     "namespaces": NAMESPACES,
 }

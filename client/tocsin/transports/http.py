@@ -23,7 +23,23 @@ LONGEST_RETRY_SECONDS = 300.0
 RESPONSE_BYTES = 64 * 1024 * 1024
 ERROR_BYTES = 65_536
 PASSING_STATUSES = (408, 425, 429)  # of 4xx: worth another attempt
-_Client = TypeVar("_Client", bound="httpx.Client | HttpClient")
+_Client = TypeVar("_Client", bound="PlainHttpClient | HttpClient")
+
+
+class _LoggedUrl(httpx.URL):
+    """An address without its secrets as a text, since httpx logs the text of each request's address."""
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
+
+
+class PlainHttpClient(httpx.Client):
+    """httpx's client for plain code, which logs no user, password or query of an address."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, as httpx does."""
+        request.url = _LoggedUrl(request.url)
+        return super().send(request, **options)
 
 
 class HttpClient(httpx.AsyncClient):
@@ -31,11 +47,12 @@ class HttpClient(httpx.AsyncClient):
 
     Under uvloop, a connection that breaks as soon as it is made has no socket, and anyio's request for its
     peer name raises ``AttributeError``. While the interpreter ends, no thread can be started to look up a
-    name, and ``ServerUnreachable`` is raised.
+    name, and ``ServerUnreachable`` is raised. It logs no user, password or query of an address.
     """
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, as httpx does."""
+        request.url = _LoggedUrl(request.url)
         try:
             return await super().send(request, **options)
         except AttributeError as error:

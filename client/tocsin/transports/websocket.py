@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
 from typing import Any
@@ -33,6 +34,9 @@ from .http import (
     retry_after,
 )
 from .proxies import Proxy, find_proxy
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.setLevel(logging.WARNING)  # websockets logs addresses and frames, which hold tokens, at debug
 
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 5.0  # protocol §8: wait this long for the server's close frame
@@ -113,6 +117,7 @@ class WebSocketTransport:
                 max_size=MESSAGE_BYTES,
                 proxy=proxy.url if proxy is not None else None,
                 create_connection=_Connection,
+                logger=_LOGGER,
                 **self._options,
             ) as socket:
                 await self._exchange(socket)

@@ -18,7 +18,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _WHITESPACE = " \t\r\n"
 _GAP = re.compile(f"[{_WHITESPACE}]*")
-_scan = json.JSONDecoder().raw_decode
+_scan = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode  # a number of any length, unread
 _WINDOW_BITS = {
     "gzip": zlib.MAX_WBITS | 16,
     "x-gzip": zlib.MAX_WBITS | 16,

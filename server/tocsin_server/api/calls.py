@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.api.callers import Caller
 from tocsin_server.api.turns import Turns
-from tocsin_server.api.types import CALLS_LIMIT, ApiError
+from tocsin_server.api.types import CALLS_LIMIT, ApiError, BatchCommand, BatchRequest
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
@@ -24,6 +24,7 @@ CONCURRENT_CALLS = 250
 """How many calls of one request run concurrently: enough to fill a pipeline to Redis."""
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 log = structlog.get_logger()
 
@@ -69,18 +70,50 @@ class Method:
         """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
         return decode(self._decoder, params)
 
+    async def decode_in_turns(self, params: Raw, turns: Turns) -> Struct:
+        """The same. A batch that is not in canonical form is decoded command by command, in turns."""
+        if self.request is not BatchRequest:
+            return self.decode(params)
+        try:
+            return self._decoder.decode(params)
+        except (msgspec.ValidationError, RecursionError):
+            return await _decode_batch(params, turns)
 
-def decode(decoder: msgspec.json.Decoder[T], text: Raw) -> T:
-    """A typed value of a JSON object. Raises Refused, which names the member with a wrong type."""
+
+def decode(decoder: msgspec.json.Decoder[T], text: Raw, place: str = "$") -> T:
+    """A typed value of a JSON object. Raises Refused, which names the member with a wrong type.
+
+    `place` is where the object is in the request.
+    """
     try:
         try:
             return decoder.decode(text)
         except msgspec.ValidationError:
             return decoder.decode(canonical(text, decoder.type))
     except msgspec.ValidationError as error:
-        raise Refused(bad_request(_detail(str(error)))) from None
+        raise Refused(bad_request(_detail(str(error), place))) from None
     except RecursionError:
         raise Refused(bad_request("nested too deeply")) from None
+
+
+class _RawBatch(Struct):
+    """A batch whose commands are not decoded."""
+
+    commands: Annotated[list[Raw], Meta(max_length=CALLS_LIMIT)]
+    parallel: bool | None = None
+
+
+_raw_batch = msgspec.json.Decoder(_RawBatch)
+_command = msgspec.json.Decoder(BatchCommand | None)
+
+
+async def _decode_batch(params: Raw, turns: Turns) -> BatchRequest:
+    batch = decode(_raw_batch, params)
+    commands: list[BatchCommand | None] = []
+    for number, text in enumerate(batch.commands):
+        await turns.wait()
+        commands.append(decode(_command, text, f"$.commands[{number}]"))
+    return BatchRequest(commands, bool(batch.parallel))
 
 
 def too_many_calls(subject: str) -> Refusal:
@@ -112,19 +145,23 @@ async def attempt(call: Awaitable[T]) -> T | Refusal:
     return errors.INTERNAL_ERROR
 
 
-async def attempt_in_turn(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run one after the other."""
+async def attempt_in_turn(
+    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Iterable[Item]
+) -> list[T | Refusal]:
+    """The results or refusals of `call(item)`, one item after the other."""
     results: list[T | Refusal] = []
-    for call in calls:
+    for item in items:
         await turns.wait()  # calls to an engine in memory never yield to the loop by themselves
-        results.append(await attempt(call()))
+        results.append(await attempt(call(item)))
     return results
 
 
-async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Refusal]:
-    """The results or refusals of calls that run concurrently, and begin in their order."""
-    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(calls)
-    remaining = iter(enumerate(calls))
+async def attempt_together(
+    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Sequence[Item]
+) -> list[T | Refusal]:
+    """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items."""
+    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(items)
+    remaining = iter(enumerate(items))
 
     async def work() -> None:
         while True:
@@ -132,15 +169,19 @@ async def attempt_together(turns: Turns, calls: Sequence[Callable[[], Awaitable[
             following = next(remaining, None)
             if following is None:
                 return
-            number, call = following
-            results[number] = await attempt(call())
+            number, item = following
+            results[number] = await attempt(call(item))
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(CONCURRENT_CALLS, len(calls))):
+        for _ in range(min(CONCURRENT_CALLS, len(items))):
             tasks.create_task(work())
     return results
 
 
-def _detail(message: str) -> str:
+def _detail(message: str, place: str) -> str:
     """Msgspec's message as the end of a sentence: "expected `str`, got `int` at `$.channel`"."""
-    return (message[:1].lower() + message[1:]).replace(" - at ", " at ")
+    reason, found, member = message.partition(" - at `$")
+    reason = reason[:1].lower() + reason[1:]
+    if not found:
+        return reason if place == "$" else f"{reason} at `{place}`"
+    return f"{reason} at `{place}{member}"

@@ -58,8 +58,8 @@ async def broadcast(context: Context, request: types.BroadcastRequest) -> types.
     others. An `idempotency_key` applies to each channel separately.
     """
     publication = _new_publication(request)
-    calls = [partial(_publish_if_permitted, context, channel, publication) for channel in request.channels]
-    outcomes = await attempt_together(context.turns, calls)
+    call = partial(_publish_if_permitted, context, publication)
+    outcomes = await attempt_together(context.turns, call, request.channels)
     return types.BroadcastResult(
         [
             types.BroadcastResponse(error=api_error(outcome))
@@ -212,8 +212,8 @@ async def batch(context: Context, request: types.BatchRequest) -> types.BatchRes
     Each call has its own reply, in the order of the commands. A refused call does not stop the others. A
     command without a known method has error 104, and null has error 107. The result is not wrapped.
     """
-    calls = [partial(_run, context, command) for command in request.commands]
-    outcomes = await (attempt_together if request.parallel else attempt_in_turn)(context.turns, calls)
+    attempt_all = attempt_together if request.parallel else attempt_in_turn
+    outcomes = await attempt_all(context.turns, partial(_run, context), request.commands)
     return types.BatchResult(
         [
             types.BatchReply(error=api_error(outcome)) if isinstance(outcome, Refusal) else outcome
@@ -275,7 +275,7 @@ async def _run(context: Context, command: types.BatchCommand | None) -> types.Ba
 
 
 async def _publish_if_permitted(
-    context: Context, channel: str, publication: NewPublication
+    context: Context, publication: NewPublication, channel: str
 ) -> types.PublishResult:
     context.permit("broadcast", types.ChannelRequest(channel))
     return await _publish(context.node, channel, publication)

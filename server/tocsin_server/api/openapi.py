@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -66,12 +67,8 @@ ERROR_MODE: Json = {
     "description": "With `transport`, errors are returned as HTTP status. Every other value has no effect.",
     "schema": {"type": "string", "examples": ["transport"]},
 }
-CONTENT_ENCODING: Json = {
-    "name": "Content-Encoding",
-    "in": "header",
-    "description": "How the body is compressed.",
-    "schema": {"type": "string", "enum": ["gzip", "x-gzip", "deflate", "identity"]},
-}
+COMPRESSION = "It may be compressed: with a `Content-Encoding` of `gzip` or `deflate`."
+"""Not a parameter: a tool that made up its value would send a body that is not compressed."""
 NEEDS_PAYLOAD: list[Json] = [
     {"required": ["data"]},
     {"required": ["b64data"], "properties": {"b64data": {"type": "string", "minLength": 1}}},
@@ -100,7 +97,7 @@ def api_document(
         "components": {
             "schemas": schemas,
             "responses": _responses(),
-            "parameters": {"ErrorMode": ERROR_MODE, "ContentEncoding": CONTENT_ENCODING},
+            "parameters": {"ErrorMode": ERROR_MODE},
             "securitySchemes": security,
         },
     }
@@ -113,6 +110,7 @@ def _schemas(types: Iterable[type]) -> Json:
 
 def _request_schemas(types: Iterable[type], channel_length_limit: int) -> Json:
     schemas = _schemas(types)
+    _refuse_one_by_one(schemas)
     for kind in types:
         if issubclass(kind, PublicationFields):
             schemas[kind.__name__]["anyOf"] = NEEDS_PAYLOAD
@@ -120,6 +118,27 @@ def _request_schemas(types: Iterable[type], channel_length_limit: int) -> Json:
         _limit_channel_names(schema, channel_length_limit)
         _allow_null(schema)
     return schemas
+
+
+def _refuse_one_by_one(schemas: Json) -> None:
+    """Let items that are refused by themselves be valid, since the request around them is accepted.
+
+    The commands of a batch get schemas of their own, without what only a command's own reply says.
+    """
+    _drop_pattern(schemas["BroadcastRequest"]["properties"]["channels"]["items"])
+    for member in schemas["BatchCommand"]["properties"].values():
+        for place in member["anyOf"]:
+            if "$ref" in place:
+                name = place["$ref"].rpartition("/")[2]
+                schemas[f"{name}InBatch"] = command = deepcopy(schemas[name])
+                place["$ref"] += "InBatch"
+                for of_command in command["properties"].values():
+                    _drop_pattern(of_command)
+
+
+def _drop_pattern(schema: Json) -> None:
+    if schema.get("pattern") == CHANNEL_PATTERN:
+        del schema["pattern"]
 
 
 def _limit_channel_names(schema: Json, limit: int) -> None:
@@ -134,6 +153,10 @@ def _allow_null(schema: Json) -> None:
     for name, member in schema.get("properties", {}).items():
         if name in schema.get("required", ()):
             continue
+        for place in (member, *member.get("anyOf", ())):
+            others = place.get("additionalProperties")
+            if isinstance(others, dict) and isinstance(others.get("type"), str):
+                others["type"] = [others["type"], "null"]
         if isinstance(member.get("type"), str):
             member["type"] = [member["type"], "null"]
         elif "$ref" in member:
@@ -148,7 +171,7 @@ def _operation(name: str, method: Method) -> Json:
     return {
         "operationId": name,
         **_prose(method.call.__doc__ or ""),
-        "parameters": [_parameter("ErrorMode"), _parameter("ContentEncoding")],
+        "parameters": [_parameter("ErrorMode")],
         "requestBody": _body(method.request),
         "responses": {
             "200": _response(method),
@@ -170,7 +193,6 @@ def _legacy_endpoint() -> Json:
         "operationId": "commands",
         **_prose(LEGACY_ENDPOINT),
         "deprecated": True,
-        "parameters": [_parameter("ContentEncoding")],
         "requestBody": _body(LegacyCommand),
         "responses": {
             "200": {"description": "A reply for each command.", "content": _content(_ref(LegacyReply))},
@@ -219,7 +241,7 @@ def _prose(docstring: str) -> Json:
 
 
 def _body(kind: type) -> Json:
-    return {"required": True, "content": _content(_ref(kind))}
+    return {"required": True, "description": COMPRESSION, "content": _content(_ref(kind))}
 
 
 def _content(schema: Json) -> Json:

@@ -122,7 +122,7 @@ class _Api:
         """The result of one call, or its refusal. Raises LimitReached."""
         context = Context(self._node, caller, self._turns)
         try:
-            request = method.decode(params)
+            request = await method.decode_in_turns(params, self._turns)
             calls = weight(request)
             caller.take(calls, time.monotonic())
             if name != BATCH:

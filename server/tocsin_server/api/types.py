@@ -1,8 +1,9 @@
 """The requests and results of the HTTP API as typed values (docs/protocol.md §14).
 
 Requests are decoded strictly: a member of a wrong type is refused, an unknown one is ignored. Results leave
-out zero values where the protocol does. The OpenAPI document is generated from these types, their docstrings
-and their descriptions.
+out zero values where the protocol does. Those that a batch has by thousands are not tracked by the garbage
+collector (`gc=False`), which would stop the node for tens of milliseconds. The OpenAPI document is generated
+from these types, their docstrings and their descriptions.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ With an engine in memory they take some hundred milliseconds. The limit of the b
 
 CHANNEL_PATTERN = r"^(\$?([-a-zA-Z0-9_]{2,}:)?#[\s\S]*|[\x00-\x7f]*)$"
 """Names are ASCII, except the id of a personal channel's user (docs/protocol.md §13). The core checks it."""
+
+BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+"""Base64 (RFC 4648 §4). No pattern can say that its content is JSON."""
 
 ChannelName = Annotated[
     str,
@@ -64,7 +68,11 @@ Base64 = Annotated[
     str,
     Meta(
         description="JSON in base64. It has priority over the member without `b64`.",
-        extra_json_schema={"contentEncoding": "base64"},
+        extra_json_schema={
+            "contentEncoding": "base64",
+            "contentMediaType": "application/json",
+            "pattern": BASE64_PATTERN,
+        },
     ),
 ]
 
@@ -79,7 +87,7 @@ class ApiError(Struct):
 # ------------------------------------------------------------------------------------------------- publishing
 
 
-class PublicationFields(Struct, kw_only=True):
+class PublicationFields(Struct, kw_only=True, gc=False):
     """The members of a publication. `data` or `b64data` is required."""
 
     data: Data = UNSET
@@ -100,7 +108,7 @@ class PublicationFields(Struct, kw_only=True):
     )
 
 
-class PublishRequest(PublicationFields, kw_only=True):
+class PublishRequest(PublicationFields, kw_only=True, gc=False):
     """A publication for one channel."""
 
     channel: ChannelName
@@ -112,14 +120,14 @@ class BroadcastRequest(PublicationFields, kw_only=True):
     channels: Annotated[list[ChannelName], Meta(min_length=1, max_length=CALLS_LIMIT)]
 
 
-class PublishResult(Struct, omit_defaults=True):
+class PublishResult(Struct, omit_defaults=True, gc=False):
     """The publication's position. Empty if the channel keeps no history."""
 
     offset: int = 0
     epoch: str = ""
 
 
-class BroadcastResponse(Struct, omit_defaults=True):
+class BroadcastResponse(Struct, omit_defaults=True, gc=False):
     """The result or the error in one channel."""
 
     result: PublishResult | None = None
@@ -387,7 +395,7 @@ class RpcResult(Struct):
 # --------------------------------------------------------------------------------------- several calls in one
 
 
-class BatchCommand(Struct):
+class BatchCommand(Struct, gc=False):
     """One call, under the name of its method. If several members are set, the first one counts."""
 
     publish: PublishRequest | None = None
@@ -419,7 +427,7 @@ class BatchRequest(Struct):
     ] = False
 
 
-class BatchReply(Struct, omit_defaults=True):
+class BatchReply(Struct, omit_defaults=True, gc=False):
     """The result of one call, under the name of its method, or its error."""
 
     error: ApiError | None = None

@@ -319,6 +319,7 @@ class Channel(Generic[C]):
         """Keep messages for a live subscriber from the next batch on, until `release`."""
         subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
         if subscriber is not None:
+            self._live_with_queued.pop(subscriber, None)
             self._kept_aside[connection] = KeptAside(subscriber, KeptMessages(options))
             self._groups = None
 
@@ -328,7 +329,8 @@ class Channel(Generic[C]):
         if found is None:
             return None
         subscriber = found.subscriber
-        subscriber.live_since_count = max(subscriber.live_since_count, self._sent_count)
+        if subscriber.live_since_count > self._sent_count:
+            self._live_with_queued[subscriber] = None
         subscriber.write = connection.write
         self._subscribers.setdefault(connection.framing, {})[connection] = subscriber
         self._groups = None

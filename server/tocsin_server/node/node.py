@@ -454,7 +454,7 @@ class Node:
     def client_caught_up(self, connection: Connection) -> None:
         """Stop watching a client, and go on with what waited for it."""
         self._slow_clients.remove(connection)
-        if not connection.session.is_closed:
+        if connection in self.state.connections:  # a HEAD request only seems to open a stream
             self.state.change_write(connection, is_behind=False)
             # Later, because the transport may call this in the middle of a write
             asyncio.get_running_loop().call_soon(self._write_kept, connection)

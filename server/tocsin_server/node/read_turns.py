@@ -76,7 +76,9 @@ class ReadTurns(Generic[Owner]):
             self._next.setdefault(owner)
 
     def _withdraw(self, owner: Owner, waiter: asyncio.Future[None]) -> None:
-        waiters = self._waiting[owner]
+        waiters = self._waiting.get(owner)
+        if waiters is None or waiter not in waiters:
+            return  # `_hand_out` has left it out already
         waiters.remove(waiter)
         if not waiters:
             del self._waiting[owner]
@@ -95,8 +97,10 @@ class ReadTurns(Generic[Owner]):
             owner = next(iter(self._next))
             del self._next[owner]
             waiters = self._waiting[owner]
-            self._take(owner)
-            waiters.popleft().set_result(None)
+            waiter = waiters.popleft()
+            if not waiter.done():  # its wait was cancelled, and `_wait` has not learned of it yet
+                self._take(owner)
+                waiter.set_result(None)
             if not waiters:
                 del self._waiting[owner]
             self._line_up(owner)

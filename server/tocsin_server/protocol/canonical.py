@@ -54,7 +54,7 @@ def _value(value: Raw, kind: inspect.Type) -> Raw:
         case inspect.DictType():
             return _object(value, {}, kind.value_type)
         case inspect.ListType():
-            return _list(value, kind.item_type)
+            return _list(value, kind)
         case inspect.IntType():
             return _whole_number(value)
         case _:
@@ -89,12 +89,18 @@ def _object(value: Raw, fields: dict[str, inspect.Type], of_others: inspect.Type
     return Raw(msgspec.json.encode(kept))
 
 
-def _list(value: Raw, kind: inspect.Type) -> Raw:
+def _list(value: Raw, kind: inspect.ListType) -> Raw:
+    """A list that is too long, and one of texts, cannot become valid: both stay, and so cost nothing."""
+    item_type = kind.item_type.type if isinstance(kind.item_type, inspect.Metadata) else kind.item_type
+    if isinstance(item_type, inspect.StrType):
+        return value
     try:
         items = _items(value)
     except (msgspec.DecodeError, RecursionError):
         return value
-    return Raw(msgspec.json.encode([_value(item, kind) for item in items]))
+    if kind.max_length is not None and len(items) > kind.max_length:
+        return value
+    return Raw(msgspec.json.encode([_value(item, kind.item_type) for item in items]))
 
 
 def _whole_number(value: Raw) -> Raw:

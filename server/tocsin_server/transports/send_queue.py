@@ -125,6 +125,10 @@ class SendQueue:
         self._queued_bytes = self._exempt_bytes = 0
         self._note_caught_up()
 
+    def detach(self) -> None:
+        """Call nothing from now on: the connection is lost. Its owner and the queue refer to each other."""
+        self._on_behind = self._on_caught_up = _ignore
+
     def _note_behind(self) -> None:
         if self._queued_bytes > BEHIND_BYTES and not self.is_behind:
             self.is_behind = True

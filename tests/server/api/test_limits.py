@@ -177,8 +177,7 @@ async def test_concurrent_calls_begin_in_their_order() -> None:
         await asyncio.sleep(0)
         return number
 
-    calls = [lambda number=number: call(number) for number in range(600)]
-    assert await attempt_together(Turns(clock), calls) == list(range(600))
+    assert await attempt_together(Turns(clock), call, range(600)) == list(range(600))
     assert began == list(range(600))
 
 

@@ -49,7 +49,7 @@ def test_an_invalid_configuration_prints_each_error_and_fails(file: Path, comman
 
 def test_options_that_do_not_agree_are_an_error(file: Path, command: Typer) -> None:
     """Each is valid by itself."""
-    file.write_text("[api]\nbody_limit_bytes = 8000000\n[client]\nchannel_limit = 1000\n")
+    file.write_text("[api]\nbody_limit_bytes = 8000000\n[client]\nmessage_limit_bytes = 4096\n")
     result = CliRunner().invoke(command, ["--config", str(file)])
     assert result.exit_code == 1
     assert [line.split()[0] for line in result.stderr.splitlines()] == [

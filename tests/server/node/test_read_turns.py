@@ -95,3 +95,22 @@ async def test_a_waiting_owner_that_is_cancelled_takes_no_turn() -> None:
                 await task
         assert len(turns) == 0
         assert not turns._waiting
+
+
+async def test_a_wait_that_is_cancelled_while_a_turn_becomes_free_takes_none() -> None:
+    """The turn goes to the next one that waits."""
+    turns: ReadTurns[str] = ReadTurns(1)
+    order: list[str] = []
+
+    async def read(owner: str) -> None:
+        async with turns.turn(owner):
+            order.append(owner)
+
+    async with turns.turn("a"):
+        cancelled, next_one = asyncio.create_task(read("b")), asyncio.create_task(read("c"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+    await asyncio.gather(cancelled, next_one, return_exceptions=True)
+    assert order == ["c"]
+    assert len(turns) == 0
+    assert not turns._waiting

@@ -179,6 +179,7 @@ class SseConnection:
         """End the session, and count the connection out. Must be called when the request has ended."""
         self._connections.handle_event(self, events.ConnectionLost())
         self._connections.client_caught_up(self)
+        self.send_queue.detach()
         if self.address_key is not None:
             self._connections.admission.leave(self.address_key)
             self.address_key = None

@@ -236,6 +236,7 @@ class AsgiConnection:
         finally:
             self._connections.handle_event(self, events.ConnectionLost())
             self._connections.client_caught_up(self)
+            self._send_queue.detach()
 
     async def _read(self, receive: Receive) -> None:
         count = 0
