@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.support.api import Api
 from tests.support.configs import INSECURE, SHORT_TIMEOUTS, STANDARD, TOKEN_ONLY
@@ -15,6 +16,10 @@ from tests.support.timing import LONG_TESTS
 
 _numbers = itertools.count(1001)
 """Literal channel names in tests have smaller numbers, as in `open:1`."""
+
+
+settings.register_profile("tests", deadline=None)  # a deadline in milliseconds fails on a slow machine
+settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -206,5 +206,5 @@ class FaultyNetwork(RuleBasedStateMachine):
         self.the_network_works()
 
 
-FaultyNetwork.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+FaultyNetwork.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 test_a_caller_gets_every_offset_once_and_in_order_or_a_gap = FaultyNetwork.TestCase

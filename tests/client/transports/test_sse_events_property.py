@@ -117,7 +117,7 @@ class Model:
                 self.message(name, history.top)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps)
 def test_a_caller_gets_every_offset_once_and_in_order_or_a_gap(steps: list[Step]) -> None:
     model = Model()

@@ -199,7 +199,7 @@ JSON = st.recursive(
 MEMBERS = sorted({name for method in METHODS.values() for name in method.request.__struct_fields__})
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(sorted(METHODS)),
     params=st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=4),

@@ -128,4 +128,4 @@ class Index(RuleBasedStateMachine):
 
 
 TestIndex = Index.TestCase
-TestIndex.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestIndex.settings = settings(max_examples=50, stateful_step_count=40)

@@ -349,4 +349,4 @@ def json_line(command: dict[str, Any]) -> bytes:
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
+TestSessions.settings = settings(max_examples=150, stateful_step_count=80)

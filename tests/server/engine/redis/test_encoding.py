@@ -1,7 +1,7 @@
 """The encoding: values survive it unchanged, and payloads are never parsed."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -17,7 +17,6 @@ INFOS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     st.binary(min_size=1),
     st.one_of(st.none(), INFOS),
@@ -36,7 +35,6 @@ def test_a_publication_survives_encoding(
     assert encoding.decode_publication(unlogged) == (Publication(Raw(data), 0, info, tags), "", 7)
 
 
-@settings(deadline=None)
 @given(INFOS)
 def test_joins_leaves_and_presence_entries_survive_encoding(info: ClientInfo) -> None:
     """An absent payload stays absent."""

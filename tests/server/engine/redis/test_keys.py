@@ -1,6 +1,6 @@
 """Keys: all names of a channel are in one slot of a cluster, and no two things have the same name."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
@@ -39,14 +39,12 @@ def names_of(channel: str, idempotency_key: str) -> list[str]:
     ]
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES)
 def test_all_names_of_a_channel_are_in_one_slot(channel: str, idempotency_key: str) -> None:
     """Otherwise one script could not use them together."""
     assert len({key_slot(name.encode()) for name in names_of(channel, idempotency_key)}) == 1
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_different_things_have_different_names(a: str, key_a: str, b: str, key_b: str) -> None:
     """In one channel and in two, for all channels and idempotency keys."""
@@ -71,7 +69,6 @@ def test_the_names_are_as_documented() -> None:
     assert KEYS.lease_channels("n1.x") == "tocsin:node:n1.x:channels"
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, NAMES)
 def test_names_of_users_and_nodes_are_those_of_no_channel(user: str, channel: str, key: str) -> None:
     """Nor has another user the same."""
@@ -83,7 +80,6 @@ def test_names_of_users_and_nodes_are_those_of_no_channel(user: str, channel: st
     assert (KEYS.connections(user) == KEYS.connections(channel)) == (user == channel)
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, NAMES)
 def test_the_initial_epoch_is_in_the_slot_of_its_channel(channel: str, other: str, key: str) -> None:
     """On a cluster. No channel has a key of that name, and there are as many of them as slots."""

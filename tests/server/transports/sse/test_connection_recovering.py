@@ -99,7 +99,7 @@ class Subscriber:
         assert [int(part.split("@")[0]) for part in self.last_id.split(",")] == [*self.position.values()]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 async def test_every_offset_is_delivered_once_or_is_in_a_gap(acts: list[Act | tuple[str, int]]) -> None:
     """For any order of publishing, reading, closing, reconnecting and resets, by header or by query."""

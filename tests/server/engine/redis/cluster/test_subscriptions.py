@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tocsin_server.engine.redis.cluster.slots import slot_of
@@ -170,7 +170,6 @@ async def walk(steps: list[tuple[str, bytes | int | None]]) -> None:
     assert not machine.interrupted
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_names_end_up_at_the_master_that_serves_them(steps: list[tuple[str, bytes | int | None]]) -> None:
     """Every caller is released, and every interruption is reported."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tocsin_server.engine.redis.pubsub.subscriptions import (
@@ -101,7 +101,6 @@ async def walk(steps: list[tuple[str, bytes | None]]) -> None:
         assert machine.subscriptions.subscribe(name, ignore) is None or name not in machine.wanted
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_the_last_change_counts(steps: list[tuple[str, bytes | None]]) -> None:
     """In the end Redis sends the wanted names, and every caller is released."""
