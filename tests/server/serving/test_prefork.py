@@ -180,7 +180,7 @@ def running_pool(work: str) -> Iterator[subprocess.Popen[str]]:
     The code finds `number`, `report` and `starts`: how often this worker was started before.
     """
     script = f"""
-import pathlib, signal, sys, tempfile, time
+import pathlib, select, signal, sys, tempfile, time
 from tocsin_server.serving import prefork
 
 prefork.CHECK_SECONDS = {TICK}
@@ -214,10 +214,10 @@ def line_of(process: subprocess.Popen[str], text: str) -> str:
 
 
 SERVE = """
-while True:
+while not select.select([parent], [], [], prefork.CHECK_SECONDS / 2)[0]:
     report()
-    time.sleep(prefork.CHECK_SECONDS / 2)
 """
+"""A worker that serves until its parent has died."""
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
