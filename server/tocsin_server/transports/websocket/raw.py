@@ -66,6 +66,9 @@ LINGER_SECONDS = 1.0
 RECENT_SECONDS = 1.0
 """How long ago a large frame may have been packed that a full queue is explained by."""
 
+COUNTED_BYTES = 4096
+"""So many bytes of a frame count as one more frame, once the connection is closed."""
+
 LARGE_FRAME_BYTES = 65_536
 """Frames above this size are remembered, since one alone may fill a queue."""
 
@@ -474,8 +477,10 @@ class WebSocketConnection(asyncio.Protocol):
         is_of_message = frame.opcode in _MESSAGE_OPCODES
         is_whole_message = is_of_message and frame.fin and not self._fragments and frame.opcode != Opcode.CONT
         is_free = (is_whole_message and not self._has_closed) or frame.opcode is Opcode.CLOSE
-        if not is_free and not self._may_send_frame():
+        if not is_free and not self._may_send_frame(frame):
             return False
+        if is_of_message and self._has_closed:
+            return True  # no command follows, so it is not even joined or decoded
         if not is_of_message:
             self._take_control_frame(frame)
             return True
@@ -499,12 +504,14 @@ class WebSocketConnection(asyncio.Protocol):
         if frame.opcode is Opcode.PONG and self.session.awaits_pong and frame.data == self._ping_payload:
             self._connections.handle_event(self, events.Received([PONG]))
 
-    def _may_send_frame(self) -> bool:
+    def _may_send_frame(self, frame: Frame) -> bool:
         """Count a frame that is no command: a ping, pong or fragment. Close if there are too many.
 
-        Once the connection is closed, every frame counts: only the client's close frame is awaited.
+        Once the connection is closed, every frame counts, and a large one several times: only the client's
+        close frame is awaited, behind what it sent before it knew.
         """
-        full_at = self._connections.limits.frame_rate.take(self._frames_full_at, time.monotonic())
+        amount = 1 + (len(frame.data) // COUNTED_BYTES if self._has_closed else 0)
+        full_at = self._connections.limits.frame_rate.take(self._frames_full_at, time.monotonic(), amount)
         if full_at is None:
             if not self._has_closed:
                 self._connections.limit_reached("client.frame_rate", client=self.session.client)

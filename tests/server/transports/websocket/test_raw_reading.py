@@ -9,7 +9,7 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect, read
 from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.transports.websocket.raw import FRAMES_PER_TURN
+from tocsin_server.transports.websocket.raw import COUNTED_BYTES, FRAMES_PER_TURN
 
 LIMITED = {"frame_rate": 1}
 BURST = 5
@@ -66,6 +66,16 @@ async def test_a_client_that_is_closed_and_goes_on_sending_is_not_read() -> None
         assert not raw._protocol.frames.buffer
         assert (await connection.closed()).code == 3501
         assert limits_reached(served_node, "client.frame_rate") == 0
+
+
+async def test_a_large_message_after_the_close_counts_as_many_frames() -> None:
+    """The first message is closed for; the second would be decoded in vain."""
+    async with serve_node(client=LIMITED) as served_node, served_node.tcp() as (connection, _):
+        await connect(connection)
+        raw = served_node.connection
+        await connection.send(commands(CONNECT) + frame(b" " * (BURST * COUNTED_BYTES)))
+        await until(lambda: raw._ignores_input)
+        assert (await connection.closed()).code == 3501
 
 
 async def test_one_read_takes_a_few_frames_and_the_rest_has_later_turns() -> None:
