@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from functools import cache
+from typing import Any
 
 import msgspec
 from msgspec import Raw, inspect
 
 NULL = b"null"
+ABSENT = Raw(b"")
+"""A member that is not there. No JSON value is empty."""
 _LARGEST_EXPONENT = 20
 """No member holds a whole number with more digits."""
 
@@ -50,9 +53,9 @@ def _value(value: Raw, kind: inspect.Type) -> Raw:
         case inspect.UnionType():
             return _alternative(value, kind.types)
         case inspect.StructType():
-            return _object(value, {field.encode_name: field.type for field in kind.fields}, None)
+            return _struct(value, kind)
         case inspect.DictType():
-            return _object(value, {}, kind.value_type)
+            return _named_entries(value, kind.value_type)
         case inspect.ListType():
             return _list(value, kind)
         case inspect.IntType():
@@ -70,21 +73,41 @@ def _alternative(value: Raw, kinds: Iterable[inspect.Type]) -> Raw:
     return value
 
 
-def _object(value: Raw, fields: dict[str, inspect.Type], of_others: inspect.Type | None) -> Raw:
+def _struct(value: Raw, kind: inspect.StructType) -> Raw:
+    types = {field.encode_name: field.type for field in kind.fields}
+    try:
+        read = _known_members(tuple(types)).decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return value
+    members = zip(types, msgspec.structs.astuple(read), strict=True)
+    kept = {
+        name: _value(member, types[name])
+        for name, member in members
+        if member != ABSENT and (bytes(member) != NULL or _accepts_null(types[name]))
+    }
+    return Raw(msgspec.json.encode(kept))
+
+
+@cache
+def _known_members(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """Reads the members of these names, undecoded. It skips others without making objects of them."""
+    fields = {f"member_{number}": name for number, name in enumerate(names)}
+    known = msgspec.defstruct("KnownMembers", [(field, Raw, ABSENT) for field in fields], rename=fields)
+    return msgspec.json.Decoder(known)
+
+
+def _named_entries(value: Raw, kind: inspect.Type) -> Raw:
     try:
         members = _members(value)
     except (msgspec.DecodeError, RecursionError):
         return value
-    if of_others is not None and len(members) > _MOST_MEMBERS:
+    if len(members) > _MOST_MEMBERS:
         return value
     kept: dict[str, Raw] = {}
     for name, member in members.items():
-        kind = fields.get(name, of_others)
-        if kind is None:
-            continue  # unknown members are ignored
         if bytes(member) != NULL or _accepts_null(kind):
             kept[name] = _value(member, kind)
-        elif isinstance(of_others, inspect.StructType):
+        elif isinstance(kind, inspect.StructType):
             kept[name] = Raw(b"{}")  # the name counts by itself, as a channel without options
     return Raw(msgspec.json.encode(kept))
 
