@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tocsin.errors import TocsinError
+from tocsin.errors import CallError, TocsinError
 from tocsin.publisher import Publisher
 
 from . import fail
 from .options import DEFAULT_URL, ApiKey, Url
 from .output import printable, to_line
+
+NOT_FOUND = 104
 
 
 class Action(StrEnum):
@@ -44,6 +46,8 @@ def nodes(
     except (AttributeError, TypeError, OverflowError):
         fail("the server did not answer with nodes: is the address that of a Tocsin server?")
     except (TocsinError, ValueError) as error:
+        if action is Action.drain and isinstance(error, CallError) and error.code == NOT_FOUND:
+            fail(f"there is no node {node!r}; `tocsin nodes` lists the ids and names of all")
         fail(str(error))
 
 

@@ -44,6 +44,6 @@ def test_a_failure_is_explained_in_one_sentence(server: Server) -> None:
     refused = nodes(server)
     half = nodes(server, "drain")
     assert (unknown.returncode, refused.returncode, half.returncode) == (1, 1, 1)
-    assert "not found" in unknown.stderr
+    assert "there is no node 'unknown'" in unknown.stderr
     assert half.stderr == "tocsin: give drain and the node's id or name, or neither\n"
     assert "Traceback" not in unknown.stderr + refused.stderr + half.stderr
