@@ -12,9 +12,10 @@ import datetime as dt
 import io
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tocsin_server.config.api_key_options import HASH_PREFIX
 from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.loading import Settings, load_settings
@@ -33,6 +34,9 @@ BACKLOG = 1024
 """The least length of the kernel's queue of connections to accept: a crowd reconnects at once."""
 
 CERTIFICATE_DAYS = 14
+
+HOW_TO_MAKE_ONE = "openssl rand -base64 48 makes one"
+STRONG = "it is long, and not well known"
 
 CLOCK_SECONDS = 1.0
 """How much Redis' clock may differ: expiry times and log lines are compared with those of other machines."""
@@ -61,21 +65,47 @@ def findings(config: Path | None, connections: int) -> Iterator[Finding]:
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    secret = settings.client.token_hmac_secret
-    how_to = "openssl rand -base64 48 makes one"
-    weak = weakness(secret, SECRET_BYTES) if secret else ""
-    if weak:
-        yield _error("client.token_hmac_secret", f"{weak}: tokens can be forged", how_to)
-    elif secret:
-        yield _ok("client.token_hmac_secret", "it is long, and not well known")
-    for number, key in enumerate(settings.api.keys, 1):
-        name = f"api.keys, number {number}"
-        if weak := weakness(key, KEY_BYTES):
-            yield _error(name, f"{weak}: it can be guessed", how_to)
-        elif key == secret:
-            yield _error(name, "it is also client.token_hmac_secret", "use another one for each")
-        else:
-            yield _ok(name, "it is long, and not well known")
+    """A finding for each secret and API key. One that is configured as a hash cannot be checked."""
+    secrets, keys = list(_token_secrets(settings)), list(_api_keys(settings))
+    for name, secret in secrets:
+        weak = weakness(secret, SECRET_BYTES)
+        yield _error(name, f"{weak}: tokens can be forged", HOW_TO_MAKE_ONE) if weak else _ok(name, STRONG)
+    for name, key in keys:
+        yield _api_key(name, key, dict(secrets))
+    name, control = "engine.control_secret", settings.engine.control_secret
+    if control and (weak := weakness(control, KEY_BYTES)):
+        yield _error(name, f"{weak}: control commands can be forged", HOW_TO_MAKE_ONE)
+    elif control:
+        yield _ok(name, STRONG)
+
+
+def _api_key(name: str, key: str, secrets: dict[str, str]) -> Finding:
+    if key.startswith(HASH_PREFIX):
+        return _ok(name, "it is configured as a hash, so its strength is not known")
+    if weak := weakness(key, KEY_BYTES):
+        return _error(name, f"{weak}: it can be guessed", HOW_TO_MAKE_ONE)
+    same = [other for other, secret in secrets.items() if secret == key]
+    return _error(name, f"it is also {same[0]}", "use another one for each") if same else _ok(name, STRONG)
+
+
+def _token_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The name and value of each secret that verifies tokens."""
+    if settings.client.token_hmac_secret:
+        yield "client.token_hmac_secret", settings.client.token_hmac_secret
+    yield from _numbered("client.token_secrets", settings.client.token_secrets)
+    for name, issuer in settings.issuers.items():
+        yield from _numbered(f"issuers.{name}.secrets", issuer.secrets)
+
+
+def _api_keys(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield from _numbered("api.keys", settings.api.keys)
+    for name, options in settings.api_keys.items():
+        yield from _numbered(f"api_keys.{name}.keys", options.keys)
+
+
+def _numbered(name: str, values: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, value in enumerate(values, 1):
+        yield f"{name}, number {number}", value
 
 
 def _openness(settings: Settings) -> Iterator[Finding]:

@@ -33,8 +33,14 @@ WELL_KNOWN_PARTS = (
     "keyboard cat",
     "shhhh",
     "12345678",
+    "that only you know",
+    "better set in the environment",
+    "a secret of 32 random bytes",
+    "a long random text",
+    "a key of the news desk",
+    "a-key-of-your-own",
 )
-"""What documents and templates of others have where a secret belongs."""
+"""What documents and templates have where a secret belongs: of others, then of this repository."""
 
 
 def weakness(secret: str, least_bytes: int) -> str:
@@ -45,7 +51,7 @@ def weakness(secret: str, least_bytes: int) -> str:
     if any(plain.strip("-_ .!0123456789") == word for word in WELL_KNOWN) or any(
         part in plain for part in WELL_KNOWN_PARTS
     ):
-        return "it is well known, from the documents of some program"
+        return "it is, or contains, what documents and templates have in place of a secret"
     if _bits_per_character(secret) < LEAST_BITS:
         return "it repeats few characters"
     return ""

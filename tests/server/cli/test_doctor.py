@@ -18,6 +18,14 @@ from tocsin_server.cli import doctor
 from tocsin_server.config.weak_secrets import KEY_BYTES, SECRET_BYTES, weakness
 
 SECRET = "rZ4m0xkQvTzLmW8sYb2nCq7dEf5gHj9uPaXo3iRt"
+TOP = Path(__file__).parents[3]
+DOCUMENTED = {
+    "configuration.md": ("at least 32 bytes; better set in the environment", "a long random text"),
+    "http-api.md": ("secret", "a key of the news desk"),
+    "tokens.md": ("at least 32 bytes that only you know",),
+    "tutorial.md": ("a-key-of-your-own",),
+}
+"""Secrets and API keys of the documents, by page."""
 GOOD: Mapping[str, Any] = {
     "server": {"allowed_origins": ["https://app.example"]},
     "client": {"token_hmac_secret": SECRET},
@@ -116,14 +124,46 @@ def test_the_expiry_of_a_certificate_is_found(
     [
         ("x" * 31, "it has 31 bytes"),
         ("ab" * 20, "it repeats few characters"),
-        ("my-secret-is-long-enough-for-every-check", "it is well known"),
-        ("CHANGEME" + "1" * 40, "it is well known"),
+        ("my-secret-is-long-enough-for-every-check", "it is, or contains"),
+        ("CHANGEME" + "1" * 40, "it is, or contains"),
+        ("at least 32 bytes that only you know", "it is, or contains"),
         (SECRET, ""),
     ],
 )
 def test_a_weak_secret_is_named(secret: str, clause: str) -> None:
     assert weakness(secret, SECRET_BYTES).startswith(clause) if clause else not weakness(secret, SECRET_BYTES)
     assert KEY_BYTES < SECRET_BYTES
+
+
+@pytest.mark.parametrize(("page", "key"), [(page, key) for page, keys in DOCUMENTED.items() for key in keys])
+def test_the_secrets_of_the_documents_are_weak(page: str, key: str) -> None:
+    """Each is on its page, so that the list does not outlive the documents."""
+    assert key in (TOP / "docs" / page).read_text()
+    assert weakness(key, 1)
+
+
+@pytest.mark.parametrize(("weak", "level"), [(True, "error"), (False, "ok")])
+def test_every_secret_and_key_is_checked(tmp_path: Path, weak: bool, level: str) -> None:
+    """Further secrets, those of issuers, named keys and the secret of nodes too."""
+    secret = "my-secret-is-long-enough-for-every-check" if weak else SECRET[::-1]
+    config = {
+        **GOOD,
+        "engine": {"control_secret": secret},
+        "client": {**GOOD["client"], "token_secrets": [secret]},
+        "issuers": {"idp": {"issuer": "https://idp.example", "secrets": [secret]}},
+        "api_keys": {"desk": {"keys": [secret[:24]]}},
+    }
+    levels = found(tmp_path, config)
+    checks = ("client.token_secrets", "issuers.idp.secrets", "api_keys.desk.keys")
+    assert levels["engine.control_secret"] == level
+    assert {levels[f"{check}, number 1"] for check in checks} == {level}
+
+
+def test_a_key_that_is_configured_as_a_hash_is_not_called_strong(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.toml"
+    file.write_text(as_toml({**GOOD, "api": {"keys": ["sha256:" + "0" * 64]}}))
+    [text] = [one["text"] for one in doctor.findings(file, 10) if one["check"] == "api.keys, number 1"]
+    assert "its strength is not known" in text
 
 
 @pytest.mark.parametrize(("shift", "level"), [(0, "ok"), (60, "warning")])
