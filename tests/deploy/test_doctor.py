@@ -88,6 +88,17 @@ async def test_without_a_token_connections_cannot_be_held(node: Server) -> None:
     assert "--token" in findings["event stream"]["fix"]
 
 
+async def test_a_token_that_is_refused_is_not_said_to_be_missing(node: Server) -> None:
+    """The error of the connect command, and the close of a token that no key verifies, are in the finding."""
+    for token, words in (
+        (connection_token("ann", exp=1), "token expired (error 109)"),
+        ("junk", "invalid token (3500)"),
+    ):
+        finding = (await found(node.url, token=token, hold_seconds=SOON))["WebSocket"]
+        assert words in finding["text"]
+        assert "log of the node" in finding["fix"]
+
+
 async def test_a_short_check_says_that_buffering_is_not_known(node: Server) -> None:
     findings = await found(node.url)
     assert findings["event stream"]["level"] == "warning"

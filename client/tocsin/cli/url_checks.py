@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from tocsin.protocol.codec import PONG, decode_replies
+from tocsin.protocol.messages import WireError
 from tocsin.session.session import LONGEST_PING_SECONDS
 from tocsin.transports.address import http_url, redact, websocket_url
 from tocsin.transports.http import HttpClient, HttpTarget
@@ -25,6 +26,7 @@ from tocsin.transports.sse import EVENTS_PATH, add_channels
 from tocsin.transports.websocket import UPGRADE_ADVICE
 
 from .findings import Finding, error, ok, warning
+from .output import printable
 
 OPEN_SECONDS = 10.0
 FIRST_EVENT_SECONDS = 5.0
@@ -141,9 +143,11 @@ async def _metrics(target: Target, http: HttpClient) -> Finding:
         return ok("metrics", "they cannot be read at this address")
     if response.status_code != 200:
         return ok("metrics", f"they cannot be read at this address (HTTP {response.status_code})")
-    text = "everyone who reaches this address can read them"
     fix = "set admin.host to an address of a private network, or deny /metrics at the proxy"
-    return error("metrics", text, fix) if target.is_public else warning("metrics", text, fix)
+    if target.is_public:
+        return error("metrics", "they can be read at this public address without a key", fix)
+    text = "they can be read from this machine without a key"
+    return warning("metrics", text, f"try it from outside the network; if they can be read there, {fix}")
 
 
 async def _api(target: Target, http: HttpClient) -> Finding:
@@ -190,15 +194,17 @@ async def _foreign_origin(target: Target) -> Finding:
 
 async def _websocket(target: Target, ping_seconds: asyncio.Future[float]) -> Finding:
     """Open a WebSocket and hold it. ``ping_seconds`` becomes the server's ping interval; 0: unknown."""
-    began = time.monotonic()
+    began, refusal = time.monotonic(), None
     try:
         opened = await _open(target)
         async with opened:
             try:
-                await _hold(opened, target, ping_seconds)
+                refusal = await _hold(opened, target, ping_seconds)
             except TimeoutError:
                 return ok("WebSocket", f"it passes, and lasted for {target.hold_seconds:g} s")
-            return _ended_websocket(opened, time.monotonic() - began)
+            if refusal is not None:
+                return _refused_connect(target, refusal)
+            return _ended_websocket(target, opened, time.monotonic() - began)
     except InvalidStatus as refused:
         status = refused.response.status_code
         return error("WebSocket", f"the handshake is answered with HTTP {status}", UPGRADE_ADVICE)
@@ -210,24 +216,44 @@ async def _websocket(target: Target, ping_seconds: asyncio.Future[float]) -> Fin
             ping_seconds.set_result(0.0)
 
 
-async def _hold(opened: ClientConnection, target: Target, ping_seconds: asyncio.Future[float]) -> None:
-    """Connect, and answer pings until the connection ends. Raises ``TimeoutError`` if it lasts."""
+async def _hold(
+    opened: ClientConnection, target: Target, ping_seconds: asyncio.Future[float]
+) -> WireError | None:
+    """Connect, and answer pings until the connection ends. Return the error of the connect command, if any.
+
+    Raises ``TimeoutError`` if the connection lasts.
+    """
     with suppress(ConnectionClosed):
         await opened.send(json.dumps({"id": 1, "connect": {"token": target.token, "name": "doctor"}}))
         async with asyncio.timeout(target.hold_seconds):
             async for message in opened:
                 for reply in decode_replies(str(message)):
+                    if reply.error is not None:
+                        return reply.error
                     if reply.connect is not None and not ping_seconds.done():
                         ping_seconds.set_result(min(reply.connect.ping, LONGEST_PING_SECONDS))
                     if reply.is_ping:
                         await opened.send(PONG)
+    return None
 
 
-def _ended_websocket(opened: ClientConnection, seconds: float) -> Finding:
+def _refused_connect(target: Target, refusal: WireError) -> Finding:
+    words = redact(printable(refusal.message))
+    text = f"it passes; the server refused the connect command: {words} (error {refusal.code})"
+    return warning("WebSocket", text, _holding_advice(target))
+
+
+def _holding_advice(target: Target) -> str:
+    if target.token:
+        return "see the line client_refused in the log of the node, or give another --token"
+    return "give --token, so that the connection can be held"
+
+
+def _ended_websocket(target: Target, opened: ClientConnection, seconds: float) -> Finding:
     code = opened.close_code or 0
     if 3000 <= code < 5000:
-        text = f"it passes; the server closed it: {opened.close_reason} ({code})"
-        return warning("WebSocket", text, "give --token, so that the connection can be held")
+        text = f"it passes; the server closed it: {printable(opened.close_reason or '')} ({code})"
+        return warning("WebSocket", text, _holding_advice(target))
     return error("WebSocket", f"it passes, and was cut after {seconds:.0f} s", IDLE_FIX)
 
 
