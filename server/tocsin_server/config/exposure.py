@@ -101,7 +101,7 @@ def _issuers(settings: Settings) -> Iterator[Exposure]:
         advice = ""
         if not issuer.audiences and not issuer.required_claims:
             advice = (
-                f"its tokens for any other application are accepted too: set issuers.{name}.audiences or "
+                f"those that it made for other applications count too; set issuers.{name}.audiences or "
                 "required_claims"
             )
         elif "user_prefix" not in issuer.model_fields_set and _shares_users(settings, name):
@@ -110,7 +110,7 @@ def _issuers(settings: Settings) -> Iterator[Exposure]:
                 "they are the same"
             )
         keys = "" if not issuer.jwks_url else f", with the keys at {urlsplit(issuer.jwks_url).hostname}"
-        yield Exposure(f"issuer {name}", f"its tokens say {issuer.issuer}{keys}", advice)
+        yield Exposure(f"issuer {name}", f"tokens with the iss {issuer.issuer} are accepted{keys}", advice)
 
 
 def _shares_users(settings: Settings, name: str) -> bool:

@@ -138,7 +138,7 @@ def test_options_that_do_not_agree_are_sentences(section: dict[str, Any], said: 
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"idp": IDP}, "its tokens for any other application are accepted too"),
+        ({"idp": IDP}, "those that it made for other applications count too"),
         ({"idp": {**IDP, "audiences": ["a"]}}, ""),
         ({"idp": {**IDP, "required_claims": {"client_id": "a"}}}, ""),
         (
@@ -163,4 +163,7 @@ def test_what_issuers_leave_open_is_told(sections: dict[str, Any], said: str) ->
 def test_an_issuer_opens_the_node_to_clients_with_a_token() -> None:
     lines = [str(found) for found in exposures(settings(issuers={"idp": {**IDP, "audiences": ["a"]}}))]
     assert "clients: need a token" in lines
-    assert "issuer idp: its tokens say https://id.example, with the keys at id.example" in lines
+    assert (
+        "issuer idp: tokens with the iss https://id.example are accepted, with the keys at id.example"
+        in lines
+    )
