@@ -30,6 +30,15 @@ def test_every_link_has_its_target(document: Path) -> None:
         assert not anchor or anchor in anchors(target), anchor
 
 
+def test_decisions_are_numbered_without_gaps_and_their_headings_repeat_the_number() -> None:
+    decisions = sorted((TOP / "docs" / "decisions").glob("*.md"))
+    assert [path.name[:4] for path in decisions] == [
+        f"{number:04}" for number in range(1, len(decisions) + 1)
+    ]
+    for path in decisions:
+        assert path.read_text().startswith(f"# {path.name[:4]}: "), path.name
+
+
 @pytest.mark.parametrize("page", ["state.md", "operate.md"])
 def test_every_promise_has_its_test(page: str) -> None:
     """By its name; whether the test holds the promise is for people to see."""
