@@ -97,7 +97,11 @@ async def run_attacks(environment: Environment, attacks: Sequence[str], size: Si
         async with environment.attacked(*attacks):
             attacked.append(await environment.observe(size.seconds))
             held.append(await environment.holding())
-    after = await environment.settled(before)
+    after = await environment.settled(
+        lambda held: (
+            held.connections <= before.connections and held.redis_memory <= before.redis_memory + REDIS_LIMIT
+        )
+    )
     during = Holding(
         memory=max(each.memory for each in held),
         connections=max(each.connections for each in held),

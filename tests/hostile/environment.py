@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,13 +112,18 @@ class Environment:
             len(info["nodes"]),
         )
 
-    async def settled(self, before: Holding, seconds: float = 10 * SOON) -> Holding:
-        """What is held once the node has no connection more than before, or after so many seconds."""
+    async def settled(self, is_settled: Callable[[Holding], bool], seconds: float = 10 * SOON) -> Holding:
+        """What is held once `is_settled` says so, or after so many seconds.
+
+        Redis frees the buffers of clients that are gone a moment after their connections.
+        """
+        held = await self.holding()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (await self.holding()).connections > before.connections:  # noqa: ASYNC110 - it polls a node
+                while not is_settled(held):
                     await asyncio.sleep(5 * TICK)
-        return await self.holding()
+                    held = await self.holding()
+        return held
 
     def tracebacks(self) -> int:
         """How many tracebacks the nodes have logged."""
