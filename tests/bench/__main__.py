@@ -6,13 +6,11 @@ With arguments (`ARGS=nodes`) it measures only the named parts.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-import structlog
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +24,7 @@ from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
+from tocsin_server.logging import configure_logging
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ async def print_figures(parts: Sequence[str]) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    configure_logging("warning")
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{' or '.join(PARTS)}; without one, all")
     parts = parser.parse_args().parts

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import statistics
 import sys
 import time
 from contextlib import AsyncExitStack
 
-import structlog
 import uvloop
 
 from tests.bench.servers import SETTINGS
@@ -26,6 +24,7 @@ from tocsin_server.app import create_app
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import Settings
+from tocsin_server.logging import configure_logging
 from tocsin_server.serving.server import serving
 
 CONNECTIONS = 400
@@ -129,5 +128,5 @@ async def _connect(port: int) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    configure_logging("warning")
     uvloop.run(main(sys.argv[1], int(sys.argv[2])))

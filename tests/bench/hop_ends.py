@@ -11,7 +11,6 @@ carries its time, by the monotonic clock that all processes of a machine share. 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import statistics
 import sys
@@ -19,7 +18,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
-import structlog
 import uvloop
 from msgspec import Raw
 from redis.asyncio import Redis
@@ -31,6 +29,7 @@ from tests.support.worker import requests
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.broker import NewPublication
+from tocsin_server.logging import configure_logging
 from tocsin_server.node.node import Node
 
 BACK_ENDS = 4
@@ -163,5 +162,5 @@ async def receive_main(kind: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    configure_logging("warning")
     uvloop.run((publish_main if sys.argv[1] == "publish" else receive_main)(sys.argv[2], int(sys.argv[3])))

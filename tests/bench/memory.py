@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 
 import psutil
-import structlog
 import uvloop
 
 from tests.bench import servers
+from tocsin_server.logging import configure_logging
 
 WARM_UP = 200
 """Connections before the measurement: code and buffers that are loaded once do not count."""
@@ -20,7 +19,7 @@ WARM_UP = 200
 async def main(name: str, count: int) -> None:
     """Print by how many bytes this process grew for each connection."""
     servers.raise_file_limit()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    configure_logging("warning")
     contender = servers.CONTENDERS[name]
     async with contender(WARM_UP):
         gc.collect()

@@ -6,7 +6,6 @@ python -m tests.bench.servers NAME COUNT    request PUBLICATIONS BURST, reply: C
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import sys
 import time
@@ -14,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
-import structlog
 import uvicorn
 import uvloop
 from msgspec import Raw
@@ -30,6 +28,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.engine.broker import NewPublication
+from tocsin_server.logging import configure_logging
 from tocsin_server.protocol.messages import Publication, Push
 from tocsin_server.serving.server import serving
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
@@ -192,5 +191,5 @@ async def cpu_seconds(deliver: Deliver, publications: int, burst: int) -> float:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    configure_logging("warning")
     uvloop.run(main(sys.argv[1], int(sys.argv[2])))
