@@ -110,7 +110,7 @@ def assert_nothing_is_left(node: Node) -> None:
     assert not node.fan_out._busy
     assert not len(node._slow_clients)
     assert not node._slow_clients._waiters
-    assert not len(node._read_turns)
+    assert not len(node._read_slots)
     assert not node._catch_ups._channels
     assert not subscribed_channels(node)
     assert not present_in(node)

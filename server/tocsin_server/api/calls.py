@@ -14,9 +14,9 @@ from msgspec import Meta, Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.api.callers import Caller
-from tocsin_server.api.turns import Turns
 from tocsin_server.api.types import CALLS_LIMIT, ApiError, BatchCommand, BatchRequest
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
 
@@ -35,7 +35,7 @@ class Context:
 
     node: Node
     caller: Caller
-    turns: Turns
+    turns: LoopTurns
 
     def permit(self, method: str, request: Struct) -> None:
         """Raise Refused unless the caller may make this call. A broadcast checks its channels itself."""
@@ -70,14 +70,21 @@ class Method:
         """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
         return decode(self._decoder, params)
 
-    async def decode_in_turns(self, params: Raw, turns: Turns) -> Struct:
-        """The same. A batch that is not in canonical form is decoded command by command, in turns."""
-        if self.request is not BatchRequest:
-            return self.decode(params)
+    async def decode_in_turns(self, params: Raw, turns: LoopTurns) -> Struct:
+        """The same, in several turns if `params` is large and not in canonical form.
+
+        Such a batch is decoded command by command.
+        """
+        await turns.wait()
         try:
             return self._decoder.decode(params)
         except (msgspec.ValidationError, RecursionError):
-            return await _decode_batch(params, turns)
+            if self.request is BatchRequest:
+                return await _decode_batch(params, turns)
+        await turns.wait()
+        repaired = Raw(canonical(params, self.request))
+        await turns.wait()
+        return decode(self._decoder, repaired)
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: Raw, place: str = "$") -> T:
@@ -107,7 +114,7 @@ _raw_batch = msgspec.json.Decoder(_RawBatch)
 _command = msgspec.json.Decoder(BatchCommand | None)
 
 
-async def _decode_batch(params: Raw, turns: Turns) -> BatchRequest:
+async def _decode_batch(params: Raw, turns: LoopTurns) -> BatchRequest:
     batch = decode(_raw_batch, params)
     commands: list[BatchCommand | None] = []
     for number, text in enumerate(batch.commands):
@@ -146,7 +153,7 @@ async def attempt(call: Awaitable[T]) -> T | Refusal:
 
 
 async def attempt_in_turn(
-    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Iterable[Item]
+    turns: LoopTurns, call: Callable[[Item], Awaitable[T]], items: Iterable[Item]
 ) -> list[T | Refusal]:
     """The results or refusals of `call(item)`, one item after the other."""
     results: list[T | Refusal] = []
@@ -157,7 +164,7 @@ async def attempt_in_turn(
 
 
 async def attempt_together(
-    turns: Turns, call: Callable[[Item], Awaitable[T]], items: Sequence[Item]
+    turns: LoopTurns, call: Callable[[Item], Awaitable[T]], items: Sequence[Item]
 ) -> list[T | Refusal]:
     """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items."""
     results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(items)

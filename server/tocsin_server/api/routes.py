@@ -27,9 +27,9 @@ from tocsin_server.api.callers import Caller, LimitReached
 from tocsin_server.api.calls import Context, Method, api_error, attempt, decode, too_many_calls
 from tocsin_server.api.methods import COMMANDS, METHODS, weight
 from tocsin_server.api.openapi import api_document
-from tocsin_server.api.turns import Turns
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
 from tocsin_server.errors import Refusal, Refused
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import is_set
 
@@ -73,7 +73,7 @@ class _Api:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._keys = ApiKeys(node.settings)
-        self._turns = Turns()
+        self._turns = LoopTurns()
 
     def endpoint(self, name: str, method: Method) -> Endpoint:
         """The endpoint of a method."""

@@ -80,7 +80,9 @@ class ClientOptions(Options):
     history_limit: Limit = 300
     """Publications in one history page or one recovery, at most."""
     history_limit_bytes: Limit = 524_288
-    """Bytes of one history page, or of one page of a recovery, at most; one publication may be larger.
+    """Bytes of one history page, at most; one publication may be larger."""
+    recovery_page_bytes: Limit = 65_536
+    """Bytes of one page of a recovery, at most; one publication may be larger.
 
     A recovery has as many pages as it needs. Each is read once the client has taken the one before.
     """

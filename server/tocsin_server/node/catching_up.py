@@ -1,6 +1,6 @@
 """Catching up: what a client missed is read from history in pages, each when the client has taken the last.
 
-    subscribe reply with the first page --> [client has room --> turn --> page] … --> live
+    subscribe reply with the first page --> [client has room --> slot --> page] … --> live
 
 So a recovery holds one page in memory, however long it is and however slowly the client reads. Meanwhile
 what the channel receives is held for it, or read from history too.
@@ -21,7 +21,7 @@ from tocsin_server.core.node_state import C, NodeState
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import Broker, HistoryQuery
 from tocsin_server.errors import EngineError
-from tocsin_server.node.read_turns import ReadTurns
+from tocsin_server.node.read_slots import ReadSlots
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.protocol.messages import Position
 
@@ -39,7 +39,7 @@ class CatchUps(Generic[C]):
         broker: Broker,
         rules: ChannelRules,
         state: NodeState[C],
-        turns: ReadTurns[C],
+        slots: ReadSlots[C],
         limits: ClientOptions,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -50,7 +50,7 @@ class CatchUps(Generic[C]):
         self._broker = broker
         self._rules = rules
         self._state = state
-        self._turns = turns
+        self._slots = slots
         self._limits = limits
         self._spawn = spawn
         self._room_for = room_for
@@ -86,7 +86,7 @@ class CatchUps(Generic[C]):
     async def _read_page(self, connection: C, name: str) -> bool:
         """Read and write one page. Returns whether there is more."""
         options = self._rules.options_for(name)
-        async with self._turns.turn(connection):
+        async with self._slots.slot(connection):
             channel, since = self._state.hub.channels.get(name), None
             if channel is not None:
                 since = channel.catching_up_from(connection)
@@ -110,7 +110,7 @@ class CatchUps(Generic[C]):
 
     async def _read(self, name: str, since: int, options: ChannelOptions) -> History | None:
         query = HistoryQuery(
-            Position(since, ""), self._limits.history_limit, limit_bytes=self._limits.history_limit_bytes
+            Position(since, ""), self._limits.history_limit, limit_bytes=self._limits.recovery_page_bytes
         )
         try:
             return await self._broker.read_history(name, query, options)

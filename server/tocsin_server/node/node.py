@@ -55,6 +55,7 @@ from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -67,7 +68,7 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
+from tocsin_server.node.read_slots import WAIT_SECONDS, ReadSlots
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slices import in_slices
@@ -77,6 +78,7 @@ from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
     ConnectRequest,
     HistoryRequest,
+    HistoryResult,
     PresenceRequest,
     Publication,
     Push,
@@ -87,7 +89,10 @@ STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
 
 READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories are read at once")
-"""The refusal of a command whose turn to read history did not come within WAIT_SECONDS."""
+"""The refusal of a command that got no slot to read history within WAIT_SECONDS."""
+
+SLOT_BYTES_PER_SECOND = 4_194_304
+"""How fast histories are read in one slot. A connection has OWNER_SLOTS of them."""
 
 log = structlog.get_logger()
 
@@ -158,12 +163,13 @@ class Node:
             on_slow=self._on_slow,
             on_excess=self._on_excess,
         )
-        self._read_turns: ReadTurns[Connection] = ReadTurns(_pages_at_once(settings))
+        self._page_turns = LoopTurns()
+        self._read_slots: ReadSlots[Connection] = ReadSlots(_pages_at_once(settings))
         self._catch_ups = CatchUps(
             self._engine_services.broker,
             self.rules,
             self.state,
-            self._read_turns,
+            self._read_slots,
             settings.client,
             spawn=self._spawn,
             room_for=self._room_for,
@@ -173,8 +179,8 @@ class Node:
         self._subscription_setup = SubscriptionSetup(
             self._engine_services,
             self.state,
-            self._read_turns,
-            settings.client.history_limit_bytes,
+            self._read_slots,
+            settings.client.recovery_page_bytes,
             self._on_reset,
             settings.limits.presence_entries,
         )
@@ -576,7 +582,7 @@ class Node:
         channels = [plan.channel for plan in plans]
         try:
             await self._subscription_setup.open(connection, plans, self.handle_event)
-        except TimeoutError:  # no turn to read history was free
+        except TimeoutError:  # no slot to read history was free
             self.limit_reached("limits.recovery_bytes", client=connection.session.client)
             self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
         except EngineLimit as error:
@@ -605,9 +611,11 @@ class Node:
             self.handle_event(connection, events.Executed(execute.id, outcome))
             return
         try:
-            async with self._read_turns.turn(connection, WAIT_SECONDS):
+            async with self._read_slots.slot(connection, WAIT_SECONDS):
                 outcome = await self._run_operation(connection, execute)
+                await self._page_turns.wait()  # encoding a page takes about as long as decoding it
                 self.handle_event(connection, events.Executed(execute.id, outcome))
+                await asyncio.sleep(_seconds_of_page(outcome))
         except TimeoutError:
             self.limit_reached("limits.recovery_bytes", client=connection.session.client)
             self.handle_event(connection, events.Executed(execute.id, READS_WAIT))
@@ -732,6 +740,12 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
         return False
     limit = command.identified_before
     return limit is None or (session.identified_at, session.client) < tuple(limit)
+
+
+def _seconds_of_page(outcome: Struct | Refusal) -> float:
+    """How long a slot is kept for a page, so that a client that reads histories without end leaves time."""
+    pages = outcome.publications if isinstance(outcome, HistoryResult) else ()
+    return sum(publication.size for publication in pages) / SLOT_BYTES_PER_SECOND
 
 
 def _pages_at_once(settings: Settings) -> int:

@@ -14,7 +14,7 @@ from tocsin_server.core.node_state import NodeState, StateConnection
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
-from tocsin_server.node.read_turns import WAIT_SECONDS, ReadTurns
+from tocsin_server.node.read_slots import WAIT_SECONDS, ReadSlots
 
 READ_ATTEMPTS = 5
 """How often history is read until it reaches what was received. A second read follows a loss."""
@@ -36,7 +36,7 @@ C = TypeVar("C", bound=SetupConnection)
 class SubscriptionSetup(Generic[C]):
     """Sets up subscriptions. Their channels already hold what is received.
 
-    A recovery has a turn to read its first page, of at most `page_bytes`, and only as much of it as the
+    A recovery has a slot to read its first page, of at most `page_bytes`, and only as much of it as the
     client has room for. `on_reset(connection, channel)` is called for each connection that misses
     publications, because the history that was read is another one than the channel followed.
     """
@@ -45,7 +45,7 @@ class SubscriptionSetup(Generic[C]):
         self,
         engine: EngineServices,
         state: NodeState[C],
-        turns: ReadTurns[C],
+        slots: ReadSlots[C],
         page_bytes: int,
         on_reset: Callable[[C, str], None],
         presence_limit: int = 0,
@@ -53,7 +53,7 @@ class SubscriptionSetup(Generic[C]):
         self._engine = engine
         self._presence_limit = presence_limit
         self._state = state
-        self._turns = turns
+        self._slots = slots
         self._page_bytes = page_bytes
         self._on_reset = on_reset
 
@@ -63,12 +63,12 @@ class SubscriptionSetup(Generic[C]):
         plans: Sequence[SubscriptionPlan],
         on_opened: Callable[[C, SubscriptionsOpened], None],
     ) -> None:
-        """Set up subscriptions. Raises EngineError, and TimeoutError if no turn is free in time.
+        """Set up subscriptions. Raises EngineError, and TimeoutError if no slot is free in time.
 
-        `on_opened` hands the result to the session before the turn ends.
+        `on_opened` hands the result to the session before the slot is given back.
         """
         if any(plan.read is not None and plan.read.since is not None for plan in plans):
-            async with self._turns.turn(connection, WAIT_SECONDS):
+            async with self._slots.slot(connection, WAIT_SECONDS):
                 on_opened(connection, await self._open(connection, plans))
         else:
             on_opened(connection, await self._open(connection, plans))
@@ -82,20 +82,23 @@ class SubscriptionSetup(Generic[C]):
             if plan.options.presence
         )
         with_history = [(plan, plan.read) for plan in plans if plan.read is not None]
-        page_bytes = self._page_bytes // max(1, len(with_history))
         for _ in range(READ_ATTEMPTS):
+            page_bytes = max(1, self._room_in(connection) // max(1, len(with_history)))
             histories = await gather_calls(
                 engine.broker.read_history(plan.channel, _query(read, page_bytes), plan.options)
                 for plan, read in with_history
             )
             read = {plan.channel: history for (plan, _), history in zip(with_history, histories, strict=True)}
-            room_bytes = self._page_bytes - connection.queued_bytes
-            merged = self._state.merge(plans, read, room_bytes)
+            merged = self._state.merge(plans, read, self._room_in(connection))
             for other, channel in merged.resets:
                 self._on_reset(other, channel)
             if merged.opened is not None:
                 return merged.opened
         raise EngineError("the history does not reach what was received")
+
+    def _room_in(self, connection: C) -> int:
+        """How many bytes of a page a client has room for."""
+        return self._page_bytes - connection.queued_bytes
 
 
 async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -5,7 +5,7 @@
 
 Each phase has a time limit and a size. What has arrived is parsed by turns (`node/turns.py`), a few requests
 at once. While a response is being made, nothing further is parsed, and nothing is read beyond what one read
-brought. After the last response of a connection what arrives is discarded.
+brought. Behind the last request of a connection a few bytes are discarded, so that its end is noticed.
 
 The mutable state is that of `HttpProtocol`. Its own methods change it; asyncio, uvicorn and the node call
 them.
@@ -55,6 +55,9 @@ PIECE_BYTES = 512
 
 PIECES_PER_TURN = 8
 """How many pieces are parsed in one turn of the event loop: some 0.5 ms if they are chunks of one byte."""
+
+DISCARDED_BYTES = 65_536
+"""How much may arrive behind the last request. Reading more without end would take all time of the node."""
 
 CHUNK_OVERHEAD = 8
 """How many bytes besides its content each byte of a chunked body may have, apart from HEAD_LIMIT_BYTES.
@@ -163,6 +166,7 @@ class HttpProtocol(HttpToolsProtocol):
     _body_left = 0
     _body_since = 0.0
     _chunk_bytes = 0
+    _discarded_bytes = 0
     _is_chunked = False
     _idle_until = 0.0
     _head_timer: asyncio.TimerHandle | None = None
@@ -219,7 +223,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what may be parsed in this turn, and keep the rest."""
-        if self._is_last_response or self._has_upgraded:
+        if self._has_upgraded:
+            return
+        if self._is_last_response:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > DISCARDED_BYTES:
+                self._drop("data_after_last_request")
             return
         if self._unread:  # over TLS bytes arrive although reading is paused
             self._unread += data

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.server.api.conftest import Served
-from tocsin_server.api import turns
+from tocsin_server import loop_turns
 from tocsin_server.api.methods import COMMANDS
 from tocsin_server.api.types import CALLS_LIMIT, BatchCommand, BatchReply
 
@@ -95,7 +95,7 @@ async def test_thousands_of_calls_yield_to_other_work(
             turn += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
+    monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0)
     monkeypatch.setitem(api.node.operations.rpc_methods, "note", note)
     other = asyncio.create_task(count_turns())
     try:

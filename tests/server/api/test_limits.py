@@ -10,7 +10,7 @@ import pytest
 from tests.server.api.conftest import KEY, Served, served
 from tests.server.served_node import until
 from tocsin_server.api.calls import attempt_together
-from tocsin_server.api.turns import TURN_SECONDS, Turns
+from tocsin_server.loop_turns import TURN_SECONDS, LoopTurns
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,7 +99,7 @@ class ManualClock:
         return self.now
 
 
-async def _take(turns: Turns, log: list[str], name: str, calls: int, work: Callable[[], None]) -> None:
+async def _take(turns: LoopTurns, log: list[str], name: str, calls: int, work: Callable[[], None]) -> None:
     for _ in range(calls):
         await turns.wait()
         log.append(name)
@@ -109,7 +109,7 @@ async def _take(turns: Turns, log: list[str], name: str, calls: int, work: Calla
 async def test_callers_take_turns_with_batches_of_any_size() -> None:
     """With calls that take half a turn, two run before the next caller's two."""
     clock, log = ManualClock(), list[str]()
-    turns = Turns(clock)
+    turns = LoopTurns(clock)
 
     def work() -> None:
         clock.now += TURN_SECONDS / 2
@@ -126,7 +126,7 @@ async def test_callers_take_turns_with_batches_of_any_size() -> None:
 async def test_other_code_runs_between_turns() -> None:
     """At most one turn of calls in each turn of the loop."""
     clock = ManualClock()
-    turns, loop_turn, in_turn = Turns(clock), 0, dict[int, int]()
+    turns, loop_turn, in_turn = LoopTurns(clock), 0, dict[int, int]()
 
     async def count() -> None:
         nonlocal loop_turn
@@ -149,7 +149,7 @@ async def test_other_code_runs_between_turns() -> None:
 
 async def test_a_caller_that_gives_up_gives_its_turn_to_the_next() -> None:
     clock, log = ManualClock(), list[str]()
-    turns = Turns(clock)
+    turns = LoopTurns(clock)
 
     def work() -> None:
         clock.now += TURN_SECONDS
@@ -177,7 +177,7 @@ async def test_concurrent_calls_begin_in_their_order() -> None:
         await asyncio.sleep(0)
         return number
 
-    assert await attempt_together(Turns(clock), call, range(600)) == list(range(600))
+    assert await attempt_together(LoopTurns(clock), call, range(600)) == list(range(600))
     assert began == list(range(600))
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.server.api.conftest import Served
-from tocsin_server.api import turns
+from tocsin_server import loop_turns
 from tocsin_server.api.methods import METHODS
-from tocsin_server.api.turns import Turns
 from tocsin_server.api.types import CALLS_LIMIT
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.protocol.json import compact
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -100,21 +100,21 @@ async def test_thousands_of_members_are_read(
 
 async def test_a_batch_in_another_form_is_decoded_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Command by command. The event loop turns in between."""
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
+    monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0)
     commands = [{"publish": {"channel": "a", "data": 1, "tags": None, "version": 1.0}}] * 500
     body = compact(json.dumps({"commands": [*commands, None], "parallel": None}).encode())
-    loop_turns = 0
+    turn_count = 0
 
     async def count() -> None:
-        nonlocal loop_turns
+        nonlocal turn_count
         while True:
-            loop_turns += 1
+            turn_count += 1
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    decoded: Any = await METHODS["batch"].decode_in_turns(body, Turns())
+    decoded: Any = await METHODS["batch"].decode_in_turns(body, LoopTurns())
     counting.cancel()
-    assert loop_turns >= 400
+    assert turn_count >= 400
     assert (len(decoded.commands), decoded.commands[-1], decoded.parallel) == (501, None, False)
     assert (decoded.commands[0].publish.version, decoded.commands[0].publish.tags) == (1, None)
 

@@ -14,12 +14,13 @@ from tests.server.served_node import new_channel, publish, serve_node, until
 from tests.server.transports.sse.stream_server import stream_server
 from tests.server.transports.websocket.raw_session import connect, read_messages
 from tests.support.raw_connection import commands
+from tocsin_server.core.positions import History
 from tocsin_server.node import node as node_module
 from tocsin_server.node.connection import BEHIND_BYTES
 
 PAYLOAD = b'"' + b"x" * 20_000 + b'"'
 PAGE = 100_000
-CLIENT = {"history_limit_bytes": PAGE, "send_timeout": 600}
+CLIENT = {"history_limit_bytes": PAGE, "recovery_page_bytes": PAGE, "send_timeout": 600}
 SINCE = {"recover": True, "offset": 0, "epoch": ""}
 CHANNELS = 20
 COUNT = 30
@@ -61,6 +62,33 @@ async def test_recoveries_hold_one_page_for_a_client_that_does_not_read() -> Non
             await publish(served_node.node, channels[0], b"1")
             (push,) = await read_messages(connection, 1)
             assert push["push"]["pub"]["offset"] == COUNT + 1
+        await served_node.until_empty()
+
+
+async def test_all_replies_to_a_client_behind_share_one_page() -> None:
+    """Reading more for it would be in vain: each reply reads at least one publication, and what has room."""
+    channels = [new_channel("log") for _ in range(CHANNELS)]
+    async with serve_node(client=CLIENT) as served_node:
+        for channel in channels:
+            await publish(served_node.node, channel, *[PAYLOAD] * COUNT)
+        read: list[int] = []
+        broker = served_node.node._engine_services.broker
+        read_history = broker.read_history
+
+        async def read_and_count(*arguments: Any) -> History:
+            history = await read_history(*arguments)
+            read.append(len(history.publications))
+            return history
+
+        broker.read_history = read_and_count  # type: ignore[method-assign, assignment]
+        async with served_node.tcp(receive_buffer=8192) as (connection, _):
+            await connect(connection)
+            await connection.send(commands(*subscribes(channels[:2], **SINCE)))
+            await until(lambda: len(read) == 2 and served_node.connection.is_behind)
+            read.clear()
+            await connection.send(commands(*subscribes(channels[2:], **SINCE)))
+            await until(lambda: len(read) == CHANNELS - 2)
+            assert sum(count - 1 for count in read) <= PAGE // len(PAYLOAD)
         await served_node.until_empty()
 
 
@@ -141,11 +169,23 @@ async def test_histories_wait_until_the_client_has_taken_the_one_before() -> Non
         await served_node.until_empty()
 
 
+async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that requests histories without end leaves time for the others."""
+    monkeypatch.setattr(node_module, "SLOT_BYTES_PER_SECOND", 5 * len(PAYLOAD))
+    channel = new_channel("log")
+    async with serve_node(client=CLIENT) as served_node:
+        await publish(served_node.node, channel, PAYLOAD)
+        async with served_node.tcp() as (connection, _):
+            await connect(connection)
+            await connection.send(commands({"id": 2, "history": {"channel": channel, "limit": -1}}))
+            await read_messages(connection, 1)
+            assert len(served_node.node._read_slots) == 1
+            await until(lambda: not len(served_node.node._read_slots))
+
+
 @pytest.mark.parametrize("method", ["subscribe", "history"])
-async def test_a_command_whose_turn_does_not_come_is_refused(
-    method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With 111, which is temporary. The limit is exact: another command has the only turn."""
+async def test_a_command_that_gets_no_slot_is_refused(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 111, which is temporary. The limit is exact: another command has the only slot."""
     monkeypatch.setattr(node_module, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr("tocsin_server.node.subscribing.WAIT_SECONDS", 0.05)
     channel = new_channel("log")
@@ -153,7 +193,7 @@ async def test_a_command_whose_turn_does_not_come_is_refused(
     engine = FaultyEngine()
     async with running(engine, limits={"recovery_bytes": 1}) as node:
         waiting: list[FakeConnection] = [await connected(node) for _ in range(2)]
-        async with node._read_turns.turn(waiting[0]):
+        async with node._read_slots.slot(waiting[0]):
             reply = await waiting[1].call(method, channel=channel, **request)
             assert reply["error"] == {
                 "code": 111,

@@ -175,16 +175,20 @@ async def test_many_requests_at_once_are_parsed_in_turns() -> None:
 
 
 async def test_what_is_sent_behind_an_event_stream_is_discarded() -> None:
-    """Its response is the last of the connection."""
+    """Its response is the last of the connection. A client that sends without end is dropped."""
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connection.send(b"GET /events?channel=open:1 HTTP/1.1\r\nHost: here\r\n\r\n" + LIVE * 100)
         assert await connection.response() == 200
         (http,) = await connections_of(served_node)
         await until(lambda: not http._unread)
-        http.data_received(LIVE * 1000)
+        http.data_received(bytes(http_limits.DISCARDED_BYTES - http._discarded_bytes))
         assert not http._unread
         assert not http.flow.read_paused
         assert not http.pipeline
+        assert not http.transport.is_closing()
+        http.data_received(b"G")
+        assert http.transport.is_closing()
+        await served_node.until_empty()
 
 
 async def test_an_upgrade_to_something_else_is_ignored() -> None:

@@ -23,6 +23,7 @@ from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, St
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.seen_positions import SeenPositions
 from tocsin_server.errors import EngineError, EngineFull
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.protocol.messages import Position, Publication, Push
 
 MAX_MS = 2**53
@@ -30,6 +31,9 @@ MAX_MS = 2**53
 
 ABOVE_STAMPS = 2**64 - 2
 """The second half of a stream id that is above the ids of all publications at an offset."""
+
+DECODED_AT_ONCE = 64
+"""How many publications are decoded before other code may run: about 200 µs."""
 
 
 class PublishArguments(NamedTuple):
@@ -124,6 +128,7 @@ class RedisBroker:
         self._may_grow = state.may_grow
         self._seen = SeenPositions()
         self._other_versions = encoding.OtherVersions()
+        self._decoding_turns = LoopTurns()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
         self._handler: BrokerHandler | None = None
 
@@ -229,7 +234,15 @@ class RedisBroker:
         self._seen.record(channel, *top)
         for newest in entries[:1] if query.is_reverse else entries[-1:]:
             self._seen.record(channel, _offset(newest), top.epoch, _stamp(newest))
-        return History(top, [_publication(entry) for entry in entries])
+        return History(top, await self._publications(entries))
+
+    async def _publications(self, entries: Sequence[Any]) -> list[Publication]:
+        """Decode entries in loop turns: a page takes about a millisecond, and several may arrive at once."""
+        publications: list[Publication] = []
+        for start in range(0, len(entries), DECODED_AT_ONCE):
+            await self._decoding_turns.wait()
+            publications += [_publication(entry) for entry in entries[start : start + DECODED_AT_ONCE]]
+        return publications
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications. The top and the epoch stay."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,13 @@ from tests.server.engine.redis.blackhole_proxy import BlackholeProxy
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.readiness import until_ready
 from tests.server.engine.redis.redis_server import RedisServer
+from tocsin_server import loop_turns
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
+from tocsin_server.engine.redis import broker as broker_module
 from tocsin_server.engine.redis import scripts
 from tocsin_server.engine.redis.broker import PublishArguments, ReadArguments
-from tocsin_server.protocol.messages import ClientInfo, Position
+from tocsin_server.protocol.messages import ClientInfo, Position, Publication
 
 ALL = HistoryQuery(limit=-1)
 
@@ -49,6 +52,36 @@ async def publish_many(node: Node, count: int) -> Position:
     for number in range(1, count + 1):
         position = await node.broker.publish("news", publication(number), HISTORY)
     return position
+
+
+async def test_a_large_history_is_decoded_in_several_loop_turns(
+    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other code runs in between. Without a limit in time, each turn decodes DECODED_AT_ONCE publications."""
+    monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0)
+    monkeypatch.setattr(broker_module, "DECODED_AT_ONCE", 2)
+    turns_seen: list[int] = []
+    turn = 0
+
+    def decode(entry: Any) -> Publication:
+        turns_seen.append(turn)
+        return decode_entry(entry)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    decode_entry = broker_module._publication
+    monkeypatch.setattr(broker_module, "_publication", decode)
+    async with running(redis_server.url) as node:
+        await publish_many(node, 7)
+        counting = asyncio.create_task(count_turns())
+        history = await node.broker.read_history("news", ALL, HISTORY)
+        counting.cancel()
+    assert [each.offset for each in history.publications] == list(range(1, 8))
+    assert [turns_seen.count(seen) for seen in sorted(set(turns_seen))] == [2, 2, 2, 1]
 
 
 async def test_histories_continue_after_a_restart_with_data(

@@ -116,7 +116,7 @@ async def test_a_second_large_publication_makes_a_client_slow_that_reads_nothing
 async def test_a_recovery_may_be_larger_than_the_queue_limit() -> None:
     """It comes in pages: the first in the reply, the others as pushes, each once the client has taken one."""
     channel = new_channel("log")
-    async with serve_node(client={"queue_limit_bytes": LIMIT, "history_limit_bytes": 70_000}) as served_node:
+    async with serve_node(client={"queue_limit_bytes": LIMIT, "recovery_page_bytes": 70_000}) as served_node:
         await publish(served_node.node, channel, *[PAYLOAD] * 100)
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             position = {"recover": True, "offset": 0, "epoch": ""}

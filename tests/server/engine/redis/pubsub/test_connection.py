@@ -22,6 +22,7 @@ from tocsin_server.engine.broker import TOP_ONLY, NewPublication
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connector import Backoff
 from tocsin_server.engine.redis.engine import RedisEngine
+from tocsin_server.engine.redis.membership.failure_detector import DEAD
 from tocsin_server.engine.redis.pubsub.connection import PubSubConnection
 from tocsin_server.engine.redis.pubsub.subscriptions import MAX_UNCONFIRMED_NAMES
 from tocsin_server.errors import EngineError, EngineFull
@@ -33,14 +34,13 @@ async def subscribed(node: Node, *channels: str) -> None:
 
 
 async def renewed(node: Node, times: int) -> None:
-    """Wait until the node has renewed its first lease so many times."""
+    """Wait until the node has renewed its lease so many times. After a long stall it has another lease."""
     assert isinstance(node.engine, RedisEngine)
     commands, keys = node.engine._deployment.commands, node.engine._keys
-    counts: list[bytes] = []
+    counts: set[bytes] = set()
     async with asyncio.timeout(STARTED):
         while len(counts) <= times:
-            (count,) = await commands.execute("HVALS", keys.nodes)
-            counts += [] if count in counts else [count]
+            counts |= set(await commands.execute("HVALS", keys.nodes)) - {DEAD}
             await asyncio.sleep(QUIET / 10)
 
 

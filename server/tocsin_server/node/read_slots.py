@@ -1,9 +1,9 @@
-"""Turns to read history for clients, so that only so many pages are in this node's memory at once.
+"""Slots to read history for clients, so that only so many pages are in this node's memory at once.
 
-A page is in memory from its turn until it is written to a transport. Owners (connections) take turns: each
-gets one page, then the next owner, however many each has asked for.
+A page has a slot from its read until it is written to a transport. Owners (connections) take turns: each
+gets one slot, then the next owner, however many each has asked for.
 
-The mutable state is how many turns each owner has, and who waits. Only the methods of `ReadTurns` change it.
+The mutable state is how many slots each owner has, and who waits. Only the methods of `ReadSlots` change it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 WAIT_SECONDS = 4.0
-"""How long a command waits for its turn. SDKs give a command up after 5 seconds."""
+"""How long a command waits for a slot. SDKs give a command up after 5 seconds."""
 
-OWNER_TURNS = 4
+OWNER_SLOTS = 4
 """How many pages one connection may have at once. Several hide the time that the engine takes."""
 
 
-class ReadTurns(Generic[Owner]):
-    """At most `limit` turns at once, and OWNER_TURNS for each owner."""
+class ReadSlots(Generic[Owner]):
+    """At most `limit` slots are taken at once, and OWNER_SLOTS by each owner."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken: dict[Owner, int] = {}
         self._taken_count = 0
         self._waiting: dict[Owner, deque[asyncio.Future[None]]] = {}
-        self._next: dict[Owner, None] = {}  # owners that wait and may have another turn, in their order
+        self._next: dict[Owner, None] = {}  # owners that wait and may have another slot, in their order
 
     def __len__(self) -> int:
-        """Return how many turns are taken."""
+        """Return how many slots are taken."""
         return self._taken_count
 
     @asynccontextmanager
-    async def turn(self, owner: Owner, within_seconds: float | None = None) -> AsyncIterator[None]:
-        """Take a turn, and give it back at the end. Raises TimeoutError if none is free in time."""
+    async def slot(self, owner: Owner, within_seconds: float | None = None) -> AsyncIterator[None]:
+        """Take a slot, and give it back at the end. Raises TimeoutError if none is free in time."""
         if owner in self._waiting or not self._may_take(owner):
             await self._wait(owner, within_seconds)
         else:
@@ -50,14 +50,14 @@ class ReadTurns(Generic[Owner]):
             self._give_back(owner)
 
     def _may_take(self, owner: Owner) -> bool:
-        return self._taken_count < self._limit and self._taken.get(owner, 0) < OWNER_TURNS
+        return self._taken_count < self._limit and self._taken.get(owner, 0) < OWNER_SLOTS
 
     def _take(self, owner: Owner) -> None:
         self._taken[owner] = self._taken.get(owner, 0) + 1
         self._taken_count += 1
 
     async def _wait(self, owner: Owner, within_seconds: float | None) -> None:
-        """Wait until `_hand_out` has taken a turn for this owner."""
+        """Wait until `_hand_out` has taken a slot for this owner."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(waiter)
         self._line_up(owner)
@@ -72,7 +72,7 @@ class ReadTurns(Generic[Owner]):
             raise
 
     def _line_up(self, owner: Owner) -> None:
-        if owner in self._waiting and self._taken.get(owner, 0) < OWNER_TURNS:
+        if owner in self._waiting and self._taken.get(owner, 0) < OWNER_SLOTS:
             self._next.setdefault(owner)
 
     def _withdraw(self, owner: Owner, waiter: asyncio.Future[None]) -> None:

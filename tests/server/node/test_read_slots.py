@@ -1,4 +1,4 @@
-"""Turns to read history: so many at once, each owner in turn."""
+"""Slots to read history: so many at once, each owner in turn."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.support.timing import TICK
-from tocsin_server.node.read_turns import OWNER_TURNS, ReadTurns
+from tocsin_server.node.read_slots import OWNER_SLOTS, ReadSlots
 
 
 class Readers:
-    """Owners that take turns, and give them back when they are told to."""
+    """Owners that take slots, and give them back when they are told to."""
 
     def __init__(self, limit: int) -> None:
-        self.turns: ReadTurns[str] = ReadTurns(limit)
+        self.slots: ReadSlots[str] = ReadSlots(limit)
         self.order: list[str] = []
         self._ends: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -26,18 +26,18 @@ class Readers:
         await asyncio.sleep(0)
 
     async def _read(self, owner: str, end: asyncio.Event) -> None:
-        async with self.turns.turn(owner):
+        async with self.slots.slot(owner):
             self.order.append(owner)
             await end.wait()
 
     async def end_all(self) -> str:
-        """End every read; the order in which they had their turns."""
+        """End every read; the order in which they had their slots."""
         for end in self._ends:
             end.set()
         await asyncio.gather(*self._tasks)
-        assert len(self.turns) == 0
-        assert not self.turns._waiting
-        assert not self.turns._next
+        assert len(self.slots) == 0
+        assert not self.slots._waiting
+        assert not self.slots._next
         return "".join(self.order)
 
 
@@ -50,40 +50,40 @@ async def test_the_limit_is_exact() -> None:
     assert await readers.end_all() == "abcd"
 
 
-async def test_one_owner_has_few_turns_at_once() -> None:
+async def test_one_owner_has_few_slots_at_once() -> None:
     readers = Readers(100)
-    await readers.ask(*"a" * (OWNER_TURNS + 1), "b")
-    assert "".join(readers.order) == "a" * OWNER_TURNS + "b"
-    assert await readers.end_all() == "a" * OWNER_TURNS + "b" + "a"
+    await readers.ask(*"a" * (OWNER_SLOTS + 1), "b")
+    assert "".join(readers.order) == "a" * OWNER_SLOTS + "b"
+    assert await readers.end_all() == "a" * OWNER_SLOTS + "b" + "a"
 
 
-async def test_owners_take_turns_however_much_each_asks_for() -> None:
+async def test_owners_take_slots_however_much_each_asks_for() -> None:
     readers = Readers(1)
     await readers.ask(*"aaaaa", *"bb", "c")
     assert await readers.end_all() == "aabcabaa"
 
 
-async def test_a_turn_that_is_not_free_in_time_is_given_up() -> None:
-    """It is not counted, and the next owner gets the turn."""
+async def test_a_slot_that_is_not_free_in_time_is_given_up() -> None:
+    """It is not counted, and the next owner gets the slot."""
     readers = Readers(1)
     await readers.ask("a")
     with pytest.raises(TimeoutError):
-        async with readers.turns.turn("b", TICK / 10):
+        async with readers.slots.slot("b", TICK / 10):
             raise AssertionError
     await readers.ask("c")
     assert await readers.end_all() == "ac"
 
 
-async def test_a_waiting_owner_that_is_cancelled_takes_no_turn() -> None:
-    """Neither before its turn nor in the moment in which it gets it."""
-    turns: ReadTurns[str] = ReadTurns(1)
+async def test_a_waiting_owner_that_is_cancelled_takes_no_slot() -> None:
+    """Neither while it waits nor in the moment in which it gets one."""
+    slots: ReadSlots[str] = ReadSlots(1)
     for gets_it in (False, True):
         async with AsyncExitStack() as stack:
             first = await stack.enter_async_context(AsyncExitStack())
-            await first.enter_async_context(turns.turn("a"))
+            await first.enter_async_context(slots.slot("a"))
 
             async def wait() -> None:
-                async with turns.turn("b"):
+                async with slots.slot("b"):
                     raise AssertionError
 
             task = asyncio.create_task(wait())
@@ -93,24 +93,24 @@ async def test_a_waiting_owner_that_is_cancelled_takes_no_turn() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert len(turns) == 0
-        assert not turns._waiting
+        assert len(slots) == 0
+        assert not slots._waiting
 
 
-async def test_a_wait_that_is_cancelled_while_a_turn_becomes_free_takes_none() -> None:
-    """The turn goes to the next one that waits."""
-    turns: ReadTurns[str] = ReadTurns(1)
+async def test_a_wait_that_is_cancelled_while_a_slot_becomes_free_takes_none() -> None:
+    """The slot goes to the next one that waits."""
+    slots: ReadSlots[str] = ReadSlots(1)
     order: list[str] = []
 
     async def read(owner: str) -> None:
-        async with turns.turn(owner):
+        async with slots.slot(owner):
             order.append(owner)
 
-    async with turns.turn("a"):
+    async with slots.slot("a"):
         cancelled, next_one = asyncio.create_task(read("b")), asyncio.create_task(read("c"))
         await asyncio.sleep(0)
         cancelled.cancel()
     await asyncio.gather(cancelled, next_one, return_exceptions=True)
     assert order == ["c"]
-    assert len(turns) == 0
-    assert not turns._waiting
+    assert len(slots) == 0
+    assert not slots._waiting

@@ -1,8 +1,8 @@
-"""Turns: how all calls of the HTTP API share one event loop with everything else.
+"""Loop turns: how many calls of one kind share the event loop with everything else.
 
 In each turn of the event loop, calls run for about `TURN_SECONDS` together. The others wait, first come,
-first served, so that a batch of thousands delays neither clients nor single calls of other callers by more.
-The mutable state is when the turn began, and which calls wait; only the methods of `Turns` change it.
+first served, so that thousands at once delay nothing else by more. The mutable state is when the turn began,
+and which calls wait; only the methods of `LoopTurns` change it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TURN_SECONDS = 0.001
 """A publication takes some 20 µs with an engine in memory. A turn of the loop costs as much."""
 
 
-class Turns:
-    """Gives each call its turn. One for all callers of a node."""
+class LoopTurns:
+    """Gives each call its turn. One for all calls of a kind on a node."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
