@@ -54,7 +54,7 @@ def too_many_connections(limit: int) -> Refusal:
     It is temporary, so that SDKs come back: one of the connections may be that of a client that has lost its
     network, until the node that has it notices.
     """
-    return replace(because(LIMIT_EXCEEDED, f"the user has {limit} connections"), temporary=True)
+    return replace(because(LIMIT_EXCEEDED, f"the limit of connections of a user is {limit}"), temporary=True)
 
 
 @dataclass(frozen=True, slots=True)

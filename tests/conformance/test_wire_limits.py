@@ -13,7 +13,7 @@ Name = Callable[[str], str]
 CONNECTION_LIMIT = Close(3504, "connection limit")
 TOO_MANY_CONNECTIONS = {
     "code": 106,
-    "message": "limit exceeded: the user has 2 connections",
+    "message": "limit exceeded: the limit of connections of a user is 2",
     "temporary": True,
 }
 

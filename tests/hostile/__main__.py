@@ -39,7 +39,7 @@ def row(name: str, result: Result) -> list[str]:
     ]
 
 
-async def run_all(only: str, size: Size) -> bool:
+async def run_all(only: str, size: Size, *, uses_nginx: bool) -> bool:
     """Run every attack that has `only` in its name. True if no promise was broken."""
     table = Table(
         "attack",
@@ -54,7 +54,9 @@ async def run_all(only: str, size: Size) -> bool:
     is_right = True
     for name in (name for name in ATTACKS if only in name):
         with tempfile.TemporaryDirectory() as directory:
-            async with open_environment(Path(directory), HONEST_CLIENTS) as environment:
+            async with open_environment(
+                Path(directory), HONEST_CLIENTS, uses_nginx=uses_nginx
+            ) as environment:
                 result = await run_attacks(environment, [name], size)
         violations = result.violations()
         console.print(f"[dim]{' | '.join(row(name, result))}")
@@ -71,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile")
     parser.add_argument("--only", default="", help="only attacks with this in their name")
     parser.add_argument("--seconds", type=float, default=FULL.seconds, help="the length of each period")
+    parser.add_argument("--nginx", action="store_true", help="attack through the nginx of deploy/")
     options = parser.parse_args()
-    sys.exit(not uvloop.run(run_all(options.only, Size(FULL.periods, options.seconds))))
+    size = Size(FULL.periods, options.seconds)
+    sys.exit(not uvloop.run(run_all(options.only, size, uses_nginx=options.nginx)))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import psutil
 
+from tests.deploy.nginx import run_nginx
 from tests.faults.cluster import NodeProcess, make_folder
 from tests.hostile.attacks.callers import PUBLISHER
 from tests.hostile.attacks.readers import fill_histories
 from tests.hostile.honest_clients import Observation
-from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, Table
 from tests.support.tcp import HOST
@@ -44,7 +46,7 @@ REDIS = (
 def config(engine_url: str) -> Table:
     """A node that faces the internet, with the default of every limit. Its attacker has a public address."""
     return {
-        "server": {"drain_seconds": 1},
+        "server": {"drain_seconds": 1, "trusted_proxies": [HOST]},
         "engine": {"url": engine_url},
         "client": {"allow_anonymous": True, "token_hmac_secret": SECRET},
         "api": {"keys": [API_KEY]},
@@ -77,9 +79,15 @@ class Environment:
     """Two nodes; the first one is attacked."""
 
     def __init__(
-        self, nodes: Sequence[NodeProcess], redis: RedisServer, honest: WorkerProcess, http: httpx.AsyncClient
+        self,
+        nodes: Sequence[NodeProcess],
+        redis: RedisServer,
+        honest: WorkerProcess,
+        http: httpx.AsyncClient,
+        attacked_port: int,
     ) -> None:
         self._nodes = nodes
+        self._attacked_port = attacked_port
         self._redis = redis
         self._honest = honest
         self._http = http
@@ -91,9 +99,7 @@ class Environment:
     @contextlib.asynccontextmanager
     async def attacked(self, *attacks: str) -> AsyncIterator[None]:
         """Run attacks in a process of their own, while the context lasts."""
-        server = self._nodes[0].server
-        assert server is not None
-        async with run_worker("tests.hostile.attacker", server.port, self._redis.port, *attacks):
+        async with run_worker("tests.hostile.attacker", self._attacked_port, self._redis.port, *attacks):
             yield
 
     async def holding(self) -> Holding:
@@ -146,9 +152,15 @@ class Environment:
 
 
 @contextlib.asynccontextmanager
-async def open_environment(directory: Path, honest_clients: int) -> AsyncIterator[Environment]:
-    """Start Redis, two nodes and the honest clients. At the end, check how the nodes end."""
-    with redis_running(make_folder(directory, "redis"), *REDIS) as redis:
+async def open_environment(
+    directory: Path, honest_clients: int, *, uses_nginx: bool = False
+) -> AsyncIterator[Environment]:
+    """Start Redis, two nodes and the honest clients. At the end, check how the nodes end.
+
+    With `uses_nginx`, the attacker reaches its node through the nginx of `deploy/`.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_running(make_folder(directory, "redis"), *REDIS))
         nodes = [NodeProcess(directory / f"node-{at}", config(redis.url)) for at in range(2)]
         try:
             await asyncio.gather(*(node.start() for node in nodes))
@@ -158,7 +170,14 @@ async def open_environment(directory: Path, honest_clients: int) -> AsyncIterato
                     "tests.hostile.honest_clients", honest_clients, *(node.url for node in nodes)
                 ) as honest,
             ):
-                await fill_histories(nodes[0].server.port if nodes[0].server else 0)
-                yield Environment(nodes, redis, honest, http)
+                assert nodes[0].server is not None
+                port = nodes[0].server.port
+                await fill_histories(port)
+                if uses_nginx:
+                    (nginx_port,) = free_ports(1)
+                    folder = make_folder(directory, "nginx")
+                    stack.enter_context(run_nginx([port], nginx_port, folder))
+                    port = nginx_port
+                yield Environment(nodes, redis, honest, http, port)
         finally:
             await asyncio.gather(*(node.stop() for node in nodes))

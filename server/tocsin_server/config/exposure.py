@@ -72,7 +72,9 @@ def _clients(settings: Settings) -> Exposure:
     if client.allow_anonymous:
         return Exposure("clients", "may connect without a token; tokens are refused, since no key is set")
     return Exposure(
-        "clients", "none may connect", "set client.token_hmac_secret, or client.allow_anonymous = true"
+        "clients",
+        "none may connect",
+        "set client.token_hmac_secret or client.token_keys, add an [issuers.NAME], or set client.allow_anonymous = true",
     )
 
 

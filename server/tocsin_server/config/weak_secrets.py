@@ -32,7 +32,6 @@ WELL_KNOWN_PARTS = (
     "your_secret",
     "keyboard cat",
     "shhhh",
-    "12345678",
     "that only you know",
     "better set in the environment",
     "a secret of 32 random bytes",
@@ -48,13 +47,17 @@ def weakness(secret: str, least_bytes: int) -> str:
     if (length := len(secret.encode())) < least_bytes:
         return f"it has {length} bytes, and must have {least_bytes}"
     plain = secret.lower()
-    if any(plain.strip("-_ .!0123456789") == word for word in WELL_KNOWN) or any(
-        part in plain for part in WELL_KNOWN_PARTS
-    ):
+    is_word = plain.strip("-_ .!0123456789") in WELL_KNOWN
+    if is_word or _has_digits_in_order(plain) or any(part in plain for part in WELL_KNOWN_PARTS):
         return "it is, or contains, what documents and templates have in place of a secret"
     if _bits_per_character(secret) < LEAST_BITS:
         return "it repeats few characters"
     return ""
+
+
+def _has_digits_in_order(text: str) -> bool:
+    """Whether it is `1234567890` again and again. Within a random secret a few such digits are chance."""
+    return text in "1234567890" * (len(text) // 10 + 1)
 
 
 def _bits_per_character(text: str) -> float:

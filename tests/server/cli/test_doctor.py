@@ -127,6 +127,8 @@ def test_the_expiry_of_a_certificate_is_found(
         ("my-secret-is-long-enough-for-every-check", "it is, or contains"),
         ("CHANGEME" + "1" * 40, "it is, or contains"),
         ("at least 32 bytes that only you know", "it is, or contains"),
+        ("1234567890" * 4, "it is, or contains"),
+        ("f3b1c2a9e8d70b12345678e4c5a6d7f8", ""),
         (SECRET, ""),
     ],
 )
