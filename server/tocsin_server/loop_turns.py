@@ -10,10 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 TURN_SECONDS = 0.001
 """A publication takes some 20 µs with an engine in memory. A turn of the loop costs as much."""
+
+ITEMS_AT_ONCE = 64
+"""How many items `map` takes before it looks at the time: about 200 µs where decoding one takes 3 µs."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class LoopTurns:
@@ -42,6 +49,14 @@ class LoopTurns:
                 self._end()  # the turn was given to it
             raise
         self._begin()
+
+    async def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return `function(item)` for all items, however many there are."""
+        results: list[Result] = []
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            await self.wait()
+            results += [function(item) for item in items[start : start + ITEMS_AT_ONCE]]
+        return results
 
     def _begin(self) -> None:
         self._is_reserved = False

@@ -74,7 +74,8 @@ def _clients(settings: Settings) -> Exposure:
     return Exposure(
         "clients",
         "none may connect",
-        "set client.token_hmac_secret or client.token_keys, add an [issuers.NAME], or set client.allow_anonymous = true",
+        "set client.token_hmac_secret or client.token_keys, or add an [issuers.NAME]; "
+        "or set client.allow_anonymous = true",
     )
 
 

@@ -76,10 +76,12 @@ from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
+    ClientInfo,
     ConnectRequest,
     HistoryRequest,
     HistoryResult,
     PresenceRequest,
+    PresenceResult,
     Publication,
     Push,
 )
@@ -88,11 +90,11 @@ from tocsin_server.version import __version__
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
 
-READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories are read at once")
+READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories and presences are read at once")
 """The refusal of a command that got no slot to read history within WAIT_SECONDS."""
 
 SLOT_BYTES_PER_SECOND = 4_194_304
-"""How fast histories are read in one slot. A connection has OWNER_SLOTS of them."""
+"""How fast histories and presences are read in one slot. A connection has OWNER_SLOTS of them."""
 
 log = structlog.get_logger()
 
@@ -603,13 +605,12 @@ class Node:
             await self._engine_services.broker.unsubscribe(name)
 
     async def _execute(self, connection: Connection, execute: events.Execute) -> None:
-        """Execute a command. Answers that may be large wait until the client has taken what is queued."""
-        if isinstance(execute.request, HistoryRequest | PresenceRequest):
-            await self._room_for(connection)
-        if not isinstance(execute.request, HistoryRequest):
+        """Execute a command. Results that may be large wait until the client has taken what is queued."""
+        if not isinstance(execute.request, HistoryRequest | PresenceRequest):
             outcome = await self._run_operation(connection, execute)
             self.handle_event(connection, events.Executed(execute.id, outcome))
             return
+        await self._room_for(connection)
         try:
             async with self._read_slots.slot(connection, WAIT_SECONDS):
                 outcome = await self._run_operation(connection, execute)
@@ -743,9 +744,13 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
 
 
 def _seconds_of_page(outcome: Struct | Refusal) -> float:
-    """How long a slot is kept for a page, so that a client that reads histories without end leaves time."""
-    pages = outcome.publications if isinstance(outcome, HistoryResult) else ()
-    return sum(publication.size for publication in pages) / SLOT_BYTES_PER_SECOND
+    """How long a slot is kept for a large result, so that a client that reads without end leaves time."""
+    items: Collection[Publication | ClientInfo] = ()
+    if isinstance(outcome, HistoryResult):
+        items = outcome.publications
+    elif isinstance(outcome, PresenceResult):
+        items = outcome.presence.values()
+    return sum(item.size for item in items) / SLOT_BYTES_PER_SECOND
 
 
 def _pages_at_once(settings: Settings) -> int:

@@ -183,23 +183,26 @@ async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pyt
             await until(lambda: not len(served_node.node._read_slots))
 
 
-@pytest.mark.parametrize("method", ["subscribe", "history"])
-async def test_a_command_that_gets_no_slot_is_refused(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "request_"), [("subscribe", SINCE), ("history", {"limit": 1}), ("presence", {})]
+)
+async def test_a_command_that_gets_no_slot_is_refused(
+    method: str, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With 111, which is temporary. The limit is exact: another command has the only slot."""
     monkeypatch.setattr(node_module, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr("tocsin_server.node.subscribing.WAIT_SECONDS", 0.05)
-    channel = new_channel("log")
-    request = SINCE if method == "subscribe" else {"limit": 1}
+    channel = new_channel("open")
     engine = FaultyEngine()
     async with running(engine, limits={"recovery_bytes": 1}) as node:
         waiting: list[FakeConnection] = [await connected(node) for _ in range(2)]
         async with node._read_slots.slot(waiting[0]):
-            reply = await waiting[1].call(method, channel=channel, **request)
+            reply = await waiting[1].call(method, channel=channel, **request_)
             assert reply["error"] == {
                 "code": 111,
-                "message": "too many requests: too many histories are read at once",
+                "message": "too many requests: too many histories and presences are read at once",
                 "temporary": True,
             }
-        assert method in await waiting[1].call(method, channel=channel, **request)
+        assert method in await waiting[1].call(method, channel=channel, **request_)
         page = node.metrics.page().decode()
         assert 'tocsin_limits_reached_total{limit="limits.recovery_bytes"} 1.0' in page

@@ -390,7 +390,11 @@ async def test_the_number_of_connections_of_a_user_is_limited() -> None:
         replies = await asyncio.gather(
             *(connection.call("connect", token=token_of("ann")) for connection in connections)
         )
-        refused = {"code": 106, "message": "limit exceeded: the limit of connections of a user is 2", "temporary": True}
+        refused = {
+            "code": 106,
+            "message": "limit exceeded: the limit of connections of a user is 2",
+            "temporary": True,
+        }
         assert [reply.get("error") for reply in replies] == [None, None, refused, refused]
         assert len(node.hub.connections_of("ann")) == 2
         await connected(node, token=token_of("bob"))

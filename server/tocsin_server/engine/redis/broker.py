@@ -32,9 +32,6 @@ MAX_MS = 2**53
 ABOVE_STAMPS = 2**64 - 2
 """The second half of a stream id that is above the ids of all publications at an offset."""
 
-DECODED_AT_ONCE = 64
-"""How many publications are decoded before other code may run: about 200 µs."""
-
 
 class PublishArguments(NamedTuple):
     """The arguments of publish.lua, in its order."""
@@ -234,15 +231,7 @@ class RedisBroker:
         self._seen.record(channel, *top)
         for newest in entries[:1] if query.is_reverse else entries[-1:]:
             self._seen.record(channel, _offset(newest), top.epoch, _stamp(newest))
-        return History(top, await self._publications(entries))
-
-    async def _publications(self, entries: Sequence[Any]) -> list[Publication]:
-        """Decode entries in loop turns: a page takes about a millisecond, and several may arrive at once."""
-        publications: list[Publication] = []
-        for start in range(0, len(entries), DECODED_AT_ONCE):
-            await self._decoding_turns.wait()
-            publications += [_publication(entry) for entry in entries[start : start + DECODED_AT_ONCE]]
-        return publications
+        return History(top, await self._decoding_turns.map(_publication, entries))
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications. The top and the epoch stay."""

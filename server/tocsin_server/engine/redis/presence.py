@@ -13,6 +13,7 @@ from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.interfaces import Commands, PendingReply
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError, EngineFull, EngineLimit, PresenceFull
+from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.protocol.messages import ClientInfo, PresenceChange, Push
 
 REGISTER_BATCH = 200
@@ -59,6 +60,7 @@ class RedisPresenceStore:
         self._listed: set[str] = set()  # channels on the current lease's list
         self.is_uncertain = False
         self._other_versions = encoding.OtherVersions()
+        self._decoding_turns = LoopTurns()
 
     @property
     def is_empty(self) -> bool:
@@ -182,14 +184,10 @@ class RedisPresenceStore:
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
         """Read all presence entries of a channel by client id, in one atomic step."""
         entries = await self._commands.execute("HVALS", self._keys.presence(channel))
-        infos: dict[str, ClientInfo] = {}
-        for entry in entries:
-            try:
-                info = encoding.decode_presence_entry(entry)
-            except ValueError:
-                self._other_versions.ignore("presence entries", channel=channel)
-            else:
-                infos[info.client] = info
+        decoded = await self._decoding_turns.map(_decode, entries)
+        infos = {info.client: info for info in decoded if info is not None}
+        if len(infos) < len(entries):
+            self._other_versions.ignore("presence entries", channel=channel)
         return infos
 
     async def stats(self, channel: str) -> PresenceStats:
@@ -238,3 +236,11 @@ class RedisPresenceStore:
 
     def _channel_keys(self, channel: str) -> list[str]:
         return [self._keys.presence(channel), self._keys.users(channel)]
+
+
+def _decode(entry: bytes) -> ClientInfo | None:
+    """Return None for an entry of another version."""
+    try:
+        return encoding.decode_presence_entry(entry)
+    except ValueError:
+        return None

@@ -60,6 +60,12 @@ _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
 
+DISCARDED_BYTES = 16_384
+"""A client that has broken the protocol, and then sends more than this at once, is read no further.
+
+Until then its bytes are discarded, so that its end is noticed. Doing so without end would take all time.
+"""
+
 LINGER_SECONDS = 1.0
 """How long a client that broke the protocol may take to read why, before its connection is dropped."""
 
@@ -359,6 +365,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read the first frames; those that are left have a later turn."""
+        if self._is_finishing and len(data) > DISCARDED_BYTES:
+            self._ignores_input = True
+            self._update_reading()
         if not self._ignores_input:
             self._read(data)
 

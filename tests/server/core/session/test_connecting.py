@@ -155,7 +155,11 @@ def test_an_insecure_server_ignores_the_expiry_of_a_connection() -> None:
 
 TOO_MANY = {
     "id": 1,
-    "error": {"code": 106, "message": "limit exceeded: the limit of connections of a user is 2", "temporary": True},
+    "error": {
+        "code": 106,
+        "message": "limit exceeded: the limit of connections of a user is 2",
+        "temporary": True,
+    },
 }
 
 

@@ -57,9 +57,9 @@ async def publish_many(node: Node, count: int) -> Position:
 async def test_a_large_history_is_decoded_in_several_loop_turns(
     running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other code runs in between. Without a limit in time, each turn decodes DECODED_AT_ONCE publications."""
+    """Other code runs in between. Without a limit in time, each turn decodes ITEMS_AT_ONCE publications."""
     monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0)
-    monkeypatch.setattr(broker_module, "DECODED_AT_ONCE", 2)
+    monkeypatch.setattr(loop_turns, "ITEMS_AT_ONCE", 2)
     turns_seen: list[int] = []
     turn = 0
 

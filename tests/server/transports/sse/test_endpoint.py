@@ -166,7 +166,10 @@ async def test_an_event_source_of_a_user_with_too_many_connections_comes_back() 
         path = server.path("lobby", token=connection_token("ann"))
         async with server.stream("lobby", token=connection_token("ann")):
             response = await server.http.get(path, headers=EVENT_SOURCE)
-            assert (response.status_code, "the limit of connections of a user is 1" in response.text) == (200, True)
+            assert (response.status_code, "the limit of connections of a user is 1" in response.text) == (
+                200,
+                True,
+            )
         final = await server.http.get(server.path("closed:1"), headers=EVENT_SOURCE)
         assert final.status_code == 403, "it is pointless to come back"
 

@@ -9,7 +9,7 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect, read
 from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.transports.websocket.raw import COUNTED_BYTES, FRAMES_PER_TURN
+from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARDED_BYTES, FRAMES_PER_TURN
 
 LIMITED = {"frame_rate": 1}
 BURST = 5
@@ -66,6 +66,21 @@ async def test_a_client_that_is_closed_and_goes_on_sending_is_not_read() -> None
         assert not raw._protocol.frames.buffer
         assert (await connection.closed()).code == 3501
         assert limits_reached(served_node, "client.frame_rate") == 0
+
+
+async def test_a_client_that_broke_the_protocol_and_sends_without_end_is_not_read() -> None:
+    """A little more is discarded, so that the end of the connection is noticed."""
+    async with serve_node() as served_node, served_node.tcp() as (connection, _):
+        await connect(connection)
+        raw = served_node.connection
+        await connection.send(frame(b"", reserved=4))
+        await until(lambda: raw._is_finishing)
+        raw.data_received(bytes(DISCARDED_BYTES))
+        assert not raw._is_paused
+        raw.data_received(bytes(DISCARDED_BYTES + 1))
+        assert raw._is_paused
+        assert (await connection.closed()).code == 1002
+        await served_node.until_empty()
 
 
 async def test_a_large_message_after_the_close_counts_as_many_frames() -> None:
