@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 
+import hiredis
 import pytest
 from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import ResponseError
@@ -12,10 +13,22 @@ from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.tcp import forward, tcp_connection, tcp_server
 from tests.support.timing import SOON
 from tocsin_server.engine.redis.connections.address import parse_address
-from tocsin_server.engine.redis.connections.connection import CONNECTION_ERRORS, RedisConnection, pack_command
+from tocsin_server.engine.redis.connections.connection import (
+    CONNECTION_ERRORS,
+    LARGE_WORD_BYTES,
+    RedisConnection,
+    pack_command,
+)
 from tocsin_server.engine.redis.connections.connector import Connector
 
 NAME = "test-connection"
+
+
+@pytest.mark.parametrize("size", [0, LARGE_WORD_BYTES, LARGE_WORD_BYTES + 1])
+def test_commands_of_any_size_are_packed_as_hiredis_packs_them(size: int) -> None:
+    command = ("EVALSHA", "é", 12, b"", b"\r\n" * (size // 2) + b"x" * (size % 2))
+    packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub allows one word only
+    assert pack_command(*command) == packed
 
 
 def connector(port: int) -> Connector:
