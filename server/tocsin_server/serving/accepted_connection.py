@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.utils import get_remote_addr
 
-from tocsin_server.serving.http_limits import address_key, excess_limit
+from tocsin_server.serving.http_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
 from tocsin_server.serving.proxy_header import LIMIT_BYTES, InvalidHeader, Source, missing_bytes, parse
 from tocsin_server.transports.client_address import normalized
 
 if TYPE_CHECKING:
     from tocsin_server.node.node import Node
     from tocsin_server.serving.http_limits import HttpProtocol
+    from tocsin_server.serving.refused_connections import RefusedConnections
     from tocsin_server.transports.client_address import TrustedProxies
 
 PROXY_LIMIT = "server.proxy_protocol"
@@ -45,6 +46,7 @@ class AcceptedConnections:
         make_http: Callable[[Source | None], HttpProtocol],
         node: Node,
         connections: set[Any],
+        refused: RefusedConnections,
         *,
         proxies: TrustedProxies | None,
         context: ssl.SSLContext | None,
@@ -54,6 +56,7 @@ class AcceptedConnections:
         self.make_http = make_http
         self.node = node
         self.connections = connections
+        self.refused = refused
         self.proxies = proxies
         self.context = context
         self.is_limited = is_limited
@@ -156,13 +159,16 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         if not self._owner.is_limited:
             return True
         node = self._owner.node
-        accepts = not key or node.admission.accepts(key, time.monotonic())
-        limit = excess_limit(node, self._owner.connections) if accepts else "limits.address_connect_rate"
-        if limit:
+        if key and not node.admission.accepts(key, time.monotonic()):
+            node.limit_reached(CONNECT_RATE_LIMIT, address=key)
+            self._stop_timer()
+            self._owner.refused.drop(self._transport)
+            return False
+        if limit := excess_limit(node, self._owner.connections):
             self.drop_half_open(limit)
-        else:
-            node.half_open.add(self, key)
-        return not limit
+            return False
+        node.half_open.add(self, key)
+        return True
 
     def _start_handshake(self, source: Source | None, context: ssl.SSLContext) -> None:
         """Give the socket to a TLS transport. `start_tls` would miss what uvloop may have read already."""

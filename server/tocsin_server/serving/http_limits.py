@@ -41,6 +41,8 @@ HEADER_LIMIT = 500
 HEADER_PUNCTUATION_BYTES = len(b": \r\n")
 """What a header has beside its name and value."""
 
+CONNECT_RATE_LIMIT = "limits.address_connect_rate"
+
 STALL_SECONDS = 30.0
 """How long a client may read nothing while uvicorn's buffer for it (64 KiB) is full."""
 
@@ -195,7 +197,8 @@ class HttpProtocol(HttpToolsProtocol):
         node: Node = self.app_state["node"]
         self._address_key = address_key(node, self.client[0] if self.client else "")
         if not was_accepted and not node.admission.accepts(self._address_key, time.monotonic()):
-            self.drop_half_open("limits.address_connect_rate")
+            node.limit_reached(CONNECT_RATE_LIMIT, address=self._address_key)
+            self.app_state["server"].refused.drop(self.transport)
         elif limit := excess_limit(node, self.connections):
             self.drop_half_open(limit)
         else:

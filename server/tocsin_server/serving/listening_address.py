@@ -52,6 +52,7 @@ class ListeningAddress:
             self._new_http,
             self._server.node,
             self._server.server_state.connections,
+            self._server.refused,
             proxies=self._proxies,
             context=context,
             is_limited=self._address == PUBLIC,

@@ -37,6 +37,7 @@ from tocsin_server.serving.listening import (
 )
 from tocsin_server.serving.listening_address import ListeningAddress
 from tocsin_server.serving.prefork import CHECK_SECONDS
+from tocsin_server.serving.refused_connections import RefusedConnections
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -102,6 +103,7 @@ class Server(uvicorn.Server):
         self._node: Node = app.state.node
         self._node.attach_server(self._request_exit)
         admin = self._node.settings.admin
+        self.refused = RefusedConnections()
         self._public = ListeningAddress(self, PUBLIC, options)
         self._admin = ListeningAddress(self, ADMIN, admin)
         self._admin_sockets = list(admin_sockets)

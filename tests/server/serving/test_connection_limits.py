@@ -16,7 +16,7 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect
 from tests.support.raw_connection import HANDSHAKE, RawConnection, close_frame, commands
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.serving import http_limits
+from tocsin_server.serving import http_limits, refused_connections
 
 STREAM = b"GET /events?channel=open:1 HTTP/1.1\r\nHost: here\r\n\r\n"
 CALL = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -90,7 +90,12 @@ async def test_a_client_that_connects_too_often_is_told_when_to_try_again(
         assert found[-1] == (503, "1")
 
 
-async def test_sockets_above_twice_the_rate_are_closed_unread() -> None:
+@pytest.mark.parametrize("refused_limit", [0, 1])
+async def test_sockets_above_twice_the_rate_are_closed_unread(
+    refused_limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few stay open for a while, so that their clients cannot connect again at once."""
+    monkeypatch.setattr(refused_connections, "REFUSED_LIMIT", refused_limit)
     async with counting(address_connect_rate=1) as served_node:
         count = 0
         while not limits_reached(served_node, "limits.address_connect_rate"):
@@ -100,6 +105,12 @@ async def test_sockets_above_twice_the_rate_are_closed_unread() -> None:
                 if count > 20:
                     await asyncio.sleep(0)
         assert count >= 21
+        refused = served_node.server.refused
+        assert len(refused) == refused_limit
+        async with served_node.tcp() as (connection, _):
+            await connection.send(CALL)
+            assert await connection.read_to_end() == b""
+        await until(lambda: not len(refused) and not served_node.server.server_state.connections)
 
 
 async def test_an_address_that_is_exempt_has_no_limits_of_its_own() -> None:
