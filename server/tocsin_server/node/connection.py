@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tocsin_server.config.loading import Settings
 from tocsin_server.core.admission import Admission, NotAdmitted
@@ -21,6 +21,9 @@ from tocsin_server.errors import Disconnect
 from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import ServerMessage
+
+if TYPE_CHECKING:
+    from tocsin_server.node.emulated_sessions import EmulatedSessions
 
 BEHIND_BYTES = 16_384
 """A client is behind while more than this is queued, although its socket was offered it."""
@@ -140,6 +143,10 @@ class Connections(Protocol):
     @property
     def half_open(self) -> HalfOpen:
         """Connections that have sent no complete request, or no connect command."""
+
+    @property
+    def emulated_sessions(self) -> EmulatedSessions:
+        """The connections whose clients send their commands in requests of their own."""
 
     def admit(self, key: str) -> NotAdmitted | None:
         """Count a connection of an address in, or return why it is refused.

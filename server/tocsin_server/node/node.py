@@ -64,6 +64,7 @@ from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
+from tocsin_server.node.emulated_sessions import EmulatedSessions
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
@@ -143,6 +144,13 @@ class Node:
         limits = settings.limits
         self.admission = Admission(limits)
         self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
+        self.emulated_sessions = EmulatedSessions(
+            self.uid,
+            settings.client.message_limit_bytes,
+            receive=self.receive,
+            handle_event=self.handle_event,
+            limit_reached=self.limit_reached,
+        )
         self._context = self._session_context(settings, self._authorizer)
         self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
