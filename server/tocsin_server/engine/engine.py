@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_server.engine.broker import Broker, BrokerHandler
+from tocsin_server.engine.forwarding import Forwarding, ForwardingHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
 from tocsin_server.engine.revocations import RevocationHandler, RevocationStore
 from tocsin_server.engine.user_connections import UserConnections
 
 
-class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, Protocol):
+class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, ForwardingHandler, Protocol):
     """All callbacks of an engine, implemented by the node."""
 
 
@@ -31,7 +32,7 @@ class EngineHealth:
     reaped_nodes: int = 0
     """How many dead nodes this node has reaped."""
     forged_messages: int = 0
-    """How many control commands, surveys and responses were dropped because no node had made them."""
+    """How many messages between nodes were dropped because no node had made them."""
     restored_channels: int = 0
     """How often the store had lost a channel's presence entries, and this node wrote its own again."""
     warnings: tuple[str, ...] = ()
@@ -62,6 +63,10 @@ class EngineServices(Protocol):
     @property
     def revocations(self) -> RevocationStore:
         """Keeps revocations of tokens, and hands them to every node."""
+
+    @property
+    def forwarding(self) -> Forwarding:
+        """Forwards commands of emulated connections to the nodes that have them."""
 
 
 class Engine(EngineServices, Protocol):

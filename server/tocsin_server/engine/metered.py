@@ -155,6 +155,18 @@ class MeteredRevocationStore:
         await self._time("revoke", self._engine.revocations.add(revocation))
 
 
+class MeteredForwarding:
+    """Measures the calls of an engine's forwarding. Each method does what Forwarding describes."""
+
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
+        self._engine = engine
+        self._time = meter.time
+
+    async def forward(self, node: str, session: bytes, data: bytes) -> bool:
+        """Hand commands to a session of another node."""
+        return await self._time("forward", self._engine.forwarding.forward(node, session, data))
+
+
 class MeteredEngine:
     """Measures the calls of an engine's services. The owner starts and stops the wrapped engine directly."""
 
@@ -165,3 +177,4 @@ class MeteredEngine:
         self.nodes = MeteredNodeRegistry(engine, meter)
         self.users = MeteredUserConnections(engine, meter)
         self.revocations = MeteredRevocationStore(engine, meter)
+        self.forwarding = MeteredForwarding(engine, meter)

@@ -103,7 +103,7 @@ def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:
     )
     metrics.add_counter(
         "tocsin_forged_messages",
-        "Control commands, surveys and responses that no node had signed, or that were repeated.",
+        "Messages between nodes that no node had signed, or that were repeated.",
         lambda: engine.health.forged_messages,
     )
     metrics.add_gauge(

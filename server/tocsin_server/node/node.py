@@ -699,6 +699,17 @@ class Node:
         """Add revocations, and end the connections and subscriptions of the revoked tokens."""
         self._revoker.apply(revocations, self.now().unix)
 
+    def on_commands(self, session: bytes, data: bytes) -> bool:
+        """Hand commands that another node received to the emulated connection that they are for."""
+        return self.emulated_sessions.receive(session, data)
+
+    async def forward(self, node: str, session: bytes, data: bytes) -> bool:
+        """Hand commands to an emulated connection of another node. False: that node or session is gone.
+
+        Raises EngineError.
+        """
+        return await self._engine_services.forwarding.forward(node, session, data)
+
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         """Return this node's own figures. Other code runs between slices of the channels."""
         glob = Glob(request.pattern) if request.pattern else None

@@ -38,6 +38,8 @@ class RecordingHandler:
         self.requests: list[SurveyRequest] = []
         self.revocations: list[Revocation] = []
         self.known_revocations: list[Revocation] = []
+        self.forwarded: list[tuple[bytes, bytes]] = []
+        self.sessions: set[bytes] = set()
         self._called = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
@@ -60,6 +62,11 @@ class RecordingHandler:
     def on_revocations(self, revocations: Sequence[Revocation]) -> None:
         self.revocations += revocations
         self._called.set()
+
+    def on_commands(self, session: bytes, data: bytes) -> bool:
+        self.forwarded.append((session, data))
+        self._called.set()
+        return session in self.sessions
 
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         self.requests.append(request)

@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
+from tocsin_server.engine.memory.forwarding import MemoryForwarding
 from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
 from tocsin_server.engine.memory.revocations import MemoryRevocationStore
@@ -45,6 +46,7 @@ class MemoryEngine:
         self._users = MemoryUserConnections()
         self._nodes = MemoryNodeRegistry()
         self._revocations = MemoryRevocationStore()
+        self._forwarding = MemoryForwarding()
 
     @property
     def broker(self) -> MemoryBroker:
@@ -72,6 +74,11 @@ class MemoryEngine:
         return self._revocations
 
     @property
+    def forwarding(self) -> MemoryForwarding:
+        """Forwards to this node only."""
+        return self._forwarding
+
+    @property
     def unready_reason(self) -> str:
         """Empty while the engine runs: memory is always available."""
         return "" if self._is_running else "The engine is not running."
@@ -96,6 +103,7 @@ class MemoryEngine:
         self._broker.start(handler, self._call_later or asyncio.get_running_loop().call_later)
         self._nodes.start(handler)
         self._revocations.start(handler)
+        self._forwarding.start(handler)
         self._is_running = True
 
     async def stop(self) -> None:
@@ -103,6 +111,7 @@ class MemoryEngine:
         self._is_running = False
         self._nodes.stop()
         self._revocations.stop()
+        self._forwarding.stop()
         self._broker.stop()
 
     def _make_epoch(self) -> str:

@@ -6,6 +6,8 @@ Payloads are copied, never parsed.
     join, leave      1j\n<info>   1l\n<info>
     request          2q\n<signature><JSON>   to every node (see nodes and signatures)
     response         2r\n<signature><JSON>   to the node that sent the request
+    commands         1c\n<signature><MessagePack>   of an emulated connection, to its node (see forwarding)
+    receipt          1a\n<signature><MessagePack>   to the node that sent the commands
     history entry    id <offset>-<stamp>, field "1", value <body>
     presence entry   [lease, is announced, info]
 
@@ -28,6 +30,8 @@ JOIN = b"1j\n"
 LEAVE = b"1l\n"
 REQUEST = b"2q\n"
 RESPONSE = b"2r\n"
+COMMANDS = b"1c\n"
+RECEIPT = b"1a\n"
 FIELD = b"1"
 """The only field of a history entry. Its name is the version of the format."""
 

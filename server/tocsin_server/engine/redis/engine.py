@@ -16,6 +16,7 @@ from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import describe
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.forwarding import RedisForwarding
 from tocsin_server.engine.redis.interfaces import StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.lease import Lease
@@ -28,6 +29,7 @@ from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.engine.redis.user_connections import RedisUserConnections
+from tocsin_server.engine.redis.verification import Verifier
 from tocsin_server.errors import EngineError
 
 EPOCH_BITS = 48
@@ -95,7 +97,10 @@ class RedisEngine:
         self._presence_checker = PresenceChecker(self._presence)
         self._server_checks = ServerChecks(self._deployment, keys, memory_limit)
         self._users = RedisUserConnections(keys, commands)
-        self._nodes = RedisNodeRegistry(keys, commands, pubsub, self._clock, self._signatures, self._dropped)
+        verifier = Verifier(self._signatures, self._dropped)
+        between_nodes = (keys, commands, pubsub, self._clock, self._signatures, verifier, self._dropped)
+        self._nodes = RedisNodeRegistry(*between_nodes)
+        self._forwarding = RedisForwarding(*between_nodes)
         self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
@@ -125,6 +130,11 @@ class RedisEngine:
     def revocations(self) -> RedisRevocationStore:
         """Keeps revocations of tokens."""
         return self._revocations
+
+    @property
+    def forwarding(self) -> RedisForwarding:
+        """Forwards commands of emulated connections."""
+        return self._forwarding
 
     @property
     def unready_reason(self) -> str:
@@ -201,6 +211,7 @@ class RedisEngine:
         self._is_running = False
         self._nodes.stop()
         self._revocations.stop()
+        self._forwarding.stop()
         self._broker.stop()
         if self._task is not None:
             self._task.cancel()
@@ -220,6 +231,7 @@ class RedisEngine:
                     await self._deployment.wait_opened()
                     tasks.create_task(supervise("clock", self._clock.run))
                     await self._nodes.start(handler)
+                    await self._forwarding.start(handler)
                     await lease.register()
                     await self._deployment.wait_proven()
                     await self._server_checks.check()

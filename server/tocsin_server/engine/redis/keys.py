@@ -108,6 +108,14 @@ class Keys:
         """Pub/sub: the responses to a node's control commands and surveys."""
         return f"{self._pubsub_prefix}:node:{node}:answers"
 
+    def commands(self, node: str) -> str:
+        """Pub/sub: the commands of a node's emulated connections that other nodes received."""
+        return f"{self._pubsub_prefix}:node:{node}:commands"
+
+    def receipts(self, node: str) -> str:
+        """Pub/sub: the receipts for commands that a node forwarded."""
+        return f"{self._pubsub_prefix}:node:{node}:receipts"
+
     def probe(self, node: str) -> str:
         """Pub/sub: a node's probes."""
         return f"{self._pubsub_prefix}:node:{node}:canary"

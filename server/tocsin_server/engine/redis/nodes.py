@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
-import time
-from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -20,19 +17,12 @@ from tocsin_server.engine.redis.interfaces import Commands, PubSub
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
 from tocsin_server.engine.redis.signatures import Signatures
+from tocsin_server.engine.redis.verification import NewRequests, Verifier
 from tocsin_server.errors import EngineError, Unanswered
 
 RESPONSE_SECONDS = 2.0
 """How long a node may take to respond."""
 
-MAX_AGE_SECONDS = 10.0
-"""Within it a request is received. It waits for 3 s at most in the sender's pipeline."""
-
-KEY_READ_SECONDS = 1.0
-"""How often the key is read because of messages with another signature."""
-
-MAX_SENDERS = 1000
-"""Of so many senders the last request is known. Requests of earlier ones are too old."""
 ANSWERS_LIMIT = 100
 """How many surveys of other nodes are answered at a time. A node that drops one counts as silent."""
 
@@ -76,10 +66,10 @@ class RedisNodeRegistry:
     """Implements NodeRegistry. A request is published to all nodes, and each responds to the sender.
 
     The sending node handles its own request directly, so this works even if the node is deaf. All messages
-    are signed, and requests are accepted once.
+    are signed, and requests are accepted once (see verification).
 
-    The mutable state is the pending requests, the surveys that are being answered, what earlier surveys
-    returned about other nodes, and the last request of each sender.
+    The mutable state is the pending requests, the surveys that are being answered, and what earlier surveys
+    returned about other nodes.
     """
 
     def __init__(
@@ -89,6 +79,7 @@ class RedisNodeRegistry:
         pubsub: PubSub,
         clock: SharedClock,
         signatures: Signatures,
+        verifier: Verifier,
         dropped: DroppedMessages,
     ) -> None:
         self._keys = keys
@@ -97,10 +88,9 @@ class RedisNodeRegistry:
         self._clock = clock
         self._signatures = signatures
         self._dropped = dropped
-        self._started_at = 0.0
-        self._key_read_at = -math.inf
+        self._verifier = verifier
+        self._new_requests = NewRequests(clock)
         self._responses = ""  # the pub/sub name of the responses to this node
-        self._last_ids: dict[str, int] = {}  # by the pub/sub name of the responses
         self._handler: ControlHandler | None = None
         self._pending: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
@@ -111,7 +101,7 @@ class RedisNodeRegistry:
     async def start(self, handler: ControlHandler) -> None:
         """Call `handler` with requests from now on. Raises EngineError if the node cannot subscribe."""
         self._handler = handler
-        self._started_at = time.monotonic()
+        self._new_requests.start()
         self._responses = self._keys.responses(handler.uid)
         await self._pubsub.subscribe(self._keys.control, self._on_request)
         await self._pubsub.subscribe(self._responses, self._on_response)
@@ -179,32 +169,13 @@ class RedisNodeRegistry:
         if not message.startswith(encoding.REQUEST):
             self._other_versions.ignore("requests")
         else:
-            self._verify(encoding.REQUEST, self._keys.control, message, self._handle_request)
+            self._verifier.verify(encoding.REQUEST, self._keys.control, message, self._handle_request)
 
     def _on_response(self, message: bytes) -> None:
         if not message.startswith(encoding.RESPONSE):
             self._other_versions.ignore("responses")
         else:
-            self._verify(encoding.RESPONSE, self._responses, message, self._handle_response)
-
-    def _verify(self, prefix: bytes, name: str, message: bytes, handle: Callable[[bytes], None]) -> None:
-        """Handle a message if a node signed it. The key may have changed, so it is read again first."""
-        payload = self._signatures.verify(prefix, name, message)
-        if payload is not None:
-            handle(payload)
-        elif self._signatures.may_change and time.monotonic() - self._key_read_at > KEY_READ_SECONDS:
-            self._key_read_at = time.monotonic()
-            self._signatures.read().add_done_callback(
-                lambda _reply: self._verify_again(prefix, name, message, handle)
-            )
-        else:
-            self._dropped.drop_forged("request" if prefix == encoding.REQUEST else "response", "not signed")
-
-    def _verify_again(
-        self, prefix: bytes, name: str, message: bytes, handle: Callable[[bytes], None]
-    ) -> None:
-        if self._handler is not None:
-            self._verify(prefix, name, message, handle)
+            self._verifier.verify(encoding.RESPONSE, self._responses, message, self._handle_response)
 
     def _handle_request(self, payload: bytes) -> None:
         handler = self._handler
@@ -217,7 +188,7 @@ class RedisNodeRegistry:
             return
         if request.reply_to == self._responses:
             return
-        if not self._is_new(request):
+        if not self._new_requests.is_new(request.reply_to, request.id, request.sent_at):
             self._dropped.drop_forged("request", "repeated or too old")
             return
         if request.survey is None:
@@ -238,19 +209,6 @@ class RedisNodeRegistry:
         message = self._signatures.sign(encoding.RESPONSE, request.reply_to, _encode_json(response))
         reply = self._commands.execute(self._commands.publish_command, request.reply_to, message)
         reply.add_done_callback(_ignore_outcome)
-
-    def _is_new(self, request: NodeRequest) -> bool:
-        """Whether a request was sent now, after this node started, and is received for the first time."""
-        sent_at = self._clock.monotonic(request.sent_at)
-        age = time.monotonic() - sent_at
-        if sent_at < self._started_at or abs(age) > MAX_AGE_SECONDS:
-            return False
-        if request.id <= self._last_ids.pop(request.reply_to, 0):
-            return False
-        self._last_ids[request.reply_to] = request.id  # now the newest entry
-        if len(self._last_ids) > MAX_SENDERS:
-            del self._last_ids[next(iter(self._last_ids))]
-        return True
 
     def _handle_response(self, payload: bytes) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.timing import QUIET, STARTED
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
-from tocsin_server.engine.redis import encoding, nodes, signatures
+from tocsin_server.engine.redis import encoding, nodes, signatures, verification
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.keys import Keys
@@ -31,13 +32,13 @@ def forged_request(number: int = 10**6, sent_at: int = 0) -> bytes:
     return msgspec.json.encode(NodeRequest(number, "nowhere", DISCONNECT, None, sent_at))
 
 
-@pytest.fixture
-async def recorded(redis_server: RedisServer, prefix: str) -> AsyncIterator[asyncio.Queue[bytes]]:
-    """The messages to all nodes, as a program that may subscribe receives them."""
+@asynccontextmanager
+async def recording(redis_server: RedisServer, name: str) -> AsyncIterator[asyncio.Queue[bytes]]:
+    """The messages under a pub/sub name, as a program that may subscribe receives them."""
     messages: asyncio.Queue[bytes] = asyncio.Queue()
     client = redis.asyncio.Redis(port=redis_server.port)
     async with client.pubsub() as pubsub:
-        await pubsub.subscribe(Keys(prefix).control)
+        await pubsub.subscribe(name)
         assert (await pubsub.get_message(timeout=STARTED))["type"] == "subscribe"
 
         async def record() -> None:
@@ -48,6 +49,13 @@ async def recorded(redis_server: RedisServer, prefix: str) -> AsyncIterator[asyn
         yield messages
         task.cancel()
     await client.aclose()
+
+
+@pytest.fixture
+async def recorded(redis_server: RedisServer, prefix: str) -> AsyncIterator[asyncio.Queue[bytes]]:
+    """The messages to all nodes."""
+    async with recording(redis_server, Keys(prefix).control) as messages:
+        yield messages
 
 
 async def other_node_answers(node: Node, other: Node) -> None:
@@ -118,7 +126,7 @@ async def test_a_command_that_arrives_late_is_ignored(
     """Another program may have held it back. The sender is told that nodes did not answer."""
     monkeypatch.setattr(nodes, "RESPONSE_SECONDS", QUIET)
     async with running(redis_server.url, "n2") as other:
-        monkeypatch.setattr(nodes, "MAX_AGE_SECONDS", -1.0)
+        monkeypatch.setattr(verification, "MAX_AGE_SECONDS", -1.0)
         with pytest.raises(Unanswered):
             await node.nodes.publish_control(DISCONNECT)
         assert not other.handler.commands
@@ -236,3 +244,60 @@ async def test_a_malformed_message_is_dropped(
     assert not node.handler.pushes
     assert node.engine.health.links == links
     assert len([entry for entry in logs if entry["event"] == "malformed_message_dropped"]) == 1
+
+
+# ----------------------------------------------------------------------------------------- forwarded commands
+
+
+SESSION = b"s" * 16
+
+
+@pytest.fixture
+async def forwarded(redis_server: RedisServer, prefix: str) -> AsyncIterator[asyncio.Queue[bytes]]:
+    """The commands that are forwarded to the node n2, as a program that may subscribe receives them."""
+    async with recording(redis_server, Keys(prefix).commands("n2")) as messages:
+        yield messages
+
+
+async def test_forwarded_commands_are_accepted_once(
+    node: Node, running: Running, redis_server: RedisServer, prefix: str, forwarded: asyncio.Queue[bytes]
+) -> None:
+    """A repeated or changed message is dropped, and so is one under another node's name."""
+    async with running(redis_server.url, "n2") as other, running(redis_server.url, "n3") as third:
+        for each in (other, third):
+            each.handler.sessions.add(SESSION)
+        assert await node.engine.forwarding.forward("n2", SESSION, b"one")
+        message = await asyncio.wait_for(forwarded.get(), STARTED)
+        redis_server.command("PUBLISH", Keys(prefix).commands("n2"), message)
+        redis_server.command("PUBLISH", Keys(prefix).commands("n2"), message.replace(b"one", b"two"))
+        redis_server.command("PUBLISH", Keys(prefix).commands("n3"), message)
+        assert await node.engine.forwarding.forward("n2", SESSION, b"three")
+        assert await node.engine.forwarding.forward("n3", SESSION, b"four")
+        assert [data for _, data in other.handler.forwarded] == [b"one", b"three"]
+        assert [data for _, data in third.handler.forwarded] == [b"four"]
+
+
+async def test_a_forged_receipt_is_ignored(
+    node: Node, running: Running, redis_server: RedisServer, prefix: str
+) -> None:
+    """Commands that no node received are not confirmed."""
+    async with running(redis_server.url, "n2"):
+        for number in range(1, 4):
+            receipt = encoding.RECEIPT + b"0" * 16 + msgspec.msgpack.encode((number, True))
+            redis_server.command("PUBLISH", Keys(prefix).receipts("n1"), receipt)
+        assert await node.engine.forwarding.forward("n2", SESSION, b"x") is False
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x90", b"\x92\x01\xc3", b"[1]", b"\x95" * 1000])
+async def test_a_malformed_message_between_nodes_is_dropped(
+    node: Node, redis_server: RedisServer, prefix: str, payload: bytes
+) -> None:
+    """Even with a valid signature, and the node goes on."""
+    keys = Keys(prefix)
+    signer = node.engine._signatures  # type: ignore[attr-defined]
+    for head, name in ((encoding.COMMANDS, keys.commands("n1")), (encoding.RECEIPT, keys.receipts("n1"))):
+        redis_server.command("PUBLISH", name, signer.sign(head, name, payload))
+        redis_server.command("PUBLISH", name, payload)
+    node.handler.sessions.add(SESSION)
+    assert await node.engine.forwarding.forward("n1", SESSION, b"x") is True
+    assert node.handler.forwarded == [(SESSION, b"x")]

@@ -274,9 +274,10 @@ async def test_more_channels_than_may_be_in_flight_are_all_subscribed(
 async def test_a_node_subscribes_only_to_its_own_names(
     node: Node, redis_server: RedisServer, prefix: str
 ) -> None:
-    """Its probe, control commands, responses, revocations, and the channels that it wants."""
+    """Its probe, what other nodes send it, revocations, and the channels that it wants."""
     await subscribed(node, "a", "b")
     await node.broker.unsubscribe("b")
     names_in_redis = redis_server.command("PUBSUB", "CHANNELS", f"{prefix}:*")
-    names = [b"control", b"node:n1:answers", b"node:n1:canary", b"revocations:{all}", b"{a}"]
+    of_node = [b"node:n1:" + name for name in (b"answers", b"canary", b"commands", b"receipts")]
+    names = [b"control", *of_node, b"revocations:{all}", b"{a}"]
     assert sorted(names_in_redis) == sorted(prefix.encode() + b":" + name for name in names)
