@@ -1,4 +1,4 @@
-"""The ASGI application around one node: HTTP API, SSE, WebSocket over ASGI, health and metrics.
+"""The ASGI application around one node: HTTP API, SSE, emulation, WebSocket over ASGI, health and metrics.
 
 `serving/server.py` serves it as the whole server. Another Starlette or FastAPI application can also mount it.
 That application then runs the node in its own lifespan:
@@ -35,6 +35,7 @@ from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
+from tocsin_server.transports.emulation.endpoint import emulation_route
 from tocsin_server.transports.sse.endpoint import events_route
 from tocsin_server.transports.websocket.asgi import websocket_route
 
@@ -79,6 +80,7 @@ def create_app(
     own_routes: list[BaseRoute] = [
         websocket_route(node),
         events_route(node),
+        emulation_route(node),
         *api_routes(node),
         *health_routes(node, worker_metrics),
     ]

@@ -43,6 +43,11 @@ class RateLimits:
             self._sweep(now)
         return True
 
+    def give_back(self, key: Hashable, limit: RateLimit, amount: float = 1) -> None:
+        """Return what `take` has used, unless it is back already."""
+        if limit.rate and key in self._full_at:
+            self._full_at[key] -= amount / limit.rate
+
     def _sweep(self, now: float) -> None:
         """Forget the keys whose allowance is back. The next sweep comes once there are twice as many.
 

@@ -1,0 +1,1 @@
+"""`/emulation`: the commands of clients whose connections are HTTP responses."""

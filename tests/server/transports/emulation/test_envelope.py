@@ -1,0 +1,73 @@
+"""The body of a request to `/emulation`: exactly what is accepted, and why the rest is refused."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin_server.transports.emulation.envelope import RequestRefused, body_limit, read_envelope
+
+UID = "0b4c2b5a-9d8f-4c57-a6d1-2f7f4c1e9a10"
+
+
+@given(st.text(min_size=1, max_size=50).filter(lambda text: text.isprintable()))
+def test_commands_arrive_as_they_were_sent(data: str) -> None:
+    for ascii_only in (True, False):
+        body = json.dumps({"node": UID, "session": "s", "data": data}, ensure_ascii=ascii_only)
+        envelope, commands = read_envelope(body.encode(), 1000)
+        assert (envelope.session, envelope.node, commands) == ("s", UID, data.encode())
+
+
+def test_an_unknown_member_is_ignored_and_the_node_may_be_missing() -> None:
+    envelope, commands = read_envelope(b'{"session":"s","data":"{}","new":[1]}', 10)
+    assert (envelope.session, envelope.node, commands) == ("s", "", b"{}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"session":"s"}',
+        b'{"session":"s","data":{}}',
+        b'{"session":1,"data":"{}"}',
+        b'{"session":"s","data":"{}","node":7}',
+        b'{"session":"s","data":"\\ud800"}',
+        b'{"session":"s","data":"\xff"}',
+        b'{"session":"s","data":"{}"} x',
+        b"[" * 100_000,
+    ],
+)
+def test_a_body_of_another_form_is_refused(body: bytes) -> None:
+    with pytest.raises(RequestRefused) as raised:
+        read_envelope(body, 10)
+    assert raised.value.status == 400
+
+
+def test_a_request_without_commands_is_refused() -> None:
+    with pytest.raises(RequestRefused, match="no commands"):
+        read_envelope(b'{"session":"s","data":""}', 10)
+
+
+def test_commands_have_exactly_as_many_bytes_as_a_message_may_have() -> None:
+    """They always fit into the largest body, however `JSON.stringify` escapes them."""
+    for character in ('"', "\\", "a", "é"):
+        data = character * (1000 // len(character.encode()))
+        body = json.dumps({"session": "s" * 32, "node": UID, "data": data}, ensure_ascii=False).encode()
+        assert len(body) <= body_limit(1000)
+        assert read_envelope(body, 1000)[1] == data.encode()
+        with pytest.raises(RequestRefused, match="999 bytes") as raised:
+            read_envelope(body, 999)
+        assert raised.value.status == 413
+
+
+@pytest.mark.parametrize(
+    ("node", "is_uid"),
+    [(UID, True), (UID.upper(), False), ("", False), (f"{UID}\n", False), ("*", False), ("{a}", False)],
+)
+def test_only_a_uid_names_a_node(node: str, is_uid: bool) -> None:
+    body = json.dumps({"session": "s", "node": node, "data": "{}"}).encode()
+    assert read_envelope(body, 10)[0].names_node is is_uid
