@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from tests.deploy.nginx import DEPLOY
 from tocsin_server.app import create_app
@@ -100,7 +100,11 @@ def test_probes_and_ingress_use_paths_that_exist(container: Any) -> None:
     assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
     (ingress,) = documents(KUBERNETES / "ingress.yaml")
     served = {each["path"] for each in ingress["spec"]["rules"][0]["http"]["paths"]}
-    assert served == {"/connection/websocket", "/events"}
+    assert served == {"/connection", "/events", "/emulation"}
+    assert {"/connection/websocket", "/events", "/emulation"} <= {
+        *paths(app),
+        *(route.path for route in app.routes if isinstance(route, WebSocketRoute)),
+    }
     (monitor,) = documents(KUBERNETES / "podmonitor.yaml")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["path"] in paths(app)
