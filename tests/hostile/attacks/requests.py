@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -49,7 +51,7 @@ async def line_breaks(target: Target) -> None:
 
 async def half_bodies(target: Target) -> None:
     """Requests whose bodies never come to their end, to paths that read them and to paths that do not."""
-    paths = ["/api/publish", "/health/live", "/events", "/connection/websocket", "/nothing"]
+    paths = ["/api/publish", "/emulation", "/health/live", "/events", "/connection/websocket", "/nothing"]
 
     async def attack_path(path: str) -> None:
         async with open_socket(target) as attacker:
@@ -143,6 +145,17 @@ async def refused_requests(target: Target) -> None:
     async def attack() -> None:
         async with open_socket(target) as attacker:
             await attacker.flood_and_read(refused)
+
+    await again_and_again(attack, 4)
+
+
+async def guessed_sessions(target: Target) -> None:
+    """Large commands for sessions that do not exist, on nodes that do not exist."""
+    body = json.dumps({"session": "guessed", "node": str(uuid.uuid4()), "data": "x" * 100_000}).encode()
+
+    async def attack() -> None:
+        async with open_socket(target) as attacker:
+            await attacker.flood_and_read(request("/emulation", method="POST", body=body))
 
     await again_and_again(attack, 4)
 

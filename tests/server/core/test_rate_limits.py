@@ -50,3 +50,16 @@ def test_the_number_of_keys_is_bounded() -> None:
     assert len(limits) <= 2000 + SWEEP_COUNT
     assert not limits.take(9_999, slow, START)
     assert limits.take(0, slow, START)
+
+
+def test_what_is_given_back_may_be_taken_again() -> None:
+    """But not more than was taken."""
+    limits = RateLimits()
+    slow = RateLimit(rate=0.001, burst=2)
+    limits.give_back("ada", slow)
+    assert [limits.take("ada", slow, START) for _ in range(3)] == [True, True, False]
+    limits.give_back("ada", slow)
+    assert [limits.take("ada", slow, START) for _ in range(2)] == [True, False]
+    for _ in range(5):
+        limits.give_back("ada", slow)
+    assert [limits.take("ada", slow, START) for _ in range(3)] == [True, True, False]
