@@ -25,6 +25,7 @@ from tests.bench.memory import bytes_per_connection
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
 from tocsin_server.logging import configure_logging
+from tocsin_server.transports.websocket.raw import DEFLATED_FRAMING, RAW_FRAMING
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ async def one_node() -> Figures:
     )
     joined = await cpu_per_delivery(["tocsin"], 1000, 1, burst=300)
     yield at_most("a delivery, burst of 300 : one at a time", joined["tocsin"], cost, "µs", 1 / 5)
+    compressed = await cpu_per_delivery(["plain", "deflated"], 1000, publications=8)
+    yield at_most(
+        "a delivery of 2 KiB, compressed : not compressed",
+        compressed["deflated"],
+        compressed["plain"],
+        "µs",
+        1.1,
+    )
+    size, deflated = (
+        len(framing.pack("bench", [servers.DOCUMENT_PUSH])) for framing in (RAW_FRAMING, DEFLATED_FRAMING)
+    )
+    yield at_most("its bytes, compressed : not compressed", deflated, size, "bytes", 0.5)
     median, high = await ping_while_writing(10_000, seconds=8)
     yield Figure(
         "a ping while 10,000 clients are written to, median (p99)",

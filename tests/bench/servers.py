@@ -10,9 +10,10 @@ import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import cast
 
+import msgspec
 import uvicorn
 import uvloop
 from msgspec import Raw
@@ -36,7 +37,23 @@ from tocsin_server.transports.websocket.raw import RAW_FRAMING
 PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 """128 bytes."""
 
+DOCUMENT = Raw(
+    msgspec.json.encode(
+        [
+            {
+                "id": n * 7919,
+                "symbol": f"SYM{n * 31 % 97}",
+                "bid": n * 17 % 1009 / 8,
+                "at": 1_767_225_600 + n * 13,
+            }
+            for n in range(32)
+        ]
+    )
+)
+"""A table of 32 rows, as applications publish it: some 2 KiB."""
+
 PUSH = ChannelMessage(Push("bench", pub=Publication(PAYLOAD, offset=12_345)), "abcdefgh")
+DOCUMENT_PUSH = ChannelMessage(Push("bench", pub=Publication(DOCUMENT, offset=12_345)), "abcdefgh")
 FRAME = RAW_FRAMING.pack("bench", [PUSH])
 """The bytes that Tocsin writes for one publication. The other contenders write the same."""
 
@@ -143,21 +160,23 @@ async def starlette(count: int) -> AsyncIterator[Deliver]:
 
 
 @asynccontextmanager
-async def tocsin(count: int) -> AsyncIterator[Deliver]:
+async def tocsin(
+    count: int, kind: str = "tocsin", payload: Raw = PAYLOAD, settings: Settings = SETTINGS
+) -> AsyncIterator[Deliver]:
     """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included."""
-    app = create_app(SETTINGS)
+    app = create_app(settings)
     node = app.state.node
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            await node.operations.publish("bench", NewPublication(PAYLOAD))
+            await node.operations.publish("bench", NewPublication(payload))
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
         await flush_writes()
 
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(app, SETTINGS.server))
-        await stack.enter_async_context(subscribed("tocsin", int(server.url.rsplit(":", 1)[1]), count))
+        server = await stack.enter_async_context(serving(app, settings.server))
+        await stack.enter_async_context(subscribed(kind, int(server.url.rsplit(":", 1)[1]), count))
         assert len(node.hub.channels["bench"]) == count
         yield deliver
 
@@ -168,7 +187,24 @@ async def flush_writes() -> None:
     await asyncio.sleep(0)
 
 
-CONTENDERS = {"bare": bare_transports, "starlette": starlette, "tocsin": tocsin}
+def plain(count: int) -> AbstractAsyncContextManager[Deliver]:
+    """A payload of some 2 KiB, not compressed."""
+    return tocsin(count, payload=DOCUMENT)
+
+
+def deflated(count: int) -> AbstractAsyncContextManager[Deliver]:
+    """The same payload, compressed."""
+    client = SETTINGS.client.model_copy(update={"compression": True})
+    return tocsin(count, "deflated", DOCUMENT, SETTINGS.model_copy(update={"client": client}))
+
+
+CONTENDERS: dict[str, Callable[[int], AbstractAsyncContextManager[Deliver]]] = {
+    "bare": bare_transports,
+    "starlette": starlette,
+    "tocsin": tocsin,
+    "plain": plain,
+    "deflated": deflated,
+}
 
 
 async def main(name: str, count: int) -> None:

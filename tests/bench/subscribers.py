@@ -2,8 +2,9 @@
 
     python -m tests.bench.subscribers KIND PORT COUNT
 
-KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake) or `tocsin` (handshake, connect,
-subscribe). It prints `ready` when all are subscribed, and ends when its standard input ends.
+KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` (handshake, connect,
+subscribe) or `deflated` (the same, with an offer of compression). It prints `ready` when all are subscribed,
+and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import uvloop
 
 HANDSHAKE = (
     b"GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n"
 )
+OFFER = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
 
 
@@ -42,7 +44,8 @@ class Subscriber(asyncio.Protocol):
             self.ready.set_result(None)
         else:
             path = b"/ws" if self.kind == "starlette" else b"/connection/websocket"
-            transport.write(HANDSHAKE % path)  # type: ignore[attr-defined]
+            offer = OFFER if self.kind == "deflated" else b""
+            transport.write(HANDSHAKE % (path, offer))  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         if self.ready.done():

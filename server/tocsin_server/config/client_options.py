@@ -60,6 +60,8 @@ class ClientOptions(Options):
     """How long after its token's expiry a client may still refresh it."""
     channel_limit: Limit = 128
     channel_length_limit: Limit = 255
+    compression: bool = False
+    """Compress messages on the raw WebSocket transport (permessage-deflate), where clients offer it."""
     queue_limit_bytes: Limit = 2_097_152
     """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008).
 

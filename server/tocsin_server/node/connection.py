@@ -103,6 +103,8 @@ class TransportLimits:
     """How many pings, pongs and fragments a client may send; more close the connection (3013)."""
     message_seconds: float
     """How long one received message may take; a slower one closes the connection (1008)."""
+    compresses: bool
+    """Clients that can compress their WebSocket messages do, and get compressed ones."""
     checks_host: bool
     """Clients need no token, so the Host of a request must not be another site's name."""
 
@@ -117,6 +119,7 @@ class TransportLimits:
             allowed_origins=settings.server.allowed_origins,
             frame_rate=RateLimit(client.frame_rate, client.frame_rate * FRAME_BURST_SECONDS),
             message_seconds=client.message_timeout,
+            compresses=client.compression,
             checks_host=client.insecure,
         )
 

@@ -39,6 +39,8 @@ from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.websocket import compression
+from tocsin_server.transports.websocket.compression import TURN_BYTES, Inflation
 from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
@@ -95,9 +97,9 @@ _MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
 
 
-def text_frame(*lines: bytes) -> bytes:
-    """One unmasked text frame of newline-separated lines."""
-    return Frame(Opcode.TEXT, b"\n".join(lines)).serialize(mask=False)
+def plain_frame(opcode: Opcode, payload: bytes) -> bytes:
+    """One unmasked frame."""
+    return Frame(opcode, payload).serialize(mask=False)
 
 
 def _select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -139,24 +141,28 @@ class _FrameReader(StreamReader):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames_left = FRAMES_PER_TURN
+        self.frames_left: float = FRAMES_PER_TURN
         self.is_in_frame = False
         """Whether a part of a frame has arrived."""
 
     def at_eof(self) -> Generator[None, None, bool]:
         """Tell whether the stream has ended. The protocol asks before each frame."""
         self.is_in_frame = False
-        while not self.frames_left:
+        while self.frames_left <= 0:
             yield
         is_at_end = yield from super().at_eof()
         self.frames_left -= 1
         self.is_in_frame = not is_at_end
         return is_at_end
 
+    def count_inflated(self, size: int) -> None:
+        """Let the turn end sooner after bytes that a small frame was inflated to."""
+        self.frames_left = max(0, self.frames_left - size / TURN_BYTES)
+
     @property
     def has_unread_frames(self) -> bool:
         """Whether bytes wait for the next turn."""
-        return not self.frames_left and bool(self.buffer)
+        return self.frames_left <= 0 and bool(self.buffer)
 
 
 class _ServerProtocol(ServerProtocol):
@@ -178,16 +184,19 @@ class _ServerProtocol(ServerProtocol):
 class RawFraming:
     """Messages of a channel as one text frame: built once, written to every subscriber as it is.
 
-    The mutable state is the size of the last large frame, and when it was packed. Only `pack` changes it.
+    `make_frame` makes a frame of an opcode and a payload. The mutable state is the size of the last large
+    frame, and when it was packed. Only `pack` changes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make_frame: Callable[[Opcode, bytes], bytes]) -> None:
+        self.make_frame = make_frame
         self._large_bytes = 0
         self._large_at = 0.0
 
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
         """Return the frame."""
-        frame = text_frame(*(JSON.wrap_push(message.encoded(JSON)) for message in messages))
+        lines = b"\n".join([JSON.wrap_push(message.encoded(JSON)) for message in messages])
+        frame = self.make_frame(Opcode.TEXT, lines)
         if len(frame) > LARGE_FRAME_BYTES:
             self._large_bytes = max(len(frame), self.recent_large_bytes)
             self._large_at = time.monotonic()
@@ -199,7 +208,9 @@ class RawFraming:
         return self._large_bytes if time.monotonic() - self._large_at < RECENT_SECONDS else 0
 
 
-RAW_FRAMING = RawFraming()
+RAW_FRAMING = RawFraming(plain_frame)
+DEFLATED_FRAMING = RawFraming(compression.frame_of)
+"""For connections that negotiated compression. Their parameters agree, as far as frames are concerned."""
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -228,6 +239,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_frames_full_at",
         "_has_closed",
         "_ignores_input",
+        "_inflation",
         "_is_accepted",
         "_is_busy",
         "_is_finishing",
@@ -243,13 +255,13 @@ class WebSocketConnection(asyncio.Protocol):
         "_transport",
         "_written_bytes",
         "address",
+        "framing",
         "is_behind",
         "session",
         "write",
     )
 
     codec = JSON
-    framing = RAW_FRAMING
     transport_name = "websocket"
 
     def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
@@ -259,10 +271,13 @@ class WebSocketConnection(asyncio.Protocol):
         self._connections = connections
         self._server_connections = server_connections
         self._protocol = _ServerProtocol(
+            extensions=compression.EXTENSIONS if connections.limits.compresses else None,
             max_size=connections.limits.message_bytes,
             select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
         )
+        self.framing = RAW_FRAMING
+        self._inflation: Inflation | None = None  # of a connection that negotiated compression
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
         self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
@@ -320,7 +335,7 @@ class WebSocketConnection(asyncio.Protocol):
         it would only recover the same again.
         """
         self.is_behind = True
-        self._exempt(max(self._exempt_bytes, RAW_FRAMING.recent_large_bytes))
+        self._exempt(max(self._exempt_bytes, self.framing.recent_large_bytes))
         self.write = self._write_measured
         self._connections.client_is_behind(self)
         self._close_if_overfull()
@@ -468,6 +483,10 @@ class WebSocketConnection(asyncio.Protocol):
     def _open(self, request: Request) -> None:
         self._is_accepted = True
         self._flush()
+        if self._protocol.extensions:
+            self._inflation = cast("Inflation", self._protocol.extensions[0])
+            self._inflation.on_inflated = self._protocol.frames.count_inflated
+            self.framing = DEFLATED_FRAMING
         offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
         handshake = Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
         if handshake.uses_ping_frames:
@@ -486,7 +505,10 @@ class WebSocketConnection(asyncio.Protocol):
         is_of_message = frame.opcode in _MESSAGE_OPCODES
         is_whole_message = is_of_message and frame.fin and not self._fragments and frame.opcode != Opcode.CONT
         is_free = (is_whole_message and not self._has_closed) or frame.opcode is Opcode.CLOSE
-        if not is_free and not self._may_send_frame(frame):
+        amount = 0 if is_free else 1 + (len(frame.data) // COUNTED_BYTES if self._has_closed else 0)
+        if self._inflation is not None:
+            amount += self._inflation.take_excess_frames()
+        if amount and not self._may_send_frames(amount):
             return False
         if is_of_message and self._has_closed:
             return True  # no command follows, so it is not even joined or decoded
@@ -513,13 +535,13 @@ class WebSocketConnection(asyncio.Protocol):
         if frame.opcode is Opcode.PONG and self.session.awaits_pong and frame.data == self._ping_payload:
             self._connections.handle_event(self, events.Received([PONG]))
 
-    def _may_send_frame(self, frame: Frame) -> bool:
-        """Count a frame that is no command: a ping, pong or fragment. Close if there are too many.
+    def _may_send_frames(self, amount: int) -> bool:
+        """Count frames that are no commands: pings, pongs and fragments. Close if there are too many.
 
         Once the connection is closed, every frame counts, and a large one several times: only the client's
-        close frame is awaited, behind what it sent before it knew.
+        close frame is awaited, behind what it sent before it knew. What a message was inflated to beyond
+        INFLATED_RATIO counts too.
         """
-        amount = 1 + (len(frame.data) // COUNTED_BYTES if self._has_closed else 0)
         full_at = self._connections.limits.frame_rate.take(self._frames_full_at, time.monotonic(), amount)
         if full_at is None:
             if not self._has_closed:
@@ -632,7 +654,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._flush()
             messages = [message for message in messages if not isinstance(message, Ping)]
         if messages and self._is_accepted and not self._has_closed:
-            frame = text_frame(*map(JSON.encode, messages))
+            frame = self.framing.make_frame(Opcode.TEXT, b"\n".join(map(JSON.encode, messages)))
             if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
                 self._exempt_bytes = max(len(frame), self._exempt_bytes)
             self.write(frame)
