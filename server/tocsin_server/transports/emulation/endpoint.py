@@ -97,6 +97,8 @@ class EmulationEndpoint:
             response = JSONResponse({"code": code, "message": refused.reason}, refused.status)
             if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
                 response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            if request.scope["http_version"] == "1.1":
+                response.headers["Connection"] = "close"  # an address may only open so many each second
             return response
 
     async def _answer(self, request: Request) -> Response:

@@ -99,6 +99,7 @@ async def test_a_refused_request_has_a_status_and_a_reason(
         response = await client.post(**changes)
     assert response.status_code == status
     assert says in response.json()["message"]
+    assert response.headers["connection"] == "close", "the rate of connections limits the rate of refusals"
     (line,) = (line for line in log_lines if line["event"] == "request_refused")
     assert (line["transport"], line["status"], line["address"]) == ("emulation", status, "127.0.0.1")
     assert "guessed" not in str(log_lines)
