@@ -41,6 +41,9 @@ EMULATION_PATH = "/emulation"
 TRANSPORT = "emulation"
 """The transport's name in the refusal log. The connection itself has another one."""
 
+PROTOBUF_TYPE = "application/octet-stream"
+"""The type of a protobuf body. Every other body is JSON, however it is named."""
+
 FORWARDED_BYTES = 67_108_864
 """How many bytes of commands may be on their way to other nodes at once."""
 
@@ -107,16 +110,15 @@ class EmulationEndpoint:
         if request.method == "OPTIONS":
             return preflight_response(request, "POST", "Content-Type")
         limit = self._connections.limits.message_bytes
-        envelope, commands = read_envelope(await _read_body(request, limit), limit)
+        body = await _read_body(request, limit)
+        envelope = read_envelope(body, limit, is_protobuf=_media_type(request) == PROTOBUF_TYPE)
         digest = session_digest(envelope.session)
-        is_received = self._connections.emulated_sessions.receive(digest, commands)
-        if not is_received and not await self._ask_other_node(request, envelope, digest, commands):
+        is_received = self._connections.emulated_sessions.receive(digest, envelope.commands)
+        if not is_received and not await self._ask_other_node(request, envelope, digest):
             raise RequestRefused(HTTPStatus.NOT_FOUND, NO_SESSION)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    async def _ask_other_node(
-        self, request: Request, envelope: Envelope, digest: bytes, commands: bytes
-    ) -> bool:
+    async def _ask_other_node(self, request: Request, envelope: Envelope, digest: bytes) -> bool:
         """Forward commands to the node that the envelope names. False: it has no such session."""
         key = self._connections.admission.key_of(_address(request))
         if not self._guesses.take(key, self._connections.now().monotonic):
@@ -124,7 +126,7 @@ class EmulationEndpoint:
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_GUESSES)
         if envelope.node == self._connections.uid or not envelope.names_node:
             return False
-        is_received = await self._forward(envelope.node, digest, commands)
+        is_received = await self._forward(envelope.node, digest, envelope.commands)
         if is_received:
             self._guesses.give_back(key)
         return is_received
@@ -157,6 +159,10 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
     except ClientDisconnect:
         raise RequestRefused(HTTPStatus.BAD_REQUEST, BODY_ENDED) from None
     return bytes(body)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _address(request: Request) -> str:
