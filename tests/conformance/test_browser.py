@@ -193,15 +193,15 @@ async def test_a_cookie_authenticates_a_stream(server: Server, api: Api, page: P
 
 
 @pytest.mark.parametrize(
-    ("subprotocols", "sent", "code"),
-    [(["centrifuge-protobuf"], 0, 3506), ([], 600_000, 1009)],
+    ("query", "subprotocols", "sent", "code"),
+    [("?format=avro", ["centrifuge-protobuf"], 0, 3506), ("", [], 600_000, 1009)],
     ids=["a format that is not available", "a message too large"],
 )
 async def test_a_page_reads_why_its_socket_was_closed(
-    server: Server, page: Page, subprotocols: list[str], sent: int, code: int
+    server: Server, page: Page, query: str, subprotocols: list[str], sent: int, code: int
 ) -> None:
     """At once, and with the code instead of 1006, after which its SDK would come back for ever."""
-    ending = await page.evaluate(CLOSED_SOCKET, [server.websocket_url, subprotocols, sent])
+    ending = await page.evaluate(CLOSED_SOCKET, [server.websocket_url + query, subprotocols, sent])
     assert ending["code"] == code
     assert ending["seconds"] < AT_ONCE_SECONDS
 

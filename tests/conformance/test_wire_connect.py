@@ -10,16 +10,13 @@ import websockets
 
 from tests.support.api import Api
 from tests.support.configs import STANDARD, TRUSTED_ORIGIN
+from tests.support.protobuf_client import protobuf_client
 from tests.support.refusal import Refused
 from tests.support.server import Server, run_server
 from tests.support.tokens import connection_token, seconds_from_now
 from tests.support.wire_client import Close, connect_wire, open_wire
 
 Name = Callable[[str], str]
-
-
-class UnexpectedHandshake(Exception):
-    """The handshake succeeded. The argument is the server's close."""
 
 
 async def test_the_connect_reply_has_what_sdks_need(server: Server) -> None:
@@ -257,15 +254,17 @@ async def test_the_json_subprotocol_may_be_named(server: Server) -> None:
         assert await wire.connect()
 
 
-async def test_protobuf_is_refused(server: Server) -> None:
-    """The handshake of a client that requests protobuf fails, or the connection closes with 3506."""
-    options: dict[str, Any] = {"subprotocols": ["centrifuge-protobuf"]}
-    for url, more in ((server.websocket_url, options), (server.websocket_url + "?format=protobuf", {})):
-        with pytest.raises((websockets.InvalidStatus, UnexpectedHandshake)) as refused:
-            async with open_wire(server, url, **more) as wire:
-                raise UnexpectedHandshake(await wire.closed())
-        if isinstance(refused.value, UnexpectedHandshake):
-            assert refused.value.args == (Close(3506, "inappropriate protocol"),)
+async def test_an_unknown_format_is_refused(server: Server) -> None:
+    """The connection opens, so that a page learns the code."""
+    async with open_wire(server, server.websocket_url + "?format=avro") as wire:
+        assert await wire.closed() == Close(3506, "inappropriate protocol")
+
+
+@pytest.mark.parametrize("query", ["", "?format=protobuf", "?cf_protocol=protobuf"])
+async def test_protobuf_may_be_chosen(server: Server, query: str) -> None:
+    """By the subprotocol or in the query."""
+    async with protobuf_client(server.websocket_url + query, subprotocol=not query) as client:
+        assert (await client.call("connect")).client
 
 
 async def test_a_server_that_drains_disconnects_its_clients(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from tocsin_server.api.signatures import Signature
-from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.json_text import compact
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some editors and libraries begin UTF-8 with it. Parsers may ignore it (RFC 8259 §8.1)."""

@@ -35,8 +35,9 @@ from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
 from tocsin_server.node.node import Node
 from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.canonical import is_set
-from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.json_text import compact
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication
+from tocsin_server.protocol.payloads import Binary, Payload, PayloadNotJson, json_of, payload_of
 
 DONE = types.EmptyResult()
 
@@ -158,10 +159,13 @@ async def subscribe(context: Context, request: types.SubscribeRequest) -> types.
     """
     context.node.operations.options_for(request.channel)
     since = request.recover_since
+    plain = request.data if request.data is not UNSET and is_set(request.data) else UNSET
+    data = _data(plain, request.b64data)
     event = ServerSubscribe(
         request.channel,
-        info=_optional_payload(request.info, request.b64info, "info"),
-        data=_optional_payload(request.data, request.b64data, "data"),
+        info=_info(request.info, request.b64info),
+        data=NO_JSON if isinstance(data, Binary) else data,
+        binary_data=data if isinstance(data, Binary) else b"",
         expire_at=request.expire_at,
         since=Position(since.offset, since.epoch) if since else None,
         override=request.override,
@@ -171,7 +175,7 @@ async def subscribe(context: Context, request: types.SubscribeRequest) -> types.
 
 async def refresh(context: Context, request: types.RefreshRequest) -> types.EmptyResult:
     """Change when a user's connections expire. With `expired` they expire now (3005): clients reconnect."""
-    event = ServerRefresh(request.expired, request.expire_at, _optional_payload(request.info, "", "info"))
+    event = ServerRefresh(request.expired, request.expire_at, _info(request.info, ""))
     return await _control(context.node, request, event)
 
 
@@ -287,7 +291,7 @@ async def _publish(node: Node, channel: str, publication: NewPublication) -> typ
 
 
 def _new_publication(request: types.PublicationFields) -> NewPublication:
-    data = _payload(request.data, request.b64data, "data")
+    data = _data(request.data, request.b64data)
     if not data:
         raise Refused(bad_request("neither `data` nor `b64data`"))
     return NewPublication(
@@ -300,22 +304,31 @@ def _new_publication(request: types.PublicationFields) -> NewPublication:
     )
 
 
-def _payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
-    """A payload on one line, from the plain or the base64 member. NO_JSON if there is neither.
+def _data(value: Raw | UnsetType, in_base64: str) -> Payload:
+    """The data of a publication, from the plain or the base64 member. NO_JSON if there is neither.
 
     The plain one is a view into the request's body, which is compact already. The copy releases the body.
     """
-    if not in_base64:
-        return NO_JSON if value is UNSET else value.copy()
+    if in_base64:
+        return payload_of(_decoded(in_base64, "data"))
+    return NO_JSON if value is UNSET else value.copy()
+
+
+def _info(value: Raw | UnsetType, in_base64: str) -> Raw:
+    """The information about a client. It need not be there, and null counts as absent."""
+    if in_base64:
+        try:
+            return compact(_decoded(in_base64, "info"))
+        except ValueError as error:
+            raise Refused(bad_request(f"no JSON at `$.b64info`: {error}")) from None
+    return value.copy() if value is not UNSET and is_set(value) else NO_JSON
+
+
+def _decoded(in_base64: str, name: str) -> bytes:
     try:
-        return compact(base64.b64decode(in_base64, validate=True))
+        return base64.b64decode(in_base64, validate=True)
     except ValueError as error:
-        raise Refused(bad_request(f"no JSON at `$.b64{name}`: {error}")) from None
-
-
-def _optional_payload(value: Raw | UnsetType, in_base64: str, name: str) -> Raw:
-    """The same for a payload that need not be there: null counts as absent."""
-    return _payload(value if value is not UNSET and is_set(value) else UNSET, in_base64, name)
+        raise Refused(bad_request(f"no base64 at `$.b64{name}`: {error}")) from None
 
 
 async def _control(
@@ -331,7 +344,17 @@ async def _control(
 
 def _history_publication(publication: Publication) -> types.HistoryPublication:
     info = _details(publication.info) if publication.info else None
-    return types.HistoryPublication(publication.data, publication.offset, info, publication.tags)
+    data, in_base64 = _json_or_base64(publication.data)
+    return types.HistoryPublication(
+        data=data, b64data=in_base64, offset=publication.offset, info=info, tags=publication.tags
+    )
+
+
+def _json_or_base64(data: Payload) -> tuple[Raw | UnsetType, str | UnsetType]:
+    try:
+        return json_of(data), UNSET
+    except PayloadNotJson:
+        return UNSET, base64.b64encode(bytes(data)).decode()
 
 
 def _details(info: ClientInfo) -> types.ClientDetails:

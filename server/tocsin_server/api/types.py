@@ -75,6 +75,14 @@ Base64 = Annotated[
         },
     ),
 ]
+Base64Bytes = Annotated[
+    str,
+    Meta(
+        description="Any bytes in base64. It has priority over `data`. Bytes that are no JSON disconnect "
+        "clients that speak JSON.",
+        extra_json_schema={"contentEncoding": "base64", "pattern": BASE64_PATTERN},
+    ),
+]
 
 
 class ApiError(Struct):
@@ -91,7 +99,7 @@ class PublicationFields(Struct, kw_only=True, gc=False):
     """The members of a publication. `data` or `b64data` is required."""
 
     data: Data = UNSET
-    b64data: Base64 = ""
+    b64data: Base64Bytes = ""
     tags: dict[str, str] | None = None
     skip_history: Annotated[bool, Meta(description="Publish without keeping the publication in history.")] = (
         False
@@ -187,10 +195,20 @@ class PresenceStatsResult(Struct):
     num_users: int
 
 
-class HistoryPublication(Struct, omit_defaults=True):
-    """A publication in history. `info` describes the client that published it, if one did."""
+class HistoryPublication(Struct, omit_defaults=True, kw_only=True):
+    """A publication in history, with `data`, or with `b64data` if the payload is no JSON.
 
-    data: Raw
+    `info` describes the client that published it, if one did.
+    """
+
+    data: Raw | UnsetType = UNSET
+    b64data: Annotated[
+        str | UnsetType,
+        Meta(
+            description="A payload that is no JSON, in base64.",
+            extra_json_schema={"contentEncoding": "base64"},
+        ),
+    ] = UNSET
     offset: int
     info: ClientDetails | None = None
     tags: dict[str, str] | None = None
@@ -245,7 +263,7 @@ class SubscribeRequest(UserRequest, kw_only=True):
     info: Info = UNSET
     b64info: Base64 = ""
     data: Data = UNSET
-    b64data: Base64 = ""
+    b64data: Base64Bytes = ""
     recover_since: SincePosition | None = None
     expire_at: Annotated[
         UnixSeconds, Meta(description="Unix time at which the subscription ends; 0: never.")

@@ -53,8 +53,8 @@ class ChannelOptions(Options):
     """Users named after the last `#` of a channel's name may subscribe without a token."""
     channel_regex: Annotated[ExactString, AfterValidator(regular_expression)] = ""
     """A pattern that a channel's name after its namespace must match. Empty: any name."""
-    publication_data_format: Literal["", "json", "json_object"] = ""
-    """The required form of a publication's data. Empty: any JSON value."""
+    publication_data_format: Literal["", "json", "json_object", "binary"] = ""
+    """The required form of a publication's data. Empty: JSON from clients, and any bytes from back ends."""
 
     slow_policy: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
     """What becomes of publications for a client that is behind (docs/slow-clients.md)."""

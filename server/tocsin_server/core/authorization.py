@@ -37,6 +37,7 @@ from tocsin_server.core.tokens import (
     TokenNotYetValid,
     TokenVerifier,
     embedded,
+    embedded_data,
 )
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.canonical import is_set
@@ -49,6 +50,7 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
     SubscriptionPosition,
 )
+from tocsin_server.protocol.payloads import Binary, Payload
 
 REVOKED = "it was revoked"
 
@@ -221,7 +223,7 @@ def _token_claims(
         embedded(claims.info, claims.b64info)
         for grant in claims.grants.values():
             embedded(grant.info, grant.b64info)
-            embedded(grant.data, grant.b64data)
+            embedded_data(grant.data, grant.b64data)
     except TokenInvalid as error:
         context.report_refusal(client, "connection token", str(error))
         return errors.INVALID_TOKEN
@@ -247,7 +249,7 @@ def _server_side_subscriptions(
     found: dict[str, Subscription] = {}
     caller = caller_of(context, info.user, capabilities(claims.caps))
 
-    def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Raw = NO_JSON) -> None:
+    def add(channel: str, options: ChannelOptions, channel_info: ClientInfo, data: Payload = NO_JSON) -> None:
         position = positions.get(channel, SubscriptionPosition())
         since = Position(position.offset, position.epoch) if position.recover else None
         found[channel] = _server_side(caller, channel, options, channel_info, since, data)
@@ -259,7 +261,12 @@ def _server_side_subscriptions(
     for channel, options in granted.items():
         grant = grants.get(channel, SubscriptionGrant())
         channel_info = with_channel_info(info, embedded(grant.info, grant.b64info))
-        add(channel, overridden(options, grant.override), channel_info, embedded(grant.data, grant.b64data))
+        add(
+            channel,
+            overridden(options, grant.override),
+            channel_info,
+            embedded_data(grant.data, grant.b64data),
+        )
     for channel in positions:
         checked = permissions.check_name(channel, context.rules)
         if not channel or checked is errors.UNKNOWN_CHANNEL:
@@ -475,7 +482,7 @@ def server_side_subscription(
         overridden(options, event.override),
         channel_info,
         event.since,
-        event.data,
+        Binary(event.binary_data) if event.binary_data else event.data,
     )
     subscription.expires_at = monotonic_deadline(event.expire_at, now)
     return subscription
@@ -487,7 +494,7 @@ def _server_side(
     options: ChannelOptions,
     info: ClientInfo,
     since: Position | None,
-    data: Raw,
+    data: Payload,
 ) -> Subscription:
     is_recoverable, is_positioned, receives_joins = _features(
         caller, options, SubscribeRequest(channel), since

@@ -27,6 +27,7 @@ from tocsin_server.core.kept_messages import KeptMessages
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import Position, Publication, Push
+from tocsin_server.protocol.payloads import PayloadNotJson
 
 HELD_LIMIT = 1000
 """Publications held for subscriptions being set up. If history ends before them, it is read again."""
@@ -41,8 +42,15 @@ BATCH_BYTES = 65_536
 class Framing(Protocol):
     """How a transport packs messages that many subscribers share: once, then written to each."""
 
+    @property
+    def codec(self) -> Codec:
+        """How the messages are encoded."""
+
     def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> Any:
-        """Return one payload that carries all `messages` in order. `len()` of it is its size in bytes."""
+        """Return one payload that carries all `messages` in order. `len()` of it is its size in bytes.
+
+        Raises PayloadNotJson where the codec cannot encode one of them.
+        """
 
 
 class SubscriberConnection(Protocol):
@@ -83,7 +91,7 @@ class ChannelMessage:
         return self.push.pub is not None
 
     def encoded(self, codec: Codec) -> bytes:
-        """Return the push without its envelope, encoded at most once per codec."""
+        """Return the push without its envelope, encoded at most once per codec. Raises PayloadNotJson."""
         if self._codec is codec:
             return self._encoding
         if self._codec is None:
@@ -94,6 +102,16 @@ class ChannelMessage:
         if codec not in self._others:
             self._others[codec] = codec.encode_push(self.push)
         return self._others[codec]
+
+
+def encodable(messages: Sequence[ChannelMessage], codec: Codec) -> Sequence[ChannelMessage]:
+    """Return the messages before the first that a codec cannot encode."""
+    for index, message in enumerate(messages):
+        try:
+            message.encoded(codec)
+        except PayloadNotJson:
+            return messages[:index]
+    return messages
 
 
 class Subscriber(Generic[C]):
@@ -109,6 +127,11 @@ class Subscriber(Generic[C]):
         self.live_since_count = 0
         """The channel's message count when this subscriber went live."""
         self.receives_joins = receives_joins
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether nothing is written to it any longer."""
+        return self.write is _discard
 
     def retire(self) -> None:
         """Stop writing to this subscriber."""

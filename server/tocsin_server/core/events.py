@@ -134,6 +134,8 @@ class ServerSubscribe(Struct, frozen=True, omit_defaults=True, tag=True):
     channel: str
     info: Raw = NO_JSON
     data: Raw = NO_JSON
+    binary_data: bytes = b""
+    """The data, where it is not JSON on one line. Nodes send each other base64 of it."""
     expire_at: float = 0
     since: Position | None = None
     override: Override | None = None

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from msgspec import Raw
-
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.capabilities import Action
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
@@ -20,6 +18,7 @@ from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recove
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import Unsubscribed
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
+from tocsin_server.protocol.payloads import Payload
 
 
 def ttl_seconds(deadline: float | None, now: Timestamp) -> int:
@@ -36,7 +35,7 @@ class SubscriptionTerms(NamedTuple):
     """What a subscription token grants."""
 
     info: ClientInfo
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
     expires_at: float | None = None
     """Monotonic seconds; None for never."""
     override: Override | None = None
@@ -66,7 +65,7 @@ class Subscription:
     receives_joins: bool = False
     expires_at: float | None = None
     """Monotonic seconds; None for never."""
-    data: Raw = field(default_factory=lambda: NO_JSON)
+    data: Payload = field(default_factory=lambda: NO_JSON)
     allowed: frozenset[Action] = frozenset()
     """What its token grants in the channel besides."""
     is_by_capability: bool = False

@@ -21,8 +21,9 @@ from tocsin_server.core.capabilities import ENTRIES_LIMIT, Capability, Right
 from tocsin_server.core.issuer import Issuer
 from tocsin_server.core.signed_token import SignedToken, take_apart
 from tocsin_server.protocol.canonical import canonical, is_set
-from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.json_text import compact
 from tocsin_server.protocol.messages import NO_JSON
+from tocsin_server.protocol.payloads import Payload, payload_of
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -145,6 +146,16 @@ def embedded(payload: Raw, base64_payload: str) -> Raw:
         return compact(payload) if is_set(payload) else NO_JSON
     try:
         return compact(base64.b64decode(base64_payload, validate=True))
+    except ValueError as error:
+        raise TokenInvalid(str(error)) from None
+
+
+def embedded_data(payload: Raw, base64_payload: str) -> Payload:
+    """The same for a claim that only the client itself receives: base64 may hold any bytes."""
+    if not base64_payload:
+        return embedded(payload, "")
+    try:
+        return payload_of(base64.b64decode(base64_payload, validate=True))
     except ValueError as error:
         raise TokenInvalid(str(error)) from None
 

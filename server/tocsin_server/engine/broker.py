@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication, Push
+from tocsin_server.protocol.payloads import Payload
 
 NO_POSITION = Position(0, "")
 """The result of a publish into a channel that keeps no history."""
@@ -22,8 +23,7 @@ IDEMPOTENCY_SECONDS = 300
 class NewPublication(Struct, frozen=True):
     """A publication that has no offset yet."""
 
-    data: Raw
-    """One JSON value without line breaks (see `protocol.compact`)."""
+    data: Payload
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
     skip_history: bool = False

@@ -36,7 +36,7 @@ FRAME_BURST_SECONDS = 5
 
 
 class Connection(Protocol):
-    """A session with its transport. All methods are synchronous and never raise."""
+    """A session with its transport. All methods are synchronous, and only `send` may raise."""
 
     session: Session
     address: str
@@ -75,7 +75,10 @@ class Connection(Protocol):
         """The size of the message being sent, if it counts as taken only once all of it is; else 0."""
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Write messages for this client alone, after everything written before."""
+        """Write messages for this client alone, after everything written before.
+
+        Raises PayloadNotJson, and writes nothing then, where the codec cannot encode one of them.
+        """
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, then close with this code."""

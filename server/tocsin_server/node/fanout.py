@@ -15,18 +15,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Generic
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic
 
-from tocsin_server.core.channel import Batch, C, Channel
+from tocsin_server.core.channel import Batch, C, Channel, ChannelMessage, Framing, Subscriber, encodable
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.protocol.payloads import PayloadNotJson
 
 SLICE_WRITES = 200
 """Writes per slice. A turn begins no further slice after this many: about a millisecond at 5 µs each."""
 
 SLICE_BYTES = 2 * 1_048_576
 """Bytes that a slice writes at most, unless one payload alone is larger: a millisecond for large payloads."""
+
+SLICE_CLOSES = 10
+"""Connections that a slice closes. Each unsubscribes from all its channels."""
 
 QUEUED_BYTES = 4 * 1_048_576
 """Past this many queued bytes in one channel publishers wait: some ten thousand publications."""
@@ -36,13 +40,17 @@ class FanOut(Generic[C]):
     """Delivers batches of channels in turn. Owns no task: each turn is a callback of the running loop.
 
     `on_failed(connection)` is called where a transport raised. That connection must be closed, so that its
-    client recovers what was not written. Metrics are counted once per batch, not per subscriber.
+    client recovers what was not written. `on_unreadable(connection)` is called where its codec cannot encode
+    a message, once everything before that is written. Metrics are counted once per batch, not per subscriber.
     """
 
-    def __init__(self, metrics: Metrics, on_failed: Callable[[C], None]) -> None:
+    def __init__(
+        self, metrics: Metrics, on_failed: Callable[[C], None], on_unreadable: Callable[[C], None]
+    ) -> None:
         self._metrics = metrics
         self._log = SampledLog()
         self._on_failed = on_failed
+        self._on_unreadable = on_unreadable
         self._batches: deque[tuple[Channel[C], Iterator[int]]] = deque()
         self._busy: set[Channel[C]] = set()
         self._is_scheduled = False
@@ -113,22 +121,53 @@ class FanOut(Generic[C]):
         started = time.monotonic()
         batch = channel.take_batch()
         for framing, subscribers, messages in batch.recipients:
-            payload = framing.pack(channel.name, messages)
-            size = _slice_size(len(payload))
-            for start in range(0, len(subscribers), size):
-                part = subscribers[start : start + size]
-                for subscriber in part:
-                    try:
-                        subscriber.write(payload)
-                    except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
-                        self._log.write("write_failed", level="error", exc_info=True, channel=channel.name)
-                        subscriber.retire()
-                        self._on_failed(subscriber.connection)
-                yield len(part) * SLICE_WRITES // size
-            self._metrics.deliveries.count += len(messages) * len(subscribers)
-            self._metrics.sent_bytes.count += len(payload) * len(subscribers)
+            try:
+                payload = framing.pack(channel.name, messages)
+            except PayloadNotJson:
+                yield from self._write_readable(channel.name, framing, subscribers, messages)
+            else:
+                yield from self._write(channel.name, subscribers, messages, payload)
         if batch.recipients:
             self._observe(batch, started)
+
+    def _write(
+        self,
+        name: str,
+        subscribers: Sequence[Subscriber[C]],
+        messages: Sequence[ChannelMessage],
+        payload: Any,
+    ) -> Iterator[int]:
+        """Write one payload to each subscriber."""
+        size = _slice_size(len(payload))
+        for start in range(0, len(subscribers), size):
+            part = subscribers[start : start + size]
+            for subscriber in part:
+                try:
+                    subscriber.write(payload)
+                except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
+                    self._log.write("write_failed", level="error", exc_info=True, channel=name)
+                    subscriber.retire()
+                    self._on_failed(subscriber.connection)
+            yield len(part) * SLICE_WRITES // size
+        self._metrics.deliveries.count += len(messages) * len(subscribers)
+        self._metrics.sent_bytes.count += len(payload) * len(subscribers)
+
+    def _write_readable(
+        self,
+        name: str,
+        framing: Framing,
+        subscribers: Sequence[Subscriber[C]],
+        messages: Sequence[ChannelMessage],
+    ) -> Iterator[int]:
+        """Write what comes before the message that the subscribers' codec cannot encode, and close them."""
+        if readable := encodable(messages, framing.codec):
+            yield from self._write(name, subscribers, readable, framing.pack(name, readable))
+        for start in range(0, len(subscribers), SLICE_CLOSES):
+            part = subscribers[start : start + SLICE_CLOSES]
+            for subscriber in part:
+                if not subscriber.is_retired:
+                    self._on_unreadable(subscriber.connection)
+            yield len(part) * SLICE_WRITES // SLICE_CLOSES
 
     def _observe(self, batch: Batch[C], started: float) -> None:
         now = time.monotonic()

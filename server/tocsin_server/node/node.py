@@ -40,7 +40,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
-from tocsin_server.core.channel import CaughtUp, Channel
+from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
@@ -85,7 +85,9 @@ from tocsin_server.protocol.messages import (
     PresenceResult,
     Publication,
     Push,
+    ServerMessage,
 )
+from tocsin_server.protocol.payloads import PayloadNotJson
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
@@ -128,7 +130,9 @@ class Node:
             client.channel_length_limit,
             client.personal_channel_namespace if client.personal_channel else None,
         )
-        self.fan_out: FanOut[Connection] = FanOut(self.metrics, self._disconnect_failed)
+        self.fan_out: FanOut[Connection] = FanOut(
+            self.metrics, self._disconnect_failed, self._disconnect_unreadable
+        )
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.operations = Operations(
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
@@ -491,9 +495,7 @@ class Node:
             if kept.dropped and connection.session.has_position_in(name):
                 self._on_reset(connection, name)
             elif kept.messages:
-                payload = connection.framing.pack(name, kept.messages)
-                connection.write(payload)
-                self.count_sent(len(payload))
+                self._pack_for(connection, name, kept.messages)
 
     def _on_slow(self, connection: Connection) -> None:
         self.limit_reached("client.send_timeout", client=connection.session.client)
@@ -511,10 +513,43 @@ class Node:
     def _deliver_page(self, connection: Connection, channel: Channel[Connection], added: CaughtUp) -> None:
         """Write a page of a recovery."""
         if added.messages:
-            payload = connection.framing.pack(channel.name, added.messages)
+            count = self._pack_for(connection, channel.name, added.messages)
+            self.metrics.recovered_publications.count += count
+
+    def _pack_for(self, connection: Connection, name: str, messages: Sequence[ChannelMessage]) -> int:
+        """Write messages of a channel to one connection; return how many its codec could encode."""
+        framing = connection.framing
+        readable = encodable(messages, framing.codec)
+        if readable:
+            payload = framing.pack(name, readable)
             connection.write(payload)
             self.count_sent(len(payload))
-            self.metrics.recovered_publications.count += len(added.messages)
+        if len(readable) < len(messages):
+            self._disconnect_later(connection)
+        return len(readable)
+
+    def _send(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
+        """Let a connection send messages, up to the first that its codec cannot encode."""
+        try:
+            connection.send(messages)
+        except PayloadNotJson:
+            self._send_readable(connection, messages)
+
+    def _send_readable(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
+        for message in messages:
+            try:
+                connection.send([message])
+            except PayloadNotJson:
+                self._disconnect_later(connection)
+                return
+
+    def _disconnect_unreadable(self, connection: Connection) -> None:
+        """Close a connection whose codec cannot encode a payload that it must be sent."""
+        self.handle_event(connection, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
+
+    def _disconnect_later(self, connection: Connection) -> None:
+        """The same in the loop's next turn: this one is executing what the connection's session asks for."""
+        asyncio.get_running_loop().call_soon(self._disconnect_unreadable, connection)
 
     def _on_turn(self, connection: Connection) -> None:
         self.handle_event(connection, events.Turn())
@@ -528,7 +563,7 @@ class Node:
         engine = self._engine_services
         match request:
             case Write(messages):
-                connection.send(messages)
+                self._send(connection, messages)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, **_client_fields(connection))

@@ -26,6 +26,7 @@ from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.messages import (
     EMPTY,
+    NO_JSON,
     ClientInfo,
     HistoryRequest,
     HistoryResult,
@@ -39,6 +40,7 @@ from tocsin_server.protocol.messages import (
     RpcResult,
     SincePosition,
 )
+from tocsin_server.protocol.payloads import Binary, Payload, PayloadNotJson, is_json, json_of
 
 RpcMethod = Callable[[str, Any], Awaitable[Any]]
 """An application's method: `await method(user, params)`, with params and answer as JSON values.
@@ -86,6 +88,8 @@ class Operations:
         """Execute a permitted command of a client; return its result."""
         match request:
             case PublishRequest(channel, data):
+                if isinstance(data, Binary):
+                    check_binary(data, self.options_for(channel))
                 await self.publish(channel, NewPublication(data, info=info))
                 return EMPTY
             case HistoryRequest(channel, limit, since, reverse):
@@ -110,10 +114,7 @@ class Operations:
         Waits while the channel has too many bytes queued on this node.
         """
         options = self.options_for(channel)
-        if options.publication_data_format == "json_object" and bytes(publication.data)[:1] != b"{":
-            raise Refused(
-                errors.bad_request("data is no JSON object, which publication_data_format requires")
-            )
+        check_format(publication.data, options.publication_data_format)
         if (room := self._room_in(channel)) is not None:
             await room
         try:
@@ -210,13 +211,39 @@ class Operations:
                 found[channel] = found.get(channel, 0) + clients
         return found
 
-    async def rpc(self, user: str, method: str, params: msgspec.Raw) -> msgspec.Raw:
+    async def rpc(self, user: str, method: str, params: Payload) -> msgspec.Raw:
         """Call an RPC method of the application on behalf of a user ("" for the HTTP API)."""
         call = self.rpc_methods.get(method)
         if call is None:
             raise Refused(errors.METHOD_NOT_FOUND)
-        answer = await call(user, msgspec.json.decode(params) if params else None)
+        try:
+            value = msgspec.json.decode(json_of(params)) if params else None
+        except PayloadNotJson:
+            raise Refused(errors.bad_request("the parameters of a method must be JSON")) from None
+        answer = await call(user, value)
         return msgspec.Raw(msgspec.json.encode(answer))
+
+
+def check_format(data: Payload, required: str) -> None:
+    """Refuse data that has not the form that `publication_data_format` requires."""
+    if required not in ("json", "json_object"):
+        return
+    try:
+        text = json_of(data)
+    except PayloadNotJson:
+        text = NO_JSON
+    if not text or (required == "json_object" and bytes(text)[:1] != b"{"):
+        form = "JSON object" if required == "json_object" else "JSON"
+        raise Refused(errors.bad_request(f"data is no {form}, which publication_data_format requires"))
+
+
+def check_binary(data: Binary, options: ChannelOptions) -> None:
+    """Refuse data of a client that is no JSON, unless the channel is for such data.
+
+    It would disconnect every subscriber that speaks JSON. Back ends may publish it: they know their clients.
+    """
+    if options.publication_data_format != "binary" and not is_json(data):
+        raise Refused(errors.bad_request('data is no JSON, and publication_data_format is not "binary"'))
 
 
 def _one_of(nodes: Sequence[NodeInfo], name: str) -> NodeInfo:

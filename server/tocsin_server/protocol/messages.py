@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Raw, Struct
 
+from tocsin_server.protocol.payloads import Payload
+
 CommandId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -37,6 +39,7 @@ class ClientInfo(Wire):
     user: str
     client: str
     conn_info: Raw = NO_JSON
+    """JSON also for protobuf clients, since presence shows it to every client and to the HTTP API."""
     chan_info: Raw = NO_JSON
 
     @property
@@ -48,7 +51,7 @@ class ClientInfo(Wire):
 class Publication(Wire):
     """One message of a channel. `offset` is 0 where the channel keeps no history."""
 
-    data: Raw
+    data: Payload
     offset: int = 0
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
@@ -84,7 +87,7 @@ class ConnectRequest(Wire):
     """The first command: a token, and positions in server-side subscriptions."""
 
     token: str = ""
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
     subs: dict[str, SubscriptionPosition] = {}
     name: str = ""
     version: str = ""
@@ -122,7 +125,7 @@ class PublishRequest(Wire):
     """Publish into a channel."""
 
     channel: str = ""
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class PresenceRequest(Wire):
@@ -157,13 +160,13 @@ class RpcRequest(Wire):
     """Call an RPC method of the application."""
 
     method: str = ""
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class SendRequest(Wire):
     """A message without a reply."""
 
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class RefreshRequest(Wire):
@@ -271,7 +274,7 @@ class SubscribeResult(Wire):
     publications: list[Publication] = []
     expires: bool = False
     ttl: int = 0
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class ConnectResult(Wire):
@@ -315,7 +318,7 @@ class HistoryResult(Wire):
 class RpcResult(Wire):
     """The result of an RPC method."""
 
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class RefreshResult(Wire):
@@ -374,7 +377,7 @@ class SubscribePush(Wire):
     positioned: bool = False
     epoch: str = ""
     offset: int = 0
-    data: Raw = NO_JSON
+    data: Payload = NO_JSON
 
 
 class RefreshPush(Wire):

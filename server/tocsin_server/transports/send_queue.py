@@ -25,9 +25,9 @@ def _ignore() -> None:
 class SendQueue:
     """Chunks of bytes for one client. Its writer iterates it, once.
 
-    Each iteration gives what is queued, joined by `separator`. Without a separator, pieces have at most
-    SEND_BYTES. Iteration ends after `end`, once nothing is queued. Bytes count as queued until the next
-    iteration asks for more: until then they are still being sent.
+    Each iteration gives what is queued, joined by `separator`. With None, chunks may be divided, and a piece
+    has at most SEND_BYTES. Iteration ends after `end`, once nothing is queued. Bytes count as queued until
+    the next iteration asks for more: until then they are still being sent.
 
     `on_behind` is called when more than BEHIND_BYTES are queued although the writer is sending, and
     `on_caught_up` when few are left.
@@ -54,7 +54,7 @@ class SendQueue:
     def __init__(
         self,
         limit: int,
-        separator: bytes = b"",
+        separator: bytes | None = None,
         *,
         on_behind: Callable[[], None] = _ignore,
         on_caught_up: Callable[[], None] = _ignore,
@@ -183,10 +183,10 @@ class SendQueue:
             taken.append(chunks[len(taken)])
             size += len(taken[-1])
         del chunks[: len(taken)]
-        if size > SEND_BYTES and not self._separator:
+        if size > SEND_BYTES and self._separator is None:
             last, excess = memoryview(taken.pop()), size - SEND_BYTES
             taken.append(last[:-excess])
             chunks.insert(0, last[-excess:])
             size = SEND_BYTES
         self.sending_bytes = size
-        return self._separator.join(taken)
+        return (self._separator or b"").join(taken)

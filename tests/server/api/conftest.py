@@ -38,6 +38,7 @@ SETTINGS: Json = {
             "allow_publish_for_client": True,
         },
         "objects": {"publication_data_format": "json_object"},
+        "values": {"publication_data_format": "json"},
     },
 }
 

@@ -12,7 +12,7 @@ from tocsin_server import loop_turns
 from tocsin_server.api.methods import METHODS
 from tocsin_server.api.types import CALLS_LIMIT
 from tocsin_server.loop_turns import LoopTurns
-from tocsin_server.protocol.json import compact
+from tocsin_server.protocol.json_text import compact
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,6 +15,8 @@ from tocsin_server.protocol.messages import Position
 class LineFraming:
     """Packs shared messages as the lines that clients receive."""
 
+    codec = JSON
+
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> list[bytes]:
         """Return one payload."""
         return [JSON.wrap_push(message.encoded(JSON)) for message in messages]

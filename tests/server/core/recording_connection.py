@@ -16,6 +16,8 @@ from tocsin_server.protocol.messages import Position, Publication
 class OffsetFraming:
     """Packs publications as their offsets, and other pushes as encoded lines."""
 
+    codec = JSON
+
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> list[int | bytes]:
         """Return one payload, which a `RecordingConnection` records."""
         return [

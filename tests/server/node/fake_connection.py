@@ -25,6 +25,8 @@ Json = dict[str, Any]
 class LineFraming:
     """Packs shared messages as lines, once for all connections."""
 
+    codec = JSON
+
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
         """Return one payload."""
         return b"\n".join(JSON.wrap_push(message.encoded(JSON)) for message in messages)

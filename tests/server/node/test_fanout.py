@@ -22,8 +22,9 @@ class FanOutCase:
 
     def __init__(self, name: str = "news", fan_out: FanOut[Any] | None = None) -> None:
         self.failed: list[SubscriberConnection] = []
+        self.unreadable: list[SubscriberConnection] = []
         self.metrics = Metrics()
-        self.fan_out = fan_out or FanOut(self.metrics, self.failed.append)
+        self.fan_out = fan_out or FanOut(self.metrics, self.failed.append, self.unreadable.append)
         self.channel: Channel[Any] = Channel(name)
         self.history = StoredHistory()
 
@@ -120,7 +121,7 @@ async def test_other_callbacks_wait_for_one_slice_at_most() -> None:
 
 async def test_many_channels_together_take_less_than_two_slices_per_turn() -> None:
     """A turn ends when it has written a slice, in however many channels."""
-    fan_out: FanOut[Any] = FanOut(Metrics(), lambda _: None)
+    fan_out: FanOut[Any] = FanOut(Metrics(), lambda _: None, lambda _: None)
     cases = [FanOutCase(f"news{number}", fan_out) for number in range(20)]
     connections = [connection for case in cases for connection in case.add_subscribers(SLICE_WRITES - 1)]
     meter = WriteMeter(connections)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from tocsin_server.protocol.json import _MOST_ESCAPES, JSON, compact, replace_lone_surrogates
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.json_text import _MOST_ESCAPES, compact, replace_lone_surrogates
 from tocsin_server.protocol.messages import (
     MALFORMED,
     PONG,

@@ -12,9 +12,10 @@ Payloads are copied, never parsed.
     presence entry   [lease, is announced, info]
 
 A stamp is the time of the publish (see clock). It also distinguishes two publications at the same offset.
-Body and info are MessagePack. The digit is the version of the format. A node ignores messages and presence
-entries of another version, and logs the first of them (`OtherVersions`). A request that a node of another
-version ignores has no response, so the sender reports that node as silent.
+Body and info are MessagePack. Data is a byte string, or an extension of the type BINARY if it is not JSON on
+one line. The digit is the version of the format. A node ignores messages and presence entries of another
+version, and logs the first of them (`OtherVersions`). A request that a node of another version ignores has no
+response, so the sender reports that node as silent.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from __future__ import annotations
 import msgspec
 import structlog
 from msgspec import Raw
+from msgspec.msgpack import Ext
 
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
+from tocsin_server.protocol.payloads import Binary, Payload
 
 PUBLICATION = b"1p"
 JOIN = b"1j\n"
@@ -35,10 +38,13 @@ RECEIPT = b"1a\n"
 FIELD = b"1"
 """The only field of a history entry. Its name is the version of the format."""
 
+BINARY = 1
+"""The extension type of a payload that is not JSON on one line."""
+
 log = structlog.get_logger()
 
 _Info = tuple[str, str, str, str]  # strings, because the scripts read them, and cmsgpack has no byte strings
-_Body = tuple[bytes, _Info | None, dict[str, str] | None]
+_Body = tuple[bytes | Ext, _Info | None, dict[str, str] | None]
 _PresenceEntry = tuple[str, int, _Info]
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -78,15 +84,17 @@ def head_without_history(stamp: int) -> bytes:
     return b"1p%d 0 \n" % stamp
 
 
-def encode_body(data: Raw, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:
+def encode_body(data: Payload, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:
     """Encode a publication without its offset."""
-    return _encode((memoryview(data), None if info is None else _pack(info), tags))
+    payload = Ext(BINARY, bytes(data)) if isinstance(data, Binary) else memoryview(data)
+    return _encode((payload, None if info is None else _pack(info), tags))
 
 
 def decode_body(body: bytes | memoryview, offset: int) -> Publication:
     """Decode a body into the publication at `offset`."""
     data, info, tags = _decode_body(body)
-    return Publication(Raw(data), offset, None if info is None else _unpack(info), tags)
+    payload = Binary(data.data) if isinstance(data, Ext) else Raw(data)
+    return Publication(payload, offset, None if info is None else _unpack(info), tags)
 
 
 def decode_publication(message: bytes) -> tuple[Publication, str, int]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.channel import ChannelMessage, encodable
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import (
@@ -296,7 +296,7 @@ class SseConnection:
             messages = [
                 ChannelMessage(Push(channel, pub=missed), result.epoch) for missed in result.publications
             ]
-            self._send_event(self._encode(EncodedBatch(channel, messages)), exempt=True)
+            self._send_batch(channel, messages, exempt=True)
 
     def _send_push(self, push: Push) -> None:
         index = self._channel_indexes.get(push.channel)
@@ -314,7 +314,7 @@ class SseConnection:
             self._send_event(subscribe_event(push.channel))
         elif push.pub is not None:
             message = ChannelMessage(push, position.epoch if position is not None else "")
-            self._send_event(self._encode(EncodedBatch(push.channel, [message])))
+            self._send_batch(push.channel, [message])
 
     def _take_unsubscribe(self, channel: str, why: UnsubscribePush) -> None:
         """Report the end of a subscription.
@@ -333,6 +333,14 @@ class SseConnection:
         if index is None or self._positions.values[index] is None:
             return batch.without_ids()
         return batch.with_ids(self._positions, index)
+
+    def _send_batch(self, channel: str, messages: Sequence[ChannelMessage], *, exempt: bool = False) -> None:
+        """Write messages for this client alone. Its stream ends at the first that is no JSON (3506)."""
+        readable = encodable(messages, JSON)
+        if readable:
+            self._send_event(self._encode(EncodedBatch(channel, readable)), exempt=exempt)
+        if len(readable) < len(messages):
+            self._handle_later(events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
 
     def _send_event(self, event: bytes, *, exempt: bool = False) -> None:
         """Write an event for this client alone. Fan-out counts the bytes of the others."""

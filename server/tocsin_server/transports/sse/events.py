@@ -126,8 +126,10 @@ def _event(message: ChannelMessage) -> bytes:
 class EventFraming:
     """Packs a channel's messages for all event streams. Their ids are added when the batch is written."""
 
+    codec = JSON
+
     def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> EncodedBatch:
-        """Return the batch."""
+        """Return the batch. Raises PayloadNotJson."""
         return EncodedBatch(channel, messages)
 
 

@@ -10,7 +10,7 @@ closes. Its own tasks and the node change it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -26,15 +26,16 @@ from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import Connections
+from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
+from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.websocket.handshake import (
     WEBSOCKET_PATH,
     Handshake,
-    choose_subprotocol,
     recovery_refusal,
 )
 
@@ -85,9 +86,8 @@ class WebSocketEndpoint:
             await _refuse(scope, send, HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
             return
         try:
-            offered = scope["subprotocols"]
-            await send({"type": "websocket.accept", "subprotocol": choose_subprotocol(offered)})
-            handshake = Handshake.read(scope["query_string"].decode("latin-1"), offered)
+            handshake = Handshake.read(scope["query_string"].decode("latin-1"), scope["subprotocols"])
+            await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
             await self._open(handshake, client_address(scope)).serve(receive, send)
         finally:
             self._connections.admission.leave(key)
@@ -108,7 +108,7 @@ class WebSocketEndpoint:
     def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
-        connection = AsgiConnection(self._connections, session, address)
+        connection = AsgiConnection(self._connections, session, address, handshake.codec)
         self._connections.attach(connection)
         if handshake.disconnect is not None:
             self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
@@ -133,32 +133,37 @@ def client_address(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-class LineFraming:
-    """Messages of a channel as lines of one text message, joined once for all subscribers."""
+class AsgiFraming:
+    """Messages of a channel as the content of one WebSocket message, made once for all subscribers."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
 
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
-        """Return the lines."""
-        return b"\n".join(JSON.wrap_push(message.encoded(JSON)) for message in messages)
+        """Return the content. Raises PayloadNotJson."""
+        codec = self.codec
+        return codec.join([codec.wrap_push(message.encoded(codec)) for message in messages])
 
 
-LINE_FRAMING = LineFraming()
+_FRAMINGS: Mapping[Codec, AsgiFraming] = {codec: AsgiFraming(codec) for codec in (JSON, PROTOBUF)}
 
 
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "session")
+    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "framing", "session")
 
-    codec = JSON
-    framing = LINE_FRAMING
     transport_name = "asgi"
 
-    def __init__(self, connections: Connections, session: Session, address: str = "") -> None:
+    def __init__(
+        self, connections: Connections, session: Session, address: str = "", codec: Codec = JSON
+    ) -> None:
         self.address = address
+        self.framing = _FRAMINGS[codec]
         self._connections = connections
         self._send_queue = SendQueue(
             connections.limits.queue_bytes,
-            separator=b"\n",
+            separator=codec.separator,
             on_behind=lambda: connections.client_is_behind(self),
             on_caught_up=lambda: connections.client_caught_up(self),
         )
@@ -168,6 +173,11 @@ class AsgiConnection:
         self.session = session
 
     # ------------------------------------------------------------------------------------ the node's side
+
+    @property
+    def codec(self) -> Codec:
+        """The codec that the handshake chose."""
+        return self.framing.codec
 
     @property
     def queued_bytes(self) -> int:
@@ -189,21 +199,21 @@ class AsgiConnection:
         """The size of the message that the server is sending."""
         return self._send_queue.sending_bytes
 
-    def write(self, lines: bytes) -> None:
-        """Queue lines that `framing` packed."""
-        self._put(lines)
+    def write(self, content: bytes) -> None:
+        """Queue what `framing` packed."""
+        self._put(content)
 
-    def _put(self, lines: bytes) -> None:
-        self._send_queue.put(lines)
+    def _put(self, content: bytes) -> None:
+        self._send_queue.put(content)
         if self._send_queue.is_overfull:
             slow = events.ServerDisconnect(errors.SLOW)
             asyncio.get_running_loop().call_soon(self._connections.handle_event, self, slow)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Queue the session's messages."""
-        lines = b"\n".join(map(JSON.encode, messages))
-        self._connections.count_sent(len(lines))
-        self._put(lines)
+        content = self.codec.join([*map(self.codec.encode, messages)])
+        self._connections.count_sent(len(content))
+        self._put(content)
 
     def close(self, disconnect: Disconnect) -> None:
         """Write what is queued, unless the client is too slow for it, then close with this code."""
@@ -257,8 +267,9 @@ class AsgiConnection:
             self._connections.receive(self, data)
 
     async def _write_all(self, send: Send) -> None:
-        async for lines in self._send_queue:
-            await send({"type": "websocket.send", "text": lines.decode()})
+        async for content in self._send_queue:
+            message = {"text": content.decode()} if self.codec.is_text else {"bytes": content}
+            await send({"type": "websocket.send", **message})
         if self._disconnect is not None:
             close = {"code": self._disconnect.code, "reason": self._disconnect.reason}
             await send({"type": "websocket.close", **close})

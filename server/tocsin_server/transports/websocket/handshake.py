@@ -2,9 +2,12 @@
 
 A client chooses by its subprotocols and its query (protocol §1):
 
-    Sec-WebSocket-Protocol         `centrifuge-json` is chosen where it is offered; most clients offer none
-    format, cf_protocol            `protobuf` is not available: 3506, as where only its subprotocol is offered
+    format, cf_protocol            `json` or `protobuf`; both parameters mean the same
+    Sec-WebSocket-Protocol         `centrifuge-json` or `centrifuge-protobuf`; JSON is chosen of both
+    neither of them                JSON
     cf_ws_frame_ping_pong=true     ping frames instead of the protocol's own pings
+
+A format that is unknown, or that no offered subprotocol has, ends the connection: 3506.
 
 A position in a header or in the query is refused: a WebSocket recovers with its commands. Other parameters
 are ignored, since libraries and proxies add their own.
@@ -12,7 +15,7 @@ are ignored, since libraries and proxies add their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
@@ -23,26 +26,31 @@ from websockets.typing import Subprotocol
 from tocsin_server import errors
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.errors import Disconnect
+from tocsin_server.protocol.codec import Codec
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.transports.client_address import ProxyHeader, TrustedProxies, normalized
 from tocsin_server.transports.sse.last_event_id import is_last_event_id
 
 WEBSOCKET_PATH = "/connection/websocket"
 
-JSON_SUBPROTOCOL = Subprotocol("centrifuge-json")
-PROTOBUF_SUBPROTOCOL = Subprotocol("centrifuge-protobuf")
+_CODECS: Mapping[str, Codec] = {codec.name: codec for codec in (JSON, PROTOBUF)}
+_SUBPROTOCOLS = {Subprotocol(f"centrifuge-{name}"): name for name in _CODECS}
+_FORMAT_PARAMETERS = ("format", "cf_protocol")
 
 HEAD_LIMIT_BYTES = 65_536
 """The largest head of a request, an upgrade or not. uvicorn's parser accepts any size."""
 
 
-def choose_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
-    """The subprotocol of the response.
+def _chosen_subprotocol(offered: Sequence[str], formats: Collection[str]) -> Subprotocol | None:
+    """The subprotocol of the response, if possible one of the formats in the query.
 
     A browser drops a connection whose response names none of those that it offered, and its page would never
-    learn the close code. So `centrifuge-protobuf` is chosen where JSON is not offered, and then closed.
+    learn the close code. So one is also chosen where the connection is then closed.
     """
-    chosen = (name for name in (JSON_SUBPROTOCOL, PROTOBUF_SUBPROTOCOL) if name in offered)
-    return next(chosen, None)
+    known = [subprotocol for subprotocol in _SUBPROTOCOLS if subprotocol in offered]
+    fitting = [subprotocol for subprotocol in known if _SUBPROTOCOLS[subprotocol] in formats]
+    return next(iter(fitting or known), None)
 
 
 peer_address = lru_cache(4096)(normalized)
@@ -76,20 +84,27 @@ def recovery_refusal(query: str, header_names: Iterable[str]) -> str:
 class Handshake:
     """What the request of an accepted connection chooses."""
 
+    subprotocol: Subprotocol | None
+    """The one that the response names."""
+    codec: Codec
     uses_ping_frames: bool
     """Ping frames replace the protocol's pings, and the connect result announces none."""
     disconnect: Disconnect | None
-    """Why the connection is closed as soon as it is open: its format is not available."""
+    """Why the connection is closed as soon as it is open: no format is what the client asks for."""
 
     @classmethod
     def read(cls, query: str, offered_subprotocols: Sequence[str]) -> Self:
         """Read the choices of a request."""
-        params = parse_qs(query)
-        wants_protobuf = "protobuf" in (*params.get("format", ()), *params.get("cf_protocol", ()))
-        offers_protobuf_alone = (
-            PROTOBUF_SUBPROTOCOL in offered_subprotocols and JSON_SUBPROTOCOL not in offered_subprotocols
-        )
+        params = parse_qs(query) if query else {}
+        formats = {value for name in _FORMAT_PARAMETERS for value in params.get(name, ())}
+        subprotocol = _chosen_subprotocol(offered_subprotocols, formats)
+        if subprotocol is not None:
+            formats.add(_SUBPROTOCOLS[subprotocol])
+        (name,) = formats if len(formats) == 1 else (JSON.name,)
+        is_served = name in _CODECS and len(formats) <= 1
         return cls(
+            subprotocol=subprotocol,
+            codec=_CODECS.get(name, JSON),
             uses_ping_frames=params.get("cf_ws_frame_ping_pong") == ["true"],
-            disconnect=errors.INAPPROPRIATE_PROTOCOL if wants_protobuf or offers_protobuf_alone else None,
+            disconnect=None if is_served else errors.INAPPROPRIATE_PROTOCOL,
         )

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -34,8 +34,10 @@ from tocsin_server.core.phases import Phase
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
+from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
+from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
@@ -44,7 +46,6 @@ from tocsin_server.transports.websocket.compression import TURN_BYTES, Inflation
 from tocsin_server.transports.websocket.handshake import (
     HEAD_LIMIT_BYTES,
     Handshake,
-    choose_subprotocol,
     peer_address,
     proxies_of,
     recovery_refusal,
@@ -102,14 +103,20 @@ def plain_frame(opcode: Opcode, payload: bytes) -> bytes:
     return Frame(opcode, payload).serialize(mask=False)
 
 
-def _select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    return choose_subprotocol(offered)
+def _select_subprotocol(_protocol: ServerProtocol, _offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Name none: the response names the one that the whole request chooses."""
+    return None
 
 
 def _combined(headers: Headers, name: str) -> str | None:
     """All values of a header as one (RFC 9110 §5.3), or None if there is none."""
     values = headers.get_all(name)
     return ", ".join(values) if values else None
+
+
+def _handshake_of(request: Request) -> Handshake:
+    offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
+    return Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
 
 
 def _is_utf8(message: bytes) -> bool:
@@ -182,25 +189,31 @@ class _ServerProtocol(ServerProtocol):
 
 
 class RawFraming:
-    """Messages of a channel as one text frame: built once, written to every subscriber as it is.
+    """Messages of a channel as one frame of a codec: built once, written to every subscriber as it is.
 
     `make_frame` makes a frame of an opcode and a payload. The mutable state is the size of the last large
     frame, and when it was packed. Only `pack` changes it.
     """
 
-    def __init__(self, make_frame: Callable[[Opcode, bytes], bytes]) -> None:
-        self.make_frame = make_frame
+    def __init__(self, codec: Codec, make_frame: Callable[[Opcode, bytes], bytes] = plain_frame) -> None:
+        self.codec = codec
+        self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
+        self._make_frame = make_frame
         self._large_bytes = 0
         self._large_at = 0.0
 
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
-        """Return the frame."""
-        lines = b"\n".join([JSON.wrap_push(message.encoded(JSON)) for message in messages])
-        frame = self.make_frame(Opcode.TEXT, lines)
+        """Return the frame. Raises PayloadNotJson."""
+        codec = self.codec
+        frame = self.frame([codec.wrap_push(message.encoded(codec)) for message in messages])
         if len(frame) > LARGE_FRAME_BYTES:
             self._large_bytes = max(len(frame), self.recent_large_bytes)
             self._large_at = time.monotonic()
         return frame
+
+    def frame(self, messages: Iterable[bytes]) -> bytes:
+        """Return one frame of encoded messages."""
+        return self._make_frame(self._opcode, self.codec.join(messages))
 
     @property
     def recent_large_bytes(self) -> int:
@@ -208,8 +221,11 @@ class RawFraming:
         return self._large_bytes if time.monotonic() - self._large_at < RECENT_SECONDS else 0
 
 
-RAW_FRAMING = RawFraming(plain_frame)
-DEFLATED_FRAMING = RawFraming(compression.frame_of)
+RAW_FRAMING = RawFraming(JSON)
+_PLAIN: Mapping[Codec, RawFraming] = {JSON: RAW_FRAMING, PROTOBUF: RawFraming(PROTOBUF)}
+_DEFLATED: Mapping[Codec, RawFraming] = {
+    codec: RawFraming(codec, compression.frame_of) for codec in (JSON, PROTOBUF)
+}
 """For connections that negotiated compression. Their parameters agree, as far as frames are concerned."""
 
 
@@ -261,11 +277,11 @@ class WebSocketConnection(asyncio.Protocol):
         "write",
     )
 
-    codec = JSON
     transport_name = "websocket"
 
     def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
         self.address = peer  # that of the client, once its handshake is read
+        self.framing = RAW_FRAMING  # until its handshake chooses a codec
         self._address_key: str | None = None
         self._is_half_open = False
         self._connections = connections
@@ -448,9 +464,12 @@ class WebSocketConnection(asyncio.Protocol):
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
             response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
             response.headers["Retry-After"] = str(no.retry_after)
+        handshake = _handshake_of(request)
+        if handshake.subprotocol is not None and response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            response.headers["Sec-WebSocket-Protocol"] = handshake.subprotocol
         protocol.send_response(response)
         if protocol.state is State.OPEN:
-            self._open(request)
+            self._open(handshake)
         else:
             reason = (response.body or b"").decode().strip()
             log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
@@ -480,15 +499,15 @@ class WebSocketConnection(asyncio.Protocol):
             return 400, sentence
         return None
 
-    def _open(self, request: Request) -> None:
+    def _open(self, handshake: Handshake) -> None:
         self._is_accepted = True
         self._flush()
+        framings = _PLAIN
         if self._protocol.extensions:
             self._inflation = cast("Inflation", self._protocol.extensions[0])
             self._inflation.on_inflated = self._protocol.frames.count_inflated
-            self.framing = DEFLATED_FRAMING
-        offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
-        handshake = Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
+            framings = _DEFLATED
+        self.framing = framings[handshake.codec]
         if handshake.uses_ping_frames:
             self._ping_payload = b""
             self.session = self._connections.new_session(announces_pings=False)
@@ -628,6 +647,11 @@ class WebSocketConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------ writing
 
     @property
+    def codec(self) -> Codec:
+        """The codec that the handshake chose."""
+        return self.framing.codec
+
+    @property
     def queued_bytes(self) -> int:
         """How many bytes the transport's write buffer holds."""
         return self._transport.get_write_buffer_size()
@@ -643,18 +667,21 @@ class WebSocketConnection(asyncio.Protocol):
         return 0
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Write the session's messages as one frame."""
+        """Write the session's messages as one frame. Raises PayloadNotJson before it writes anything."""
         if self._is_half_open and self.session.phase is Phase.CONNECTED:
             self._is_half_open = False
             self._connections.half_open.remove(self)
-        if self._ping_payload is not None and any(isinstance(message, Ping) for message in messages):
+        encode, is_pinged = self.codec.encode, False
+        if self._ping_payload is not None:
+            is_pinged = any(isinstance(message, Ping) for message in messages)
+            messages = [message for message in messages if not isinstance(message, Ping)]
+        frame = self.framing.frame([encode(message) for message in messages]) if messages else b""
+        if is_pinged:
             # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
             self._ping_payload = os.urandom(PING_BYTES)
             self._protocol.send_ping(self._ping_payload)
             self._flush()
-            messages = [message for message in messages if not isinstance(message, Ping)]
-        if messages and self._is_accepted and not self._has_closed:
-            frame = self.framing.make_frame(Opcode.TEXT, b"\n".join(map(JSON.encode, messages)))
+        if frame and self._is_accepted and not self._has_closed:
             if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
                 self._exempt_bytes = max(len(frame), self._exempt_bytes)
             self.write(frame)

@@ -30,6 +30,7 @@ COMMANDS = {
             override=Override(presence=Flag(True), force_push_join_leave=Flag(False)),
         ),
     ),
+    "subscribe with bytes": ControlCommand("42", ServerSubscribe("news", binary_data=bytes(range(256)))),
     "refresh": ControlCommand("42", ServerRefresh()),
     "refresh with all": ControlCommand(
         "42", ServerRefresh(is_expired=True, expire_at=1.5, info=Raw(b"[ 1 ]"))

@@ -5,9 +5,10 @@ import asyncio
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
 from tests.server.engine.contract.test_nodes import COMMANDS
 from tests.server.engine.contract.test_subscribing import JOIN
-from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
+from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.protocol.messages import ClientInfo
+from tocsin_server.protocol.payloads import Binary
 
 
 async def test_both_nodes_receive_the_publications_of_either(node: Node, other_node: Node) -> None:
@@ -22,6 +23,20 @@ async def test_both_nodes_receive_the_publications_of_either(node: Node, other_n
         await each.handler.until_pushed(2)
         assert each.handler.payloads("news") == [b"1", b"2"] * 2
         assert each.handler.pushes == [("news", JOIN)] * 2
+
+
+async def test_data_that_is_no_json_arrives_at_both_nodes_and_in_the_history(
+    node: Node, other_node: Node
+) -> None:
+    """Marked as such, with every byte."""
+    data = Binary(range(256))
+    await other_node.broker.subscribe("news")
+    await node.broker.publish("news", NewPublication(data), HISTORY)
+    await other_node.handler.until_received(1)
+    history = await other_node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)
+    for found in (other_node.handler.payloads("news"), [kept.data for kept in history.publications]):
+        assert found == [data]
+    assert isinstance(history.publications[0].data, Binary)
 
 
 async def test_a_node_receives_only_its_own_subscriptions(node: Node, other_node: Node) -> None:

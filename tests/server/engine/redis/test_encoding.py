@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from tocsin_server.engine.redis import encoding
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange, Publication, Push
+from tocsin_server.protocol.payloads import Binary
 
 INFOS = st.builds(
     ClientInfo,
@@ -27,12 +28,15 @@ INFOS = st.builds(
 def test_a_publication_survives_encoding(
     data: bytes, info: ClientInfo | None, tags: dict[str, str] | None, offset: int, epoch: str
 ) -> None:
-    """Even if its data is not JSON."""
-    body = encoding.encode_body(Raw(data), info, tags)
-    message = encoding.publication_head(5) + f"{offset} {epoch}\n".encode() + body
-    assert encoding.decode_publication(message) == (Publication(Raw(data), offset, info, tags), epoch, 5)
-    unlogged = encoding.head_without_history(7) + body
-    assert encoding.decode_publication(unlogged) == (Publication(Raw(data), 0, info, tags), "", 7)
+    """Data that is not JSON on one line stays marked as such."""
+    for payload in (Raw(data), Binary(data)):
+        body = encoding.encode_body(payload, info, tags)
+        message = encoding.publication_head(5) + f"{offset} {epoch}\n".encode() + body
+        decoded, *rest = encoding.decode_publication(message)
+        assert (decoded, rest) == (Publication(payload, offset, info, tags), [epoch, 5])
+        assert type(decoded.data) is type(payload)
+        unlogged = encoding.head_without_history(7) + body
+        assert encoding.decode_publication(unlogged) == (Publication(payload, 0, info, tags), "", 7)
 
 
 @given(INFOS)

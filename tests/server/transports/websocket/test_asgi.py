@@ -97,9 +97,10 @@ async def test_a_session_is_the_same_over_asgi(mounted: MountedNode) -> None:
         assert 'transport="asgi"} 1.0' in mounted.node.metrics.page().decode()
 
 
-async def test_an_official_client_works(mounted: MountedNode) -> None:
+@pytest.mark.parametrize("use_protobuf", [False, True])
+async def test_an_official_client_works(mounted: MountedNode, use_protobuf: bool) -> None:
     """The unmodified centrifuge-python connects and subscribes."""
-    client = Client(mounted.url, get_token=None)
+    client = Client(mounted.url, get_token=None, use_protobuf=use_protobuf)
     await client.connect()
     async with asyncio.timeout(SOON):
         await client.ready()
@@ -125,15 +126,11 @@ async def test_the_json_subprotocol_is_chosen_where_it_is_offered(mounted: Mount
         assert connection.subprotocol is None
 
 
-@pytest.mark.parametrize(
-    ("query", "names"),
-    [("", ["centrifuge-protobuf"]), ("?format=protobuf", []), ("?cf_protocol=protobuf", [])],
-)
-async def test_a_protobuf_client_is_disconnected_for_good(
-    mounted: MountedNode, query: str, names: list[Any]
-) -> None:
+async def test_a_client_whose_format_is_unknown_is_disconnected_for_good(mounted: MountedNode) -> None:
     """With 3506: it could not read any message."""
-    async with mounted.opened(query, subprotocols=names or None) as connection:
+    names = [websockets.Subprotocol("centrifuge-protobuf")]
+    async with mounted.opened("?format=avro", subprotocols=names) as connection:
+        assert connection.subprotocol == "centrifuge-protobuf"
         assert await closed(connection) == (3506, "inappropriate protocol")
 
 

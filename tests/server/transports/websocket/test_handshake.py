@@ -8,40 +8,48 @@ from tests.server.served_node import ServedNode, serve_node
 from tests.support.raw_connection import HANDSHAKE
 from tests.support.wire_client import Close
 from tocsin_server.errors import INAPPROPRIATE_PROTOCOL, Disconnect
-from tocsin_server.transports.websocket.handshake import Handshake, choose_subprotocol
+from tocsin_server.protocol.codec import Codec
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.protobuf.codec import PROTOBUF
+from tocsin_server.transports.websocket.handshake import Handshake
+
+JSON_ONE, PROTOBUF_ONE = "centrifuge-json", "centrifuge-protobuf"
+NEITHER = INAPPROPRIATE_PROTOCOL
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen"),
+    ("query", "offered", "codec", "subprotocol", "disconnect"),
     [
-        ([], None),
-        (["centrifuge-json"], "centrifuge-json"),
-        (["centrifuge-protobuf"], "centrifuge-protobuf"),
-        (["other"], None),
-        (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
+        ("", [], JSON, None, None),
+        ("", ["other"], JSON, None, None),
+        ("", [JSON_ONE], JSON, JSON_ONE, None),
+        ("", [PROTOBUF_ONE], PROTOBUF, PROTOBUF_ONE, None),
+        ("", [PROTOBUF_ONE, JSON_ONE], JSON, JSON_ONE, None),
+        ("format=protobuf", [], PROTOBUF, None, None),
+        ("cf_protocol=protobuf", [], PROTOBUF, None, None),
+        ("cf_protocol=protobuf&format=protobuf", ["other"], PROTOBUF, None, None),
+        ("format=protobuf", [JSON_ONE, PROTOBUF_ONE], PROTOBUF, PROTOBUF_ONE, None),
+        ("format=json&cf_protocol=json", [], JSON, None, None),
+        ("format=json", [JSON_ONE, PROTOBUF_ONE], JSON, JSON_ONE, None),
+        ("format=", [PROTOBUF_ONE], PROTOBUF, PROTOBUF_ONE, None),
+        ("format=protobuf", [JSON_ONE], JSON, JSON_ONE, NEITHER),
+        ("format=json", [PROTOBUF_ONE], JSON, PROTOBUF_ONE, NEITHER),
+        ("format=json&cf_protocol=protobuf", [], JSON, None, NEITHER),
+        ("format=avro", [], JSON, None, NEITHER),
+        ("cf_protocol=protobuf2", [JSON_ONE], JSON, JSON_ONE, NEITHER),
     ],
 )
-def test_a_known_subprotocol_is_chosen_and_json_first(offered: list[str], chosen: str | None) -> None:
-    assert choose_subprotocol(offered) == chosen
-
-
-@pytest.mark.parametrize(
-    ("query", "offered", "disconnect"),
-    [
-        ("", [], None),
-        ("", ["centrifuge-json"], None),
-        ("", ["centrifuge-protobuf"], INAPPROPRIATE_PROTOCOL),
-        ("", ["centrifuge-protobuf", "centrifuge-json"], None),
-        ("format=protobuf", ["centrifuge-json"], INAPPROPRIATE_PROTOCOL),
-        ("cf_protocol=protobuf", [], INAPPROPRIATE_PROTOCOL),
-        ("format=json&cf_protocol=json", [], None),
-    ],
-)
-def test_a_handshake_for_protobuf_ends_in_a_disconnect(
-    query: str, offered: list[str], disconnect: Disconnect | None
+def test_the_query_and_the_subprotocols_choose_a_codec(
+    query: str,
+    offered: list[str],
+    codec: Codec,
+    subprotocol: str | None,
+    disconnect: Disconnect | None,
 ) -> None:
-    """By the query, or by the subprotocols where they leave no other format."""
-    assert Handshake.read(query, offered).disconnect is disconnect
+    """A connection whose client asks for no known format, or for two, is closed."""
+    handshake = Handshake.read(query, offered)
+    assert (handshake.codec, handshake.subprotocol) == (codec, subprotocol)
+    assert handshake.disconnect is disconnect
 
 
 @pytest.mark.parametrize(
@@ -52,12 +60,10 @@ def test_a_client_chooses_ping_frames_in_its_query(query: str, uses_ping_frames:
     assert Handshake.read(query, []).uses_ping_frames is uses_ping_frames
 
 
-@pytest.mark.parametrize("query", ["", "?format=protobuf", "?cf_protocol=protobuf"])
-async def test_a_protobuf_client_is_disconnected_for_good(served_node: ServedNode, query: str) -> None:
+async def test_a_client_whose_format_is_unknown_is_disconnected_for_good(served_node: ServedNode) -> None:
     """With 3506: it could not read any message."""
-    offered = {} if query else {"subprotocols": ["centrifuge-protobuf"]}
-    async with served_node.wire(query, **offered) as wire:
-        assert wire.connection.subprotocol == (None if query else "centrifuge-protobuf")
+    async with served_node.wire("?format=avro", subprotocols=["centrifuge-protobuf"]) as wire:
+        assert wire.connection.subprotocol == "centrifuge-protobuf"
         assert await wire.closed() == Close(3506, "inappropriate protocol")
 
 
@@ -67,20 +73,17 @@ async def test_a_client_that_offers_both_subprotocols_gets_json(served_node: Ser
         await wire.connect()
 
 
-@pytest.mark.parametrize(
-    ("headers", "closes"),
-    [
-        (b"Sec-WebSocket-Protocol: centrifuge-protobuf\r\nSec-WebSocket-Protocol: other\r\n", True),
-        (b"Sec-WebSocket-Protocol: other\r\nSec-WebSocket-Protocol: centrifuge-json\r\n", False),
-    ],
-)
+@pytest.mark.parametrize(("query", "closes"), [(b"?format=json", True), (b"?format=protobuf", False)])
 async def test_subprotocols_may_be_offered_in_several_headers(
-    served_node: ServedNode, headers: bytes, closes: bool
+    served_node: ServedNode, query: bytes, closes: bool
 ) -> None:
     """RFC 6455 §11.3.4: they count as one header."""
+    headers = b"Sec-WebSocket-Protocol: centrifuge-protobuf\r\nSec-WebSocket-Protocol: other\r\n"
     async with served_node.tcp() as (connection, _):
         await connection.send(
-            HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"Upgrade: websocket\r\n" + headers)
+            HANDSHAKE.replace(b"Upgrade: websocket\r\n", b"Upgrade: websocket\r\n" + headers).replace(
+                b"/connection/websocket", b"/connection/websocket" + query
+            )
         )
         assert await connection.response() == 101
         if closes:

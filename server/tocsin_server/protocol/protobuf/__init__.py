@@ -1,0 +1,1 @@
+"""The protobuf codec: the schema as a table, its classes, and the frames."""
