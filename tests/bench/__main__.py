@@ -88,6 +88,17 @@ async def one_node() -> Figures:
     yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)
 
 
+async def codecs() -> Figures:
+    """Fan-out to clients that speak JSON, protobuf, or each of them one half. They take turns."""
+    names = ["tocsin", "protobuf", "mixed"]
+    for count, publications, burst in ((1000, 8, 1), (100, 40, 1), (1000, 1, 300)):
+        cost = await cpu_per_delivery(names, count, publications, burst)
+        which = f"{count:,} subscribers" if burst == 1 else f"{count:,} subscribers, a burst of {burst}"
+        unit, json = "µs", cost["tocsin"]
+        yield at_most(f"a delivery over protobuf, {which} : over JSON", cost["protobuf"], json, unit, 1.05)
+        yield at_most(f"a delivery, half protobuf, {which} : over JSON", cost["mixed"], json, unit, 1.1)
+
+
 async def several_nodes() -> Figures:
     """Node processes over a real Redis. The contenders take turns."""
     hop = await measure_hops()
@@ -120,7 +131,7 @@ async def tokens() -> Figures:
     yield at_most("looking up 100,000 revocations : a token", cost.revoked, cost.secret, "µs", 0.1)
 
 
-PARTS = {"node": one_node, "nodes": several_nodes, "tokens": tokens}
+PARTS = {"node": one_node, "codecs": codecs, "nodes": several_nodes, "tokens": tokens}
 
 
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -163,7 +164,10 @@ async def starlette(count: int) -> AsyncIterator[Deliver]:
 async def tocsin(
     count: int, kind: str = "tocsin", payload: Raw = PAYLOAD, settings: Settings = SETTINGS
 ) -> AsyncIterator[Deliver]:
-    """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included."""
+    """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included.
+
+    `kind` is that of the subscribers.
+    """
     app = create_app(settings)
     node = app.state.node
 
@@ -204,6 +208,8 @@ CONTENDERS: dict[str, Callable[[int], AbstractAsyncContextManager[Deliver]]] = {
     "tocsin": tocsin,
     "plain": plain,
     "deflated": deflated,
+    "protobuf": partial(tocsin, kind="protobuf"),
+    "mixed": partial(tocsin, kind="mixed"),
 }
 
 

@@ -2,15 +2,16 @@
 
     python -m tests.bench.subscribers KIND PORT COUNT
 
-KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` (handshake, connect,
-subscribe) or `deflated` (the same, with an offer of compression). It prints `ready` when all are subscribed,
-and ends when its standard input ends.
+KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` or `protobuf` (handshake,
+connect, subscribe), `mixed` (these two by turns), or `deflated` (as `tocsin`, with an offer of compression).
+It prints `ready` when all are subscribed, and ends when its standard input ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 
 import uvloop
 
@@ -20,13 +21,33 @@ HANDSHAKE = (
 )
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
+BINARY_CONNECT = b"\x04\x08\x01\x22\x00"
+"""A length, `id` 1 and an empty `connect`."""
+
+SUBSCRIBED = {"tocsin": b'"subscribe"', "deflated": b'"subscribe"', "protobuf": b"\x08\x02\x32"}
+"""What the reply to the subscribe command has: in protobuf `id` 2, followed by the field 6."""
 
 
-def masked_text(payload: bytes) -> bytes:
-    """A client's text frame. A mask of zeros leaves the payload unchanged."""
+def binary_subscribe(channel: bytes) -> bytes:
+    """A connect and a subscribe command in protobuf, for a channel with a short name."""
+    request = b"\x0a" + bytes((len(channel),)) + channel
+    command = b"\x08\x02\x2a" + bytes((len(request),)) + request
+    return BINARY_CONNECT + bytes((len(command),)) + command
+
+
+def masked(payload: bytes) -> bytes:
+    """A client's text frame; its opcode does not matter. A mask of zeros leaves the payload unchanged."""
     size = len(payload)
     header = bytes((0x81, 0x80 | size)) if size < 126 else bytes((0x81, 0x80 | 126)) + size.to_bytes(2)
     return header + bytes(4) + payload
+
+
+PATHS = {
+    "starlette": b"/ws",
+    "tocsin": b"/connection/websocket",
+    "deflated": b"/connection/websocket",
+    "protobuf": b"/connection/websocket?format=protobuf",
+}
 
 
 class Subscriber(asyncio.Protocol):
@@ -43,9 +64,8 @@ class Subscriber(asyncio.Protocol):
         if self.kind == "bare":
             self.ready.set_result(None)
         else:
-            path = b"/ws" if self.kind == "starlette" else b"/connection/websocket"
             offer = OFFER if self.kind == "deflated" else b""
-            transport.write(HANDSHAKE % (path, offer))  # type: ignore[attr-defined]
+            transport.write(HANDSHAKE % (PATHS[self.kind], offer))  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         if self.ready.done():
@@ -55,8 +75,11 @@ class Subscriber(asyncio.Protocol):
             if self.kind == "starlette":
                 self.ready.set_result(None)
             else:
-                self.transport.write(masked_text(SUBSCRIBE % self.channel))  # type: ignore[attr-defined]
-        if b'"subscribe"' in data:
+                commands = SUBSCRIBE % self.channel
+                if self.kind == "protobuf":
+                    commands = binary_subscribe(self.channel)
+                self.transport.write(masked(commands))  # type: ignore[attr-defined]
+        if self.kind in SUBSCRIBED and SUBSCRIBED[self.kind] in data:
             self.ready.set_result(None)
 
 
@@ -64,7 +87,8 @@ async def main(kind: str, port: int, count: int) -> None:
     loop = asyncio.get_running_loop()
     subscribers = []
     for number in range(count):
-        _, subscriber = await loop.create_connection(lambda: Subscriber(kind), "127.0.0.1", port)
+        its_kind = ("tocsin", "protobuf")[number % 2] if kind == "mixed" else kind
+        _, subscriber = await loop.create_connection(partial(Subscriber, its_kind), "127.0.0.1", port)
         subscribers.append(subscriber)
         if number % 100 == 99:
             await subscriber.ready

@@ -61,7 +61,12 @@ class ProtobufClient:
 
     async def send(self, *commands: Any) -> None:
         """Send commands in one frame."""
-        await self.connection.send(b"".join(prefixed(one.SerializeToString()) for one in commands))
+        await self.send_bytes(b"".join(prefixed(one.SerializeToString()) for one in commands))
+
+    async def send_bytes(self, frame: bytes) -> None:
+        """Send a frame. A connection that the server has already closed is no error here."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self.connection.send(frame)
 
     async def receive(self) -> Any:
         """Wait for the next reply or push."""
@@ -98,6 +103,15 @@ class ProtobufClient:
         while not (reply := await self.receive()).push.HasField(kind):
             pass
         return getattr(reply.push, kind)
+
+    async def reply_or_close(self, number: int) -> Close | None:
+        """Wait for a reply, or for the server to close."""
+        try:
+            while (await self.receive()).id != number:
+                pass
+        except websockets.ConnectionClosed:
+            return Close(self.connection.close_code or 0, self.connection.close_reason or "")
+        return None
 
     async def closed(self) -> Close:
         """Wait for the server to close. Messages that come before are read."""

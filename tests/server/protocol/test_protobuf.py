@@ -20,7 +20,7 @@ from tocsin_server.protocol.messages import MALFORMED, PING, PONG, Command, Push
 from tocsin_server.protocol.payloads import Binary, payload_of
 from tocsin_server.protocol.protobuf.classes import COMMAND_CLASS, PUSH_CLASS
 from tocsin_server.protocol.protobuf.codec import PROTOBUF, varint
-from tocsin_server.protocol.protobuf.conversion import NODES_LIMIT, writer_of
+from tocsin_server.protocol.protobuf.conversion import ENTRIES_LIMIT, FILTER_BYTES, NODES_LIMIT, writer_of
 from tocsin_server.protocol.protobuf.fields import COMMAND, PUSH, REPLY, JsonOf, Kind, ListOf, MapOf, Message
 
 sdk: Any = classes_of_sdk
@@ -207,11 +207,22 @@ def test_a_tags_filter_is_read_as_its_json(tags_filter: dict[str, Any]) -> None:
     assert json.loads(bytes(command.subscribe.tf)) == tags_filter
 
 
-def test_a_tags_filter_without_fields_is_none_and_one_with_too_many_parts_is_malformed() -> None:
+def test_a_tags_filter_without_fields_is_none() -> None:
     (command,) = decoded(frame(bytes_field(5, bytes_field(13, b""))))
     assert command.subscribe.tf is messages.NO_JSON
-    parts = bytes_field(6, b"") * NODES_LIMIT
+
+
+@pytest.mark.parametrize("parts", [bytes_field(6, b"") * NODES_LIMIT, text_field(4, "x" * FILTER_BYTES)])
+def test_a_tags_filter_that_is_too_large_is_malformed(parts: bytes) -> None:
     assert decoded(frame(bytes_field(5, bytes_field(13, parts)))) == [MALFORMED]
+
+
+def test_a_map_with_too_many_entries_is_malformed() -> None:
+    """Each costs a microsecond or two, and no client has so many positions."""
+    entries = [bytes_field(3, text_field(1, str(number))) for number in range(ENTRIES_LIMIT + 1)]
+    (command,) = decoded(frame(bytes_field(4, b"".join(entries[1:]))))
+    assert len(command.connect.subs) == ENTRIES_LIMIT
+    assert decoded(frame(bytes_field(4, b"".join(entries)))) == [MALFORMED]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tocsin_server.protocol.protobuf.fields import (
     COMMAND,
+    FILTER,
     PUSH,
     REPLY,
     Field,
@@ -61,7 +62,7 @@ class _Schema:
         if isinstance(kind, MapOf):
             self._add_entry(message, described, kind.value)
         else:
-            self._set_type(described, kind)
+            self._set_type(described, Scalar.PAYLOAD if isinstance(kind, JsonOf) else kind)
 
     def _add_entry(self, message: Any, field: Any, value: Kind) -> None:
         """Describe a map: repeated messages with a key and a value."""
@@ -76,9 +77,8 @@ class _Schema:
     def _set_type(self, field: Any, kind: Kind) -> None:
         if isinstance(kind, Scalar):
             field.type = _TYPES[kind]
-        elif isinstance(kind, Message | JsonOf):
-            message = kind.message if isinstance(kind, JsonOf) else kind
-            field.type, field.type_name = _Proto.TYPE_MESSAGE, self.add(message)
+        elif isinstance(kind, Message):
+            field.type, field.type_name = _Proto.TYPE_MESSAGE, self.add(kind)
 
 
 def _classes(*messages: Message) -> list[Any]:
@@ -91,4 +91,4 @@ def _classes(*messages: Message) -> list[Any]:
     ]
 
 
-COMMAND_CLASS, REPLY_CLASS, PUSH_CLASS = _classes(COMMAND, REPLY, PUSH)
+COMMAND_CLASS, REPLY_CLASS, PUSH_CLASS, FILTER_CLASS = _classes(COMMAND, REPLY, PUSH, FILTER)

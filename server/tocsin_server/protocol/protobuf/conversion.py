@@ -11,10 +11,15 @@ from msgspec import Raw, Struct
 
 from tocsin_server.protocol.messages import NO_JSON
 from tocsin_server.protocol.payloads import Payload, payload_of
+from tocsin_server.protocol.protobuf.classes import FILTER_CLASS
 from tocsin_server.protocol.protobuf.fields import FilterNode, JsonOf, Kind, ListOf, MapOf, Message, Scalar
 
+FILTER_BYTES = 16_384
 NODES_LIMIT = 1000
-"""Parts of a tags filter. Converting so many takes a millisecond."""
+"""Size and parts of a tags filter. Converting the largest takes two milliseconds."""
+
+ENTRIES_LIMIT = 5000
+"""Entries of a map, such as positions by channel. Converting so many takes some eight milliseconds."""
 
 LARGEST_UINT32 = 2**32 - 1
 LARGEST_OFFSET = 2**63 - 1
@@ -102,13 +107,20 @@ def _read_offset(received: int) -> int:
 
 
 def _map_reader(read: Convert) -> Convert:
-    return lambda received: {key: read(value) for key, value in received.items()}
+    def read_entries(received: Any) -> dict[str, Any]:
+        if len(received) > ENTRIES_LIMIT:
+            raise OutOfRange("a map has too many entries")
+        return {key: read(value) for key, value in received.items()}
+
+    return read_entries
 
 
-def _read_filter(received: Any) -> Raw:
+def _read_filter(received: bytes) -> Raw:
     """A tags filter as JSON; NO_JSON for one without fields, as if there were none."""
-    if not received.ByteSize():
+    if not received:
         return NO_JSON
+    if len(received) > FILTER_BYTES:
+        raise OutOfRange("a tags filter is too large")
     nodes_left = NODES_LIMIT
 
     def read(node: Any) -> FilterNode:
@@ -118,7 +130,7 @@ def _read_filter(received: Any) -> Raw:
             raise OutOfRange("a tags filter has too many parts")
         return FilterNode(node.op, node.key, node.cmp, node.val, [*node.vals], [*map(read, node.nodes)])
 
-    return Raw(msgspec.json.encode(read(received)))
+    return Raw(msgspec.json.encode(read(FILTER_CLASS.FromString(received))))
 
 
 # ---------------------------------------------------------------------------------------- messages of structs

@@ -60,7 +60,7 @@ class ListOf(NamedTuple):
 
 
 class JsonOf(NamedTuple):
-    """A message that the struct has as JSON."""
+    """A message that the struct has as JSON. It is read as bytes first, so that its size can be limited."""
 
     message: Message
 

@@ -198,7 +198,7 @@ class RawFraming:
     def __init__(self, codec: Codec, make_frame: Callable[[Opcode, bytes], bytes] = plain_frame) -> None:
         self.codec = codec
         self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
-        self._make_frame = make_frame
+        self.make_frame = make_frame
         self._large_bytes = 0
         self._large_at = 0.0
 
@@ -213,7 +213,7 @@ class RawFraming:
 
     def frame(self, messages: Iterable[bytes]) -> bytes:
         """Return one frame of encoded messages."""
-        return self._make_frame(self._opcode, self.codec.join(messages))
+        return self.make_frame(self._opcode, self.codec.join(messages))
 
     @property
     def recent_large_bytes(self) -> int:
@@ -223,10 +223,12 @@ class RawFraming:
 
 RAW_FRAMING = RawFraming(JSON)
 _PLAIN: Mapping[Codec, RawFraming] = {JSON: RAW_FRAMING, PROTOBUF: RawFraming(PROTOBUF)}
-_DEFLATED: Mapping[Codec, RawFraming] = {
-    codec: RawFraming(codec, compression.frame_of) for codec in (JSON, PROTOBUF)
-}
+DEFLATED_FRAMING = RawFraming(JSON, compression.frame_of)
 """For connections that negotiated compression. Their parameters agree, as far as frames are concerned."""
+_DEFLATED: Mapping[Codec, RawFraming] = {
+    JSON: DEFLATED_FRAMING,
+    PROTOBUF: RawFraming(PROTOBUF, compression.frame_of),
+}
 
 
 class WebSocketConnection(asyncio.Protocol):
