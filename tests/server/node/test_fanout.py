@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from tests.server.served_node import until
 from tests.support.timing import SOON
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_BYTES, SLICE_WRITES, FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_BYTES, SLICE_CLOSES, SLICE_WRITES, FanOut
+from tocsin_server.protocol.payloads import Binary
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
 
@@ -345,3 +347,26 @@ async def test_publishers_wait_for_room_over_many_turns() -> None:
     assert case.channel.queued_bytes <= QUEUED_BYTES
     await case.until_idle()
     assert all(connection.received == list(range(1, case.history.top + 1)) for connection in connections)
+
+
+async def test_messages_before_one_that_cannot_be_encoded_are_delivered() -> None:
+    """Then a few connections in each slice are to be closed, but for one that has left meanwhile."""
+    case = FanOutCase()
+    connections = [PayloadRecorder() for _ in range(3 * SLICE_CLOSES)]
+    case.subscribe(*connections)
+    case.publish()
+    publication = case.history.append()
+    publication.data = Binary(b"\xff")
+    case.channel.receive(publication, case.history.epoch)
+    case.publish()
+    counts = [0]
+    while not case.fan_out.is_idle:
+        await asyncio.sleep(0)
+        if not counts[-1] and case.unreadable:
+            case.channel.unsubscribe(connections[-1])
+        counts.append(len(case.unreadable))
+    readable = [RAW_FRAMING.frame([b'{"push":{"channel":"news","pub":{"data":1,"offset":1}}}'])]
+    assert all(connection.payloads == readable for connection in connections)
+    assert case.unreadable == connections[:-1]
+    assert max(after - before for before, after in pairwise(counts)) == SLICE_CLOSES
+    assert not case.failed

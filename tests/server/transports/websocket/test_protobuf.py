@@ -215,6 +215,28 @@ async def test_a_json_client_that_asks_for_bytes_is_disconnected(node: ServedNod
         assert await wire.closed() == Close(3506, "inappropriate protocol")
 
 
+async def test_bytes_in_a_later_page_of_a_recovery_disconnect_a_json_client() -> None:
+    """After the publications before them. A protobuf client gets all."""
+    large, data = [b'"%d%b"' % (number, b"x" * 8000) for number in range(1, 31)], BYTES * 30
+    async with serve_node(client={"allow_anonymous": True, "history_limit_bytes": 16_384}) as small:
+        for one in (*large, data):
+            await publish_bytes(small, "log:pages", one)
+        async with protobuf_client(small.websocket_url) as client:
+            await client.call("connect")
+            result = await client.call("subscribe", channel="log:pages", recover=True)
+            missed = [*result.publications]
+            while len(missed) < 31:
+                missed.append(await client.push("pub"))
+            assert [one.data for one in missed] == [*large, data]
+        async with small.connected() as wire:
+            first = (await wire.call("subscribe", channel="log:pages", recover=True))["publications"]
+            assert 0 < len(first) < 30
+            for number in range(len(first) + 1, 31):
+                assert (await wire.push("pub"))["offset"] == number
+            assert await wire.closed() == Close(3506, "inappropriate protocol")
+        await small.until_empty()
+
+
 async def test_bytes_end_an_event_stream(node: ServedNode) -> None:
     """Live and in a recovery. Its last event says that the client must not come back."""
     channel = new_channel("log")
