@@ -17,7 +17,7 @@ import msgspec
 from .errors import CallError, call_error
 from .models import ClientInfo, History, Position, PresenceStats, Publication
 from .protocol.codec import decode_json, encode_payload
-from .protocol.messages import HistoryResult, PresenceResult
+from .protocol.messages import HistoryResult, PresenceResult, WirePublication
 
 T = TypeVar("T")
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -106,7 +106,10 @@ def presence_stats(channel: str) -> Call[PresenceStats]:
 def history(
     channel: str, *, limit: int = -1, since: Position | None = None, reverse: bool = False
 ) -> Call[History]:
-    """Read a channel's history. ``limit`` 0 returns only its top, -1 all publications kept."""
+    """Read a channel's history. ``limit`` 0 returns only its top, -1 all publications kept.
+
+    The data of a publication that is no JSON is ``bytes``.
+    """
     read = partial(_history, channel)
     return _call("history", read, channel=channel, limit=limit, since=since, reverse=reverse)
 
@@ -248,7 +251,11 @@ def _counts(result: Any) -> dict[str, int]:
 def _history(channel: str, result: Any) -> History:
     page = msgspec.convert(result, HistoryResult)
     publications = [
-        Publication(channel, one.data, one.offset, page.epoch, one.info, one.tags or {}, one.time)
+        Publication(channel, _data(one), one.offset, page.epoch, one.info, one.tags or {}, one.time)
         for one in page.publications or ()
     ]
     return History(publications, Position(page.offset, page.epoch))
+
+
+def _data(publication: WirePublication) -> Any:
+    return publication.data if publication.b64data is None else publication.b64data

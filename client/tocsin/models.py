@@ -48,7 +48,8 @@ class Publication(Struct, frozen=True):
     """One publication of a channel.
 
     ``offset`` is 0 in a channel without history. ``info`` is None unless a client published it. ``time`` is
-    in Unix milliseconds, or 0 when the server does not send it.
+    in Unix milliseconds, or 0 when the server does not send it. ``data`` is ``bytes`` where a history of the
+    HTTP API has a payload that is no JSON.
     """
 
     channel: str

@@ -237,9 +237,10 @@ def test_queries_return_values(script: Script, do: Do) -> None:
     assert do(script.url, "", api.presence("a")) == {"c": ClientInfo("u", "c")}
     script.result({"num_clients": 2, "num_users": 1})
     assert do(script.url, "", api.presence_stats("a")) == PresenceStats(2, 1)
-    script.result({"publications": [{"data": 1, "offset": 3}], "epoch": "E", "offset": 9})
+    kept = [{"data": 1, "offset": 3}, {"b64data": "AP8=", "offset": 4}]
+    script.result({"publications": kept, "epoch": "E", "offset": 9})
     page = do(script.url, "", api.history("a", limit=1, since=Position(2, "E")))
-    assert page.publications == [Publication("a", 1, 3, "E")]
+    assert page.publications == [Publication("a", 1, 3, "E"), Publication("a", b"\x00\xff", 4, "E")]
     assert page.position == Position(9, "E")
     script.result({"channels": {"a": {"num_clients": 3}}})
     assert do(script.url, "", api.channels("a*")) == {"a": 3}

@@ -29,6 +29,8 @@ class WirePublication(Struct):
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
     time: int = 0
+    b64data: bytes | None = None
+    """In place of ``data``, in the HTTP API: a payload that is no JSON."""
 
 
 class SubscribeRequest(Struct, omit_defaults=True):
