@@ -122,8 +122,10 @@ class ProtobufClient:
 
 
 @asynccontextmanager
-async def protobuf_client(url: str, *, subprotocol: bool = True) -> AsyncIterator[ProtobufClient]:
+async def protobuf_client(
+    url: str, *, subprotocol: bool = True, compression: str | None = None
+) -> AsyncIterator[ProtobufClient]:
     """A connection before its connect command."""
     offered = [SUBPROTOCOL] if subprotocol else None
-    async with connect(url, subprotocols=offered, proxy=None, compression=None) as connection:
+    async with connect(url, subprotocols=offered, proxy=None, compression=compression) as connection:
         yield ProtobufClient(connection)

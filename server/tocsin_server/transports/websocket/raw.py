@@ -31,7 +31,7 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.phases import Phase
-from tocsin_server.core.rate_limit import NEVER_USED
+from tocsin_server.core.rate_limit import NEVER_USED, RateLimit
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 from tocsin_server.protocol.codec import Codec
@@ -63,10 +63,10 @@ _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
 
-DISCARDED_BYTES = 16_384
-"""A client that has broken the protocol, and then sends more than this at once, is read no further.
+DISCARD_RATE = RateLimit(262_144, 2_097_152)
+"""How many bytes a second, and at once, are discarded of a client that has broken the protocol.
 
-Until then its bytes are discarded, so that its end is noticed. Doing so without end would take all time.
+So its end is noticed. A client that sends more is read no further: it could take all time of the node.
 """
 
 LINGER_SECONDS = 1.0
@@ -197,8 +197,8 @@ class RawFraming:
 
     def __init__(self, codec: Codec, make_frame: Callable[[Opcode, bytes], bytes] = plain_frame) -> None:
         self.codec = codec
-        self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
         self.make_frame = make_frame
+        self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
         self._large_bytes = 0
         self._large_at = 0.0
 
@@ -222,10 +222,11 @@ class RawFraming:
 
 
 RAW_FRAMING = RawFraming(JSON)
-_PLAIN: Mapping[Codec, RawFraming] = {JSON: RAW_FRAMING, PROTOBUF: RawFraming(PROTOBUF)}
 DEFLATED_FRAMING = RawFraming(JSON, compression.frame_of)
 """For connections that negotiated compression. Their parameters agree, as far as frames are concerned."""
-_DEFLATED: Mapping[Codec, RawFraming] = {
+
+_FRAMINGS: Mapping[Codec, RawFraming] = {JSON: RAW_FRAMING, PROTOBUF: RawFraming(PROTOBUF)}
+_DEFLATED_FRAMINGS: Mapping[Codec, RawFraming] = {
     JSON: DEFLATED_FRAMING,
     PROTOBUF: RawFraming(PROTOBUF, compression.frame_of),
 }
@@ -294,7 +295,6 @@ class WebSocketConnection(asyncio.Protocol):
             select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
         )
-        self.framing = RAW_FRAMING
         self._inflation: Inflation | None = None  # of a connection that negotiated compression
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
@@ -398,11 +398,17 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read the first frames; those that are left have a later turn."""
-        if self._is_finishing and len(data) > DISCARDED_BYTES:
+        if self._is_finishing and not self._may_discard(len(data)):
             self._ignores_input = True
             self._update_reading()
         if not self._ignores_input:
             self._read(data)
+
+    def _may_discard(self, size: int) -> bool:
+        full_at = DISCARD_RATE.take(self._frames_full_at, time.monotonic(), size)
+        if full_at is not None:
+            self._frames_full_at = full_at
+        return full_at is not None
 
     def _read(self, data: bytes) -> None:
         """Feed the protocol, take its events, write its answers; finish if the client has closed."""
@@ -504,12 +510,11 @@ class WebSocketConnection(asyncio.Protocol):
     def _open(self, handshake: Handshake) -> None:
         self._is_accepted = True
         self._flush()
-        framings = _PLAIN
+        self.framing = _FRAMINGS[handshake.codec]
         if self._protocol.extensions:
             self._inflation = cast("Inflation", self._protocol.extensions[0])
             self._inflation.on_inflated = self._protocol.frames.count_inflated
-            framings = _DEFLATED
-        self.framing = framings[handshake.codec]
+            self.framing = _DEFLATED_FRAMINGS[handshake.codec]
         if handshake.uses_ping_frames:
             self._ping_payload = b""
             self.session = self._connections.new_session(announces_pings=False)

@@ -19,6 +19,7 @@ from websockets.streams import StreamReader
 
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node
 from tests.server.transports.websocket.raw_session import CONNECT, read_messages
+from tests.support.protobuf_client import protobuf_client
 from tests.support.raw_connection import HANDSHAKE, Op, RawConnection, commands, frame
 from tests.support.wire_client import Close, WireClient
 from tocsin_server.transports.websocket.compression import (
@@ -139,6 +140,19 @@ async def test_a_publication_is_compressed_once_for_all_connections_that_negotia
         sizes = len(made[0]) + 4, len(frame_of(Opcode.TEXT, made[0]))
         assert compressing.node.metrics.sent_bytes.count - sent == 5 * sum(sizes)
         assert sizes[1] < sizes[0] / 5
+
+
+async def test_clients_that_speak_protobuf_get_compressed_frames_too(compressing: ServedNode) -> None:
+    """And they send compressed commands."""
+    channel = new_channel("plain")
+    async with protobuf_client(compressing.websocket_url, compression="deflate") as client:
+        await client.call("connect", name="x" * 1000)
+        await client.call("subscribe", channel=channel)
+        sent = compressing.node.metrics.sent_bytes.count
+        await publish(compressing.node, channel, TEXT)
+        push = await client.push("pub")
+        assert push.data == TEXT
+        assert compressing.node.metrics.sent_bytes.count - sent < len(TEXT) / 5
 
 
 @given(st.binary(max_size=3000) | st.text(max_size=2000).map(str.encode), st.integers(1, 60))

@@ -9,7 +9,7 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect, read
 from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARDED_BYTES, FRAMES_PER_TURN
+from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARD_RATE, FRAMES_PER_TURN
 
 LIMITED = {"frame_rate": 1}
 BURST = 5
@@ -75,9 +75,9 @@ async def test_a_client_that_broke_the_protocol_and_sends_without_end_is_not_rea
         raw = served_node.connection
         await connection.send(frame(b"", reserved=4))
         await until(lambda: raw._is_finishing)
-        raw.data_received(bytes(DISCARDED_BYTES))
+        raw.data_received(bytes(round(DISCARD_RATE.burst)))
         was_paused = raw._is_paused
-        raw.data_received(bytes(DISCARDED_BYTES + 1))
+        raw.data_received(bytes(round(DISCARD_RATE.burst)))
         assert (was_paused, raw._is_paused) == (False, True)
         assert (await connection.closed()).code == 1002
         await served_node.until_empty()
