@@ -1,6 +1,7 @@
 """Fifty subscribers connect, disconnect and reconnect while much is published. None misses a publication."""
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import websockets
 
 from tests.support.api import Api
 from tests.support.event_stream import open_event_stream
+from tests.support.protobuf_client import protobuf_client, sdk
 from tests.support.server import Server
 from tests.support.timing import SOON, progress_timeout
 from tests.support.wire_client import connect_wire
@@ -131,6 +133,39 @@ async def over_websocket(subscriber: Subscriber) -> None:
                 wire.connection.transport.abort()
 
 
+async def over_protobuf(subscriber: Subscriber) -> None:
+    """The same visit in protobuf."""
+    names = list(subscriber.positions)
+    async with protobuf_client(subscriber.server.websocket_url) as client:
+        await client.call("connect")
+        await client.send(
+            *[sdk.Command(**_subscribe(number, name, subscriber)) for number, name in enumerate(names, 10)]
+        )
+        try:
+            while not subscriber.has_everything:
+                reply = await client.receive()
+                if reply.id:
+                    _subscribed(subscriber, names[reply.id - 10], _result(reply.subscribe))
+                else:
+                    subscriber.receive({"channel": reply.push.channel, "pub": _publication(reply.push.pub)})
+        finally:
+            if subscriber.chance.random() < 0.5:
+                client.connection.transport.abort()
+
+
+def _result(result: Any) -> dict[str, Any]:
+    return {
+        "epoch": result.epoch,
+        "recovered": result.recovered,
+        "offset": result.offset,
+        "publications": [*map(_publication, result.publications)],
+    }
+
+
+def _publication(publication: Any) -> dict[str, Any]:
+    return {"offset": publication.offset, "data": json.loads(publication.data)}
+
+
 def _subscribe(number: int, name: str, subscriber: Subscriber) -> dict[str, Any]:
     at = subscriber.positions[name]
     position = {"recover": True, "offset": at.offset, "epoch": at.epoch}
@@ -175,6 +210,9 @@ def _begin(subscriber: Subscriber, positions: str) -> None:
         position.offset = position.start = int(offset)
 
 
+KINDS = (over_websocket, over_protobuf, over_event_stream)
+
+
 async def publish(api: Api, names: list[str], progress: Progress) -> None:
     """Publish into all channels at once, one publication after the other."""
     for number in range(1, PUBLICATIONS + 1):
@@ -186,12 +224,12 @@ async def publish(api: Api, names: list[str], progress: Progress) -> None:
 async def test_every_offset_is_received_once_and_in_order_or_is_in_a_gap(
     server: Server, api: Api, channel: Name
 ) -> None:
-    """5,000 publications, 50 subscribers on WebSockets and event streams, random reconnects."""
+    """5,000 publications, and 50 subscribers, on WebSockets in both formats and on event streams."""
     names = [channel("long") for _ in range(CHANNELS)]
     subscribers = [
         Subscriber(
             server,
-            over_websocket if number % 2 else over_event_stream,
+            KINDS[number % len(KINDS)],
             {name: Position() for name in names},
             random.Random(number),
         )
@@ -206,7 +244,7 @@ async def test_every_offset_is_received_once_and_in_order_or_is_in_a_gap(
         for subscriber in subscribers:
             tasks.create_task(subscriber.run(progress))
         tasks.create_task(publish(api, names, progress))
-    for kind in (over_websocket, over_event_stream):
+    for kind in KINDS:
         of_kind = [subscriber for subscriber in subscribers if subscriber.visit is kind]
         positions = [position for subscriber in of_kind for position in subscriber.positions.values()]
         for position in positions:
