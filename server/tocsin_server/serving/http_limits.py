@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Sized
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -27,6 +28,7 @@ from tocsin_server.access import ADMIN
 from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
 from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.refusals import log_refusal
+from tocsin_server.transports.send_queue import BODY_WRITER
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, proxies_of
 
 if TYPE_CHECKING:
@@ -96,6 +98,28 @@ class _CloseDelimited:
             is_more = message.get("more_body", False)
             self._cycle.expected_content_length = len(message.get("body", b"")) + int(is_more)
         await self._send(message)
+
+
+class _BodyWriter:
+    """The ASGI extension BODY_WRITER for one response in chunks, once its head is sent.
+
+    It refers to the response weakly: the scope of the request, which the response has, refers to it.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = weakref.ref(cycle)
+
+    def __call__(self, chunk: bytes) -> bool:
+        """Write a chunk of the body. False, and nothing is written, where it has to wait or is too late."""
+        cycle = self._cycle()
+        if cycle is None or cycle.flow.write_paused or cycle.disconnected:
+            return False
+        if cycle.response_complete or not cycle.chunked_encoding:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
 
 
 class _Flow(FlowControl):
@@ -440,6 +464,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not previous and self.scope["http_version"] == "1.0":
             self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
+        elif self.cycle is not previous:
+            self.scope["extensions"] = {BODY_WRITER: cast("dict[object, object]", _BodyWriter(self.cycle))}
         if self._body_left or self._is_chunked:
             self._body_since = time.monotonic()
             self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)

@@ -163,3 +163,47 @@ async def test_an_end_while_the_writer_is_being_interrupted_is_no_error() -> Non
         await asyncio.sleep(0)
     send_queue.end(within_seconds=SOON)
     await writer
+
+
+async def test_a_chunk_that_is_taken_in_part_is_not_cut() -> None:
+    """What follows would otherwise be read as a part of it."""
+    queue = SendQueue(10**6)
+    pieces = aiter(queue)
+    queue.put(b"a" * (SEND_BYTES + 5))
+    queue.put(b"b")
+    taken = await anext(pieces)
+    queue.drop_unbegun()
+    queue.put(b"end")
+    queue.end(within_seconds=5)
+    assert taken + b"".join([piece async for piece in pieces]) == b"a" * (SEND_BYTES + 5) + b"end"
+
+
+async def test_a_body_writer_takes_chunks_while_nothing_is_queued() -> None:
+    """What it refuses is queued, and so is what follows, so the order stays."""
+    written: list[bytes] = []
+    has_room = True
+
+    def write(chunk: bytes) -> bool:
+        if has_room:
+            written.append(chunk)
+        return has_room
+
+    async def run() -> None:
+        async for piece in queue:
+            written.append(piece)  # noqa: PERF401 - one after the other
+
+    queue = SendQueue(10**6)
+    queue.set_body_writer(write)
+    queue.put(b"1")  # the writer has not begun
+    writing = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    queue.put(b"2")
+    assert written == [b"1", b"2"]
+    has_room = False
+    queue.put(b"3")
+    has_room = True
+    queue.put(b"4")
+    assert queue.queued_bytes == 2
+    queue.end(within_seconds=5)
+    await writing
+    assert written == [b"1", b"2", b"34"]

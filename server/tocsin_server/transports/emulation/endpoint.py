@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from tocsin_server import errors
 from tocsin_server.core.session_guesses import LIMIT, SessionGuesses
 from tocsin_server.errors import EngineError, Unanswered
 from tocsin_server.node.connection import Connections
 from tocsin_server.node.emulated_sessions import session_digest
-from tocsin_server.transports.emulation.envelope import (
-    Envelope,
+from tocsin_server.transports.emulation.envelope import Envelope, body_limit, read_envelope
+from tocsin_server.transports.http_request import (
     RequestRefused,
-    body_limit,
-    read_envelope,
+    address_of,
+    media_type,
+    read_body,
     too_large,
 )
 from tocsin_server.transports.origins import (
@@ -47,23 +47,11 @@ PROTOBUF_TYPE = "application/octet-stream"
 FORWARDED_BYTES = 67_108_864
 """How many bytes of commands may be on their way to other nodes at once."""
 
-RETRY_AFTER_SECONDS = 5
-
 NO_SESSION = "No node has this session. Connect again."
 NODE_SILENT = "The node that has this session does not answer."
 NOT_FORWARDED = "The commands could not be forwarded to the node that has this session."
 TOO_MANY_FORWARDED = "Too many commands are on their way to other nodes."
 TOO_MANY_GUESSES = "Your address asks for too many sessions that do not exist."
-BODY_ENDED = "The request's body ended early."
-BODY_CODED = "The request's body must not be compressed."
-
-_CODES = {
-    HTTPStatus.FORBIDDEN: errors.PERMISSION_DENIED.code,
-    HTTPStatus.NOT_FOUND: errors.NOT_FOUND.code,
-    HTTPStatus.SERVICE_UNAVAILABLE: errors.INTERNAL_ERROR.code,
-    HTTPStatus.GATEWAY_TIMEOUT: errors.INTERNAL_ERROR.code,
-}
-"""The protocol's code in the body of a refusal, where it is not 107."""
 
 
 def emulation_route(connections: Connections) -> BaseRoute:
@@ -95,14 +83,8 @@ class EmulationEndpoint:
         try:
             return await self._answer(request)
         except RequestRefused as refused:
-            log_refusal(self._connections, TRANSPORT, refused.status, refused.reason, _address(request))
-            code = _CODES.get(refused.status, errors.BAD_REQUEST.code)
-            response = JSONResponse({"code": code, "message": refused.reason}, refused.status)
-            if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
-                response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-            if request.scope["http_version"] == "1.1":
-                response.headers["Connection"] = "close"  # an address may only open so many each second
-            return response
+            log_refusal(self._connections, TRANSPORT, refused.status, refused.reason, address_of(request))
+            return refused.response(request)
 
     async def _answer(self, request: Request) -> Response:
         if not origin_is_allowed(request, self._connections.limits.allowed_origins):
@@ -110,8 +92,8 @@ class EmulationEndpoint:
         if request.method == "OPTIONS":
             return preflight_response(request, "POST", "Content-Type")
         limit = self._connections.limits.message_bytes
-        body = await _read_body(request, limit)
-        envelope = read_envelope(body, limit, is_protobuf=_media_type(request) == PROTOBUF_TYPE)
+        body = await read_body(request, body_limit(limit), too_large(limit))
+        envelope = read_envelope(body, limit, is_protobuf=media_type(request) == PROTOBUF_TYPE)
         digest = session_digest(envelope.session)
         is_received = self._connections.emulated_sessions.receive(digest, envelope.commands)
         if not is_received and not await self._ask_other_node(request, envelope, digest):
@@ -120,7 +102,7 @@ class EmulationEndpoint:
 
     async def _ask_other_node(self, request: Request, envelope: Envelope, digest: bytes) -> bool:
         """Forward commands to the node that the envelope names. False: it has no such session."""
-        key = self._connections.admission.key_of(_address(request))
+        key = self._connections.admission.key_of(address_of(request))
         if not self._guesses.take(key, self._connections.now().monotonic):
             self._connections.limit_reached(LIMIT, address=key)
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_GUESSES)
@@ -144,26 +126,3 @@ class EmulationEndpoint:
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, NOT_FORWARDED) from None
         finally:
             self._forwarded_bytes -= len(commands)
-
-
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    """Read the whole body. Raises RequestRefused at the first chunk beyond the limit."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, BODY_CODED)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > body_limit(limit_bytes):
-                raise too_large(limit_bytes)
-    except ClientDisconnect:
-        raise RequestRefused(HTTPStatus.BAD_REQUEST, BODY_ENDED) from None
-    return bytes(body)
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else ""

@@ -5,8 +5,6 @@
 A client that speaks protobuf sends the same as the protocol's message `EmulationRequest`: `node` (1),
 `session` (2) and `data` (3), each with a length. The session decodes the commands, by the codec of its
 connection.
-
-This module is pure.
 """
 
 from __future__ import annotations
@@ -18,6 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
+
+from tocsin_server.transports.http_request import RequestRefused, too_large
 
 ESCAPED = 2
 """How many bytes of JSON one byte of commands takes at most, as `JSON.stringify` writes a quotation mark."""
@@ -38,15 +38,6 @@ _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NOT_JSON = 'The request\'s body must be a JSON object with the texts "session", "node" and "data".'
 NOT_PROTOBUF = "The request's body is not an EmulationRequest of the protocol."
 NO_COMMANDS = 'There are no commands in "data".'
-
-
-class RequestRefused(Exception):
-    """The status and the reason of a refusal."""
-
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 class Envelope(NamedTuple):
@@ -128,9 +119,3 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
             return number, position
         if shift > _LONGEST_VARINT_BITS:
             raise ValueError("a number is too long")
-
-
-def too_large(limit_bytes: int) -> RequestRefused:
-    """The commands have more bytes than a WebSocket message may have."""
-    reason = f"The commands have more than {limit_bytes} bytes ([client] message_limit_bytes)."
-    return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)

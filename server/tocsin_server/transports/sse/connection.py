@@ -34,7 +34,6 @@ from tocsin_server.protocol.messages import (
     SubscribeResult,
     UnsubscribePush,
 )
-from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.sse.events import (
     EVENT_FRAMING,
     KEEP_ALIVE,
@@ -49,6 +48,7 @@ from tocsin_server.transports.sse.events import (
 from tocsin_server.transports.sse.last_event_id import Element, StreamPositions
 from tocsin_server.transports.sse.refusal import StreamRefused
 from tocsin_server.transports.sse.request import FIRST_SUBSCRIBE_ID, EventRequest
+from tocsin_server.transports.streams.streamed import StreamedConnection
 
 if TYPE_CHECKING:
     from tocsin_server.core.session import Session
@@ -62,12 +62,11 @@ it they would all return after the three seconds that browsers wait by default.
 """
 
 
-class SseConnection:
+class SseConnection(StreamedConnection):
     """A session, its positions in the channels of the request, and the events queued for its client."""
 
     __slots__ = (
         "_channel_indexes",
-        "_connections",
         "_held",
         "_held_bytes",
         "_is_connected",
@@ -75,11 +74,6 @@ class SseConnection:
         "_positions",
         "_request",
         "_results",
-        "_sends_at_keep_alive",
-        "address",
-        "address_key",
-        "send_queue",
-        "session",
     )
 
     codec = JSON
@@ -87,24 +81,14 @@ class SseConnection:
     transport_name = "sse"
 
     def __init__(self, connections: Connections, session: Session, request: EventRequest) -> None:
-        self._connections = connections
+        super().__init__(connections, session)
         self._request = request
         self._channel_indexes = {channel: index for index, channel in enumerate(request.channels)}
         self._positions = StreamPositions(request.since)
         self._results: dict[int, SubscribeResult] = {}  # by index
         self._held: list[EncodedBatch | Push] | None = []  # None once the stream is open
         self._held_bytes = 0
-        self._sends_at_keep_alive = -1
         self._is_connected = False
-        self.session = session
-        self.address = ""
-        self.address_key: str | None = None
-        """What the connection counts under, once it is admitted."""
-        self.send_queue = SendQueue(
-            connections.limits.queue_bytes,
-            on_behind=lambda: connections.client_is_behind(self),
-            on_caught_up=lambda: connections.client_caught_up(self),
-        )
         self._opened: asyncio.Future[StreamRefused | None] = asyncio.get_running_loop().create_future()
 
     # ---------------------------------------------------------------------------------------- the node's side
@@ -118,16 +102,6 @@ class SseConnection:
     def is_behind(self) -> bool:
         """Whether more than BEHIND_BYTES are queued although the server sends, or the stream still opens."""
         return self._held is not None or self.send_queue.is_behind
-
-    @property
-    def taken_bytes(self) -> int:
-        """How many bytes the server has taken."""
-        return self.send_queue.taken_bytes
-
-    @property
-    def sending_bytes(self) -> int:
-        """Return 0: pieces are small."""
-        return 0
 
     def write(self, batch: EncodedBatch) -> None:
         """Write a batch that is shared with the channel's other streams."""
@@ -153,9 +127,7 @@ class SseConnection:
 
         The server's own sockets also notice a client that acknowledges nothing; those of a host may not.
         """
-        is_stalled = self.send_queue.queued_bytes > 0 and self.send_queue.sends == self._sends_at_keep_alive
-        self._sends_at_keep_alive = self.send_queue.sends
-        if is_stalled:
+        if self.send_queue.take_stall():
             self._handle_later(events.ServerDisconnect(errors.NO_PONG))
         else:
             self._send_event(KEEP_ALIVE)
@@ -163,29 +135,7 @@ class SseConnection:
     def close(self, disconnect: Disconnect) -> None:
         """End the stream with a `disconnect` event. A slow client gets only that event."""
         self._refuse(StreamRefused.for_disconnect(disconnect, is_connected=self._is_connected))
-        if disconnect is errors.SLOW:
-            self.send_queue.drop()
-        last_event = disconnect_event(disconnect)
-        self._connections.count_sent(len(last_event))
-        self.send_queue.put(last_event)
-        self.send_queue.end(within_seconds=FLUSH_SECONDS)
-
-    def drop(self) -> None:
-        """Discard what is queued, and end at once."""
-        self.send_queue.drop()
-        self.send_queue.end(within_seconds=0)
-
-    def lose(self) -> None:
-        """End the session, and count the connection out. Must be called when the request has ended."""
-        self._connections.handle_event(self, events.ConnectionLost())
-        self._connections.client_caught_up(self)
-        self.send_queue.detach()
-        if self.address_key is not None:
-            self._connections.admission.leave(self.address_key)
-            self.address_key = None
-
-    def pause_reading(self, is_busy: bool) -> None:
-        """Do nothing: the client of an event stream sends nothing after its request."""
+        self._end_with(disconnect_event(disconnect), disconnect)
 
     # ------------------------------------------------------------------------------------------------ opening
 
@@ -346,15 +296,6 @@ class SseConnection:
         """Write an event for this client alone. Fan-out counts the bytes of the others."""
         self._connections.count_sent(len(event))
         self._put(event, exempt=exempt)
-
-    def _put(self, event: bytes, *, exempt: bool = False) -> None:
-        self.send_queue.put(event, exempt=exempt)
-        if self.send_queue.is_overfull:
-            self._handle_later(events.ServerDisconnect(errors.SLOW))
-
-    def _handle_later(self, event: events.Event) -> None:
-        """Give the node an event in the loop's next turn: in this one the node is calling the connection."""
-        asyncio.get_running_loop().call_soon(self._connections.handle_event, self, event)
 
 
 def _element(result: SubscribeResult | SubscribePush) -> Element:

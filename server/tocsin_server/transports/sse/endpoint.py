@@ -30,13 +30,11 @@ from tocsin_server.transports.sse.events import refused_event
 from tocsin_server.transports.sse.last_event_id import is_final
 from tocsin_server.transports.sse.refusal import StreamRefused
 from tocsin_server.transports.sse.request import EventRequest, newest_last_event_id, read_query, read_request
-from tocsin_server.transports.sse.response import EventStreamResponse
+from tocsin_server.transports.streams.response import EVENT_STREAM, StreamResponse
 
 EVENTS_PATH = "/events"
 COOKIE = "tocsin_token"
 BEARER = "bearer "
-
-EVENT_STREAM = "text/event-stream"
 
 RETRY_MILLISECONDS = (2500, 7500)
 """When an EventSource may try again after 503, spread."""
@@ -96,15 +94,12 @@ class EventStreams:
         else:
             self._admit(connection, request)
             await self._open(connection, self._commands(wanted))
-        return EventStreamResponse(self._connections, connection)
+        return StreamResponse(self._connections, connection)
 
     def _admit(self, connection: SseConnection, request: Request) -> None:
         """Count the connection in. Raises StreamRefused if there are too many."""
-        connection.address = request.client.host if request.client else ""
-        key = self._connections.admission.key_of(connection.address)
-        if refused := self._connections.admit(key):
+        if refused := connection.admit(request.client.host if request.client else ""):
             raise StreamRefused.for_limit(refused)
-        connection.address_key = key
 
     async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:
         """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended."""

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_server.transports.emulation.envelope import RequestRefused, body_limit, read_envelope
+from tocsin_server.transports.emulation.envelope import body_limit, read_envelope
+from tocsin_server.transports.http_request import RequestRefused
 
 UID = "0b4c2b5a-9d8f-4c57-a6d1-2f7f4c1e9a10"
 

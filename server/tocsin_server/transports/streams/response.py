@@ -1,4 +1,4 @@
-"""The response that streams: sse-starlette's, except for how a stream ends.
+"""The response that is a stream of one client: sse-starlette's, except for how a stream ends.
 
 sse-starlette ends its streams when a process-wide flag is set, which it polls in a task per stream and a
 watcher per thread. Under Tocsin's own server a stream ends when its node closes the connection, so that two
@@ -17,17 +17,22 @@ from starlette.types import Message, Receive, Scope, Send
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.node.connection import Connections
-from tocsin_server.transports.sse.connection import SseConnection
+from tocsin_server.transports.send_queue import BODY_WRITER
+from tocsin_server.transports.streams.streamed import StreamedConnection
+
+EVENT_STREAM = "text/event-stream"
 
 
-class EventStreamResponse(EventSourceResponse):
+class StreamResponse(EventSourceResponse):
     """The stream of an open connection, which is lost when the response ends.
 
     Two tasks: the request's own writes, another waits for the client to disconnect.
     """
 
-    def __init__(self, connections: Connections, connection: SseConnection) -> None:
-        super().__init__(connection.send_queue, ping=0)
+    def __init__(
+        self, connections: Connections, connection: StreamedConnection, media_type: str = EVENT_STREAM
+    ) -> None:
+        super().__init__(connection.send_queue, media_type=media_type, ping=0)
         del self.headers["connection"]  # the library's keep-alive
         self._connections = connections
         self._connection = connection
@@ -40,6 +45,7 @@ class EventStreamResponse(EventSourceResponse):
         if scope["http_version"] == "1.1":
             # The end of the stream is then visible to every proxy, and no drained node keeps the connection
             self.headers["Connection"] = "close"
+            self._connection.send_queue.set_body_writer(scope.get("extensions", {}).get(BODY_WRITER))
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = [tasks.create_task(self._listen_for_disconnect(receive))]

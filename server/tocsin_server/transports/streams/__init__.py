@@ -1,0 +1,1 @@
+"""Connections that are the response to one HTTP request."""
