@@ -1,4 +1,4 @@
-"""The ASGI application around one node: HTTP API, SSE, emulation, WebSocket over ASGI, health and metrics.
+"""The ASGI application around one node: HTTP API, streams, emulation, WebSocket over ASGI, health, metrics.
 
 `serving/server.py` serves it as the whole server. Another Starlette or FastAPI application can also mount it.
 That application then runs the node in its own lifespan:
@@ -37,7 +37,8 @@ from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
 from tocsin_server.transports.emulation.endpoint import emulation_route
 from tocsin_server.transports.sse.endpoint import events_route
-from tocsin_server.transports.websocket.asgi import websocket_route
+from tocsin_server.transports.streams.endpoint import stream_routes
+from tocsin_server.transports.websocket.asgi import unidirectional_websocket_route, websocket_route
 
 
 class State(TypedDict):
@@ -80,7 +81,9 @@ def create_app(
     own_routes: list[BaseRoute] = [
         websocket_route(node),
         events_route(node),
-        emulation_route(node),
+        *stream_routes(node),
+        *((unidirectional_websocket_route(node),) if settings.client.unidirectional else ()),
+        *((emulation_route(node),) if settings.client.http_stream or settings.client.sse else ()),
         *api_routes(node),
         *health_routes(node, worker_metrics),
     ]

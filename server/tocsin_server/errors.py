@@ -15,7 +15,7 @@ Tocsin itself never sends these codes. They are here for clients, for applicatio
     3009         A connection whose write failed cannot be told anything.
     3011, 3014   The API's `disconnect` may send them, because it accepts any code.
     2502         The API's `unsubscribe` always sends 2000.
-    3507         Permissions are refused with 3500, 3501, or error 103.
+    3507         Permissions are refused with 3500, 3501, or error 103, except on unidirectional transports.
 """
 
 from __future__ import annotations
@@ -190,6 +190,19 @@ INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
 DISCONNECT_PERMISSION_DENIED = Disconnect(3507, "permission denied")
 UNSUPPORTED = Disconnect(3508, "not available")
 TOO_MANY_ERRORS = Disconnect(3509, "too many errors")
+
+_UNIDIRECTIONAL = {
+    TOKEN_EXPIRED.code: CONNECTION_EXPIRED,
+    EXPIRED.code: CONNECTION_EXPIRED,
+    TOO_MANY_REQUESTS.code: RATE_LIMITED,
+    PERMISSION_DENIED.code: DISCONNECT_PERMISSION_DENIED,
+}
+
+
+def unidirectional_disconnect(refusal: Refusal) -> Disconnect:
+    """Why a unidirectional connection is closed whose connect command is refused: it gets no replies."""
+    return _UNIDIRECTIONAL.get(refusal.code, SERVER_ERROR)
+
 
 SERVER_UNSUBSCRIBE = Unsubscribed(2000, "server unsubscribe")
 UNSUBSCRIBED_INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")

@@ -62,6 +62,12 @@ class ClientOptions(Options):
     channel_length_limit: Limit = 255
     compression: bool = False
     """Compress messages on the raw WebSocket transport (permessage-deflate), where clients offer it."""
+    http_stream: bool = True
+    """Serve `/connection/http_stream`, which SDKs use where WebSockets do not get through."""
+    sse: bool = True
+    """Serve `/connection/sse`, the same for clients that have an EventSource."""
+    unidirectional: bool = False
+    """Serve `/connection/uni_sse`, `uni_http_stream` and `uni_websocket`, for clients without an SDK."""
     queue_limit_bytes: Limit = 2_097_152
     """Bytes that may be queued for one client. Above it the client is disconnected as slow (3008).
 

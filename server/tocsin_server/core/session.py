@@ -113,7 +113,7 @@ class Session:
     `ping_phase`, in [0.5, 1), is where in the ping interval the first ping falls, so that many clients that
     connected together are not pinged together. `sends_pings` is off if the transport sends pings of its own.
     `wants_pong` is off for clients that cannot answer. `announces_pings`: whether the connect reply names the
-    ping interval.
+    ping interval. `is_unidirectional`: the client gets no replies, so a refused connect command closes.
     """
 
     __slots__ = (
@@ -127,6 +127,7 @@ class Session:
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_is_unidirectional",
         "_issued_at",
         "_message",
         "_next_ping_at",
@@ -146,7 +147,7 @@ class Session:
         "phase",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what its transport can do
         self,
         context: SessionContext,
         client: str,
@@ -156,6 +157,7 @@ class Session:
         sends_pings: bool = True,
         wants_pong: bool = True,
         announces_pings: bool = True,
+        is_unidirectional: bool = False,
     ) -> None:
         self.phase = Phase.NEW
         self.info = ClientInfo("", client)
@@ -179,6 +181,7 @@ class Session:
         """The unix second at which the connect command was authorized."""
         self._sends_pings = sends_pings
         self._wants_pong = wants_pong
+        self._is_unidirectional = is_unidirectional
         self._announces_pings = sends_pings and announces_pings
         self._ping_phase = ping_phase
         self._stale_at: float | None = now.monotonic + context.options.stale_timeout
@@ -527,6 +530,8 @@ class Session:
 
     def _refuse_connect(self, command_id: int, refusal: Refusal) -> list[Effect]:
         """Drop all commands received so far. Any later one closes the connection (protocol §3)."""
+        if self._is_unidirectional:
+            return self._close(errors.unidirectional_disconnect(refusal))
         self._move(Cause.CONNECT_REFUSED)
         self._drop_commands()
         return [refuse(command_id, refusal)]

@@ -44,7 +44,7 @@ class Connection(Protocol):
 
     @property
     def transport_name(self) -> str:
-        """`websocket`, `asgi` or `sse`, for logs and metrics."""
+        """Such as `websocket` or `http_stream`, for logs and metrics (docs/metrics.md)."""
 
     @property
     def codec(self) -> Codec:
@@ -187,6 +187,7 @@ class Connections(Protocol):
         sends_pings: bool = True,
         wants_pong: bool = True,
         announces_pings: bool = True,
+        is_unidirectional: bool = False,
         is_executed: bool = True,
     ) -> Session:
         """A session for a connection that has just been made; or one whose effects are only looked at."""

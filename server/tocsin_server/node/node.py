@@ -344,6 +344,7 @@ class Node:
         sends_pings: bool = True,
         wants_pong: bool = True,
         announces_pings: bool = True,
+        is_unidirectional: bool = False,
         is_executed: bool = True,
     ) -> Session:
         """Return a session for a new connection; what one that is not executed does counts for no limit."""
@@ -355,6 +356,7 @@ class Node:
             sends_pings=sends_pings,
             wants_pong=wants_pong,
             announces_pings=announces_pings,
+            is_unidirectional=is_unidirectional,
         )
 
     def admit(self, key: str) -> NotAdmitted | None:

@@ -17,14 +17,14 @@ from tocsin_server.protocol.messages import MALFORMED, Command, Malformed, Push,
 from tocsin_server.protocol.payloads import Binary, json_of
 
 
-def _encode_other(value: object) -> Raw:
+def encode_other(value: object) -> Raw:
     """Called by the encoder for what is no JSON type."""
     if isinstance(value, Binary):
         return json_of(value)
     raise TypeError(f"a message has a {type(value).__name__}")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_encode_other).encode
+_encode = msgspec.json.Encoder(enc_hook=encode_other).encode
 _decode = msgspec.json.Decoder(Command).decode
 
 

@@ -287,6 +287,8 @@ class ConnectResult(Wire):
     subs: dict[str, SubscribeResult] = {}
     ping: int = 0
     pong: bool = False
+    session: str = ""
+    """What the commands of an emulated connection name it by; empty for others."""
     node: str = ""
 
 
@@ -387,6 +389,13 @@ class RefreshPush(Wire):
     ttl: int = 0
 
 
+class DisconnectPush(Wire):
+    """The server ends the connection, on a transport that has no close frame."""
+
+    code: int
+    reason: str
+
+
 class Push(Wire):
     """A message that is not a reply, about `channel` or, without one, about the connection."""
 
@@ -397,6 +406,7 @@ class Push(Wire):
     unsubscribe: UnsubscribePush | None = None
     subscribe: SubscribePush | None = None
     refresh: RefreshPush | None = None
+    disconnect: DisconnectPush | None = None
 
     @property
     def size(self) -> int:

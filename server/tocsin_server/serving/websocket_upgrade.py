@@ -7,20 +7,32 @@ implementation.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tocsin_server.access import PUBLIC
-from tocsin_server.transports.websocket.handshake import WEBSOCKET_PATH
-from tocsin_server.transports.websocket.raw import WebSocketConnection
+from tocsin_server.transports.websocket.handshake import UNIDIRECTIONAL_WEBSOCKET_PATH, WEBSOCKET_PATH
+from tocsin_server.transports.websocket.raw import UnidirectionalWebSocketConnection, WebSocketConnection
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from tocsin_server.node.connection import Connections
+
+
+_KINDS: Mapping[str, type[WebSocketConnection]] = {
+    WEBSOCKET_PATH: WebSocketConnection,
+    UNIDIRECTIONAL_WEBSOCKET_PATH: UnidirectionalWebSocketConnection,
+}
+"""Which connection a path has."""
+
+
+def _is_on(node: Connections, kind: type[WebSocketConnection]) -> bool:
+    return node.settings.client.unidirectional or not kind.is_unidirectional
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -57,14 +69,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._chosen.data_received(data)
 
     def _choose(self, request: bytes) -> asyncio.Protocol:
-        target = request.split(b" ", 2)[1]
+        path = request.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
         node: Connections | None = self._app_state.get("node")
-        if (
-            node is not None
-            and self._app_state.get("address", PUBLIC) == PUBLIC
-            and target.partition(b"?")[0] == self._config.root_path.encode() + WEBSOCKET_PATH.encode()
-        ):
-            return WebSocketConnection(node, self._server_state.connections, self._peer())
+        kind = _KINDS.get(path.removeprefix(self._config.root_path))
+        is_public = self._app_state.get("address", PUBLIC) == PUBLIC
+        if node is not None and kind is not None and is_public and _is_on(node, kind):
+            return kind(node, self._server_state.connections, self._peer())
         return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
 
     def _peer(self) -> str:

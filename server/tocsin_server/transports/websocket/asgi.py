@@ -30,10 +30,12 @@ from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.protocol.protobuf.codec import PROTOBUF
+from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON
 from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.websocket.handshake import (
+    UNIDIRECTIONAL_WEBSOCKET_PATH,
     WEBSOCKET_PATH,
     Handshake,
     recovery_refusal,
@@ -56,6 +58,11 @@ def websocket_route(connections: Connections) -> BaseRoute:
     return _Route(WEBSOCKET_PATH, WebSocketEndpoint(connections))
 
 
+def unidirectional_websocket_route(connections: Connections) -> BaseRoute:
+    """The route of the unidirectional endpoint."""
+    return _Route(UNIDIRECTIONAL_WEBSOCKET_PATH, WebSocketEndpoint(connections, UnidirectionalAsgiConnection))
+
+
 class _Route(WebSocketRoute):
     """A route that matches both kinds of scope, HTTP and WebSocket."""
 
@@ -67,8 +74,9 @@ class _Route(WebSocketRoute):
 class WebSocketEndpoint:
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, kind: type[AsgiConnection] | None = None) -> None:
         self._connections = connections
+        self._kind = kind or AsgiConnection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
@@ -102,16 +110,20 @@ class WebSocketEndpoint:
         return (400, sentence) if sentence else None
 
     def _log_refusal(self, scope: Scope, status: int, reason: str) -> None:
-        transport = AsgiConnection.transport_name
+        transport = self._kind.transport_name
         log_refusal(self._connections, transport, status, reason, client_address(scope))
 
     def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
-        session = self._connections.new_session(sends_pings=not handshake.uses_ping_frames)
-        connection = AsgiConnection(self._connections, session, address, handshake.codec)
+        session = self._connections.new_session(
+            sends_pings=not handshake.uses_ping_frames,
+            wants_pong=not self._kind.is_unidirectional,
+            is_unidirectional=self._kind.is_unidirectional,
+        )
+        connection = self._kind(self._connections, session, address, handshake.codec)
         self._connections.attach(connection)
-        if handshake.disconnect is not None:
-            self._connections.handle_event(connection, events.ServerDisconnect(handshake.disconnect))
+        if why := handshake.disconnect_of(is_unidirectional=connection.is_unidirectional):
+            self._connections.handle_event(connection, events.ServerDisconnect(why))
         return connection
 
 
@@ -153,13 +165,15 @@ class AsgiConnection:
 
     __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "framing", "session")
 
+    framings = _FRAMINGS
     transport_name = "asgi"
+    is_unidirectional = False
 
     def __init__(
         self, connections: Connections, session: Session, address: str = "", codec: Codec = JSON
     ) -> None:
         self.address = address
-        self.framing = _FRAMINGS[codec]
+        self.framing = self.framings[codec]
         self._connections = connections
         self._send_queue = SendQueue(
             connections.limits.queue_bytes,
@@ -268,8 +282,29 @@ class AsgiConnection:
 
     async def _write_all(self, send: Send) -> None:
         async for content in self._send_queue:
-            message = {"text": content.decode()} if self.codec.is_text else {"bytes": content}
-            await send({"type": "websocket.send", **message})
+            for part in self._messages_of(content):
+                message = {"text": part.decode()} if self.codec.is_text else {"bytes": part}
+                await send({"type": "websocket.send", **message})
         if self._disconnect is not None:
             close = {"code": self._disconnect.code, "reason": self._disconnect.reason}
             await send({"type": "websocket.close", **close})
+
+    def _messages_of(self, content: bytes) -> Sequence[bytes]:
+        """The WebSocket messages that carry what is queued."""
+        return (content,)
+
+
+_UNIDIRECTIONAL_FRAMING = AsgiFraming(UNIDIRECTIONAL_JSON)
+
+
+class UnidirectionalAsgiConnection(AsgiConnection):
+    """A connection whose client sends one connect request, and gets each push as a WebSocket message."""
+
+    __slots__ = ()
+
+    framings = dict.fromkeys(_FRAMINGS, _UNIDIRECTIONAL_FRAMING)
+    transport_name = "uni_websocket"
+    is_unidirectional = True
+
+    def _messages_of(self, content: bytes) -> Sequence[bytes]:
+        return content.split(b"\n")

@@ -33,6 +33,7 @@ from tocsin_server.transports.client_address import ProxyHeader, TrustedProxies,
 from tocsin_server.transports.sse.last_event_id import is_last_event_id
 
 WEBSOCKET_PATH = "/connection/websocket"
+UNIDIRECTIONAL_WEBSOCKET_PATH = "/connection/uni_websocket"
 
 _CODECS: Mapping[str, Codec] = {codec.name: codec for codec in (JSON, PROTOBUF)}
 _SUBPROTOCOLS = {Subprotocol(f"centrifuge-{name}"): name for name in _CODECS}
@@ -91,6 +92,12 @@ class Handshake:
     """Ping frames replace the protocol's pings, and the connect result announces none."""
     disconnect: Disconnect | None
     """Why the connection is closed as soon as it is open: no format is what the client asks for."""
+
+    def disconnect_of(self, *, is_unidirectional: bool) -> Disconnect | None:
+        """Why the connection is closed as soon as it is open. Unidirectional transports have JSON alone."""
+        if is_unidirectional and self.codec is not JSON:
+            return errors.INAPPROPRIATE_PROTOCOL
+        return self.disconnect
 
     @classmethod
     def read(cls, query: str, offered_subprotocols: Sequence[str]) -> Self:

@@ -38,6 +38,7 @@ from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.protocol.protobuf.codec import PROTOBUF
+from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
 from tocsin_server.transports.refusals import log_refusal
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
     from tocsin_server.core.admission import NotAdmitted
+    from tocsin_server.core.session import Session
     from tocsin_server.node.connection import Connections
+    from tocsin_server.protocol.codec import Codec
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
@@ -232,6 +235,17 @@ _DEFLATED_FRAMINGS: Mapping[Codec, RawFraming] = {
 }
 
 
+class _UnidirectionalFraming(RawFraming):
+    """Each push as a frame of its own: a client without an SDK parses a message as one JSON value."""
+
+    def frame(self, messages: Iterable[bytes]) -> bytes:
+        return b"".join([self.make_frame(Opcode.TEXT, message) for message in messages])
+
+
+_UNIDIRECTIONAL_FRAMING = _UnidirectionalFraming(UNIDIRECTIONAL_JSON)
+_UNIDIRECTIONAL_DEFLATED_FRAMING = _UnidirectionalFraming(UNIDIRECTIONAL_JSON, compression.frame_of)
+
+
 class WebSocketConnection(asyncio.Protocol):
     """One WebSocket connection.
 
@@ -281,10 +295,13 @@ class WebSocketConnection(asyncio.Protocol):
     )
 
     transport_name = "websocket"
+    is_unidirectional = False
+    framings = _FRAMINGS
+    deflated_framings = _DEFLATED_FRAMINGS
 
     def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
         self.address = peer  # that of the client, once its handshake is read
-        self.framing = RAW_FRAMING  # until its handshake chooses a codec
+        self.framing = self.framings[JSON]  # until its handshake chooses a codec
         self._address_key: str | None = None
         self._is_half_open = False
         self._connections = connections
@@ -314,7 +331,14 @@ class WebSocketConnection(asyncio.Protocol):
         self.is_behind = False
         """Whether the transport still has more than BEHIND_BYTES, after it offered them to the socket."""
         self._abort_timer: asyncio.TimerHandle | None = None
-        self.session = connections.new_session()
+        self.session = self._new_session()
+
+    def _new_session(self, *, announces_pings: bool = True) -> Session:
+        return self._connections.new_session(
+            wants_pong=not (self.is_unidirectional and announces_pings),
+            announces_pings=announces_pings,
+            is_unidirectional=self.is_unidirectional,
+        )
 
     # --------------------------------------------------------------------------------- asyncio and the server
 
@@ -510,19 +534,19 @@ class WebSocketConnection(asyncio.Protocol):
     def _open(self, handshake: Handshake) -> None:
         self._is_accepted = True
         self._flush()
-        self.framing = _FRAMINGS[handshake.codec]
+        self.framing = self.framings[handshake.codec]
         if self._protocol.extensions:
             self._inflation = cast("Inflation", self._protocol.extensions[0])
             self._inflation.on_inflated = self._protocol.frames.count_inflated
-            self.framing = _DEFLATED_FRAMINGS[handshake.codec]
+            self.framing = self.deflated_framings[handshake.codec]
         if handshake.uses_ping_frames:
             self._ping_payload = b""
-            self.session = self._connections.new_session(announces_pings=False)
+            self.session = self._new_session(announces_pings=False)
         self._connections.attach(self)
         self._is_half_open = True
         self._connections.half_open.add(self, self._address_key or "")
-        if handshake.disconnect is not None:
-            self._connections.handle_event(self, events.ServerDisconnect(handshake.disconnect))
+        if why := handshake.disconnect_of(is_unidirectional=self.is_unidirectional):
+            self._connections.handle_event(self, events.ServerDisconnect(why))
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -755,3 +779,14 @@ class WebSocketConnection(asyncio.Protocol):
         if self._abort_timer is None:
             loop = asyncio.get_running_loop()
             self._abort_timer = loop.call_later(seconds, self._transport.abort)
+
+
+class UnidirectionalWebSocketConnection(WebSocketConnection):
+    """A connection whose client sends one connect request, and gets pushes alone (protocol §16)."""
+
+    __slots__ = ()
+
+    transport_name = "uni_websocket"
+    is_unidirectional = True
+    framings = dict.fromkeys(_FRAMINGS, _UNIDIRECTIONAL_FRAMING)
+    deflated_framings = dict.fromkeys(_FRAMINGS, _UNIDIRECTIONAL_DEFLATED_FRAMING)
