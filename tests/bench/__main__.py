@@ -57,6 +57,14 @@ async def one_node() -> Figures:
     )
     joined = await cpu_per_delivery(["tocsin"], 1000, 1, burst=300)
     yield at_most("a delivery, burst of 300 : one at a time", joined["tocsin"], cost, "µs", 1 / 5)
+    streamed = await cpu_per_delivery(["tocsin", "http_stream"], 1000, publications=8)
+    yield at_most(
+        "a delivery over http_stream : over WebSocket",
+        streamed["http_stream"],
+        streamed["tocsin"],
+        "µs",
+        1.6,
+    )
     compressed = await cpu_per_delivery(["plain", "deflated"], 1000, publications=8)
     yield at_most(
         "a delivery of 2 KiB, compressed : not compressed",

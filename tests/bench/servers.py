@@ -202,10 +202,16 @@ def deflated(count: int) -> AbstractAsyncContextManager[Deliver]:
     return tocsin(count, "deflated", DOCUMENT, SETTINGS.model_copy(update={"client": client}))
 
 
+def http_stream(count: int) -> AbstractAsyncContextManager[Deliver]:
+    """Tocsin, with subscribers over http_stream."""
+    return tocsin(count, "http_stream")
+
+
 CONTENDERS: dict[str, Callable[[int], AbstractAsyncContextManager[Deliver]]] = {
     "bare": bare_transports,
     "starlette": starlette,
     "tocsin": tocsin,
+    "http_stream": http_stream,
     "plain": plain,
     "deflated": deflated,
     "protobuf": partial(tocsin, kind="protobuf"),

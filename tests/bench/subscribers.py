@@ -3,8 +3,8 @@
     python -m tests.bench.subscribers KIND PORT COUNT
 
 KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` or `protobuf` (handshake,
-connect, subscribe), `mixed` (these two by turns), or `deflated` (as `tocsin`, with an offer of compression).
-It prints `ready` when all are subscribed, and ends when its standard input ends.
+connect, subscribe), `mixed` (these two by turns), `deflated` (as `tocsin`, with an offer of compression), or
+`http_stream` (one request). It prints `ready` when all are subscribed, and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ HANDSHAKE = (
     b"GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n"
 )
+HTTP_STREAM = b"POST /connection/http_stream HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%s"
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
 BINARY_CONNECT = b"\x04\x08\x01\x22\x00"
 """A length, `id` 1 and an empty `connect`."""
 
-SUBSCRIBED = {"tocsin": b'"subscribe"', "deflated": b'"subscribe"', "protobuf": b"\x08\x02\x32"}
+SUBSCRIBED = {
+    "tocsin": b'"subscribe"',
+    "deflated": b'"subscribe"',
+    "http_stream": b'"subscribe"',
+    "protobuf": b"\x08\x02\x32",
+}
 """What the reply to the subscribe command has: in protobuf `id` 2, followed by the field 6."""
 
 
@@ -63,6 +69,9 @@ class Subscriber(asyncio.Protocol):
         self.transport = transport
         if self.kind == "bare":
             self.ready.set_result(None)
+        elif self.kind == "http_stream":
+            commands = SUBSCRIBE % self.channel
+            transport.write(HTTP_STREAM % (len(commands), commands))  # type: ignore[attr-defined]
         else:
             offer = OFFER if self.kind == "deflated" else b""
             transport.write(HANDSHAKE % (PATHS[self.kind], offer))  # type: ignore[attr-defined]

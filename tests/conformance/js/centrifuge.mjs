@@ -1,6 +1,7 @@
 // The official JavaScript SDK, unmodified.
 import { Centrifuge, UnauthorizedError } from "centrifuge";
 import WebSocket from "ws";
+import { EventSource } from "eventsource";
 import { emit, serve } from "./driver.mjs";
 
 let client;
@@ -18,7 +19,7 @@ function watchClient() {
   for (const event of ["connecting", "disconnected"]) {
     client.on(event, ({ code, reason }) => emit(event, { code, reason }));
   }
-  client.on("connected", ({ client: id, data }) => emit("connected", { client: id, data }));
+  client.on("connected", ({ client: id, data, transport }) => emit("connected", { client: id, data, transport }));
   client.on("error", ({ type, error }) => emit("error", { type, ...error }));
   client.on("message", ({ data }) => emit("message", { data }));
   watch(client, "server_");
@@ -50,10 +51,13 @@ function clientInfo(info) {
 const presence = (clients) => Object.fromEntries(Object.entries(clients).map(([id, info]) => [id, clientInfo(info)]));
 
 await serve({
-  connect({ url, token, tokens, name, data }) {
+  // With a list of `transports` the SDK tries one after the other, and sends commands to `emulation`.
+  connect({ url, transports, emulation, token, tokens, name, data }) {
     const getToken = tokens && tokenSource(tokens, { channel: null });
     const delays = { minReconnectDelay: 50, maxReconnectDelay: 200 };
-    client = new Centrifuge(url, { websocket: WebSocket, token, getToken, name, data, ...delays });
+    const platform = { websocket: WebSocket, eventsource: EventSource, fetch, readableStream: ReadableStream };
+    const options = { ...platform, emulationEndpoint: emulation ?? "/emulation" };
+    client = new Centrifuge(transports ?? url, { ...options, token, getToken, name, data, ...delays });
     watchClient();
     client.connect();
   },
