@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from collections.abc import Sized
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -101,24 +100,19 @@ class _CloseDelimited:
 
 
 class _BodyWriter:
-    """The ASGI extension BODY_WRITER for one response in chunks, once its head is sent.
+    """The ASGI extension BODY_WRITER for one response in chunks, once its head is sent and until it ends."""
 
-    It refers to the response weakly: the scope of the request, which the response has, refers to it.
-    """
-
-    __slots__ = ("_cycle",)
+    __slots__ = ("_flow", "_transport")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = weakref.ref(cycle)
+        self._flow = cycle.flow
+        self._transport = cycle.transport
 
     def __call__(self, chunk: bytes) -> bool:
         """Write a chunk of the body. False, and nothing is written, where it has to wait or is too late."""
-        cycle = self._cycle()
-        if cycle is None or cycle.flow.write_paused or cycle.disconnected:
+        if self._flow.write_paused or self._transport.is_closing():
             return False
-        if cycle.response_complete or not cycle.chunked_encoding:
-            return False
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return True
 
 
@@ -388,6 +382,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Release what refers to this object, which is then freed without the garbage collector."""
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
+        if self.scope:
+            self.scope.pop("extensions", None)  # the writer refers to the flow, which refers to this object
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer with a status and close. Behind a request that is being answered, only close after that."""

@@ -44,6 +44,7 @@ class SendQueue:
         "_deadline",
         "_exempt_bytes",
         "_has_ended",
+        "_is_idle",
         "_limit",
         "_on_behind",
         "_on_caught_up",
@@ -83,6 +84,7 @@ class SendQueue:
         self._sends_at_ping = -1
         self._body_writer: Callable[[bytes], bool] | None = None
         self._has_ended = False
+        self._is_idle = False  # while the writer waits, with nothing queued
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timeout: asyncio.Timeout | None = None
@@ -110,8 +112,7 @@ class SendQueue:
         An exempt chunk does not count towards the limit; the caller bounds its size. One chunk of more than
         half the limit is exempt too: it would make every client slow, and those would only recover it again.
         """
-        if self._body_writer is not None and self._is_idle and self._body_writer(chunk):
-            self._sends += 1
+        if self.write_now(chunk):
             return
         exempt = exempt or (not self._exempt_bytes and len(chunk) > self._limit // 2)
         if not self._has_ended:
@@ -123,10 +124,9 @@ class SendQueue:
             else:
                 self._wake_writer()
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether the writer waits, with nothing queued."""
-        return self._waiter is not None and not self._waiter.done() and not self._has_ended
+    def write_now(self, chunk: bytes) -> bool:
+        """Write a chunk with the body writer, if nothing is queued. False, and nothing is written, else."""
+        return self._is_idle and self._body_writer is not None and self._body_writer(chunk)
 
     def set_body_writer(self, writer: Callable[[bytes], bool] | None) -> None:
         """Write chunks with `writer` while nothing is queued, as long as it returns True.
@@ -144,6 +144,7 @@ class SendQueue:
     def end(self, within_seconds: float) -> None:
         """Accept no further chunks, and interrupt the writer if it needs longer for those that are queued."""
         self._has_ended = True
+        self._is_idle = False
         self._deadline = asyncio.get_running_loop().time() + within_seconds
         if self._timeout is not None and not self._timeout.expired():  # else it is ending
             self._timeout.reschedule(self._deadline)
@@ -178,6 +179,7 @@ class SendQueue:
             self._on_caught_up()
 
     def _wake_writer(self) -> None:
+        self._is_idle = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -211,6 +213,7 @@ class SendQueue:
             if self._has_ended:
                 return
             self._waiter = asyncio.get_running_loop().create_future()
+            self._is_idle = True
             await self._waiter
 
     def _take(self) -> bytes:

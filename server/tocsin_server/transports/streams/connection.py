@@ -79,7 +79,8 @@ class StreamConnection(StreamedConnection):
 
     def write(self, packed: bytes) -> None:
         """Write messages that are shared with other streams."""
-        self._put(packed)
+        if not self.send_queue.write_now(packed):
+            self._put(packed)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages. A client that answers no pings is gone if it has taken nothing."""
