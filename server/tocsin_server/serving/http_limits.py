@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -100,20 +100,14 @@ class _CloseDelimited:
 
 
 class _BodyWriter:
-    """The ASGI extension BODY_WRITER for one response in chunks, once its head is sent and until it ends."""
+    """The ASGI extension BODY_WRITER, for responses in chunks."""
 
-    __slots__ = ("_flow", "_transport")
+    __slots__ = ("is_paused", "write")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._flow = cycle.flow
-        self._transport = cycle.transport
-
-    def __call__(self, chunk: bytes) -> bool:
-        """Write a chunk of the body. False, and nothing is written, where it has to wait or is too late."""
-        if self._flow.write_paused or self._transport.is_closing():
-            return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        return True
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write: Callable[[bytes], object] = transport.write
+        self.is_paused = False
+        """Whether the transport's buffer is full, or the connection is lost."""
 
 
 class _Flow(FlowControl):
@@ -171,6 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
     flow: _Flow  # uvicorn makes its own first
     accepted: AcceptedConnection | None = None
     """What the connection was before: with its TLS handshake or the header of its proxy."""
+    _body_writer: _BodyWriter
     _unread = b""
     _address_key = ""
     _running: RequestResponseCycle | None = None
@@ -199,6 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Start the time limit of the first request. A proxy may have said who the client is."""
         super().connection_made(transport)
         self.flow = _Flow(self)
+        self._body_writer = _BodyWriter(transport)
         if (source := self.app_state.get("source")) is not None:
             self.client = (source.address, source.port)
             self.scheme = "https" if source.is_tls else self.scheme
@@ -229,6 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all time limits, and tell every request that its client is gone; uvicorn tells the last."""
+        self._body_writer.is_paused = True
         self._stop_head_timer()
         self._stop_body_timer()
         self._stop_stall_timer()
@@ -261,11 +258,13 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The buffer is full: start the time limit for reading."""
         super().pause_writing()
+        self._body_writer.is_paused = True
         self._stall_timer = self.loop.call_later(STALL_SECONDS, self._drop, "stalled")
 
     def resume_writing(self) -> None:
         """The buffer has room again: stop the time limit for reading."""
         self._stop_stall_timer()
+        self._body_writer.is_paused = False
         super().resume_writing()
 
     # ------------------------------------------------------------------------------------------------ parsing
@@ -382,8 +381,6 @@ class HttpProtocol(HttpToolsProtocol):
         """Release what refers to this object, which is then freed without the garbage collector."""
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
-        if self.scope:
-            self.scope.pop("extensions", None)  # the writer refers to the flow, which refers to this object
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer with a status and close. Behind a request that is being answered, only close after that."""
@@ -461,7 +458,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not previous and self.scope["http_version"] == "1.0":
             self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
         elif self.cycle is not previous:
-            self.scope["extensions"] = {BODY_WRITER: cast("dict[object, object]", _BodyWriter(self.cycle))}
+            self.scope["extensions"] = {BODY_WRITER: cast("dict[object, object]", self._body_writer)}
         if self._body_left or self._is_chunked:
             self._body_since = time.monotonic()
             self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 
@@ -25,6 +26,18 @@ FLUSH_SECONDS = 5.0
 
 def _ignore() -> None:
     """Replace a callback that is not needed."""
+
+
+class BodyWriter(Protocol):
+    """What the extension BODY_WRITER is: it writes an `http_chunk`, unless it is paused."""
+
+    is_paused: bool
+    write: Callable[[bytes], object]
+
+
+def http_chunk(body: bytes) -> bytes:
+    """A part of a body as a chunk of HTTP/1.1 (RFC 9112 §7.1). It must not be empty."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 class SendQueue:
@@ -82,7 +95,7 @@ class SendQueue:
         self._separator = separator
         self._sends = 0
         self._sends_at_ping = -1
-        self._body_writer: Callable[[bytes], bool] | None = None
+        self._body_writer: BodyWriter | None = None
         self._has_ended = False
         self._is_idle = False  # while the writer waits, with nothing queued
         self._deadline: float | None = None
@@ -112,7 +125,7 @@ class SendQueue:
         An exempt chunk does not count towards the limit; the caller bounds its size. One chunk of more than
         half the limit is exempt too: it would make every client slow, and those would only recover it again.
         """
-        if self.write_now(chunk):
+        if self._is_idle and self._body_writer is not None and self.write_now(http_chunk(chunk)):
             return
         exempt = exempt or (not self._exempt_bytes and len(chunk) > self._limit // 2)
         if not self._has_ended:
@@ -125,11 +138,15 @@ class SendQueue:
                 self._wake_writer()
 
     def write_now(self, chunk: bytes) -> bool:
-        """Write a chunk with the body writer, if nothing is queued. False, and nothing is written, else."""
-        return self._is_idle and self._body_writer is not None and self._body_writer(chunk)
+        """Write an `http_chunk` at once, if nothing is queued. False, and nothing is written, else."""
+        writer = self._body_writer
+        if not self._is_idle or writer is None or writer.is_paused:
+            return False
+        writer.write(chunk)
+        return True
 
-    def set_body_writer(self, writer: Callable[[bytes], bool] | None) -> None:
-        """Write chunks with `writer` while nothing is queued, as long as it returns True.
+    def set_body_writer(self, writer: BodyWriter | None) -> None:
+        """Write chunks with `writer` while nothing is queued.
 
         It spares the writer's turn of the event loop, which costs several times what the write does.
         """

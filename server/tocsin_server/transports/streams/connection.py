@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tocsin_server.node.connection import Connections
     from tocsin_server.node.emulated_sessions import SessionAddress
     from tocsin_server.protocol.codec import Codec
-    from tocsin_server.transports.streams.framing import StreamFraming
+    from tocsin_server.transports.streams.framing import PackedMessages, StreamFraming
 
 
 class StreamConnection(StreamedConnection):
@@ -77,10 +77,10 @@ class StreamConnection(StreamedConnection):
         """How messages follow one another."""
         return self._framing
 
-    def write(self, packed: bytes) -> None:
+    def write(self, packed: PackedMessages) -> None:
         """Write messages that are shared with other streams."""
-        if not self.send_queue.write_now(packed):
-            self._put(packed)
+        if not self.send_queue.write_now(packed.chunk):
+            self._put(packed.body)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages. A client that answers no pings is gone if it has taken nothing."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.protocol.codec import Codec
+from tocsin_server.transports.send_queue import http_chunk
 
 
 def lines(messages: Iterable[bytes]) -> bytes:
@@ -24,6 +25,19 @@ def sse_events(messages: Iterable[bytes]) -> bytes:
     return b"".join([b"data: %b\n\n" % message for message in messages])
 
 
+class PackedMessages:
+    """Messages as a part of a body, and the same as a chunk of HTTP. `len` is the size of the part."""
+
+    __slots__ = ("body", "chunk")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.chunk = http_chunk(body)
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+
 class StreamFraming:
     """Messages of a codec as a part of a body. `join` puts encoded messages into it."""
 
@@ -31,7 +45,7 @@ class StreamFraming:
         self.codec = codec
         self.join = join
 
-    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
+    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> PackedMessages:
         """Return the bytes, which are the same for all subscribers."""
         codec = self.codec
-        return self.join([codec.wrap_push(message.encoded(codec)) for message in messages])
+        return PackedMessages(self.join([codec.wrap_push(message.encoded(codec)) for message in messages]))
