@@ -188,6 +188,7 @@ PUSH = Message(
             data=(7, PAYLOAD),
         ),
     ),
+    disconnect=(11, Message(messages.DisconnectPush, code=(1, UINT32), reason=(2, STRING))),
     refresh=(12, Message(messages.RefreshPush, expires=(1, BOOL), ttl=(2, UINT32))),
 )
 PUSH_NUMBER = 4

@@ -83,7 +83,10 @@ class StreamConnection(StreamedConnection):
             self._put(packed.body)
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
-        """Write the session's messages. A client that answers no pings is gone if it has taken nothing."""
+        """Write the session's messages. A client that answers no pings is gone if it has taken nothing.
+
+        Raises PayloadNotJson before it writes anything.
+        """
         is_pinged = self._emulated is None and any(isinstance(message, Ping) for message in messages)
         if is_pinged and self.send_queue.take_stall():
             self._handle_later(events.ServerDisconnect(errors.NO_PONG))

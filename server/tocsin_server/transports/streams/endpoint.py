@@ -1,6 +1,6 @@
 """The endpoints of streams: one request, whose response has the messages of a connection (protocol §16).
 
-    /connection/http_stream        emulated           lines      POST
+    /connection/http_stream        emulated           lines      POST; or protobuf
     /connection/sse                emulated           events     GET, POST
     /connection/uni_http_stream    unidirectional     lines      POST
     /connection/uni_sse            unidirectional     events     GET, POST
@@ -13,7 +13,7 @@ need its code. A request that does not get as far has the HTTP status of its ref
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs
@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON, decode_connect_request
 from tocsin_server.transports.http_request import (
     RequestRefused,
@@ -53,7 +54,7 @@ RETRY_MILLISECONDS = (500, 5000)
 
 NO_COMMANDS = f"The request needs commands: in its body, or of a GET in the parameter {CONNECT_PARAMETER}."
 NO_CONNECT_REQUEST = "The connect request is not a JSON object of the protocol."
-NO_PROTOBUF = "This transport has no protobuf."
+NOT_THIS_FORMAT = "This transport does not have this format. With protobuf there is http_stream."
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,18 @@ class StreamKind:
     media_type: str
     framing: StreamFraming
     is_unidirectional: bool = False
+    binary_framing: StreamFraming | None = None
+    """The framing of clients that speak protobuf, if it has them."""
 
 
-HTTP_STREAM = StreamKind("http_stream", "http_stream", ("POST",), LINES, StreamFraming(JSON, lines))
+HTTP_STREAM = StreamKind(
+    "http_stream",
+    "http_stream",
+    ("POST",),
+    LINES,
+    StreamFraming(JSON, lines),
+    binary_framing=StreamFraming(PROTOBUF, PROTOBUF.join),
+)
 SSE = StreamKind("sse", "emulated_sse", ("GET", "POST"), EVENT_STREAM, StreamFraming(JSON, sse_events))
 UNI_HTTP_STREAM = StreamKind(
     "uni_http_stream",
@@ -136,15 +146,27 @@ class StreamEndpoint:
             return preflight_response(request, ", ".join(self._kind.methods), "Content-Type")
         if request.method == "HEAD":
             raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "A stream has no head alone.")
-        commands = await self._read_commands(request)
+        query = parse_qs(request.scope["query_string"].decode("latin-1"))
+        framing = self._choose_framing(request, query)
+        commands = await self._read_commands(request, query)
         if reason := self._connections.unready_reason:
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason)
-        return self._open(request, commands)
+        return self._open(request, framing, commands)
 
-    def _open(self, request: Request, commands: bytes) -> Response:
+    def _choose_framing(self, request: Request, query: Mapping[str, Sequence[str]]) -> StreamFraming:
+        """The format of the body is that of the response. The query may name it, as on a WebSocket."""
+        formats = {*query.get("format", ()), *query.get("cf_protocol", ())}
+        if media_type(request) == PROTOBUF_TYPE:
+            formats.add(PROTOBUF.name)
+        framing = self._kind.binary_framing if formats == {PROTOBUF.name} else self._kind.framing
+        if framing is None or not formats <= {framing.codec.name}:
+            raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, NOT_THIS_FORMAT)
+        return framing
+
+    def _open(self, request: Request, framing: StreamFraming, commands: bytes) -> Response:
         kind = self._kind
         connection = StreamConnection(
-            self._connections, kind.transport_name, kind.framing, is_unidirectional=kind.is_unidirectional
+            self._connections, kind.transport_name, framing, is_unidirectional=kind.is_unidirectional
         )
         if no := connection.admit(address_of(request)):
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
@@ -152,15 +174,12 @@ class StreamEndpoint:
             retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load
             connection.send_queue.put(b"retry: %d\n\n" % retry_milliseconds)
         connection.open(commands)
-        return StreamResponse(self._connections, connection, kind.media_type)
+        body_type = PROTOBUF_TYPE if framing is kind.binary_framing else kind.media_type
+        return StreamResponse(self._connections, connection, body_type)
 
-    async def _read_commands(self, request: Request) -> bytes:
+    async def _read_commands(self, request: Request, query: Mapping[str, Sequence[str]]) -> bytes:
         """Return the commands, or the connect request. Raises RequestRefused."""
         limit = self._connections.limits.message_bytes
-        query = parse_qs(request.scope["query_string"].decode("latin-1"))
-        formats = (*query.get("format", ()), *query.get("cf_protocol", ()))
-        if "protobuf" in formats or media_type(request) == PROTOBUF_TYPE:
-            raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, NO_PROTOBUF)
         if request.method == "POST":
             commands = await read_body(request, limit, too_large(limit))
         else:

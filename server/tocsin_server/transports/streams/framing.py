@@ -3,7 +3,7 @@
     lines      the message, and a line break
     events     `data: `, the message, and an empty line (HTML standard, §9.2)
 
-Encoded JSON holds no line break.
+In protobuf each message comes after its length, as in a WebSocket frame. Encoded JSON holds no line break.
 """
 
 from __future__ import annotations
@@ -46,6 +46,6 @@ class StreamFraming:
         self.join = join
 
     def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> PackedMessages:
-        """Return the bytes, which are the same for all subscribers."""
+        """Return the bytes, which are the same for all subscribers. Raises PayloadNotJson."""
         codec = self.codec
         return PackedMessages(self.join([codec.wrap_push(message.encoded(codec)) for message in messages]))

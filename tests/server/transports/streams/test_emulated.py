@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node, until
 from tests.server.transports.streams.stream_client import CONNECT, streaming
+from tests.support.protobuf_client import messages_in, prefixed, sdk
 from tocsin_server import errors
 from tocsin_server.core.events import ServerDisconnect
 
@@ -169,9 +170,41 @@ async def test_a_client_of_http_1_0_gets_the_body_without_chunks(served: ServedN
         await publish(served.node, "news", b"1")
 
 
+async def test_http_stream_speaks_protobuf(served: ServedNode) -> None:
+    """Its commands come to `/emulation` in protobuf, too. Subscribers in JSON get the same publication."""
+    channel = new_channel("log")
+    connect = prefixed(sdk.Command(id=1, connect=sdk.ConnectRequest()).SerializeToString())
+    subscribe = prefixed(
+        sdk.Command(id=2, subscribe=sdk.SubscribeRequest(channel=channel)).SerializeToString()
+    )
+    headers = {"Content-Type": "application/octet-stream"}
+    async with (
+        served.http() as http,
+        served.connected(channel) as other,
+        http.stream("POST", "/connection/http_stream", content=connect, headers=headers) as response,
+    ):
+        assert response.headers["content-type"] == "application/octet-stream"
+        chunks = response.aiter_raw()
+        (reply,) = [sdk.Reply.FromString(message) for message in messages_in(await anext(chunks))]
+        request = sdk.EmulationRequest(
+            session=reply.connect.session, node=reply.connect.node, data=subscribe
+        ).SerializeToString()
+        assert (await http.post("/emulation", content=request, headers=headers)).status_code == 204
+        (reply,) = [sdk.Reply.FromString(message) for message in messages_in(await anext(chunks))]
+        assert (reply.id, reply.HasField("subscribe")) == (2, True)
+        await publish(served.node, channel, b'{"a":1}')
+        (reply,) = [sdk.Reply.FromString(message) for message in messages_in(await anext(chunks))]
+        assert (reply.push.channel, reply.push.pub.data) == (channel, b'{"a":1}')
+        assert (await other.push("pub", channel))["data"] == {"a": 1}
+        served.node.disconnect_all(errors.FORCE_DISCONNECT)
+        (reply,) = [sdk.Reply.FromString(message) for message in messages_in(await anext(chunks))]
+        assert (reply.push.disconnect.code, reply.push.disconnect.reason) == (3503, "force disconnect")
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "commands", "headers", "status"),
     [
+        ("sse", "POST", CONNECT, "Content-Type: application/octet-stream\r\n", 415),
         ("sse", "GET", "", "", 400),
         ("http_stream", "POST", "", "", 400),
         ("http_stream", "GET", CONNECT, "", 405),
