@@ -1,7 +1,7 @@
 """The table of refusals, disconnects and unsubscribes: those of docs/protocol.md §7 to §9 and §14."""
 
 from tocsin_server import errors
-from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
+from tocsin_server.errors import Disconnect, Refusal, Unsubscribed, unidirectional_disconnect
 
 TABLE = [
     reason for reason in vars(errors).values() if isinstance(reason, Refusal | Disconnect | Unsubscribed)
@@ -73,3 +73,13 @@ def test_temporary_refusals_are_marked() -> None:
     """A client retries these by itself."""
     temporary = {reason.message for reason in TABLE if isinstance(reason, Refusal) and reason.temporary}
     assert temporary == {"internal server error", "too many requests", "concurrent pagination"}
+
+
+def test_a_refused_connect_request_is_a_disconnect_on_unidirectional_transports() -> None:
+    """A client that has no replies learns from the code whether it may come back (protocol §16)."""
+    found = {
+        reason.code: unidirectional_disconnect(reason).code for reason in TABLE if isinstance(reason, Refusal)
+    }
+    others = {code: found.pop(code) for code in (103, 109, 110, 111)}
+    assert others == {103: 3507, 109: 3005, 110: 3005, 111: 3013}
+    assert set(found.values()) == {3004}
