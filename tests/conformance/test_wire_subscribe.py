@@ -1,11 +1,13 @@
 """Subscribe and its push messages at the level of messages (protocol §4, §5, §11, §13)."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support.api import Api
+from tests.support.fossil import apply_delta
 from tests.support.refusal import Refused
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -122,6 +124,67 @@ async def test_delta_is_not_granted_where_it_is_not_allowed(server: Server, chan
         for text in ("one", "two"):
             await wire.call("publish", channel=news, data={"text": text})
             assert (await wire.push("pub", news))["data"] == {"text": text}
+
+
+async def test_deltas_are_texts_after_a_subscribe_that_was_granted_them(
+    server: Server, api: Api, channel: Name
+) -> None:
+    """The first publication is whole. The same client's next subscription begins with a whole one again."""
+    deltas = channel("deltas")
+    async with connect_wire(server) as wire, connect_wire(server) as plain:
+        assert "delta" not in await plain.call("subscribe", channel=deltas)
+        for first in (1, 3):
+            assert (await wire.call("subscribe", channel=deltas, delta="fossil"))["delta"] is True
+            base = b""
+            for number in (first, first + 1):
+                data = {"text": "Äpfel und Birnen " * 3, "n": number}
+                await api.publish(deltas, data)
+                assert (await plain.push("pub", deltas))["data"] == data
+                publication = await wire.push("pub", deltas)
+                text = publication["data"].encode()
+                assert publication.get("delta", False) is (number != first)
+                base = apply_delta(base, text) if publication.get("delta") else text
+                assert json.loads(base) == data
+            await wire.call("unsubscribe", channel=deltas)
+
+
+async def test_a_back_end_decides_about_each_publication_where_the_namespace_does_not(
+    server: Server, api: Api, channel: Name
+) -> None:
+    """With `delta`. A broadcast has it, too. History is not needed."""
+    updates = channel("updates")
+    data = {"text": "something that stays as it is", "n": 1}
+    async with connect_wire(server) as wire:
+        await wire.call("subscribe", channel=updates, delta="fossil")
+        await api.publish(updates, data)
+        await api.publish(updates, data)
+        await api.publish(updates, data, delta=True)
+        await api.call("broadcast", channels=[updates], data=data, delta=True)
+        pushes = [await wire.push("pub", updates) for _ in range(4)]
+        assert [push.get("delta", False) for push in pushes] == [False, False, True, True]
+
+
+async def test_a_tags_filter_leaves_publications_out(server: Server, api: Api, channel: Name) -> None:
+    """Live ones and recovered ones. They are no gap."""
+    filtered = channel("filtered")
+    tags_filter = {"key": "kind", "cmp": "eq", "val": "a"}
+
+    async def publish(*kinds: str) -> None:
+        for kind in kinds:
+            await api.publish(filtered, kind, tags={"kind": kind})
+
+    async with connect_wire(server) as wire:
+        begun = await wire.call("subscribe", channel=filtered, tf=tags_filter)
+        await publish("b", "a", "b", "a", "b")
+        assert [(await wire.push("pub", filtered))["offset"] for _ in range(2)] == [2, 4]
+        await wire.call("unsubscribe", channel=filtered)
+        await publish("b", "a", "b")
+        position = {"recover": True, "offset": 4, "epoch": begun["epoch"]}
+        back = await wire.call("subscribe", channel=filtered, tf=tags_filter, **position)
+        assert (back["recovered"], back["offset"]) == (True, 4)
+        assert [missed["offset"] for missed in back["publications"]] == [7]
+        await publish("b", "a")
+        assert (await wire.push("pub", filtered))["offset"] == 10
 
 
 async def test_a_tags_filter_is_refused_where_it_is_not_allowed(server: Server, channel: Name) -> None:

@@ -301,6 +301,7 @@ def _new_publication(request: types.PublicationFields) -> NewPublication:
         idempotency_key=request.idempotency_key,
         version=request.version,
         version_epoch=request.version_epoch,
+        delta=request.delta,
     )
 
 

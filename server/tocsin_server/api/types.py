@@ -111,9 +111,13 @@ class PublicationFields(Struct, kw_only=True, gc=False):
         Offset, Meta(description="Above 0: published only if newer than the channel's last version.")
     ] = 0
     version_epoch: Annotated[str, Meta(description="Versions compare only within the same epoch.")] = ""
-    delta: Annotated[bool, Meta(description="Accepted and ignored: payloads are always sent complete.")] = (
-        False
-    )
+    delta: Annotated[
+        bool,
+        Meta(
+            description="Send only the difference from the publication before to clients that request it. "
+            "Without effect where allowed_delta_types is empty."
+        ),
+    ] = False
 
 
 class PublishRequest(PublicationFields, kw_only=True, gc=False):

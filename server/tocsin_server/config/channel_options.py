@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from tocsin_server.config.values import (
     Duration,
@@ -14,6 +14,7 @@ from tocsin_server.config.values import (
     Rate,
     in_seconds,
     regular_expression,
+    string_list,
 )
 
 NAMESPACE_PATTERN = r"^[-a-zA-Z0-9_]{2,}$"
@@ -56,6 +57,12 @@ class ChannelOptions(Options):
     publication_data_format: Literal["", "json", "json_object", "binary"] = ""
     """The required form of a publication's data. Empty: JSON from clients, and any bytes from back ends."""
 
+    allowed_delta_types: Annotated[tuple[Literal["fossil"], ...], BeforeValidator(string_list)] = ()
+    """Which deltas clients may request (docs/protocol.md §11). Empty: none."""
+    delta_publish: bool = False
+    """Every publication may be delivered as a delta, not only those published with `delta`."""
+    allow_tags_filter: bool = False
+    """Clients may request only the publications whose tags match a filter."""
     slow_policy: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
     """What becomes of publications for a client that is behind (docs/slow-clients.md)."""
     slow_key: ExactString = ""

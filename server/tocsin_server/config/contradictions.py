@@ -163,6 +163,11 @@ def _options(section: str, options: ChannelOptions) -> Iterator[str]:
             f'{section}.slow_key is "{options.slow_key}", but has no effect while {section}.slow_policy is '
             f'"{options.slow_policy}".'
         )
+    if options.delta_publish and not options.allowed_delta_types:
+        yield (
+            f"{section}.delta_publish is true, but has no effect while {section}.allowed_delta_types is "
+            "empty."
+        )
     if options.force_push_join_leave and not options.join_leave:
         yield (
             f"{section}.force_push_join_leave is true, but has no effect while {section}.join_leave is false."

@@ -22,9 +22,11 @@ from tocsin_server.core.capabilities import Action, Capabilities, actions, capab
 from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import ServerSubscribe, Timestamp
+from tocsin_server.core.form import PLAIN, WITH_DELTA, Form
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.revocations import Revocations
 from tocsin_server.core.subscription import Subscription, SubscriptionTerms, monotonic_deadline
+from tocsin_server.core.tags_filter import TagsFilters
 from tocsin_server.core.tokens import (
     ConnectionClaims,
     KeysUnavailable,
@@ -108,6 +110,8 @@ class SessionContext:
     """How long such an answer may take."""
     revocations: Revocations = field(default_factory=Revocations)
     """Which tokens are invalid although they have not expired. Only the node changes it."""
+    tags_filters: TagsFilters = field(default_factory=TagsFilters)
+    """The filters that subscriptions have requested."""
     turn_cost: int = TURN_COST
     """What the commands of one turn may cost."""
 
@@ -323,6 +327,9 @@ def authorize_subscription(
         context.report_limit(info.client, "client.channel_limit")
     if isinstance(options, Refusal | Disconnect):
         return options
+    form = _form_of(context, options, request)
+    if isinstance(form, Refusal):
+        return form
     grant = SubscriptionTerms(info)
     caller = caller_of(context, info.user, granted)
     is_by_capability = False
@@ -354,6 +361,7 @@ def authorize_subscription(
         is_recoverable=is_recoverable,
         is_positioned=is_positioned,
         receives_joins=receives_joins,
+        form=form,
         token_id=grant.token_id,
         issued_at=grant.issued_at,
         allowed=grant.allowed,
@@ -394,7 +402,19 @@ def _check_subscribe_request(
         return options
     if request.type:
         return errors.NOT_AVAILABLE
-    return errors.bad_request("no channel has a tags filter") if is_set(request.tf) else options
+    if is_set(request.tf) and not options.allow_tags_filter:
+        return errors.bad_request("the channel allows no tags filter")
+    return options
+
+
+def _form_of(context: SessionContext, options: ChannelOptions, request: SubscribeRequest) -> Form | Refusal:
+    """Decide in which form a client gets publications. With a filter it is not granted deltas."""
+    if is_set(request.tf):
+        try:
+            return Form(tags_filter=context.tags_filters.parse(request.tf))
+        except ValueError as error:
+            return errors.bad_request(f"the tags filter is not valid: {error}")
+    return WITH_DELTA if request.delta and request.delta in options.allowed_delta_types else PLAIN
 
 
 def authorize_by_claims(

@@ -19,15 +19,32 @@ queue, and the publications held for subscriptions that are being set up or catc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NamedTuple
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.batch import Batch, C, Framing, Group, Subscriber, SubscriberConnection, whole
+from tocsin_server.core.channel_message import ChannelMessage, encodable
+from tocsin_server.core.form import PLAIN, Form
 from tocsin_server.core.kept_messages import KeptMessages
 from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
-from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import Position, Publication, Push
-from tocsin_server.protocol.payloads import PayloadNotJson
+from tocsin_server.protocol.payloads import Payload
+
+__all__ = [
+    "BATCH_BYTES",
+    "HELD_BYTES",
+    "HELD_LIMIT",
+    "Batch",
+    "C",
+    "CaughtUp",
+    "Channel",
+    "ChannelMessage",
+    "Framing",
+    "Subscriber",
+    "SubscriberConnection",
+    "encodable",
+]
 
 HELD_LIMIT = 1000
 """Publications held for subscriptions being set up. If history ends before them, it is read again."""
@@ -37,105 +54,6 @@ HELD_BYTES = 2 * 1_048_576
 
 BATCH_BYTES = 65_536
 """The size at which a batch is full. By default it is far below a connection's queue limit."""
-
-
-class Framing(Protocol):
-    """How a transport packs messages that many subscribers share: once, then written to each."""
-
-    @property
-    def codec(self) -> Codec:
-        """How the messages are encoded."""
-
-    def pack(self, channel: str, messages: Sequence[ChannelMessage]) -> Any:
-        """Return one payload that carries all `messages` in order. `len()` of it is its size in bytes.
-
-        Raises PayloadNotJson where the codec cannot encode one of them.
-        """
-
-
-class SubscriberConnection(Protocol):
-    """What a channel needs of a connection."""
-
-    @property
-    def framing(self) -> Framing:
-        """How the connection's transport packs shared messages."""
-
-    @property
-    def write(self) -> Callable[[Any], object]:
-        """Write a packed payload. Never waits; a slow client is disconnected by its transport."""
-
-
-C = TypeVar("C", bound=SubscriberConnection)
-
-
-class ChannelMessage:
-    """A push to a channel's subscribers. Its encoding is made on first use and kept, per codec."""
-
-    __slots__ = ("_codec", "_encoding", "_others", "epoch", "published_at", "push", "size")
-
-    def __init__(self, push: Push, epoch: str = "", published_at: float = 0.0) -> None:
-        self.push = push
-        self.epoch = epoch
-        """The epoch of the publication's offset; empty where no history holds it."""
-        self.published_at = published_at
-        """Monotonic seconds, 0 if unknown."""
-        self.size = push.size
-        """The payload's approximate size in bytes, for limits."""
-        self._codec: Codec | None = None  # the first codec that was used, and its encoding
-        self._encoding = b""
-        self._others: dict[Codec, bytes] | None = None
-
-    @property
-    def is_publication(self) -> bool:
-        """Whether every subscriber gets it; joins and leaves go only to subscribers that receive joins."""
-        return self.push.pub is not None
-
-    def encoded(self, codec: Codec) -> bytes:
-        """Return the push without its envelope, encoded at most once per codec. Raises PayloadNotJson."""
-        if self._codec is codec:
-            return self._encoding
-        if self._codec is None:
-            self._codec, self._encoding = codec, codec.encode_push(self.push)
-            return self._encoding
-        if self._others is None:
-            self._others = {}
-        if codec not in self._others:
-            self._others[codec] = codec.encode_push(self.push)
-        return self._others[codec]
-
-
-def encodable(messages: Sequence[ChannelMessage], codec: Codec) -> Sequence[ChannelMessage]:
-    """Return the messages before the first that a codec cannot encode."""
-    for index, message in enumerate(messages):
-        try:
-            message.encoded(codec)
-        except PayloadNotJson:
-            return messages[:index]
-    return messages
-
-
-class Subscriber(Generic[C]):
-    """A connection in a channel's fan-out. After `retire` nothing is written to it, even mid-batch."""
-
-    __slots__ = ("connection", "live_since_count", "receives_joins", "start_offset", "write")
-
-    def __init__(self, connection: C, start_offset: int, receives_joins: bool) -> None:
-        self.connection = connection
-        self.write = connection.write
-        self.start_offset = start_offset
-        """The client has everything up to this offset."""
-        self.live_since_count = 0
-        """The channel's message count when this subscriber went live."""
-        self.receives_joins = receives_joins
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether nothing is written to it any longer."""
-        return self.write is _discard
-
-    def retire(self) -> None:
-        """Stop writing to this subscriber."""
-        self.write = _discard
 
 
 class CatchingUp(NamedTuple, Generic[C]):
@@ -163,34 +81,20 @@ class CaughtUp(NamedTuple):
     """Whether history no longer holds what the client missed. Its subscription must be reset."""
 
 
-def _discard(_payload: Any) -> None:
-    """Replace the `write` of a retired subscriber."""
-
-
-class Batch(Generic[C]):
-    """Messages that are delivered together, and for each framing which subscribers get which of them."""
-
-    __slots__ = ("messages", "published_at", "recipients")
-
-    def __init__(self, messages: list[ChannelMessage]) -> None:
-        self.messages = messages
-        self.published_at = next((message.published_at for message in messages if message.published_at), 0.0)
-        """When its oldest publication with a known time was published; 0 if no time is known."""
-        self.recipients: list[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]] = []
-
-
 class Channel(Generic[C]):
     """One channel on one node."""
 
     __slots__ = (
+        "_base",
         "_catching_up",
         "_groups",
         "_held",
         "_join_receivers",
         "_kept_aside",
-        "_live_with_queued",
         "_queue",
+        "_recent",
         "_sent_count",
+        "_special_count",
         "_subscribers",
         "_subscribing",
         "_waiting_for_offset",
@@ -207,8 +111,10 @@ class Channel(Generic[C]):
         self._queue: deque[ChannelMessage] = deque()
         self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
         self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
-        self._groups: list[tuple[Framing, list[Subscriber[C]]]] | None = None  # the same as lists, cached
-        self._live_with_queued: dict[Subscriber[C], None] = {}  # went live while messages were queued
+        self._groups: list[Group[C]] | None = None  # the same by framing and form, cached
+        self._special_count = 0  # of these, how many have another form than PLAIN
+        self._recent: dict[Subscriber[C], None] = {}  # get less of the next batch than their groups
+        self._base: Payload | None = None  # the data of the last publication that left, if deltas are used
         self._waiting_for_offset: list[
             Subscriber[C]
         ] = []  # their replies reach beyond what was received here
@@ -275,13 +181,19 @@ class Channel(Generic[C]):
         return merged
 
     def go_live(
-        self, connection: C, start_offset: int, receives_joins: bool, *, catches_up: bool = False
+        self,
+        connection: C,
+        start_offset: int,
+        receives_joins: bool,
+        *,
+        form: Form = PLAIN,
+        catches_up: bool = False,
     ) -> None:
         """Deliver to `connection`, which has everything up to `start_offset`, what follows.
 
         If it `catches_up`, publications are still held, and `catch_up` must follow.
         """
-        subscriber = Subscriber(connection, start_offset, receives_joins)
+        subscriber = Subscriber(connection, start_offset, receives_joins, form)
         if catches_up:
             self._catching_up[connection] = CatchingUp(subscriber, deque(maxlen=HELD_LIMIT))
         else:
@@ -314,11 +226,12 @@ class Channel(Generic[C]):
         merged = self.merge(page) if last == top.offset else None
         if merged is None:
             subscriber.start_offset = last
-            return CaughtUp(self._messages(page))
+            return CaughtUp(whole(self._messages(page), subscriber.form))
         del self._catching_up[connection]
         subscriber.start_offset = merged.top.offset
         self._join_live(subscriber)
-        return CaughtUp([*self._messages(merged), *map(ChannelMessage, joins)], is_complete=True)
+        messages = [*self._messages(merged), *map(ChannelMessage, joins)]
+        return CaughtUp(whole(messages, subscriber.form), is_complete=True)
 
     def _messages(self, history: History) -> list[ChannelMessage]:
         epoch = history.top.epoch
@@ -326,43 +239,38 @@ class Channel(Generic[C]):
 
     def unsubscribe(self, connection: C) -> None:
         """Stop delivering to `connection`, or give up a subscription that was being set up."""
-        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        subscriber = self._take_out(connection)
         if connection in self._kept_aside:
             subscriber = self._kept_aside.pop(connection).subscriber
         if subscriber is not None:
             subscriber.retire()
             self._join_receivers -= subscriber.receives_joins
-            self._live_with_queued.pop(subscriber, None)
-            self._groups = None
         elif not self._remove_waiting_for_offset(connection):
             self._catching_up.pop(connection, None)
             self._stop_holding()
 
     def keep_aside(self, connection: C, options: ChannelOptions) -> None:
         """Keep messages for a live subscriber from the next batch on, until `release`."""
-        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        subscriber = self._take_out(connection)
         if subscriber is not None:
-            self._live_with_queued.pop(subscriber, None)
-            self._kept_aside[connection] = KeptAside(subscriber, KeptMessages(options))
-            self._groups = None
+            self._kept_aside[connection] = KeptAside(subscriber, KeptMessages(options, subscriber.form))
 
     def release(self, connection: C) -> KeptMessages | None:
         """Deliver to a subscriber again. Returns what was kept, to be written in the same step."""
         found = self._kept_aside.pop(connection, None)
         if found is None:
             return None
-        subscriber = found.subscriber
-        if subscriber.live_since_count > self._sent_count:
-            self._live_with_queued[subscriber] = None
-        subscriber.write = connection.write
-        self._subscribers.setdefault(connection.framing, {})[connection] = subscriber
-        self._groups = None
+        found.subscriber.write = connection.write
+        self._put_in(found.subscriber)
         return found.kept
 
-    def _keep(self, messages: list[ChannelMessage], first: int) -> None:
+    def _keep(self, batch: Batch[C], first: int) -> None:
         for subscriber, kept in self._kept_aside.values():
-            skipped = max(subscriber.live_since_count - first, 0)
-            for message in messages[skipped:]:
+            skipped, tags_filter = max(subscriber.live_since_count - first, 0), subscriber.form.tags_filter
+            messages = batch.messages[skipped:]
+            if tags_filter is not None:
+                messages = batch.matching(tags_filter, skipped)
+            for message in messages:
                 if message.is_publication or subscriber.receives_joins:
                     kept.add(message)
 
@@ -374,11 +282,25 @@ class Channel(Generic[C]):
 
     def _add(self, subscriber: Subscriber[C]) -> None:
         subscriber.live_since_count = self._sent_count + len(self._queue)
-        if self._queue:
-            self._live_with_queued[subscriber] = None
         self._join_receivers += subscriber.receives_joins
+        self._put_in(subscriber)
+
+    def _put_in(self, subscriber: Subscriber[C]) -> None:
+        """Deliver to a subscriber from the next batch on."""
+        if subscriber.form.uses_delta or subscriber.live_since_count > self._sent_count:
+            self._recent[subscriber] = None
+        self._special_count += subscriber.form is not PLAIN
         self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
+
+    def _take_out(self, connection: C) -> Subscriber[C] | None:
+        """Deliver no further batch to a connection's subscriber. None if none was delivered to it."""
+        subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
+        if subscriber is not None:
+            self._recent.pop(subscriber, None)
+            self._special_count -= subscriber.form is not PLAIN
+            self._groups = None
+        return subscriber
 
     def _remove_waiting_for_offset(self, connection: C) -> bool:
         for subscriber in self._waiting_for_offset:
@@ -401,14 +323,24 @@ class Channel(Generic[C]):
 
     # ---------------------------------------------------------------------------------------------- receive
 
-    def receive(self, publication: Publication, epoch: str, published_at: float = 0.0) -> Continuity:
+    def receive(
+        self,
+        publication: Publication,
+        epoch: str,
+        published_at: float = 0.0,
+        *,
+        may_be_delta: bool = False,
+    ) -> Continuity:
         """Queue a publication that the engine sent, if it continues what was received before.
+
+        `may_be_delta`: subscribers that use deltas may get it as one.
 
         Any other result than NEXT leaves the channel unchanged; after GAP and OTHER_EPOCH the caller must
         backfill.
         """
         if not publication.has_offset:
-            self._append(ChannelMessage(Push(self.name, pub=publication), "", published_at))
+            push = Push(self.name, pub=publication)
+            self._append(ChannelMessage(push, "", published_at, may_be_delta=may_be_delta))
             return Continuity.NEXT
         if not self.tracker.is_known:
             self.tracker.set(Position(publication.offset - 1, epoch))
@@ -416,7 +348,8 @@ class Channel(Generic[C]):
         if continuity is Continuity.NEXT:
             if self._subscribing:
                 self._hold(publication, epoch)
-            self._append(ChannelMessage(Push(self.name, pub=publication), epoch, published_at))
+            push = Push(self.name, pub=publication)
+            self._append(ChannelMessage(push, epoch, published_at, may_be_delta=may_be_delta))
             self._add_caught_up()
         return continuity
 
@@ -472,38 +405,51 @@ class Channel(Generic[C]):
         """
         first = self._sent_count
         batch: Batch[C] = Batch(self._take_messages())
+        has_joins = not all(message.is_publication for message in batch.messages)
+        batch.divides_joins = has_joins and self._join_receivers != self._live_count
         if self._kept_aside:
-            self._keep(batch.messages, first)
-        late = self._live_with_queued
-        for framing, subscribers in self._subscriber_groups():
-            early = [other for other in subscribers if other not in late] if late else subscribers
-            batch.recipients += self._group_by_joins(framing, early, batch.messages)
-        by_start: dict[tuple[Framing, int], list[Subscriber[C]]] = {}
-        for subscriber in late:
-            skipped = subscriber.live_since_count - first
-            by_start.setdefault((subscriber.connection.framing, skipped), []).append(subscriber)
-        for (framing, skipped), group in by_start.items():
-            batch.recipients += self._group_by_joins(framing, group, batch.messages[skipped:])
-        self._live_with_queued = {
-            subscriber: None for subscriber in late if subscriber.live_since_count > self._sent_count
-        }
+            self._keep(batch, first)
+        groups, recent = self._subscriber_groups(), self._recent
+        self._link(batch.messages, groups)
+        if not recent:
+            batch.groups = groups
+            return batch
+        for group in groups:
+            others = [other for other in group.subscribers if other not in recent]
+            if others:
+                batch.groups.append(group._replace(subscribers=others))
+        batch.groups += self._recent_groups(first)
+        numbered = enumerate(batch.messages, first)
+        last = max((number for number, message in numbered if message.is_publication), default=-1)
+        self._recent = {other: None for other in recent if not self._is_in_step(other, last)}
         return batch
 
-    def _group_by_joins(
-        self, framing: Framing, subscribers: list[Subscriber[C]], messages: list[ChannelMessage]
-    ) -> Iterator[tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]]:
-        """Divide subscribers into those that receive joins and those that do not, where that matters."""
-        publications = [message for message in messages if message.is_publication]
-        if len(publications) == len(messages) or self._join_receivers == self._live_count:
-            groups = [(subscribers, messages)]
-        else:
-            groups = [
-                ([other for other in subscribers if other.receives_joins], messages),
-                ([other for other in subscribers if not other.receives_joins], publications),
-            ]
-        for group, theirs in groups:
-            if group and theirs:
-                yield framing, group, theirs
+    def _link(self, messages: list[ChannelMessage], groups: list[Group[C]]) -> None:
+        """Let deltas be made from one publication to the next, if a subscriber uses them."""
+        base, uses_delta = self._base, any(group.form.uses_delta for group in groups)
+        if uses_delta:
+            for message in messages:
+                base = message.follow(base)
+        self._base = base if uses_delta else None
+
+    def _recent_groups(self, first: int) -> list[Group[C]]:
+        found: dict[tuple[Framing, Form, int], list[Subscriber[C]]] = {}
+        for subscriber in self._recent:
+            skipped = max(subscriber.live_since_count - first, 0)
+            key = subscriber.connection.framing, subscriber.form, skipped
+            found.setdefault(key, []).append(subscriber)
+        return [
+            Group(framing, form, subscribers, skipped, has_base=False)
+            for (framing, form, skipped), subscribers in found.items()
+        ]
+
+    def _is_in_step(self, subscriber: Subscriber[C], last: int) -> bool:
+        """Whether a subscriber gets the same of the next batch as the others of its group.
+
+        With deltas it must have the last publication. `last` is how many messages left before that one.
+        """
+        since = subscriber.live_since_count
+        return since <= last if subscriber.form.uses_delta else since <= self._sent_count
 
     def _take_messages(self) -> list[ChannelMessage]:
         messages: list[ChannelMessage] = []
@@ -515,9 +461,16 @@ class Channel(Generic[C]):
         self.queued_bytes -= size
         return messages
 
-    def _subscriber_groups(self) -> list[tuple[Framing, list[Subscriber[C]]]]:
+    def _subscriber_groups(self) -> list[Group[C]]:
         if self._groups is None:
-            self._groups = [
-                (framing, list(group.values())) for framing, group in self._subscribers.items() if group
-            ]
+            found: dict[tuple[Form, Framing], list[Subscriber[C]]] = {}
+            for framing, group in self._subscribers.items():
+                if not self._special_count:
+                    found[PLAIN, framing] = list(group.values())
+                    continue
+                for subscriber in group.values():
+                    found.setdefault((subscriber.form, framing), []).append(subscriber)
+            if self._special_count:  # those of one filter one after the other, of any framing
+                found = dict(sorted(found.items(), key=lambda one: id(one[0][0].tags_filter)))
+            self._groups = [Group(framing, form, group) for (form, framing), group in found.items() if group]
         return self._groups

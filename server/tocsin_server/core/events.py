@@ -20,6 +20,7 @@ from msgspec import Raw, Struct
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.form import PLAIN, Form
 from tocsin_server.core.positions import History
 from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionClaims
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
@@ -255,6 +256,7 @@ class GoLive(Struct, frozen=True):
     start: int = 0
     receives_joins: bool = False
     catches_up: bool = False
+    form: Form = PLAIN
 
 
 class PublishJoin(Struct, frozen=True):

@@ -7,12 +7,10 @@ The mutable state is that of `KeptMessages`; only its channel changes it.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
 
 from tocsin_server.config.channel_options import ChannelOptions
-
-if TYPE_CHECKING:
-    from tocsin_server.core.channel import ChannelMessage
+from tocsin_server.core.channel_message import ChannelMessage
+from tocsin_server.core.form import PLAIN, Form
 
 
 class KeptMessages:
@@ -22,12 +20,22 @@ class KeptMessages:
     with the same key. Above `slow_limit_bytes` the oldest are dropped, but for the newest message.
     """
 
-    __slots__ = ("_by_key", "_keeps_all", "_key_tag", "_limit_bytes", "dropped", "size", "superseded")
+    __slots__ = (
+        "_by_key",
+        "_keeps_all",
+        "_key_tag",
+        "_limit_bytes",
+        "_uses_delta",
+        "dropped",
+        "size",
+        "superseded",
+    )
 
-    def __init__(self, options: ChannelOptions) -> None:
+    def __init__(self, options: ChannelOptions, form: Form = PLAIN) -> None:
         self._keeps_all = options.slow_policy == "drop_oldest"
         self._key_tag = options.slow_key
         self._limit_bytes = options.slow_limit_bytes
+        self._uses_delta = form.uses_delta
         self._by_key: dict[Hashable, ChannelMessage] = {}
         self.size = 0
         """Bytes of the messages that are kept."""
@@ -38,7 +46,9 @@ class KeptMessages:
 
     @property
     def messages(self) -> list[ChannelMessage]:
-        """What is kept, oldest first."""
+        """What is kept, oldest first. None of it is a delta, since those between them may be missing."""
+        if self._uses_delta:
+            return [message.quoted for message in self._by_key.values()]
         return list(self._by_key.values())
 
     def add(self, message: ChannelMessage) -> None:

@@ -143,7 +143,13 @@ class NodeState(Generic[C]):
                 unwritten.append(effect.message)
             elif isinstance(effect, events.GoLive):
                 channel = self.hub.channels[effect.channel]
-                channel.go_live(connection, effect.start, effect.receives_joins, catches_up=effect.catches_up)
+                channel.go_live(
+                    connection,
+                    effect.start,
+                    effect.receives_joins,
+                    form=effect.form,
+                    catches_up=effect.catches_up,
+                )
                 if effect.catches_up:
                     requests.append(CatchUp(effect.channel))
             else:

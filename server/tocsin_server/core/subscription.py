@@ -7,17 +7,27 @@ The mutable state is that of `Subscription`; only core/subscriptions.py changes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.capabilities import Action
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
+from tocsin_server.core.form import PLAIN, Form
 from tocsin_server.core.positions import History
 from tocsin_server.core.recovery import NOT_RECOVERED, Recovery, recover, recover_latest
+from tocsin_server.core.tags_filter import NO_TAGS
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import Unsubscribed
-from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, SubscribePush, SubscribeResult
+from tocsin_server.protocol.messages import (
+    NO_JSON,
+    ClientInfo,
+    Position,
+    Publication,
+    SubscribePush,
+    SubscribeResult,
+)
 from tocsin_server.protocol.payloads import Payload
 
 
@@ -63,6 +73,8 @@ class Subscription:
     """The position that the client recovers from; None if it does not recover."""
     refuses_unrecovered: bool = False
     receives_joins: bool = False
+    form: Form = PLAIN
+    """In which form the client gets publications."""
     expires_at: float | None = None
     """Monotonic seconds; None for never."""
     data: Payload = field(default_factory=lambda: NO_JSON)
@@ -126,10 +138,13 @@ class Subscription:
         The offset of a recovered client is the one it sent; the publications advance it (protocol §4).
         """
         recovery = self._recovery(history, is_continued)
+        wanted = self._wanted(recovery.publications)
         offset, epoch = history.top if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
-            if recovery.publications:  # in cache mode, `since` may be beyond the end of another history
+            if recovery.publications and not wanted:  # the client has nothing else that advances its position
+                offset = recovery.publications[-1].offset
+            elif recovery.publications:  # in cache mode, `since` may be beyond the end of another history
                 offset = min(offset, recovery.publications[0].offset - 1)
             elif is_continued:
                 offset = min(offset, self.start_offset(history, is_continued=True))
@@ -140,11 +155,19 @@ class Subscription:
             offset=offset,
             recovered=recovery.is_recovered,
             was_recovering=self.since is not None,
-            publications=list(recovery.publications),
+            publications=wanted,
             expires=self.expires_at is not None,
             ttl=ttl_seconds(self.expires_at, now),
             data=self.data,
+            delta=self.form.uses_delta,
         )
+
+    def _wanted(self, publications: Sequence[Publication]) -> list[Publication]:
+        """Those that its filter does not leave out."""
+        tags_filter = self.form.tags_filter
+        if tags_filter is None:
+            return list(publications)
+        return [missed for missed in publications if tags_filter.matches(missed.tags or NO_TAGS)]
 
     def push(self, result: SubscribeResult) -> SubscribePush:
         """Return the push for a subscription that the server made after the connect reply.

@@ -208,7 +208,13 @@ class Subscriptions:
         subscription.is_live = True
         start = subscription.start_offset(history, is_continued=is_continued)
         effects: list[Effect] = [
-            events.GoLive(subscription.channel, start, subscription.receives_joins, catches_up=is_continued)
+            events.GoLive(
+                subscription.channel,
+                start,
+                subscription.receives_joins,
+                catches_up=is_continued,
+                form=subscription.form,
+            )
         ]
         if subscription.options.join_leave:
             effects.append(events.PublishJoin(subscription.channel, subscription.info))

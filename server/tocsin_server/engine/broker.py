@@ -36,6 +36,12 @@ class NewPublication(Struct, frozen=True):
     """If above 0 in a channel with history: published only if it is above the last published version."""
     version_epoch: str = ""
     """Versions compare only within one version epoch. An empty one compares with any."""
+    delta: bool = False
+    """Subscribers that use deltas may get it as one, as with the channel's `delta_publish`."""
+
+    def may_be_delta(self, options: ChannelOptions) -> bool:
+        """Whether it may be delivered as a delta. Nodes without deltas do not know such messages."""
+        return bool(options.allowed_delta_types) and (self.delta or options.delta_publish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,22 @@ TOP_ONLY = HistoryQuery()
 class BrokerHandler(Protocol):
     """The callbacks of a broker, implemented by the node. All are synchronous and never raise."""
 
-    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        epoch: str,
+        published_at: float,
+        *,
+        may_be_delta: bool,
+    ) -> None:
         """A publication was received in a channel to which this node is subscribed.
 
         `epoch` is empty and the offset 0 if the publication is not in the channel's history. `published_at`
         is the second at which some node passed it to its engine, by this node's monotonic clock, or 0 if
-        unknown. The engine may keep `publication` itself in its history, so the handler must not change it.
+        unknown. `may_be_delta`: subscribers that use deltas may get it as one. What is read from history they
+        always get whole. The engine may keep `publication` itself in its history, so the handler must not
+        change it.
         """
 
     def on_join_leave(self, channel: str, push: Push) -> None:

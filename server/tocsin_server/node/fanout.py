@@ -120,15 +120,41 @@ class FanOut(Generic[C]):
         """Write one batch of a channel; after each slice yield what it counts for, in small writes."""
         started = time.monotonic()
         batch = channel.take_batch()
+        count = worked = 0
+        has_recipients = False
         for framing, subscribers, messages in batch.recipients:
-            try:
-                payload = framing.pack(channel.name, messages)
-            except PayloadNotJson:
-                yield from self._write_readable(channel.name, framing, subscribers, messages)
-            else:
-                yield from self._write(channel.name, subscribers, messages, payload)
-        if batch.recipients:
+            count += batch.work - worked
+            worked = batch.work
+            has_recipients = has_recipients or bool(subscribers)
+            for weight in self._write_group(channel.name, framing, subscribers, messages):
+                if count and count + weight > SLICE_WRITES:
+                    yield count
+                    count = 0
+                count += weight
+            if count >= SLICE_WRITES:
+                yield count
+                count = 0
+        if has_recipients:
             self._observe(batch, started)
+        if count:
+            yield count
+
+    def _write_group(
+        self,
+        name: str,
+        framing: Framing,
+        subscribers: Sequence[Subscriber[C]],
+        messages: Sequence[ChannelMessage],
+    ) -> Iterator[int]:
+        """Write to subscribers that get the same; yield before each part of them what it counts for."""
+        if not subscribers:
+            return
+        try:
+            payload = framing.pack(name, messages)
+        except PayloadNotJson:
+            yield from self._write_readable(name, framing, subscribers, messages)
+        else:
+            yield from self._write(name, subscribers, messages, payload)
 
     def _write(
         self,
@@ -141,6 +167,7 @@ class FanOut(Generic[C]):
         size = _slice_size(len(payload))
         for start in range(0, len(subscribers), size):
             part = subscribers[start : start + size]
+            yield max(1, len(part) * SLICE_WRITES // size)
             for subscriber in part:
                 try:
                     subscriber.write(payload)
@@ -148,7 +175,6 @@ class FanOut(Generic[C]):
                     self._log.write("write_failed", level="error", exc_info=True, channel=name)
                     subscriber.retire()
                     self._on_failed(subscriber.connection)
-            yield len(part) * SLICE_WRITES // size
         self._metrics.deliveries.count += len(messages) * len(subscribers)
         self._metrics.sent_bytes.count += len(payload) * len(subscribers)
 
@@ -164,10 +190,10 @@ class FanOut(Generic[C]):
             yield from self._write(name, subscribers, readable, framing.pack(name, readable))
         for start in range(0, len(subscribers), SLICE_CLOSES):
             part = subscribers[start : start + SLICE_CLOSES]
+            yield len(part) * SLICE_WRITES // SLICE_CLOSES
             for subscriber in part:
                 if not subscriber.is_retired:
                     self._on_unreadable(subscriber.connection)
-            yield len(part) * SLICE_WRITES // SLICE_CLOSES
 
     def _observe(self, batch: Batch[C], started: float) -> None:
         now = time.monotonic()

@@ -696,12 +696,21 @@ class Node:
 
     # -------------------------------------------------------------------------------- called by the engine
 
-    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        epoch: str,
+        published_at: float,
+        *,
+        may_be_delta: bool,
+    ) -> None:
         """Queue a publication for the channel's subscribers here; read what is missing before it."""
         found = self.hub.channels.get(channel)
         if found is None:
             return
-        if found.receive(publication, epoch, published_at).needs_backfill:
+        received = found.receive(publication, epoch, published_at, may_be_delta=may_be_delta)
+        if received.needs_backfill:
             self._backfill.request(found)
         self.fan_out.wake(found)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tocsin_server.protocol.messages import Command, Malformed, Push, ServerMessage
+from tocsin_server.protocol.payloads import Payload
 
 
 class Codec(Protocol):
@@ -35,10 +36,26 @@ class Codec(Protocol):
         """
 
     def encode(self, message: ServerMessage) -> bytes:
-        """Encode one message, without what `join` adds to it."""
+        """Encode one message, without what `join` adds to it.
+
+        The publications of a subscribe result with `delta` are quoted.
+        """
 
     def encode_push(self, push: Push) -> bytes:
         """Encode a push without its envelope: the form that is cached and shared between subscribers."""
+
+    def payload_bytes(self, payload: Payload) -> bytes:
+        """Return the bytes of a payload as clients of this format have them, for deltas.
+
+        Raises PayloadNotJson if the format cannot carry the payload.
+        """
+
+    def quote(self, data: bytes) -> Payload:
+        """Return the data of a publication, or a delta, in the form for a subscription that uses deltas.
+
+        A format whose payloads are bytes leaves it as it is. In JSON it becomes a text, since a delta is no
+        JSON value.
+        """
 
     def wrap_push(self, encoded: bytes) -> bytes:
         """Put an encoded push into its envelope: `wrap_push(encode_push(p)) == encode(PushEnvelope(p))`."""

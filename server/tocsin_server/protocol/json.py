@@ -10,11 +10,20 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from tocsin_server.protocol.canonical import canonical
 from tocsin_server.protocol.json_text import compact, replace_lone_surrogates
-from tocsin_server.protocol.messages import MALFORMED, Command, Malformed, Push, ServerMessage
-from tocsin_server.protocol.payloads import Binary, json_of
+from tocsin_server.protocol.messages import (
+    MALFORMED,
+    Command,
+    Malformed,
+    Push,
+    Reply,
+    ServerMessage,
+    SubscribeResult,
+)
+from tocsin_server.protocol.payloads import Binary, Payload, json_of
 
 
 def encode_other(value: object) -> Raw:
@@ -51,11 +60,21 @@ class JsonCodec:
 
     def encode(self, message: ServerMessage) -> bytes:
         """Encode one message as one line, without the newline. Raises PayloadNotJson."""
+        if isinstance(message, Reply) and message.subscribe is not None and message.subscribe.delta:
+            return _encode(_quoted(message, message.subscribe))
         return _encode(message)
 
     def encode_push(self, push: Push) -> bytes:
         """Encode one push without its envelope. Raises PayloadNotJson."""
         return _encode(push)
+
+    def payload_bytes(self, payload: Payload) -> bytes:
+        """Return the text of a payload. Raises PayloadNotJson."""
+        return bytes(json_of(payload))
+
+    def quote(self, data: bytes) -> Raw:
+        """Return data as a JSON text."""
+        return _quote(data)
 
     def wrap_push(self, encoded: bytes) -> bytes:
         """Put an encoded push into its envelope."""
@@ -68,6 +87,15 @@ class JsonCodec:
 
 JSON = JsonCodec()
 """The one instance, since messages cache their encoding per codec."""
+
+
+def _quote(data: bytes) -> Raw:
+    return Raw(_encode(data.decode()))
+
+
+def _quoted(reply: Reply, result: SubscribeResult) -> Reply:
+    publications = [replace(one, data=_quote(bytes(json_of(one.data)))) for one in result.publications]
+    return replace(reply, subscribe=replace(result, publications=publications))
 
 
 def _decode_command(line: bytes) -> Command | Malformed:

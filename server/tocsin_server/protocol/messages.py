@@ -55,6 +55,8 @@ class Publication(Wire):
     offset: int = 0
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
+    delta: bool = False
+    """`data` is a delta to the publication before, for a subscription that uses deltas."""
 
     @property
     def has_offset(self) -> bool:
@@ -105,8 +107,10 @@ class SubscribeRequest(Wire):
     recoverable: bool = False
     join_leave: bool = False
     flag: int = 0
+    delta: str = ""
+    """The kind of deltas that the client can apply."""
     tf: Raw = NO_JSON
-    """A tags filter, which is refused: no channel allows one yet."""
+    """A tags filter, as JSON."""
     type: int = 0
 
     @property
@@ -275,6 +279,8 @@ class SubscribeResult(Wire):
     expires: bool = False
     ttl: int = 0
     data: Payload = NO_JSON
+    delta: bool = False
+    """The data of all publications is quoted, and they may come as deltas."""
 
 
 class ConnectResult(Wire):

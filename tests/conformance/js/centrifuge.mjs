@@ -64,9 +64,10 @@ await serve({
   disconnect() {
     client.disconnect();
   },
-  subscribe({ channel, tokens, recoverable, positioned, join_leave, since, token }) {
+  subscribe({ channel, tokens, recoverable, positioned, join_leave, since, token, delta, tags_filter }) {
     const getToken = tokens && tokenSource(tokens, { channel });
     const options = { token, getToken, recoverable, positioned, joinLeave: join_leave, since, minResubscribeDelay: 50 };
+    Object.assign(options, { delta, tagsFilter: tags_filter });
     const subscription = client.newSubscription(channel, options);
     watch(subscription, "");
     subscription.on("error", ({ error }) => emit("subscription_error", { channel, ...error }));

@@ -8,6 +8,7 @@ from typing import Any
 
 import centrifuge
 from centrifuge import contexts, types
+from centrifuge.filter import FilterNode
 
 from tests.conformance.sdks.contract import Json
 from tests.support.recorded_events import RecordedEvents
@@ -120,6 +121,8 @@ class CentrifugePython:
         recoverable: bool = False,
         positioned: bool = False,
         join_leave: bool = False,
+        delta: str = "",
+        tags_filter: Json | None = None,
     ) -> None:
         source = None if tokens is None else _TokenSource(self.events, tokens)
         events = SubscriptionEvents(self.events, channel)
@@ -132,6 +135,8 @@ class CentrifugePython:
             positioned=positioned,
             recoverable=recoverable,
             join_leave=join_leave,
+            delta=centrifuge.DeltaType(delta) if delta else None,
+            tags_filter=None if tags_filter is None else FilterNode(tags_filter),
         )
         await subscription.subscribe()
 

@@ -38,6 +38,8 @@ class Sdk(Protocol):
         recoverable: bool = False,
         positioned: bool = False,
         join_leave: bool = False,
+        delta: str = "",
+        tags_filter: Json | None = None,
     ) -> None:
         """Start subscribing."""
 

@@ -134,8 +134,8 @@ async def test_only_newer_versions_are_published(api: Served, channel: Name) -> 
     assert await _kept(api, name) == ["a2", "a3", "b1"]
 
 
-async def test_delta_is_ignored(api: Served, channel: Name) -> None:
-    """The publication is complete."""
+async def test_delta_changes_nothing_in_history(api: Served, channel: Name) -> None:
+    """There the publication is whole, and in a channel without deltas it is delivered so."""
     name = channel("open")
     await api.result("publish", channel=name, data={"a": 1}, delta=True)
     assert await _kept(api, name) == [{"a": 1}]

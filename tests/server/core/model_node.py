@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from tests.server.core.checking_client import CheckingClient
 from tests.server.core.playbook import START
+from tests.server.core.published import may_be_delta, published
 from tests.server.core.recording_connection import StoredHistory
 from tocsin_server import errors
 from tocsin_server.core import events
@@ -102,8 +103,11 @@ class EpochHistory(StoredHistory):
     """A history whose publications state their epoch and offset."""
 
     def append(self, _data: bytes = b"") -> Publication:
-        """Return the next publication; its data is its epoch and offset."""
-        return super().append(json.dumps([self.epoch, self.top + 1]).encode())
+        """Return the next publication."""
+        number = self.top + 1
+        super().append()
+        self.kept[-1] = published(self.epoch, number, number)
+        return self.kept[-1]
 
 
 class CountingState(NodeState[CheckingClient]):
@@ -140,6 +144,10 @@ class ModelNode:
     pubsub: deque[tuple[str, Publication | Push, str]] = field(default_factory=deque)
     histories: dict[str, EpochHistory] = field(default_factory=dict)
     batches: list[Iterator[None]] = field(default_factory=list)
+    unstored: int = 0
+    """How many publications no history holds."""
+    behind: set[CheckingClient] = field(default_factory=set)
+    """The clients that take nothing."""
     room_bytes: float = math.inf
     """What subscribe replies may have of a recovery."""
     turns: deque[CheckingClient] = field(default_factory=deque)
@@ -161,6 +169,8 @@ class ModelNode:
                 "a closed session must only clean up"
             )
             self._perform(client, request)
+        if isinstance(event, events.SubscriptionsOpened) and client in self.behind:
+            self.state.change_write(client, is_behind=True)
         if client.session.needs_turn and client not in self.turns:
             self.turns.append(client)
         if client.session.is_closed:
@@ -204,7 +214,8 @@ class ModelNode:
             history = self.history(channel)
             self.pubsub.append((channel, history.append(), history.epoch))
         else:
-            self.pubsub.append((channel, Publication(Raw(b"1")), ""))
+            self.unstored += 1
+            self.pubsub.append((channel, published("", self.unstored, 0), ""))
 
     def finish(self, job: Job, succeeds: bool) -> None:
         """Perform one step of a job."""
@@ -292,8 +303,11 @@ class ModelNode:
             return
         if isinstance(message, Push):
             channel.receive_join_leave(message)
-        elif channel.receive(message, epoch).needs_backfill:
-            self.request_backfill(channel)
+        else:
+            number = json.loads(bytes(message.data))[1]
+            received = channel.receive(message, epoch, may_be_delta=may_be_delta(number))
+            if received.needs_backfill:
+                self.request_backfill(channel)
 
     def request_backfill(self, channel: Channel[CheckingClient]) -> None:
         """Backfill a channel. A second request meanwhile starts a second backfill."""
@@ -326,6 +340,22 @@ class ModelNode:
             for subscriber in subscribers:
                 yield
                 subscriber.write(payload)
+
+    def fall_behind(self, client: CheckingClient) -> None:
+        """Let a client take nothing for a while, in the middle of a batch, too."""
+        self.behind.add(client)
+        self.state.change_write(client, is_behind=True)
+
+    def catch_up_with(self, client: CheckingClient) -> None:
+        """Let a client take again, and write what was kept for it, as a node does."""
+        self.behind.discard(client)
+        self.state.change_write(client, is_behind=False)
+        for name, _ in client.session.live_options:
+            kept = self.hub.channels[name].release(client)
+            if kept is not None and kept.dropped and client.session.has_position_in(name):
+                self.handle_event(client, events.ChannelReset(name))
+            elif kept is not None and kept.messages:
+                client.write(client.framing.pack(name, kept.messages))
 
     # --------------------------------------------------------------------------------------------------- time
 

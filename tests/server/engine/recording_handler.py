@@ -32,6 +32,7 @@ class RecordingHandler:
         self.uid = uid
         self.received: list[ReceivedPublication] = []
         self.published_at: list[float] = []
+        self.may_be_delta: list[bool] = []
         self.pushes: list[tuple[str, Push]] = []
         self.resubscribed: list[list[str]] = []
         self.commands: list[ControlCommand] = []
@@ -42,8 +43,17 @@ class RecordingHandler:
         self.sessions: set[bytes] = set()
         self._called = asyncio.Event()
 
-    def on_publication(self, channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        epoch: str,
+        published_at: float,
+        *,
+        may_be_delta: bool,
+    ) -> None:
         self.received.append(ReceivedPublication(channel, publication, epoch))
+        self.may_be_delta.append(may_be_delta)
         self.published_at.append(published_at)
         self._called.set()
 

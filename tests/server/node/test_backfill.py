@@ -47,9 +47,11 @@ class LossyEngine(MemoryEngine):
     async def start(self, handler: EngineHandler) -> None:
         on_publication = handler.on_publication
 
-        def pass_some(channel: str, publication: Publication, epoch: str, published_at: float) -> None:
+        def pass_some(
+            channel: str, publication: Publication, epoch: str, published_at: float, *, may_be_delta: bool
+        ) -> None:
             if self._keeps(publication):
-                on_publication(channel, publication, epoch, published_at)
+                on_publication(channel, publication, epoch, published_at, may_be_delta=may_be_delta)
 
         handler.on_publication = pass_some  # type: ignore[method-assign]
         await super().start(handler)

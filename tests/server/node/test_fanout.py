@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.server.core.recording_connection import RecordingConnection, StoredHistory
+from tests.server.core.recording_connection import OffsetFraming, RecordingConnection, StoredHistory
 from tests.server.served_node import until
 from tests.support.timing import SOON
+from tocsin_server.core import channel_message
+from tocsin_server.core.batch import COMPARISONS_PER_WRITE, DELTA_SLICE_BYTES
 from tocsin_server.core.channel import Channel, SubscriberConnection
+from tocsin_server.core.form import WITH_DELTA, Form
+from tocsin_server.core.tags_filter import TagsFilter
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_BYTES, SLICE_CLOSES, SLICE_WRITES, FanOut
+from tocsin_server.protocol.messages import Position
 from tocsin_server.protocol.payloads import Binary
 from tocsin_server.transports.websocket.raw import RAW_FRAMING
 
@@ -133,6 +138,76 @@ async def test_many_channels_together_take_less_than_two_slices_per_turn() -> No
     meter.stop()
     assert SLICE_WRITES <= meter.most < 2 * SLICE_WRITES
     assert all(connection.received == [1] for connection in connections)
+
+
+async def test_many_filters_are_compared_in_slices() -> None:
+    """A thousand subscribers with a filter each, and a burst: other callbacks run in between."""
+    case = FanOutCase()
+    counts, most = [0], 0
+
+    def matches(_tags: Mapping[str, str]) -> bool:
+        counts[-1] += 1
+        return counts[-1] % 2 == 0
+
+    connections = [RecordingConnection() for _ in range(1000)]
+    for connection in connections:
+        case.channel.begin_subscribe()
+        case.channel.go_live(connection, 0, False, form=Form(tags_filter=TagsFilter(matches)))
+    case.channel.tracker.set(Position(0, case.history.epoch))
+    case.publish(40)
+    while not case.fan_out.is_idle:
+        counts.append(0)
+        await asyncio.sleep(0)
+        most = max(most, counts[-1])
+    assert sum(counts) == 40 * 1000
+    assert most <= 2 * SLICE_WRITES * COMPARISONS_PER_WRITE
+    assert sum(len(connection.received) for connection in connections) == 20 * 1000
+
+
+async def test_the_deltas_of_a_burst_are_made_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all subscribers, and other callbacks run in between."""
+    made = [0]
+
+    def count_bytes(_base: bytes, result: bytes) -> None:
+        made[-1] += len(result)
+
+    monkeypatch.setattr(channel_message, "encode_delta", count_bytes)
+    case = FanOutCase()
+    connections = [CountingConnection() for _ in range(3)]
+    for connection in connections:
+        case.channel.begin_subscribe()
+        case.channel.go_live(connection, 0, False, form=WITH_DELTA)
+    case.channel.tracker.set(Position(0, case.history.epoch))
+    for _ in range(60):
+        case.channel.receive(case.history.append(b'"' + b"x" * 998 + b'"'), "abcdefgh", may_be_delta=True)
+    case.fan_out.wake(case.channel)
+    while not case.fan_out.is_idle:
+        made.append(0)
+        await asyncio.sleep(0)
+    assert sum(made) == 59 * 1000
+    assert max(made) <= DELTA_SLICE_BYTES + 1000
+    assert [connection.writes for connection in connections] == [1, 1, 1]
+
+
+async def test_a_filter_is_compared_once_for_all_its_subscribers() -> None:
+    """Also where their transports pack messages differently, and those who have just subscribed."""
+    case = FanOutCase()
+    compared: list[str] = []
+
+    def matches(tags: Mapping[str, str]) -> bool:
+        compared.append(str(tags))
+        return True
+
+    form = Form(tags_filter=TagsFilter(matches))
+    connections = [RecordingConnection(OffsetFraming()) for _ in range(3)]
+    for connection in connections:
+        case.publish()
+        case.channel.begin_subscribe()
+        case.channel.go_live(connection, case.history.top, False, form=form)
+    case.publish()
+    await case.until_idle()
+    assert [connection.received for connection in connections] == [[2, 3, 4], [3, 4], [4]]
+    assert len(compared) == 3
 
 
 class CountingConnection(RecordingConnection):

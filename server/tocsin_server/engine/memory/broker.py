@@ -91,17 +91,20 @@ class MemoryBroker:
     def _publish(
         self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
     ) -> Position:
+        may_be_delta = publication.may_be_delta(options)
         if not options.keeps_history or publication.skip_history:
             unstored = Publication(publication.data, 0, publication.info, publication.tags)
-            self._receive(channel, unstored, "", now)
+            self._receive(channel, unstored, "", now, may_be_delta)
             return NO_POSITION
         top, stored = self._histories.append(channel, publication, options, now)
         # ChannelOptions guarantees that history_meta_ttl is not shorter.
         self._sweeper.schedule(now + options.history_ttl)
         if stored:
-            self._receive(channel, stored, top.epoch, now)
+            self._receive(channel, stored, top.epoch, now, may_be_delta)
         return top
 
-    def _receive(self, channel: str, publication: Publication, epoch: str, now: float) -> None:
+    def _receive(
+        self, channel: str, publication: Publication, epoch: str, now: float, may_be_delta: bool
+    ) -> None:
         if self._handler and channel in self._subscribed:
-            self._handler.on_publication(channel, publication, epoch, now)
+            self._handler.on_publication(channel, publication, epoch, now, may_be_delta=may_be_delta)

@@ -150,7 +150,7 @@ class RedisBroker:
         idempotency key, the publish can be repeated safely.
         """
         body = encoding.encode_body(publication.data, publication.info, publication.tags)
-        stamp = self._clock.stamp()
+        stamp, may_be_delta = self._clock.stamp(), publication.may_be_delta(options)
         key = publication.idempotency_key
         is_stored = options.keeps_history and not publication.skip_history
         trusts_absence = publication.skip_history or self._trusts_absence()
@@ -159,14 +159,14 @@ class RedisBroker:
             # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
             # redirects missing keys to the server that imports the slot, and no node is subscribed there
             # yet.
-            message = encoding.head_without_history(stamp) + body
+            message = encoding.head_without_history(stamp, may_be_delta=may_be_delta) + body
             await self._commands.execute(self._commands.publish_command, pubsub_name, message)
             return NO_POSITION
         seen = self._seen.latest(channel)
         arguments = PublishArguments(
             self._commands.publish_command,
             pubsub_name,
-            encoding.publication_head(stamp),
+            encoding.publication_head(stamp, may_be_delta=may_be_delta),
             body,
             self._use_key(names, channel, key),
             options.history_size if is_stored else 0,
@@ -259,12 +259,18 @@ class RedisBroker:
         if self._handler is None:
             return
         try:
-            if message.startswith(encoding.PUBLICATION):
+            if message.startswith((encoding.PUBLICATION, encoding.DELTA_PUBLICATION)):
                 publication, epoch, stamp = encoding.decode_publication(message)
                 if not self._seen.receive(channel, publication.offset, epoch, stamp):
                     # The end of the history was replaced. Reading it gives it another epoch.
                     self._handler.on_resubscribed([channel])
-                self._handler.on_publication(channel, publication, epoch, self._clock.monotonic(stamp))
+                self._handler.on_publication(
+                    channel,
+                    publication,
+                    epoch,
+                    self._clock.monotonic(stamp),
+                    may_be_delta=message.startswith(encoding.DELTA_PUBLICATION),
+                )
             elif message.startswith((encoding.JOIN, encoding.LEAVE)):
                 self._handler.on_join_leave(channel, encoding.decode_push(channel, message))
             else:

@@ -3,6 +3,7 @@ r"""The encoding of messages, history entries and presence entries in Redis.
 Payloads are copied, never parsed.
 
     publication      1p<stamp> <offset> <epoch>\n<body>    offset 0 and no epoch if it is not in the history
+                     1d<stamp> …                           the same; it may be delivered as a delta
     join, leave      1j\n<info>   1l\n<info>
     request          2q\n<signature><JSON>   to every node (see nodes and signatures)
     response         2r\n<signature><JSON>   to the node that sent the request
@@ -29,6 +30,7 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, PresenceChange,
 from tocsin_server.protocol.payloads import Binary, Payload
 
 PUBLICATION = b"1p"
+DELTA_PUBLICATION = b"1d"
 JOIN = b"1j\n"
 LEAVE = b"1l\n"
 REQUEST = b"2q\n"
@@ -74,14 +76,14 @@ class OtherVersions:
             )
 
 
-def publication_head(stamp: int) -> bytes:
+def publication_head(stamp: int, *, may_be_delta: bool = False) -> bytes:
     """The head of a publication, to which the script appends offset and epoch."""
-    return b"1p%d " % stamp
+    return b"%b%d " % (DELTA_PUBLICATION if may_be_delta else PUBLICATION, stamp)
 
 
-def head_without_history(stamp: int) -> bytes:
+def head_without_history(stamp: int, *, may_be_delta: bool = False) -> bytes:
     """The complete head of a publication that is not stored, for a publish without a script."""
-    return b"1p%d 0 \n" % stamp
+    return publication_head(stamp, may_be_delta=may_be_delta) + b"0 \n"
 
 
 def encode_body(data: Payload, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:

@@ -23,6 +23,7 @@ from tocsin_server.protocol.messages import (
     PushEnvelope,
     ServerMessage,
 )
+from tocsin_server.protocol.payloads import Binary, Payload
 from tocsin_server.protocol.protobuf.classes import COMMAND_CLASS, PUSH_CLASS, REPLY_CLASS
 from tocsin_server.protocol.protobuf.conversion import OutOfRange, choice_reader_of, writer_of
 from tocsin_server.protocol.protobuf.fields import COMMAND, PUSH, REPLY
@@ -71,6 +72,14 @@ class ProtobufCodec:
             return _encode_publication(push.channel, push.pub)
         encoded: bytes = PUSH_CLASS(**_push_values(push)).SerializeToString()
         return encoded
+
+    def payload_bytes(self, payload: Payload) -> bytes:
+        """Return the payload itself."""
+        return bytes(payload)
+
+    def quote(self, data: bytes) -> Payload:
+        """Return the same bytes."""
+        return Binary(data)
 
     def wrap_push(self, encoded: bytes) -> bytes:
         """Put an encoded push into its envelope."""
@@ -126,5 +135,7 @@ def _encode_publication(channel: str, publication: Publication) -> bytes:
         pub.info.conn_info, pub.info.chan_info = bytes(info.conn_info), bytes(info.chan_info)
     if publication.tags:
         pub.tags.update(publication.tags)
+    if publication.delta:
+        pub.delta = True
     encoded: bytes = push.SerializeToString()
     return encoded

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.server.core.checking_client import CheckingClient
 from tests.server.core.model_node import ModelNode
 from tests.server.core.playbook import OPEN, context
+from tests.server.core.published import EVEN
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
@@ -41,6 +42,8 @@ WITH_HISTORY: dict[str, Any] = {
     "history_size": 4,
     "history_ttl": 60,
     "force_recovery": True,
+    "allowed_delta_types": ["fossil"],
+    "allow_tags_filter": True,
 }
 
 
@@ -55,10 +58,20 @@ CONTEXT = replace(
     context(
         OPEN,
         {
-            "history": ChannelOptions(**WITH_HISTORY),
-            "cache": ChannelOptions(**WITH_HISTORY, force_recovery_mode="cache"),
+            "history": ChannelOptions(**WITH_HISTORY, slow_policy="drop_oldest", slow_limit_bytes=600),
+            "cache": ChannelOptions(
+                **WITH_HISTORY, force_recovery_mode="cache", slow_policy="latest", slow_key="room"
+            ),
             "join": OPEN.model_copy(
-                update={"presence": True, "join_leave": True, "force_push_join_leave": True}
+                update={
+                    "presence": True,
+                    "join_leave": True,
+                    "force_push_join_leave": True,
+                    "allowed_delta_types": ("fossil",),
+                    "allow_tags_filter": True,
+                    "slow_policy": "drop_oldest",
+                    "slow_limit_bytes": 600,
+                }
             ),
         },
         channel_limit=4,
@@ -77,6 +90,7 @@ channels = st.sampled_from(CHANNELS)
 """One is more frequent than the others, so that a channel often has several subscribers."""
 seldom = st.integers(0, 9).map(lambda number: number == 5)
 picks = st.integers(min_value=0, max_value=99)
+FORMS: list[dict[str, Any]] = [{}, {"delta": "fossil"}, {"delta": "fossil"}, {"tf": EVEN}]
 lifetimes = st.sampled_from([None] * 5 + [10, 60, -1])
 """The seconds until a token expires."""
 
@@ -98,10 +112,17 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
         "has_token": draw(st.booleans()),
         "is_recovering": draw(st.booleans()),
         "flag": draw(st.sampled_from([0, 1, 3])),
+        "form": draw(st.sampled_from(FORMS)),
     }
 
 
-DEFAULTS: dict[str, Any] = {"lifetime": None, "has_token": False, "is_recovering": False, "flag": 0}
+DEFAULTS: dict[str, Any] = {
+    "lifetime": None,
+    "has_token": False,
+    "is_recovering": False,
+    "flag": 0,
+    "form": {},
+}
 
 
 class Sessions(RuleBasedStateMachine):
@@ -126,11 +147,12 @@ class Sessions(RuleBasedStateMachine):
     def _token(self, lifetime: float | None) -> dict[str, Any]:
         return {} if lifetime is None else {"exp": self.node.now.unix + lifetime}
 
-    @initialize(count=st.integers(0, 3))
-    def start(self, count: int) -> None:
+    @initialize(forms=st.lists(st.sampled_from(FORMS), max_size=3))
+    def start(self, forms: list[dict[str, Any]]) -> None:
         """Begin with up to three connections, subscribed to one channel."""
-        for _ in range(count):
-            self.connect([], None, [{"method": "subscribe", "channel": "history:a", **DEFAULTS}])
+        for form in forms:
+            drawn = {"method": "subscribe", "channel": "history:a", **DEFAULTS, "form": form}
+            self.connect([], None, [drawn])
         self._finish_jobs()
 
     @precondition(lambda self: len(self.open_clients) < 4)
@@ -169,6 +191,7 @@ class Sessions(RuleBasedStateMachine):
             request["token"] = subscription_token("ada", channel, **self._token(drawn["lifetime"]))
         if method == "subscribe":
             request["flag"] = drawn["flag"]
+            request |= drawn["form"]
             if drawn["is_recovering"] and channel in self.last_positions:
                 offset, epoch = self.last_positions[channel]
                 request |= {"recover": True, "offset": offset, "epoch": epoch}
@@ -257,6 +280,15 @@ class Sessions(RuleBasedStateMachine):
         if self.node.batches and next(self.node.batches[0], self) is self:
             self.node.batches.clear()
 
+    @precondition(lambda self: self.open_clients)
+    @rule(pick=picks, is_behind=st.booleans())
+    def fall_behind_or_catch_up(self, pick: int, is_behind: bool) -> None:
+        client = self._client(pick)
+        if is_behind:
+            self.node.fall_behind(client)
+        elif client in self.node.behind:
+            self.node.catch_up_with(client)
+
     # ---------------------------------------------------------------------------- deadlines and server events
 
     @rule(seconds=st.sampled_from([1, 1, 1, 5, 20, 40]), answering=seldom.map(lambda seldom: not seldom))
@@ -313,6 +345,9 @@ class Sessions(RuleBasedStateMachine):
         self._finish_jobs()
         self._deliver_everything()
         for client in self.open_clients:
+            self.node.catch_up_with(client)
+        self._finish_jobs()
+        for client in self.open_clients:
             if client.is_connected and client.session.user:
                 assert client.replied == set(client.sent)
             self._expect_up_to_date(client)
@@ -338,9 +373,9 @@ class Sessions(RuleBasedStateMachine):
                     pass
 
     def _expect_up_to_date(self, client: CheckingClient) -> None:
-        for channel, position in client.positions.items():
+        for channel in client.positions:
             history = self.node.history(channel)
-            assert position is None or position == Position(history.top, history.epoch)
+            assert client.has_everything(channel, Position(history.top, history.epoch))
 
 
 def json_line(command: dict[str, Any]) -> bytes:

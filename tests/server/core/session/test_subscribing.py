@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -29,8 +30,19 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.events import Close, ConnectionLost, GoLive, OpenSubscriptions, ServerUnsubscribe
-from tocsin_server.protocol.messages import ClientInfo
+from tocsin_server.core.events import (
+    Close,
+    ConnectionLost,
+    GoLive,
+    OpenSubscriptions,
+    Send,
+    ServerSubscribe,
+    ServerUnsubscribe,
+)
+from tocsin_server.core.form import PLAIN, Form
+from tocsin_server.core.positions import History
+from tocsin_server.protocol.json import JSON
+from tocsin_server.protocol.messages import ClientInfo, Reply
 
 NOW = START.unix
 CLOSED = ChannelOptions()
@@ -99,7 +111,12 @@ def test_a_channel_needs_a_name() -> None:
             "bad request: the channel's name does not match channel_regex",
         ),
         ("numbers:42", {"type": 1}, 108, "not available"),
-        ("numbers:42", {"tf": {"key": "a", "cmp": "ex"}}, 107, "bad request: no channel has a tags filter"),
+        (
+            "numbers:42",
+            {"tf": {"key": "a", "cmp": "ex"}},
+            107,
+            "bad request: the channel allows no tags filter",
+        ),
         ("$news", {}, 103, "permission denied"),
         ("numbers:42", {"token": "garbage"}, 103, "permission denied"),
         ("closed:news", {}, 103, "permission denied"),
@@ -412,3 +429,99 @@ def test_a_connection_lost_during_set_up_closes_the_subscription_once(answer: An
     playbook >> ConnectionLost() << []
     playbook >> answer << [Closing("news")]
     playbook >> answer << []
+
+
+# ------------------------------------------------------------------------------------ deltas and tags filters
+
+WITH_FORMS = ChannelOptions(
+    allow_subscribe_for_client=True,
+    history_size=10,
+    history_ttl=60,
+    force_recovery=True,
+    allowed_delta_types=("fossil",),
+    allow_tags_filter=True,
+)
+TAG_A = {"key": "a", "cmp": "ex"}
+
+
+def form_of(playbook: Playbook) -> Form:
+    (form,) = [effect.form for effect in playbook.effects if isinstance(effect, GoLive)]
+    return form
+
+
+@pytest.mark.parametrize(
+    ("options", "requested", "is_granted"),
+    [
+        (WITH_FORMS, {"delta": "fossil"}, True),
+        (WITH_FORMS, {"delta": "other"}, False),
+        (WITH_FORMS, {}, False),
+        (WITH_FORMS, {"delta": "fossil", "tf": TAG_A}, False),
+        (OPEN, {"delta": "fossil"}, False),
+    ],
+)
+def test_deltas_are_granted_where_they_are_requested_and_allowed(
+    options: ChannelOptions, requested: dict[str, Any], is_granted: bool
+) -> None:
+    """With a tags filter they are not granted, since publications between two may be left out."""
+    playbook = connected(context(options)) >> subscribe(**requested) >> opened(news=history_at(5))
+    (reply,) = [effect.message for effect in playbook.effects if isinstance(effect, Send)]
+    assert isinstance(reply, Reply)
+    assert reply.subscribe is not None
+    assert reply.subscribe.delta is is_granted
+    assert form_of(playbook).uses_delta is is_granted
+
+
+def test_recovered_publications_are_quoted_for_a_client_with_deltas() -> None:
+    """They are texts, and none is a delta."""
+    playbook = connected(context(WITH_FORMS))
+    playbook >> subscribe(delta="fossil", recover=True, offset=3, epoch=EPOCH)
+    playbook >> opened(news=history_at(5, 4, 5))
+    (sent,) = [json.loads(JSON.encode(one.message)) for one in playbook.effects if isinstance(one, Send)]
+    assert [missed["data"] for missed in sent["subscribe"]["publications"]] == ["4", "5"]
+    assert not any("delta" in missed for missed in sent["subscribe"]["publications"])
+
+
+def test_a_recovery_has_only_what_the_filter_matches() -> None:
+    """The recovery itself is decided by all publications. The position advances over those left out."""
+    top, missed = history_at(6, 4, 5, 6)
+    for publication in missed[:2]:
+        publication.tags = {"a": "x"}
+    playbook = connected(context(WITH_FORMS))
+    playbook >> subscribe(tf=TAG_A, recover=True, offset=3, epoch=EPOCH) >> opened(news=History(top, missed))
+    (sent,) = [json.loads(JSON.encode(one.message)) for one in playbook.effects if isinstance(one, Send)]
+    result = sent["subscribe"]
+    assert (result["recovered"], result["offset"]) == (True, 3)
+    assert [publication["offset"] for publication in result["publications"]] == [4, 5]
+    assert [effect.start for effect in playbook.effects if isinstance(effect, GoLive)] == [6]
+
+
+def test_where_the_filter_leaves_everything_out_the_position_is_the_top() -> None:
+    """Nothing else would advance the client."""
+    playbook = connected(context(WITH_FORMS))
+    playbook >> subscribe(tf=TAG_A, recover=True, offset=3, epoch=EPOCH)
+    playbook >> opened(news=history_at(6, 4, 5, 6))
+    (sent,) = [json.loads(JSON.encode(one.message)) for one in playbook.effects if isinstance(one, Send)]
+    result = sent["subscribe"]
+    assert (result["recovered"], result["offset"], result.get("publications")) == (True, 6, None)
+
+
+def test_a_filter_that_is_not_valid_is_refused() -> None:
+    """With what is wrong about it."""
+    playbook = connected(context(WITH_FORMS)) >> subscribe(tf={"key": "a", "cmp": "eq"})
+    problem = "bad request: the tags filter is not valid: eq takes val, not vals"
+    playbook << [error(2, 107, problem)]
+
+
+def test_clients_with_the_same_filter_share_it() -> None:
+    """So the channel compares each publication once for all of them."""
+    shared = context(WITH_FORMS)
+    forms = [
+        form_of(connected(shared) >> subscribe(tf=TAG_A) >> opened(news=history_at(5))) for _ in range(2)
+    ]
+    assert forms[0].tags_filter is forms[1].tags_filter is not None
+
+
+def test_server_side_subscriptions_are_plain() -> None:
+    """A client cannot request anything else for them."""
+    playbook = connected(context(WITH_FORMS)) >> ServerSubscribe("news") >> opened(news=history_at(5))
+    assert form_of(playbook) is PLAIN

@@ -133,6 +133,24 @@ async def test_info_and_tags_arrive_unchanged(
         assert (await node.broker.read_history("news", ALL, HISTORY)).publications == [expected]
 
 
+@pytest.mark.parametrize("is_stored", [True, False], ids=["history", "no history"])
+async def test_subscribed_nodes_learn_whether_a_publication_may_be_delivered_as_a_delta(
+    node: Node, is_stored: bool
+) -> None:
+    """If its publisher or its namespace permits it, where the channel has deltas."""
+    options = HISTORY if is_stored else NO_HISTORY
+    deltas = options.model_copy(update={"allowed_delta_types": ("fossil",)})
+    always = deltas.model_copy(update={"delta_publish": True})
+    one, permitted = NewPublication(Raw(b"1")), NewPublication(Raw(b"1"), delta=True)
+    await node.broker.subscribe("news")
+    for published, others in ((one, deltas), (permitted, deltas), (one, always), (permitted, options)):
+        await node.broker.publish("news", published, others)
+    await node.broker.publish("news", NewPublication(Raw(b"1"), skip_history=True, delta=True), deltas)
+    await node.handler.until_received(5)
+    assert node.handler.may_be_delta == [False, True, True, False, True]
+    assert node.handler.payloads("news") == [b"1"] * 5
+
+
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload[:24].decode())
 async def test_payloads_arrive_byte_for_byte(
     broker: Broker, handler: RecordingHandler, payload: bytes
