@@ -77,6 +77,14 @@ async def one_node() -> Figures:
         len(framing.pack("bench", [servers.DOCUMENT_PUSH])) for framing in (RAW_FRAMING, DEFLATED_FRAMING)
     )
     yield at_most("its bytes, compressed : not compressed", deflated, size, "bytes", 0.5)
+    deltas = await cpu_per_delivery(["delta", "without_delta"], 1000, publications=8)
+    yield at_most(
+        "a delivery as a delta, 1,000 subscribers : the same bytes without",
+        deltas["delta"],
+        deltas["without_delta"],
+        "µs",
+        1.3,
+    )
     median, high = await ping_while_writing(10_000, seconds=8)
     yield Figure(
         "a ping while 10,000 clients are written to, median (p99)",

@@ -6,10 +6,11 @@ python -m tests.bench.servers NAME COUNT    request PUBLICATIONS BURST, reply: C
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import cast
@@ -58,6 +59,27 @@ DOCUMENT_PUSH = ChannelMessage(Push("bench", pub=Publication(DOCUMENT, offset=12
 FRAME = RAW_FRAMING.pack("bench", [PUSH])
 """The bytes that Tocsin writes for one publication. The other contenders write the same."""
 
+QUOTES = b",".join([b"12.5"] * 200)
+DOCUMENTS = [Raw(b'{"symbol":"ABC","price":%d.25,"quotes":[%b]}' % (price, QUOTES)) for price in (100, 101)]
+"""Two payloads of 1 KiB of which one is a small delta to the other."""
+
+
+def frame_of_delta() -> bytes:
+    """The bytes that Tocsin writes for one of these after the other."""
+    one, other = (
+        ChannelMessage(Push("bench", pub=Publication(document, offset=12_345)), "abcdefgh", may_be_delta=True)
+        for document in DOCUMENTS
+    )
+    other.follow(one.follow(None))
+    return RAW_FRAMING.pack("bench", [other.delta])
+
+
+def padded_to(size: int) -> Raw:
+    """A payload with which a publication without delta takes so many bytes."""
+    empty = ChannelMessage(Push("bench", pub=Publication(Raw(b'""'), offset=12_345)), "abcdefgh")
+    return Raw(b'"' + b"x" * (size - len(RAW_FRAMING.pack("bench", [empty]))) + b'"')
+
+
 PAUSE_SECONDS = 0.02
 """Pause before each publication, in which the subscribers' process catches up and no buffer grows."""
 
@@ -67,7 +89,13 @@ Deliver = Callable[[int], Awaitable[None]]
 SETTINGS = Settings(
     server=ServerOptions(port=0),
     client=ClientOptions(insecure=True, ping_interval=3600),
-    channels=ChannelOptions(history_size=100, history_ttl=300, force_recovery=True),
+    channels=ChannelOptions(
+        history_size=100,
+        history_ttl=300,
+        force_recovery=True,
+        allowed_delta_types=("fossil",),
+        delta_publish=True,
+    ),
 )
 
 
@@ -162,18 +190,22 @@ async def starlette(count: int) -> AsyncIterator[Deliver]:
 
 @asynccontextmanager
 async def tocsin(
-    count: int, kind: str = "tocsin", payload: Raw = PAYLOAD, settings: Settings = SETTINGS
+    count: int,
+    kind: str = "tocsin",
+    payloads: Sequence[Raw] = (PAYLOAD,),
+    settings: Settings = SETTINGS,
 ) -> AsyncIterator[Deliver]:
     """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included.
 
-    `kind` is that of the subscribers.
+    `kind` is that of the subscribers. The payloads are published in turn.
     """
     app = create_app(settings)
     node = app.state.node
+    published = itertools.cycle(payloads)
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            await node.operations.publish("bench", NewPublication(payload))
+            await node.operations.publish("bench", NewPublication(next(published)))
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
         await flush_writes()
@@ -193,13 +225,23 @@ async def flush_writes() -> None:
 
 def plain(count: int) -> AbstractAsyncContextManager[Deliver]:
     """A payload of some 2 KiB, not compressed."""
-    return tocsin(count, payload=DOCUMENT)
+    return tocsin(count, payloads=[DOCUMENT])
 
 
 def deflated(count: int) -> AbstractAsyncContextManager[Deliver]:
     """The same payload, compressed."""
     client = SETTINGS.client.model_copy(update={"compression": True})
-    return tocsin(count, "deflated", DOCUMENT, SETTINGS.model_copy(update={"client": client}))
+    return tocsin(count, "deflated", [DOCUMENT], SETTINGS.model_copy(update={"client": client}))
+
+
+def delta(count: int) -> AbstractAsyncContextManager[Deliver]:
+    """Subscribers that use deltas, and documents that resemble each other."""
+    return tocsin(count, "delta", DOCUMENTS)
+
+
+def without_delta(count: int) -> AbstractAsyncContextManager[Deliver]:
+    """The same bytes as publications without deltas."""
+    return tocsin(count, payloads=[padded_to(len(frame_of_delta()))])
 
 
 def http_stream(count: int) -> AbstractAsyncContextManager[Deliver]:
@@ -216,6 +258,8 @@ CONTENDERS: dict[str, Callable[[int], AbstractAsyncContextManager[Deliver]]] = {
     "deflated": deflated,
     "protobuf": partial(tocsin, kind="protobuf"),
     "mixed": partial(tocsin, kind="mixed"),
+    "delta": delta,
+    "without_delta": without_delta,
 }
 
 

@@ -3,8 +3,9 @@
     python -m tests.bench.subscribers KIND PORT COUNT
 
 KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` or `protobuf` (handshake,
-connect, subscribe), `mixed` (these two by turns), `deflated` (as `tocsin`, with an offer of compression), or
-`http_stream` (one request). It prints `ready` when all are subscribed, and ends when its standard input ends.
+connect, subscribe), `mixed` (these two by turns), `deflated` (as `tocsin`, with an offer of compression),
+`delta` (as `tocsin`, with deltas), or `http_stream` (one request). It prints `ready` when all are subscribed,
+and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ HANDSHAKE = (
 HTTP_STREAM = b"POST /connection/http_stream HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%s"
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%s"}}'
+SUBSCRIBE_WITH_DELTA = SUBSCRIBE.replace(b'"%s"', b'"%s","delta":"fossil"')
 BINARY_CONNECT = b"\x04\x08\x01\x22\x00"
 """A length, `id` 1 and an empty `connect`."""
 
 SUBSCRIBED = {
-    "tocsin": b'"subscribe"',
-    "deflated": b'"subscribe"',
-    "http_stream": b'"subscribe"',
+    **dict.fromkeys(("tocsin", "deflated", "delta", "http_stream"), b'"subscribe"'),
     "protobuf": b"\x08\x02\x32",
 }
 """What the reply to the subscribe command has: in protobuf `id` 2, followed by the field 6."""
@@ -52,6 +52,7 @@ PATHS = {
     "starlette": b"/ws",
     "tocsin": b"/connection/websocket",
     "deflated": b"/connection/websocket",
+    "delta": b"/connection/websocket",
     "protobuf": b"/connection/websocket?format=protobuf",
 }
 
@@ -87,6 +88,8 @@ class Subscriber(asyncio.Protocol):
                 commands = SUBSCRIBE % self.channel
                 if self.kind == "protobuf":
                     commands = binary_subscribe(self.channel)
+                elif self.kind == "delta":
+                    commands = SUBSCRIBE_WITH_DELTA % self.channel
                 self.transport.write(masked(commands))  # type: ignore[attr-defined]
         if self.kind in SUBSCRIBED and SUBSCRIBED[self.kind] in data:
             self.ready.set_result(None)
