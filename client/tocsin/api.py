@@ -33,7 +33,7 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
 
 
-def publish(
+def publish(  # noqa: PLR0913 - the members of the call
     channel: str,
     data: Any,
     *,
@@ -42,10 +42,12 @@ def publish(
     idempotency_key: str | None = None,
     version: int = 0,
     version_epoch: str = "",
+    delta: bool = False,
 ) -> Call[Position | None]:
     """Publish to a channel. Returns the position, or None in a channel without history.
 
-    Without an ``idempotency_key`` a random one is used, so that a repeated call publishes only once.
+    Without an ``idempotency_key`` a random one is used, so that a repeated call publishes only once. With
+    ``delta`` subscribers that request it get only the difference from the publication before.
     """
     body = {
         "channel": channel,
@@ -55,6 +57,7 @@ def publish(
         "idempotency_key": idempotency_key or uuid4().hex,
         "version": version,
         "version_epoch": version_epoch,
+        "delta": delta,
     }
     return _call("publish", _position, **body)
 
@@ -66,6 +69,7 @@ def broadcast(
     tags: Mapping[str, str] | None = None,
     skip_history: bool = False,
     idempotency_key: str | None = None,
+    delta: bool = False,
 ) -> Call[list[Outcome]]:
     """Publish the same data to several channels. Returns each position, None or ``CallError``, in order."""
     body = {
@@ -74,6 +78,7 @@ def broadcast(
         "tags": tags,
         "skip_history": skip_history,
         "idempotency_key": idempotency_key or uuid4().hex,
+        "delta": delta,
     }
     return _call("broadcast", _positions, **body)
 
