@@ -22,6 +22,7 @@ from tocsin_server.protocol.messages import (
     Reply,
     ServerMessage,
 )
+from tocsin_server.protocol.payloads import Payload
 
 CONNECT_ID = 1
 
@@ -52,6 +53,14 @@ class UnidirectionalJsonCodec:
     def encode_push(self, push: Push) -> bytes:
         """Encode one push: what a bidirectional client gets, without its envelope."""
         return JSON.encode_push(push)
+
+    def payload_bytes(self, payload: Payload) -> bytes:
+        """Return the text of a payload. Raises PayloadNotJson."""
+        return JSON.payload_bytes(payload)
+
+    def quote(self, data: bytes) -> Payload:
+        """Return data as a JSON text. No unidirectional client asks for deltas."""
+        return JSON.quote(data)
 
     def wrap_push(self, encoded: bytes) -> bytes:
         """Return the push as it is."""
