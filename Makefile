@@ -2,8 +2,8 @@
 # clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on,
 # as in `make run ARGS="--port 9000"`.
 
-# Debian installs nginx there, which is not on every user's PATH.
-export PATH := $(PATH):/usr/sbin
+# Debian installs nginx, and Go installs itself, where not every user's PATH leads.
+export PATH := $(PATH):/usr/sbin:/usr/local/go/bin
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -12,6 +12,10 @@ SERVER := .venv/.server
 DEV := .venv/.dev
 JS := tests/conformance/js
 JS_PACKAGES := $(JS)/node_modules/.installed
+DRIVERS := tests/sdks/drivers
+JS_DRIVER := $(DRIVERS)/js/node_modules/.installed
+GO_DRIVER := $(DRIVERS)/go/build/driver
+JAVA_DRIVER := $(DRIVERS)/java/target/.built
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 # Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
@@ -23,7 +27,7 @@ EXAMPLES ?= 300
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(SERVER) ## the demo: a small application and its server
@@ -32,6 +36,10 @@ run: $(SERVER) ## the demo: a small application and its server
 .PHONY: test
 test: tools check $(JS_PACKAGES) ## check, then every test with coverage
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: test-sdks
+test-sdks: sdk-tools $(DEV) $(JS_DRIVER) $(GO_DRIVER) $(JAVA_DRIVER) ## the official SDKs against two nodes; writes docs/sdks.md
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --page docs/sdks.md tests/sdks/scenarios.py $(ARGS)
 
 .PHONY: check
 check: $(DEV) ## format, lint, words, import contracts, types
@@ -68,7 +76,7 @@ hostile: $(DEV) ## every attack beside honest clients (docs/security.md); exit 1
 
 .PHONY: clean
 clean: ## remove everything that make made
-	rm -rf .venv $(JS)/node_modules dist build htmlcov .coverage .coverage.* \
+	rm -rf .venv $(JS)/node_modules $(DRIVERS)/js/node_modules $(DRIVERS)/go/build $(DRIVERS)/java/target dist build htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find server client tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -89,6 +97,20 @@ $(JS_PACKAGES): $(JS)/package.json | tools
 	@cd $(JS) && ./install
 	@touch $@
 
+$(JS_DRIVER): $(DRIVERS)/js/package-lock.json $(DRIVERS)/js/package.json | sdk-tools
+	@cd $(DRIVERS)/js && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(GO_DRIVER): $(wildcard $(DRIVERS)/go/*.go) $(DRIVERS)/go/go.mod $(DRIVERS)/go/go.sum | sdk-tools
+	@echo "Building the driver of the Go SDK …"
+	@cd $(DRIVERS)/go && go build -buildvcs=false -o build/driver .
+
+$(JAVA_DRIVER): $(wildcard $(DRIVERS)/java/src/main/java/*.java) $(DRIVERS)/java/pom.xml | sdk-tools
+	@echo "Building the driver of the Java SDK …"
+	@cd $(DRIVERS)/java && mvn --quiet --batch-mode compile \
+		dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=target/lib
+	@touch $@
+
 # Programs that the tests need and pip cannot install: a Debian package, then its programs, of which one is enough.
 .PHONY: tools
 tools:
@@ -99,3 +121,14 @@ tools:
 	need redis-server redis-server; need faketime faketime; need curl curl; \
 	test -z "$$missing" || { echo "The tests need further programs (and Node.js 20 or later). On Debian:" >&2; \
 		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }
+
+# Those that the tests of SDKs need. Go 1.21 and later get the Go that go.mod requires by themselves, older ones do not.
+.PHONY: sdk-tools
+sdk-tools:
+	@missing=; need() { command -v $$2 >/dev/null || missing="$$missing $$1"; }; \
+	need nodejs node; need npm npm; need redis-server redis-server; \
+	need golang-go go; need default-jdk-headless javac; need maven mvn; \
+	test -z "$$missing" || { echo "The tests of SDKs need further programs. On Debian:" >&2; \
+		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }
+	@go version | awk '{ sub(/^go/, "", $$3); split($$3, v, "."); exit v[1] == 1 && v[2] < 21 }' || \
+		{ echo "The tests of SDKs need Go 1.21 or later, and this is $$(go version)." >&2; exit 1; }

@@ -20,6 +20,15 @@ PACKAGES = {
     "curl": "curl",
 }
 """Each program, with its Debian package."""
+SDK_PACKAGES = {
+    "node": "nodejs",
+    "npm": "npm",
+    "redis-server": "redis-server",
+    "go": "golang-go",
+    "javac": "default-jdk-headless",
+    "mvn": "maven",
+}
+"""The same of `make test-sdks`."""
 
 
 @pytest.fixture
@@ -30,10 +39,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tools(path: Path) -> subprocess.CompletedProcess[str]:
+def tools(path: Path, target: str = "tools") -> subprocess.CompletedProcess[str]:
     make = shutil.which("make")
     assert make is not None
-    command = [make, "--directory", str(TOP), "tools", f"PATH={path}"]
+    command = [make, "--directory", str(TOP), target, f"PATH={path}"]
     return subprocess.run(command, env={}, capture_output=True, text=True, timeout=STARTED, check=False)
 
 
@@ -66,3 +75,45 @@ def test_an_old_nodejs_counts_as_missing(path: Path) -> None:
     (path / "node").unlink()
     (path / "node").symlink_to("/bin/false")
     assert "install --no-install-recommends nodejs\n" in tools(path).stderr
+
+
+@pytest.fixture
+def sdk_path(path: Path) -> Path:
+    """A PATH with every program of the tests of SDKs, and with a recent Go."""
+    for program in SDK_PACKAGES:
+        if not (path / program).exists():
+            (path / program).symlink_to("/bin/true")
+    _make_go(path, "go1.26.8")
+    (path / "awk").symlink_to(shutil.which("awk") or "")
+    return path
+
+
+def test_a_machine_with_all_programs_of_the_sdks_gets_no_message(sdk_path: Path) -> None:
+    ended = tools(sdk_path, "sdk-tools")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("absent", [["go"], ["javac", "mvn"], list(SDK_PACKAGES)], ids=" ".join)
+def test_the_installation_command_has_every_missing_package_of_the_sdks(
+    sdk_path: Path, absent: list[str]
+) -> None:
+    for program in absent:
+        (sdk_path / program).unlink()
+    ended = tools(sdk_path, "sdk-tools")
+    assert ended.returncode != 0
+    packages = " ".join(SDK_PACKAGES[program] for program in absent)
+    assert f"apt-get install --no-install-recommends {packages}\n" in ended.stderr
+
+
+def test_an_old_go_is_refused(sdk_path: Path) -> None:
+    _make_go(sdk_path, "go1.19.8")
+    ended = tools(sdk_path, "sdk-tools")
+    assert ended.returncode != 0
+    assert "need Go 1.21 or later, and this is go version go1.19.8 linux/amd64." in ended.stderr
+
+
+def _make_go(path: Path, version: str) -> None:
+    program = path / "go"
+    program.unlink(missing_ok=True)
+    program.write_text(f"#!/bin/sh\necho go version {version} linux/amd64\n")
+    program.chmod(0o755)

@@ -1,0 +1,1 @@
+"""The official SDKs, unmodified, in every transport and format that each offers."""
