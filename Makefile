@@ -107,7 +107,7 @@ $(GO_DRIVER): $(wildcard $(DRIVERS)/go/*.go) $(DRIVERS)/go/go.mod $(DRIVERS)/go/
 
 $(JAVA_DRIVER): $(wildcard $(DRIVERS)/java/src/main/java/*.java) $(DRIVERS)/java/pom.xml | sdk-tools
 	@echo "Building the driver of the Java SDK …"
-	@cd $(DRIVERS)/java && mvn --quiet --batch-mode compile \
+	@cd $(DRIVERS)/java && mvn --quiet --batch-mode -Dstyle.color=never compile \
 		dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=target/lib
 	@touch $@
 

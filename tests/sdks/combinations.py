@@ -13,7 +13,7 @@ TOP = Path(__file__).parents[2]
 DRIVERS = Path(__file__).with_name("drivers")
 
 
-OPTIONAL = frozenset({"bytes", "delta", "tags filter"})
+OPTIONAL = frozenset({"expired subscription token", "bytes"})
 """The features that not every SDK offers."""
 
 
@@ -81,21 +81,21 @@ PYTHON = Sdk(
     "Python",
     (sys.executable, str(DRIVERS / "python" / "driver.py")),
     _python_version,
-    frozenset({"delta", "tags filter"}),
+    OPTIONAL,
 )
 JAVASCRIPT = Sdk(
     "centrifuge-js",
     "JavaScript",
     ("node", str(DRIVERS / "js" / "driver.mjs")),
     _npm_version,
-    frozenset({"delta", "tags filter"}),
+    OPTIONAL,
 )
 GO = Sdk(
     "centrifuge-go",
     "Go",
     (str(DRIVERS / "go" / "build" / "driver"),),
     _go_version,
-    frozenset({"delta", "tags filter"}),
+    OPTIONAL,
 )
 JAVA = Sdk(
     "centrifuge-java",
@@ -106,8 +106,12 @@ JAVA = Sdk(
 
 COMBINATIONS = (
     Combination(PYTHON, "websocket", "json"),
+    Combination(PYTHON, "websocket", "protobuf"),
     Combination(JAVASCRIPT, "websocket", "json"),
+    Combination(JAVASCRIPT, "websocket", "protobuf"),
     Combination(GO, "websocket", "json"),
+    Combination(GO, "websocket", "protobuf"),
+    Combination(JAVA, "websocket", "protobuf"),
 )
 
 

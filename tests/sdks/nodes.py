@@ -19,6 +19,7 @@ CONFIG: Table = {
         "closed": {**HISTORY, **PRESENCE},
         "plain": PERMIT_ALL,
         "seldom": {**PERMIT_ALL, **SEND_ONCE},
+        "binary": {**PERMIT_ALL, **HISTORY, "publication_data_format": "binary"},
         "digits": {**PERMIT_ALL, "channel_regex": "^[0-9]+$"},
     },
 }

@@ -8,12 +8,14 @@ from tests.sdks.combinations import COMBINATIONS, Combination
 
 FEATURES = {
     "tokens": "test_a_connection_and_a_subscription_outlive_their_tokens",
+    "expired subscription token": "test_an_expired_subscription_token_is_replaced",
     "publish, presence, history": "test_clients_of_two_nodes_share_a_channel",
     "joins, leaves": "test_joins_and_leaves_reach_the_subscribers_of_another_node",
     "server-side subscriptions": "test_a_token_and_the_back_end_subscribe_a_client",
     "recovery": "test_exactly_what_was_missed_is_recovered_on_the_other_node",
     "refusals": "test_every_refused_command_has_its_code",
     "disconnects": "test_every_disconnect_has_its_code",
+    "bytes": "test_bytes_arrive_unchanged",
 }
 """Each column, with the test of scenarios.py that it is the result of."""
 
@@ -28,7 +30,7 @@ def rendered(outcomes: Outcomes) -> str:
     """The whole page."""
     header = ["SDK", "version", "transport", "format", *FEATURES]
     rows = [header, ["---"] * len(header), *(_row(each, outcomes) for each in COMBINATIONS)]
-    return PAGE.read_text().format(table="\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return PAGE.read_text().replace("{table}", "\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 def complete() -> set[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What every SDK must do in every transport and format that it offers. `make test-sdks` runs this file."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ from tests.sdks.nodes import CHANNEL_LIMIT
 from tests.support.api import Api
 from tests.support.proxy import Proxy
 from tests.support.refusal import Refused
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token, seconds_from_now, subscription_token
 from tocsin_server import errors
 
+Json = dict[str, Any]
 Name = Callable[[str], str]
 
 TEXT = {"text": "grüße ✓ \u2028\n", "list": [1, 2.5, None, True]}
+BYTES = bytes(range(256))
 
 REFUSED_SUBSCRIPTIONS = {
     "nowhere:1": 102,
@@ -35,7 +39,7 @@ NOT_CAUSED_BY_A_CLIENT = {
 }
 
 
-async def subscribed(client: DrivenClient, channel: str, **options: Any) -> dict[str, Any]:
+async def subscribed(client: DrivenClient, channel: str, **options: Any) -> Json:
     await client.subscribe(channel, **options)
     return await client.events.next("subscribed")
 
@@ -51,23 +55,47 @@ async def code_of(call: Awaitable[Any]) -> int:
 
 @every_combination()
 async def test_a_connection_and_a_subscription_outlive_their_tokens(clients: Clients, channel: Name) -> None:
-    """The SDK replaces expired tokens (109), and refreshes valid ones before they expire."""
-    news = channel("closed")
-    lives = (-10, 2, 100)
-    tokens = [connection_token("ann", exp=seconds_from_now(life)) for life in lives]
+    """The SDK replaces an expired connection token, and refreshes valid tokens before they expire."""
+    news = channel("open")
+    lives = [-10, 2, 100]
+    tokens = [
+        connection_token("ann", exp=seconds_from_now(life), info={"exp": f"in {life} s"}) for life in lives
+    ]
     client = await clients.start(token=tokens[0], tokens=tokens[1:])
     await client.events.next("token_requested")
     await client.events.next("connected")
+    tokens = [
+        subscription_token("ann", news, exp=seconds_from_now(life), info={"exp": f"in {life} s"})
+        for life in lives[1:]
+    ]
+    await client.subscribe(news, tokens=tokens)
+    await client.events.next("subscribed")
 
-    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in lives]
+    async def of_publisher() -> list[str]:
+        """`exp` of the tokens of the connection and of the subscription, as publications show it."""
+        await client.publish(news, {})
+        info = (await client.events.next("publication"))["info"]
+        return [info["conn_info"]["exp"], info["chan_info"]["exp"]]
+
+    requested = await client.events.take("token_requested", 3)
+    assert sorted(event["channel"] or "" for event in requested) == ["", news, news]
+    async with asyncio.timeout(SOON):
+        while await of_publisher() != ["in 100 s", "in 100 s"]:  # noqa: ASYNC110 -- only publications show it
+            await asyncio.sleep(TICK)
+    for event in ("connected", "subscribed"):
+        assert len(client.events.of(event)) == 1
+
+
+@every_combination("expired subscription token")
+async def test_an_expired_subscription_token_is_replaced(clients: Clients, channel: Name) -> None:
+    """After error 109 the SDK requests a token and subscribes."""
+    client, _ = await clients.connected("ann")
+    news = channel("closed")
+    tokens = [subscription_token("ann", news, exp=seconds_from_now(life)) for life in (-10, 100)]
     await client.subscribe(news, tokens=tokens)
     await client.events.next("subscribed")
     assert (await client.events.next("subscription_error"))["code"] == 109
-
-    requested = await client.events.take("token_requested", 4)
-    assert sorted(event["channel"] or "" for event in requested) == ["", news, news, news]
-    for event in ("connected", "subscribed"):
-        assert len(client.events.of(event)) == 1
+    await client.events.take("token_requested", 2)
 
 
 @every_combination()
@@ -214,7 +242,7 @@ async def test_every_refused_command_has_its_code(clients: Clients, channel: Nam
         await subscribed(client, channel("open"))
     assert await refused(channel("open")) == 106
     assert len(client.events.of("connected")) == 1
-    seen.add(109)  # test_a_connection_and_a_subscription_outlive_their_tokens
+    seen.add(109)  # in tests of tokens
     assert seen == REFUSALS - NOT_CAUSED_BY_A_CLIENT
 
 
@@ -240,11 +268,29 @@ async def test_every_disconnect_has_its_code(clients: Clients, api: Api, channel
         assert (await client.events.next("disconnected"))["code"] == code
 
     channels = [channel("open") for _ in range(CHANNEL_LIMIT + 1)]
-    await asyncio.gather(
+    ends = [
         *map(disconnected, [*DISCONNECTS, *of_applications]),
         rejected("", 3501),
         rejected(connection_token("ann", secret="another" * 8), 3500),
         rejected(connection_token("ann", channels=channels), 3505),
         rejected(connection_token("ann", expire_at=seconds_from_now(-100)), 110),
         rejected(connection_token("ann", channels=["nowhere:1"]), 102),
-    )
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        for end in ends:
+            tasks.create_task(end)
+
+
+@every_combination("bytes")
+async def test_bytes_arrive_unchanged(clients: Clients, api: Api, channel: Name) -> None:
+    """Bytes that are not text, from a client, from the back end, and in history."""
+    binary = channel("binary")
+    client, _ = await clients.connected("ann")
+    await subscribed(client, binary)
+    encoded = base64.b64encode(BYTES).decode()
+    await client.publish(binary, binary=encoded)
+    await api.call("publish", channel=binary, b64data=encoded)
+    received = await client.events.take("publication", 2)
+    page = await client.history(binary, limit=2)
+    assert [entry["binary"] for entry in (*received, *page["publications"])] == 4 * [encoded]
+    assert await code_of(client.publish(channel("open"), binary=encoded)) == 107

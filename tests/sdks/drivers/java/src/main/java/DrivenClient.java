@@ -252,8 +252,8 @@ final class DrivenClient extends EventListener {
     }
 
     private static Map<String, Object> info(ClientInfo info) {
-        if (info == null) {
-            return null;
+        if (info == null || info.getClient().isEmpty()) {
+            return null; // without a client the SDK gives an empty info
         }
         Map<String, Object> details = new HashMap<>();
         details.put("client", info.getClient());
