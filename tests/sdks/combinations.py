@@ -13,7 +13,7 @@ TOP = Path(__file__).parents[2]
 DRIVERS = Path(__file__).with_name("drivers")
 
 
-OPTIONAL = frozenset({"expired subscription token", "bytes"})
+OPTIONAL = frozenset({"expired subscription token", "bytes", "delta", "tags filter"})
 """The features that not every SDK offers."""
 
 

@@ -16,6 +16,8 @@ FEATURES = {
     "refusals": "test_every_refused_command_has_its_code",
     "disconnects": "test_every_disconnect_has_its_code",
     "bytes": "test_bytes_arrive_unchanged",
+    "delta": "test_deltas_arrive_as_what_was_published",
+    "tags filter": "test_a_tags_filter_selects_publications",
 }
 """Each column, with the test of scenarios.py that it is the result of."""
 

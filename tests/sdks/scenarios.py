@@ -294,3 +294,46 @@ async def test_bytes_arrive_unchanged(clients: Clients, api: Api, channel: Name)
     page = await client.history(binary, limit=2)
     assert [entry["binary"] for entry in (*received, *page["publications"])] == 4 * [encoded]
     assert await code_of(client.publish(channel("open"), binary=encoded)) == 107
+
+
+@every_combination("delta")
+async def test_deltas_arrive_as_what_was_published(clients: Clients, api: Api, channel: Name) -> None:
+    """Live and after a recovery, in text with characters of several bytes."""
+    news, user = channel("delta"), channel("user")
+    client, _ = await clients.connected(user)
+    await subscribed(client, news, delta=True)
+    documents = [{"text": 20 * "grüße ✓ ", "n": n, "even": n % 2 * "nö"} for n in range(1, 10)]
+
+    async def publish(some: list[Json]) -> None:
+        for document in some:
+            await api.publish(news, document)
+
+    await publish(documents[:4])
+    await client.events.take("publication", 4)
+    await api.call("disconnect", user=user, disconnect={"code": 3011, "reason": "force reconnect"})
+    await publish(documents[4:7])
+    assert (await client.events.next("subscribed"))["recovered"] is True
+    await client.events.take("publication", 3)
+    await publish(documents[7:])
+    await client.events.take("publication", 2)
+    assert [event["data"] for event in client.events.of("publication")] == documents
+
+
+@every_combination("tags filter")
+async def test_a_tags_filter_selects_publications(clients: Clients, api: Api, channel: Name) -> None:
+    """Live and after a recovery."""
+    news, user = channel("filtered"), channel("user")
+    client, _ = await clients.connected(user)
+    await subscribed(client, news, tag=["kind", "weather"])
+    for n in range(1, 5):
+        await api.publish(news, {"n": n}, tags={"kind": "sport" if n % 2 else "weather"})
+    await client.events.take("publication", 2)
+    await api.call("disconnect", user=user, disconnect={"code": 3011, "reason": "force reconnect"})
+    for n in range(5, 8):
+        await api.publish(news, {"n": n}, tags={"kind": "sport" if n % 2 else "weather"})
+    assert (await client.events.next("subscribed"))["recovered"] is True
+    await client.events.next("publication")
+    await api.publish(news, {"n": 8}, tags={"kind": "weather"})
+    await client.events.next("publication")
+    received = [(event["offset"], event["data"]["n"]) for event in client.events.of("publication")]
+    assert received == [(n, n) for n in (2, 4, 6, 8)]
