@@ -18,6 +18,9 @@ from tests.faults.cluster import NAMESPACE, AnyCluster
 from tests.faults.publishing import Publishers
 from tests.faults.record import Record, SubscriptionRecord, Tally
 from tests.faults.subscribers import (
+    HTTP_STREAM_PATH,
+    SSE_PATH,
+    BareEmulatedConnection,
     BareEventStream,
     BareWebSocket,
     Subscribe,
@@ -301,12 +304,19 @@ class FaultEnvironment(Generic[AnyCluster]):
 
 def _kinds(environment: FaultEnvironment[AnyCluster]) -> Sequence[Subscribe]:
     on_end = environment.record_end
-    return by_client, by_event_stream, BareWebSocket(on_end).subscribe, BareEventStream(on_end).subscribe
+    return (
+        by_client,
+        by_event_stream,
+        BareWebSocket(on_end).subscribe,
+        BareEventStream(on_end).subscribe,
+        BareEmulatedConnection(HTTP_STREAM_PATH, on_end).subscribe,
+        BareEmulatedConnection(SSE_PATH, on_end).subscribe,
+    )
 
 
 def _channels_of(number: int) -> list[str]:
-    """One channel, the same for four subscribers of different kinds. Every seventh subscriber has two."""
-    first = number // 4 % len(CHANNELS)
+    """One channel, the same for six subscribers of different kinds. Every seventh subscriber has two."""
+    first = number // 6 % len(CHANNELS)
     return [CHANNELS[first], CHANNELS[first - 3]] if number % 7 == 0 else [CHANNELS[first]]
 
 
@@ -325,7 +335,7 @@ async def open_environment(
             environment.run(cluster.watch())
             await cluster.wait_until_ready()  # then every node gets subscribers of every channel
             for number in range(size.subscribers):
-                environment.subscribe(_kinds(environment)[number % 4], _channels_of(number))
+                environment.subscribe(_kinds(environment)[number % 6], _channels_of(number))
             await environment.wait_until_recovered()
             await environment.audit()
             environment.run(environment.publishers.run())

@@ -1,7 +1,8 @@
-"""Subscribers of four kinds: a WebSocket or an event stream, each with the client library and bare.
+"""Subscribers of six kinds.
 
-The client library drops duplicates and recovers what is missing. The bare subscribers record everything that
-the server sends.
+WebSockets and event streams are used with the client library and bare; emulated connections are bare, over an
+HTTP stream and over an event stream. The client library drops duplicates and recovers what is missing. The
+bare subscribers record everything that the server sends.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from tests.faults.record import SubscriptionRecord
+from tests.support.api import NO_TLS
 from tests.support.event_stream import Event as Sent
 from tests.support.event_stream import open_event_stream_at
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tocsin import Client, EventStream, Position, Publication, Subscribed, Unsubscribed
 from tocsin.models import Event
 
 AWAY_SECONDS = (5 * TICK, 10 * TICK)
 """Minimum and maximum delay before a bare subscriber reconnects."""
+
+HTTP_STREAM_PATH = "/connection/http_stream"
+SSE_PATH = "/connection/sse"
 
 LONGEST_LINE = 2**17
 """Bytes. No message that every subscriber gets is longer."""
@@ -149,6 +155,89 @@ class BareEventStream:
                         last_id = last_id if event.id is None else event.id
                         _sent(event, records)
             await asyncio.sleep(random.uniform(*AWAY_SECONDS))
+
+
+class BareEmulatedConnection:
+    """An emulated connection without an SDK, over the stream at `path`. Its commands go to any node.
+
+    `on_end` is called when a stream ends that this side did not end.
+    """
+
+    def __init__(self, path: str, on_end: Callable[[], None] = lambda: None) -> None:
+        self._path = path
+        self._on_end = on_end
+
+    async def subscribe(self, url: str, records: Sequence[SubscriptionRecord]) -> None:
+        """Reconnect when a stream ends or a request fails, and recover from the recorded positions."""
+        async with httpx.AsyncClient(timeout=SOON, trust_env=False, verify=NO_TLS) as http:
+            while True:
+                with contextlib.suppress(OSError, EOFError, httpx.TransportError, Resubscribe):
+                    async with self._open_stream(url) as reader:
+                        try:
+                            await self._read(reader, http, url, records)
+                        except (OSError, EOFError):
+                            self._on_end()
+                            raise
+                await asyncio.sleep(random.uniform(*AWAY_SECONDS))
+
+    @contextlib.asynccontextmanager
+    async def _open_stream(self, url: str) -> AsyncIterator[asyncio.StreamReader]:
+        """Send the connect command. The request is HTTP/1.0: the body of its response is not chunked."""
+        connect_command = json.dumps({"id": 1, "connect": {}})
+        host, port = _address(url)
+        reader, writer = await asyncio.open_connection(host, port, limit=LONGEST_LINE)
+        if self._path == HTTP_STREAM_PATH:
+            start = f"POST {self._path}"
+            body = f"Content-Length: {len(connect_command)}\r\n\r\n{connect_command}"
+        else:
+            start, body = f"GET {self._path}?{urlencode({'cf_connect': connect_command})}", "\r\n"
+        writer.write(f"{start} HTTP/1.0\r\nHost: {host}\r\n{body}".encode())
+        try:
+            async with asyncio.timeout(SOON):
+                head = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in head:
+                raise Resubscribe
+            yield reader
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _read(
+        self,
+        reader: asyncio.StreamReader,
+        http: httpx.AsyncClient,
+        url: str,
+        records: Sequence[SubscriptionRecord],
+    ) -> None:
+        by_channel = {record.channel: record for record in records}
+        session: dict[str, str] = {}
+        while True:
+            line = (await reader.readuntil(b"\n")).strip().removeprefix(b"data: ")
+            if not line:
+                continue
+            message = json.loads(line)
+            if not message:
+                await _emulate(http, url, session, [{}])
+            elif push := message.get("push"):
+                if "disconnect" in push:
+                    raise Resubscribe
+                _pushed(by_channel[push["channel"]], push)
+            elif message["id"] == 1:
+                session = {name: message["connect"][name] for name in ("session", "node")}
+                await _emulate(http, url, session, [*map(_subscribe, range(2, len(records) + 2), records)])
+            else:
+                _subscribed(records[message["id"] - 2], message)
+
+
+async def _emulate(
+    http: httpx.AsyncClient, url: str, session: dict[str, str], commands: Sequence[dict[str, Any]]
+) -> None:
+    """Send commands of an emulated connection. Raises Resubscribe if no node has taken them."""
+    data = "\n".join(map(json.dumps, commands))
+    response = await http.post(f"{url}/emulation", json={**session, "data": data})
+    if response.status_code != 204:
+        raise Resubscribe
 
 
 def _address(url: str) -> tuple[str, int]:
