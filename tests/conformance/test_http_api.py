@@ -169,16 +169,16 @@ async def test_transport_mode_can_be_the_default(token_only_server: Server) -> N
 
 
 async def test_base64_data_is_decoded(api: Api, channel: Name) -> None:
-    """`b64data` carries JSON that the caller has encoded."""
+    """`b64data` carries any bytes. Those that are JSON are published as JSON."""
     news = channel("open")
     await api.call("publish", channel=news, b64data="eyJhIjogMX0=")
     page = await api.call("history", channel=news, limit=1)
     assert page["publications"][0]["data"] == {"a": 1}
 
 
-@pytest.mark.parametrize("params", [{}, {"b64data": "***"}, {"b64data": "//79"}])
+@pytest.mark.parametrize("params", [{}, {"b64data": "***"}])
 async def test_a_publication_needs_data(api: Api, channel: Name, params: dict[str, str]) -> None:
-    """No data, no base64, or no JSON inside it is error 107."""
+    """No data, or no base64, is error 107."""
     with pytest.raises(Refused) as refused:
         await api.call("publish", channel=channel("open"), **params)
     assert refused.value.code == 107

@@ -138,9 +138,12 @@ class SendQueue:
                 self._wake_writer()
 
     def write_now(self, chunk: bytes) -> bool:
-        """Write an `http_chunk` at once, if nothing is queued. False, and nothing is written, else."""
+        """Write an `http_chunk` at once, if nothing is queued. False, and nothing is written, else.
+
+        A large chunk is queued, so that it can be seen how much of it the client has taken.
+        """
         writer = self._body_writer
-        if not self._is_idle or writer is None or writer.is_paused:
+        if not self._is_idle or writer is None or writer.is_paused or len(chunk) > SEND_BYTES:
             return False
         writer.write(chunk)
         return True
