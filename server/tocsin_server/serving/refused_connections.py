@@ -7,11 +7,15 @@ that waits. The mutable state is the transports that stay open. Only `RefusedCon
 from __future__ import annotations
 
 import asyncio
+import random
 
 from tocsin_server.serving.open_files import socket_limit
 
-REFUSED_SECONDS = 1.0
-"""How long a refused connection stays open. Its client notices nothing before that."""
+REFUSED_SECONDS = (0.5, 1.5)
+"""Minimum and maximum time that a refused connection stays open. Its client notices nothing before that.
+
+The time is random, so that clients that were refused together do not come back together.
+"""
 
 REFUSED_LIMIT = 1000
 """How many stay open. Beyond them, and where sockets are scarce, connections are dropped at once."""
@@ -34,7 +38,8 @@ class RefusedConnections:
             return
         transport.pause_reading()
         self._transports.add(transport)
-        asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._abort, transport)
+        seconds = random.uniform(*REFUSED_SECONDS)  # noqa: S311 - spreads load, hides nothing
+        asyncio.get_running_loop().call_later(seconds, self._abort, transport)
 
     def _abort(self, transport: asyncio.Transport) -> None:
         self._transports.discard(transport)
