@@ -36,9 +36,8 @@ CONNECTION_ENDED = "a subscriber's connection ended"
 REDIS_DISCONNECTED = "redis_disconnected"
 HISTORY_GAP = "history_gap"
 MASTER_ADDED = "cluster_master_added"
-CLOSED_AS_SLOW = '"code": 3008'
 """How a fault is detected. A subscriber reports the first; the others are parts of nodes' log lines."""
-DETECTIONS = (CONNECTION_ENDED, REDIS_DISCONNECTED, HISTORY_GAP, MASTER_ADDED, CLOSED_AS_SLOW)
+DETECTIONS = (CONNECTION_ENDED, REDIS_DISCONNECTED, HISTORY_GAP, MASTER_ADDED)
 
 LATE_SECONDS = 60 * TICK
 """How late a detection may be on a machine that is busy or stalls."""

@@ -12,7 +12,6 @@ import httpx
 from tests.faults.cluster import NAMESPACE, NodeProcess
 from tests.faults.fault_environment import (
     CHANNELS,
-    CLOSED_AS_SLOW,
     CONNECTION_ENDED,
     DEAF_SECONDS,
     HISTORY_GAP,
@@ -118,7 +117,7 @@ async def partition_node(environment: Environment) -> None:
 async def stop_reading(environment: Environment) -> None:
     """A subscriber stays connected and stops reading, until its node disconnects it. Then it reconnects."""
     node, heavy = environment.cluster.nodes[0], f"{NAMESPACE}:heavy"
-    subscriber = BareWebSocket(receive_bytes=65536)
+    subscriber = BareWebSocket(environment.record_end, receive_bytes=65536)
     channels = [*CHANNELS[:3], heavy]
     subscriptions = [
         SubscriptionRecord(environment.record, channel, "the slow subscriber") for channel in channels
@@ -183,7 +182,7 @@ STANDALONE_FAULTS = FaultGroup(
         Fault(
             "a node partitioned from Redis", partition_node, REDIS_DISCONNECTED, DEAF, allows_publishing=True
         ),
-        Fault("a subscriber that stops reading", stop_reading, CLOSED_AS_SLOW),
+        Fault("a subscriber that stops reading", stop_reading, CONNECTION_ENDED),
         Fault("Redis restarted, empty", restart_redis_empty, HISTORY_GAP, history_loss=HistoryLoss.ALWAYS),
     ],
 )
