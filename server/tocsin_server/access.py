@@ -181,7 +181,7 @@ class AccessControl:
         self, scope: Scope, receive: Receive, send: Send, status: HTTPStatus, sentence: str
     ) -> None:
         client = scope.get("client")
-        self._node.refusals.write(
+        self._node.sampled_log.write(
             "request_refused",
             path=get_route_path(scope)[:100],
             status=int(status),

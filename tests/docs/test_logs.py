@@ -26,7 +26,7 @@ def _event(call: ast.Call, function: ast.Attribute, name: str) -> Iterator[tuple
     owner, method = ast.unparse(function.value), function.attr
     if owner in LOGGERS and method in LEVELS:
         yield name, "error" if method == "exception" else method, False
-    elif method == "log_refusal" or (method == "write" and owner.endswith(("refusals", "._log"))):
+    elif method == "log_refusal" or (method == "write" and owner.endswith(("sampled_log", "._log"))):
         given = [one.value for one in call.keywords if one.arg == "level"]
         yield name, str(ast.literal_eval(given[0])) if given else "info", True
     elif method == "drop" and owner in ("self", "self._dropped"):

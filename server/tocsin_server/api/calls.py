@@ -47,7 +47,7 @@ class Context:
 
     def log_refusal(self, method: str, refusal: Refusal) -> None:
         """Log that the scope of the caller's key refuses a call."""
-        self.node.refusals.write(
+        self.node.sampled_log.write(
             "api_call_refused", key=self.caller.name, method=method, error=refusal.message
         )
 

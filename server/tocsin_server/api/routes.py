@@ -166,7 +166,7 @@ class _Api:
     def _log_refusal(self, request: Request, refused: HTTPException, caller: Caller | None) -> None:
         """Log why a request is answered with an HTTP status and a sentence. Never with its query."""
         reason = refused.reason if isinstance(refused, Unauthorized) else refused.detail
-        self._node.refusals.write(
+        self._node.sampled_log.write(
             "api_request_refused",
             path=request.url.path[:PATH_CHARACTERS],
             status=refused.status_code,

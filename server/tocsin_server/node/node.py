@@ -141,7 +141,7 @@ class Node:
         self._key_sets = KeySets(self._tokens, self.metrics)
         self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
         self._authorizer = authorizer_with(self._key_sets, authorizer)
-        self.refusals = SampledLog()
+        self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
         self._handling: Connection | None = None
         """The connection whose event is being handled: who is refused, if something is."""
@@ -242,11 +242,11 @@ class Node:
 
     def log_refusal(self, event: str, **fields: Any) -> None:
         """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
-        self.refusals.write(event, **{**_client_fields(self._handling), **fields})
+        self.sampled_log.write(event, **{**_client_fields(self._handling), **fields})
 
     def _log_fault(self, event: str, **fields: Any) -> None:
         """Write an error with the traceback of the exception that is being handled."""
-        self.refusals.write(event, level="error", exc_info=True, **fields)
+        self.sampled_log.write(event, level="error", exc_info=True, **fields)
 
     # ---------------------------------------------------------------------------------------------- lifecycle
 
@@ -332,7 +332,7 @@ class Node:
         try:
             await work
         except EngineError as error:
-            self.refusals.write("engine_call_failed", level="warning", error=str(error))
+            self.sampled_log.write("engine_call_failed", level="warning", error=str(error))
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("task_failed")
 
@@ -618,7 +618,9 @@ class Node:
             self.limit_reached(error.limit, client=client, user=user)
             outcome = events.ConnectionRefused(error.refusal)
         except EngineError as error:
-            self.refusals.write("connection_not_reserved", level="warning", client=client, error=str(error))
+            self.sampled_log.write(
+                "connection_not_reserved", level="warning", client=client, error=str(error)
+            )
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("reservation_raised", client=client)
         if connection.session.is_closed:
@@ -637,7 +639,7 @@ class Node:
             self.handle_event(connection, events.SubscriptionsFailed(channels, error.refusal))
         except EngineError as error:
             client = connection.session.client
-            self.refusals.write(
+            self.sampled_log.write(
                 "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
             )
             self.handle_event(connection, events.SubscriptionsFailed(channels))
@@ -673,7 +675,7 @@ class Node:
             return error.refusal
         except EngineError as error:
             client = connection.session.client
-            self.refusals.write("command_failed", level="warning", client=client, error=str(error))
+            self.sampled_log.write("command_failed", level="warning", client=client, error=str(error))
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("command_raised", client=connection.session.client)
         return errors.INTERNAL_ERROR
@@ -689,7 +691,7 @@ class Node:
                     outcome = await self._authorizer.authorize(authorize)
         except TimeoutError:  # the session may have refused the request already, at its own deadline
             client = connection.session.client
-            self.refusals.write("authorization_timed_out", level="warning", client=client)
+            self.sampled_log.write("authorization_timed_out", level="warning", client=client)
         except Exception:  # noqa: BLE001 - logged as an error
             self._log_fault("authorization_raised", client=connection.session.client)
         self.handle_event(connection, events.Authorized(authorize.id, outcome))
