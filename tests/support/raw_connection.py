@@ -92,6 +92,11 @@ class RawConnection:
             await self.send(data[index : index + 1])
             await asyncio.sleep(0)
 
+    async def read_some(self) -> bytes:
+        """Read what arrives first; b"" if the server closes instead."""
+        async with asyncio.timeout(SOON):
+            return await self._reader.read(4096)
+
     def end(self) -> None:
         """Close this side's direction. The server's direction stays open."""
         with contextlib.suppress(OSError):

@@ -379,8 +379,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _release_cycles(self) -> None:
         """Release what refers to this object, which is then freed without the garbage collector."""
+        self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
+        self.cycle = self._running = None  # type: ignore[assignment]
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer with a status and close. Behind a request that is being answered, only close after that."""

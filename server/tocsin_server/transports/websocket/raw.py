@@ -12,6 +12,7 @@ connection change it; asyncio, the server and the node call them.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -106,11 +107,6 @@ def plain_frame(opcode: Opcode, payload: bytes) -> bytes:
     return Frame(opcode, payload).serialize(mask=False)
 
 
-def _select_subprotocol(_protocol: ServerProtocol, _offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Name none: the response names the one that the whole request chooses."""
-    return None
-
-
 def _combined(headers: Headers, name: str) -> str | None:
     """All values of a header as one (RFC 9110 §5.3), or None if there is none."""
     values = headers.get_all(name)
@@ -185,10 +181,24 @@ class _ServerProtocol(ServerProtocol):
         self.events.append((yield from _read_request(self.reader)))
         yield from Protocol.parse(self)
 
+    def select_subprotocol(self, _offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Name none: the response names the one that the whole request chooses."""
+        return None
+
     @property
     def is_in_message(self) -> bool:
         """Whether a part of a frame or of a message has arrived."""
         return self.frames.is_in_frame or self.current_size is not None
+
+    def release_cycles(self) -> None:
+        """Read no further. This object is then freed without the garbage collector.
+
+        The parser refers to it, and so do the tracebacks of what was wrong.
+        """
+        self.parser = cast("Generator[None]", itertools.repeat(None))
+        if (error := self.handshake_exc) is not None:  # the request keeps it, too
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+        self.parser_exc = self.handshake_exc = None
 
 
 class RawFraming:
@@ -309,7 +319,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._protocol = _ServerProtocol(
             extensions=compression.EXTENSIONS if connections.limits.compresses else None,
             max_size=connections.limits.message_bytes,
-            select_subprotocol=_select_subprotocol,
             logger=_LOGGER,
         )
         self._inflation: Inflation | None = None  # of a connection that negotiated compression
@@ -363,6 +372,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._address_key is not None:
             self._connections.admission.leave(self._address_key)
             self._address_key = None
+        self._protocol.release_cycles()
 
     def drop_half_open(self, limit: str) -> None:
         """Close because newer connections wait for their connect command."""
