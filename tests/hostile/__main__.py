@@ -31,6 +31,7 @@ def row(name: str, result: Result) -> list[str]:
     return [
         name,
         f"{quiet.median:.1f} / {quiet.high:.1f}",
+        f"{result.elsewhere.median:.1f} / {result.elsewhere.high:.1f}",
         f"{attacked.median:.1f} / {attacked.high:.1f}",
         f"{result.high_ratio:.1f}",
         " / ".join(_mebibytes(held.memory) for held in (result.before, result.during, result.after)),
@@ -44,6 +45,7 @@ async def run_all(only: str, size: Size, *, uses_nginx: bool) -> bool:
     table = Table(
         "attack",
         "ms without it, median / p99",
+        "ms with it elsewhere",
         "ms with it",
         "p99 ratio",
         "MiB of the node, before / during / after",

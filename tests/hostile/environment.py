@@ -1,4 +1,8 @@
-"""The system under attack: two nodes over one small Redis, honest clients on both, and what it all holds."""
+"""The system under attack: two nodes over one small Redis, honest clients on both, and what it all holds.
+
+A third node, over a Redis of its own, is another system on the same machine. Attacks on it show how much of
+the attacker's own load the honest clients notice.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import psutil
 
 from tests.deploy.nginx import run_nginx
 from tests.faults.cluster import NodeProcess, make_folder
+from tests.hostile.attacks.attacker import Target
 from tests.hostile.attacks.callers import PUBLISHER
 from tests.hostile.attacks.readers import fill_histories
 from tests.hostile.honest_clients import Observation
@@ -76,7 +81,7 @@ class Holding(NamedTuple):
 
 
 class Environment:
-    """Two nodes; the first one is attacked."""
+    """Two nodes; the first one is attacked, or the node of the other system."""
 
     def __init__(
         self,
@@ -84,10 +89,12 @@ class Environment:
         redis: RedisServer,
         honest: WorkerProcess,
         http: httpx.AsyncClient,
-        attacked_port: int,
+        attacked: Target,
+        elsewhere: Target,
     ) -> None:
         self._nodes = nodes
-        self._attacked_port = attacked_port
+        self._attacked = attacked
+        self._elsewhere = elsewhere
         self._redis = redis
         self._honest = honest
         self._http = http
@@ -97,9 +104,10 @@ class Environment:
         return Observation(*await self._honest.call(seconds))
 
     @contextlib.asynccontextmanager
-    async def attacked(self, *attacks: str) -> AsyncIterator[None]:
-        """Run attacks in a process of their own, while the context lasts."""
-        async with run_worker("tests.hostile.attacker", self._attacked_port, self._redis.port, *attacks):
+    async def attacked(self, *attacks: str, elsewhere: bool = False) -> AsyncIterator[None]:
+        """Run attacks in a process of their own, while the context lasts; `elsewhere`: on the other one."""
+        target = self._elsewhere if elsewhere else self._attacked
+        async with run_worker("tests.hostile.attacker", target.port, target.redis_port, *attacks):
             yield
 
     async def holding(self) -> Holding:
@@ -160,24 +168,30 @@ async def open_environment(
     With `uses_nginx`, the attacker reaches its node through the nginx of `deploy/`.
     """
     with ExitStack() as stack:
-        redis = stack.enter_context(redis_running(make_folder(directory, "redis"), *REDIS))
+        redis, other_redis = (
+            stack.enter_context(redis_running(make_folder(directory, name), *REDIS))
+            for name in ("redis", "other-redis")
+        )
         nodes = [NodeProcess(directory / f"node-{at}", config(redis.url)) for at in range(2)]
+        other_node = NodeProcess(directory / "other-node", config(other_redis.url))
         try:
-            await asyncio.gather(*(node.start() for node in nodes))
+            await asyncio.gather(*(node.start() for node in (*nodes, other_node)))
             async with (
                 httpx.AsyncClient(timeout=10 * SOON, trust_env=False, verify=NO_TLS) as http,
                 run_worker(
                     "tests.hostile.honest_clients", honest_clients, *(node.url for node in nodes)
                 ) as honest,
             ):
-                assert nodes[0].server is not None
-                port = nodes[0].server.port
-                await fill_histories(port)
+                ports = [node.server.port for node in (nodes[0], other_node) if node.server is not None]
+                for port in ports:
+                    await fill_histories(port)
                 if uses_nginx:
-                    (nginx_port,) = free_ports(1)
-                    folder = make_folder(directory, "nginx")
-                    stack.enter_context(run_nginx([port], nginx_port, folder))
-                    port = nginx_port
-                yield Environment(nodes, redis, honest, http, port)
+                    nginx_ports = free_ports(len(ports))
+                    for at, port in enumerate(nginx_ports):
+                        folder = make_folder(directory, f"nginx-{at}")
+                        stack.enter_context(run_nginx([ports[at]], port, folder))
+                    ports = nginx_ports
+                attacked, elsewhere = map(Target, ports, (redis.port, other_redis.port))
+                yield Environment(nodes, redis, honest, http, attacked, elsewhere)
         finally:
-            await asyncio.gather(*(node.stop() for node in nodes))
+            await asyncio.gather(*(node.stop() for node in (*nodes, other_node)))

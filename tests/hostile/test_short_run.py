@@ -7,7 +7,7 @@ from tests.hostile.attack_run import Size, run_attacks
 from tests.hostile.attacker import GROUPS
 from tests.hostile.environment import open_environment
 
-SHORT = Size(periods=1, seconds=2)
+SHORT = Size(periods=1, seconds=2, has_periods_elsewhere=False)
 HONEST_CLIENTS = 50
 
 MEDIAN_RATIO_LIMIT = 60.0
