@@ -9,16 +9,17 @@ transport reads its own requests and checks them itself.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from http import HTTPStatus
 
 import structlog
 from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tocsin_server.api.http import ApiRequest
 from tocsin_server.config.admin_options import AdminPart
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
@@ -38,8 +39,11 @@ METRICS_REFUSED = (
     "Metrics are for callers on private networks, for those with an API key, and on the address of [admin]."
 )
 
-_FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
+_FORWARDING_HEADERS = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"})
 """Headers by which a proxy can be told that is not trusted."""
+
+_PAGE_HEADERS = frozenset({b"origin", b"sec-fetch-site"})
+"""Headers that browsers send for pages, and back ends do not."""
 
 _PRIVATE = [
     ipaddress.ip_network(name) for name in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
@@ -92,7 +96,7 @@ class ClientOfRequest:
             is_trusted = self._proxies.trust(peer or UNIX)
             if is_trusted:
                 self._set_client(scope, peer)
-            elif not self._has_warned and is_private(peer) and _has_header(scope, _FORWARDING_HEADERS):
+            elif not self._has_warned and _has_header(scope, _FORWARDING_HEADERS) and is_private(peer):
                 self._has_warned = True
                 log.warning("proxy_not_trusted", peer=peer, advice="set server.trusted_proxies")
             scope[_PEER] = is_trusted
@@ -113,11 +117,12 @@ class ClientOfRequest:
 class AccessControl:
     """An ASGI application around that of one of the node's routes."""
 
-    def __init__(self, app: ASGIApp, node: Node, has_key: Callable[[Request], bool]) -> None:
+    def __init__(self, app: ASGIApp, node: Node, has_key: Callable[[ApiRequest], bool]) -> None:
         server, admin = node.settings.server, node.settings.admin
         self._app = app
         self._node = node
         self._has_key = has_key
+        self._is_api_insecure = node.settings.api.insecure
         self._served = {PUBLIC: admin.served_publicly, ADMIN: admin.serve}
         self._origins = admin.allowed_origins
         self._known_origins = (*server.allowed_origins, *admin.allowed_origins)
@@ -125,6 +130,9 @@ class AccessControl:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal."""
         part = part_of(get_route_path(scope))
+        if part == "api" and self._is_plain_call(scope):
+            await self._app(scope, receive, send)
+            return
         if refused := self._refusal(HTTPConnection(scope), part):
             await self._refuse(scope, receive, send, *refused)
         elif part is None:  # its route adds the headers, since a stream has many writes
@@ -138,6 +146,12 @@ class AccessControl:
         if answer.has_cors and _is_preflight(request):
             app = preflight_response(request, _API_METHODS, _API_HEADERS)
         await app(request.scope, receive, answer.send)
+
+    def _is_plain_call(self, scope: Scope) -> bool:
+        """Whether a call of the API comes from a back end, and needs no check and no headers for pages."""
+        if self._is_api_insecure or "api" not in self._served[scope.get("state", {}).get("address", PUBLIC)]:
+            return False
+        return not _has_header(scope, _PAGE_HEADERS)
 
     # ----------------------------------------------------------------------------- why a request is refused
 
@@ -175,7 +189,7 @@ class AccessControl:
         is_known = request.scope.get(_PEER) or not _has_header(request.scope, _FORWARDING_HEADERS)
         client = request.scope.get("client")
         is_near = is_known and client and is_private(client[0])
-        return bool(is_near) or self._has_key(Request(request.scope))
+        return bool(is_near) or self._has_key(ApiRequest(request.scope, _no_body))
 
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, status: HTTPStatus, sentence: str
@@ -222,8 +236,12 @@ class _Answer:
         await self._send(message)
 
 
-def _has_header(scope: Scope, names: Sequence[bytes]) -> bool:
+def _has_header(scope: Scope, names: Container[bytes]) -> bool:
     return any(name in names for name, _ in scope["headers"])
+
+
+async def _no_body() -> Message:
+    return {"type": "http.disconnect"}
 
 
 def _is_preflight(request: HTTPConnection) -> bool:

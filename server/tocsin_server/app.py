@@ -18,18 +18,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from tocsin_server.access import AccessControl, ClientOfRequest
 from tocsin_server.admin.health import health_routes
 from tocsin_server.admin.pages import page_routes
+from tocsin_server.api.application import Api, ApiFirst, api_routes
 from tocsin_server.api.auth import ApiKeys
-from tocsin_server.api.routes import api_routes
 from tocsin_server.config.loading import Settings
+from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.metrics.multiprocess import WorkerMetrics
@@ -45,6 +46,22 @@ class State(TypedDict):
     """The lifespan state: every request and every `WebSocketProtocol` finds the node there."""
 
     node: Node
+
+
+class _Application(Starlette):
+    """All routes around one node. Requests to the API take the direct way if nothing else may want them."""
+
+    def __init__(self, options: ServerOptions, api: ASGIApp | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._options = options
+        self._api = api
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """As Starlette calls it with the first request."""
+        stack = super().build_middleware_stack()
+        if self._api is not None and not self.user_middleware:
+            stack = ApiFirst(stack, self._api)
+        return ClientOfRequest(stack, self._options)
 
 
 def create_app(
@@ -78,22 +95,23 @@ def create_app(
                 await stack.enter_async_context(worker_metrics.sharing(node.metrics.page))
             yield {"node": node}
 
+    keys = ApiKeys(settings)
+    api = AccessControl(Api(node, keys), node, keys.accepts)
     own_routes: list[BaseRoute] = [
         websocket_route(node),
         events_route(node),
         *stream_routes(node),
         *((unidirectional_websocket_route(node),) if settings.client.unidirectional else ()),
         *((emulation_route(node),) if settings.client.http_stream or settings.client.sse else ()),
-        *api_routes(node),
         *health_routes(node, worker_metrics),
     ]
-    keys = ApiKeys(settings)
     for route in own_routes:
         guarded = cast("Route", route)  # or a WebSocketRoute, which has an app too
         guarded.app = AccessControl(guarded.app, node, keys.accepts)
-    app = Starlette(
-        routes=[*routes, *own_routes, *(page_routes() if has_page else ())],
-        middleware=[Middleware(ClientOfRequest, settings.server)],
+    app = _Application(
+        settings.server,
+        None if routes else api,  # which may be below /api, too
+        routes=[*routes, *own_routes, *api_routes(api), *(page_routes() if has_page else ())],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

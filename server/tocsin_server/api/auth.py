@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 from tocsin_server.api.callers import Caller, LimitReached, Scope
+from tocsin_server.api.http import ApiRequest
 from tocsin_server.api.signatures import SCHEME as SIGNATURE_SCHEME
 from tocsin_server.api.signatures import SeenSignatures, Signature
 from tocsin_server.config.api_key_options import HASH_PREFIX, key_digest
@@ -18,6 +18,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.core.glob import Glob
 
 HEADER = "X-API-Key"
+_HEADER = HEADER.lower().encode()
 SCHEME = "apikey"
 PARAMETER = "api_key"
 
@@ -55,7 +56,7 @@ class ApiKeys:
             self._owners += [(key_digest(key), caller) for key in options.keys]
             self._named[name] = caller, [key for key in options.keys if not key.startswith(HASH_PREFIX)]
 
-    def caller_of(self, request: Request, path: str) -> tuple[Caller, Signature | None]:
+    def caller_of(self, request: ApiRequest, path: str) -> tuple[Caller, Signature | None]:
         """Return who sends a request, and its signature if it has one, whose digest the body must have.
 
         `path` is that of the route, wherever the application is mounted.
@@ -64,7 +65,7 @@ class ApiKeys:
         """
         if self._insecure is not None:
             return self._insecure, None
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, credentials = request.header(b"authorization").partition(" ")
         if scheme.lower() == SIGNATURE_SCHEME:
             return self._signer_of(credentials, path)
         given = [sha256(key).digest() for key in _keys_of(request, self._accepts_parameter)]
@@ -78,7 +79,7 @@ class ApiKeys:
             raise self._unauthorized(request, has_key=bool(given))
         return _valid(found[0]), None
 
-    def accepts(self, request: Request) -> bool:
+    def accepts(self, request: ApiRequest) -> bool:
         """Whether a request has a valid key or signature, with any scope."""
         try:
             self.caller_of(request, request.scope["path"])
@@ -109,9 +110,9 @@ class ApiKeys:
             raise Unauthorized("its signature was used before", "The signature was used before.")
         return _valid(caller), signature
 
-    def _unauthorized(self, request: Request, *, has_key: bool) -> Unauthorized:
+    def _unauthorized(self, request: ApiRequest, *, has_key: bool) -> Unauthorized:
         """Why a request is refused. Shows no key."""
-        if not has_key and PARAMETER in request.query_params:
+        if not has_key and request.parameter(PARAMETER) is not None:
             return Unauthorized(KEY_IN_ADDRESS, KEY_IN_ADDRESS)
         if not self._owners:
             return Unauthorized("api.keys is not set")
@@ -124,11 +125,11 @@ def _valid(caller: Caller) -> Caller:
     return caller
 
 
-def _keys_of(request: Request, accepts_parameter: bool) -> Iterator[bytes]:
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+def _keys_of(request: ApiRequest, accepts_parameter: bool) -> Iterator[bytes]:
+    scheme, _, credentials = request.header(b"authorization").partition(" ")
     if scheme.lower() == SCHEME and credentials.strip():
         yield credentials.strip().encode()
-    if request.headers.get(HEADER):
-        yield request.headers[HEADER].encode()
-    if accepts_parameter and request.query_params.get(PARAMETER):
-        yield request.query_params[PARAMETER].encode(errors="replace")
+    if key := request.header(_HEADER):
+        yield key.encode()
+    if accepts_parameter and (parameter := request.parameter(PARAMETER)):
+        yield parameter.encode(errors="replace")

@@ -8,8 +8,8 @@ import zlib
 
 from msgspec import Raw
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
 
+from tocsin_server.api.http import ApiRequest
 from tocsin_server.api.signatures import Signature
 from tocsin_server.protocol.json_text import compact
 
@@ -27,30 +27,39 @@ _WINDOW_BITS = {
 """How zlib decompresses a content coding (RFC 9110 §8.4.1)."""
 
 
-async def read_body(request: Request, limit_bytes: int, signature: Signature | None = None) -> bytes:
+async def read_body(request: ApiRequest, limit_bytes: int, signature: Signature | None = None) -> bytes:
     """Read the whole body, decompressed. Raises HTTPException 413 at the first chunk beyond the limit.
 
     The limit applies to the bytes that arrive and to those that they decompress to. Raises HTTPException 415
     for a content coding other than gzip and deflate, and 401 for a body that is not the signed one.
     """
-    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    coding = request.header(b"content-encoding").strip().lower()
     if coding not in ("", "identity", *_WINDOW_BITS):
         raise HTTPException(
             415,
             'The Content-Encoding of a request must be "gzip", "deflate" or absent.',
             {"Accept-Encoding": "gzip, deflate"},
         )
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit_bytes:
-                raise _too_large(limit_bytes)
-    except ClientDisconnect:
-        raise HTTPException(400, "The request's body ended early.") from None
+    body = await _read(request, limit_bytes)
     if signature is not None and not signature.covers(body):
         raise HTTPException(401, "The body is not the one that was signed.")
-    return _decompressed(bytes(body), coding, limit_bytes) if coding in _WINDOW_BITS else bytes(body)
+    return _decompressed(body, coding, limit_bytes) if coding in _WINDOW_BITS else body
+
+
+async def _read(request: ApiRequest, limit_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    left = limit_bytes
+    is_complete = False
+    while not is_complete:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "The request's body ended early.")
+        parts.append(message.get("body", b""))
+        left -= len(parts[-1])
+        if left < 0:
+            raise _too_large(limit_bytes)
+        is_complete = not message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tocsin_server import errors
@@ -90,28 +89,25 @@ class Caller:
             )
         self.full_at = full_at
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait until another request of the caller may run, and run it.
+    async def enter(self) -> None:
+        """Wait until another request of the caller may run. `leave` must follow when it has ended.
 
         Raises LimitReached if too many wait.
         """
-        if self._places.locked():
-            if self.waiting >= WAITING_FACTOR * self.options.concurrent_requests:
-                raise LimitReached(
-                    "api.concurrent_requests", "too many requests with this key at a time", 1.0
-                )
-            self.waiting += 1
-            try:
-                await self._places.acquire()
-            finally:
-                self.waiting -= 1
-        else:
+        if not self._places.locked():
             await self._places.acquire()
+            return
+        if self.waiting >= WAITING_FACTOR * self.options.concurrent_requests:
+            raise LimitReached("api.concurrent_requests", "too many requests with this key at a time", 1.0)
+        self.waiting += 1
         try:
-            yield
+            await self._places.acquire()
         finally:
-            self._places.release()
+            self.waiting -= 1
+
+    def leave(self) -> None:
+        """Let another request of the caller run."""
+        self._places.release()
 
     def is_expired(self) -> bool:
         """Whether its keys are not valid any longer."""

@@ -18,6 +18,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 UNIX = "unix"
@@ -31,6 +32,12 @@ HOPS_LIMIT = 16
 
 FORWARDED_LIMIT_BYTES = 4096
 """A longer `Forwarded` is ignored: it has to be read from its beginning, which its client wrote."""
+
+LONGEST_ADDRESS = 128
+"""How many characters an address may have: 45 of an IPv6 address, and the name of its zone."""
+
+CACHED_ADDRESSES = 4096
+"""How many addresses are kept parsed. Those of proxies and back ends come again and again."""
 
 ProxyHeader = Literal["X-Forwarded-For", "Forwarded"]
 
@@ -117,6 +124,11 @@ def normalized(peer: str) -> str:
 
 
 def _parsed(address: str) -> _Address | None:
+    return _parse_short(address) if len(address) <= LONGEST_ADDRESS else None
+
+
+@lru_cache(CACHED_ADDRESSES)
+def _parse_short(address: str) -> _Address | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

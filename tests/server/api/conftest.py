@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from tests.server.api.websocket_client import WebSocketClient, connected_client
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
-from tocsin_server.api.routes import api_routes
+from tocsin_server.api.application import Api, api_routes
+from tocsin_server.api.auth import ApiKeys
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.factory import create_engine
@@ -121,7 +122,7 @@ async def served(**sections: Json) -> AsyncIterator[Served]:
         async with node.running():
             yield {"node": node}
 
-    app = Starlette(routes=api_routes(node), lifespan=lifespan)
+    app = Starlette(routes=api_routes(Api(node, ApiKeys(settings))), lifespan=lifespan)
     app.state.node = node
     async with (
         serving(app, ServerOptions(port=0)) as server,

@@ -1,0 +1,205 @@
+"""The HTTP API, an ASGI application: `POST /api/<method>`, the legacy `POST /api`, and the OpenAPI document.
+
+    key or signature --> body --> JSON object --> typed request --> rate, scope --> method --> result or error
+
+Until there is a JSON object, an invalid request is answered with an HTTP status and a sentence. After that it
+is answered with an error of the protocol: in a 200, or as a status in transport error mode.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from starlette._utils import get_route_path
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tocsin_server import errors
+from tocsin_server.api.auth import ApiKeys, Unauthorized
+from tocsin_server.api.body import json_object, json_objects, read_body
+from tocsin_server.api.callers import Caller, LimitReached
+from tocsin_server.api.calls import Context, Method, api_error, attempt, decode, too_many_calls
+from tocsin_server.api.http import ApiRequest, ApiResponse, error_response, json_response, status_error
+from tocsin_server.api.methods import COMMANDS, METHODS, weight
+from tocsin_server.api.openapi import api_document
+from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
+from tocsin_server.errors import Refusal, Refused
+from tocsin_server.loop_turns import LoopTurns
+from tocsin_server.node.node import Node
+from tocsin_server.protocol.canonical import is_set
+
+PATH_CHARACTERS = 100
+"""How much of a path is logged."""
+
+ERROR_MODE_HEADER = b"x-centrifugo-error-mode"
+DOCUMENT_PATH = "/api/openapi.json"
+
+NO_PARAMS = Raw(b"{}")
+
+BATCH = "batch"
+"""The method whose scope and rate are those of its commands."""
+
+Answer = Callable[[ApiRequest, bytes, Caller], Awaitable[ApiResponse]]
+
+_encode = msgspec.json.Encoder().encode
+_legacy_decoder = msgspec.json.Decoder(LegacyCommand)
+
+
+class Api:
+    """The ASGI application of `/api` and of every path below it.
+
+    The mutable state is what the callers have used of their rates, and the turns of all calls.
+    """
+
+    def __init__(self, node: Node, keys: ApiKeys) -> None:
+        self._node = node
+        self._keys = keys
+        self._turns = LoopTurns()
+        self._answers: dict[str, Answer] = {
+            "/api": self._legacy_answer,
+            **{f"/api/{name}": self._answer_of(name, method) for name, method in METHODS.items()},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        request = ApiRequest(scope, receive)
+        try:
+            response = await self._respond(request)
+        except HTTPException as error:
+            response = error_response(error)
+        await response.send(send)
+
+    async def _respond(self, request: ApiRequest) -> ApiResponse:
+        path = request.path
+        if path == DOCUMENT_PATH:
+            return self._document(request)
+        answer = self._answers.get(path)
+        if answer is None:
+            raise status_error(HTTPStatus.NOT_FOUND)
+        if request.scope["method"] != "POST":
+            raise status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "POST"})
+        caller: Caller | None = None
+        try:
+            caller, signature = self._keys.caller_of(request, path)
+            await caller.enter()
+            try:
+                body = await read_body(request, self._node.settings.api.body_limit_bytes, signature)
+                await self._turns.wait()
+                return await answer(request, body, caller)
+            finally:
+                caller.leave()
+        except LimitReached as error:
+            self._log_limit(error, caller)
+            return self._too_many(request, error)
+        except HTTPException as refused:
+            self._log_refusal(request, refused, caller)
+            raise
+
+    def _answer_of(self, name: str, method: Method) -> Answer:
+        """What answers the requests of a method."""
+
+        async def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse:
+            outcome = await self._call(caller, name, method, json_object(body))
+            if isinstance(outcome, Refusal):
+                return self._refusal(request, outcome)
+            return json_response({"result": outcome} if method.is_wrapped else outcome)
+
+        return answer
+
+    async def _legacy_answer(self, _request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse:
+        """Answer one or more commands."""
+        commands = json_objects(body, CALLS_LIMIT + 1)
+        if len(commands) > CALLS_LIMIT:
+            return json_response(LegacyReply(error=api_error(too_many_calls("commands"))))
+        replies = [await self._legacy_reply(caller, command) for command in commands]
+        return ApiResponse(b"\n".join(map(_encode, replies)))
+
+    async def _call(self, caller: Caller, name: str, method: Method, params: Raw) -> Any:
+        """The result of one call, or its refusal. Raises LimitReached."""
+        context = Context(self._node, caller, self._turns)
+        try:
+            request = await method.decode_in_turns(params, self._turns)
+            calls = weight(request)
+            caller.take(calls, time.monotonic())
+            if name != BATCH:
+                context.permit(name, request)
+        except Refused as error:
+            return error.refusal
+        self._node.metrics.api_calls.counts[caller.name,] += calls
+        return await attempt(method.call(context, request))
+
+    async def _legacy_reply(self, caller: Caller, text: Raw) -> LegacyReply:
+        await self._turns.wait()
+        try:
+            command = decode(_legacy_decoder, text)
+        except Refused as error:
+            return LegacyReply(error=api_error(error.refusal))
+        method = COMMANDS.get(command.method)
+        params = command.params if command.params and is_set(command.params) else NO_PARAMS
+        try:
+            outcome = await self._call(caller, command.method, method, params) if method else errors.NOT_FOUND
+        except LimitReached as error:
+            self._log_limit(error, caller)
+            outcome = error.refusal
+        if isinstance(outcome, Refusal):
+            return LegacyReply(command.id, api_error(outcome))
+        return LegacyReply(command.id, result=Raw(_encode(outcome)))
+
+    def _refusal(self, request: ApiRequest, refusal: Refusal) -> ApiResponse:
+        if "transport" in (self._node.settings.api.error_mode, request.header(ERROR_MODE_HEADER)):
+            return json_response(api_error(refusal), refusal.http_status)
+        return json_response({"error": api_error(refusal)})
+
+    def _too_many(self, request: ApiRequest, error: LimitReached) -> ApiResponse:
+        seconds = max(1, math.ceil(error.retry_after_seconds))
+        return self._refusal(request, error.refusal)._replace(headers=((b"retry-after", b"%d" % seconds),))
+
+    def _log_limit(self, error: LimitReached, caller: Caller | None) -> None:
+        self._node.limit_reached(error.limit, key=caller.name if caller else "")
+
+    def _log_refusal(self, request: ApiRequest, refused: HTTPException, caller: Caller | None) -> None:
+        """Log why a request is answered with an HTTP status and a sentence. Never with its query."""
+        reason = refused.reason if isinstance(refused, Unauthorized) else refused.detail
+        self._node.sampled_log.write(
+            "api_request_refused",
+            path=request.scope["path"][:PATH_CHARACTERS],
+            status=refused.status_code,
+            error=reason,
+            key=caller.name if caller else "",
+            address=request.address,
+        )
+
+    def _document(self, request: ApiRequest) -> ApiResponse:
+        if request.scope["method"] not in ("GET", "HEAD"):
+            raise status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
+        api, length_limit = self._node.settings.api, self._node.settings.client.channel_length_limit
+        root_path = request.scope.get("root_path", "")
+        return json_response(api_document(root_path, length_limit, api.allow_key_in_address))
+
+
+def api_routes(app: ASGIApp) -> list[BaseRoute]:
+    """Every route under `/api`, including its 404 and 405, so that no other route answers there."""
+    return [Route("/api", app), Route("/api/{path:path}", app)]
+
+
+class ApiFirst:
+    """ASGI middleware: requests to the API go to it directly, and others to the rest of an application."""
+
+    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        is_of_api = scope["type"] == "http" and (path := get_route_path(scope)).startswith("/api")
+        if is_of_api and path[4:5] in ("", "/"):
+            await self._api(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
