@@ -74,7 +74,7 @@ class Api:
             response = await self._respond(request)
         except HTTPException as error:
             response = error_response(error)
-        await response.send(send)
+        await response.send(scope, send)
 
     async def _respond(self, request: ApiRequest) -> ApiResponse:
         path = request.path

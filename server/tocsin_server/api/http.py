@@ -16,11 +16,22 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
+RESPONSE_WRITER = "tocsin.response_writer"
+"""The ASGI extension by which a server writes a whole response at once: `writer(send, head, body)`.
+
+`send` is that of the application, and `head` the status line with headers, each with its line break. The
+writer returns False, and writes nothing, unless `send` is its server's own: so no middleware is passed over.
+"""
+
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 
 _PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """No browser stores a response or guesses its type (access.py)."""
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,15 +80,20 @@ class ApiResponse(NamedTuple):
     """Headers besides those that every response has; their names are in lower case."""
     media_type: bytes = JSON
 
-    async def send(self, send: Send) -> None:
+    async def send(self, scope: Scope, send: Send) -> None:
         """Send the response."""
-        head = (
+        headers = (
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", self.media_type),
             *_PRIVATE,
             *self.headers,
         )
-        await send({"type": "http.response.start", "status": self.status, "headers": head})
+        writer = scope.get("extensions", {}).get(RESPONSE_WRITER) if scope["method"] == "POST" else None
+        if writer is not None:
+            head = _STATUS_LINES[self.status] + b"".join([b"%b: %b\r\n" % header for header in headers])
+            if writer(send, head, self.body):
+                return
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 

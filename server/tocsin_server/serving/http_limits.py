@@ -24,6 +24,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_server.access import ADMIN
+from tocsin_server.api.http import RESPONSE_WRITER
 from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
 from tocsin_server.transports.client_address import normalized
 from tocsin_server.transports.refusals import log_refusal
@@ -383,6 +384,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
         self.cycle = self._running = None  # type: ignore[assignment]
+        self.scope = None  # type: ignore[assignment]  # its extensions do
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Answer with a status and close. Behind a request that is being answered, only close after that."""
@@ -435,7 +437,10 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._counted_bytes += len(name) + len(value) + HEADER_PUNCTUATION_BYTES
         if len(self.headers) < HEADER_LIMIT:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
         elif self._refusal is None:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_MANY_HEADERS)
 
@@ -460,7 +465,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not previous and self.scope["http_version"] == "1.0":
             self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
         elif self.cycle is not previous:
-            self.scope["extensions"] = {BODY_WRITER: cast("dict[object, object]", self._body_writer)}
+            extensions = {BODY_WRITER: self._body_writer, RESPONSE_WRITER: self._write_response}
+            self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
         if self._body_left or self._is_chunked:
             self._body_since = time.monotonic()
             self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)
@@ -490,6 +496,24 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _write_response(self, send: Callable[..., object], head: bytes, body: bytes) -> bool:
+        """The ASGI extension RESPONSE_WRITER. uvicorn would write the head and the body apart."""
+        cycle = self._running
+        if cycle is None or send != cycle.send or self._body_writer.is_paused or cycle.response_started:
+            return False
+        if cycle.disconnected:
+            return True
+        lines = [head, *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"".join([*lines, b"\r\n", body]))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def on_response_complete(self) -> None:
         """A response is complete: parse what has arrived behind its request."""
