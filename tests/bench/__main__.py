@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import servers
+from tests.bench.api_requests import cpu_per_publish
 from tests.bench.connecting import cpu_per_connection
 from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, measure_hops
@@ -100,6 +101,13 @@ async def one_node() -> Figures:
         "µs",
         1.1,
     )
+    yield at_most(
+        "connect, subscribe and leave : a bare WebSocket, two messages",
+        connecting["checked"],
+        connecting["bare_websocket"],
+        "µs",
+        1.5,
+    )
     mine, theirs = [await bytes_per_connection(name, 3000) / 1024 for name in ("tocsin", "starlette")]
     yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)
 
@@ -113,6 +121,14 @@ async def codecs() -> Figures:
         unit, json = "µs", cost["tocsin"]
         yield at_most(f"a delivery over protobuf, {which} : over JSON", cost["protobuf"], json, unit, 1.05)
         yield at_most(f"a delivery, half protobuf, {which} : over JSON", cost["mixed"], json, unit, 1.1)
+
+
+async def api_requests() -> Figures:
+    """Publishing by HTTP with an engine in memory. The contenders take turns."""
+    publishing = await cpu_per_publish()
+    single, bare = publishing["single"], publishing["bare"]
+    yield at_most("a publication by HTTP : an ASGI function that answers", single, bare, "µs", 1.3)
+    yield at_most("a publication in a batch of 100 : by itself", publishing["batch"], single, "µs", 0.12)
 
 
 async def several_nodes() -> Figures:
@@ -147,7 +163,13 @@ async def tokens() -> Figures:
     yield at_most("looking up 100,000 revocations : a token", cost.revoked, cost.secret, "µs", 0.1)
 
 
-PARTS = {"node": one_node, "codecs": codecs, "nodes": several_nodes, "tokens": tokens}
+PARTS = {
+    "node": one_node,
+    "codecs": codecs,
+    "api": api_requests,
+    "nodes": several_nodes,
+    "tokens": tokens,
+}
 
 
 def at_most(what: str, one: float, other: float, unit: str, limit: float) -> Figure:

@@ -1,4 +1,4 @@
-"""CPU time of connect, subscribe and leave: a node with its default checks, and one with all of them off.
+"""CPU time of connect, subscribe and leave: a node with its checks, one without, and a bare WebSocket server.
 
 python -m tests.bench.connecting NAME PORT    request anything, reply: CPU seconds so far
 """
@@ -86,12 +86,15 @@ async def main(name: str, port: int) -> None:
 
 
 async def cpu_per_connection() -> dict[str, float]:
-    """The median CPU microseconds of connect, subscribe and leave, by variant."""
-    figures: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    ports = dict(zip(VARIANTS, free_ports(len(VARIANTS)), strict=True))
+    """The median CPU microseconds of connect, subscribe and leave, by variant, and of `bare_websocket`."""
+    modules = dict.fromkeys(VARIANTS, "tests.bench.connecting") | {
+        "bare_websocket": "tests.bench.request_servers"
+    }
+    figures: dict[str, list[float]] = {name: [] for name in modules}
+    ports = dict(zip(modules, free_ports(len(modules)), strict=True))
     async with AsyncExitStack() as stack:
         nodes = {
-            name: await stack.enter_async_context(run_worker("tests.bench.connecting", name, port))
+            name: await stack.enter_async_context(run_worker(modules[name], name, port))
             for name, port in ports.items()
         }
         for round_number in range(ROUNDS + 1):

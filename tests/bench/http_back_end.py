@@ -16,8 +16,9 @@ from tests.support.tcp import tcp_connection
 class BackEnd:
     """Sends one request at a time. A connection that the server closed while idle is opened again."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str = "") -> None:
         self._port = port
+        self._key = f"X-API-Key: {key}\r\n".encode() if key else b""
         self._stack = AsyncExitStack()
         self._reader = asyncio.StreamReader()
         self._reader.feed_eof()
@@ -37,8 +38,8 @@ class BackEnd:
         if self._reader.at_eof():
             await self._connect()
         self._writer.write(
-            b"POST /api/%b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (method.encode(), len(body), body)
+            b"POST /api/%b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n%b"
+            b"Content-Length: %d\r\n\r\n%b" % (method.encode(), self._key, len(body), body)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
