@@ -1,4 +1,4 @@
-"""Instruments: counters and histograms as plain numbers, collected when the metrics page is requested.
+"""Instruments: counters, gauges and histograms as plain numbers, collected when the page is requested.
 
 They replace those of prometheus_client, because only the event loop's thread counts. So they need no lock, a
 duration finds its bucket by bisection, and no instrument adds a second metric with its time of creation.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -52,6 +52,24 @@ class LabeledCounter(Collector):
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
         for values, count in self.counts.items():
             family.add_metric(values, count)
+        yield family
+
+
+class LabeledGauge(Collector):
+    """Numbers that rise and fall, one for each value of a label. Callers change `counts`."""
+
+    def __init__(self, name: str, help_text: str, registry: CollectorRegistry, label: str) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._name = name
+        self._help = help_text
+        self._label = label
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric with every value that was counted."""
+        family = GaugeMetricFamily(self._name, self._help, labels=[self._label])
+        for value, count in self.counts.items():
+            family.add_metric([value], count)
         yield family
 
 

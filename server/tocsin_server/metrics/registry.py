@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tocsin_server import errors
-from tocsin_server.metrics.instruments import Counter, Histogram, LabeledCounter
+from tocsin_server.metrics.instruments import Counter, Histogram, LabeledCounter, LabeledGauge
 
 OTHER = "other"
 """The label of every code that is not in errors.py: the API accepts any code."""
@@ -46,9 +46,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def _add_connections(self) -> None:
-        self.connections = Gauge(
-            "tocsin_connections", "Open connections.", ["transport"], registry=self.registry
-        )
+        self.connections = LabeledGauge("tocsin_connections", "Open connections.", self.registry, "transport")
         self._disconnects = LabeledCounter(
             "tocsin_disconnects", "Connections that this node closed.", self.registry, "code"
         )

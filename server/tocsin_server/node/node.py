@@ -369,7 +369,7 @@ class Node:
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
         self.state.attach(connection)
-        self.metrics.connections.labels(connection.transport_name).inc()
+        self.metrics.connections.counts[connection.transport_name] += 1
         self._deadlines.update(connection)
         if self._is_draining or self._tasks is None:
             self._shut_down(connection)
@@ -431,7 +431,7 @@ class Node:
         if session.is_closed:
             self._slow_clients.wake(connection)
             if was_attached:
-                self.metrics.connections.labels(connection.transport_name).dec()
+                self.metrics.connections.counts[connection.transport_name] -= 1
                 self._deadlines.remove(connection)
                 if session.user and self.settings.client.user_connection_limit:
                     self._spawn(self._engine_services.users.remove(session.user, session.client))
