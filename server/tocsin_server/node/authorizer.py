@@ -6,6 +6,7 @@ from typing import Protocol
 
 from tocsin_server.core.events import Approval, Authorize
 from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.protocol.messages import Request
 
 
@@ -14,7 +15,14 @@ class Authorizer(Protocol):
 
     @property
     def authorization_seconds(self) -> float:
-        """How long `authorize` may take. Read once, when the node is made."""
+        """How long `authorize` may take. Read once, when the node starts."""
+
+    @property
+    def kept_headers(self) -> KeptHeaders | None:
+        """What connections keep of their requests; None: nothing. Read once, when the node starts."""
+
+    def start(self) -> bool:
+        """Return whether it decides about any request. Called when the node starts."""
 
     def needs_authorization(self, request: Request) -> bool:
         """Return whether `authorize` decides about this request.
@@ -22,9 +30,12 @@ class Authorizer(Protocol):
         Called once or twice for every command: must be quick.
         """
 
-    async def authorize(self, authorize: Authorize) -> Approval | Refusal | Disconnect:
-        """Decide about one request.
+    async def authorize(
+        self, authorize: Authorize, request: ClientRequest | None
+    ) -> Approval | Refusal | Disconnect:
+        """Decide about one request. `request` is the one with which the client connected.
 
-        The node cancels it after `authorization_seconds`. Then, and if it raises, a request is refused with
-        error 100, and a connect closes the connection with 3004, so that the client reconnects.
+        It is None if `kept_headers` is. The node cancels this after `authorization_seconds`. Then, and if it
+        raises, a request is refused with error 100, and a connect closes the connection with 3004, so that
+        the client reconnects.
         """

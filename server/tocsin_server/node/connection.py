@@ -18,6 +18,7 @@ from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.rate_limit import RateLimit
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.messages import ServerMessage
@@ -41,6 +42,8 @@ class Connection(Protocol):
     session: Session
     address: str
     """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
+    request: ClientRequest | None
+    """The request with which the client connected; None unless hooks want it."""
 
     @property
     def transport_name(self) -> str:
@@ -141,6 +144,10 @@ class Connections(Protocol):
     @property
     def settings(self) -> Settings:
         """The configuration."""
+
+    @property
+    def kept_headers(self) -> KeptHeaders | None:
+        """What connections keep of their requests; None: nothing, because no hook wants it."""
 
     @property
     def admission(self) -> Admission:

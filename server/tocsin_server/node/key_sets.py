@@ -26,6 +26,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.protocol.messages import (
     ConnectRequest,
     RefreshRequest,
@@ -209,18 +210,25 @@ class KeySetAuthorizer:
         self._inner = inner
         self._inner_seconds = 0.0 if inner is None else inner.authorization_seconds
         self.authorization_seconds = self._inner_seconds + WAIT_SECONDS + 1
+        self.kept_headers: KeptHeaders | None = None if inner is None else inner.kept_headers
+
+    def start(self) -> bool:
+        """Return whether it decides about any request."""
+        return True
 
     def needs_authorization(self, request: Request) -> bool:
         """Whether the application decides about the request, or the key of its token is not known."""
         is_wanted = self._inner is not None and self._inner.needs_authorization(request)
         return is_wanted or self._key_sets.needs(_token_of(request))
 
-    async def authorize(self, authorize: Authorize) -> Approval | Refusal | Disconnect:
+    async def authorize(
+        self, authorize: Authorize, request: ClientRequest | None
+    ) -> Approval | Refusal | Disconnect:
         """Ask the application, then wait for the key unless the application gave claims."""
         outcome: Approval | Refusal | Disconnect = Approval(authorize.request)
         if self._inner is not None and self._inner.needs_authorization(authorize.request):
             async with asyncio.timeout(self._inner_seconds):
-                outcome = await self._inner.authorize(authorize)
+                outcome = await self._inner.authorize(authorize, request)
         if isinstance(outcome, Approval) and outcome.claims is None:
             await self._key_sets.wait_for([_token_of(outcome.request)])
         return outcome

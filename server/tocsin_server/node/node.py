@@ -27,7 +27,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -60,6 +60,7 @@ from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.catching_up import CatchUps
+from tocsin_server.node.client_request import KeptHeaders
 from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
@@ -98,6 +99,9 @@ READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories and pr
 
 SLOT_BYTES_PER_SECOND = 4_194_304
 """How fast histories and presences are read in one slot. A connection has OWNER_SLOTS of them."""
+
+Service = Callable[[], AbstractAsyncContextManager[object]]
+"""Opens what a part of the application needs while the node runs, such as connections to a back end."""
 
 log = structlog.get_logger()
 
@@ -140,7 +144,9 @@ class Node:
         self._tokens = TokenVerifier(settings.client, settings.issuers)
         self._key_sets = KeySets(self._tokens, self.metrics)
         self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
-        self._authorizer = authorizer_with(self._key_sets, authorizer)
+        self._application = authorizer
+        self._authorizer: Authorizer | None = None  # it begins with the node
+        self._services: list[Service] = []
         self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
         self._handling: Connection | None = None
@@ -155,7 +161,7 @@ class Node:
             handle_event=self.handle_event,
             limit_reached=self.limit_reached,
         )
-        self._context = self._session_context(settings, self._authorizer)
+        self._context = self._session_context(settings)
         self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
             self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
@@ -209,8 +215,8 @@ class Node:
         """The index of this node's connections and channels."""
         return self.state.hub
 
-    def _session_context(self, settings: Settings, authorizer: Authorizer | None) -> SessionContext:
-        context = SessionContext(
+    def _session_context(self, settings: Settings) -> SessionContext:
+        return SessionContext(
             settings.client,
             self.rules,
             self._tokens,
@@ -224,13 +230,34 @@ class Node:
             rpc_methods=self.operations.rpc_methods,
             revocations=self._revoker.revocations,
         )
-        if authorizer is None:
-            return context
-        return replace(
-            context,
-            needs_authorization=authorizer.needs_authorization,
-            authorization_seconds=authorizer.authorization_seconds,
-        )
+
+    def _start_authorizer(self) -> None:
+        """Let new sessions ask the authorizer, if it decides about anything."""
+        application = self._application
+        if application is not None and not application.start():
+            application = None
+        self._authorizer = authorizer = authorizer_with(self._key_sets, application)
+        if authorizer is not None:
+            self._context = replace(
+                self._context,
+                needs_authorization=authorizer.needs_authorization,
+                authorization_seconds=authorizer.authorization_seconds,
+            )
+            self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
+
+    @property
+    def kept_headers(self) -> KeptHeaders | None:
+        """What connections keep of their requests; None: nothing, because no hook wants it."""
+        return None if self._authorizer is None else self._authorizer.kept_headers
+
+    def add_service(self, service: Service) -> None:
+        """Enter a context before the node serves connections, and leave it after the last of them.
+
+        Called before the node runs.
+        """
+        if self._is_prepared:
+            raise RuntimeError("a service is added before the node runs")
+        self._services.append(service)
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
         self.log_refusal("client_refused", client=client, subject=subject, error=reason)
@@ -258,7 +285,11 @@ class Node:
         """
         await self.prepare()
         try:
-            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as self._tasks:
+            async with (
+                self._running_services(),
+                asyncio.timeout(None) as limit,
+                asyncio.TaskGroup() as self._tasks,
+            ):
                 top_checks = self._tasks.create_task(self._check_tops())
                 key_sets = self._tasks.create_task(self._key_sets.run())
                 try:
@@ -279,6 +310,13 @@ class Node:
             self._is_prepared = False
             await self.engine.stop()
 
+    @asynccontextmanager
+    async def _running_services(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for service in self._services:
+                await stack.enter_async_context(service())
+            yield
+
     async def _check_tops(self) -> None:
         if self.engine.may_lose_messages:
             await self._backfill.check_tops()
@@ -291,6 +329,7 @@ class Node:
         if self._is_prepared:
             return
         self._is_prepared = True
+        self._start_authorizer()
         try:
             await self.engine.start(self)
         except BaseException:
@@ -688,7 +727,7 @@ class Node:
         try:
             if self._authorizer is not None:
                 async with asyncio.timeout(self._context.authorization_seconds):
-                    outcome = await self._authorizer.authorize(authorize)
+                    outcome = await self._authorizer.authorize(authorize, connection.request)
         except TimeoutError:  # the session may have refused the request already, at its own deadline
             client = connection.session.client
             self.sampled_log.write("authorization_timed_out", level="warning", client=client)

@@ -15,6 +15,7 @@ from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.authorizer import Authorizer
+from tocsin_server.node.client_request import ClientRequest
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
@@ -40,6 +41,7 @@ class FakeConnection:
 
     transport_name = "fake"
     address = "192.0.2.1"
+    request: ClientRequest | None = None
     codec = JSON
     framing = LINE_FRAMING
 

@@ -14,6 +14,7 @@ from tocsin_server import errors
 from tocsin_server.core.events import Approval, Authorize
 from tocsin_server.core.tokens import ConnectionClaims
 from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.protocol.messages import ConnectRequest, PublishRequest, Request
 
 Outcome = Approval | Refusal | Disconnect
@@ -29,11 +30,15 @@ class ScriptedAuthorizer:
         self.decide = decide
         self.authorization_seconds = authorization_seconds
         self.requests: list[Request] = []
+        self.kept_headers: KeptHeaders | None = None
+
+    def start(self) -> bool:
+        return True
 
     def needs_authorization(self, request: Request) -> bool:
         return isinstance(request, self.kind)
 
-    async def authorize(self, authorize: Authorize) -> Outcome:
+    async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> Outcome:
         self.requests.append(authorize.request)
         return await self.decide(authorize)
 

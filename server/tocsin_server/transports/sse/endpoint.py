@@ -98,7 +98,7 @@ class EventStreams:
 
     def _admit(self, connection: SseConnection, request: Request) -> None:
         """Count the connection in. Raises StreamRefused if there are too many."""
-        if refused := connection.admit(request.client.host if request.client else ""):
+        if refused := connection.admit(request):
             raise StreamRefused.for_limit(refused)
 
     async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:

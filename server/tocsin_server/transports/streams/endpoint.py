@@ -168,7 +168,7 @@ class StreamEndpoint:
         connection = StreamConnection(
             self._connections, kind.transport_name, framing, is_unidirectional=kind.is_unidirectional
         )
-        if no := connection.admit(address_of(request)):
+        if no := connection.admit(request):
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, no.reason, no.retry_after)
         if kind is UNI_SSE:
             retry_milliseconds = random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - spreads load

@@ -15,12 +15,16 @@ from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import ServerMessage
+from tocsin_server.transports.http_request import address_of
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.core.channel import Framing
     from tocsin_server.core.session import Session
+    from tocsin_server.node.client_request import ClientRequest
     from tocsin_server.node.connection import Connections
     from tocsin_server.protocol.codec import Codec
 
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 class StreamedConnection(ABC):
     """A session, and the bytes queued for its client."""
 
-    __slots__ = ("_connections", "address", "address_key", "send_queue", "session")
+    __slots__ = ("_connections", "address", "address_key", "request", "send_queue", "session")
 
     @property
     @abstractmethod
@@ -49,6 +53,7 @@ class StreamedConnection(ABC):
         self._connections = connections
         self.session = session
         self.address = ""
+        self.request: ClientRequest | None = None
         self.address_key: str | None = None
         """What the connection counts under, once it is admitted."""
         self.send_queue = SendQueue(
@@ -57,14 +62,19 @@ class StreamedConnection(ABC):
             on_caught_up=lambda: connections.client_caught_up(self),
         )
 
-    def admit(self, address: str) -> NotAdmitted | None:
-        """Count the connection of a client in, or return why it is refused."""
-        self.address = address
-        key = self._connections.admission.key_of(address)
+    def admit(self, request: Request) -> NotAdmitted | None:
+        """Count the connection of a request in, or return why it is refused."""
+        self.address = address_of(request)
+        key = self._connections.admission.key_of(self.address)
         refused = self._connections.admit(key)
-        if refused is None:
-            self.address_key = key
-        return refused
+        if refused is not None:
+            return refused
+        self.address_key = key
+        if (kept := self._connections.kept_headers) is not None:
+            query = request.scope["query_string"].decode("latin-1")
+            headers = request.headers.items()
+            self.request = kept.request(self.transport_name, self.codec.name, self.address, headers, query)
+        return None
 
     # ---------------------------------------------------------------------------------------- the node's side
 

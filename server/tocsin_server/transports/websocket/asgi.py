@@ -25,6 +25,7 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.client_request import ClientRequest
 from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
@@ -96,7 +97,7 @@ class WebSocketEndpoint:
         try:
             handshake = Handshake.read(scope["query_string"].decode("latin-1"), scope["subprotocols"])
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-            await self._open(handshake, client_address(scope)).serve(receive, send)
+            await self._open(handshake, scope).serve(receive, send)
         finally:
             self._connections.admission.leave(key)
 
@@ -113,14 +114,22 @@ class WebSocketEndpoint:
         transport = self._kind.transport_name
         log_refusal(self._connections, transport, status, reason, client_address(scope))
 
-    def _open(self, handshake: Handshake, address: str) -> AsgiConnection:
+    def _open(self, handshake: Handshake, scope: Scope) -> AsgiConnection:
         """Attach the accepted connection. Its session sends no pings where the server sends ping frames."""
         session = self._connections.new_session(
             sends_pings=not handshake.uses_ping_frames,
             wants_pong=not self._kind.is_unidirectional,
             is_unidirectional=self._kind.is_unidirectional,
         )
-        connection = self._kind(self._connections, session, address, handshake.codec)
+        connection = self._kind(self._connections, session, client_address(scope), handshake.codec)
+        if (kept := self._connections.kept_headers) is not None:
+            connection.request = kept.request(
+                connection.transport_name,
+                handshake.codec.name,
+                connection.address,
+                HTTPConnection(scope).headers.items(),
+                scope["query_string"].decode("latin-1"),
+            )
         self._connections.attach(connection)
         if why := handshake.disconnect_of(is_unidirectional=connection.is_unidirectional):
             self._connections.handle_event(connection, events.ServerDisconnect(why))
@@ -163,7 +172,16 @@ _FRAMINGS: Mapping[Codec, AsgiFraming] = {codec: AsgiFraming(codec) for codec in
 class AsgiConnection:
     """One WebSocket connection that was accepted."""
 
-    __slots__ = ("_connections", "_disconnect", "_may_read", "_send_queue", "address", "framing", "session")
+    __slots__ = (
+        "_connections",
+        "_disconnect",
+        "_may_read",
+        "_send_queue",
+        "address",
+        "framing",
+        "request",
+        "session",
+    )
 
     framings = _FRAMINGS
     transport_name = "asgi"
@@ -173,6 +191,7 @@ class AsgiConnection:
         self, connections: Connections, session: Session, address: str = "", codec: Codec = JSON
     ) -> None:
         self.address = address
+        self.request: ClientRequest | None = None
         self.framing = self.framings[codec]
         self._connections = connections
         self._send_queue = SendQueue(

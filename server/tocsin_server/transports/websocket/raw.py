@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.core.session import Session
+    from tocsin_server.node.client_request import ClientRequest
     from tocsin_server.node.connection import Connections
     from tocsin_server.protocol.codec import Codec
 
@@ -300,6 +301,7 @@ class WebSocketConnection(asyncio.Protocol):
         "address",
         "framing",
         "is_behind",
+        "request",
         "session",
         "write",
     )
@@ -311,6 +313,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
         self.address = peer  # that of the client, once its handshake is read
+        self.request: ClientRequest | None = None
         self.framing = self.framings[JSON]  # until its handshake chooses a codec
         self._address_key: str | None = None
         self._is_half_open = False
@@ -511,7 +514,7 @@ class WebSocketConnection(asyncio.Protocol):
             response.headers["Sec-WebSocket-Protocol"] = handshake.subprotocol
         protocol.send_response(response)
         if protocol.state is State.OPEN:
-            self._open(handshake)
+            self._open(handshake, request)
         else:
             reason = (response.body or b"").decode().strip()
             log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
@@ -541,7 +544,7 @@ class WebSocketConnection(asyncio.Protocol):
             return 400, sentence
         return None
 
-    def _open(self, handshake: Handshake) -> None:
+    def _open(self, handshake: Handshake, request: Request) -> None:
         self._is_accepted = True
         self._flush()
         self.framing = self.framings[handshake.codec]
@@ -552,6 +555,12 @@ class WebSocketConnection(asyncio.Protocol):
         if handshake.uses_ping_frames:
             self._ping_payload = b""
             self.session = self._new_session(announces_pings=False)
+        if (kept := self._connections.kept_headers) is not None:
+            query = urlsplit(request.path).query
+            headers = request.headers.raw_items()
+            self.request = kept.request(
+                self.transport_name, handshake.codec.name, self.address, headers, query
+            )
         self._connections.attach(self)
         self._is_half_open = True
         self._connections.half_open.add(self, self._address_key or "")

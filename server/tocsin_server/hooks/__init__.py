@@ -1,0 +1,1 @@
+"""Hooks: the application decides about what clients ask for (docs/hooks.md)."""

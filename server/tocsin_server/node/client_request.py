@@ -1,0 +1,57 @@
+"""The HTTP request with which a client connected, as far as hooks want it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl
+
+from msgspec import Struct
+
+
+class ClientRequest(Struct, frozen=True):
+    """The HTTP request with which a client connected. It stays the same as long as the connection."""
+
+    transport: str
+    """The transport of the connection, such as `websocket` or `sse` (docs/metrics.md)."""
+    protocol: str
+    """The format of its messages: `json` or `protobuf`."""
+    address: str
+    """The client's IP address, as far as trusted proxies tell it, "unix" or "unknown"."""
+    headers: Mapping[str, str]
+    """The headers that hooks want, by their names in lower case. Equal names are joined (RFC 9110 §5.3)."""
+    query: Mapping[str, str]
+    """The parameters of the address. Of equal ones, the last."""
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name; of equal ones, the last. Empty if the header is not kept, or not valid."""
+        cookies: SimpleCookie = SimpleCookie()
+        try:
+            cookies.load(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in cookies.items()}
+
+
+class KeptHeaders:
+    """Which headers of its request a connection keeps. Immutable."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, names: Iterable[str] | None = None) -> None:
+        """Keep the headers with these names, in any case; None: all headers."""
+        self._names = None if names is None else frozenset(name.lower() for name in names)
+
+    def request(
+        self, transport: str, protocol: str, address: str, headers: Iterable[tuple[str, str]], query: str
+    ) -> ClientRequest:
+        """Return what is kept of a request. `query` is that of its address, without the `?`."""
+        kept: dict[str, str] = {}
+        for written, value in headers:
+            name = written.lower()
+            if self._names is None or name in self._names:
+                separator = "; " if name == "cookie" else ", "
+                kept[name] = f"{kept[name]}{separator}{value}" if name in kept else value
+        parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        return ClientRequest(transport, protocol, address, kept, parameters)
