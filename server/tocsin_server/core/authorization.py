@@ -21,7 +21,7 @@ from tocsin_server.core import permissions
 from tocsin_server.core.capabilities import Action, Capabilities, actions, capabilities
 from tocsin_server.core.channel_names import ChannelRules, Kind, personal_channel
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import ServerSubscribe, Timestamp
+from tocsin_server.core.events import Approval, ServerSubscribe, Timestamp
 from tocsin_server.core.form import PLAIN, WITH_DELTA, Form
 from tocsin_server.core.permissions import Caller, overridden
 from tocsin_server.core.revocations import Revocations
@@ -29,6 +29,7 @@ from tocsin_server.core.subscription import Subscription, SubscriptionTerms, mon
 from tocsin_server.core.tags_filter import TagsFilters
 from tocsin_server.core.tokens import (
     ConnectionClaims,
+    ExpiringGrant,
     KeysUnavailable,
     MappedClaims,
     StandardClaims,
@@ -163,7 +164,7 @@ def authorize_connection(
         context.report_refusal(client, "connection token", "its expire_at has passed")
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
-    subscriptions = _server_side_subscriptions(context, info, found, request.subs)
+    subscriptions = _server_side_subscriptions(context, info, found, request.subs, now)
     if isinstance(subscriptions, Refusal | Disconnect):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
@@ -177,6 +178,18 @@ def authorize_connection(
         found.jti,
         issued_at(found) if request.token or claims is not None else None,
     )
+
+
+def connection_claims_of(approval: Approval | None) -> ConnectionClaims | None:
+    """Return the claims that an approval gives a connection."""
+    claims = None if approval is None else approval.claims
+    return claims if isinstance(claims, ConnectionClaims) else None
+
+
+def subscription_claims_of(approval: Approval | None) -> SubscriptionClaims | None:
+    """Return the claims that an approval gives a subscription."""
+    claims = None if approval is None else approval.claims
+    return claims if isinstance(claims, SubscriptionClaims) else None
 
 
 def issued_at(claims: StandardClaims) -> float:
@@ -248,6 +261,7 @@ def _server_side_subscriptions(
     info: ClientInfo,
     claims: ConnectionClaims,
     positions: Mapping[str, SubscriptionPosition],
+    now: Timestamp,
 ) -> dict[str, Subscription] | Refusal | Disconnect:
     """Build the subscriptions to the token's channels, the personal one, and those the client had (§3)."""
     found: dict[str, Subscription] = {}
@@ -271,16 +285,28 @@ def _server_side_subscriptions(
             channel_info,
             embedded_data(grant.data, grant.b64data),
         )
+        if isinstance(grant, ExpiringGrant):
+            _apply_grant(found[channel], grant, now)
     for channel in positions:
         checked = permissions.check_name(channel, context.rules)
         if not channel or checked is errors.UNKNOWN_CHANNEL:
             return errors.PROTOCOL_VIOLATION
         if isinstance(checked, Refusal) or channel in found:
             continue
+        if context.needs_authorization(SubscribeRequest(channel)):
+            continue  # only an answer to the connect or a subscribe command may grant it
         if may_subscribe(context, caller, channel, checked) is None:
             add(channel, checked, info)
             found[channel].is_by_capability = _is_by_capability(context, caller, channel, checked)
     return found
+
+
+def _apply_grant(subscription: Subscription, grant: ExpiringGrant, now: Timestamp) -> None:
+    """Apply what only hooks grant."""
+    subscription.data = grant.payload or subscription.data
+    subscription.expires_at = monotonic_deadline(grant.expire_at, now)
+    subscription.allowed = actions(grant.allow)
+    subscription.is_refreshed_by_client = False
 
 
 def _granted_channels(
@@ -322,9 +348,7 @@ def authorize_subscription(
     `granted` are the connection's capabilities, `existing` its subscriptions so far. The checks are in the
     protocol's order (§4).
     """
-    options = _check_subscribe_request(context, existing, request)
-    if options is errors.LIMIT_EXCEEDED:
-        context.report_limit(info.client, "client.channel_limit")
+    options = check_subscribe_request(context, info, existing, request)
     if isinstance(options, Refusal | Disconnect):
         return options
     form = _form_of(context, options, request)
@@ -365,6 +389,7 @@ def authorize_subscription(
         token_id=grant.token_id,
         issued_at=grant.issued_at,
         allowed=grant.allowed,
+        is_refreshed_by_client=claims is None or bool(request.token),
         is_by_capability=is_by_capability,
     )
 
@@ -384,8 +409,8 @@ def _is_by_capability(context: SessionContext, caller: Caller, channel: str, opt
     return may_subscribe(context, replace(caller, capabilities=None), channel, options) is not None
 
 
-def _check_subscribe_request(
-    context: SessionContext, existing: Mapping[str, Subscription], request: SubscribeRequest
+def check_subscribe_request(
+    context: SessionContext, info: ClientInfo, existing: Mapping[str, Subscription], request: SubscribeRequest
 ) -> ChannelOptions | Refusal | Disconnect:
     """Return the channel's options, if the request is valid for any user."""
     channel = request.channel
@@ -397,6 +422,7 @@ def _check_subscribe_request(
     if channel in existing:
         return errors.ALREADY_SUBSCRIBED
     if len(existing) >= context.options.channel_limit:
+        context.report_limit(info.client, "client.channel_limit")
         return errors.LIMIT_EXCEEDED
     if isinstance(options, Refusal):
         return options

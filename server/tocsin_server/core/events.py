@@ -26,6 +26,7 @@ from tocsin_server.core.tokens import ConnectionClaims, Override, SubscriptionCl
 from tocsin_server.errors import SERVER_UNSUBSCRIBE, Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol import messages
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, ServerMessage
+from tocsin_server.protocol.payloads import Payload
 
 
 class Timestamp(NamedTuple):
@@ -107,13 +108,33 @@ class Approval(NamedTuple):
 
     request: messages.Request
     claims: ConnectionClaims | SubscriptionClaims | None = None
+    data: Payload = NO_JSON
+    """What the client gets with the connect or subscribe reply; NO_JSON: what the claims name."""
+    is_permitted: bool = False
+    """A publish command needs no permission of the channel besides."""
+    skip_history: bool = False
+    """A publication is not kept in the history."""
+
+
+class Renewal(Struct, frozen=True):
+    """The connection or the subscription goes on until unix second `expire_at` (0: for ever).
+
+    It answers refresh and sub_refresh requests. `info` replaces the former one, unless it is NO_JSON.
+    """
+
+    expire_at: float = 0
+    info: Raw = NO_JSON
+
+
+AuthorizedOutcome = Approval | Renewal | messages.RpcResult | Refusal | Disconnect
+"""An RpcResult answers an RPC request itself."""
 
 
 class Authorized(Struct, frozen=True):
     """The answer to an `Authorize` with the same id. An answer after its time limit is ignored."""
 
     id: int
-    outcome: Approval | Refusal | Disconnect
+    outcome: AuthorizedOutcome
 
 
 class ChannelReset(Struct, frozen=True):
@@ -290,11 +311,14 @@ class Execute(Struct, frozen=True):
     id: int
     request: EngineRequest
     info: ClientInfo
+    skip_history: bool = False
+    """Of a publish command: the publication is not kept in the history."""
 
 
 class Authorize(Struct, frozen=True):
     """Ask outside the session whether a request is allowed. Answered by Authorized with the same id.
 
+    A negative id is a question of the session itself, before the connection or a subscription expires.
     `info` is the connection as it is known so far; before the connect reply it has no user.
     """
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tocsin_server.core.events import Approval
+from tocsin_server.core.events import Approval, AuthorizedOutcome, Renewal
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims
 from tocsin_server.protocol.messages import (
     ConnectRequest,
     RefreshRequest,
     Request,
+    RpcRequest,
+    RpcResult,
     SubRefreshRequest,
     SubscribeRequest,
 )
@@ -26,8 +28,16 @@ class PendingAuthorization:
     request: Request
     due_at: float
 
-    def check(self, approval: Approval) -> None:
-        """Raise TypeError for an approval of another kind of request, or with claims of another token."""
+    def check(self, outcome: AuthorizedOutcome) -> None:
+        """Raise TypeError for an answer to another kind of request, or with claims of another token."""
+        if isinstance(outcome, Approval):
+            self._check_approval(outcome)
+        elif isinstance(outcome, Renewal | RpcResult):
+            kinds = RpcRequest if isinstance(outcome, RpcResult) else RefreshRequest | SubRefreshRequest
+            if not isinstance(self.request, kinds):
+                raise TypeError(f"{type(outcome).__name__} answers no {type(self.request).__name__}")
+
+    def _check_approval(self, approval: Approval) -> None:
         request, claims = self.request, approval.claims
         if type(approval.request) is not type(request):
             raise TypeError(f"{type(approval.request).__name__} approves no {type(request).__name__}")

@@ -25,6 +25,9 @@ A request waits for authorization only where `SessionContext.needs_authorization
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
 `authorization_seconds`. All other requests are decided at once, by core/authorization.py.
 
+What was authorized from outside, without a token, is renewed the same way before it expires, if
+`needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py).
+
 The mutable state is that of `Session` and of its `Subscriptions`. Only `handle` changes it. `phase` moves
 only along the table; subscriptions that are being set up when the session closes are closed when their
 set-up ends.
@@ -45,18 +48,22 @@ from tocsin_server.core.authorization import (
     authorize_connection,
     caller_of,
     connection_claims,
+    connection_claims_of,
     issued_at,
+    subscription_claims_of,
     with_channel_info,
 )
 from tocsin_server.core.capabilities import Action, capabilities
 from tocsin_server.core.client_limits import Exceeded
 from tocsin_server.core.events import (
+    Approval,
     Authorize,
     Close,
     Effect,
     Event,
     Execute,
     Identify,
+    Renewal,
     ReserveConnection,
     Send,
     Timestamp,
@@ -65,12 +72,14 @@ from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.phases import Cause, Phase, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.core.rate_limit import NEVER_USED
+from tocsin_server.core.renewals import Renewals
 from tocsin_server.core.replies import answer, is_error, refuse, send_push
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
-from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims, embedded
+from tocsin_server.core.tokens import ConnectionClaims, embedded
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (
+    NO_JSON,
     PING,
     ClientInfo,
     Command,
@@ -88,20 +97,19 @@ from tocsin_server.protocol.messages import (
     Reply,
     Request,
     RpcRequest,
+    RpcResult,
     SendRequest,
     SubRefreshRequest,
     SubscribeRequest,
     UnsubscribeRequest,
 )
+from tocsin_server.protocol.payloads import Payload
 
 TOKEN_COST = 16
 """What a command with a token costs of a turn: a signature takes 40 µs (HMAC) to 400 µs (P-521) to verify."""
 
 BACKLOG_COMMANDS = 64
 """How many commands are decoded before they may run. A pong among them is read at once."""
-
-Claims = ConnectionClaims | SubscriptionClaims | None
-"""Claims that an authorization from outside gave. Without them the token or the channel's options decide."""
 
 
 class Session:
@@ -121,18 +129,21 @@ class Session:
         "_authorizing",
         "_commands_full_at",
         "_connect_command_id",
+        "_connect_data",
         "_context",
         "_early_subscribes",
         "_errors_full_at",
         "_executing",
         "_expires_at",
         "_granted_channels",
+        "_is_refreshed_by_client",
         "_is_unidirectional",
         "_issued_at",
         "_message",
         "_next_ping_at",
         "_ping_phase",
         "_pong_due_at",
+        "_renewals",
         "_reserving",
         "_sends_pings",
         "_stale_at",
@@ -175,6 +186,9 @@ class Session:
         self._executing: Execute | None = None
         self._authorizing: PendingAuthorizations | None = None  # made when first needed
         self._reserving: AuthorizedConnection | None = None  # goes on once the user's count allows it
+        self._renewals: Renewals | None = None  # made when first needed
+        self._is_refreshed_by_client = True
+        self._connect_data: Payload = NO_JSON
         self._connect_command_id = 0
         self._early_subscribes: Sequence[events.ServerSubscribe] = ()
         self.identified_at = 0.0
@@ -265,6 +279,8 @@ class Session:
             deadlines.append(expiry + self._context.options.expired_close_delay)
         if self._authorizing:
             deadlines.append(self._authorizing.next_due_at)
+        if self._renewals is not None:
+            deadlines.append(self._renewals.next_due_at)
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
@@ -377,40 +393,38 @@ class Session:
         if exceeded is not None and (exceeded.is_final or not is_exempt):
             return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request):
-            return self._request_authorization(command.id, request, now)
-        effects = self._run_request(command.id, request, None, now)
+            effects = self._check_request(command.id, request, now)
+            effects = effects or self._request_authorization(command.id, request, now)
+        else:
+            effects = self._run_request(command.id, request, None, now)
         return self._count_error(effects, now) if len(effects) == 1 and is_error(effects[0]) else effects
 
     def _run_request(  # noqa: C901 - one case per method
-        self, command_id: int, request: Request, claims: Claims, now: Timestamp
+        self, command_id: int, request: Request, approval: Approval | None, now: Timestamp
     ) -> list[Effect]:
         match request:
             case ConnectRequest():
-                return self._connect(command_id, request, _for_connection(claims), now)
+                return self._connect(command_id, request, approval, now)
             case SubscribeRequest():
-                return self._apply(
-                    self._subscriptions.subscribe(
-                        command_id, request, _for_subscription(claims), self.info, now
-                    )
-                )
+                return self._subscribe(command_id, request, approval, now)
             case UnsubscribeRequest():
                 return self._apply(self._subscriptions.unsubscribe(command_id, request))
             case PublishRequest():
-                return self._publish(command_id, request, now)
+                return self._publish(command_id, request, approval, now)
             case PresenceRequest() | PresenceStatsRequest():
                 return self._execute(command_id, request, Action.PRESENCE, now)
             case HistoryRequest():
                 return self._history(command_id, request, now)
             case RpcRequest():
-                return self._rpc(command_id, request)
+                return self._rpc(command_id, request, approval)
             case SendRequest():
                 return self._close(errors.UNSUPPORTED)
             case RefreshRequest():
-                return self._refresh(command_id, request, _for_connection(claims), now)
+                return self._refresh(command_id, request, connection_claims_of(approval), now)
             case SubRefreshRequest():
                 return self._apply(
                     self._subscriptions.refresh(
-                        command_id, request, _for_subscription(claims), self.info, now
+                        command_id, request, subscription_claims_of(approval), self.info, now
                     )
                 )
             case _:
@@ -463,19 +477,40 @@ class Session:
         due_at = now.monotonic + self._context.authorization_seconds
         return [Authorize(self._authorizing.add(command_id, request, due_at), request, self.info)]
 
+    def _check_request(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
+        """Refuse what no answer from outside could permit, so that nobody is asked about it."""
+        if isinstance(request, SubscribeRequest):
+            refused = self._subscriptions.check(request, self.info)
+            if isinstance(refused, Refusal):
+                return [refuse(command_id, refused)]
+            return [] if refused is None else self._close(refused)
+        if isinstance(request, PublishRequest):
+            return self._check_publish(command_id, request, now)
+        return []
+
     def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
+        if event.id < 0:
+            return self._on_renewed(event, now)
         pending = self._authorizing.take(event.id) if self._authorizing else None
         if pending is None:  # it was refused for its time limit
             return []
-        outcome = event.outcome
-        if isinstance(outcome, Disconnect):
-            return self._close(outcome)
-        if isinstance(outcome, events.Approval):
-            pending.check(outcome)
-            return self._run_request(pending.command_id, outcome.request, outcome.claims, now)
-        if isinstance(pending.request, ConnectRequest):
-            return self._refuse_connect(pending.command_id, outcome)
-        return [refuse(pending.command_id, outcome)]
+        command_id, outcome = pending.command_id, event.outcome
+        pending.check(outcome)
+        match outcome:
+            case Disconnect():
+                return self._close(outcome)
+            case Approval():
+                return self._run_request(command_id, outcome.request, outcome, now)
+            case RpcResult():
+                return [Send(Reply(command_id, rpc=outcome))]
+            case Renewal():
+                return self._extend(command_id, pending.request, outcome, now)
+            case Refusal() if isinstance(pending.request, ConnectRequest):
+                return self._refuse_connect(command_id, outcome)
+            case Refusal():
+                return [refuse(command_id, outcome)]
+            case _:
+                assert_never(outcome)
 
     def _expire_authorizations(self, now: Timestamp) -> list[Effect]:
         effects: list[Effect] = []
@@ -485,11 +520,76 @@ class Session:
             effects.append(refuse(pending.command_id, errors.INTERNAL_ERROR))
         return effects
 
+    # ----------------------------------------------------------------------------------------------- renewals
+
+    def _renew_before(self, channel: str, expires_at: float | None, now: Timestamp) -> None:
+        """Ask before an expiry whether the connection ("") or a subscription goes on, if that is of use."""
+        request = SubRefreshRequest(channel) if channel else RefreshRequest()
+        if expires_at is not None and self._context.needs_authorization(request):
+            if self._renewals is None:
+                self._renewals = Renewals()
+            self._renewals.schedule(channel, expires_at, now.monotonic)
+
+    def _ask_for_renewals(self, now: Timestamp) -> list[Effect]:
+        if self._renewals is None or self.phase is not Phase.CONNECTED:
+            return []
+        effects: list[Effect] = []
+        for number, channel in self._renewals.take_due(now.monotonic, self._context.authorization_seconds):
+            if not channel:
+                effects.append(Authorize(number, RefreshRequest(), self.info))
+            elif self._subscriptions.renewable(channel) is not None:
+                effects.append(Authorize(number, SubRefreshRequest(channel), self.info))
+            else:
+                self._renewals.cancel(channel)
+        return effects
+
+    def _on_renewed(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
+        """Go on as the answer to a question of the session itself says."""
+        renewals, outcome = self._renewals, event.outcome
+        channel = renewals.take(event.id) if renewals is not None else None
+        if renewals is None or channel is None:
+            return []
+        if isinstance(outcome, Disconnect):
+            return self._close(outcome)
+        if isinstance(outcome, Refusal) and outcome.temporary:
+            renewals.retry(channel, now.monotonic)
+            return []
+        renewals.cancel(channel)
+        subscription = self._subscriptions.renewable(channel) if channel else None
+        if isinstance(outcome, Refusal):
+            if not channel:
+                return self._close(errors.CONNECTION_EXPIRED)
+            return self._apply(self._subscriptions.expire_now(channel))
+        if isinstance(outcome, Renewal) and not channel:
+            self._extend_connection(outcome, now)
+        elif isinstance(outcome, Renewal) and subscription is not None:
+            subscription.extend(monotonic_deadline(outcome.expire_at, now), outcome.info)
+            self._renew_before(channel, subscription.expires_at, now)
+        return []
+
+    def _extend_connection(self, renewal: Renewal, now: Timestamp) -> None:
+        self._expires_at = monotonic_deadline(renewal.expire_at, now)
+        self._issued_at = now.unix
+        if renewal.info:
+            self.info = ClientInfo(self.user, self.client, renewal.info)
+        if not self._is_refreshed_by_client:
+            self._renew_before("", self._expires_at, now)
+
+    def _extend(self, command_id: int, request: Request, renewal: Renewal, now: Timestamp) -> list[Effect]:
+        """Answer a refresh or sub_refresh command."""
+        if isinstance(request, SubRefreshRequest):
+            return self._subscriptions.extend(command_id, request.channel, renewal, now)
+        self._extend_connection(renewal, now)
+        ttl = ttl_seconds(self._expires_at, now)
+        result = RefreshResult(self.client, self._context.version, bool(renewal.expire_at), ttl)
+        return [Send(Reply(command_id, refresh=result))]
+
     # ------------------------------------------------------------------------------------------------ connect
 
     def _connect(
-        self, command_id: int, request: ConnectRequest, claims: ConnectionClaims | None, now: Timestamp
+        self, command_id: int, request: ConnectRequest, approval: Approval | None, now: Timestamp
     ) -> list[Effect]:
+        claims = connection_claims_of(approval)
         decided = authorize_connection(self._context, self.client, request, now, claims)
         if isinstance(decided, Refusal):
             return self._refuse_connect(command_id, decided)
@@ -506,6 +606,14 @@ class Session:
         self._token_id, self._issued_at = decided.token_id, decided.issued_at
         self._granted_channels = decided.granted
         self._connect_command_id = command_id
+        if approval is not None:
+            self._connect_data = approval.data
+        if claims is not None and not request.token:
+            self._is_refreshed_by_client = False
+            self._renew_before("", self._expires_at, now)
+            for channel, subscription in decided.subscriptions.items():
+                if not subscription.is_refreshed_by_client:
+                    self._renew_before(channel, subscription.expires_at, now)
         identify = Identify(self.user)
         if self.user and self._context.options.user_connection_limit:
             self._reserving = decided
@@ -542,11 +650,13 @@ class Session:
         interval = self._context.options.ping_interval
         if self._sends_pings:
             self._next_ping_at = now.monotonic + interval * self._ping_phase
+        expires_at = self._expires_at if self._is_refreshed_by_client else None
         result = ConnectResult(
             client=self.client,
             version=self._context.version,
-            expires=self._expires_at is not None,
-            ttl=ttl_seconds(self._expires_at, now),
+            expires=expires_at is not None,
+            ttl=ttl_seconds(expires_at, now),
+            data=self._connect_data,
             subs=self._subscriptions.connect_results(opened, now),
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
@@ -557,6 +667,7 @@ class Session:
         for event in self._early_subscribes:
             effects += self._subscriptions.subscribe_from_server(event, self.info, now)
         self._early_subscribes = ()
+        self._connect_data = NO_JSON
         return effects
 
     def _refresh(
@@ -590,21 +701,50 @@ class Session:
 
     # ---------------------------------------------------------------------- commands that the engine executes
 
-    def _publish(self, command_id: int, request: PublishRequest, now: Timestamp) -> list[Effect]:
+    def _subscribe(
+        self, command_id: int, request: SubscribeRequest, approval: Approval | None, now: Timestamp
+    ) -> list[Effect]:
+        effects = self._apply(self._subscriptions.subscribe(command_id, request, approval, self.info, now))
+        if approval is not None and approval.claims is not None:
+            subscription = self._subscriptions.renewable(request.channel)
+            if subscription is not None:
+                self._renew_before(request.channel, subscription.expires_at, now)
+        return effects
+
+    def _publish(
+        self, command_id: int, request: PublishRequest, approval: Approval | None, now: Timestamp
+    ) -> list[Effect]:
         if request.channel and not request.data:  # without a channel `_execute` closes
             return [refuse(command_id, errors.bad_request("there is no data"))]
-        return self._execute(command_id, request, Action.PUBLISH, now)
+        return self._execute(command_id, request, Action.PUBLISH, now, approval)
+
+    def _check_publish(self, command_id: int, request: PublishRequest, now: Timestamp) -> list[Effect]:
+        """Refuse a publish command that is not valid, or that is one too many, whoever sends it."""
+        channel = request.channel
+        if not channel:
+            return self._close(errors.PROTOCOL_VIOLATION)
+        if not request.data:
+            return [refuse(command_id, errors.bad_request("there is no data"))]
+        options = permissions.check_name(channel, self._context.rules)
+        if isinstance(options, Refusal):
+            return [refuse(command_id, options)]
+        return self._take_publication(command_id, channel, options, now)
+
+    def _take_publication(
+        self, command_id: int, channel: str, options: ChannelOptions, now: Timestamp
+    ) -> list[Effect]:
+        exceeded = self._context.limits.take_publication(self.info, channel, options, now.monotonic)
+        return [] if exceeded is None else self._apply_limit(command_id, exceeded)
 
     def _history(self, command_id: int, request: HistoryRequest, now: Timestamp) -> list[Effect]:
         if not may_read_from(request.since, request.reverse):
             return [refuse(command_id, errors.bad_request(NOTHING_BEFORE))]
         return self._execute(command_id, request, Action.HISTORY, now)
 
-    def _rpc(self, command_id: int, request: RpcRequest) -> list[Effect]:
-        if not self._context.rpc_methods:
-            return [refuse(command_id, errors.NOT_AVAILABLE)]
+    def _rpc(self, command_id: int, request: RpcRequest, approval: Approval | None) -> list[Effect]:
         if request.method not in self._context.rpc_methods:
-            return [refuse(command_id, errors.METHOD_NOT_FOUND)]
+            has_methods = self._context.rpc_methods or approval is not None
+            return [refuse(command_id, errors.METHOD_NOT_FOUND if has_methods else errors.NOT_AVAILABLE)]
         self._executing = Execute(command_id, request, self.info)
         return [self._executing]
 
@@ -614,6 +754,7 @@ class Session:
         request: PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest,
         action: Action,
         now: Timestamp,
+        approval: Approval | None = None,
     ) -> list[Effect]:
         channel = request.channel
         if not channel:
@@ -624,18 +765,20 @@ class Session:
         subscription = self._subscriptions.live_in(channel)
         caller = caller_of(self._context, self.user, self._subscriptions.capabilities, subscription)
         kind = self._context.rules.kind_of(channel, options)
-        refusal = permissions.decide(action, caller, channel, options, kind)
+        is_permitted = approval is not None and approval.is_permitted
+        refusal = None if is_permitted else permissions.decide(action, caller, channel, options, kind)
         if refusal is not None:
             return [refuse(command_id, refusal)]
-        if isinstance(request, PublishRequest):
-            limits = self._context.limits
-            exceeded = limits.take_publication(self.info, channel, options, now.monotonic)
-            if exceeded is not None:
-                return self._apply_limit(command_id, exceeded)
+        if (
+            approval is None  # else it was taken before the authorization was requested
+            and isinstance(request, PublishRequest)
+            and (exceeded := self._take_publication(command_id, channel, options, now))
+        ):
+            return exceeded
         info = self.info
         if subscription is not None:
             info = with_channel_info(info, subscription.info.chan_info)
-        self._executing = Execute(command_id, request, info)
+        self._executing = Execute(command_id, request, info, approval is not None and approval.skip_history)
         return [self._executing]
 
     def _on_executed(self, event: events.Executed) -> list[Effect]:
@@ -660,6 +803,7 @@ class Session:
         effects = self._expire_authorizations(now)
         if self.is_closed:
             return effects
+        effects += self._ask_for_renewals(now)
         if _is_over(self._stale_at, now):
             is_our_fault = self.phase in (Phase.CONNECTING, Phase.AUTHORIZING)
             return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
@@ -694,6 +838,8 @@ class Session:
         if event.is_expired:
             return self._close(errors.CONNECTION_EXPIRED)
         self._expires_at = monotonic_deadline(event.expire_at, now)
+        if self._renewals is not None and "" in self._renewals:
+            self._renewals.schedule("", self._expires_at, now.monotonic)
         if event.info:
             self.info = ClientInfo(self.user, self.client, event.info)
         if self.phase is not Phase.CONNECTED:
@@ -720,7 +866,7 @@ class Session:
     def _finish(self) -> list[Effect]:
         self._move(Cause.CLOSED)
         self._drop_commands()
-        self._authorizing = self._reserving = None
+        self._authorizing = self._reserving = self._renewals = None
         return self._subscriptions.close_live()
 
     def _drop_commands(self) -> None:
@@ -736,14 +882,6 @@ class Session:
                 return self._subscriptions.undo(channels)
             case _:
                 return []
-
-
-def _for_connection(claims: Claims) -> ConnectionClaims | None:
-    return claims if isinstance(claims, ConnectionClaims) else None
-
-
-def _for_subscription(claims: Claims) -> SubscriptionClaims | None:
-    return claims if isinstance(claims, SubscriptionClaims) else None
 
 
 def _is_over(moment: float | None, now: Timestamp, delay: float = 0) -> bool:

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Raw
+from msgspec.structs import replace
+
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.capabilities import Action
 from tocsin_server.core.events import CloseSubscription, HistoryRead, SubscriptionPlan, Timestamp
@@ -82,6 +85,8 @@ class Subscription:
     """What its token grants in the channel besides."""
     is_by_capability: bool = False
     """Whether only the connection token's capabilities permit it, so that it ends with them."""
+    is_refreshed_by_client: bool = True
+    """Whether the client is told when it expires, since it has a token to refresh it with."""
     is_live: bool = False
     token_id: str = ""
     issued_at: float | None = None
@@ -96,6 +101,12 @@ class Subscription:
         self.data = grant.data
         self.token_id, self.issued_at = grant.token_id, grant.issued_at
         self.allowed = grant.allowed
+
+    def extend(self, expires_at: float | None, info: Raw) -> None:
+        """Let it expire later. `info` replaces the former one of the channel, unless it is NO_JSON."""
+        self.expires_at = expires_at
+        if info:
+            self.info = replace(self.info, chan_info=info)
 
     def plan(self, history_limit: int) -> SubscriptionPlan:
         """Return what it takes to set the subscription up."""
@@ -156,8 +167,8 @@ class Subscription:
             recovered=recovery.is_recovered,
             was_recovering=self.since is not None,
             publications=wanted,
-            expires=self.expires_at is not None,
-            ttl=ttl_seconds(self.expires_at, now),
+            expires=self.expires_at is not None and self.is_refreshed_by_client,
+            ttl=ttl_seconds(self.expires_at if self.is_refreshed_by_client else None, now),
             data=self.data,
             delta=self.form.uses_delta,
         )

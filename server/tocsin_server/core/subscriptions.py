@@ -17,17 +17,19 @@ from tocsin_server.core.authorization import (
     authorize_by_claims,
     authorize_subscription,
     caller_of,
+    check_subscribe_request,
     may_subscribe,
     server_side_subscription,
+    subscription_claims_of,
 )
 from tocsin_server.core.capabilities import Capabilities
 from tocsin_server.core.channel_names import section_of
 from tocsin_server.core.client_limits import Exceeded
-from tocsin_server.core.events import Effect, OpenSubscriptions, Send, Timestamp
+from tocsin_server.core.events import Approval, Effect, OpenSubscriptions, Send, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.replies import refuse, send_push
-from tocsin_server.core.subscription import Subscription, ttl_seconds
+from tocsin_server.core.subscription import Subscription, monotonic_deadline, ttl_seconds
 from tocsin_server.core.tokens import SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol.messages import (
@@ -98,13 +100,19 @@ class Subscriptions:
         self,
         command_id: int,
         request: SubscribeRequest,
-        claims: SubscriptionClaims | None,
+        approval: Approval | None,
         info: ClientInfo,
         now: Timestamp,
     ) -> Outcome:
         """Run a subscribe command. Its reply follows once the subscription is set up."""
         decided = authorize_subscription(
-            self._context, info, self.capabilities, self._by_channel, request, now, claims
+            self._context,
+            info,
+            self.capabilities,
+            self._by_channel,
+            request,
+            now,
+            subscription_claims_of(approval),
         )
         if isinstance(decided, Disconnect):
             return decided
@@ -114,10 +122,17 @@ class Subscriptions:
         if exceeded is not None:
             self._context.report_limit(info.client, exceeded.limit)
             return [refuse(command_id, exceeded.refusal)]
+        if approval is not None:
+            decided.data = approval.data or decided.data
         decided.command_id = command_id
         self._by_channel[decided.channel] = decided
         self._opening_count += 1
         return [self._open([decided])]
+
+    def check(self, request: SubscribeRequest, info: ClientInfo) -> Refusal | Disconnect | None:
+        """Return why a subscribe command is not valid, whatever a hook would say."""
+        decided = check_subscribe_request(self._context, info, self._by_channel, request)
+        return decided if isinstance(decided, Refusal | Disconnect) else None
 
     def _exceeded_limit(
         self, subscription: Subscription, info: ClientInfo, now: Timestamp
@@ -278,6 +293,21 @@ class Subscriptions:
         ttl = ttl_seconds(decided.expires_at, now)
         return [Send(Reply(command_id, sub_refresh=SubRefreshResult(decided.expires_at is not None, ttl)))]
 
+    def renewable(self, channel: str) -> Subscription | None:
+        """Return the subscription to a channel if it expires and its client does not refresh it."""
+        found = self._by_channel.get(channel)
+        is_renewable = found is not None and found.expires_at is not None and not found.is_refreshed_by_client
+        return found if is_renewable else None
+
+    def extend(self, command_id: int, channel: str, renewal: events.Renewal, now: Timestamp) -> list[Effect]:
+        """Let a subscription expire later, as the answer to a sub_refresh command says."""
+        subscription = self.live_in(channel)
+        if subscription is None:
+            return [refuse(command_id, errors.PERMISSION_DENIED)]
+        subscription.extend(monotonic_deadline(renewal.expire_at, now), renewal.info)
+        ttl = ttl_seconds(subscription.expires_at, now)
+        return [Send(Reply(command_id, sub_refresh=SubRefreshResult(bool(renewal.expire_at), ttl)))]
+
     def change_capabilities(self, granted: Capabilities | None, user: str) -> list[Effect]:
         """Apply a fresh token's capabilities, and end the subscriptions that only the old ones permit."""
         if granted is self.capabilities:
@@ -338,6 +368,15 @@ class Subscriptions:
             ):
                 effects += self.end(found, errors.UNSUBSCRIBED_EXPIRED)
         return effects
+
+    def expire_now(self, channel: str) -> Outcome:
+        """End a subscription because the application says that it has expired."""
+        subscription = self._by_channel.get(channel)
+        if subscription is None:
+            return []
+        if subscription.is_server_side:
+            return errors.SUBSCRIPTION_EXPIRED
+        return self.end(subscription, errors.UNSUBSCRIBED_EXPIRED)
 
     def end(self, subscription: Subscription, why: Unsubscribed) -> list[Effect]:
         """End a subscription from the server's side; one that is being set up ends after its reply."""

@@ -70,6 +70,17 @@ class SubscriptionGrant(Struct, frozen=True):
     override: Override | None = None
 
 
+class ExpiringGrant(SubscriptionGrant, frozen=True):
+    """The same from a hook, which may let the subscription expire."""
+
+    payload: Payload = NO_JSON
+    """What replaces `data`: it need not be JSON."""
+    expire_at: float = 0
+    """The unix second at which it expires; 0: never."""
+    allow: tuple[Right, ...] = ()
+    """What the subscriber may do in the channel besides."""
+
+
 class StandardClaims(Struct, frozen=True):
     """The claims that every issuer's tokens have (RFC 7519 §4.1). Times are unix seconds."""
 

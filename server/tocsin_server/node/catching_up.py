@@ -21,8 +21,8 @@ from tocsin_server.core.node_state import C, NodeState
 from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import Broker, HistoryQuery
 from tocsin_server.errors import EngineError
-from tocsin_server.node.read_slots import ReadSlots
 from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.node.slots import Slots
 from tocsin_server.protocol.messages import Position
 
 
@@ -39,7 +39,7 @@ class CatchUps(Generic[C]):
         broker: Broker,
         rules: ChannelRules,
         state: NodeState[C],
-        slots: ReadSlots[C],
+        slots: Slots[C],
         limits: ClientOptions,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], None],

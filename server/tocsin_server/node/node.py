@@ -70,10 +70,10 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.metrics import add_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.read_slots import WAIT_SECONDS, ReadSlots
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slices import in_slices
+from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
@@ -184,7 +184,7 @@ class Node:
             on_excess=self._on_excess,
         )
         self._page_turns = LoopTurns()
-        self._read_slots: ReadSlots[Connection] = ReadSlots(_pages_at_once(settings))
+        self._read_slots: Slots[Connection] = Slots(_pages_at_once(settings))
         self._catch_ups = CatchUps(
             self._engine_services.broker,
             self.rules,
@@ -709,7 +709,7 @@ class Node:
 
     async def _run_operation(self, connection: Connection, execute: events.Execute) -> Struct | Refusal:
         try:
-            return await self.operations.execute(execute.request, execute.info, self.settings.client)
+            return await self.operations.execute(execute, self.settings.client)
         except Refused as error:
             return error.refusal
         except EngineError as error:

@@ -15,7 +15,7 @@ from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.core.channel_names import ChannelRules
-from tocsin_server.core.events import EngineRequest
+from tocsin_server.core.events import Execute
 from tocsin_server.core.permissions import check_name
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
@@ -27,7 +27,6 @@ from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.messages import (
     EMPTY,
     NO_JSON,
-    ClientInfo,
     HistoryRequest,
     HistoryResult,
     Position,
@@ -84,13 +83,16 @@ class Operations:
         self._limit_reached = limit_reached
         self.rpc_methods = dict(rpc_methods or {})
 
-    async def execute(self, request: EngineRequest, info: ClientInfo, limits: ClientOptions) -> Struct:
+    async def execute(self, execute: Execute, limits: ClientOptions) -> Struct:
         """Execute a permitted command of a client; return its result."""
-        match request:
+        info = execute.info
+        match execute.request:
             case PublishRequest(channel, data):
                 if isinstance(data, Binary):
                     check_binary(data, self.options_for(channel))
-                await self.publish(channel, NewPublication(data, info=info))
+                await self.publish(
+                    channel, NewPublication(data, info=info, skip_history=execute.skip_history)
+                )
                 return EMPTY
             case HistoryRequest(channel, limit, since, reverse):
                 return await self.history(channel, limit, since, reverse, limits)

@@ -14,7 +14,7 @@ from tocsin_server.core.node_state import NodeState, StateConnection
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
-from tocsin_server.node.read_slots import WAIT_SECONDS, ReadSlots
+from tocsin_server.node.slots import WAIT_SECONDS, Slots
 
 READ_ATTEMPTS = 5
 """How often history is read until it reaches what was received. A second read follows a loss."""
@@ -45,7 +45,7 @@ class SubscriptionSetup(Generic[C]):
         self,
         engine: EngineServices,
         state: NodeState[C],
-        slots: ReadSlots[C],
+        slots: Slots[C],
         page_bytes: int,
         on_reset: Callable[[C, str], None],
         presence_limit: int = 0,

@@ -112,6 +112,8 @@ class SubscribeRequest(Wire):
     tf: Raw = NO_JSON
     """A tags filter, as JSON."""
     type: int = 0
+    data: Payload = NO_JSON
+    """What the application wants to know, in a hook."""
 
     @property
     def refuses_unrecovered(self) -> bool:
@@ -290,6 +292,7 @@ class ConnectResult(Wire):
     version: str
     expires: bool = False
     ttl: int = 0
+    data: Payload = NO_JSON
     subs: dict[str, SubscribeResult] = {}
     ping: int = 0
     pong: bool = False

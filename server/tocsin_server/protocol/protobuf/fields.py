@@ -134,6 +134,7 @@ SUBSCRIBE_REQUEST = Message(
     tf=(13, JsonOf(FILTER)),
     flag=(14, INT64),
     type=(15, INT32),
+    data=(8, PAYLOAD),
 )
 UNSUBSCRIBE_REQUEST = Message(messages.UnsubscribeRequest, channel=(1, STRING))
 PUBLISH_REQUEST = Message(messages.PublishRequest, channel=(1, STRING), data=(2, PAYLOAD))

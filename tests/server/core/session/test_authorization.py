@@ -217,8 +217,7 @@ def test_a_subscription_is_decided_by_the_claims_of_the_answer() -> None:
     claims = SubscriptionClaims(sub="ada", channel="$private", expire_at=playbook.now.unix + 60)
     approve(playbook, pending, claims) << [Opening("$private")]
     playbook >> opened("$private")
-    reply = {"id": 2, "subscribe": {"expires": True, "ttl": 60}}
-    playbook << [reply, GoLive("$private"), Joining("$private")]
+    playbook << [{"id": 2, "subscribe": {}}, GoLive("$private"), Joining("$private")]
 
 
 def test_subscribes_wait_together_and_are_decided_in_any_order() -> None:

@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.support.timing import TICK
-from tocsin_server.node.read_slots import OWNER_SLOTS, ReadSlots
+from tocsin_server.node.slots import OWNER_SLOTS, Slots
 
 
 class Readers:
     """Owners that take slots, and give them back when they are told to."""
 
     def __init__(self, limit: int) -> None:
-        self.slots: ReadSlots[str] = ReadSlots(limit)
+        self.slots: Slots[str] = Slots(limit)
         self.order: list[str] = []
         self._ends: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,7 +76,7 @@ async def test_a_slot_that_is_not_free_in_time_is_given_up() -> None:
 
 async def test_a_waiting_owner_that_is_cancelled_takes_no_slot() -> None:
     """Neither while it waits nor in the moment in which it gets one."""
-    slots: ReadSlots[str] = ReadSlots(1)
+    slots: Slots[str] = Slots(1)
     for gets_it in (False, True):
         async with AsyncExitStack() as stack:
             first = await stack.enter_async_context(AsyncExitStack())
@@ -99,7 +99,7 @@ async def test_a_waiting_owner_that_is_cancelled_takes_no_slot() -> None:
 
 async def test_a_wait_that_is_cancelled_while_a_slot_becomes_free_takes_none() -> None:
     """The slot goes to the next one that waits."""
-    slots: ReadSlots[str] = ReadSlots(1)
+    slots: Slots[str] = Slots(1)
     order: list[str] = []
 
     async def read(owner: str) -> None:

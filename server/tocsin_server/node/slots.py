@@ -3,7 +3,7 @@
 A page has a slot from its read until it is written to a transport. Owners (connections) take turns: each
 gets one slot, then the next owner, however many each has asked for.
 
-The mutable state is how many slots each owner has, and who waits. Only the methods of `ReadSlots` change it.
+The mutable state is how many slots each owner has, and who waits. Only the methods of `Slots` change it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OWNER_SLOTS = 4
 """How many pages one connection may have at once. Several hide the time that the engine takes."""
 
 
-class ReadSlots(Generic[Owner]):
+class Slots(Generic[Owner]):
     """At most `limit` slots are taken at once, and OWNER_SLOTS by each owner."""
 
     def __init__(self, limit: int) -> None:
