@@ -33,7 +33,10 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.factory import create_engine, digest_of_histories
+from tocsin_server.hooks.dispatcher import HookDispatcher
+from tocsin_server.hooks.registry import Hooks
 from tocsin_server.metrics.multiprocess import WorkerMetrics
+from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
 from tocsin_server.transports.emulation.endpoint import emulation_route
@@ -48,11 +51,15 @@ class State(TypedDict):
     node: Node
 
 
-class _Application(Starlette):
-    """All routes around one node. Requests to the API take the direct way if nothing else may want them."""
+class TocsinApp(Starlette):
+    """All routes around one node. Requests to the API take the direct way if nothing else may want them.
 
-    def __init__(self, options: ServerOptions, api: ASGIApp | None, **arguments: Any) -> None:
+    `hooks` are the functions that decide about what clients ask for.
+    """
+
+    def __init__(self, options: ServerOptions, api: ASGIApp | None, hooks: Hooks, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.hooks = hooks
         self._options = options
         self._api = api
 
@@ -72,8 +79,10 @@ def create_app(
     rpc_methods: Mapping[str, RpcMethod] | None = None,
     has_page: bool = False,
     worker_metrics: WorkerMetrics | None = None,
-) -> Starlette:
+) -> TocsinApp:
     """Build the application. Its node is `app.state.node`, which the lifespan starts and stops.
+
+    Its hooks are `app.hooks`; they are added before the lifespan starts.
 
     `settings` are the safe defaults unless given, and `engine` is the one that the settings name. `routes`
     are the embedding application's own and come first. `rpc_methods` are the methods that clients and the
@@ -81,11 +90,16 @@ def create_app(
     all workers of the port.
     """
     settings = settings or Settings()
+    hooks, metrics = Hooks(), Metrics()
+    dispatcher = HookDispatcher(hooks, settings, metrics, rpc_methods or ())
     node = Node(
         settings,
         engine or create_engine(settings.engine, digest_of_histories(settings)),
         rpc_methods=rpc_methods,
+        authorizer=dispatcher,
+        metrics=metrics,
     )
+    node.add_service(dispatcher.running)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
@@ -108,9 +122,10 @@ def create_app(
     for route in own_routes:
         guarded = cast("Route", route)  # or a WebSocketRoute, which has an app too
         guarded.app = AccessControl(guarded.app, node, keys.accepts)
-    app = _Application(
+    app = TocsinApp(
         settings.server,
         None if routes else api,  # which may be below /api, too
+        hooks,
         routes=[*routes, *own_routes, *api_routes(api), *(page_routes() if has_page else ())],
         lifespan=lifespan,
     )

@@ -28,6 +28,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
+from tocsin_server.hooks.registry import Hooks
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.messages import Position
 from tocsin_server.serving.server import Server, serving
@@ -208,11 +209,14 @@ async def serve_node(
     routes: Sequence[BaseRoute] = (),
     has_page: bool = False,
     rpc_methods: Mapping[str, Any] | None = None,
+    add_hooks: Callable[[Hooks], object] | None = None,
     **sections: Mapping[str, Any],
 ) -> AsyncIterator[ServedNode]:
-    """Serve a node with the usual settings, which `sections` change."""
+    """Serve a node with the usual settings, which `sections` change, and with hooks."""
     settings = settings_of(sections)
     app = create_app(settings, engine=engine, routes=routes, has_page=has_page, rpc_methods=rpc_methods)
+    if add_hooks is not None:
+        add_hooks(app.hooks)
     async with serving(app, settings.server.model_copy(update={"port": 0})) as server:
         yield ServedNode(app.state.node, server)
 

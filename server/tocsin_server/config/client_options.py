@@ -56,6 +56,8 @@ class ClientOptions(Options):
     pong_timeout: PositiveDuration = 8
     stale_timeout: PositiveDuration = 10
     """How long a connection may exist without a connect command."""
+    hook_timeout: PositiveDuration = 4
+    """How long a hook may take, the time it waits for its turn included. SDKs wait 5 seconds for a reply."""
     expired_close_delay: Duration = 25
     """How long after its token's expiry a client may still refresh it."""
     channel_limit: Limit = 128

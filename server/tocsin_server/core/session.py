@@ -478,7 +478,7 @@ class Session:
         return [Authorize(self._authorizing.add(command_id, request, due_at), request, self.info)]
 
     def _check_request(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
-        """Refuse what no answer from outside could permit, so that nobody is asked about it."""
+        """Refuse what no answer from outside could permit, so that it is not asked about."""
         if isinstance(request, SubscribeRequest):
             refused = self._subscriptions.check(request, self.info)
             if isinstance(refused, Refusal):
@@ -719,7 +719,7 @@ class Session:
         return self._execute(command_id, request, Action.PUBLISH, now, approval)
 
     def _check_publish(self, command_id: int, request: PublishRequest, now: Timestamp) -> list[Effect]:
-        """Refuse a publish command that is not valid, or that is one too many, whoever sends it."""
+        """Refuse a publish command that is not valid, or that is one too many, for every client."""
         channel = request.channel
         if not channel:
             return self._close(errors.PROTOCOL_VIOLATION)

@@ -130,7 +130,7 @@ class Subscriptions:
         return [self._open([decided])]
 
     def check(self, request: SubscribeRequest, info: ClientInfo) -> Refusal | Disconnect | None:
-        """Return why a subscribe command is not valid, whatever a hook would say."""
+        """Return why a subscribe command is not valid, so that no hook is asked."""
         decided = check_subscribe_request(self._context, info, self._by_channel, request)
         return decided if isinstance(decided, Refusal | Disconnect) else None
 

@@ -43,6 +43,17 @@ class Metrics:
         self.engine_errors = LabeledCounter(
             "tocsin_engine_errors", "Calls to the engine that failed.", self.registry, "call"
         )
+        self.hook_calls = LabeledCounter(
+            "tocsin_hook_calls",
+            "Events that hooks were asked about.",
+            self.registry,
+            "kind",
+            "hook",
+            "outcome",
+        )
+        self.hook_seconds = Histogram(
+            "tocsin_hook_seconds", "Duration until a hook answered.", self.registry, "kind"
+        )
         ProcessCollector(registry=self.registry)
 
     def _add_connections(self) -> None:

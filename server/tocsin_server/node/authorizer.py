@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tocsin_server.core.events import Approval, Authorize
-from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.core.events import Authorize, AuthorizedOutcome
 from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.protocol.messages import Request
 
@@ -30,12 +29,10 @@ class Authorizer(Protocol):
         Called once or twice for every command: must be quick.
         """
 
-    async def authorize(
-        self, authorize: Authorize, request: ClientRequest | None
-    ) -> Approval | Refusal | Disconnect:
+    async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> AuthorizedOutcome:
         """Decide about one request. `request` is the one with which the client connected.
 
-        It is None if `kept_headers` is. The node cancels this after `authorization_seconds`. Then, and if it
-        raises, a request is refused with error 100, and a connect closes the connection with 3004, so that
-        the client reconnects.
+        It is None if `kept_headers` is. This ends within `authorization_seconds`; a later answer is ignored.
+        If it raises, TimeoutError included, a request is refused with error 100, and a connect closes the
+        connection with 3004, so that the client reconnects.
         """

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tocsin_server.core.events import Approval, Authorize
+from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.core.issuer import Issuer
 from tocsin_server.core.tokens import TokenVerifier
-from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.client_request import ClientRequest, KeptHeaders
@@ -221,14 +220,11 @@ class KeySetAuthorizer:
         is_wanted = self._inner is not None and self._inner.needs_authorization(request)
         return is_wanted or self._key_sets.needs(_token_of(request))
 
-    async def authorize(
-        self, authorize: Authorize, request: ClientRequest | None
-    ) -> Approval | Refusal | Disconnect:
+    async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> AuthorizedOutcome:
         """Ask the application, then wait for the key unless the application gave claims."""
-        outcome: Approval | Refusal | Disconnect = Approval(authorize.request)
+        outcome: AuthorizedOutcome = Approval(authorize.request)
         if self._inner is not None and self._inner.needs_authorization(authorize.request):
-            async with asyncio.timeout(self._inner_seconds):
-                outcome = await self._inner.authorize(authorize, request)
+            outcome = await self._inner.authorize(authorize, request)
         if isinstance(outcome, Approval) and outcome.claims is None:
             await self._key_sets.wait_for([_token_of(outcome.request)])
         return outcome

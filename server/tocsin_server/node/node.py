@@ -41,9 +41,8 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
-from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import Approval, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import AuthorizedOutcome, Event, SubscriptionPlan, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
@@ -60,6 +59,7 @@ from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.catching_up import CatchUps
+from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
 from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
@@ -116,6 +116,7 @@ class Node:
         *,
         rpc_methods: Mapping[str, RpcMethod] | None = None,
         authorizer: Authorizer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
         self.limits = TransportLimits.of(settings)
@@ -125,15 +126,9 @@ class Node:
         self.address = ""
         """Host and port, set by the server that runs this node; empty without one."""
         self._on_drain_requested: Callable[[], None] = self._drain_mounted
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.state: NodeState[Connection] = NodeState()
-        client = settings.client
-        self.rules = ChannelRules(
-            settings.channels,
-            settings.namespaces,
-            client.channel_length_limit,
-            client.personal_channel_namespace if client.personal_channel else None,
-        )
+        self.rules = channel_rules(settings)
         self.fan_out: FanOut[Connection] = FanOut(
             self.metrics, self._disconnect_failed, self._disconnect_unreadable
         )
@@ -721,13 +716,10 @@ class Node:
 
     async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
         is_connect = isinstance(authorize.request, ConnectRequest)
-        outcome: Approval | Refusal | Disconnect = (
-            errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
-        )
+        outcome: AuthorizedOutcome = errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
         try:
             if self._authorizer is not None:
-                async with asyncio.timeout(self._context.authorization_seconds):
-                    outcome = await self._authorizer.authorize(authorize, connection.request)
+                outcome = await self._authorizer.authorize(authorize, connection.request)
         except TimeoutError:  # the session may have refused the request already, at its own deadline
             client = connection.session.client
             self.sampled_log.write("authorization_timed_out", level="warning", client=client)

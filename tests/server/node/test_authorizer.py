@@ -40,7 +40,8 @@ class ScriptedAuthorizer:
 
     async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> Outcome:
         self.requests.append(authorize.request)
-        return await self.decide(authorize)
+        async with asyncio.timeout(self.authorization_seconds):
+            return await self.decide(authorize)
 
 
 async def approve_as_ada(authorize: Authorize) -> Outcome:

@@ -58,7 +58,7 @@ ALL = (ConnectRequest, SubscribeRequest, RefreshRequest, SubRefreshRequest, RpcR
 def connected(
     lifetime: float = 60, kinds: tuple[type, ...] = ALL, claims: dict[str, Any] | None = None, **approval: Any
 ) -> Playbook:
-    """Return a connection of "ada" that a hook let in for so many seconds."""
+    """Return a connection of "ada" that a hook admitted for so many seconds."""
 
     def needs_authorization(request: Request) -> bool:
         return isinstance(request, kinds)
@@ -77,7 +77,7 @@ def connected(
 
 
 def subscribed(lifetime: float, kinds: tuple[type, ...] = ALL) -> Playbook:
-    """Return a connection with a subscription that a hook let in for so many seconds."""
+    """Return a connection with a subscription that a hook admitted for so many seconds."""
     playbook = connected(9999, kinds) >> {"id": 2, "subscribe": {"channel": "a"}}
     (asked,) = questions(playbook)
     claims = SubscriptionClaims(sub="ada", channel="a", expire_at=playbook.now.unix + lifetime)
@@ -233,7 +233,7 @@ def test_a_server_side_subscription_of_an_answer_is_renewed_and_its_refusal_clos
 
 
 def test_a_client_cannot_name_a_channel_in_its_connect_command_that_needs_authorization() -> None:
-    """Else it would be subscribed where only an answer may let it in."""
+    """Else it would be subscribed where only an answer may admit it."""
     playbook = new_connection(
         replace(context(OPEN), needs_authorization=lambda request: isinstance(request, SubscribeRequest))
     )

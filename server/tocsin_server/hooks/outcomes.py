@@ -1,0 +1,191 @@
+"""What the answer of a hook means for the request that it is about. This module is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from tocsin_server import errors
+from tocsin_server.core.capabilities import Capability, Right
+from tocsin_server.core.events import Approval, AuthorizedOutcome, Renewal
+from tocsin_server.core.tokens import (
+    ConnectionClaims,
+    ExpiringGrant,
+    Override,
+    SubscriptionClaims,
+    SubscriptionGrant,
+)
+from tocsin_server.errors import Disconnect, Refusal
+from tocsin_server.hooks.answers import (
+    Answer,
+    Connected,
+    Published,
+    Refreshed,
+    RpcAnswer,
+    Subscribed,
+)
+from tocsin_server.protocol.json_text import compact
+from tocsin_server.protocol.messages import (
+    NO_JSON,
+    ConnectRequest,
+    PublishRequest,
+    RefreshRequest,
+    Request,
+    RpcRequest,
+    RpcResult,
+    SubRefreshRequest,
+    SubscribeRequest,
+)
+from tocsin_server.protocol.payloads import Payload, payload_of
+
+REFUSAL_CODES = range(400, 2000)
+"""The codes of an application's own refusals."""
+
+DISCONNECT_CODES = range(4000, 5000)
+"""The codes of an application's own disconnects. From 4500 on, the client does not reconnect."""
+
+REASON_BYTES = 123
+"""What a close frame has room for (RFC 6455 §5.5)."""
+
+_KNOWN = {(type(why), why.code) for why in vars(errors).values() if isinstance(why, Refusal | Disconnect)}
+
+
+class InvalidAnswer(Exception):
+    """A hook answered what is not valid. The message says why, for the application's author."""
+
+
+def check_refusal(why: Refusal | Disconnect) -> None:
+    """Raise InvalidAnswer for a code or a reason that clients do not understand.
+
+    Besides an application's own codes, those of `errors` are valid.
+    """
+    is_refusal = isinstance(why, Refusal)
+    own = REFUSAL_CODES if is_refusal else DISCONNECT_CODES
+    if why.code not in own and (type(why), why.code) not in _KNOWN:
+        kind = "an error" if is_refusal else "a disconnect"
+        raise InvalidAnswer(f"the code of {kind} must be from {own[0]} to {own[-1]}, not {why.code}")
+    if isinstance(why, Disconnect) and not 0 < len(why.reason.encode()) <= REASON_BYTES:
+        raise InvalidAnswer(f"the reason of a disconnect must have 1 to {REASON_BYTES} bytes")
+
+
+def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome:
+    """Return what becomes of a request. Raises InvalidAnswer."""
+    if answer is None:
+        return Approval(request)
+    if isinstance(answer, Refusal | Disconnect):
+        check_refusal(answer)
+        return answer
+    kind, convert = _KINDS[type(request)]
+    if not isinstance(answer, kind):
+        raise InvalidAnswer(f"{type(answer).__name__} does not answer {type(request).__name__}")
+    try:
+        return convert(request, user, answer)
+    except (TypeError, ValueError, msgspec.ValidationError) as error:  # such as info that is no JSON
+        raise InvalidAnswer(str(error)) from error
+
+
+def payload(value: Any) -> Payload:
+    """A value of an answer as a payload. NO_JSON for None."""
+    if value is None:
+        return NO_JSON
+    if isinstance(value, Raw):
+        return compact(value) if value else NO_JSON
+    if isinstance(value, bytes):
+        return payload_of(value) if value else NO_JSON
+    return compact(msgspec.json.encode(value))
+
+
+def _json(value: Any) -> Raw:
+    """A value of an answer that must be JSON. Raises ValueError."""
+    return compact(value) if isinstance(value, bytes) and value else Raw(bytes(payload(value)))
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    return value
+
+
+def _unix(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise TypeError(f"expire_at must be a unix second, or 0 for never, not {value!r}")
+    return value
+
+
+def _validated(value: Any, kind: Any) -> Any:
+    """Return a value of an answer as this type. Raises ValidationError. Constructors do not check types."""
+    return msgspec.convert(msgspec.to_builtins(value), kind)
+
+
+def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approval:
+    subscriptions: dict[str, SubscriptionGrant] = {}
+    for channel, granted in answer.subscriptions.items():
+        if not _text(channel, "a channel"):
+            raise ValueError("a channel of subscriptions has no name")
+        if not isinstance(granted, Subscribed):
+            raise TypeError(f"subscriptions has a {type(granted).__name__}, not Subscribed")
+        subscriptions[channel] = _grant(granted)
+    claims = ConnectionClaims(
+        expire_at=_unix(answer.expire_at),
+        info=_present(_json(answer.info)),
+        sub=_text(answer.user, "user"),
+        subs=subscriptions,
+        caps=_validated([*answer.capabilities], tuple[Capability, ...]),
+    )
+    return Approval(request, claims, data=payload(answer.data))
+
+
+def _grant(answer: Subscribed) -> ExpiringGrant:
+    return ExpiringGrant(
+        info=_present(_json(answer.info)),
+        override=_validated(answer.override, Override | None),
+        payload=payload(answer.data),
+        expire_at=_unix(answer.expire_at),
+        allow=_validated([*answer.allow], tuple[Right, ...]),
+    )
+
+
+def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed) -> Approval:
+    claims = SubscriptionClaims(
+        channel=request.channel,
+        sub=user,
+        expire_at=_unix(answer.expire_at),
+        info=_present(_json(answer.info)),
+        override=_validated(answer.override, Override | None),
+        allow=_validated([*answer.allow], tuple[Right, ...]),
+    )
+    return Approval(request, claims, data=payload(answer.data))
+
+
+def _published(request: PublishRequest, _user: str, answer: Published) -> Approval:
+    data = request.data if answer.data is None else payload(answer.data)
+    changed = PublishRequest(request.channel, data)
+    return Approval(changed, is_permitted=True, skip_history=answer.skip_history)
+
+
+def _refreshed(_request: Request, _user: str, answer: Refreshed) -> Renewal | Refusal:
+    if answer.is_expired:
+        return errors.EXPIRED
+    return Renewal(_unix(answer.expire_at), _present(_json(answer.info)))
+
+
+def _called(_request: RpcRequest, _user: str, answer: RpcAnswer) -> RpcResult:
+    return RpcResult(Raw(b"null") if answer.data is None else payload(answer.data))
+
+
+def _present(value: Raw) -> Raw:
+    return value or NO_JSON
+
+
+_KINDS: Mapping[type, tuple[type, Callable[[Any, str, Any], AuthorizedOutcome]]] = {
+    ConnectRequest: (Connected, _connected),
+    RefreshRequest: (Refreshed, _refreshed),
+    SubscribeRequest: (Subscribed, _subscribed),
+    SubRefreshRequest: (Refreshed, _refreshed),
+    PublishRequest: (Published, _published),
+    RpcRequest: (RpcAnswer, _called),
+}
+"""The answer that admits each kind of request, and what it means."""
