@@ -201,7 +201,8 @@ _UNIDIRECTIONAL = {
 
 def unidirectional_disconnect(refusal: Refusal) -> Disconnect:
     """Why a unidirectional connection is closed whose connect command is refused: it gets no replies."""
-    return _UNIDIRECTIONAL.get(refusal.code, SERVER_ERROR)
+    is_final = refusal.code >= 400 and not refusal.temporary  # an application's own
+    return _UNIDIRECTIONAL.get(refusal.code, DISCONNECT_PERMISSION_DENIED if is_final else SERVER_ERROR)
 
 
 SERVER_UNSUBSCRIBE = Unsubscribed(2000, "server unsubscribe")

@@ -76,10 +76,31 @@ async def test_an_application_that_is_mounted_publishes(mounted: str, tmp_path: 
         assert agrees(example.output, printed), printed
 
 
-@pytest.mark.parametrize("example", PAGE.of("frames"), ids=lambda example: example.heading)
+def frames_of(heading: str) -> list[Example]:
+    """The conversations of a section."""
+    return [example for example in PAGE.of("frames") if example.heading == heading]
+
+
+@pytest.mark.parametrize("example", frames_of("RPC methods"))
 async def test_a_client_calls_a_method_of_the_application(mounted: str, example: Example) -> None:
     async with conversing(f"http://127.0.0.1:{mounted}/push", {}) as conversation:
         await conversation.play(example.text)
+
+
+async def test_hooks_of_the_application_decide(tmp_path: Path) -> None:
+    """On WebSockets, with the session in the connect command, and on an event stream, with the cookie."""
+    ports = free_ports("8000")
+    PAGE.write_files(tmp_path, ports)
+    assert len(frames_of("Hooks")) == 2
+    (call,) = [one for one in PAGE.of("sh") if one.heading == "Hooks" and one.text.startswith("curl")]
+    async with running(replaced(command_of("deciding"), ports), tmp_path, ports["8000"]):
+        for example in frames_of("Hooks"):
+            async with conversing(f"http://127.0.0.1:{ports['8000']}/push", {}) as conversation:
+                await conversation.play(example.text)
+        printed = await shell(replaced(call.text, ports), tmp_path)
+        assert agrees(call.output, printed), printed
+        async with http(ports["8000"]) as client:
+            assert (await client.post("/login/bob")).cookies["session"] == "session-of-bob"
 
 
 async def test_several_nodes_share_a_redis(tmp_path: Path) -> None:

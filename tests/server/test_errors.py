@@ -83,3 +83,5 @@ def test_a_refused_connect_request_is_a_disconnect_on_unidirectional_transports(
     others = {code: found.pop(code) for code in (103, 109, 110, 111)}
     assert others == {103: 3507, 109: 3005, 110: 3005, 111: 3013}
     assert set(found.values()) == {3004}
+    assert unidirectional_disconnect(Refusal(400, "an application's")).code == 3507
+    assert unidirectional_disconnect(Refusal(400, "an application's", temporary=True)).code == 3004

@@ -113,6 +113,11 @@ def _times(settings: Settings) -> Iterator[str]:
             f"client.expired_close_delay ({client.expired_close_delay:g} s), because a client that is "
             "disconnected for its expired token would connect with the same token again."
         )
+    if client.hook_timeout >= client.stale_timeout:
+        yield (
+            f"client.hook_timeout is {client.hook_timeout:g} s, but must be less than client.stale_timeout "
+            f"({client.stale_timeout:g} s), because a connection whose hook takes so long would be closed."
+        )
 
 
 def _personal_channels(settings: Settings) -> Iterator[str]:

@@ -94,9 +94,7 @@ class HookDispatcher:
         self._unanswered_limit = limit * (1 + WAITING_FACTOR)
         self._threads: Threads | None = None
         self._asked: Mapping[type, Callable[[Any], bool]] = {}
-        metrics.add_gauge(
-            "tocsin_hooks_in_flight", "Events that hooks are asked about now.", lambda: len(self._slots)
-        )
+        metrics.hooks_in_flight.set_function(lambda: len(self._slots))
 
     def __len__(self) -> int:
         """Return how many events wait for a slot, or for an answer."""
@@ -195,7 +193,6 @@ class HookDispatcher:
         user = getattr(event, "user", "")
         started = time.perf_counter()
         outcome: AuthorizedOutcome | None = None
-        fault: AuthorizedOutcome = errors.INTERNAL_ERROR
         try:
             answer = await self._answer(hook, event)
             outcome = None if answer is None else outcome_of(asked, user, answer)
@@ -203,16 +200,17 @@ class HookDispatcher:
         except TooManyHooks:
             result, outcome = "too_many", errors.TOO_MANY_REQUESTS
             self._metrics.limits_reached.add("limits.hooks_at_once")
-            self._write("limit_reached", kind, hook, event, limit="limits.hooks_at_once")
+            self._log.write("limit_reached", limit="limits.hooks_at_once", **_fields(kind, hook, event))
         except _DeadlinePassed:
-            result, outcome = "timeout", fault
-            self._write("hook_timed_out", kind, hook, event, level="warning")
+            result, outcome = "timeout", errors.INTERNAL_ERROR
+            self._log.write("hook_timed_out", level="warning", **_fields(kind, hook, event))
         except InvalidAnswer as error:
-            result, outcome = "error", fault
-            self._write("hook_answer_invalid", kind, hook, event, level="error", error=str(error))
+            result, outcome = "error", errors.INTERNAL_ERROR
+            fields = _fields(kind, hook, event)
+            self._log.write("hook_answer_invalid", level="error", error=str(error), **fields)
         except Exception:  # noqa: BLE001 - logged as an error
-            result, outcome = "error", fault
-            self._write("hook_raised", kind, hook, event, level="error", exc_info=True)
+            result, outcome = "error", errors.INTERNAL_ERROR
+            self._log.write("hook_raised", level="error", exc_info=True, **_fields(kind, hook, event))
         if result in _FAULTS and kind is HookKind.CONNECT:
             outcome = errors.SERVER_ERROR
         self._metrics.hook_calls.add(kind.value, hook.name, result)
@@ -251,19 +249,17 @@ class HookDispatcher:
         finally:
             slots.give_back(client)
 
-    def _write(self, name: str, kind: HookKind, hook: RegisteredHook, event: Event, **fields: Any) -> None:
-        """Write a line of the sampled log, with the client."""
-        request = event.request
-        self._log.write(
-            name,
-            kind=kind.value,
-            hook=hook.name,
-            client=event.client,
-            user=getattr(event, "user", ""),
-            address=request.address,
-            transport=request.transport,
-            **fields,
-        )
+
+def _fields(kind: HookKind, hook: RegisteredHook, event: Event) -> dict[str, Any]:
+    """The fields of a line of the log about a hook: also the client, and nothing that it sent."""
+    return {
+        "kind": kind.value,
+        "hook": hook.name,
+        "client": event.client,
+        "user": getattr(event, "user", ""),
+        "address": event.request.address,
+        "transport": event.request.transport,
+    }
 
 
 class _DeadlinePassed(Exception):

@@ -51,6 +51,9 @@ class Metrics:
             "hook",
             "outcome",
         )
+        self.hooks_in_flight = Gauge(
+            "tocsin_hooks_in_flight", "Events that hooks are asked about now.", registry=self.registry
+        )
         self.hook_seconds = Histogram(
             "tocsin_hook_seconds", "Duration until a hook answered.", self.registry, "kind"
         )

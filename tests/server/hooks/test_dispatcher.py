@@ -82,7 +82,7 @@ async def test_a_hook_that_hangs_refuses_the_request_at_its_deadline_and_the_nex
 
 
 async def test_threads_of_plain_hooks_that_hang_stay_counted() -> None:
-    """So that no more of them are made, however many clients ask."""
+    """The number of threads is bounded, however many clients ask."""
     release = threading.Event()
     started = []
 
