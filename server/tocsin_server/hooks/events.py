@@ -40,7 +40,23 @@ class HookKind(Enum):
     RPC = "rpc"
 
 
-class _WithData(Struct, frozen=True, kw_only=True):
+_SHOWN = ("client", "user", "channel", "method", "request")
+"""The members that a traceback with the values of variables may show: no tokens, and no payloads."""
+
+
+class _Event(Struct, frozen=True, kw_only=True):
+    """An event, as a text without its secrets."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same on consoles that show values in colors."""
+        return [(name, getattr(self, name)) for name in _SHOWN if hasattr(self, name)]
+
+
+class _WithData(_Event, frozen=True, kw_only=True):
     """An event with a payload of the client."""
 
     data: Payload = NO_JSON
@@ -64,7 +80,7 @@ class ConnectEvent(_WithData, frozen=True, kw_only=True):
     """The server-side subscriptions that a returning client had."""
 
 
-class RefreshEvent(Struct, frozen=True, kw_only=True):
+class RefreshEvent(_Event, frozen=True, kw_only=True):
     """The connection of a user expires soon."""
 
     client: str
@@ -83,7 +99,7 @@ class SubscribeEvent(_WithData, frozen=True, kw_only=True):
     request: ClientRequest
 
 
-class SubRefreshEvent(Struct, frozen=True, kw_only=True):
+class SubRefreshEvent(_Event, frozen=True, kw_only=True):
     """A subscription expires soon."""
 
     client: str

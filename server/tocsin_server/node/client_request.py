@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
@@ -22,6 +23,14 @@ class ClientRequest(Struct, frozen=True):
     """The headers that hooks want, by their names in lower case. Equal names are joined (RFC 9110 §5.3)."""
     query: Mapping[str, str]
     """The parameters of the address. Of equal ones, the last."""
+
+    def __repr__(self) -> str:
+        """Show nothing that may be secret: a traceback with the values of variables has this text."""
+        return f"<ClientRequest {self.transport} {self.protocol} {self.address}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same on consoles that show values in colors."""
+        return [("transport", self.transport), ("protocol", self.protocol), ("address", self.address)]
 
     @property
     def cookies(self) -> Mapping[str, str]:

@@ -6,9 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
+from msgspec import Raw
+from rich.console import Console
+from rich.pretty import Pretty
 from structlog.testing import capture_logs
 
 from tests.server.node.fake_connection import FakeConnection
@@ -399,3 +403,15 @@ def test_a_connection_keeps_the_headers_that_hooks_want() -> None:
 
 def test_cookies_that_are_not_valid_are_none() -> None:
     assert KeptHeaders().request("sse", "json", "", [("Cookie", "a b=\x00; =")], "").cookies == {}
+
+
+def test_an_event_in_a_traceback_shows_no_secret() -> None:
+    """Applications may log tracebacks with the values of variables."""
+    request = KeptHeaders().request("sse", "json", "192.0.2.1", [("Cookie", "a-secret")], "token=a-secret")
+    event = ConnectEvent(client="c1", request=request, token="a-secret", data=Raw(b'"a-secret"'))
+    console = Console(file=StringIO(), width=200)
+    console.print(Pretty(event))
+    assert isinstance(console.file, StringIO)
+    for shown in (repr(event), console.file.getvalue()):
+        assert "c1" in shown
+        assert "a-secret" not in shown
