@@ -17,7 +17,7 @@ from rich.table import Table
 
 from tests.bench import servers
 from tests.bench.api_requests import cpu_per_publish
-from tests.bench.connecting import cpu_per_connection
+from tests.bench.connecting import HOOKS, cpu_per_connection
 from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
@@ -107,6 +107,14 @@ async def one_node() -> Figures:
         connecting["bare_websocket"],
         "µs",
         1.5,
+    )
+    hooks = await cpu_per_connection(HOOKS, rounds=40, connections=150)
+    yield at_most(
+        "connect, subscribe and leave, with hooks that answer at once : without hooks",
+        hooks["with hooks"],
+        hooks["without hooks"],
+        "µs",
+        1.2,
     )
     mine, theirs = [await bytes_per_connection(name, 3000) / 1024 for name in ("tocsin", "starlette")]
     yield at_most("memory of an idle subscriber : of one on a Starlette route", mine, theirs, "KiB", 0.6)

@@ -1,4 +1,4 @@
-"""CPU time of connect, subscribe and leave: a node with its checks, one without, and a bare WebSocket server.
+"""CPU time of connect, subscribe and leave: a node with its checks, without, and with hooks; a bare server.
 
 python -m tests.bench.connecting NAME PORT    request anything, reply: CPU seconds so far
 """
@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import uvloop
@@ -24,6 +25,8 @@ from tocsin_server.app import create_app
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import Settings
+from tocsin_server.hooks.answers import Connected, Subscribed
+from tocsin_server.hooks.events import ConnectEvent, SubscribeEvent
 from tocsin_server.logging import configure_logging
 from tocsin_server.serving.server import serving
 
@@ -34,15 +37,27 @@ ROUNDS = 9
 
 OPEN = SETTINGS.channels.model_copy(update={"allow_subscribe_for_client": True})
 
-COMMANDS = (
+WITH_TOKEN = (
     json.dumps({"id": 1, "connect": {"token": connection_token("bench")}}),
     json.dumps({"id": 2, "subscribe": {"channel": "bench"}}),
 )
+WITHOUT_TOKEN = ('{"id":1,"connect":{}}', WITH_TOKEN[1])
 
 NEVER_REACHED = 1_000_000
 """A limit that is checked, although no round reaches it."""
 
+HOOKS = ("without hooks", "with hooks")
+"""Clients without a token: admitted by the configuration, or by hooks that answer at once."""
+
 VARIANTS = {
+    **dict.fromkeys(
+        HOOKS,
+        Settings(
+            server=SETTINGS.server,
+            client=ClientOptions(allow_anonymous=True),
+            channels=OPEN.model_copy(update={"allow_subscribe_for_anonymous": True}),
+        ),
+    ),
     "checked": Settings(
         server=SETTINGS.server,
         client=ClientOptions(token_hmac_secret=SECRET),
@@ -76,20 +91,41 @@ VARIANTS = {
 """The default limits, which count the address of this machine too; and all that options can switch off."""
 
 
+async def connect(event: ConnectEvent) -> Connected:
+    """Answer at once."""
+    return Connected()  # anonymous, as the clients without hooks are
+
+
+async def subscribe(event: SubscribeEvent) -> Subscribed:
+    """Answer at once."""
+    return Subscribed()
+
+
 async def main(name: str, port: int) -> None:
     """Serve, and tell the CPU seconds when requested."""
     settings = VARIANTS[name]
     options = settings.server.model_copy(update={"port": port})
-    async with serving(create_app(settings), options):
+    app = create_app(settings)
+    if name == "with hooks":
+        app.hooks.connect(connect)
+        app.hooks.subscribe(subscribe)
+    async with serving(app, options):
         async for _ in requests():
             print(time.process_time(), flush=True)
 
 
-async def cpu_per_connection() -> dict[str, float]:
-    """The median CPU microseconds of connect, subscribe and leave, by variant, and of `bare_websocket`."""
-    modules = dict.fromkeys(VARIANTS, "tests.bench.connecting") | {
-        "bare_websocket": "tests.bench.request_servers"
-    }
+BARE = "bare_websocket"
+
+
+async def cpu_per_connection(
+    variants: Sequence[str] = ("checked", "unchecked", BARE),
+    rounds: int = ROUNDS,
+    connections: int = CONNECTIONS,
+) -> dict[str, float]:
+    """The median CPU microseconds of connect, subscribe and leave, by variant."""
+    modules = dict.fromkeys(variants, "tests.bench.connecting")
+    if BARE in modules:
+        modules[BARE] = "tests.bench.request_servers"
     figures: dict[str, list[float]] = {name: [] for name in modules}
     ports = dict(zip(modules, free_ports(len(modules)), strict=True))
     async with AsyncExitStack() as stack:
@@ -97,32 +133,32 @@ async def cpu_per_connection() -> dict[str, float]:
             name: await stack.enter_async_context(run_worker(modules[name], name, port))
             for name, port in ports.items()
         }
-        for round_number in range(ROUNDS + 1):
+        for round_number in range(rounds + 1):
             for name, node in nodes.items():
                 (before,) = await node.call(0)
-                await _connect_all(ports[name])
+                await _connect_all(ports[name], WITHOUT_TOKEN if name in HOOKS else WITH_TOKEN, connections)
                 (after,) = await node.call(0)
                 if round_number:  # the first round warms up
-                    figures[name].append((after - before) * 1e6 / CONNECTIONS)
+                    figures[name].append((after - before) * 1e6 / connections)
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-async def _connect_all(port: int) -> None:
-    left = iter(range(CONNECTIONS))
+async def _connect_all(port: int, commands: Sequence[str], connections: int) -> None:
+    left = iter(range(connections))
 
     async def connect_some() -> None:
         for _ in left:
-            await _connect(port)
+            await _connect(port, commands)
 
     await asyncio.gather(*(connect_some() for _ in range(AT_ONCE)))
 
 
-async def _connect(port: int) -> None:
-    """Connect with a token, subscribe, and leave, each command by itself."""
+async def _connect(port: int, commands: Sequence[str]) -> None:
+    """Connect, subscribe and leave, each command by itself."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(HANDSHAKE)
     await reader.readuntil(b"\r\n\r\n")
-    for command in COMMANDS:
+    for command in commands:
         writer.write(frame(command))
         if b'"error"' in (reply := await reader.read(4096)):
             raise RuntimeError(f"the node refused a command: {reply!r}")

@@ -5,7 +5,7 @@ The mutable state is the pending requests by number; only the methods of `Pendin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from tocsin_server.core.events import Approval, AuthorizedOutcome, Renewal
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims
@@ -20,8 +20,7 @@ from tocsin_server.protocol.messages import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PendingAuthorization:
+class PendingAuthorization(Struct, frozen=True):
     """A request that waits for `Authorized`, until monotonic second `due_at`."""
 
     command_id: int

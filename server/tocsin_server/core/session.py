@@ -323,7 +323,8 @@ class Session:
                 return self._on_executed(event)
             case events.Authorized():
                 effects = self._on_authorized(event, now)
-                return self._count_error(effects, now) if any(map(is_error, effects)) else effects
+                is_refused = len(effects) == 1 and is_error(effects[0])
+                return self._count_error(effects, now) if is_refused else effects
             case events.ConnectionLost():
                 return self._finish()
             case events.ChannelReset(channel):

@@ -24,6 +24,7 @@ from tocsin_server.core.channel_names import Kind
 from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
+from tocsin_server.hooks.deadline import Deadline, DeadlinePassed
 from tocsin_server.hooks.events import (
     ClientRequest,
     ConnectEvent,
@@ -53,6 +54,8 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
 )
 
+NO_HOOKS: tuple[RegisteredHook, ...] = ()
+
 WAITING_FACTOR = 20
 """So many times `limits.hooks_at_once` events may wait."""
 
@@ -70,6 +73,8 @@ KINDS: Mapping[type, HookKind] = {
     PublishRequest: HookKind.PUBLISH,
     RpcRequest: HookKind.RPC,
 }
+
+_OF_CHANNELS = {HookKind.SUBSCRIBE, HookKind.SUB_REFRESH, HookKind.PUBLISH}
 
 
 class TooManyHooks(Exception):
@@ -93,7 +98,9 @@ class HookDispatcher:
         self._unanswered = 0
         self._unanswered_limit = limit * (1 + WAITING_FACTOR)
         self._threads: Threads | None = None
-        self._asked: Mapping[type, Callable[[Any], bool]] = {}
+        self._chains: dict[tuple[type, int], tuple[RegisteredHook, ...]] = {}
+        """The hooks of a type of request, in the section with this identity."""
+        self._checks: Mapping[type, Callable[[Any], bool]] = {}
         metrics.hooks_in_flight.set_function(lambda: len(self._slots))
 
     def __len__(self) -> int:
@@ -115,22 +122,22 @@ class HookDispatcher:
     def start(self) -> bool:
         """Take no further hooks. Returns whether there is one."""
         self.hooks.start()
-        sections = {"": self._settings.channels, **self._settings.namespaces}
-        client = {"": self._settings.client}
-        checks: Mapping[type, tuple[Mapping[str, Section], Callable[[Any], bool]]] = {
-            ConnectRequest: (client, self._asks_about_connect),
-            RefreshRequest: (client, lambda request: not request.token),
-            SubscribeRequest: (sections, self._asks_about_subscribe),
-            SubRefreshRequest: (sections, self._asks_about_sub_refresh),
-            PublishRequest: (sections, self._asks_about_publish),
-            RpcRequest: (client, lambda request: request.method not in self._rpc_methods),
+        sections: list[Section] = [self._settings.channels, *self._settings.namespaces.values()]
+        for request, kind in KINDS.items():
+            of_kind = sections if kind in _OF_CHANNELS else [self._settings.client]
+            for section in of_kind:
+                if found := self.hooks.hooks_for(kind, section):
+                    self._chains[request, id(section)] = found
+        checks: Mapping[type, Callable[[Any], bool]] = {
+            ConnectRequest: self._asks,
+            RefreshRequest: self._asks_without_token,
+            SubscribeRequest: self._asks_about_subscribe,
+            SubRefreshRequest: self._asks_without_token,
+            PublishRequest: self._asks,
+            RpcRequest: self._asks_about_call,
         }
-        self._asked = {
-            request: check
-            for request, (named, check) in checks.items()
-            if self.hooks.are_hooks_for(KINDS[request], named)
-        }
-        return bool(self._asked)
+        self._checks = {request: checks[request] for request, _ in self._chains}
+        return bool(self._checks)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -144,11 +151,17 @@ class HookDispatcher:
 
     def needs_authorization(self, request: Request) -> bool:
         """Whether a hook decides about a request."""
-        asks = self._asked.get(type(request))
-        return asks is not None and asks(request)
+        check = self._checks.get(type(request))
+        return check is not None and check(request)
 
-    def _asks_about_connect(self, request: ConnectRequest) -> bool:
+    def _asks(self, request: ConnectRequest | PublishRequest) -> bool:
         return bool(self._hooks_for(request))
+
+    def _asks_without_token(self, request: RefreshRequest | SubRefreshRequest) -> bool:
+        return not request.token and bool(self._hooks_for(request))
+
+    def _asks_about_call(self, request: RpcRequest) -> bool:
+        return request.method not in self._rpc_methods
 
     def _asks_about_subscribe(self, request: SubscribeRequest) -> bool:
         options = self._rules.options_for(request.channel)
@@ -156,21 +169,13 @@ class HookDispatcher:
             return False
         return bool(request.token) or self._rules.kind_of(request.channel, options) is Kind.PLAIN
 
-    def _asks_about_sub_refresh(self, request: SubRefreshRequest) -> bool:
-        return not request.token and bool(self._hooks_for(request))
-
-    def _asks_about_publish(self, request: PublishRequest) -> bool:
-        return bool(self._hooks_for(request))
-
     def _hooks_for(self, request: Request) -> tuple[RegisteredHook, ...]:
         """The hooks that are asked about a request, in their order."""
-        channel = getattr(request, "channel", None)
+        channel: Any = getattr(request, "channel", None)
         section = self._settings.client if channel is None else self._rules.options_for(channel)
-        if section is None:
-            return ()
-        found = self.hooks.hooks_for(KINDS[type(request)], section)
-        if getattr(request, "token", ""):
-            found = tuple(hook for hook in found if hook.with_token)
+        found = self._chains.get((type(request), id(section)), NO_HOOKS)
+        if found and getattr(request, "token", None):
+            return tuple(hook for hook in found if hook.with_token)
         return found
 
     # ---------------------------------------------------------------------------------------------- questions
@@ -201,7 +206,7 @@ class HookDispatcher:
             result, outcome = "too_many", errors.TOO_MANY_REQUESTS
             self._metrics.limits_reached.add("limits.hooks_at_once")
             self._log.write("limit_reached", limit="limits.hooks_at_once", **_fields(kind, hook, event))
-        except _DeadlinePassed:
+        except DeadlinePassed:
             result, outcome = "timeout", errors.INTERNAL_ERROR
             self._log.write("hook_timed_out", level="warning", **_fields(kind, hook, event))
         except InvalidAnswer as error:
@@ -218,22 +223,22 @@ class HookDispatcher:
         return outcome
 
     async def _answer(self, hook: RegisteredHook, event: Event) -> Answer:
-        """The hook's answer. Raises what the hook raises, TooManyHooks, or _DeadlinePassed."""
+        """The hook's answer. Raises what the hook raises, TooManyHooks, or DeadlinePassed."""
         if self._unanswered >= self._unanswered_limit:
             raise TooManyHooks
         self._unanswered += 1
-        deadline = asyncio.timeout(hook.seconds or self._settings.client.hook_timeout)
+        deadline = Deadline(hook.seconds or self._settings.client.hook_timeout)
         try:
-            async with deadline:
-                return await self._call(hook, event)
-        except TimeoutError:
-            if deadline.expired():
-                raise _DeadlinePassed from None
+            return await self._call(hook, event)
+        except asyncio.CancelledError:
+            if deadline.take():
+                raise DeadlinePassed from None
             raise
         except errors.Refused as error:
             return error.refusal
         finally:
             self._unanswered -= 1
+            deadline.stop()
 
     async def _call(self, hook: RegisteredHook, event: Event) -> Answer:
         slots, client = self._slots, event.client
@@ -262,10 +267,6 @@ def _fields(kind: HookKind, hook: RegisteredHook, event: Event) -> dict[str, Any
     }
 
 
-class _DeadlinePassed(Exception):
-    """A hook did not answer in time."""
-
-
 UNKNOWN_REQUEST = ClientRequest("", "", "", {}, {})
 """The request of a connection that has none."""
 
@@ -283,29 +284,59 @@ def _result(outcome: AuthorizedOutcome | None) -> str:
 
 def event_of(authorize: Authorize, request: ClientRequest) -> Event:
     """Return the event of a request that waits for an answer."""
-    client, user = authorize.info.client, authorize.info.user
-    match authorize.request:
-        case ConnectRequest(token, data, subs, name, version):
-            return ConnectEvent(
-                client=client,
-                request=request,
-                token=token,
-                data=data,
-                name=name,
-                version=version,
-                channels=tuple(subs),
-            )
-        case RefreshRequest():
-            return RefreshEvent(client=client, user=user, request=request)
-        case SubscribeRequest(channel, token, data=data):
-            return SubscribeEvent(
-                client=client, user=user, channel=channel, token=token, data=data, request=request
-            )
-        case SubRefreshRequest(channel):
-            return SubRefreshEvent(client=client, user=user, channel=channel, request=request)
-        case PublishRequest(channel, data):
-            return PublishEvent(client=client, user=user, channel=channel, data=data, request=request)
-        case RpcRequest(method, data):
-            return RpcEvent(client=client, user=user, method=method, data=data, request=request)
-        case _:
-            raise TypeError(f"no hook is asked about {type(authorize.request).__name__}")
+    info = authorize.info
+    return _EVENTS[type(authorize.request)](authorize.request, info.client, info.user, request)
+
+
+def _connect_event(asked: ConnectRequest, client: str, _user: str, request: ClientRequest) -> ConnectEvent:
+    return ConnectEvent(
+        client=client,
+        request=request,
+        token=asked.token,
+        data=asked.data,
+        name=asked.name,
+        version=asked.version,
+        channels=tuple(asked.subs),
+    )
+
+
+def _refresh_event(_asked: RefreshRequest, client: str, user: str, request: ClientRequest) -> RefreshEvent:
+    return RefreshEvent(client=client, user=user, request=request)
+
+
+def _subscribe_event(
+    asked: SubscribeRequest, client: str, user: str, request: ClientRequest
+) -> SubscribeEvent:
+    return SubscribeEvent(
+        client=client,
+        user=user,
+        channel=asked.channel,
+        token=asked.token,
+        data=asked.data,
+        request=request,
+    )
+
+
+def _sub_refresh_event(
+    asked: SubRefreshRequest, client: str, user: str, request: ClientRequest
+) -> SubRefreshEvent:
+    return SubRefreshEvent(client=client, user=user, channel=asked.channel, request=request)
+
+
+def _publish_event(asked: PublishRequest, client: str, user: str, request: ClientRequest) -> PublishEvent:
+    return PublishEvent(client=client, user=user, channel=asked.channel, data=asked.data, request=request)
+
+
+def _rpc_event(asked: RpcRequest, client: str, user: str, request: ClientRequest) -> RpcEvent:
+    return RpcEvent(client=client, user=user, method=asked.method, data=asked.data, request=request)
+
+
+_EVENTS: Mapping[type, Callable[[Any, str, str, ClientRequest], Event]] = {
+    ConnectRequest: _connect_event,
+    RefreshRequest: _refresh_event,
+    SubscribeRequest: _subscribe_event,
+    SubRefreshRequest: _sub_refresh_event,
+    PublishRequest: _publish_event,
+    RpcRequest: _rpc_event,
+}
+"""What makes the event of each kind of request."""

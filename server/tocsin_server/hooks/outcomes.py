@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -100,7 +100,10 @@ def payload(value: Any) -> Payload:
 
 def _json(value: Any) -> Raw:
     """A value of an answer that must be JSON. Raises ValueError."""
-    return compact(value) if isinstance(value, bytes) and value else Raw(bytes(payload(value)))
+    if value is None:
+        return NO_JSON
+    made = compact(value) if isinstance(value, bytes) and value else Raw(bytes(payload(value)))
+    return made or NO_JSON
 
 
 def _text(value: Any, name: str) -> str:
@@ -110,6 +113,8 @@ def _text(value: Any, name: str) -> str:
 
 
 def _unix(value: Any) -> float:
+    if value == 0:
+        return 0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise TypeError(f"expire_at must be a unix second, or 0 for never, not {value!r}")
     return value
@@ -118,6 +123,14 @@ def _unix(value: Any) -> float:
 def _validated(value: Any, kind: Any) -> Any:
     """Return a value of an answer as this type. Raises ValidationError. Constructors do not check types."""
     return msgspec.convert(msgspec.to_builtins(value), kind)
+
+
+def _override(value: Override | None) -> Override | None:
+    return None if value is None else _validated(value, Override)
+
+
+def _rights(value: Sequence[Right]) -> tuple[Right, ...]:
+    return _validated([*value], tuple[Right, ...]) if value else ()
 
 
 def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approval:
@@ -130,21 +143,21 @@ def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approv
         subscriptions[channel] = _grant(granted)
     claims = ConnectionClaims(
         expire_at=_unix(answer.expire_at),
-        info=_present(_json(answer.info)),
+        info=_json(answer.info),
         sub=_text(answer.user, "user"),
         subs=subscriptions,
-        caps=_validated([*answer.capabilities], tuple[Capability, ...]),
+        caps=_validated([*answer.capabilities], tuple[Capability, ...]) if answer.capabilities else (),
     )
     return Approval(request, claims, data=payload(answer.data))
 
 
 def _grant(answer: Subscribed) -> ExpiringGrant:
     return ExpiringGrant(
-        info=_present(_json(answer.info)),
-        override=_validated(answer.override, Override | None),
+        info=_json(answer.info),
+        override=_override(answer.override),
         payload=payload(answer.data),
         expire_at=_unix(answer.expire_at),
-        allow=_validated([*answer.allow], tuple[Right, ...]),
+        allow=_rights(answer.allow),
     )
 
 
@@ -153,9 +166,9 @@ def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed) -> App
         channel=request.channel,
         sub=user,
         expire_at=_unix(answer.expire_at),
-        info=_present(_json(answer.info)),
-        override=_validated(answer.override, Override | None),
-        allow=_validated([*answer.allow], tuple[Right, ...]),
+        info=_json(answer.info),
+        override=_override(answer.override),
+        allow=_rights(answer.allow),
     )
     return Approval(request, claims, data=payload(answer.data))
 
@@ -169,15 +182,11 @@ def _published(request: PublishRequest, _user: str, answer: Published) -> Approv
 def _refreshed(_request: Request, _user: str, answer: Refreshed) -> Renewal | Refusal:
     if answer.is_expired:
         return errors.EXPIRED
-    return Renewal(_unix(answer.expire_at), _present(_json(answer.info)))
+    return Renewal(_unix(answer.expire_at), _json(answer.info))
 
 
 def _called(_request: RpcRequest, _user: str, answer: RpcAnswer) -> RpcResult:
     return RpcResult(Raw(b"null") if answer.data is None else payload(answer.data))
-
-
-def _present(value: Raw) -> Raw:
-    return value or NO_JSON
 
 
 _KINDS: Mapping[type, tuple[type, Callable[[Any, str, Any], AuthorizedOutcome]]] = {

@@ -14,7 +14,7 @@ The mutable state is the hooks. They are added before the node starts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast, overload
@@ -183,10 +183,6 @@ class Hooks:
         function = self._functions.get(kind)
         proxy = self._proxies.get(getattr(section, f"{kind.value}_proxy", "")) if self._proxies else None
         return tuple(hook for hook in (function, proxy) if hook is not None)
-
-    def are_hooks_for(self, kind: HookKind, sections: Mapping[str, Section]) -> bool:
-        """Whether an event of one of these sections is answered by a hook."""
-        return any(self.hooks_for(kind, section) for section in sections.values())
 
 
 def _is_async(function: Callable[[Any], Any]) -> bool:

@@ -141,6 +141,8 @@ class Node:
         self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
         self._application = authorizer
         self._authorizer: Authorizer | None = None  # it begins with the node
+        self.kept_headers: KeptHeaders | None = None
+        """What connections keep of their requests; None: nothing, because no hook wants it."""
         self._services: list[Service] = []
         self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
@@ -233,17 +235,13 @@ class Node:
             application = None
         self._authorizer = authorizer = authorizer_with(self._key_sets, application)
         if authorizer is not None:
+            self.kept_headers = authorizer.kept_headers
             self._context = replace(
                 self._context,
                 needs_authorization=authorizer.needs_authorization,
                 authorization_seconds=authorizer.authorization_seconds,
             )
             self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
-
-    @property
-    def kept_headers(self) -> KeptHeaders | None:
-        """What connections keep of their requests; None: nothing, because no hook wants it."""
-        return None if self._authorizer is None else self._authorizer.kept_headers
 
     def add_service(self, service: Service) -> None:
         """Enter a context before the node serves connections, and leave it after the last of them.
@@ -616,7 +614,8 @@ class Node:
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case events.Authorize():
-                self._spawn(self._authorize(connection, request))
+                if self._tasks is not None:
+                    self._tasks.create_task(self._authorize(connection, request))
             case node_state.UnsubscribeChannel(channel):
                 self._spawn(self._unsubscribe(channel))
             case node_state.RemovePresence(channel, client):
