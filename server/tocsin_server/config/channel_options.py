@@ -75,6 +75,9 @@ class ChannelOptions(Options):
     subscriber_limit: OptionalLimit = 0
     """Subscribers of one channel on a node. A further subscribe command is refused (106)."""
 
+    record_events: bool = True
+    """Lifecycle events of the channels are recorded, if `[events]` has types (docs/events.md)."""
+
     @property
     def keeps_history(self) -> bool:
         """Whether the channel has history, and with it positions."""

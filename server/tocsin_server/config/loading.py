@@ -20,6 +20,7 @@ from tocsin_server.config.api_key_options import ApiKeyOptions, shared_keys
 from tocsin_server.config.channel_options import NAMESPACE_PATTERN, ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import ConfigError, Location, is_section, sentences, suggestion
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
@@ -58,6 +59,7 @@ class Settings(Options):
     api_keys: dict[Annotated[str, AfterValidator(_key_name)], ApiKeyOptions] = Field(default_factory=dict)
     """Keys of the HTTP API that have a name and may be limited, by name."""
     limits: LimitOptions = LimitOptions()
+    events: EventOptions = EventOptions()
     channels: ChannelOptions = ChannelOptions()
     """Options of channels without a namespace."""
     namespaces: dict[Annotated[str, AfterValidator(_namespace_name)], ChannelOptions] = Field(

@@ -10,6 +10,7 @@ from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.api_key_options import ApiKeyOptions
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
@@ -29,6 +30,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[admin]", AdminOptions()),
         ("[api_keys.NAME]", ApiKeyOptions()),
         ("[limits]", LimitOptions()),
+        ("[events]", EventOptions()),
         ("[issuers.NAME]", IssuerOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],

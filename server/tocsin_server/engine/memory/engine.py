@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from random import Random, SystemRandom
 
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
+from tocsin_server.engine.memory.event_log import MemoryEventLog
 from tocsin_server.engine.memory.forwarding import MemoryForwarding
 from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
@@ -28,7 +30,7 @@ class MemoryEngine:
     """Implements Engine for one node. After a restart of the process, every channel has another epoch.
 
     `clock` returns monotonic seconds. `call_later` schedules a call after some seconds. If it is None, the
-    running event loop's `call_later` is used.
+    running event loop's `call_later` is used. `events` says how lifecycle events are kept.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class MemoryEngine:
         clock: Callable[[], float] = time.monotonic,
         call_later: CallLater | None = None,
         random: Random | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         self._random = random or SystemRandom()
         self._call_later = call_later
@@ -47,6 +50,7 @@ class MemoryEngine:
         self._nodes = MemoryNodeRegistry()
         self._revocations = MemoryRevocationStore()
         self._forwarding = MemoryForwarding()
+        self._event_log = MemoryEventLog(events or EventOptions(), clock)
 
     @property
     def broker(self) -> MemoryBroker:
@@ -77,6 +81,11 @@ class MemoryEngine:
     def forwarding(self) -> MemoryForwarding:
         """Forwards to this node only."""
         return self._forwarding
+
+    @property
+    def event_log(self) -> MemoryEventLog:
+        """Keeps lifecycle events."""
+        return self._event_log
 
     @property
     def unready_reason(self) -> str:
