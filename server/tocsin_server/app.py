@@ -94,7 +94,7 @@ def create_app(
     dispatcher = HookDispatcher(hooks, settings, metrics, rpc_methods or ())
     node = Node(
         settings,
-        engine or create_engine(settings.engine, digest_of_histories(settings)),
+        engine or create_engine(settings.engine, digest_of_histories(settings), settings.events),
         rpc_methods=rpc_methods,
         authorizer=dispatcher,
         metrics=metrics,

@@ -16,6 +16,8 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from tocsin_server.errors import Disconnect, Unsubscribed
+
 EventType = Literal[
     "connected",
     "disconnected",
@@ -35,6 +37,12 @@ SESSION_TYPES: frozenset[EventType] = frozenset(
 
 CHANNEL_TYPES: frozenset[EventType] = frozenset(("occupied", "vacated"))
 """The types of events of a channel over all nodes."""
+
+
+CLIENT_UNSUBSCRIBED = Unsubscribed(0, "client unsubscribed")
+CLIENT_DISCONNECTED = Unsubscribed(1, "client disconnected")
+NODE_DIED = Disconnect(3020, "node died")
+"""Reasons that no client is told, so that they are not in `errors.py`. The first two are centrifuge's."""
 
 
 class LifecycleEvent(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -105,3 +113,30 @@ class WriteOutcome(Enum):
     """An earlier attempt wrote it. Then the same happened."""
     STATE_LOST = "state lost"
     """It may be in the log or not, because the store has lost data. It must be told all sessions again."""
+
+
+def ends_of(client: str, record: SessionRecord, node: str, now: float) -> list[LifecycleEvent]:
+    """What a node that died could not say of a session: the end of each subscription, and its own.
+
+    Their ids differ from all that the node itself has used.
+    """
+    ends: list[tuple[EventType, str, Disconnect | Unsubscribed]] = [
+        ("unsubscribed", channel, CLIENT_DISCONNECTED) for channel in record.channels
+    ]
+    ends.append(("disconnected", "", NODE_DIED))
+    return [
+        LifecycleEvent(
+            type=kind,
+            id=f"{client}-{sequence}-reaped",
+            time=now,
+            node=node,
+            client=client,
+            user=record.user,
+            sequence=sequence,
+            channel=channel,
+            transport=record.transport,
+            code=why.code,
+            reason=why.reason,
+        )
+        for sequence, (kind, channel, why) in enumerate(ends, record.sequence + 1)
+    ]

@@ -13,7 +13,7 @@ The mutable state is the set of connections, and what hub, channels and sessions
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
@@ -129,6 +129,8 @@ class NodeState(Generic[C]):
     def __init__(self) -> None:
         self.hub: Hub[C] = Hub()
         self.connections: set[C] = set()
+        self.observe: Callable[[C, Event, Sequence[events.Effect], Timestamp], None] | None = None
+        """Told of each event of an attached connection and of its effects, before they change the state."""
 
     def attach(self, connection: C) -> None:
         """Add a connection. The `apply` that closes its session removes it."""
@@ -138,7 +140,10 @@ class NodeState(Generic[C]):
         """Hand an event to a connection's session, change the state, and return the I/O to do, in order."""
         requests: list[IoRequest] = []
         unwritten: list[ServerMessage] = []
-        for effect in connection.session.handle(event, now):
+        effects = connection.session.handle(event, now)
+        if self.observe is not None and connection in self.connections:
+            self.observe(connection, event, effects, now)
+        for effect in effects:
             if isinstance(effect, events.Send):
                 unwritten.append(effect.message)
             elif isinstance(effect, events.GoLive):

@@ -70,7 +70,7 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.phases import Cause, Phase, next_phase
-from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
+from tocsin_server.core.positions import NOTHING_BEFORE, History, may_read_from
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.renewals import Renewals
 from tocsin_server.core.replies import answer, is_error, refuse, send_push
@@ -221,6 +221,11 @@ class Session:
         return self.phase is Phase.CLOSED
 
     @property
+    def has_connected(self) -> bool:
+        """Whether the connect reply was sent, also if the session is over by now."""
+        return self._stale_at is None
+
+    @property
     def needs_turn(self) -> bool:
         """Whether the next command waits for a `Turn`."""
         return self._turn_cost >= self._context.turn_cost and self.phase is not Phase.CLOSED
@@ -265,6 +270,18 @@ class Session:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
         subscription = self._subscriptions.live_in(channel)
         return subscription is not None and subscription.is_positioned
+
+    def misses_cache(self, channel: str, history: History | None) -> bool:
+        """Whether a channel in cache mode, just subscribed with this history, has no publication.
+
+        Of a client that does not recover only the top was read. Then only a channel that never had a
+        publication counts as empty.
+        """
+        subscription = self._subscriptions.live_in(channel)
+        if history is None or subscription is None or not subscription.is_cache:
+            return False
+        recovers = subscription.since is not None and subscription.is_recoverable
+        return not history.publications and (recovers or history.top.offset == 0)
 
     @property
     def deadline(self) -> float | None:

@@ -117,12 +117,13 @@ class Subscription:
             return None
         if self.since is None or not self.is_recoverable:
             return HistoryRead()
-        if self._is_cache:
+        if self.is_cache:
             return HistoryRead(self.since, is_latest=True)
         return HistoryRead(self.since, history_limit)
 
     @property
-    def _is_cache(self) -> bool:
+    def is_cache(self) -> bool:
+        """Whether only the newest publication of the channel matters."""
         return self.options.force_recovery_mode == "cache"
 
     def _recovery(self, history: History | None, is_continued: bool) -> Recovery:
@@ -130,7 +131,7 @@ class Subscription:
             return NOT_RECOVERED
         if is_continued:
             return Recovery(True, history.publications)
-        decide = recover_latest if self._is_cache else recover
+        decide = recover_latest if self.is_cache else recover
         return decide(self.since, history)
 
     def start_offset(self, history: History | None, *, is_continued: bool) -> int:
@@ -139,7 +140,7 @@ class Subscription:
             return history.top.offset if history else 0
         if history.publications:
             return history.publications[-1].offset
-        return history.top.offset - 1 if self._is_cache else self.since.offset
+        return history.top.offset - 1 if self.is_cache else self.since.offset
 
     def result(
         self, history: History | None, now: Timestamp, *, is_continued: bool = False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_server.engine.broker import Broker, BrokerHandler
+from tocsin_server.engine.event_log import EventLog
 from tocsin_server.engine.forwarding import Forwarding, ForwardingHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
@@ -75,6 +76,10 @@ class Engine(EngineServices, Protocol):
     The node calls `start` before anything else and `stop` last. A stopped engine publishes and receives
     nothing.
     """
+
+    @property
+    def event_log(self) -> EventLog:
+        """Keeps lifecycle events for their subscribers."""
 
     @property
     def unready_reason(self) -> str:

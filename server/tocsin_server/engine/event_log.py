@@ -105,17 +105,18 @@ class EventReader(Protocol):
     async def wait(self, seen: int, seconds: float) -> int:
         """Wait until more than `seen` writes are known, or `seconds` have passed. Returns how many are.
 
-        A reader begins with 0, and reads again after each return. Some writes of other nodes may become known
-        only after a second.
+        A reader begins with 0, and reads again after each return. The notice of another node's write may be
+        lost, so `seconds` bounds the delay.
         """
 
 
 class EventLog(EventReader, Protocol):
     """The event log of one node: the node writes, and subscribers read."""
 
-    async def open(self, live: Container[str] = ()) -> None:
+    async def open(self, node: str, live: Container[str] = ()) -> None:
         """Begin to write, with batch 1. Raises EngineError; then the caller must try again before it writes.
 
+        `node` is the name of this node, which is in the events that another node writes for it.
         After a loss of data, this also says the end of the sessions that the store still knows from before,
         except those of the clients in `live`, which the next batches must contain.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import EngineOptions
 from tocsin_server.engine.engine import Engine
@@ -17,13 +18,14 @@ def digest_of_histories(settings: Settings) -> str:
     return blake2b(repr(names).encode(), digest_size=4).hexdigest()
 
 
-def create_engine(options: EngineOptions, digest: str = "") -> Engine:
+def create_engine(options: EngineOptions, digest: str = "", events: EventOptions | None = None) -> Engine:
     """Create the engine for `options.url`. The caller starts it. `digest` is that of `digest_of_histories`.
 
+    `events` says which lifecycle events are recorded. Without it, none are.
     Raises ValueError if the URL is not valid, with a sentence that shows nothing secret of it.
     """
     if options.is_in_memory:
-        return MemoryEngine()
+        return MemoryEngine(events=events)
     # Imported here, because it takes a quarter of a second, which a node with an engine in memory saves.
     from tocsin_server.engine.redis.connections.address import parse_address  # noqa: PLC0415
     from tocsin_server.engine.redis.engine import RedisEngine  # noqa: PLC0415
@@ -34,4 +36,5 @@ def create_engine(options: EngineOptions, digest: str = "") -> Engine:
         digest=digest,
         memory_limit=options.memory_limit,
         control_secret=options.control_secret,
+        events=events,
     )

@@ -66,7 +66,7 @@ class MemoryEventLog:
         """The number of parts."""
         return len(self._parts)
 
-    async def open(self, live: Container[str] = ()) -> None:  # noqa: ARG002 - memory loses nothing
+    async def open(self, node: str, live: Container[str] = ()) -> None:  # noqa: ARG002 - memory loses nothing
         """Begin to write, with batch 1."""
         self._last_batch = 0
 
@@ -75,10 +75,11 @@ class MemoryEventLog:
         if batch.number > self._last_batch:
             self._last_batch = batch.number
             now = self._clock()
-            for event in batch.events:
+            wanted = [event for event in batch.events if event.type in self._options.types]
+            for event in wanted:
                 self._parts[part_of(event.key, self.parts)].append(event, now)
             self._trim(now)
-            if batch.events:
+            if wanted:
                 self._writes.increment()
         return WriteOutcome.WRITTEN
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.redis.broker import RedisBroker
 from tocsin_server.engine.redis.clock import SharedClock
@@ -16,6 +17,7 @@ from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import describe
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.event_log import RedisEventLog
 from tocsin_server.engine.redis.forwarding import RedisForwarding
 from tocsin_server.engine.redis.interfaces import StoreState
 from tocsin_server.engine.redis.keys import Keys
@@ -58,7 +60,7 @@ class RedisEngine:
 
     `digest` is that of which channels keep history (see factory). From `memory_limit` of Redis' maxmemory on,
     no histories begin and no presence entries are added. `control_secret` signs control commands; if it is
-    empty, a key in Redis does.
+    empty, a key in Redis does. `events` says which lifecycle events are recorded.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class RedisEngine:
         memory_limit: float = 1.0,
         control_secret: str = "",
         random: Random | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         self._random = random or Random()  # noqa: S311 - seeded by the system; names must differ, not be secret
         self._supervisor = Supervisor()
@@ -102,6 +105,8 @@ class RedisEngine:
         self._nodes = RedisNodeRegistry(*between_nodes)
         self._forwarding = RedisForwarding(*between_nodes)
         self._revocations = RedisRevocationStore(keys, commands, pubsub)
+        self._event_options = events or EventOptions()
+        self._event_log = RedisEventLog(keys, commands, pubsub, self._event_options, self._random)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -135,6 +140,11 @@ class RedisEngine:
     def forwarding(self) -> RedisForwarding:
         """Forwards commands of emulated connections."""
         return self._forwarding
+
+    @property
+    def event_log(self) -> RedisEventLog:
+        """Keeps lifecycle events."""
+        return self._event_log
 
     @property
     def unready_reason(self) -> str:
@@ -180,7 +190,7 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
-        self._server_checks.uid = self._users.uid = handler.uid
+        self._server_checks.uid = self._users.uid = self._event_log.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
         self._lease = Lease(
@@ -193,6 +203,9 @@ class RedisEngine:
             self._presence_checker.check,
         )
         self._lease.digest = self._digest
+        if self._event_options.types:
+            self._lease.on_alive = self._event_log.on_alive
+            self._lease.on_node_dead = self._event_log.on_node_dead
         self._broker.start(handler)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(handler, self._lease, started))
@@ -246,6 +259,8 @@ class RedisEngine:
                 tasks.create_task(supervise("signature key", self._signatures.run))
                 tasks.create_task(supervise("server checks", self._server_checks.run))
                 tasks.create_task(supervise("revocations", self._revocations.run))
+                if self._event_options.types:
+                    tasks.create_task(supervise("event log", self._event_log.run))
                 self._is_running = True
                 started.set_result(None)
 

@@ -42,6 +42,43 @@ class Keys:
         self.revocation_announcements = f"{self._pubsub_prefix}:revocations:{{all}}"
         """Pub/sub: there are new revocations. The messages have no content."""
 
+    @property
+    def of_events(self) -> tuple[str, ...]:
+        """The keys of the event log that all its scripts use (scripts/lib/events.lua). One slot has them all.
+
+        Hash `meta`: the epoch of the log, the number of parts, how many events were trimmed. Hash `nodes`:
+        incarnation of a node → its state and name. Hash `batches`: incarnation → number of its last batch.
+        Hash `occupied`: channel → number of incarnations that occupy it. Hashes by part and subscriber:
+        `positions`, the last acknowledged entry; `claims`, the incarnation that reads. Hash `subscribers`:
+        subscriber → millisecond at which it last read.
+        """
+        names = ("meta", "nodes", "batches", "occupied", "positions", "claims", "subscribers")
+        return tuple(self._of_events(name) for name in names)
+
+    def event_part(self, part: int) -> str:
+        """Stream: the events of a part."""
+        return self._of_events(f"part:{part}")
+
+    def of_incarnation(self, incarnation: str) -> tuple[str, str, str]:
+        """Hash: client → session record. Set: occupied channels. String, once it is dead: its last batch."""
+        return (
+            self._of_events(f"{incarnation}:sessions"),
+            self._of_events(f"{incarnation}:channels"),
+            self._of_events(f"{incarnation}:dead"),
+        )
+
+    def incarnation_reaper(self, incarnation: str) -> str:
+        """String: the uid of the node that says the ends of a dead incarnation's sessions."""
+        return self._of_events(f"{incarnation}:reaper")
+
+    @property
+    def event_announcements(self) -> str:
+        """Pub/sub: events were written. The messages have no content."""
+        return f"{self._pubsub_prefix}:events:{{all}}"
+
+    def _of_events(self, name: str) -> str:
+        return f"{self._prefix}:events:{{all}}:{name}"
+
     def pubsub_name(self, channel: str) -> str:
         """Pub/sub: the messages of a channel."""
         return f"{self._pubsub_prefix}:{{{_hash_tag(channel)}}}"

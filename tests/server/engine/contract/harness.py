@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Protocol, get_args
 
 import pytest
 from msgspec import Raw
@@ -16,6 +16,7 @@ from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.redis_cluster import RedisCluster
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.config.event_options import EventOptions, RecordedType
 from tocsin_server.engine.broker import Broker, NewPublication
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.memory.engine import MemoryEngine
@@ -24,6 +25,7 @@ from tocsin_server.engine.presence import PresenceStore
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
 
+EVENTS = EventOptions(types=get_args(RecordedType))
 NO_HISTORY = ChannelOptions()
 HISTORY = ChannelOptions(history_size=1000, history_ttl=3600)
 
@@ -74,7 +76,7 @@ class MemoryHarness:
         self._time = VirtualTime()
 
     def engine(self) -> Engine:
-        return MemoryEngine(clock=self._time.clock, call_later=self._time.call_later)
+        return MemoryEngine(clock=self._time.clock, call_later=self._time.call_later, events=EVENTS)
 
     def reopened(self, stopped: Engine) -> Engine:
         return stopped
@@ -94,7 +96,7 @@ class RedisHarness:
         self._prefix = f"test{next(_prefixes)}"
 
     def engine(self) -> Engine:
-        return RedisEngine(self._address, self._prefix)
+        return RedisEngine(self._address, self._prefix, events=EVENTS)
 
     def reopened(self, stopped: Engine) -> Engine:
         return self.engine()

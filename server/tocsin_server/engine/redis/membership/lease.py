@@ -77,6 +77,10 @@ class Lease:
         self._uid = uid
         self.digest = ""
         """The digest of which channels keep history, as others may read it. The owner sets it."""
+        self.on_alive: Callable[[frozenset[str]], None] = lambda _uids: None
+        """Called after each renewal with the uids of the nodes that have a live lease."""
+        self.on_node_dead: Callable[[str], None] = lambda _uid: None
+        """Called with the uid of a node whose last lease has expired."""
         self._keys = keys
         self._commands = commands
         self._presence = presence
@@ -152,13 +156,13 @@ class Lease:
         expired = dict(self._detector.expired(counts, now))
         live_leases = counts.keys() - expired.keys()
         self._compare_digests(live_leases)
-        alive = {node_of(name) for name in live_leases}
+        alive = frozenset(node_of(name) for name in live_leases)
+        self.on_alive(alive)
         for name, count in expired.items():
             lease = name.decode()
             if lease not in self._reaping and lease not in self._held:
                 self._reaping.add(lease)
-                is_node_dead = count != DEAD and node_of(name) not in alive
-                expire = partial(self._expire, lease, count, is_node_dead=is_node_dead)
+                expire = partial(self._expire, lease, count, is_node_dead=node_of(name) not in alive)
                 tasks.create_task(_logging_errors(expire))
 
     @property
@@ -204,7 +208,9 @@ class Lease:
     async def _expire(self, lease: str, count: bytes, *, is_node_dead: bool) -> None:
         try:
             if await self._commands.run_script(scripts.LEASE_EXPIRE, [self._keys.nodes], lease, count):
-                self.reaped_nodes += await self._reap(lease) and is_node_dead
+                if is_node_dead:
+                    self.on_node_dead(node_of(lease.encode()))
+                self.reaped_nodes += await self._reap(lease) and is_node_dead and count != DEAD
         finally:
             self._reaping.discard(lease)
 

@@ -38,6 +38,16 @@ LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
 GET_OR_SET = _load("get_or_set")
 REVOKE = _load("revoke")
+EVENTS_OPEN = _load("lib/events", "events_open")
+EVENTS_WRITE = _load("lib/events", "events_write")
+EVENTS_MARK_DEAD = _load("lib/events", "events_mark_dead")
+EVENTS_END_SESSIONS = _load("lib/events", "events_end_sessions")
+EVENTS_VACATE = _load("lib/events", "events_vacate")
+EVENTS_FORGET = _load("lib/events", "events_forget")
+EVENTS_CLAIM = _load("lib/events", "events_claim")
+EVENTS_READ = _load("lib/events", "events_read")
+EVENTS_ACKNOWLEDGE = _load("lib/events", "events_acknowledge")
+EVENTS_FIGURES = _load("lib/events", "events_figures")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -58,6 +68,16 @@ ALL = (
     LEASE_EXPIRE,
     GET_OR_SET,
     REVOKE,
+    EVENTS_OPEN,
+    EVENTS_WRITE,
+    EVENTS_MARK_DEAD,
+    EVENTS_END_SESSIONS,
+    EVENTS_VACATE,
+    EVENTS_FORGET,
+    EVENTS_CLAIM,
+    EVENTS_READ,
+    EVENTS_ACKNOWLEDGE,
+    EVENTS_FIGURES,
     TIME,
     PERMISSIONS,
 )

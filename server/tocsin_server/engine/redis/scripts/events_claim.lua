@@ -1,0 +1,17 @@
+-- Claim a part for a subscriber, or release the claim.
+--   KEYS     those of the event log, the parts
+--   ARGV     incarnation, part, subscriber, 1 to claim or 0 to release
+--   returns  1 if the incarnation has the claim now, else 0
+local incarnation, part, subscriber, wants = unpack(ARGV)
+local field = part .. ':' .. subscriber
+local holder = redis.call('HGET', claims, field)
+if wants == '0' then
+  if holder == incarnation then redis.call('HDEL', claims, field) end
+  return 0
+end
+if not is_live(redis.call('HGET', nodes, incarnation)) then return 0 end
+if holder and holder ~= incarnation and is_live(redis.call('HGET', nodes, holder)) then return 0 end
+redis.call('HDEL', claims, '')  -- lets a full Redis run the next commands
+redis.call('HSET', claims, field, incarnation)
+note_reading(subscriber, now_ms())
+return 1

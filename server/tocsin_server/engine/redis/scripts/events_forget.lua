@@ -1,0 +1,14 @@
+-- Remove an incarnation, and its claims. Unless it is dead, only if it has neither sessions nor channels.
+--   KEYS     those of the event log, the parts, those of the incarnation
+--   ARGV     incarnation, 1 if it is dead
+--   returns  1 if it is removed, else 0
+local sessions, channels = KEYS[#KEYS - 2], KEYS[#KEYS - 1]
+if ARGV[2] == '0' and redis.call('EXISTS', sessions, channels) > 0 then return 0 end
+redis.call('DEL', sessions, channels)
+redis.call('HDEL', nodes, ARGV[1])
+redis.call('HDEL', batches, ARGV[1])
+local all = redis.call('HGETALL', claims)
+for i = 1, #all, 2 do
+  if all[i + 1] == ARGV[1] then redis.call('HDEL', claims, all[i]) end
+end
+return 1

@@ -1,0 +1,31 @@
+-- Register a new incarnation of a node. If the log has lost data, tell it once.
+--   KEYS     those of the event log, the parts, those of the incarnation
+--   ARGV     incarnation, name of the node, the epoch that the node knows ('': none), an epoch that was never used,
+--            1 if the node found that data was lost, `state_lost` ('': do not tell), number of parts
+--   returns  {epoch, number of parts}
+local incarnation, name, known, fresh, has_lost, state_lost, parts = unpack(ARGV)
+redis.call('HDEL', meta, '')  -- lets a full Redis run the next commands
+local epoch = redis.call('HGET', meta, 'epoch')
+
+local function begin_epoch()
+  redis.call('DEL', occupied)  -- all channels are told again
+  redis.call('HSET', meta, 'epoch', fresh, 'is_told', '0')
+  epoch = fresh
+end
+
+if not epoch then
+  begin_epoch()
+elseif epoch == known and has_lost == '1' then
+  begin_epoch()
+end
+if known ~= '' and epoch ~= known and redis.call('HGET', meta, 'is_told') ~= '1' then
+  redis.call('HSET', meta, 'is_told', '1')
+  if state_lost ~= '' then append(0, state_lost) end
+end
+if redis.call('EXISTS', nodes) == 0 then
+  redis.call('HSET', meta, 'parts', parts)
+end
+redis.call('HSETNX', meta, 'parts', parts)
+redis.call('HSET', nodes, incarnation, 'live ' .. epoch .. ' ' .. name)
+redis.call('HSET', batches, incarnation, 0)
+return {epoch, redis.call('HGET', meta, 'parts')}
