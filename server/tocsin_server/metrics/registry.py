@@ -37,6 +37,9 @@ class Metrics:
             self.registry,
             "key",
         )
+        self.lifecycle_events = LabeledCounter(
+            "tocsin_lifecycle_events", "Lifecycle events that this node wrote.", self.registry, "type"
+        )
         self.engine_call_seconds = Histogram(
             "tocsin_engine_call_seconds", "Duration of calls to the engine.", self.registry, "call"
         )

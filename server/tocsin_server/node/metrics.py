@@ -9,6 +9,7 @@ from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.engine.engine import Engine
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.connection import Connection
+from tocsin_server.node.lifecycle import LifecycleWriter
 from tocsin_server.protocol.messages import Reply, SubscribeResult
 from tocsin_server.version import __version__
 
@@ -63,6 +64,35 @@ def add_gauges(
     )
     metrics.add_gauge("tocsin_draining", "1 while this node drains, else 0.", is_draining)
     _add_engine_gauges(metrics, engine)
+
+
+def add_lifecycle_gauges(metrics: Metrics, writer: LifecycleWriter | None) -> None:
+    """Add the metrics of lifecycle events. Without a writer, they are 0."""
+    metrics.add_gauge(
+        "tocsin_lifecycle_waiting",
+        "Lifecycle events of this node that are not written yet.",
+        lambda: writer.waiting_count if writer else 0,
+    )
+    metrics.add_counter(
+        "tocsin_lifecycle_dropped",
+        "Lifecycle events that this node dropped, in pairs of which nothing was written.",
+        lambda: writer.dropped_count if writer else 0,
+    )
+    metrics.add_gauge(
+        "tocsin_lifecycle_stored",
+        "Lifecycle events in the event log of all nodes.",
+        lambda: writer.figures.stored if writer else 0,
+    )
+    metrics.add_gauge(
+        "tocsin_lifecycle_oldest_seconds",
+        "Seconds since the oldest lifecycle event in the event log was written.",
+        lambda: writer.figures.oldest_seconds if writer else 0,
+    )
+    metrics.add_counter(
+        "tocsin_lifecycle_trimmed",
+        "Lifecycle events that were removed before every subscriber had acknowledged them, of all nodes.",
+        lambda: writer.figures.trimmed if writer else 0,
+    )
 
 
 def _add_engine_gauges(metrics: Metrics, engine: Engine) -> None:

@@ -68,7 +68,8 @@ from tocsin_server.node.drain import drain
 from tocsin_server.node.emulated_sessions import EmulatedSessions
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
-from tocsin_server.node.metrics import add_gauges, count_recoveries
+from tocsin_server.node.lifecycle import LifecycleWriter
+from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_recoveries
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
@@ -206,6 +207,18 @@ class Node:
         self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
+        self.lifecycle = self._lifecycle_writer()
+        add_lifecycle_gauges(self.metrics, self.lifecycle)
+
+    def _lifecycle_writer(self) -> LifecycleWriter | None:
+        """Observe all sessions from now on, if lifecycle events are recorded."""
+        options = self.settings.events
+        if not options.types:
+            return None
+        event_log = self.engine.event_log
+        writer = LifecycleWriter(self.name, self.uid, options, self.rules, event_log, self.now, self.metrics)
+        self.state.observe = writer.observe
+        return writer
 
     @property
     def hub(self) -> Hub[Connection]:
@@ -285,6 +298,8 @@ class Node:
             ):
                 top_checks = self._tasks.create_task(self._check_tops())
                 key_sets = self._tasks.create_task(self._key_sets.run())
+                if self.lifecycle is not None:
+                    self._tasks.create_task(self.lifecycle.run())
                 try:
                     yield self
                 finally:
@@ -292,6 +307,8 @@ class Node:
                     key_sets.cancel()
                     self._is_draining = True
                     self.disconnect_all(errors.SHUTDOWN)
+                    if self.lifecycle is not None:
+                        self.lifecycle.stop()
                     self._deadlines.stop()
                     self._slow_clients.stop()
                     self._closed.write()

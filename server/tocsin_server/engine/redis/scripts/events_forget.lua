@@ -3,7 +3,8 @@
 --   ARGV     incarnation, 1 if it is dead
 --   returns  1 if it is removed, else 0
 local sessions, channels = KEYS[#KEYS - 2], KEYS[#KEYS - 1]
-if ARGV[2] == '0' and redis.call('EXISTS', sessions, channels) > 0 then return 0 end
+local function exists(key) return redis.call('PTTL', key) ~= -2 end
+if ARGV[2] == '0' and (exists(sessions) or exists(channels)) then return 0 end
 redis.call('DEL', sessions, channels)
 redis.call('HDEL', nodes, ARGV[1])
 redis.call('HDEL', batches, ARGV[1])

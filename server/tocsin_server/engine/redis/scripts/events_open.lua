@@ -22,10 +22,9 @@ if known ~= '' and epoch ~= known and redis.call('HGET', meta, 'is_told') ~= '1'
   redis.call('HSET', meta, 'is_told', '1')
   if state_lost ~= '' then append(0, state_lost) end
 end
-if redis.call('EXISTS', nodes) == 0 then
+if redis.call('HLEN', nodes) == 0 or redis.call('HEXISTS', meta, 'parts') == 0 then
   redis.call('HSET', meta, 'parts', parts)
 end
-redis.call('HSETNX', meta, 'parts', parts)
 redis.call('HSET', nodes, incarnation, 'live ' .. epoch .. ' ' .. name)
 redis.call('HSET', batches, incarnation, 0)
 return {epoch, redis.call('HGET', meta, 'parts')}

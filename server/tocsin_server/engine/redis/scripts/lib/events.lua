@@ -13,7 +13,7 @@ end
 local function append(part, body) redis.call('XADD', part_key(part), '*', 'e', body) end
 
 local function count_trimmed(count)
-  if count > 0 and redis.call('EXISTS', subscribers) == 1 then
+  if count > 0 and redis.call('HLEN', subscribers) > 0 then
     redis.call('HINCRBY', meta, 'trimmed', count)
   end
 end
