@@ -18,6 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults import lifecycle_run
 from tests.faults.clock_faults import CLOCK_FAULTS
 from tests.faults.fault_environment import (
     FULL,
@@ -28,7 +29,7 @@ from tests.faults.fault_environment import (
     Size,
     open_environment,
 )
-from tests.faults.mass_reconnect import fixed_port_cluster, kill_node, restart_redis
+from tests.faults.mass_reconnect import Result, fixed_port_cluster, kill_node, restart_redis
 from tests.faults.redis_cluster_faults import REDIS_CLUSTER_FAULTS
 from tests.faults.sentinel_faults import SENTINEL_FAULTS
 from tests.faults.standalone_faults import STANDALONE_FAULTS
@@ -37,6 +38,8 @@ GROUPS: list[FaultGroup[Any]] = [STANDALONE_FAULTS, SENTINEL_FAULTS, REDIS_CLUST
 
 MASS_RECONNECT = "mass-reconnect"
 """The name by which `--only` selects the runs with thousands of clients."""
+LIFECYCLE = "lifecycle"
+"""The name by which `--only` selects the run with thousands of sessions whose events are read."""
 RECONNECTING_CLIENTS = 5000
 """Clients of the node that is killed."""
 REDIS_RESTART_CLIENTS = 2000
@@ -195,18 +198,35 @@ async def mass_reconnects() -> bool:
                 await kill_node(cluster, RECONNECTING_CLIENTS),
                 await restart_redis(cluster, REDIS_RESTART_CLIENTS),
             ):
-                console.print(f"[bold]{result.name}")
-                for line in (*result.facts, *(f"[red]{violation}" for violation in result.violations)):
-                    console.print(f"  {line}")
-                is_right &= not result.violations
+                is_right &= _print_result(result)
     return is_right
+
+
+async def lifecycle_events() -> bool:
+    """Run the sessions whose lifecycle events are read. True if no promise was broken."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with lifecycle_run.lifecycle_cluster(Path(directory)) as cluster:
+            run = lifecycle_run.LifecycleRun(cluster, lifecycle_run.FULL)
+            return _print_result(await run.execute(lifecycle_run.FAULTS))
+
+
+def _print_result(result: Result) -> bool:
+    """Print a result. True if no promise was broken."""
+    console.print(f"[bold]{result.name}")
+    for line in (*result.facts, *(f"[red]{violation}" for violation in result.violations)):
+        console.print(f"  {line}")
+    return not result.violations
 
 
 async def run_all(only: str, rounds: int) -> bool:
     """Run everything that has `only` in its name. True if no promise was broken."""
     results, is_right = await run_groups(GROUPS, only, rounds)
     print_table(results)
-    return (only not in MASS_RECONNECT or await mass_reconnects()) and is_right
+    if only in MASS_RECONNECT:
+        is_right &= await mass_reconnects()
+    if only in LIFECYCLE:
+        is_right &= await lifecycle_events()
+    return is_right
 
 
 def main() -> None:
@@ -214,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--rounds", type=int, default=3, help="how often each fault is injected")
     parser.add_argument(
-        "--only", default="", help=f"only faults with this in their name, or {MASS_RECONNECT}"
+        "--only", default="", help=f"only faults with this in their name, {MASS_RECONNECT}, or {LIFECYCLE}"
     )
     options = parser.parse_args()
     sys.exit(not uvloop.run(run_all(options.only, options.rounds)))

@@ -41,8 +41,9 @@ CHANNEL_TYPES: frozenset[EventType] = frozenset(("occupied", "vacated"))
 
 CLIENT_UNSUBSCRIBED = Unsubscribed(0, "client unsubscribed")
 CLIENT_DISCONNECTED = Unsubscribed(1, "client disconnected")
+CLIENT_LEFT = Disconnect(3000, "connection closed")
 NODE_DIED = Disconnect(3020, "node died")
-"""Reasons that no client is told, so that they are not in `errors.py`. The first two are centrifuge's."""
+"""Reasons that no client is told, so that they are not in `errors.py`. The first three are centrifuge's."""
 
 
 class LifecycleEvent(Struct, frozen=True, omit_defaults=True, gc=False):

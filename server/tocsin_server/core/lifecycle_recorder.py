@@ -20,6 +20,7 @@ from tocsin_server.core.events import Effect, Event, Timestamp
 from tocsin_server.core.lifecycle import (
     CHANNEL_TYPES,
     CLIENT_DISCONNECTED,
+    CLIENT_LEFT,
     CLIENT_UNSUBSCRIBED,
     SESSION_TYPES,
     EventBatch,
@@ -30,7 +31,7 @@ from tocsin_server.core.lifecycle import (
 )
 from tocsin_server.core.session import Session
 from tocsin_server.core.waiting_events import WaitingEvents
-from tocsin_server.errors import CONNECTION_CLOSED, Disconnect, Unsubscribed
+from tocsin_server.errors import Disconnect, Unsubscribed
 
 BATCH_EVENTS = 500
 """How many events one batch has at most. Redis takes about 3 ms for so many, and does nothing else."""
@@ -126,7 +127,7 @@ class LifecycleRecorder:
             elif isinstance(effect, events.Close):
                 closed_with = effect.why
         if session.is_closed:
-            why_closed = closed_with or CONNECTION_CLOSED
+            why_closed = closed_with or CLIENT_LEFT
             self._add(session.client, live, "disconnected", now, why=why_closed)
             del self._sessions[session.client]
 

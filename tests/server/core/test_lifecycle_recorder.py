@@ -1,4 +1,4 @@
-"""The recorder: whatever happens to sessions, to the node and to the log, a reader's picture becomes true.
+"""The recorder: after all that happens to sessions, the node and the log, a reader's picture is true.
 
 A model of the event log takes batches, loses replies, is reaped, loses its data or goes back to an earlier
 state. A reader that knows only events and their ids follows along.

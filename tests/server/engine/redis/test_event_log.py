@@ -1,0 +1,289 @@
+"""The Redis engine's event log: dead nodes, lost data, claims, and the limits of what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, get_args
+
+import pytest
+
+from tests.server.engine.recording_handler import RecordingHandler
+from tests.server.engine.redis.redis_server import RedisServer
+from tests.server.engine.redis.test_server_checks import NEEDED, allow
+from tocsin_server.config.event_options import EventOptions, RecordedType
+from tocsin_server.core.lifecycle import EventBatch, LifecycleEvent, SessionRecord, WriteOutcome, part_of
+from tocsin_server.engine.event_log import ClaimLost
+from tocsin_server.engine.redis import event_reaper
+from tocsin_server.engine.redis.connections.address import parse_address
+from tocsin_server.engine.redis.engine import RedisEngine
+from tocsin_server.engine.redis.event_log import RedisEventLog
+from tocsin_server.engine.redis.event_reaper import EventReaper
+from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.errors import EngineError
+
+ALL = get_args(RecordedType)
+Opened = Callable[..., AbstractAsyncContextManager[RedisEventLog]]
+
+
+@pytest.fixture
+def opened(prefix: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """A function that runs a node and opens its event log. Only a test makes it look for dead nodes."""
+    monkeypatch.setattr("tocsin_server.engine.redis.event_log.SWEEP_SECONDS", 3600)
+
+    @asynccontextmanager
+    async def run(uid: str, url: str = "", **options: object) -> AsyncIterator[RedisEventLog]:
+        events = EventOptions.model_validate({"types": ALL, **options})
+        engine = RedisEngine(parse_address(url or redis_server.url), prefix, events=events)
+        await engine.start(RecordingHandler(uid))
+        try:
+            await engine.event_log.open(f"name of {uid}")
+            yield engine.event_log
+        finally:
+            await engine.stop()
+
+    return run
+
+
+def event(client: str, sequence: int, kind: RecordedType = "connected", channel: str = "") -> LifecycleEvent:
+    return LifecycleEvent(kind, f"{client}-{sequence}", 1.5, "node", client, "u", sequence, channel)
+
+
+def of_channel(kind: RecordedType, channel: str, number: int) -> LifecycleEvent:
+    return LifecycleEvent(kind, f"{kind}{number}", 1.5, "node", channel=channel)
+
+
+def connected(number: int, *clients: str, channels: tuple[str, ...] = ()) -> EventBatch:
+    """A batch in which clients connect and subscribe."""
+    events: list[LifecycleEvent] = []
+    sessions: dict[str, SessionRecord | None] = {}
+    for client in clients:
+        events.append(event(client, 1))
+        events += [event(client, at, "subscribed", channel) for at, channel in enumerate(channels, 2)]
+        sessions[client] = SessionRecord("u", "websocket", 1 + len(channels), channels)
+    events += [of_channel("occupied", channel, number) for channel in channels]
+    return EventBatch(number, events, sessions)
+
+
+async def read_all(log: RedisEventLog, subscriber: str = "hook") -> list[LifecycleEvent]:
+    found: list[LifecycleEvent] = []
+    for part in range(log.parts):
+        assert await log.claim(subscriber, part)
+        found += [stored.event for stored in await log.read(subscriber, part, 10_000)]
+    return found
+
+
+def told(events: list[LifecycleEvent], client: str = "", channel: str = "") -> list[str]:
+    return [one.type for one in events if one.client == client and (client or one.channel == channel)]
+
+
+async def take_for_dead(uid: str, log: RedisEventLog) -> None:
+    """Let a node find out that the lease of another one has expired."""
+    log.on_alive(frozenset())
+    log.on_node_dead(uid)
+    await log.sweep()
+
+
+# ----------------------------------------------------------------------------------------------- dead nodes
+
+
+async def test_what_a_dead_node_could_not_say_is_said_once(opened: Opened) -> None:
+    """Although two nodes find out."""
+    async with opened("n1") as dead, opened("n2") as log, opened("n3") as other:
+        await dead.write(connected(1, "a", "b", channels=("news", "sport")))
+        await take_for_dead("n1", log)
+        await take_for_dead("n1", other)
+        events = await read_all(log)
+        for client in ("a", "b"):
+            assert told(events, client) == [
+                "connected",
+                *("subscribed", "subscribed"),
+                *("unsubscribed", "unsubscribed"),
+                "disconnected",
+            ]
+            mine = [one for one in events if one.client == client]
+            assert [one.sequence for one in mine] == [1, 2, 3, 4, 5, 6]
+            assert len({one.id for one in mine}) == 6
+            assert (mine[-1].code, mine[-1].reason, mine[-1].node) == (3020, "node died", "name of n1")
+        for channel in ("news", "sport"):
+            assert told(events, channel=channel) == ["occupied", "vacated"]
+
+
+class DyingReaper(EventReaper):
+    """It dies after the second slice."""
+
+    slices = 0
+
+    async def _announce(self, *arguments: Any) -> int:
+        self.slices += 1
+        if self.slices > 2:
+            raise EngineError("the node died")
+        return await super()._announce(*arguments)
+
+
+async def test_a_node_goes_on_where_a_reaper_died(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that one has said is not said again."""
+    monkeypatch.setattr(event_reaper, "SLICE", 100)
+    clients = [f"c{number}" for number in range(1000)]
+    async with opened("n1") as dead, opened("n2") as log:
+        await dead.write(connected(1, *clients))
+        reaper = DyingReaper(log._keys, log._commands, ALL, lambda: 1.5)
+        with pytest.raises(EngineError):
+            await reaper.reap("n1.0", log.parts)
+        assert 100 <= (await log.figures()).stored - 1000 < 900
+        await log.sweep()
+        ended = [one.client for one in await read_all(log) if one.type == "disconnected"]
+        assert sorted(ended) == sorted(clients)
+
+
+async def test_a_channel_is_vacated_when_its_last_node_is_gone(opened: Opened) -> None:
+    async with opened("n1") as dead, opened("n2") as log:
+        await dead.write(connected(1, "a", channels=("news",)))
+        await log.write(connected(1, "b", channels=("news",)))
+        await take_for_dead("n1", log)
+        assert told(await read_all(log), channel="news") == ["occupied"]
+        vacated = [event("b", 3, "unsubscribed", "news"), of_channel("vacated", "news", 2)]
+        await log.write(EventBatch(2, vacated, {"b": SessionRecord("u", "websocket", 3)}))
+        assert told(await read_all(log), channel="news") == ["occupied", "vacated"]
+
+
+@pytest.mark.parametrize("is_carried_out", [False, True])
+async def test_a_node_that_was_only_frozen_finds_out(opened: Opened, is_carried_out: bool) -> None:
+    """And whether its batch without a reply had been carried out. Then it begins again."""
+    async with opened("n1") as frozen, opened("n2") as log:
+        batch = connected(1, "a")
+        if is_carried_out:
+            await frozen.write(batch)
+        await take_for_dead("n1", log)
+        outcome = await frozen.write(batch)
+        expected = WriteOutcome.WRITTEN_AND_REAPED if is_carried_out else WriteOutcome.REAPED
+        assert outcome is expected
+        await frozen.open("n1")
+        assert await frozen.write(connected(1, "b")) is WriteOutcome.WRITTEN
+        assert told(await read_all(log), "a") == (["connected", "disconnected"] if is_carried_out else [])
+        assert told(await read_all(log), "b") == ["connected"]
+
+
+async def test_a_node_that_stopped_leaves_nothing(
+    opened: Opened, redis_server: RedisServer, prefix: str
+) -> None:
+    async with opened("n1") as log:
+        await log.write(connected(1, "a", channels=("news",)))
+        end = [event("a", 2, "unsubscribed", "news"), event("a", 3, "disconnected")]
+        await log.write(EventBatch(2, [*end, of_channel("vacated", "news", 2)], {"a": None}))
+        await log.close()
+    assert redis_server.command("KEYS", f"{prefix}:events:*n1*") == []
+    assert redis_server.command("HLEN", Keys(prefix).of_events[1]) == 0
+
+
+async def test_a_node_that_stopped_with_sessions_left_counts_as_dead(opened: Opened) -> None:
+    async with opened("n2") as log:
+        async with opened("n1") as stopped:
+            await stopped.write(connected(1, "a"))
+            await stopped.close()
+        await log.sweep()
+        assert told(await read_all(log), "a") == ["connected", "disconnected"]
+
+
+# ------------------------------------------------------------------------------------------------ lost data
+
+
+async def test_lost_data_is_told_once_and_sessions_are_told_again(
+    opened: Opened, volatile_redis: RedisServer
+) -> None:
+    """A node that starts before the others have noticed does not hide the loss."""
+    url = volatile_redis.url
+    async with opened("n1", url) as first, opened("n2", url) as second:
+        for log, client in ((first, "a"), (second, "b")):
+            await log.write(connected(1, client, channels=("news",)))
+        volatile_redis.command("FLUSHALL")
+        async with opened("n3", url) as new:
+            for log in (first, second):
+                assert await log.write(connected(2, "x")) is WriteOutcome.STATE_LOST
+                await log.open("node", ["a", "b"])
+                assert await log.write(connected(1, "a")) is WriteOutcome.WRITTEN
+            events = await read_all(new)
+            assert [one.type for one in events if one.type == "state_lost"] == ["state_lost"]
+
+
+async def test_after_a_step_back_only_the_sessions_that_live_are_left(
+    opened: Opened, redis_server: RedisServer, prefix: str
+) -> None:
+    """Redis came back with an earlier state, as after a failover."""
+    async with opened("n1") as log:
+        await log.write(connected(1, "a", "b", channels=("news",)))
+        await log.write(connected(2, "c"))
+        redis_server.command("HSET", Keys(prefix).of_events[2], "n1.0", 1)
+        assert await log.write(connected(3, "d")) is WriteOutcome.STATE_LOST
+        await log.open("n1", live=["a", "c"])
+        await log.write(connected(1, "a", channels=("news",)))
+        events = await read_all(log)
+        assert told(events, "b")[-1] == "disconnected"
+        assert told(events, "a") == ["connected", "subscribed"] * 2
+        assert told(events, channel="news") == ["occupied", "occupied"]
+
+
+# ------------------------------------------------------------------------------------------------- readers
+
+
+async def test_one_live_node_reads_a_part_for_a_subscriber(opened: Opened) -> None:
+    """When it dies, another one can claim the part, and the first one can no longer acknowledge."""
+    async with opened("n1") as first, opened("n2") as second:
+        await first.write(connected(1, "a"))
+        part = part_of("a", first.parts)
+        assert await first.claim("hook", part)
+        assert await first.claim("hook", part)
+        assert not await second.claim("hook", part)
+        assert await second.claim("other hook", part)
+        (stored,) = await first.read("hook", part, 9)
+        with pytest.raises(ClaimLost):
+            await second.read("hook", part, 9)
+        await take_for_dead("n1", second)
+        assert await second.claim("hook", part)
+        with pytest.raises(ClaimLost):
+            await first.acknowledge("hook", part, [stored.entry])
+        assert [one.event.type for one in await second.read("hook", part, 9)] == ["connected", "disconnected"]
+        await second.release("hook", part)
+        await first.write(EventBatch(2, (), {}))
+        await first.open("n1")
+        assert await first.claim("hook", part)
+
+
+async def test_unread_events_beyond_the_size_are_removed_and_counted(opened: Opened) -> None:
+    async with opened("n1", size=80, parts=1) as log:
+        await log.claim("hook", 0)
+        for number in range(1, 11):
+            await log.write(connected(number, *(f"c{number}-{at}" for at in range(20))))
+        figures = await log.figures()
+        assert (figures.stored, figures.trimmed) == (80, 120)
+
+
+async def test_events_older_than_the_retention_are_removed(opened: Opened) -> None:
+    async with opened("n1", retention=0.001) as log:
+        await log.claim("hook", 0)
+        await log.write(connected(1, "a"))
+        while (await log.figures()).stored:
+            pass
+        assert (await log.figures()).trimmed == 1
+
+
+async def test_all_nodes_use_the_number_of_parts_of_the_first(opened: Opened) -> None:
+    async with opened("n1", parts=4) as first, opened("n2", parts=16) as second:
+        assert (first.parts, second.parts) == (4, 4)
+
+
+async def test_the_documented_permissions_suffice(
+    opened: Opened, volatile_redis: RedisServer, prefix: str
+) -> None:
+    """Those of a node, and four more commands."""
+    url = allow(volatile_redis, f"{NEEDED} +xlen +xtrim +hscan +sscan", prefix)
+    async with opened("n1", url) as log, opened("n2", url) as other:
+        await log.write(connected(1, "a", channels=("news",)))
+        await log.figures()
+        await take_for_dead("n1", other)
+        assert await read_all(other)
+        for part in range(other.parts):
+            stored = await other.read("hook", part, 99)
+            await other.acknowledge("hook", part, [one.entry for one in stored])
+        await other.close()
+    assert volatile_redis.command("ACL", "LOG") == []
