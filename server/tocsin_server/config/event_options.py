@@ -37,3 +37,7 @@ class EventOptions(Options):
     """How many parts the log has, the same on all nodes. Parts are delivered independently."""
     waiting_bytes: Limit = 16_777_216
     """From so many waiting bytes on, a node drops the pairs of events of which nothing was written."""
+
+    def keeps(self, event_type: str) -> bool:
+        """Whether an event log keeps events of a type that it is given. Without types, all of them."""
+        return not self.types or event_type in self.types

@@ -75,7 +75,7 @@ class MemoryEventLog:
         if batch.number > self._last_batch:
             self._last_batch = batch.number
             now = self._clock()
-            wanted = [event for event in batch.events if event.type in self._options.types]
+            wanted = [event for event in batch.events if self._options.keeps(event.type)]
             for event in wanted:
                 self._parts[part_of(event.key, self.parts)].append(event, now)
             self._trim(now)

@@ -79,7 +79,7 @@ class RedisEventLog:
         self._has_lost = False
         self._outdated: list[str] = []
         self._writes = WriteCount()
-        self._reaper = EventReaper(keys, commands, options.types, unix_clock)
+        self._reaper = EventReaper(keys, commands, options.keeps, unix_clock)
         self._absent_since: dict[str, float] = {}
         self._alive: frozenset[str] = frozenset()
         self._dead: set[str] = set()
@@ -154,7 +154,7 @@ class RedisEventLog:
         """The arguments of the script events_write that say what a batch changes."""
         changes: list[Argument] = []
         for event in batch.events:
-            is_wanted = event.type in self._options.types
+            is_wanted = self._options.keeps(event.type)
             part, body = part_of(event.key, self._parts), _encode(event)
             if event.type in ("occupied", "vacated"):
                 changes += [event.type[0], event.channel, part, body if is_wanted else b""]

@@ -6,7 +6,7 @@ once, also if several nodes do it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import msgspec
@@ -33,14 +33,18 @@ _decode_record = msgspec.msgpack.Decoder(SessionRecord).decode
 
 
 class EventReaper:
-    """Reaps incarnations. `types` are the types of events that are recorded."""
+    """Reaps incarnations. `keeps` says which types of events are wanted."""
 
     def __init__(
-        self, keys: Keys, commands: Commands, types: Collection[str], unix_clock: Callable[[], float]
+        self,
+        keys: Keys,
+        commands: Commands,
+        keeps: Callable[[str], bool],
+        unix_clock: Callable[[], float],
     ) -> None:
         self._keys = keys
         self._commands = commands
-        self._types = frozenset(types)
+        self._keeps = keeps
         self._unix_clock = unix_clock
 
     async def reap_alone(self, incarnation: str, parts: int, uid: str) -> None:
@@ -80,7 +84,7 @@ class EventReaper:
 
     def _ends_of(self, client: str, record: bytes, node: str) -> list[bytes]:
         ends = ends_of(client, _decode_record(record), node, self._unix_clock())
-        return [_encode(event) for event in ends if event.type in self._types]
+        return [_encode(event) for event in ends if self._keeps(event.type)]
 
     async def _vacate_channels(self, incarnation: str, parts: int, node: str) -> int:
         _, channels, _ = self._keys.of_incarnation(incarnation)
@@ -93,7 +97,7 @@ class EventReaper:
                     event = LifecycleEvent(
                         "vacated", f"{incarnation}-{channel}", self._unix_clock(), node, channel=channel
                     )
-                    body = _encode(event) if event.type in self._types else b""
+                    body = _encode(event) if self._keeps(event.type) else b""
                     arguments += [channel, part_of(channel, parts), body]
                 await self._announce(scripts.EVENTS_VACATE, incarnation, parts, arguments)
             vacated += len(found)

@@ -127,7 +127,7 @@ async def test_a_node_goes_on_where_a_reaper_died(opened: Opened, monkeypatch: p
     clients = [f"c{number}" for number in range(1000)]
     async with opened("n1") as dead, opened("n2") as log:
         await dead.write(connected(1, *clients))
-        reaper = DyingReaper(log._keys, log._commands, ALL, lambda: 1.5)
+        reaper = DyingReaper(log._keys, log._commands, lambda _type: True, lambda: 1.5)
         with pytest.raises(EngineError):
             await reaper.reap("n1.0", log.parts)
         assert 100 <= (await log.figures()).stored - 1000 < 900
