@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_server.engine.broker import Broker, BrokerHandler
+from tocsin_server.engine.deliveries import DeliveryStore
 from tocsin_server.engine.event_log import EventLog
 from tocsin_server.engine.forwarding import Forwarding, ForwardingHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
@@ -64,6 +65,10 @@ class EngineServices(Protocol):
     @property
     def revocations(self) -> RevocationStore:
         """Keeps revocations of tokens, and hands them to every node."""
+
+    @property
+    def deliveries(self) -> DeliveryStore:
+        """Keeps dead letters, and what is known of failing deliveries."""
 
     @property
     def forwarding(self) -> Forwarding:

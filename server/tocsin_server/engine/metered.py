@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.delivery import FailingDelivery
 from tocsin_server.core.positions import History
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.deliveries import DeadLetter, DeadLetterLimits, StoredDeadLetter
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Survey, SurveyRequest
 from tocsin_server.engine.presence import PresenceStats
@@ -167,6 +169,45 @@ class MeteredForwarding:
         return await self._time("forward", self._engine.forwarding.forward(node, session, data))
 
 
+class MeteredDeliveryStore:
+    """Measures the calls of an engine's delivery store. Each method does what DeliveryStore describes."""
+
+    def __init__(self, engine: EngineServices, meter: Meter) -> None:
+        self._engine = engine
+        self._time = meter.time
+
+    async def add_dead_letters(
+        self, subscriber: str, letters: Sequence[DeadLetter], limits: DeadLetterLimits
+    ) -> int:
+        """Keep dead letters."""
+        call = self._engine.deliveries.add_dead_letters(subscriber, letters, limits)
+        return await self._time("dead_letters_add", call)
+
+    async def read_dead_letters(
+        self, subscriber: str, limit: int, after: str = ""
+    ) -> Sequence[StoredDeadLetter]:
+        """Read dead letters."""
+        call = self._engine.deliveries.read_dead_letters(subscriber, limit, after)
+        return await self._time("dead_letters_read", call)
+
+    async def remove_dead_letters(self, subscriber: str, ids: Sequence[str]) -> int:
+        """Remove dead letters."""
+        call = self._engine.deliveries.remove_dead_letters(subscriber, ids)
+        return await self._time("dead_letters_remove", call)
+
+    async def count_dead_letters(self, subscriber: str) -> int:
+        """Count dead letters."""
+        return await self._time("dead_letters_count", self._engine.deliveries.count_dead_letters(subscriber))
+
+    async def set_failing(self, subscriber: str, part: int, failing: FailingDelivery | None) -> None:
+        """Keep or forget a failing delivery."""
+        await self._time("failing_set", self._engine.deliveries.set_failing(subscriber, part, failing))
+
+    async def failing(self, subscriber: str) -> Mapping[int, FailingDelivery]:
+        """Read failing deliveries."""
+        return await self._time("failing_read", self._engine.deliveries.failing(subscriber))
+
+
 class MeteredEngine:
     """Measures the calls of an engine's services. The owner starts and stops the wrapped engine directly."""
 
@@ -178,3 +219,4 @@ class MeteredEngine:
         self.users = MeteredUserConnections(engine, meter)
         self.revocations = MeteredRevocationStore(engine, meter)
         self.forwarding = MeteredForwarding(engine, meter)
+        self.deliveries = MeteredDeliveryStore(engine, meter)

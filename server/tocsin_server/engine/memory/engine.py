@@ -11,6 +11,7 @@ from random import Random, SystemRandom
 from tocsin_server.config.event_options import EventOptions
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
+from tocsin_server.engine.memory.deliveries import MemoryDeliveryStore
 from tocsin_server.engine.memory.event_log import MemoryEventLog
 from tocsin_server.engine.memory.forwarding import MemoryForwarding
 from tocsin_server.engine.memory.nodes import MemoryNodeRegistry
@@ -51,6 +52,7 @@ class MemoryEngine:
         self._revocations = MemoryRevocationStore()
         self._forwarding = MemoryForwarding()
         self._event_log = MemoryEventLog(events or EventOptions(), clock)
+        self._deliveries = MemoryDeliveryStore(clock)
 
     @property
     def broker(self) -> MemoryBroker:
@@ -76,6 +78,11 @@ class MemoryEngine:
     def revocations(self) -> MemoryRevocationStore:
         """Keeps revocations of tokens."""
         return self._revocations
+
+    @property
+    def deliveries(self) -> MemoryDeliveryStore:
+        """Keeps dead letters, and what is known of failing deliveries."""
+        return self._deliveries
 
     @property
     def forwarding(self) -> MemoryForwarding:

@@ -15,6 +15,7 @@ from tocsin_server.engine.redis.cluster.router import Router
 from tocsin_server.engine.redis.cluster.slots import hash_tags
 from tocsin_server.engine.redis.connections.address import Address
 from tocsin_server.engine.redis.connections.connection import describe
+from tocsin_server.engine.redis.deliveries import RedisDeliveryStore
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
 from tocsin_server.engine.redis.event_log import RedisEventLog
@@ -107,6 +108,7 @@ class RedisEngine:
         self._revocations = RedisRevocationStore(keys, commands, pubsub)
         self._event_options = events or EventOptions()
         self._event_log = RedisEventLog(keys, commands, pubsub, self._event_options, self._random)
+        self._deliveries = RedisDeliveryStore(keys, commands)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -135,6 +137,11 @@ class RedisEngine:
     def revocations(self) -> RedisRevocationStore:
         """Keeps revocations of tokens."""
         return self._revocations
+
+    @property
+    def deliveries(self) -> RedisDeliveryStore:
+        """Keeps dead letters, and what is known of failing deliveries."""
+        return self._deliveries
 
     @property
     def forwarding(self) -> RedisForwarding:

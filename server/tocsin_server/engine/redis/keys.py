@@ -125,6 +125,14 @@ class Keys:
         """Hash: client id → uid of the node that has this connection of the user."""
         return f"{self._prefix}:user:{{{_hash_tag(user)}}}"
 
+    def dead_letters(self, subscriber: str) -> str:
+        """Stream: the dead letters of a webhook or of handlers."""
+        return f"{self._prefix}:delivery:{subscriber}:dead_letters"
+
+    def failing_deliveries(self, subscriber: str) -> str:
+        """Hash: part → what is known of its delivery that fails."""
+        return f"{self._prefix}:delivery:{subscriber}:failing"
+
     def lease_channels(self, lease: str) -> str:
         """Set: the channels in which a lease has, or had, presence entries."""
         return f"{self._prefix}:node:{lease}:channels"

@@ -118,7 +118,7 @@ async def test_every_master_of_a_cluster_is_checked(redis_cluster: RedisCluster,
 # ---------------------------------------------------------------------------------------------- permissions
 
 KEY_COMMANDS = (
-    "+set +get +del +pexpire +pttl +sadd +srem +smembers +xadd +xrange +xrevrange "
+    "+set +get +del +pexpire +pttl +sadd +srem +smembers +xadd +xrange +xrevrange +xlen +xdel +xtrim "
     "+hset +hget +hmget +hgetall +hincrby +hexists +hkeys +hvals +hlen +hdel"
 )
 NEEDED = (

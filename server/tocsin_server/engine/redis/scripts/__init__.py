@@ -48,6 +48,7 @@ EVENTS_CLAIM = _load("lib/events", "events_claim")
 EVENTS_READ = _load("lib/events", "events_read")
 EVENTS_ACKNOWLEDGE = _load("lib/events", "events_acknowledge")
 EVENTS_FIGURES = _load("lib/events", "events_figures")
+DEAD_LETTERS_ADD = _load("dead_letters_add")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -78,6 +79,7 @@ ALL = (
     EVENTS_READ,
     EVENTS_ACKNOWLEDGE,
     EVENTS_FIGURES,
+    DEAD_LETTERS_ADD,
     TIME,
     PERMISSIONS,
 )
