@@ -54,6 +54,7 @@ def findings(config: Path | None, connections: int) -> Iterator[Finding]:
     if not problems:
         yield _ok("configuration", "it is valid, and no options contradict each other")
     yield from _secrets(settings)
+    yield from _webhooks(settings)
     yield from _openness(settings)
     if not tls_file_problems(settings):
         yield from _certificates(settings)
@@ -77,6 +78,21 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         yield _error(name, f"{weak}: control commands can be forged", HOW_TO_MAKE_ONE)
     elif control:
         yield _ok(name, STRONG)
+
+
+def _webhooks(settings: Settings) -> Iterator[Finding]:
+    """Findings about the secrets and the addresses of webhooks."""
+    for name, webhook in settings.webhooks.items():
+        section = f"webhooks.{name}"
+        if not webhook.secrets:
+            text = "its requests are not signed: everyone who knows the receiver's address can forge them"
+            yield _error(f"{section}.secrets", text, HOW_TO_MAKE_ONE)
+        for key, secret in _numbered(f"{section}.secrets", webhook.secrets):
+            weak = weakness(secret, SECRET_BYTES)
+            yield _error(key, f"{weak}: events can be forged", HOW_TO_MAKE_ONE) if weak else _ok(key, STRONG)
+        if webhook.is_plain_elsewhere:
+            text = "events travel without TLS, and can be read and changed on their way"
+            yield _error(f"{section}.url", text, "use an https:// address")
 
 
 def _api_key(name: str, key: str, secrets: dict[str, str]) -> Finding:

@@ -19,6 +19,9 @@ SUBSCRIBE_BYTES = 4096
 ENVELOPE_BYTES = 65_536
 """What a message has around its payload: channel, position, tags, the positions of an event stream."""
 
+RETRY_MARGIN_SECONDS = 3600.0
+"""The longest `Retry-After` of a webhook's receiver: the last attempt may be so late."""
+
 
 def contradictions(settings: Settings) -> list[str]:
     """A sentence for each pair of options that do not agree. Empty for the defaults."""
@@ -30,6 +33,7 @@ def contradictions(settings: Settings) -> list[str]:
         *_personal_channels(settings),
         *_channels(settings),
         *_issuers(settings),
+        *_webhooks(settings),
     ]
 
 
@@ -202,3 +206,31 @@ def _issuers(settings: Settings) -> Iterator[str]:
                     f'{section}.channels has "{template}", but there is no section '
                     f"[namespaces.{namespace.lstrip('$')}], so that no client of this issuer could connect."
                 )
+
+
+def _webhooks(settings: Settings) -> Iterator[str]:
+    for name, webhook in settings.webhooks.items():
+        section = f"webhooks.{name}"
+        if webhook.retry_for < webhook.timeout:
+            yield (
+                f"{section}.retry_for is {webhook.retry_for:g} s, but must be at least {section}.timeout "
+                f"({webhook.timeout:g} s), because an event is sent again at least once after a late answer."
+            )
+        if webhook.retry_for + RETRY_MARGIN_SECONDS > settings.events.retention:
+            yield (
+                f"{section}.retry_for is {webhook.retry_for:g} s, but must be at least "
+                f"{RETRY_MARGIN_SECONDS:g} s less than events.retention ({settings.events.retention:g} s), "
+                "because an event that is removed from the log cannot become a dead letter."
+            )
+        if not settings.events.types:
+            yield f"[{section}] has no effect, because events.types is empty, so that no event is recorded."
+        for kind in webhook.types:
+            if settings.events.types and kind not in (*settings.events.types, "state_lost"):
+                yield f"{section}.types has {kind}, but events.types has not, so that it is not recorded."
+        if webhook.dead_letter_ttl < webhook.retry_for:
+            yield (
+                f"{section}.dead_letter_ttl is {webhook.dead_letter_ttl:g} s, but must be at least "
+                f"{section}.retry_for ({webhook.retry_for:g} s)."
+            )
+        if (webhook.tls_ca or webhook.tls_certificate) and webhook.url.startswith("http:"):
+            yield f"{section}.url begins with http://, so that its files for TLS have no effect."

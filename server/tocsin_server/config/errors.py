@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 Location: TypeAlias = tuple[int | str, ...]
 """Where a value is: `("client", "ping_interval")`, `("api", "keys", 0)`, or a section: `("channels",)`."""
 
-NAMED_SECTIONS = {"namespaces": "a namespace", "issuers": "an issuer", "api_keys": "an API key"}
+NAMED_SECTIONS = {
+    "namespaces": "a namespace",
+    "issuers": "an issuer",
+    "api_keys": "an API key",
+    "webhooks": "a webhook",
+}
 """The sections that have names, and what such a name is the name of."""
 
 _SECRETS = {
@@ -23,7 +28,7 @@ _SECRETS = {
     ("api", "keys"),
     ("engine", "url"),
 }
-_NAMED_SECRETS = {"secrets", "keys"}
+_NAMED_SECRETS = {"secrets", "keys", "static_headers"}
 _SHOWN_CHARACTERS = 60
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -109,7 +114,7 @@ def _name(location: Location) -> str:
     """The key as a user writes it: `client.ping_interval`, `api.keys[0]`, `[namespaces.chat]`."""
     if location[-1:] == ("[key]",):
         kind = NAMED_SECTIONS.get(str(location[0]), "a claim")
-        return f"The name of {kind}"
+        return f"The name of {'a header' if 'static_headers' in location[2:-1] else kind}"
     name = ".".join(str(part) for part in location if isinstance(part, str))
     name += "".join(f"[{part}]" for part in location if isinstance(part, int))
     return f"[{name}]" if is_section(location) else name

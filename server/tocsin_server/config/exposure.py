@@ -34,6 +34,7 @@ def exposures(settings: Settings) -> list[Exposure]:
         _channels(settings),
         _pages(settings),
         _api(settings),
+        *_webhooks(settings),
     ]
 
 
@@ -174,6 +175,16 @@ def _scope(options: ApiKeyOptions) -> str:
     methods = " ".join(options.methods) or "every method"
     channels = f" in {' '.join(options.channels)}" if options.channels else ""
     return methods + channels + (f", until {options.expires}" if options.expires else "")
+
+
+def _webhooks(settings: Settings) -> Iterator[Exposure]:
+    for name, webhook in settings.webhooks.items():
+        advice = ""
+        if not webhook.secrets:
+            advice = f"its requests are not signed, so that they can be forged: set webhooks.{name}.secrets"
+        elif webhook.is_plain_elsewhere:
+            advice = "events travel without TLS: use an https:// address"
+        yield Exposure(f"webhook {name}", f"lifecycle events are sent to {webhook.shown_url}", advice)
 
 
 def _reach(settings: Settings) -> str:

@@ -25,6 +25,7 @@ from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.values import Options
+from tocsin_server.config.webhook_options import WebhookOptions
 
 KEY_NAME_PATTERN = r"[-a-zA-Z0-9_]{1,64}"
 """Valid names of API keys: they are labels of metrics, and part of a header."""
@@ -70,6 +71,8 @@ class Settings(Options):
         default_factory=dict
     )
     """Issuers of tokens beside the one of `[client]`."""
+    webhooks: dict[Annotated[str, AfterValidator(_key_name)], WebhookOptions] = Field(default_factory=dict)
+    """Receivers of lifecycle events, by name."""
 
     @model_validator(mode="after")
     def _personal_channels_have_a_namespace(self) -> Self:
@@ -97,6 +100,13 @@ class Settings(Options):
         return self
 
     @model_validator(mode="after")
+    def _webhooks_are_complete(self) -> Self:
+        for name, webhook in self.webhooks.items():
+            if not webhook.url:
+                raise ValueError(f"[webhooks.{name}] needs url, the address to which events are sent")
+        return self
+
+    @model_validator(mode="after")
     def _keys_have_one_name(self) -> Self:
         for name, options in self.api_keys.items():
             if not options.keys:
@@ -120,6 +130,7 @@ _NAMED: Mapping[str, type[Options]] = {
     "namespaces": ChannelOptions,
     "issuers": IssuerOptions,
     "api_keys": ApiKeyOptions,
+    "webhooks": WebhookOptions,
 }
 """The sections that have names, and the options of each."""
 

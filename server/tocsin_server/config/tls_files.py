@@ -21,7 +21,24 @@ def tls_file_problems(settings: Settings) -> list[str]:
     problems = _engine_problems(settings.engine)
     for section, options in (("server", settings.server), ("admin", settings.admin)):
         problems += _pair_problems(section, options.tls_certificate, options.tls_key)
+    for name, webhook in settings.webhooks.items():
+        section = f"webhooks.{name}"
+        problems += _pair_problems(section, webhook.tls_certificate, webhook.tls_key)
+        problems += _authority_problems(f"{section}.tls_ca", webhook.tls_ca)
     return problems
+
+
+def _authority_problems(key: str, path: str) -> list[str]:
+    """Why a file has no certificates of authorities; empty if it has, or if there is none."""
+    if not path:
+        return []
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        return [f"{key} is {path}, but that file has no certificates in PEM form."]
+    except OSError as error:
+        return [f"{key} is {path}, but that file cannot be read: {error.strerror}."]
+    return []
 
 
 def _pair_problems(section: str, certificate: str, key: str) -> list[str]:

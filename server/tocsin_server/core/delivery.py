@@ -7,7 +7,7 @@
 
 Events of one part never overtake each other, so an event that cannot be delivered holds up those behind it,
 for at most `retry_for` since it happened. The mutable state of a `RetrySchedule` is the size of the next
-batch, and what is known of a batch that failed; only `delivered`, `failed` and `restore` change it.
+batch, and what is known of a batch that failed; only `delivered`, `failed`, `forget` and `restore` change it.
 """
 
 from __future__ import annotations
@@ -131,6 +131,10 @@ class RetrySchedule:
         """The batch was delivered. A limit that was reduced doubles with each delivery."""
         self._failing = None
         self._limit = min(self._batch_size, self._limit * 2)
+
+    def forget(self) -> None:
+        """The batch that failed is no longer in the log, or was delivered."""
+        self._failing = None
 
     def failed(self, batch: Batch, outcome: Outcome, now: float, random: float) -> Retry | GiveUp:
         """Decide what follows a failed attempt. `random` is in [0, 1)."""

@@ -60,6 +60,7 @@ class Metrics:
         self.hook_seconds = Histogram(
             "tocsin_hook_seconds", "Duration until a hook answered.", self.registry, "kind"
         )
+        self._add_deliveries()
         ProcessCollector(registry=self.registry)
 
     def _add_connections(self) -> None:
@@ -131,6 +132,39 @@ class Metrics:
             "tocsin_gaps",
             "Subscriptions whose clients were told of a gap while they were connected.",
             self.registry,
+        )
+
+    def _add_deliveries(self) -> None:
+        self.delivered_events = LabeledCounter(
+            "tocsin_delivered_events",
+            "Lifecycle events that subscribers have taken.",
+            self.registry,
+            "subscriber",
+        )
+        self.delivery_attempts = LabeledCounter(
+            "tocsin_delivery_attempts",
+            "Attempts to deliver a batch of lifecycle events.",
+            self.registry,
+            "subscriber",
+            "outcome",
+        )
+        self.dead_letters = LabeledCounter(
+            "tocsin_dead_letters",
+            "Lifecycle events that became dead letters.",
+            self.registry,
+            "subscriber",
+        )
+        self.dropped_dead_letters = LabeledCounter(
+            "tocsin_dropped_dead_letters",
+            "Dead letters that were dropped, because there were too many.",
+            self.registry,
+            "subscriber",
+        )
+        self.waiting_event_age = Gauge(
+            "tocsin_waiting_event_age_seconds",
+            "Age of the oldest lifecycle event whose delivery fails at this node; 0 if none does.",
+            ["subscriber"],
+            registry=self.registry,
         )
 
     def count_undelivered(self, policy: str, publications: int) -> None:

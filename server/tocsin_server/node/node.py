@@ -73,6 +73,7 @@ from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_r
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.node.service import Service
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -205,6 +206,7 @@ class Node:
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
+        self._services: list[Service] = []
         self._tasks: asyncio.TaskGroup | None = None
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
@@ -300,12 +302,14 @@ class Node:
                 key_sets = self._tasks.create_task(self._key_sets.run())
                 if self.lifecycle is not None:
                     self._tasks.create_task(self.lifecycle.run())
+                for service in self._services:
+                    self._spawn(service.run())
                 try:
                     yield self
                 finally:
                     top_checks.cancel()
                     key_sets.cancel()
-                    self._is_draining = True
+                    self._begin_draining()
                     self.disconnect_all(errors.SHUTDOWN)
                     if self.lifecycle is not None:
                         self.lifecycle.stop()
@@ -330,6 +334,20 @@ class Node:
     async def _check_tops(self) -> None:
         if self.engine.may_lose_messages:
             await self._backfill.check_tops()
+
+    def add_service(self, service: Service) -> None:
+        """Run a service whenever the node runs. Called before the node runs."""
+        self._services.append(service)
+
+    @property
+    def service_warnings(self) -> Sequence[str]:
+        """What the services warn of, as sentences."""
+        return [warning for service in self._services for warning in service.warnings]
+
+    def _begin_draining(self) -> None:
+        self._is_draining = True
+        for service in self._services:
+            service.stop()
 
     async def prepare(self) -> None:
         """Start the engine; `running` does it if it was not done before.
@@ -495,7 +513,7 @@ class Node:
 
         Returns how many clients were connected.
         """
-        self._is_draining = True
+        self._begin_draining()
         return await drain(list(self.state.connections), self._shut_down, seconds, is_hurried)
 
     def _shut_down(self, connection: Connection) -> None:
@@ -778,7 +796,7 @@ class Node:
         """Execute a control command on this node's connections of a user, or on the node."""
         if isinstance(command.event, Drain):
             if command.event.node == self.uid:
-                self._is_draining = True  # at once, even if the server that runs the node is busy
+                self._begin_draining()  # at once, even if the server that runs the node is busy
                 self._on_drain_requested()
             return
         for connection in self.hub.connections_of(command.user):
@@ -829,7 +847,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
-            warnings=(*self.engine.health.warnings, *self._key_sets.warnings),
+            warnings=(*self.engine.health.warnings, *self._key_sets.warnings, *self.service_warnings),
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:

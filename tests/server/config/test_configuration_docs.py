@@ -16,6 +16,7 @@ from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.values import Options
+from tocsin_server.config.webhook_options import WebhookOptions
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 
@@ -32,6 +33,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[limits]", LimitOptions()),
         ("[events]", EventOptions()),
         ("[issuers.NAME]", IssuerOptions()),
+        ("[webhooks.NAME]", WebhookOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],
 )

@@ -1,0 +1,205 @@
+"""Delivers the events of one part of the event log to one subscriber, while this node has the claim.
+
+    claim -> read a batch -> attempt -> acknowledge -> read …          (core/delivery.py decides)
+          '- another node has it: try again later      '- drain: release
+
+One attempt is in flight at a time, and one batch is in memory. The mutable state is the schedule of the
+claimed part; it ends with the claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from random import random
+
+import msgspec
+from msgspec import Raw
+
+from tocsin_server.core.delivery import Batch, GiveUp, Result, RetrySchedule
+from tocsin_server.core.lifecycle import LifecycleEvent
+from tocsin_server.engine.deliveries import DeadLetter, DeliveryStore
+from tocsin_server.engine.event_log import ClaimLost, EventReader, StoredEvent
+from tocsin_server.errors import EngineError
+from tocsin_server.hooks.delivery_log import DeliveryLog
+from tocsin_server.hooks.subscriber import Subscriber
+from tocsin_server.node.sampled_log import SampledLog
+
+CLAIM_SECONDS = 1.0
+"""How often a node tries to claim a part that another node has. Each try costs one command."""
+
+ENGINE_PAUSE_SECONDS = 1.0
+"""How long a part waits after the engine failed."""
+
+RELEASE_SECONDS = 1.0
+"""How long the release of a claim may take. The store may be gone."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PartDelivery:
+    """The deliveries of one part to one subscriber.
+
+    `wake` is set when there may be new events, and `stop` when the node drains. `clock` returns unix seconds.
+    """
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        part: int,
+        reader: EventReader,
+        store: DeliveryStore,
+        report: DeliveryLog,
+        sampled_log: SampledLog,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._subscriber = subscriber
+        self._part = part
+        self._reader = reader
+        self._store = store
+        self._report = report
+        self._sampled_log = sampled_log
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        options = subscriber.options
+        self._schedule = RetrySchedule(options.batch_size, options.retry_for)
+
+    def wake(self) -> None:
+        """There may be new events."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End after the attempt that is in flight."""
+        self._stop.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver until stopped. Each failure is logged, and tried again."""
+        name = self._subscriber.name
+        while not self._stop.is_set():
+            pause = ENGINE_PAUSE_SECONDS
+            try:
+                if await self._reader.claim(name, self._part):
+                    await self._run_claimed()
+                pause = CLAIM_SECONDS
+            except ClaimLost:
+                pause = CLAIM_SECONDS
+            except EngineError as error:
+                self._sampled_log.write(
+                    "delivery_waits_for_engine", level="warning", subscriber=name, error=str(error)
+                )
+            except Exception:  # noqa: BLE001 - logged as an error
+                self._sampled_log.write("delivery_raised", level="error", exc_info=True, subscriber=name)
+            finally:
+                self._report.released(self._part)
+            await self._pause(pause)
+
+    async def _run_claimed(self) -> None:
+        """Deliver until stopped. Raises ClaimLost and EngineError."""
+        name, options = self._subscriber.name, self._subscriber.options
+        self._schedule = RetrySchedule(options.batch_size, options.retry_for)
+        try:
+            found = (await self._store.failing(name)).get(self._part)
+            if found is not None:
+                self._report.failing(self._part, found)
+                await self._pause(self._schedule.restore(found, self._clock()))
+            while not self._stop.is_set():
+                await self._deliver_next()
+        finally:
+            with suppress(EngineError, TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._reader.release(name, self._part)
+
+    async def _deliver_next(self) -> None:
+        """Read a batch, and attempt its delivery; wait for events if there are none."""
+        limit = self._schedule.limit
+        self._wake.clear()
+        stored = await self._read(limit)
+        delay = self._subscriber.options.batch_delay
+        if stored and len(stored) < limit and delay and self._schedule.failing is None:
+            await self._pause(delay)
+            stored = await self._read(limit)
+        if stored:
+            await self._attempt(stored)
+            return
+        await self._forget_failure()
+        await self._wake.wait()
+
+    async def _read(self, limit: int) -> Sequence[StoredEvent]:
+        return await self._reader.read(self._subscriber.name, self._part, limit)
+
+    async def _attempt(self, stored: Sequence[StoredEvent]) -> None:
+        wanted = [one for one in stored if self._subscriber.wants(one.event)]
+        if not wanted:
+            await self._acknowledge(stored)
+            return
+        events = [one.event for one in wanted]
+        batch = Batch(self._delivery_id(wanted), len(stored), [event.time for event in events])
+        outcome = await self._subscriber.deliver(batch.delivery, events)
+        if outcome.result is Result.DELIVERED:
+            self._report.attempted(self._part, outcome, len(events))
+            await self._forget_failure()
+            self._schedule.delivered()
+            await self._acknowledge(stored)
+            return
+        self._report.attempted(self._part, outcome, 0)
+        known = self._schedule.failing
+        decision = self._schedule.failed(batch, outcome, self._clock(), random())  # noqa: S311 - spreads load
+        if isinstance(decision, GiveUp):
+            await self._give_up(decision, batch.delivery, stored, wanted)
+        else:
+            failing = self._schedule.failing
+            if failing is not None:
+                self._report.failing(self._part, failing)
+            if failing != known:
+                await self._store.set_failing(self._subscriber.name, self._part, failing)
+            await self._pause(decision.pause)
+
+    async def _give_up(
+        self,
+        decision: GiveUp,
+        delivery: str,
+        stored: Sequence[StoredEvent],
+        wanted: Sequence[StoredEvent],
+    ) -> None:
+        """Move events to the dead letters, and acknowledge them with the unwanted ones before them."""
+        name, now = self._subscriber.name, self._clock()
+        given_up = wanted[: decision.number]
+        letters = [dead_letter(one.event, delivery, decision, now) for one in given_up]
+        limits = self._subscriber.options.dead_letters
+        dropped = await self._store.add_dead_letters(name, letters, limits)
+        self._report.gave_up(decision, delivery, dropped)
+        self._report.recovered(self._part)
+        await self._store.set_failing(name, self._part, None)
+        await self._acknowledge(stored[: stored.index(given_up[-1]) + 1])
+
+    async def _forget_failure(self) -> None:
+        if self._schedule.failing is not None:
+            await self._store.set_failing(self._subscriber.name, self._part, None)
+            self._schedule.forget()
+        self._report.recovered(self._part)
+
+    async def _acknowledge(self, stored: Sequence[StoredEvent]) -> None:
+        entries = [one.entry for one in stored]
+        await self._reader.acknowledge(self._subscriber.name, self._part, entries)
+
+    def _delivery_id(self, wanted: Sequence[StoredEvent]) -> str:
+        """The same for the same events, at every node, so that a receiver knows a repeated delivery."""
+        ids = "\n".join((self._subscriber.name, *(one.event.id for one in wanted)))
+        return sha256(ids.encode(errors="surrogatepass")).hexdigest()[:32]
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the node drains."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._stop.wait()
+
+
+def dead_letter(event: LifecycleEvent, delivery: str, decision: GiveUp, now: float) -> DeadLetter:
+    """Return the dead letter of an event."""
+    return DeadLetter(Raw(_encode(event)), delivery, decision.reason, decision.attempts, decision.status, now)

@@ -1,0 +1,1 @@
+"""Webhooks: lifecycle events as signed HTTP requests."""
