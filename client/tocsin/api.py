@@ -202,6 +202,29 @@ def invalidate_user_tokens(
     return _call("invalidate_user_tokens", _nothing, user=user, **body)
 
 
+def webhooks() -> Call[list[dict[str, Any]]]:
+    """Return the webhooks: whether their deliveries fail and why, and how many dead letters they have."""
+    return _call("webhooks", lambda result: list(result["webhooks"]))
+
+
+def dead_letters(webhook: str, *, limit: int = 100, after: str = "") -> Call[list[dict[str, Any]]]:
+    """Return the oldest dead letters of a webhook, or those that follow the one with the id ``after``."""
+    return _call("dead_letters", _letters, webhook=webhook, limit=limit, after=after)
+
+
+def replay_dead_letters(webhook: str, *, ids: Sequence[str] = ()) -> Call[dict[str, Any]]:
+    """Send dead letters to their webhook again, by default the oldest ones, and remove those it takes.
+
+    The result has ``replayed`` (how many), ``outcome`` and ``error``.
+    """
+    return _call("replay_dead_letters", dict, webhook=webhook, ids=list(ids))
+
+
+def discard_dead_letters(webhook: str, *, ids: Sequence[str] = ()) -> Call[int]:
+    """Remove dead letters of a webhook, by default the oldest 1000. Return how many there were."""
+    return _call("discard_dead_letters", _discarded, webhook=webhook, ids=list(ids))
+
+
 def read_response(call: Call[T], text: str) -> T:
     """Read the body of a response with status 200. Raises its ``CallError``, or ``BadProtocol``."""
     response = decode_json(_anything, text)
@@ -233,6 +256,14 @@ def _outcome(reply: Any, key: str, read: Callable[[Any], Any]) -> Outcome:
 
 def _clients(result: Any) -> dict[str, ClientInfo]:
     return msgspec.convert(result, PresenceResult).presence or {}
+
+
+def _discarded(result: Any) -> int:
+    return int(result["discarded"])
+
+
+def _letters(result: Any) -> list[dict[str, Any]]:
+    return list(result["dead_letters"])
 
 
 def _nothing(_: Any) -> None:

@@ -251,6 +251,10 @@ class Publisher:
     refresh = _plain(api.refresh)
     revoke_token = _plain(api.revoke_token)
     invalidate_user_tokens = _plain(api.invalidate_user_tokens)
+    webhooks = _plain(api.webhooks)
+    dead_letters = _plain(api.dead_letters)
+    replay_dead_letters = _plain(api.replay_dead_letters)
+    discard_dead_letters = _plain(api.discard_dead_letters)
 
     def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""
@@ -321,6 +325,10 @@ class AsyncPublisher:
     refresh = _async(api.refresh)
     revoke_token = _async(api.revoke_token)
     invalidate_user_tokens = _async(api.invalidate_user_tokens)
+    webhooks = _async(api.webhooks)
+    dead_letters = _async(api.dead_letters)
+    replay_dead_letters = _async(api.replay_dead_letters)
+    discard_dead_letters = _async(api.discard_dead_letters)
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, made by a function of ``tocsin.api``."""

@@ -35,6 +35,7 @@ from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.hooks.dispatcher import HookDispatcher
 from tocsin_server.hooks.registry import Hooks
+from tocsin_server.hooks.assembly import deliveries_of
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.node import Node
@@ -109,8 +110,10 @@ def create_app(
                 await stack.enter_async_context(worker_metrics.sharing(node.metrics.page))
             yield {"node": node}
 
+    deliveries = deliveries_of(node)
+    node.add_background_work(deliveries)
     keys = ApiKeys(settings)
-    api = AccessControl(Api(node, keys), node, keys.accepts)
+    api = AccessControl(Api(node, keys, deliveries), node, keys.accepts)
     own_routes: list[BaseRoute] = [
         websocket_route(node),
         events_route(node),

@@ -15,7 +15,10 @@ from tocsin.errors import TocsinError
 from .output import printable
 
 GROUP = "tocsin.commands"
-ORDER = ("demo", "serve", "sub", "pub", "load", "token", "check-config", "doctor", "nodes", "revoke")
+ORDER = (
+    *("demo", "serve", "sub", "pub", "load", "token", "check-config", "doctor", "nodes", "revoke"),
+    "webhooks",
+)
 
 
 class Commands(Mapping[str, Any]):

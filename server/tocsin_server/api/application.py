@@ -31,6 +31,9 @@ from tocsin_server.api.methods import COMMANDS, METHODS, weight
 from tocsin_server.api.openapi import api_document
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
 from tocsin_server.errors import Refusal, Refused
+from tocsin_server.hooks.assembly import deliveries_of
+from tocsin_server.hooks.dead_letters import DeadLetters
+from tocsin_server.hooks.deliveries import Deliveries
 from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import is_set
@@ -58,10 +61,11 @@ class Api:
     The mutable state is what the callers have used of their rates, and the turns of all calls.
     """
 
-    def __init__(self, node: Node, keys: ApiKeys) -> None:
+    def __init__(self, node: Node, keys: ApiKeys, deliveries: Deliveries | None = None) -> None:
         self._node = node
         self._keys = keys
         self._turns = LoopTurns()
+        self._dead_letters = DeadLetters(deliveries or deliveries_of(node))
         self._answers: dict[str, Answer] = {
             "/api": self._legacy_answer,
             **{f"/api/{name}": self._answer_of(name, method) for name, method in METHODS.items()},
@@ -123,7 +127,7 @@ class Api:
 
     async def _call(self, caller: Caller, name: str, method: Method, params: Raw) -> Any:
         """The result of one call, or its refusal. Raises LimitReached."""
-        context = Context(self._node, caller, self._turns)
+        context = Context(self._node, caller, self._turns, self._dead_letters)
         try:
             request = await method.decode_in_turns(params, self._turns)
             calls = weight(request)

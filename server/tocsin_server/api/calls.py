@@ -16,6 +16,7 @@ from tocsin_server import errors
 from tocsin_server.api.callers import Caller
 from tocsin_server.api.types import CALLS_LIMIT, ApiError, BatchCommand, BatchRequest
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
+from tocsin_server.hooks.dead_letters import DeadLetters
 from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.canonical import canonical
@@ -36,6 +37,7 @@ class Context:
     node: Node
     caller: Caller
     turns: LoopTurns
+    dead_letters: DeadLetters
 
     def permit(self, method: str, request: Struct) -> None:
         """Raise Refused unless the caller may make this call. A broadcast checks its channels itself."""

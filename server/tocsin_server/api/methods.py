@@ -21,6 +21,7 @@ from tocsin_server.api.calls import (
     attempt_together,
     too_many_calls,
 )
+from tocsin_server.api.webhook_methods import WEBHOOK_METHODS
 from tocsin_server.core.events import (
     ServerDisconnect,
     ServerEvent,
@@ -250,6 +251,7 @@ COMMANDS = {
 METHODS = {
     **COMMANDS,
     "drain": Method(drain, types.DrainRequest, types.EmptyResult),
+    **WEBHOOK_METHODS,
     "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False),
 }
 """The methods with a path of their own, `/api/<name>`."""

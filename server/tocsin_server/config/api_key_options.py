@@ -30,6 +30,10 @@ ApiMethod = Literal[
     "refresh",
     "revoke_token",
     "invalidate_user_tokens",
+    "webhooks",
+    "dead_letters",
+    "replay_dead_letters",
+    "discard_dead_letters",
 ]
 """Every method of the HTTP API except `batch`, whose commands are checked one by one."""
 

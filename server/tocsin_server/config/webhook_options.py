@@ -79,6 +79,10 @@ def _status(value: int) -> int:
     return value
 
 
+DEFAULT_RETRY_SECONDS = 43_200.0
+"""Half of the time that the event log keeps events by default: the log must not remove them before."""
+
+
 class WebhookOptions(Options):
     """`[webhooks.NAME]`: one receiver of lifecycle events."""
 
@@ -98,7 +102,7 @@ class WebhookOptions(Options):
     """How long the first event waits for others, unless there are `batch_size`. 60 s at most."""
     timeout: PositiveDuration = 10
     """How long a complete answer may take. Later ones do not count."""
-    retry_for: PositiveDuration = 43_200
+    retry_for: PositiveDuration = DEFAULT_RETRY_SECONDS
     """How long after it happened an event is sent again. Then it becomes a dead letter."""
     permanent_statuses: Annotated[
         tuple[Annotated[int, AfterValidator(_status)], ...], BeforeValidator(string_list)

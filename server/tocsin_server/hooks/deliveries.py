@@ -37,7 +37,7 @@ class _Running:
 
 
 class Deliveries:
-    """Delivers lifecycle events while the node runs. Implements the node's Service.
+    """Delivers lifecycle events while the node runs. Implements BackgroundWork of the node.
 
     `reader` and `store` are parts of the engine. `clock` returns unix seconds.
     """
@@ -58,7 +58,7 @@ class Deliveries:
         self._clock = clock
         self._subscribers: dict[str, Subscriber] = {}
         self._running: list[_Running] = []
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         for subscriber in subscribers:
             self.add(subscriber)
 
@@ -86,46 +86,51 @@ class Deliveries:
 
     async def run(self) -> None:
         """Deliver until `stop` is called, and the attempts in flight have ended."""
-        if not self._subscribers or self._is_stopping:
+        if not self._subscribers or self._stopping.is_set():
             return
         async with AsyncExitStack() as opened:
             for subscriber in self._subscribers.values():
                 await opened.enter_async_context(subscriber.open())
-                self._running.append(self._prepared(subscriber))
+                report = DeliveryLog(subscriber.name, self._metrics, self._sampled_log, self._clock)
+                self._running.append(_Running(subscriber, report))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    waiting = tasks.create_task(self._wake_parts())
-                    delivering = [tasks.create_task(part.run()) for part in self._all_parts()]
-                    for task in delivering:
-                        await task
+                    waiting = tasks.create_task(self._wake_parts(tasks))
+                    await self._stopping.wait()
                     waiting.cancel()
             finally:
                 self._running.clear()
 
     def stop(self) -> None:
         """Begin no attempts, and release the claims once those in flight have ended. Idempotent."""
-        self._is_stopping = True
+        self._stopping.set()
         for part in self._all_parts():
             part.stop()
 
-    def _prepared(self, subscriber: Subscriber) -> _Running:
-        report = DeliveryLog(subscriber.name, self._metrics, self._sampled_log, self._clock)
-        running = _Running(subscriber, report)
-        for part in range(self._reader.parts):
-            running.parts.append(
-                PartDelivery(
-                    subscriber, part, self._reader, self.store, report, self._sampled_log, self._clock
+    def _begin_parts(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin with the parts that are new: the log learns their number from other nodes."""
+        for running in self._running:
+            for number in range(len(running.parts), self._reader.parts):
+                part = PartDelivery(
+                    running.subscriber,
+                    number,
+                    self._reader,
+                    self.store,
+                    running.report,
+                    self._sampled_log,
+                    self._clock,
                 )
-            )
-        return running
+                running.parts.append(part)
+                tasks.create_task(part.run())
 
     def _all_parts(self) -> list[PartDelivery]:
         return [part for running in self._running for part in running.parts]
 
-    async def _wake_parts(self) -> None:
+    async def _wake_parts(self, tasks: asyncio.TaskGroup) -> None:
         """Wake every part when there may be new events, until cancelled."""
         seen = 0
         while True:
+            self._begin_parts(tasks)
             try:
                 seen = await self._reader.wait(seen, POLL_SECONDS)
             except EngineError:

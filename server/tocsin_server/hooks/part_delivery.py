@@ -83,7 +83,7 @@ class PartDelivery:
         while not self._stop.is_set():
             pause = ENGINE_PAUSE_SECONDS
             try:
-                if await self._reader.claim(name, self._part):
+                if self._part < self._reader.parts and await self._reader.claim(name, self._part):
                     await self._run_claimed()
                 pause = CLAIM_SECONDS
             except ClaimLost:

@@ -2,8 +2,8 @@
 
     X-Tocsin-Signature: t=1767225600,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd
 
-`v1` is the HMAC-SHA256 of `<t>.<body>` with the secret that both have, in hexadecimal. A receiver compares it,
-and refuses a `t` that is minutes old, so that a recorded request cannot be sent again.
+`v1` is the HMAC-SHA256 of `<t>.<body>` with the secret that both have, in hexadecimal. A receiver compares
+it, and refuses a `t` that is minutes old, so that a recorded request cannot be sent again.
 """
 
 from __future__ import annotations

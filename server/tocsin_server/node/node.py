@@ -58,6 +58,7 @@ from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
+from tocsin_server.node.background_work import BackgroundWork
 from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
@@ -73,7 +74,6 @@ from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_r
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
-from tocsin_server.node.service import Service
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -135,6 +135,7 @@ class Node:
             self.metrics, self._disconnect_failed, self._disconnect_unreadable
         )
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
+        self.delivery_store = self._engine_services.deliveries
         self.operations = Operations(
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
@@ -206,7 +207,7 @@ class Node:
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
-        self._services: list[Service] = []
+        self._background_work: list[BackgroundWork] = []
         self._tasks: asyncio.TaskGroup | None = None
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
@@ -302,8 +303,8 @@ class Node:
                 key_sets = self._tasks.create_task(self._key_sets.run())
                 if self.lifecycle is not None:
                     self._tasks.create_task(self.lifecycle.run())
-                for service in self._services:
-                    self._spawn(service.run())
+                for work in self._background_work:
+                    self._spawn(work.run())
                 try:
                     yield self
                 finally:
@@ -335,19 +336,19 @@ class Node:
         if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
-    def add_service(self, service: Service) -> None:
-        """Run a service whenever the node runs. Called before the node runs."""
-        self._services.append(service)
+    def add_background_work(self, work: BackgroundWork) -> None:
+        """Do work whenever the node runs. Called before the node runs."""
+        self._background_work.append(work)
 
     @property
-    def service_warnings(self) -> Sequence[str]:
-        """What the services warn of, as sentences."""
-        return [warning for service in self._services for warning in service.warnings]
+    def background_warnings(self) -> Sequence[str]:
+        """What the background work warns of, as sentences."""
+        return [warning for work in self._background_work for warning in work.warnings]
 
     def _begin_draining(self) -> None:
         self._is_draining = True
-        for service in self._services:
-            service.stop()
+        for work in self._background_work:
+            work.stop()
 
     async def prepare(self) -> None:
         """Start the engine; `running` does it if it was not done before.
@@ -847,7 +848,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
-            warnings=(*self.engine.health.warnings, *self._key_sets.warnings, *self.service_warnings),
+            warnings=(*self.engine.health.warnings, *self._key_sets.warnings, *self.background_warnings),
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:

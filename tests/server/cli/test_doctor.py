@@ -21,7 +21,7 @@ SECRET = "rZ4m0xkQvTzLmW8sYb2nCq7dEf5gHj9uPaXo3iRt"
 TOP = Path(__file__).parents[3]
 DOCUMENTED = {
     "configuration.md": ("at least 32 bytes; better set in the environment", "a long random text"),
-    "http-api.md": ("secret", "a key of the news desk"),
+    "http-api.md": ("secret", "a key of the news desk", "a secret of the back end"),
     "tokens.md": ("at least 32 bytes that only you know",),
     "tutorial.md": ("a-key-of-your-own",),
 }

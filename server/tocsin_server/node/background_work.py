@@ -1,4 +1,4 @@
-"""A service: work that a node does besides its connections, such as deliveries of lifecycle events."""
+"""Work that a node does besides its connections, such as deliveries of lifecycle events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Service(Protocol):
+class BackgroundWork(Protocol):
     """Work of a node while it runs, in one task of the node."""
 
     @property
