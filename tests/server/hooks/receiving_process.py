@@ -23,14 +23,15 @@ async def receive(port: int, file: Path) -> None:
 
         def store(request: Request) -> int:
             for event in request.events:
-                stored.write(f"{event['id']} {event['client']} {event['sequence']} {request.delivery}\n")
+                name = f"{event['id']} {event['client']} {event['sequence']} {event['type']}"
+                stored.write(f"{name} {request.delivery}\n")
             stored.flush()
             receiver.requests.clear()
             return 204
 
         receiver.answer = store
         async with receiver.serving(port):
-            print("ready", flush=True)
+            print("ready", flush=True)  # noqa: T201 - for the test
             await asyncio.Event().wait()
 
 
