@@ -122,7 +122,7 @@ def test_both_publishers_have_every_call_as_a_method() -> None:
     calls = {
         name for name in names if not name.startswith("_") and name not in ("Call", "T", "read_response")
     }
-    assert len(calls) == 16
+    assert len(calls) == 20
     for kind in (Publisher, AsyncPublisher):
         assert calls <= {name for name in vars(kind) if getattr(kind, name).__doc__}
 

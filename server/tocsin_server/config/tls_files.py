@@ -21,6 +21,12 @@ def tls_file_problems(settings: Settings) -> list[str]:
     problems = _engine_problems(settings.engine)
     for section, options in (("server", settings.server), ("admin", settings.admin)):
         problems += _pair_problems(section, options.tls_certificate, options.tls_key)
+    return problems + webhook_file_problems(settings)
+
+
+def webhook_file_problems(settings: Settings) -> list[str]:
+    """The same, for the files of webhooks alone."""
+    problems: list[str] = []
     for name, webhook in settings.webhooks.items():
         section = f"webhooks.{name}"
         problems += _pair_problems(section, webhook.tls_certificate, webhook.tls_key)

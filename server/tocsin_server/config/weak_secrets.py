@@ -37,6 +37,7 @@ WELL_KNOWN_PARTS = (
     "a secret of 32 random bytes",
     "a long random text",
     "a key of the news desk",
+    "a secret of the back end",
     "a-key-of-your-own",
 )
 """What documents and templates have where a secret belongs: of others, then of this repository."""

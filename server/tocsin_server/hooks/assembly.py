@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tocsin_server.config.errors import ConfigError
+from tocsin_server.config.tls_files import webhook_file_problems
 from tocsin_server.hooks.deliveries import Deliveries
 from tocsin_server.hooks.webhooks.webhook import Webhook
 from tocsin_server.node.node import Node
@@ -10,9 +12,12 @@ from tocsin_server.node.node import Node
 def deliveries_of(node: Node) -> Deliveries:
     """Return the deliveries of a node, with its webhooks. The caller adds handlers, and runs them.
 
-    Without recorded events there is nothing to deliver, and a webhook costs nothing.
+    Without recorded events there is nothing to deliver, and a webhook costs nothing. Raises ConfigError if a
+    webhook's files for TLS cannot be used.
     """
     settings = node.settings
+    if problems := webhook_file_problems(settings):
+        raise ConfigError(*problems)
     parts = settings.events.parts
     webhooks = [Webhook(name, options, connections=parts) for name, options in settings.webhooks.items()]
     return Deliveries(

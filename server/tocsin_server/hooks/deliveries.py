@@ -135,5 +135,8 @@ class Deliveries:
                 seen = await self._reader.wait(seen, POLL_SECONDS)
             except EngineError:
                 await asyncio.sleep(POLL_SECONDS)
+            except Exception:  # noqa: BLE001 - logged as an error; the parts must go on
+                self._sampled_log.write("delivery_raised", level="error", exc_info=True)
+                await asyncio.sleep(POLL_SECONDS)
             for part in self._all_parts():
                 part.wake()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 
 from tests.server.node.faulty_engine import FaultyEngine
-from tests.server.served_node import serve_node, settings_of
+from tests.server.served_node import serve_node, settings_of, until
 from tocsin_server.app import create_app
+from tocsin_server.core.delivery import FailingDelivery
+from tocsin_server.hooks.deliveries import Deliveries
 
 
 async def test_a_served_node_is_live_and_ready() -> None:
@@ -60,6 +64,25 @@ async def test_health_needs_no_key() -> None:
     async with serve_node(api={"insecure": False}) as served_node, served_node.http() as http:
         assert (await http.get("/health/ready")).status_code == 200
         assert (await http.post("/api/info", json={})).status_code == 401
+
+
+async def test_a_webhook_that_has_failed_for_long_is_a_warning() -> None:
+    """The node stays ready."""
+    webhooks = {"app": {"url": "http://127.0.0.1:9/"}}
+    async with (
+        serve_node(webhooks=webhooks, events={"types": ["connected"]}) as served,
+        served.http() as http,
+    ):
+        failing = FailingDelivery("d1", 1, 3, time.time() - 400, time.time() + 60, 0.0, 500, "status 500")
+        (deliveries,) = served.node._background_work
+        assert isinstance(deliveries, Deliveries)
+        await until(lambda: deliveries._running)
+        deliveries._running[0].report.failing(0, failing)
+        ready = await http.get("/health/ready")
+        assert ready.status_code == 200
+        (warning,) = ready.json()["warnings"]
+        assert warning.startswith("Events for webhooks.app cannot be delivered for 40")
+        assert "status 500" in warning
 
 
 async def test_warnings_of_the_engine_are_named_and_change_nothing() -> None:

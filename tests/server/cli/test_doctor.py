@@ -77,6 +77,24 @@ def test_what_is_wrong_is_found(
     assert found(tmp_path, {**GOOD, section: {**GOOD.get(section, {}), **options}})[check] == level
 
 
+@pytest.mark.parametrize(
+    ("options", "check", "level"),
+    [
+        ({"secrets": [SECRET]}, "webhooks.app.secrets, number 1", "ok"),
+        ({"secrets": ["x" * 40]}, "webhooks.app.secrets, number 1", "error"),
+        ({}, "webhooks.app.secrets", "error"),
+        ({"secrets": [SECRET], "url": "http://app.example/"}, "webhooks.app.url", "error"),
+        ({"secrets": [SECRET], "url": "http://127.0.0.1/"}, "configuration", "ok"),
+    ],
+)
+def test_webhooks_that_can_be_forged_or_read_are_found(
+    tmp_path: Path, options: dict[str, Any], check: str, level: str
+) -> None:
+    webhook = {"url": "https://app.example/events", **options}
+    config = {**GOOD, "webhooks": {"app": webhook}, "events": {"types": ["connected"]}}
+    assert found(tmp_path, config)[check] == level
+
+
 def test_pages_of_this_machine_may_be_unencrypted(tmp_path: Path) -> None:
     config = {**GOOD, "server": {"allowed_origins": ["http://localhost:5173", "http://127.0.0.1:*"]}}
     assert "server.allowed_origins" not in found(tmp_path, config)

@@ -95,7 +95,7 @@ async def test_plain_functions_that_hang_are_bounded_in_number() -> None:
         for _ in range(THREADS + 3):
             outcome = await handler.deliver("d1", events(1))
         assert outcome == HANGING
-        assert calls == THREADS
+        await until(lambda: calls == THREADS)
         released.set()
         await until(lambda: handler._threads.busy_count == 0)
         assert (await handler.deliver("d1", events(1))).result is Result.DELIVERED
