@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tocsin_server.app import TocsinApp, create_app
     from tocsin_server.config.errors import ConfigError
     from tocsin_server.config.loading import Settings, load_settings
+    from tocsin_server.core.lifecycle import LifecycleEvent
     from tocsin_server.engine.broker import NewPublication
     from tocsin_server.errors import Disconnect, EngineError, Refusal, Refused
     from tocsin_server.hooks.answers import (
@@ -55,6 +56,7 @@ __all__ = [
     "Disconnect",
     "EngineError",
     "Hooks",
+    "LifecycleEvent",
     "NewPublication",
     "Node",
     "Override",
@@ -88,6 +90,7 @@ _MODULES = {
     "EXPIRED": "hooks.answers",
     "EngineError": "errors",
     "Hooks": "hooks.registry",
+    "LifecycleEvent": "core.lifecycle",
     "NewPublication": "engine.broker",
     "Node": "node.node",
     "Override": "hooks.answers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,8 +15,11 @@ from websockets.asyncio.client import connect
 from tests.docs.conversation import conversing
 from tests.docs.examples import Example, agrees, free_ports, page, replaced, running, shell
 from tests.server.engine.redis.redis_server import redis_running
+from tests.server.node.fake_connection import FakeConnection
+from tests.server.served_node import until
 from tests.support.api import NO_TLS
 from tests.support.timing import SOON
+from tocsin_server.core.events import ConnectionLost
 
 PAGE = page("embedding.md")
 COMMANDS = re.findall(r"(?m)^\| `(.+?)` \| .+ \| `(\w+)` \|$", PAGE.text)
@@ -101,6 +105,33 @@ async def test_hooks_of_the_application_decide(tmp_path: Path) -> None:
         assert agrees(call.output, printed), printed
         async with http(ports["8000"]) as client:
             assert (await client.post("/login/bob")).cookies["session"] == "session-of-bob"
+
+
+async def test_a_handler_is_told_who_came_and_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [one for one in PAGE.of("python") if one.file_name == "attendance.py"]
+    PAGE.write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOCSIN_EVENTS__TYPES", "connected,disconnected")
+    names: dict[str, Any] = {}
+    exec(example.text, names)
+    node = names["app"].state.node
+    printed = ""
+
+    def has_printed(*words: str) -> bool:
+        nonlocal printed
+        printed += capsys.readouterr().out
+        return all(word in printed for word in words)
+
+    async with node.running():
+        connection = FakeConnection(node)
+        number = connection.send_command("connect")
+        await until(lambda: connection.reply(number))
+        client = connection.session.client
+        await until(lambda: has_printed(f"connected  {client}"))
+        node.handle_event(connection, ConnectionLost())
+        await until(lambda: has_printed(f"disconnected  {client}"))
 
 
 async def test_several_nodes_share_a_redis(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from tocsin_server.hooks.answers import (
     RpcAnswer,
     Subscribed,
 )
+from tocsin_server.hooks.event_handlers import EventHandlers
 from tocsin_server.hooks.events import (
     ConnectEvent,
     HookKind,
@@ -79,6 +80,9 @@ class RegisteredHook:
 
 class Hooks:
     """The hooks of one node. Its decorators are used before the node runs."""
+
+    events: EventHandlers
+    """The decorator of handlers of lifecycle events. `create_app` sets it."""
 
     def __init__(self) -> None:
         self._functions: dict[HookKind, RegisteredHook] = {}

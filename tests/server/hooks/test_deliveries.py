@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from tests.server.hooks.lifecycle_events import WrittenLog, event, events
@@ -175,6 +176,19 @@ async def test_a_refused_event_becomes_a_dead_letter_and_the_others_are_delivere
     assert '"id":"e7"' in letter
     assert setting.metrics.dead_letters.counts["webhooks.app",] == 1
     assert [line["event"] for line in logs].count("events_not_delivered") == 1
+
+
+async def test_of_a_batch_only_events_that_are_too_old_become_dead_letters() -> None:
+    """With the unwanted ones before them. Those that follow are delivered once the receiver works."""
+    setting, receiver = Setting(), Recorder()
+    receiver.outcome = lambda _: DOWN
+    old = [structs.replace(event(number), time=time.time() - 7200) for number in range(3)]
+    await setting.log.add([event(9, kind="vacated", channel="news"), *old, event(3), event(4)])
+    async with setting.delivering(receiver):
+        await until(lambda: setting.metrics.dead_letters.counts["webhooks.app",] == 3)
+        receiver.outcome = lambda _: TAKEN
+        await until(lambda: receiver.taken == ["e3", "e4"])
+    assert ['"id":"e' in letter for letter in await setting.dead_letters()] == [True] * 3
 
 
 async def test_dead_letters_above_the_limit_are_dropped_and_counted() -> None:
