@@ -112,23 +112,15 @@ async def test_dead_letters_are_read_page_by_page(webhooks: Webhooks) -> None:
     assert (first[0]["attempts"], first[0]["status"], first[0]["delivery"]) == (2, 422, "d1")
 
 
-@pytest.mark.parametrize(
-    ("method", "params", "code"),
-    [
-        ("dead_letters", {"webhook": "other"}, 104),
-        ("replay_dead_letters", {"webhook": "other"}, 104),
-        ("discard_dead_letters", {"webhook": "other"}, 104),
-        ("dead_letters", {"webhook": "app", "after": "x"}, 107),
-        ("discard_dead_letters", {"webhook": "app", "ids": ["x"]}, 107),
-        ("dead_letters", {"webhook": "app", "limit": 0}, 107),
-        ("dead_letters", {"webhook": "app", "limit": 1001}, 107),
-        ("dead_letters", {}, 107),
-    ],
-)
-async def test_what_does_not_exist_is_refused(
-    webhooks: Webhooks, method: str, params: dict[str, Any], code: int
-) -> None:
-    assert (await webhooks.call(method, **params))["error"]["code"] == code
+async def test_what_does_not_exist_is_refused(webhooks: Webhooks) -> None:
+    """With error 104; with 107 where the request itself is wrong."""
+    for method in ("dead_letters", "replay_dead_letters", "discard_dead_letters"):
+        assert (await webhooks.call(method, webhook="other"))["error"]["code"] == 104
+        assert (await webhooks.call(method))["error"]["code"] == 107
+    for params in ({"after": "x"}, {"limit": 0}, {"limit": 1001}):
+        assert (await webhooks.call("dead_letters", webhook="app", **params))["error"]["code"] == 107
+    answer = await webhooks.call("discard_dead_letters", webhook="app", ids=["x"])
+    assert answer["error"]["code"] == 107
 
 
 async def test_a_replay_sends_at_most_a_batch_and_removes_what_is_taken(webhooks: Webhooks) -> None:
@@ -180,10 +172,10 @@ async def test_the_command_shows_and_discards_dead_letters(webhooks: Webhooks) -
     ids = await webhooks.add_letters(range(5))
     _, out, _ = await webhooks.tocsin("dead-letters", "app", "--json")
     assert [json.loads(line)["event"]["id"] for line in out.splitlines()] == [f"e{n}" for n in range(5)]
-    _, out, _ = await webhooks.tocsin("dead-letters", "app", ids[2])
-    assert out.startswith(f"{ids[2]}  ")
-    assert "2 attempts, status 422" in out
     assert await webhooks.tocsin("discard", "app", ids[0], ids[1]) == (0, "discarded: 2\n", "")
+    _, out, _ = await webhooks.tocsin("dead-letters", "app")
+    assert [line.partition(" ")[0] for line in out.splitlines()] == ids[2:]
+    assert "2 attempts, status 422" in out
     assert (await webhooks.tocsin("discard", "app"))[0] == 1
     assert await webhooks.tocsin("discard", "app", "--all") == (0, "discarded: 3\n", "")
     assert await webhooks.letters() == []
@@ -193,6 +185,3 @@ async def test_a_mistake_is_explained_in_one_sentence(webhooks: Webhooks) -> Non
     code, _, err = await webhooks.tocsin("replay", "other")
     assert code == 1
     assert "this node has no webhook 'other'" in err
-    code, _, err = await webhooks.tocsin("replay")
-    assert code == 1
-    assert err.startswith("tocsin: give the name of a webhook")

@@ -38,7 +38,7 @@ def node(name: str, redis: RedisServer, receiver: str, folder: Path) -> Iterator
         "server": {**STANDARD["server"], "name": name, "drain_seconds": 0},
         "engine": {"url": redis.url, "prefix": "webhooks"},
         "events": {"types": ["connected", "disconnected"], "parts": 4},
-        "webhooks": {"app": {"url": receiver, "batch_size": 5, "batch_delay": 0, "timeout": "1s"}},
+        "webhooks": {"app": {"url": receiver, "batch_size": 5, "batch_delay": 0, "timeout": "500ms"}},
     }
     file = folder / f"{name}.toml"
     file.write_text(as_toml(config))
