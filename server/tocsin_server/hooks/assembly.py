@@ -26,4 +26,5 @@ def deliveries_of(node: Node) -> Deliveries:
         node.metrics,
         node.sampled_log,
         webhooks if settings.events.types else (),
+        is_shared=not settings.engine.is_in_memory,
     )

@@ -39,7 +39,8 @@ class _Running:
 class Deliveries:
     """Delivers lifecycle events while the node runs. Implements BackgroundWork of the node.
 
-    `reader` and `store` are parts of the engine. `clock` returns unix seconds.
+    `reader` and `store` are parts of the engine, `is_shared` says whether other nodes may have it, too.
+    `clock` returns unix seconds.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Deliveries:
         metrics: Metrics,
         sampled_log: SampledLog,
         subscribers: Sequence[Subscriber] = (),
+        *,
+        is_shared: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._reader = reader
         self.store = store
         self._metrics = metrics
         self._sampled_log = sampled_log
+        self._is_shared = is_shared
         self._clock = clock
         self._subscribers: dict[str, Subscriber] = {}
         self._running: list[_Running] = []
@@ -85,7 +89,7 @@ class Deliveries:
         return self._subscribers.get(name)
 
     async def run(self) -> None:
-        """Deliver until `stop` is called, and the attempts in flight have ended."""
+        """Deliver until `drain` or `stop` is called, and the attempts in flight have ended."""
         if not self._subscribers or self._stopping.is_set():
             return
         async with AsyncExitStack() as opened:
@@ -101,11 +105,21 @@ class Deliveries:
             finally:
                 self._running.clear()
 
+    def drain(self) -> None:
+        """Begin no attempts, and release the claims once those in flight have ended. Idempotent.
+
+        Where no other node has the event log, the deliveries go on until `stop`.
+        """
+        if self._is_shared:
+            self._stopping.set()
+            for part in self._all_parts():
+                part.stop()
+
     def stop(self) -> None:
-        """Begin no attempts, and release the claims once those in flight have ended. Idempotent."""
+        """Deliver what is in the log, without retries, and end. Idempotent."""
         self._stopping.set()
         for part in self._all_parts():
-            part.stop()
+            part.finish()
 
     def _begin_parts(self, tasks: asyncio.TaskGroup) -> None:
         """Begin with the parts that are new: the log learns their number from other nodes."""

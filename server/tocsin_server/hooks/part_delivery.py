@@ -43,7 +43,8 @@ _encode = msgspec.json.Encoder().encode
 class PartDelivery:
     """The deliveries of one part to one subscriber.
 
-    `wake` is set when there may be new events, and `stop` when the node drains. `clock` returns unix seconds.
+    `wake` is called when there may be new events, `stop` when the node drains, `finish` when it stops.
+    `clock` returns unix seconds.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PartDelivery:
         self._clock = clock
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._ending = asyncio.Event()
         options = subscriber.options
         self._schedule = RetrySchedule(options.batch_size, options.retry_for)
 
@@ -75,6 +77,11 @@ class PartDelivery:
     def stop(self) -> None:
         """End after the attempt that is in flight."""
         self._stop.set()
+        self.finish()
+
+    def finish(self) -> None:
+        """Deliver what is in the log, and end then, or at the first attempt that fails."""
+        self._ending.set()
         self._wake.set()
 
     async def run(self) -> None:
@@ -96,6 +103,8 @@ class PartDelivery:
                 self._sampled_log.write("delivery_raised", level="error", exc_info=True, subscriber=name)
             finally:
                 self._report.released(self._part)
+            if self._ending.is_set():
+                return
             await self._pause(pause)
 
     async def _run_claimed(self) -> None:
@@ -107,16 +116,16 @@ class PartDelivery:
             if found is not None:
                 self._report.failing(self._part, found)
                 await self._pause(self._schedule.restore(found, self._clock()))
-            while not self._stop.is_set():
-                await self._deliver_next()
+            while not self._stop.is_set() and await self._deliver_next():
+                pass
         finally:
             with suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._reader.release(name, self._part)
 
-    async def _deliver_next(self) -> None:
-        """Read a batch, and attempt its delivery; wait for events if there are none."""
-        limit = self._schedule.limit
+    async def _deliver_next(self) -> bool:
+        """Read a batch, and attempt its delivery, or wait for events. Return whether to go on."""
+        limit, is_ending = self._schedule.limit, self._ending.is_set()
         self._wake.clear()
         stored = await self._read(limit)
         delay = self._subscriber.options.batch_delay
@@ -124,19 +133,22 @@ class PartDelivery:
             await self._pause(delay)
             stored = await self._read(limit)
         if stored:
-            await self._attempt(stored)
-            return
+            return await self._attempt(stored)
         await self._forget_failure()
+        if is_ending:
+            return False
         await self._wake.wait()
+        return True
 
     async def _read(self, limit: int) -> Sequence[StoredEvent]:
         return await self._reader.read(self._subscriber.name, self._part, limit)
 
-    async def _attempt(self, stored: Sequence[StoredEvent]) -> None:
+    async def _attempt(self, stored: Sequence[StoredEvent]) -> bool:
+        """Attempt a delivery, and do what follows. Return whether to go on."""
         wanted = [one for one in stored if self._subscriber.wants(one.event)]
         if not wanted:
             await self._acknowledge(stored)
-            return
+            return True
         events = [one.event for one in wanted]
         batch = Batch(self._delivery_id(wanted), len(stored), [event.time for event in events])
         outcome = await self._subscriber.deliver(batch.delivery, events)
@@ -145,19 +157,20 @@ class PartDelivery:
             await self._forget_failure()
             self._schedule.delivered()
             await self._acknowledge(stored)
-            return
+            return True
         self._report.attempted(self._part, outcome, 0)
         known = self._schedule.failing
         decision = self._schedule.failed(batch, outcome, self._clock(), random())  # noqa: S311 - spreads load
         if isinstance(decision, GiveUp):
             await self._give_up(decision, batch.delivery, stored, wanted)
-        else:
-            failing = self._schedule.failing
-            if failing is not None:
-                self._report.failing(self._part, failing)
-            if failing != known:
-                await self._store.set_failing(self._subscriber.name, self._part, failing)
-            await self._pause(decision.pause)
+            return True
+        failing = self._schedule.failing
+        if failing is not None:
+            self._report.failing(self._part, failing)
+        if failing != known:
+            await self._store.set_failing(self._subscriber.name, self._part, failing)
+        await self._pause(decision.pause)
+        return failing is None or not self._ending.is_set()
 
     async def _give_up(
         self,
@@ -193,11 +206,11 @@ class PartDelivery:
         return sha256(ids.encode(errors="surrogatepass")).hexdigest()[:32]
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless the node drains."""
+        """Wait, unless the node drains or stops."""
         if seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._stop.wait()
+                    await self._ending.wait()
 
 
 def dead_letter(event: LifecycleEvent, delivery: str, decision: GiveUp, now: float) -> DeadLetter:

@@ -14,7 +14,10 @@ class BackgroundWork(Protocol):
         """What the operator should know now, as sentences."""
 
     async def run(self) -> None:
-        """Work until `stop` is called. The node cancels it if it does not end within STOP_SECONDS."""
+        """Work until it is ended. The node cancels it if it does not end within STOP_SECONDS."""
+
+    def drain(self) -> None:
+        """The node drains: release what other nodes may continue with. Idempotent."""
 
     def stop(self) -> None:
-        """The node drains, or stops: begin nothing new, release what other nodes need. Idempotent."""
+        """The node stops, and has written its last lifecycle events: end. Idempotent."""

@@ -301,8 +301,9 @@ class Node:
             ):
                 top_checks = self._tasks.create_task(self._check_tops())
                 key_sets = self._tasks.create_task(self._key_sets.run())
+                writing = None
                 if self.lifecycle is not None:
-                    self._tasks.create_task(self.lifecycle.run())
+                    writing = self._tasks.create_task(self.lifecycle.run())
                 for work in self._background_work:
                     self._spawn(work.run())
                 try:
@@ -312,8 +313,11 @@ class Node:
                     key_sets.cancel()
                     self._begin_draining()
                     self.disconnect_all(errors.SHUTDOWN)
-                    if self.lifecycle is not None:
+                    if self.lifecycle is not None and writing is not None:
                         self.lifecycle.stop()
+                        writing.add_done_callback(self._stop_background_work)
+                    else:
+                        self._stop_background_work()
                     self._deadlines.stop()
                     self._slow_clients.stop()
                     self._closed.write()
@@ -347,6 +351,10 @@ class Node:
 
     def _begin_draining(self) -> None:
         self._is_draining = True
+        for work in self._background_work:
+            work.drain()
+
+    def _stop_background_work(self, _task: object = None) -> None:
         for work in self._background_work:
             work.stop()
 

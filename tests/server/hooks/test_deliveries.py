@@ -78,12 +78,16 @@ class Setting:
         self.metrics = Metrics()
 
     @asynccontextmanager
-    async def delivering(self, *subscribers: Recorder) -> AsyncIterator[Deliveries]:
-        deliveries = Deliveries(self.log, self.store, self.metrics, SampledLog(), subscribers)
+    async def delivering(self, *subscribers: Recorder, is_shared: bool = True) -> AsyncIterator[Deliveries]:
+        """Deliver, and drain at the end."""
+        deliveries = Deliveries(
+            self.log, self.store, self.metrics, SampledLog(), subscribers, is_shared=is_shared
+        )
         task = asyncio.create_task(deliveries.run())
         try:
             yield deliveries
         finally:
+            deliveries.drain()
             deliveries.stop()
             await task
 
@@ -221,19 +225,47 @@ async def test_one_log_line_says_that_deliveries_fail_and_one_that_they_work_aga
     assert [line["event"] for line in logs] == ["delivery_failing", "delivery_recovered"]
 
 
-async def test_a_stopped_node_ends_its_attempt_in_flight_and_begins_no_other() -> None:
-    """The events of that attempt are acknowledged, so the next node does not repeat them."""
+async def test_a_drained_node_ends_its_attempt_in_flight_and_begins_no_other() -> None:
+    """The events of that attempt are acknowledged, and the claim is released."""
     setting, receiver = Setting(), Recorder(batch_size=2)
     receiver.may_answer.clear()
     await setting.log.add(events(6))
+    released: list[tuple[str, int]] = []
+
+    async def release(subscriber: str, part: int) -> None:
+        released.append((subscriber, part))
+
+    setting.log.release = release  # type: ignore[method-assign]
     async with setting.delivering(receiver) as deliveries:
         await until(lambda: receiver.attempts)
-        deliveries.stop()
+        deliveries.drain()
         receiver.may_answer.set()
     assert receiver.taken == ["e0", "e1"]
+    assert released == [("webhooks.app", 0)]
     async with setting.delivering(receiver):
         await until(lambda: len(receiver.taken) == 6)
     assert receiver.taken == [f"e{number}" for number in range(6)]
+
+
+async def test_a_node_that_stops_delivers_what_is_left_where_no_other_node_can() -> None:
+    """All of it, also what was written last. A drain does not end it."""
+    setting, receiver = Setting(parts=2), Recorder(batch_size=2)
+    async with setting.delivering(receiver, is_shared=False) as deliveries:
+        await until(deliveries._all_parts)
+        deliveries.drain()
+        await setting.log.add([event(i, f"c{i}") for i in range(20)])
+    assert sorted(receiver.taken) == sorted(f"e{i}" for i in range(20))
+
+
+async def test_a_node_that_stops_waits_for_no_receiver_that_fails() -> None:
+    """Each part ends with its next failed attempt, whose pause is not waited for."""
+    setting, receiver = Setting(parts=2), Recorder(batch_size=2)
+    receiver.outcome = lambda _: DOWN._replace(retry_after=1000.0)
+    async with setting.delivering(receiver, is_shared=False):
+        await setting.log.add([event(i, f"c{i}") for i in range(20)])
+        await until(lambda: len(receiver.attempts) == 2)
+    assert len(receiver.attempts) <= 4
+    assert receiver.taken == []
 
 
 async def test_another_node_continues_with_the_failing_delivery() -> None:
