@@ -33,10 +33,10 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.engine.engine import Engine
 from tocsin_server.engine.factory import create_engine, digest_of_histories
-from tocsin_server.hooks.dispatcher import HookDispatcher
-from tocsin_server.hooks.registry import Hooks
 from tocsin_server.hooks.assembly import deliveries_of
+from tocsin_server.hooks.dispatcher import HookDispatcher
 from tocsin_server.hooks.event_handlers import EventHandlers
+from tocsin_server.hooks.registry import Hooks
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.node import Node
@@ -84,8 +84,8 @@ def create_app(
 ) -> TocsinApp:
     """Build the application. Its node is `app.state.node`, which the lifespan starts and stops.
 
-    Its hooks are `app.hooks`, and `app.hooks.events` is the decorator of handlers of lifecycle events. Both are
-    used before the lifespan starts.
+    Its hooks are `app.hooks`, and `app.hooks.events` is the decorator of handlers of lifecycle events. Both
+    are used before the lifespan starts.
 
     `settings` are the safe defaults unless given, and `engine` is the one that the settings name. `routes`
     are the embedding application's own and come first. `rpc_methods` are the methods that clients and the

@@ -386,7 +386,7 @@ class LifecycleRun:
                 f"faults: {faults}",
                 f"{audit.events:,} events, {audit.repeated:,} of them repeated with the same id",
                 f"{audit.reconnected:,} sessions were told again after their node had been taken for dead",
-                f"{audit.unwritten:,} sessions began in the moment in which their node was killed, and are not told",
+                f"{audit.unwritten:,} sessions began when their node was killed, and are not told",
                 (
                     f"ends told after p50 {delays[len(delays) // 2]:.2f} s, "
                     f"p99 {delays[len(delays) * 99 // 100]:.1f} s, at most {delays[-1]:.1f} s"
