@@ -74,6 +74,12 @@ class ChannelOptions(Options):
     publish_burst: Limit = 2000
     subscriber_limit: OptionalLimit = 0
     """Subscribers of one channel on a node. A further subscribe command is refused (106)."""
+    subscribe_proxy: str = ""
+    """The proxy that decides about subscriptions without a token. Empty: none."""
+    publish_proxy: str = ""
+    """The proxy that decides about publications of clients. Empty: none."""
+    sub_refresh_proxy: str = ""
+    """The proxy that decides whether a subscription that expires goes on. Empty: none."""
 
     record_events: bool = True
     """Lifecycle events of the channels are recorded, if `[events]` has types (docs/events.md)."""

@@ -131,6 +131,12 @@ class ClientOptions(Options):
     personal_channel_namespace: str = ""
     personal_channel_single_connection: bool = False
     """A user's new connection closes the others (3504)."""
+    connect_proxy: str = ""
+    """The proxy that decides about clients that connect without a token. Empty: none."""
+    refresh_proxy: str = ""
+    """The proxy that decides whether a connection that expires goes on. Empty: none."""
+    rpc_proxy: str = ""
+    """The proxy that answers RPC methods which the application does not have. Empty: none."""
 
     @model_validator(mode="after")
     def _pong_is_due_before_the_next_ping(self) -> Self:

@@ -18,6 +18,7 @@ NAMED_SECTIONS = {
     "issuers": "an issuer",
     "api_keys": "an API key",
     "webhooks": "a webhook",
+    "proxies": "a proxy",
 }
 """The sections that have names, and what such a name is the name of."""
 
@@ -28,7 +29,7 @@ _SECRETS = {
     ("api", "keys"),
     ("engine", "url"),
 }
-_NAMED_SECRETS = {"secrets", "keys", "static_headers"}
+_NAMED_SECRETS = {"secrets", "keys", "secret", "static_headers"}
 _SHOWN_CHARACTERS = 60
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -84,7 +85,7 @@ def _sentence(
         return f"{_name(location)}{where} is unknown{suggestion(str(location[-1]), known_keys(location))}"
     expected = _expected(details)
     if not location:
-        return f"{expected}."
+        return expected if expected.endswith("?") else f"{expected}."
     if is_section(location):
         verb = ":" if details["type"] == "value_error" else " must be"
         return f"{_name(location)}{where}{verb} {expected}."

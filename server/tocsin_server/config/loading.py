@@ -24,6 +24,8 @@ from tocsin_server.config.event_options import EventOptions
 from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
+from tocsin_server.config.proxy_options import ProxyOptions
+from tocsin_server.config.proxy_use import proxies_without_url, proxy_uses, unknown_proxies
 from tocsin_server.config.values import Options
 from tocsin_server.config.webhook_options import WebhookOptions
 
@@ -73,6 +75,8 @@ class Settings(Options):
     """Issuers of tokens beside the one of `[client]`."""
     webhooks: dict[Annotated[str, AfterValidator(_key_name)], WebhookOptions] = Field(default_factory=dict)
     """Receivers of lifecycle events, by name."""
+    proxies: dict[Annotated[str, AfterValidator(_key_name)], ProxyOptions] = Field(default_factory=dict)
+    """Back ends that decide by HTTP what clients may do, by name."""
 
     @model_validator(mode="after")
     def _personal_channels_have_a_namespace(self) -> Self:
@@ -117,6 +121,13 @@ class Settings(Options):
             raise ValueError(f"{found[0]} and {found[1]} have the same key, so that its rights are not clear")
         return self
 
+    @model_validator(mode="after")
+    def _proxies_are_complete(self) -> Self:
+        uses = proxy_uses(self.client, self.channels, self.namespaces)
+        for problem in (*proxies_without_url(self.proxies), *unknown_proxies(uses, self.proxies)):
+            raise ValueError(problem)
+        return self
+
 
 class _Variables(BaseSettings, Settings):
     """Reads the settings from environment variables."""
@@ -131,6 +142,7 @@ _NAMED: Mapping[str, type[Options]] = {
     "issuers": IssuerOptions,
     "api_keys": ApiKeyOptions,
     "webhooks": WebhookOptions,
+    "proxies": ProxyOptions,
 }
 """The sections that have names, and the options of each."""
 

@@ -15,6 +15,7 @@ from tocsin_server.config.issuer_options import IssuerOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
+from tocsin_server.config.proxy_options import ProxyOptions
 from tocsin_server.config.values import Options
 from tocsin_server.config.webhook_options import WebhookOptions
 
@@ -34,6 +35,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[events]", EventOptions()),
         ("[issuers.NAME]", IssuerOptions()),
         ("[webhooks.NAME]", WebhookOptions()),
+        ("[proxies.NAME]", ProxyOptions()),
         ("[channels] and [namespaces.NAME]", ChannelOptions()),
     ],
 )
