@@ -36,6 +36,7 @@ from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.hooks.assembly import deliveries_of
 from tocsin_server.hooks.dispatcher import HookDispatcher
 from tocsin_server.hooks.event_handlers import EventHandlers
+from tocsin_server.hooks.proxy.proxies import Proxies
 from tocsin_server.hooks.registry import Hooks
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.metrics.registry import Metrics
@@ -103,6 +104,10 @@ def create_app(
         metrics=metrics,
     )
     node.add_service(dispatcher.running)
+    proxies = Proxies(settings, metrics)
+    proxies.add_to(hooks)
+    node.add_service(proxies.running)
+    node.add_warnings(lambda: proxies.warnings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:

@@ -123,9 +123,15 @@ class ProtobufClient:
 
 @asynccontextmanager
 async def protobuf_client(
-    url: str, *, subprotocol: bool = True, compression: str | None = None
+    url: str,
+    *,
+    subprotocol: bool = True,
+    compression: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[ProtobufClient]:
     """A connection before its connect command."""
     offered = [SUBPROTOCOL] if subprotocol else None
-    async with connect(url, subprotocols=offered, proxy=None, compression=compression) as connection:
+    async with connect(
+        url, subprotocols=offered, proxy=None, compression=compression, additional_headers=headers
+    ) as connection:
         yield ProtobufClient(connection)

@@ -22,9 +22,9 @@ def health_routes(node: Node, worker_metrics: WorkerMetrics | None) -> list[Rout
     async def ready(request: Request) -> Response:
         """200 if this node can publish and receive, else 503 with the unready reason.
 
-        The warnings of the engine, of deliveries and about certificates do not change that.
+        Warnings do not change that: those of the engine, of proxies and of deliveries, and about certificates.
         """
-        reason, warnings = node.unready_reason, [*node.engine.health.warnings, *node.background_warnings]
+        reason, warnings = node.unready_reason, list(node.warnings)
         server = request.scope.get("state", {}).get("server")
         for certificate in server.certificates if server is not None else ():
             warnings += certificate.warnings()

@@ -14,10 +14,12 @@ import resource
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tocsin_server.config.api_key_options import HASH_PREFIX
 from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
+from tocsin_server.config.issuer_options import is_loopback
 from tocsin_server.config.loading import Settings, load_settings
 from tocsin_server.config.tls_files import expiry_of, tls_file_problems
 from tocsin_server.config.weak_secrets import KEY_BYTES, SECRET_BYTES, weakness
@@ -78,6 +80,12 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         yield _error(name, f"{weak}: control commands can be forged", HOW_TO_MAKE_ONE)
     elif control:
         yield _ok(name, STRONG)
+    for proxy, options in settings.proxies.items():
+        name = f"proxies.{proxy}.secret"
+        if weak := options.secret and weakness(options.secret, KEY_BYTES):
+            yield _error(name, f"{weak}: requests to the back end can be forged", HOW_TO_MAKE_ONE)
+        elif options.secret:
+            yield _ok(name, STRONG)
 
 
 def _webhooks(settings: Settings) -> Iterator[Finding]:
@@ -133,6 +141,13 @@ def _openness(settings: Settings) -> Iterator[Finding]:
                 f"remove {section}.insecure, outside development",
             )
     yield from _origins(settings.server.allowed_origins)
+    for proxy, options in settings.proxies.items():
+        if not options.is_https and not is_loopback(urlsplit(options.url).hostname or ""):
+            yield _warning(
+                f"proxies.{proxy}.url",
+                "requests, with what they forward of clients' headers, can be read and changed on their way",
+                "use an https:// address, unless the network to the back end is private",
+            )
     if not settings.admin.host and not _is_local(settings):
         yield _warning(
             "admin.host",
@@ -173,6 +188,7 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
     for section, file in (
         ("server", settings.server.tls_certificate),
         ("admin", settings.admin.tls_certificate),
+        *((f"proxies.{name}", options.tls_certificate) for name, options in settings.proxies.items()),
     ):
         if not file:
             continue

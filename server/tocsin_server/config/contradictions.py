@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.patterns import LinearPattern
+from tocsin_server.config.proxy_use import AIOHTTP_IS_MISSING, is_missing_package, proxy_uses
 from tocsin_server.config.token_keys import HMAC_ALGORITHMS, configured_key, secret_key
 
 SUBSCRIBE_BYTES = 4096
@@ -34,6 +35,7 @@ def contradictions(settings: Settings) -> list[str]:
         *_channels(settings),
         *_issuers(settings),
         *_webhooks(settings),
+        *_proxies(settings),
     ]
 
 
@@ -234,3 +236,23 @@ def _webhooks(settings: Settings) -> Iterator[str]:
             )
         if (webhook.tls_ca or webhook.tls_certificate) and webhook.url.startswith("http:"):
             yield f"{section}.url begins with http://, so that its files for TLS have no effect."
+
+
+def _proxies(settings: Settings) -> Iterator[str]:
+    uses = proxy_uses(settings.client, settings.channels, settings.namespaces)
+    if is_missing_package(uses):
+        yield AIOHTTP_IS_MISSING
+    used = {use.proxy for use in uses}
+    for name, options in settings.proxies.items():
+        section = f"proxies.{name}"
+        if name not in used:
+            yield f"[{section}] has no effect, because no option such as client.connect_proxy names it."
+        for key in ("tls_ca", "tls_certificate", "tls_key"):
+            if getattr(options, key) and not options.is_https:
+                yield f"{section}.{key} is set, but has no effect while {section}.url is no https:// address."
+        for header in options.http_headers:
+            if header in options.static_headers:
+                yield (
+                    f"{section}.http_headers has {header}, but {section}.static_headers replaces it in every "
+                    "request."
+                )

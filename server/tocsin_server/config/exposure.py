@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from tocsin_server.config.api_key_options import ApiKeyOptions
 from tocsin_server.config.issuer_options import SECRET_BYTES
 from tocsin_server.config.loading import Settings
+from tocsin_server.config.proxy_use import proxy_uses
 from tocsin_server.config.values import UNIX_PREFIX, is_passed_or_unix
 
 
@@ -32,6 +33,7 @@ def exposures(settings: Settings) -> list[Exposure]:
         _clients(settings),
         *_issuers(settings),
         _channels(settings),
+        *_proxies(settings),
         _pages(settings),
         _api(settings),
         *_webhooks(settings),
@@ -66,6 +68,9 @@ def _clients(settings: Settings) -> Exposure:
             "INSECURE, every client may connect, subscribe, publish and read without a token",
             f"client.insecure is for development, and this node can be reached from {_reach(settings)}",
         )
+    if client.connect_proxy:
+        access = f"those without a token are decided about by the proxy {client.connect_proxy}"
+        return Exposure("clients", access, _short_secret(settings))
     if _has_own_keys(settings) or settings.issuers:
         advice = _short_secret(settings)
         access = "may connect with a token or without one" if client.allow_anonymous else "need a token"
@@ -136,6 +141,9 @@ def _channels(settings: Settings) -> Exposure:
     ]
     if is_open:
         return Exposure("channels", f"those of {', '.join(is_open)} need no subscription token")
+    if decided := [f"[{name}]" for name, options in sections.items() if options.subscribe_proxy]:
+        access = f"those of {', '.join(decided)} need a subscription token, or the answer of a proxy"
+        return Exposure("channels", access)
     if any(options.allow_user_limited_channels for options in sections.values()):
         return Exposure("channels", "need a subscription token, or a name that lists the user")
     return Exposure(
@@ -143,6 +151,15 @@ def _channels(settings: Settings) -> Exposure:
         "all need a subscription token",
         "set allow_subscribe_for_client = true in [channels] or a namespace to open them",
     )
+
+
+def _proxies(settings: Settings) -> Iterator[Exposure]:
+    """Which back ends decide about what."""
+    uses = proxy_uses(settings.client, settings.channels, settings.namespaces)
+    for name in sorted({use.proxy for use in uses}):
+        parts = urlsplit(settings.proxies[name].url)
+        keys = ", ".join(use.key for use in uses if use.proxy == name)
+        yield Exposure(f"proxy {name}", f"{parts.scheme}://{parts.netloc} decides ({keys})")
 
 
 def _pages(settings: Settings) -> Exposure:

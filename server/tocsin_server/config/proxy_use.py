@@ -1,12 +1,15 @@
 """Which proxy decides about what, as options name it, and what is wrong with that, in sentences."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.errors import suggestion
 from tocsin_server.config.proxy_options import ProxyOptions
+
+AIOHTTP_IS_MISSING = "Proxies need the package aiohttp: pip install 'tocsin[proxies]'."
 
 CLIENT_EVENTS = ("connect", "refresh", "rpc")
 """The events of which `[client]` names the proxy, as `EVENT_proxy`."""
@@ -38,6 +41,11 @@ def proxy_uses(
         for event in CHANNEL_EVENTS
     ]
     return [use for use in uses if use.proxy]
+
+
+def is_missing_package(uses: Iterable[ProxyUse]) -> bool:
+    """Whether there are proxies, and not the package with which they call back ends."""
+    return any(True for _ in uses) and find_spec("aiohttp") is None
 
 
 def proxies_without_url(proxies: Mapping[str, ProxyOptions]) -> Iterator[str]:

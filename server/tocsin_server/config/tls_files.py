@@ -21,6 +21,9 @@ def tls_file_problems(settings: Settings) -> list[str]:
     problems = _engine_problems(settings.engine)
     for section, options in (("server", settings.server), ("admin", settings.admin)):
         problems += _pair_problems(section, options.tls_certificate, options.tls_key)
+    for name, proxy in settings.proxies.items():
+        problems += _pair_problems(f"proxies.{name}", proxy.tls_certificate, proxy.tls_key)
+        problems += _authority_problems(f"proxies.{name}.tls_ca", proxy.tls_ca)
     return problems + webhook_file_problems(settings)
 
 
@@ -48,7 +51,7 @@ def _authority_problems(key: str, path: str) -> list[str]:
 
 
 def _pair_problems(section: str, certificate: str, key: str) -> list[str]:
-    """What is wrong with the certificate of a listening address."""
+    """What is wrong with a certificate and its key."""
     if not certificate and not key:
         return []
     if not certificate or not key:
@@ -58,8 +61,9 @@ def _pair_problems(section: str, certificate: str, key: str) -> list[str]:
 
 
 def expired_certificates(settings: Settings) -> list[str]:
-    """A sentence for each certificate that has expired, so that no client accepts it. The files are valid."""
+    """A sentence for each certificate that has expired, so that no peer accepts it. The files are valid."""
     files = {"server": settings.server.tls_certificate, "admin": settings.admin.tls_certificate}
+    files |= {f"proxies.{name}": proxy.tls_certificate for name, proxy in settings.proxies.items()}
     return [
         f"{section}.tls_certificate is {file}, but that certificate has expired."
         for section, file in files.items()

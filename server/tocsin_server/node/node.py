@@ -147,6 +147,7 @@ class Node:
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
         self._services: list[Service] = []
+        self._warnings: list[Callable[[], Iterable[str]]] = []
         self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
         self._handling: Connection | None = None
@@ -267,6 +268,16 @@ class Node:
         if self._is_prepared:
             raise RuntimeError("a service is added before the node runs")
         self._services.append(service)
+
+    def add_warnings(self, warnings: Callable[[], Iterable[str]]) -> None:
+        """Have `/health/ready` and `info` show the sentences that a function returns."""
+        self._warnings.append(warnings)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what an operator should do now, apart from those about key sets."""
+        added = (text for warnings in self._warnings for text in warnings())
+        return (*self.engine.health.warnings, *added, *self.background_warnings)
 
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
         self.log_refusal("client_refused", client=client, subject=subject, error=reason)
@@ -856,7 +867,7 @@ class Node:
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
-            warnings=(*self.engine.health.warnings, *self._key_sets.warnings, *self.background_warnings),
+            warnings=(*self.warnings, *self._key_sets.warnings),
         )
 
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.proxy_options import ProxyOptions
-from tocsin_server.config.proxy_use import proxy_uses
+from tocsin_server.config.proxy_use import AIOHTTP_IS_MISSING, proxy_uses
 from tocsin_server.hooks.answers import Hook
 from tocsin_server.hooks.proxy.metrics import ProxyMetrics
 from tocsin_server.metrics.registry import Metrics
 
 if TYPE_CHECKING:
     from tocsin_server.hooks.proxy.proxy import Proxy
+    from tocsin_server.hooks.registry import Hooks
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Proxies:
     """The proxies that options name. Their hooks answer inside `async with proxies.running()`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Raises OSError if a file of certificates cannot be used, and ConfigError without aiohttp."""
+        """Raises ValueError with a sentence if files of certificates cannot be used, or without aiohttp."""
         uses = proxy_uses(settings.client, settings.channels, settings.namespaces)
         self._options = {use.proxy: settings.proxies[use.proxy] for use in uses}
         counters = ProxyMetrics(metrics)
@@ -58,6 +58,12 @@ class Proxies:
     def hook(self, name: str) -> Hook:
         """Return the hook that asks the back end of a proxy."""
         return self._proxies[name]
+
+    def add_to(self, hooks: Hooks) -> None:
+        """Have the proxies answer the events of the sections that name them."""
+        for name, options in self._options.items():
+            seconds = options.timeout + GRACE_SECONDS
+            hooks.add_proxy(name, self._proxies[name], seconds=seconds, headers=options.http_headers)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -100,7 +106,7 @@ def _new_proxies(options: Mapping[str, ProxyOptions], counters: ProxyMetrics) ->
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        raise ConfigError("Proxies need the package aiohttp: pip install 'tocsin[proxies]'.") from None
+        raise ValueError(AIOHTTP_IS_MISSING) from None
     return {name: Proxy(name, each, counters) for name, each in options.items()}
 
 

@@ -20,11 +20,15 @@ class BackEndTls:
     """The authorities, and the node's own certificate, for one proxy."""
 
     def __init__(self, name: str, options: ProxyOptions) -> None:
-        """Raises OSError, of which SSLError is a kind, if a file cannot be used."""
+        """Raises ValueError with a sentence if a file cannot be used."""
         self._name = name
         self._options = options
         self._state = self._files_state()
-        self.context = new_context(options)
+        try:
+            self.context = new_context(options)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ValueError(f"The certificates of [proxies.{name}] cannot be used: {reason}.") from error
         self.problem = ""
         """Why changed files cannot be used; empty if they can."""
 
@@ -58,7 +62,7 @@ class BackEndTls:
 
 
 def new_context(options: ProxyOptions) -> ssl.SSLContext:
-    """Return what checks the back end's certificate and host name. Raises OSError, as BackEndTls does."""
+    """Return what checks the back end's certificate and host name. Raises OSError, or SSLError."""
     context = ssl.create_default_context(cafile=options.tls_ca or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.tls_certificate:
