@@ -212,6 +212,7 @@ async def test_an_answer_for_a_client_that_has_left_leaves_nothing() -> None:
         async with node.wire() as wire:
             await wire.send({"id": 1, "connect": {}})
             await asked.wait()
+            wire.connection.transport.abort()
         gate.set()
         await node.until_empty()
 
