@@ -23,6 +23,7 @@ from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
+from tests.bench.proxies import cpu_per_call
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
 from tocsin_server.logging import configure_logging
@@ -171,12 +172,25 @@ async def tokens() -> Figures:
     yield at_most("looking up 100,000 revocations : a token", cost.revoked, cost.secret, "µs", 0.1)
 
 
+async def proxies() -> Figures:
+    """What a node spends on a call that a back end answers over HTTP."""
+    cost = await cpu_per_call()
+    share = cost["proxy"] - cost["hook"]
+    yield Figure(
+        "CPU of a node for an RPC by an HTTP proxy, less one by a hook in Python (bare aiohttp)",
+        f"{cost['proxy']:.0f} - {cost['hook']:.0f} = {share:.0f} µs ({cost['bare']:.0f} µs)",
+        "≤ 250 µs",
+        share <= 250,
+    )
+
+
 PARTS = {
     "node": one_node,
     "codecs": codecs,
     "api": api_requests,
     "nodes": several_nodes,
     "tokens": tokens,
+    "proxies": proxies,
 }
 
 

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from tests.server.metrics.metrics_page import kinds_of
-from tests.server.node.fake_connection import connected, running
+from tests.server.node.fake_connection import connected
+from tests.server.served_node import settings_of
+from tocsin_server.app import create_app
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
@@ -22,7 +24,8 @@ ALERTS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alert
 @pytest.fixture
 async def kinds() -> dict[str, str]:
     """The metrics of a live node, by name."""
-    async with running() as node:
+    node = create_app(settings_of({})).state.node
+    async with node.running():
         await connected(node, "log:1")
         return kinds_of(node.metrics.page())
 

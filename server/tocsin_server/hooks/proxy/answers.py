@@ -12,10 +12,10 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from tocsin_server.core.capabilities import Capability, Right
 from tocsin_server.core.tokens import Override
@@ -30,6 +30,7 @@ from tocsin_server.hooks.answers import (
     Subscribed,
 )
 from tocsin_server.hooks.events import HookKind
+from tocsin_server.hooks.outcomes import REASON_BYTES, InvalidAnswer, check_refusal
 from tocsin_server.hooks.proxy.faults import ProxyFault
 from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json_text import compact
@@ -38,22 +39,19 @@ from tocsin_server.protocol.payloads import Payload, payload_of
 
 OK = 200
 
-REASON_LIMIT_BYTES = 123
-"""What a WebSocket close frame has room for (RFC 6455 §5.5)."""
-
 DEFAULT_REASON = "disconnected by the application"
 
 Result = TypeVar("Result", bound=Struct)
 
 
 class _Error(Struct, frozen=True):
-    code: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    code: int
     message: str | None = None
     temporary: bool | None = None
 
 
 class _Disconnect(Struct, frozen=True):
-    code: Annotated[int, Meta(ge=3000, le=4999)]
+    code: int
     reason: str | None = None
 
 
@@ -176,18 +174,26 @@ def _reader(result: type[Result], read: Callable[[Result | None], Answer]) -> Ca
     def answer_of(body: bytes) -> Answer:
         reply: _Reply[Any] = decode(body)
         if reply.disconnect is not None:
-            return _disconnect(reply.disconnect)
-        if reply.error is None:
+            return _checked(_disconnect(reply.disconnect))
+        if (error := reply.error) is None:
             return read(reply.result)
-        if result is _RefreshResult:
-            return EXPIRED
-        return Refusal(reply.error.code, reply.error.message or "", temporary=bool(reply.error.temporary))
+        refusal = Refusal(error.code, error.message or "", temporary=bool(error.temporary))
+        return EXPIRED if result is _RefreshResult else _checked(refusal)
 
     return answer_of
 
 
+def _checked(why: Refusal | Disconnect) -> Refusal | Disconnect:
+    """Raise ValueError for a code that clients do not understand."""
+    try:
+        check_refusal(why)
+    except InvalidAnswer as error:
+        raise ValueError(str(error)) from None
+    return why
+
+
 def _disconnect(found: _Disconnect) -> Disconnect:
-    reason = (found.reason or DEFAULT_REASON).encode()[:REASON_LIMIT_BYTES]
+    reason = (found.reason or DEFAULT_REASON).encode()[:REASON_BYTES]
     return Disconnect(found.code, reason.decode(errors="ignore"))
 
 

@@ -82,12 +82,13 @@ class BackEndClient:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()
             raise _unusable("its answer is compressed, which was not requested")
-        body = b""
-        async for chunk in response.content.iter_any():
-            body = body + chunk if body else chunk
-            if len(body) > self._limit_bytes:
-                response.close()
-                raise _unusable(f"its answer has more than {self._limit_bytes} bytes")
+        content, most = response.content, self._limit_bytes + 1
+        body = await content.read(most)
+        while not content.at_eof() and len(body) < most:
+            body += await content.read(most - len(body))
+        if len(body) == most:
+            response.close()
+            raise _unusable(f"its answer has more than {self._limit_bytes} bytes")
         return body
 
 

@@ -82,7 +82,6 @@ class Proxy:
         self._headers = CIMultiDict(
             {
                 "user-agent": f"tocsin/{__version__}",
-                "accept": "application/json",
                 "accept-encoding": "identity",
                 "content-type": "application/json",
                 **options.static_headers,

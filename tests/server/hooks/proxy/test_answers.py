@@ -23,7 +23,8 @@ from tocsin_server.hooks.answers import (
     Subscribed,
 )
 from tocsin_server.hooks.events import HookKind
-from tocsin_server.hooks.proxy.answers import REASON_LIMIT_BYTES, read_answer
+from tocsin_server.hooks.outcomes import REASON_BYTES
+from tocsin_server.hooks.proxy.answers import read_answer
 from tocsin_server.hooks.proxy.faults import ProxyFault
 from tocsin_server.protocol.payloads import Binary
 
@@ -141,7 +142,7 @@ def test_a_disconnect_has_priority_over_all_else(kind: HookKind) -> None:
 def test_a_long_reason_is_cut_to_what_a_close_frame_holds() -> None:
     found = answer(HookKind.RPC, {"disconnect": {"code": 4000, "reason": "ü" * 200}})
     assert isinstance(found, Disconnect)
-    assert found.reason == "ü" * (REASON_LIMIT_BYTES // 2)
+    assert found.reason == "ü" * (REASON_BYTES // 2)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HookKind if kind not in REFRESHES])
@@ -163,9 +164,10 @@ def test_an_error_refuses_with_its_own_code(kind: HookKind) -> None:
         (b'{"result":{"subs":[]}}', "at `$.result.subs`"),
         (b'{"result":{"b64info":"!"}}', "b64info is not base64"),
         (b'{"result":{"b64info":"/w=="}}', "b64info is not JSON in base64"),
-        (b'{"error":{"code":0}}', "at `$.error.code`"),
+        (b'{"error":{"code":0}}', "the code of an error must be from 400 to 1999, not 0"),
+        (b'{"error":{"code":"403"}}', "at `$.error.code`"),
         (b'{"error":{"message":"no"}}', "missing required field `code`"),
-        (b'{"disconnect":{"code":200}}', "at `$.disconnect.code`"),
+        (b'{"disconnect":{"code":200}}', "the code of a disconnect must be from 4000 to 4999, not 200"),
         (b'{"result":{}}}', "trailing characters"),
     ],
 )
