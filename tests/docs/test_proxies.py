@@ -1,4 +1,4 @@
-"""docs/proxies.md: its configuration is valid; its verification accepts what a node signs and nothing else."""
+"""docs/proxies.md: its configuration is valid; its verification accepts what a node signs, and no more."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class LimitOptions(Options):
     """Subscriptions per second to channels without a subscriber on the node (111)."""
     new_channel_burst: Limit = 50_000
     hooks_at_once: Limit = 200
-    """Events that hooks are asked about at once. 20 times as many may wait; others are refused (111)."""
+    """Events that each hook is asked about at once. 20 times as many may wait; others are refused (111)."""
     hook_threads: Limit = 16
     """Hooks that are plain functions, of which each has a thread while it runs."""
     presence_entries: OptionalLimit = 5000

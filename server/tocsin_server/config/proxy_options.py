@@ -117,7 +117,7 @@ class ProxyOptions(Options):
     binary_encoding: bool = False
     """Payloads are sent in base64, so that they may be other than JSON."""
     connections: Limit = 64
-    """Connections to the back end, at most. Further calls wait for one."""
+    """Connections for each kind of event, at most. Further calls wait for one."""
     keep_alive: PositiveDuration = 4
     """How long an unused connection is kept. Less than the back end keeps it."""
     answer_limit_bytes: Limit = 1_048_576

@@ -81,6 +81,18 @@ class TooManyHooks(Exception):
     """More events wait for hooks than `limits.hooks_at_once` allows."""
 
 
+class _Queue:
+    """The events of one kind that one hook is asked about: a hook that is slow holds up no other."""
+
+    __slots__ = ("slots", "unanswered", "unanswered_limit")
+
+    def __init__(self, limit: int) -> None:
+        self.slots: Slots[str] = Slots(limit, max(1, limit // OWNER_SHARE))
+        self.unanswered = 0
+        """How many wait for a slot, or for an answer."""
+        self.unanswered_limit = limit * (1 + WAITING_FACTOR)
+
+
 class HookDispatcher:
     """The authorizer of a node whose application has hooks."""
 
@@ -93,19 +105,22 @@ class HookDispatcher:
         self._rpc_methods = frozenset(rpc_methods)
         self._metrics = metrics
         self._log = SampledLog()
-        limit = settings.limits.hooks_at_once
-        self._slots: Slots[str] = Slots(limit, max(1, limit // OWNER_SHARE))
-        self._unanswered = 0
-        self._unanswered_limit = limit * (1 + WAITING_FACTOR)
+        self._queues: dict[tuple[int, HookKind], _Queue] = {}
         self._threads: Threads | None = None
         self._chains: dict[tuple[type, int], tuple[RegisteredHook, ...]] = {}
         """The hooks of a type of request, in the section with this identity."""
         self._checks: Mapping[type, Callable[[Any], bool]] = {}
-        metrics.hooks_in_flight.set_function(lambda: len(self._slots))
+        metrics.hooks_in_flight.set_function(lambda: sum(len(queue.slots) for queue in self._queues.values()))
 
     def __len__(self) -> int:
         """Return how many events wait for a slot, or for an answer."""
-        return self._unanswered
+        return sum(queue.unanswered for queue in self._queues.values())
+
+    def _queue_of(self, kind: HookKind, hook: RegisteredHook) -> _Queue:
+        key = id(hook), kind  # hooks live as long as the dispatcher
+        if (queue := self._queues.get(key)) is None:
+            queue = self._queues[key] = _Queue(self._settings.limits.hooks_at_once)
+        return queue
 
     # ------------------------------------------------------------------------------------------ for the node
 
@@ -199,7 +214,7 @@ class HookDispatcher:
         started = time.perf_counter()
         outcome: AuthorizedOutcome | None = None
         try:
-            answer = await self._answer(hook, event)
+            answer = await self._answer(self._queue_of(kind, hook), hook, event)
             outcome = None if answer is None else outcome_of(asked, user, answer)
             result = _result(outcome)
         except TooManyHooks:
@@ -222,14 +237,14 @@ class HookDispatcher:
         self._metrics.hook_seconds.of(kind.value).observe(time.perf_counter() - started)
         return outcome
 
-    async def _answer(self, hook: RegisteredHook, event: Event) -> Answer:
+    async def _answer(self, queue: _Queue, hook: RegisteredHook, event: Event) -> Answer:
         """The hook's answer. Raises what the hook raises, TooManyHooks, or DeadlinePassed."""
-        if self._unanswered >= self._unanswered_limit:
+        if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
-        self._unanswered += 1
+        queue.unanswered += 1
         deadline = Deadline(hook.seconds or self._settings.client.hook_timeout)
         try:
-            return await self._call(hook, event)
+            return await self._call(queue.slots, hook, event)
         except asyncio.CancelledError:
             if deadline.take():
                 raise DeadlinePassed from None
@@ -237,11 +252,11 @@ class HookDispatcher:
         except errors.Refused as error:
             return error.refusal
         finally:
-            self._unanswered -= 1
+            queue.unanswered -= 1
             deadline.stop()
 
-    async def _call(self, hook: RegisteredHook, event: Event) -> Answer:
-        slots, client = self._slots, event.client
+    async def _call(self, slots: Slots[str], hook: RegisteredHook, event: Event) -> Answer:
+        client = event.client
         if not slots.take_now(client):
             await slots.wait(client)
         try:

@@ -247,6 +247,23 @@ async def test_one_client_does_not_hold_up_the_others() -> None:
         await until(lambda: other.reply(2) and all(greedy.reply(100 + number) for number in range(50)))
 
 
+async def test_a_hook_that_hangs_holds_up_no_other() -> None:
+    gate = Gate()
+
+    def add(hooks: Hooks) -> None:
+        hooks.connect(lambda _event: Connected("ada"))
+        hooks.subscribe(gate)
+
+    async with running(add, limits={"hooks_at_once": 1}) as node:
+        waiting = [await admitted(node) for _ in range(2)]
+        for connection in waiting:
+            connection.send_command("subscribe", channel="news")
+        await until(lambda: gate.asked)
+        await admitted(node)
+        gate.opened.set()
+        await until(lambda: all(connection.reply(2) for connection in waiting))
+
+
 # ------------------------------------------------------------------------------------------- lost connections
 
 

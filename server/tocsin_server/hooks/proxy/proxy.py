@@ -88,22 +88,33 @@ class Proxy:
             }
         )
         self._secret = options.secret.encode()
-        self._client: BackEndClient | None = None
+        self._clients: dict[HookKind, BackEndClient] = {}
+        self._is_running = False
 
     def start(self) -> None:
         """Make calls possible. No connection is made before the first call."""
-        self._client = BackEndClient(self._options, None if self._tls is None else self._tls.context)
+        self._is_running = True
 
     async def close(self) -> None:
         """Close the connections. Calls that are in flight fail."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        self._is_running = False
+        while self._clients:
+            await self._clients.popitem()[1].close()
 
     async def reload_certificates(self) -> None:
         """Read the files of certificates if they have changed."""
-        if self._tls is not None and await self._tls.reload() and self._client is not None:
-            self._client.context = self._tls.context
+        if self._tls is not None and await self._tls.reload():
+            for client in self._clients.values():
+                client.context = self._tls.context
+
+    def _client_of(self, kind: HookKind) -> BackEndClient:
+        """Each kind of event has its own connections, so that calls of one kind hold up no others."""
+        if not self._is_running:
+            raise ProxyFault("the node is stopping", "closed")
+        if (client := self._clients.get(kind)) is None:
+            context = None if self._tls is None else self._tls.context
+            client = self._clients[kind] = BackEndClient(self._options, context)
+        return client
 
     @property
     def open_breakers(self) -> list[HookKind]:
@@ -113,7 +124,7 @@ class Proxy:
     @property
     def connections(self) -> int:
         """How many connections there are."""
-        return 0 if self._client is None else self._client.connections
+        return sum(client.connections for client in self._clients.values())
 
     @property
     def warnings(self) -> list[str]:
@@ -193,10 +204,8 @@ class Proxy:
         """Call the back end until it answers, or it is not safe to call it again. Raises CallFailed."""
         retries = stale = 0
         while True:
-            if self._client is None:
-                raise ProxyFault("the node is stopping", "closed")
             try:
-                return await self._client.post(self._urls[kind], headers, body)
+                return await self._client_of(kind).post(self._urls[kind], headers, body)
             except CallFailed as failure:
                 if failure.is_stale and stale < STALE_LIMIT:
                     stale += 1

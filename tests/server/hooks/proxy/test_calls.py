@@ -53,13 +53,13 @@ def grants_nothing(kind: HookKind, answer: Answer) -> bool:
 
 async def test_each_event_is_posted_to_its_own_address_on_a_kept_connection(back_end: BackEnd) -> None:
     async with proxies_to(back_end.url) as proxies:
-        for kind in HookKind:
+        for kind in (*HookKind, *HookKind):
             assert await proxies.ask(kind) == RESULTS[kind]
             assert back_end.requests[-1].path == f"/centrifugo/{kind.value}"
             assert back_end.requests[-1].json["client"] == CLIENT
-        assert back_end.connections == 1
-        assert proxies.metric("tocsin_proxy_connections") == 1
-        assert proxies.outcomes == {"answered": 6}
+        assert back_end.connections == len(HookKind)
+        assert proxies.metric("tocsin_proxy_connections") == len(HookKind)
+        assert proxies.outcomes == {"answered": 2 * len(HookKind)}
 
 
 async def test_named_headers_are_forwarded_and_no_others(back_end: BackEnd) -> None:
@@ -197,11 +197,28 @@ async def test_a_call_waits_for_a_connection_no_longer_than_its_timeout(back_end
 
     back_end.answer = wait
     async with proxies_to(back_end.url, {"connections": 1, "timeout": "500ms"}) as proxies:
-        first, second = await asyncio.gather(proxies.ask(HookKind.RPC), proxies.ask(HookKind.RPC))
-        assert first == second == INTERNAL_ERROR
+        calls = [asyncio.create_task(proxies.ask(HookKind.RPC)) for _ in range(2)]
+        await until(lambda: back_end.requests)
         assert back_end.connections == 1
+        assert await asyncio.gather(*calls) == [INTERNAL_ERROR] * 2
         gate.set()
         assert await proxies.ask(HookKind.RPC) == RpcAnswer()
+
+
+async def test_calls_of_one_kind_that_wait_hold_up_no_others(back_end: BackEnd) -> None:
+    gate = asyncio.Event()
+
+    async def wait(request: SeenRequest) -> bytes:
+        if request.path.endswith("/rpc"):
+            await gate.wait()
+        return admits(request)
+
+    back_end.answer = wait
+    async with proxies_to(back_end.url, {"connections": 1}) as proxies:
+        calls = [asyncio.create_task(proxies.ask(HookKind.RPC)) for _ in range(3)]
+        assert await proxies.ask(HookKind.CONNECT) == Connected(user="56")
+        gate.set()
+        assert await asyncio.gather(*calls) == [RpcAnswer()] * 3
 
 
 async def test_a_call_that_is_cancelled_leaves_no_connection_and_no_fault(back_end: BackEnd) -> None:
