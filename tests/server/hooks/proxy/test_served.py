@@ -129,7 +129,7 @@ async def test_the_application_answers_rpc(app: Application) -> None:
 async def test_a_session_goes_on_as_long_as_the_application_says(app: Application) -> None:
     """The client is told of no expiry, and sends no command for it."""
     app.expires_in = 1
-    async with served(app.url, expired_close_delay=0, token_leeway=0) as node, user_of(node) as wire:
+    async with served(app.url) as node, user_of(node) as wire:
         await wire.call("subscribe", channel="room:1")
         await until(lambda: len(app.asked_about("refresh")) == 1 and len(app.asked_about("sub_refresh")) == 1)
         known = {"transport": "websocket", "protocol": "json", "encoding": "json", "user": "56"}
@@ -142,7 +142,7 @@ async def test_a_session_goes_on_as_long_as_the_application_says(app: Applicatio
 async def test_a_refresh_without_an_answer_changes_nothing(app: Application) -> None:
     """A back end that restarts must not disconnect every client."""
     app.expires_in = 1
-    async with served(app.url, expired_close_delay=0, token_leeway=0) as node, user_of(node) as wire:
+    async with served(app.url) as node, user_of(node) as wire:
         app.is_broken = True
         await until(lambda: app.asked_about("refresh"))
         assert (await wire.call("presence", channel="room:inbox-56"))["presence"]
