@@ -2,8 +2,9 @@
 # clients. A machine needs Python >= 3.11 and make; for the tests also what `make tools` names. ARGS="…" is passed on,
 # as in `make run ARGS="--port 9000"`.
 
-# Debian installs nginx, and Go installs itself, where not every user's PATH leads.
-export PATH := $(PATH):/usr/sbin:/usr/local/go/bin
+# Debian installs nginx and PostgreSQL, and Go installs itself, where not every user's PATH leads.
+POSTGRES := $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
+export PATH := $(PATH):/usr/sbin:/usr/local/go/bin$(addprefix :,$(POSTGRES))
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -123,6 +124,7 @@ tools:
 	node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || missing=" nodejs"; \
 	need npm npm; need chromium chromium chromium-browser google-chrome; need nginx-light nginx; \
 	need redis-server redis-server; need faketime faketime; need curl curl; \
+	need postgresql initdb; \
 	test -z "$$missing" || { echo "The tests need further programs (and Node.js 20 or later). On Debian:" >&2; \
 		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }
 

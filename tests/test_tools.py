@@ -18,6 +18,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "faketime": "faketime",
     "curl": "curl",
+    "initdb": "postgresql",
 }
 """Each program, with its Debian package."""
 SDK_PACKAGES = {

@@ -98,6 +98,7 @@ ALLOWED = (
     Allowed("*", "(?:add|remove) event listener|event listeners?", "the DOM's name"),
     Allowed("static/*.js", "listeners", "listeners of DOM events"),
     Allowed("server/tocsin_demo/*.py", "listeners?", "a listening socket"),
+    Allowed("server/tocsin_server/sources/postgres/outbox.py", "listeners?", "asyncpg's name"),
     Allowed("CHANGELOG.md", "tocsin mended publications total", "the former name of a metric"),
     Allowed("*", "resident (?:memory|set|bytes)", "the kernel's and Prometheus' name"),
 )

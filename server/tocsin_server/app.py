@@ -42,6 +42,7 @@ from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.node import Node
 from tocsin_server.node.operations import RpcMethod
+from tocsin_server.sources.sources import add_sources
 from tocsin_server.transports.emulation.endpoint import emulation_route
 from tocsin_server.transports.sse.endpoint import events_route
 from tocsin_server.transports.streams.endpoint import stream_routes
@@ -103,11 +104,12 @@ def create_app(
         authorizer=dispatcher,
         metrics=metrics,
     )
-    node.add_service(dispatcher.running)
+    node.services.add_context(dispatcher.running)
     proxies = Proxies(settings, metrics)
     proxies.add_to(hooks)
-    node.add_service(proxies.running)
-    node.add_warnings(lambda: proxies.warnings)
+    node.services.add_context(proxies.running)
+    node.services.add_warnings(lambda: proxies.warnings)
+    add_sources(node)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
@@ -118,7 +120,7 @@ def create_app(
             yield {"node": node}
 
     deliveries = deliveries_of(node)
-    node.add_background_work(deliveries)
+    node.services.add_work(deliveries)
     hooks.events = EventHandlers(deliveries.add, settings.events.types)
     keys = ApiKeys(settings)
     api = AccessControl(Api(node, keys, deliveries), node, keys.accepts)

@@ -23,6 +23,7 @@ from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
 from tests.bench.latency import ping_while_writing
 from tests.bench.memory import bytes_per_connection
+from tests.bench.outbox import entries_per_cpu_second, rows_per_cpu_second
 from tests.bench.proxies import cpu_per_call
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
@@ -154,6 +155,11 @@ async def several_nodes() -> Figures:
         publishes["single"],
         3,
     )
+    for name, count in (
+        ("rows of an outbox", await rows_per_cpu_second()),
+        ("entries of the publish stream", await entries_per_cpu_second()),
+    ):
+        yield at_least(f"{name} for a CPU second : publishes in a batch", count, publishes["batch"], 0.5)
     idle, beside, published = await traffic_of_an_idle_node()
     extra = beside.bytes - idle.bytes
     yield Figure(

@@ -1,4 +1,4 @@
-"""docs/proxies.md: its configuration is valid; its verification accepts what a node signs, and no more."""
+"""docs/proxies.md: its configuration is valid; its verification accepts only what a node signs."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from tests.support.configs import API_KEY, SECOND_API_KEY
+from tests.support.postgres import PASSWORD
 from tests.support.tokens import SECRET
 from tocsin_server.logging import REPLACED
 
@@ -19,7 +20,7 @@ MARKED_PAYLOAD = "this-payload-must-not-be-logged"
 """A text that tests publish in every way there is."""
 
 FORBIDDEN = re.compile(
-    "|".join([r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+", *map(re.escape, (SECRET, API_KEY, MARKED_PAYLOAD))])
+    "|".join([r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+", *map(re.escape, (SECRET, API_KEY, PASSWORD, MARKED_PAYLOAD))])
     + rf"|{re.escape(REPLACED)}|\b{re.escape(SECOND_API_KEY)}\b"
 )
 """A JSON Web Token, the keys and secrets of the tests, and the sign that the server replaced one of them."""

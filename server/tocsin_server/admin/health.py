@@ -22,7 +22,7 @@ def health_routes(node: Node, worker_metrics: WorkerMetrics | None) -> list[Rout
     async def ready(request: Request) -> Response:
         """200 if this node can publish and receive, else 503 with the unready reason.
 
-        Warnings do not change that: those of the engine, of proxies and of deliveries, and about certificates.
+        Warnings do not change that: those of the node, and about certificates.
         """
         reason, warnings = node.unready_reason, list(node.warnings)
         server = request.scope.get("state", {}).get("server")

@@ -21,6 +21,7 @@ from tocsin_server.engine.factory import create_engine, digest_of_histories
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
 from tocsin_server.serving.listening import Address, CannotListen, Hosts, listen
+from tocsin_server.sources.sources import missing_packages, outbox_problems
 
 
 def check_config(
@@ -31,7 +32,8 @@ def check_config(
         ),
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Also check that the port is free and that Redis can be used.")
+        bool,
+        typer.Option("--live", help="Also check that the port is free, and that Redis and the outbox work."),
     ] = False,
 ) -> None:
     """Check a configuration. Prints what it leaves open, or one sentence for each error and exits with 1.
@@ -56,12 +58,13 @@ def _checked(settings: Settings, *, is_live: bool) -> Settings:
     problems = [
         *contradictions(settings),
         *tls_file_problems(settings),
+        *missing_packages(settings),
         *_address_problems("server", settings.server, is_live=is_live),
         *_address_problems("admin", settings.admin, is_live=is_live),
     ]
     problems = problems or expired_certificates(settings)
     if is_live and not problems:
-        problems += _engine_problems(settings)
+        problems += _engine_problems(settings) + asyncio.run(outbox_problems(settings))
     if problems:
         raise ConfigError(*problems)
     return settings

@@ -27,6 +27,7 @@ from tocsin_server.serving.listening import CannotListen, listen, url_of
 from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
 from tocsin_server.serving.server import serve as serve_app
 from tocsin_server.serving.server import work
+from tocsin_server.sources.sources import missing_packages
 from tocsin_server.version import __version__
 
 log = structlog.get_logger()
@@ -80,7 +81,7 @@ def serve(
             f"--workers {workers} needs an engine that the workers share, but memory:// belongs to one "
             "process: set engine.url to a redis:// URL, or use --workers 1."
         )
-    if problems := tls_file_problems(settings):
+    if problems := [*tls_file_problems(settings), *missing_packages(settings)]:
         _fail(*problems)
     for sentence in [
         *startup_notices(settings),

@@ -28,6 +28,7 @@ _SECRETS = {
     ("client", "token_keys"),
     ("api", "keys"),
     ("engine", "url"),
+    ("outbox", "url"),
 }
 _NAMED_SECRETS = {"secrets", "keys", "secret", "static_headers"}
 _SHOWN_CHARACTERS = 60

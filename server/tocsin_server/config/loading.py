@@ -26,6 +26,7 @@ from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.proxy_options import ProxyOptions
 from tocsin_server.config.proxy_use import proxies_without_url, proxy_uses, unknown_proxies
+from tocsin_server.config.source_options import OutboxOptions, PublishStreamOptions
 from tocsin_server.config.values import Options
 from tocsin_server.config.webhook_options import WebhookOptions
 
@@ -77,6 +78,8 @@ class Settings(Options):
     """Receivers of lifecycle events, by name."""
     proxies: dict[Annotated[str, AfterValidator(_key_name)], ProxyOptions] = Field(default_factory=dict)
     """Back ends that decide by HTTP what clients may do, by name."""
+    outbox: OutboxOptions = OutboxOptions()
+    publish_stream: PublishStreamOptions = PublishStreamOptions()
 
     @model_validator(mode="after")
     def _personal_channels_have_a_namespace(self) -> Self:
@@ -84,6 +87,14 @@ class Settings(Options):
         if name and name not in self.namespaces:
             raise ValueError(
                 f'client.personal_channel_namespace is "{name}", but there is no section [namespaces.{name}]'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _publish_stream_is_in_redis(self) -> Self:
+        if self.publish_stream.enabled and self.engine.is_in_memory:
+            raise ValueError(
+                "publish_stream.enabled is true, but engine.url is memory://, and the stream is in Redis"
             )
         return self
 

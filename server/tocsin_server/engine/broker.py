@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,9 @@ NO_POSITION = Position(0, "")
 IDEMPOTENCY_SECONDS = 300
 """How long the first result for an idempotency key is remembered (docs/protocol.md §14)."""
 
+IdempotencyKey = tuple[str, str]
+"""A channel, and an idempotency key within it."""
+
 
 class NewPublication(Struct, frozen=True):
     """A publication that has no offset yet."""
@@ -32,6 +35,8 @@ class NewPublication(Struct, frozen=True):
 
     Later publishes with the key return the first result.
     """
+    idempotency_seconds: int = IDEMPOTENCY_SECONDS
+    """How long the first result is remembered, unless `expire_keys` shortens it."""
     version: int = 0
     """If above 0 in a channel with history: published only if it is above the last published version."""
     version_epoch: str = ""
@@ -117,6 +122,12 @@ class Broker(Protocol):
         Returns the publication's position. Without history or with `skip_history` this is NO_POSITION. For a
         repeated idempotency key it is the first result; for an outdated version it is the current top. Raises
         EngineFull if the publication would begin a history in a store that is nearly full.
+        """
+
+    async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
+        """Remember the results for these keys for IDEMPOTENCY_SECONDS from now, and no longer.
+
+        A key without a result is ignored.
         """
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:

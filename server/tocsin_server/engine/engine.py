@@ -11,6 +11,7 @@ from tocsin_server.engine.event_log import EventLog
 from tocsin_server.engine.forwarding import Forwarding, ForwardingHandler
 from tocsin_server.engine.nodes import ControlHandler, NodeRegistry
 from tocsin_server.engine.presence import PresenceStore
+from tocsin_server.engine.publish_stream import PublishStream
 from tocsin_server.engine.revocations import RevocationHandler, RevocationStore
 from tocsin_server.engine.user_connections import UserConnections
 
@@ -85,6 +86,10 @@ class Engine(EngineServices, Protocol):
     @property
     def event_log(self) -> EventLog:
         """Keeps lifecycle events for their subscribers."""
+
+    @property
+    def publish_stream(self) -> PublishStream | None:
+        """Entries that programs add to the store for a node to publish. None: there is no such store."""
 
     @property
     def unready_reason(self) -> str:

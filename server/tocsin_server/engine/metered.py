@@ -10,7 +10,7 @@ from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.delivery import FailingDelivery
 from tocsin_server.core.positions import History
 from tocsin_server.core.revocations import Revocation
-from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.broker import HistoryQuery, IdempotencyKey, NewPublication
 from tocsin_server.engine.deliveries import DeadLetter, DeadLetterLimits, StoredDeadLetter
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Survey, SurveyRequest
@@ -67,6 +67,10 @@ class MeteredBroker:
             raise
         finally:
             self._meter.count("publish", started)
+
+    async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
+        """Let idempotency keys expire."""
+        await self._time("expire_keys", self._engine.broker.expire_keys(keys))
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave."""

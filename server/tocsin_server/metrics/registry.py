@@ -61,6 +61,7 @@ class Metrics:
             "tocsin_hook_seconds", "Duration until a hook answered.", self.registry, "kind"
         )
         self._add_deliveries()
+        self._add_sources()
         ProcessCollector(registry=self.registry)
 
     def _add_connections(self) -> None:
@@ -166,6 +167,26 @@ class Metrics:
             ["subscriber"],
             registry=self.registry,
         )
+
+    def _add_sources(self) -> None:
+        self.source_publications = LabeledCounter(
+            "tocsin_source_publications", "Entries of a source that were published.", self.registry, "source"
+        )
+        self.source_failures = LabeledCounter(
+            "tocsin_source_failures", "Entries of a source that cannot be published.", self.registry, "source"
+        )
+        self.source_reading = self._source_gauge(
+            "tocsin_source_reading", "1 while this node is the one that reads the source, else 0."
+        )
+        self.source_waiting = self._source_gauge(
+            "tocsin_source_waiting", "Entries of a source that are not published yet."
+        )
+        self.source_lag_seconds = self._source_gauge(
+            "tocsin_source_lag_seconds", "Age of the oldest entry of a source that is not published yet."
+        )
+
+    def _source_gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(name, help_text, ["source"], registry=self.registry)
 
     def count_undelivered(self, policy: str, publications: int) -> None:
         """Count publications that a client did not get because it was behind."""

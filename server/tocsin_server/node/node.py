@@ -27,7 +27,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -58,7 +58,6 @@ from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
-from tocsin_server.node.background_work import BackgroundWork
 from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
@@ -74,6 +73,7 @@ from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_r
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.node.services import Services
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -101,9 +101,6 @@ READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories and pr
 
 SLOT_BYTES_PER_SECOND = 4_194_304
 """How fast histories and presences are read in one slot. A connection has OWNER_SLOTS of them."""
-
-Service = Callable[[], AbstractAsyncContextManager[object]]
-"""Opens what a part of the application needs while the node runs, such as connections to a back end."""
 
 log = structlog.get_logger()
 
@@ -146,8 +143,8 @@ class Node:
         self._authorizer: Authorizer | None = None  # it begins with the node
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
-        self._services: list[Service] = []
-        self._warnings: list[Callable[[], Iterable[str]]] = []
+        self.services = Services()
+        """What runs together with the node, such as deliveries and proxies."""
         self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
         self._handling: Connection | None = None
@@ -208,7 +205,6 @@ class Node:
         self._started_at = time.monotonic()
         self._is_prepared = False
         self._is_draining = False
-        self._background_work: list[BackgroundWork] = []
         self._tasks: asyncio.TaskGroup | None = None
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
@@ -260,25 +256,6 @@ class Node:
             )
             self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
 
-    def add_service(self, service: Service) -> None:
-        """Enter a context before the node serves connections, and leave it after the last of them.
-
-        Called before the node runs.
-        """
-        if self._is_prepared:
-            raise RuntimeError("a service is added before the node runs")
-        self._services.append(service)
-
-    def add_warnings(self, warnings: Callable[[], Iterable[str]]) -> None:
-        """Have `/health/ready` and `info` show the sentences that a function returns."""
-        self._warnings.append(warnings)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about what an operator should do now, apart from those about key sets."""
-        added = (text for warnings in self._warnings for text in warnings())
-        return (*self.engine.health.warnings, *added, *self.background_warnings)
-
     def _report_refusal(self, client: str, subject: str, reason: str) -> None:
         self.log_refusal("client_refused", client=client, subject=subject, error=reason)
 
@@ -295,6 +272,11 @@ class Node:
         """Write an error with the traceback of the exception that is being handled."""
         self.sampled_log.write(event, level="error", exc_info=True, **fields)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what an operator should do now, apart from those about key sets."""
+        return (*self.engine.health.warnings, *self.services.warnings)
+
     # ---------------------------------------------------------------------------------------------- lifecycle
 
     @asynccontextmanager
@@ -306,7 +288,7 @@ class Node:
         await self.prepare()
         try:
             async with (
-                self._running_services(),
+                self.services.running(),
                 asyncio.timeout(None) as limit,
                 asyncio.TaskGroup() as self._tasks,
             ):
@@ -315,7 +297,7 @@ class Node:
                 writing = None
                 if self.lifecycle is not None:
                     writing = self._tasks.create_task(self.lifecycle.run())
-                for work in self._background_work:
+                for work in self.services:
                     self._spawn(work.run())
                 try:
                     yield self
@@ -326,9 +308,9 @@ class Node:
                     self.disconnect_all(errors.SHUTDOWN)
                     if self.lifecycle is not None and writing is not None:
                         self.lifecycle.stop()
-                        writing.add_done_callback(self._stop_background_work)
+                        writing.add_done_callback(lambda _task: self.services.stop())
                     else:
-                        self._stop_background_work()
+                        self.services.stop()
                     self._deadlines.stop()
                     self._slow_clients.stop()
                     self._closed.write()
@@ -340,34 +322,13 @@ class Node:
             self._is_prepared = False
             await self.engine.stop()
 
-    @asynccontextmanager
-    async def _running_services(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for service in self._services:
-                await stack.enter_async_context(service())
-            yield
-
     async def _check_tops(self) -> None:
         if self.engine.may_lose_messages:
             await self._backfill.check_tops()
 
-    def add_background_work(self, work: BackgroundWork) -> None:
-        """Do work whenever the node runs. Called before the node runs."""
-        self._background_work.append(work)
-
-    @property
-    def background_warnings(self) -> Sequence[str]:
-        """What the background work warns of, as sentences."""
-        return [warning for work in self._background_work for warning in work.warnings]
-
     def _begin_draining(self) -> None:
         self._is_draining = True
-        for work in self._background_work:
-            work.drain()
-
-    def _stop_background_work(self, _task: object = None) -> None:
-        for work in self._background_work:
-            work.stop()
+        self.services.drain()
 
     async def prepare(self) -> None:
         """Start the engine; `running` does it if it was not done before.

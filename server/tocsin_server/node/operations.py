@@ -18,7 +18,7 @@ from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Execute
 from tocsin_server.core.permissions import check_name
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
-from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.broker import HistoryQuery, IdempotencyKey, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import EngineLimit, Refusal, Refused, Unanswered
@@ -126,6 +126,10 @@ class Operations:
             raise Refused(error.refusal) from None
         self._metrics.publications.count += 1
         return position
+
+    async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
+        """Let idempotency keys expire that no caller will repeat, as Broker describes."""
+        await self._engine.broker.expire_keys(keys)
 
     async def history(
         self,

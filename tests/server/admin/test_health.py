@@ -74,7 +74,7 @@ async def test_a_webhook_that_has_failed_for_long_is_a_warning() -> None:
         served.http() as http,
     ):
         failing = FailingDelivery("d1", 1, 3, time.time() - 400, time.time() + 60, 0.0, 500, "status 500")
-        (deliveries,) = served.node._background_work
+        (deliveries,) = served.node.services
         assert isinstance(deliveries, Deliveries)
         await until(lambda: deliveries._running)
         deliveries._running[0].report.failing(0, failing)

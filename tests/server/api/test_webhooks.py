@@ -74,7 +74,7 @@ async def serving_webhooks(**options: Any) -> AsyncIterator[Webhooks]:
             serve_node(webhooks={"app": section}, events=events) as served,
             served.http() as http,
         ):
-            await until(lambda: len(served.node._background_work[0]._running))  # type: ignore[attr-defined]
+            await until(lambda: len(next(iter(served.node.services))._running))  # type: ignore[attr-defined]
             yield Webhooks(served, receiver, http)
 
 

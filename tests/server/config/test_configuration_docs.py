@@ -16,6 +16,7 @@ from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.config.loading import load_settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 from tocsin_server.config.proxy_options import ProxyOptions
+from tocsin_server.config.source_options import OutboxOptions, PublishStreamOptions
 from tocsin_server.config.values import Options
 from tocsin_server.config.webhook_options import WebhookOptions
 
@@ -31,6 +32,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
         ("[api]", ApiOptions()),
         ("[admin]", AdminOptions()),
         ("[api_keys.NAME]", ApiKeyOptions()),
+        ("[outbox]", OutboxOptions()),
+        ("[publish_stream]", PublishStreamOptions()),
         ("[limits]", LimitOptions()),
         ("[events]", EventOptions()),
         ("[issuers.NAME]", IssuerOptions()),

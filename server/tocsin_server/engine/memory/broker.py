@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
@@ -11,6 +11,7 @@ from tocsin_server.engine.broker import (
     NO_POSITION,
     BrokerHandler,
     HistoryQuery,
+    IdempotencyKey,
     NewPublication,
 )
 from tocsin_server.engine.memory.history import HistoryStore
@@ -55,9 +56,17 @@ class MemoryBroker:
         position = self._idempotency.find(channel, key, now)
         if position is None:
             position = self._publish(channel, publication, options, now)
-            self._idempotency.remember(channel, key, position, now)
-            self._sweeper.schedule(now + IDEMPOTENCY_SECONDS)
+            seconds = publication.idempotency_seconds
+            self._idempotency.remember(channel, key, position, seconds, now)
+            self._sweeper.schedule(now + seconds)
         return position
+
+    async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
+        """Let idempotency keys expire, as Broker describes."""
+        now = self._clock()
+        for channel, key in keys:
+            self._idempotency.expire(channel, key, now)
+        self._sweeper.schedule(now + IDEMPOTENCY_SECONDS)
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave, as Broker describes."""

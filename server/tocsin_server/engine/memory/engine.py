@@ -95,6 +95,11 @@ class MemoryEngine:
         return self._event_log
 
     @property
+    def publish_stream(self) -> None:
+        """None: no other program can reach the memory of the process."""
+        return None
+
+    @property
     def unready_reason(self) -> str:
         """Empty while the engine runs: memory is always available."""
         return "" if self._is_running else "The engine is not running."

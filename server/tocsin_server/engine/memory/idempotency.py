@@ -23,14 +23,20 @@ class IdempotencyKeys:
         return self._expiry.next_deadline
 
     def find(self, channel: str, key: str, now: float) -> Position | None:
-        """The result that was remembered for a key less than IDEMPOTENCY_SECONDS ago, or None."""
+        """The result that is remembered for a key, or None."""
         position, expires_at = self._results.get((channel, key), (None, now))
         return position if now < expires_at else None
 
-    def remember(self, channel: str, key: str, position: Position, now: float) -> None:
+    def remember(self, channel: str, key: str, position: Position, seconds: int, now: float) -> None:
         """Keep the result for a key. The caller has checked that `find` returns None."""
-        self._results[channel, key] = (position, now + IDEMPOTENCY_SECONDS)
-        self._expiry.set((channel, key), IDEMPOTENCY_SECONDS, now)
+        self._results[channel, key] = (position, now + seconds)
+        self._expiry.set((channel, key), seconds, now)
+
+    def expire(self, channel: str, key: str, now: float) -> None:
+        """Keep the result for a key for IDEMPOTENCY_SECONDS from now, if there is one."""
+        position = self.find(channel, key, now)
+        if position is not None:
+            self.remember(channel, key, position, IDEMPOTENCY_SECONDS, now)
 
     def free_one(self, now: float) -> bool:
         """Free the memory of one expired result. Returns False if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -14,6 +15,7 @@ from tocsin_server.engine.broker import (
     NO_POSITION,
     BrokerHandler,
     HistoryQuery,
+    IdempotencyKey,
     NewPublication,
 )
 from tocsin_server.engine.redis import encoding, scripts
@@ -168,7 +170,7 @@ class RedisBroker:
             pubsub_name,
             encoding.publication_head(stamp, may_be_delta=may_be_delta),
             body,
-            self._use_key(names, channel, key),
+            self._use_key(names, channel, publication),
             options.history_size if is_stored else 0,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
@@ -188,6 +190,12 @@ class RedisBroker:
         position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION
         self._seen.record(channel, *position)
         return position
+
+    async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
+        """Let idempotency keys expire, as Broker describes."""
+        names = [self._keys.idempotency(channel, key) for channel, key in keys]
+        replies = [self._commands.execute("PEXPIRE", name, IDEMPOTENCY_SECONDS * 1000) for name in names]
+        await asyncio.gather(*replies)
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave, as Broker describes."""
@@ -237,12 +245,12 @@ class RedisBroker:
         """Remove a channel's stored publications. The top and the epoch stay."""
         await self._commands.execute("DEL", self._keys.history(channel))
 
-    def _use_key(self, names: list[str], channel: str, idempotency_key: str) -> int:
-        """Add the name of an idempotency key to the script's keys. Returns how long its result is kept."""
-        if not idempotency_key:
+    def _use_key(self, names: list[str], channel: str, publication: NewPublication) -> int:
+        """Add the name of the idempotency key to the script's keys. Returns how long its result is kept."""
+        if not publication.idempotency_key:
             return 0
-        names.append(self._keys.idempotency(channel, idempotency_key))
-        return IDEMPOTENCY_SECONDS * 1000
+        names.append(self._keys.idempotency(channel, publication.idempotency_key))
+        return publication.idempotency_seconds * 1000
 
     def _use_epochs(self, names: list[str], channel: str, options: ChannelOptions) -> str:
         """Add the names of the initial epoch to the script's keys, on a single server. Returns the first.

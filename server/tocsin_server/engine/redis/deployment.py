@@ -87,6 +87,9 @@ class Deployment(Protocol):
     def pubsub_connection_count(self) -> int:
         """How many pub/sub connections were established so far."""
 
+    def connector_for(self, key: str) -> Connector | None:
+        """How to make further connections to the server that has a key. None: no server serves it now."""
+
     async def check(self) -> None:
         """Check once that the servers are reachable and suitable. Raises EngineError if not."""
 
@@ -139,6 +142,10 @@ class Standalone:
     def pubsub_connection_count(self) -> int:
         """How many pub/sub connections were established so far."""
         return self.pubsub.connection_count
+
+    def connector_for(self, key: str) -> Connector:  # noqa: ARG002 - the server has every key
+        """How to make further connections to the server."""
+        return self._connector
 
     async def check(self) -> None:
         """Check that the server is reachable, not too old and not part of a cluster.

@@ -27,6 +27,7 @@ from tocsin_server.engine.redis.membership.reaper import Reaper
 from tocsin_server.engine.redis.nodes import RedisNodeRegistry
 from tocsin_server.engine.redis.presence import RedisPresenceStore
 from tocsin_server.engine.redis.presence_checker import PresenceChecker
+from tocsin_server.engine.redis.publish_stream import RedisPublishStream
 from tocsin_server.engine.redis.revocations import RedisRevocationStore
 from tocsin_server.engine.redis.server_checks import ServerChecks
 from tocsin_server.engine.redis.signatures import Signatures
@@ -109,6 +110,7 @@ class RedisEngine:
         self._event_options = events or EventOptions()
         self._event_log = RedisEventLog(keys, commands, pubsub, self._event_options, self._random)
         self._deliveries = RedisDeliveryStore(keys, commands)
+        self._publish_stream = RedisPublishStream(keys, commands, self._clock, self._deployment.connector_for)
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
@@ -154,6 +156,11 @@ class RedisEngine:
         return self._event_log
 
     @property
+    def publish_stream(self) -> RedisPublishStream:
+        """Entries that programs add for a node to publish."""
+        return self._publish_stream
+
+    @property
     def unready_reason(self) -> str:
         """Why this node cannot publish or receive now, as a sentence. Empty if it can."""
         if not self._is_running:
@@ -197,7 +204,9 @@ class RedisEngine:
         Raises EngineError if a step fails.
         """
         await self._deployment.check()
-        self._server_checks.uid = self._users.uid = self._event_log.uid = handler.uid
+        parts = (self._server_checks, self._users, self._event_log, self._publish_stream)
+        for part in parts:
+            part.uid = handler.uid
         commands = self._deployment.commands
         reaper = Reaper(handler.uid, self._keys, commands)
         self._lease = Lease(

@@ -41,6 +41,12 @@ class Keys:
         """Stream: the latest revocations. It is in the slot of the hash."""
         self.revocation_announcements = f"{self._pubsub_prefix}:revocations:{{all}}"
         """Pub/sub: there are new revocations. The messages have no content."""
+        self.publish_stream = f"{prefix}:publish"
+        """Stream: publications that programs have added, and that are not published yet."""
+        self.publish_failures = f"{prefix}:{{{self.publish_stream}}}:failures"
+        """Stream: entries of the publish stream that cannot be published. In the slot of that stream."""
+        self.publish_claim = f"{prefix}:{{{self.publish_stream}}}:claim"
+        """String: the uid of the node that reads the publish stream."""
 
     @property
     def of_events(self) -> tuple[str, ...]:

@@ -131,6 +131,8 @@ class Pipeline:
 
     def __init__(self, connector: Connector, backoff: Backoff, publish_command: str = "PUBLISH") -> None:
         self.publish_command = publish_command
+        self.connector = connector
+        """How to make further connections to the server."""
         self._connector = connector
         self._backoff = backoff
         self._queue: deque[RedisCommand] = deque()

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from msgspec import Raw
 
-from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
+from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Harness, Node
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.engine.broker import NO_POSITION, Broker, NewPublication
+from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Broker, NewPublication
 
 
 def keyed(number: int, key: str = "k") -> NewPublication:
@@ -33,6 +33,19 @@ async def test_a_key_is_unique_within_its_channel_only(node: Node) -> None:
     await node.catch_up()
     assert node.handler.offsets("a") == [1, 2]
     assert [node.handler.offsets(channel) for channel in ("b", "a:k", "a:")] == [[1], [1], [1]]
+
+
+async def test_a_key_is_remembered_for_as_long_as_its_publication_says(node: Node, harness: Harness) -> None:
+    """Until the publisher lets it expire: then as long as any other from that moment on."""
+    kept = NewPublication(Raw(b"1"), idempotency_key="k", idempotency_seconds=10 * IDEMPOTENCY_SECONDS)
+    first = await node.broker.publish("news", kept, HISTORY)
+    await harness.advance(2 * IDEMPOTENCY_SECONDS)
+    assert await node.broker.publish("news", kept, HISTORY) == first
+    await node.broker.expire_keys([("news", "k"), ("news", "unknown")])
+    await harness.advance(IDEMPOTENCY_SECONDS / 2)
+    assert await node.broker.publish("news", kept, HISTORY) == first
+    await harness.advance(IDEMPOTENCY_SECONDS)
+    assert (await node.broker.publish("news", kept, HISTORY)).offset == 2
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ class Router:
         packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
         return self._route(self._command(packed, COMMAND_SECONDS, slot_of(keys[0]), after))
 
+    def connector_for(self, key: str) -> Connector | None:
+        """How to make further connections to the master of a key, as Deployment describes."""
+        shard = self._shards.get(self._topology.owners[slot_of(key)])
+        return None if shard is None else shard.pipeline.connector
+
     def _command(self, packed: bytes, seconds: float, slot: int, after: PendingReply | None) -> RoutedCommand:
         return RoutedCommand(packed, seconds, slot, next(self._numbers), self._redirect, after)
 

@@ -49,6 +49,9 @@ EVENTS_READ = _load("lib/events", "events_read")
 EVENTS_ACKNOWLEDGE = _load("lib/events", "events_acknowledge")
 EVENTS_FIGURES = _load("lib/events", "events_figures")
 DEAD_LETTERS_ADD = _load("dead_letters_add")
+STREAM_CLAIM = _load("stream_claim")
+STREAM_READ = _load("lib/stream", "stream_read")
+STREAM_FAIL = _load("lib/stream", "stream_fail")
 TIME = _load("time")
 PERMISSIONS = _load("permissions")
 
@@ -80,6 +83,9 @@ ALL = (
     EVENTS_ACKNOWLEDGE,
     EVENTS_FIGURES,
     DEAD_LETTERS_ADD,
+    STREAM_CLAIM,
+    STREAM_READ,
+    STREAM_FAIL,
     TIME,
     PERMISSIONS,
 )

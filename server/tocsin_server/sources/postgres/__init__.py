@@ -1,0 +1,1 @@
+"""The outbox: a table of PostgreSQL. Only this package imports asyncpg."""

@@ -1,0 +1,81 @@
+"""Publishing batches: a channel keeps its order, in any sequence of failures, and others go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.errors import INTERNAL_ERROR, UNKNOWN_CHANNEL, EngineError, Refused
+from tocsin_server.node.operations import Operations
+from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.sources.entry import SourceEntry
+from tocsin_server.sources.publishing import DEFECT, EntryPublisher
+
+OUTCOMES = st.sampled_from(["stored", "not stored", "stored without an answer", "full", "refused"])
+
+
+class Channels:
+    """Stores publications by key, as an engine does, with outcomes that the test chooses."""
+
+    def __init__(self, outcomes: list[str]) -> None:
+        self._outcomes = iter(outcomes)
+        self.stored: dict[str, list[int]] = {}
+
+    async def publish(self, channel: str, publication: NewPublication) -> None:
+        await asyncio.sleep(0)
+        outcome = next(self._outcomes, "stored")
+        if outcome == "not stored":
+            raise EngineError("the command could not be sent to Redis in time")
+        if outcome == "full":
+            raise Refused(INTERNAL_ERROR)
+        if outcome == "refused":
+            raise Refused(UNKNOWN_CHANNEL)
+        numbers, number = self.stored.setdefault(channel, []), int(publication.idempotency_key)
+        if number not in numbers:
+            numbers.append(number)
+        if outcome == "stored without an answer":
+            raise TimeoutError
+
+    def publisher(self) -> EntryPublisher:
+        return EntryPublisher("outbox", cast("Operations", self), SampledLog())
+
+
+def entries(channels: list[str]) -> list[SourceEntry]:
+    return [SourceEntry(str(n), channel, str(n), data=b"%d" % n) for n, channel in enumerate(channels)]
+
+
+@given(
+    st.lists(st.sampled_from("ab"), min_size=4, max_size=12),
+    st.lists(OUTCOMES, min_size=4, max_size=12),
+    st.integers(2, 6),
+)
+async def test_each_channel_keeps_its_order_however_often_it_fails(
+    channels: list[str], outcomes: list[str], batch: int
+) -> None:
+    """What was read again after a failure is stored once, before what follows it in its channel."""
+    engine = Channels(outcomes)
+    left, failed = entries(channels), set()
+    while left:
+        outcome = await engine.publisher().publish(left[:batch])
+        done = {entry.id for entry in outcome.published}
+        failed |= {failure.entry.id for failure in outcome.failures}
+        assert {entry.channel for entry in left[:batch] if entry.id not in done | failed} == outcome.held
+        left = [entry for entry in left if entry.id not in done | failed]
+    for channel in set(channels):
+        expected = [n for n, one in enumerate(channels) if one == channel and str(n) not in failed]
+        found = engine.stored.get(channel, [])
+        # An entry without an answer may be refused when it is repeated, which an engine does not do.
+        assert [n for n in found if str(n) not in failed] == expected
+
+
+async def test_a_defect_fails_its_entry_alone() -> None:
+    """The traceback is in the log, and the entry is kept."""
+    engine = Channels([])
+    broken = SourceEntry("0", "a", "no number", data=b"1")
+    outcome = await engine.publisher().publish([broken, *entries(["a", "b"])])
+    assert [(failure.entry.id, failure.reason) for failure in outcome.failures] == [("0", DEFECT)]
+    assert engine.stored == {"a": [0], "b": [1]}
