@@ -133,6 +133,8 @@ class Clients:
         try:
             channels = random.sample(CHANNELS, random.randint(0, CHANNELS_AT_MOST))
             subscribes = [{"id": id_, "subscribe": {"channel": one}} for id_, one in enumerate(channels, 2)]
+            if writer.transport.is_closing():
+                raise EOFError
             writer.write(commands({"id": 1, "connect": {}}, *subscribes))
             async with asyncio.timeout(STARTED):
                 op, payload = await _read_frame(reader)
@@ -153,6 +155,8 @@ class Clients:
 
     async def _leave(self, writer: asyncio.StreamWriter, channels: Sequence[str]) -> None:
         """Leave with a close frame, after an unsubscribe command, or without a word."""
+        if writer.transport.is_closing():
+            return
         way = random.randrange(3)
         if way and channels:
             writer.write(commands({"id": 90, "unsubscribe": {"channel": channels[0]}}))
@@ -355,6 +359,10 @@ class LifecycleRun:
 
     def _is_complete(self, clients: Clients) -> bool:
         for session in clients.sessions:
+            session.is_disturbed = any(
+                session.began_at - UNWRITTEN_SECONDS < end and session.ended_at + UNWRITTEN_SECONDS > begin
+                for begin, end in self.outages
+            )
             session.is_unwritten = any(
                 session.began_at - UNWRITTEN_SECONDS < at < session.began_at + UNWRITTEN_SECONDS
                 for at in self.kills
@@ -386,6 +394,7 @@ class LifecycleRun:
                 f"faults: {faults}",
                 f"{audit.events:,} events, {audit.repeated:,} of them repeated with the same id",
                 f"{audit.reconnected:,} sessions were told again after their node had been taken for dead",
+                f"{audit.incomplete:,} sessions ended there before all their subscriptions were told",
                 f"{audit.unwritten:,} sessions began when their node was killed, and are not told",
                 (
                     f"ends told after p50 {delays[len(delays) // 2]:.2f} s, "

@@ -86,9 +86,9 @@ class LifecycleRecorder:
         self._last_batch = 0
 
     @property
-    def sessions(self) -> Collection[str]:
-        """The client ids of the live sessions."""
-        return self._sessions.keys()
+    def clients(self) -> Collection[str]:
+        """The clients whose end is told from here: those that live, and those whose events wait."""
+        return self._sessions.keys() | {event.client for event in self._waiting}
 
     @property
     def has_waiting(self) -> bool:
@@ -250,13 +250,17 @@ class LifecycleRecorder:
     def _connect_again(self, now: Timestamp) -> None:
         """Another node has said the end of the sessions that are written. Those that live begin again.
 
+        Of those that ended meanwhile, subscriptions of which nothing was written are dropped.
+
         That node used at most one sequence number for the end of each subscription and one for the end of
         the session, after those that were written. So the numbers after that many more are free.
         """
         unwritten = {event.client for event in self._waiting if event.type == "connected"}
         known = self._written.keys() - unwritten
         self._written = {}
-        self._waiting.remove(lambda event: event.client in known)
+        for event in self._waiting.remove(lambda event: event.client in known):
+            is_told = event.client in self._sessions or event.type in ("unsubscribed", "disconnected")
+            self._waiting.dropped_count += not is_told
         for client in known:
             live = self._sessions.get(client)
             if live is None:

@@ -60,9 +60,11 @@ class WaitingEvents:
         self._kept.update(event.id for event in older)
         self._replace(chain(older, self._events))
 
-    def remove(self, is_unwanted: Callable[[LifecycleEvent], bool]) -> None:
-        """Remove events."""
+    def remove(self, is_unwanted: Callable[[LifecycleEvent], bool]) -> list[LifecycleEvent]:
+        """Remove events, and return them."""
+        removed = [event for event in self._events if is_unwanted(event)]
         self._replace(event for event in self._events if not is_unwanted(event))
+        return removed
 
     def _replace(self, events: Iterable[LifecycleEvent]) -> None:
         self._events = deque(events)

@@ -124,7 +124,7 @@ class LifecycleWriter:
     async def _open(self) -> None:
         while True:
             try:
-                await self._log.open(self._name, self._recorder.sessions)
+                await self._log.open(self._name, self._recorder.clients)
             except EngineError as error:
                 await self._pause_after(error)
             else:

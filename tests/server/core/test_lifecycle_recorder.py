@@ -213,15 +213,15 @@ class Machine(RuleBasedStateMachine):
         return WriteOutcome.WRITTEN
 
     def _settle(self, outcome: WriteOutcome) -> None:
+        self.recorder.settle(outcome, NOW)
         if outcome is WriteOutcome.STATE_LOST:
             self.reader.take(LifecycleEvent("state_lost", "lost", 0))
             self.log.channels.clear()
-            self._end_all(self.recorder.sessions)
+            self._end_all(self.recorder.clients)
         if outcome is not WriteOutcome.WRITTEN:
             self.has_lost = False
             self.log = LogModel(epoch=self.log.epoch + 1)
             self.snapshot = copy.deepcopy(self.log)
-        self.recorder.settle(outcome, NOW)
 
     def _end_all(self, live: Any) -> None:
         for client, record in self.log.sessions.items():
@@ -265,6 +265,6 @@ class CrowdedMachine(Machine):
 
 
 TestRecorder = Machine.TestCase
-TestRecorder.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestRecorder.settings = settings(max_examples=120, stateful_step_count=25, deadline=None)
 TestCrowdedRecorder = CrowdedMachine.TestCase
-TestCrowdedRecorder.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestCrowdedRecorder.settings = settings(max_examples=120, stateful_step_count=25, deadline=None)

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any, NoReturn
 
@@ -43,7 +44,10 @@ SWEEP_SECONDS = 1.0
 """How often a node looks for incarnations of dead nodes."""
 
 ABSENT_SECONDS = 3.0
-"""A node without a lease for so long is dead. Its lease may be lost for a moment, when Redis loses data."""
+"""An incarnation whose node has no lease for so long is dead.
+
+A lease may be missing for a moment: when Redis loses data, and when a node that was frozen begins again.
+"""
 
 EPOCH_BITS = 64
 
@@ -184,17 +188,20 @@ class RedisEventLog:
         await self._run(scripts.EVENTS_CLAIM, self._incarnation, part, subscriber, 0, keys=())
 
     async def read(self, subscriber: str, part: int, limit: int) -> Sequence[StoredEvent]:
-        """Return the oldest events that the subscriber has not acknowledged, as EventReader describes."""
-        found = await self._run(scripts.EVENTS_READ, self._incarnation, part, subscriber, limit, keys=())
-        if found is None:
-            raise ClaimLost
-        events: list[StoredEvent] = []
-        for entry, fields in found:
-            try:
-                events.append(StoredEvent(entry.decode(), _decode(fields[1])))
-            except msgspec.DecodeError:
-                log.warning("malformed_event_ignored", part=part, entry=entry.decode())
-        return events
+        """Return the oldest events that the subscriber has not acknowledged, as EventReader describes.
+
+        An event that is not of this format is acknowledged once it is the oldest.
+        """
+        while True:
+            found = await self._run(scripts.EVENTS_READ, self._incarnation, part, subscriber, limit, keys=())
+            if found is None:
+                raise ClaimLost
+            events = list(_until_malformed(found))
+            if events or not found:
+                return events
+            entry = found[0][0].decode()
+            log.warning("malformed_event_ignored", part=part, entry=entry)
+            await self.acknowledge(subscriber, part, [entry])
 
     async def acknowledge(self, subscriber: str, part: int, entries: Sequence[str]) -> None:
         """Note that a subscriber has these events, as EventReader describes."""
@@ -234,7 +241,6 @@ class RedisEventLog:
     def on_alive(self, alive: frozenset[str]) -> None:
         """Note the uids of the nodes that have a live lease; called about every second."""
         self._alive = alive
-        self._dead -= alive
 
     def on_node_dead(self, uid: str) -> None:
         """Note that the last lease of a node has expired."""
@@ -256,14 +262,14 @@ class RedisEventLog:
         flat = await self._commands.execute("HGETALL", self._keys.of_events[1])
         now = asyncio.get_running_loop().time()
         states = {name.decode(): state for name, state in zip(flat[::2], flat[1::2], strict=True)}
-        uids = {incarnation.rpartition(".")[0] for incarnation in states}
-        absent = uids - self._alive - {self.uid}
-        self._absent_since = {uid: self._absent_since.get(uid, now) for uid in absent}
-        for incarnation, state in states.items():
-            uid = incarnation.rpartition(".")[0]
-            is_gone = uid in absent and (uid in self._dead or now - self._absent_since[uid] >= ABSENT_SECONDS)
-            if incarnation != self._incarnation and (is_gone or state.startswith(b"dead ")):
-                await self._reaper.reap_alone(incarnation, self._parts, self.uid)
+        dead, self._dead = self._dead, set()
+        absent = {name for name in states if _uid_of(name) not in {*self._alive, self.uid}}
+        self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
+        for name, state in states.items():
+            is_late = name in absent and now - self._absent_since[name] >= ABSENT_SECONDS
+            is_gone = is_late or (name in absent and _uid_of(name) in dead) or state.startswith(b"dead ")
+            if is_gone and name != self._incarnation:
+                await self._reaper.reap_alone(name, self._parts, self.uid)
 
     # ------------------------------------------------------------------------------------------------ Redis
 
@@ -285,3 +291,14 @@ class RedisEventLog:
         return await self._commands.run_script(
             script, [*self._keys.of_events, *parts, *of_incarnation], *arguments
         )
+
+
+def _uid_of(incarnation: str) -> str:
+    return incarnation.rpartition(".")[0]
+
+
+def _until_malformed(found: Sequence[tuple[bytes, Sequence[bytes]]]) -> Iterator[StoredEvent]:
+    """Decode entries up to the first that is not of this format."""
+    with suppress(msgspec.DecodeError):
+        for entry, fields in found:
+            yield StoredEvent(entry.decode(), _decode(fields[1]))

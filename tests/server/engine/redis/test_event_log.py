@@ -159,7 +159,8 @@ async def test_a_node_that_was_only_frozen_finds_out(opened: Opened, is_carried_
         expected = WriteOutcome.WRITTEN_AND_REAPED if is_carried_out else WriteOutcome.REAPED
         assert outcome is expected
         await frozen.open("n1")
-        assert await frozen.write(connected(1, "b")) is WriteOutcome.WRITTEN
+        await log.sweep()
+        assert await frozen.write(connected(1, "b")) is WriteOutcome.WRITTEN, "it has no new lease yet"
         assert told(await read_all(log), "a") == (["connected", "disconnected"] if is_carried_out else [])
         assert told(await read_all(log), "b") == ["connected"]
 
@@ -265,6 +266,23 @@ async def test_events_older_than_the_retention_are_removed(opened: Opened) -> No
         while (await log.figures()).stored:
             pass
         assert (await log.figures()).trimmed == 1
+
+
+async def test_an_event_of_another_format_is_skipped(
+    opened: Opened, redis_server: RedisServer, prefix: str
+) -> None:
+    """It holds up no event behind it."""
+    async with opened("n1", parts=1) as log:
+        stream = Keys(prefix).event_part(0)
+        for number in (1, 2, 3):
+            redis_server.command("XADD", stream, "*", "e", "{]")
+            await log.write(connected(number, f"c{number}"))
+        await log.claim("hook", 0)
+        read: list[str] = []
+        while stored := await log.read("hook", 0, 10):
+            read += [one.event.client for one in stored]
+            await log.acknowledge("hook", 0, [one.entry for one in stored])
+        assert read == ["c1", "c2", "c3"]
 
 
 async def test_all_nodes_use_the_number_of_parts_of_the_first(opened: Opened) -> None:
