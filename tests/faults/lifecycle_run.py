@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from tests.faults.cluster import NAMESPACE, Cluster, NodeProcess, config_with_engine, make_folder, run_cluster
+from tests.faults.fault_environment import LATE_SECONDS
 from tests.faults.lifecycle_audit import GRACE_SECONDS, LEASE_SECONDS, Audit, ClientSession
 from tests.faults.mass_reconnect import Result
 from tests.faults.standalone import DURABLE
@@ -338,10 +339,11 @@ class LifecycleRun:
 
     def due_at(self, ended_at: float) -> float:
         """When the end of a session must be told that ended then."""
-        due = ended_at + LEASE_SECONDS + GRACE_SECONDS
+        allowed = LEASE_SECONDS + GRACE_SECONDS + LATE_SECONDS
+        due = ended_at + allowed
         for begin, end in sorted(self.outages):
             if begin <= due and ended_at <= end:
-                due = max(due, end + LEASE_SECONDS + GRACE_SECONDS)
+                due = max(due, end + allowed)
         return due
 
     async def execute(self, faults: Sequence[Fault]) -> Result:
