@@ -92,7 +92,7 @@ def _show_status(found: Sequence[dict[str, Any]], as_json: bool) -> None:
     for webhook in found:
         parts, error = webhook["failing_parts"], printable(webhook["error"])
         since = _age(now, webhook["failing_since"])
-        state = f"fails for {since} in {parts} parts: {error}" if parts else "ok"
+        state = f"fails for {since}, parts: {parts}, {error}" if parts else "ok"
         oldest = _age(now, webhook["oldest_event_at"]) if parts else ""
         table.add_row(
             webhook["name"], printable(webhook["url"]), state, oldest, f"{webhook['dead_letters']:,}"

@@ -100,7 +100,7 @@ async def test_the_status_says_whether_deliveries_fail(webhooks: Webhooks) -> No
     code, out, _ = await webhooks.tocsin()
     assert code == 0
     assert "webhooks.app" in out
-    assert "in 1 parts: status 500" in out
+    assert "parts: 1, status 500" in out
 
 
 async def test_dead_letters_are_read_page_by_page(webhooks: Webhooks) -> None:

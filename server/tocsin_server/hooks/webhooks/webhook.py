@@ -1,8 +1,8 @@
 """A webhook: sends events to an address of the application, as signed POST requests.
 
 A request in flight is limited in time, and the answer is not kept. Redirects are not followed, and proxies of
-the environment are not used, so that events reach the configured address only. Connections are kept: at most
-one for each part of the event log.
+the environment are not used, so that events reach the configured address only. Cookies are not kept.
+Connections are: at most one for each part of the event log.
 
 The mutable state is the HTTP client, which `open` makes.
 """
@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -124,7 +125,7 @@ class Webhook:
 def _new_client(options: WebhookOptions, connections: int) -> httpx.AsyncClient:
     import httpx  # noqa: PLC0415 - only nodes with webhooks load it
 
-    return httpx.AsyncClient(
+    client = httpx.AsyncClient(
         timeout=None,  # noqa: S113 - `deliver` limits the whole request
         trust_env=False,
         verify=_tls_context(options) if options.url.startswith("https:") else False,
@@ -135,6 +136,8 @@ def _new_client(options: WebhookOptions, connections: int) -> httpx.AsyncClient:
             keepalive_expiry=IDLE_SECONDS,
         ),
     )
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
 
 
 def _tls_context(options: WebhookOptions) -> ssl.SSLContext:

@@ -79,6 +79,18 @@ async def test_a_redirect_is_not_followed() -> None:
     assert other.requests == []
 
 
+async def test_a_cookie_is_not_sent_back() -> None:
+    """A receiver cannot fill the memory of a node with them."""
+    receiver = Receiver()
+    receiver.headers = {"Set-Cookie": "a=1; Path=/"}
+    async with receiver.serving() as url, opened(url) as webhook:
+        for number in range(2):
+            await webhook.deliver(f"d{number}", events(1))
+        assert webhook._client is not None
+        assert list(webhook._client.cookies.jar) == []
+    assert "cookie" not in receiver.requests[1].headers
+
+
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver, proxy = Receiver(), Receiver()
     async with receiver.serving() as url, proxy.serving() as proxy_url:
