@@ -325,10 +325,15 @@ class BlockingBackEnd:
     def read_one(self, connection: socket.socket) -> None:
         read = b""
         while not read.endswith(b"}"):
-            read += connection.recv(65_536)
+            if not (received := connection.recv(65_536)):
+                raise ConnectionError("the node closed the connection")
+            read += received
         self.requests += 1
 
     def close(self) -> None:
+        """Accept no further connections. A thread that waits for one ends."""
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
 
@@ -363,6 +368,7 @@ async def test_a_call_on_a_kept_connection_that_was_closed_after_reading_is_not_
             answering = asyncio.create_task(back_end.answer_one())
             await proxies.ask(kind)
             kept = await answering
+            back_end.close()
             reading = asyncio.create_task(asyncio.to_thread(back_end.read_one, kept))
             reading.add_done_callback(lambda _reading: kept.close())
             assert await proxies.ask(kind) == INTERNAL_ERROR
