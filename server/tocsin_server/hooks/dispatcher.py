@@ -16,7 +16,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
@@ -102,6 +102,7 @@ class HookDispatcher:
         self.hooks = hooks
         self._settings = settings
         self._rules = channel_rules(settings)
+        self._function_seconds = settings.client.hook_timeout
         self._rpc_methods = frozenset(rpc_methods)
         self._metrics = metrics
         self._log = SampledLog()
@@ -127,7 +128,7 @@ class HookDispatcher:
     @property
     def authorization_seconds(self) -> float:
         """How long a session waits at most."""
-        return self.hooks.longest_seconds(self._settings.client.hook_timeout) + GRACE_SECONDS
+        return self.hooks.longest_seconds(self._function_seconds) + GRACE_SECONDS
 
     @property
     def kept_headers(self) -> KeptHeaders | None:
@@ -242,7 +243,7 @@ class HookDispatcher:
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
         queue.unanswered += 1
-        deadline = Deadline(hook.seconds or self._settings.client.hook_timeout)
+        deadline = Deadline(hook.seconds or self._function_seconds)
         try:
             return await self._call(queue.slots, hook, event)
         except asyncio.CancelledError:
@@ -260,12 +261,11 @@ class HookDispatcher:
         if not slots.take_now(client):
             await slots.wait(client)
         try:
-            if hook.is_plain and self._threads is not None:
-                answered: Any = await self._threads.run(hook.call, event)
-            else:
-                answered = hook.call(event)
-            answer: Answer = await answered if inspect.isawaitable(answered) else answered
-            return answer
+            call: Any = hook.call
+            if not hook.is_plain:
+                return cast("Answer", await call(event))
+            answered = call(event) if self._threads is None else await self._threads.run(call, event)
+            return cast("Answer", await answered if inspect.isawaitable(answered) else answered)
         finally:
             slots.give_back(client)
 

@@ -20,6 +20,7 @@ from tests.server.served_node import assert_nothing_is_left, is_settled, new_cha
 from tests.support.timing import TICK
 from tocsin_server import errors
 from tocsin_server.app import create_app
+from tocsin_server.hooks import dispatcher
 from tocsin_server.hooks.answers import Answer, Connected, Published, RpcAnswer, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, HookKind, PublishEvent, RpcEvent, SubscribeEvent
 from tocsin_server.hooks.registry import Hooks
@@ -110,7 +111,10 @@ async def test_threads_of_plain_hooks_that_hang_stay_counted() -> None:
         await until(lambda: is_settled(node))
 
 
-async def test_a_hook_that_goes_on_although_it_is_cancelled_holds_up_no_client() -> None:
+async def test_a_hook_that_goes_on_although_it_is_cancelled_holds_up_no_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher, "GRACE_SECONDS", TICK)
     release = asyncio.Event()
 
     async def suppress(event: PublishEvent) -> Published:
