@@ -537,8 +537,9 @@ class Node:
         """
         for name, options in connection.session.live_options:
             kept = None
-            if not connection.is_behind and options.slow_policy != "disconnect":
-                kept = self.hub.channels[name].release(connection)
+            channel = self.hub.channels.get(name)  # None: the reset of another let a command leave this one
+            if channel is not None and not connection.is_behind and options.slow_policy != "disconnect":
+                kept = channel.release(connection)
             if kept is None:
                 continue
             self.metrics.count_undelivered(options.slow_policy, kept.dropped + kept.superseded)

@@ -351,7 +351,8 @@ class ModelNode:
         self.behind.discard(client)
         self.state.change_write(client, is_behind=False)
         for name, _ in client.session.live_options:
-            kept = self.hub.channels[name].release(client)
+            channel = self.hub.channels.get(name)
+            kept = channel.release(client) if channel is not None else None
             if kept is not None and kept.dropped and client.session.has_position_in(name):
                 self.handle_event(client, events.ChannelReset(name))
             elif kept is not None and kept.messages:
