@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import StringIO
@@ -289,6 +291,34 @@ async def test_a_client_that_leaves_while_a_hook_is_asked_leaves_nothing(is_plai
         plain_gate.set()
         await until(lambda: is_settled(node))
         assert_nothing_is_left(node)
+
+
+async def test_a_connection_that_hooks_decided_about_is_freed_without_the_garbage_collector() -> None:
+    async def connect(event: ConnectEvent) -> Connected:
+        await asyncio.sleep(0)
+        return Connected("ada")
+
+    async def publish(event: PublishEvent) -> Published:
+        raise FaultError
+
+    def add(hooks: Hooks) -> None:
+        hooks.connect(connect)
+        hooks.publish(publish)
+
+    async with running(add) as node:
+        gc.disable()
+        try:
+            connection = await admitted(node)
+            with capture_logs():
+                await connection.call("publish", channel="news", data=1)
+            freed = weakref.ref(connection)
+            connection.drop()
+            await until(lambda: is_settled(node))
+            del connection
+            await asyncio.sleep(0)
+            assert freed() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_node_that_drains_closes_a_client_whose_hook_is_asked() -> None:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import cast
+from typing import Any, cast
 
 import psutil
+import structlog
 import uvloop
 
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.support.raw_connection import HANDSHAKE, close_frame, commands
 from tests.support.timing import SOON
+from tocsin_server.errors import Refusal
+from tocsin_server.hooks.answers import Connected, Published, Subscribed
+from tocsin_server.hooks.events import ConnectEvent, SubscribeEvent
+from tocsin_server.hooks.registry import Hooks
 
 WEBSOCKETS = 20_000
 STREAMS = 600
+HOOKED = 4_500
 AT_A_TIME = 300
 WARM_UP = 4_000
 CHANNELS = 150
@@ -161,9 +168,39 @@ async def settled_footprint(served_node: ServedNode) -> Footprint:
     return Footprint()
 
 
-async def growth(kind: Callable[[], Iterator[Script]], warm_up: int, count: int) -> float:
+def add_nothing(_hooks: Hooks) -> None:
+    """Let no hook decide."""
+
+
+def add_hooks(hooks: Hooks) -> None:
+    """Let hooks admit, refuse, raise, and take too long, in turns; also those that run in threads."""
+    turns = itertools.count()
+
+    async def decide(event: ConnectEvent | SubscribeEvent) -> Any:
+        turn = next(turns) % 7
+        if turn == 1:
+            return Refusal(1000, "no")
+        if turn == 2:
+            raise RuntimeError("a fault of the application")
+        if turn == 3:
+            await asyncio.Future()
+        await asyncio.sleep(0)
+        return Connected() if isinstance(event, ConnectEvent) else Subscribed()
+
+    hooks.connect(decide)
+    hooks.subscribe(decide)
+    hooks.publish(lambda event: Published())
+
+
+async def growth(
+    kind: Callable[[], Iterator[Script]],
+    warm_up: int,
+    count: int,
+    add: Callable[[Hooks], None],
+) -> float:
     """Return by how many bytes the process grew for each client after a warm-up."""
-    async with serve_node(client={"allow_anonymous": True, **LIMITS}) as served_node:
+    options = {"allow_anonymous": True, "hook_timeout": 0.2, **LIMITS}
+    async with serve_node(client=options, add_hooks=add) as served_node:
         scripts = kind()
         await run_clients(served_node, scripts, warm_up)
         before = await settled_footprint(served_node)
@@ -174,11 +211,15 @@ async def growth(kind: Callable[[], Iterator[Script]], warm_up: int, count: int)
         return float(after.bytes - before.bytes) / (count - warm_up)
 
 
-KINDS = {
-    "websockets": (websocket_scripts, WARM_UP, WEBSOCKETS),
-    "streams": (event_stream_scripts, STREAMS // 3, STREAMS),
+Kind = tuple[Callable[[], Iterator[Script]], int, int, Callable[[Hooks], None]]
+
+KINDS: dict[str, Kind] = {
+    "websockets": (websocket_scripts, WARM_UP, WEBSOCKETS, add_nothing),
+    "hooks": (websocket_scripts, HOOKED // 3, HOOKED, add_hooks),
+    "streams": (event_stream_scripts, STREAMS // 3, STREAMS, add_nothing),
 }
 
 if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as a real server has
         sys.stdout.write(f"{runner.run(growth(*KINDS[sys.argv[1]]))}\n")

@@ -15,6 +15,9 @@ WEBSOCKET_BYTES = 80
 The smallest leak, an entry in a set and its key, is larger.
 """
 
+HOOKED_BYTES = 400
+"""The same for clients that hooks decide about, of which there are fewer."""
+
 STREAM_BYTES = 3_000
 """The same for event streams, whose number is too small to average out the noise."""
 
@@ -34,6 +37,11 @@ def grown(kind: str) -> float:
 def test_twenty_thousand_closed_websockets_leave_no_memory() -> None:
     """Closed, and aborted: in the handshake, after it, while subscribing and while subscribed."""
     assert grown("websockets") < WEBSOCKET_BYTES
+
+
+def test_thousands_of_clients_that_hooks_decide_about_leave_no_memory() -> None:
+    """Admitted, refused, and left while a hook is asked that answers, raises or takes too long."""
+    assert grown("hooks") < HOOKED_BYTES
 
 
 def test_hundreds_of_closed_event_streams_leave_no_memory() -> None:
