@@ -44,7 +44,7 @@ FROZEN_SECONDS = 8.0
 """Longer than a lease: the node is taken for dead, and comes back."""
 READ_AT_ONCE = 1000
 SUBSCRIBER = "collector"
-UNWRITTEN_SECONDS = 1.0
+UNWRITTEN_SECONDS = 2.0
 """A killed node may not have written what happened in so short a time before, on a busy machine.
 
 It writes a batch 10 ms after the one before.
@@ -61,7 +61,7 @@ class Plan:
 
 
 FULL = Plan(sessions=10_000, at_once=1200, seconds=8.0)
-SHORT = Plan(sessions=300, at_once=120, seconds=0.8)
+SHORT = Plan(sessions=200, at_once=100, seconds=0.5)
 
 
 class LifecycleCluster(Cluster):

@@ -5,7 +5,8 @@
 One batch is in flight at a time. No client waits for it. While the log cannot be written, events wait in the
 recorder, which bounds them.
 
-The mutable state is the recorder, whether the writer stops, and the last figures of the log.
+The mutable state is the recorder, whether the log is open, whether the writer stops, and the last figures of
+the log.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class LifecycleWriter:
         self._recorder = LifecycleRecorder(options.types, _records(rules), name, uid, options.waiting_bytes)
         self._recorded = asyncio.Event()
         self._is_stopping = False
+        self._is_open = False
         self._is_failing = False
         self._logged_drops = 0
         self._figures_at = 0.0
@@ -98,18 +100,30 @@ class LifecycleWriter:
             self._deadline.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
 
     async def run(self) -> None:
-        """Write until `stop`."""
+        """Write until `stop`. A failure is logged, and the writer goes on."""
         try:
             async with asyncio.timeout(STOP_SECONDS if self._is_stopping else None) as self._deadline:
-                await self._open()
-                while not (self._is_stopping and not self._recorder.has_waiting):
-                    await self._wait()
-                    await self._write()
+                while not await self._guarded_step():
+                    pass
                 await self._log.close()
         except (TimeoutError, EngineError) as error:
             log.warning("lifecycle_events_left_to_other_nodes", count=self.waiting_count, error=str(error))
         finally:
             self._deadline = None
+
+    async def _guarded_step(self) -> bool:
+        """Wait for events, and write a batch. Returns True once all are written and the writer stops."""
+        try:
+            if not self._is_open:
+                await self._open()
+            if self._is_stopping and not self._recorder.has_waiting:
+                return True
+            await self._wait()
+            await self._write()
+        except Exception:
+            log.exception("lifecycle_writer_failed")
+            await asyncio.sleep(RETRY_SECONDS)
+        return False
 
     async def _wait(self) -> None:
         """Wait until there are events, at most CHECK_SECONDS."""
@@ -128,6 +142,7 @@ class LifecycleWriter:
             except EngineError as error:
                 await self._pause_after(error)
             else:
+                self._is_open = True
                 return
 
     async def _write(self) -> None:
@@ -140,8 +155,7 @@ class LifecycleWriter:
             return
         self._note_success(batch, outcome)
         self._recorder.settle(outcome, self._now())
-        if outcome is not WriteOutcome.WRITTEN:
-            await self._open()
+        self._is_open = outcome is WriteOutcome.WRITTEN
 
     async def _read_figures(self) -> None:
         now = asyncio.get_running_loop().time()

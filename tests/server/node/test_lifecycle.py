@@ -169,20 +169,25 @@ class FailingLog(MemoryEventLog):
         self.failures: list[bool] = []
         """For each of the next writes that fail: whether it is carried out."""
         self.failed = 0
+        self.error: Exception = EngineError("the outcome is unknown")
 
     async def write(self, batch: EventBatch) -> WriteOutcome:
         if self.failures:
             self.failed += 1
             if self.failures.pop(0):
                 await super().write(batch)
-            raise EngineError("the outcome is unknown")
+            raise self.error
         return await super().write(batch)
 
 
-async def test_a_batch_with_an_unknown_outcome_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And clients do not wait for it."""
+@pytest.mark.parametrize("error", [EngineError("the outcome is unknown"), RuntimeError("a defect")])
+async def test_a_batch_with_an_unknown_outcome_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """And clients do not wait for it. A defect does not end the node."""
     monkeypatch.setattr("tocsin_server.node.lifecycle.RETRY_SECONDS", 0)
     log, engine = FailingLog(), memory_engine()
+    log.error = error
     monkeypatch.setattr(MemoryEngine, "event_log", log)
     log.failures = [True, False, True, False]
     async with running(engine, events={"types": ["all"]}, channels=CHANNELS) as node:
