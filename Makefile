@@ -17,6 +17,9 @@ DRIVERS := tests/sdks/drivers
 JS_DRIVER := $(DRIVERS)/js/node_modules/.installed
 GO_DRIVER := $(DRIVERS)/go/build/driver
 JAVA_DRIVER := $(DRIVERS)/java/target/.built
+GUIDES := .venv/.guides
+GUIDES_JS := tests/guides/js
+GUIDES_JS_PACKAGES := $(GUIDES_JS)/node_modules/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 # Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
@@ -45,6 +48,10 @@ coverage: tools $(JS_PACKAGES) ## every test, and which lines no test runs; it t
 .PHONY: test-sdks
 test-sdks: sdk-tools $(DEV) $(JS_DRIVER) $(GO_DRIVER) $(JAVA_DRIVER) ## the official SDKs against two nodes; writes docs/sdks.md
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --page docs/sdks.md tests/sdks/scenarios.py $(ARGS)
+
+.PHONY: test-guides
+test-guides: guide-tools $(GUIDES) $(GUIDES_JS_PACKAGES) ## the applications of docs/integrate/, made and run as their pages say
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests/guides/scenarios.py $(ARGS)
 
 .PHONY: check
 check: $(DEV) ## format, lint, words, import contracts, types
@@ -81,7 +88,7 @@ hostile: $(DEV) ## every attack beside honest clients (docs/security.md); exit 1
 
 .PHONY: clean
 clean: ## remove everything that make made
-	rm -rf .venv $(JS)/node_modules $(DRIVERS)/js/node_modules $(DRIVERS)/go/build $(DRIVERS)/java/target dist build htmlcov .coverage .coverage.* \
+	rm -rf .venv $(JS)/node_modules $(GUIDES_JS)/node_modules $(DRIVERS)/js/node_modules $(DRIVERS)/go/build $(DRIVERS)/java/target dist build htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find server client tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -96,6 +103,14 @@ $(SERVER): pyproject.toml constraints.txt
 
 $(DEV): $(SERVER)
 	@$(PIP) install --constraint constraints.txt --editable '.[server,dev]'
+	@touch $@
+
+$(GUIDES): $(DEV)
+	@$(PIP) install --constraint constraints.txt --editable '.[server,dev,guides]'
+	@touch $@
+
+$(GUIDES_JS_PACKAGES): $(GUIDES_JS)/package-lock.json $(GUIDES_JS)/package.json | guide-tools
+	@cd $(GUIDES_JS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(JS_PACKAGES): $(JS)/package.json | tools
@@ -138,3 +153,14 @@ sdk-tools:
 		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }
 	@go version | awk '{ sub(/^go/, "", $$3); split($$3, v, "."); exit v[1] == 1 && v[2] < 21 }' || \
 		{ echo "The tests of SDKs need Go 1.21 or later, and this is $$(go version)." >&2; exit 1; }
+
+# Those that the tests of docs/integrate/ need. PHP's SQLite is a package of its own.
+.PHONY: guide-tools
+guide-tools:
+	@missing=; need() { package=$$1; shift; \
+		for program; do command -v $$program >/dev/null && return; done; missing="$$missing $$package"; }; \
+	node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || missing=" nodejs"; \
+	need npm npm; need chromium chromium chromium-browser google-chrome; need openssl openssl; need php-cli php; \
+	php -r 'exit((int) !extension_loaded("pdo_sqlite"));' 2>/dev/null || missing="$$missing php-sqlite3"; \
+	test -z "$$missing" || { echo "The tests of guides need further programs (and Node.js 20 or later). On Debian:" >&2; \
+		echo "apt-get install --no-install-recommends$$missing" >&2; exit 1; }

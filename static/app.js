@@ -6,6 +6,7 @@ import { NodeMap } from "./demo/node-map.js";
 import { showPollingVsPush } from "./demo/polling-vs-push.js";
 import { sendOverSocket, sendToApplication } from "./demo/sending.js";
 import { findChannel, nameAnonymousVisitor, untilConnected } from "./demo/standalone.js";
+import { Visits } from "./demo/visits.js";
 import { firstToken, getToken, measureClock, visitor } from "./demo/visitor-session.js";
 import { connect } from "./tocsin.js";
 
@@ -27,7 +28,9 @@ function startWithApplication(token) {
   const invitation = "Both connections are open. Cut one, send ten, then resume it.";
   const map = new NodeMap();
   const onConnection = map.follow.bind(map);
-  openChat(client, LOBBY, { send: sendToApplication, invitation, getToken, onConnection });
+  const visits = new Visits(client);
+  const onPresence = visits.onPresence.bind(visits);
+  openChat(client, LOBBY, { send: sendToApplication, invitation, getToken, onConnection, onPresence });
   showPollingVsPush(client);
   map.followSubscription(client.subscribe("links"), client);
 }

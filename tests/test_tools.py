@@ -31,6 +31,15 @@ SDK_PACKAGES = {
 }
 """The same of `make test-sdks`."""
 
+GUIDE_PACKAGES = {
+    "node": "nodejs",
+    "npm": "npm",
+    "chromium": "chromium",
+    "openssl": "openssl",
+    "php": "php-cli php-sqlite3",
+}
+"""The same of `make test-guides`."""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -111,6 +120,38 @@ def test_an_old_go_is_refused(sdk_path: Path) -> None:
     ended = tools(sdk_path, "sdk-tools")
     assert ended.returncode != 0
     assert "need Go 1.21 or later, and this is go version go1.19.8 linux/amd64." in ended.stderr
+
+
+@pytest.fixture
+def guide_path(path: Path) -> Path:
+    """A PATH with every program of the tests of guides."""
+    for program in GUIDE_PACKAGES:
+        if not (path / program).exists():
+            (path / program).symlink_to("/bin/true")
+    return path
+
+
+def test_a_machine_with_all_programs_of_the_guides_gets_no_message(guide_path: Path) -> None:
+    ended = tools(guide_path, "guide-tools")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("absent", [["openssl"], ["npm", "php"], list(GUIDE_PACKAGES)], ids=" ".join)
+def test_the_installation_command_has_every_missing_package_of_the_guides(
+    guide_path: Path, absent: list[str]
+) -> None:
+    for program in absent:
+        (guide_path / program).unlink()
+    ended = tools(guide_path, "guide-tools")
+    assert ended.returncode != 0
+    packages = " ".join(GUIDE_PACKAGES[program] for program in absent)
+    assert f"apt-get install --no-install-recommends {packages}\n" in ended.stderr
+
+
+def test_a_php_without_sqlite_needs_a_package(guide_path: Path) -> None:
+    (guide_path / "php").unlink()
+    (guide_path / "php").symlink_to("/bin/false")
+    assert "install --no-install-recommends php-sqlite3\n" in tools(guide_path, "guide-tools").stderr
 
 
 def _make_go(path: Path, version: str) -> None:

@@ -1,7 +1,9 @@
 """The application: connects the database, the handlers and the publisher, and returns the routes."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.routing import Route
@@ -13,30 +15,42 @@ from tocsin_demo.links import Links
 from tocsin_demo.messages import Messages
 from tocsin_demo.nodes import Nodes
 from tocsin_demo.publishing import Publisher, publish_or_log
+from tocsin_demo.settings import DemoConfig
+from tocsin_demo.visit_store import VisitStore
 from tocsin_demo.visitors import Visitors
+from tocsin_demo.visits import Visits
+
+
+@dataclass(frozen=True)
+class Application:
+    """The routes, and the handler of lifecycle events."""
+
+    routes: Sequence[Route]
+    visits: Visits
 
 
 @asynccontextmanager
-async def application(
-    database: Path, push_server: str, api_key: str, token_secret: str, nodes: Nodes
-) -> AsyncIterator[list[Route]]:
-    """Yield the routes, which work until the context ends. `push_server` is the URL that all nodes share.
+async def application(config: DemoConfig, nodes: Nodes) -> AsyncIterator[Application]:
+    """Yield the application, which works until the context ends.
 
     On exit, checks that still run are recorded as failed.
     """
-    tables = prepare_database(database, push_server)
+    tables = prepare_database(Path(config.database), config.url)
     store = LinkStore(tables)
-    visitors = Visitors(token_secret)
+    visitors = Visitors(config.token_secret)
     async with (
-        Publisher(push_server, api_key, nodes.ready_addresses) as publisher,
+        Publisher(config.url, config.api_key, nodes.ready_addresses) as publisher,
         Checks(store, CheckStore(tables), publish_or_log(publisher)) as checks,
     ):
         links = Links(store, publish_or_log(publisher))
         messages = Messages(visitors, publisher)
-        yield [
+        visits = Visits(VisitStore(tables), publish_or_log(publisher, logging.INFO))
+        routes = [
             *links.routes,
             *checks.routes,
             *visitors.routes,
             *messages.routes,
+            *visits.routes,
             *nodes.routes(visitors),
         ]
+        yield Application(routes, visits)

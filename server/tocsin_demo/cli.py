@@ -19,6 +19,7 @@ from tocsin_demo.link_store import prepare_database
 from tocsin_demo.redis_server import RedisStartError, find_redis, redis_running
 from tocsin_demo.settings import HOST, DemoConfig
 from tocsin_demo.supervisor import StartError, Supervisor
+from tocsin_demo.visit_store import VisitStore
 from tocsin_server.logging import configure_logging
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -72,6 +73,7 @@ def demo(
 async def _run_standalone(listener: socket.socket, config: DemoConfig, open_page: bool) -> None:
     from tocsin_demo import node_main  # noqa: PLC0415 - the supervisor starts sooner without these imports
 
+    _prepare_database(config)
     await node_main.run_standalone(listener, config, lambda url: _print_addresses(url, open_page))
 
 
@@ -100,7 +102,7 @@ async def _supervise(supervisor: Supervisor, redis: str, folder: Path, open_page
     config = supervisor.config
     try:
         with _reserved(config.port):
-            prepare_database(Path(config.database), config.url)
+            _prepare_database(config)
             async with redis_running(redis, folder) as server, asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.wait_until_ended())
                 tasks.create_task(supervisor.run(server))
@@ -110,6 +112,11 @@ async def _supervise(supervisor: Supervisor, redis: str, folder: Path, open_page
         raise group.exceptions[0] from None
     except* sqlite3.Error as group:
         raise group.exceptions[0] from None
+
+
+def _prepare_database(config: DemoConfig) -> None:
+    """The visits of an earlier run are no longer there. May raise sqlite3.Error."""
+    VisitStore(prepare_database(Path(config.database), config.url)).forget_all()
 
 
 def _reserved(port: int) -> socket.socket:

@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS checks (
   id TEXT PRIMARY KEY, link_id INTEGER NOT NULL, state TEXT NOT NULL, findings TEXT NOT NULL,
   total INTEGER NOT NULL, verdict TEXT, lease_until REAL NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS checks_running ON checks (link_id) WHERE state = 'running';
+CREATE TABLE IF NOT EXISTS visits (
+  client TEXT PRIMARY KEY, user TEXT NOT NULL, node TEXT NOT NULL,
+  came_at REAL NOT NULL, went_at REAL, sequence INTEGER NOT NULL);
 """
 
 

@@ -11,13 +11,12 @@ import socket
 import sys
 from asyncio import StreamReader, StreamReaderProtocol
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 import uvloop
 
-from tocsin_demo.application import application
+from tocsin_demo.application import Application, application
 from tocsin_demo.ipc import (
     LINE_LIMIT_BYTES,
     ClusterStatus,
@@ -28,9 +27,11 @@ from tocsin_demo.ipc import (
     encode_line,
 )
 from tocsin_demo.nodes import Nodes
+from tocsin_demo.publishing import LOBBY
 from tocsin_demo.settings import HOST, DemoConfig, demo_settings
 from tocsin_demo.shared_port import SharedPort
-from tocsin_server.app import create_app
+from tocsin_server.app import TocsinApp, create_app
+from tocsin_server.config.loading import Settings
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
@@ -52,11 +53,9 @@ async def run_standalone(
 ) -> None:
     """Serve one in-memory node on this socket until a signal arrives. `on_ready` is given the node's URL."""
     nodes = Nodes(STANDALONE_NAME)
-    async with application(
-        Path(config.database), config.url, config.api_key, config.token_secret, nodes
-    ) as routes:
+    async with application(config, nodes) as demo:
         settings = demo_settings(config, STANDALONE_NAME)
-        app = create_app(settings, routes=routes, has_page=True)
+        app = _create_app(settings, demo)
         await Server(app, settings.server, on_ready).serve(sockets=[listener])
 
 
@@ -70,16 +69,16 @@ async def run_supervised() -> None:
         return  # the supervisor has ended already
     config = msgspec.json.decode(first_line, type=NodeConfig)
     configure_logging(config.log_level)
-    nodes, demo = Nodes(config.name, _send), config.demo
+    nodes = Nodes(config.name, _send)
     own_socket = socket.create_server((HOST, 0), backlog=BACKLOG)
-    async with application(Path(demo.database), demo.url, demo.api_key, demo.token_secret, nodes) as routes:
-        app = create_app(demo_settings(demo, config.name), routes=routes, has_page=True)
+    async with application(config.demo, nodes) as demo:
+        app = _create_app(demo_settings(config.demo, config.name), demo)
         is_listening = asyncio.Event()
         server = Server(app, app.state.node.settings.server, on_ready=lambda _url: is_listening.set())
         tasks = [
             asyncio.create_task(_read_status(reader, nodes, server)),
             asyncio.create_task(
-                _report_changes(app.state.node, nodes, SharedPort(server, demo.port), is_listening)
+                _report_changes(app.state.node, nodes, SharedPort(server, config.demo.port), is_listening)
             ),
         ]
         try:
@@ -87,6 +86,13 @@ async def run_supervised() -> None:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _create_app(settings: Settings, demo: Application) -> TocsinApp:
+    """Create a node's ASGI application, which tells the demo's application of visits to the lobby."""
+    app = create_app(settings, routes=demo.routes, has_page=True)
+    app.hooks.events("subscribed", "unsubscribed", channels=(LOBBY,), name="visits")(demo.visits.on_events)
+    return app
 
 
 async def _read_status(reader: StreamReader, nodes: Nodes, server: Server) -> None:

@@ -1,6 +1,7 @@
 """Publishes to the push server over HTTP, as a back end in any language does."""
 
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Self
 from uuid import uuid4
@@ -12,6 +13,7 @@ from tocsin import AsyncPublisher, Position, ServerUnreachable, TimedOut, Tocsin
 
 LINKS = "links"  # every change of a link, and every step of a check
 LOBBY = "chat:lobby"  # the messages of visitors
+VISITS = "visits"  # every change of a visit to the lobby
 
 TIMEOUT_SECONDS = 3.0
 
@@ -84,8 +86,8 @@ class Publisher:
         return publisher
 
 
-def publish_or_log(publisher: Publisher) -> Publish:
-    """Return a function that publishes an event and logs a failure instead of raising.
+def publish_or_log(publisher: Publisher, level: int = logging.WARNING) -> Publish:
+    """Return a function that publishes an event and logs a failure at this level instead of raising.
 
     The stored change is valid without the publication. Subscribers see the gap in `version` with the next
     event, and request the changes that they missed.
@@ -95,6 +97,6 @@ def publish_or_log(publisher: Publisher) -> Publish:
         try:
             await publisher.publish(channel, msgspec.to_builtins(event))
         except TocsinError:
-            log.warning("publish_failed", channel=channel, exc_info=True)
+            log.log(level, "publish_failed", channel=channel, exc_info=True)
 
     return publish

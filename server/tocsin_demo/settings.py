@@ -6,6 +6,7 @@ import msgspec
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.event_options import EventOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ApiOptions, EngineOptions, ServerOptions
 
@@ -44,7 +45,8 @@ def demo_settings(config: DemoConfig, name: str) -> Settings:
         engine=EngineOptions(url=config.engine),
         client=ClientOptions(token_hmac_secret=config.token_secret),
         api=ApiOptions(keys=(config.api_key,)),
-        channels=_channel_options(history_size=300),  # "links"
+        events=EventOptions(types=("subscribed", "unsubscribed")),
+        channels=_channel_options(history_size=300),  # "links", "visits"
         namespaces={"chat": _channel_options(history_size=300, presence=True, join_leave=True)},
     )
 

@@ -16,9 +16,12 @@ const TIMEOUT = 3_000; // milliseconds after which the event stream opens withou
 /**
  * @param {import("../tocsin.js").Client} client @param {string} channel
  * @param {{send: import("./sending.js").Send, invitation: string, getToken?: import("../tocsin.js").GetToken,
- *   onConnection?: (connection: Connection) => void}} options   `invitation`: the sentence shown at first
+ *   onConnection?: (connection: Connection) => void,
+ *   onPresence?: Parameters<typeof showPresence>[3]}} options
+ *   `invitation`: the sentence shown at first
  */
-export async function openChat(client, channel, { send, invitation, getToken, onConnection = () => {} }) {
+export async function openChat(client, channel, options) {
+  const { send, invitation, getToken, onConnection = () => {}, onPresence } = options;
   const history = new History();
   const feed = new Feed(byId("feed"), history);
   showHistory(history, channel);
@@ -34,7 +37,7 @@ export async function openChat(client, channel, { send, invitation, getToken, on
     ),
   );
   const presencePlaces = { list: byId("presence-list"), count: byId("presence-count") };
-  const drawPresence = showPresence(presencePlaces, client, subscription);
+  const drawPresence = showPresence(presencePlaces, client, subscription, onPresence);
   const socketConnection = new Connection("WebSocket", client, subscription, history);
   show(socketConnection, feed);
   onConnection(socketConnection);

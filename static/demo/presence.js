@@ -8,12 +8,14 @@ import { visitor } from "./visitor-session.js";
 /**
  * @param {{list: HTMLElement, count: HTMLElement}} places
  * @param {import("../tocsin.js").Client} client @param {import("../tocsin.js").Subscription} subscription
+ * @param {(connections: Map<string, Info>, wasRead: boolean, read: () => Promise<void>) => void} [onChange] called with
+ *   all connections, by client id; `wasRead`: not by a join or leave; `read` reads the presence again
  * @returns {() => void} draws the list again, after `visitor.connections` has changed
  */
-export function showPresence({ list, count }, client, subscription) {
+export function showPresence({ list, count }, client, subscription, onChange = () => {}) {
   /** @type {Map<string, Info>} */ let connections = new Map();
 
-  const draw = () => {
+  const draw = (wasRead = false) => {
     /** @type {Map<string, Info[]>} */ const people = new Map();
     for (const info of connections.values()) {
       const key = personKey(info);
@@ -21,11 +23,12 @@ export function showPresence({ list, count }, client, subscription) {
     }
     list.replaceChildren(...[...people.values()].map(person));
     count.textContent = people.size ? `${people.size}` : "";
+    onChange(connections, wasRead, read);
   };
   const read = async () => {
     const { presence } = await client.presence(subscription.channel);
     connections = new Map(Object.entries(presence));
-    draw();
+    draw(true);
   };
   const showUnavailable = () => {
     if (client.state === "connected") list.replaceChildren(element("li.empty", {}, "This channel has no presence."));

@@ -1,7 +1,8 @@
 """The examples of a page of the documentation: its fenced blocks, and how they are run and compared.
 
 A block is named by its language. The block without a language that follows it is the output that the page
-shows for it. A block whose first line is a comment with a file name (`# app.py`) is that file's content.
+shows for it. A block whose first line is a comment with a file name (`# app.py`, in PHP
+`<?php // app.php`) is that file's content.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(
     r"^(?:## +(?P<heading>[^\n]+)|```(?P<language>\w*)\n(?P<text>.*?)^```$)", re.DOTALL | re.MULTILINE
 )
-_FILE = re.compile(r"(?:#|//|<!--) ([\w.-]+\.\w+)(?: -->)?\n")
+_FILE = re.compile(r"(?:<\?php )?(?:#|//|<!--|--) ([\w./-]+\.\w+)(?: -->)?\n")
 _ANYTHING = "[^,}]+"
 """The pattern of `…`: one value, which differs from run to run."""
 
@@ -69,7 +70,7 @@ class Page:
         """Write every block that is a file's content into a folder, with `words` replaced."""
         for example in self.examples:
             if example.file_name:
-                (folder / example.file_name).write_text(replaced(example.text, words or {}))
+                write_file(example, folder, words or {})
 
 
 def page(name: str) -> Page:
@@ -85,6 +86,13 @@ def page(name: str) -> Page:
         else:
             examples[-1] = examples[-1]._replace(output=block["text"].strip())
     return Page(text, tuple(examples))
+
+
+def write_file(example: Example, folder: Path, words: Mapping[str, str]) -> None:
+    """Write the block into the file that it names, with `words` replaced."""
+    file = folder / example.file_name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(replaced(example.text, words))
 
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -113,12 +121,12 @@ def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, "PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **variables}
 
 
-async def shell(script: str, folder: Path, **variables: str) -> str:
-    """Run a shell script in a folder; return its standard output."""
+async def shell(script: str, folder: Path, seconds: float = SOON, **variables: str) -> str:
+    """Run a shell script in a folder, which may take so many seconds; return its standard output."""
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", script, cwd=folder, env=environment(folder, variables), stdout=subprocess.PIPE
     )
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(seconds):
         printed, _ = await process.communicate()
     return printed.decode()
 

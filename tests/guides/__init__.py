@@ -1,0 +1,1 @@
+"""The applications of docs/integrate/, made and run as their pages say."""
