@@ -25,10 +25,9 @@ URL = "postgresql://tocsin@db.example/app"
 
 
 def test_a_node_without_sources_has_nothing_of_them() -> None:
-    """No task, no warning check, and the package of the outbox is not imported."""
+    """No reader, and the package of the outbox is not imported."""
     node = create_app(Settings()).state.node
-    assert node._services == []
-    assert node._warnings == []
+    assert not any("SourceReader" in str(context) for context in node.services._contexts)
     program = "import sys, tocsin_server.app; sys.exit('asyncpg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=STARTED, check=False).returncode == 0
 
