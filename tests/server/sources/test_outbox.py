@@ -13,9 +13,11 @@ from tests.server.node.faulty_engine import FaultyEngine
 from tests.server.sources.outbox_table import OutboxTable, is_reading, published, until
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.timing import QUIET, TICK
+from tocsin_server.config.source_options import OutboxOptions
 from tocsin_server.errors import INTERNAL_ERROR, EngineError, EngineLimit
 from tocsin_server.node.node import Node
 from tocsin_server.sources import reader
+from tocsin_server.sources.postgres.outbox import Outbox
 from tocsin_server.sources.publishing import Outcome
 from tocsin_server.sources.source import OpenSource
 
@@ -378,3 +380,56 @@ async def test_rows_whose_ids_are_used_again_are_published(
         await table.insert("log:a", 2)
         await table.until_empty()
         assert await published(node, "log:a") == [1, 2]
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "0044-03-15 BC", "20000-01-01"])
+async def test_a_row_with_a_time_that_python_does_not_have_fails_alone(
+    table: OutboxTable, database: asyncpg.Connection, time: str
+) -> None:
+    """The table refuses it. In a table without that check, it is put aside."""
+    row = f"INSERT INTO {table.name} (channel, data, created_at) VALUES ('log:a', '1', '{time}')"
+    with pytest.raises(asyncpg.CheckViolationError):
+        await database.execute(row)
+    await database.execute(f"ALTER TABLE {table.name} DROP CONSTRAINT {table.name}_created_at_check")
+    await database.execute(row)
+    await table.insert("log:a", 2)
+    async with table.read_by_node() as node:
+        await table.until_empty()
+        assert await published(node, "log:a") == [2]
+    assert await table.failures() == [("log:a", "created_at is not in the years 1 to 9999")]
+
+
+async def test_text_that_is_not_utf_8_fails_its_row_alone(
+    postgres: PostgresServer, database: asyncpg.Connection
+) -> None:
+    """A database without an encoding takes any bytes, which PostgreSQL then refuses to send."""
+    await database.execute("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+    url = postgres.url.rpartition("/")[0] + "/plain"
+    plain = await asyncpg.connect(url)
+    table = OutboxTable(url, "outbox", plain)
+    try:
+        await table.create()
+        await plain.execute("INSERT INTO outbox (channel, data) VALUES (E'log:\\xff', '1'), ('log:a', '2')")
+        async with table.read_by_node() as node:
+            await table.until_empty()
+            assert await published(node, "log:a") == [2]
+        reason = await plain.fetchval("SELECT failure FROM outbox WHERE failed_at IS NOT NULL")
+        assert reason == 'PostgreSQL cannot read it: invalid byte sequence for encoding "UTF8": 0xff'
+    finally:
+        await plain.close()
+
+
+async def test_an_id_that_is_used_again_before_its_row_is_deleted_is_published(
+    table: OutboxTable, database: asyncpg.Connection
+) -> None:
+    """As by TRUNCATE … RESTART IDENTITY, after the former row was read: only its time is another one."""
+    options = OutboxOptions(url=table.url, table=table.name)
+    await table.insert("log:a", 1)
+    async with Outbox(options, 1_000_000).opened() as opened:
+        assert await opened.claim()
+        former = await opened.read(())
+        await database.execute(f"TRUNCATE {table.name} RESTART IDENTITY")
+        await table.insert("log:a", 2)
+        assert await opened.remove(former) == former
+        (row,) = await opened.read(())
+        assert (row.id, row.data) == (former[0].id, b"2")

@@ -8,9 +8,8 @@ rows the node may die. The next one publishes them again, with the idempotency k
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -43,6 +42,8 @@ SESSION_SETTINGS = {
     "application_name": "tocsin outbox",
     "statement_timeout": "15s",
     "lock_timeout": "5s",
+    "datestyle": "ISO",  # times are read as text, and given back so
+    "timezone": "UTC",
     "tcp_keepalives_idle": "5",  # a node whose machine is gone loses its lock within about 15 s
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
@@ -55,11 +56,16 @@ IDLE_TIMEOUT_VERSION = 14
 """The version of PostgreSQL that introduced idle_session_timeout."""
 
 
+_ROW_ERRORS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.InternalServerError)
+"""What one row may cause: it is no valid text, has more text than PostgreSQL can return, or is damaged."""
+
+
 class Row(SourceEntry, frozen=True):
     """A row that is not published yet. Its id alone may be that of another row, after a loss of data."""
 
     row_id: int = 0
-    created_at: datetime | None = None
+    created_at: str | None = None
+    """As PostgreSQL writes it in UTC."""
 
 
 class Outbox:
@@ -146,19 +152,30 @@ class OpenOutbox:
         self._notified.clear()
         if self._not_removed:
             await self.remove([])
+        left_out = list(self._not_removed), list(held)
         with _translating():
-            rows = await self._connection.fetch(
-                self._statements.read,
-                list(self._not_removed),
-                list(held),
-                self._next_rows,
-                BATCH_BYTES,
-                self._limit_bytes,
-            )
+            try:
+                rows = await self._connection.fetch(
+                    self._statements.read, *left_out, self._next_rows, BATCH_BYTES, self._limit_bytes
+                )
+            except (*_ROW_ERRORS, asyncpg.QueryCanceledError):  # the latter if it takes too long
+                self._next_rows = 1
+                oldest = await self._connection.fetchrow(self._statements.oldest, *left_out)
+                return await self._read_one(oldest) if oldest else ()
         is_cut = 0 < len(rows) < self._next_rows and sum(row["size"] for row in rows) >= BATCH_BYTES
         twice = 2 * (len(rows) if is_cut else self._next_rows)
         self._next_rows = min(twice, self._options.batch_size)
         return [self._entry(row) for row in rows]
+
+    async def _read_one(self, identity: asyncpg.Record) -> Sequence[SourceEntry]:
+        """Read one row, so that what is wrong with it is its own problem, and that of no other row."""
+        row_id, created_at = identity["id"], identity["created_at"]
+        try:
+            row = await self._connection.fetchrow(self._statements.read_one, row_id, self._limit_bytes)
+        except _ROW_ERRORS as error:
+            problem = f"PostgreSQL cannot read it: {_message(error)}"
+            return [Row(str(row_id), "", "", problem=problem, row_id=row_id, created_at=created_at)]
+        return [self._entry(row)] if row else ()
 
     async def remove(self, published: Sequence[SourceEntry]) -> Sequence[SourceEntry]:
         """Delete published rows, and those that could not be deleted before.
@@ -171,7 +188,9 @@ class OpenOutbox:
             deleted = await self._connection.fetch(self._statements.remove, *_identities(rows.values()))
             gone = {record["id"] for record in deleted}
             if left := rows.keys() - gone:
-                existing = await self._connection.fetch(self._statements.existing, list(left))
+                existing = await self._connection.fetch(
+                    self._statements.existing, *_identities(rows[row_id] for row_id in left)
+                )
                 gone |= left - {record["id"] for record in existing}
         self._not_removed = {
             row_id: structs.replace(row, data=None, binary_data=None, tags=None, options=None)
@@ -183,7 +202,7 @@ class OpenOutbox:
     async def fail(self, failures: Sequence[Failure]) -> int:
         """Set `failed_at` and `failure` of rows, after which they are not read."""
         rows = [failure.entry for failure in failures if isinstance(failure.entry, Row)]
-        reasons = [failure.reason.replace("\0", "\ufffd") for failure in failures]
+        reasons = [_storable(failure.reason) for failure in failures]
         with _translating():
             return len(await self._connection.fetch(self._statements.fail, *_identities(rows), reasons))
 
@@ -201,10 +220,11 @@ class OpenOutbox:
         return Unpublished(waiting, max(0.0, lag or 0.0))
 
     def _entry(self, row: asyncpg.Record) -> Row:
-        created_at = row["created_at"]
         # An id may be used again, after TRUNCATE … RESTART IDENTITY or a failover that lost the row.
-        own_key = f"outbox:{self._table_id}:{row['id']}:{created_at.isoformat()}"
-        is_too_large = row["size"] > self._limit_bytes
+        own_key = f"outbox:{self._table_id}:{row['id']}:{row['created_at']}"
+        problem = "" if row["has_valid_time"] else "created_at is not in the years 1 to 9999"
+        if row["size"] > self._limit_bytes:
+            problem = too_large(row["size"], self._limit_bytes)
         return Row(
             str(row["id"]),
             row["channel"],
@@ -213,9 +233,9 @@ class OpenOutbox:
             row["binary_data"],
             _encoded(row["tags"]),
             _encoded(row["options"]),
-            too_large(row["size"], self._limit_bytes) if is_too_large else "",
+            problem,
             row_id=row["id"],
-            created_at=created_at,
+            created_at=row["created_at"],
         )
 
     def _on_notification(self, *_arguments: object) -> None:
@@ -229,8 +249,14 @@ def _encoded(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
 
 
-def _identities(rows: Collection[Row]) -> tuple[list[int], list[datetime | None]]:
-    return [row.row_id for row in rows], [row.created_at for row in rows]
+def _identities(rows: Iterable[Row]) -> tuple[list[int], list[str | None]]:
+    pairs = [(row.row_id, row.created_at) for row in rows]
+    return [row_id for row_id, _ in pairs], [created_at for _, created_at in pairs]
+
+
+def _storable(reason: str) -> str:
+    """A reason as any PostgreSQL can store it, with any encoding."""
+    return reason.replace("\0", "?").encode(errors="replace").decode()
 
 
 async def _close(connection: asyncpg.Connection[Any]) -> None:
