@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -17,9 +18,32 @@ from tocsin_server.sources.source import Failure
 PUBLISH_SECONDS = 10.0
 """How long one publication may take, with the wait for room in its channel's queue."""
 
+BATCH_SECONDS = 60.0
+"""How long after it was read the entries of a batch are published. Another node may have the claim by then.
+
+If that one has published and removed them, the engine knows their keys for IDEMPOTENCY_SECONDS longer.
+"""
+
 DEFECT = "an internal error; see the log"
 
 log = structlog.get_logger()
+
+
+class Deadline:
+    """When a batch ends: some seconds from now, by the first of two clocks.
+
+    One of them stands still while the machine is suspended, and the other one may be set back.
+    """
+
+    def __init__(
+        self, seconds: float, clocks: Sequence[Callable[[], float]] = (time.monotonic, time.time)
+    ) -> None:
+        self._ends = [(clock, clock() + seconds) for clock in clocks]
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the batch may go on. 0 or less: it ends."""
+        return min(end - clock() for clock, end in self._ends)
 
 
 class Outcome:
@@ -45,21 +69,30 @@ class EntryPublisher:
         self._turns = LoopTurns()
         self._sampled_log = sampled_log
 
-    async def publish(self, entries: Sequence[SourceEntry]) -> Outcome:
-        """Publish a batch. Raises nothing: each entry is published, failed, or left for another time."""
+    async def publish(self, entries: Sequence[SourceEntry], deadline: Deadline) -> Outcome:
+        """Publish a batch. Raises nothing: each entry is published, failed, or left for another time.
+
+        No publication begins after the deadline.
+        """
         outcome = Outcome()
         channels: dict[str, list[SourceEntry]] = {}
         for entry in entries:
             channels.setdefault(entry.channel, []).append(entry)
-        await asyncio.gather(*(self._publish_in_order(one, outcome) for one in channels.values()))
+        await asyncio.gather(*(self._publish_in_order(one, deadline, outcome) for one in channels.values()))
         order = {entry.id: number for number, entry in enumerate(entries)}
         outcome.failures.sort(key=lambda failure: order[failure.entry.id])
         return outcome
 
-    async def _publish_in_order(self, entries: Sequence[SourceEntry], outcome: Outcome) -> None:
+    async def _publish_in_order(
+        self, entries: Sequence[SourceEntry], deadline: Deadline, outcome: Outcome
+    ) -> None:
         for entry in entries:
+            await self._turns.wait()
+            seconds = min(PUBLISH_SECONDS, deadline.seconds_left)
+            if seconds <= 0:
+                return
             try:
-                await self._publish(entry)
+                await self._publish(entry, seconds)
             except (InvalidEntry, Refused) as error:
                 if isinstance(error, Refused) and error.refusal.temporary:
                     self._hold(entry, str(error), outcome)
@@ -76,10 +109,9 @@ class EntryPublisher:
             else:
                 outcome.published.append(entry)
 
-    async def _publish(self, entry: SourceEntry) -> None:
-        await self._turns.wait()
+    async def _publish(self, entry: SourceEntry, seconds: float) -> None:
         publication = new_publication(entry)
-        async with asyncio.timeout(PUBLISH_SECONDS):
+        async with asyncio.timeout(seconds):
             await self._operations.publish(entry.channel, publication)
 
     def _hold(self, entry: SourceEntry, error: str, outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from tocsin_server.errors import EngineError
 from tocsin_server.node.node import Node
-from tocsin_server.sources.publishing import EntryPublisher, Outcome
+from tocsin_server.sources.publishing import BATCH_SECONDS, Deadline, EntryPublisher, Outcome
 from tocsin_server.sources.source import OpenSource, Source, SourceError
 
 STANDBY_SECONDS = 1.0
@@ -104,7 +104,7 @@ class SourceReader:
                 self._report("")
                 self._set_reading(is_reading=True)
                 if not has_more:
-                    await opened.wait(self._wait_seconds())
+                    await self._wait(opened)
 
     async def _stand_by(self, opened: OpenSource) -> None:
         """Let another node read, because this one cannot publish or is about to stop."""
@@ -121,8 +121,9 @@ class SourceReader:
             self._held.clear()
         if len(self._held) >= HELD_CHANNELS:
             return False
+        deadline = Deadline(BATCH_SECONDS)  # from before the read: what it returns, no other node has removed
         entries = await opened.read(self._held)
-        outcome = await self._publisher.publish(entries)
+        outcome = await self._publisher.publish(entries, deadline)
         if outcome.held:
             self._held |= outcome.held
             self._held_until = asyncio.get_running_loop().time() + HOLD_SECONDS
@@ -157,11 +158,16 @@ class SourceReader:
         self._metrics.source_lag_seconds.labels(self._source.name).set(unpublished.lag_seconds)
         self._measure_at = asyncio.get_running_loop().time() + MEASURE_SECONDS
 
-    def _wait_seconds(self) -> float:
-        if not self._held:
-            return self._source.wait_seconds
-        held_seconds = self._held_until - asyncio.get_running_loop().time()
-        return min(self._source.wait_seconds, max(0.0, held_seconds))
+    async def _wait(self, opened: OpenSource) -> None:
+        """Wait for further entries, and until held channels are tried again at most."""
+        seconds = self._source.wait_seconds
+        if self._held:
+            held_seconds = self._held_until - asyncio.get_running_loop().time()
+            seconds = min(seconds, max(0.0, held_seconds))
+        if len(self._held) < HELD_CHANNELS:
+            await opened.wait(seconds)
+        else:  # nothing is read until then, so a source with further entries would not wait
+            await asyncio.sleep(seconds)
 
     def _set_reading(self, *, is_reading: bool) -> None:
         if is_reading == self.is_reading:

@@ -13,6 +13,7 @@ from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.engine.redis.test_server_checks import NEEDED, allow
 from tests.server.sources.outbox_table import is_reading, published, until
 from tests.server.sources.stream_nodes import SOURCE, node_of, until_empty
+from tests.support.timing import SOON
 from tocsin_server.config.loading import Settings
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.errors import INTERNAL_ERROR, EngineLimit
@@ -20,7 +21,7 @@ from tocsin_server.node.node import Node
 from tocsin_server.node.operations import Operations
 from tocsin_server.sources import reader
 from tocsin_server.sources.publish_stream import PublishStreamSource
-from tocsin_server.sources.publishing import EntryPublisher
+from tocsin_server.sources.publishing import Deadline, EntryPublisher
 
 Running = Callable[..., AbstractAsyncContextManager[Node]]
 
@@ -165,7 +166,7 @@ async def test_what_a_node_published_and_did_not_delete_is_not_published_again(
         async with PublishStreamSource(killed.engine.publish_stream, options, 1_000_000).opened() as source:
             entries = (await source.read(()))[:6]
             publisher = EntryPublisher(SOURCE, killed.operations, killed.sampled_log)
-            assert (await publisher.publish(entries)).published == list(entries)
+            assert (await publisher.publish(entries, Deadline(SOON))).published == list(entries)
         keys = [name.decode() for name in redis_server.command("KEYS", f"{prefix}:{{log:a}}:idem:*")]
         assert len(keys) == 6
         assert min(redis_server.command("PTTL", name) for name in keys) > 86_400_000

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.timing import SOON
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.errors import INTERNAL_ERROR, UNKNOWN_CHANNEL, EngineError, Refused
 from tocsin_server.node.operations import Operations
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.sources.entry import SourceEntry
-from tocsin_server.sources.publishing import DEFECT, EntryPublisher
+from tocsin_server.sources.publishing import DEFECT, Deadline, EntryPublisher
 
 OUTCOMES = st.sampled_from(["stored", "not stored", "stored without an answer", "full", "refused"])
 
@@ -60,7 +62,7 @@ async def test_each_channel_keeps_its_order_however_often_it_fails(
     engine = Channels(outcomes)
     left, failed = entries(channels), set()
     while left:
-        outcome = await engine.publisher().publish(left[:batch])
+        outcome = await engine.publisher().publish(left[:batch], Deadline(SOON))
         done = {entry.id for entry in outcome.published}
         failed |= {failure.entry.id for failure in outcome.failures}
         assert {entry.channel for entry in left[:batch] if entry.id not in done | failed} == outcome.held
@@ -76,6 +78,27 @@ async def test_a_defect_fails_its_entry_alone() -> None:
     """The traceback is in the log, and the entry is kept."""
     engine = Channels([])
     broken = SourceEntry("0", "a", "no number", data=b"1")
-    outcome = await engine.publisher().publish([broken, *entries(["a", "b"])])
+    outcome = await engine.publisher().publish([broken, *entries(["a", "b"])], Deadline(SOON))
     assert [(failure.entry.id, failure.reason) for failure in outcome.failures] == [("0", DEFECT)]
     assert engine.stored == {"a": [0], "b": [1]}
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_a_batch_ends_at_its_deadline(suspended: bool) -> None:
+    """Then another node may have published it, so long ago that the engine has forgotten the keys."""
+    now = 0.0
+    engine = Channels([])
+
+    async def publish(channel: str, publication: NewPublication) -> None:
+        nonlocal now
+        now += 10
+        await Channels.publish(engine, channel, publication)
+
+    engine.publish = publish  # type: ignore[method-assign]
+    clocks = [lambda: 0.0, lambda: now]
+    deadline = Deadline(25, clocks if suspended else clocks[::-1])
+    outcome = await engine.publisher().publish(entries(["a"] * 5), deadline)
+    assert engine.stored == {"a": [0, 1, 2]}
+    assert [entry.id for entry in outcome.published] == ["0", "1", "2"]
+    assert not outcome.held
+    assert not outcome.failures
