@@ -30,6 +30,7 @@ class PublishStreamSource:
     wait_seconds = WAIT_SECONDS
 
     def __init__(self, stream: PublishStream, options: PublishStreamOptions, limit_bytes: int) -> None:
+        self.channels = options.channels
         self._stream = stream
         self._options = options
         self._limit_bytes = limit_bytes

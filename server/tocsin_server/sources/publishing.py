@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from tocsin_server.core.glob import Glob
 from tocsin_server.errors import EngineError, Refused
 from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.node.operations import Operations
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.sources.entry import InvalidEntry, SourceEntry, new_publication
-from tocsin_server.sources.source import Failure
+from tocsin_server.sources.source import Failure, Source
 
 PUBLISH_SECONDS = 10.0
 """How long one publication may take, with the wait for room in its channel's queue."""
@@ -63,8 +64,9 @@ class EntryPublisher:
     that fails and is repeated.
     """
 
-    def __init__(self, name: str, operations: Operations, sampled_log: SampledLog) -> None:
-        self._name = name
+    def __init__(self, source: Source, operations: Operations, sampled_log: SampledLog) -> None:
+        self._name = source.name
+        self._globs = [Glob(glob) for glob in source.channels]
         self._operations = operations
         self._turns = LoopTurns()
         self._sampled_log = sampled_log
@@ -111,6 +113,8 @@ class EntryPublisher:
 
     async def _publish(self, entry: SourceEntry, seconds: float) -> None:
         publication = new_publication(entry)
+        if self._globs and not any(glob.matches(entry.channel) for glob in self._globs):
+            raise InvalidEntry(f"its channel is not one of {self._name}.channels")
         async with asyncio.timeout(seconds):
             await self._operations.publish(entry.channel, publication)
 

@@ -48,7 +48,7 @@ class SourceReader:
         self._source = source
         self._node = node
         self._metrics = node.metrics
-        self._publisher = EntryPublisher(source.name, node.operations, node.sampled_log)
+        self._publisher = EntryPublisher(source, node.operations, node.sampled_log)
         self._random = random or Random()  # noqa: S311 - spreads load, hides nothing
         self._failed_attempts = 0
         self._problem = ""

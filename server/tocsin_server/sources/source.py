@@ -66,6 +66,8 @@ class Source(Protocol):
 
     name: str
     """`outbox` or `publish_stream`: its section, and its label in metrics and logs."""
+    channels: tuple[str, ...]
+    """Globs of the channels into which it may publish. Empty: every channel."""
     wait_seconds: float
     """How long to wait for further entries at most."""
 

@@ -170,6 +170,17 @@ async def test_a_row_that_can_never_be_published_fails_and_holds_up_no_other(tab
         assert await published(node, "log:b") == [1]
 
 
+async def test_a_row_for_a_channel_that_is_not_allowed_fails(table: OutboxTable) -> None:
+    """It stays in the table with the reason."""
+    await table.insert("log:secret", 1)
+    await table.insert("log:a", 2)
+    async with table.read_by_node(outbox={"channels": ["log:?", "chat:*"]}) as node:
+        await table.until_empty()
+        assert await published(node, "log:a") == [2]
+        assert await published(node, "log:secret") == []
+    assert await table.failures() == [("log:secret", "its channel is not one of outbox.channels")]
+
+
 async def test_a_channel_that_cannot_take_a_row_now_holds_up_no_other(table: OutboxTable) -> None:
     """Its rows stay in order until it can."""
     engine = FaultyEngine()

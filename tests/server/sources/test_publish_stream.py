@@ -134,6 +134,20 @@ async def test_an_entry_that_cannot_be_published_is_kept_with_the_reason(
         assert node.metrics.source_failures.counts[SOURCE,] == 13
 
 
+async def test_an_entry_for_a_channel_that_is_not_allowed_fails(
+    running: Running, add: Callable[..., str], redis_server: RedisServer, prefix: str
+) -> None:
+    """It is kept with the reason."""
+    add(channel="log:b", data=1)
+    add(channel="log:a", data=2)
+    async with running(publish_stream={"channels": ["log:a", "chat:*"]}) as node:
+        await until_empty(redis_server, prefix)
+        assert await published(node, "log:a") == [2]
+        assert await published(node, "log:b") == []
+        ((_, failed),) = redis_server.command("XRANGE", f"{prefix}:{{{prefix}:publish}}:failures", "-", "+")
+        assert failed[b"failure"] == b"its channel is not one of publish_stream.channels"
+
+
 async def test_a_node_that_cannot_publish_lets_another_one_read(
     running: Running, add: Callable[..., str], redis_server: RedisServer, prefix: str
 ) -> None:
@@ -163,9 +177,10 @@ async def test_what_a_node_published_and_did_not_delete_is_not_published_again(
         options = Settings.model_validate(
             {"engine": {"url": redis_server.url}, "publish_stream": {"enabled": True}}
         ).publish_stream
-        async with PublishStreamSource(killed.engine.publish_stream, options, 1_000_000).opened() as source:
-            entries = (await source.read(()))[:6]
-            publisher = EntryPublisher(SOURCE, killed.operations, killed.sampled_log)
+        source = PublishStreamSource(killed.engine.publish_stream, options, 1_000_000)
+        async with source.opened() as opened:
+            entries = (await opened.read(()))[:6]
+            publisher = EntryPublisher(source, killed.operations, killed.sampled_log)
             assert (await publisher.publish(entries, Deadline(SOON))).published == list(entries)
         keys = [name.decode() for name in redis_server.command("KEYS", f"{prefix}:{{log:a}}:idem:*")]
         assert len(keys) == 6

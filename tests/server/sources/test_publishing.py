@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.timing import SOON
+from tocsin_server.config.source_options import OutboxOptions
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.errors import INTERNAL_ERROR, UNKNOWN_CHANNEL, EngineError, Refused
 from tocsin_server.node.operations import Operations
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.sources.entry import SourceEntry
+from tocsin_server.sources.postgres.outbox import Outbox
 from tocsin_server.sources.publishing import DEFECT, Deadline, EntryPublisher
 
 OUTCOMES = st.sampled_from(["stored", "not stored", "stored without an answer", "full", "refused"])
@@ -43,7 +45,7 @@ class Channels:
             raise TimeoutError
 
     def publisher(self) -> EntryPublisher:
-        return EntryPublisher("outbox", cast("Operations", self), SampledLog())
+        return EntryPublisher(Outbox(OutboxOptions(), 1_000_000), cast("Operations", self), SampledLog())
 
 
 def entries(channels: list[str]) -> list[SourceEntry]:

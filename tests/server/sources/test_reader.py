@@ -29,7 +29,7 @@ class BusySource:
 
     name = "outbox"
     wait_seconds = 60.0
-    channels = ()
+    channels: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.waiting = [SourceEntry(str(n), f"c{n}", str(n), data=b"1") for n in range(CHANNELS)]

@@ -76,6 +76,7 @@ class Outbox:
     def __init__(self, options: OutboxOptions, limit_bytes: int) -> None:
         self._options = options
         self._limit_bytes = limit_bytes
+        self.channels = options.channels
         self.wait_seconds = options.poll_interval
 
     @asynccontextmanager
