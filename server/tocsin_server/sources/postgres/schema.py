@@ -111,8 +111,9 @@ class Statements:
         """  # noqa: S608
         """The first two arguments of `read`. Reads nothing of the row but what identifies it."""
         self.read_one = f"""
-            SELECT {_columns("$2::int")} FROM (SELECT *, {size} AS size FROM {table} WHERE id = $1) AS one
-        """  # noqa: S608
+            SELECT {_columns("$2::int")}
+            FROM (SELECT *, {size} AS size FROM {table} WHERE id = $1 LIMIT 1) AS one
+        """  # noqa: S608 - with LIMIT, the size is computed once, and not for each column
         """Arguments: the id of a row, and the bytes that it may have."""
         given = """
             unnest($1::bigint[], $2::text[]) AS given(id, created_at) ON one.id = given.id
