@@ -70,6 +70,7 @@ class LifecycleWriter:
         self._is_failing = False
         self._logged_drops = 0
         self._figures_at = 0.0
+        self._has_figures = False
         self._deadline: asyncio.Timeout | None = None
         self.figures = LogFigures()
         """The figures of the log, as last read."""
@@ -149,22 +150,23 @@ class LifecycleWriter:
         batch = self._recorder.next_batch()
         try:
             outcome = await self._log.write(batch)
-            await self._read_figures()
         except EngineError as error:
             await self._pause_after(error)
             return
-        self._note_success(batch, outcome)
-        self._recorder.settle(outcome, self._now())
         self._is_open = outcome is WriteOutcome.WRITTEN
+        self._recorder.settle(outcome, self._now())
+        self._note_success(batch, outcome)
+        with suppress(EngineError):  # the next write tells
+            await self._read_figures()
 
     async def _read_figures(self) -> None:
         now = asyncio.get_running_loop().time()
         if now < self._figures_at:
             return
-        is_first = not self._figures_at
         self._figures_at = now + FIGURES_SECONDS
         before, self.figures = self.figures, await self._log.figures()
         count = self.figures.trimmed - before.trimmed
+        is_first, self._has_figures = not self._has_figures, True
         if count > 0 and not is_first:
             log.warning(
                 "unread_events_removed",

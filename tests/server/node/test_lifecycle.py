@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +13,7 @@ from tests.server.served_node import until
 from tocsin_server.config.event_options import EventOptions, RecordedType
 from tocsin_server.core.lifecycle import EventBatch, LifecycleEvent, WriteOutcome
 from tocsin_server.engine.broker import NewPublication
-from tocsin_server.engine.event_log import EventLog
+from tocsin_server.engine.event_log import EventLog, LogFigures
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.event_log import MemoryEventLog
 from tocsin_server.errors import EngineError
@@ -170,6 +170,20 @@ class FailingLog(MemoryEventLog):
         """For each of the next writes that fail: whether it is carried out."""
         self.failed = 0
         self.error: Exception = EngineError("the outcome is unknown")
+        self.outcomes: list[WriteOutcome] = []
+        """What the next writes return, which are not carried out."""
+        self.opened = 0
+        self.failing_figures = 0
+
+    async def open(self, node: str, live: Container[str] = ()) -> None:
+        self.opened += 1
+        await super().open(node, live)
+
+    async def figures(self) -> LogFigures:
+        if self.failing_figures:
+            self.failing_figures -= 1
+            raise self.error
+        return await super().figures()
 
     async def write(self, batch: EventBatch) -> WriteOutcome:
         if self.failures:
@@ -177,6 +191,8 @@ class FailingLog(MemoryEventLog):
             if self.failures.pop(0):
                 await super().write(batch)
             raise self.error
+        if self.outcomes:
+            return self.outcomes.pop(0)
         return await super().write(batch)
 
 
@@ -200,6 +216,27 @@ async def test_a_batch_with_an_unknown_outcome_is_written_once(
         "unsubscribed",
         "disconnected",
     ]
+
+
+@pytest.mark.parametrize("error", [EngineError("Redis is away"), RuntimeError("a defect")])
+async def test_a_node_that_was_reaped_finds_out_although_no_figures_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It opens the log again, and its sessions that live are connected again."""
+    monkeypatch.setattr("tocsin_server.node.lifecycle.RETRY_SECONDS", 0)
+    monkeypatch.setattr("tocsin_server.node.lifecycle.CHECK_SECONDS", 0.001)
+    monkeypatch.setattr("tocsin_server.node.lifecycle.FIGURES_SECONDS", 0)
+    log, engine = FailingLog(), memory_engine()
+    log.error = error
+    monkeypatch.setattr(MemoryEngine, "event_log", log)
+    async with running(engine, events={"types": ["connected", "disconnected"]}) as node:
+        connection = await connected(node)
+        await until(lambda: node.lifecycle is not None and not node.lifecycle.waiting_count)
+        log.failing_figures, log.outcomes = 1, [WriteOutcome.REAPED]
+        await until(lambda: log.opened == 2)
+        await until(lambda: node.lifecycle is not None and not node.lifecycle.waiting_count)
+    events = of_client(await recorded(log), connection)
+    assert [kind for kind, _ in events] == ["connected", "connected", "disconnected"]
 
 
 async def test_a_node_stops_although_its_log_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
