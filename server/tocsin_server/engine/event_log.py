@@ -118,7 +118,8 @@ class EventLog(EventReader, Protocol):
 
         `node` is the name of this node, which is in the events that another node writes for it.
         After a loss of data, this also says the end of the sessions that the store still knows from before,
-        except those of the clients in `live`, which the next batches must contain.
+        except those of the clients in `live`, which the next batches must contain. After REAPED and
+        WRITTEN_AND_REAPED it says the end of all those that no other node has said yet.
         """
 
     async def write(self, batch: EventBatch) -> WriteOutcome:

@@ -81,7 +81,7 @@ class RedisEventLog:
         self._is_open = False
         self._epoch = ""
         self._has_lost = False
-        self._outdated: list[str] = []
+        self._outdated: list[tuple[str, bool]] = []  # each with whether all its sessions have ended
         self._writes = WriteCount()
         self._reaper = EventReaper(keys, commands, options.keeps, unix_clock)
         self._absent_since: dict[str, float] = {}
@@ -119,7 +119,8 @@ class RedisEventLog:
         self._epoch, self._has_lost = epoch.decode(), False
         self._use_parts(int(parts))
         while self._outdated:
-            await self._reaper.reap(self._outdated[-1], self._parts, live)
+            incarnation, is_reaped = self._outdated[-1]
+            await self._reaper.reap(incarnation, self._parts, () if is_reaped else live)
             self._outdated.pop()
         self._is_open = True
 
@@ -146,10 +147,11 @@ class RedisEventLog:
             return WriteOutcome.WRITTEN
         self._is_open = False
         if reply[0] == b"lost":
-            self._outdated.append(self._incarnation)
+            self._outdated.append((self._incarnation, False))
             self._has_lost = True
             self._opened += 1
             return WriteOutcome.STATE_LOST
+        self._outdated.append((self._incarnation, True))  # its reaper may be at work, or have died
         self._opened += 1
         log.warning("event_log_incarnation_reaped", node=self.uid)
         return WriteOutcome.WRITTEN_AND_REAPED if int(reply[1]) >= batch.number else WriteOutcome.REAPED

@@ -14,7 +14,7 @@ from tests.server.engine.redis.test_server_checks import NEEDED, allow
 from tocsin_server.config.event_options import EventOptions, RecordedType
 from tocsin_server.core.lifecycle import EventBatch, LifecycleEvent, SessionRecord, WriteOutcome, part_of
 from tocsin_server.engine.event_log import ClaimLost
-from tocsin_server.engine.redis import event_reaper
+from tocsin_server.engine.redis import event_reaper, scripts
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.event_log import RedisEventLog
@@ -163,6 +163,24 @@ async def test_a_node_that_was_only_frozen_finds_out(opened: Opened, is_carried_
         assert await frozen.write(connected(1, "b")) is WriteOutcome.WRITTEN, "it has no new lease yet"
         assert told(await read_all(log), "a") == (["connected", "disconnected"] if is_carried_out else [])
         assert told(await read_all(log), "b") == ["connected"]
+
+
+async def test_a_node_says_what_its_reaper_has_not_said_yet_before_it_begins_again(
+    opened: Opened, redis_server: RedisServer, prefix: str
+) -> None:
+    """The reaper is slow, or died. A session that begins again is told in the right order."""
+    async with opened("n1") as frozen, opened("n2") as log:
+        await frozen.write(connected(1, "a", channels=("news",)))
+        await log._reaper._run(scripts.EVENTS_MARK_DEAD, "n1.0", log.parts, "n1.0", 1_000_000)
+        assert await frozen.write(EventBatch(2, (), {})) is WriteOutcome.REAPED
+        await frozen.open("n1", live=["a"])
+        again = EventBatch(1, [event("a", 6)], {"a": SessionRecord("u", "websocket", 6)})
+        assert await frozen.write(again) is WriteOutcome.WRITTEN
+        await log.sweep()
+        events = await read_all(log)
+        assert told(events, "a") == ["connected", "subscribed", "unsubscribed", "disconnected", "connected"]
+        assert told(events, channel="news") == ["occupied", "vacated"]
+    assert redis_server.command("HEXISTS", Keys(prefix).of_events[1], "n1.0") == 0
 
 
 async def test_a_node_that_stopped_leaves_nothing(
