@@ -26,6 +26,7 @@ from tocsin_server.core.delivery import Outcome, Result
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.lifecycle import EventType, LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetterLimits
+from tocsin_server.hooks.cancellation import is_cancelled
 from tocsin_server.hooks.subscriber import DeliveryOptions, Subscriber
 from tocsin_server.hooks.threads import Threads
 
@@ -142,22 +143,33 @@ class HandlerSubscriber:
 
     async def deliver(self, delivery: str, events: Sequence[LifecycleEvent]) -> Outcome:
         """Call the function, and wait until it returns."""
-        if not self._is_async and self._threads.busy_count >= THREADS:
+        if not self._is_async and not await self._reserves_thread():
             return HANGING
         limit = asyncio.timeout(self._seconds)
         try:
             async with limit:
                 await self._call(events)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
             if isinstance(error, TimeoutError) and limit.expired():
                 return Outcome(Result.UNREACHABLE, f"the call did not return within {self._seconds:g} s")
             log.exception("event_handler_raised", subscriber=self.name, delivery=delivery)
             return Outcome(Result.FAILED, "the function raised")
         return Outcome(Result.DELIVERED)
 
+    async def _reserves_thread(self) -> bool:
+        """Wait for a thread as long as a call may take. There may be more parts than threads."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._threads.reserve()
+        except TimeoutError:
+            return False
+        return True
+
     async def _call(self, events: Sequence[LifecycleEvent]) -> None:
         function: Callable[[Sequence[LifecycleEvent]], Any] = self._function
         if self._is_async:
             await function(events)
         else:
-            await self._threads.run(function, events)
+            await self._threads.run_reserved(function, events)

@@ -24,6 +24,7 @@ from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetter, DeliveryStore
 from tocsin_server.engine.event_log import ClaimLost, EventReader, StoredEvent
 from tocsin_server.errors import EngineError
+from tocsin_server.hooks.cancellation import is_cancelled
 from tocsin_server.hooks.delivery_log import DeliveryLog
 from tocsin_server.hooks.subscriber import Subscriber
 from tocsin_server.node.sampled_log import SampledLog
@@ -99,7 +100,9 @@ class PartDelivery:
                 self._sampled_log.write(
                     "delivery_waits_for_engine", level="warning", subscriber=name, error=str(error)
                 )
-            except Exception:  # noqa: BLE001 - logged as an error
+            except (Exception, asyncio.CancelledError) as error:  # logged as an error
+                if is_cancelled(error):
+                    raise
                 self._sampled_log.write("delivery_raised", level="error", exc_info=True, subscriber=name)
             finally:
                 self._report.released(self._part)

@@ -66,10 +66,18 @@ class Threads:
 
     async def run(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Return what a function returns in a thread. Cancelled, the function goes on, and is ignored."""
+        await self.reserve()
+        return await self.run_reserved(function, argument)
+
+    async def reserve(self) -> None:
+        """Wait for a thread. `run_reserved` must follow at once."""
         await self._free.acquire()
+
+    async def run_reserved(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """As `run`, in the thread that `reserve` waited for."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        thread = self._idle.pop() if self._idle else self._new_thread()
+        thread = self._take_thread()
 
         def done(result: Any, error: BaseException | None) -> None:
             self._give_back(thread)
@@ -94,9 +102,16 @@ class Threads:
         self._made -= len(self._idle)
         self._idle.clear()
 
-    def _new_thread(self) -> _Thread:
+    def _take_thread(self) -> _Thread:
+        if self._idle:
+            return self._idle.pop()
+        try:
+            thread = _Thread(self._made + 1)
+        except BaseException:  # the system may refuse a further thread
+            self._free.release()
+            raise
         self._made += 1
-        return _Thread(self._made)
+        return thread
 
     def _give_back(self, thread: _Thread) -> None:
         if self._is_closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -45,9 +46,14 @@ async def test_a_plain_function_runs_in_a_thread() -> None:
 
 
 @pytest.mark.parametrize("is_plain", [True, False])
-@pytest.mark.parametrize("error", [RuntimeError("a fault"), TimeoutError(), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a fault"), TimeoutError(), KeyError("x"), asyncio.CancelledError()]
+)
 async def test_an_exception_is_logged_and_the_events_come_again(error: Exception, is_plain: bool) -> None:
-    """Its own TimeoutError is not taken for that of the call."""
+    """Its own TimeoutError is not taken for that of the call, nor its CancelledError for that of the node.
+
+    The latter comes of a task of the function that was cancelled, as by a library's pool that is closed.
+    """
 
     def plain(_: Sequence[LifecycleEvent]) -> None:
         raise error
@@ -98,6 +104,48 @@ async def test_plain_functions_that_hang_are_bounded_in_number() -> None:
         await until(lambda: calls == THREADS)
         released.set()
         await until(lambda: handler._threads.busy_count == 0)
+        assert (await handler.deliver("d1", events(1))).result is Result.DELIVERED
+
+
+async def test_a_call_that_is_cancelled_ends() -> None:
+    """As when a caller no longer waits for it."""
+    began = asyncio.Event()
+
+    async def hangs(_: Sequence[LifecycleEvent]) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    handler = HandlerSubscriber(hangs)
+    async with handler.open():
+        task = asyncio.create_task(handler.deliver("d1", events(1)))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_more_parts_than_threads_wait_for_one() -> None:
+    """While calls return, none of them counts as hanging."""
+    handler = HandlerSubscriber(lambda _: time.sleep(0.001), name="slow")
+    async with handler.open():
+        calls = (handler.deliver("d1", events(1)) for _ in range(4 * THREADS))
+        assert {outcome.result for outcome in await asyncio.gather(*calls)} == {Result.DELIVERED}
+        assert handler._threads.count <= THREADS
+
+
+async def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may refuse threads for a while."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    handler = HandlerSubscriber(lambda _: None, name="rooms")
+    async with handler.open():
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            for _ in range(THREADS + 1):
+                assert (await handler.deliver("d1", events(1))).result is Result.FAILED
+        assert handler._threads.busy_count == 0
         assert (await handler.deliver("d1", events(1))).result is Result.DELIVERED
 
 

@@ -1,0 +1,15 @@
+"""Tells a task's own cancellation from one that a function of the application raised (no state)."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an exception means that the current task is cancelled, so that it must be raised again.
+
+    A function that awaits a task of its own which was cancelled raises CancelledError, too. That is a fault
+    of this function, and must not end the task that called it.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
