@@ -21,16 +21,16 @@ from tocsin_server.hooks.webhooks.webhook import Webhook
 PAGE = page("webhooks.md")
 SECRET = "a secret of forty characters, which is long"
 OTHER_SECRET = "another one of forty characters, also long"
-Arguments = tuple[str, str, str, str, list[str]]
-"""Secret, signature, delivery id, body, and the stored delivery ids."""
+Arguments = tuple[str, str, str, list[str]]
+"""Secret, signature, body, and the stored delivery ids."""
 
 MAIN: Mapping[str, tuple[list[str], str]] = {
     "js": (
         ["node", "--input-type=module", "-e"],
         """
         const {verdict} = await import("./verification.mjs");
-        const [secret, signature, delivery, body, stored] = JSON.parse(process.argv[1]);
-        console.log(verdict(secret, signature, delivery, body, new Set(stored)));
+        const [secret, signature, body, stored] = JSON.parse(process.argv[1]);
+        console.log(verdict(secret, signature, body, new Set(stored)));
         """,
     ),
     "php": (
@@ -48,7 +48,7 @@ def block(language: str) -> str:
 def in_python(_folder: Path, arguments: Arguments) -> str:
     names: dict[str, Any] = {}
     exec(block("python"), names)
-    found: str = names["verdict"](*arguments[:3], arguments[3].encode(), set(arguments[4]))
+    found: str = names["verdict"](*arguments[:2], arguments[2].encode(), set(arguments[3]))
     return found
 
 
@@ -87,7 +87,7 @@ def arguments_of(request: Request, **changes: Any) -> Arguments:
         "stored": [],
         **changes,
     }
-    return given["secret"], given["signature"], request.delivery, given["body"], given["stored"]
+    return given["secret"], given["signature"], given["body"], given["stored"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -100,6 +100,8 @@ async def test_the_verification_accepts_what_a_node_sends_and_refuses_the_rest(
     signature = request.headers["x-tocsin-signature"]
     old = await sent(time.time() - 301, SECRET)
     early = await sent(time.time() + 310, SECRET)
+    another_delivery = request.body.decode().replace('"delivery":"d1"', '"delivery":"d9"')
+    assert another_delivery != request.body.decode()
     forged_time = signature.replace("t=", "t=1")
     cases = [
         ("new", arguments_of(request)),
@@ -108,6 +110,7 @@ async def test_the_verification_accepts_what_a_node_sends_and_refuses_the_rest(
         ("forged", arguments_of(request, body=request.body.decode().replace("connected", "vacated"))),
         ("forged", arguments_of(request, secret="a third one of forty characters, long as well")),
         ("forged", arguments_of(request, stored=["d1"], secret="a third one of forty characters, long, too")),
+        ("forged", arguments_of(request, stored=["d1"], body=another_delivery)),
         ("forged", arguments_of(old)),
         ("forged", arguments_of(early)),
         ("forged", arguments_of(request, signature=forged_time)),
@@ -116,7 +119,7 @@ async def test_the_verification_accepts_what_a_node_sends_and_refuses_the_rest(
         ("forged", arguments_of(request, signature=signature.partition(",")[0])),
         ("forged", arguments_of(request, signature="t=x,v1=é")),
     ]
-    few = [0, 2, 3, 4, 6]  # of the languages for which each case is a process
+    few = [0, 2, 3, 4, 6, 7]  # of the languages for which each case is a process
     for number, (expected, arguments) in enumerate(cases):
         if language == "python" or number in few:
             assert verdict(tmp_path, arguments) == expected, number

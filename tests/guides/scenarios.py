@@ -146,7 +146,7 @@ async def test_only_what_tocsin_signed_is_accepted_and_only_once(application: Ap
         pytest.skip("the application is told by a function call")
     secret = application.secrets["TOCSIN_WEBHOOKS__BOARD__SECRETS"]
     event = {"type": "connected", "id": "a repeated event", "user": "cleo", "client": "1", "time": 1.5}
-    body = json.dumps({"events": [event]}).encode()
+    body = json.dumps({"delivery": "d1", "events": [event]}).encode()
     valid = signed(body, secret)
     refused = [
         (body, {"Content-Type": "application/json"}),

@@ -89,14 +89,20 @@ class Webhook:
                 self._client = None
 
     async def deliver(self, delivery: str, events: Sequence[LifecycleEvent]) -> Outcome:
-        """Send one request, and wait for its complete answer."""
+        """Send one request, and wait for its complete answer.
+
+        The delivery id is in the body, so that it is signed: by it the receiver knows a request that someone
+        recorded and sent again.
+        """
         if self._client is None:
             return NOT_RUNNING
         import httpx  # noqa: PLC0415 - only nodes with webhooks load it
 
         try:
             async with asyncio.timeout(self._options.timeout):
-                return await self._post(self._client, delivery, _encode({"events": events}))
+                return await self._post(
+                    self._client, delivery, _encode({"delivery": delivery, "events": events})
+                )
         except TimeoutError:
             error = f"no complete answer within {self._options.timeout:g} s"
             return Outcome(Result.UNREACHABLE, error)

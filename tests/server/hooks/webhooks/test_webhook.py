@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +45,7 @@ async def test_a_request_has_the_events_a_delivery_id_and_a_signature_for_each_s
     assert request.headers["content-type"] == "application/json"
     assert request.headers["authorization"] == "Bearer x"
     assert request.headers["user-agent"].startswith("Tocsin/")
-    assert request.delivery == "d1"
+    assert request.delivery == json.loads(request.body)["delivery"] == "d1"
     signed = [hmac.digest(s.encode(), b"1700000000." + request.body, "sha256").hex() for s in SECRETS]
     assert request.headers["x-tocsin-signature"] == f"t=1700000000,v1={signed[0]},v1={signed[1]}"
 
