@@ -64,6 +64,7 @@ class WaitingEvents:
         """Remove events, and return them."""
         removed = [event for event in self._events if is_unwanted(event)]
         self._replace(event for event in self._events if not is_unwanted(event))
+        self._kept.difference_update(event.id for event in removed)
         return removed
 
     def _replace(self, events: Iterable[LifecycleEvent]) -> None:
