@@ -3,6 +3,7 @@
 On a terminal a line is `time level event key=value`. Otherwise it is a JSON object. Tracebacks show no local
 variables, because these may hold tokens and keys. No code of Tocsin logs these. A line of a library, or the
 message of an exception, may hold a JSON Web Token, or an address with a secret in its query; it is replaced.
+Libraries that log each request of theirs, with its address, log warnings only.
 """
 
 import logging
@@ -24,6 +25,10 @@ _SECRETS = re.compile(
 )
 
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
+
+
+_CLIENT_LOGGERS = ("httpx", "httpcore", "aiohttp", "asyncpg")
+"""Loggers of libraries that log each request or query below WARNING, with what may be secret in it."""
 
 
 def configure_logging(level: str = "info", *, json: bool | None = None) -> None:
@@ -51,6 +56,8 @@ def configure_logging(level: str = "info", *, json: bool | None = None) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
+    for name in _CLIENT_LOGGERS:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 
 def _fields() -> list[Processor]:

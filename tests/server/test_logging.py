@@ -104,6 +104,21 @@ def test_a_line_stays_one_line_as_json(capsys: pytest.CaptureFixture[str]) -> No
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_requests_of_the_server_to_others_are_not_logged(
+    capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    """The address of a webhook may have a secret in its query, by any name. Warnings are logged."""
+    configure_logging(level)
+    for name in ("httpx", "httpcore.http11", "aiohttp.client", "asyncpg"):
+        logging.getLogger(name).info("HTTP Request: POST https://app.example/?sig=a-secret")
+        logging.getLogger(name).debug("headers: a-secret")
+        logging.getLogger(name).warning("%s has a problem", name)
+    written = capsys.readouterr().err
+    assert "a-secret" not in written
+    assert written.count("has a problem") == 4
+
+
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
 
