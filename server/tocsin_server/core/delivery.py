@@ -6,7 +6,7 @@
                             -> refused alone, or too old, or gone -> dead letters, acknowledge
 
 Events of one part never overtake each other, so an event that cannot be delivered holds up those behind it,
-for at most `retry_for` since it happened. The mutable state of a `RetrySchedule` is the size of the next
+until `retry_for` after it happened, and for one more attempt and its pause of at most a second. The mutable state of a `RetrySchedule` is the size of the next
 batch, and what is known of a batch that failed; only `delivered`, `failed`, `forget` and `restore` change it.
 """
 
@@ -152,6 +152,8 @@ class RetrySchedule:
         if expired:
             return self._give_up(expired, attempts, outcome)
         pause = max(pause_after(attempts, random), min(outcome.retry_after, LONGEST_RETRY_AFTER_SECONDS))
+        until_expiry = times[0] + self._retry_for - now
+        pause = min(pause, max(until_expiry, pause_after(1, random)))
         self._failing = FailingDelivery(
             batch.delivery,
             size=batch.size,

@@ -102,6 +102,21 @@ def test_retry_after_lengthens_the_pause_and_is_bounded() -> None:
     )
 
 
+@pytest.mark.parametrize("outcome", [DOWN, DOWN._replace(retry_after=3600.0)])
+def test_an_event_is_given_up_when_retry_for_has_passed(outcome: Outcome) -> None:
+    """Neither long pauses nor `Retry-After` hold up the events behind it for longer."""
+    rules, now = RetrySchedule(batch_size=100, retry_for=100.0), START
+    while isinstance(decision := rules.failed(batch(1), outcome, now, 0.99), Retry):
+        now += decision.pause
+    assert now - START == pytest.approx(100.0)
+
+
+def test_events_that_expire_one_after_the_other_cause_few_attempts() -> None:
+    """A pause has its least length, also if the next event expires sooner."""
+    rules = RetrySchedule(batch_size=100, retry_for=100.0)
+    assert rules.failed(batch(1, START - 99.99), DOWN, START, 0.5) == Retry(pause_after(1, 0.5))
+
+
 def test_another_node_continues_with_the_same_batch() -> None:
     """With its size, its attempts and the time of the next one; a clock that differs does not stop it."""
     first = schedule()
