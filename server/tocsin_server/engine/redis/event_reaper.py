@@ -6,7 +6,7 @@ once, also if several nodes do it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,11 +21,17 @@ from tocsin_server.engine.redis.scripts import Script
 SLICE = 200
 """How many sessions or channels are handled in one step, so that Redis can run other commands in between."""
 
+SLICE_EVENTS = 500
+"""How many events one step writes at most, unless one session has more. Redis takes about 2 ms for them."""
+
 TOMBSTONE_MS = 7 * 86_400_000
 """How long a node that was taken for dead may need to find it out."""
 
 CLAIM_MS = 5000
 """How long one node reaps alone. If it dies in the meantime, another node continues."""
+
+SessionEnd = tuple[str, Sequence[bytes]]
+"""A client, and the events that say the end of its session."""
 
 log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -60,9 +66,9 @@ class EventReaper:
         Raises EngineError. Can be repeated.
         """
         marked = await self._run(scripts.EVENTS_MARK_DEAD, incarnation, parts, incarnation, TOMBSTONE_MS)
-        node, counts = (marked[0].decode(), bool(marked[1])) if marked else ("", False)
+        node = marked.decode() if marked else ""
         sessions = await self._end_sessions(incarnation, parts, node, live)
-        channels = await self._vacate_channels(incarnation, parts, node) if counts else 0
+        channels = await self._vacate_channels(incarnation, parts, node)
         await self._run(scripts.EVENTS_FORGET, incarnation, parts, incarnation, 1)
         if sessions or channels:
             log.info("events_of_dead_node_written", node=node, sessions=sessions, channels=channels)
@@ -73,10 +79,13 @@ class EventReaper:
         while True:
             cursor, flat = await self._commands.execute("HSCAN", sessions, cursor, "COUNT", SLICE)
             found = [(name.decode(), record) for name, record in zip(flat[::2], flat[1::2], strict=True)]
-            for first in range(0, len(found), SLICE):  # a short hash comes as a whole
+            ends = [
+                (client, [] if client in live else self._ends_of(client, record, node))
+                for client, record in found
+            ]
+            for few in _slices(ends):  # a short hash comes as a whole
                 arguments: list[Argument] = []
-                for client, record in found[first : first + SLICE]:
-                    events = [] if client in live else self._ends_of(client, record, node)
+                for client, events in few:
                     arguments += [client, part_of(client, parts), len(events), *events]
                 ended += await self._announce(scripts.EVENTS_END_SESSIONS, incarnation, parts, arguments)
             if cursor == b"0":
@@ -99,18 +108,39 @@ class EventReaper:
                     )
                     body = _encode(event) if self._keeps(event.type) else b""
                     arguments += [channel, part_of(channel, parts), body]
-                await self._announce(scripts.EVENTS_VACATE, incarnation, parts, arguments)
-            vacated += len(found)
+                vacated += await self._announce(
+                    scripts.EVENTS_VACATE, incarnation, parts, arguments, incarnation
+                )
             if cursor == b"0":
                 return vacated
 
     async def _announce(
-        self, script: Script, incarnation: str, parts: int, arguments: Sequence[Argument]
+        self,
+        script: Script,
+        incarnation: str,
+        parts: int,
+        arguments: Sequence[Argument],
+        *before: Argument,
     ) -> int:
         names = self._commands.publish_command, self._keys.event_announcements
-        return await self._run(script, incarnation, parts, *names, *arguments) or 0
+        removed: int = await self._run(script, incarnation, parts, *before, *names, *arguments)
+        return removed
 
     async def _run(self, script: Script, incarnation: str, parts: int, *arguments: Argument) -> Any:
         streams = [self._keys.event_part(part) for part in range(parts)]
         keys = [*self._keys.of_events, *streams, *self._keys.of_incarnation(incarnation)]
         return await self._commands.run_script(script, keys, *arguments)
+
+
+def _slices(ends: Sequence[SessionEnd]) -> Iterator[Sequence[SessionEnd]]:
+    """Parts of the ends of sessions, each for one step."""
+    few: list[SessionEnd] = []
+    count = 0
+    for end in ends:
+        if few and (len(few) >= SLICE or count + len(end[1]) > SLICE_EVENTS):
+            yield few
+            few, count = [], 0
+        few.append(end)
+        count += len(end[1])
+    if few:
+        yield few

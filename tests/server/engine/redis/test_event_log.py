@@ -20,6 +20,7 @@ from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.event_log import RedisEventLog
 from tocsin_server.engine.redis.event_reaper import EventReaper
 from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.engine.redis.scripts import Script
 from tocsin_server.errors import EngineError
 
 ALL = get_args(RecordedType)
@@ -134,6 +135,65 @@ async def test_a_node_goes_on_where_a_reaper_died(opened: Opened, monkeypatch: p
         await log.sweep()
         ended = [one.client for one in await read_all(log) if one.type == "disconnected"]
         assert sorted(ended) == sorted(clients)
+
+
+class CountingReaper(EventReaper):
+    """It notes how many sessions and events each step has."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps: list[tuple[int, int]] = []
+
+    async def _announce(self, script: Script, *arguments: Any) -> int:
+        if script is scripts.EVENTS_END_SESSIONS:
+            flat, sessions = list(arguments[2]), 0
+            before = len(flat)
+            while flat:
+                del flat[: 3 + flat[2]]
+                sessions += 1
+            self.steps.append((sessions, before - 3 * sessions))
+        return await super()._announce(script, *arguments)
+
+
+async def test_a_step_of_a_reaper_writes_few_events(opened: Opened) -> None:
+    """Sessions may have many subscriptions, and Redis runs nothing else meanwhile."""
+    channels = tuple(f"room:{number}" for number in range(99))
+    async with opened("n1") as dead, opened("n2") as log:
+        await dead.write(connected(1, *(f"c{number}" for number in range(30)), channels=channels))
+        reaper = CountingReaper(log._keys, log._commands, lambda _type: True, lambda: 1.5)
+        await reaper.reap("n1.0", log.parts)
+        assert reaper.steps == [(5, 500)] * 6
+        ended = [one for one in await read_all(log) if one.type == "disconnected"]
+        assert len(ended) == 30
+
+
+class ResumingReaper(EventReaper):
+    """Before it vacates channels, something happens."""
+
+    async def _announce(self, script: Script, *arguments: Any) -> int:
+        if script is scripts.EVENTS_VACATE:
+            await self.happens()
+        return await super()._announce(script, *arguments)
+
+    async def happens(self) -> None: ...
+
+
+async def test_a_reaper_vacates_no_channel_after_a_loss_of_data(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is found between two of its steps. The channel is occupied by another node."""
+    async with opened("n1") as dead, opened("n2") as other, opened("n3") as log:
+        await dead.write(connected(1, "a", channels=("news",)))
+
+        async def lose_data(_reaper: EventReaper) -> None:
+            assert await other.write(EventBatch(9, (), {})) is WriteOutcome.STATE_LOST
+            await other.open("n2")
+            await other.write(connected(1, "b", channels=("news",)))
+
+        monkeypatch.setattr(ResumingReaper, "happens", lose_data)
+        reaper = ResumingReaper(log._keys, log._commands, lambda _type: True, lambda: 1.5)
+        await reaper.reap("n1.0", log.parts)
+        assert told(await read_all(log), channel="news") == ["occupied", "occupied"]
 
 
 async def test_a_channel_is_vacated_when_its_last_node_is_gone(opened: Opened) -> None:

@@ -28,12 +28,14 @@ local function trim(part, size, retention_ms)
   count_trimmed(count + redis.call('XTRIM', key, 'MINID', oldest))
 end
 
--- Note that an incarnation no longer has subscribers in a channel. Tell it if no other one has.
+-- Note that an incarnation no longer has subscribers in a channel. Tell it if no other one has. Returns 1 if it had.
 local function vacate(channels, channel, part, body)
-  if redis.call('SREM', channels, channel) == 1 and redis.call('HINCRBY', occupied, channel, -1) <= 0 then
+  if redis.call('SREM', channels, channel) == 0 then return 0 end
+  if redis.call('HINCRBY', occupied, channel, -1) <= 0 then
     redis.call('HDEL', occupied, channel)
     if body ~= '' then append(part, body) end
   end
+  return 1
 end
 
 local function epoch_of(state) return string.match(state, '^%a+ (%S+)') end
