@@ -5,9 +5,10 @@
                             -> refused, several events            -> at once again, event by event
                             -> refused alone, or too old, or gone -> dead letters, acknowledge
 
-Events of one part never overtake each other, so an event that cannot be delivered holds up those behind it,
-until `retry_for` after it happened, and for one more attempt and its pause of at most a second. The mutable state of a `RetrySchedule` is the size of the next
-batch, and what is known of a batch that failed; only `delivered`, `failed`, `forget` and `restore` change it.
+Events of one part never overtake each other, so an event that cannot be delivered holds up those behind it:
+until `retry_for` after it happened, and for one more attempt after a pause of at most a second. The mutable
+state of a `RetrySchedule` is the size of the next batch, and what is known of a batch that failed; only
+`delivered`, `failed`, `forget` and `restore` change it.
 """
 
 from __future__ import annotations
