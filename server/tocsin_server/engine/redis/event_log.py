@@ -91,7 +91,10 @@ class RedisEventLog:
 
     @property
     def parts(self) -> int:
-        """The number of parts: that of the nodes that were there before, or else the configured one."""
+        """The number of parts: that of the nodes that were there before, or else the configured one.
+
+        That of before also stays while a part that would no longer be read has events.
+        """
         return self._parts
 
     @property
@@ -104,8 +107,11 @@ class RedisEventLog:
         """Begin to write, as EventLog describes."""
         await self._pubsub.subscribe(self._keys.event_announcements, self._on_announcement)
         state_lost = LifecycleEvent("state_lost", self._make_epoch(), self._unix_clock(), node)
-        epoch, parts = await self._run(
+        before = await self._commands.execute("HGET", self._keys.of_events[0], "parts")
+        keys = self._all_keys(max(int(before or 0), self._options.parts))
+        epoch, parts = await self._commands.run_script(
             scripts.EVENTS_OPEN,
+            [*keys, *self._keys.of_incarnation(self._incarnation)],
             self._incarnation,
             node,
             self._epoch,
@@ -289,10 +295,12 @@ class RedisEventLog:
     async def _run(self, script: Script, *arguments: Argument, keys: Sequence[str] | None = None) -> Any:
         """Run a script with the keys of the log and of this node's incarnation, unless `keys` are given."""
         of_incarnation = self._keys.of_incarnation(self._incarnation) if keys is None else keys
-        parts = [self._keys.event_part(part) for part in range(self._parts)]
         return await self._commands.run_script(
-            script, [*self._keys.of_events, *parts, *of_incarnation], *arguments
+            script, [*self._all_keys(self._parts), *of_incarnation], *arguments
         )
+
+    def _all_keys(self, parts: int) -> Sequence[str]:
+        return [*self._keys.of_events, *map(self._keys.event_part, range(parts))]
 
 
 def _uid_of(incarnation: str) -> str:

@@ -368,6 +368,26 @@ async def test_all_nodes_use_the_number_of_parts_of_the_first(opened: Opened) ->
         assert (first.parts, second.parts) == (4, 4)
 
 
+async def test_no_event_is_lost_if_fewer_parts_are_configured(opened: Opened) -> None:
+    """The number changes at the first start of all nodes at which no part that ends has events."""
+    clients = [f"c{number}" for number in range(40)]
+    async with opened("n1", parts=8) as log:
+        ended = dict.fromkeys(clients)
+        await log.write(EventBatch(1, [event(client, 1, "disconnected") for client in clients], ended))
+        await log.close()
+    async with opened("n2", parts=2) as log:
+        assert log.parts == 8
+        assert sorted(one.client for one in await read_all(log)) == sorted(clients)
+        for part in range(8):
+            await log.acknowledge("hook", part, [one.entry for one in await log.read("hook", part, 99)])
+        await log.close()
+    async with opened("n3", parts=2) as log:
+        assert log.parts == 2
+        assert await log.write(connected(1, *clients)) is WriteOutcome.WRITTEN
+        assert len(await read_all(log)) == 40
+        await log.close()
+
+
 async def test_the_documented_permissions_suffice(
     opened: Opened, volatile_redis: RedisServer, prefix: str
 ) -> None:

@@ -1,7 +1,8 @@
 -- Register a new incarnation of a node. If the log has lost data, tell it once.
---   KEYS     those of the event log, the parts, those of the incarnation
+--   KEYS     those of the event log, the parts of before and those that are configured, those of the incarnation
 --   ARGV     incarnation, name of the node, the epoch that the node knows ('': none), an epoch that was never used,
 --            1 if the node found that data was lost, `state_lost` ('': do not tell), number of parts
+--            that is configured
 --   returns  {epoch, number of parts}
 local incarnation, name, known, fresh, has_lost, state_lost, parts = unpack(ARGV)
 redis.call('HDEL', meta, '')  -- lets a full Redis run the next commands
@@ -22,7 +23,19 @@ if known ~= '' and epoch ~= known and redis.call('HGET', meta, 'is_told') ~= '1'
   redis.call('HSET', meta, 'is_told', '1')
   if state_lost ~= '' then append(0, state_lost) end
 end
-if redis.call('HLEN', nodes) == 0 or redis.call('HEXISTS', meta, 'parts') == 0 then
+
+-- Whether a part that would no longer be read has events.
+local function has_events_from(part, before)
+  local given = #KEYS - FIRST_PART + 1 - 3
+  if before > given then return true end
+  for number = part, before - 1 do
+    if redis.call('XLEN', part_key(number)) > 0 then return true end
+  end
+  return false
+end
+
+local before = tonumber(redis.call('HGET', meta, 'parts') or 0)
+if before == 0 or (redis.call('HLEN', nodes) == 0 and not has_events_from(tonumber(parts), before)) then
   redis.call('HSET', meta, 'parts', parts)
 end
 redis.call('HSET', nodes, incarnation, 'live ' .. epoch .. ' ' .. name)
