@@ -157,9 +157,9 @@ class PartDelivery:
         outcome = await self._subscriber.deliver(batch.delivery, events)
         if outcome.result is Result.DELIVERED:
             self._report.attempted(self._part, outcome, len(events))
+            await self._acknowledge(stored)
             await self._forget_failure()
             self._schedule.delivered()
-            await self._acknowledge(stored)
             return True
         self._report.attempted(self._part, outcome, 0)
         known = self._schedule.failing
@@ -171,6 +171,7 @@ class PartDelivery:
         if failing is not None:
             self._report.failing(self._part, failing)
         if failing != known:
+            await self._check_claim(stored)
             await self._store.set_failing(self._subscriber.name, self._part, failing)
         await self._pause(decision.pause)
         return failing is None or not self._ending.is_set()
@@ -187,11 +188,21 @@ class PartDelivery:
         given_up = wanted[: decision.number]
         letters = [dead_letter(one.event, delivery, decision, now) for one in given_up]
         limits = self._subscriber.options.dead_letters
+        await self._check_claim(stored)
         dropped = await self._store.add_dead_letters(name, letters, limits)
         self._report.gave_up(decision, delivery, dropped)
         self._report.recovered(self._part)
-        await self._store.set_failing(name, self._part, None)
         await self._acknowledge(stored[: stored.index(given_up[-1]) + 1])
+        await self._store.set_failing(name, self._part, None)
+
+    async def _check_claim(self, stored: Sequence[StoredEvent]) -> None:
+        """Raise ClaimLost if another node has delivered these events, or may have.
+
+        It took the part over if this node was frozen during the attempt. What this node knows is out of date.
+        """
+        oldest = await self._read(1)
+        if not oldest or oldest[0] not in stored:
+            raise ClaimLost
 
     async def _forget_failure(self) -> None:
         if self._schedule.failing is not None:

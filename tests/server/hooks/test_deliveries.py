@@ -303,6 +303,66 @@ async def test_a_claim_is_respected_and_taken_over() -> None:
         await until(lambda: len(receiver.taken) == 3)
 
 
+class FrozenReader(WrittenLog):
+    """The log as a node sees it that was frozen and has lost its claims, once `is_lost`."""
+
+    def __init__(self, log: WrittenLog) -> None:
+        super().__init__()
+        self._parts = log._parts
+        self.is_lost = False
+
+    async def claim(self, subscriber: str, part: int) -> bool:
+        return not self.is_lost and await super().claim(subscriber, part)
+
+    async def read(self, subscriber: str, part: int, limit: int) -> Sequence[StoredEvent]:
+        if self.is_lost:
+            raise ClaimLost
+        return await super().read(subscriber, part, limit)
+
+    async def acknowledge(self, subscriber: str, part: int, entries: Sequence[str]) -> None:
+        if self.is_lost:
+            raise ClaimLost
+        await super().acknowledge(subscriber, part, entries)
+
+
+@pytest.mark.parametrize("has_claim_again", [False, True])
+@pytest.mark.parametrize("outcome", [DOWN, REFUSED, TAKEN])
+async def test_a_node_that_was_frozen_during_an_attempt_says_nothing_of_it(
+    outcome: Outcome, has_claim_again: bool
+) -> None:
+    """Another node has delivered the events. Nothing is failing then, and nothing is a dead letter.
+
+    What that node knows of a failing delivery stays.
+    """
+    setting, thawed = Setting(), Setting()
+    reader = FrozenReader(setting.log)
+    thawed.log, thawed.store = reader, setting.store
+    first, second = Recorder(), Recorder()
+    first.outcome = lambda _: outcome
+    first.may_answer.clear()
+    async with thawed.delivering(first):
+        await setting.log.add([event(1)])
+        reader._writes.increment()
+        await until(lambda: first.attempts)
+        reader.is_lost = True
+        async with setting.delivering(second):
+            await until(lambda: second.taken == ["e1"])
+            second.outcome = lambda _: DOWN
+            await setting.log.add([event(2)])
+            await until(lambda: len(second.attempts) > 2)
+        kept = await setting.store.failing("webhooks.app")
+        assert list(kept) == [0]
+        reader.is_lost = not has_claim_again
+        first.outcome = lambda batch: outcome if batch[0].id == "e1" else DOWN
+        first.may_answer.set()
+        attempted = thawed.metrics.delivery_attempts
+        await until(lambda: attempted.counts["webhooks.app", outcome.result.value] >= 1)
+        assert await setting.dead_letters() == []
+    found = await setting.store.failing("webhooks.app")
+    assert found[0].delivery == kept[0].delivery
+    assert await setting.dead_letters() == []
+
+
 @pytest.mark.parametrize(
     "error",
     [ClaimLost(), EngineError("Redis is away"), RuntimeError("a fault"), asyncio.CancelledError("a fault")],
