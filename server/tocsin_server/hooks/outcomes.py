@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -50,25 +51,56 @@ DISCONNECT_CODES = range(4000, 5000)
 REASON_BYTES = 123
 """What a close frame has room for (RFC 6455 §5.5)."""
 
-_KNOWN = {(type(why), why.code) for why in vars(errors).values() if isinstance(why, Refusal | Disconnect)}
+_KNOWN = {
+    (isinstance(why, Refusal), why.code)
+    for why in vars(errors).values()
+    if isinstance(why, Refusal | Disconnect)
+}
 
 
 class InvalidAnswer(Exception):
     """A hook answered what is not valid. The message says why, for the application's author."""
 
 
-def check_refusal(why: Refusal | Disconnect) -> None:
-    """Raise InvalidAnswer for a code or a reason that clients do not understand.
+def checked_refusal(why: Refusal | Disconnect) -> Refusal | Disconnect:
+    """Return a refusal or a disconnect with values that every codec encodes, such as an int for an IntEnum.
 
-    Besides an application's own codes, those of `errors` are valid.
+    Besides an application's own codes, those of `errors` are valid. Raises InvalidAnswer for a code or a text
+    that clients do not understand.
     """
     is_refusal = isinstance(why, Refusal)
+    kind = "an error" if is_refusal else "a disconnect"
     own = REFUSAL_CODES if is_refusal else DISCONNECT_CODES
-    if why.code not in own and (type(why), why.code) not in _KNOWN:
-        kind = "an error" if is_refusal else "a disconnect"
-        raise InvalidAnswer(f"the code of {kind} must be from {own[0]} to {own[-1]}, not {why.code}")
-    if isinstance(why, Disconnect) and not 0 < len(why.reason.encode()) <= REASON_BYTES:
-        raise InvalidAnswer(f"the reason of a disconnect must have 1 to {REASON_BYTES} bytes")
+    code = _code(why.code, f"the code of {kind}")
+    if code not in own and (is_refusal, code) not in _KNOWN:
+        raise InvalidAnswer(f"the code of {kind} must be from {own[0]} to {own[-1]}, not {code}")
+    try:
+        text = _checked_text(why)
+    except (TypeError, ValueError) as error:
+        raise InvalidAnswer(str(error)) from error
+    if type(why.code) is int and type(why.message if isinstance(why, Refusal) else why.reason) is str:
+        return why
+    if isinstance(why, Refusal):
+        return replace(why, code=code, message=text)
+    return replace(why, code=code, reason=text)
+
+
+def _code(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidAnswer(f"{name} must be an int, not {type(value).__name__}")
+    return int(value)
+
+
+def _checked_text(why: Refusal | Disconnect) -> str:
+    """The message of an error, or the reason of a disconnect. Raises TypeError or ValueError."""
+    if isinstance(why, Refusal):
+        if type(why.temporary) is not bool:
+            raise TypeError(f"temporary must be a bool, not {type(why.temporary).__name__}")
+        return _text(why.message, "the message of an error")
+    reason = _text(why.reason, "the reason of a disconnect")
+    if not 0 < len(reason.encode()) <= REASON_BYTES:
+        raise ValueError(f"the reason of a disconnect must have 1 to {REASON_BYTES} bytes")
+    return reason
 
 
 def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome:
@@ -76,14 +108,13 @@ def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome
     if answer is None:
         return Approval(request)
     if isinstance(answer, Refusal | Disconnect):
-        check_refusal(answer)
-        return answer
+        return checked_refusal(answer)
     kind, convert = _KINDS[type(request)]
     if not isinstance(answer, kind):
         raise InvalidAnswer(f"{type(answer).__name__} does not answer {type(request).__name__}")
     try:
         return convert(request, user, answer)
-    except (TypeError, ValueError, msgspec.ValidationError) as error:  # such as info that is no JSON
+    except (TypeError, ValueError, OverflowError) as error:  # such as info that is no JSON
         raise InvalidAnswer(str(error)) from error
 
 
@@ -107,9 +138,13 @@ def _json(value: Any) -> Raw:
 
 
 def _text(value: Any, name: str) -> str:
+    """Return a string as codecs encode it: as a `str`, and no subclass, without lone surrogates."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    return value
+    try:
+        return str.encode(value).decode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} has half of a surrogate pair, which UTF-8 does not have") from None
 
 
 def _unix(value: Any) -> float:
@@ -117,7 +152,7 @@ def _unix(value: Any) -> float:
         return 0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise TypeError(f"expire_at must be a unix second, or 0 for never, not {value!r}")
-    return value
+    return float(value)
 
 
 def _validated(value: Any, kind: Any) -> Any:
@@ -133,20 +168,29 @@ def _rights(value: Sequence[Right]) -> tuple[Right, ...]:
     return _validated([*value], tuple[Right, ...]) if value else ()
 
 
+def _capabilities(value: Sequence[Capability]) -> tuple[Capability, ...]:
+    entries: tuple[Capability, ...] = _validated([*value], tuple[Capability, ...]) if value else ()
+    for entry in entries:
+        for pattern in entry.channels:
+            _text(pattern, "a pattern of capabilities")
+    return entries
+
+
 def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approval:
     subscriptions: dict[str, SubscriptionGrant] = {}
     for channel, granted in answer.subscriptions.items():
-        if not _text(channel, "a channel"):
+        name = _text(channel, "a channel")
+        if not name:
             raise ValueError("a channel of subscriptions has no name")
         if not isinstance(granted, Subscribed):
             raise TypeError(f"subscriptions has a {type(granted).__name__}, not Subscribed")
-        subscriptions[channel] = _grant(granted)
+        subscriptions[name] = _grant(granted)
     claims = ConnectionClaims(
         expire_at=_unix(answer.expire_at),
         info=_json(answer.info),
         sub=_text(answer.user, "user"),
         subs=subscriptions,
-        caps=_validated([*answer.capabilities], tuple[Capability, ...]) if answer.capabilities else (),
+        caps=_capabilities(answer.capabilities),
     )
     return Approval(request, claims, data=payload(answer.data))
 
@@ -176,7 +220,7 @@ def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed) -> App
 def _published(request: PublishRequest, _user: str, answer: Published) -> Approval:
     data = request.data if answer.data is None else payload(answer.data)
     changed = PublishRequest(request.channel, data)
-    return Approval(changed, is_permitted=True, skip_history=answer.skip_history)
+    return Approval(changed, is_permitted=True, skip_history=bool(answer.skip_history))
 
 
 def _refreshed(_request: Request, _user: str, answer: Refreshed) -> Renewal | Refusal:

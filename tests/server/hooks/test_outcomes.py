@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tocsin_server.core.events import Approval, Renewal
 from tocsin_server.core.tokens import ConnectionClaims, ExpiringGrant, Flag, Override, SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import EXPIRED, Connected, Published, Refreshed, RpcAnswer, Subscribed
-from tocsin_server.hooks.outcomes import InvalidAnswer, check_refusal, outcome_of
+from tocsin_server.hooks.outcomes import InvalidAnswer, checked_refusal, outcome_of
 from tocsin_server.protocol.messages import (
     ConnectRequest,
     PublishRequest,
@@ -31,6 +32,18 @@ def untyped(kind: Any, *values: Any, **more: Any) -> Any:
     """Return an answer with values that a type checker would refuse."""
     return kind(*values, **more)
 
+
+class Text(str):
+    """A string of a type that no codec encodes, such as those that mark text as safe for HTML."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the same object, as such types do."""
+        return self
+
+
+HALF = "half a pair \ud800"
 
 PUBLISH = PublishRequest("news", Raw(b"1"))
 
@@ -115,8 +128,27 @@ def test_a_call_has_a_result_also_if_it_is_null() -> None:
     ],
 )
 def test_codes_of_applications_and_of_the_protocol_are_valid(why: Refusal | Disconnect) -> None:
-    check_refusal(why)
+    assert checked_refusal(why) is why
     assert outcome_of(PUBLISH, "ada", why) is why
+
+
+def test_texts_and_codes_of_other_types_are_made_plain() -> None:
+    """Such as those of an IntEnum, or of a string that is marked as safe for HTML."""
+    refused, closed = (
+        checked_refusal(Refusal(HTTPStatus.UNAUTHORIZED, Text("a"), temporary=True)),
+        checked_refusal(Disconnect(4000, Text("a"))),
+    )
+    assert (refused, closed) == (Refusal(401, "a", temporary=True), Disconnect(4000, "a"))
+    outcome = outcome_of(
+        ConnectRequest(), "", Connected(Text("ada"), subscriptions={Text("b"): Subscribed()})
+    )
+    assert isinstance(outcome, Approval)
+    assert isinstance(outcome.claims, ConnectionClaims)
+    assert isinstance(refused, Refusal)
+    assert isinstance(closed, Disconnect)
+    texts = [refused.message, closed.reason, outcome.claims.sub, *(outcome.claims.subs or ())]
+    assert {type(text) for text in texts} == {str}
+    assert type(refused.code) is int
 
 
 @pytest.mark.parametrize(
@@ -128,12 +160,20 @@ def test_codes_of_applications_and_of_the_protocol_are_valid(why: Refusal | Disc
         (Disconnect(5000, "a"), "the code of a disconnect must be from 4000 to 4999, not 5000"),
         (Disconnect(1000, "a"), "the code of a disconnect must be from 4000 to 4999, not 1000"),
         (Disconnect(4000, ""), "the reason of a disconnect must have 1 to 123 bytes"),
+        (Refusal(400, HALF), "the message of an error has half of a surrogate pair"),
+        (Disconnect(4000, HALF), "the reason of a disconnect has half of a surrogate pair"),
+        (untyped(Refusal, 400, ValueError("a")), "the message of an error must be a string, not ValueError"),
+        (untyped(Refusal, 400.0, "a"), "the code of an error must be an int, not float"),
+        (untyped(Refusal, "400", "a"), "the code of an error must be an int, not str"),
+        (untyped(Refusal, 400, "a", temporary="no"), "temporary must be a bool, not str"),
+        (untyped(Disconnect, 4000, None), "the reason of a disconnect must be a string, not NoneType"),
+        (untyped(Disconnect, True, "a"), "the code of a disconnect must be an int, not bool"),
         (Disconnect(4000, "ä" * 62), "the reason of a disconnect must have 1 to 123 bytes"),
     ],
 )
 def test_other_codes_and_reasons_are_not_valid(why: Refusal | Disconnect, sentence: str) -> None:
     with pytest.raises(InvalidAnswer, match=sentence):
-        check_refusal(why)
+        checked_refusal(why)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +182,15 @@ def test_other_codes_and_reasons_are_not_valid(why: Refusal | Disconnect, senten
         (ConnectRequest(), Subscribed(), "Subscribed does not answer ConnectRequest"),
         (SubscribeRequest("a"), True, "bool does not answer SubscribeRequest"),
         (ConnectRequest(), untyped(Connected, 7), "user must be a string, not int"),
+        (ConnectRequest(), Connected(HALF), "user has half of a surrogate pair"),
+        (ConnectRequest(), Connected("a", info=HALF), "surrogates not allowed"),
+        (ConnectRequest(), Connected("a", data=[HALF]), "surrogates not allowed"),
+        (ConnectRequest(), Connected("a", subscriptions={HALF: Subscribed()}), "a channel has half"),
+        (ConnectRequest(), Connected("a", subscriptions={"b": Subscribed(HALF)}), "surrogates not allowed"),
+        (ConnectRequest(), Connected("a", capabilities=[Capability((HALF,), ())]), "a pattern of capab"),
+        (ConnectRequest(), Connected("a", expire_at=10**400), "too large"),
+        (SubscribeRequest("a"), Subscribed(data=Raw(b'"\xff"')), "can't decode"),
+        (RpcRequest("a"), RpcAnswer({HALF: 1}), "surrogates not allowed"),
         (ConnectRequest(), Connected("a", info=b"{"), "truncated"),
         (ConnectRequest(), Connected("a", info=object()), "object"),
         (ConnectRequest(), Connected("a", expire_at=-1), "expire_at must be a unix second"),

@@ -30,7 +30,7 @@ from tocsin_server.hooks.answers import (
     Subscribed,
 )
 from tocsin_server.hooks.events import HookKind
-from tocsin_server.hooks.outcomes import REASON_BYTES, InvalidAnswer, check_refusal
+from tocsin_server.hooks.outcomes import REASON_BYTES, InvalidAnswer, checked_refusal
 from tocsin_server.hooks.proxy.faults import ProxyFault
 from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json_text import compact
@@ -186,10 +186,9 @@ def _reader(result: type[Result], read: Callable[[Result | None], Answer]) -> Ca
 def _checked(why: Refusal | Disconnect) -> Refusal | Disconnect:
     """Raise ValueError for a code that clients do not understand."""
     try:
-        check_refusal(why)
+        return checked_refusal(why)
     except InvalidAnswer as error:
         raise ValueError(str(error)) from None
-    return why
 
 
 def _disconnect(found: _Disconnect) -> Disconnect:
