@@ -585,6 +585,9 @@ class Node:
             connection.send(messages)
         except PayloadNotJson:
             self._send_readable(connection, messages)
+        except (TypeError, ValueError):  # a value that no codec encodes; logged as an error
+            self._log_fault("session_failed", client=connection.session.client)
+            asyncio.get_running_loop().call_soon(self._disconnect_failed, connection)
 
     def _send_readable(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
         for message in messages:
@@ -631,8 +634,7 @@ class Node:
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case events.Authorize():
-                if self._tasks is not None:
-                    self._tasks.create_task(self._authorize(connection, request))
+                self._spawn(self._authorize(connection, request))
             case node_state.UnsubscribeChannel(channel):
                 self._spawn(self._unsubscribe(channel))
             case node_state.RemovePresence(channel, client):

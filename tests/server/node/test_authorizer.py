@@ -66,6 +66,23 @@ async def test_a_connection_gets_the_user_that_the_authorizer_names() -> None:
         assert (connection.session.user, node.hub.connections_of("ada")) == ("ada", [connection])
 
 
+async def test_a_message_that_no_codec_encodes_closes_only_its_connection() -> None:
+    """Also one that the answer of an authorizer brings: the node goes on."""
+
+    async def refuse_badly(_authorize: Authorize) -> Outcome:
+        return Refusal(1000, "half a pair \ud800")
+
+    async with running(authorizer=ScriptedAuthorizer(PublishRequest, refuse_badly)) as node:
+        broken, other = await connected(node), await connected(node)
+        with capture_logs() as log_lines:
+            broken.send_command("publish", channel=new_channel("open"), data=1)
+            await until(lambda: broken.closed_with)
+        assert broken.closed_with == errors.SERVER_ERROR
+        assert [line["event"] for line in log_lines if line["log_level"] == "error"] == ["session_failed"]
+        assert "unsubscribe" in await other.call("unsubscribe", channel="news")
+        assert node.unready_reason == ""
+
+
 async def test_a_refused_publish_is_not_published() -> None:
     authorizer = ScriptedAuthorizer(PublishRequest, refuse)
     async with running(authorizer=authorizer) as node:
