@@ -195,13 +195,16 @@ _UNIDIRECTIONAL = {
     TOKEN_EXPIRED.code: CONNECTION_EXPIRED,
     EXPIRED.code: CONNECTION_EXPIRED,
     TOO_MANY_REQUESTS.code: RATE_LIMITED,
-    PERMISSION_DENIED.code: DISCONNECT_PERMISSION_DENIED,
 }
 
 
 def unidirectional_disconnect(refusal: Refusal) -> Disconnect:
-    """Why a unidirectional connection is closed whose connect command is refused: it gets no replies."""
-    is_final = refusal.code >= 400 and not refusal.temporary  # an application's own
+    """Why a unidirectional connection is closed whose connect command is refused: it gets no replies.
+
+    The client does not come back after what it should not have asked, nor after an application's own refusal,
+    unless that is temporary. A limit (106), or a state (105, 112, 113), may be another one next time.
+    """
+    is_final = (refusal.code in CLIENT_ERRORS or refusal.code >= 400) and not refusal.temporary
     return _UNIDIRECTIONAL.get(refusal.code, DISCONNECT_PERMISSION_DENIED if is_final else SERVER_ERROR)
 
 
