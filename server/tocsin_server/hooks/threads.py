@@ -14,6 +14,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -79,20 +80,26 @@ class Threads:
         future: asyncio.Future[Any] = loop.create_future()
         thread = self._take_thread()
 
-        def done(result: Any, error: BaseException | None) -> None:
-            self._give_back(thread)
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-                future.set_exception(error)
-            else:  # what a future cannot hold, or what would end the event loop
-                future.set_exception(RuntimeError(f"the function raised {type(error).__name__}"))
-
         context = contextvars.copy_context()
+        done = partial(self._take_result, thread, future)
         thread.jobs.put(_Job(lambda: context.run(function, argument), loop, done))
-        return await future
+        try:
+            return await future
+        finally:
+            del future, done  # else what the function raised refers to this frame, and so to itself
+
+    def _take_result(
+        self, thread: _Thread, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        self._give_back(thread)
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            future.set_exception(error)
+        else:  # what a future cannot hold, or what would end the event loop
+            future.set_exception(RuntimeError(f"the function raised {type(error).__name__}"))
 
     def close(self) -> None:
         """End the idle threads at once, and each other one after its function."""
