@@ -33,7 +33,7 @@ class LimitOptions(Options):
     hooks_at_once: Limit = 200
     """Events that each hook is asked about at once. 20 times as many may wait; others are refused (111)."""
     hook_threads: Limit = 16
-    """Hooks that are plain functions, of which each has a thread while it runs."""
+    """Hooks of one kind that are plain functions, of which each has a thread while it runs."""
     presence_entries: OptionalLimit = 5000
     """Presence entries of one channel, on all nodes. 0: no limit."""
     revocation_limit: Limit = 100_000

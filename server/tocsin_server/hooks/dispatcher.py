@@ -107,7 +107,7 @@ class HookDispatcher:
         self._metrics = metrics
         self._log = SampledLog()
         self._queues: dict[tuple[int, HookKind], _Queue] = {}
-        self._threads: Threads | None = None
+        self._threads: Mapping[HookKind, Threads] = {}
         self._chains: dict[tuple[type, int], tuple[RegisteredHook, ...]] = {}
         """The hooks of a type of request, in the section with this identity."""
         self._checks: Mapping[type, Callable[[Any], bool]] = {}
@@ -157,13 +157,14 @@ class HookDispatcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have threads for plain functions, while the node runs."""
-        self._threads = Threads(self._settings.limits.hook_threads)
+        """Have threads for plain functions, while the node runs: functions of one kind hold up no others."""
+        self._threads = {kind: Threads(self._settings.limits.hook_threads) for kind in HookKind}
         try:
             yield
         finally:
-            self._threads.close()
-            self._threads = None
+            for threads in self._threads.values():
+                threads.close()
+            self._threads = {}
 
     def needs_authorization(self, request: Request) -> bool:
         """Whether a hook decides about a request."""
@@ -215,7 +216,7 @@ class HookDispatcher:
         started = time.perf_counter()
         outcome: AuthorizedOutcome | None = None
         try:
-            answer = await self._answer(self._queue_of(kind, hook), hook, event)
+            answer = await self._answer(kind, hook, event)
             outcome = None if answer is None else outcome_of(asked, user, answer)
             result = _result(outcome)
         except TooManyHooks:
@@ -238,14 +239,15 @@ class HookDispatcher:
         self._metrics.hook_seconds.of(kind.value).observe(time.perf_counter() - started)
         return outcome
 
-    async def _answer(self, queue: _Queue, hook: RegisteredHook, event: Event) -> Answer:
+    async def _answer(self, kind: HookKind, hook: RegisteredHook, event: Event) -> Answer:
         """The hook's answer. Raises what the hook raises, TooManyHooks, or DeadlinePassed."""
+        queue = self._queue_of(kind, hook)
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
         queue.unanswered += 1
         deadline = Deadline(hook.seconds or self._function_seconds)
         try:
-            return await self._call(queue.slots, hook, event)
+            return await self._call(queue.slots, kind, hook, event)
         except asyncio.CancelledError:
             if deadline.take():
                 raise DeadlinePassed from None
@@ -256,7 +258,7 @@ class HookDispatcher:
             queue.unanswered -= 1
             deadline.stop()
 
-    async def _call(self, slots: Slots[str], hook: RegisteredHook, event: Event) -> Answer:
+    async def _call(self, slots: Slots[str], kind: HookKind, hook: RegisteredHook, event: Event) -> Answer:
         client = event.client
         if not slots.take_now(client):
             await slots.wait(client)
@@ -264,7 +266,8 @@ class HookDispatcher:
             call: Any = hook.call
             if not hook.is_plain:
                 return cast("Answer", await call(event))
-            answered = call(event) if self._threads is None else await self._threads.run(call, event)
+            threads = self._threads.get(kind)
+            answered = call(event) if threads is None else await threads.run(call, event)
             return cast("Answer", await answered if inspect.isawaitable(answered) else answered)
         finally:
             slots.give_back(client)

@@ -57,6 +57,29 @@ async def admitted(node: Node, *channels: str) -> FakeConnection:
 # ------------------------------------------------------------------------------------------------ deadlines
 
 
+async def test_plain_functions_of_one_kind_hold_up_no_other_kind() -> None:
+    opened = threading.Event()
+
+    def block(event: RpcEvent) -> RpcAnswer:
+        opened.wait()
+        return RpcAnswer()
+
+    def connect(event: ConnectEvent) -> Connected:
+        return Connected("ada")
+
+    def add(hooks: Hooks) -> None:
+        hooks.rpc(block)
+        hooks.connect(connect)
+
+    async with running(add, limits={"hook_threads": 1}) as node:
+        first = await admitted(node)
+        command = first.send_command("rpc", method="any")
+        await admitted(node)
+        assert first.reply(command) is None
+        opened.set()
+        await until(lambda: first.reply(command))
+
+
 @pytest.mark.parametrize("is_plain", [False, True], ids=["async", "plain"])
 async def test_a_hook_that_hangs_refuses_the_request_at_its_deadline_and_the_next_command_runs(
     is_plain: bool,
@@ -317,6 +340,29 @@ async def test_a_connection_that_hooks_decided_about_is_freed_without_the_garbag
             del connection
             await asyncio.sleep(0)
             assert freed() is None
+        finally:
+            gc.enable()
+
+
+async def test_what_a_plain_function_raises_is_freed_without_the_garbage_collector() -> None:
+    raised: list[weakref.ref[errors.Refused]] = []
+
+    def refuse(event: PublishEvent) -> Published:
+        error = errors.Refused(errors.Refusal(1000, "not today"))
+        raised.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error  # a frame that refers to what it raised is a cycle of the function itself
+
+    async with running(lambda hooks: hooks.publish(refuse)) as node:
+        connection = await admitted(node)
+        gc.collect()
+        gc.disable()
+        try:
+            reply = await connection.call("publish", channel=new_channel("open"), data=1)
+            assert reply["error"]["code"] == 1000
+            await until(lambda: raised[0]() is None)
         finally:
             gc.enable()
 
