@@ -111,7 +111,7 @@ class Approval(NamedTuple):
     data: Payload = NO_JSON
     """What the client gets with the connect or subscribe reply; NO_JSON: what the claims name."""
     is_permitted: bool = False
-    """A publish command needs no permission of the channel besides."""
+    """A publish command needs no option of the channel that permits it besides."""
     skip_history: bool = False
     """A publication is not kept in the history."""
 

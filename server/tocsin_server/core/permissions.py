@@ -46,12 +46,10 @@ def decide(
     """
     if not _has_feature(action, options):
         return NOT_AVAILABLE
-    if caller.is_insecure or action in caller.allowed:
-        return None
-    if caller.capabilities is not None and caller.capabilities.allow(action, channel):
+    if _is_granted(action, caller, channel):
         return None
     if kind is not Kind.PLAIN:
-        is_its_user = kind is not Kind.PRIVATE and bool(caller.user) and is_limited_to(channel, caller.user)
+        is_its_user = _is_user_of(channel, caller, kind)
         if action is Action.SUBSCRIBE:
             return None if is_its_user else PERMISSION_DENIED
         if not (is_its_user or caller.is_subscribed):
@@ -59,6 +57,27 @@ def decide(
     for_users, for_subscribers, for_anonymous = _options_for(action, options)
     is_allowed = for_users or (for_subscribers and caller.is_subscribed) if caller.user else for_anonymous
     return None if is_allowed else PERMISSION_DENIED
+
+
+def decide_by_name(action: Action, caller: Caller, channel: str, kind: Kind) -> Refusal | None:
+    """Return why a client may not do something, by the kind and the name of a channel; None if it may.
+
+    A hook that decides in place of the options decides within this.
+    """
+    may_be_there = kind is Kind.PLAIN or caller.is_subscribed or _is_user_of(channel, caller, kind)
+    return None if may_be_there or _is_granted(action, caller, channel) else PERMISSION_DENIED
+
+
+def _is_granted(action: Action, caller: Caller, channel: str) -> bool:
+    """Whether a token grants the action, or the server permits everything."""
+    if caller.is_insecure or action in caller.allowed:
+        return True
+    return caller.capabilities is not None and caller.capabilities.allow(action, channel)
+
+
+def _is_user_of(channel: str, caller: Caller, kind: Kind) -> bool:
+    """Whether the name of a channel that is not plain has the caller as its user."""
+    return kind is not Kind.PRIVATE and bool(caller.user) and is_limited_to(channel, caller.user)
 
 
 def _has_feature(action: Action, options: ChannelOptions) -> bool:

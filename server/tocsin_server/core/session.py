@@ -746,7 +746,20 @@ class Session:
         options = permissions.check_name(channel, self._context.rules)
         if isinstance(options, Refusal):
             return [refuse(command_id, options)]
+        if refusal := self._decide(Action.PUBLISH, channel, options, is_permitted=True):
+            return [refuse(command_id, refusal)]
         return self._take_publication(command_id, channel, options, now)
+
+    def _decide(
+        self, action: Action, channel: str, options: ChannelOptions, *, is_permitted: bool
+    ) -> Refusal | None:
+        """Why the client may not do something; with `is_permitted` the name of the channel alone decides."""
+        subscription = self._subscriptions.live_in(channel)
+        caller = caller_of(self._context, self.user, self._subscriptions.capabilities, subscription)
+        kind = self._context.rules.kind_of(channel, options)
+        if is_permitted:
+            return permissions.decide_by_name(action, caller, channel, kind)
+        return permissions.decide(action, caller, channel, options, kind)
 
     def _take_publication(
         self, command_id: int, channel: str, options: ChannelOptions, now: Timestamp
@@ -781,11 +794,8 @@ class Session:
         if isinstance(options, Refusal):
             return [refuse(command_id, options)]
         subscription = self._subscriptions.live_in(channel)
-        caller = caller_of(self._context, self.user, self._subscriptions.capabilities, subscription)
-        kind = self._context.rules.kind_of(channel, options)
         is_permitted = approval is not None and approval.is_permitted
-        refusal = None if is_permitted else permissions.decide(action, caller, channel, options, kind)
-        if refusal is not None:
+        if refusal := self._decide(action, channel, options, is_permitted=is_permitted):
             return [refuse(command_id, refusal)]
         if (
             approval is None  # else it was taken before the authorization was requested

@@ -18,10 +18,19 @@ from rich.pretty import Pretty
 from structlog.testing import capture_logs
 
 from tests.server.node.fake_connection import FakeConnection
-from tests.server.served_node import assert_nothing_is_left, is_settled, new_channel, settings_of, until
+from tests.server.served_node import (
+    assert_nothing_is_left,
+    is_settled,
+    new_channel,
+    settings_of,
+    token_of,
+    until,
+)
 from tests.support.timing import TICK
+from tests.support.tokens import subscription_token
 from tocsin_server import errors
 from tocsin_server.app import create_app
+from tocsin_server.core.events import ServerUnsubscribe
 from tocsin_server.hooks import dispatcher
 from tocsin_server.hooks.answers import Answer, Connected, Published, RpcAnswer, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, HookKind, PublishEvent, RpcEvent, SubscribeEvent
@@ -441,6 +450,54 @@ async def test_a_publish_hook_takes_the_place_of_the_permissions_of_the_channel(
         await until(lambda: connection.data)
         assert connection.data == [{"text": "hello", "by": ""}]
         reply = await connection.call("publish", channel="closed:a", data="pass")
+        assert reply["error"]["code"] == errors.PERMISSION_DENIED.code
+
+
+async def test_a_publish_hook_is_not_asked_about_a_client_that_may_not_be_in_the_channel() -> None:
+    asked: list[str] = []
+
+    async def publish(event: PublishEvent) -> Published:
+        asked.append(event.channel)
+        return Published()
+
+    by_name = {"allow_user_limited_channels": True, "allow_publish_for_client": True}
+    async with running(lambda hooks: hooks.publish(publish), channels=by_name) as node:
+        eve, ann = FakeConnection(node), FakeConnection(node)
+        await eve.call("connect", token=token_of("eve"))
+        await ann.call("connect", token=token_of("ann"))
+        for channel in ("$secret", "room#ann,bob", "#ann"):
+            reply = await eve.call("publish", channel=channel, data=1)
+            assert reply["error"]["code"] == errors.PERMISSION_DENIED.code, channel
+        assert asked == []
+        token = subscription_token("eve", "$secret")
+        assert "subscribe" in await eve.call("subscribe", channel="$secret", token=token)
+        assert "publish" in await eve.call("publish", channel="$secret", data=1)
+        for channel in ("room#ann,bob", "#ann"):
+            assert "publish" in await ann.call("publish", channel=channel, data=1)
+        assert asked == ["$secret", "room#ann,bob", "#ann"]
+
+
+async def test_a_client_that_is_unsubscribed_while_a_publish_hook_is_asked_does_not_publish() -> None:
+    gate = asyncio.Event()
+    asked: list[str] = []
+
+    async def publish(event: PublishEvent) -> Published:
+        asked.append(event.channel)
+        await gate.wait()
+        return Published()
+
+    async with running(lambda hooks: hooks.publish(publish)) as node:
+        eve = FakeConnection(node)
+        await eve.call("connect", token=token_of("eve"))
+        token = subscription_token("eve", "$secret")
+        assert "subscribe" in await eve.call("subscribe", channel="$secret", token=token)
+        command = eve.send_command("publish", channel="$secret", data=1)
+        await until(lambda: asked)
+        node.handle_event(eve, ServerUnsubscribe("$secret"))
+        gate.set()
+        await until(lambda: eve.reply(command))
+        reply = eve.reply(command)
+        assert reply is not None
         assert reply["error"]["code"] == errors.PERMISSION_DENIED.code
 
 
