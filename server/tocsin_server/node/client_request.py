@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
+from starlette.requests import cookie_parser
 
 
 class ClientRequest(Struct, frozen=True):
@@ -34,13 +34,11 @@ class ClientRequest(Struct, frozen=True):
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name; of equal ones, the last. Empty if the header is not kept, or not valid."""
-        cookies: SimpleCookie = SimpleCookie()
-        try:
-            cookies.load(self.headers.get("cookie", ""))
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in cookies.items()}
+        """The cookies by name; of equal ones, the last. Empty if the header is not kept, or does not count.
+
+        They are separated as browsers do, so that one that is not valid hides no other.
+        """
+        return cookie_parser(self.headers.get("cookie", ""))
 
 
 class KeptHeaders:
@@ -53,12 +51,24 @@ class KeptHeaders:
         self._names = None if names is None else frozenset(name.lower() for name in names)
 
     def request(
-        self, transport: str, protocol: str, address: str, headers: Iterable[tuple[str, str]], query: str
+        self,
+        transport: str,
+        protocol: str,
+        address: str,
+        headers: Iterable[tuple[str, str]],
+        query: str,
+        *,
+        cookies_count: bool,
     ) -> ClientRequest:
-        """Return what is kept of a request. `query` is that of its address, without the `?`."""
+        """Return what is kept of a request. `query` is that of its address, without the `?`.
+
+        Cookies are not kept unless they count, because the page of a foreign origin may have had them sent.
+        """
         kept: dict[str, str] = {}
         for written, value in headers:
             name = written.lower()
+            if name == "cookie" and not cookies_count:
+                continue
             if self._names is None or name in self._names:
                 separator = "; " if name == "cookie" else ", "
                 kept[name] = f"{kept[name]}{separator}{value}" if name in kept else value

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 REFUSAL = Refusal(1000, "not today")
 DISCONNECT = Disconnect(4500, "go away")
 
+NAMED_ORIGIN = "https://named.example"
+"""An origin that the nodes name; they allow every other one besides."""
+
 
 class Decisions:
     """The hooks of a node, and what they were asked."""
@@ -106,11 +109,14 @@ async def deciding_node(
     """Serve a node, by Tocsin's own server or by uvicorn alone."""
     decisions = Decisions()
     client = {"hook_timeout": hook_timeout, "unidirectional": True, "stale_timeout": 3600}
+    server = {"allowed_origins": ["*", NAMED_ORIGIN]}
     if not is_asgi:
-        async with serve_node(engine=engine, client=client, add_hooks=decisions.add_to) as served:
+        async with serve_node(
+            engine=engine, client=client, server=server, add_hooks=decisions.add_to
+        ) as served:
             yield served, decisions
         return
-    app = create_app(settings_of({"client": client}), engine=engine)
+    app = create_app(settings_of({"client": client, "server": server}), engine=engine)
     decisions.add_to(app.hooks)
     node: Node = app.state.node
     async with under_uvicorn(cast("FastAPI", app)) as host:

@@ -35,7 +35,7 @@ from tocsin_server.hooks import dispatcher
 from tocsin_server.hooks.answers import Answer, Connected, Published, RpcAnswer, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, HookKind, PublishEvent, RpcEvent, SubscribeEvent
 from tocsin_server.hooks.registry import Hooks
-from tocsin_server.node.client_request import KeptHeaders
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders
 from tocsin_server.node.node import Node
 
 
@@ -546,22 +546,44 @@ async def test_hooks_are_added_once_for_each_kind_and_before_the_node_runs() -> 
 # -------------------------------------------------------------------------------------------------- requests
 
 
+def kept(
+    sent: list[tuple[str, str]],
+    query: str = "",
+    names: list[str] | None = None,
+    *,
+    cookies_count: bool = True,
+) -> ClientRequest:
+    """Return what a connection keeps of its request."""
+    headers = KeptHeaders(names)
+    return headers.request("sse", "json", "192.0.2.1", sent, query, cookies_count=cookies_count)
+
+
 def test_a_connection_keeps_the_headers_that_hooks_want() -> None:
     sent = [("Cookie", "a=1"), ("cookie", "b=2"), ("X-Part", "1"), ("x-part", "2"), ("Other", "3")]
-    request = KeptHeaders(["COOKIE", "x-part"]).request("sse", "json", "192.0.2.1", sent, "a=1&a=2&b=%20")
+    request = kept(sent, "a=1&a=2&b=%20", ["COOKIE", "x-part"])
     assert request.headers == {"cookie": "a=1; b=2", "x-part": "1, 2"}
     assert request.cookies == {"a": "1", "b": "2"}
     assert request.query == {"a": "2", "b": " "}
-    assert KeptHeaders().request("sse", "json", "", sent, "").headers["other"] == "3"
+    assert kept(sent).headers["other"] == "3"
 
 
-def test_cookies_that_are_not_valid_are_none() -> None:
-    assert KeptHeaders().request("sse", "json", "", [("Cookie", "a b=\x00; =")], "").cookies == {}
+def test_cookies_that_do_not_count_are_not_kept() -> None:
+    request = kept([("Cookie", "a=1"), ("Other", "3")], cookies_count=False)
+    assert (request.headers, request.cookies) == ({"other": "3"}, {})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ['prefs={"a":1}', "version=2", "x[y]=1", "name=J\u00fcrgen", "a=b c", "path=1", "lone", "a b=\x00; ="],
+)
+def test_a_cookie_that_is_not_valid_hides_no_other(odd: str) -> None:
+    for sent in (f"{odd}; session=a=b", f"session=a=b; {odd}"):
+        assert kept([("Cookie", sent)]).cookies["session"] == "a=b"
 
 
 def test_an_event_in_a_traceback_shows_no_secret() -> None:
     """Applications may log tracebacks with the values of variables."""
-    request = KeptHeaders().request("sse", "json", "192.0.2.1", [("Cookie", "a-secret")], "token=a-secret")
+    request = kept([("Cookie", "a-secret")], "token=a-secret")
     event = ConnectEvent(client="c1", request=request, token="a-secret", data=Raw(b'"a-secret"'))
     console = Console(file=StringIO(), width=200)
     console.print(Pretty(event))

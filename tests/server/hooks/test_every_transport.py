@@ -15,7 +15,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from tests.server.engine.redis.redis_server import redis_running
-from tests.server.hooks.deciding import Decisions, deciding_node
+from tests.server.hooks.deciding import NAMED_ORIGIN, Decisions, deciding_node
 from tests.server.hooks.deciding_clients import Client, Outcome, client_of, close_http
 from tests.server.served_node import ServedNode, until
 from tests.support.timing import SOON, TICK
@@ -141,6 +141,23 @@ CASES = ("admit", "refuse", "disconnect", "error", "timeout", "late", "gone", "d
 @pytest.mark.parametrize("transport", [*BIDIRECTIONAL, *UNIDIRECTIONAL, "sse"])
 async def test_a_connect_hook_decides(nodes: Nodes, transport: str) -> None:
     await asyncio.gather(*(check_connect(transport, case, nodes) for case in CASES))
+    await settle(nodes)
+
+
+@pytest.mark.parametrize("transport", [*BIDIRECTIONAL, *UNIDIRECTIONAL, "sse"])
+async def test_cookies_count_only_from_origins_that_are_named(nodes: Nodes, transport: str) -> None:
+    """The page of any other origin cannot act for its visitor."""
+    served, decisions = nodes.of(transport)
+    origins = {"": {"a": "1"}, NAMED_ORIGIN: {"a": "1"}, "https://other.example": {}}
+    for origin, cookies in origins.items():
+        name = f"cookies.{next(_numbers)}"
+        headers = {"x-case": name, "Cookie": "a=1", **({"Origin": origin} if origin else {})}
+        async with client_of(transport, served, headers) as client:
+            assert (await client.connect()).kind == "ok"
+            (event,) = decisions.asked_about(name)
+            assert isinstance(event, ConnectEvent)
+            assert event.request.cookies == cookies, (transport, origin)
+            assert ("cookie" in event.request.headers) == bool(cookies)
     await settle(nodes)
 
 

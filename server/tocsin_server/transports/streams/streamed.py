@@ -16,6 +16,7 @@ from tocsin_server.core import events
 from tocsin_server.errors import Disconnect
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.http_request import address_of
+from tocsin_server.transports.origins import origin_is_named
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ class StreamedConnection(ABC):
         if (kept := self._connections.kept_headers) is not None:
             query = request.scope["query_string"].decode("latin-1")
             headers = request.headers.items()
-            self.request = kept.request(self.transport_name, self.codec.name, self.address, headers, query)
+            self.request = kept.request(
+                self.transport_name,
+                self.codec.name,
+                self.address,
+                headers,
+                query,
+                cookies_count=origin_is_named(request, self._connections.limits.allowed_origins),
+            )
         return None
 
     # ---------------------------------------------------------------------------------------- the node's side

@@ -32,7 +32,7 @@ from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON
-from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed
+from tocsin_server.transports.origins import ORIGIN_REFUSED, origin_is_allowed, origin_is_named
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.send_queue import FLUSH_SECONDS, SendQueue
 from tocsin_server.transports.websocket.handshake import (
@@ -123,12 +123,14 @@ class WebSocketEndpoint:
         )
         connection = self._kind(self._connections, session, client_address(scope), handshake.codec)
         if (kept := self._connections.kept_headers) is not None:
+            request = HTTPConnection(scope)
             connection.request = kept.request(
                 connection.transport_name,
                 handshake.codec.name,
                 connection.address,
-                HTTPConnection(scope).headers.items(),
+                request.headers.items(),
                 scope["query_string"].decode("latin-1"),
+                cookies_count=origin_is_named(request, self._connections.limits.allowed_origins),
             )
         self._connections.attach(connection)
         if why := handshake.disconnect_of(is_unidirectional=connection.is_unidirectional):

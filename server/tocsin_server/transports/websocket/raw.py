@@ -41,7 +41,7 @@ from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
 from tocsin_server.protocol.protobuf.codec import PROTOBUF
 from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
-from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed
+from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed, is_named
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket import compression
 from tocsin_server.transports.websocket.compression import TURN_BYTES, Inflation
@@ -112,6 +112,14 @@ def _combined(headers: Headers, name: str) -> str | None:
     """All values of a header as one (RFC 9110 §5.3), or None if there is none."""
     values = headers.get_all(name)
     return ", ".join(values) if values else None
+
+
+def _origin_and_host(headers: Headers) -> tuple[str | None, str]:
+    """The origin of the page, if there is one, and the host that it connects to.
+
+    RFC 6454 §7.3 allows one origin. Several, combined, match only "*", and then `accept` rejects them.
+    """
+    return _combined(headers, "Origin"), _combined(headers, "Host") or ""
 
 
 def _handshake_of(request: Request) -> Handshake:
@@ -530,8 +538,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """The status and reason of a refusal, apart from those of the protocol itself."""
         headers = request.headers
-        # RFC 6454 §7.3 allows one origin. Several, combined, match only "*", and then `accept` rejects them
-        origin, host = _combined(headers, "Origin"), _combined(headers, "Host") or ""
+        origin, host = _origin_and_host(headers)
         if not is_allowed(origin, host, self._connections.limits.allowed_origins):
             return 403, ORIGIN_REFUSED
         if self._connections.limits.checks_host and names_another_site(
@@ -558,8 +565,14 @@ class WebSocketConnection(asyncio.Protocol):
         if (kept := self._connections.kept_headers) is not None:
             query = urlsplit(request.path).query
             headers = request.headers.raw_items()
+            origin, host = _origin_and_host(request.headers)
             self.request = kept.request(
-                self.transport_name, handshake.codec.name, self.address, headers, query
+                self.transport_name,
+                handshake.codec.name,
+                self.address,
+                headers,
+                query,
+                cookies_count=is_named(origin, host, self._connections.limits.allowed_origins),
             )
         self._connections.attach(self)
         self._is_half_open = True
