@@ -24,6 +24,7 @@ from tocsin_server.core.channel_names import Kind
 from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
+from tocsin_server.hooks.cancellation import is_cancelled
 from tocsin_server.hooks.deadline import Deadline, DeadlinePassed
 from tocsin_server.hooks.events import (
     ClientRequest,
@@ -79,6 +80,10 @@ _OF_CHANNELS = {HookKind.SUBSCRIBE, HookKind.SUB_REFRESH, HookKind.PUBLISH}
 
 class TooManyHooks(Exception):
     """More events wait for hooks than `limits.hooks_at_once` allows."""
+
+
+class CancelledByHook(Exception):
+    """The hook awaited something that was cancelled. Its own task was not."""
 
 
 class _Queue:
@@ -248,10 +253,12 @@ class HookDispatcher:
         deadline = Deadline(hook.seconds or self._function_seconds)
         try:
             return await self._call(queue.slots, kind, hook, event)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if deadline.take():
                 raise DeadlinePassed from None
-            raise
+            if is_cancelled(error):
+                raise
+            raise CancelledByHook from None
         except errors.Refused as error:
             return error.refusal
         finally:

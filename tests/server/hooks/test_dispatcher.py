@@ -202,6 +202,21 @@ async def test_a_hook_that_raises_is_logged_with_its_client_and_without_what_the
         assert "a secret" not in repr(lines)
 
 
+async def test_a_hook_that_awaits_what_is_cancelled_refuses_the_request_at_once() -> None:
+    async def fail(event: PublishEvent) -> Published:
+        task = asyncio.create_task(asyncio.sleep(0, Published()))
+        task.cancel()
+        return await task
+
+    async with running(lambda hooks: hooks.publish(fail)) as node:
+        connection = await admitted(node)
+        with capture_logs() as lines:
+            reply = await connection.call("publish", channel=new_channel("open"), data=1)
+        assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["hook_raised"]
+        assert calls_of(node) == {("publish", "fail", "error"): 1}
+
+
 async def test_an_answer_that_is_not_valid_is_logged_and_refuses_the_request() -> None:
     async def answer(event: PublishEvent) -> Any:
         return errors.Refusal(7000, "out of range")
