@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 
-import msgspec
 from msgspec import Raw
 
 from tocsin_server import errors
@@ -218,8 +217,6 @@ def connection_claims(
     found = _token_claims(context, client, token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect) or (claims is None and not token):
         return found
-    if claims is not None and found.iat is None:  # a decision of this moment
-        found = msgspec.structs.replace(found, iat=now.unix)
     if context.revocations.covers(found.jti, found.sub, issued_at(found), now.unix):
         context.report_refusal(client, "connection token", REVOKED)
         return errors.because(errors.TOKEN_EXPIRED, REVOKED)
@@ -389,7 +386,7 @@ def authorize_subscription(
         token_id=grant.token_id,
         issued_at=grant.issued_at,
         allowed=grant.allowed,
-        is_refreshed_by_client=claims is None or bool(request.token),
+        is_refreshed_by_client=claims is None,
         is_by_capability=is_by_capability,
     )
 
@@ -455,7 +452,7 @@ def authorize_by_claims(
     found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
     if isinstance(found, Refusal | Disconnect):
         return found
-    was_issued_at = now.unix if claims is not None and claims.iat is None else issued_at(found)
+    was_issued_at = issued_at(found)
     if context.revocations.covers(found.jti, info.user, was_issued_at, now.unix, channel):
         context.report_refusal(info.client, "subscription token", REVOKED)
         return errors.because(errors.TOKEN_EXPIRED, REVOKED)

@@ -6,6 +6,7 @@ The mutable state is the pending requests by number; only the methods of `Pendin
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tocsin_server.core.events import Approval, AuthorizedOutcome, Renewal
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims
@@ -26,15 +27,27 @@ class PendingAuthorization(Struct, frozen=True):
     command_id: int
     request: Request
     due_at: float
+    asked_at: float
+    """Unix seconds. The answer cannot know of anything later, such as a revocation."""
+
+    def dated(self, approval: Approval) -> Approval:
+        """Return the approval with claims that count as a token issued when the answer was asked for."""
+        claims = approval.claims
+        if claims is None or claims.iat is not None:
+            return approval
+        return approval._replace(claims=replace(claims, iat=self.asked_at))
 
     def check(self, outcome: AuthorizedOutcome) -> None:
-        """Raise TypeError for an answer to another kind of request, or with claims of another token."""
+        """Raise TypeError for an answer to another kind of request, or with claims of another token.
+
+        A `Renewal` answers no command of a client, only what the session itself asks.
+        """
         if isinstance(outcome, Approval):
             self._check_approval(outcome)
-        elif isinstance(outcome, Renewal | RpcResult):
-            kinds = RpcRequest if isinstance(outcome, RpcResult) else RefreshRequest | SubRefreshRequest
-            if not isinstance(self.request, kinds):
-                raise TypeError(f"{type(outcome).__name__} answers no {type(self.request).__name__}")
+        elif isinstance(outcome, Renewal) or (
+            isinstance(outcome, RpcResult) and not isinstance(self.request, RpcRequest)
+        ):
+            raise TypeError(f"{type(outcome).__name__} answers no {type(self.request).__name__}")
 
     def _check_approval(self, approval: Approval) -> None:
         request, claims = self.request, approval.claims
@@ -73,10 +86,10 @@ class PendingAuthorizations:
         """The monotonic second at which the first of them is due."""
         return min((pending.due_at for pending in self._pending.values()), default=None)
 
-    def add(self, command_id: int, request: Request, due_at: float) -> int:
+    def add(self, command_id: int, request: Request, due_at: float, asked_at: float) -> int:
         """Keep a request. Returns its number, which `Authorize` and `Authorized` carry."""
         self._count += 1
-        self._pending[self._count] = PendingAuthorization(command_id, request, due_at)
+        self._pending[self._count] = PendingAuthorization(command_id, request, due_at, asked_at)
         return self._count
 
     def take(self, number: int) -> PendingAuthorization | None:

@@ -10,12 +10,23 @@ the connection itself. Only the methods of `Renewals` change it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
+
+from tocsin_server.core.events import Timestamp
 
 LEAD_SECONDS = 10.0
 """How long before the expiry the question is asked; half of the time that is left, if that is shorter."""
 
 RETRY_SECONDS = 5.0
-"""How long after a temporary refusal, or after the time limit of an answer, it is asked again."""
+"""How long after an answer, or after its time limit, it is asked again at the earliest."""
+
+
+class Question(NamedTuple):
+    """What was asked: about the connection, if `channel` is "", or about a subscription."""
+
+    channel: str
+    asked_at: float
+    """Unix seconds. The answer cannot know of anything later."""
 
 
 class Renewals:
@@ -26,7 +37,7 @@ class Renewals:
     def __init__(self) -> None:
         self._count = 0
         self._due: dict[str, float] = {}
-        self._asked: dict[int, str] = {}
+        self._asked: dict[int, Question] = {}
 
     def __contains__(self, channel: str) -> bool:
         """Whether the node renews the subscription to a channel; "" is the connection."""
@@ -44,6 +55,12 @@ class Renewals:
             left = max(0.0, expires_at - monotonic)
             self._due[channel] = expires_at - min(LEAD_SECONDS, left / 2)
 
+    def schedule_again(self, channel: str, expires_at: float | None, monotonic: float) -> None:
+        """Ask before the expiry that an answer named, but not at once: it may have changed nothing."""
+        self.schedule(channel, expires_at, monotonic)
+        if channel in self._due:
+            self._due[channel] = max(self._due[channel], monotonic + RETRY_SECONDS)
+
     def retry(self, channel: str, monotonic: float) -> None:
         """Ask again after a temporary refusal."""
         if channel in self._due:
@@ -52,20 +69,20 @@ class Renewals:
     def cancel(self, channel: str) -> None:
         """Ask no longer, and ignore an answer that is still to come."""
         self._due.pop(channel, None)
-        self._asked = {number: asked for number, asked in self._asked.items() if asked != channel}
+        self._asked = {number: asked for number, asked in self._asked.items() if asked.channel != channel}
 
-    def take_due(self, monotonic: float, answer_seconds: float) -> Iterator[tuple[int, str]]:
+    def take_due(self, now: Timestamp, answer_seconds: float) -> Iterator[tuple[int, str]]:
         """Yield a number and a channel for each question that must be asked now.
 
         Without an answer after `answer_seconds` it is asked again, and the late answer is ignored.
         """
-        for channel in [channel for channel, due_at in self._due.items() if monotonic >= due_at]:
+        for channel in [channel for channel, due_at in self._due.items() if now.monotonic >= due_at]:
             self.cancel(channel)
             self._count -= 1
-            self._asked[self._count] = channel
-            self._due[channel] = monotonic + answer_seconds + RETRY_SECONDS
+            self._asked[self._count] = Question(channel, now.unix)
+            self._due[channel] = now.monotonic + answer_seconds + RETRY_SECONDS
             yield self._count, channel
 
-    def take(self, number: int) -> str | None:
-        """Return the channel that a question was about; None if it was asked again, or is of no interest."""
+    def take(self, number: int) -> Question | None:
+        """Return a question; None if it was asked again, or is of no interest."""
         return self._asked.pop(number, None)

@@ -25,8 +25,9 @@ A request waits for authorization only where `SessionContext.needs_authorization
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
 `authorization_seconds`. All other requests are decided at once, by core/authorization.py.
 
-What was authorized from outside, without a token, is renewed the same way before it expires, if
-`needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py).
+What was authorized from outside, without or in place of a token, is renewed the same way before it expires,
+if `needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py). A
+refresh command without a token is never asked about.
 
 The mutable state is that of `Session` and of its `Subscriptions`. Only `handle` changes it. `phase` moves
 only along the table; subscriptions that are being set up when the session closes are closed when their
@@ -38,6 +39,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from typing import assert_never
+
+from msgspec import Raw
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
@@ -59,6 +62,7 @@ from tocsin_server.core.events import (
     Approval,
     Authorize,
     Close,
+    CloseSubscription,
     Effect,
     Event,
     Execute,
@@ -296,7 +300,7 @@ class Session:
             deadlines.append(expiry + self._context.options.expired_close_delay)
         if self._authorizing:
             deadlines.append(self._authorizing.next_due_at)
-        if self._renewals is not None:
+        if self._renewals is not None and self.phase is Phase.CONNECTED:
             deadlines.append(self._renewals.next_due_at)
         return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
@@ -307,6 +311,10 @@ class Session:
         effects = self._handle(event, now)
         if self.backlog or self._message is not None:
             effects += self._run_commands(now)
+        if self._renewals is not None:
+            for effect in effects:
+                if isinstance(effect, CloseSubscription):
+                    self._renewals.cancel(effect.channel)
         return effects
 
     def _handle(self, event: Event, now: Timestamp) -> list[Effect]:  # noqa: C901, PLR0912 - a case per event
@@ -410,7 +418,7 @@ class Session:
         is_exempt = isinstance(request, UnsubscribeRequest)  # SDKs reconnect after an error (protocol §4)
         if exceeded is not None and (exceeded.is_final or not is_exempt):
             return self._apply_limit(command.id, exceeded)
-        if self._context.needs_authorization(request):
+        if self._context.needs_authorization(request) and not _is_refresh_without_token(request):
             effects = self._check_request(command.id, request, now)
             effects = effects or self._request_authorization(command.id, request, now)
         else:
@@ -493,7 +501,8 @@ class Session:
         if self._authorizing is None:
             self._authorizing = PendingAuthorizations()
         due_at = now.monotonic + self._context.authorization_seconds
-        return [Authorize(self._authorizing.add(command_id, request, due_at), request, self.info)]
+        number = self._authorizing.add(command_id, request, due_at, now.unix)
+        return [Authorize(number, request, self.info)]
 
     def _check_request(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
         """Refuse what no answer from outside could permit, so that it is not asked about."""
@@ -518,15 +527,15 @@ class Session:
             case Disconnect():
                 return self._close(outcome)
             case Approval():
-                return self._run_request(command_id, outcome.request, outcome, now)
+                return self._run_request(command_id, outcome.request, pending.dated(outcome), now)
             case RpcResult():
                 return [Send(Reply(command_id, rpc=outcome))]
-            case Renewal():
-                return self._extend(command_id, pending.request, outcome, now)
             case Refusal() if isinstance(pending.request, ConnectRequest):
                 return self._refuse_connect(command_id, outcome)
             case Refusal():
                 return [refuse(command_id, outcome)]
+            case Renewal():  # only what the session itself asked has such an answer
+                raise AssertionError("it was not checked")
             case _:
                 assert_never(outcome)
 
@@ -552,7 +561,7 @@ class Session:
         if self._renewals is None or self.phase is not Phase.CONNECTED:
             return []
         effects: list[Effect] = []
-        for number, channel in self._renewals.take_due(now.monotonic, self._context.authorization_seconds):
+        for number, channel in self._renewals.take_due(now, self._context.authorization_seconds):
             if not channel:
                 effects.append(Authorize(number, RefreshRequest(), self.info))
             elif self._subscriptions.renewable(channel) is not None:
@@ -564,11 +573,14 @@ class Session:
     def _on_renewed(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
         """Go on as the answer to a question of the session itself says."""
         renewals, outcome = self._renewals, event.outcome
-        channel = renewals.take(event.id) if renewals is not None else None
-        if renewals is None or channel is None:
+        question = renewals.take(event.id) if renewals is not None else None
+        if renewals is None or question is None:
             return []
+        channel = question.channel
         if isinstance(outcome, Disconnect):
             return self._close(outcome)
+        if isinstance(outcome, Renewal) and 0 < outcome.expire_at <= now.unix:
+            outcome = errors.EXPIRED
         if isinstance(outcome, Refusal) and outcome.temporary:
             renewals.retry(channel, now.monotonic)
             return []
@@ -577,30 +589,20 @@ class Session:
         if isinstance(outcome, Refusal):
             if not channel:
                 return self._close(errors.CONNECTION_EXPIRED)
-            return self._apply(self._subscriptions.expire_now(channel))
-        if isinstance(outcome, Renewal) and not channel:
-            self._extend_connection(outcome, now)
-        elif isinstance(outcome, Renewal) and subscription is not None:
-            subscription.extend(monotonic_deadline(outcome.expire_at, now), outcome.info)
-            self._renew_before(channel, subscription.expires_at, now)
+            return [] if subscription is None else self._apply(self._subscriptions.expire_now(channel))
+        if isinstance(outcome, Renewal) and (subscription is not None or not channel):
+            expires_at = monotonic_deadline(outcome.expire_at, now)
+            renewals.schedule_again(channel, expires_at, now.monotonic)
+            if subscription is not None:
+                subscription.extend(expires_at, outcome.info, question.asked_at)
+            else:
+                self._extend_connection(expires_at, outcome.info, question.asked_at)
         return []
 
-    def _extend_connection(self, renewal: Renewal, now: Timestamp) -> None:
-        self._expires_at = monotonic_deadline(renewal.expire_at, now)
-        self._issued_at = now.unix
-        if renewal.info:
-            self.info = ClientInfo(self.user, self.client, renewal.info)
-        if not self._is_refreshed_by_client:
-            self._renew_before("", self._expires_at, now)
-
-    def _extend(self, command_id: int, request: Request, renewal: Renewal, now: Timestamp) -> list[Effect]:
-        """Answer a refresh or sub_refresh command."""
-        if isinstance(request, SubRefreshRequest):
-            return self._subscriptions.extend(command_id, request.channel, renewal, now)
-        self._extend_connection(renewal, now)
-        ttl = ttl_seconds(self._expires_at, now)
-        result = RefreshResult(self.client, self._context.version, bool(renewal.expire_at), ttl)
-        return [Send(Reply(command_id, refresh=result))]
+    def _extend_connection(self, expires_at: float | None, info: Raw, issued_at: float) -> None:
+        self._expires_at, self._issued_at = expires_at, issued_at
+        if info:
+            self.info = ClientInfo(self.user, self.client, info)
 
     # ------------------------------------------------------------------------------------------------ connect
 
@@ -626,7 +628,7 @@ class Session:
         self._connect_command_id = command_id
         if approval is not None:
             self._connect_data = approval.data
-        if claims is not None and not request.token:
+        if claims is not None:
             self._is_refreshed_by_client = False
             self._renew_before("", self._expires_at, now)
             for channel, subscription in decided.subscriptions.items():
@@ -660,6 +662,7 @@ class Session:
             return self._close(errors.unidirectional_disconnect(refusal))
         self._move(Cause.CONNECT_REFUSED)
         self._drop_commands()
+        self._renewals = None
         return [refuse(command_id, refusal)]
 
     def _confirm_connect(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
@@ -691,7 +694,11 @@ class Session:
     def _refresh(
         self, command_id: int, request: RefreshRequest, claims: ConnectionClaims | None, now: Timestamp
     ) -> list[Effect]:
-        if claims is None and not request.token:
+        if not request.token:
+            return self._close(errors.PROTOCOL_VIOLATION)
+        if not self._is_refreshed_by_client:
+            reason = "the connection was admitted without it, so the node renews it"
+            self._context.report_refusal(self.client, "connection token", reason)
             return self._close(errors.PROTOCOL_VIOLATION)
         found = connection_claims(self._context, self.client, request.token, now, claims)
         if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
@@ -910,6 +917,10 @@ class Session:
                 return self._subscriptions.undo(channels)
             case _:
                 return []
+
+
+def _is_refresh_without_token(request: Request) -> bool:
+    return isinstance(request, RefreshRequest | SubRefreshRequest) and not request.token
 
 
 def _is_over(moment: float | None, now: Timestamp, delay: float = 0) -> bool:

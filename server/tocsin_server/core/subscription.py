@@ -86,7 +86,7 @@ class Subscription:
     is_by_capability: bool = False
     """Whether only the connection token's capabilities permit it, so that it ends with them."""
     is_refreshed_by_client: bool = True
-    """Whether the client is told when it expires, since it has a token to refresh it with."""
+    """Whether the client is told when it expires. The node renews what an answer from outside admitted."""
     is_live: bool = False
     token_id: str = ""
     issued_at: float | None = None
@@ -102,9 +102,12 @@ class Subscription:
         self.token_id, self.issued_at = grant.token_id, grant.issued_at
         self.allowed = grant.allowed
 
-    def extend(self, expires_at: float | None, info: Raw) -> None:
-        """Let it expire later. `info` replaces the former one of the channel, unless it is NO_JSON."""
-        self.expires_at = expires_at
+    def extend(self, expires_at: float | None, info: Raw, issued_at: float) -> None:
+        """Let it expire later, as an answer says that was asked for at unix second `issued_at`.
+
+        `info` replaces the former one of the channel, unless it is NO_JSON.
+        """
+        self.expires_at, self.issued_at = expires_at, issued_at
         if info:
             self.info = replace(self.info, chan_info=info)
 

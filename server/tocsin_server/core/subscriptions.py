@@ -29,7 +29,7 @@ from tocsin_server.core.events import Approval, Effect, OpenSubscriptions, Send,
 from tocsin_server.core.positions import History
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.replies import refuse, send_push
-from tocsin_server.core.subscription import Subscription, monotonic_deadline, ttl_seconds
+from tocsin_server.core.subscription import Subscription, ttl_seconds
 from tocsin_server.core.tokens import SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol.messages import (
@@ -280,8 +280,12 @@ class Subscriptions:
         subscription = self.live_in(request.channel)
         if subscription is None:
             return [refuse(command_id, errors.PERMISSION_DENIED)]
-        if not request.token and claims is None:
+        if not request.token:
             return [refuse(command_id, errors.bad_request("there is no token"))]
+        if not subscription.is_refreshed_by_client:
+            reason = f"it was admitted without it, so the node renews it: {request.channel[:100]}"
+            self._context.report_refusal(info.client, "subscription token", reason)
+            return errors.PROTOCOL_VIOLATION
         decided = authorize_by_claims(self._context, info, request.channel, request.token, now, claims)
         if decided is errors.PERMISSION_DENIED:
             return errors.INVALID_TOKEN  # protocol §4: an invalid token closes here, unlike at subscribe
@@ -298,15 +302,6 @@ class Subscriptions:
         found = self._by_channel.get(channel)
         is_renewable = found is not None and found.expires_at is not None and not found.is_refreshed_by_client
         return found if is_renewable else None
-
-    def extend(self, command_id: int, channel: str, renewal: events.Renewal, now: Timestamp) -> list[Effect]:
-        """Let a subscription expire later, as the answer to a sub_refresh command says."""
-        subscription = self.live_in(channel)
-        if subscription is None:
-            return [refuse(command_id, errors.PERMISSION_DENIED)]
-        subscription.extend(monotonic_deadline(renewal.expire_at, now), renewal.info)
-        ttl = ttl_seconds(subscription.expires_at, now)
-        return [Send(Reply(command_id, sub_refresh=SubRefreshResult(bool(renewal.expire_at), ttl)))]
 
     def change_capabilities(self, granted: Capabilities | None, user: str) -> list[Effect]:
         """Apply a fresh token's capabilities, and end the subscriptions that only the old ones permit."""

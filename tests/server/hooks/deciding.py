@@ -84,7 +84,7 @@ def case_of(event: Event) -> str:
     if isinstance(event, ConnectEvent):
         return event.request.headers.get("x-case", "admit")
     if isinstance(event, RefreshEvent):
-        return event.request.headers.get("x-refresh", "admit")
+        return "admit"
     return event.method if isinstance(event, RpcEvent) else event.channel
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BIDIRECTIONAL = ("websocket", "asgi", "http_stream", "emulated_sse")
 UNIDIRECTIONAL = ("uni_websocket", "uni_http_stream", "uni_sse")
-KINDS = ("refresh", "subscribe", "sub_refresh", "publish", "rpc")
+KINDS = ("subscribe", "publish", "rpc")
 
 _numbers = itertools.count()
 
@@ -184,8 +184,6 @@ COMMAND_OUTCOMES = {
 def command_of(kind: str, case: str) -> dict[str, Any]:
     """The members of a command of which a hook is asked."""
     match kind:
-        case "refresh":
-            return {}
         case "rpc":
             return {"method": case, "data": [1]}
         case "publish":
@@ -196,13 +194,10 @@ def command_of(kind: str, case: str) -> dict[str, Any]:
 async def check_command(transport: str, kind: str, case: str, nodes: Nodes) -> None:
     served, decisions = nodes.of(transport, is_hasty=case in ("timeout", "late"))
     name = f"{case}.{next(_numbers)}"
-    headers = {"x-refresh": name}
-    async with client_of(transport, served, headers) as client:
+    async with client_of(transport, served, {}) as client:
         connected = await client.connect()
         assert connected.kind == "ok", (transport, connected)
         client_id = connected.value["client"]
-        if kind == "sub_refresh":
-            await _subscribe_at_the_node(served, client_id, name)
         calling = asyncio.ensure_future(client.call(2, kind, command_of(kind, name)))
         await until(lambda: decisions.asked_about(name))
         if case == "gone":
@@ -219,15 +214,6 @@ async def check_command(transport: str, kind: str, case: str, nodes: Nodes) -> N
             assert outcome == COMMAND_OUTCOMES[case], (transport, kind, case)
         if outcome.kind != "closed":
             await _answers_another(client)
-
-
-async def _subscribe_at_the_node(served: ServedNode, client_id: str, channel: str) -> None:
-    """Subscribe from the server's side, where no hook is asked."""
-    from tocsin_server.core.events import ServerSubscribe  # noqa: PLC0415 - beside its one use
-
-    (connection,) = _of(served, client_id)
-    served.node.handle_event(connection, ServerSubscribe(channel))
-    await until(lambda: channel in connection.session.live_channels)
 
 
 async def _answers_another(client: Client) -> None:

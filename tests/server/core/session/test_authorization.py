@@ -265,8 +265,8 @@ def test_a_connection_lost_while_subscribing_leaves_no_subscription() -> None:
     playbook >> opened("a") << [Closing("a")]
 
 
-def test_a_refresh_by_claims_needs_no_token() -> None:
-    playbook = connected(RefreshRequest) >> {"id": 2, "refresh": {}}
+def test_the_claims_of_an_answer_take_the_place_of_a_refresh_token_s() -> None:
+    playbook = connected(RefreshRequest) >> {"id": 2, "refresh": {"token": "any"}}
     (pending,) = authorizations(playbook)
     approve(playbook, pending, ConnectionClaims(sub="ada"))
     playbook << [{"id": 2, "refresh": {"client": "c1", "version": "1.0"}}]
@@ -287,6 +287,19 @@ def test_an_approval_of_another_kind_is_an_error_of_the_authorizer(approval: App
     (pending,) = authorizations(playbook)
     with pytest.raises(TypeError, match=message):
         playbook >> Authorized(pending.id, approval)
+
+
+def test_refreshes_without_a_token_are_not_authorized() -> None:
+    """Else a client without a token could make what its token granted last longer."""
+    playbook = connected(RefreshRequest, SubRefreshRequest)
+    playbook >> {"id": 2, "subscribe": {"channel": "news"}} >> opened("news")
+    playbook >> {"id": 3, "sub_refresh": {"channel": "news"}}
+    playbook << [error(3, 107, "bad request: there is no token")]
+    playbook >> {"id": 4, "sub_refresh": {"channel": "other"}} << [error(4, 103, "permission denied")]
+    playbook >> {"id": 5, "refresh": {}}
+    assert playbook.effects[0] == Close(errors.PROTOCOL_VIOLATION)
+    playbook = connected(SubRefreshRequest) >> {"id": 2, "sub_refresh": {}}
+    playbook << [Close(errors.PROTOCOL_VIOLATION)]
 
 
 def test_requests_that_need_no_authorization_are_decided_at_once() -> None:

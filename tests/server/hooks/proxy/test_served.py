@@ -18,6 +18,7 @@ from tests.support.refusal import Refused
 from tests.support.tokens import connection_token
 from tests.support.wire_client import Close, WireClient
 from tocsin_server.config.proxy_use import CHANNEL_EVENTS, CLIENT_EVENTS
+from tocsin_server.core import renewals
 from tocsin_server.hooks.proxy.proxy import GRACE_SECONDS
 
 WITH_COOKIE: dict[str, Any] = {"additional_headers": {"Cookie": COOKIE}}
@@ -126,8 +127,11 @@ async def test_the_application_answers_rpc(app: Application) -> None:
         assert refused.value.code == 1001
 
 
-async def test_a_session_goes_on_as_long_as_the_application_says(app: Application) -> None:
+async def test_a_session_goes_on_as_long_as_the_application_says(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client is told of no expiry, and sends no command for it."""
+    monkeypatch.setattr(renewals, "RETRY_SECONDS", 0.1)
     app.expires_in = 1
     async with served(app.url) as node, user_of(node) as wire:
         await wire.call("subscribe", channel="room:1")
