@@ -29,6 +29,10 @@ What was authorized from outside, without or in place of a token, is renewed the
 if `needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py). A
 refresh command without a token is never asked about.
 
+While commands wait, the transport reads no further, so that a pong may be unread. So the time for it begins
+again whenever a waiting command runs. It does not pass while commands wait for an authorization, which has a
+time limit of its own.
+
 The mutable state is that of `Session` and of its `Subscriptions`. Only `handle` changes it. `phase` moves
 only along the table; subscriptions that are being set up when the session closes are closed when their
 set-up ends.
@@ -154,6 +158,7 @@ class Session:
         "_subscriptions",
         "_token_id",
         "_turn_cost",
+        "_unanswered_pings",
         "_unread",
         "_wants_pong",
         "backlog",
@@ -205,6 +210,7 @@ class Session:
         self._stale_at: float | None = now.monotonic + context.options.stale_timeout
         self._next_ping_at: float | None = None
         self._pong_due_at: float | None = None
+        self._unanswered_pings = 0  # several only if commands waited meanwhile
         self._expires_at: float | None = None
         self._token_id = ""
         self._issued_at: float | None = None  # unix seconds; None without a token
@@ -238,6 +244,16 @@ class Session:
     def has_waiting_commands(self) -> bool:
         """Whether commands that were received wait, so that no others should be read."""
         return bool(self.backlog) or self._message is not None
+
+    @property
+    def _first_waiting(self) -> object:
+        """The command that waits, or the message whose commands are not decoded yet; None: nothing waits."""
+        return self.backlog[0] if self.backlog else self._message
+
+    @property
+    def _waits_for_authorization(self) -> bool:
+        """Whether commands wait until another one is authorized."""
+        return bool(self._authorizing) and self.has_waiting_commands
 
     @property
     def is_busy(self) -> bool:
@@ -292,7 +308,9 @@ class Session:
         """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
         if self.phase is Phase.CLOSED:
             return None
-        deadlines = [self._stale_at, self._next_ping_at, self._pong_due_at]
+        deadlines = [self._stale_at, self._next_ping_at]
+        if not self._waits_for_authorization:
+            deadlines.append(self._pong_due_at)
         expiry = self._subscriptions.next_expiry
         if self._expires_at is not None:
             expiry = self._expires_at if expiry is None else min(expiry, self._expires_at)
@@ -308,9 +326,12 @@ class Session:
         """Handle one event; return what must be done, in order."""
         if self.phase is Phase.CLOSED:
             return self._undo_opening(event)
+        waiting = None if self._pong_due_at is None else self._first_waiting
         effects = self._handle(event, now)
         if self.backlog or self._message is not None:
             effects += self._run_commands(now)
+        if waiting is not None and waiting is not self._first_waiting and self._pong_due_at is not None:
+            self._pong_due_at = now.monotonic + self._context.options.pong_timeout
         if self._renewals is not None:
             for effect in effects:
                 if isinstance(effect, CloseSubscription):
@@ -828,8 +849,9 @@ class Session:
     # --------------------------------------------------------------------------------------------------- time
 
     def _on_pong(self) -> list[Effect]:
-        if self._pong_due_at is None:
+        if not self._unanswered_pings:
             return self._close(errors.PROTOCOL_VIOLATION)
+        self._unanswered_pings -= 1
         self._pong_due_at = None
         return []
 
@@ -842,7 +864,7 @@ class Session:
         if _is_over(self._stale_at, now):
             is_our_fault = self.phase in (Phase.CONNECTING, Phase.AUTHORIZING)
             return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
-        if _is_over(self._pong_due_at, now):
+        if not self._waits_for_authorization and _is_over(self._pong_due_at, now):
             return effects + self._close(errors.NO_PONG)
         if _is_over(self._expires_at, now, delay):
             return effects + self._close(errors.CONNECTION_EXPIRED)
@@ -856,6 +878,7 @@ class Session:
         options = self._context.options
         self._next_ping_at = now.monotonic + options.ping_interval
         if self._wants_pong:
+            self._unanswered_pings += 1
             self._pong_due_at = now.monotonic + options.pong_timeout
         return [Send(PING)]
 

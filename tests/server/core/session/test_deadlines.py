@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.events import (
+    Authorized,
     Close,
     ConnectionLost,
     DeadlineReached,
@@ -33,6 +35,7 @@ from tocsin_server.core.events import (
     Identify,
     ServerSubscribe,
 )
+from tocsin_server.protocol.messages import PublishRequest
 
 NOW = START.unix
 PING: dict[str, Any] = {}
@@ -88,6 +91,49 @@ def test_a_command_does_not_replace_a_pong() -> None:
     playbook >> Wait(18.75) << [PING]
     playbook >> {"id": 2, "unsubscribe": {"channel": "x"}} << [{"id": 2, "unsubscribe": {}}]
     playbook >> Wait(8) << [Close(errors.NO_PONG)]
+
+
+def waiting(kind: type | None, **command: Any) -> Playbook:
+    """Return a connection of which one command runs, and two wait. Hooks decide about this kind."""
+    options = OPEN.model_copy(update={"allow_publish_for_client": True})
+    session_context = replace(
+        context(options, rpc_methods=frozenset({"now"})),
+        needs_authorization=lambda request: type(request) is kind,
+        authorization_seconds=40,
+    )
+    playbook = connected(session_context)
+    return playbook >> [{"id": number, **command} for number in (2, 3, 4)]
+
+
+def test_no_pong_is_missing_while_a_hook_decides_and_commands_wait() -> None:
+    """The transport reads no further, so that the pongs may be unread. Afterwards each of them counts."""
+    playbook = waiting(PublishRequest, publish={"channel": "news", "data": 1}) >> Wait(18.75) << [PING]
+    playbook >> Wait(20) << []
+    playbook >> Authorized(1, errors.PERMISSION_DENIED)
+    playbook >> Wait(4.9) << []
+    playbook >> Wait(10) << [PING]
+    playbook >> Authorized(2, errors.PERMISSION_DENIED)
+    assert not playbook.session.has_waiting_commands
+    playbook >> PONG >> PONG << []
+    playbook >> Wait(15.1) << [PING]
+    playbook >> Wait(8) << [Close(errors.NO_PONG)]
+
+
+def test_after_a_hook_has_decided_the_time_for_a_pong_begins_again() -> None:
+    playbook = waiting(PublishRequest, publish={"channel": "news", "data": 1}) >> Wait(38) << [PING]
+    playbook >> Authorized(1, errors.PERMISSION_DENIED)
+    playbook >> Authorized(2, errors.PERMISSION_DENIED) >> Authorized(3, errors.PERMISSION_DENIED)
+    playbook >> Wait(5) << []
+    playbook >> Wait(3) << [PING]
+    playbook >> Wait(8) << [Close(errors.NO_PONG)]
+
+
+def test_a_command_that_hangs_does_not_keep_a_connection_without_pongs() -> None:
+    """A method of the application has no time limit."""
+    playbook = waiting(None, rpc={"method": "now"}) >> Wait(18.75) << [PING]
+    playbook >> Wait(4) >> ServerSubscribe("other") >> Wait(3.9) << []
+    playbook >> Wait(0.1)
+    assert playbook.effects[0] == Close(errors.NO_PONG)
 
 
 def test_a_pong_without_a_ping_closes() -> None:
