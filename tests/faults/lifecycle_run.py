@@ -129,30 +129,34 @@ class Clients:
         port = random.choice(list(self._cluster.ports()))
         async with asyncio.timeout(SOON):
             reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(HANDSHAKE)
-            await reader.readuntil(b"\r\n\r\n")
         try:
-            channels = random.sample(CHANNELS, random.randint(0, CHANNELS_AT_MOST))
-            subscribes = [{"id": id_, "subscribe": {"channel": one}} for id_, one in enumerate(channels, 2)]
-            if writer.transport.is_closing():
-                raise EOFError
-            writer.write(commands({"id": 1, "connect": {}}, *subscribes))
-            async with asyncio.timeout(STARTED):
-                op, payload = await _read_frame(reader)
-            if op is Op.CLOSE:
-                raise EOFError  # the node drains
-            client = json.loads(payload.splitlines()[0])["connect"]["client"]
-            session = ClientSession(client, began_at=time.monotonic())
-            self.sessions.append(session)
-            _note_subscribed(session, channels, payload)
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                lasts = min(random.expovariate(1 / self._plan.seconds), 5 * self._plan.seconds)
-                async with asyncio.timeout(lasts):
-                    await self._stay(reader, writer, session, channels)
-            await self._leave(writer, channels)
-            session.ended_at = time.monotonic()
+            async with asyncio.timeout(SOON):
+                writer.write(HANDSHAKE)
+                await reader.readuntil(b"\r\n\r\n")
+            await self._speak(reader, writer)
         finally:
             writer.transport.abort()
+
+    async def _speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        channels = random.sample(CHANNELS, random.randint(0, CHANNELS_AT_MOST))
+        subscribes = [{"id": id_, "subscribe": {"channel": one}} for id_, one in enumerate(channels, 2)]
+        if writer.transport.is_closing():
+            raise EOFError
+        writer.write(commands({"id": 1, "connect": {}}, *subscribes))
+        async with asyncio.timeout(STARTED):
+            op, payload = await _read_frame(reader)
+        if op is Op.CLOSE:
+            raise EOFError  # the node drains
+        client = json.loads(payload.splitlines()[0])["connect"]["client"]
+        session = ClientSession(client, began_at=time.monotonic())
+        self.sessions.append(session)
+        _note_subscribed(session, channels, payload)
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            lasts = min(random.expovariate(1 / self._plan.seconds), 5 * self._plan.seconds)
+            async with asyncio.timeout(lasts):
+                await self._stay(reader, writer, session, channels)
+        await self._leave(writer, channels)
+        session.ended_at = time.monotonic()
 
     async def _leave(self, writer: asyncio.StreamWriter, channels: Sequence[str]) -> None:
         """Leave with a close frame, after an unsubscribe command, or without a word."""
