@@ -27,6 +27,21 @@ async def application(
         yield running
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a Tocsin beside the application where it runs inside."""
+    others = [item for item in items if _is_for_others(item)]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+
+
+def _is_for_others(item: pytest.Item) -> bool:
+    if item.get_closest_marker("needs_tocsin_beside") is None:
+        return False
+    assert isinstance(item, pytest.Function)
+    guide = item.callspec.params["application"]
+    return isinstance(guide, Guide) and guide.is_embedded
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     expect.set_options(timeout=SOON * 1000)

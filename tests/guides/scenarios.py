@@ -70,10 +70,9 @@ async def test_a_note_that_is_rolled_back_is_not_published(application: Applicat
     assert [each["data"]["text"] for each in history["publications"]] == ["the first"]
 
 
+@pytest.mark.needs_tocsin_beside
 async def test_a_note_is_stored_while_tocsin_cannot_be_reached(application: Application) -> None:
     """The request succeeds, and the next publication arrives again."""
-    if application.tocsin is None:
-        pytest.skip("Tocsin is in the same process")
     async with application.visitor("ann") as ann:
         async with application.without_tocsin():
             response = await ann.post("/notes", text="not published")
@@ -141,9 +140,8 @@ def signed(body: bytes, secret: str, seconds_ago: int = 0) -> dict[str, str]:
     return {"Content-Type": "application/json", "X-Tocsin-Signature": f"t={second},v1={digest}"}
 
 
+@pytest.mark.needs_tocsin_beside
 async def test_only_what_tocsin_signed_is_accepted_and_only_once(application: Application) -> None:
-    if application.tocsin is None:
-        pytest.skip("the application is told by a function call")
     secret = application.secrets["TOCSIN_WEBHOOKS__BOARD__SECRETS"]
     event = {"type": "connected", "id": "a repeated event", "user": "cleo", "client": "1", "time": 1.5}
     body = json.dumps({"delivery": "d1", "events": [event]}).encode()
