@@ -7,7 +7,8 @@ import pytest
 
 from tocsin_demo.database import Database
 from tocsin_demo.visit_store import VISIT_LIMIT, Visit, VisitStore
-from tocsin_server.core.lifecycle import EventType, LifecycleEvent
+from tocsin_server.config.event_options import EventType
+from tocsin_server.core.lifecycle import LifecycleEvent
 
 
 @pytest.fixture

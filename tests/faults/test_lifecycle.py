@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tests.faults.lifecycle_audit import Audit, ClientSession
 from tests.faults.lifecycle_run import SHORT, LifecycleRun, kill, lifecycle_cluster
-from tocsin_server.core.lifecycle import EventType, LifecycleEvent
+from tocsin_server.config.event_options import EventType
+from tocsin_server.core.lifecycle import LifecycleEvent
 
 
 async def test_every_session_that_began_is_told_to_its_end(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ RecordedType = Literal[
 ]
 """The types that can be chosen. `state_lost` is recorded with any of them."""
 
+EventType = RecordedType | Literal["state_lost"]
+"""The types of lifecycle events. docs/events.md says when each is recorded."""
+
 
 def _known_types(value: object) -> object:
     """The list of types; `all` is every type."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tocsin_server.config.event_options import EventType
 from tocsin_server.config.issuer_options import is_loopback
 from tocsin_server.config.values import (
     Duration,
@@ -17,18 +18,6 @@ from tocsin_server.config.values import (
     long_secret,
     string_list,
 )
-
-EventType = Literal[
-    "connected",
-    "disconnected",
-    "subscribed",
-    "unsubscribed",
-    "occupied",
-    "vacated",
-    "cache_empty",
-    "state_lost",
-]
-"""The types of lifecycle events (core/lifecycle.py)."""
 
 OWN_HEADERS = frozenset(
     {"content-type", "content-length", "host", "connection", "transfer-encoding", "expect", "upgrade"}

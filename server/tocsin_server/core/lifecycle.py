@@ -11,24 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 from msgspec import Struct
 
+from tocsin_server.config.event_options import EventType
 from tocsin_server.errors import Disconnect, Unsubscribed
-
-EventType = Literal[
-    "connected",
-    "disconnected",
-    "subscribed",
-    "unsubscribed",
-    "occupied",
-    "vacated",
-    "cache_empty",
-    "state_lost",
-]
-"""The types of lifecycle events. docs/events.md says when each is recorded."""
 
 SESSION_TYPES: frozenset[EventType] = frozenset(
     ("connected", "disconnected", "subscribed", "unsubscribed", "cache_empty")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from tocsin_server.config.event_options import EventType
 from tocsin_server.core import events
 from tocsin_server.core.events import Effect, Event, Timestamp
 from tocsin_server.core.lifecycle import (
@@ -24,7 +25,6 @@ from tocsin_server.core.lifecycle import (
     CLIENT_UNSUBSCRIBED,
     SESSION_TYPES,
     EventBatch,
-    EventType,
     LifecycleEvent,
     SessionRecord,
     WriteOutcome,

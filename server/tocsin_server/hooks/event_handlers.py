@@ -13,7 +13,6 @@ The mutable state is the threads of each handler.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -21,14 +20,15 @@ from typing import Any, TypeVar
 
 import structlog
 
+from tocsin_server.config.event_options import EventType
 from tocsin_server.config.webhook_options import DEFAULT_RETRY_SECONDS
 from tocsin_server.core.delivery import Outcome, Result
-from tocsin_server.core.glob import Glob
-from tocsin_server.core.lifecycle import EventType, LifecycleEvent
+from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetterLimits
 from tocsin_server.hooks.cancellation import is_cancelled
+from tocsin_server.hooks.event_filter import EventFilter
 from tocsin_server.hooks.subscriber import DeliveryOptions, Subscriber
-from tocsin_server.hooks.threads import Threads
+from tocsin_server.hooks.threads import Threads, is_async
 
 THREADS = 8
 """How many calls of one plain function may run at once, those that hang included."""
@@ -116,21 +116,10 @@ class HandlerSubscriber:
         self.name = f"handlers.{name}"
         self.options = DeliveryOptions(batch_size, 0.0, DEFAULT_RETRY_SECONDS, DEAD_LETTERS)
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - the method, to see whether it is async
-        )
-        self._types = frozenset(types)
-        self._globs = [Glob(glob) for glob in channels]
+        self._is_async = is_async(function)
+        self.wants = EventFilter(types, channels).matches
         self._seconds = seconds
         self._threads = Threads(THREADS)
-
-    def wants(self, event: LifecycleEvent) -> bool:
-        """Whether the handler is for events of this type and channel."""
-        if self._types and event.type not in self._types:
-            return False
-        if not event.channel or not self._globs:
-            return True
-        return any(glob.matches(event.channel) for glob in self._globs)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

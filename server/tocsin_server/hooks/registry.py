@@ -13,7 +13,6 @@ The mutable state is the hooks. They are added before the node starts.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +41,7 @@ from tocsin_server.hooks.events import (
     SubRefreshEvent,
     SubscribeEvent,
 )
+from tocsin_server.hooks.threads import is_async
 from tocsin_server.node.client_request import KeptHeaders
 
 Refused: TypeAlias = "Refusal | Disconnect | None"
@@ -140,7 +140,7 @@ class Hooks:
         if kind in self._functions:
             raise ValueError(f"there is a {kind.value} hook already: {self._functions[kind].name}")
         name = getattr(function, "__name__", type(function).__name__)
-        hook = RegisteredHook(name, function, is_plain=not _is_async(function), with_token=with_token)
+        hook = RegisteredHook(name, function, is_plain=not is_async(function), with_token=with_token)
         self._functions[kind] = hook
         return function
 
@@ -187,11 +187,3 @@ class Hooks:
         function = self._functions.get(kind)
         proxy = self._proxies.get(getattr(section, f"{kind.value}_proxy", "")) if self._proxies else None
         return tuple(hook for hook in (function, proxy) if hook is not None)
-
-
-def _is_async(function: Callable[[Any], Any]) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - the method, to see whether it is async
-    )

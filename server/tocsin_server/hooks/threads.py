@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,3 +128,12 @@ class Threads:
         else:
             self._idle.append(thread)
         self._free.release()
+
+
+def is_async(function: Callable[[Any], Any]) -> bool:
+    """Whether a function of an application is async, so that it needs no thread."""
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - the method, to see whether it is async
+    )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from tests.support.server import as_toml
-from tocsin_server.config import webhook_options
 from tocsin_server.config.contradictions import contradictions
 from tocsin_server.config.errors import ConfigError
 from tocsin_server.config.exposure import startup_notices
 from tocsin_server.config.loading import Settings, load_settings
 from tocsin_server.config.tls_files import tls_file_problems
 from tocsin_server.config.webhook_options import WebhookOptions
-from tocsin_server.core import lifecycle
 
 SECRET = "a secret of forty characters, which is long"
 
@@ -117,10 +115,6 @@ def test_a_webhook_without_recorded_events_is_a_contradiction() -> None:
     assert contradictions(settings()) == []
     (problem,) = contradictions(Settings.model_validate({"webhooks": {"app": {"url": "https://a.example"}}}))
     assert problem.startswith("[webhooks.app] has no effect")
-
-
-def test_the_types_are_those_of_the_events() -> None:
-    assert get_args(webhook_options.EventType) == get_args(lifecycle.EventType)
 
 
 def test_a_webhook_that_is_open_is_announced_at_start() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from tocsin_server.config.event_options import EventOptions
-from tocsin_server.core.lifecycle import EventBatch, EventType, LifecycleEvent
+from tocsin_server.config.event_options import EventOptions, EventType
+from tocsin_server.core.lifecycle import EventBatch, LifecycleEvent
 from tocsin_server.engine.memory.event_log import MemoryEventLog
 
 

@@ -21,9 +21,9 @@ import msgspec
 
 from tocsin_server.config.webhook_options import WebhookOptions
 from tocsin_server.core.delivery import Outcome, Result
-from tocsin_server.core.glob import Glob
 from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetterLimits
+from tocsin_server.hooks.event_filter import EventFilter
 from tocsin_server.hooks.signing import SIGNATURE_HEADER, signature
 from tocsin_server.hooks.subscriber import DeliveryOptions
 from tocsin_server.hooks.webhooks.answers import outcome_of
@@ -64,19 +64,10 @@ class Webhook:
         )
         self.shown_url = options.shown_url
         self._options = options
-        self._types = frozenset(options.types)
-        self._globs = [Glob(glob) for glob in options.channels]
+        self.wants = EventFilter(options.types, options.channels).matches
         self._clock = clock
         self._connections = connections
         self._client: httpx.AsyncClient | None = None
-
-    def wants(self, event: LifecycleEvent) -> bool:
-        """Whether the types and channels of the section have this event."""
-        if self._types and event.type not in self._types:
-            return False
-        if not event.channel or not self._globs:
-            return True
-        return any(glob.matches(event.channel) for glob in self._globs)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
