@@ -28,7 +28,7 @@ from tests.bench.proxies import cpu_per_call
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
 from tocsin_server.logging import configure_logging
-from tocsin_server.transports.websocket.raw import DEFLATED_FRAMING, RAW_FRAMING
+from tocsin_server.transports.websocket.framing import DEFLATED_FRAMING, RAW_FRAMING
 
 
 @dataclass(frozen=True)

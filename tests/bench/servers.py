@@ -34,7 +34,7 @@ from tocsin_server.engine.broker import NewPublication
 from tocsin_server.logging import configure_logging
 from tocsin_server.protocol.messages import Publication, Push
 from tocsin_server.serving.server import serving
-from tocsin_server.transports.websocket.raw import RAW_FRAMING
+from tocsin_server.transports.websocket.framing import RAW_FRAMING
 
 PAYLOAD = Raw(b'"' + b"x" * 126 + b'"')
 """128 bytes."""

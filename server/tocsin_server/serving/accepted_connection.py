@@ -4,7 +4,7 @@ r"""Connections before HTTP: the header of the PROXY protocol, where it is confi
          \--another peer than a trusted proxy, invalid, too late, too many half open--> dropped
 
 The header is read to its last byte and no further: what follows belongs to TLS or HTTP. All the time the
-connection is half open. Without PROXY protocol and TLS, connections begin with `HttpProtocol` at once.
+connection is half open. Without PROXY protocol and TLS, connections begin with `FirstRequest` at once.
 
 The mutable state is that of `AcceptedConnection`, and the handshakes under way. Only methods of their classes
 changes it.
@@ -28,6 +28,7 @@ from tocsin_server.transports.client_address import normalized
 
 if TYPE_CHECKING:
     from tocsin_server.node.node import Node
+    from tocsin_server.serving.first_request import FirstRequest
     from tocsin_server.serving.http_limits import HttpProtocol
     from tocsin_server.serving.refused_connections import RefusedConnections
     from tocsin_server.transports.client_address import TrustedProxies
@@ -43,7 +44,7 @@ class AcceptedConnections:
 
     def __init__(
         self,
-        make_http: Callable[[Source | None], HttpProtocol],
+        make_next: Callable[[Source | None], FirstRequest | HttpProtocol],
         node: Node,
         connections: set[Any],
         refused: RefusedConnections,
@@ -53,7 +54,7 @@ class AcceptedConnections:
         is_limited: bool,
     ) -> None:
         """Add connections to the server's own set, and count them as half open if they are limited."""
-        self.make_http = make_http
+        self.make_next = make_next
         self.node = node
         self.connections = connections
         self.refused = refused
@@ -149,9 +150,9 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         if self._owner.context is not None:
             self._start_handshake(source, self._owner.context)
             return
-        http = self._new_http(source)
-        http.connection_made(self._transport)
-        self._transport.set_protocol(http)
+        following = self._make_next(source)
+        following.connection_made(self._transport)
+        self._transport.set_protocol(following)
         self._transport.resume_reading()
 
     def _count(self, key: str) -> bool:
@@ -179,7 +180,7 @@ class AcceptedConnection(asyncio.BufferedProtocol):
     async def _shake_hands(self, sock: socket.socket, source: Source | None, context: ssl.SSLContext) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._new_http(source),
+                lambda: self._make_next(source),
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self._owner.seconds,
@@ -190,10 +191,10 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         finally:
             self.leave()
 
-    def _new_http(self, source: Source | None) -> HttpProtocol:
-        http = self._owner.make_http(source)
-        http.accepted = self
-        return http
+    def _make_next(self, source: Source | None) -> FirstRequest | HttpProtocol:
+        following = self._owner.make_next(source)
+        following.accepted = self
+        return following
 
     def _drop(self, reason: str, **fields: Any) -> None:
         self._owner.node.limit_reached(PROXY_LIMIT, reason=reason, **fields)

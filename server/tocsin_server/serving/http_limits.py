@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from tocsin_server.node.node import Node
     from tocsin_server.serving.accepted_connection import AcceptedConnection
+    from tocsin_server.serving.first_request import FirstRequest
 
 HEADER_LIMIT = 500
 """How many headers a request may have. A head of 64 KiB has room for 13,000, which take 10 ms."""
@@ -164,8 +165,10 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     flow: _Flow  # uvicorn makes its own first
-    accepted: AcceptedConnection | None = None
-    """What the connection was before: with its TLS handshake or the header of its proxy."""
+    accepted: AcceptedConnection | FirstRequest | None = None
+    """What the connection was before: with its TLS handshake, the header of its proxy, or its first bytes."""
+    head_until = 0.0
+    """When the time of the first request's head is over, if it has begun before, in seconds of the loop."""
     _body_writer: _BodyWriter
     _unread = b""
     _address_key = ""
@@ -577,7 +580,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
             seconds = self.app_state["node"].settings.client.stale_timeout
-            self._head_timer = self.loop.call_later(seconds, self._drop, "head_timeout")
+            until, self.head_until = self.head_until or self.loop.time() + seconds, 0.0
+            self._head_timer = self.loop.call_at(until, self._drop, "head_timeout")
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tocsin_server.access import PUBLIC
@@ -11,6 +12,7 @@ from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.serving.accepted_connection import AcceptedConnections
 from tocsin_server.serving.certificate import ServerCertificate
+from tocsin_server.serving.first_request import FirstRequest, FirstRequests
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import BACKLOG
 from tocsin_server.transports.client_address import TrustedProxies
@@ -46,10 +48,13 @@ class ListeningAddress:
         self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
         loop = asyncio.get_running_loop()
         context = self.certificate.context if self.certificate is not None else None
+        make: Callable[..., FirstRequest | HttpProtocol] = self._new_http
+        if self._address == PUBLIC:
+            make = FirstRequests(self._server, self._new_http).new
         if self._proxies is None and context is None:
-            return await loop.create_server(self._new_http, sock=sock, backlog=BACKLOG)
+            return await loop.create_server(make, sock=sock, backlog=BACKLOG)
         accepted = AcceptedConnections(
-            self._new_http,
+            make,
             self._server.node,
             self._server.server_state.connections,
             self._server.refused,

@@ -1,6 +1,6 @@
 """Which WebSocket implementation serves an upgrade request, on the port that serves everything else.
 
-Requests for Tocsin's path get the raw transport; an application's own WebSockets get uvicorn's
+Requests for Tocsin's paths get the raw transport; an application's own WebSockets get uvicorn's
 implementation.
 """
 
@@ -15,7 +15,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from tocsin_server.access import PUBLIC
 from tocsin_server.transports.websocket.handshake import UNIDIRECTIONAL_WEBSOCKET_PATH, WEBSOCKET_PATH
-from tocsin_server.transports.websocket.raw import UnidirectionalWebSocketConnection, WebSocketConnection
+from tocsin_server.transports.websocket.opening import OpeningRequest, Refused, decide
+from tocsin_server.transports.websocket.raw import (
+    CLOSE_REPLY_SECONDS,
+    UnidirectionalWebSocketConnection,
+    WebSocketConnection,
+)
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -24,15 +29,43 @@ if TYPE_CHECKING:
     from tocsin_server.node.connection import Connections
 
 
-_KINDS: Mapping[str, type[WebSocketConnection]] = {
-    WEBSOCKET_PATH: WebSocketConnection,
-    UNIDIRECTIONAL_WEBSOCKET_PATH: UnidirectionalWebSocketConnection,
+_KINDS: Mapping[bytes, type[WebSocketConnection]] = {
+    WEBSOCKET_PATH.encode(): WebSocketConnection,
+    UNIDIRECTIONAL_WEBSOCKET_PATH.encode(): UnidirectionalWebSocketConnection,
 }
 """Which connection a path has."""
 
 
-def _is_on(node: Connections, kind: type[WebSocketConnection]) -> bool:
-    return node.settings.client.unidirectional or not kind.is_unidirectional
+def kinds_of(node: Connections, root_path: str) -> Mapping[bytes, type[WebSocketConnection]]:
+    """Which connection a path has, with the prefix of a mounted application or without it."""
+    kinds = {
+        path: kind
+        for path, kind in _KINDS.items()
+        if node.settings.client.unidirectional or not kind.is_unidirectional
+    }
+    return kinds | {root_path.encode() + path: kind for path, kind in kinds.items()}
+
+
+def open_websocket(
+    node: Connections,
+    kind: type[WebSocketConnection],
+    server_connections: set[Any],
+    transport: asyncio.Transport,
+    request: OpeningRequest,
+    peer: str,
+) -> WebSocketConnection | None:
+    """Answer a handshake. Return its connection, the transport's protocol from now on; None: it is refused.
+
+    A refused client may take a while to read why; then the transport is closed.
+    """
+    decided = decide(node, kind.transport_name, request, peer)
+    if isinstance(decided, Refused):
+        transport.write(decided.response)
+        transport.close()
+        return None
+    connection = kind(node, server_connections, transport, decided)
+    connection.open(decided)
+    return connection
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -54,28 +87,39 @@ class WebSocketProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._transport: asyncio.Transport
         self._chosen: asyncio.Protocol | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport until the request is read."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Choose by the request line, which uvicorn delivers whole, and pass the request on."""
-        if self._chosen is None:
-            self._chosen = self._choose(data)
-            self._chosen.connection_made(self._transport)
-            # uvicorn installs this object after this call; the chosen one replaces it before the next read
-            asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._chosen)
-        self._chosen.data_received(data)
-
-    def _choose(self, request: bytes) -> asyncio.Protocol:
-        path = request.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
+        """Choose by the request, which uvicorn delivers whole."""
+        if self._chosen is not None or self._transport.is_closing():
+            return
+        request_line, *lines = data.split(b"\r\n")[:-2]
+        method, target, _ = request_line.split(b" ", 2)
+        path, _, query = target.partition(b"?")
         node: Connections | None = self._app_state.get("node")
-        kind = _KINDS.get(path.removeprefix(self._config.root_path))
         is_public = self._app_state.get("address", PUBLIC) == PUBLIC
-        if node is not None and kind is not None and is_public and _is_on(node, kind):
-            return kind(node, self._server_state.connections, self._peer())
-        return WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+        kind = None
+        if node is not None and is_public:
+            kind = kinds_of(node, self._config.root_path).get(path)
+        if node is None or kind is None:
+            self._chosen = WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
+            self._chosen.connection_made(self._transport)
+            self._chosen.data_received(data)
+        else:
+            headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+            request = OpeningRequest(method, query, headers)
+            connections = self._server_state.connections
+            self._chosen = open_websocket(node, kind, connections, self._transport, request, self._peer())
+        loop = asyncio.get_running_loop()
+        if self._chosen is None:
+            self._abort_timer = loop.call_later(CLOSE_REPLY_SECONDS, self._transport.abort)
+        else:
+            # uvicorn installs this object after this call; the chosen one replaces it before the next read
+            loop.call_soon(self._transport.set_protocol, self._chosen)
 
     def _peer(self) -> str:
         """The address of the peer, or what its proxy says at the beginning of the connection."""
@@ -85,5 +129,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on a loss that comes before the chosen protocol is installed."""
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         if self._chosen is not None:
             self._chosen.connection_lost(exc)

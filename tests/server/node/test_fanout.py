@@ -21,7 +21,7 @@ from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.fanout import QUEUED_BYTES, SLICE_BYTES, SLICE_CLOSES, SLICE_WRITES, FanOut
 from tocsin_server.protocol.messages import Position
 from tocsin_server.protocol.payloads import Binary
-from tocsin_server.transports.websocket.raw import RAW_FRAMING
+from tocsin_server.transports.websocket.framing import RAW_FRAMING
 
 
 class FanOutCase:

@@ -34,7 +34,14 @@ CONNECTIONS = {
     "invalid handshake": HANDSHAKE.replace(b"Sec-WebSocket-Key", b"Key"),
 }
 
-COUNTED = {"HttpProtocol", "RequestResponseCycle", "WebSocketConnection", "_ServerProtocol", "Session"}
+COUNTED = {
+    "FirstRequest",
+    "FrameProtocol",
+    "HttpProtocol",
+    "RequestResponseCycle",
+    "Session",
+    "WebSocketConnection",
+}
 """The classes of which one connection has at most a few objects, each with dozens of others."""
 
 

@@ -167,6 +167,8 @@ async def test_what_is_sent_behind_a_request_waits_for_its_response() -> None:
 
 async def test_many_requests_at_once_are_parsed_in_turns() -> None:
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
+        await connection.send(LIVE)
+        assert await connection.read_until_responses(1) == [200]
         (http,) = await connections_of(served_node)
         http.data_received(LIVE * 1000)
         assert len(http.pipeline) < http_limits.PIECE_BYTES / len(LIVE) + 1
@@ -219,6 +221,10 @@ async def test_nonsense_behind_a_request_ends_the_connection_after_its_response(
 
 async def connections_of(served_node: ServedNode) -> list[http_limits.HttpProtocol]:
     """The open HTTP connections, once there is one."""
-    connections = served_node.server.server_state.connections
-    await until(lambda: connections)
-    return [one for one in connections if isinstance(one, http_limits.HttpProtocol)]
+
+    def found() -> list[http_limits.HttpProtocol]:
+        connections = served_node.server.server_state.connections
+        return [one for one in connections if isinstance(one, http_limits.HttpProtocol)]
+
+    await until(lambda: found())
+    return found()

@@ -115,3 +115,7 @@ class Handshake:
             uses_ping_frames=params.get("cf_ws_frame_ping_pong") == ["true"],
             disconnect=None if is_served else errors.INAPPROPRIATE_PROTOCOL,
         )
+
+
+DEFAULT_HANDSHAKE = Handshake.read("", ())
+"""What a request without a query and without subprotocols chooses."""

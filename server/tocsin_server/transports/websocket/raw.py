@@ -12,58 +12,36 @@ connection change it; asyncio, the server and the node call them.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from http import HTTPStatus
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers
 from websockets.frames import Close, CloseCode, Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import Protocol, State
-from websockets.server import ServerProtocol
-from websockets.streams import StreamReader
+from websockets.protocol import State
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.phases import Phase
 from tocsin_server.core.rate_limit import NEVER_USED, RateLimit
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
-from tocsin_server.protocol.codec import Codec
-from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
-from tocsin_server.protocol.protobuf.codec import PROTOBUF
-from tocsin_server.protocol.unidirectional import UNIDIRECTIONAL_JSON
-from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
-from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed, is_named
-from tocsin_server.transports.refusals import log_refusal
-from tocsin_server.transports.websocket import compression
-from tocsin_server.transports.websocket.compression import TURN_BYTES, Inflation
-from tocsin_server.transports.websocket.handshake import (
-    HEAD_LIMIT_BYTES,
-    Handshake,
-    peer_address,
-    proxies_of,
-    recovery_refusal,
+from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN, FrameProtocol
+from tocsin_server.transports.websocket.framing import (
+    DEFLATED_FRAMINGS,
+    FRAMINGS,
+    LARGE_FRAME_BYTES,
+    UNIDIRECTIONAL_DEFLATED_FRAMING,
+    UNIDIRECTIONAL_FRAMING,
 )
 
 if TYPE_CHECKING:
-    from websockets.typing import Subprotocol
-
-    from tocsin_server.core.admission import NotAdmitted
     from tocsin_server.core.session import Session
     from tocsin_server.node.client_request import ClientRequest
     from tocsin_server.node.connection import Connections
     from tocsin_server.protocol.codec import Codec
-
-_LOGGER = logging.getLogger(__name__)
-_LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection it opens
+    from tocsin_server.transports.websocket.opening import Opened
 
 CLOSE_REPLY_SECONDS = 5.0
 """How long the client may take to answer a close frame before the connection is dropped (protocol §8)."""
@@ -77,23 +55,11 @@ So its end is noticed. A client that sends more is read no further: it could tak
 LINGER_SECONDS = 1.0
 """How long a client that broke the protocol may take to read why, before its connection is dropped."""
 
-RECENT_SECONDS = 1.0
-"""How long ago a large frame may have been packed that a full queue is explained by."""
-
 COUNTED_BYTES = 4096
 """So many bytes of a frame count as one more frame, once the connection is closed."""
 
-LARGE_FRAME_BYTES = 65_536
-"""Frames above this size are remembered, since one alone may fill a queue."""
-
 PING_BYTES = 4
 """The payload of a ping frame."""
-
-FRAMES_PER_TURN = 16
-"""How many frames of a connection are read in one turn of the event loop: some 0.2 ms if they are empty.
-
-One read from a socket has up to 256 KiB, which are 43,000 empty frames.
-"""
 
 MESSAGE_TIMEOUT = Disconnect(int(CloseCode.POLICY_VIOLATION), "message timeout")
 """A message was begun and did not arrive as a whole in time."""
@@ -101,30 +67,6 @@ MESSAGE_TIMEOUT = Disconnect(int(CloseCode.POLICY_VIOLATION), "message timeout")
 _MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
-
-
-def plain_frame(opcode: Opcode, payload: bytes) -> bytes:
-    """One unmasked frame."""
-    return Frame(opcode, payload).serialize(mask=False)
-
-
-def _combined(headers: Headers, name: str) -> str | None:
-    """All values of a header as one (RFC 9110 §5.3), or None if there is none."""
-    values = headers.get_all(name)
-    return ", ".join(values) if values else None
-
-
-def _origin_and_host(headers: Headers) -> tuple[str | None, str]:
-    """The origin of the page, if there is one, and the host that it connects to.
-
-    RFC 6454 §7.3 allows one origin. Several, combined, match only "*", and then `accept` rejects them.
-    """
-    return _combined(headers, "Origin"), _combined(headers, "Host") or ""
-
-
-def _handshake_of(request: Request) -> Handshake:
-    offered = (_combined(request.headers, "Sec-WebSocket-Protocol") or "").split(",")
-    return Handshake.read(urlsplit(request.path).query, [name.strip() for name in offered])
 
 
 def _is_utf8(message: bytes) -> bool:
@@ -135,142 +77,12 @@ def _is_utf8(message: bytes) -> bool:
     return True
 
 
-def _read_request(reader: StreamReader) -> Generator[None, None, Request]:
-    """Read the request that the HTTP server has parsed, limited and written again.
-
-    `Request.parse` has smaller limits: 8 KiB for a line and 128 headers.
-    """
-    request_line = yield from reader.read_line(HEAD_LIMIT_BYTES)
-    method, path, version = request_line.decode("latin-1").split()
-    headers = Headers()
-    while line := (yield from reader.read_line(HEAD_LIMIT_BYTES)).rstrip(b"\r\n"):
-        name, _, value = line.decode("latin-1").partition(":")
-        headers.set_insecure(name, value.strip(" \t"))
-    return Request(path, headers, method, version)
-
-
-class _FrameReader(StreamReader):
-    """Gives the protocol so many frames per turn, and the next ones once `frames_left` is set again."""
-
-    __slots__ = ("frames_left", "is_in_frame")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames_left: float = FRAMES_PER_TURN
-        self.is_in_frame = False
-        """Whether a part of a frame has arrived."""
-
-    def at_eof(self) -> Generator[None, None, bool]:
-        """Tell whether the stream has ended. The protocol asks before each frame."""
-        self.is_in_frame = False
-        while self.frames_left <= 0:
-            yield
-        is_at_end = yield from super().at_eof()
-        self.frames_left -= 1
-        self.is_in_frame = not is_at_end
-        return is_at_end
-
-    def count_inflated(self, size: int) -> None:
-        """Let the turn end sooner after bytes that a small frame was inflated to."""
-        self.frames_left = max(0, self.frames_left - size / TURN_BYTES)
-
-    @property
-    def has_unread_frames(self) -> bool:
-        """Whether bytes wait for the next turn."""
-        return self.frames_left <= 0 and bool(self.buffer)
-
-
-class _ServerProtocol(ServerProtocol):
-    """`websockets`' protocol, with the limits of the HTTP server on its request, and frames by turns."""
-
-    frames: _FrameReader
-
-    def parse(self) -> Generator[None]:
-        self.frames = self.reader = _FrameReader()
-        self.events.append((yield from _read_request(self.reader)))
-        yield from Protocol.parse(self)
-
-    def select_subprotocol(self, _offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        """Name none: the response names the one that the whole request chooses."""
-        return None
-
-    @property
-    def is_in_message(self) -> bool:
-        """Whether a part of a frame or of a message has arrived."""
-        return self.frames.is_in_frame or self.current_size is not None
-
-    def release_cycles(self) -> None:
-        """Read no further. This object is then freed without the garbage collector.
-
-        The parser refers to it, and so do the tracebacks of what was wrong.
-        """
-        self.parser = cast("Generator[None]", itertools.repeat(None))
-        if (error := self.handshake_exc) is not None:  # the request keeps it, too
-            error.__traceback__ = error.__context__ = error.__cause__ = None
-        self.parser_exc = self.handshake_exc = None
-
-
-class RawFraming:
-    """Messages of a channel as one frame of a codec: built once, written to every subscriber as it is.
-
-    `make_frame` makes a frame of an opcode and a payload. The mutable state is the size of the last large
-    frame, and when it was packed. Only `pack` changes it.
-    """
-
-    def __init__(self, codec: Codec, make_frame: Callable[[Opcode, bytes], bytes] = plain_frame) -> None:
-        self.codec = codec
-        self.make_frame = make_frame
-        self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
-        self._large_bytes = 0
-        self._large_at = 0.0
-
-    def pack(self, _channel: str, messages: Sequence[ChannelMessage]) -> bytes:
-        """Return the frame. Raises PayloadNotJson."""
-        codec = self.codec
-        frame = self.frame([codec.wrap_push(message.encoded(codec)) for message in messages])
-        if len(frame) > LARGE_FRAME_BYTES:
-            self._large_bytes = max(len(frame), self.recent_large_bytes)
-            self._large_at = time.monotonic()
-        return frame
-
-    def frame(self, messages: Iterable[bytes]) -> bytes:
-        """Return one frame of encoded messages."""
-        return self.make_frame(self._opcode, self.codec.join(messages))
-
-    @property
-    def recent_large_bytes(self) -> int:
-        """The size of the largest frame of the last second, or 0 if there was no large one."""
-        return self._large_bytes if time.monotonic() - self._large_at < RECENT_SECONDS else 0
-
-
-RAW_FRAMING = RawFraming(JSON)
-DEFLATED_FRAMING = RawFraming(JSON, compression.frame_of)
-"""For connections that negotiated compression. Their parameters agree, as far as frames are concerned."""
-
-_FRAMINGS: Mapping[Codec, RawFraming] = {JSON: RAW_FRAMING, PROTOBUF: RawFraming(PROTOBUF)}
-_DEFLATED_FRAMINGS: Mapping[Codec, RawFraming] = {
-    JSON: DEFLATED_FRAMING,
-    PROTOBUF: RawFraming(PROTOBUF, compression.frame_of),
-}
-
-
-class _UnidirectionalFraming(RawFraming):
-    """Each push as a frame of its own: a client without an SDK parses a message as one JSON value."""
-
-    def frame(self, messages: Iterable[bytes]) -> bytes:
-        return b"".join([self.make_frame(Opcode.TEXT, message) for message in messages])
-
-
-_UNIDIRECTIONAL_FRAMING = _UnidirectionalFraming(UNIDIRECTIONAL_JSON)
-_UNIDIRECTIONAL_DEFLATED_FRAMING = _UnidirectionalFraming(UNIDIRECTIONAL_JSON, compression.frame_of)
-
-
 class WebSocketConnection(asyncio.Protocol):
     """One WebSocket connection.
 
-        handshake --accepted--> open --close()--> closed --answered, or too late--> lost
-                                  |                  ^
-                                  +--> finishing ----+
+        open --close()--> closed --answered, or too late--> lost
+          |                  ^
+          +--> finishing ----+
 
     It is finishing once the client has closed or broken the protocol: the commands before that are answered
     first. Once it is closed, its close frame is written and no message follows.
@@ -292,7 +104,6 @@ class WebSocketConnection(asyncio.Protocol):
         "_has_closed",
         "_ignores_input",
         "_inflation",
-        "_is_accepted",
         "_is_busy",
         "_is_finishing",
         "_is_half_open",
@@ -316,23 +127,32 @@ class WebSocketConnection(asyncio.Protocol):
 
     transport_name = "websocket"
     is_unidirectional = False
-    framings = _FRAMINGS
-    deflated_framings = _DEFLATED_FRAMINGS
+    framings = FRAMINGS
+    deflated_framings = DEFLATED_FRAMINGS
 
-    def __init__(self, connections: Connections, server_connections: set[Any], peer: str = "") -> None:
-        self.address = peer  # that of the client, once its handshake is read
-        self.request: ClientRequest | None = None
-        self.framing = self.framings[JSON]  # until its handshake chooses a codec
-        self._address_key: str | None = None
-        self._is_half_open = False
+    def __init__(
+        self,
+        connections: Connections,
+        server_connections: set[Any],
+        transport: asyncio.Transport,
+        opened: Opened,
+    ) -> None:
+        """Take over a transport whose client gets the response of `opened` next."""
+        handshake, inflation = opened.handshake, opened.inflation
+        self.address = opened.address
+        self.request: ClientRequest | None = opened.request
+        self.framing = self.framings[handshake.codec]
+        self._address_key: str | None = opened.address_key
+        self._is_half_open = True
         self._connections = connections
         self._server_connections = server_connections
-        self._protocol = _ServerProtocol(
-            extensions=compression.EXTENSIONS if connections.limits.compresses else None,
-            max_size=connections.limits.message_bytes,
-            logger=_LOGGER,
-        )
-        self._inflation: Inflation | None = None  # of a connection that negotiated compression
+        self._inflation = inflation
+        if inflation is None:
+            self._protocol = FrameProtocol(connections.limits.message_bytes)
+        else:
+            self._protocol = FrameProtocol(connections.limits.message_bytes, [inflation])
+            inflation.on_inflated = self._protocol.frames.count_inflated
+            self.framing = self.deflated_framings[handshake.codec]
         self._fragments = bytearray()
         self._opcode = Opcode.TEXT
         self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
@@ -343,7 +163,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_paused = False
         self._is_reading = False
         self._ignores_input = False
-        self._is_accepted = False
         self._is_finishing = False
         self._has_closed = False
         self._exempt_bytes = 0
@@ -351,24 +170,30 @@ class WebSocketConnection(asyncio.Protocol):
         self.is_behind = False
         """Whether the transport still has more than BEHIND_BYTES, after it offered them to the socket."""
         self._abort_timer: asyncio.TimerHandle | None = None
-        self.session = self._new_session()
-
-    def _new_session(self, *, announces_pings: bool = True) -> Session:
-        return self._connections.new_session(
+        announces_pings = not handshake.uses_ping_frames
+        if not announces_pings:
+            self._ping_payload = b""
+        self.session: Session = connections.new_session(
             wants_pong=not (self.is_unidirectional and announces_pings),
             announces_pings=announces_pings,
             is_unidirectional=self.is_unidirectional,
         )
+        self._transport = transport
+        self.write: Callable[[bytes], object] = transport.write
 
     # --------------------------------------------------------------------------------- asyncio and the server
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport over from HTTP."""
-        self._transport = cast("asyncio.Transport", transport)
-        high = min(BEHIND_BYTES, self._connections.limits.queue_bytes)
-        self._transport.set_write_buffer_limits(high=high, low=min(CAUGHT_UP_BYTES, high))
-        self.write: Callable[[bytes], object] = self._transport.write
+    def open(self, opened: Opened) -> None:
+        """Write the response that opens the connection, and add it to the node. Called once."""
+        transport, connections = self._transport, self._connections
+        high = min(BEHIND_BYTES, connections.limits.queue_bytes)
+        transport.set_write_buffer_limits(high=high, low=min(CAUGHT_UP_BYTES, high))
+        transport.write(opened.response)
         self._server_connections.add(self)
+        connections.attach(self)
+        connections.half_open.add(self, opened.address_key)
+        if why := opened.handshake.disconnect_of(is_unidirectional=self.is_unidirectional):
+            connections.handle_event(self, events.ServerDisconnect(why))
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """End the session, which unsubscribes from its channels."""
@@ -419,7 +244,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._close_if_overfull()
 
     def _write_control(self, data: bytes) -> None:
-        """Write what is no message of the session: a response, pongs, close frames."""
+        """Write what is no message of the session: pongs and close frames."""
         self._transport.write(data)
         if self.is_behind:
             self._written_bytes += len(data)
@@ -461,10 +286,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._is_reading = True
         protocol.frames.frames_left = FRAMES_PER_TURN
         protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Request):
-                self._answer_handshake(event)
-            elif not self._take_frame(cast("Frame", event)):
+        for frame in protocol.events_received():
+            if not self._take_frame(cast("Frame", frame)):
                 break
         self._is_reading = False
         self._update_reading()
@@ -502,83 +325,6 @@ class WebSocketConnection(asyncio.Protocol):
             frames.discard()
         frames.frames_left = FRAMES_PER_TURN
         self._protocol.receive_eof()
-
-    # ---------------------------------------------------------------------------------------------- handshake
-
-    def _answer_handshake(self, request: Request) -> None:
-        protocol = self._protocol
-        proxies = proxies_of(self._connections.settings.server)
-        if proxies is None:
-            self.address = peer_address(self.address)
-        else:
-            self.address = proxies.client_of(self.address, request.headers.get_all).address
-        refused = self._refusal(request)
-        response = protocol.reject(refused[0], f"{refused[1]}\n") if refused else protocol.accept(request)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and (no := self._admit()):
-            response = protocol.reject(HTTPStatus.SERVICE_UNAVAILABLE, f"{no.reason}\n")
-            response.headers["Retry-After"] = str(no.retry_after)
-        handshake = _handshake_of(request)
-        if handshake.subprotocol is not None and response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            response.headers["Sec-WebSocket-Protocol"] = handshake.subprotocol
-        protocol.send_response(response)
-        if protocol.state is State.OPEN:
-            self._open(handshake, request)
-        else:
-            reason = (response.body or b"").decode().strip()
-            log_refusal(self._connections, self.transport_name, response.status_code, reason, self.address)
-
-    def _admit(self) -> NotAdmitted | None:
-        """Count the connection in, or return why it is refused."""
-        key = self._connections.admission.key_of(self.address)
-        refused = self._connections.admit(key)
-        if refused is None:
-            self._address_key = key
-        return refused
-
-    def _refusal(self, request: Request) -> tuple[int, str] | None:
-        """The status and reason of a refusal, apart from those of the protocol itself."""
-        headers = request.headers
-        origin, host = _origin_and_host(headers)
-        if not is_allowed(origin, host, self._connections.limits.allowed_origins):
-            return 403, ORIGIN_REFUSED
-        if self._connections.limits.checks_host and names_another_site(
-            host, self._connections.limits.allowed_origins
-        ):
-            return 403, HOST_REFUSED
-        if not set(headers.get_all("Content-Length")) <= {"0"} or "Transfer-Encoding" in headers:
-            return 400, "A WebSocket handshake has no body."
-        if sentence := recovery_refusal(urlsplit(request.path).query, headers):
-            return 400, sentence
-        return None
-
-    def _open(self, handshake: Handshake, request: Request) -> None:
-        self._is_accepted = True
-        self._flush()
-        self.framing = self.framings[handshake.codec]
-        if self._protocol.extensions:
-            self._inflation = cast("Inflation", self._protocol.extensions[0])
-            self._inflation.on_inflated = self._protocol.frames.count_inflated
-            self.framing = self.deflated_framings[handshake.codec]
-        if handshake.uses_ping_frames:
-            self._ping_payload = b""
-            self.session = self._new_session(announces_pings=False)
-        if (kept := self._connections.kept_headers) is not None:
-            query = urlsplit(request.path).query
-            headers = request.headers.raw_items()
-            origin, host = _origin_and_host(request.headers)
-            self.request = kept.request(
-                self.transport_name,
-                handshake.codec.name,
-                self.address,
-                headers,
-                query,
-                cookies_count=is_named(origin, host, self._connections.limits.allowed_origins),
-            )
-        self._connections.attach(self)
-        self._is_half_open = True
-        self._connections.half_open.add(self, self._address_key or "")
-        if why := handshake.disconnect_of(is_unidirectional=self.is_unidirectional):
-            self._connections.handle_event(self, events.ServerDisconnect(why))
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -744,7 +490,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._ping_payload = os.urandom(PING_BYTES)
             self._protocol.send_ping(self._ping_payload)
             self._flush()
-        if frame and self._is_accepted and not self._has_closed:
+        if frame and not self._has_closed:
             if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
                 self._exempt_bytes = max(len(frame), self._exempt_bytes)
             self.write(frame)
@@ -753,7 +499,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._exempt_bytes = 0
 
     def _flush(self) -> None:
-        """Write what the protocol has to send: the handshake's response, pongs, close frames."""
+        """Write what the protocol has to send: pongs and close frames."""
         if self._transport.is_closing():
             return
         for data in self._protocol.data_to_send():
@@ -800,7 +546,7 @@ class WebSocketConnection(asyncio.Protocol):
 
         A reset would discard what the client has not read. The client closes its half once it reads the end.
         """
-        if self._protocol.close_rcvd is None and self._is_accepted:
+        if self._protocol.close_rcvd is None:
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             self._abort_after(LINGER_SECONDS)
@@ -820,5 +566,5 @@ class UnidirectionalWebSocketConnection(WebSocketConnection):
 
     transport_name = "uni_websocket"
     is_unidirectional = True
-    framings = dict.fromkeys(_FRAMINGS, _UNIDIRECTIONAL_FRAMING)
-    deflated_framings = dict.fromkeys(_FRAMINGS, _UNIDIRECTIONAL_DEFLATED_FRAMING)
+    framings = dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_FRAMING)
+    deflated_framings = dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_DEFLATED_FRAMING)

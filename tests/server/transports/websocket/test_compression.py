@@ -30,7 +30,7 @@ from tocsin_server.transports.websocket.compression import (
     Inflation,
     frame_of,
 )
-from tocsin_server.transports.websocket.raw import DEFLATED_FRAMING
+from tocsin_server.transports.websocket.framing import DEFLATED_FRAMING
 
 COMPRESSED = {"compression": True}
 TEXT = json.dumps({"text": "all work and no play " * 100}).encode()

@@ -9,7 +9,8 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect, read
 from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARD_RATE, FRAMES_PER_TURN
+from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN
+from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARD_RATE
 
 LIMITED = {"frame_rate": 1}
 BURST = 5

@@ -1,0 +1,101 @@
+"""`websockets`' sans-I/O protocol of one open connection: it reads frames, and answers pings and closes.
+
+It begins after the handshake, which the HTTP parser and `opening` have done. The mutable state is that of the
+protocol and of its reader; the connection feeds them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Generator, Sequence
+from typing import cast
+
+from websockets.extensions import Extension
+from websockets.frames import Frame
+from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, Side
+from websockets.streams import StreamReader
+
+from tocsin_server.transports.websocket.compression import TURN_BYTES
+
+FRAMES_PER_TURN = 16
+"""How many frames of a connection are read in one turn of the event loop: some 0.2 ms if they are empty.
+
+One read from a socket has up to 256 KiB, which are 43,000 empty frames.
+"""
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection that ends
+
+
+class FrameReader(StreamReader):
+    """Gives the protocol so many frames per turn, and the next ones once `frames_left` is set again."""
+
+    __slots__ = ("frames_left", "is_in_frame")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames_left: float = FRAMES_PER_TURN
+        self.is_in_frame = False
+        """Whether a part of a frame has arrived."""
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        """Tell whether the stream has ended. The protocol asks before each frame."""
+        self.is_in_frame = False
+        while True:
+            if self.frames_left > 0:
+                if self.buffer:
+                    self.frames_left -= 1
+                    self.is_in_frame = True
+                    return False
+                if self.eof:
+                    return True
+            yield
+
+    def count_inflated(self, size: int) -> None:
+        """Let the turn end sooner after bytes that a small frame was inflated to."""
+        self.frames_left = max(0, self.frames_left - size / TURN_BYTES)
+
+    @property
+    def has_unread_frames(self) -> bool:
+        """Whether bytes wait for the next turn."""
+        return self.frames_left <= 0 and bool(self.buffer)
+
+
+class FrameProtocol(Protocol):
+    """`websockets`' protocol of a server, open from the beginning, which reads frames by turns.
+
+    What all connections begin with are attributes of the class, which costs less time and memory than to set
+    all of them for each.
+    """
+
+    frames: FrameReader
+
+    def __init__(self, max_size: int, extensions: Sequence[Extension] = ()) -> None:  # not the inherited one
+        self.max_message_size = max_size
+        if extensions:
+            self.extensions = list(extensions)
+        self.reader = self.frames = FrameReader()
+        self.events: list[Request | Response | Frame] = []
+        self.writes = []
+        self.parser = self.parse()
+        next(self.parser)
+
+    @property
+    def is_in_message(self) -> bool:
+        """Whether a part of a frame or of a message has arrived."""
+        return self.frames.is_in_frame or self.current_size is not None
+
+    def release_cycles(self) -> None:
+        """Read no further. This object is then freed without the garbage collector.
+
+        The parser refers to it, and so does the traceback of what was wrong.
+        """
+        self.parser = cast("Generator[None]", itertools.repeat(None))
+        self.parser_exc = None
+
+
+for _name, _value in vars(Protocol(Side.SERVER, logger=_LOGGER)).items():
+    if _name not in ("reader", "events", "writes", "parser"):
+        setattr(FrameProtocol, _name, _value)
