@@ -261,6 +261,22 @@ def _server_side_subscriptions(
     now: Timestamp,
 ) -> dict[str, Subscription] | Refusal | Disconnect:
     """Build the subscriptions to the token's channels, the personal one, and those the client had (§3)."""
+    granted = _granted_channels(context, info.client, claims)
+    if isinstance(granted, Refusal):
+        return granted
+    if not granted and not positions:
+        return {}
+    return _built_subscriptions(context, info, claims, granted, positions, now)
+
+
+def _built_subscriptions(
+    context: SessionContext,
+    info: ClientInfo,
+    claims: ConnectionClaims,
+    granted: Mapping[str, ChannelOptions],
+    positions: Mapping[str, SubscriptionPosition],
+    now: Timestamp,
+) -> dict[str, Subscription] | Disconnect:
     found: dict[str, Subscription] = {}
     caller = caller_of(context, info.user, capabilities(claims.caps))
 
@@ -269,9 +285,6 @@ def _server_side_subscriptions(
         since = Position(position.offset, position.epoch) if position.recover else None
         found[channel] = _server_side(caller, channel, options, channel_info, since, data)
 
-    granted = _granted_channels(context, info.client, claims)
-    if isinstance(granted, Refusal):
-        return granted
     grants = claims.grants
     for channel, options in granted.items():
         grant = grants.get(channel, SubscriptionGrant())
@@ -414,7 +427,7 @@ def check_subscribe_request(
     if not channel:
         return errors.PROTOCOL_VIOLATION
     options = permissions.check_name(channel, context.rules)
-    if context.rules.is_too_long(channel):
+    if isinstance(options, Refusal) and context.rules.is_too_long(channel):
         return options
     if channel in existing:
         return errors.ALREADY_SUBSCRIBED

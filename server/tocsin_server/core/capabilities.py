@@ -29,6 +29,8 @@ class Action(Enum):
     HISTORY = "history"
     PRESENCE = "presence"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python
+
 
 Right = Literal["sub", "pub", "hst", "prs", "subscribe", "publish", "history", "presence"]
 """How claims write an action: in Centrifugo's three letters, or as a word."""

@@ -16,10 +16,14 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import quote
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.patterns import LinearPattern
+
+CACHED_NAMES = 4096
+"""Of how many valid names is kept what applies to them."""
 
 PRIVATE_PREFIX = "$"
 NAMESPACE_BOUNDARY = ":"
@@ -93,7 +97,7 @@ def personal_channel(user: str, namespace: str = "") -> str:
 
 
 class ChannelRules:
-    """The options of every channel, from the configuration. Immutable."""
+    """The options of every channel, from the configuration. Immutable, apart from what it keeps of names."""
 
     def __init__(
         self,
@@ -107,11 +111,20 @@ class ChannelRules:
         self._namespaces = dict(namespaces)
         self._length_limit = length_limit
         self._personal_namespace = personal_namespace
+        self._found = lru_cache(CACHED_NAMES)(self._find)
         self._patterns = {
             options.channel_regex: LinearPattern(options.channel_regex)
             for options in (default, *namespaces.values())
             if options.channel_regex
         }
+
+    def find(self, channel: str) -> tuple[ChannelOptions | None, str]:
+        """Return the options of a channel and what is wrong with its name, as the methods below do."""
+        return self._found(channel) if len(channel) <= self._length_limit else self._find(channel)
+
+    def _find(self, channel: str) -> tuple[ChannelOptions | None, str]:
+        options = self.options_for(channel)
+        return options, self.problem_of(channel, options)
 
     def options_for(self, channel: str) -> ChannelOptions | None:
         """Return the options of a channel; None if its namespace is not configured."""

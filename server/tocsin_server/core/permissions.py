@@ -117,8 +117,8 @@ def _options_for(action: Action, options: ChannelOptions) -> tuple[bool, bool, b
 
 def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:
     """Return the options of a channel, or why its name is not valid. The one check of channel names."""
-    options = rules.options_for(channel)
-    if problem := rules.problem_of(channel, options):
+    options, problem = rules.find(channel)
+    if problem:
         return bad_request(f"the channel's name {problem}")
     return UNKNOWN_CHANNEL if options is None else options
 

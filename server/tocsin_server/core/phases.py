@@ -25,6 +25,8 @@ class Phase(Enum):
     CLOSED = "closed"
     """The session is over. It only closes subscriptions whose set-up ends later."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python
+
 
 class Cause(Enum):
     """Why a session moves to another phase."""
@@ -34,6 +36,8 @@ class Cause(Enum):
     CONNECT_REFUSED = "connect refused"
     SUBSCRIPTIONS_OPENED = "server-side subscriptions opened"
     CLOSED = "closed, or connection lost"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Mapping[tuple[Phase, Cause], Phase] = {

@@ -308,19 +308,27 @@ class Session:
         """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
         if self.phase is Phase.CLOSED:
             return None
-        deadlines = [self._stale_at, self._next_ping_at]
-        if not self._waits_for_authorization:
-            deadlines.append(self._pong_due_at)
+        first = self._stale_at
+        if self._next_ping_at is not None and (first is None or self._next_ping_at < first):
+            first = self._next_ping_at
+        if self._pong_due_at is not None and not self._waits_for_authorization:
+            first = self._pong_due_at if first is None else min(first, self._pong_due_at)
         expiry = self._subscriptions.next_expiry
         if self._expires_at is not None:
             expiry = self._expires_at if expiry is None else min(expiry, self._expires_at)
         if expiry is not None:
-            deadlines.append(expiry + self._context.options.expired_close_delay)
-        if self._authorizing:
-            deadlines.append(self._authorizing.next_due_at)
+            expiry += self._context.options.expired_close_delay
+            first = expiry if first is None else min(first, expiry)
+        if self._authorizing or self._renewals is not None:
+            return self._first_answer_due(first)
+        return first
+
+    def _first_answer_due(self, first: float | None) -> float | None:
+        """When an authorization or a renewal is due, or `first` if that is earlier."""
+        due = [first, self._authorizing.next_due_at if self._authorizing else None]
         if self._renewals is not None and self.phase is Phase.CONNECTED:
-            deadlines.append(self._renewals.next_due_at)
-        return min([deadline for deadline in deadlines if deadline is not None], default=None)
+            due.append(self._renewals.next_due_at)
+        return min([at for at in due if at is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
         """Handle one event; return what must be done, in order."""

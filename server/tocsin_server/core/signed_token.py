@@ -7,7 +7,9 @@ among the keys of the configuration. A header that needs more, by `crit` or `b64
 from __future__ import annotations
 
 import binascii
+import hmac
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jwt
@@ -17,7 +19,17 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from tocsin_server.config.token_keys import ALGORITHMS, KEY_ID_LIMIT, TokenKey
 
 _VERIFIERS = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
+_DIGESTS = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
+"""Of the algorithms with a secret. Python's own function takes a fifth of the time."""
+
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+CACHED_HEADERS = 256
+"""How many headers of tokens are kept read."""
+
+CACHED_BYTES = 512
+"""A longer header is not kept."""
 
 
 class _Header(Struct):
@@ -54,6 +66,8 @@ class SignedToken(NamedTuple):
         """Whether this key made the signature, and may make one with the token's algorithm."""
         if self.algorithm not in key.algorithms:
             return False
+        if (digest := _DIGESTS.get(self.algorithm)) is not None:
+            return hmac.compare_digest(hmac.digest(key.key, self.signed, digest), self.signature)
         try:
             return bool(_VERIFIERS[self.algorithm].verify(self.signed, key.key, self.signature))
         except (ValueError, TypeError):  # a signature of an impossible length
@@ -70,12 +84,23 @@ def take_apart(token: str) -> SignedToken:
     header_part, separator, payload_part = signed.partition(b".")
     if not separator:
         raise ValueError("it does not have three parts")
-    header = _decode_header(_decoded(header_part))
+    is_short = len(header_part) <= CACHED_BYTES
+    algorithm, key_id = _read_short_header(header_part) if is_short else _read_header(header_part)
+    return SignedToken(algorithm, key_id, signed, _decoded(payload_part), _decoded(signature))
+
+
+def _read_header(part: bytes) -> tuple[str, str | None]:
+    """The algorithm and the key id of a header."""
+    header = _decode_header(_decoded(part))
     if header.crit is not UNSET or not header.b64:
         raise ValueError("its header needs an extension")
     if header.kid is not None and len(header.kid) > KEY_ID_LIMIT:
         raise ValueError("its key id is too long")
-    return SignedToken(header.alg, header.kid, signed, _decoded(payload_part), _decoded(signature))
+    return header.alg, header.kid
+
+
+_read_short_header = lru_cache(CACHED_HEADERS)(_read_header)
+"""All tokens of a key have the same header."""
 
 
 def _decoded(part: bytes) -> bytes:

@@ -147,7 +147,9 @@ class Subscriptions:
 
     def take_new_channels(self, channels: Iterable[str], info: ClientInfo, now: Timestamp) -> Exceeded | None:
         """Use the allowance of new channels for those of `channels` that have no subscriber here."""
-        count = sum(not self._context.subscribers_in(channel) for channel in channels)
+        count = 0
+        for channel in channels:
+            count += not self._context.subscribers_in(channel)
         return self._take_new_channels(count, info, now) if count else None
 
     def _take_new_channels(self, count: int, info: ClientInfo, now: Timestamp) -> Exceeded | None:

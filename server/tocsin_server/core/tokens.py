@@ -120,11 +120,9 @@ class ConnectionClaims(_Claims, frozen=True):
     @property
     def grants(self) -> dict[str, SubscriptionGrant]:
         """The server-side subscriptions, by channel. `subs` takes precedence over `channels`."""
-        return (
-            self.subs
-            if self.subs is not None
-            else {channel: SubscriptionGrant() for channel in self.channels}
-        )
+        if self.subs is not None:
+            return self.subs
+        return {channel: SubscriptionGrant() for channel in self.channels} if self.channels else {}
 
 
 class MappedClaims(ConnectionClaims, frozen=True):

@@ -226,5 +226,5 @@ async def connections_of(served_node: ServedNode) -> list[http_limits.HttpProtoc
         connections = served_node.server.server_state.connections
         return [one for one in connections if isinstance(one, http_limits.HttpProtocol)]
 
-    await until(lambda: found())
+    await until(found)
     return found()

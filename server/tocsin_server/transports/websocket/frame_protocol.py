@@ -13,7 +13,6 @@ from typing import cast
 
 from websockets.extensions import Extension
 from websockets.frames import Frame
-from websockets.http11 import Request, Response
 from websockets.protocol import Protocol, Side
 from websockets.streams import StreamReader
 
@@ -77,15 +76,10 @@ class FrameProtocol(Protocol):
         if extensions:
             self.extensions = list(extensions)
         self.reader = self.frames = FrameReader()
-        self.events: list[Request | Response | Frame] = []
+        self.events: list[Frame] = []  # type: ignore[assignment]  # no request follows the handshake
         self.writes = []
         self.parser = self.parse()
         next(self.parser)
-
-    @property
-    def is_in_message(self) -> bool:
-        """Whether a part of a frame or of a message has arrived."""
-        return self.frames.is_in_frame or self.current_size is not None
 
     def release_cycles(self) -> None:
         """Read no further. This object is then freed without the garbage collector.

@@ -15,7 +15,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
@@ -67,14 +67,6 @@ MESSAGE_TIMEOUT = Disconnect(int(CloseCode.POLICY_VIOLATION), "message timeout")
 _MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
-
-
-def _is_utf8(message: bytes) -> bool:
-    try:
-        message.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -282,18 +274,24 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Feed the protocol, take its events, write its answers; finish if the client has closed."""
-        protocol = self._protocol
+        protocol, frames = self._protocol, self._protocol.frames
         self._is_reading = True
-        protocol.frames.frames_left = FRAMES_PER_TURN
+        frames.frames_left = FRAMES_PER_TURN
         protocol.receive_data(data)
-        for frame in protocol.events_received():
-            if not self._take_frame(cast("Frame", frame)):
+        received, protocol.events = protocol.events, []
+        for frame in received:
+            if not self._take_frame(frame):
                 break
         self._is_reading = False
-        self._update_reading()
-        self._watch_message()
+        if self._is_paused or self._is_busy or self._ignores_input or frames.buffer:
+            self._update_reading()
+        if protocol.current_size is not None or frames.is_in_frame:
+            self._watch_message()
+        else:
+            self._message_since = 0.0
         if protocol.state is State.OPEN or self._has_closed:
-            self._flush()
+            if protocol.writes or self._has_closed:
+                self._flush()
         else:  # the client closed or broke the protocol; its commands before that are answered first
             self._log_failure()
             self._is_finishing = True
@@ -330,6 +328,14 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take one frame; False if the frames after it must be ignored."""
+        if (
+            (frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY)
+            and frame.fin
+            and self._inflation is None
+            and not self._has_closed
+        ):  # a whole message, as nearly every frame is
+            self._opcode = frame.opcode
+            return self._take_message(bytes(frame.data))
         is_of_message = frame.opcode in _MESSAGE_OPCODES
         is_whole_message = is_of_message and frame.fin and not self._fragments and frame.opcode != Opcode.CONT
         is_free = (is_whole_message and not self._has_closed) or frame.opcode is Opcode.CLOSE
@@ -390,10 +396,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._end_writing()
 
     def _watch_message(self) -> None:
-        """Limit the time that a message may take from its first byte to its last."""
-        if not self._protocol.is_in_message:
-            self._message_since = 0.0
-        elif not self._message_since:
+        """Limit the time that the message may take from its first byte to its last."""
+        if not self._message_since:
             self._message_since = time.monotonic()
             if self._message_timer is None:
                 self._start_message_timer(self._connections.limits.message_seconds)
@@ -423,9 +427,12 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _take_message(self, message: bytes) -> bool:
         self._message_since = 0.0
-        if self._opcode is Opcode.TEXT and not _is_utf8(message):  # RFC 6455 §8.1
-            self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
-            return False
+        if self._opcode is Opcode.TEXT:  # RFC 6455 §8.1
+            try:
+                message.decode()
+            except UnicodeDecodeError:
+                self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+                return False
         self._connections.receive(self, message)
         return True
 
