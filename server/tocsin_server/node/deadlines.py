@@ -21,6 +21,13 @@ DUE_PER_TURN = 32
 """How many deadlines are handled before the loop goes on: the tokens of thousands may expire together."""
 
 
+TIMER_SECONDS = 0.001
+"""The least time that the timer waits, by which a deadline may be handled late.
+
+uvloop rounds to milliseconds, so that a shorter one comes early, many times.
+"""
+
+
 class DeadlineQueue(Generic[Owner]):
     """Calls `on_due(owner)` once the deadline that `deadline_of(owner)` returns has come."""
 
@@ -79,7 +86,8 @@ class DeadlineQueue(Generic[Owner]):
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, self._heap[0][0] - self._clock())
+        delay = self._heap[0][0] - self._clock()
+        delay = max(TIMER_SECONDS, delay) if delay > 0 else 0.0
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:

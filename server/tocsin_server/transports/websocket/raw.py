@@ -319,10 +319,8 @@ class WebSocketConnection(asyncio.Protocol):
         Frames are only unread here over TLS: elsewhere no end is read while reading is paused.
         """
         frames = self._protocol.frames
-        if frames.has_unread_frames:
-            frames.discard()
-        frames.frames_left = FRAMES_PER_TURN
-        self._protocol.receive_eof()
+        frames.discard()
+        frames.eof = True
 
     # ------------------------------------------------------------------------------------------------ reading
 
