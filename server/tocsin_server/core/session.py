@@ -355,15 +355,17 @@ class Session:
                     self._unread = self._unread or deque()
                     self._unread.append(iter(commands))
                 return []
+            case events.SubscriptionsOpened():
+                if self.phase is Phase.CONNECTING:
+                    return self._confirm_connect(event, now)
+                return self._subscriptions.opened(event, now)
+            case events.ConnectionLost():
+                return self._finish()
             case events.Turn():
                 self._turn_cost = 0
                 return []
             case events.DeadlineReached():
                 return self._on_deadline(now)
-            case events.SubscriptionsOpened():
-                if self.phase is Phase.CONNECTING:
-                    return self._confirm_connect(event, now)
-                return self._subscriptions.opened(event, now)
             case events.SubscriptionsFailed(channels, why):
                 if self.phase is not Phase.CONNECTING:
                     return self._subscriptions.failed(channels, why)
@@ -379,8 +381,6 @@ class Session:
                 effects = self._on_authorized(event, now)
                 is_refused = len(effects) == 1 and is_error(effects[0])
                 return self._count_error(effects, now) if is_refused else effects
-            case events.ConnectionLost():
-                return self._finish()
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
             case events.TokensRevoked():

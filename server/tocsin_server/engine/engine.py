@@ -110,10 +110,6 @@ class Engine(EngineServices, Protocol):
         If so, the node must compare its positions with the tops of the histories from time to time.
         """
 
-    @property
-    def answers_at_once(self) -> bool:
-        """Whether no call of its broker and of its presence store waits."""
-
     async def start(self, handler: EngineHandler) -> None:
         """Connect to the store and call `handler` from now on. Raises EngineError if that fails."""
 

@@ -56,7 +56,6 @@ from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRe
 from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.loop_turns import LoopTurns
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.at_once import run_at_once
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.catching_up import CatchUps
@@ -377,13 +376,6 @@ class Node:
             return
         self._tasks.create_task(self._guard(work))
 
-    def _spawn_at_once(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the same, and run the work at once as far as it goes, if the engine answers at once."""
-        if self._tasks is None or not self.engine.answers_at_once:
-            self._spawn(work)
-        elif (rest := run_at_once(self._guard(work))) is not None:
-            self._tasks.create_task(rest)
-
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
@@ -468,9 +460,9 @@ class Node:
 
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
-        session, connections = connection.session, self.state.connections
-        was_attached, now = connection in connections, self.now()
+        session, was_attached = connection.session, connection in self.state.connections
         self._handling = connection
+        now = self.now()
         try:
             requests = self.state.apply(connection, event, now)
         except Exception:  # noqa: BLE001 - logged as an error
@@ -479,9 +471,7 @@ class Node:
             requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
         finally:
             self._handling = None
-        if was_attached and connection not in connections:
-            self._count_out(connection)
-        if type(event) is events.SubscriptionsOpened:
+        if isinstance(event, events.SubscriptionsOpened):
             if connection.is_behind:
                 self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
@@ -489,19 +479,16 @@ class Node:
             self._perform(connection, request)
         if session.is_closed:
             self._slow_clients.wake(connection)
+            if was_attached:
+                self.metrics.connections.counts[connection.transport_name] -= 1
+                self._deadlines.remove(connection)
+                if session.user and self.settings.client.user_connection_limit:
+                    self._spawn(self._engine_services.users.remove(session.user, session.client))
         else:
             self._deadlines.update(connection)
             connection.pause_reading(session.has_waiting_commands)
             if session.needs_turn:
                 self._turns.add(connection)
-
-    def _count_out(self, connection: Connection) -> None:
-        """Count a connection no longer, whose session is over."""
-        session = connection.session
-        self.metrics.connections.counts[connection.transport_name] -= 1
-        self._deadlines.remove(connection)
-        if session.user and self.settings.client.user_connection_limit:
-            self._spawn(self._engine_services.users.remove(session.user, session.client))
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -636,14 +623,13 @@ class Node:
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, **_client_fields(connection))
                 connection.close(why)
-            case events.OpenSubscriptions(plans):
-                spawn = self._spawn if _reads_pages(plans) else self._spawn_at_once
-                spawn(self._open_subscriptions(connection, plans))
             case events.Identify(user):
                 if user and self._is_single_connection:
                     self._spawn(self._disconnect_others(connection))
             case events.ReserveConnection(user):
                 self._spawn(self._reserve_connection(connection, user))
+            case events.OpenSubscriptions(plans):
+                self._spawn(self._open_subscriptions(connection, plans))
             case node_state.CatchUp(channel):
                 self._catch_ups.begin(connection, channel)
             case events.Execute():
@@ -653,9 +639,9 @@ class Node:
             case node_state.UnsubscribeChannel(channel):
                 self._spawn(self._unsubscribe(channel))
             case node_state.RemovePresence(channel, client):
-                self._spawn_at_once(engine.presence.remove(channel, client))
+                self._spawn(engine.presence.remove(channel, client))
             case node_state.PublishJoinLeave(channel, push):
-                self._spawn_at_once(engine.broker.publish_join_leave(channel, push))
+                self._spawn(engine.broker.publish_join_leave(channel, push))
             case _:
                 assert_never(request)
 
@@ -879,11 +865,6 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
         return False
     limit = command.identified_before
     return limit is None or (session.identified_at, session.client) < tuple(limit)
-
-
-def _reads_pages(plans: Sequence[SubscriptionPlan]) -> bool:
-    """Whether clients recover, so that setting up their subscriptions may wait for a slot."""
-    return any(plan.read is not None and plan.read.since is not None for plan in plans)
 
 
 def _seconds_of_page(outcome: Struct | Refusal) -> float:

@@ -104,8 +104,6 @@ class SubscriptionSetup(Generic[C]):
 async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:
     """Await calls that may leave together; a single one without the cost of a task."""
     awaitables = list(calls)
-    if not awaitables:
-        return []
     if len(awaitables) == 1:
         return [await awaitables[0]]
     return await asyncio.gather(*awaitables)

@@ -1,4 +1,4 @@
-"""The first bytes of a connection become a WebSocket or HTTP, whichever way they arrive."""
+"""The first bytes of a connection become a WebSocket or HTTP, as a whole or in pieces."""
 
 from __future__ import annotations
 

@@ -119,11 +119,6 @@ class MemoryEngine:
         """Always false: storing and receiving are one step."""
         return False
 
-    @property
-    def answers_at_once(self) -> bool:
-        """Always true: it only looks into memory."""
-        return True
-
     async def start(self, handler: EngineHandler) -> None:
         """Call `handler` from now on."""
         self._broker.start(handler, self._call_later or asyncio.get_running_loop().call_later)

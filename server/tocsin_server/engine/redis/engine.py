@@ -198,11 +198,6 @@ class RedisEngine:
         """Always true: Redis' pub/sub does not repeat lost messages."""
         return True
 
-    @property
-    def answers_at_once(self) -> bool:
-        """Always false: the store is behind a network."""
-        return False
-
     async def start(self, handler: EngineHandler) -> None:
         """Connect, prove the pub/sub connections, and register this node.
 

@@ -194,9 +194,11 @@ class WebSocketConnection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._connections.handle_event(self, events.ConnectionLost())
-        self.is_behind = False
-        self._connections.client_caught_up(self)
-        self._connections.half_open.remove(self)
+        if self.is_behind:
+            self.is_behind = False
+            self._connections.client_caught_up(self)
+        if self._is_half_open:
+            self._connections.half_open.remove(self)
         if self._address_key is not None:
             self._connections.admission.leave(self._address_key)
             self._address_key = None
