@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults import lifecycle_run
+from tests.faults import lifecycle_faults, lifecycle_run
 from tests.faults.clock_faults import CLOCK_FAULTS
 from tests.faults.fault_environment import (
     FULL,
@@ -207,7 +207,7 @@ async def lifecycle_events() -> bool:
     with tempfile.TemporaryDirectory() as directory:
         async with lifecycle_run.lifecycle_cluster(Path(directory)) as cluster:
             run = lifecycle_run.LifecycleRun(cluster, lifecycle_run.FULL)
-            return _print_result(await run.execute(lifecycle_run.FAULTS))
+            return _print_result(await run.execute(lifecycle_faults.FAULTS))
 
 
 def _print_result(result: Result) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from tocsin_server.core.lifecycle import LifecycleEvent
 
@@ -12,22 +13,61 @@ LEASE_SECONDS = 4.0
 GRACE_SECONDS = 3.0
 """How long after that the end of a session may be told."""
 
+UNWRITTEN_SECONDS = 2.0
+"""A killed node may not have written what happened in so short a time before, on a busy machine.
+
+It writes a batch 10 ms after the one before.
+"""
+
 REMARKS = 20
 """How many broken promises are described. Further ones are only counted."""
 
 
 @dataclass
 class ClientSession:
-    """What one client saw of its session: when it began and ended (monotonic seconds), and its channels."""
+    """What one client saw of its session. Times are Unix seconds; `ended_at` is 0 while it lasts."""
 
     client: str
+    node: int
+    """Which node has it."""
+    began_at: float = 0.0
     ended_at: float = 0.0
     channels: set[str] = field(default_factory=set)
-    began_at: float = 0.0
-    is_unwritten: bool = False
-    """Whether its node may have been killed before it wrote anything of the session."""
-    is_disturbed: bool = False
-    """Whether its node may have been taken for dead while it lasted."""
+
+
+@dataclass
+class Disturbance:
+    """A fault: from when to when these nodes could not write events, and when it killed them.
+
+    Times are Unix seconds.
+    """
+
+    name: str
+    nodes: frozenset[int]
+    began_at: float
+    ended_at: float = inf
+    killed_at: float = 0.0
+
+    def ends(self, session: ClientSession) -> bool:
+        """Whether it killed the node of a session that lasted."""
+        return session.node in self.nodes and session.began_at <= self.killed_at <= session.ended_at
+
+    def may_delay(self, session: ClientSession) -> bool:
+        """Whether the end of a session could only be told after it: its node lived, and could not write."""
+        is_meanwhile = (
+            not self.killed_at and self.began_at - UNWRITTEN_SECONDS <= session.ended_at <= self.ended_at
+        )
+        return session.node in self.nodes and is_meanwhile
+
+    def may_hide(self, session: ClientSession) -> bool:
+        """Whether it killed the node before that had written anything of a session."""
+        first, last = self.began_at - UNWRITTEN_SECONDS, self.killed_at + UNWRITTEN_SECONDS
+        return session.node in self.nodes and bool(self.killed_at) and first <= session.began_at <= last
+
+    def overlaps(self, session: ClientSession) -> bool:
+        """Whether the node may have been taken for dead while a session lasted."""
+        first, last = session.began_at - UNWRITTEN_SECONDS, session.ended_at + UNWRITTEN_SECONDS
+        return session.node in self.nodes and first < self.ended_at and last > self.began_at
 
 
 class Audit:
@@ -36,7 +76,10 @@ class Audit:
     The mutable state is what the events have told so far, and the violations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed_seconds: float = LEASE_SECONDS + GRACE_SECONDS) -> None:
+        self._allowed_seconds = allowed_seconds
+        self.disturbances: list[Disturbance] = []
+        """The faults that were injected. The owner adds them."""
         self.violations: list[str] = []
         self.violation_count = 0
         self.events = 0
@@ -60,8 +103,8 @@ class Audit:
         """How many sessions and channels have begun and not ended."""
         return len(self._live) + len(self._occupied)
 
-    def take(self, event: LifecycleEvent, now: float) -> None:
-        """Take the next event."""
+    def take(self, event: LifecycleEvent, told_at: float) -> None:
+        """Take the next event, which was written at that Unix second."""
         self.events += 1
         if event.type == "state_lost":
             self.state_lost += 1
@@ -72,7 +115,7 @@ class Audit:
         else:
             self._known[event.id] = event
             if event.client:
-                self._take_of_session(event, now)
+                self._take_of_session(event, told_at)
             else:
                 self._take_of_channel(event)
 
@@ -84,7 +127,7 @@ class Audit:
         else:
             self._occupied.discard(event.channel)
 
-    def _take_of_session(self, event: LifecycleEvent, now: float) -> None:
+    def _take_of_session(self, event: LifecycleEvent, told_at: float) -> None:
         client, channels = event.client, self._live.get(event.client)
         self._check(event.sequence > self._sequences.get(client, 0), f"{client}: {event.type} out of order")
         self._sequences[client] = event.sequence
@@ -105,32 +148,58 @@ class Audit:
         elif event.type == "disconnected":
             self._check(not channels, f"{client} disconnected with {channels}")
             del self._live[client]
-            self._ended_at[client] = now
+            self._ended_at[client] = told_at
+
+    def is_live(self, client: str) -> bool:
+        """Whether a session was told to have begun, and not to have ended since."""
+        return client in self._live
+
+    def has_told(self, client: str) -> bool:
+        """Whether anything was told of a session."""
+        return client in self._sequences
 
     def has_ended(self, session: ClientSession) -> bool:
         """Whether the end of a session was told, or nothing of it will be."""
-        return session.client in self._ended_at or session.is_unwritten
+        client = session.client
+        return client in self._ended_at or (not self.has_told(client) and self._may_be_hidden(session))
 
-    def compare(self, session: ClientSession, due_at: float) -> float:
-        """Check that a session was told. Returns how long after its end that was, in seconds.
+    def _may_be_hidden(self, session: ClientSession) -> bool:
+        return any(one.may_hide(session) for one in self.disturbances)
 
-        `due_at` is the latest time for it.
+    def compare(self, session: ClientSession) -> tuple[str, float]:
+        """Check that a session was told, and in time.
+
+        Returns which fault ended it or could delay its end, and how many seconds after its end that was told:
+        after the end of the fault if the node could not tell it before.
         """
         client = session.client
-        if session.is_unwritten and client not in self._sequences:
+        if not self.has_told(client) and self._may_be_hidden(session):
             self.unwritten += 1
-            return 0.0
+            return "", 0.0
         missing = session.channels - self._subscribed.get(client, set())
-        if missing and (session.is_unwritten or session.is_disturbed):
+        if missing and any(one.overlaps(session) for one in self.disturbances):
             self.incomplete += 1
         else:
             self._check(not missing, f"{client}: subscribed to {missing} was not told")
-        ended_at = self._ended_at.get(client)
-        if ended_at is None:
+        told_at = self._ended_at.get(client)
+        if told_at is None:
             self._check(False, f"{client}: its {'end' if client in self._live else 'session'} was not told")
-            return 0.0
-        self._check(ended_at <= due_at, f"{client}: its end was told {ended_at - due_at:.1f} s too late")
-        return ended_at - session.ended_at
+            return "", 0.0
+        fault, since = self._due_since(session)
+        late = told_at - since - self._allowed_seconds
+        self._check(late <= 0, f"{client}: its end was told {late:.1f} s too late ({fault or 'no fault'})")
+        return fault, max(0.0, told_at - since)
+
+    def _due_since(self, session: ClientSession) -> tuple[str, float]:
+        """Which fault concerns the end of a session, and from when on it could be told (Unix seconds)."""
+        fault, since = "", session.ended_at
+        for one in self.disturbances:
+            if one.ends(session):
+                fault, since = one.name, one.killed_at  # the client may have noticed it later
+        for one in self.disturbances:
+            if one.may_delay(session) and one.ended_at > since:
+                fault, since = one.name, one.ended_at
+        return fault, since
 
     def finish(self) -> None:
         """Check that no session and no channel is left."""

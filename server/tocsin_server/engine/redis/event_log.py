@@ -41,7 +41,7 @@ TTL_MS = 7 * 86_400_000
 """How long the records of an incarnation are kept without a write. A live node writes every second."""
 
 SWEEP_SECONDS = 1.0
-"""How often a node looks for incarnations of dead nodes."""
+"""How often a node looks for incarnations of dead nodes, besides at each death that it finds."""
 
 ABSENT_SECONDS = 3.0
 """An incarnation whose node has no lease for so long is dead.
@@ -87,6 +87,7 @@ class RedisEventLog:
         self._absent_since: dict[str, float] = {}
         self._alive: frozenset[str] = frozenset()
         self._dead: set[str] = set()
+        self._died = asyncio.Event()
         self._unix_clock = unix_clock
 
     @property
@@ -251,13 +252,17 @@ class RedisEventLog:
         self._alive = alive
 
     def on_node_dead(self, uid: str) -> None:
-        """Note that the last lease of a node has expired."""
+        """Note that the last lease of a node has expired, and look for its incarnation at once."""
         self._dead.add(uid)
+        self._died.set()
 
     async def run(self) -> NoReturn:
         """Write what dead nodes could not, until cancelled."""
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._died.wait()
+            self._died.clear()
             try:
                 await self.sweep()
             except EngineError as error:

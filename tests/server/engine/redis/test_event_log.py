@@ -11,6 +11,7 @@ import pytest
 from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.redis.test_server_checks import NEEDED, allow
+from tests.support.timing import TICK
 from tocsin_server.config.event_options import EventOptions, RecordedType
 from tocsin_server.core.lifecycle import EventBatch, LifecycleEvent, SessionRecord, WriteOutcome, part_of
 from tocsin_server.engine.event_log import ClaimLost
@@ -108,6 +109,17 @@ async def test_what_a_dead_node_could_not_say_is_said_once(opened: Opened) -> No
             assert (mine[-1].code, mine[-1].reason, mine[-1].node) == (3020, "node died", "name of n1")
         for channel in ("news", "sport"):
             assert told(events, channel=channel) == ["occupied", "vacated"]
+
+
+async def test_the_events_of_a_dead_node_are_written_as_soon_as_it_is_found(opened: Opened) -> None:
+    """Not only when a node looks for dead ones the next time, which it does here every hour."""
+    async with opened("n1") as dead, opened("n2") as log:
+        await dead.write(connected(1, "a"))
+        seen = 0
+        while "disconnected" not in told(await read_all(log), "a"):
+            log.on_alive(frozenset())  # the engine says every second that the first node is alive
+            log.on_node_dead("n1")
+            seen = await log.wait(seen, TICK)
 
 
 class DyingReaper(EventReaper):
