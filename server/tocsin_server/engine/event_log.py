@@ -82,6 +82,9 @@ class EventReader(Protocol):
     async def claim(self, subscriber: str, part: int) -> bool:
         """Let this node alone read a part for a subscriber. False if a live node has the claim.
 
+        Also False if this node has its share of the parts: the live nodes that claim parts for the subscriber
+        have about as many each. So a node tries again every second.
+
         A claim ends with `release`, and with the node: when its lease is reaped, another node can claim the
         part. A node that has the claim may claim again, which costs one command. A new subscriber begins with
         the oldest event that is kept.
@@ -89,6 +92,12 @@ class EventReader(Protocol):
 
     async def release(self, subscriber: str, part: int) -> None:
         """Give up a claim. Idempotent."""
+
+    async def surplus(self, subscriber: str) -> int:
+        """Return how many parts this node should release, because other nodes have fewer of them."""
+
+    async def leave(self, subscriber: str) -> None:
+        """Let other nodes claim this node's share for a subscriber, too. Its next claim ends that."""
 
     async def read(self, subscriber: str, part: int, limit: int) -> Sequence[StoredEvent]:
         """Return the oldest events, at most `limit`, that the subscriber has not acknowledged. Does not wait.

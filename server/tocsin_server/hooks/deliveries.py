@@ -1,7 +1,7 @@
 """The deliveries of lifecycle events of one node: every subscriber, and every part of the event log.
 
 For each subscriber and part one task of the node delivers, or tries to claim the part. One more task waits
-for new events. Without subscribers there is none.
+for new events, and one balances the claims with other nodes. Without subscribers there is none.
 
 The mutable state is the subscribers, which are added before the node runs, and whether the node drains.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from tocsin_server.engine.deliveries import DeliveryStore
@@ -26,6 +26,12 @@ from tocsin_server.node.sampled_log import SampledLog
 POLL_SECONDS = 2.0
 """The longest time after which parts are read again, if the announcement of new events is lost."""
 
+BALANCE_SECONDS = 2.0
+"""How often a node finds out whether other nodes have fewer parts. It costs one command for a subscriber."""
+
+LEAVE_SECONDS = 1.0
+"""How long a node that drains tries to tell the others that its parts are theirs. The store may be gone."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Running:
@@ -34,6 +40,13 @@ class _Running:
     subscriber: Subscriber
     report: DeliveryLog
     parts: list[PartDelivery] = field(default_factory=list)
+
+    def give_up(self, surplus: int) -> None:
+        """Give up so many parts, with those that are being given up."""
+        held = [part for part in self.parts if part.has_claim]
+        surplus -= sum(part.is_giving_up for part in held)
+        for part in [part for part in held if not part.is_giving_up][: max(0, surplus)]:
+            part.give_up()
 
 
 class Deliveries:
@@ -99,9 +112,13 @@ class Deliveries:
                 self._running.append(_Running(subscriber, report))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    waiting = tasks.create_task(self._wake_parts(tasks))
+                    working = [tasks.create_task(self._wake_parts(tasks))]
+                    if self._is_shared:
+                        working.append(tasks.create_task(self._balance()))
                     await self._stopping.wait()
-                    waiting.cancel()
+                    for task in working:
+                        task.cancel()
+                    await self._leave()
             finally:
                 self._running.clear()
 
@@ -139,6 +156,25 @@ class Deliveries:
 
     def _all_parts(self) -> list[PartDelivery]:
         return [part for running in self._running for part in running.parts]
+
+    async def _balance(self) -> None:
+        """Give up parts while other nodes have fewer, until cancelled."""
+        while True:
+            await asyncio.sleep(BALANCE_SECONDS)
+            for running in self._running:
+                try:
+                    running.give_up(await self._reader.surplus(running.subscriber.name))
+                except EngineError:
+                    continue  # it is found out the next time
+                except Exception:  # noqa: BLE001 - logged as an error; the parts must go on
+                    self._sampled_log.write("delivery_raised", level="error", exc_info=True)
+
+    async def _leave(self) -> None:
+        """Let other nodes claim all parts, although attempts of this one may still be in flight."""
+        with suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                for running in self._running:
+                    await self._reader.leave(running.subscriber.name)
 
     async def _wake_parts(self, tasks: asyncio.TaskGroup) -> None:
         """Wake every part when there may be new events, until cancelled."""

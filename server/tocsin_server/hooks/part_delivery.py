@@ -1,10 +1,10 @@
 """Delivers the events of one part of the event log to one subscriber, while this node has the claim.
 
     claim -> read a batch -> attempt -> acknowledge -> read …          (core/delivery.py decides)
-          '- another node has it: try again later      '- drain: release
+          '- another node has it: try again later      '- drain, give up: release
 
 One attempt is in flight at a time, and one batch is in memory. The mutable state is the schedule of the
-claimed part; it ends with the claim.
+claimed part, which ends with the claim, and whether this node has the claim and gives it up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _encode = msgspec.json.Encoder().encode
 class PartDelivery:
     """The deliveries of one part to one subscriber.
 
-    `wake` is called when there may be new events, `stop` when the node drains, `finish` when it stops.
+    `wake` is called when there may be new events, `give_up` when another node should have the part, `stop`
+    when the node drains, `finish` when it stops.
     `clock` returns unix seconds.
     """
 
@@ -68,12 +69,24 @@ class PartDelivery:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._ending = asyncio.Event()
+        self._interrupted = asyncio.Event()
+        self.has_claim = False
+        """Whether this node delivers the part now."""
+        self.is_giving_up = False
+        """Whether the claim ends after the attempt that is in flight."""
         options = subscriber.options
         self._schedule = RetrySchedule(options.batch_size, options.retry_for)
 
     def wake(self) -> None:
         """There may be new events."""
         self._wake.set()
+
+    def give_up(self) -> None:
+        """Release the claim after the attempt that is in flight, and try to claim the part again later."""
+        if self.has_claim:
+            self.is_giving_up = True
+            self._interrupted.set()
+            self._wake.set()
 
     def stop(self) -> None:
         """End after the attempt that is in flight."""
@@ -83,6 +96,7 @@ class PartDelivery:
     def finish(self) -> None:
         """Deliver what is in the log, and end then, or at the first attempt that fails."""
         self._ending.set()
+        self._interrupted.set()
         self._wake.set()
 
     async def run(self) -> None:
@@ -113,15 +127,19 @@ class PartDelivery:
     async def _run_claimed(self) -> None:
         """Deliver until stopped. Raises ClaimLost and EngineError."""
         name, options = self._subscriber.name, self._subscriber.options
+        self.has_claim = True
         self._schedule = RetrySchedule(options.batch_size, options.retry_for)
         try:
             found = (await self._store.failing(name)).get(self._part)
             if found is not None:
                 self._report.failing(self._part, found)
                 await self._pause(self._schedule.restore(found, self._clock()))
-            while not self._stop.is_set() and await self._deliver_next():
+            while not self._stop.is_set() and not self.is_giving_up and await self._deliver_next():
                 pass
         finally:
+            self.has_claim = self.is_giving_up = False
+            if not self._ending.is_set():
+                self._interrupted.clear()
             with suppress(EngineError, TimeoutError):
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._reader.release(name, self._part)
@@ -220,11 +238,11 @@ class PartDelivery:
         return sha256(ids.encode(errors="surrogatepass")).hexdigest()[:32]
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless the node drains or stops."""
+        """Wait, unless the node drains or stops, or gives up the part."""
         if seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._ending.wait()
+                    await self._interrupted.wait()
 
 
 def dead_letter(event: LifecycleEvent, delivery: str, decision: GiveUp, now: float) -> DeadLetter:

@@ -94,6 +94,13 @@ class MemoryEventLog:
     async def release(self, subscriber: str, part: int) -> None:
         """Do nothing: no other node waits for the claim."""
 
+    async def surplus(self, subscriber: str) -> int:  # noqa: ARG002 - the only node has all parts
+        """Return 0: there is no other node."""
+        return 0
+
+    async def leave(self, subscriber: str) -> None:
+        """Do nothing: no other node claims parts."""
+
     async def read(self, subscriber: str, part: int, limit: int) -> Sequence[StoredEvent]:
         """Return the oldest events that the subscriber has not acknowledged."""
         self._trim(self._clock())

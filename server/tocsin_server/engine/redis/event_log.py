@@ -196,6 +196,16 @@ class RedisEventLog:
         """Give up a claim. Idempotent."""
         await self._run(scripts.EVENTS_CLAIM, self._incarnation, part, subscriber, 0, keys=())
 
+    async def surplus(self, subscriber: str) -> int:
+        """Return how many parts this node should release, as EventReader describes."""
+        parts: int = await self._run(scripts.EVENTS_SURPLUS, self._incarnation, subscriber, keys=())
+        return parts
+
+    async def leave(self, subscriber: str) -> None:
+        """Let other nodes claim this node's share, too."""
+        readers = self._keys.of_events[-1]
+        await self._commands.execute("HSET", readers, f"{self._incarnation} {subscriber}", "left")
+
     async def read(self, subscriber: str, part: int, limit: int) -> Sequence[StoredEvent]:
         """Return the oldest events that the subscriber has not acknowledged, as EventReader describes.
 

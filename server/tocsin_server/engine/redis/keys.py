@@ -56,9 +56,10 @@ class Keys:
         incarnation of a node → its state and name. Hash `batches`: incarnation → number of its last batch.
         Hash `occupied`: channel → number of incarnations that occupy it. Hashes by part and subscriber:
         `positions`, the last acknowledged entry; `claims`, the incarnation that reads. Hash `subscribers`:
-        subscriber → millisecond at which it last read.
+        subscriber → millisecond at which it last read. Hash `readers`: incarnation and subscriber →
+        millisecond at which it last tried to claim a part, or `left`.
         """
-        names = ("meta", "nodes", "batches", "occupied", "positions", "claims", "subscribers")
+        names = ("meta", "nodes", "batches", "occupied", "positions", "claims", "subscribers", "readers")
         return tuple(self._of_events(name) for name in names)
 
     def event_part(self, part: int) -> str:

@@ -340,6 +340,68 @@ async def test_one_live_node_reads_a_part_for_a_subscriber(opened: Opened) -> No
         assert await first.claim("hook", part)
 
 
+async def claimed(log: RedisEventLog) -> list[int]:
+    """The parts that a node has after it has tried to claim all of them."""
+    return [part for part in range(log.parts) if await log.claim("hook", part)]
+
+
+async def balanced(*logs: RedisEventLog) -> list[int]:
+    """How many parts each node has, once none has too many."""
+    while True:
+        held = [await claimed(log) for log in logs]
+        surpluses = [await log.surplus("hook") for log in logs]
+        if not any(surpluses) and sum(map(len, held)) == logs[0].parts:
+            return [len(parts) for parts in held]
+        for log, parts, surplus in zip(logs, held, surpluses, strict=True):
+            for part in parts[:surplus]:
+                await log.release("hook", part)
+
+
+async def test_every_node_gets_its_share_of_the_parts(opened: Opened) -> None:
+    """One that has more gives some of them up, and does not claim them again."""
+    async with opened("n1") as first, opened("n2") as second:
+        assert len(await claimed(first)) == 8
+        assert (await claimed(second), await first.surplus("hook")) == ([], 4)
+        assert await second.surplus("hook") == 0
+        for part in range(4):
+            await first.release("hook", part)
+        assert await claimed(first) == [4, 5, 6, 7]
+        assert await claimed(second) == [0, 1, 2, 3]
+        async with opened("n3") as third:
+            assert sorted(await balanced(first, second, third)) == [2, 3, 3]
+            await third.close()
+        assert await balanced(first, second) == [4, 4]
+
+
+async def test_no_part_is_kept_for_a_node_that_has_left(opened: Opened) -> None:
+    """Although deliveries of its parts are still in flight. When it claims again, it gets its share."""
+    async with opened("n1") as first, opened("n2") as second:
+        await claimed(first)
+        await claimed(second)
+        assert await balanced(first, second) == [4, 4]
+        await first.leave("hook")
+        for part in set(range(8)).difference(await claimed(second)):
+            await first.release("hook", part)
+            break
+        assert len(await claimed(second)) == 5
+        assert await second.surplus("hook") == 0
+        assert len(await claimed(first)) == 3
+        assert await second.surplus("hook") == 1
+
+
+async def test_no_part_is_kept_for_a_node_that_has_stopped_to_claim(
+    opened: Opened, redis_server: RedisServer, prefix: str
+) -> None:
+    async with opened("n1") as first, opened("n2") as silent:
+        await claimed(first)
+        await claimed(silent)
+        await first.release("hook", 0)
+        assert not await first.claim("hook", 0)
+        redis_server.command("HSET", Keys(prefix).of_events[-1], "n2.0 hook", "1700000000000")
+        assert await first.claim("hook", 0)
+        assert await first.surplus("hook") == 0
+
+
 async def test_unread_events_beyond_the_size_are_removed_and_counted(opened: Opened) -> None:
     async with opened("n1", size=80, parts=1) as log:
         await log.claim("hook", 0)

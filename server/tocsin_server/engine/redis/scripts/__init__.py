@@ -44,7 +44,8 @@ EVENTS_MARK_DEAD = _load("lib/events", "events_mark_dead")
 EVENTS_END_SESSIONS = _load("lib/events", "events_end_sessions")
 EVENTS_VACATE = _load("lib/events", "events_vacate")
 EVENTS_FORGET = _load("lib/events", "events_forget")
-EVENTS_CLAIM = _load("lib/events", "events_claim")
+EVENTS_CLAIM = _load("lib/events", "lib/event_readers", "events_claim")
+EVENTS_SURPLUS = _load("lib/events", "lib/event_readers", "events_surplus")
 EVENTS_READ = _load("lib/events", "events_read")
 EVENTS_ACKNOWLEDGE = _load("lib/events", "events_acknowledge")
 EVENTS_FIGURES = _load("lib/events", "events_figures")
@@ -79,6 +80,7 @@ ALL = (
     EVENTS_VACATE,
     EVENTS_FORGET,
     EVENTS_CLAIM,
+    EVENTS_SURPLUS,
     EVENTS_READ,
     EVENTS_ACKNOWLEDGE,
     EVENTS_FIGURES,

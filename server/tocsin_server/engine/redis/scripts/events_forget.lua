@@ -12,4 +12,8 @@ local all = redis.call('HGETALL', claims)
 for i = 1, #all, 2 do
   if all[i + 1] == ARGV[1] then redis.call('HDEL', claims, all[i]) end
 end
+all = redis.call('HKEYS', readers)
+for _, field in ipairs(all) do
+  if string.match(field, '^%S+') == ARGV[1] then redis.call('HDEL', readers, field) end
+end
 return 1

@@ -1,7 +1,7 @@
 -- The event log (see engine/redis/event_log.py). Its scripts have these keys, and then the streams of all parts. Scripts
 -- for one incarnation of a node have its three keys at the end.
-local meta, nodes, batches, occupied, positions, claims, subscribers = unpack(KEYS, 1, 7)
-local FIRST_PART = 8
+local meta, nodes, batches, occupied, positions, claims, subscribers, readers = unpack(KEYS, 1, 8)
+local FIRST_PART = 9
 
 local function part_key(part) return KEYS[FIRST_PART + tonumber(part)] end
 
