@@ -51,6 +51,11 @@ A lease may be missing for a moment: when Redis loses data, and when a node that
 
 EPOCH_BITS = 64
 
+PARTS_HINT = (
+    "other nodes use this number, or events are left in its parts; another number is used by the first node "
+    "that starts when no other one runs and all subscribers have acknowledged all events"
+)
+
 log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 _encode_record = msgspec.msgpack.Encoder().encode
@@ -94,7 +99,7 @@ class RedisEventLog:
     def parts(self) -> int:
         """The number of parts: that of the nodes that were there before, or else the configured one.
 
-        That of before also stays while a part that would no longer be read has events.
+        That of before also stays while events are left, so that none is overtaken by a later one.
         """
         return self._parts
 
@@ -133,7 +138,7 @@ class RedisEventLog:
 
     def _use_parts(self, parts: int) -> None:
         if parts not in (self._options.parts, self._parts):
-            log.warning("event_parts_differ", configured=self._options.parts, used=parts)
+            log.warning("event_parts_differ", configured=self._options.parts, used=parts, hint=PARTS_HINT)
         self._parts = parts
 
     async def write(self, batch: EventBatch) -> WriteOutcome:

@@ -442,21 +442,24 @@ async def test_all_nodes_use_the_number_of_parts_of_the_first(opened: Opened) ->
         assert (first.parts, second.parts) == (4, 4)
 
 
-async def test_no_event_is_lost_if_fewer_parts_are_configured(opened: Opened) -> None:
-    """The number changes at the first start of all nodes at which no part that ends has events."""
+@pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 8)])
+async def test_the_number_of_parts_changes_once_no_events_are_left(
+    opened: Opened, before: int, after: int
+) -> None:
+    """So no event is lost, and none is overtaken by a later one of its session or channel."""
     clients = [f"c{number}" for number in range(40)]
-    async with opened("n1", parts=8) as log:
+    async with opened("n1", parts=before) as log:
         ended = dict.fromkeys(clients)
         await log.write(EventBatch(1, [event(client, 1, "disconnected") for client in clients], ended))
         await log.close()
-    async with opened("n2", parts=2) as log:
-        assert log.parts == 8
+    async with opened("n2", parts=after) as log:
+        assert log.parts == before
         assert sorted(one.client for one in await read_all(log)) == sorted(clients)
-        for part in range(8):
+        for part in range(before):
             await log.acknowledge("hook", part, [one.entry for one in await log.read("hook", part, 99)])
         await log.close()
-    async with opened("n3", parts=2) as log:
-        assert log.parts == 2
+    async with opened("n3", parts=after) as log:
+        assert log.parts == after
         assert await log.write(connected(1, *clients)) is WriteOutcome.WRITTEN
         assert len(await read_all(log)) == 40
         await log.close()

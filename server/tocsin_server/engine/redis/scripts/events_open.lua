@@ -24,18 +24,19 @@ if known ~= '' and epoch ~= known and redis.call('HGET', meta, 'is_told') ~= '1'
   if state_lost ~= '' then append(0, state_lost) end
 end
 
--- Whether a part that would no longer be read has events.
-local function has_events_from(part, before)
+-- Whether a part has events. With another number of parts, later events of a channel may be in another part than these,
+-- and overtake them.
+local function has_events(before)
   local given = #KEYS - FIRST_PART + 1 - 3
   if before > given then return true end
-  for number = part, before - 1 do
-    if redis.call('XLEN', part_key(number)) > 0 then return true end
+  for part = 0, before - 1 do
+    if redis.call('XLEN', part_key(part)) > 0 then return true end
   end
   return false
 end
 
 local before = tonumber(redis.call('HGET', meta, 'parts') or 0)
-if before == 0 or (redis.call('HLEN', nodes) == 0 and not has_events_from(tonumber(parts), before)) then
+if before == 0 or (before ~= tonumber(parts) and redis.call('HLEN', nodes) == 0 and not has_events(before)) then
   redis.call('HSET', meta, 'parts', parts)
 end
 redis.call('HSET', nodes, incarnation, 'live ' .. epoch .. ' ' .. name)
