@@ -5,8 +5,8 @@
 One batch is in flight at a time. No client waits for it. While the log cannot be written, events wait in the
 recorder, which bounds them.
 
-The mutable state is the recorder, whether the log is open, whether the writer stops, and the last figures of
-the log.
+The mutable state is the recorder, whether the log is open, whether the writer stops, since when and why
+events cannot be written, and the last figures of the log.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ CHECK_SECONDS = 1.0
 
 RETRY_SECONDS = 0.25
 """The pause after a failure."""
+
+WARNING_SECONDS = 5.0
+"""From when on unwritten events are a warning in /health/ready: longer than a reconnect to Redis."""
 
 FIGURES_SECONDS = 5.0
 """How often the figures of the log are read."""
@@ -67,7 +70,8 @@ class LifecycleWriter:
         self._recorded = asyncio.Event()
         self._is_stopping = False
         self._is_open = False
-        self._is_failing = False
+        self._failing_since = 0.0  # monotonic; 0 while events are written
+        self._error = ""
         self._logged_drops = 0
         self._figures_at = 0.0
         self._has_figures = False
@@ -84,6 +88,19 @@ class LifecycleWriter:
     def dropped_count(self) -> int:
         """How many events were dropped while too many waited."""
         return self._recorder.dropped_count
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long events cannot be written; 0 if they can."""
+        return self._now().monotonic - self._failing_since if self._failing_since else 0.0
+
+    def warnings(self) -> Sequence[str]:
+        """That events cannot be written for long, as a sentence."""
+        if not self._failing_since or self.failing_seconds < WARNING_SECONDS:
+            return ()
+        events = f"{self.waiting_count} lifecycle events wait, because none can be written"
+        dropped = f" {self.dropped_count} were dropped." if self.dropped_count else ""
+        return (f"{events} for {self.failing_seconds:.0f} s ({self._error}).{dropped}",)
 
     def observe(
         self, connection: Connection, event: Event, effects: Sequence[Effect], now: Timestamp
@@ -121,7 +138,8 @@ class LifecycleWriter:
                 return True
             await self._wait()
             await self._write()
-        except Exception:
+        except Exception as error:
+            self._note_failure(type(error).__name__)
             log.exception("lifecycle_writer_failed")
             await asyncio.sleep(RETRY_SECONDS)
         return False
@@ -175,17 +193,22 @@ class LifecycleWriter:
             )
 
     def _note_success(self, batch: EventBatch, outcome: WriteOutcome) -> None:
-        if self._is_failing:
-            self._is_failing = False
+        if self._failing_since:
+            self._failing_since = 0.0
             log.info("lifecycle_events_written_again", waiting=self.waiting_count)
         if outcome in (WriteOutcome.WRITTEN, WriteOutcome.WRITTEN_AND_REAPED):
             for event in batch.events:
                 if event.type in self._types:
                     self._metrics.lifecycle_events.add(event.type)
 
+    def _note_failure(self, error: str) -> None:
+        self._error = error
+        self._failing_since = self._failing_since or self._now().monotonic
+
     async def _pause_after(self, error: EngineError) -> None:
-        if not self._is_failing:
-            self._is_failing = True
+        is_first = not self._failing_since
+        self._note_failure(str(error))
+        if is_first:
             log.warning("lifecycle_events_delayed", error=str(error))
         if self.dropped_count > self._logged_drops:
             log.warning("lifecycle_events_dropped", count=self.dropped_count - self._logged_drops)

@@ -73,6 +73,11 @@ def add_lifecycle_gauges(metrics: Metrics, writer: LifecycleWriter | None) -> No
         "Lifecycle events of this node that are not written yet.",
         lambda: writer.waiting_count if writer else 0,
     )
+    metrics.add_gauge(
+        "tocsin_lifecycle_failing_seconds",
+        "Seconds since lifecycle events of this node cannot be written; 0 if they can.",
+        lambda: writer.failing_seconds if writer else 0,
+    )
     metrics.add_counter(
         "tocsin_lifecycle_dropped",
         "Lifecycle events that this node dropped, in pairs of which nothing was written.",

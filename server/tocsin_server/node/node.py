@@ -218,6 +218,7 @@ class Node:
         event_log = self.engine.event_log
         writer = LifecycleWriter(self.name, self.uid, options, self.rules, event_log, self.now, self.metrics)
         self.state.observe = writer.observe
+        self.services.add_warnings(writer.warnings)
         return writer
 
     @property

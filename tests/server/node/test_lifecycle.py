@@ -219,6 +219,32 @@ async def test_a_batch_with_an_unknown_outcome_is_written_once(
 
 
 @pytest.mark.parametrize("error", [EngineError("Redis is away"), RuntimeError("a defect")])
+async def test_events_that_cannot_be_written_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Not at once. It says how many events wait and why, and ends once they are written."""
+    monkeypatch.setattr("tocsin_server.node.lifecycle.RETRY_SECONDS", 0)
+    log, engine = FailingLog(), memory_engine()
+    log.error = error
+    monkeypatch.setattr(MemoryEngine, "event_log", log)
+    async with running(engine, events={"types": ["all"]}, channels=CHANNELS) as node:
+        log.failures = [False] * 1_000_000
+        await connected(node, "news")
+        await until(lambda: log.failed > 2)
+        monkeypatch.setattr("tocsin_server.node.lifecycle.WARNING_SECONDS", 3600)
+        assert node.warnings == ()
+        monkeypatch.setattr("tocsin_server.node.lifecycle.WARNING_SECONDS", 0)
+        warning = " ".join(node.warnings)
+        assert warning.startswith("3 lifecycle events wait")
+        assert ("Redis is away" in warning) is isinstance(error, EngineError)
+        sample = node.metrics.registry.get_sample_value
+        assert sample("tocsin_lifecycle_failing_seconds")
+        log.failures = []
+        await until(lambda: node.warnings == ())
+        assert sample("tocsin_lifecycle_failing_seconds") == 0
+
+
+@pytest.mark.parametrize("error", [EngineError("Redis is away"), RuntimeError("a defect")])
 async def test_a_node_that_was_reaped_finds_out_although_no_figures_can_be_read(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
