@@ -24,6 +24,7 @@ async def kill(run: LifecycleRun) -> None:
     with run.disturbance("kill", [at]) as noted:
         noted.killed_at = time.time()
         await run.cluster.nodes[at].kill()
+    run.note_written(noted)
     await run.cluster.nodes[at].start()
 
 
@@ -82,6 +83,7 @@ async def kill_without_redis(run: LifecycleRun) -> None:
             await _stop_redis(run)
             noted.killed_at = time.time()
             await run.cluster.nodes[at].kill()
+        run.note_written(noted)
         await asyncio.to_thread(run.cluster.redis.start)
     await run.cluster.nodes[at].start()
 

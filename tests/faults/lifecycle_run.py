@@ -110,6 +110,15 @@ class LifecycleRun:
         finally:
             noted.ended_at = time.time()
 
+    def note_written(self, kill: Disturbance) -> None:
+        """Note up to when a killed node has written sessions: it may be busy, and behind with them."""
+        told = [
+            one.began_at
+            for one in self.clients.sessions
+            if one.node in kill.nodes and one.began_at < kill.killed_at and self.audit.has_told(one.client)
+        ]
+        kill.began_at = min(kill.began_at, max(told, default=kill.began_at))
+
     async def until_taken_for_dead(self, node: int) -> None:
         """Wait until all sessions that a node has now were told to have ended."""
         clients = [one.client for one in self.clients.open.values() if one.node == node]
@@ -147,6 +156,9 @@ class LifecycleRun:
     def _result(self) -> Result:
         audit = self.audit
         delays: dict[str, list[float]] = defaultdict(list)
+        for one in audit.disturbances:
+            if one.killed_at:
+                self.note_written(one)
         for session in self.clients.sessions:
             fault, seconds = audit.compare(session)
             delays[fault].append(seconds)

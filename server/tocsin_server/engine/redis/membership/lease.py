@@ -60,8 +60,8 @@ class Lease:
 
     While the lease is alive, each renewal starts a check of some entries (see presence_checker).
 
-    The mutable state is the held leases, the tasks that move and check entries, and the leases that are being
-    reaped.
+    The mutable state is the held leases, the tasks that move and check entries, the leases that are being
+    reaped, and the nodes that were alive at the last renewal.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Lease:
         self.on_alive: Callable[[frozenset[str]], None] = lambda _uids: None
         """Called after each renewal with the uids of the nodes that have a live lease."""
         self.on_node_dead: Callable[[str], None] = lambda _uid: None
-        """Called with the uid of a node whose last lease has expired."""
+        """Called with the uid of a node whose last lease has expired, or is gone."""
         self._keys = keys
         self._commands = commands
         self._presence = presence
@@ -93,6 +93,7 @@ class Lease:
         self._moving: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._reaping: set[str] = set()
+        self._alive: frozenset[str] = frozenset()
         self.unready_reason = ""
         """Why Redis rejects the renewal, as a sentence. Then it rejects every other write, too."""
         self.reaped_nodes = 0
@@ -148,6 +149,7 @@ class Lease:
         flat = await self._commands.run_script(scripts.LEASE_RENEW, [self._keys.nodes], *self._held)
         now = asyncio.get_running_loop().time()
         counts = dict(zip(flat[::2], flat[1::2], strict=True))
+        is_continuous = self.name.encode() in counts and not self._has_new_connection
         if not self._is_moving and self._must_move(counts.get(self.name.encode(), DEAD)):
             await self._acquire()
             self._moving = tasks.create_task(_logging_errors(self._move_entries))
@@ -158,6 +160,10 @@ class Lease:
         self._compare_digests(live_leases)
         alive = frozenset(node_of(name) for name in live_leases)
         self.on_alive(alive)
+        before, self._alive = self._alive, alive
+        if is_continuous:  # otherwise Redis may have lost leases of live nodes
+            for uid in before - alive - set(map(node_of, expired)):
+                self.on_node_dead(uid)  # another node was the first to find it dead, or it stopped
         for name, count in expired.items():
             lease = name.decode()
             if lease not in self._reaping and lease not in self._held:
@@ -173,8 +179,11 @@ class Lease:
         if count == DEAD:
             log.warning("own_lease_expired", lease=self.name)
             return True
-        has_new_connection = self._connection_count != self._commands.connection_count
-        return has_new_connection or self._presence.is_uncertain
+        return self._has_new_connection or self._presence.is_uncertain
+
+    @property
+    def _has_new_connection(self) -> bool:
+        return self._connection_count != self._commands.connection_count
 
     async def _acquire(self) -> None:
         """Take a new lease. From here on, entries are written under it."""

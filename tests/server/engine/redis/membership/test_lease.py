@@ -12,6 +12,7 @@ from tests.server.engine.redis.node_process import NodeProcess
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.support.timing import QUIET, STARTED, TICK
 from tocsin_server.engine.nodes import SurveyRequest
+from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.protocol.messages import ClientInfo, Push
 
 
@@ -72,6 +73,28 @@ async def test_a_broken_connection_causes_no_leaves(
         assert [one.engine.health.reaped_nodes for one in (node, other)] == [0, 0], "both nodes are alive"
         await asyncio.gather(*(other.presence.remove("news", info.client) for info in infos))
     assert redis_server.command("KEYS", f"{prefix}:node:n2*") == []
+
+
+async def test_a_node_whose_lease_another_one_has_removed_is_found_dead(
+    node: Node, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what it could not say is said at once, also by a node that was not the first to find it dead."""
+    monkeypatch.setattr("tocsin_server.engine.redis.membership.lease.RENEW_SECONDS", TICK / 2)
+    monkeypatch.setattr("tocsin_server.engine.redis.membership.failure_detector.LEASE_SECONDS", 3600)
+    assert isinstance(node.engine, RedisEngine)
+    lease = node.engine._lease
+    assert lease is not None
+    found: list[str] = []
+    lease.on_node_dead = found.append
+    redis_server.command("HSET", f"{prefix}:nodes", "other.abcdef", "0")
+    async with asyncio.timeout(STARTED):
+        while "other" not in lease._alive:  # noqa: ASYNC110 - there is no event to await
+            await asyncio.sleep(QUIET / 10)
+        assert found == []
+        redis_server.command("HDEL", f"{prefix}:nodes", "other.abcdef")
+        while not found:  # noqa: ASYNC110 - there is no event to await
+            await asyncio.sleep(QUIET / 10)
+    assert found == ["other"]
 
 
 async def test_the_cost_of_a_lease_does_not_grow_with_the_clients(
