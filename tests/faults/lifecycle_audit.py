@@ -28,8 +28,8 @@ class ClientSession:
     """What one client saw of its session. Times are Unix seconds; `ended_at` is 0 while it lasts."""
 
     client: str
-    node: int
-    """Which node has it."""
+    process: int
+    """The process id of its node."""
     began_at: float = 0.0
     ended_at: float = 0.0
     channels: set[str] = field(default_factory=set)
@@ -39,7 +39,7 @@ class ClientSession:
 class Disturbance:
     """A fault: from when to when these nodes could not write events, and when it killed them.
 
-    Times are Unix seconds.
+    Nodes are process ids, times are Unix seconds.
     """
 
     name: str
@@ -49,25 +49,25 @@ class Disturbance:
     killed_at: float = 0.0
 
     def ends(self, session: ClientSession) -> bool:
-        """Whether it killed the node of a session that lasted."""
-        return session.node in self.nodes and session.began_at <= self.killed_at <= session.ended_at
+        """Whether it killed the node of a session that lasted. The client may notice it later."""
+        return session.process in self.nodes and bool(self.killed_at) and session.ended_at >= self.killed_at
 
     def may_delay(self, session: ClientSession) -> bool:
         """Whether the end of a session could only be told after it: its node lived, and could not write."""
         is_meanwhile = (
             not self.killed_at and self.began_at - UNWRITTEN_SECONDS <= session.ended_at <= self.ended_at
         )
-        return session.node in self.nodes and is_meanwhile
+        return session.process in self.nodes and is_meanwhile
 
     def may_hide(self, session: ClientSession) -> bool:
         """Whether it killed the node before that had written anything of a session."""
-        first, last = self.began_at - UNWRITTEN_SECONDS, self.killed_at + UNWRITTEN_SECONDS
-        return session.node in self.nodes and bool(self.killed_at) and first <= session.began_at <= last
+        is_late = session.began_at >= self.began_at - UNWRITTEN_SECONDS
+        return session.process in self.nodes and bool(self.killed_at) and is_late
 
     def overlaps(self, session: ClientSession) -> bool:
         """Whether the node may have been taken for dead while a session lasted."""
         first, last = session.began_at - UNWRITTEN_SECONDS, session.ended_at + UNWRITTEN_SECONDS
-        return session.node in self.nodes and first < self.ended_at and last > self.began_at
+        return session.process in self.nodes and first < self.ended_at and last > self.began_at
 
 
 class Audit:

@@ -77,20 +77,18 @@ class Clients:
 
     async def _run_session(self) -> None:
         """Run one session. Raises if it does not come to a connect reply."""
-        node, port = random.choice(
-            [(at, one.server.port) for at, one in enumerate(self._cluster.nodes) if one.server is not None]
-        )
+        server = random.choice([one.server for one in self._cluster.nodes if one.server is not None])
         async with asyncio.timeout(SOON):
-            reader, writer = await asyncio.open_connection(HOST, port)
+            reader, writer = await asyncio.open_connection(HOST, server.port)
         try:
             async with asyncio.timeout(SOON):
                 writer.write(HANDSHAKE)
                 await reader.readuntil(b"\r\n\r\n")
-            await self._speak(node, reader, writer)
+            await self._speak(server.process.pid, reader, writer)
         finally:
             writer.transport.abort()
 
-    async def _speak(self, node: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _speak(self, process: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channels = random.sample(CHANNELS, random.randint(0, CHANNELS_AT_MOST))
         subscribes = [{"id": id_, "subscribe": {"channel": one}} for id_, one in enumerate(channels, 2)]
         if writer.transport.is_closing():
@@ -101,7 +99,7 @@ class Clients:
         if op is Op.CLOSE:
             raise EOFError  # the node drains
         client = json.loads(payload.splitlines()[0])["connect"]["client"]
-        session = self.open[client] = ClientSession(client, node, began_at=time.time())
+        session = self.open[client] = ClientSession(client, process, began_at=time.time())
         self.sessions.append(session)
         _note_subscribed(session, channels, payload)
         with contextlib.suppress(OSError, EOFError, TimeoutError):

@@ -47,6 +47,10 @@ class LifecycleCluster(StandaloneCluster):
             for at, url in enumerate((redis.url, redis.url, proxy.url))
         ]
 
+    def processes(self) -> list[int]:
+        """The process ids of the running nodes."""
+        return [node.server.process.pid for node in self.nodes if node.server is not None]
+
     def disconnected_since(self, since: float) -> int:
         """How many running nodes have found since that monotonic second that Redis is away."""
         return sum(
@@ -115,13 +119,13 @@ class LifecycleRun:
         told = [
             one.began_at
             for one in self.clients.sessions
-            if one.node in kill.nodes and one.began_at < kill.killed_at and self.audit.has_told(one.client)
+            if one.process in kill.nodes and self.audit.has_told(one.client)
         ]
         kill.began_at = min(kill.began_at, max(told, default=kill.began_at))
 
-    async def until_taken_for_dead(self, node: int) -> None:
+    async def until_taken_for_dead(self, process: int) -> None:
         """Wait until all sessions that a node has now were told to have ended."""
-        clients = [one.client for one in self.clients.open.values() if one.node == node]
+        clients = [one.client for one in self.clients.open.values() if one.process == process]
         await wait_until_none(lambda: sum(map(self.audit.is_live, clients)), "of a dead node to be told")
 
     async def until_more_ended(self, count: int) -> None:
@@ -135,11 +139,11 @@ class LifecycleRun:
 
         def silent() -> int:
             speaking = {
-                one.node
+                one.process
                 for one in self.clients.open.values()
                 if one.began_at > now and self.audit.has_told(one.client)
             }
-            return len(self.cluster.nodes) - len(speaking)
+            return len(set(self.cluster.processes()) - speaking)
 
         await wait_until_none(silent, "of each node to be told")
 
