@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.faults.cluster import NAMESPACE, Cluster
@@ -36,13 +36,17 @@ class Plan:
 class Clients:
     """Clients that connect, subscribe and leave, one after the other in many places, until `finish`.
 
+    `has_ended` says whether the end of a session was told. A place begins a session only if the end of the
+    last but one was told, so a slow machine has as many sessions as it can tell of.
+
     The mutable state is the sessions, which of them have ended, and the limits of those that last. Times are
     Unix seconds.
     """
 
-    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan, has_ended: Callable[[ClientSession], bool]) -> None:
         self._cluster = cluster
         self._plan = plan
+        self._has_ended = has_ended
         self._is_finishing = False
         self._limits: set[asyncio.Timeout] = set()
         self.sessions: list[ClientSession] = []
@@ -69,13 +73,18 @@ class Clients:
 
     async def _run_place(self) -> None:
         await asyncio.sleep(random.uniform(0, self._plan.seconds))
+        last: ClientSession | None = None
         while not self._is_finishing:
-            with contextlib.suppress(OSError, EOFError, TimeoutError, IndexError):
-                await self._run_session()
+            try:
+                session = await self._run_session()
+            except (OSError, EOFError, TimeoutError, IndexError):
+                await asyncio.sleep(TICK)  # it did not connect
                 continue
-            await asyncio.sleep(TICK)  # it did not connect
+            while not (last is None or self._is_finishing or self._has_ended(last)):  # noqa: ASYNC110
+                await asyncio.sleep(TICK)
+            last = session
 
-    async def _run_session(self) -> None:
+    async def _run_session(self) -> ClientSession:
         """Run one session. Raises if it does not come to a connect reply."""
         server = random.choice([one.server for one in self._cluster.nodes if one.server is not None])
         async with asyncio.timeout(SOON):
@@ -84,11 +93,13 @@ class Clients:
             async with asyncio.timeout(SOON):
                 writer.write(HANDSHAKE)
                 await reader.readuntil(b"\r\n\r\n")
-            await self._speak(server.process.pid, reader, writer)
+            return await self._speak(server.process.pid, reader, writer)
         finally:
             writer.transport.abort()
 
-    async def _speak(self, process: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _speak(
+        self, process: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> ClientSession:
         channels = random.sample(CHANNELS, random.randint(0, CHANNELS_AT_MOST))
         subscribes = [{"id": id_, "subscribe": {"channel": one}} for id_, one in enumerate(channels, 2)]
         if writer.transport.is_closing():
@@ -107,6 +118,7 @@ class Clients:
         await _leave(writer, channels)
         session.ended_at = time.time()
         del self.open[client]
+        return session
 
     async def _stay(
         self,

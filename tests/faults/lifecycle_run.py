@@ -24,7 +24,7 @@ from tests.faults.lifecycle_clients import Clients, Plan
 from tests.faults.lifecycle_collector import Collector
 from tests.faults.mass_reconnect import Result
 from tests.faults.standalone import DURABLE, StandaloneCluster
-from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
+from tests.server.engine.redis.blackhole_proxy import ProxyProcess
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.timing import STARTED, TICK, progress_timeout
 from tocsin_load.limits import raise_file_limit
@@ -38,7 +38,7 @@ SHORT = Plan(sessions=200, at_once=100, seconds=0.5, rounds=1)
 class LifecycleCluster(StandaloneCluster):
     """Three nodes that record all lifecycle events. The last one reaches Redis through a proxy."""
 
-    def __init__(self, directory: Path, redis: RedisServer, proxy: BlackholeProxy) -> None:
+    def __init__(self, directory: Path, redis: RedisServer, proxy: ProxyProcess) -> None:
         super().__init__(directory, redis, proxy)
         self.nodes: list[NodeProcess] = [
             NodeProcess(
@@ -66,7 +66,7 @@ async def lifecycle_cluster(directory: Path) -> AsyncIterator[LifecycleCluster]:
     raise_file_limit()
     with redis_running(make_folder(directory, "redis"), *DURABLE) as redis:
         async with (
-            blackhole_running(redis.port) as proxy,
+            ProxyProcess(redis.port) as proxy,
             run_cluster(LifecycleCluster(directory, redis, proxy)) as cluster,
         ):
             yield cluster
@@ -81,7 +81,7 @@ class LifecycleRun:
     def __init__(self, cluster: LifecycleCluster, plan: Plan, audit: Audit | None = None) -> None:
         self.cluster = cluster
         self.audit = audit or Audit()
-        self.clients = Clients(cluster, plan)
+        self.clients = Clients(cluster, plan, self.audit.has_ended)
         self._plan = plan
         self._counts: Counter[str] = Counter()
 

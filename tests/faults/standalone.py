@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.faults.cluster import Cluster, NodeProcess, config_with_engine, make_folder, run_cluster
-from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, blackhole_running
+from tests.server.engine.redis.blackhole_proxy import BlackholeProxy, ProxyProcess, blackhole_running
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 
 DURABLE = ("appendonly yes", "appendfsync always")
@@ -19,7 +19,7 @@ DURABLE = ("appendonly yes", "appendfsync always")
 class StandaloneCluster(Cluster):
     """Three nodes. Two reach `redis` directly, the last one through `proxy`, which can drop bytes."""
 
-    def __init__(self, directory: Path, redis: RedisServer, proxy: BlackholeProxy) -> None:
+    def __init__(self, directory: Path, redis: RedisServer, proxy: BlackholeProxy | ProxyProcess) -> None:
         self.redis = redis
         self.proxy = proxy
         urls = [redis.url, redis.url, proxy.url]
