@@ -10,7 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +202,12 @@ async def mass_reconnects() -> bool:
     return is_right
 
 
-async def lifecycle_events() -> bool:
+async def lifecycle_events(rounds: int) -> bool:
     """Run the sessions whose lifecycle events are read. True if no promise was broken."""
+    plan = replace(lifecycle_run.FULL, rounds=rounds)
     with tempfile.TemporaryDirectory() as directory:
         async with lifecycle_run.lifecycle_cluster(Path(directory)) as cluster:
-            run = lifecycle_run.LifecycleRun(cluster, lifecycle_run.FULL)
+            run = lifecycle_run.LifecycleRun(cluster, plan)
             return _print_result(await run.execute(lifecycle_faults.FAULTS))
 
 
@@ -225,7 +226,7 @@ async def run_all(only: str, rounds: int) -> bool:
     if only in MASS_RECONNECT:
         is_right &= await mass_reconnects()
     if only in LIFECYCLE:
-        is_right &= await lifecycle_events()
+        is_right &= await lifecycle_events(rounds)
     return is_right
 
 

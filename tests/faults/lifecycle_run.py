@@ -31,7 +31,7 @@ from tocsin_load.limits import raise_file_limit
 from tocsin_server.config.event_options import RecordedType
 
 TYPES = get_args(RecordedType)
-FULL = Plan(sessions=10_000, at_once=1200, seconds=5.0, rounds=2)
+FULL = Plan(sessions=10_000, at_once=1200, seconds=5.0, rounds=3)
 SHORT = Plan(sessions=200, at_once=100, seconds=0.5, rounds=1)
 
 
