@@ -61,6 +61,11 @@ def is_other_history(since: Position, top: Position) -> bool:
     return top.epoch != since.epoch or top.offset < since.offset
 
 
+def is_behind(since: Position, top: Position) -> bool:
+    """Whether `since` is below `top` in the same history. An empty epoch matches any."""
+    return since.offset < top.offset and since.epoch in ("", top.epoch)
+
+
 class Continuity(Enum):
     """How a received publication continues what this node has received before."""
 

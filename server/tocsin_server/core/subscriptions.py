@@ -197,31 +197,47 @@ class Subscriptions:
         return effects
 
     def opened(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:
-        """Confirm subscriptions that were set up after the connect reply, and make them live."""
+        """Confirm subscriptions that were set up after the connect reply, and make them live.
+
+        All replies come before the joins and what else follows, so that they leave in one write.
+        """
         effects: list[Effect] = []
+        later: list[Effect] = []
         for channel, history in opened.histories.items():
             is_continued = channel in opened.continued
-            effects += self._confirm(self._by_channel[channel], history, now, is_continued)
-        return effects
+            effects += self._confirm(self._by_channel[channel], history, now, is_continued, later)
+        return effects + later
 
     def _confirm(
-        self, subscription: Subscription, history: History | None, now: Timestamp, is_continued: bool
+        self,
+        subscription: Subscription,
+        history: History | None,
+        now: Timestamp,
+        is_continued: bool,
+        later: list[Effect],
     ) -> list[Effect]:
+        """Return the effects that confirm it, and append those that follow to `later`."""
         channel, result = subscription.channel, subscription.result(history, now, is_continued=is_continued)
         if subscription.is_server_side:
             pushes: list[Effect] = [send_push(Push(channel, subscribe=subscription.push(result)))]
             pushes += [send_push(Push(channel, pub=missed)) for missed in result.publications]
-            return [*pushes, *self._go_live(subscription, history, is_continued)]
+            live = self._go_live(subscription, history, is_continued)
+            later += live[1:]
+            return [*pushes, live[0]]
         self._opening_count -= 1
         if subscription.refuses_unrecovered and result.was_recovering and not result.recovered:
             del self._by_channel[channel]
-            return [refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION), subscription.close()]
+            later.append(subscription.close())
+            return [refuse(subscription.command_id, errors.UNRECOVERABLE_POSITION)]
         reply = Send(Reply(subscription.command_id, subscribe=result))
-        return [reply, *self._go_live(subscription, history, is_continued)]
+        live = self._go_live(subscription, history, is_continued)
+        later += live[1:]
+        return [reply, live[0]]
 
     def _go_live(
         self, subscription: Subscription, history: History | None, is_continued: bool
     ) -> list[Effect]:
+        """Return the `GoLive`, and what follows it."""
         subscription.is_live = True
         start = subscription.start_offset(history, is_continued=is_continued)
         effects: list[Effect] = [

@@ -58,7 +58,7 @@ class HistoryQuery:
     `limit` of 0 reads only the top; a negative one reads everything. The epoch of `since` is not compared.
 
     With `limit_bytes` the result ends before the publication with which it would exceed this size. It has at
-    least one publication, if there is one.
+    least one publication, if there is one, unless it `may_be_empty`.
     """
 
     since: Position | None = None
@@ -66,6 +66,8 @@ class HistoryQuery:
     is_reverse: bool = False
     limit_bytes: int = 0
     """0: no limit."""
+    may_be_empty: bool = False
+    """Whether the result may be empty although there is a publication, which exceeds `limit_bytes`."""
     keeps_epoch: bool = False
     """Whether the store remembers for a minute the epoch of a history without publications.
 

@@ -30,8 +30,8 @@ class CatchUps(Generic[C]):
     """Lets clients catch up, each by one task that ends when all its subscriptions have caught up.
 
     `spawn` runs a coroutine as a task of the node. `room_for(connection)` waits until the client has taken
-    what is queued, or is closed. `deliver(connection, channel, messages)` writes a page. `on_reset` is called
-    where history no longer holds what the client missed.
+    what is queued, or is closed. A page has at most `largest_bytes`. `deliver(connection, channel, messages)`
+    writes it. `on_reset` is called where history no longer holds what the client missed.
     """
 
     def __init__(  # noqa: PLR0913 - each collaborator is an argument
@@ -41,6 +41,7 @@ class CatchUps(Generic[C]):
         state: NodeState[C],
         slots: Slots[C],
         limits: ClientOptions,
+        largest_bytes: int,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         room_for: Callable[[C], Awaitable[None]],
@@ -52,6 +53,7 @@ class CatchUps(Generic[C]):
         self._state = state
         self._slots = slots
         self._limits = limits
+        self._largest_bytes = largest_bytes
         self._spawn = spawn
         self._room_for = room_for
         self._deliver = deliver
@@ -86,7 +88,7 @@ class CatchUps(Generic[C]):
     async def _read_page(self, connection: C, name: str) -> bool:
         """Read and write one page. Returns whether there is more."""
         options = self._rules.options_for(name)
-        async with self._slots.slot(connection):
+        async with self._slots.slot(connection, size=self._largest_bytes):
             channel, since = self._state.hub.channels.get(name), None
             if channel is not None:
                 since = channel.catching_up_from(connection)

@@ -29,6 +29,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -42,7 +43,7 @@ from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import AuthorizedOutcome, Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import AuthorizedOutcome, Event, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
@@ -182,13 +183,14 @@ class Node:
             on_excess=self._on_excess,
         )
         self._page_turns = LoopTurns()
-        self._read_slots: Slots[Connection] = Slots(_pages_at_once(settings))
+        self._read_slots: Slots[Connection] = Slots(settings.limits.recovery_bytes)
         self._catch_ups = CatchUps(
             self._engine_services.broker,
             self.rules,
             self.state,
             self._read_slots,
             settings.client,
+            self._largest_page_bytes,
             spawn=self._spawn,
             room_for=self._room_for,
             deliver=self._deliver_page,
@@ -199,8 +201,12 @@ class Node:
             self.state,
             self._read_slots,
             settings.client.recovery_page_bytes,
-            self._on_reset,
+            self._largest_page_bytes,
             settings.limits.presence_entries,
+            spawn=self._spawn,
+            on_opened=self.handle_event,
+            on_failed=self._on_setup_failed,
+            on_reset=self._on_reset,
         )
         self._started_at = time.monotonic()
         self._is_prepared = False
@@ -220,6 +226,11 @@ class Node:
         self.state.observe = writer.observe
         self.services.add_warnings(writer.warnings)
         return writer
+
+    @property
+    def _largest_page_bytes(self) -> int:
+        """How many bytes a page of history may have: `history_limit_bytes`, or one publication."""
+        return max(self.settings.client.history_limit_bytes, self.settings.api.body_limit_bytes)
 
     @property
     def hub(self) -> Hub[Connection]:
@@ -622,7 +633,7 @@ class Node:
                 self._send(connection, messages)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
-                self._closed.add(why, **_client_fields(connection))
+                self._closed.add(why, partial(_client_fields, connection))
                 connection.close(why)
             case events.Identify(user):
                 if user and self._is_single_connection:
@@ -630,7 +641,7 @@ class Node:
             case events.ReserveConnection(user):
                 self._spawn(self._reserve_connection(connection, user))
             case events.OpenSubscriptions(plans):
-                self._spawn(self._open_subscriptions(connection, plans))
+                self._spawn(self._subscription_setup.open(connection, plans))
             case node_state.CatchUp(channel):
                 self._catch_ups.begin(connection, channel)
             case events.Execute():
@@ -681,25 +692,27 @@ class Node:
             await self._engine_services.users.remove(user, client)
         self.handle_event(connection, outcome)
 
-    async def _open_subscriptions(self, connection: Connection, plans: Sequence[SubscriptionPlan]) -> None:
-        channels = [plan.channel for plan in plans]
-        try:
-            await self._subscription_setup.open(connection, plans, self.handle_event)
-        except TimeoutError:  # no slot to read history was free
-            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
-            self.handle_event(connection, events.SubscriptionsFailed(channels, READS_WAIT))
-        except EngineLimit as error:
-            self.limit_reached(error.limit, client=connection.session.client, channels=channels[:1])
-            self.handle_event(connection, events.SubscriptionsFailed(channels, error.refusal))
-        except EngineError as error:
-            client = connection.session.client
-            self.sampled_log.write(
-                "subscribe_failed", level="warning", client=client, channels=channels[:10], error=str(error)
-            )
-            self.handle_event(connection, events.SubscriptionsFailed(channels))
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("subscribe_raised", client=connection.session.client)
-            self.handle_event(connection, events.SubscriptionsFailed(channels))
+    def _on_setup_failed(self, connection: Connection, channels: Sequence[str], error: Exception) -> None:
+        """Tell a session why subscriptions could not be set up."""
+        client, why = connection.session.client, errors.INTERNAL_ERROR
+        match error:
+            case TimeoutError():  # no slot to read history was free
+                self.limit_reached("limits.recovery_bytes", client=client)
+                why = READS_WAIT
+            case EngineLimit():
+                self.limit_reached(error.limit, client=client, channels=channels[:1])
+                why = error.refusal
+            case EngineError():
+                self.sampled_log.write(
+                    "subscribe_failed",
+                    level="warning",
+                    client=client,
+                    channels=channels[:10],
+                    error=str(error),
+                )
+            case _:
+                self._log_fault("subscribe_raised", client=client)
+        self.handle_event(connection, events.SubscriptionsFailed(channels, why))
 
     async def _unsubscribe(self, name: str) -> None:
         if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
@@ -713,7 +726,7 @@ class Node:
             return
         await self._room_for(connection)
         try:
-            async with self._read_slots.slot(connection, WAIT_SECONDS):
+            async with self._read_slots.slot(connection, WAIT_SECONDS, self._largest_page_bytes):
                 outcome = await self._run_operation(connection, execute)
                 await self._page_turns.wait()  # encoding a page takes about as long as decoding it
                 self.handle_event(connection, events.Executed(execute.id, outcome))
@@ -876,12 +889,6 @@ def _seconds_of_page(outcome: Struct | Refusal) -> float:
     elif isinstance(outcome, PresenceResult):
         items = outcome.presence.values()
     return sum(item.size for item in items) / SLOT_BYTES_PER_SECOND
-
-
-def _pages_at_once(settings: Settings) -> int:
-    """How many pages of history may be in memory: each has `history_limit_bytes`, or one publication."""
-    page_bytes = max(settings.client.history_limit_bytes, settings.api.body_limit_bytes)
-    return max(1, settings.limits.recovery_bytes // page_bytes)
 
 
 def _resident_bytes() -> int:

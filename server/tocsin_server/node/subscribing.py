@@ -1,25 +1,36 @@
 """Setting up subscriptions without losing a publication between history and what is received live.
 
-hold what is received -> subscribe in the broker -> add presence -> read history -> merge both
+hold what is received -> subscribe in the broker -> add presence and read history -> merge both
+
+The subscriptions of one connection that are read in the same turn of the loop are confirmed together, with
+one write. The mutable state is the subscriptions that have been read and are not confirmed yet; only
+`SubscriptionSetup` changes it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
 from tocsin_server.core.node_state import NodeState, StateConnection
+from tocsin_server.core.positions import History, is_behind
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
+from tocsin_server.node.history_reads import HistoryReads
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 
 READ_ATTEMPTS = 5
 """How often history is read until it reaches what was received. A second read follows a loss."""
 
-Result = TypeVar("Result")
+ROOM_STEPS = 8
+"""The room of clients is rounded down to so many parts of a page, so that they share reads."""
+
+NOT_REACHED = "the history does not reach what was received"
+"""Why a set-up failed after so many reads, in a log line."""
 
 
 class SetupConnection(StateConnection, Protocol):
@@ -32,61 +43,191 @@ class SetupConnection(StateConnection, Protocol):
 
 C = TypeVar("C", bound=SetupConnection)
 
+OnFailed = Callable[[C, Sequence[str], Exception], None]
+"""Told why subscriptions to channels failed. Called where the exception is being handled."""
+
+
+class _Read(NamedTuple):
+    """A subscription whose history has been read, and what was read."""
+
+    plan: SubscriptionPlan
+    history: History | None
+    slot_bytes: int
+    """The size of its slot. 0: it has none."""
+    attempt: int
+
 
 class SubscriptionSetup(Generic[C]):
     """Sets up subscriptions. Their channels already hold what is received.
 
     A recovery has a slot to read its first page, of at most `page_bytes`, and only as much of it as the
-    client has room for. `on_reset(connection, channel)` is called for each connection that misses
-    publications, because the history that was read is another one than the channel followed.
+    client has room for. If its first publication is larger than that, it is read once more, in a slot of
+    `largest_bytes`. A slot is given back once `on_opened` has handed the result to the session.
+    `on_reset(connection, channel)` is called for each connection that misses publications, because the
+    history that was read is another one than the channel followed. `spawn` runs a coroutine as a task of the
+    node.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each collaborator is an argument
         self,
         engine: EngineServices,
         state: NodeState[C],
         slots: Slots[C],
         page_bytes: int,
-        on_reset: Callable[[C, str], None],
+        largest_bytes: int,
         presence_limit: int = 0,
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        on_opened: Callable[[C, SubscriptionsOpened], None],
+        on_failed: OnFailed[C],
+        on_reset: Callable[[C, str], None],
     ) -> None:
         self._engine = engine
         self._presence_limit = presence_limit
         self._state = state
         self._slots = slots
+        self._reads: HistoryReads[C] = HistoryReads(engine.broker, slots)
         self._page_bytes = page_bytes
+        self._largest_bytes = largest_bytes
+        self._spawn = spawn
+        self._on_opened = on_opened
+        self._on_failed = on_failed
         self._on_reset = on_reset
+        self._read: dict[C, list[_Read]] = {}
 
-    async def open(
-        self,
-        connection: C,
-        plans: Sequence[SubscriptionPlan],
-        on_opened: Callable[[C, SubscriptionsOpened], None],
-    ) -> None:
-        """Set up subscriptions. Raises EngineError, and TimeoutError if no slot is free in time.
+    async def open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
+        """Set up subscriptions: several together, which are opened or fail together."""
+        try:
+            if len(plans) == 1:
+                await self._open_one(connection, plans[0])
+            else:
+                await self._open_together(connection, plans)
+        except Exception as error:  # noqa: BLE001 - its receiver logs what is a defect
+            self._on_failed(connection, [plan.channel for plan in plans], error)
 
-        `on_opened` hands the result to the session before the slot is given back.
-        """
-        if any(plan.read is not None and plan.read.since is not None for plan in plans):
-            async with self._slots.slot(connection, WAIT_SECONDS):
-                on_opened(connection, await self._open(connection, plans))
+    # ----------------------------------------------------------------------------------------- one at a time
+
+    async def _open_one(self, connection: C, plan: SubscriptionPlan) -> None:
+        await self._engine.broker.subscribe(plan.channel)
+        if not plan.options.presence:
+            await self._read_one(connection, plan)
+        elif plan.read is None:
+            await self._add_presence(plan)
+            self._confirm_soon(connection, _Read(plan, None, 0, 0))
         else:
-            on_opened(connection, await self._open(connection, plans))
+            added, read = await asyncio.gather(
+                self._add_presence(plan), self._history(connection, plan, plan.read), return_exceptions=True
+            )
+            if isinstance(read, BaseException):
+                raise added if isinstance(added, BaseException) else read
+            if isinstance(added, BaseException):
+                self._end_read(connection, read[1])
+                raise added
+            self._confirm_soon(connection, _Read(plan, *read, 0))
 
-    async def _open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
-        engine = self._engine
-        await gather_calls(engine.broker.subscribe(plan.channel) for plan in plans)
-        await gather_calls(
-            engine.presence.add(plan.channel, plan.info, plan.options.join_leave, self._presence_limit)
-            for plan in plans
-            if plan.options.presence
+    async def _read_one(self, connection: C, plan: SubscriptionPlan, attempt: int = 0) -> None:
+        if attempt == READ_ATTEMPTS:
+            raise EngineError(NOT_REACHED)
+        history, slot_bytes = None, 0
+        if plan.read is not None:
+            history, slot_bytes = await self._history(connection, plan, plan.read)
+        self._confirm_soon(connection, _Read(plan, history, slot_bytes, attempt))
+
+    async def _read_again(self, connection: C, plan: SubscriptionPlan, attempt: int) -> None:
+        try:
+            await self._read_one(connection, plan, attempt)
+        except Exception as error:  # noqa: BLE001 - as in `open`
+            self._on_failed(connection, [plan.channel], error)
+
+    async def _history(self, connection: C, plan: SubscriptionPlan, read: HistoryRead) -> tuple[History, int]:
+        """Return a history, and the size of the slot that was taken for it."""
+        channel, options, largest = self._state.hub.channels[plan.channel], plan.options, self._largest_bytes
+        if read.since is None or read.is_latest:
+            slot_bytes = 0 if read.since is None else largest
+            return await self._reads.read(connection, channel, lambda: _query(read), options, slot_bytes)
+
+        def query(*, may_be_empty: bool = True) -> HistoryQuery:
+            return _query(read, self._shared_room_in(connection), may_be_empty=may_be_empty)
+
+        history, slot_bytes = await self._reads.read(connection, channel, query, options, self._page_bytes)
+        if history.publications or not is_behind(read.since, history.top):
+            return history, slot_bytes
+        self._end_read(connection, slot_bytes)
+        whole = partial(query, may_be_empty=False)
+        return await self._reads.read(connection, channel, whole, options, largest)
+
+    def _add_presence(self, plan: SubscriptionPlan) -> Awaitable[None]:
+        return self._engine.presence.add(
+            plan.channel, plan.info, plan.options.join_leave, self._presence_limit
         )
+
+    def _confirm_soon(self, connection: C, read: _Read) -> None:
+        """Confirm a subscription in the next turn of the loop, with the others of the connection."""
+        if connection in self._read:
+            self._read[connection].append(read)
+        else:
+            self._read[connection] = [read]
+            asyncio.get_running_loop().call_soon(self._confirm, connection)
+
+    def _confirm(self, connection: C) -> None:
+        """Continue the histories with what was received meanwhile, and hand them to the session."""
+        reads = self._read.pop(connection)
+        try:
+            opened = self._merge(connection, reads)
+            if opened.histories:
+                self._on_opened(connection, opened)
+        except Exception as error:  # noqa: BLE001 - a defect, which its receiver logs
+            self._on_failed(connection, [read.plan.channel for read in reads], error)
+        finally:
+            for read in reads:
+                self._end_read(connection, read.slot_bytes)
+
+    def _merge(self, connection: C, reads: Sequence[_Read]) -> SubscriptionsOpened:
+        """Merge what was read. What does not reach what was received is read again."""
+        histories: dict[str, History | None] = {}
+        continued: list[str] = []
+        resets: list[tuple[C, str]] = []
+        room = self._room_in(connection)
+        for plan, history, _, attempt in reads:
+            read = {} if history is None else {plan.channel: history}
+            merged = self._state.merge([plan], read, room)
+            resets += merged.resets
+            if merged.opened is None:
+                self._spawn(self._read_again(connection, plan, attempt + 1))
+                continue
+            histories.update(merged.opened.histories)
+            continued += merged.opened.continued
+            page = merged.opened.histories[plan.channel]
+            room -= sum(one.size for one in page.publications) if page is not None else 0
+        for other, channel in resets:
+            self._on_reset(other, channel)
+        return SubscriptionsOpened(histories, continued)
+
+    def _end_read(self, connection: C, slot_bytes: int) -> None:
+        if slot_bytes:
+            self._slots.give_back(connection, slot_bytes)
+
+    # ----------------------------------------------------------------------------------------------- together
+
+    async def _open_together(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
+        if any(plan.read is not None and plan.read.since is not None for plan in plans):
+            async with self._slots.slot(connection, WAIT_SECONDS, self._largest_bytes):
+                self._on_opened(connection, await self._read_together(connection, plans))
+        else:
+            self._on_opened(connection, await self._read_together(connection, plans))
+
+    async def _read_together(self, connection: C, plans: Sequence[SubscriptionPlan]) -> SubscriptionsOpened:
+        engine = self._engine
+        await asyncio.gather(*(engine.broker.subscribe(plan.channel) for plan in plans))
+        await asyncio.gather(*(self._add_presence(plan) for plan in plans if plan.options.presence))
         with_history = [(plan, plan.read) for plan in plans if plan.read is not None]
         for _ in range(READ_ATTEMPTS):
             page_bytes = max(1, self._room_in(connection) // max(1, len(with_history)))
-            histories = await gather_calls(
-                engine.broker.read_history(plan.channel, _query(read, page_bytes), plan.options)
-                for plan, read in with_history
+            histories = await asyncio.gather(
+                *(
+                    engine.broker.read_history(plan.channel, _query(read, page_bytes), plan.options)
+                    for plan, read in with_history
+                )
             )
             read = {plan.channel: history for (plan, _), history in zip(with_history, histories, strict=True)}
             merged = self._state.merge(plans, read, self._room_in(connection))
@@ -94,24 +235,21 @@ class SubscriptionSetup(Generic[C]):
                 self._on_reset(other, channel)
             if merged.opened is not None:
                 return merged.opened
-        raise EngineError("the history does not reach what was received")
+        raise EngineError(NOT_REACHED)
 
     def _room_in(self, connection: C) -> int:
         """How many bytes of a page a client has room for."""
         return self._page_bytes - connection.queued_bytes
 
-
-async def gather_calls(calls: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Await calls that may leave together; a single one without the cost of a task."""
-    awaitables = list(calls)
-    if len(awaitables) == 1:
-        return [await awaitables[0]]
-    return await asyncio.gather(*awaitables)
+    def _shared_room_in(self, connection: C) -> int:
+        """The same, at least 1, and rounded down so that clients share reads."""
+        steps = ROOM_STEPS * self._room_in(connection) // self._page_bytes
+        return max(1, self._page_bytes * steps // ROOM_STEPS)
 
 
-def _query(read: HistoryRead, page_bytes: int) -> HistoryQuery:
+def _query(read: HistoryRead, page_bytes: int = 0, *, may_be_empty: bool = False) -> HistoryQuery:
     if read.is_latest:
         return HistoryQuery(limit=1, is_reverse=True)
     if read.since is None:
         return TOP_ONLY
-    return HistoryQuery(read.since, read.limit, limit_bytes=page_bytes)
+    return HistoryQuery(read.since, read.limit, limit_bytes=page_bytes, may_be_empty=may_be_empty)

@@ -17,6 +17,7 @@ from tests.support.raw_connection import commands
 from tocsin_server.core.positions import History
 from tocsin_server.node import node as node_module
 from tocsin_server.node.connection import BEHIND_BYTES
+from tocsin_server.node.slots import OWNER_SLOTS
 
 PAYLOAD = b'"' + b"x" * 20_000 + b'"'
 PAGE = 100_000
@@ -66,7 +67,7 @@ async def test_recoveries_hold_one_page_for_a_client_that_does_not_read() -> Non
 
 
 async def test_all_replies_to_a_client_behind_share_one_page() -> None:
-    """Reading more for it would be in vain: each reply reads at least one publication, and what has room."""
+    """Each reply reads at least one publication. What else has room is read for few replies at once."""
     channels = [new_channel("log") for _ in range(CHANNELS)]
     async with serve_node(client=CLIENT) as served_node:
         for channel in channels:
@@ -84,11 +85,11 @@ async def test_all_replies_to_a_client_behind_share_one_page() -> None:
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             await connect(connection)
             await connection.send(commands(*subscribes(channels[:2], **SINCE)))
-            await until(lambda: len(read) == 2 and served_node.connection.is_behind)
+            await until(lambda: len(read) >= 2 and served_node.connection.is_behind)
             read.clear()
             await connection.send(commands(*subscribes(channels[2:], **SINCE)))
-            await until(lambda: len(read) == CHANNELS - 2)
-            assert sum(count - 1 for count in read) <= PAGE // len(PAYLOAD)
+            await until(lambda: len(read) >= CHANNELS - 2)
+            assert sum(max(0, count - 1) for count in read) <= OWNER_SLOTS * PAGE // len(PAYLOAD)
         await served_node.until_empty()
 
 
@@ -191,7 +192,7 @@ async def test_a_command_that_gets_no_slot_is_refused(
 ) -> None:
     """With 111, which is temporary. The limit is exact: another command has the only slot."""
     monkeypatch.setattr(node_module, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr("tocsin_server.node.subscribing.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("tocsin_server.node.history_reads.WAIT_SECONDS", 0.05)
     channel = new_channel("open")
     engine = FaultyEngine()
     async with running(engine, limits={"recovery_bytes": 1}) as node:

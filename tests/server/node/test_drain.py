@@ -187,3 +187,20 @@ async def test_a_second_signal_hurries_the_drain(clock: PauseClock) -> None:
         for websocket in websockets:
             assert await websocket.closed() == Close(3001, "shutdown")
     assert len(clock.pauses) == 1
+
+
+async def test_the_log_of_a_drain_is_as_long_for_1000_clients_as_for_one() -> None:
+    """At level info: clients that connect, subscribe and are told to reconnect have no line of their own."""
+    lines = {}
+    for count in (1, 1000):
+        with capture_logs() as log_lines:
+            async with running() as node:
+                clients = [FakeConnection(node) for _ in range(count)]
+                for client in clients:
+                    client.send_commands(
+                        {"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "plain:a"}}
+                    )
+                await until(lambda: all(client.reply(2) for client in clients))  # noqa: B023 - awaited here
+                assert await node.drain(0.0, lambda: True) == count
+        lines[count] = [line["event"] for line in log_lines if line["log_level"] != "debug"]
+    assert lines[1000] == lines[1] == ["drained", "connections_closed"]

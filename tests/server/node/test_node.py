@@ -492,9 +492,9 @@ async def test_a_connection_whose_write_raises_is_closed_alone(node: Node) -> No
     first = await connected(node, news)
     broken = BrokenConnection(node)
     await broken.call("connect")
-    await broken.call("subscribe", channel=news)
-    last = await connected(node, news)
     with capture_logs() as log_lines:
+        await broken.call("subscribe", channel=news)
+        last = await connected(node, news)
         await publish(node, news, b"1", b"2")
         await until_settled(node)
     await publish(node, news, b"3")

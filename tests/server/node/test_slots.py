@@ -114,3 +114,32 @@ async def test_a_wait_that_is_cancelled_while_a_slot_becomes_free_takes_none() -
     assert order == ["c"]
     assert len(slots) == 0
     assert not slots._waiting
+
+
+async def test_slots_are_taken_as_long_as_their_sizes_fit() -> None:
+    """A large one that waits is not overtaken by small ones. One fits always."""
+    slots: Slots[str] = Slots(10)
+    assert slots.take_now("a", 8)
+    assert slots.take_now("b", 2)
+    assert not slots.take_now("c", 1)
+    large = asyncio.create_task(slots.wait("d", size=100))
+    await asyncio.sleep(0)
+    slots.give_back("a", 8)
+    assert not slots.take_now("c", 1)
+    slots.give_back("b", 2)
+    await large
+    assert len(slots) == 1
+    assert not slots.take_now("c", 1)
+    slots.give_back("d", 100)
+    assert slots.take_now("c", 10)
+
+
+async def test_a_large_slot_that_is_given_up_holds_no_other_up() -> None:
+    slots: Slots[str] = Slots(10)
+    assert slots.take_now("a", 5)
+    large, small = (asyncio.create_task(slots.wait(name, size=size)) for name, size in (("b", 6), ("c", 5)))
+    await asyncio.sleep(0)
+    assert not small.done()
+    large.cancel()
+    await small
+    assert len(slots) == 2

@@ -60,7 +60,9 @@ class ChannelHistory:
         """Read the part that the query selects from the publications that are kept at `now`."""
         self._use(options, now)
         found = (self._kept[offset] for offset in self._offsets(query))
-        return History(self.top, fitting(found, query.limit_bytes) if query.limit_bytes else list(found))
+        if not query.limit_bytes:
+            return History(self.top, list(found))
+        return History(self.top, fitting(found, query.limit_bytes, least=0 if query.may_be_empty else 1))
 
     def clear(self) -> None:
         """Remove all publications. The top stays."""

@@ -84,6 +84,8 @@ class ReadArguments(NamedTuple):
     """How many entries at most. An empty string: all of them."""
     limit_bytes: Argument
     """How many bytes the entries may have. An empty string: any number."""
+    least: int
+    """How many entries there are at least, of any size."""
 
 
 class RedisBroker:
@@ -233,6 +235,7 @@ class RedisBroker:
             last,
             at_most,
             limit_bytes,
+            int(not query.may_be_empty),
         )
         offset, epoch, entries = await self._commands.run_script(scripts.HISTORY_READ, names, *arguments)
         top = Position(int(offset), epoch.decode())
@@ -305,7 +308,7 @@ def _keep(options: ChannelOptions) -> str:
 
 
 def _range_arguments(query: HistoryQuery) -> tuple[str, str, str, Argument, Argument]:
-    """The last five of ReadArguments."""
+    """The fields from `range` to `limit_bytes` of ReadArguments."""
     since = query.since.offset if query.since else None
     if query.limit == 0 or (query.is_reverse and since == 0):
         return "", "", "", "", ""

@@ -42,6 +42,23 @@ async def test_a_page_is_bounded_in_bytes(broker: Broker) -> None:
         assert offsets(history) == expected, query
 
 
+async def test_a_page_may_be_empty_if_its_first_publication_is_too_large(broker: Broker) -> None:
+    """Then its reader asks again with more room. Otherwise the page is the same."""
+    sizes = (10, 10, 5000, 10)
+    for size in sizes:
+        await broker.publish("news", NewPublication(Raw(b'"' + b"x" * size + b'"')), HISTORY)
+    for since, limit_bytes, expected in [
+        (0, 1000, [1, 2]),
+        (2, 1000, []),
+        (2, 10_000, [3, 4]),
+        (3, 1000, [4]),
+    ]:
+        query = HistoryQuery(Position(since, ""), 10, limit_bytes=limit_bytes, may_be_empty=True)
+        history = await broker.read_history("news", query, HISTORY)
+        assert history.top.offset == len(sizes)
+        assert offsets(history) == expected, query
+
+
 async def publish_five(broker: Broker) -> str:
     """Publish five times. Returns the epoch."""
     for number in range(1, 6):

@@ -3,10 +3,10 @@
 --   KEYS     meta, history, and on a single server the keys of the initial epoch
 --   ARGV     the fields of ReadArguments (engine/redis/broker.py), in this order; a test compares the two lists
 --   returns  {offset, epoch, entries}
--- With a limit in bytes, entries are read a few at a time, and end before the one that would exceed it. There is at
--- least one.
+-- With a limit in bytes, entries are read a few at a time, and end before the one that would exceed it. There are at
+-- least `least`.
 local epochs, meta_ttl_ms, fresh_epoch, keep, trusts_absence, keeps_epoch, seen_offset, seen_epoch, seen_stamp,
-  range, first, last, at_most, limit_bytes = unpack(ARGV)
+  range, first, last, at_most, limit_bytes, least = unpack(ARGV)
 local meta, history = KEYS[1], KEYS[2]
 
 local READ_AT_ONCE = 8
@@ -18,7 +18,7 @@ local function read_within(limit, most)
     local read = redis.call(range, history, first, last, 'COUNT', asked)
     for _, entry in ipairs(read) do
       size = size + #entry[2][2]
-      if size > limit and #entries > 0 then
+      if size > limit and #entries >= tonumber(least) then
         return entries
       end
       entries[#entries + 1] = entry
