@@ -19,6 +19,9 @@ TURN_SECONDS = 0.001
 ITEMS_AT_ONCE = 64
 """How many items `map` takes before it looks at the time: about 200 µs where decoding one takes 3 µs."""
 
+FEW_ITEMS = 8
+"""So many `map` takes without a turn: they cost about as much as the command that they answer."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -52,6 +55,8 @@ class LoopTurns:
 
     async def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return `function(item)` for all items, however many there are."""
+        if len(items) <= FEW_ITEMS:
+            return [function(item) for item in items]
         results: list[Result] = []
         for start in range(0, len(items), ITEMS_AT_ONCE):
             await self.wait()

@@ -18,6 +18,7 @@ from rich.table import Table
 from tests.bench import servers
 from tests.bench.api_requests import cpu_per_publish
 from tests.bench.connecting import HOOKS, cpu_per_connection
+from tests.bench.crowd import cpu_per_returning_client
 from tests.bench.fanout import cpu_per_delivery
 from tests.bench.hop import Hop, measure_hops
 from tests.bench.idle_node import HEARTBEAT_BYTES, traffic_of_an_idle_node
@@ -170,6 +171,23 @@ async def several_nodes() -> Figures:
     )
 
 
+async def crowd() -> Figures:
+    """5,000 clients that return to a node at once, over a real Redis."""
+    cost = await cpu_per_returning_client()
+    node, bare = cost.node_us, cost.bare_us
+    yield at_most("a returning client that recovers three channels : a bare WebSocket", node, bare, "µs", 6.5)
+    yield at_most("the same, CPU of Redis : of the node", cost.redis_us, node, "µs", 0.1)
+    yield at_most(
+        "the same, CPU of the node when it leaves : when it comes", cost.leave_us, node, "µs", math.inf
+    )
+    yield Figure(
+        "a ping of another client meanwhile, median (longest)",
+        f"{cost.ping_ms:.1f} ({cost.longest_ping_ms:.0f}) ms",
+        "≤ 50 ms",
+        cost.ping_ms <= 50,
+    )
+
+
 async def tokens() -> Figures:
     """What it costs to decide about a token."""
     cost = token_costs()
@@ -195,6 +213,7 @@ PARTS = {
     "codecs": codecs,
     "api": api_requests,
     "nodes": several_nodes,
+    "crowd": crowd,
     "tokens": tokens,
     "proxies": proxies,
 }

@@ -60,6 +60,7 @@ async def test_a_large_history_is_decoded_in_several_loop_turns(
     """Other code runs in between. Without a limit in time, each turn decodes ITEMS_AT_ONCE publications."""
     monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0)
     monkeypatch.setattr(loop_turns, "ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(loop_turns, "FEW_ITEMS", 1)
     turns_seen: list[int] = []
     turn = 0
 
