@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from tests.bench import nodes
-from tests.support.tcp import tcp_connection, tcp_server
+from tests.support.byte_counter import ByteCounter
+from tests.support.tcp import tcp_server
 from tests.support.worker import run_worker
 
 SECONDS = 6.0
@@ -24,26 +25,6 @@ class Traffic(NamedTuple):
 
     bytes: int
     cpu: float
-
-
-class ByteCounter:
-    """A proxy to Redis that counts the bytes of both directions."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self.bytes = 0
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection."""
-        async with tcp_connection(self._target) as (upstream_reader, upstream):
-            await asyncio.gather(self._copy(reader, upstream), self._copy(upstream_reader, writer))
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            self.bytes += len(data)
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 async def traffic_of_an_idle_node() -> tuple[Traffic, Traffic, int]:

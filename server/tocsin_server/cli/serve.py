@@ -23,6 +23,8 @@ from tocsin_server.errors import EngineError
 from tocsin_server.logging import configure_logging
 from tocsin_server.metrics.multiprocess import WorkerMetrics
 from tocsin_server.output import replace_standard_streams
+from tocsin_server.serving.accepting import Share
+from tocsin_server.serving.connection_counts import ConnectionCounts
 from tocsin_server.serving.listening import CannotListen, listen, url_of
 from tocsin_server.serving.prefork import CANNOT_START, WorkerPool
 from tocsin_server.serving.server import serve as serve_app
@@ -108,12 +110,18 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
     sockets, admin_sockets = listen(settings.server), listen(settings.admin)
     name = settings.server.name or f"{socket.gethostname()}_{url_of(sockets[0]).rpartition(':')[2]}"
     is_tls = bool(settings.server.tls_certificate or settings.admin.tls_certificate)
+    counts = ConnectionCounts(workers)
     was_ready = False
 
     def announce() -> None:
         nonlocal was_ready
         was_ready = True
         _print_ready(url_of(sockets[0], is_tls=bool(settings.server.tls_certificate)))
+
+    def stop_listening() -> None:
+        """Let the kernel refuse connections as soon as no worker listens."""
+        for sock in (*sockets, *admin_sockets):
+            sock.close()
 
     def start(number: int, parent: int, report: Callable[[], None]) -> int:
         own = settings.server.model_copy(update={"name": f"{name}_{number + 1}"})
@@ -123,7 +131,7 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
                 has_page=ui,
                 worker_metrics=WorkerMetrics(Path(folder), number + 1),
             )
-            work(app, own, sockets, admin_sockets, parent, report)
+            work(app, own, sockets, admin_sockets, Share(counts, number), parent, report)
         except (EngineError, ValueError) as error:
             if was_ready:
                 log.warning("worker_cannot_start", worker=number + 1, error=str(error))
@@ -133,7 +141,8 @@ def _serve_with(workers: int, settings: Settings, ui: bool) -> None:
         return 0
 
     with TemporaryDirectory(prefix="tocsin-") as folder:
-        code = WorkerPool(workers, start, announce, [signal.SIGHUP] if is_tls else []).run()
+        passed_signals = [signal.SIGHUP] if is_tls else []
+        code = WorkerPool(workers, start, announce, passed_signals, counts.leave, stop_listening).run()
     raise typer.Exit(code)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ListeningAddress:
     """Where a server accepts connections. `address` is PUBLIC or ADMIN, and requests find it in their state.
 
-    The mutable state is the state of requests, which `serve` makes.
+    The mutable state is the state of requests, which `protocols` makes.
     """
 
     def __init__(self, server: Server, address: str, options: ServerOptions | AdminOptions) -> None:
@@ -45,14 +45,17 @@ class ListeningAddress:
 
     async def serve(self, sock: socket.socket) -> asyncio.Server:
         """Accept connections on a listening socket, once the application has started."""
+        return await asyncio.get_running_loop().create_server(self.protocols(), sock=sock, backlog=BACKLOG)
+
+    def protocols(self) -> Callable[[], asyncio.BaseProtocol]:
+        """What makes the protocol of each connection, once the application has started."""
         self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
-        loop = asyncio.get_running_loop()
         context = self.certificate.context if self.certificate is not None else None
         make: Callable[..., FirstRequest | HttpProtocol] = self._new_http
         if self._address == PUBLIC:
             make = FirstRequests(self._server, self._new_http).new
         if self._proxies is None and context is None:
-            return await loop.create_server(make, sock=sock, backlog=BACKLOG)
+            return make
         accepted = AcceptedConnections(
             make,
             self._server.node,
@@ -62,7 +65,7 @@ class ListeningAddress:
             context=context,
             is_limited=self._address == PUBLIC,
         )
-        return await loop.create_server(accepted.new_connection, sock=sock, backlog=BACKLOG)
+        return accepted.new_connection
 
     def _new_http(self, source: Source | None = None) -> HttpProtocol:
         """The protocol of a connection, which comes from `source` if its proxy says so."""

@@ -72,9 +72,10 @@ class Worker:
 class WorkerPool:
     """Keeps `count` workers running until a signal arrives. `on_ready` is called once all are ready.
 
-    `passed_signals` are given to every worker as they are, besides SIGINT and SIGTERM, which stop them. The
-    mutable state is the workers, and whether the pool was ready, is stopping or has failed. Only `run` and
-    the signal handlers change it.
+    `on_exit` is called with the number of each worker that exited, from 0 on, and `on_stop` once no other
+    worker will start. `passed_signals` are given to every worker as they are, besides SIGINT and SIGTERM,
+    which stop them. The mutable state is the workers, and whether the pool was ready, is stopping or has
+    failed. Only `run` and the signal handlers change it.
     """
 
     def __init__(
@@ -83,9 +84,13 @@ class WorkerPool:
         work: Work,
         on_ready: Callable[[], None],
         passed_signals: Iterable[signal.Signals] = (),
+        on_exit: Callable[[int], None] = lambda _number: None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._work = work
         self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._on_stop = on_stop
         self._passed_signals = tuple(passed_signals)
         self._workers = [Worker(pause_seconds=RESTART_SECONDS) for _ in range(count)]
         self._was_ready = False
@@ -124,7 +129,9 @@ class WorkerPool:
 
     def _stop(self, sig: int, _frame: FrameType | None) -> None:
         """Pass a signal on to every worker. The first one starts their drain, the second one ends it."""
-        self._is_stopping = True
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._on_stop()
         self._pass_on(signal.SIGTERM if sig == signal.SIGINT else sig, None)
 
     def _pass_on(self, sig: int, _frame: FrameType | None) -> None:
@@ -202,6 +209,7 @@ class WorkerPool:
                 return
             number = next(number for number, worker in enumerate(self._workers) if worker.pid == pid)
             self._workers[number].pid = 0
+            self._on_exit(number)
             self._has_exited(number, os.waitstatus_to_exitcode(status))
 
     def _has_exited(self, number: int, code: int) -> None:

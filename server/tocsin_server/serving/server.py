@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from tocsin_server.access import ADMIN, PUBLIC
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
+from tocsin_server.serving.accepting import ACCEPTED_TOGETHER, Acceptor, Share
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import (
@@ -49,14 +50,6 @@ FORCED_SECONDS = 1
 STARTUP_FAILURE = 3
 """The exit code when the application does not start, as uvicorn's."""
 
-ACCEPTED_TOGETHER = 8
-"""How many connections one turn of the event loop accepts.
-
-libuv accepts one connection per turn for each listening socket, so each socket is registered this often. When
-a node dies, all its clients reconnect at once, and a busy loop has a few hundred turns a second. A larger
-number would delay the clients that are connected already.
-"""
-
 COLLECT_AFTER = 2000
 """How many new objects start a run of the garbage collector, which visits them all: about 1 ms."""
 
@@ -73,7 +66,8 @@ class Server(uvicorn.Server):
 
     The first SIGINT or SIGTERM stops it gracefully, the second one at once. SIGHUP reads the certificates
     again. `on_ready(url)` is called once it listens. The sockets of [admin] are given to the constructor, the
-    public ones to `serve`.
+    public ones to `serve`. With `share`
+    it is one of the workers that accept the connections of the public sockets together.
     """
 
     def __init__(
@@ -82,6 +76,7 @@ class Server(uvicorn.Server):
         options: ServerOptions,
         on_ready: Callable[[str], None] | None = None,
         admin_sockets: Sequence[socket.socket] = (),
+        share: Share | None = None,
     ) -> None:
         """Raises ValueError if a certificate cannot be used."""
         super().__init__(
@@ -106,6 +101,9 @@ class Server(uvicorn.Server):
         self.refused = RefusedConnections()
         self._public = ListeningAddress(self, PUBLIC, options)
         self._admin = ListeningAddress(self, ADMIN, admin)
+        self._url = ""
+        self._share = share
+        self._acceptor: Acceptor | None = None
         self._admin_sockets = list(admin_sockets)
         self._admin_servers: list[asyncio.Server] = []
         self._watching: list[asyncio.Task[None]] = []
@@ -122,7 +120,7 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         """The public address it listens on. Only valid after `startup`."""
-        return url_of(self.servers[0].sockets[0], is_tls=self._public.is_tls)
+        return self._url
 
     @property
     def admin_url(self) -> str:
@@ -144,13 +142,12 @@ class Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         self.servers = []
-        for sock in sockets or listen(Hosts((self.config.host,), self.config.port)):
+        listening = sockets or listen(Hosts((self.config.host,), self.config.port))
+        self._url = url_of(listening[0], is_tls=self._public.is_tls)
+        for sock in listening:
             limit_unacknowledged(sock, max(UNACKNOWLEDGED_SECONDS, self._node.settings.client.pong_timeout))
             limit_unsent(sock)
-            self.servers.append(await self._public.serve(sock))
-        for sock in sockets or ():
-            for _ in range(ACCEPTED_TOGETHER - 1):
-                self.servers.append(await self._public.serve(sock.dup()))
+        await self._accept(listening)
         for sock in self._admin_sockets:
             self._admin_servers.append(await self._admin.serve(sock))
         self._watching = [asyncio.create_task(one.watch()) for one in self.certificates]
@@ -159,11 +156,26 @@ class Server(uvicorn.Server):
         if self._on_ready is not None:
             self._on_ready(self.url)
 
+    async def _accept(self, listening: Sequence[socket.socket]) -> None:
+        """Accept connections of the public sockets: as one of several workers, or all of them.
+
+        libuv accepts one connection per turn of the loop for each registration, so a socket has several.
+        """
+        if self._share is not None:
+            self._acceptor = Acceptor(self._share, self.server_state.connections, self._public.protocols())
+            self._acceptor.start(listening)
+            return
+        for sock in listening:
+            for one in (sock, *(sock.dup() for _ in range(ACCEPTED_TOGETHER - 1))):
+                self.servers.append(await self._public.serve(one))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, drain the node, then wait for open requests to end.
 
         The address of [admin] stays open while the node drains: there `/health/ready` says that it does.
         """
+        if self._acceptor is not None:
+            self._acceptor.close()
         for server in self.servers:
             server.close()
         await self._node.drain(self._drain_seconds, self._second_signal.is_set)
@@ -273,6 +285,7 @@ def work(
     options: ServerOptions,
     sockets: list[socket.socket],
     admin_sockets: list[socket.socket],
+    share: Share,
     parent: int,
     report: Callable[[], None],
 ) -> None:
@@ -295,7 +308,7 @@ def work(
         asyncio.get_running_loop().remove_reader(parent)
         server.handle_exit(signal.SIGTERM, None)
 
-    server = Server(app, options, is_ready, admin_sockets)
+    server = Server(app, options, is_ready, admin_sockets, share)
     collect_less()
     server.run(sockets)
 

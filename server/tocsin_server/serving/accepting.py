@@ -1,0 +1,187 @@
+r"""How a worker accepts connections of the sockets that all workers of its pool listen on.
+
+    accepts --has its share, or others suffice--> rests --woken, or connections wait--> accepts
+
+The kernel wakes all processes that wait for a common socket, for each connection, and those that are faster
+would take most. So as few workers accept as suffice. One that finds more connections than it accepts
+together wakes another one; one that is woken in vain rests, unless it has the fewest connections.
+
+A connection that no worker has accepted stays in the queue of its socket, so none is lost when a worker
+rests, drains or dies.
+
+The mutable state is that of `Acceptor`; only its methods change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable, Iterable, Sized
+from typing import NamedTuple
+
+import structlog
+
+from tocsin_server.serving.connection_counts import ConnectionCounts
+from tocsin_server.serving.listening import BACKLOG
+
+ACCEPTED_TOGETHER = 8
+"""How many connections of a socket one turn of the event loop accepts.
+
+When a node dies, all its clients reconnect at once, and a busy loop has a few hundred turns a second. A
+larger number would delay the clients that are connected already.
+"""
+
+LOOK_SECONDS = 0.2
+"""How often a worker notes its connections, of which some may have ended, and looks whether others wait."""
+
+LONG_LOOKS = 5
+"""After so many looks at which connections waited, a worker accepts them although it has its share.
+
+Then the workers that should accept them are too busy, or hang.
+"""
+
+PAUSE_LOOKS = 5
+"""How many looks a worker pauses that cannot accept, as because the machine has no file for it."""
+
+log = structlog.get_logger()
+
+Protocols = Callable[[], asyncio.BaseProtocol]
+"""Makes the protocol of each connection that a socket accepts."""
+
+
+class Share(NamedTuple):
+    """Which worker of a pool this process is, and what it knows of the others."""
+
+    counts: ConnectionCounts
+    worker: int
+    """From 0 on."""
+
+
+class Acceptor:
+    """Accepts connections as long as its worker does not have its share. Made in a running event loop.
+
+    `connections` are those that the worker has.
+    """
+
+    def __init__(self, share: Share, connections: Sized, make_protocol: Protocols) -> None:
+        self._counts, self._worker = share
+        self._connections = connections
+        self._make_protocol = make_protocol
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._starting: set[asyncio.Task[None]] = set()
+        self._rests = False
+        self._waited_looks = 0
+        self._paused_looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections of these listening sockets from now on, and close the sockets at the end."""
+        self._sockets = list(sockets)
+        for listening in self._sockets:
+            listening.setblocking(False)
+            listening.listen(BACKLOG)
+        self._loop.add_reader(self._counts.wake_file(self._worker), self._wake)
+        self._note()
+        self._begin()
+        self._look()
+
+    def close(self) -> None:
+        """Stop accepting: connections that wait are for the other workers. Idempotent."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        self._loop.remove_reader(self._counts.wake_file(self._worker))
+        self._remove_readers()
+        for listening in self._sockets:
+            listening.close()
+        self._counts.leave(self._worker)
+
+    # ---------------------------------------------------------------------------------- accepting and resting
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept some of the connections that wait, as many as belong to this worker's share."""
+        for accepted in range(ACCEPTED_TOGETHER):
+            self._note()
+            if self._counts.has_share(self._worker) and not self._helps:
+                self._rest()
+                return
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                if not accepted and not self._counts.is_needed(self._worker):
+                    self._rest()
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            sock.setblocking(False)
+            task = self._loop.create_task(self._start_connection(sock))
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+        self._counts.wake_one()
+
+    async def _start_connection(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, sock)
+        except OSError:  # it has ended already
+            sock.close()
+
+    def _note(self) -> None:
+        self._counts.set(self._worker, len(self._connections) + len(self._starting))
+
+    @property
+    def _helps(self) -> bool:
+        """Whether this worker accepts although it has its share, because connections wait for long."""
+        return self._waited_looks >= LONG_LOOKS
+
+    def _pause(self, error: OSError) -> None:
+        """Rest for a while, because connections cannot be accepted here."""
+        log.error("cannot_accept", error=error.strerror)
+        self._paused_looks = PAUSE_LOOKS
+        self._rest()
+
+    def _wake(self) -> None:
+        """Accept connections again, unless that failed a moment ago."""
+        self._begin()
+        if self._paused_looks:
+            self._rest()
+
+    def _begin(self) -> None:
+        self._counts.begin(self._worker)
+        self._rests = False
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _rest(self) -> None:
+        """Leave connections to the others. If all rest now, the one with the fewest connections is woken."""
+        self._rests = True
+        self._remove_readers()
+        self._counts.rest(self._worker)
+        if not self._paused_looks and self._counts.is_needed(self._worker):
+            self._counts.wake_one()
+
+    def _remove_readers(self) -> None:
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+
+    # ------------------------------------------------------------------------------------------ regular looks
+
+    def _look(self) -> None:
+        """Note how many connections are left, and accept if some wait that others should have accepted."""
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._note()
+        waits = self._rests and self._is_waiting()
+        self._waited_looks = max(0, min(LONG_LOOKS, self._waited_looks + (1 if waits else -1)))
+        self._paused_looks = max(0, self._paused_looks - 1)
+        if waits and not self._paused_looks and (self._helps or not self._counts.has_share(self._worker)):
+            self._begin()
+
+    def _is_waiting(self) -> bool:
+        """Whether a connection waits to be accepted."""
+        poll = select.poll()
+        for listening in self._sockets:
+            poll.register(listening, select.POLLIN)
+        return bool(poll.poll(0))
