@@ -28,6 +28,7 @@ from tests.bench.outbox import entries_per_cpu_second, rows_per_cpu_second
 from tests.bench.proxies import cpu_per_call
 from tests.bench.publishing import per_cpu_second
 from tests.bench.tokens import token_costs
+from tests.bench.workers import CONNECTIONS, announcements, imbalance
 from tocsin_server.logging import configure_logging
 from tocsin_server.transports.websocket.framing import DEFLATED_FRAMING, RAW_FRAMING
 
@@ -188,6 +189,22 @@ async def crowd() -> Figures:
     )
 
 
+async def several_workers() -> Figures:
+    """Workers on one port."""
+    for which, ratio in zip(
+        ("at once", "one by one", "after a worker was replaced"), await imbalance(), strict=True
+    ):
+        name = f"the most connections of 4 workers : the mean, {CONNECTIONS:,} clients, {which}"
+        yield Figure(name, f"{ratio:.3f}", "≤ 1.15", ratio <= 1.15)
+    messages, size, elsewhere = await announcements()
+    yield Figure(
+        "messages that Redis sends for a publication of 128 bytes to 4 workers; to one of them",
+        f"{messages:g}; {elsewhere:g} ({size:,.0f} bytes in all)",
+        "4; 1",
+        (messages, elsewhere) == (4, 1),
+    )
+
+
 async def tokens() -> Figures:
     """What it costs to decide about a token."""
     cost = token_costs()
@@ -214,6 +231,7 @@ PARTS = {
     "api": api_requests,
     "nodes": several_nodes,
     "crowd": crowd,
+    "workers": several_workers,
     "tokens": tokens,
     "proxies": proxies,
 }
