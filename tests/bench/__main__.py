@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tests.bench import servers
 from tests.bench.api_requests import cpu_per_publish
+from tests.bench.capacity import constants
 from tests.bench.connecting import HOOKS, cpu_per_connection
 from tests.bench.crowd import cpu_per_returning_client
 from tests.bench.fanout import cpu_per_delivery
@@ -205,6 +206,13 @@ async def several_workers() -> Figures:
     )
 
 
+async def capacity() -> Figures:
+    """The constants of docs/capacity.md that no other part measures. They have no targets."""
+    for name, value in (await constants()).items():
+        unit = "" if name.startswith("bytes") else " µs"
+        yield Figure(name, f"{value:.3g}{unit}", "none", is_met=True)
+
+
 async def tokens() -> Figures:
     """What it costs to decide about a token."""
     cost = token_costs()
@@ -232,6 +240,7 @@ PARTS = {
     "nodes": several_nodes,
     "crowd": crowd,
     "workers": several_workers,
+    "capacity": capacity,
     "tokens": tokens,
     "proxies": proxies,
 }
