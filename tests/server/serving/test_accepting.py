@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
 import socket
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -277,3 +279,16 @@ async def test_a_worker_without_free_files_accepts_again_once_it_has_some(
             await until(lambda: len(connections) == 1)
         assert {(line["event"], line["error"]) for line in logs} == {("cannot_accept", "Too many open files")}
         await until(lambda: not connections)
+
+
+async def test_a_connection_that_ended_is_freed_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        async with accepting_alone() as (port, connections):
+            with socket.create_connection(("127.0.0.1", port)):
+                await until(lambda: len(connections) == 1)
+                ended = weakref.ref(next(iter(connections)))
+            await until(lambda: not connections)
+            await until(lambda: ended() is None)
+    finally:
+        gc.enable()
