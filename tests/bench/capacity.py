@@ -25,13 +25,15 @@ from tocsin_server.engine.redis import scripts
 from tocsin_server.engine.redis.keys import Keys
 
 CLIENTS = 2000
-PING_SECONDS = 8.0
+SECONDS = 8.0
 PING_INTERVAL = 2.0
 PUBLICATIONS = 3000
 BATCH = 100
 BACK_ENDS = 8
 PACED = 1500
 """Publications that are sent one after the other, so that each is announced by itself."""
+
+BATCHES = 150
 
 RECEIVERS = 20
 """Bare connections to Redis' pub/sub in place of as many nodes."""
@@ -112,11 +114,11 @@ async def ping() -> Constants:
             subscribers = await subscribe(node.port, ["bench"] * CLIENTS)
             await asyncio.sleep(2)  # connections are pinged apart from each other
             before = nodes.cpu_seconds(node.process.pid)
-            await asyncio.sleep(PING_SECONDS)
+            await asyncio.sleep(SECONDS)
             seconds[interval] = nodes.cpu_seconds(node.process.pid) - before
             for one in subscribers:
                 one.transport.close()
-    pings = CLIENTS * PING_SECONDS / PING_INTERVAL
+    pings = CLIENTS * SECONDS / PING_INTERVAL
     return {"a ping and its pong, node": (seconds[PING_INTERVAL] - seconds[3600.0]) / pings * 1e6}
 
 
@@ -171,6 +173,7 @@ async def announcing(stack: AsyncExitStack, redis_url: str, client: Redis, redis
     started = time.monotonic()
     cpu, output, node = await publish()
     heartbeats = idle * (time.monotonic() - started) / PACED
+    together = await receive_together(there, back_end)
     subscriber.transport.close()
     for _ in range(RECEIVERS):
         reader, writer = await stack.enter_async_context(
@@ -182,9 +185,25 @@ async def announcing(stack: AsyncExitStack, redis_url: str, client: Redis, redis
     many_cpu, many_output, _ = await publish()
     return {
         "an announcement and its delivery, node": (node - heartbeats) * 1e6,
+        "one of 100 that come together, with its delivery, node": together,
         "an announcement, Redis": (many_cpu - cpu) / (RECEIVERS - 1) * 1e6,
         "bytes of an announcement": (many_output - output) / (RECEIVERS - 1),
     }
+
+
+async def receive_together(node: Server, back_end: BackEnd) -> float:
+    """The CPU of a node for each of 100 announcements that come together, of channels with one subscriber."""
+    names = [f"together{number}" for number in range(BATCH)]
+    subscribers = await subscribe(node.port, names)
+    commands = [{"publish": publication(name, DATA)} for name in names]
+    batch = as_json({"commands": commands, "parallel": True})
+    before = nodes.cpu_seconds(node.process.pid)
+    for _ in range(BATCHES):
+        await back_end.post("batch", batch)
+    seconds = nodes.cpu_seconds(node.process.pid) - before
+    for one in subscribers:
+        one.transport.close()
+    return seconds / (BATCHES * BATCH) * 1e6
 
 
 async def _read(reader: asyncio.StreamReader) -> None:
@@ -246,15 +265,18 @@ async def leases(client: Redis, redis: RedisCost) -> Constants:
 
 
 async def heartbeats(stack: AsyncExitStack, redis_url: str, redis: RedisCost) -> Constants:
-    """What a node without clients spends each second, and Redis for it."""
+    """What a node without clients spends each second, and what Redis spends more because of it."""
+    alone = await redis.cpu()
+    await asyncio.sleep(SECONDS)
+    alone = await redis.cpu() - alone
     node = await stack.enter_async_context(run_node(redis_url))
     await asyncio.sleep(3)  # what a start leaves to do
     at_node, at_redis, started = nodes.cpu_seconds(node.process.pid), await redis.cpu(), time.monotonic()
-    await asyncio.sleep(8)
+    await asyncio.sleep(SECONDS)
     seconds = time.monotonic() - started
     return {
         "a second without clients, node": (nodes.cpu_seconds(node.process.pid) - at_node) / seconds * 1e6,
-        "a second without clients, Redis": (await redis.cpu() - at_redis) / seconds * 1e6,
+        "a second without clients, Redis": (await redis.cpu() - at_redis - alone) / seconds * 1e6,
     }
 
 

@@ -56,6 +56,8 @@ class Workload:
     receivers: Callable[[float], float]
     """Subscribers of each."""
     has_presence: bool = False
+    is_batched: bool = False
+    """Publications come in batches of 100, and are announced together."""
 
     def nodes(self, connections: float, workers: int) -> float:
         """How many workers have subscribers of a channel, on average, if they are spread by chance."""
@@ -69,6 +71,7 @@ class Workload:
 WORKLOADS = (
     Workload("notifications", lambda n: n / 60, lambda _: 1),
     Workload("chat", lambda n: n / 60, lambda _: ROOM, has_presence=True),
+    Workload("chat in batches", lambda n: n / 60, lambda _: ROOM, has_presence=True, is_batched=True),
     Workload("one channel", lambda _: 1, lambda n: n),
 )
 
@@ -105,8 +108,8 @@ def node_cpu(constants: Constants, workload: Workload, connections: float, worke
     return 1e-6 * (
         connections / PING_INTERVAL * constants["ping"]
         + connections / LIFETIME * ((1 - new) * constants["connect"] + new * constants["new_channel"])
-        + publications * constants["publish"]
-        + announcements * constants["receive"]
+        + publications * constants["batch" if workload.is_batched else "publish"]
+        + announcements * constants["receive_together" if workload.is_batched else "receive"]
         + deliveries * constants["delivery"]
         + workers * constants["idle_node"]
     )
@@ -132,7 +135,7 @@ def need(constants: Constants, workload: Workload, connections: float) -> Need:
         + workers * WORKER_BYTES,
         redis_cpu=1e-6
         * (
-            publications * constants["redis_publish"]
+            publications * constants["redis_batch" if workload.is_batched else "redis_publish"]
             + announcements * constants["redis_announce"]
             + subscribes * workload.has_presence * constants["redis_presence"]
             + subscribes * workload.new_channels(connections, workers) * constants["redis_new_channel"]
