@@ -28,12 +28,15 @@ from tests.support.timing import STARTED, TICK
 from tests.support.wire_client import WireClient, open_wire
 from tocsin_server.serving import accepting
 from tocsin_server.serving.accepting import Acceptor, Share
-from tocsin_server.serving.connection_counts import FEW, TOLERANCE, ConnectionCounts
+from tocsin_server.serving.connection_counts import FEW, TOLERANCE, ConnectionCounts, share_limit
 
 WORKERS = 3
 CLIENTS = 90
 MANY = 240
 """So many connections that `FEW` matters little."""
+
+BEYOND_SHARE = 70
+"""So many connections that two of three workers may not have them all."""
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
 
@@ -45,10 +48,10 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def run_workers(url: str, folder: Path, drain_seconds: float = 0) -> Iterator[Server]:
+def run_workers(url: str, folder: Path) -> Iterator[Server]:
     config = {
         "engine": {"url": url, "prefix": folder.name},
-        "server": {"drain_seconds": drain_seconds},
+        "server": {"drain_seconds": 0},
         "channels": {"history_size": 10, "history_ttl": "60s"},
     }
     with run_server(config, folder, "--insecure", "--workers", str(WORKERS)) as server:
@@ -160,11 +163,11 @@ async def test_connections_that_wait_for_a_worker_that_hangs_are_accepted_by_the
         hanging = workers(server)[0]
         hanging.suspend()
         try:
-            for _ in range(WORKERS * FEW):
+            for _ in range(BEYOND_SHARE):
                 await clients.connect()
         finally:
             hanging.resume()
-        assert len(clients.counts()) < WORKERS
+        assert max(clients.counts().values()) > share_limit([0, *clients.counts().values()])
 
 
 async def test_connections_that_wait_in_the_queue_survive_the_death_of_a_worker(server: Server) -> None:
@@ -181,25 +184,6 @@ async def test_connections_that_wait_in_the_queue_survive_the_death_of_a_worker(
             worker.resume()
         for connection in waiting:
             assert await connection.response() == 200
-
-
-async def test_a_pool_that_drains_refuses_connections(redis: RedisServer, tmp_path: Path) -> None:
-    """A load balancer then turns to other nodes, and no client waits for workers that never accept."""
-    with run_workers(redis.url, tmp_path, drain_seconds=3600) as server:
-        async with clients_of(server) as clients:
-            await clients.crowd(FEW)
-            server.process.send_signal(signal.SIGTERM)
-
-            def is_refused() -> bool:
-                try:
-                    socket.create_connection(("127.0.0.1", server.port)).close()
-                except ConnectionRefusedError:
-                    return True
-                return False
-
-            await until(is_refused)
-            assert server.process.poll() is None
-            server.process.send_signal(signal.SIGTERM)
 
 
 async def test_redis_sends_a_publication_once_to_each_worker_that_has_subscribers(

@@ -125,7 +125,7 @@ async def test_a_signal_to_the_parent_drains_every_worker(server: Server) -> Non
 
 
 async def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None:
-    """Requests that never end cannot delay it."""
+    """Requests that never end cannot delay it. In the meantime connections are refused."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(4 * WORKERS):
             request = await stack.enter_async_context(open_tcp(server))
@@ -133,6 +133,8 @@ async def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None
         wires = await connect_to_all(server, stack)
         server.process.send_signal(signal.SIGTERM)
         assert {(await wire.closed()).code for wire in wires} == {3001}
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
         await asyncio.sleep(5 * TICK)
         assert server.process.poll() is None, "it waits for the stuck requests"
         server.process.send_signal(signal.SIGTERM)
