@@ -23,6 +23,13 @@ from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
 from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.engine.redis.publish_call import (
+    PublishKeys,
+    PublishSettings,
+    PublishWords,
+    SeldomWords,
+    pack_publish,
+)
 from tocsin_server.engine.redis.seen_positions import SeenPositions
 from tocsin_server.errors import EngineError, EngineFull
 from tocsin_server.loop_turns import LoopTurns
@@ -33,34 +40,6 @@ MAX_MS = 2**53
 
 ABOVE_STAMPS = 2**64 - 2
 """The second half of a stream id that is above the ids of all publications at an offset."""
-
-
-class PublishArguments(NamedTuple):
-    """The arguments of publish.lua, in its order."""
-
-    publish_command: str
-    pubsub_name: str
-    head: bytes
-    body: bytes
-    result_ttl_ms: int
-    """How long the result of the idempotency key is kept. 0: there is no key."""
-    history_size: int = 0
-    """0: the channel keeps no history. Then the fields below are not used."""
-    history_ttl_ms: int = 0
-    meta_ttl_ms: int = 0
-    fresh_epoch: str = ""
-    """The epoch of the history if it has to start over."""
-    seen_offset: int = 0
-    seen_epoch: str = ""
-    stamp: int = 0
-    version: int = 0
-    version_epoch: str = ""
-    epochs: str = ""
-    """The key of the initial epoch."""
-    trusts_absence: int = 1
-    """Whether a missing top proves that there were no publications (see RedisBroker)."""
-    may_grow: int = 1
-    """Whether the publication may begin a history."""
 
 
 class ReadArguments(NamedTuple):
@@ -155,38 +134,44 @@ class RedisBroker:
         """
         body = encoding.encode_body(publication.data, publication.info, publication.tags)
         stamp, may_be_delta = self._clock.stamp(), publication.may_be_delta(options)
-        key = publication.idempotency_key
         is_stored = options.keeps_history and not publication.skip_history
         trusts_absence = publication.skip_history or self._trusts_absence()
-        pubsub_name, *names = self._keys.of_history(channel)
-        if not is_stored and trusts_absence and not key:
+        pubsub_name, meta, history = self._keys.of_history(channel)
+        head = encoding.DELTA_PUBLICATION if may_be_delta else encoding.PUBLICATION
+        if not is_stored and trusts_absence and not publication.idempotency_key:
             # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
             # redirects missing keys to the server that imports the slot, and no node is subscribed there
             # yet.
-            message = encoding.head_without_history(stamp, may_be_delta=may_be_delta) + body
+            message = encoding.publication_without_history(head, stamp, body)
             await self._commands.execute(self._commands.publish_command, pubsub_name, message)
             return NO_POSITION
         seen = self._seen.latest(channel)
-        arguments = PublishArguments(
+        settings = PublishSettings(
             self._commands.publish_command,
-            pubsub_name,
-            encoding.publication_head(stamp, may_be_delta=may_be_delta),
-            body,
-            self._use_key(names, channel, publication),
+            head,
             options.history_size if is_stored else 0,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
-            self._make_epoch(),
-            seen.offset,
-            seen.epoch,
-            stamp,
-            publication.version,
-            publication.version_epoch,
-            self._use_epochs(names, channel, options),
             int(trusts_absence),
             int(not is_stored or self._may_grow()),
         )
-        reply = await self._commands.run_script(scripts.PUBLISH, names, *arguments)
+        words = PublishWords(
+            pubsub_name.encode(),
+            body,
+            b"%d" % stamp,
+            self._make_epoch().encode(),
+            b"%d" % seen.offset,
+            seen.epoch.encode(),
+            self._keys.epochs(channel).encode(),
+        )
+        idempotency_key = publication.idempotency_key
+        keys = PublishKeys(
+            meta.encode(),
+            history.encode(),
+            self._keys.idempotency(channel, idempotency_key).encode() if idempotency_key else b"",
+        )
+        packed = pack_publish(settings, keys, words, _seldom_words(publication))
+        reply = await self._commands.send(packed, meta)
         if not reply:
             raise EngineFull
         position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION
@@ -248,13 +233,6 @@ class RedisBroker:
         """Remove a channel's stored publications. The top and the epoch stay."""
         await self._commands.execute("DEL", self._keys.history(channel))
 
-    def _use_key(self, names: list[str], channel: str, publication: NewPublication) -> int:
-        """Add the name of the idempotency key to the script's keys. Returns how long its result is kept."""
-        if not publication.idempotency_key:
-            return 0
-        names.append(self._keys.idempotency(channel, publication.idempotency_key))
-        return publication.idempotency_seconds * 1000
-
     def _use_epochs(self, names: list[str], channel: str, options: ChannelOptions) -> str:
         """Add the names of the initial epoch to the script's keys, on a single server. Returns the first.
 
@@ -289,6 +267,16 @@ class RedisBroker:
         except ValueError as error:
             name = type(error).__name__  # the text of the error may repeat a part of the message
             self._dropped.drop("malformed_message_dropped", channel=channel, error=name)
+
+
+def _seldom_words(publication: NewPublication) -> SeldomWords | None:
+    if not publication.idempotency_key and not publication.version:
+        return None
+    return SeldomWords(
+        b"%d" % publication.version,
+        publication.version_epoch.encode(),
+        b"%d" % (publication.idempotency_seconds * 1000),
+    )
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some

@@ -76,14 +76,9 @@ class OtherVersions:
             )
 
 
-def publication_head(stamp: int, *, may_be_delta: bool = False) -> bytes:
-    """The head of a publication, to which the script appends offset and epoch."""
-    return b"%b%d " % (DELTA_PUBLICATION if may_be_delta else PUBLICATION, stamp)
-
-
-def head_without_history(stamp: int, *, may_be_delta: bool = False) -> bytes:
-    """The complete head of a publication that is not stored, for a publish without a script."""
-    return publication_head(stamp, may_be_delta=may_be_delta) + b"0 \n"
+def publication_without_history(head: bytes, stamp: int, body: bytes) -> bytes:
+    """The message of a publication that is not stored, for a publish without a script."""
+    return b"%b%d 0 \n%b" % (head, stamp, body)
 
 
 def encode_body(data: Payload, info: ClientInfo | None, tags: dict[str, str] | None) -> bytes:

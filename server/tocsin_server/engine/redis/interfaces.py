@@ -56,6 +56,9 @@ class Commands(Protocol):
         does not run before that one. On a cluster, this command is not sent if that one fails.
         """
 
+    def send(self, packed: bytes, key: str) -> PendingReply:
+        """Send a command that is packed already, and whose key or pub/sub name is `key`."""
+
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
     ) -> PendingReply:

@@ -95,13 +95,12 @@ class RedisCommand:
         """
         if self.reply.done():
             return
-        if isinstance(reply, ResponseError) and OUT_OF_MEMORY in str(reply):
-            self.reply.set_exception(EngineFull())
-            return
-        if isinstance(reply, ResponseError):
-            self.reply.set_exception(CommandRejected(f"Redis rejected the command: {reply}"))
-        else:
+        if not isinstance(reply, ResponseError):
             self.reply.set_result(reply)
+        elif OUT_OF_MEMORY in str(reply):
+            self.reply.set_exception(EngineFull())
+        else:
+            self.reply.set_exception(CommandRejected(f"Redis rejected the command: {reply}"))
 
 
 class ScriptLoad(RedisCommand):
@@ -168,6 +167,10 @@ class Pipeline:
     ) -> PendingReply:
         """Send a command. It fails if it is not sent within `seconds`."""
         return self.enqueue(RedisCommand(pack_command(*command), seconds))
+
+    def send(self, packed: bytes, key: str) -> PendingReply:  # noqa: ARG002 - one server has all keys
+        """Send a command that is packed already."""
+        return self.enqueue(RedisCommand(packed, COMMAND_SECONDS))
 
     def run_script(
         self,
@@ -293,46 +296,58 @@ class Pipeline:
     def _send_queued(self) -> None:
         """Send a batch of queued commands, unless commands are in flight or there is no connection."""
         self._is_send_scheduled = False
-        if self._connection is None or self._connection.is_closed or self._in_flight:
+        connection, queue = self._connection, self._queue
+        if not queue or self._in_flight or connection is None or connection.is_closed:
             return
         batch: list[RedisCommand] = []
         size = 0
         now = asyncio.get_running_loop().time()
-        while self._queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
-            command = self._pop()
+        while queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
+            command = queue.popleft()
+            length = len(command.packed)
+            self.queued_bytes -= length
             if command.deadline <= now:
                 command.fail("the command could not be sent to Redis in time")
             elif not command.reply.done():
                 batch.append(command)
-                size += len(command.packed)
+                size += length
         if batch:
-            self._send(self._connection, batch)
+            self._send(connection, batch, now)
 
     def _pop(self) -> RedisCommand:
         command = self._queue.popleft()
         self.queued_bytes -= len(command.packed)
         return command
 
-    def _send(self, connection: RedisConnection, batch: list[RedisCommand]) -> None:
+    def _send(self, connection: RedisConnection, batch: list[RedisCommand], now: float) -> None:
         self._in_flight.extend(batch)
-        self._sent_at = asyncio.get_running_loop().time()
+        self._sent_at = now
         connection.send(b"".join([command.packed for command in batch]))
 
     def _on_reply(self, reply: Any) -> None:
-        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+        if isinstance(reply, Exception):
+            self._on_error_reply(reply)
+        elif self._in_flight:
+            # If this raises, the command is still in flight and fails with the others.
+            self._in_flight[0].resolve(reply)
+        else:
+            raise ConnectionFailed("Redis sent a reply without a command")
+        self._in_flight.popleft()
+        if not self._in_flight:
+            self._on_batch_done()
+
+    def _on_error_reply(self, reply: Exception) -> None:
+        if not isinstance(reply, ResponseError):
             raise reply
         if not self._in_flight:
             raise ConnectionFailed("Redis sent a reply without a command")
         command = self._in_flight[0]
         if isinstance(reply, NoScriptError):
             self._script_missing.append(command)
-        else:
-            command.resolve(reply)  # if this raises, the command is still in flight and fails with the others
-            if isinstance(reply, ResponseError) and _is_read_only(reply):
-                raise ConnectionFailed("the server is now a replica and accepts no writes")
-        self._in_flight.popleft()
-        if not self._in_flight:
-            self._on_batch_done()
+            return
+        command.resolve(reply)
+        if _is_read_only(reply):
+            raise ConnectionFailed("the server is now a replica and accepts no writes")
 
     def _on_batch_done(self) -> None:
         """All commands in flight have been answered: send the next batch.
@@ -346,7 +361,8 @@ class Pipeline:
         missing, self._script_missing = self._script_missing, []
         if missing and self._connection is not None and not self._is_reloading_scripts:
             self._is_reloading_scripts = True
-            self._send(self._connection, [*map(ScriptLoad, _script_loads()), *missing])
+            batch = [*map(ScriptLoad, _script_loads()), *missing]
+            self._send(self._connection, batch, asyncio.get_running_loop().time())
             return
         self._is_reloading_scripts = False
         for command in missing:

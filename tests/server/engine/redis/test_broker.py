@@ -16,7 +16,8 @@ from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.engine.redis import broker as broker_module
 from tocsin_server.engine.redis import scripts
-from tocsin_server.engine.redis.broker import PublishArguments, ReadArguments
+from tocsin_server.engine.redis.broker import ReadArguments
+from tocsin_server.engine.redis.publish_call import ARGUMENTS
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication
 
 ALL = HistoryQuery(limit=-1)
@@ -30,7 +31,7 @@ def named_arguments(script: scripts.Script) -> tuple[str, ...]:
 
 def test_scripts_name_their_arguments_in_the_order_of_the_tuples() -> None:
     """The order is written in both places, because a script gets its arguments by position."""
-    assert named_arguments(scripts.PUBLISH) == PublishArguments._fields
+    assert named_arguments(scripts.PUBLISH) == ARGUMENTS
     assert named_arguments(scripts.HISTORY_READ) == ReadArguments._fields
 
 

@@ -31,11 +31,11 @@ def test_a_publication_survives_encoding(
     """Data that is not JSON on one line stays marked as such."""
     for payload in (Raw(data), Binary(data)):
         body = encoding.encode_body(payload, info, tags)
-        message = encoding.publication_head(5) + f"{offset} {epoch}\n".encode() + body
+        message = encoding.PUBLICATION + f"5 {offset} {epoch}\n".encode() + body
         decoded, *rest = encoding.decode_publication(message)
         assert (decoded, rest) == (Publication(payload, offset, info, tags), [epoch, 5])
         assert type(decoded.data) is type(payload)
-        unlogged = encoding.head_without_history(7) + body
+        unlogged = encoding.publication_without_history(encoding.PUBLICATION, 7, body)
         assert encoding.decode_publication(unlogged) == (Publication(payload, 0, info, tags), "", 7)
 
 

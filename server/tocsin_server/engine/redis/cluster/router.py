@@ -122,6 +122,10 @@ class Router:
         """Send a command to the master of its key. It fails if it is not sent within `seconds`."""
         return self._route(self._command(pack_command(*command), seconds, slot_of(command[1]), after))
 
+    def send(self, packed: bytes, key: str) -> PendingReply:
+        """Send a packed command to the master of its key."""
+        return self._route(self._command(packed, COMMAND_SECONDS, slot_of(key), None))
+
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
     ) -> PendingReply:

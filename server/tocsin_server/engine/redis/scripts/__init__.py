@@ -16,13 +16,13 @@ class Script:
 
 
 def _load(*names: str) -> Script:
-    """Build a script from several files: first the functions that it uses, then the script itself."""
+    """Build a script from several files: first the functions that a file uses, then that file."""
     folder = files(__package__)
     text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-PUBLISH = _load("lib/history", "publish")
+PUBLISH = _load("publish", "lib/history", "publish_others")
 HISTORY_READ = _load("lib/history", "history_read")
 PRESENCE_ADD = _load("lib/presence", "presence_add")
 PRESENCE_REMOVE = _load("lib/presence", "presence_remove")
