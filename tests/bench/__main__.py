@@ -146,11 +146,19 @@ async def api_requests() -> Figures:
 
 async def several_nodes() -> Figures:
     """Node processes over a real Redis. The contenders take turns."""
-    hop = await measure_hops()
+    hop, slow = await measure_hops()
     for which, mine, bare in zip(Hop._fields, hop["node"], hop["bare"], strict=True):
         yield at_most(f"a hop from node to node, {which} : bare redis-py", mine, bare, "ms", 2)
     for which, mine, bare in zip(Hop._fields, hop["api"], hop["bare"], strict=True):
         yield at_most(f"the same, from an HTTP request on, {which}", mine, bare, "ms", math.inf)
+    for number, (which, limit) in enumerate(zip(Hop._fields, (1.3, 1.5), strict=True)):
+        yield at_most(
+            f"a hop from an HTTP request on, 100 a second, {which} : bare redis-py + a bare ASGI request",
+            slow["api"][number],
+            slow["bare"][number] + slow["request"][number],
+            "ms",
+            limit,
+        )
     publishes = await per_cpu_second()
     yield at_least(
         "publishes for a CPU second, in a batch : one for each request",

@@ -1,11 +1,15 @@
 """The two ends of a hop, each a process: a publisher with a steady rate, and a receiver.
 
-    python -m tests.bench.hop_ends publish KIND PORT      request SECONDS RATE, reply: number of publications
+    python -m tests.bench.hop_ends publish KIND PORT      request SECONDS RATE, reply: see below
     python -m tests.bench.hop_ends receive KIND PORT      request COUNT, reply: median and p99 in ms
 
 KIND is `bare` (redis-py to and from the Redis at PORT), `api` (the HTTP API of the node at PORT, or a
-WebSocket to it) or `node` (an application with a node mounted in it, over the Redis at PORT). A publication
-carries its time, by the monotonic clock that all processes of a machine share. Each kind has its own channel.
+WebSocket to it), `request` (the same HTTP request to the bare server at PORT) or `node` (an application with
+a node mounted in it, over the Redis at PORT). A publication carries its time, by the monotonic clock that all
+processes of a machine share. Each kind has its own channel.
+
+A publisher replies with the number of publications, the seconds that they took, and the median and the p99 of
+the milliseconds from a request to its response.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from itertools import chain
 
 import uvloop
 from msgspec import Raw
@@ -44,6 +49,11 @@ Publish = Callable[[str], Awaitable[object]]
 def publication_now() -> str:
     """A publication of about 128 bytes, with its time."""
     return f"at {time.monotonic():.7f} {PADDING}"
+
+
+def median_and_p99(values: Sequence[float]) -> tuple[float, float]:
+    """The median, and what one of a hundred exceeds."""
+    return statistics.median(values), statistics.quantiles(values, n=100)[98]
 
 
 # ----------------------------------------------------------------------------------------------- publishing
@@ -77,11 +87,15 @@ async def publishers_of(kind: str, stack: AsyncExitStack, port: int) -> list[Pub
     return [await make(stack, port) for _ in range(BACK_ENDS)]
 
 
-async def publish_on_schedule(publish: Publish, moments: Iterator[float]) -> None:
-    """Publish at each moment, or as soon as the previous publish is done."""
+async def publish_on_schedule(publish: Publish, moments: Iterator[float]) -> list[float]:
+    """Publish at each moment, or as soon as the previous publish is done. Returns how many ms each took."""
+    durations: list[float] = []
     for moment in moments:
         await asyncio.sleep(moment - time.monotonic())
+        started = time.monotonic()
         await publish(publication_now())
+        durations.append((time.monotonic() - started) * 1e3)
+    return durations
 
 
 async def publish_main(kind: str, port: int) -> None:
@@ -91,8 +105,8 @@ async def publish_main(kind: str, port: int) -> None:
             count = int(seconds * rate)
             start = time.monotonic() + 0.05
             moments = (start + number / rate for number in range(count))
-            await asyncio.gather(*(publish_on_schedule(publish, moments) for publish in publishers))
-            print(count, time.monotonic() - start, flush=True)
+            durations = await asyncio.gather(*(publish_on_schedule(one, moments) for one in publishers))
+            print(count, time.monotonic() - start, *median_and_p99(list(chain(*durations))), flush=True)
 
 
 # ------------------------------------------------------------------------------------------------ receiving
@@ -115,7 +129,7 @@ class Latencies:
             while len(self.all) < count:
                 await asyncio.sleep(0.01)
         ages, self.all = self.all, []
-        return f"{statistics.median(ages)} {statistics.quantiles(ages, n=100)[98]}"
+        return " ".join(map(str, median_and_p99(ages)))
 
 
 async def receive_bare(port: int, latencies: Latencies) -> None:

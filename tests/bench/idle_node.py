@@ -51,7 +51,7 @@ async def traffic_of_an_idle_node() -> tuple[Traffic, Traffic, int]:
             async def measure(rate: int) -> Traffic:
                 sent, cpu = counter.bytes, nodes.cpu_seconds(idle.process.pid)
                 if rate:
-                    count, _ = await publisher.call(SECONDS, rate)
+                    count, *_ = await publisher.call(SECONDS, rate)
                     await receiver.call(int(count))  # proves that it was published and received
                 else:
                     await asyncio.sleep(SECONDS)
