@@ -42,7 +42,7 @@ EPOCH_BITS = 48
 One is made for each publish, so it must be quick.
 """
 
-_AS_LETTERS = str.maketrans("0123456789", "ghijklmnop")
+_AS_LETTERS = bytes.maketrans(b"0123456789", b"ghijklmnop")
 
 START_SECONDS = 5.0
 """The limit for receiving the first probe after Redis has answered."""
@@ -293,4 +293,4 @@ class RedisEngine:
         return not self._server_checks.is_nearly_full
 
     def _make_epoch(self) -> str:
-        return f"{self._random.getrandbits(EPOCH_BITS):012x}".translate(_AS_LETTERS)
+        return (b"%012x" % self._random.getrandbits(EPOCH_BITS)).translate(_AS_LETTERS).decode()

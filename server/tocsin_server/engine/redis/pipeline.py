@@ -4,8 +4,9 @@ A command passes through these states:
 
     queued --_send_queued()--> in flight --_on_reply()--> resolved | failed
 
-Commands that are made while others are in flight are queued and then sent together, as one batch. There is
-one connection at a time, and no command is sent again on the next one. When a connection breaks, commands
+A command is sent at once if nothing is in flight, so that at a low rate none waits for a turn of the event
+loop. Commands that are made while others are in flight are queued and then sent together, as one batch. There
+is one connection at a time, and no command is sent again on the next one. When a connection breaks, commands
 in flight fail, and may have been carried out. Queued ones wait for the next connection until their deadline.
 
 The mutable state, and the methods that change it (all synchronous, except for `run` and its parts):
@@ -14,7 +15,6 @@ The mutable state, and the methods that change it (all synchronous, except for `
     _in_flight, _sent_at      _send() adds; _on_reply() removes one, in order; _fail_in_flight() removes all
     _script_missing,          _on_reply() adds; _on_batch_done() sends them again or fails them;
     _is_reloading_scripts     _fail_in_flight() removes all
-    _is_send_scheduled        enqueue() and _send_queued()
     _connection               _serve() sets it; _connect_and_serve() clears it when the connection ends
     connection_count,         _connect_and_serve() and _report_failure()
     unready_reason
@@ -142,7 +142,6 @@ class Pipeline:
         self._is_reloading_scripts = False
         self._sent_at = 0.0
         self._connection: RedisConnection | None = None
-        self._is_send_scheduled = False
         self._is_running = False
         self.unready_reason = f"Redis at {connector.name} has not been reached yet."
         """Why no command can be sent now, as a sentence. Empty if commands can be sent."""
@@ -184,7 +183,7 @@ class Pipeline:
         return self.enqueue(RedisCommand(packed, COMMAND_SECONDS))
 
     def enqueue(self, command: RedisCommand) -> PendingReply:
-        """Queue a command. If nothing is in flight, it is sent at the end of this turn of the event loop."""
+        """Queue a command, and send it now if nothing is in flight."""
         if not self._is_running:
             command.fail("the engine is not running")
         elif self.queued_bytes + len(command.packed) > MAX_QUEUED_BYTES:
@@ -192,9 +191,8 @@ class Pipeline:
         else:
             self._queue.append(command)
             self.queued_bytes += len(command.packed)
-            if not self._is_send_scheduled and not self._in_flight:
-                self._is_send_scheduled = True
-                asyncio.get_running_loop().call_soon(self._send_queued)
+            if not self._in_flight:
+                self._send_queued()
         return command.reply
 
     def take_queued(self) -> list[RedisCommand]:
@@ -295,7 +293,6 @@ class Pipeline:
 
     def _send_queued(self) -> None:
         """Send a batch of queued commands, unless commands are in flight or there is no connection."""
-        self._is_send_scheduled = False
         connection, queue = self._connection, self._queue
         if not queue or self._in_flight or connection is None or connection.is_closed:
             return

@@ -85,12 +85,12 @@ class ServerChecks:
     @property
     def is_evicting(self) -> bool:
         """Whether a server may evict keys."""
-        return any(server.is_evicting for server in self._servers.values())
+        return True in [server.is_evicting for server in self._servers.values()]  # each publication asks
 
     @property
     def is_nearly_full(self) -> bool:
         """Whether a server uses more than the allowed part of its memory."""
-        return any(self._is_over_limit(server.used_part) for server in self._servers.values())
+        return True in [self._is_over_limit(server.used_part) for server in self._servers.values()]
 
     @property
     def unready_reason(self) -> str:
