@@ -28,6 +28,7 @@ from tests.bench.memory import bytes_per_connection
 from tests.bench.outbox import entries_per_cpu_second, rows_per_cpu_second
 from tests.bench.proxies import cpu_per_call
 from tests.bench.publishing import per_cpu_second
+from tests.bench.redis_requests import cpu_by_engine
 from tests.bench.tokens import token_costs
 from tests.bench.workers import CONNECTIONS, announcements, imbalance
 from tocsin_server.logging import configure_logging
@@ -159,6 +160,15 @@ async def several_nodes() -> Figures:
             "ms",
             limit,
         )
+    cost = await cpu_by_engine()
+    yield at_most(
+        "CPU of a node for a publication by HTTP, over Redis : in memory",
+        cost["redis"],
+        cost["memory"],
+        "µs",
+        1.5,
+    )
+    yield at_most("the same, in a batch of 100", cost["redis batch"], cost["memory batch"], "µs", math.inf)
     publishes = await per_cpu_second()
     yield at_least(
         "publishes for a CPU second, in a batch : one for each request",

@@ -36,9 +36,9 @@ def run_redis() -> Iterator[RedisServer]:
 
 @contextlib.contextmanager
 def run_node(redis_url: str) -> Iterator[Server]:
-    """One `tocsin serve`."""
+    """One `tocsin serve`. Without a Redis its engine is in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        config = {**CONFIG, "engine": engine_at(redis_url)}
+        config = {**CONFIG, "engine": engine_at(redis_url)} if redis_url else CONFIG
         with run_server(config, Path(folder), "--log-level", "warning") as server:
             yield server
 

@@ -24,7 +24,7 @@ from tocsin_server.engine.redis.dropped_messages import DroppedMessages
 from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import (
-    PublishKeys,
+    ChannelNames,
     PublishSettings,
     PublishWords,
     SeldomWords,
@@ -107,6 +107,7 @@ class RedisBroker:
         self._trusts_absence = state.trusts_absence
         self._may_grow = state.may_grow
         self._seen = SeenPositions()
+        self._names = ChannelNames(keys)
         self._other_versions = encoding.OtherVersions()
         self._decoding_turns = LoopTurns()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
@@ -132,18 +133,19 @@ class RedisBroker:
         If Redis does not reply in time, the publication may have been stored and published. With an
         idempotency key, the publish can be repeated safely.
         """
+        names = self._names.of(channel)
         body = encoding.encode_body(publication.data, publication.info, publication.tags)
-        stamp, may_be_delta = self._clock.stamp(), publication.may_be_delta(options)
+        stamp = self._clock.stamp()
+        head = encoding.DELTA_PUBLICATION if publication.may_be_delta(options) else encoding.PUBLICATION
         is_stored = options.keeps_history and not publication.skip_history
         trusts_absence = publication.skip_history or self._trusts_absence()
-        pubsub_name, meta, history = self._keys.of_history(channel)
-        head = encoding.DELTA_PUBLICATION if may_be_delta else encoding.PUBLICATION
-        if not is_stored and trusts_absence and not publication.idempotency_key:
+        key = publication.idempotency_key
+        if not is_stored and trusts_absence and not key:
             # A plain command, because a cluster checks the keys of a script. While a slot moves, Redis
             # redirects missing keys to the server that imports the slot, and no node is subscribed there
             # yet.
             message = encoding.publication_without_history(head, stamp, body)
-            await self._commands.execute(self._commands.publish_command, pubsub_name, message)
+            await self._commands.execute(self._commands.publish_command, names.pubsub_name, message)
             return NO_POSITION
         seen = self._seen.latest(channel)
         settings = PublishSettings(
@@ -155,23 +157,11 @@ class RedisBroker:
             int(trusts_absence),
             int(not is_stored or self._may_grow()),
         )
-        words = PublishWords(
-            pubsub_name.encode(),
-            body,
-            b"%d" % stamp,
-            self._make_epoch().encode(),
-            b"%d" % seen.offset,
-            seen.epoch.encode(),
-            self._keys.epochs(channel).encode(),
-        )
-        idempotency_key = publication.idempotency_key
-        keys = PublishKeys(
-            meta.encode(),
-            history.encode(),
-            self._keys.idempotency(channel, idempotency_key).encode() if idempotency_key else b"",
-        )
-        packed = pack_publish(settings, keys, words, _seldom_words(publication))
-        reply = await self._commands.send(packed, meta)
+        fresh_epoch = self._make_epoch().encode()
+        words = PublishWords(body, b"%d" % stamp, fresh_epoch, b"%d" % seen.offset, seen.epoch.encode())
+        first_result = self._keys.idempotency(channel, key).encode() if key else b""
+        packed = pack_publish(names, settings, words, _seldom_words(publication), first_result)
+        reply = await self._commands.send(packed, names.meta)
         if not reply:
             raise EngineFull
         position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION

@@ -355,8 +355,12 @@ class Pipeline:
         2. If that has just been done, fail them.
         """
         self._backoff.reset()
+        if not self._script_missing:
+            self._is_reloading_scripts = False
+            self._send_queued()
+            return
         missing, self._script_missing = self._script_missing, []
-        if missing and self._connection is not None and not self._is_reloading_scripts:
+        if self._connection is not None and not self._is_reloading_scripts:
             self._is_reloading_scripts = True
             batch = [*map(ScriptLoad, _script_loads()), *missing]
             self._send(self._connection, batch, asyncio.get_running_loop().time())

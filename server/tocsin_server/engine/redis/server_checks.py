@@ -62,7 +62,7 @@ class CheckedServer:
 class ServerChecks:
     """Checks each server of a deployment at start, and every CHECK_SECONDS.
 
-    The mutable state is what the last checks found; only `check` changes it.
+    The mutable state is what the last checks found; only `check` and `_check_memory` change it.
     """
 
     def __init__(self, deployment: Deployment, keys: Keys, memory_limit: float = 1.0) -> None:
@@ -70,6 +70,10 @@ class ServerChecks:
         self._memory_limit = memory_limit
         self._keys = keys
         self._servers: dict[str, CheckedServer] = {}
+        self.is_evicting = False
+        """Whether a server may evict keys."""
+        self.is_nearly_full = False
+        """Whether a server uses more than the allowed part of its memory."""
         self.uid = ""
         """The node's uid, for the names on which commands are tried. The owner sets it."""
 
@@ -81,16 +85,6 @@ class ServerChecks:
             for name, server in self._servers.items()
             for text in server.warnings.values()
         )
-
-    @property
-    def is_evicting(self) -> bool:
-        """Whether a server may evict keys."""
-        return True in [server.is_evicting for server in self._servers.values()]  # each publication asks
-
-    @property
-    def is_nearly_full(self) -> bool:
-        """Whether a server uses more than the allowed part of its memory."""
-        return True in [self._is_over_limit(server.used_part) for server in self._servers.values()]
 
     @property
     def unready_reason(self) -> str:
@@ -123,6 +117,7 @@ class ServerChecks:
         """Check all servers once. A server that does not answer keeps what its last check found."""
         shards = {shard.pipeline.name: shard for shard in self._deployment.shards}
         self._servers = {name: self._servers.get(name, CheckedServer()) for name in shards}
+        self._summarize()
         await asyncio.gather(*(self._check(shard, self._servers[name]) for name, shard in shards.items()))
 
     async def _check(self, shard: Shard[PubSubConnection], server: CheckedServer) -> None:
@@ -160,6 +155,13 @@ class ServerChecks:
             event = "redis_memory_nearly_full" if is_over else "redis_memory_available"
             log.warning(event, used_part=round(used_part, 3), limit=self._memory_limit)
         server.used_part = used_part
+        self._summarize()
+
+    def _summarize(self) -> None:
+        """Note for all servers together what each publication asks."""
+        servers = self._servers.values()
+        self.is_evicting = any(server.is_evicting for server in servers)
+        self.is_nearly_full = any(self._is_over_limit(server.used_part) for server in servers)
 
     async def _read_info(
         self, shard: Shard[PubSubConnection], server: CheckedServer

@@ -10,6 +10,7 @@ from tests.server.metrics.metrics_page import of
 from tests.server.served_node import new_channel, publish
 from tests.support.timing import TICK
 from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.engine.redis.publish_call import ChannelNames
 from tocsin_server.node import backfill
 
 
@@ -32,7 +33,7 @@ async def test_a_stored_publication_that_was_not_received_is_backfilled(
         running(url, "unreceived") as unreceived,
     ):
         await publish(served.node, news, b"0")
-        monkeypatch.setattr(unreceived.broker, "_keys", UnreceivedKeys(prefix))
+        monkeypatch.setattr(unreceived.broker, "_names", ChannelNames(UnreceivedKeys(prefix)))
         options = served.node.rules.options_for(news)
         assert options is not None
         for number in (1, 2):

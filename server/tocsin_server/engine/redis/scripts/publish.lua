@@ -6,8 +6,8 @@
 --   returns  {offset, epoch}, or {} if the publication needs a new key and `may_grow` is '0'
 -- This file has the frequent case, in which the top is stored, and comes first: Lua makes the functions of the files
 -- after it (lib/history, publish_others) with each run.
-local publish_command, head, history_size, history_ttl_ms, meta_ttl_ms, trusts_absence, may_grow, pubsub_name, body,
-  stamp, fresh_epoch, seen_offset, seen_epoch, epochs, version, version_epoch, result_ttl_ms = unpack(ARGV)
+local pubsub_name, epochs, publish_command, head, history_size, history_ttl_ms, meta_ttl_ms, trusts_absence, may_grow,
+  body, stamp, fresh_epoch, seen_offset, seen_epoch, version, version_epoch, result_ttl_ms = unpack(ARGV)
 local meta, history, first_result = KEYS[1], KEYS[2], KEYS[3]
 local call = redis.call
 

@@ -1,0 +1,55 @@
+"""CPU time of a node alone for publishing by HTTP into a channel with history: over Redis, and in memory."""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import AsyncExitStack
+
+from tests.bench import nodes
+from tests.bench.api_requests import ONE, PUBLISHES
+from tests.bench.http_back_end import BackEnd, as_json, publication
+from tests.bench.publishing import BATCH, CHANNELS, DATA
+
+ROUNDS = 5
+
+MANY = as_json(
+    {
+        "commands": [{"publish": publication(f"bench{n % CHANNELS}", DATA)} for n in range(BATCH)],
+        "parallel": True,
+    }
+)
+
+CONTENDERS = {
+    "redis": ("redis", "publish", ONE, PUBLISHES, 1),
+    "memory": ("memory", "publish", ONE, PUBLISHES, 1),
+    "redis batch": ("redis", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
+    "memory batch": ("memory", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
+}
+"""The engine, the method, the body, the requests in a round and the publications in each, by contender.
+
+The kernel counts CPU time in hundredths of a second, so a round has more publications in batches.
+"""
+
+
+async def cpu_by_engine() -> dict[str, float]:
+    """The median CPU microseconds of one publication, by contender. They take turns."""
+    figures: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(nodes.run_redis())
+        servers = {
+            "redis": stack.enter_context(nodes.run_node(redis.url)),
+            "memory": stack.enter_context(nodes.run_node("")),
+        }
+        back_ends = {
+            name: await stack.enter_async_context(BackEnd(server.port)) for name, server in servers.items()
+        }
+        for round_number in range(ROUNDS + 1):
+            for name, (engine, method, body, count, size) in CONTENDERS.items():
+                process = servers[engine].process.pid
+                before = nodes.cpu_seconds(process)
+                for _ in range(count):
+                    await back_ends[engine].post(method, body)
+                spent = nodes.cpu_seconds(process) - before
+                if round_number:  # the first round warms up
+                    figures[name].append(spent * 1e6 / (count * size))
+    return {name: statistics.median(values) for name, values in figures.items()}
