@@ -49,6 +49,21 @@ async def test_concurrent_commands_are_sent_in_one_batch(running: Running, proxy
         assert proxy.segments - before <= 5
 
 
+async def test_a_command_is_sent_at_once_if_none_is_in_flight(redis_server: RedisServer) -> None:
+    """The next ones wait for its reply, and are then sent together."""
+    connector = RecordingConnector(parse_address(redis_server.url), "test")
+    pipeline = Pipeline(connector, Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    await pipeline.execute("PING")
+    first, *others = [pipeline.execute("PING") for _ in range(3)]
+    assert [command.reply for command in pipeline.in_flight] == [first]
+    await first
+    assert [command.reply for command in pipeline.in_flight] == others
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_scripts_are_loaded_again_after_a_flush(node: Node, redis_server: RedisServer) -> None:
     """No command fails, and the order is kept."""
     await node.broker.subscribe("a")

@@ -1,5 +1,6 @@
 """Which keys clients can make a node store: none for channels without publications and clients."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -67,6 +68,25 @@ async def test_a_followed_epoch_is_stored_for_a_minute(
     assert 0 < redis_server.command("PTTL", meta) <= 60_000
     await node.broker.publish("news", publication(1), HISTORY)
     assert redis_server.command("PTTL", meta) > 29 * 86400 * 1000
+
+
+async def test_a_history_lives_for_its_time_after_each_publication(
+    node: Node, redis_server: RedisServer, prefix: str
+) -> None:
+    """And at most a second longer, also after another node or a removal has changed its keys."""
+    (history, meta), ttl_ms = (f"{prefix}:{{news}}:{name}" for name in ("log", "meta")), 3_600_000
+    for left in (None, 0, ttl_ms - 1, ttl_ms + 500, 2 * ttl_ms):
+        if left == 0:
+            await node.broker.remove_history("news")
+        elif left:
+            redis_server.command("PEXPIRE", history, left)
+            redis_server.command("PEXPIRE", meta, left)
+        sent_at = time.monotonic()
+        await node.broker.publish("news", publication(1), HISTORY)
+        left_ms = [redis_server.command("PTTL", key) for key in (history, meta)]
+        lived_ms = (time.monotonic() - sent_at) * 1000 + 2
+        assert ttl_ms - lived_ms <= left_ms[0] <= ttl_ms + 1000
+        assert left_ms[1] > HISTORY.history_meta_ttl * 1000 - lived_ms
 
 
 async def test_a_top_that_was_lost_alone_gets_another_epoch(
