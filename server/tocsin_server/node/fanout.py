@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Generic
 
 from tocsin_server.core.channel import Batch, C, Channel, ChannelMessage, Framing, Subscriber, encodable
@@ -36,6 +36,10 @@ QUEUED_BYTES = 4 * 1_048_576
 """Past this many queued bytes in one channel publishers wait: some ten thousand publications."""
 
 
+BatchWriting = Generator[int, None, int]
+"""Writes a batch. Yields after each slice but the last, and returns after that one, what it counts for."""
+
+
 class FanOut(Generic[C]):
     """Delivers batches of channels in turn. Owns no task: each turn is a callback of the running loop.
 
@@ -51,7 +55,7 @@ class FanOut(Generic[C]):
         self._log = SampledLog()
         self._on_failed = on_failed
         self._on_unreadable = on_unreadable
-        self._batches: deque[tuple[Channel[C], Iterator[int]]] = deque()
+        self._batches: deque[tuple[Channel[C], BatchWriting]] = deque()
         self._busy: set[Channel[C]] = set()
         self._is_scheduled = False
         self._next_turn: asyncio.Future[None] | None = None
@@ -92,9 +96,9 @@ class FanOut(Generic[C]):
             if written >= SLICE_WRITES:
                 break
             channel, batch = self._batches.popleft()
-            slice_written = self._write_slice(channel, batch)
-            if slice_written is not None:
-                written += slice_written
+            count, is_complete = self._write_slice(channel, batch)
+            written += count
+            if not is_complete:
                 self._batches.append((channel, batch))
             elif channel.has_queued:
                 self._batches.append((channel, self._write_batch(channel)))
@@ -106,18 +110,20 @@ class FanOut(Generic[C]):
             self._next_turn.set_result(None)
             self._next_turn = None
 
-    def _write_slice(self, channel: Channel[C], batch: Iterator[int]) -> int | None:
-        """Return what the slice counts for, in small writes; None once the batch is written, or failed."""
+    def _write_slice(self, channel: Channel[C], batch: BatchWriting) -> tuple[int, bool]:
+        """Return what the slice counts for, in small writes, and whether the batch is written, or failed."""
         try:
-            return next(batch, None)
+            return next(batch), False
+        except StopIteration as end:
+            return end.value, True
         except Exception:  # noqa: BLE001 # a defect in one batch: its subscribers reconnect and recover, the others go on
             self._log.write("batch_failed", level="error", exc_info=True, channel=channel.name)
             for connection in channel.connections:
                 self._on_failed(connection)
-            return None
+            return 0, True
 
-    def _write_batch(self, channel: Channel[C]) -> Iterator[int]:
-        """Write one batch of a channel; after each slice yield what it counts for, in small writes."""
+    def _write_batch(self, channel: Channel[C]) -> BatchWriting:
+        """Write one batch of a channel; yield, and in the end return, what each slice counts for."""
         started = time.monotonic()
         batch = channel.take_batch()
         count = worked = 0
@@ -136,8 +142,7 @@ class FanOut(Generic[C]):
                 count = 0
         if has_recipients:
             self._observe(batch, started)
-        if count:
-            yield count
+        return count
 
     def _write_group(
         self,

@@ -81,6 +81,15 @@ async def test_publications_of_one_turn_are_delivered_in_one_write() -> None:
     assert (connection.received, connection.writes) == (list(range(1, 11)), 1)
 
 
+async def test_a_batch_that_fits_into_a_slice_takes_one_turn() -> None:
+    """No further turn of the loop is needed to find out that it is written."""
+    case = FanOutCase()
+    case.add_subscribers(3)
+    case.publish()
+    await asyncio.sleep(0)
+    assert case.fan_out.is_idle
+
+
 async def test_publications_received_during_a_batch_are_delivered_in_the_next() -> None:
     """So a burst costs each subscriber two writes, not one for each publication."""
     case = FanOutCase()
