@@ -103,7 +103,7 @@ class Executed(Struct, frozen=True):
     outcome: Struct | Refusal
 
 
-class Approval(NamedTuple):
+class Approval(Struct, frozen=True):
     """Go on with `request`, which may differ from the client's; `claims` take the place of its token's."""
 
     request: messages.Request

@@ -364,6 +364,10 @@ class Session:
             case events.Turn():
                 self._turn_cost = 0
                 return []
+            case events.Authorized():
+                effects = self._on_authorized(event, now)
+                is_refused = len(effects) == 1 and is_error(effects[0])
+                return self._count_error(effects, now) if is_refused else effects
             case events.DeadlineReached():
                 return self._on_deadline(now)
             case events.SubscriptionsFailed(channels, why):
@@ -377,10 +381,6 @@ class Session:
                 return self._on_reservation(event, now)
             case events.Executed():
                 return self._on_executed(event)
-            case events.Authorized():
-                effects = self._on_authorized(event, now)
-                is_refused = len(effects) == 1 and is_error(effects[0])
-                return self._count_error(effects, now) if is_refused else effects
             case events.ChannelReset(channel):
                 return self._apply(self._subscriptions.reset(channel))
             case events.TokensRevoked():

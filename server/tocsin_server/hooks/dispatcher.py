@@ -25,7 +25,7 @@ from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
 from tocsin_server.hooks.cancellation import is_cancelled
-from tocsin_server.hooks.deadline import Deadline, DeadlinePassed
+from tocsin_server.hooks.deadline import DeadlinePassed, Deadlines
 from tocsin_server.hooks.events import (
     ClientRequest,
     ConnectEvent,
@@ -55,8 +55,6 @@ from tocsin_server.protocol.messages import (
     SubscribeRequest,
 )
 
-NO_HOOKS: tuple[RegisteredHook, ...] = ()
-
 WAITING_FACTOR = 20
 """So many times `limits.hooks_at_once` events may wait."""
 
@@ -75,6 +73,8 @@ KINDS: Mapping[type, HookKind] = {
     RpcRequest: HookKind.RPC,
 }
 
+PLAIN = Kind.PLAIN
+
 _OF_CHANNELS = {HookKind.SUBSCRIBE, HookKind.SUB_REFRESH, HookKind.PUBLISH}
 
 
@@ -89,13 +89,21 @@ class CancelledByHook(Exception):
 class _Queue:
     """The events of one kind that one hook is asked about: a hook that is slow holds up no other."""
 
-    __slots__ = ("slots", "unanswered", "unanswered_limit")
+    __slots__ = ("deadlines", "durations", "hook", "kind", "slots", "unanswered", "unanswered_limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, kind: HookKind, hook: RegisteredHook, settings: Settings, metrics: Metrics) -> None:
+        limit = settings.limits.hooks_at_once
+        self.hook = hook
+        self.kind = kind.value  # a string, because members of enums are slow to read in Python 3.11
         self.slots: Slots[str] = Slots(limit, max(1, limit // OWNER_SHARE))
+        self.deadlines = Deadlines(hook.seconds or settings.client.hook_timeout)
+        self.durations = metrics.hook_seconds.of(self.kind)
         self.unanswered = 0
         """How many wait for a slot, or for an answer."""
         self.unanswered_limit = limit * (1 + WAITING_FACTOR)
+
+
+NO_QUEUES: tuple[_Queue, ...] = ()
 
 
 class HookDispatcher:
@@ -111,10 +119,11 @@ class HookDispatcher:
         self._rpc_methods = frozenset(rpc_methods)
         self._metrics = metrics
         self._log = SampledLog()
-        self._queues: dict[tuple[int, HookKind], _Queue] = {}
-        self._threads: Mapping[HookKind, Threads] = {}
-        self._chains: dict[tuple[type, int], tuple[RegisteredHook, ...]] = {}
-        """The hooks of a type of request, in the section with this identity."""
+        self._queues: dict[tuple[str, int], _Queue] = {}
+        """Of each kind of event and the hook with this identity."""
+        self._threads: Mapping[str, Threads] = {}
+        self._chains: dict[tuple[type, int], tuple[_Queue, ...]] = {}
+        """Which hooks are asked about a type of request, in the section with this identity."""
         self._checks: Mapping[type, Callable[[Any], bool]] = {}
         metrics.hooks_in_flight.set_function(lambda: sum(len(queue.slots) for queue in self._queues.values()))
 
@@ -123,9 +132,9 @@ class HookDispatcher:
         return sum(queue.unanswered for queue in self._queues.values())
 
     def _queue_of(self, kind: HookKind, hook: RegisteredHook) -> _Queue:
-        key = id(hook), kind  # hooks live as long as the dispatcher
+        key = kind.value, id(hook)  # hooks live as long as the dispatcher
         if (queue := self._queues.get(key)) is None:
-            queue = self._queues[key] = _Queue(self._settings.limits.hooks_at_once)
+            queue = self._queues[key] = _Queue(kind, hook, self._settings, self._metrics)
         return queue
 
     # ------------------------------------------------------------------------------------------ for the node
@@ -148,7 +157,7 @@ class HookDispatcher:
             of_kind = sections if kind in _OF_CHANNELS else [self._settings.client]
             for section in of_kind:
                 if found := self.hooks.hooks_for(kind, section):
-                    self._chains[request, id(section)] = found
+                    self._chains[request, id(section)] = tuple(self._queue_of(kind, hook) for hook in found)
         checks: Mapping[type, Callable[[Any], bool]] = {
             ConnectRequest: self._asks,
             RefreshRequest: self._asks_without_token,
@@ -163,13 +172,15 @@ class HookDispatcher:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Have threads for plain functions, while the node runs: functions of one kind hold up no others."""
-        self._threads = {kind: Threads(self._settings.limits.hook_threads) for kind in HookKind}
+        self._threads = {kind.value: Threads(self._settings.limits.hook_threads) for kind in HookKind}
         try:
             yield
         finally:
             for threads in self._threads.values():
                 threads.close()
             self._threads = {}
+            for queue in self._queues.values():
+                queue.deadlines.close()
 
     def needs_authorization(self, request: Request) -> bool:
         """Whether a hook decides about a request."""
@@ -189,15 +200,15 @@ class HookDispatcher:
         options = self._rules.options_for(request.channel)
         if options is None or not self._hooks_for(request):
             return False
-        return bool(request.token) or self._rules.kind_of(request.channel, options) is Kind.PLAIN
+        return bool(request.token) or self._rules.kind_of(request.channel, options) is PLAIN
 
-    def _hooks_for(self, request: Request) -> tuple[RegisteredHook, ...]:
+    def _hooks_for(self, request: Request) -> tuple[_Queue, ...]:
         """The hooks that are asked about a request, in their order."""
         channel: Any = getattr(request, "channel", None)
         section = self._settings.client if channel is None else self._rules.options_for(channel)
-        found = self._chains.get((type(request), id(section)), NO_HOOKS)
+        found = self._chains.get((type(request), id(section)), NO_QUEUES)
         if found and getattr(request, "token", None):
-            return tuple(hook for hook in found if hook.with_token)
+            return tuple(queue for queue in found if queue.hook.with_token)
         return found
 
     # ---------------------------------------------------------------------------------------------- questions
@@ -205,54 +216,49 @@ class HookDispatcher:
     async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> AuthorizedOutcome:
         """Ask the hooks about a request, and return what becomes of it. Raises nothing."""
         asked = authorize.request
-        kind = KINDS[type(asked)]
         event = event_of(authorize, request or UNKNOWN_REQUEST)
-        for hook in self._hooks_for(asked):
-            answered = await self._ask(kind, hook, event, asked)
+        for queue in self._hooks_for(asked):
+            answered = await self._ask(queue, event, asked, authorize.info.user)
             if answered is not None:
                 return answered
         return Approval(asked)
 
-    async def _ask(
-        self, kind: HookKind, hook: RegisteredHook, event: Event, asked: Request
-    ) -> AuthorizedOutcome | None:
+    async def _ask(self, queue: _Queue, event: Event, asked: Request, user: str) -> AuthorizedOutcome | None:
         """Ask one hook. None: it has no opinion."""
-        user = getattr(event, "user", "")
         started = time.perf_counter()
         outcome: AuthorizedOutcome | None = None
         try:
-            answer = await self._answer(kind, hook, event)
+            answer = await self._answer(queue, event)
             outcome = None if answer is None else outcome_of(asked, user, answer)
             result = _result(outcome)
         except TooManyHooks:
             result, outcome = "too_many", errors.TOO_MANY_REQUESTS
             self._metrics.limits_reached.add("limits.hooks_at_once")
-            self._log.write("limit_reached", limit="limits.hooks_at_once", **_fields(kind, hook, event))
+            self._log.write("limit_reached", limit="limits.hooks_at_once", **_fields(queue, event))
         except DeadlinePassed:
             result, outcome = "timeout", errors.INTERNAL_ERROR
-            self._log.write("hook_timed_out", level="warning", **_fields(kind, hook, event))
+            self._log.write("hook_timed_out", level="warning", **_fields(queue, event))
         except InvalidAnswer as error:
             result, outcome = "error", errors.INTERNAL_ERROR
-            fields = _fields(kind, hook, event)
+            fields = _fields(queue, event)
             self._log.write("hook_answer_invalid", level="error", error=str(error), **fields)
         except Exception:  # noqa: BLE001 - logged as an error
             result, outcome = "error", errors.INTERNAL_ERROR
-            self._log.write("hook_raised", level="error", exc_info=True, **_fields(kind, hook, event))
-        if result in _FAULTS and kind is HookKind.CONNECT:
+            self._log.write("hook_raised", level="error", exc_info=True, **_fields(queue, event))
+        if result in _FAULTS and type(asked) is ConnectRequest:
             outcome = errors.SERVER_ERROR
-        self._metrics.hook_calls.add(kind.value, hook.name, result)
-        self._metrics.hook_seconds.of(kind.value).observe(time.perf_counter() - started)
+        self._metrics.hook_calls.add(queue.kind, queue.hook.name, result)
+        queue.durations.observe(time.perf_counter() - started)
         return outcome
 
-    async def _answer(self, kind: HookKind, hook: RegisteredHook, event: Event) -> Answer:
+    async def _answer(self, queue: _Queue, event: Event) -> Answer:
         """The hook's answer. Raises what the hook raises, TooManyHooks, or DeadlinePassed."""
-        queue = self._queue_of(kind, hook)
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
         queue.unanswered += 1
-        deadline = Deadline(hook.seconds or self._function_seconds)
+        deadline = queue.deadlines.begin()
         try:
-            return await self._call(queue.slots, kind, hook, event)
+            return await self._call(queue, event)
         except asyncio.CancelledError as error:
             if deadline.take():
                 raise DeadlinePassed from None
@@ -265,26 +271,26 @@ class HookDispatcher:
             queue.unanswered -= 1
             deadline.stop()
 
-    async def _call(self, slots: Slots[str], kind: HookKind, hook: RegisteredHook, event: Event) -> Answer:
-        client = event.client
+    async def _call(self, queue: _Queue, event: Event) -> Answer:
+        slots, client = queue.slots, event.client
         if not slots.take_now(client):
             await slots.wait(client)
         try:
-            call: Any = hook.call
-            if not hook.is_plain:
+            call: Any = queue.hook.call
+            if not queue.hook.is_plain:
                 return cast("Answer", await call(event))
-            threads = self._threads.get(kind)
+            threads = self._threads.get(queue.kind)
             answered = call(event) if threads is None else await threads.run(call, event)
             return cast("Answer", await answered if inspect.isawaitable(answered) else answered)
         finally:
             slots.give_back(client)
 
 
-def _fields(kind: HookKind, hook: RegisteredHook, event: Event) -> dict[str, Any]:
+def _fields(queue: _Queue, event: Event) -> dict[str, Any]:
     """The fields of a line of the log about a hook: also the client, and nothing that it sent."""
     return {
-        "kind": kind.value,
-        "hook": hook.name,
+        "kind": queue.kind,
+        "hook": queue.hook.name,
         "client": event.client,
         "user": getattr(event, "user", ""),
         "address": event.request.address,

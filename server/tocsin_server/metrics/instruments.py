@@ -6,8 +6,8 @@ duration finds its bucket by bisection, and no instrument adds a second metric w
 
 from __future__ import annotations
 
-import collections
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -37,7 +37,7 @@ class LabeledCounter(Collector):
     """Numbers that only grow, one for each combination of label values."""
 
     def __init__(self, name: str, help_text: str, registry: CollectorRegistry, *labels: str) -> None:
-        self.counts: collections.Counter[tuple[str, ...]] = collections.Counter()
+        self.counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
         self._name = name
         self._help = help_text
         self._labels = labels
@@ -59,7 +59,7 @@ class LabeledGauge(Collector):
     """Numbers that rise and fall, one for each value of a label. Callers change `counts`."""
 
     def __init__(self, name: str, help_text: str, registry: CollectorRegistry, label: str) -> None:
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._name = name
         self._help = help_text
         self._label = label
@@ -84,7 +84,8 @@ class Durations:
 
     def observe(self, seconds: float) -> None:
         """Record one duration. Negative values, which clock adjustments cause, are recorded as 0."""
-        seconds = max(0.0, seconds)
+        if seconds < 0:
+            seconds = 0.0
         self._counts[bisect_left(SECONDS, seconds)] += 1
         self._sum += seconds
 

@@ -67,10 +67,13 @@ class KeptHeaders:
         kept: dict[str, str] = {}
         for written, value in headers:
             name = written.lower()
-            if name == "cookie" and not cookies_count:
+            if self._names is not None and name not in self._names:
                 continue
-            if self._names is None or name in self._names:
-                separator = "; " if name == "cookie" else ", "
-                kept[name] = f"{kept[name]}{separator}{value}" if name in kept else value
+            if name in kept:
+                kept[name] = f"{kept[name]}{'; ' if name == 'cookie' else ', '}{value}"
+            else:
+                kept[name] = value
+        if not cookies_count:
+            kept.pop("cookie", None)
         parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
         return ClientRequest(transport, protocol, address, kept, parameters)
