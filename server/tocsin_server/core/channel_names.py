@@ -46,6 +46,10 @@ class Kind(Enum):
     """The one user that its name has."""
 
 
+PRIVATE, PLAIN = Kind.PRIVATE, Kind.PLAIN
+"""The kinds of nearly all channels. Members of enums are slow to read from their class in Python 3.11."""
+
+
 def namespace_of(channel: str) -> str | None:
     """Return the namespace that a channel name begins with; None for a channel without one.
 
@@ -136,10 +140,10 @@ class ChannelRules:
 
         A `#` limits a channel to users where `allow_user_limited_channels` is set, and in personal channels.
         """
-        if is_private(channel):
-            return Kind.PRIVATE
+        if channel.startswith(PRIVATE_PREFIX):
+            return PRIVATE
         if USER_BOUNDARY not in channel:
-            return Kind.PLAIN
+            return PLAIN
         is_named_personal = is_personal(channel)
         if options.allow_user_limited_channels:
             return Kind.PERSONAL if is_named_personal else Kind.USER_LIMITED

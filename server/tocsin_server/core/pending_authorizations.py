@@ -70,7 +70,6 @@ class PendingAuthorizations(dict[int, PendingAuthorization]):
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        super().__init__()
         self._last = 0
 
     @property

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the task that this code runs in. Raises RuntimeError outside a task."""
+    if (task := asyncio.current_task()) is None:
+        raise RuntimeError("hooks are asked in a task")
+    return task
 
 
 def is_cancelled(error: BaseException) -> bool:

@@ -1,15 +1,22 @@
 r"""The deadlines of one hook: each of its calls may take equally long, so that one timer serves them all.
 
-    begin --> answered: stop
+    begin --> answered: end
           \--> due: the task is cancelled --> take: the call ends with DeadlinePassed
 
-The mutable state is the calls that have not ended, in the order in which they are due, and the timer. Only
-the methods of `Deadlines` and `Deadline` change it.
+The mutable state is the tasks that have begun one, in the order in which they are due, those that were
+cancelled, and the timer. Only the methods of `Deadlines` change it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any, TypeAlias
+
+Task: TypeAlias = "asyncio.Task[Any]"
+
+SHORTEST_DELAY = 0.001
+"""In seconds. The clock of an event loop may be so much ahead of this one."""
 
 
 class DeadlinePassed(Exception):
@@ -17,24 +24,34 @@ class DeadlinePassed(Exception):
 
 
 class Deadlines:
-    """Cancels each task that begins one and is not done `seconds` later. Use it in one event loop."""
+    """Cancels each task that has begun a deadline and not ended it `seconds` later. For one event loop."""
 
-    __slots__ = ("_seconds", "_timer", "running")
+    __slots__ = ("_due_at", "_passed", "_seconds", "_timer")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._due_at: dict[Task, float] = {}
+        self._passed: set[Task] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.running: dict[Deadline, float] = {}
-        """When each is due, in seconds of the loop's clock. Only `Deadline.stop` removes one besides."""
 
-    def begin(self) -> Deadline:
-        """Begin a deadline of the current task. `stop` must follow."""
-        loop = asyncio.get_running_loop()
-        deadline = Deadline(self, asyncio.current_task(loop))
-        self.running[deadline] = due_at = loop.time() + self._seconds
-        if self._timer is None:  # else it is set to an earlier one, or to one that has ended
-            self._timer = loop.call_at(due_at, self._on_timer, loop)
-        return deadline
+    def begin(self, task: Task) -> None:
+        """Begin a deadline. `end` must follow."""
+        self._due_at[task] = time.monotonic() + self._seconds
+        if self._timer is None:  # else it is set for an earlier deadline, which may have ended
+            self._timer = task.get_loop().call_later(self._seconds, self._on_timer)
+
+    def take(self, task: Task) -> bool:
+        """Whether a CancelledError comes from the deadline alone, so that it ends here."""
+        if task not in self._passed:
+            return False
+        self._passed.discard(task)
+        return task.uncancel() == 0
+
+    def end(self, task: Task) -> None:
+        """End a deadline. A hook that went on although it was cancelled leaves no cancellation behind."""
+        self._due_at.pop(task, None)
+        if task in self._passed:
+            self.take(task)
 
     def close(self) -> None:
         """Cancel the timer. From now on no task is cancelled."""
@@ -42,46 +59,15 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        now = loop.time()
-        while self.running:
-            first, due_at = next(iter(self.running.items()))
+        now = time.monotonic()
+        while self._due_at:
+            first, due_at = next(iter(self._due_at.items()))
             if due_at > now:
-                self._timer = loop.call_at(due_at, self._on_timer, loop)
+                delay = max(SHORTEST_DELAY, due_at - now)
+                self._timer = first.get_loop().call_later(delay, self._on_timer)
                 return
-            del self.running[first]
-            first.cancel_task()
-
-
-class Deadline:
-    """The deadline of one call: `asyncio.timeout` for a task of one's own, in a fraction of its time."""
-
-    __slots__ = ("_before", "_deadlines", "_has_passed", "_task")
-
-    def __init__(self, deadlines: Deadlines, task: asyncio.Task[object] | None) -> None:
-        self._deadlines = deadlines
-        self._task = task
-        self._before = task.cancelling() if task is not None else 0
-        self._has_passed = False
-
-    def cancel_task(self) -> None:
-        """Cancel the task that has begun it: the deadline has passed."""
-        if self._task is not None:
-            self._has_passed = True
-            self._task.cancel()
-
-    def take(self) -> bool:
-        """Whether a CancelledError comes from the deadline alone, so that it ends here."""
-        if not self._has_passed or self._task is None:
-            return False
-        self._has_passed = False
-        return self._task.uncancel() <= self._before
-
-    def stop(self) -> None:
-        """End it. A hook that went on although it was cancelled leaves no cancellation behind."""
-        self._deadlines.running.pop(self, None)
-        if self._has_passed and self._task is not None:
-            self._has_passed = False
-            self._task.uncancel()
-        self._task = None
+            del self._due_at[first]
+            self._passed.add(first)
+            first.cancel()

@@ -20,11 +20,11 @@ from typing import Any, cast
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
-from tocsin_server.core.channel_names import Kind
+from tocsin_server.core.channel_names import PLAIN
 from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
-from tocsin_server.hooks.cancellation import is_cancelled
+from tocsin_server.hooks.cancellation import current_task, is_cancelled
 from tocsin_server.hooks.deadline import DeadlinePassed, Deadlines
 from tocsin_server.hooks.events import (
     ClientRequest,
@@ -72,8 +72,6 @@ KINDS: Mapping[type, HookKind] = {
     PublishRequest: HookKind.PUBLISH,
     RpcRequest: HookKind.RPC,
 }
-
-PLAIN = Kind.PLAIN
 
 _OF_CHANNELS = {HookKind.SUBSCRIBE, HookKind.SUB_REFRESH, HookKind.PUBLISH}
 
@@ -198,7 +196,7 @@ class HookDispatcher:
 
     def _asks_about_subscribe(self, request: SubscribeRequest) -> bool:
         options = self._rules.options_for(request.channel)
-        if options is None or not self._hooks_for(request):
+        if options is None or not self._hooks_in(options, request):
             return False
         return bool(request.token) or self._rules.kind_of(request.channel, options) is PLAIN
 
@@ -206,6 +204,9 @@ class HookDispatcher:
         """The hooks that are asked about a request, in their order."""
         channel: Any = getattr(request, "channel", None)
         section = self._settings.client if channel is None else self._rules.options_for(channel)
+        return self._hooks_in(section, request)
+
+    def _hooks_in(self, section: Section | None, request: Request) -> tuple[_Queue, ...]:
         found = self._chains.get((type(request), id(section)), NO_QUEUES)
         if found and getattr(request, "token", None):
             return tuple(queue for queue in found if queue.hook.with_token)
@@ -256,11 +257,12 @@ class HookDispatcher:
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
         queue.unanswered += 1
-        deadline = queue.deadlines.begin()
+        task = current_task()
+        queue.deadlines.begin(task)
         try:
             return await self._call(queue, event)
         except asyncio.CancelledError as error:
-            if deadline.take():
+            if queue.deadlines.take(task):
                 raise DeadlinePassed from None
             if is_cancelled(error):
                 raise
@@ -269,7 +271,7 @@ class HookDispatcher:
             return error.refusal
         finally:
             queue.unanswered -= 1
-            deadline.stop()
+            queue.deadlines.end(task)
 
     async def _call(self, queue: _Queue, event: Event) -> Answer:
         slots, client = queue.slots, event.client

@@ -107,10 +107,10 @@ def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome
     """Return what becomes of a request. Raises InvalidAnswer."""
     if answer is None:
         return Approval(request)
-    if isinstance(answer, Refusal | Disconnect):
-        return checked_refusal(answer)
     kind, convert = _KINDS[type(request)]
     if not isinstance(answer, kind):
+        if isinstance(answer, Refusal | Disconnect):
+            return checked_refusal(answer)
         raise InvalidAnswer(f"{type(answer).__name__} does not answer {type(request).__name__}")
     try:
         return convert(request, user, answer)

@@ -75,6 +75,7 @@ from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
+from tocsin_server.node.short_tasks import ShortTasks
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -209,9 +210,9 @@ class Node:
             on_reset=self._on_reset,
         )
         self._started_at = time.monotonic()
-        self._is_prepared = False
-        self._is_draining = False
+        self._is_prepared = self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
+        self._authorizations = ShortTasks()
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
         add_lifecycle_gauges(self.metrics, self.lifecycle)
@@ -303,6 +304,7 @@ class Node:
                 self.services.running(),
                 asyncio.timeout(None) as limit,
                 asyncio.TaskGroup() as self._tasks,
+                self._authorizations,
             ):
                 top_checks = self._tasks.create_task(self._check_tops())
                 key_sets = self._tasks.create_task(self._key_sets.run())
@@ -631,6 +633,9 @@ class Node:
         match request:
             case Write(messages):
                 self._send(connection, messages)
+            case events.Authorize():
+                if self._tasks is not None:
+                    self._authorizations.start(self._authorize(connection, request))
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, partial(_client_fields, connection))
@@ -646,8 +651,6 @@ class Node:
                 self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
-            case events.Authorize():
-                self._spawn(self._authorize(connection, request))
             case node_state.UnsubscribeChannel(channel):
                 self._spawn(self._unsubscribe(channel))
             case node_state.RemovePresence(channel, client):
