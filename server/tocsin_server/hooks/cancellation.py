@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 
-def current_task() -> asyncio.Task[Any]:
-    """Return the task that this code runs in. Raises RuntimeError outside a task."""
-    if (task := asyncio.current_task()) is None:
+def current_task(loop: asyncio.AbstractEventLoop | None) -> asyncio.Task[Any]:
+    """Return the task that this code runs in. Raises RuntimeError outside a task.
+
+    Without the `loop` that runs it, Python 3.11 makes a system call.
+    """
+    if (task := asyncio.current_task(loop)) is None:
         raise RuntimeError("hooks are asked in a task")
     return task
 

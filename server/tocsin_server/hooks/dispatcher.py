@@ -119,6 +119,7 @@ class HookDispatcher:
         self._log = SampledLog()
         self._queues: dict[tuple[str, int], _Queue] = {}
         """Of each kind of event and the hook with this identity."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: Mapping[str, Threads] = {}
         self._chains: dict[tuple[type, int], tuple[_Queue, ...]] = {}
         """Which hooks are asked about a type of request, in the section with this identity."""
@@ -170,13 +171,14 @@ class HookDispatcher:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Have threads for plain functions, while the node runs: functions of one kind hold up no others."""
+        self._loop = asyncio.get_running_loop()
         self._threads = {kind.value: Threads(self._settings.limits.hook_threads) for kind in HookKind}
         try:
             yield
         finally:
             for threads in self._threads.values():
                 threads.close()
-            self._threads = {}
+            self._threads, self._loop = {}, None
             for queue in self._queues.values():
                 queue.deadlines.close()
 
@@ -257,7 +259,7 @@ class HookDispatcher:
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
         queue.unanswered += 1
-        task = current_task()
+        task = current_task(self._loop)
         queue.deadlines.begin(task)
         try:
             return await self._call(queue, event)

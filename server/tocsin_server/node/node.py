@@ -634,8 +634,7 @@ class Node:
             case Write(messages):
                 self._send(connection, messages)
             case events.Authorize():
-                if self._tasks is not None:
-                    self._authorizations.start(self._authorize(connection, request))
+                self._authorizations.start(self._authorize(connection, request))
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, partial(_client_fields, connection))
