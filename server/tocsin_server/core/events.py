@@ -124,6 +124,8 @@ class Renewal(Struct, frozen=True):
 
     expire_at: float = 0
     info: Raw = NO_JSON
+    is_decided: bool = True
+    """Whether the application decided it. Otherwise it counts as issued when what it renews was."""
 
 
 AuthorizedOutcome = Approval | Renewal | messages.RpcResult | Refusal | Disconnect

@@ -622,14 +622,17 @@ class Session:
         if isinstance(outcome, Renewal) and (subscription is not None or not channel):
             expires_at = monotonic_deadline(outcome.expire_at, now)
             renewals.schedule_again(channel, expires_at, now.monotonic)
+            asked_at = question.asked_at if outcome.is_decided else None
             if subscription is not None:
-                subscription.extend(expires_at, outcome.info, question.asked_at)
+                subscription.extend(expires_at, outcome.info, asked_at)
             else:
-                self._extend_connection(expires_at, outcome.info, question.asked_at)
+                self._extend_connection(expires_at, outcome.info, asked_at)
         return []
 
-    def _extend_connection(self, expires_at: float | None, info: Raw, issued_at: float) -> None:
-        self._expires_at, self._issued_at = expires_at, issued_at
+    def _extend_connection(self, expires_at: float | None, info: Raw, issued_at: float | None) -> None:
+        self._expires_at = expires_at
+        if issued_at is not None:
+            self._issued_at = issued_at
         if info:
             self.info = ClientInfo(self.user, self.client, info)
 

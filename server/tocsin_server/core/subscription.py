@@ -102,12 +102,15 @@ class Subscription:
         self.token_id, self.issued_at = grant.token_id, grant.issued_at
         self.allowed = grant.allowed
 
-    def extend(self, expires_at: float | None, info: Raw, issued_at: float) -> None:
+    def extend(self, expires_at: float | None, info: Raw, issued_at: float | None) -> None:
         """Let it expire later, as an answer says that was asked for at unix second `issued_at`.
 
-        `info` replaces the former one of the channel, unless it is NO_JSON.
+        None: it counts as issued when it was before. `info` replaces the former one of the channel, unless it
+        is NO_JSON.
         """
-        self.expires_at, self.issued_at = expires_at, issued_at
+        self.expires_at = expires_at
+        if issued_at is not None:
+            self.issued_at = issued_at
         if info:
             self.info = replace(self.info, chan_info=info)
 

@@ -75,6 +75,10 @@ class Refreshed(Struct, frozen=True):
     """The connection, or the subscription, ends now."""
 
 
+class Undecided(Refreshed, frozen=True):
+    """It goes on although the back end of a proxy could not be asked. A revocation meanwhile still counts."""
+
+
 EXPIRED = Refreshed(is_expired=True)
 """The answer to a refresh or sub_refresh event whose session of the application is over."""
 

@@ -27,6 +27,7 @@ from tocsin_server.hooks.answers import (
     Refreshed,
     RpcAnswer,
     Subscribed,
+    Undecided,
 )
 from tocsin_server.protocol.json_text import compact
 from tocsin_server.protocol.messages import (
@@ -226,7 +227,7 @@ def _published(request: PublishRequest, _user: str, answer: Published) -> Approv
 def _refreshed(_request: Request, _user: str, answer: Refreshed) -> Renewal | Refusal:
     if answer.is_expired:
         return errors.EXPIRED
-    return Renewal(_unix(answer.expire_at), _json(answer.info))
+    return Renewal(_unix(answer.expire_at), _json(answer.info), not isinstance(answer, Undecided))
 
 
 def _called(_request: RpcRequest, _user: str, answer: RpcAnswer) -> RpcResult:

@@ -13,7 +13,15 @@ from tocsin_server.core.capabilities import Capability
 from tocsin_server.core.events import Approval, Renewal
 from tocsin_server.core.tokens import ConnectionClaims, ExpiringGrant, Flag, Override, SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal
-from tocsin_server.hooks.answers import EXPIRED, Connected, Published, Refreshed, RpcAnswer, Subscribed
+from tocsin_server.hooks.answers import (
+    EXPIRED,
+    Connected,
+    Published,
+    Refreshed,
+    RpcAnswer,
+    Subscribed,
+    Undecided,
+)
 from tocsin_server.hooks.outcomes import InvalidAnswer, checked_refusal, outcome_of
 from tocsin_server.protocol.messages import (
     ConnectRequest,
@@ -107,6 +115,7 @@ def test_a_publication_may_be_changed(data: Any, published: Raw | Binary) -> Non
 @pytest.mark.parametrize("request_", [RefreshRequest(), SubRefreshRequest("news")])
 def test_a_refresh_goes_on_or_has_expired(request_: Request) -> None:
     assert outcome_of(request_, "ada", Refreshed(2e9, info=1)) == Renewal(2e9, Raw(b"1"))
+    assert outcome_of(request_, "ada", Undecided(2e9)) == Renewal(2e9, is_decided=False)
     assert outcome_of(request_, "ada", EXPIRED) == errors.EXPIRED
 
 

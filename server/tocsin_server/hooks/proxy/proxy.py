@@ -18,7 +18,7 @@ from yarl import URL
 
 from tocsin_server.config.proxy_options import ProxyOptions
 from tocsin_server.errors import INTERNAL_ERROR, bad_request
-from tocsin_server.hooks.answers import Answer, Refreshed
+from tocsin_server.hooks.answers import Answer, Undecided
 from tocsin_server.hooks.events import (
     ConnectEvent,
     Event,
@@ -166,7 +166,7 @@ class Proxy:
         return answer
 
     def _without_answer(self, kind: HookKind) -> Answer:
-        return Refreshed(expire_at=time.time() + GRACE_SECONDS) if kind in _REFRESHES else INTERNAL_ERROR
+        return Undecided(expire_at=time.time() + GRACE_SECONDS) if kind in _REFRESHES else INTERNAL_ERROR
 
     def _failed(self, kind: HookKind, client: str, fault: ProxyFault) -> None:
         self._metrics.calls.add(self.name, kind.value, fault.label)

@@ -350,6 +350,21 @@ def test_a_renewal_counts_as_issued_when_it_was_asked_for(channel: str) -> None:
         assert bool(playbook.effects) is is_asked_before
 
 
+@pytest.mark.parametrize("channel", ["", "a"], ids=["connection", "subscription"])
+def test_a_renewal_without_a_decision_counts_as_issued_before(channel: str) -> None:
+    """A revocation of a moment before the question still ends what the application admitted earlier."""
+    for is_decided in (True, False):
+        playbook = subscribed(60) if channel else connected(60)
+        playbook >> Wait(1)
+        at = playbook.now.unix
+        asked = asked_after(playbook, 60 - LEAD_SECONDS - 1)
+        playbook >> Authorized(asked.id, Renewal(playbook.now.unix + 900, is_decided=is_decided)) << []
+        revocation = Revocation(at + 9999, user="ada", channel=channel, issued_before=at)
+        playbook.session._context.revocations.add(revocation, playbook.now.unix)
+        playbook >> TokensRevoked()
+        assert bool(playbook.effects) is not is_decided
+
+
 def test_a_server_side_subscription_of_an_answer_is_renewed_and_its_refusal_closes() -> None:
     grant = ExpiringGrant(info=Raw(b"1"), payload=Raw(b"2"), expire_at=0)
     playbook = connected(9999, claims={"subs": {"b": grant}})

@@ -10,7 +10,7 @@ from tests.server.hooks.proxy.events import proxies_to
 from tests.server.served_node import until
 from tests.support.back_end import admits, back_end_running, http
 from tocsin_server.errors import INTERNAL_ERROR
-from tocsin_server.hooks.answers import Answer, Connected, Published, Refreshed
+from tocsin_server.hooks.answers import Answer, Connected, Published, Undecided
 from tocsin_server.hooks.events import HookKind
 from tocsin_server.hooks.proxy.proxy import GRACE_SECONDS
 
@@ -50,7 +50,7 @@ async def test_an_open_breaker_grants_nothing_and_keeps_what_is() -> None:
         assert len(back_end.requests) == 2
         assert await proxies.ask(HookKind.CONNECT) == INTERNAL_ERROR
         answer = await proxies.ask(HookKind.REFRESH)
-        assert isinstance(answer, Refreshed)
+        assert isinstance(answer, Undecided)
         assert 0 < answer.expire_at - time.time() <= GRACE_SECONDS
         assert len(back_end.requests) == 2
         assert proxies.outcomes == {"status": 2, "breaker_open": 2}
