@@ -9,17 +9,20 @@ transport reads its own requests and checks them itself.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 
 import structlog
 from starlette._utils import get_route_path
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tocsin_server.api.http import ApiRequest
+from tocsin_server.api.application import Api
+from tocsin_server.api.calls import Later
+from tocsin_server.api.http import ApiRequest, ApiResponse, first_values
 from tocsin_server.config.admin_options import AdminPart
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
@@ -96,11 +99,26 @@ class ClientOfRequest:
             is_trusted = self._proxies.trust(peer or UNIX)
             if is_trusted:
                 self._set_client(scope, peer)
-            elif not self._has_warned and _has_header(scope, _FORWARDING_HEADERS) and is_private(peer):
-                self._has_warned = True
-                log.warning("proxy_not_trusted", peer=peer, advice="set server.trusted_proxies")
+            else:
+                self._warn_of_proxy(peer, [name for name, _ in scope["headers"]])
             scope[_PEER] = is_trusted
         await self._app(scope, receive, send)
+
+    def check(self, peer: str, headers: Iterable[bytes]) -> None:
+        """Leave the warning, if it is due, for a request with these headers that comes to no application."""
+        if not (self._has_warned or self._proxies.trust(peer or UNIX)):
+            self._warn_of_proxy(peer, headers)
+
+    def address_of(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+        """The address of the client of a request, as `scope["client"]` has it."""
+        if not self._proxies.trust(peer or UNIX):
+            return peer
+        return self._proxies.client_of(peer, Headers(raw=list(headers)).getlist).address
+
+    def _warn_of_proxy(self, peer: str, headers: Iterable[bytes]) -> None:
+        if not (self._has_warned or _FORWARDING_HEADERS.isdisjoint(headers)) and is_private(peer):
+            self._has_warned = True
+            log.warning("proxy_not_trusted", peer=peer, advice="set server.trusted_proxies")
 
     def _set_client(self, scope: Scope, peer: str) -> None:
         found = self._proxies.client_of(peer, HTTPConnection(scope).headers.getlist)
@@ -130,9 +148,11 @@ class AccessControl:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal."""
         part = part_of(get_route_path(scope))
-        if part == "api" and self._is_plain_call(scope):
-            await self._app(scope, receive, send)
-            return
+        if part == "api":
+            address = scope.get("state", {}).get("address", PUBLIC)
+            if self.is_plain_call(address, first_values(scope["headers"])):
+                await self._app(scope, receive, send)
+                return
         if refused := self._refusal(HTTPConnection(scope), part):
             await self._refuse(scope, receive, send, *refused)
         elif part is None:  # its route adds the headers, since a stream has many writes
@@ -147,11 +167,19 @@ class AccessControl:
             app = preflight_response(request, _API_METHODS, _API_HEADERS)
         await app(request.scope, receive, answer.send)
 
-    def _is_plain_call(self, scope: Scope) -> bool:
+    def is_plain_call(self, address: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a call of the API comes from a back end, and needs no check and no headers for pages."""
-        if self._is_api_insecure or "api" not in self._served[scope.get("state", {}).get("address", PUBLIC)]:
+        if "api" not in self._served[address] or not _PAGE_HEADERS.isdisjoint(headers):
             return False
-        return not _has_header(scope, _PAGE_HEADERS)
+        if not self._is_api_insecure:
+            return True
+        host = headers.get(b"host", b"").decode("latin-1")
+        return not names_another_site(host, self._known_origins)
+
+    @property
+    def depends_on_host(self) -> bool:
+        """Whether calls of the API are refused that name another host, which a trusted proxy may tell."""
+        return self._is_api_insecure
 
     # ----------------------------------------------------------------------------- why a request is refused
 
@@ -189,7 +217,7 @@ class AccessControl:
         is_known = request.scope.get(_PEER) or not _has_header(request.scope, _FORWARDING_HEADERS)
         client = request.scope.get("client")
         is_near = is_known and client and is_private(client[0])
-        return bool(is_near) or self._has_key(ApiRequest(request.scope, _no_body))
+        return bool(is_near) or self._has_key(ApiRequest.of_scope(request.scope))
 
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, status: HTTPStatus, sentence: str
@@ -218,6 +246,38 @@ class AccessControl:
         return headers
 
 
+class DirectApi:
+    """The API on one listening address, for a server that passes calls of back ends on without ASGI.
+
+    It does for them what `ClientOfRequest` and `AccessControl` do for other requests.
+    """
+
+    def __init__(self, api: Api, access: AccessControl, clients: ClientOfRequest, address: str) -> None:
+        self._api = api
+        self._access = access
+        self._clients = clients
+        self._address = address
+        self._paths = {path.encode(): path for path in api.paths}
+
+    def open(
+        self, path: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]], peer: str
+    ) -> Callable[[bytes], ApiResponse | Later[ApiResponse]] | ApiResponse | None:
+        """What answers a POST request once its whole body is there, or the response that refuses it.
+
+        None: the request is another than a call of a back end, and must take the way of ASGI.
+        """
+        name, fields = self._paths.get(path), first_values(headers)
+        if name is None or not self._access.is_plain_call(self._address, fields):
+            return None
+        if not _FORWARDING_HEADERS.isdisjoint(fields):
+            if self._access.depends_on_host:
+                return None
+            self._clients.check(peer, fields)
+        find_address = partial(self._clients.address_of, peer, headers)
+        call = self._api.open(ApiRequest("POST", name, query, fields, find_address))
+        return call if isinstance(call, ApiResponse) else partial(self._api.respond, call)
+
+
 class _Answer:
     """Adds headers to the response to one request."""
 
@@ -238,10 +298,6 @@ class _Answer:
 
 def _has_header(scope: Scope, names: Container[bytes]) -> bool:
     return any(name in names for name, _ in scope["headers"])
-
-
-async def _no_body() -> Message:
-    return {"type": "http.disconnect"}
 
 
 def _is_preflight(request: HTTPConnection) -> bool:

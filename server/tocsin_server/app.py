@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from tocsin_server.access import AccessControl, ClientOfRequest
+from tocsin_server.access import AccessControl, ClientOfRequest, DirectApi
 from tocsin_server.admin.health import health_routes
 from tocsin_server.admin.pages import page_routes
 from tocsin_server.api.application import Api, ApiFirst, api_routes
@@ -56,23 +56,51 @@ class State(TypedDict):
 
 
 class TocsinApp(Starlette):
-    """All routes around one node. Requests to the API take the direct way if nothing else may want them.
+    """All routes around one node. Calls of the API take a direct way if nothing else may want them.
 
-    `hooks` are the functions that decide about what clients ask for.
+    `hooks` are the functions that decide about what clients ask for. Routes of an embedding application may
+    be below `/api`, too, and its middleware sees every request.
     """
 
-    def __init__(self, options: ServerOptions, api: ASGIApp | None, hooks: Hooks, **arguments: Any) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        api: Api,
+        access: AccessControl,
+        hooks: Hooks,
+        *,
+        has_other_routes: bool,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.hooks = hooks
         self._options = options
         self._api = api
+        self._access = access
+        self._clients: ClientOfRequest | None = None
+        self._has_other_routes = has_other_routes
+
+    @property
+    def _is_api_direct(self) -> bool:
+        return not (self._has_other_routes or self.user_middleware)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """As Starlette calls it with the first request."""
+        """As Starlette calls it once, before the lifespan starts. Middleware cannot be added afterwards."""
         stack = super().build_middleware_stack()
-        if self._api is not None and not self.user_middleware:
-            stack = ApiFirst(stack, self._api)
-        return ClientOfRequest(stack, self._options)
+        self._clients = ClientOfRequest(
+            ApiFirst(stack, self._access) if self._is_api_direct else stack, self._options
+        )
+        return self._clients
+
+    def direct_api(self, address: str) -> DirectApi | None:
+        """The API for a server that has started this application, and serves nothing around it.
+
+        It calls the API without ASGI. None: routes or middleware of an embedding application may want the
+        requests. `address` is PUBLIC or ADMIN.
+        """
+        if self._clients is None or not self._is_api_direct:
+            return None
+        return DirectApi(self._api, self._access, self._clients, address)
 
 
 def create_app(
@@ -123,7 +151,8 @@ def create_app(
     node.services.add_work(deliveries)
     hooks.events = EventHandlers(deliveries.add, settings.events.types)
     keys = ApiKeys(settings)
-    api = AccessControl(Api(node, keys, deliveries), node, keys.accepts)
+    api = Api(node, keys, deliveries)
+    guarded_api = AccessControl(api, node, keys.accepts)
     own_routes: list[BaseRoute] = [
         websocket_route(node),
         events_route(node),
@@ -137,9 +166,11 @@ def create_app(
         guarded.app = AccessControl(guarded.app, node, keys.accepts)
     app = TocsinApp(
         settings.server,
-        None if routes else api,  # which may be below /api, too
+        api,
+        guarded_api,
         hooks,
-        routes=[*routes, *own_routes, *api_routes(api), *(page_routes() if has_page else ())],
+        has_other_routes=bool(routes),
+        routes=[*routes, *own_routes, *api_routes(guarded_api), *(page_routes() if has_page else ())],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -36,12 +36,17 @@ class LoopTurns:
         self._is_reserved = False
         """Whether the turn belongs to a call that was woken and does not run yet."""
 
+    def take(self) -> bool:
+        """Whether the caller may run one call now, synchronously. If not, it must `wait`."""
+        if self._began_at is not None:
+            return self._clock() - self._began_at < TURN_SECONDS
+        if not self._is_reserved:
+            self._begin()
+        return not self._is_reserved
+
     async def wait(self) -> None:
         """Return when the caller may run one call, synchronously: at once, or in a later turn."""
-        if self._began_at is None and not self._is_reserved:
-            self._begin()
-            return
-        if self._began_at is not None and self._clock() - self._began_at < TURN_SECONDS:
+        if self.take():
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

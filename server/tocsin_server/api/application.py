@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
@@ -23,12 +24,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tocsin_server import errors
 from tocsin_server.api.auth import ApiKeys, Unauthorized
-from tocsin_server.api.body import json_object, json_objects, read_body
+from tocsin_server.api.body import coding_of, json_object, json_objects, read_body
+from tocsin_server.api.body import content as content_of
 from tocsin_server.api.callers import Caller, LimitReached
-from tocsin_server.api.calls import Context, Method, api_error, attempt, decode, too_many_calls
+from tocsin_server.api.calls import Context, Later, Method, api_error, begin, decode, too_many_calls
 from tocsin_server.api.http import ApiRequest, ApiResponse, error_response, json_response, status_error
 from tocsin_server.api.methods import COMMANDS, METHODS, weight
 from tocsin_server.api.openapi import api_document
+from tocsin_server.api.signatures import Signature
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
 from tocsin_server.errors import Refusal, Refused
 from tocsin_server.hooks.assembly import deliveries_of
@@ -49,14 +52,27 @@ NO_PARAMS = Raw(b"{}")
 BATCH = "batch"
 """The method whose scope and rate are those of its commands."""
 
-Answer = Callable[[ApiRequest, bytes, Caller], Awaitable[ApiResponse]]
+Answer = Callable[[ApiRequest, bytes, Caller], ApiResponse | Later[ApiResponse]]
 
 _encode = msgspec.json.Encoder().encode
 _legacy_decoder = msgspec.json.Decoder(LegacyCommand)
 
 
+class Call(NamedTuple):
+    """A request of a known caller, before its body is read."""
+
+    request: ApiRequest
+    caller: Caller
+    signature: Signature | None
+    coding: str
+    """How the body is compressed; empty if it is not."""
+    answer: Answer
+
+
 class Api:
-    """The ASGI application of `/api` and of every path below it.
+    """The API under `/api` and every path below it.
+
+    It is an ASGI application. A server may also call `open` with a request, and then `respond` with its body.
 
     The mutable state is what the callers have used of their rates, and the turns of all calls.
     """
@@ -64,6 +80,7 @@ class Api:
     def __init__(self, node: Node, keys: ApiKeys, deliveries: Deliveries | None = None) -> None:
         self._node = node
         self._keys = keys
+        self._body_limit = node.settings.api.body_limit_bytes
         self._turns = LoopTurns()
         self._dead_letters = DeadLetters(deliveries or deliveries_of(node))
         self._answers: dict[str, Answer] = {
@@ -71,46 +88,91 @@ class Api:
             **{f"/api/{name}": self._answer_of(name, method) for name, method in METHODS.items()},
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        request = ApiRequest(scope, receive)
-        try:
-            response = await self._respond(request)
-        except HTTPException as error:
-            response = error_response(error)
-        await response.send(scope, send)
+    @property
+    def paths(self) -> Collection[str]:
+        """The paths of all calls."""
+        return self._answers.keys()
 
-    async def _respond(self, request: ApiRequest) -> ApiResponse:
-        path = request.path
-        if path == DOCUMENT_PATH:
-            return self._document(request)
-        answer = self._answers.get(path)
-        if answer is None:
-            raise status_error(HTTPStatus.NOT_FOUND)
-        if request.scope["method"] != "POST":
-            raise status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "POST"})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request by ASGI."""
+        request = ApiRequest.of_scope(scope)
+        response = self._document(request) if request.path == DOCUMENT_PATH else None
+        if response is None:
+            call = self.open(request)
+            response = call if isinstance(call, ApiResponse) else await self._respond(call, receive)
+        await response.send(send)
+
+    def open(self, request: ApiRequest) -> Call | ApiResponse:
+        """Find out who makes which call. A response refuses it."""
         caller: Caller | None = None
+        answer = self._answers.get(request.path)
+        if answer is None:
+            return error_response(status_error(HTTPStatus.NOT_FOUND))
+        if request.method != "POST":
+            return error_response(status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "POST"}))
         try:
-            caller, signature = self._keys.caller_of(request, path)
-            await caller.enter()
-            try:
-                body = await read_body(request, self._node.settings.api.body_limit_bytes, signature)
-                await self._turns.wait()
-                return await answer(request, body, caller)
-            finally:
+            caller, signature = self._keys.caller_of(request, request.path)
+            return Call(request, caller, signature, coding_of(request), answer)
+        except (LimitReached, HTTPException) as error:
+            return self._refused(request, error, caller)
+
+    def respond(self, call: Call, body: bytes) -> ApiResponse | Later[ApiResponse]:
+        """The response to a call with its whole body; a coroutine of it if something must be waited for."""
+        caller = call.caller
+        if not self._turns.take() or not caller.enter_now():
+            return self._respond(call, body)
+        outcome: ApiResponse | Later[ApiResponse] | None = None
+        try:
+            outcome = call.answer(call.request, self._content(call, body), caller)
+        except (LimitReached, HTTPException) as error:
+            outcome = self._refused(call.request, error, caller)
+        finally:
+            if not isinstance(outcome, Coroutine):
                 caller.leave()
+        return self._respond_later(call, outcome) if isinstance(outcome, Coroutine) else outcome
+
+    async def _respond_later(self, call: Call, begun: Later[ApiResponse]) -> ApiResponse:
+        """The response to a call that has begun, and whose caller has entered."""
+        try:
+            return await begun
+        except (LimitReached, HTTPException) as error:
+            return self._refused(call.request, error, call.caller)
+        finally:
+            call.caller.leave()
+
+    async def _respond(self, call: Call, body: bytes | Receive) -> ApiResponse:
+        """The response to a call whose caller has not entered. Then its body is read, unless it is there."""
+        try:
+            await call.caller.enter()
         except LimitReached as error:
-            self._log_limit(error, caller)
-            return self._too_many(request, error)
-        except HTTPException as refused:
-            self._log_refusal(request, refused, caller)
-            raise
+            return self._refused(call.request, error, call.caller)
+        begun = self._answer(call, body)
+        return await self._respond_later(call, begun)
+
+    async def _answer(self, call: Call, body: bytes | Receive) -> ApiResponse:
+        if not isinstance(body, bytes):
+            body = await read_body(body, self._body_limit)
+        content = self._content(call, body)
+        await self._turns.wait()
+        outcome = call.answer(call.request, content, call.caller)
+        return await outcome if isinstance(outcome, Coroutine) else outcome
+
+    def _content(self, call: Call, body: bytes) -> bytes:
+        return content_of(body, self._body_limit, call.coding, call.signature)
 
     def _answer_of(self, name: str, method: Method) -> Answer:
         """What answers the requests of a method."""
 
-        async def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse:
-            outcome = await self._call(caller, name, method, json_object(body))
+        def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse | Later[ApiResponse]:
+            outcome = self._begin(caller, name, method, json_object(body))
+            if isinstance(outcome, Coroutine):
+                return answer_later(request, outcome)
+            return response(request, outcome)
+
+        async def answer_later(request: ApiRequest, outcome: Later[Any]) -> ApiResponse:
+            return response(request, await outcome)
+
+        def response(request: ApiRequest, outcome: Any) -> ApiResponse:
             if isinstance(outcome, Refusal):
                 return self._refusal(request, outcome)
             return json_response({"result": outcome} if method.is_wrapped else outcome)
@@ -125,11 +187,26 @@ class Api:
         replies = [await self._legacy_reply(caller, command) for command in commands]
         return ApiResponse(b"\n".join(map(_encode, replies)))
 
+    def _begin(self, caller: Caller, name: str, method: Method, params: Raw) -> Any:
+        """The result of one call, its refusal, or a coroutine of either. Raises LimitReached."""
+        if self._turns.take():
+            try:
+                return self._make(caller, name, method, method.decoder.decode(params))
+            except (msgspec.ValidationError, RecursionError):
+                pass  # it may be in another than the canonical form
+        return self._call(caller, name, method, params)
+
     async def _call(self, caller: Caller, name: str, method: Method, params: Raw) -> Any:
-        """The result of one call, or its refusal. Raises LimitReached."""
-        context = Context(self._node, caller, self._turns, self._dead_letters)
         try:
             request = await method.decode_in_turns(params, self._turns)
+        except Refused as error:
+            return error.refusal
+        outcome = self._make(caller, name, method, request)
+        return await outcome if isinstance(outcome, Coroutine) else outcome
+
+    def _make(self, caller: Caller, name: str, method: Method, request: Struct) -> Any:
+        context = Context(self._node, caller, self._turns, self._dead_letters)
+        try:
             calls = weight(request)
             caller.take(calls, time.monotonic())
             if name != BATCH:
@@ -137,7 +214,7 @@ class Api:
         except Refused as error:
             return error.refusal
         self._node.metrics.api_calls.counts[caller.name,] += calls
-        return await attempt(method.call(context, request))
+        return begin(partial(method.call, context), request)
 
     async def _legacy_reply(self, caller: Caller, text: Raw) -> LegacyReply:
         await self._turns.wait()
@@ -148,7 +225,9 @@ class Api:
         method = COMMANDS.get(command.method)
         params = command.params if command.params and is_set(command.params) else NO_PARAMS
         try:
-            outcome = await self._call(caller, command.method, method, params) if method else errors.NOT_FOUND
+            outcome = self._begin(caller, command.method, method, params) if method else errors.NOT_FOUND
+            if isinstance(outcome, Coroutine):
+                outcome = await outcome
         except LimitReached as error:
             self._log_limit(error, caller)
             outcome = error.refusal
@@ -165,6 +244,16 @@ class Api:
         seconds = max(1, math.ceil(error.retry_after_seconds))
         return self._refusal(request, error.refusal)._replace(headers=((b"retry-after", b"%d" % seconds),))
 
+    def _refused(
+        self, request: ApiRequest, error: LimitReached | HTTPException, caller: Caller | None
+    ) -> ApiResponse:
+        """The response to a request that is refused, which is logged."""
+        if isinstance(error, LimitReached):
+            self._log_limit(error, caller)
+            return self._too_many(request, error)
+        self._log_refusal(request, error, caller)
+        return error_response(error)
+
     def _log_limit(self, error: LimitReached, caller: Caller | None) -> None:
         self._node.limit_reached(error.limit, key=caller.name if caller else "")
 
@@ -173,7 +262,7 @@ class Api:
         reason = refused.reason if isinstance(refused, Unauthorized) else refused.detail
         self._node.sampled_log.write(
             "api_request_refused",
-            path=request.scope["path"][:PATH_CHARACTERS],
+            path=request.full_path[:PATH_CHARACTERS],
             status=refused.status_code,
             error=reason,
             key=caller.name if caller else "",
@@ -181,11 +270,10 @@ class Api:
         )
 
     def _document(self, request: ApiRequest) -> ApiResponse:
-        if request.scope["method"] not in ("GET", "HEAD"):
-            raise status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
+        if request.method not in ("GET", "HEAD"):
+            return error_response(status_error(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"}))
         api, length_limit = self._node.settings.api, self._node.settings.client.channel_length_limit
-        root_path = request.scope.get("root_path", "")
-        return json_response(api_document(root_path, length_limit, api.allow_key_in_address))
+        return json_response(api_document(request.root_path, length_limit, api.allow_key_in_address))
 
 
 def api_routes(app: ASGIApp) -> list[BaseRoute]:

@@ -82,7 +82,7 @@ class ApiKeys:
     def accepts(self, request: ApiRequest) -> bool:
         """Whether a request has a valid key or signature, with any scope."""
         try:
-            self.caller_of(request, request.scope["path"])
+            self.caller_of(request, request.full_path)
         except (Unauthorized, LimitReached):
             return False
         return True

@@ -8,6 +8,7 @@ import zlib
 
 from msgspec import Raw
 from starlette.exceptions import HTTPException
+from starlette.types import Receive
 
 from tocsin_server.api.http import ApiRequest
 from tocsin_server.api.signatures import Signature
@@ -27,12 +28,13 @@ _WINDOW_BITS = {
 """How zlib decompresses a content coding (RFC 9110 §8.4.1)."""
 
 
-async def read_body(request: ApiRequest, limit_bytes: int, signature: Signature | None = None) -> bytes:
-    """Read the whole body, decompressed. Raises HTTPException 413 at the first chunk beyond the limit.
+def coding_of(request: ApiRequest) -> str:
+    """How the body is compressed; empty if it is not.
 
-    The limit applies to the bytes that arrive and to those that they decompress to. Raises HTTPException 415
-    for a content coding other than gzip and deflate, and 401 for a body that is not the signed one.
+    Raises HTTPException 415 for a content coding other than gzip and deflate.
     """
+    if b"content-encoding" not in request.headers:
+        return ""
     coding = request.header(b"content-encoding").strip().lower()
     if coding not in ("", "identity", *_WINDOW_BITS):
         raise HTTPException(
@@ -40,18 +42,29 @@ async def read_body(request: ApiRequest, limit_bytes: int, signature: Signature 
             'The Content-Encoding of a request must be "gzip", "deflate" or absent.',
             {"Accept-Encoding": "gzip, deflate"},
         )
-    body = await _read(request, limit_bytes)
+    return coding if coding in _WINDOW_BITS else ""
+
+
+def content(body: bytes, limit_bytes: int, coding: str = "", signature: Signature | None = None) -> bytes:
+    """The body, decompressed. Raises HTTPException 413 if it is larger than the limit.
+
+    The limit applies to the bytes that arrived and to those that they decompress to. Raises HTTPException 401
+    for a body that is not the signed one.
+    """
+    if len(body) > limit_bytes:
+        raise _too_large(limit_bytes)
     if signature is not None and not signature.covers(body):
         raise HTTPException(401, "The body is not the one that was signed.")
-    return _decompressed(body, coding, limit_bytes) if coding in _WINDOW_BITS else body
+    return _decompressed(body, coding, limit_bytes) if coding else body
 
 
-async def _read(request: ApiRequest, limit_bytes: int) -> bytes:
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """Read the whole body as it arrives. Raises HTTPException 413 at the first chunk beyond the limit."""
     parts: list[bytes] = []
     left = limit_bytes
     is_complete = False
     while not is_complete:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise HTTPException(400, "The request's body ended early.")
         parts.append(message.get("body", b""))
@@ -85,6 +98,8 @@ def _too_large(limit_bytes: int) -> HTTPException:
 
 def _text(body: bytes) -> bytes:
     """The body without a byte order mark. Raises HTTPException 400 if it is not UTF-8."""
+    if body.startswith(b'{"'):  # in no other encoding does a text begin so
+        return body
     if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
         raise HTTPException(400, f"The request's body is not UTF-8, but {encoding.upper()}.")
     return body.removeprefix(_BYTE_ORDER_MARK)

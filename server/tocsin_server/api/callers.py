@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -58,11 +59,9 @@ class Caller:
     """The unix second from which on its keys are not valid; None for never."""
     calls_per_second: float = 0
     full_at: float = NEVER_USED
-    waiting: int = 0
-    _places: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._places = asyncio.Semaphore(self.options.concurrent_requests)
+    running: int = 0
+    """How many requests run."""
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def check(self, method: str, channel: str | None) -> None:
         """Raise Refused with 103 unless the caller may call a method, and for this channel if it has one."""
@@ -74,9 +73,9 @@ class Caller:
 
     def take(self, calls: int, now: float) -> None:
         """Use the rate for a request of so many calls. `now` is monotonic. Raises LimitReached or Refused."""
-        rate = RateLimit(self.calls_per_second, self.options.calls_burst)
-        if not rate.rate:
+        if not self.calls_per_second:
             return
+        rate = RateLimit(self.calls_per_second, self.options.calls_burst)
         if calls > rate.burst:
             reason = f"more than api.calls_burst ({self.options.calls_burst}) calls"
             raise Refused(errors.bad_request(reason))
@@ -89,25 +88,41 @@ class Caller:
             )
         self.full_at = full_at
 
+    def enter_now(self) -> bool:
+        """Whether another request of the caller may run now. Then `leave` must follow when it has ended."""
+        if self.running >= self.options.concurrent_requests:
+            return False
+        self.running += 1
+        return True
+
     async def enter(self) -> None:
         """Wait until another request of the caller may run. `leave` must follow when it has ended.
 
         Raises LimitReached if too many wait.
         """
-        if not self._places.locked():
-            await self._places.acquire()
+        if self.enter_now():
             return
-        if self.waiting >= WAITING_FACTOR * self.options.concurrent_requests:
+        if len(self._waiting) >= WAITING_FACTOR * self.options.concurrent_requests:
             raise LimitReached("api.concurrent_requests", "too many requests with this key at a time", 1.0)
-        self.waiting += 1
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
         try:
-            await self._places.acquire()
-        finally:
-            self.waiting -= 1
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given the place
+                self.leave()
+            elif place in self._waiting:
+                self._waiting.remove(place)
+            raise
 
     def leave(self) -> None:
-        """Let another request of the caller run."""
-        self._places.release()
+        """Let another request of the caller run: the first that waits."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self.running -= 1
 
     def is_expired(self) -> bool:
         """Whether its keys are not valid any longer."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -27,11 +27,13 @@ CONCURRENT_CALLS = 250
 T = TypeVar("T")
 Item = TypeVar("Item")
 
+Later = Coroutine[Any, Any, T]
+"""A result that has to be awaited."""
+
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """In which a call runs: its node, who calls, and the turns that it shares with all other calls."""
 
     node: Node
@@ -58,19 +60,21 @@ class Context:
 class Method:
     """One method of the API: its function, and the types of its request and result."""
 
-    call: Callable[[Context, Any], Awaitable[Any]]
+    call: Callable[[Context, Any], Any]
+    """Returns the result, or a coroutine of it. A method that needs no waiting is not a coroutine."""
     request: type[Struct]
     result: type[Struct]
     is_wrapped: bool = True
     """Whether the response has the result under `result`. Otherwise the response is the result."""
 
     @cached_property
-    def _decoder(self) -> msgspec.json.Decoder[Struct]:
+    def decoder(self) -> msgspec.json.Decoder[Struct]:
+        """Decodes a request in the canonical form."""
         return msgspec.json.Decoder(self.request)
 
     def decode(self, params: Raw) -> Struct:
         """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
-        return decode(self._decoder, params)
+        return decode(self.decoder, params)
 
     async def decode_in_turns(self, params: Raw, turns: LoopTurns) -> Struct:
         """The same, in several turns if `params` is large and not in canonical form.
@@ -79,14 +83,14 @@ class Method:
         """
         await turns.wait()
         try:
-            return self._decoder.decode(params)
+            return self.decoder.decode(params)
         except (msgspec.ValidationError, RecursionError):
             if self.request is BatchRequest:
                 return await _decode_batch(params, turns)
         await turns.wait()
         repaired = Raw(canonical(params, self.request))
         await turns.wait()
-        return decode(self._decoder, repaired)
+        return decode(self.decoder, repaired)
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: Raw, place: str = "$") -> T:
@@ -135,56 +139,96 @@ def api_error(refusal: Refusal) -> ApiError:
     return ApiError(refusal.code, refusal.message)
 
 
-async def attempt(call: Awaitable[T]) -> T | Refusal:
-    """The result of a call. Every exception becomes a refusal.
+def begin(call: Callable[[Item], T | Later[T]], item: Item) -> T | Refusal | Later[T | Refusal]:
+    """The result of `call(item)`, or a coroutine of it. Every exception becomes a refusal.
 
     Errors of the server are logged. Their refusal says nothing about them, except which nodes did not answer.
     """
     try:
+        outcome = call(item)
+    except Exception as error:  # noqa: BLE001 - it is logged
+        return _refusal_of(error)
+    return _finish(outcome) if isinstance(outcome, Coroutine) else outcome
+
+
+async def _finish(call: Later[T]) -> T | Refusal:
+    try:
         return await call
-    except Refused as error:
-        return error.refusal
-    except Unanswered as error:
-        log.warning("api_call_failed", error=str(error))
-        return errors.because(errors.INTERNAL_ERROR, str(error))
-    except EngineError as error:
-        log.warning("api_call_failed", error=str(error))
-    except Exception:
-        log.exception("api_call_crashed")
+    except Exception as error:  # noqa: BLE001 - it is logged
+        return _refusal_of(error)
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    match error:
+        case Refused():
+            return error.refusal
+        case Unanswered():
+            log.warning("api_call_failed", error=str(error))
+            return errors.because(errors.INTERNAL_ERROR, str(error))
+        case EngineError():
+            log.warning("api_call_failed", error=str(error))
+        case _:
+            log.error("api_call_crashed", exc_info=error)
     return errors.INTERNAL_ERROR
 
 
 async def attempt_in_turn(
-    turns: LoopTurns, call: Callable[[Item], Awaitable[T]], items: Iterable[Item]
+    turns: LoopTurns, call: Callable[[Item], T | Later[T]], items: Iterable[Item]
 ) -> list[T | Refusal]:
     """The results or refusals of `call(item)`, one item after the other."""
     results: list[T | Refusal] = []
     for item in items:
-        await turns.wait()  # calls to an engine in memory never yield to the loop by themselves
-        results.append(await attempt(call(item)))
+        if not turns.take():  # calls to an engine in memory never yield to the loop by themselves
+            await turns.wait()
+        outcome = begin(call, item)
+        results.append(await outcome if isinstance(outcome, Coroutine) else outcome)
     return results
 
 
 async def attempt_together(
-    turns: LoopTurns, call: Callable[[Item], Awaitable[T]], items: Sequence[Item]
+    turns: LoopTurns, call: Callable[[Item], T | Later[T]], items: Sequence[Item]
 ) -> list[T | Refusal]:
-    """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items."""
+    """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items.
+
+    Tasks are made once a call waits. Until then, as always with an engine in memory, none is needed.
+    """
+    results: list[T | Refusal] = []
+    for number, item in enumerate(items):
+        if not turns.take():
+            await turns.wait()
+        outcome = begin(call, item)
+        if isinstance(outcome, Coroutine):
+            return results + await _together(turns, outcome, call, items[number + 1 :])
+        results.append(outcome)
+    return results
+
+
+async def _together(
+    turns: LoopTurns,
+    first: Later[T | Refusal],
+    call: Callable[[Item], T | Later[T]],
+    items: Sequence[Item],
+) -> list[T | Refusal]:
+    """The outcome of a call that has begun, and those of the calls that follow it."""
     results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(items)
     remaining = iter(enumerate(items))
 
     async def work() -> None:
         while True:
-            await turns.wait()
+            if not turns.take():
+                await turns.wait()
             following = next(remaining, None)
             if following is None:
                 return
             number, item = following
-            results[number] = await attempt(call(item))
+            outcome = begin(call, item)
+            results[number] = await outcome if isinstance(outcome, Coroutine) else outcome
 
     async with asyncio.TaskGroup() as tasks:
+        begun = tasks.create_task(first)
         for _ in range(min(CONCURRENT_CALLS, len(items))):
             tasks.create_task(work())
-    return results
+    return [begun.result(), *results]
 
 
 def _detail(message: str, place: str) -> str:

@@ -1,4 +1,4 @@
-"""What the API reads of an HTTP request and writes as its response, straight from and to ASGI.
+"""What the API reads of an HTTP request and writes as its response, with ASGI and without it.
 
 A publication takes some 20 µs, and a general web framework's request, router and response take five times as
 long. So the most frequent request of a node uses none of them.
@@ -6,7 +6,7 @@ long. So the most frequent request of a node uses none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -14,20 +14,15 @@ import msgspec
 from starlette._utils import get_route_path
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
-
-RESPONSE_WRITER = "tocsin.response_writer"
-"""The ASGI extension by which a server writes a whole response at once: `writer(send, head, body)`.
-
-`send` is that of the application, and `head` the status line with headers, each with its line break. The
-writer returns False, and writes nothing, unless `send` is its server's own: so no middleware is passed over.
-"""
+from starlette.types import Scope, Send
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 
 _PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """No browser stores a response or guesses its type (access.py)."""
+
+_HEAD = b"%bcontent-length: %d\r\ncontent-type: %b\r\n" + b"".join(b"%b: %b\r\n" % one for one in _PRIVATE)
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -37,38 +32,63 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ApiRequest:
-    """One HTTP request."""
+    """One HTTP request without its body, wherever it comes from."""
 
-    __slots__ = ("_headers", "_receive", "scope")
+    __slots__ = ("_find_address", "headers", "method", "path", "query", "root_path")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = scope
-        self._receive = receive
-        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of several, the first one
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+        find_address: Callable[[], str],
+        root_path: str = "",
+    ) -> None:
+        """`headers` have names in lower case. `find_address` is called only for what is logged."""
+        self.method = method
+        self.path = path
+        """The path, without the prefix at which the application is mounted."""
+        self.query = query
+        self.headers = headers
+        self.root_path = root_path
+        """The prefix at which the application is mounted."""
+        self._find_address = find_address
+
+    @classmethod
+    def of_scope(cls, scope: Scope) -> ApiRequest:
+        """The request of an ASGI scope."""
+        return cls(
+            scope["method"],
+            get_route_path(scope),
+            scope["query_string"],
+            first_values(scope["headers"]),
+            lambda: scope["client"][0] if scope.get("client") else "",
+            scope.get("root_path", ""),
+        )
 
     @property
-    def path(self) -> str:
-        """The path, without the prefix at which the application is mounted."""
-        return get_route_path(self.scope)
+    def full_path(self) -> str:
+        """The path with the prefix at which the application is mounted."""
+        return self.root_path + self.path
 
     @property
     def address(self) -> str:
         """The client's address; empty on a unix socket."""
-        client = self.scope.get("client")
-        return client[0] if client else ""
+        return self._find_address()
 
     def header(self, name: bytes) -> str:
         """The value of the header with this name in lower case; "" if there is none."""
-        return self._headers.get(name, b"").decode("latin-1")
+        return self.headers.get(name, b"").decode("latin-1")
 
     def parameter(self, name: str) -> str | None:
         """The value of a parameter of the query."""
-        query = self.scope["query_string"]
-        return QueryParams(query).get(name) if query else None
+        return QueryParams(self.query).get(name) if self.query else None
 
-    async def receive(self) -> Message:
-        """The next part of the body (`http.request`), or `http.disconnect`."""
-        return await self._receive()
+
+def first_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name. Of several with the same name, the first one counts."""
+    return dict(reversed(headers))
 
 
 class ApiResponse(NamedTuple):
@@ -80,19 +100,20 @@ class ApiResponse(NamedTuple):
     """Headers besides those that every response has; their names are in lower case."""
     media_type: bytes = JSON
 
-    async def send(self, scope: Scope, send: Send) -> None:
-        """Send the response."""
+    @property
+    def head(self) -> bytes:
+        """The status line and the headers, each with its line break, without the empty line behind them."""
+        head = _HEAD % (_STATUS_LINES[self.status], len(self.body), self.media_type)
+        return head + b"".join([b"%b: %b\r\n" % header for header in self.headers]) if self.headers else head
+
+    async def send(self, send: Send) -> None:
+        """Send the response by ASGI."""
         headers = (
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", self.media_type),
             *_PRIVATE,
             *self.headers,
         )
-        writer = scope.get("extensions", {}).get(RESPONSE_WRITER) if scope["method"] == "POST" else None
-        if writer is not None:
-            head = _STATUS_LINES[self.status] + b"".join([b"%b: %b\r\n" % header for header in headers])
-            if writer(send, head, self.body):
-                return
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 

@@ -6,7 +6,9 @@ The docstring of a method is its description in the OpenAPI document.
 from __future__ import annotations
 
 import base64
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -15,6 +17,7 @@ from tocsin_server import errors
 from tocsin_server.api import types
 from tocsin_server.api.calls import (
     Context,
+    Later,
     Method,
     api_error,
     attempt_in_turn,
@@ -43,14 +46,16 @@ from tocsin_server.protocol.payloads import Binary, Payload, PayloadNotJson, jso
 DONE = types.EmptyResult()
 
 
-async def publish(context: Context, request: types.PublishRequest) -> types.PublishResult:
+def publish(
+    context: Context, request: types.PublishRequest
+) -> types.PublishResult | Later[types.PublishResult]:
     """Publish into a channel.
 
     Returns the publication's position once it is stored, if the channel keeps history. A repeated
     `idempotency_key` publishes nothing and returns the first result. An outdated `version` publishes nothing
     and returns the channel's top.
     """
-    return await _publish(context.node, request.channel, _new_publication(request))
+    return _publish(context.node, request.channel, _new_publication(request))
 
 
 async def broadcast(context: Context, request: types.BroadcastRequest) -> types.BroadcastResult:
@@ -269,27 +274,44 @@ def weight(request: Struct) -> int:
     return 1
 
 
-async def _run(context: Context, command: types.BatchCommand | None) -> types.BatchReply:
+def _run(context: Context, command: types.BatchCommand | None) -> types.BatchReply | Later[types.BatchReply]:
     if command is None:
         raise Refused(bad_request("a command is null"))
     for name, method in COMMANDS.items():
         request = getattr(command, name)
         if request is not None:
             context.permit(name, request)
-            return types.BatchReply(**{name: await method.call(context, request)})
+            outcome = method.call(context, request)
+            if isinstance(outcome, Coroutine):
+                return _reply_later(name, outcome)
+            return types.BatchReply(**{name: outcome})
     raise Refused(errors.NOT_FOUND)
 
 
-async def _publish_if_permitted(
+async def _reply_later(name: str, outcome: Later[Any]) -> types.BatchReply:
+    return types.BatchReply(**{name: await outcome})
+
+
+def _publish_if_permitted(
     context: Context, publication: NewPublication, channel: str
-) -> types.PublishResult:
+) -> types.PublishResult | Later[types.PublishResult]:
     context.permit("broadcast", types.ChannelRequest(channel))
-    return await _publish(context.node, channel, publication)
+    return _publish(context.node, channel, publication)
 
 
-async def _publish(node: Node, channel: str, publication: NewPublication) -> types.PublishResult:
-    position = await node.operations.publish(channel, publication)
+def _publish(
+    node: Node, channel: str, publication: NewPublication
+) -> types.PublishResult | Later[types.PublishResult]:
+    begun = node.operations.begin_publish(channel, publication)
+    return _published(begun) if isinstance(begun, Position) else _published_later(begun)
+
+
+def _published(position: Position) -> types.PublishResult:
     return types.PublishResult(position.offset, position.epoch)
+
+
+async def _published_later(begun: Coroutine[Any, Any, Position]) -> types.PublishResult:
+    return _published(await begun)
 
 
 def _new_publication(request: types.PublicationFields) -> NewPublication:

@@ -126,6 +126,11 @@ class Broker(Protocol):
         EngineFull if the publication would begin a history in a store that is nearly full.
         """
 
+    def publish_now(
+        self, channel: str, publication: NewPublication, options: ChannelOptions
+    ) -> Position | None:
+        """Publish as `publish` does, if that needs no waiting. None: it does, and nothing was done."""
+
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Remember the results for these keys for IDEMPOTENCY_SECONDS from now, and no longer.
 

@@ -68,6 +68,21 @@ class MeteredBroker:
         finally:
             self._meter.count("publish", started)
 
+    def publish_now(
+        self, channel: str, publication: NewPublication, options: ChannelOptions
+    ) -> Position | None:
+        """Publish at once, if the engine can."""
+        started = time.monotonic()
+        try:
+            position = self._engine.broker.publish_now(channel, publication, options)
+        except EngineError:
+            self._meter.count_error("publish")
+            self._meter.count("publish", started)
+            raise
+        if position is not None:
+            self._meter.count("publish", started)
+        return position
+
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Let idempotency keys expire."""
         await self._time("expire_keys", self._engine.broker.expire_keys(keys))

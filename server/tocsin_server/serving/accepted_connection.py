@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.utils import get_remote_addr
 
-from tocsin_server.serving.http_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
+from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
 from tocsin_server.serving.proxy_header import LIMIT_BYTES, InvalidHeader, Source, missing_bytes, parse
 from tocsin_server.transports.client_address import normalized
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from tocsin_server.serving.http_limits import CONNECT_RATE_LIMIT, HEADER_LIMIT, address_key, excess_limit
+from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
+from tocsin_server.serving.http_limits import HEADER_LIMIT
 from tocsin_server.serving.websocket_upgrade import kinds_of, open_websocket
 from tocsin_server.transports.websocket.opening import OpeningRequest
 from tocsin_server.transports.websocket.raw import CLOSE_REPLY_SECONDS

@@ -14,26 +14,31 @@ them.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_server.access import ADMIN
-from tocsin_server.api.http import RESPONSE_WRITER
-from tocsin_server.serving.open_files import SOCKET_LIMIT, socket_limit
-from tocsin_server.transports.client_address import normalized
+from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
+from tocsin_server.serving.direct_calls import BODY_LIMIT_BYTES, DirectCycle
+from tocsin_server.serving.http_flow import BodyWriter, CloseDelimited, Flow
+from tocsin_server.serving.lazy_timer import LazyTimer
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.send_queue import BODY_WRITER
-from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES, proxies_of
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application, ASGISendEvent
+    from uvicorn._types import ASGI3Application
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
 
+    from tocsin_server.access import DirectApi
+    from tocsin_server.api.http import ApiResponse
     from tocsin_server.node.node import Node
     from tocsin_server.serving.accepted_connection import AcceptedConnection
     from tocsin_server.serving.first_request import FirstRequest
@@ -43,8 +48,6 @@ HEADER_LIMIT = 500
 
 HEADER_PUNCTUATION_BYTES = len(b": \r\n")
 """What a header has beside its name and value."""
-
-CONNECT_RATE_LIMIT = "limits.address_connect_rate"
 
 STALL_SECONDS = 30.0
 """How long a client may read nothing while uvicorn's buffer for it (64 KiB) is full."""
@@ -77,86 +80,6 @@ CHUNKED_UPGRADE = "A request with an Upgrade has no chunked body."
 INVALID_REQUEST = "The request is not valid HTTP."
 
 
-class _CloseDelimited:
-    """Sends the response to an HTTP/1.0 request without chunks, which HTTP/1.0 lacks (RFC 9112 §6.1).
-
-    A response without a length ends with its connection. uvicorn would send it in chunks.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._send = cycle.send
-        self._has_length = True
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send one message of a response."""
-        if message["type"] == "http.response.start":
-            self._has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
-            if not self._has_length:
-                self._cycle.chunked_encoding = False
-        elif message["type"] == "http.response.body" and not self._has_length:
-            # uvicorn counts the bytes of a response that is not chunked
-            is_more = message.get("more_body", False)
-            self._cycle.expected_content_length = len(message.get("body", b"")) + int(is_more)
-        await self._send(message)
-
-
-class _BodyWriter:
-    """The ASGI extension BODY_WRITER, for responses in chunks."""
-
-    __slots__ = ("is_paused", "write")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.write: Callable[[bytes], object] = transport.write
-        self.is_paused = False
-        """Whether the transport's buffer is full, or the connection is lost."""
-
-
-class _Flow(FlowControl):
-    """Pauses reading for two reasons: uvicorn's, a body that is not consumed, and the protocol's own."""
-
-    def __init__(self, protocol: HttpProtocol) -> None:
-        super().__init__(protocol.transport)
-        self._protocol = protocol
-        self._is_body_full = False
-        self._is_held = False
-
-    def pause_reading(self) -> None:
-        """Pause because a body is not consumed."""
-        self._is_body_full = True
-        super().pause_reading()
-
-    def resume_reading(self) -> None:
-        """Resume, unless the protocol holds. The application waits for a body, or for the client to leave."""
-        self._is_body_full = False
-        self._protocol.discard_after_last_response()
-        if not self._is_held:
-            super().resume_reading()
-
-    def hold(self, is_held: bool) -> None:
-        """Pause while bytes have arrived that must not be parsed yet; resume afterwards."""
-        if is_held == self._is_held or self._transport.is_closing():
-            return
-        self._is_held = is_held
-        if is_held:
-            super().pause_reading()
-        elif not self._is_body_full:
-            super().resume_reading()
-
-
-def address_key(node: Node, peer: str) -> str:
-    """Under which key the limits of addresses count a peer; empty if they do not, as with a trusted proxy."""
-    proxies = proxies_of(node.settings.server)
-    is_trusted = proxies is not None and proxies.trust(normalized(peer))
-    return "" if is_trusted else node.admission.key_of(peer)
-
-
-def excess_limit(node: Node, connections: Sized) -> str:
-    """The limit because of which one more connection must be dropped, unless an older one was. Else empty."""
-    is_full = len(connections) > socket_limit() and not node.half_open.drop_oldest(SOCKET_LIMIT)
-    return SOCKET_LIMIT if is_full else ""
-
-
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, dropped if its client stalls.
 
@@ -164,15 +87,18 @@ class HttpProtocol(HttpToolsProtocol):
     connection, or with the first byte of a later request. The lifespan state has the node under "node".
     """
 
-    flow: _Flow  # uvicorn makes its own first
+    flow: Flow  # uvicorn makes its own first
     accepted: AcceptedConnection | FirstRequest | None = None
     """What the connection was before: with its TLS handshake, the header of its proxy, or its first bytes."""
     head_until = 0.0
     """When the time of the first request's head is over, if it has begun before, in seconds of the loop."""
-    _body_writer: _BodyWriter
+    _body_writer: BodyWriter
     _unread = b""
     _address_key = ""
-    _running: RequestResponseCycle | None = None
+    cycle: RequestResponseCycle | DirectCycle  # type: ignore[assignment]
+    _running: RequestResponseCycle | DirectCycle | None = None
+    _direct: DirectCycle | None = None
+    """The request without ASGI whose body is not complete."""
     _is_head_complete = False
     _is_message_complete = True
     _is_waiting_turn = False
@@ -180,29 +106,46 @@ class HttpProtocol(HttpToolsProtocol):
     _is_body_unparsed = False
     _refusal: tuple[HTTPStatus, str] | None = None
     _head_bytes = 0
-    _counted_bytes = 0
     _body_bytes = 0
     _body_left = 0
     _body_since = 0.0
     _chunk_bytes = 0
     _discarded_bytes = 0
     _is_chunked = False
-    _idle_until = 0.0
-    _head_timer: asyncio.TimerHandle | None = None
-    _body_timer: asyncio.TimerHandle | None = None
+    _heads = 0
+    """How many heads were waited for."""
+    _is_head = False
+    """Whether a head is waited for, with a time limit."""
+    _head_until = math.inf
+    _body_until = math.inf
+    _idle_until = math.inf
+    """When an idle connection ends. It counts while no request has begun."""
     _stall_timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        direct_api: DirectApi | None = None,
+    ) -> None:
+        """With `direct_api`, calls of the API need no ASGI application."""
+        super().__init__(config, server_state, app_state)
+        self._direct_api = direct_api
+        self._timer = LazyTimer(self.loop, self._check_time)
 
     # ------------------------------------------------------------------------------------------------ asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request. A proxy may have said who the client is."""
         super().connection_made(transport)
-        self.flow = _Flow(self)
-        self._body_writer = _BodyWriter(transport)
+        self.flow = Flow(transport, self.discard_after_last_response)
+        self._body_writer = BodyWriter(transport)
         if (source := self.app_state.get("source")) is not None:
             self.client = (source.address, source.port)
             self.scheme = "https" if source.is_tls else self.scheme
-        self._start_head_timer()
+        self._start_head()
+        self._wait_for_rest()
         was_accepted = self.accepted is not None
         if self.accepted is not None:
             self.accepted.leave()
@@ -230,8 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all time limits, and tell every request that its client is gone; uvicorn tells the last."""
         self._body_writer.is_paused = True
-        self._stop_head_timer()
-        self._stop_body_timer()
+        self._timer.stop()
         self._stop_stall_timer()
         self.app_state["node"].half_open.remove(self)
         self._unread = b""
@@ -255,8 +197,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unread:  # over TLS bytes arrive although reading is paused
             self._unread += data
             return
-        self._idle_until = self._idle_deadline()
-        self._unset_keepalive_if_required()
         self._parse_pieces(data)
 
     def pause_writing(self) -> None:
@@ -306,8 +246,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.hold(bool(self._unread))
         if self._unread and not self._must_wait:
             self._take_turn()
-        elif not self._unread:
-            self._go_on_idling()
+        if not self.transport.is_closing():
+            self._wait_for_rest()
 
     def _take_turn(self) -> None:
         if not self._is_waiting_turn:
@@ -323,14 +263,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _parse(self, piece: bytes) -> bool:
         """Parse one piece; False if the connection is closed or has become a WebSocket."""
-        body_bytes, head_timer = self._body_bytes, self._head_timer
+        body_bytes, heads = self._body_bytes, self._heads
         try:
             self._feed(piece)
         except httptools.HttpParserError:
             self._refusal = self._refusal or (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
         if self._has_upgraded:
             return False
-        if head_timer is not None and self._head_timer is head_timer:  # all of it belongs to this head
+        if self._is_head and self._heads == heads:  # all of it belongs to this head
             self._head_bytes += len(piece)
             if self._head_bytes > HEAD_LIMIT_BYTES:
                 self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
@@ -374,7 +314,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refusal = (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
             return
         self._has_upgraded = True
-        self._stop_head_timer()
+        self._timer.stop()
         self.app_state["node"].half_open.remove(self)
         self._unread = b""
         self.flow.hold(False)
@@ -383,10 +323,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _release_cycles(self) -> None:
         """Release what refers to this object, which is then freed without the garbage collector."""
-        self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does when a connection is lost
         self.flow = None  # type: ignore[assignment]
-        self.cycle = self._running = None  # type: ignore[assignment]
+        self.cycle = self._running = self._direct = None  # type: ignore[assignment]
         self.scope = None  # type: ignore[assignment]  # its extensions do
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
@@ -404,19 +343,19 @@ class HttpProtocol(HttpToolsProtocol):
             if running.response_started:
                 self.transport.close()
                 return
-        self._stop_head_timer()
-        self._stop_body_timer()
+        self._stop_head()
+        self._stop_body()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         self.transport.write(head.encode("ascii"))
         self.transport.close()
 
-    def _end_after(self, running: RequestResponseCycle) -> None:
+    def _end_after(self, running: RequestResponseCycle | DirectCycle) -> None:
         """End the connection with a response, and discard what has arrived behind its request."""
         running.keep_alive = False
         self.pipeline.clear()
         self.cycle, self._is_message_complete = running, True
-        self._stop_head_timer()
-        self._stop_body_timer()
+        self._stop_head()
+        self._stop_body()
         self._unread = b""
         self.flow.hold(False)
 
@@ -424,21 +363,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: start its time limit, unless that of the first request runs already."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._is_head_complete = self._is_message_complete = self._is_chunked = False
-        self._counted_bytes = self._body_bytes = self._body_left = self._chunk_bytes = 0
-        self._start_head_timer()
-
-    def on_url(self, url: bytes) -> None:
-        """Count a part of the request line."""
-        self._counted_bytes += len(url)
-        super().on_url(url)
+        self._body_bytes = self._body_left = self._chunk_bytes = 0
+        self._start_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, if it is no trailer, which nothing here reads."""
         if self._is_head_complete:
             return
-        self._counted_bytes += len(name) + len(value) + HEADER_PUNCTUATION_BYTES
         if len(self.headers) < HEADER_LIMIT:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -450,35 +385,48 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete: stop its time limit, and start that of the body."""
         self._is_head_complete = True
-        self._stop_head_timer()
-        request_line = len(self.parser.get_method()) + len(b"  HTTP/1.1\r\n\r\n")
-        if self._counted_bytes + request_line > HEAD_LIMIT_BYTES:
+        is_large = self._head_bytes > HEAD_LIMIT_BYTES - 2 * PIECE_BYTES  # without the first and last piece
+        if is_large and self._exact_head_bytes > HEAD_LIMIT_BYTES:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
-        for name, value in self.headers:
-            if name == b"content-length":  # checked by the parser
-                self._body_left = int(value)
-            elif name == b"transfer-encoding":
-                self._is_chunked = True
-        if self._is_chunked and self.parser.should_upgrade():
-            self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKED_UPGRADE)
-        if self._refusal is not None:
-            return
-        previous = self.cycle
+        self._stop_head()
+        fields = dict(self.headers)
+        self._body_left = int(fields.get(b"content-length", 0))  # checked by the parser
+        if b"transfer-encoding" in fields:
+            self._is_chunked = True
+            if self.parser.should_upgrade():
+                self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKED_UPGRADE)
+        if self._refusal is None and not self._begin_direct():
+            self._begin_cycle()
+
+    @property
+    def _exact_head_bytes(self) -> int:
+        lines = sum(len(name) + len(value) + HEADER_PUNCTUATION_BYTES for name, value in self.headers)
+        return len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n\r\n") + lines
+
+    def _begin_cycle(self) -> None:
+        """Begin a request of the ASGI application."""
+        previous, url, headers = self.cycle, self.url, self.headers
+        expects_continue = self.expect_100_continue
+        super().on_message_begin()  # makes the scope
+        self.url, self.expect_100_continue = url, expects_continue
+        self.headers += headers
         super().on_headers_complete()
-        if self.cycle is not previous and self.scope["http_version"] == "1.0":
-            self.cycle.send = _CloseDelimited(self.cycle).send  # type: ignore[method-assign]
-        elif self.cycle is not previous:
-            extensions = {BODY_WRITER: self._body_writer, RESPONSE_WRITER: self._write_response}
+        if self.cycle is previous:
+            return
+        cycle = cast("RequestResponseCycle", self.cycle)
+        if self.scope["http_version"] == "1.0":
+            cycle.send = CloseDelimited(cycle).send  # type: ignore[method-assign]
+        else:
+            extensions = {BODY_WRITER: self._body_writer}
             self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
-        if self._body_left or self._is_chunked:
-            self._body_since = time.monotonic()
-            self._body_timer = self.loop.call_later(BODY_SECONDS, self._check_body)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._body_bytes += len(body)
         self._body_left = max(0, self._body_left - len(body))
-        if self._refusal is None:
+        if self._direct is not None:
+            self._direct.body += body
+        elif self._refusal is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -488,10 +436,15 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._is_message_complete = True
         self._body_left = 0
-        self._stop_body_timer()
+        self._stop_body()
         if self._refusal is not None:
             return
+        if self._direct is not None:
+            self._answer(self._direct)
+            return
         self.app_state["node"].half_open.remove(self)
+        if not self._is_responding:  # it was answered before its body was complete
+            self._start_idling()
         super().on_message_complete()
 
     # ---------------------------------------------------------------------------------------------- responses
@@ -500,55 +453,103 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _write_response(self, send: Callable[..., object], head: bytes, body: bytes) -> bool:
-        """The ASGI extension RESPONSE_WRITER. uvicorn would write the head and the body apart."""
-        cycle = self._running
-        if cycle is None or send != cycle.send or self._body_writer.is_paused or cycle.response_started:
-            return False
-        if cycle.disconnected:
-            return True
-        lines = [head, *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join([*lines, b"\r\n", body]))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-        return True
-
     def on_response_complete(self) -> None:
-        """A response is complete: parse what has arrived behind its request."""
-        super().on_response_complete()
+        """A response is complete: parse what has arrived behind its request, or be idle."""
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if not self._is_responding and self.app_state.get("address") != ADMIN:
-            self.app_state["node"].half_open.add(self, self._address_key)
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._start_idling()
+            if self.app_state.get("address") != ADMIN:
+                self.app_state["node"].half_open.add(self, self._address_key)
         if self._unread and not self._must_wait:
-            self._unset_keepalive_if_required()
             self._take_turn()
-        elif not self._is_message_complete:
-            self._unset_keepalive_if_required()  # the body's own time limit ends the connection
+
+    # ----------------------------------------------------------------------------------- calls without ASGI
+
+    def _begin_direct(self) -> bool:
+        """Begin a request without ASGI, if it is one that may be answered so, at once."""
+        if self._direct_api is None or self._is_responding or self._is_chunked or self.expect_100_continue:
+            return False
+        if self._body_left > BODY_LIMIT_BYTES or self._body_writer.is_paused:
+            return False
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return False
+        path, _, query = self.url.partition(b"?")
+        answer = self._direct_api.open(path, query, self.headers, self._address)
+        if answer is None:
+            return False
+        self.cycle = self._running = self._direct = DirectCycle(answer, keep_alive=parser.should_keep_alive())
+        return True
+
+    def _answer(self, cycle: DirectCycle) -> None:
+        """Answer a request without ASGI, as its body is complete, or its head is refused."""
+        self._direct = None
+        outcome = cycle.outcome()
+        if not isinstance(outcome, Coroutine):
+            self._respond(cycle, outcome)
+            return
+        self.app_state["node"].half_open.remove(self)
+        task = self.loop.create_task(self._respond_later(cycle, outcome))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _respond_later(self, cycle: DirectCycle, outcome: Coroutine[Any, Any, ApiResponse]) -> None:
+        self._respond(cycle, await cycle.finish(outcome))
+
+    def _respond(self, cycle: DirectCycle, response: ApiResponse) -> None:
+        """Write the response to a request without ASGI, whose client may be gone."""
+        cycle.response_complete = True
+        if cycle.disconnected:
+            return
+        lines = [response.head, *(b"%b: %b\r\n" % header for header in self.server_state.default_headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([*lines, b"\r\n", response.body]))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     # -------------------------------------------------------------------------------------------- time limits
 
-    def _idle_deadline(self) -> float:
-        timer = self.timeout_keep_alive_task
-        return timer.when() if timer is not None else self.loop.time() + self.timeout_keep_alive
+    def _check_time(self) -> float:
+        """End the connection if a time limit has passed. Returns when the next one may."""
+        now = self.loop.time()
+        if self._head_until <= now:
+            self._drop("head_timeout")
+        elif self._body_until <= now:
+            self._check_body()
+        elif self._is_idle and self._idle_until <= now:
+            self.timeout_keep_alive_handler()
+        if self.transport.is_closing():
+            return math.inf
+        idle_until = self._idle_until if self._idle_until > now else math.inf
+        return min(self._head_until, self._body_until, idle_until)
 
-    def _go_on_idling(self) -> None:
-        """Idle as long as before if no request has begun: what arrived were line breaks, or a late body."""
-        is_idle = self.cycle is not None and self._is_message_complete and not self._is_responding
-        if is_idle and self._head_timer is None and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_at(
-                self._idle_until, self.timeout_keep_alive_handler
-            )
+    @property
+    def _is_idle(self) -> bool:
+        """Whether there has been a request, and none has begun since. Line breaks begin none."""
+        return self._is_message_complete and not (self._is_head or self._is_responding)
+
+    def _wait_for_rest(self) -> None:
+        """Start the time limit of a head or of a body of which some bytes have not arrived yet."""
+        if not self._is_message_complete and self._is_head_complete and self._body_until is math.inf:
+            self._body_since = time.monotonic()
+            self._body_until = self.loop.time() + BODY_SECONDS
+            self._timer.watch(self._body_until)
+            if self._direct is not None and self._direct.is_refused:
+                self._answer(self._direct)
+        elif self._is_head and self._head_until is math.inf:
+            seconds = self.app_state["node"].settings.client.stale_timeout
+            self._head_until, self.head_until = self.head_until or self.loop.time() + seconds, 0.0
+            self._timer.watch(self._head_until)
 
     def _check_body(self) -> None:
         """Drop a client whose body is too slow. While the application does not read it, no time counts."""
-        self._body_timer = None
         now = time.monotonic()
         if self.flow.read_paused:
             self._body_since = now
@@ -556,7 +557,7 @@ class HttpProtocol(HttpToolsProtocol):
         if left <= 0:
             self._drop("body_timeout")
         else:
-            self._body_timer = self.loop.call_later(left, self._check_body)
+            self._body_until = self.loop.time() + left
 
     def _drop(self, reason: str) -> None:
         node: Node = self.app_state["node"]
@@ -567,24 +568,24 @@ class HttpProtocol(HttpToolsProtocol):
     def _address(self) -> str:
         return self.client[0] if self.client else ""
 
+    def _start_idling(self) -> None:
+        self._idle_until = self.loop.time() + self.timeout_keep_alive
+        self._timer.watch(self._idle_until)
+
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _stop_body_timer(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
+    def _stop_body(self) -> None:
+        self._body_until = math.inf
 
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            seconds = self.app_state["node"].settings.client.stale_timeout
-            until, self.head_until = self.head_until or self.loop.time() + seconds, 0.0
-            self._head_timer = self.loop.call_at(until, self._drop, "head_timeout")
+    def _start_head(self) -> None:
+        if not self._is_head:
+            self._is_head = True
+            self._heads += 1
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-            self._head_bytes = 0
+    def _stop_head(self) -> None:
+        self._is_head = False
+        self._head_until = math.inf
+        self._head_bytes = 0

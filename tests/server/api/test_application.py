@@ -173,10 +173,10 @@ async def test_an_error_of_the_server_is_error_100(
 ) -> None:
     """An engine error or a defect is never a success, and its message stays inside."""
 
-    async def fail(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(api.node.engine.broker, "publish", fail)
+    monkeypatch.setattr(api.node.engine.broker, "publish_now", fail)
     with capture_logs() as logged:
         assert await api.error("publish", channel="a", data=1) == (100, "internal server error")
         bare = await api.with_headers(**TRANSPORT).post("/api/publish", {"channel": "a", "data": 1})

@@ -10,6 +10,7 @@ import pytest
 from tests.server.api.conftest import KEY, Served, served
 from tests.server.served_node import until
 from tocsin_server.api.calls import attempt_together
+from tocsin_server.errors import Refusal
 from tocsin_server.loop_turns import TURN_SECONDS, LoopTurns
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -177,7 +178,8 @@ async def test_concurrent_calls_begin_in_their_order() -> None:
         await asyncio.sleep(0)
         return number
 
-    assert await attempt_together(LoopTurns(clock), call, range(600)) == list(range(600))
+    outcomes: list[int | Refusal] = await attempt_together(LoopTurns(clock), call, range(600))
+    assert outcomes == list(range(600))
     assert began == list(range(600))
 
 

@@ -16,7 +16,7 @@ from tests.server.transports.websocket.raw_session import CONNECT, connect
 from tests.support.raw_connection import HANDSHAKE, RawConnection, close_frame, commands
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
-from tocsin_server.serving import http_limits, refused_connections
+from tocsin_server.serving import address_limits, refused_connections
 
 STREAM = b"GET /events?channel=open:1 HTTP/1.1\r\nHost: here\r\n\r\n"
 CALL = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -188,7 +188,7 @@ async def test_an_address_has_its_own_limit_of_half_open_connections() -> None:
 
 async def test_open_files_limit_the_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest half-open connection makes room. Without one the new socket is closed unread."""
-    monkeypatch.setattr(http_limits, "socket_limit", lambda: 2)
+    monkeypatch.setattr(address_limits, "socket_limit", lambda: 2)
     async with serve_node() as served_node, served_node.connected() as wire:
         async with served_node.tcp() as (first, _):
             await until(lambda: len(served_node.node.half_open) == 1)

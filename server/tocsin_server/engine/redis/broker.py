@@ -174,6 +174,14 @@ class RedisBroker:
         replies = [self._commands.execute("PEXPIRE", name, IDEMPOTENCY_SECONDS * 1000) for name in names]
         await asyncio.gather(*replies)
 
+    def publish_now(
+        self,
+        channel: str,
+        publication: NewPublication,
+        options: ChannelOptions,
+    ) -> None:
+        """Return None: every publish waits for Redis."""
+
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave, as Broker describes."""
         name = self._keys.pubsub_name(channel)

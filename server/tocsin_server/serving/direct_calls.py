@@ -1,0 +1,75 @@
+"""Requests that `HttpProtocol` answers without ASGI, and without a task unless they have to wait.
+
+uvicorn and `HttpProtocol` see such a request where they look for the cycle of an ASGI request and response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from tocsin_server.api.http import TEXT, ApiResponse
+
+BODY_LIMIT_BYTES = 65_536
+"""How large a body may be. It is kept until it is complete, as much of a body as uvicorn keeps."""
+
+Outcome = ApiResponse | Coroutine[Any, Any, ApiResponse]
+Answer = Callable[[bytes], Outcome]
+
+_CRASHED = ApiResponse(b"Internal Server Error", 500, media_type=TEXT)
+
+log = structlog.get_logger()
+
+
+class _NothingWaits:
+    """Stands where a cycle has an event for its application."""
+
+    def set(self) -> None:
+        """Wake nothing."""
+
+
+class DirectCycle:
+    """One request without ASGI, and its response."""
+
+    __slots__ = ("_answer", "body", "disconnected", "keep_alive", "response_complete")
+
+    message_event = _NothingWaits()
+    response_started = False
+    """Responses are written whole."""
+
+    def __init__(self, answer: Answer | ApiResponse, *, keep_alive: bool) -> None:
+        """`answer` is what gives the response to a body, or the response that refuses the head."""
+        self._answer = answer
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.disconnected = False
+        self.response_complete = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the response does not depend on the body."""
+        return isinstance(self._answer, ApiResponse)
+
+    def outcome(self) -> Outcome:
+        """The response to the request, now that its body is complete; a coroutine of it if it has to wait."""
+        if isinstance(self._answer, ApiResponse):
+            return self._answer
+        try:
+            return self._answer(bytes(self.body))
+        except Exception as error:  # noqa: BLE001 - it is logged
+            return self._crashed(error)
+
+    async def finish(self, outcome: Coroutine[Any, Any, ApiResponse]) -> ApiResponse:
+        """Wait for the response."""
+        try:
+            return await outcome
+        except Exception as error:  # noqa: BLE001 - it is logged
+            return self._crashed(error)
+
+    def _crashed(self, error: Exception) -> ApiResponse:
+        """Log an error of the server. The connection ends, as with an ASGI application that raises."""
+        log.error("api_request_crashed", exc_info=error)
+        self.keep_alive = False
+        return _CRASHED
