@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette._utils import get_route_path
@@ -21,7 +22,6 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tocsin_server.api.application import Api
-from tocsin_server.api.calls import Later
 from tocsin_server.api.http import ApiRequest, ApiResponse, first_values
 from tocsin_server.config.admin_options import AdminPart
 from tocsin_server.config.options import ServerOptions
@@ -29,6 +29,9 @@ from tocsin_server.node.node import Node
 from tocsin_server.transports.client_address import UNIX, TrustedProxies, normalized
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import SAME_HOST, cors_headers, is_allowed, preflight_response
+
+if TYPE_CHECKING:
+    from tocsin_server.api.calls import Later
 
 PUBLIC = "public"
 """The address of [server]."""

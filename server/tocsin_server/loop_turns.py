@@ -31,6 +31,7 @@ class LoopTurns:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._began_at: float | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_reserved = False
@@ -71,7 +72,9 @@ class LoopTurns:
     def _begin(self) -> None:
         self._is_reserved = False
         self._began_at = self._clock()
-        asyncio.get_running_loop().call_soon(self._end)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a system call, before Python 3.12
+        self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         """End the turn, in the next turn of the loop, and give the next one to the first call that waits."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -27,7 +27,7 @@ from tocsin_server.api.auth import ApiKeys, Unauthorized
 from tocsin_server.api.body import coding_of, json_object, json_objects, read_body
 from tocsin_server.api.body import content as content_of
 from tocsin_server.api.callers import Caller, LimitReached
-from tocsin_server.api.calls import Context, Later, Method, api_error, begin, decode, too_many_calls
+from tocsin_server.api.calls import Context, Method, Pending, api_error, begin, decode, too_many_calls
 from tocsin_server.api.http import ApiRequest, ApiResponse, error_response, json_response, status_error
 from tocsin_server.api.methods import COMMANDS, METHODS, weight
 from tocsin_server.api.openapi import api_document
@@ -52,7 +52,10 @@ NO_PARAMS = Raw(b"{}")
 BATCH = "batch"
 """The method whose scope and rate are those of its commands."""
 
-Answer = Callable[[ApiRequest, bytes, Caller], ApiResponse | Later[ApiResponse]]
+if TYPE_CHECKING:
+    from tocsin_server.api.calls import Later
+
+    Answer = Callable[[ApiRequest, bytes, Caller], ApiResponse | Later[ApiResponse]]
 
 _encode = msgspec.json.Encoder().encode
 _legacy_decoder = msgspec.json.Decoder(LegacyCommand)
@@ -121,15 +124,16 @@ class Api:
         caller = call.caller
         if not self._turns.take() or not caller.enter_now():
             return self._respond(call, body)
-        outcome: ApiResponse | Later[ApiResponse] | None = None
+        is_pending = False
         try:
             outcome = call.answer(call.request, self._content(call, body), caller)
+            is_pending = isinstance(outcome, Pending)
         except (LimitReached, HTTPException) as error:
-            outcome = self._refused(call.request, error, caller)
+            return self._refused(call.request, error, caller)
         finally:
-            if not isinstance(outcome, Coroutine):
+            if not is_pending:
                 caller.leave()
-        return self._respond_later(call, outcome) if isinstance(outcome, Coroutine) else outcome
+        return self._respond_later(call, outcome) if isinstance(outcome, Pending) else outcome
 
     async def _respond_later(self, call: Call, begun: Later[ApiResponse]) -> ApiResponse:
         """The response to a call that has begun, and whose caller has entered."""
@@ -155,7 +159,7 @@ class Api:
         content = self._content(call, body)
         await self._turns.wait()
         outcome = call.answer(call.request, content, call.caller)
-        return await outcome if isinstance(outcome, Coroutine) else outcome
+        return await outcome if isinstance(outcome, Pending) else outcome
 
     def _content(self, call: Call, body: bytes) -> bytes:
         return content_of(body, self._body_limit, call.coding, call.signature)
@@ -165,7 +169,7 @@ class Api:
 
         def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse | Later[ApiResponse]:
             outcome = self._begin(caller, name, method, json_object(body))
-            if isinstance(outcome, Coroutine):
+            if isinstance(outcome, Pending):
                 return answer_later(request, outcome)
             return response(request, outcome)
 
@@ -202,7 +206,7 @@ class Api:
         except Refused as error:
             return error.refusal
         outcome = self._make(caller, name, method, request)
-        return await outcome if isinstance(outcome, Coroutine) else outcome
+        return await outcome if isinstance(outcome, Pending) else outcome
 
     def _make(self, caller: Caller, name: str, method: Method, request: Struct) -> Any:
         context = Context(self._node, caller, self._turns, self._dead_letters)
@@ -226,7 +230,7 @@ class Api:
         params = command.params if command.params and is_set(command.params) else NO_PARAMS
         try:
             outcome = self._begin(caller, command.method, method, params) if method else errors.NOT_FOUND
-            if isinstance(outcome, Coroutine):
+            if isinstance(outcome, Pending):
                 outcome = await outcome
         except LimitReached as error:
             self._log_limit(error, caller)

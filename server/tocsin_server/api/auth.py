@@ -65,9 +65,10 @@ class ApiKeys:
         """
         if self._insecure is not None:
             return self._insecure, None
-        scheme, _, credentials = request.header(b"authorization").partition(" ")
-        if scheme.lower() == SIGNATURE_SCHEME:
-            return self._signer_of(credentials, path)
+        if b"authorization" in request.headers:
+            scheme, _, credentials = request.header(b"authorization").partition(" ")
+            if scheme.lower() == SIGNATURE_SCHEME:
+                return self._signer_of(credentials, path)
         given = [sha256(key).digest() for key in _keys_of(request, self._accepts_parameter)]
         found = [
             caller
@@ -126,9 +127,10 @@ def _valid(caller: Caller) -> Caller:
 
 
 def _keys_of(request: ApiRequest, accepts_parameter: bool) -> Iterator[bytes]:
-    scheme, _, credentials = request.header(b"authorization").partition(" ")
-    if scheme.lower() == SCHEME and credentials.strip():
-        yield credentials.strip().encode()
+    if b"authorization" in request.headers:
+        scheme, _, credentials = request.header(b"authorization").partition(" ")
+        if scheme.lower() == SCHEME and credentials.strip():
+            yield credentials.strip().encode()
     if key := request.header(_HEADER):
         yield key.encode()
     if accepts_parameter and (parameter := request.parameter(PARAMETER)):

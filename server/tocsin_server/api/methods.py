@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -17,8 +17,8 @@ from tocsin_server import errors
 from tocsin_server.api import types
 from tocsin_server.api.calls import (
     Context,
-    Later,
     Method,
+    Pending,
     api_error,
     attempt_in_turn,
     attempt_together,
@@ -42,6 +42,9 @@ from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json_text import compact
 from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Publication
 from tocsin_server.protocol.payloads import Binary, Payload, PayloadNotJson, json_of, payload_of
+
+if TYPE_CHECKING:
+    from tocsin_server.api.calls import Later
 
 DONE = types.EmptyResult()
 
@@ -282,7 +285,7 @@ def _run(context: Context, command: types.BatchCommand | None) -> types.BatchRep
         if request is not None:
             context.permit(name, request)
             outcome = method.call(context, request)
-            if isinstance(outcome, Coroutine):
+            if isinstance(outcome, Pending):
                 return _reply_later(name, outcome)
             return types.BatchReply(**{name: outcome})
     raise Refused(errors.NOT_FOUND)

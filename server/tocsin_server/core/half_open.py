@@ -43,7 +43,15 @@ class HalfOpen:
         return len(self._by_address)
 
     def add(self, connection: Droppable, key: str) -> None:
-        """Count a connection of an address, and drop the oldest if there are too many. No key: no address."""
+        """Count a connection of an address, and drop the oldest if there are too many. No key: no address.
+
+        A connection that is counted already begins to wait again.
+        """
+        if self._connections.get(connection) == key:
+            self._connections.move_to_end(connection)
+            if key:
+                self._by_address[key].move_to_end(connection)
+            return
         self.remove(connection)
         self._connections[connection] = key
         if key:

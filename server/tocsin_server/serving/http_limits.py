@@ -220,8 +220,10 @@ class HttpProtocol(HttpToolsProtocol):
     @property
     def _must_wait(self) -> bool:
         """Whether what follows belongs to a later request than the one that is being answered."""
+        if not self._is_responding:
+            return False
         is_of_later_request = not self._is_head_complete or self.cycle is not self._running
-        return self._is_responding and (self._is_message_complete or is_of_later_request)
+        return self._is_message_complete or is_of_later_request
 
     @property
     def _is_last_response(self) -> bool:
@@ -234,15 +236,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._end_after(self._running)
 
     def _parse_pieces(self, data: bytes) -> None:
-        start = 0
-        for _ in range(PIECES_PER_TURN):
-            if self._must_wait or start >= len(data):
-                break
+        start = pieces = 0
+        while start < len(data) and pieces < PIECES_PER_TURN and not self._must_wait:
             piece = data[start : start + (self._body_left or PIECE_BYTES)]
             start += len(piece)
+            pieces += 1
             if not self._parse(piece):
                 return
-        self._unread = b"" if self._is_last_response else data[start:]
+        self._unread = data[start:] if start < len(data) and not self._is_last_response else b""
         self.flow.hold(bool(self._unread))
         if self._unread and not self._must_wait:
             self._take_turn()

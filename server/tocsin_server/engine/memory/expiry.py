@@ -37,7 +37,9 @@ class ExpiryQueue(Generic[Key]):
         if self._lengths.get(key) != seconds:
             self.cancel(key)
             self._lengths[key] = seconds
-        queue = self._queues.setdefault(seconds, OrderedDict())
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues[seconds] = OrderedDict()
         queue[key] = now + seconds
         queue.move_to_end(key)
 
