@@ -101,6 +101,6 @@ class ApiOptions(Options):
     calls_burst: Limit = 10_000
     """Calls of one key at once, after a pause, where `calls_per_second` is set."""
     concurrent_requests: Limit = 100
-    """Requests of one key that run at a time. Further ones wait, before their bodies are read."""
+    """Requests of one key that run at a time. Further ones wait, before bodies above 64 KiB are read."""
     signature_window: PositiveDuration = 60
     """How far the time of a signed request and the clock of this node may differ."""
