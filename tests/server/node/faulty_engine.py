@@ -84,6 +84,9 @@ class _FaultyService:
         self._service = service
         self._engine = engine
 
+    def publish_now(self, *_: object) -> None:
+        """Return None, so that a publish is a call that can be hindered."""
+
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:
             async with self._engine.lock_of(self._service):
