@@ -83,4 +83,4 @@ async def test_the_time_limit_of_the_head_goes_on_with_http() -> None:
         await raw.send(b"G")
         await until(lambda: _has(served_node, HttpProtocol))
         (http,) = connections
-        assert http._head_timer.when() == pytest.approx(until_when, abs=0.1)
+        assert http._head_until == pytest.approx(until_when, abs=0.1)
