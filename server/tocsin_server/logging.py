@@ -27,7 +27,7 @@ _SECRETS = re.compile(
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 
 
-_CLIENT_LOGGERS = ("httpx", "httpcore", "aiohttp", "asyncpg")
+CLIENT_LOGGERS = ("httpx", "httpcore", "aiohttp", "asyncpg")
 """Loggers of libraries that log each request or query below WARNING, with what may be secret in it."""
 
 
@@ -56,7 +56,7 @@ def configure_logging(level: str = "info", *, json: bool | None = None) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    for name in _CLIENT_LOGGERS:
+    for name in CLIENT_LOGGERS:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from tests.support.recorded_logs import recorded
-from tocsin_server.logging import REPLACED, configure_logging
+from tocsin_server.logging import CLIENT_LOGGERS, REPLACED, configure_logging
 
 
 class Terminal(io.StringIO):
@@ -24,9 +24,13 @@ class Terminal(io.StringIO):
 def restored_logging() -> Iterator[None]:
     """Restore the logging configuration, which is global, after each test."""
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    handlers, level = root.handlers[:], root.level
+    levels = {logger: logger.level for logger in map(logging.getLogger, CLIENT_LOGGERS)}
     yield
-    root.handlers[:], root.level = before
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for logger, its_level in levels.items():
+        logger.setLevel(its_level)
     structlog.reset_defaults()
 
 

@@ -34,15 +34,15 @@ class Command:
         self.process = process
         self.errors = ""
 
-    async def reports(self, words: str) -> None:
-        """Wait for a line with these words on standard error."""
+    async def reports(self, *parts: str) -> None:
+        """Wait for lines with these words on standard error, in any order."""
         assert self.process.stderr is not None
+        missing = set(parts)
         async with asyncio.timeout(2 * SOON):
-            while line := (await self.process.stderr.readline()).decode():
+            while missing and (line := (await self.process.stderr.readline()).decode()):
                 self.errors += line
-                if words in line:
-                    return
-        raise AssertionError(f"ended without {words!r}:\n{self.errors}")
+                missing -= {words for words in missing if words in line}
+        assert not missing, f"ended without {missing!r}:\n{self.errors}"
 
     async def line(self) -> Any:
         """The next line of standard output, which must be JSON."""
@@ -93,8 +93,7 @@ async def test_sub_prints_json_lines_and_ends_at_its_limit(
 ) -> None:
     one, other = channel("open"), channel("plain")
     async with run("sub", one, other, "--limit", "3", *flags, TOCSIN_URL=server.url) as command:
-        await command.reports(f"{one}: subscribed")
-        await command.reports(f"{other}: subscribed")
+        await command.reports(f"{one}: subscribed", f"{other}: subscribed")
         position = await publisher.publish(one, {"ö": [1]}, tags={"k": "v"})
         await publisher.publish(other, "text")
         await publisher.publish(one, None)
