@@ -136,7 +136,9 @@ CHANGE_OFTEN = """async count => {
     }
     other.subscribe();
     await other.ready();
+    const own = new Promise(resolve => other.once("publication", resolve));
     await other.publish("subscribed");
+    await own;  // before or after the reply
     other.unsubscribe();
     await centrifuge.presence("other");
     await centrifuge.publish("other", "unsubscribed");
