@@ -128,6 +128,11 @@ class Subscription:
         return HistoryRead(self.since, history_limit)
 
     @property
+    def can_expire(self) -> bool:
+        """Whether its expiry may be handled: the client is told of a server-side subscription first."""
+        return self.is_live or not self.is_server_side
+
+    @property
     def is_cache(self) -> bool:
         """Whether only the newest publication of the channel matters."""
         return self.options.force_recovery_mode == "cache"

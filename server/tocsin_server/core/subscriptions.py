@@ -76,8 +76,11 @@ class Subscriptions:
         """When the first of them expires, in monotonic seconds; None for never."""
         expiry = None
         for subscription in self._by_channel.values():
-            if subscription.expires_at is not None and (expiry is None or subscription.expires_at < expiry):
-                expiry = subscription.expires_at
+            expires_at = subscription.expires_at
+            if expires_at is None or not subscription.can_expire:
+                continue
+            if expiry is None or expires_at < expiry:
+                expiry = expires_at
         return expiry
 
     def live_in(self, channel: str) -> Subscription | None:
@@ -361,7 +364,9 @@ class Subscriptions:
         delay = self._context.options.expired_close_delay
         effects: list[Effect | Disconnect] = []
         for subscription in list(self._by_channel.values()):
-            if subscription.expires_at is not None and now.monotonic >= subscription.expires_at + delay:
+            if subscription.expires_at is None or not subscription.can_expire:
+                continue
+            if now.monotonic >= subscription.expires_at + delay:
                 if subscription.is_server_side:
                     return [*effects, errors.SUBSCRIPTION_EXPIRED]
                 subscription.expires_at = None

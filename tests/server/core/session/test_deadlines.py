@@ -279,6 +279,15 @@ def test_a_server_side_subscription_that_expires_closes_the_connection() -> None
     playbook >> Wait(85) << [Close(errors.SUBSCRIPTION_EXPIRED), Closing("news")]
 
 
+def test_a_server_side_subscription_that_expired_before_it_was_set_up_is_told_first() -> None:
+    """The client gets the push, however long the set-up takes, and is then disconnected."""
+    playbook = connected(context(**RARE_PINGS))
+    playbook >> ServerSubscribe("news", expire_at=NOW - 60) << [Opening("news")]
+    playbook >> Wait(50) << []
+    playbook >> opened("news")
+    playbook >> Wait(0) << [Close(errors.SUBSCRIPTION_EXPIRED), Closing("news")]
+
+
 def test_a_sub_refresh_moves_the_expiry() -> None:
     """To the new token's expiry, or to none."""
     playbook = expiring(60)
