@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tocsin_server.access import PUBLIC
+from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import UNIDIRECTIONAL_WEBSOCKET_PATH, WEBSOCKET_PATH
 from tocsin_server.transports.websocket.opening import OpeningRequest, Refused, decide
 from tocsin_server.transports.websocket.raw import (
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from tocsin_server.node.connection import Connections
 
+
+INVALID_HANDSHAKE = "The request is no valid WebSocket handshake."
 
 _KINDS: Mapping[bytes, type[WebSocketConnection]] = {
     WEBSOCKET_PATH.encode(): WebSocketConnection,
@@ -109,6 +113,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self._chosen = WebSocketsSansIOProtocol(self._config, self._server_state, self._app_state)
             self._chosen.connection_made(self._transport)
             self._chosen.data_received(data)
+            if not self._chosen.handshake_initiated:
+                self._refuse_unread(node)
         else:
             headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
             request = OpeningRequest(method, query, headers)
@@ -120,6 +126,13 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             # uvicorn installs this object after this call; the chosen one replaces it before the next read
             loop.call_soon(self._transport.set_protocol, self._chosen)
+
+    def _refuse_unread(self, node: Connections | None) -> None:
+        """Refuse a request that `websockets` does not read, such as one with a body. uvicorn would wait."""
+        if node is not None:
+            log_refusal(node, "http", HTTPStatus.BAD_REQUEST, INVALID_HANDSHAKE, self._peer())
+        self._transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self._transport.close()
 
     def _peer(self) -> str:
         """The address of the peer, or what its proxy says at the beginning of the connection."""
