@@ -311,6 +311,8 @@ class HttpProtocol(HttpToolsProtocol):
         return rest
 
     def _upgrade(self) -> None:
+        if self._refusal is not None:  # because of its head
+            return
         if self._is_responding:  # a handshake behind another request: its response would be mixed with that
             self._refusal = (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
             return

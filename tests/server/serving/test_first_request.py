@@ -12,7 +12,8 @@ from tests.server.served_node import ServedNode, serve_node, until
 from tests.server.transports.websocket.raw_session import CONNECT, read_messages
 from tests.support.raw_connection import HANDSHAKE, commands
 from tocsin_server.serving.first_request import HANDSHAKE_BYTES, FirstRequest
-from tocsin_server.serving.http_limits import HttpProtocol
+from tocsin_server.serving.http_limits import HEADER_LIMIT, HttpProtocol
+from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 VERSION = b"Sec-WebSocket-Version: 13\r\n"
@@ -28,6 +29,12 @@ REQUESTS = {
     "a key of 15 bytes": (HANDSHAKE.replace(KEY, b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA\r\n"), 400),
     "two versions": (HANDSHAKE.replace(VERSION, VERSION * 2), 400),
     "another version": (HANDSHAKE.replace(VERSION, b"Sec-WebSocket-Version: 8\r\n"), 400),
+    "a chunked body": (HANDSHAKE.replace(KEY, KEY + b"Transfer-Encoding: chunked\r\n"), 400),
+    "many headers": (
+        HANDSHAKE.replace(KEY, KEY + b"".join(b"X-%d: 1\r\n" % i for i in range(HEADER_LIMIT))),
+        431,
+    ),
+    "a large head": (HANDSHAKE.replace(KEY, KEY + b"X: %b\r\n" % (b"x" * HEAD_LIMIT_BYTES)), 431),
     "a POST": (HANDSHAKE.replace(b"GET", b"POST"), 405),
     "a position": (HANDSHAKE.replace(b" HTTP", b"?offset=1 HTTP"), 400),
     "a position in a header": (HANDSHAKE.replace(KEY, KEY + b"Last-Event-ID: 1\r\n"), 400),
