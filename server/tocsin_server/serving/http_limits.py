@@ -31,6 +31,7 @@ from tocsin_server.serving.lazy_timer import LazyTimer
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.send_queue import BODY_WRITER
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
+from tocsin_server.transports.websocket.opening import OpeningRequest
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -309,6 +310,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._is_body_unparsed = False
             self.on_message_complete()
         return rest
+
+    def _get_upgrade(self) -> bytes | None:
+        """Read all headers of a name together, as `FirstRequest` does. uvicorn would read the last one."""
+        asks_for_websocket = OpeningRequest(b"GET", b"", self.headers).asks_for_websocket
+        return b"websocket" if asks_for_websocket else None
 
     def _upgrade(self) -> None:
         if self._refusal is not None:  # because of its head

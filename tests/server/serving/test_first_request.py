@@ -22,6 +22,7 @@ REQUESTS = {
     "a handshake": (HANDSHAKE, 101),
     "names in lower case": (HANDSHAKE.replace(b"Upgrade: websocket", b"upgrade: WebSocket"), 101),
     "several options": (HANDSHAKE.replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade"), 101),
+    "two lines of options": (HANDSHAKE.replace(KEY, KEY + b"Connection: keep-alive\r\n"), 101),
     "a query": (HANDSHAKE.replace(b" HTTP", b"?format=json HTTP"), 101),
     "a large cookie": (HANDSHAKE.replace(KEY, KEY + b"Cookie: a=%b\r\n" % (b"x" * HANDSHAKE_BYTES)), 101),
     "two keys": (HANDSHAKE.replace(KEY, KEY * 2), 400),
