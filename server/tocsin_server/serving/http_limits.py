@@ -451,8 +451,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._direct is not None:
             self._answer(self._direct)
             return
-        self.app_state["node"].half_open.remove(self)
-        if not self._is_responding:  # it was answered before its body was complete
+        if self._is_responding:
+            self.app_state["node"].half_open.remove(self)
+        else:  # it was answered before its body was complete, and is half open since then
             self._start_idling()
         super().on_message_complete()
 

@@ -17,6 +17,7 @@ from tests.support.raw_connection import HANDSHAKE, RawConnection, close_frame, 
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
 from tocsin_server.serving import address_limits, refused_connections
+from tocsin_server.serving.http_limits import HttpProtocol
 
 STREAM = b"GET /events?channel=open:1 HTTP/1.1\r\nHost: here\r\n\r\n"
 CALL = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -174,6 +175,18 @@ async def test_the_oldest_half_open_connection_is_dropped() -> None:
                     assert await accepted.closed() == Close(3013, "too many requests")
         await wire.call("presence", channel="open:1")
         await until(lambda: served_node.node.admission.count == 2)
+
+
+async def test_a_connection_that_is_answered_before_its_body_ends_is_half_open_afterwards() -> None:
+    """It is idle then, as after any other request, and may be dropped for a new one."""
+    async with serve_node() as served_node, served_node.tcp() as (connection, _):
+        await connection.send(b"POST /health/live HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n")
+        assert await connection.read_until_responses(1) == [405]
+        (http,) = served_node.server.server_state.connections
+        assert isinstance(http, HttpProtocol)
+        await connection.send(b"{}")
+        await until(lambda: http._is_message_complete)
+        assert len(served_node.node.half_open) == 1
 
 
 async def test_an_address_has_its_own_limit_of_half_open_connections() -> None:
