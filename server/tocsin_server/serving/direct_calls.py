@@ -54,10 +54,11 @@ class DirectCycle:
 
     def outcome(self) -> Outcome:
         """The response to the request, now that its body is complete; a coroutine of it if it has to wait."""
+        body, self.body = bytes(self.body), bytearray()
         if isinstance(self._answer, ApiResponse):
             return self._answer
         try:
-            return self._answer(bytes(self.body))
+            return self._answer(body)
         except Exception as error:  # noqa: BLE001 - it is logged
             return self._crashed(error)
 

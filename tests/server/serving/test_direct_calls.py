@@ -15,6 +15,7 @@ from tocsin_server.access import DirectApi
 from tocsin_server.api.http import ApiResponse
 from tocsin_server.app import TocsinApp, create_app
 from tocsin_server.config.options import ServerOptions
+from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.server import serving
 
 KEY = b"X-API-Key: the key\r\n"
@@ -116,6 +117,17 @@ async def test_a_body_may_arrive_behind_its_head() -> None:
     async with served() as node, node.tcp() as (connection, _):
         await send_in_parts(connection, REQUESTS["publish"])
         assert await connection.response() == 200
+
+
+@pytest.mark.parametrize("name", ["publish", "wrong key"])
+async def test_an_idle_connection_keeps_no_body(name: str) -> None:
+    """It may be 64 KiB, of each connection that stays open between two calls."""
+    async with served() as node, node.tcp() as (connection, _):
+        await connection.send(REQUESTS[name])
+        assert await connection.response() in (200, 401)
+        (http,) = node.server.server_state.connections
+        assert isinstance(http, HttpProtocol)
+        assert not http.cycle.body
 
 
 async def send_in_parts(connection: RawConnection, request: bytes) -> None:
