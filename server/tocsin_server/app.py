@@ -98,7 +98,7 @@ class TocsinApp(Starlette):
         It calls the API without ASGI. None: routes or middleware of an embedding application may want the
         requests. `address` is PUBLIC or ADMIN.
         """
-        if self._clients is None or not self._is_api_direct:
+        if self._clients is None or self.middleware_stack is not self._clients or not self._is_api_direct:
             return None
         return DirectApi(self._api, self._access, self._clients, address)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.server.served_node import ServedNode, settings_of
 from tests.support.raw_connection import RawConnection
@@ -102,6 +103,31 @@ async def test_only_the_application_of_this_package_is_passed_over(
         await connection.send(REQUESTS["publish"])
         assert await connection.response() == 200
     assert opened == ([b"/api/publish"] if kind is TocsinApp else [])
+
+
+async def test_what_an_embedding_program_puts_around_all_middleware_is_not_passed_over() -> None:
+    """Such as an instrumentation, which replaces the method that builds the middleware."""
+    app = create_app(settings_of({}))
+    build = app.build_middleware_stack
+    seen: list[str] = []
+
+    def build_around() -> ASGIApp:
+        inner = build()
+
+        async def note(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope.get("path", ""))
+            await inner(scope, receive, send)
+
+        return note
+
+    app.build_middleware_stack = build_around  # type: ignore[method-assign]
+    async with (
+        serving(app, ServerOptions(port=0)) as server,
+        ServedNode(app.state.node, server).tcp() as (connection, _),
+    ):
+        await connection.send(REQUESTS["publish"])
+        assert await connection.response() == 200
+    assert "/api/publish" in seen
 
 
 async def test_a_head_without_a_valid_key_is_refused_before_its_body_arrives() -> None:
