@@ -404,7 +404,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._is_chunked = True
             if self.parser.should_upgrade():
                 self._refusal = (HTTPStatus.BAD_REQUEST, CHUNKED_UPGRADE)
-        if self._refusal is None and not self._begin_direct():
+        if self._refusal is not None or self.transport.is_closing():  # behind the last response
+            return
+        if not self._begin_direct():
             self._begin_cycle()
 
     @property

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.server.served_node import ServedNode, settings_of
 from tests.support.raw_connection import RawConnection
 from tocsin_server.access import DirectApi
+from tocsin_server.api.application import Api
 from tocsin_server.api.http import ApiResponse
 from tocsin_server.app import TocsinApp, create_app
 from tocsin_server.config.options import ServerOptions
@@ -181,12 +182,16 @@ async def test_requests_behind_one_another_are_answered_in_their_order() -> None
 
 
 async def test_a_defect_is_a_500_that_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> ApiResponse:
+    calls: list[object] = []
+
+    def fail(_api: Api, call: object, _body: bytes) -> ApiResponse:
+        calls.append(call)
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("tocsin_server.api.application.Api.respond", fail)
     async with served() as node, node.tcp() as (connection, _):
-        await connection.send(REQUESTS["publish"])
+        await connection.send(REQUESTS["publish"] * 10)
         answer = await connection.read_to_end()
+    assert len(calls) == 1, "a call whose response could not be sent is not made"
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert answer.endswith(b"\r\n\r\nInternal Server Error")
