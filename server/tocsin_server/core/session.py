@@ -30,8 +30,8 @@ if `needs_authorization` holds for its refresh request. No command waits for tha
 refresh command without a token is never asked about.
 
 While commands wait, the transport reads no further, so that a pong may be unread. So the time for it begins
-again whenever a waiting command runs. It does not pass while commands wait for an authorization, which has a
-time limit of its own.
+again whenever a waiting command runs. It does not pass while commands wait for another one that is authorized
+or executed. A client whose network is gone is then noticed by the transport, since it acknowledges no ping.
 
 The mutable state is that of `Session` and of its `Subscriptions`. Only `handle` changes it. `phase` moves
 only along the table; subscriptions that are being set up when the session closes are closed when their
@@ -251,9 +251,9 @@ class Session:
         return self.backlog[0] if self.backlog else self._message
 
     @property
-    def _waits_for_authorization(self) -> bool:
-        """Whether commands wait until another one is authorized."""
-        return bool(self._authorizing) and self.has_waiting_commands
+    def _waits_for_another(self) -> bool:
+        """Whether commands wait until another one is authorized or executed."""
+        return bool(self._authorizing or self._executing) and self.has_waiting_commands
 
     @property
     def is_busy(self) -> bool:
@@ -311,7 +311,7 @@ class Session:
         first = self._stale_at
         if self._next_ping_at is not None and (first is None or self._next_ping_at < first):
             first = self._next_ping_at
-        if self._pong_due_at is not None and not self._waits_for_authorization:
+        if self._pong_due_at is not None and not self._waits_for_another:
             first = self._pong_due_at if first is None else min(first, self._pong_due_at)
         expiry = self._subscriptions.next_expiry
         if self._expires_at is not None:
@@ -875,7 +875,7 @@ class Session:
         if _is_over(self._stale_at, now):
             is_our_fault = self.phase in (Phase.CONNECTING, Phase.AUTHORIZING)
             return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
-        if not self._waits_for_authorization and _is_over(self._pong_due_at, now):
+        if not self._waits_for_another and _is_over(self._pong_due_at, now):
             return effects + self._close(errors.NO_PONG)
         if _is_over(self._expires_at, now, delay):
             return effects + self._close(errors.CONNECTION_EXPIRED)

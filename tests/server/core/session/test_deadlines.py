@@ -31,6 +31,7 @@ from tocsin_server.core.events import (
     Close,
     ConnectionLost,
     DeadlineReached,
+    Executed,
     GoLive,
     Identify,
     ServerSubscribe,
@@ -128,12 +129,22 @@ def test_after_a_hook_has_decided_the_time_for_a_pong_begins_again() -> None:
     playbook >> Wait(8) << [Close(errors.NO_PONG)]
 
 
-def test_a_command_that_hangs_does_not_keep_a_connection_without_pongs() -> None:
-    """A method of the application has no time limit."""
+def test_no_pong_is_missing_while_a_command_is_executed_and_others_wait() -> None:
+    """A method of the application may take longer than `pong_timeout`. Afterwards the pongs count again."""
     playbook = waiting(None, rpc={"method": "now"}) >> Wait(18.75) << [PING]
-    playbook >> Wait(4) >> ServerSubscribe("other") >> Wait(3.9) << []
-    playbook >> Wait(0.1)
-    assert playbook.effects[0] == Close(errors.NO_PONG)
+    playbook >> Wait(20) >> Executed(2, errors.INTERNAL_ERROR) >> Wait(20) << [PING]
+    playbook >> Executed(3, errors.INTERNAL_ERROR)
+    assert not playbook.session.has_waiting_commands
+    playbook >> PONG >> PONG << []
+    playbook >> Wait(10) << [PING]
+    playbook >> Wait(8) << [Close(errors.NO_PONG)]
+
+
+def test_a_command_that_is_executed_does_not_replace_a_pong() -> None:
+    """While no other command waits, the transport reads, so that a pong would have come."""
+    playbook = connected(context(OPEN, rpc_methods=frozenset({"now"})))
+    playbook >> {"id": 2, "rpc": {"method": "now"}} >> Wait(18.75) << [PING]
+    playbook >> Wait(8) << [Close(errors.NO_PONG)]
 
 
 def test_a_pong_without_a_ping_closes() -> None:
