@@ -137,6 +137,12 @@ class SseConnection(StreamedConnection):
         self._refuse(StreamRefused.for_disconnect(disconnect, is_connected=self._is_connected))
         self._end_with(disconnect_event(disconnect), disconnect)
 
+    def lose(self) -> None:
+        """End the session, as StreamedConnection describes. A stream that opens is then awaited no longer."""
+        super().lose()
+        if not self._opened.done():
+            self._opened.set_result(None)
+
     # ------------------------------------------------------------------------------------------------ opening
 
     async def opened(self) -> None:

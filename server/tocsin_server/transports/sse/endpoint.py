@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
@@ -53,7 +54,7 @@ class EventStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. The request itself is not kept while a stream lasts."""
-        response = await self._respond(Request(scope))
+        response = await self._respond(Request(scope, receive))
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
@@ -93,7 +94,7 @@ class EventStreams:
             self._dry_run(connection, self._commands(wanted))
         else:
             self._admit(connection, request)
-            await self._open(connection, self._commands(wanted))
+            await self._open(connection, self._commands(wanted), request.receive)
         return StreamResponse(self._connections, connection)
 
     def _admit(self, connection: SseConnection, request: Request) -> None:
@@ -101,15 +102,21 @@ class EventStreams:
         if refused := connection.admit(request):
             raise StreamRefused.for_limit(refused)
 
-    async def _open(self, connection: SseConnection, commands: Sequence[Command]) -> None:
-        """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended."""
+    async def _open(self, connection: SseConnection, commands: Sequence[Command], receive: Receive) -> None:
+        """Attach the connection and subscribe its channels. Raises StreamRefused, once the session ended.
+
+        If the client disconnects meanwhile, the session has ended, and the stream ends at once.
+        """
         self._connections.attach(connection)
         self._connections.handle_event(connection, events.Received(commands))
+        watching = asyncio.create_task(_lose_at_disconnect(connection, receive))
         try:
             await connection.opened()
         except BaseException:
             connection.lose()
             raise
+        finally:
+            watching.cancel()
 
     def _dry_run(self, connection: SseConnection, commands: Sequence[Command]) -> None:
         """Raise StreamRefused if GET would be refused, as far as that does not depend on the engine."""
@@ -132,6 +139,14 @@ class EventStreams:
 
     def _new_session(self, *, is_executed: bool) -> Session:
         return self._connections.new_session(wants_pong=False, announces_pings=False, is_executed=is_executed)
+
+
+async def _lose_at_disconnect(connection: SseConnection, receive: Receive) -> None:
+    """End a session whose stream opens, when its client disconnects: a hook may take long to answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass  # the request's body, which is ignored
+    connection.drop()
+    connection.lose()
 
 
 def _header_token(request: Request, *, may_use_cookie: bool) -> str:

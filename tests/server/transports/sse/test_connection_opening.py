@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from msgspec import Raw
 
@@ -119,3 +120,24 @@ async def test_a_node_that_stops_during_the_opening_answers_503(
     assert (response.status_code, response.json()["code"]) == (503, 3001)
     gate.open()
     await server.until_empty()
+
+
+async def test_a_client_that_disconnects_during_the_opening_is_lost_at_once(
+    server: StreamServer, channel: Name, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waits for, such as a hook, may take long."""
+    name = channel("history")
+    gate = Gate(server, name, monkeypatch)
+    url = httpx.URL(server.url)
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET {server.path(name)} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+    await gate.reached.wait()
+    (connection,) = server.node.hub
+    writer.close()
+    async with asyncio.timeout(SOON):
+        while not connection.session.is_closed:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.001)
+    assert len(server.node.hub) == 0
+    gate.open()
+    await server.until_empty()
+    assert server.node.admission.count == 0
