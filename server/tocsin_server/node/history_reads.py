@@ -1,7 +1,7 @@
 """Reads of histories for subscriptions that are being set up. Clients that need the same part share one read.
 
     first client: slot -> read -> everyone's result
-    others while it is read: wait for that result, without a slot
+    others while it is read: wait for that result, without a slot, and get it a few at a time
 
 A crowd of clients that comes back needs the same part of the same channels, and the read of the first is as
 good for the others: what was published since it began is held for all of them, or delivered to them. A read
@@ -23,6 +23,9 @@ from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import Broker, HistoryQuery
 from tocsin_server.errors import EngineError
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
+
+SHARED_AT_ONCE = 16
+"""So many clients get a shared history in one turn of the event loop, about a millisecond of work."""
 
 _Key = tuple[Channel[C], HistoryQuery]
 _Waiting = list[asyncio.Future[History]]
@@ -82,19 +85,17 @@ class HistoryReads(Generic[C]):
         try:
             history = await self._broker.read_history(channel.name, query, options)
         except BaseException as error:
-            self._fail(key, error)
+            failure = error if isinstance(error, Exception) else EngineError("the read was cancelled")
+            _hand_out(self._waiting.pop(key), lambda result: result.set_exception(failure))
             raise
-        for result in self._take_waiting(key):
-            result.set_result(history)
+        _hand_out(self._waiting.pop(key), lambda result: result.set_result(history))
         return history
 
-    def _take_waiting(self, key: _Key[C]) -> _Waiting:
-        return [result for result in self._waiting.pop(key) if not result.done()]
 
-    def _fail(self, key: _Key[C], error: BaseException) -> None:
-        """Let those that wait fail like the read. One that was cancelled failed for them."""
-        for result in self._take_waiting(key):
-            if isinstance(error, Exception):
-                result.set_exception(error)
-            else:
-                result.set_exception(EngineError("the read was cancelled"))
+def _hand_out(waiting: _Waiting, settle: Callable[[asyncio.Future[History]], None]) -> None:
+    """Let the clients that wait go on, a few in each turn of the event loop."""
+    for result in waiting[:SHARED_AT_ONCE]:
+        if not result.done():
+            settle(result)
+    if rest := waiting[SHARED_AT_ONCE:]:
+        asyncio.get_running_loop().call_soon(_hand_out, rest, settle)

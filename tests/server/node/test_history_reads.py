@@ -1,6 +1,7 @@
 """Reads of histories for subscriptions: clients that need the same part share one."""
 
 import asyncio
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -13,7 +14,7 @@ from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import Broker, HistoryQuery
 from tocsin_server.errors import EngineError
 from tocsin_server.node import history_reads
-from tocsin_server.node.history_reads import HistoryReads
+from tocsin_server.node.history_reads import SHARED_AT_ONCE, HistoryReads
 from tocsin_server.node.slots import Slots
 from tocsin_server.protocol.messages import Position, Publication
 
@@ -139,3 +140,22 @@ async def test_a_client_without_a_slot_in_time_is_refused(monkeypatch: pytest.Mo
     with pytest.raises(TimeoutError):
         await reader.read("a")
     assert len(reader.slots) == 1
+
+
+@pytest.mark.parametrize("failure", [None, EngineError("broken")])
+async def test_a_shared_history_is_handed_out_to_a_few_clients_in_each_turn_of_the_loop(
+    failure: EngineError | None,
+) -> None:
+    """Each of them encodes and writes it. Together they would hold up all other clients."""
+    reader = Reader()
+    reader.engine.failure = failure
+    reads = [reader.read(str(number)) for number in range(10 * SHARED_AT_ONCE)]
+    await begun()
+    reader.engine.is_open.set()
+    counts = [0]
+    while counts[-1] < len(reads):
+        await asyncio.sleep(0)
+        counts.append(sum(read.done() for read in reads))
+    assert max(after - before for before, after in pairwise(counts)) <= SHARED_AT_ONCE + 1
+    await asyncio.gather(*reads, return_exceptions=True)
+    assert reader.engine.reads == 1
