@@ -146,8 +146,17 @@ class Broker(Protocol):
         Once this returns, the handler receives every message that is published in the channel.
         """
 
+    def subscribe_now(self, channel: str) -> bool:
+        """Subscribe as `subscribe` does, if that needs no waiting. False: it does, and nothing was done.
+
+        Raises nothing, as the other calls that return at once and have nothing to store.
+        """
+
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe this node from a channel. Idempotent."""
+
+    def unsubscribe_now(self, channel: str) -> bool:
+        """Unsubscribe as `unsubscribe` does, if that needs no waiting. False: it does."""
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history and its top in one atomic step.
@@ -156,6 +165,9 @@ class Broker(Protocol):
         nodes. The first publication keeps it. Reading such a history stores nothing (but see
         `HistoryQuery.keeps_epoch`).
         """
+
+    def read_history_now(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History | None:
+        """Read a history as `read_history` does, if that needs no waiting. None: it does."""
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications. The top and the epoch stay."""

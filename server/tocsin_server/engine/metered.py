@@ -95,13 +95,37 @@ class MeteredBroker:
         """Subscribe the node to a channel."""
         await self._time("subscribe", self._engine.broker.subscribe(channel))
 
+    def subscribe_now(self, channel: str) -> bool:
+        """Subscribe at once, if the engine can."""
+        started = time.monotonic()
+        is_subscribed = self._engine.broker.subscribe_now(channel)
+        if is_subscribed:
+            self._meter.count("subscribe", started)
+        return is_subscribed
+
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe the node from a channel."""
         await self._time("unsubscribe", self._engine.broker.unsubscribe(channel))
 
+    def unsubscribe_now(self, channel: str) -> bool:
+        """Unsubscribe at once, if the engine can."""
+        started = time.monotonic()
+        is_unsubscribed = self._engine.broker.unsubscribe_now(channel)
+        if is_unsubscribed:
+            self._meter.count("unsubscribe", started)
+        return is_unsubscribed
+
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history."""
         return await self._time("read_history", self._engine.broker.read_history(channel, query, options))
+
+    def read_history_now(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History | None:
+        """Read a channel's history at once, if the engine can."""
+        started = time.monotonic()
+        history = self._engine.broker.read_history_now(channel, query, options)
+        if history is not None:
+            self._meter.count("read_history", started)
+        return history
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications."""

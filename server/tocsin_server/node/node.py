@@ -645,13 +645,13 @@ class Node:
             case events.ReserveConnection(user):
                 self._spawn(self._reserve_connection(connection, user))
             case events.OpenSubscriptions(plans):
-                self._spawn(self._subscription_setup.open(connection, plans))
+                self._subscription_setup.begin(connection, plans)
             case node_state.CatchUp(channel):
                 self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
             case node_state.UnsubscribeChannel(channel):
-                self._spawn(self._unsubscribe(channel))
+                self._unsubscribe(channel)
             case node_state.RemovePresence(channel, client):
                 self._spawn(engine.presence.remove(channel, client))
             case node_state.PublishJoinLeave(channel, push):
@@ -716,8 +716,13 @@ class Node:
                 self._log_fault("subscribe_raised", client=client)
         self.handle_event(connection, events.SubscriptionsFailed(channels, why))
 
-    async def _unsubscribe(self, name: str) -> None:
-        if name not in self.hub.channels:  # no new subscriber meanwhile; the broker keeps the order of calls
+    def _unsubscribe(self, name: str) -> None:
+        """Unsubscribe from a channel that has no new subscriber. The broker keeps the order of calls."""
+        if name not in self.hub.channels and not self._engine_services.broker.unsubscribe_now(name):
+            self._spawn(self._unsubscribe_later(name))
+
+    async def _unsubscribe_later(self, name: str) -> None:
+        if name not in self.hub.channels:
             await self._engine_services.broker.unsubscribe(name)
 
     async def _execute(self, connection: Connection, execute: events.Execute) -> None:

@@ -95,8 +95,15 @@ class SubscriptionSetup(Generic[C]):
         self._on_reset = on_reset
         self._read: dict[C, list[_Read]] = {}
 
-    async def open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
-        """Set up subscriptions: several together, which are opened or fail together."""
+    def begin(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
+        """Set up subscriptions: several together, which are opened or fail together.
+
+        No result comes before this has returned.
+        """
+        if len(plans) > 1 or not self._open_now(connection, plans[0]):
+            self._spawn(self._open(connection, plans))
+
+    async def _open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
         try:
             if len(plans) == 1:
                 await self._open_one(connection, plans[0])
@@ -106,6 +113,21 @@ class SubscriptionSetup(Generic[C]):
             self._on_failed(connection, [plan.channel for plan in plans], error)
 
     # ----------------------------------------------------------------------------------------- one at a time
+
+    def _open_now(self, connection: C, plan: SubscriptionPlan) -> bool:
+        """Set up one without a task, if it needs no presence and no slot, and the engine answers at once."""
+        read, broker = plan.read, self._engine.broker
+        if plan.options.presence or (read is not None and read.since is not None):
+            return False
+        if not broker.subscribe_now(plan.channel):
+            return False
+        history = None
+        if read is not None:
+            history = broker.read_history_now(plan.channel, _query(read), plan.options)
+            if history is None:
+                return False
+        self._confirm_soon(connection, _Read(plan, history, 0, 0))
+        return True
 
     async def _open_one(self, connection: C, plan: SubscriptionPlan) -> None:
         await self._engine.broker.subscribe(plan.channel)

@@ -84,8 +84,10 @@ class _FaultyService:
         self._service = service
         self._engine = engine
 
-    def publish_now(self, *_: object) -> None:
-        """Return None, so that a publish is a call that can be hindered."""
+    def _wait(self, *_: object) -> None:
+        """Do nothing at once, so that each call is one that can be hindered."""
+
+    publish_now = subscribe_now = unsubscribe_now = read_history_now = _wait
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:

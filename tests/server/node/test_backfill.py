@@ -161,6 +161,7 @@ class SlowEngine(LossyEngine):
         self._answered = asyncio.Condition()
         self._read = self.broker.read_history
         self.broker.read_history = self._read_slowly  # type: ignore[method-assign]
+        self.broker.read_history_now = lambda *_: None  # type: ignore[method-assign, assignment]
 
     async def _read_slowly(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         self.reads += 1

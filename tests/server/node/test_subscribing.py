@@ -102,3 +102,25 @@ async def test_a_crowd_recovers_with_few_reads() -> None:
             assert reply["recovered"]
             assert recovered + client.data == [1, 2, 3, 4, 5]
         assert engine.calls["read_history"] <= 10
+
+
+async def test_a_subscription_needs_no_task_if_the_engine_answers_at_once() -> None:
+    """It is confirmed in the next turn of the loop, after all that this turn writes."""
+    async with running() as node:
+        client = await connected(node)
+        tasks = asyncio.all_tasks()
+        client.send_commands({"id": 10, "subscribe": {"channel": new_channel("plain")}})
+        assert asyncio.all_tasks() == tasks
+        assert client.reply(10) is None
+        await asyncio.sleep(0)
+        assert "subscribe" in (client.reply(10) or {})
+
+
+async def test_the_last_client_that_leaves_unsubscribes_without_a_task() -> None:
+    channel = new_channel("plain")
+    async with running() as node:
+        client = await connected(node, channel)
+        tasks = asyncio.all_tasks()
+        client.send_commands({"id": 11, "unsubscribe": {"channel": channel}})
+        assert asyncio.all_tasks() == tasks
+        assert channel not in node.engine.broker._subscribed  # type: ignore[attr-defined]

@@ -81,21 +81,30 @@ class MemoryBroker:
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe this node to a channel. Idempotent."""
+        self.subscribe_now(channel)
+
+    def subscribe_now(self, channel: str) -> bool:
+        """Subscribe this node to a channel. No subscribe waits."""
         self._subscribed.add(channel)
+        return True
 
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe this node from a channel. Idempotent."""
+        self.unsubscribe_now(channel)
+
+    def unsubscribe_now(self, channel: str) -> bool:
+        """Unsubscribe this node from a channel. No unsubscribe waits."""
         self._subscribed.discard(channel)
         self._histories.drop_unpublished(channel)
+        return True
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history, as Broker describes."""
-        now = self._clock()
-        is_subscribed = channel in self._subscribed
-        history = self._histories.read(channel, query, options, now, is_subscribed=is_subscribed)
-        if history.top.offset or is_subscribed:
-            self._sweeper.schedule(now + options.history_meta_ttl)
-        return history
+        return self._read_history(channel, query, options)
+
+    def read_history_now(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+        """Read a channel's history. No read waits."""
+        return self._read_history(channel, query, options)
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications. The top and the epoch stay."""
@@ -115,6 +124,14 @@ class MemoryBroker:
         if stored:
             self._receive(channel, stored, top.epoch, now, may_be_delta)
         return top
+
+    def _read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
+        now = self._clock()
+        is_subscribed = channel in self._subscribed
+        history = self._histories.read(channel, query, options, now, is_subscribed=is_subscribed)
+        if history.top.offset or is_subscribed:
+            self._sweeper.schedule(now + options.history_meta_ttl)
+        return history
 
     def _receive(
         self, channel: str, publication: Publication, epoch: str, now: float, may_be_delta: bool

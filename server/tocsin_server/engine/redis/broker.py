@@ -194,12 +194,20 @@ class RedisBroker:
         self._seen.track(channel)
         await self._pubsub.subscribe(name, partial(self._on_message, channel))
 
+    def subscribe_now(self, channel: str) -> bool:  # noqa: ARG002 - as Broker calls it
+        """Return False: every subscribe waits for Redis."""
+        return False
+
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe this node from a channel. Idempotent."""
         name = self._keys.pubsub_name(channel)
         self._subscribed.pop(name.encode(), None)
         self._seen.untrack(channel)
         await self._pubsub.unsubscribe(name)
+
+    def unsubscribe_now(self, channel: str) -> bool:  # noqa: ARG002 - as Broker calls it
+        """Return False: every unsubscribe waits for Redis."""
+        return False
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history, as Broker describes."""
@@ -226,6 +234,9 @@ class RedisBroker:
         for newest in entries[:1] if query.is_reverse else entries[-1:]:
             self._seen.record(channel, _offset(newest), top.epoch, _stamp(newest))
         return History(top, await self._decoding_turns.map(_publication, entries))
+
+    def read_history_now(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> None:
+        """Return None: every read waits for Redis."""
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications. The top and the epoch stay."""

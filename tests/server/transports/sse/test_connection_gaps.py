@@ -106,6 +106,7 @@ async def test_a_stream_ends_if_its_channel_cannot_be_subscribed_after_a_reset(
         await server.publish(news, 1)
         assert await stream.numbers(1) == [1]
         monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
+        monkeypatch.setattr(server.node.engine.broker, "read_history_now", lambda *_: None)
         server.node.handle_event(connection_of(server), ChannelReset(news))
         (last,) = await stream.rest()
     assert (last.kind, last.data["code"]) == ("disconnect", 3010)

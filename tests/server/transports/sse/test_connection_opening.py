@@ -28,6 +28,7 @@ class Gate:
         self._opened = asyncio.Event()
         self.reached = asyncio.Event()
         monkeypatch.setattr(server.node.engine.broker, "read_history", self.read)
+        monkeypatch.setattr(server.node.engine.broker, "read_history_now", lambda *_: None)
 
     async def read(self, channel: str, *details: Any) -> History:
         if channel == self._channel:

@@ -117,6 +117,7 @@ async def test_an_engine_error_is_503(
         raise EngineError("gone")
 
     monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
+    monkeypatch.setattr(server.node.engine.broker, "read_history_now", lambda *_: None)
     response = await server.http.get(server.path("lobby", channel("history")))
     assert (response.status_code, response.json()["code"]) == (503, 100)
     assert int(response.headers["retry-after"]) > 0
@@ -136,6 +137,7 @@ async def test_an_event_source_that_is_refused_for_now_comes_back(
         raise EngineError("gone")
 
     monkeypatch.setattr(server.node.engine.broker, "read_history", fail)
+    monkeypatch.setattr(server.node.engine.broker, "read_history_now", lambda *_: None)
     response = await server.http.get(server.path("history:1"), headers=EVENT_SOURCE)
     assert (response.status_code, response.headers["content-type"][:17]) == (200, "text/event-stream")
     kind, retry, data = response.text.strip().split("\n")
