@@ -12,8 +12,8 @@ from collections.abc import Generator, Sequence
 from typing import cast
 
 from websockets.extensions import Extension
-from websockets.frames import Frame
-from websockets.protocol import Protocol, Side
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C, if it is built
+from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
 from tocsin_server.transports.websocket.compression import TURN_BYTES
@@ -23,6 +23,14 @@ FRAMES_PER_TURN = 16
 
 One read from a socket has up to 256 KiB, which are 43,000 empty frames.
 """
+
+_WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+"""The opcode of a whole message without extensions, by its first byte (RFC 6455 §5.2)."""
+
+_HEAD_BYTES = 6
+"""The head of a short frame from a client: two bytes, and a mask of four."""
+
+_IS_OPEN = State.OPEN
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection that ends
@@ -70,6 +78,7 @@ class FrameProtocol(Protocol):
     """
 
     frames: FrameReader
+    max_message_size: int
 
     def __init__(self, max_size: int, extensions: Sequence[Extension] = ()) -> None:  # not the inherited one
         self.max_message_size = max_size
@@ -80,6 +89,32 @@ class FrameProtocol(Protocol):
         self.writes = []
         self.parser = self.parse()
         next(self.parser)
+
+    def read(self, data: bytes) -> list[Frame]:
+        """Read what has arrived, and return the frames of this turn."""
+        frame = self._only_frame(data)
+        if frame is not None:
+            return [frame]
+        self.receive_data(data)
+        received, self.events = self.events, []
+        return received
+
+    def _only_frame(self, data: bytes) -> Frame | None:
+        """Return the frame of one whole message, as nearly all reads are. `websockets` reads all others."""
+        if len(data) < _HEAD_BYTES or data[0] not in _WHOLE_MESSAGES or data[1] < 0x80:
+            return None
+        length, start = data[1] - 0x80, _HEAD_BYTES
+        if length == 126:
+            length, start = data[2] << 8 | data[3], _HEAD_BYTES + 2
+        if length == 127 or len(data) != start + length or length > self.max_message_size:
+            return None
+        reader = self.frames
+        is_between_frames = not (reader.buffer or reader.is_in_frame or reader.eof)
+        if not is_between_frames or self.current_size is not None:
+            return None
+        if self.extensions or self.state is not _IS_OPEN:
+            return None
+        return Frame(_WHOLE_MESSAGES[data[0]], apply_mask(data[start:], data[start - 4 : start]))
 
     def release_cycles(self) -> None:
         """Read no further. This object is then freed without the garbage collector.

@@ -279,9 +279,7 @@ class WebSocketConnection(asyncio.Protocol):
         protocol, frames = self._protocol, self._protocol.frames
         self._is_reading = True
         frames.frames_left = FRAMES_PER_TURN
-        protocol.receive_data(data)
-        received, protocol.events = protocol.events, []
-        for frame in received:
+        for frame in protocol.read(data):
             if not self._take_frame(frame):
                 break
         self._is_reading = False
