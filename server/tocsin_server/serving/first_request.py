@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
+from tocsin_server.serving.head_deadlines import HeadDeadlines
 from tocsin_server.serving.http_limits import HEADER_LIMIT
 from tocsin_server.serving.websocket_upgrade import kinds_of, open_websocket
 from tocsin_server.transports.websocket.opening import OpeningRequest
@@ -48,8 +49,8 @@ class FirstRequests:
         self.kinds = kinds_of(self.node, server.config.root_path)
         self.beginnings = tuple(b"GET " + path for path in self.kinds)
         """How a handshake may begin."""
-        self.seconds = self.node.settings.client.stale_timeout
-        """How long the head of a request may take."""
+        self.deadlines = HeadDeadlines(self.node.settings.client.stale_timeout)
+        """Of the connections whose head has not arrived."""
 
     def new(self, source: Source | None = None) -> FirstRequest:
         """The protocol of a connection, which comes from `source` if its proxy says so."""
@@ -77,7 +78,7 @@ class _Head:
 class FirstRequest(asyncio.Protocol):
     """One connection until its first bytes arrive."""
 
-    __slots__ = ("_key", "_owner", "_peer", "_source", "_timer", "accepted", "transport")
+    __slots__ = ("_abort_timer", "_head_until", "_key", "_owner", "_peer", "_source", "accepted", "transport")
 
     def __init__(self, owner: FirstRequests, source: Source | None) -> None:
         self._owner = owner
@@ -85,7 +86,8 @@ class FirstRequest(asyncio.Protocol):
         self._key = ""
         self._peer = ""
         self.transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle | None = None
+        self._head_until = 0.0
+        self._abort_timer: asyncio.TimerHandle | None = None  # of a refused handshake
         self.accepted: AcceptedConnection | None = None
         """What the connection was before: with its TLS handshake or the header of its proxy."""
 
@@ -108,7 +110,7 @@ class FirstRequest(asyncio.Protocol):
         elif limit := excess_limit(node, owner.connections):
             self.drop_half_open(limit)
         else:
-            self._timer = asyncio.get_running_loop().call_later(owner.seconds, self._time_out)
+            self._head_until = owner.deadlines.add(self)
             node.half_open.add(self, self._key)
 
     def data_received(self, data: bytes) -> None:
@@ -156,11 +158,13 @@ class FirstRequest(asyncio.Protocol):
 
     def leave(self) -> None:
         """Count the connection no longer: it is lost, or another protocol counts it now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._owner.connections.discard(self)
-        self._owner.node.half_open.remove(self)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
+        owner = self._owner
+        owner.deadlines.remove(self)
+        owner.connections.discard(self)
+        owner.node.half_open.remove(self)
 
     # -------------------------------------------------------------------------------------- from step to step
 
@@ -170,7 +174,8 @@ class FirstRequest(asyncio.Protocol):
         connection = open_websocket(owner.node, kind, owner.connections, transport, request, self._peer)
         if connection is None:
             owner.connections.add(self)
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_REPLY_SECONDS, transport.abort)
+            loop = asyncio.get_running_loop()
+            self._abort_timer = loop.call_later(CLOSE_REPLY_SECONDS, transport.abort)
             return
         transport.set_protocol(connection)
         if rest:
@@ -179,14 +184,14 @@ class FirstRequest(asyncio.Protocol):
     def _continue_as_http(self, data: bytes) -> None:
         http = self._owner.make_http(self._source)
         http.accepted = self
-        if self._timer is not None:
-            http.head_until = self._timer.when()
+        http.head_until = self._head_until
         http.connection_made(self.transport)
         self.transport.set_protocol(http)
         if not self.transport.is_closing():
             http.data_received(data)
 
-    def _time_out(self) -> None:
+    def time_out(self) -> None:
+        """Drop the connection because its head has not arrived in time."""
         self._owner.node.log_refusal("http_connection_dropped", reason="head_timeout", address=self._peer)
         self.transport.abort()
 

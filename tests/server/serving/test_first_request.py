@@ -87,7 +87,7 @@ async def test_the_time_limit_of_the_head_goes_on_with_http() -> None:
         connections: Collection[Any] = served_node.server.server_state.connections
         await until(lambda: _has(served_node, FirstRequest))
         (first,) = connections
-        until_when = first._timer.when()
+        until_when = first._head_until
         await raw.send(b"G")
         await until(lambda: _has(served_node, HttpProtocol))
         (http,) = connections
