@@ -149,7 +149,7 @@ class ChannelRules:
             return Kind.PERSONAL if is_named_personal else Kind.USER_LIMITED
         if is_named_personal and (namespace_of(channel) or "") == self._personal_namespace:
             return Kind.PERSONAL
-        return Kind.PLAIN
+        return PLAIN
 
     def is_too_long(self, channel: str) -> bool:
         """Whether a name has more bytes than the limit."""

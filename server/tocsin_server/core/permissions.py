@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.capabilities import Action, Capabilities
-from tocsin_server.core.channel_names import ChannelRules, Kind, is_limited_to
+from tocsin_server.core.channel_names import PLAIN, PRIVATE, ChannelRules, Kind, is_limited_to
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import (
     NOT_AVAILABLE,
@@ -48,7 +48,7 @@ def decide(
         return NOT_AVAILABLE
     if _is_granted(action, caller, channel):
         return None
-    if kind is not Kind.PLAIN:
+    if kind is not PLAIN:
         is_its_user = _is_user_of(channel, caller, kind)
         if action is Action.SUBSCRIBE:
             return None if is_its_user else PERMISSION_DENIED
@@ -64,7 +64,7 @@ def decide_by_name(action: Action, caller: Caller, channel: str, kind: Kind) -> 
 
     A hook that decides in place of the options decides within this.
     """
-    may_be_there = kind is Kind.PLAIN or caller.is_subscribed or _is_user_of(channel, caller, kind)
+    may_be_there = kind is PLAIN or caller.is_subscribed or _is_user_of(channel, caller, kind)
     return None if may_be_there or _is_granted(action, caller, channel) else PERMISSION_DENIED
 
 
@@ -77,7 +77,7 @@ def _is_granted(action: Action, caller: Caller, channel: str) -> bool:
 
 def _is_user_of(channel: str, caller: Caller, kind: Kind) -> bool:
     """Whether the name of a channel that is not plain has the caller as its user."""
-    return kind is not Kind.PRIVATE and bool(caller.user) and is_limited_to(channel, caller.user)
+    return kind is not PRIVATE and bool(caller.user) and is_limited_to(channel, caller.user)
 
 
 def _has_feature(action: Action, options: ChannelOptions) -> bool:

@@ -28,6 +28,10 @@ class Phase(Enum):
     __hash__ = object.__hash__  # Enum's own is written in Python
 
 
+NEW, AUTHORIZING, CONNECTING, CONNECTED, REFUSED, CLOSED = Phase
+"""The phases, for what runs often: a member of an Enum takes ten times as long to look up as a name."""
+
+
 class Cause(Enum):
     """Why a session moves to another phase."""
 

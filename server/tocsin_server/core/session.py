@@ -77,7 +77,7 @@ from tocsin_server.core.events import (
     Timestamp,
 )
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
-from tocsin_server.core.phases import Cause, Phase, next_phase
+from tocsin_server.core.phases import AUTHORIZING, CLOSED, CONNECTED, CONNECTING, NEW, Cause, next_phase
 from tocsin_server.core.positions import NOTHING_BEFORE, History, may_read_from
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.renewals import Renewals
@@ -179,7 +179,7 @@ class Session:
         announces_pings: bool = True,
         is_unidirectional: bool = False,
     ) -> None:
-        self.phase = Phase.NEW
+        self.phase = NEW
         self.info = ClientInfo("", client)
         self.backlog: list[Command | Malformed] = []  # short; a deque costs every idle connection 700 bytes
         self._message: Iterator[Command | Malformed] | None = None  # that commands are decoded from
@@ -228,7 +228,7 @@ class Session:
     @property
     def is_closed(self) -> bool:
         """Whether the session is over."""
-        return self.phase is Phase.CLOSED
+        return self.phase is CLOSED
 
     @property
     def has_connected(self) -> bool:
@@ -238,7 +238,7 @@ class Session:
     @property
     def needs_turn(self) -> bool:
         """Whether the next command waits for a `Turn`."""
-        return self._turn_cost >= self._context.turn_cost and self.phase is not Phase.CLOSED
+        return self._turn_cost >= self._context.turn_cost and self.phase is not CLOSED
 
     @property
     def has_waiting_commands(self) -> bool:
@@ -264,7 +264,7 @@ class Session:
             or self._executing
             or self._authorizing
             or self._subscriptions.is_opening
-            or self.phase is Phase.CONNECTING
+            or self.phase is CONNECTING
         )
 
     @property
@@ -306,7 +306,7 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """The monotonic second at which `DeadlineReached` is due; None if nothing is."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return None
         first = self._stale_at
         if self._next_ping_at is not None and (first is None or self._next_ping_at < first):
@@ -326,13 +326,13 @@ class Session:
     def _first_answer_due(self, first: float | None) -> float | None:
         """When an authorization or a renewal is due, or `first` if that is earlier."""
         due = [first, self._authorizing.next_due_at if self._authorizing else None]
-        if self._renewals is not None and self.phase is Phase.CONNECTED:
+        if self._renewals is not None and self.phase is CONNECTED:
             due.append(self._renewals.next_due_at)
         return min([at for at in due if at is not None], default=None)
 
     def handle(self, event: Event, now: Timestamp) -> list[Effect]:
         """Handle one event; return what must be done, in order."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return self._undo_opening(event)
         waiting = None if self._pong_due_at is None else self._first_waiting
         effects = self._handle(event, now)
@@ -356,7 +356,7 @@ class Session:
                     self._unread.append(iter(commands))
                 return []
             case events.SubscriptionsOpened():
-                if self.phase is Phase.CONNECTING:
+                if self.phase is CONNECTING:
                     return self._confirm_connect(event, now)
                 return self._subscriptions.opened(event, now)
             case events.ConnectionLost():
@@ -371,7 +371,7 @@ class Session:
             case events.DeadlineReached():
                 return self._on_deadline(now)
             case events.SubscriptionsFailed(channels, why):
-                if self.phase is not Phase.CONNECTING:
+                if self.phase is not CONNECTING:
                     return self._subscriptions.failed(channels, why)
                 if why is errors.INTERNAL_ERROR:
                     return self._close(errors.SERVER_ERROR) + self._undo_opening(event)
@@ -426,7 +426,7 @@ class Session:
 
     def _may_run(self, command: Command | Malformed) -> bool:
         """Whether none of the three cases at the head of this module makes `command` wait."""
-        if self._executing is not None or self.phase in (Phase.CONNECTING, Phase.AUTHORIZING):
+        if self._executing is not None or self.phase in (CONNECTING, AUTHORIZING):
             return False
         if not self._authorizing and not self._subscriptions.is_opening:
             return True
@@ -439,7 +439,7 @@ class Session:
 
     def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
         request = None if isinstance(command, Malformed) else command.request
-        phase = Phase.NEW if isinstance(request, ConnectRequest) else Phase.CONNECTED
+        phase = NEW if isinstance(request, ConnectRequest) else CONNECTED
         if isinstance(command, Malformed) or request is None or self.phase is not phase:
             return self._close(errors.PROTOCOL_VIOLATION)
         self._turn_cost += TOKEN_COST if getattr(request, "token", "") else 1
@@ -501,7 +501,7 @@ class Session:
         if taken is None:
             return limits.far_too_many_commands
         self._commands_full_at = taken
-        if exceeded is None and self.phase is Phase.CONNECTED:
+        if exceeded is None and self.phase is CONNECTED:
             return limits.take_command(self.info, now.monotonic)
         return exceeded
 
@@ -525,7 +525,7 @@ class Session:
 
     def _request_authorization(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
         """Ask outside the session, and go on in `_on_authorized`."""
-        if self.phase is Phase.NEW:
+        if self.phase is NEW:
             self._move(Cause.AUTHORIZATION_REQUESTED)
         if self._authorizing is None:
             self._authorizing = PendingAuthorizations()
@@ -587,7 +587,7 @@ class Session:
             self._renewals.schedule(channel, expires_at, now.monotonic)
 
     def _ask_for_renewals(self, now: Timestamp) -> list[Effect]:
-        if self._renewals is None or self.phase is not Phase.CONNECTED:
+        if self._renewals is None or self.phase is not CONNECTED:
             return []
         effects: list[Effect] = []
         for number, channel in self._renewals.take_due(now, self._context.authorization_seconds):
@@ -873,7 +873,7 @@ class Session:
             return effects
         effects += self._ask_for_renewals(now)
         if _is_over(self._stale_at, now):
-            is_our_fault = self.phase in (Phase.CONNECTING, Phase.AUTHORIZING)
+            is_our_fault = self.phase in (CONNECTING, AUTHORIZING)
             return self._close(errors.SERVER_ERROR if is_our_fault else errors.STALE)
         if not self._waits_for_another and _is_over(self._pong_due_at, now):
             return effects + self._close(errors.NO_PONG)
@@ -897,9 +897,9 @@ class Session:
 
     def _subscribe_from_server(self, event: events.ServerSubscribe, now: Timestamp) -> list[Effect]:
         """Subscribe now, or after the connect reply: the API finds a connection as soon as it has a user."""
-        if self.phase is Phase.CONNECTED:
+        if self.phase is CONNECTED:
             return self._subscriptions.subscribe_from_server(event, self.info, now)
-        if self.phase is Phase.CONNECTING:
+        if self.phase is CONNECTING:
             self._early_subscribes = [*self._early_subscribes, event]
         return []
 
@@ -911,7 +911,7 @@ class Session:
             self._renewals.schedule("", self._expires_at, now.monotonic)
         if event.info:
             self.info = ClientInfo(self.user, self.client, event.info)
-        if self.phase is not Phase.CONNECTED:
+        if self.phase is not CONNECTED:
             return []  # no push precedes the connect reply, which will state the expiry
         ttl = ttl_seconds(self._expires_at, now)
         return [send_push(Push(refresh=RefreshPush(self._expires_at is not None, ttl)))]

@@ -30,7 +30,7 @@ _WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINA
 _HEAD_BYTES = 6
 """The head of a short frame from a client: two bytes, and a mask of four."""
 
-_IS_OPEN = State.OPEN
+_OPEN = State.OPEN
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection that ends
@@ -112,7 +112,7 @@ class FrameProtocol(Protocol):
         is_between_frames = not (reader.buffer or reader.is_in_frame or reader.eof)
         if not is_between_frames or self.current_size is not None:
             return None
-        if self.extensions or self.state is not _IS_OPEN:
+        if self.extensions or self.state is not _OPEN:
             return None
         return Frame(_WHOLE_MESSAGES[data[0]], apply_mask(data[start:], data[start - 4 : start]))
 

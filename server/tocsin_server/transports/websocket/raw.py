@@ -22,7 +22,7 @@ from websockets.protocol import State
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.phases import Phase
+from tocsin_server.core.phases import CONNECTED
 from tocsin_server.core.rate_limit import NEVER_USED, RateLimit
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
@@ -64,6 +64,7 @@ PING_BYTES = 4
 MESSAGE_TIMEOUT = Disconnect(int(CloseCode.POLICY_VIOLATION), "message timeout")
 """A message was begun and did not arrive as a whole in time."""
 
+_TEXT, _BINARY, _OPEN = Opcode.TEXT, Opcode.BINARY, State.OPEN
 _MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
@@ -146,7 +147,7 @@ class WebSocketConnection(asyncio.Protocol):
             inflation.on_inflated = self._protocol.frames.count_inflated
             self.framing = self.deflated_framings[handshake.codec]
         self._fragments = bytearray()
-        self._opcode = Opcode.TEXT
+        self._opcode = _TEXT
         self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
         self._frames_full_at = NEVER_USED
         self._message_since = 0.0
@@ -289,7 +290,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._watch_message()
         else:
             self._message_since = 0.0
-        if protocol.state is State.OPEN or self._has_closed:
+        if protocol.state is _OPEN or self._has_closed:
             if protocol.writes or self._has_closed:
                 self._flush()
         else:  # the client closed or broke the protocol; its commands before that are answered first
@@ -327,7 +328,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _take_frame(self, frame: Frame) -> bool:
         """Take one frame; False if the frames after it must be ignored."""
         if (
-            (frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY)
+            (frame.opcode is _TEXT or frame.opcode is _BINARY)
             and frame.fin
             and self._inflation is None
             and not self._has_closed
@@ -425,7 +426,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _take_message(self, message: bytes) -> bool:
         self._message_since = 0.0
-        if self._opcode is Opcode.TEXT:  # RFC 6455 §8.1
+        if self._opcode is _TEXT:  # RFC 6455 §8.1
             try:
                 message.decode()
             except UnicodeDecodeError:
@@ -482,7 +483,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def send(self, messages: Sequence[ServerMessage]) -> None:
         """Write the session's messages as one frame. Raises PayloadNotJson before it writes anything."""
-        if self._is_half_open and self.session.phase is Phase.CONNECTED:
+        if self._is_half_open and self.session.phase is CONNECTED:
             self._is_half_open = False
             self._connections.half_open.remove(self)
         encode, is_pinged = self.codec.encode, False
@@ -522,7 +523,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._has_closed:
             return
         self._has_closed = True
-        if self._protocol.state is State.OPEN:
+        if self._protocol.state is _OPEN:
             self._protocol.send_close(disconnect.code, disconnect.reason)
             self._flush()
         elif not self._transport.is_closing():
