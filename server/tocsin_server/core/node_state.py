@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
-from tocsin_server.core.events import Event, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Event, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.phases import REFUSED
 from tocsin_server.core.positions import History
-from tocsin_server.core.recovery import first_page
+from tocsin_server.core.recovery import FirstPage, first_page
 from tocsin_server.core.session import Session
 from tocsin_server.protocol.messages import Position, PresenceChange, Push, ServerMessage
 
@@ -232,10 +232,7 @@ class NodeState(Generic[C]):
         for plan in plans:
             if plan.read is None:
                 continue
-            channel, history = self.hub.channels[plan.channel], read[plan.channel]
-            if channel.tracker.is_known and channel.tracker.position.epoch != history.top.epoch:
-                resets += [(connection, channel.name) for connection in channel.reset(history.top)]
-            page = first_page(plan.read, history, channel.merge(history), room_bytes)
+            page = self.merge_one(plan.channel, plan.read, read[plan.channel], room_bytes, resets)
             if page is None:
                 is_complete = False
                 continue
@@ -245,6 +242,21 @@ class NodeState(Generic[C]):
                 continued.append(plan.channel)
         opened = events.SubscriptionsOpened(histories, continued) if is_complete else None
         return Merged(opened, resets)
+
+    def merge_one(
+        self,
+        name: str,
+        read: HistoryRead,
+        history: History,
+        room_bytes: float,
+        resets: list[tuple[C, str]],
+    ) -> FirstPage | None:
+        """Do the same for one history, and append to `resets`. None: it must be read again."""
+        channel = self.hub.channels[name]
+        tracker = channel.tracker
+        if tracker.is_known and tracker.position.epoch != history.top.epoch:
+            resets += [(connection, name) for connection in channel.reset(history.top)]
+        return first_page(read, history, channel.merge(history), room_bytes)
 
     def backfill(
         self, channel: Channel[C], history: History, replaced: Position | None = None

@@ -211,16 +211,18 @@ class SubscriptionSetup(Generic[C]):
         resets: list[tuple[C, str]] = []
         room = self._room_in(connection)
         for plan, history, _, attempt in reads:
-            read = {} if history is None else {plan.channel: history}
-            merged = self._state.merge([plan], read, room)
-            resets += merged.resets
-            if merged.opened is None:
+            channel = plan.channel
+            if plan.read is None or history is None:
+                histories[channel] = None
+                continue
+            page = self._state.merge_one(channel, plan.read, history, room, resets)
+            if page is None:
                 self._spawn(self._read_again(connection, plan, attempt + 1))
                 continue
-            histories.update(merged.opened.histories)
-            continued += merged.opened.continued
-            page = merged.opened.histories[plan.channel]
-            room -= sum(one.size for one in page.publications) if page is not None else 0
+            histories[channel] = page.history
+            room -= sum(one.size for one in page.history.publications)
+            if page.is_continued:
+                continued.append(channel)
         for other, channel in resets:
             self._on_reset(other, channel)
         return SubscriptionsOpened(histories, continued)
