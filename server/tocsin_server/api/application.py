@@ -33,6 +33,7 @@ from tocsin_server.api.methods import COMMANDS, METHODS, weight
 from tocsin_server.api.openapi import api_document
 from tocsin_server.api.signatures import Signature
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.errors import Refusal, Refused
 from tocsin_server.hooks.assembly import deliveries_of
 from tocsin_server.hooks.dead_letters import DeadLetters
@@ -120,7 +121,7 @@ class Api:
             return self._refused(request, error, caller)
 
     def respond(self, call: Call, body: bytes) -> ApiResponse | Later[ApiResponse]:
-        """The response to a call with its whole body; a coroutine of it if something must be waited for."""
+        """The response to a call with its whole body, or what to await if something must be waited for."""
         caller = call.caller
         if not self._turns.take() or not caller.enter_now():
             return self._respond(call, body)
@@ -133,7 +134,11 @@ class Api:
         finally:
             if not is_pending:
                 caller.leave()
-        return self._respond_later(call, outcome) if isinstance(outcome, Pending) else outcome
+        if not isinstance(outcome, Pending):
+            return outcome
+        if isinstance(outcome, EagerFuture):
+            return outcome.always(caller.leave)
+        return self._respond_later(call, outcome)
 
     async def _respond_later(self, call: Call, begun: Later[ApiResponse]) -> ApiResponse:
         """The response to a call that has begun, and whose caller has entered."""
@@ -169,9 +174,11 @@ class Api:
 
         def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse | Later[ApiResponse]:
             outcome = self._begin(caller, name, method, json_object(body))
-            if isinstance(outcome, Pending):
-                return answer_later(request, outcome)
-            return response(request, outcome)
+            if not isinstance(outcome, Pending):
+                return response(request, outcome)
+            if isinstance(outcome, EagerFuture):
+                return outcome.then(partial(response, request))
+            return answer_later(request, outcome)
 
         async def answer_later(request: ApiRequest, outcome: Later[Any]) -> ApiResponse:
             return response(request, await outcome)
@@ -192,7 +199,7 @@ class Api:
         return ApiResponse(b"\n".join(map(_encode, replies)))
 
     def _begin(self, caller: Caller, name: str, method: Method, params: Raw) -> Any:
-        """The result of one call, its refusal, or a coroutine of either. Raises LimitReached."""
+        """The result of one call, its refusal, or what to await for either. Raises LimitReached."""
         if self._turns.take():
             try:
                 return self._make(caller, name, method, method.decoder.decode(params))

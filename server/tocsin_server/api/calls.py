@@ -16,6 +16,7 @@ from msgspec import Meta, Raw, Struct
 from tocsin_server import errors
 from tocsin_server.api.callers import Caller
 from tocsin_server.api.types import CALLS_LIMIT, ApiError, BatchCommand, BatchRequest
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.errors import EngineError, Refusal, Refused, Unanswered, bad_request
 from tocsin_server.hooks.dead_letters import DeadLetters
 from tocsin_server.loop_turns import LoopTurns
@@ -31,12 +32,13 @@ Item = TypeVar("Item")
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    Pending = Coroutine
-    Later = Coroutine[Any, Any, T]
-    """A result that has to be awaited."""
+    Later = Coroutine[Any, Any, T] | EagerFuture[T]
+    """A result that has to be waited for. A future has no task: what follows is called with its result."""
+
+    Pending = (EagerFuture, Coroutine)
 else:
-    Pending = CoroutineType
-    """The class of every `Later`. To test for the abstract one takes five times as long."""
+    Pending = (EagerFuture, CoroutineType)
+    """The classes of every `Later`. To test for the abstract one takes five times as long."""
 
 log = structlog.get_logger()
 
@@ -69,7 +71,7 @@ class Method:
     """One method of the API: its function, and the types of its request and result."""
 
     call: Callable[[Context, Any], Any]
-    """Returns the result, or a coroutine of it. A method that needs no waiting is not a coroutine."""
+    """Returns the result, or what to wait for. A method that needs no waiting is not a coroutine."""
     request: type[Struct]
     result: type[Struct]
     is_wrapped: bool = True
@@ -148,7 +150,7 @@ def api_error(refusal: Refusal) -> ApiError:
 
 
 def begin(call: Callable[[Item], T | Later[T]], item: Item) -> T | Refusal | Later[T | Refusal]:
-    """The result of `call(item)`, or a coroutine of it. Every exception becomes a refusal.
+    """The result of `call(item)`, or what to wait for. Every exception becomes a refusal.
 
     Errors of the server are logged. Their refusal says nothing about them, except which nodes did not answer.
     """
@@ -156,10 +158,12 @@ def begin(call: Callable[[Item], T | Later[T]], item: Item) -> T | Refusal | Lat
         outcome = call(item)
     except Exception as error:  # noqa: BLE001 - it is logged
         return _refusal_of(error)
-    return _finish(outcome) if isinstance(outcome, Pending) else outcome
+    if not isinstance(outcome, Pending):
+        return outcome
+    return outcome.catch(_refusal_of) if isinstance(outcome, EagerFuture) else _finish(outcome)
 
 
-async def _finish(call: Later[T]) -> T | Refusal:
+async def _finish(call: Coroutine[Any, Any, T]) -> T | Refusal:
     try:
         return await call
     except Exception as error:  # noqa: BLE001 - it is logged
@@ -198,7 +202,7 @@ async def attempt_together(
 ) -> list[T | Refusal]:
     """The results or refusals of `call(item)`, which run concurrently and begin in the order of the items.
 
-    Tasks are made once a call waits. Until then, as always with an engine in memory, none is needed.
+    Nothing is kept of a call until one waits: with an engine in memory none does.
     """
     results: list[T | Refusal] = []
     for number, item in enumerate(items):
@@ -206,37 +210,63 @@ async def attempt_together(
             await turns.wait()
         outcome = begin(call, item)
         if isinstance(outcome, Pending):
-            return results + await _together(turns, outcome, call, items[number + 1 :])
+            return results + await _Concurrent(turns).outcomes(outcome, call, items[number + 1 :])
         results.append(outcome)
     return results
 
 
-async def _together(
-    turns: LoopTurns,
-    first: Later[T | Refusal],
-    call: Callable[[Item], T | Later[T]],
-    items: Sequence[Item],
-) -> list[T | Refusal]:
-    """The outcome of a call that has begun, and those of the calls that follow it."""
-    results: list[T | Refusal] = [errors.INTERNAL_ERROR] * len(items)
-    remaining = iter(enumerate(items))
+class _Concurrent:
+    """Calls of one request, of which at most CONCURRENT_CALLS run. Only a coroutine gets a task.
 
-    async def work() -> None:
-        while True:
-            if not turns.take():
-                await turns.wait()
-            following = next(remaining, None)
-            if following is None:
-                return
-            number, item = following
-            outcome = begin(call, item)
-            results[number] = await outcome if isinstance(outcome, Pending) else outcome
+    The mutable state is how many calls run, and the future that wakes the request when one ends.
+    """
 
-    async with asyncio.TaskGroup() as tasks:
-        begun = tasks.create_task(first)
-        for _ in range(min(CONCURRENT_CALLS, len(items))):
-            tasks.create_task(work())
-    return [begun.result(), *results]
+    def __init__(self, turns: LoopTurns) -> None:
+        self._turns = turns
+        self._running = 0
+        self._ended: asyncio.Future[None] | None = None
+
+    async def outcomes(
+        self, first: Later[T | Refusal], call: Callable[[Item], T | Later[T]], items: Sequence[Item]
+    ) -> list[T | Refusal]:
+        """The outcome of a call that has begun, and those of the calls that follow it."""
+        outcomes: list[T | Refusal | EagerFuture[T | Refusal] | asyncio.Task[T | Refusal]] = []
+        try:
+            outcomes.append(self._run(first))
+            for item in items:
+                if self._running >= CONCURRENT_CALLS:
+                    await self._wait(CONCURRENT_CALLS - 1)
+                if not self._turns.take():
+                    await self._turns.wait()
+                outcome = begin(call, item)
+                outcomes.append(self._run(outcome) if isinstance(outcome, Pending) else outcome)
+            await self._wait(0)
+        except BaseException:
+            for running in outcomes:
+                if isinstance(running, _Running):
+                    running.cancel()
+            raise
+        return [ended.result() if isinstance(ended, _Running) else ended for ended in outcomes]
+
+    def _run(self, call: Later[T | Refusal]) -> EagerFuture[T | Refusal] | asyncio.Task[T | Refusal]:
+        running = call if isinstance(call, EagerFuture) else asyncio.create_task(call)
+        self._running += 1
+        running.add_done_callback(self._end)
+        return running
+
+    def _end(self, _ended: object) -> None:
+        self._running -= 1
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _wait(self, at_most: int) -> None:
+        """Wait until at most so many calls run."""
+        while self._running > at_most:
+            self._ended = asyncio.get_running_loop().create_future()
+            await self._ended
+
+
+_Running = (EagerFuture, asyncio.Task)
 
 
 def _detail(message: str, place: str) -> str:

@@ -33,6 +33,7 @@ from tocsin_server.core.events import (
     ServerUnsubscribe,
 )
 from tocsin_server.core.revocations import Revocation
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
@@ -285,14 +286,20 @@ def _run(context: Context, command: types.BatchCommand | None) -> types.BatchRep
         if request is not None:
             context.permit(name, request)
             outcome = method.call(context, request)
-            if isinstance(outcome, Pending):
-                return _reply_later(name, outcome)
-            return types.BatchReply(**{name: outcome})
+            if not isinstance(outcome, Pending):
+                return _reply(name, outcome)
+            if isinstance(outcome, EagerFuture):
+                return outcome.then(partial(_reply, name))
+            return _reply_later(name, outcome)
     raise Refused(errors.NOT_FOUND)
 
 
+def _reply(name: str, result: Any) -> types.BatchReply:
+    return types.BatchReply(**{name: result})
+
+
 async def _reply_later(name: str, outcome: Later[Any]) -> types.BatchReply:
-    return types.BatchReply(**{name: await outcome})
+    return _reply(name, await outcome)
 
 
 def _publish_if_permitted(
@@ -306,7 +313,9 @@ def _publish(
     node: Node, channel: str, publication: NewPublication
 ) -> types.PublishResult | Later[types.PublishResult]:
     begun = node.operations.begin_publish(channel, publication)
-    return _published(begun) if isinstance(begun, Position) else _published_later(begun)
+    if isinstance(begun, Position):
+        return _published(begun)
+    return begun.then(_published) if isinstance(begun, EagerFuture) else _published_later(begun)
 
 
 def _published(position: Position) -> types.PublishResult:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication, Push
 from tocsin_server.protocol.payloads import Payload
 
@@ -126,10 +127,10 @@ class Broker(Protocol):
         EngineFull if the publication would begin a history in a store that is nearly full.
         """
 
-    def publish_now(
+    def begin_publish(
         self, channel: str, publication: NewPublication, options: ChannelOptions
-    ) -> Position | None:
-        """Publish as `publish` does, if that needs no waiting. None: it does, and nothing was done."""
+    ) -> Position | EagerFuture[Position]:
+        """Publish as `publish` does. Returns the position, or a future of it if it has to be waited for."""
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Remember the results for these keys for IDEMPOTENCY_SECONDS from now, and no longer.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.delivery import FailingDelivery
 from tocsin_server.core.positions import History
 from tocsin_server.core.revocations import Revocation
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import HistoryQuery, IdempotencyKey, NewPublication
 from tocsin_server.engine.deliveries import DeadLetter, DeadLetterLimits, StoredDeadLetter
 from tocsin_server.engine.engine import EngineServices
@@ -58,30 +60,31 @@ class MeteredBroker:
         self._time = meter.time
 
     async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
-        """Publish, without the extra coroutine of `Meter.time`: this is the most frequent call."""
-        started = time.monotonic()
-        try:
-            return await self._engine.broker.publish(channel, publication, options)
-        except EngineError:
-            self._meter.count_error("publish")
-            raise
-        finally:
-            self._meter.count("publish", started)
+        """Publish."""
+        begun = self.begin_publish(channel, publication, options)
+        return begun if isinstance(begun, Position) else await begun
 
-    def publish_now(
+    def begin_publish(
         self, channel: str, publication: NewPublication, options: ChannelOptions
-    ) -> Position | None:
-        """Publish at once, if the engine can."""
+    ) -> Position | EagerFuture[Position]:
+        """Publish, at once if the engine can."""
         started = time.monotonic()
         try:
-            position = self._engine.broker.publish_now(channel, publication, options)
+            begun = self._engine.broker.begin_publish(channel, publication, options)
         except EngineError:
             self._meter.count_error("publish")
             self._meter.count("publish", started)
             raise
-        if position is not None:
+        if isinstance(begun, Position):
             self._meter.count("publish", started)
-        return position
+            return begun
+        return begun.catch(self._publish_failed).always(partial(self._meter.count, "publish", started))
+
+    def _publish_failed(self, error: Exception) -> NoReturn:
+        """Count a failed publish, and raise its error."""
+        if isinstance(error, EngineError):
+            self._meter.count_error("publish")
+        raise error
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Let idempotency keys expire."""

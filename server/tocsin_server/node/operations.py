@@ -6,7 +6,8 @@ The HTTP API and permitted client commands are executed here, through the engine
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,7 @@ from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.events import Execute
 from tocsin_server.core.permissions import check_name
 from tocsin_server.core.positions import NOTHING_BEFORE, may_read_from
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import HistoryQuery, IdempotencyKey, NewPublication
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
@@ -120,35 +122,43 @@ class Operations:
 
     def begin_publish(
         self, channel: str, publication: NewPublication
-    ) -> Position | Coroutine[Any, Any, Position]:
+    ) -> Position | EagerFuture[Position] | Coroutine[Any, Any, Position]:
         """Publish at once if nothing must be waited for, and return the position. Otherwise, what to await.
 
-        The same as `publish`, for callers that want no coroutine for each publication.
+        That is a future if the engine has to be waited for, and a coroutine if the channel has no room. The
+        same as `publish`, for callers that want no coroutine for each publication.
         """
         options = self.options_for(channel)
         check_format(publication.data, options.publication_data_format)
         room = self._room_in(channel)
         if room is None:
-            try:
-                position = self._engine.broker.publish_now(channel, publication, options)
-            except EngineLimit as error:
-                raise self._limit(error, channel) from None
-            if position is not None:
-                self._metrics.publications.count += 1
-                return position
-        return self._publish(channel, publication, options, room)
+            return self._begin_publish(channel, publication, options)
+        return self._publish_later(channel, publication, options, room)
 
-    async def _publish(
-        self, channel: str, publication: NewPublication, options: ChannelOptions, room: Awaitable[None] | None
+    async def _publish_later(
+        self, channel: str, publication: NewPublication, options: ChannelOptions, room: Awaitable[None]
     ) -> Position:
-        if room is not None:
-            await room
+        await room
+        begun = self._begin_publish(channel, publication, options)
+        return begun if isinstance(begun, Position) else await begun
+
+    def _begin_publish(
+        self, channel: str, publication: NewPublication, options: ChannelOptions
+    ) -> Position | EagerFuture[Position]:
         try:
-            position = await self._engine.broker.publish(channel, publication, options)
+            begun = self._engine.broker.begin_publish(channel, publication, options)
         except EngineLimit as error:
             raise self._limit(error, channel) from None
+        if isinstance(begun, Position):
+            return self._published(begun)
+        return begun.then(self._published).catch(partial(self._publish_failed, channel))
+
+    def _published(self, position: Position) -> Position:
         self._metrics.publications.count += 1
         return position
+
+    def _publish_failed(self, channel: str, error: Exception) -> NoReturn:
+        raise self._limit(error, channel) if isinstance(error, EngineLimit) else error
 
     def _limit(self, error: EngineLimit, channel: str) -> Refused:
         """Count and log that a limit of the engine refuses something in a channel."""

@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 
 from tocsin_server.api.http import TEXT, ApiResponse
+from tocsin_server.eager_future import EagerFuture
 
 BODY_LIMIT_BYTES = 65_536
 """How large a body may be. It is kept until it is complete, as much of a body as uvicorn keeps."""
 
-Outcome = ApiResponse | Coroutine[Any, Any, ApiResponse]
+Outcome = ApiResponse | EagerFuture[ApiResponse] | Coroutine[Any, Any, ApiResponse]
 Answer = Callable[[bytes], Outcome]
 
 _CRASHED = ApiResponse(b"Internal Server Error", 500, media_type=TEXT)
@@ -53,14 +54,15 @@ class DirectCycle:
         return isinstance(self._answer, ApiResponse)
 
     def outcome(self) -> Outcome:
-        """The response to the request, now that its body is complete; a coroutine of it if it has to wait."""
+        """The response to the request, now that its body is complete, or what to await for it."""
         body, self.body = bytes(self.body), bytearray()
         if isinstance(self._answer, ApiResponse):
             return self._answer
         try:
-            return self._answer(body)
+            outcome = self._answer(body)
         except Exception as error:  # noqa: BLE001 - it is logged
             return self._crashed(error)
+        return outcome.catch(self._crashed) if isinstance(outcome, EagerFuture) else outcome
 
     async def finish(self, outcome: Coroutine[Any, Any, ApiResponse]) -> ApiResponse:
         """Wait for the response."""
@@ -68,6 +70,10 @@ class DirectCycle:
             return await outcome
         except Exception as error:  # noqa: BLE001 - it is logged
             return self._crashed(error)
+
+    def cancel(self, msg: object = None) -> None:  # noqa: ARG002 - as `Task.cancel`
+        """Send no response, because the server stops. uvicorn calls this as if it were a task's."""
+        self.disconnected = True
 
     def _crashed(self, error: Exception) -> ApiResponse:
         """Log an error of the server. The connection ends, as with an ASGI application that raises."""

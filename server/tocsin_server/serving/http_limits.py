@@ -17,6 +17,7 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_server.access import ADMIN
+from tocsin_server.api.http import ApiResponse
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
 from tocsin_server.serving.direct_calls import BODY_LIMIT_BYTES, DirectCycle
 from tocsin_server.serving.http_flow import BodyWriter, CloseDelimited, Flow
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from tocsin_server.access import DirectApi
-    from tocsin_server.api.http import ApiResponse
     from tocsin_server.node.node import Node
     from tocsin_server.serving.accepted_connection import AcceptedConnection
     from tocsin_server.serving.first_request import FirstRequest
@@ -502,13 +504,23 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer a request without ASGI, as its body is complete, or its head is refused."""
         self._direct = None
         outcome = cycle.outcome()
-        if not isinstance(outcome, Coroutine):
+        if isinstance(outcome, ApiResponse):
             self._respond(cycle, outcome)
             return
         self.app_state["node"].half_open.remove(self)
+        if isinstance(outcome, EagerFuture):
+            self.tasks.add(cycle)  # type: ignore[arg-type]
+            outcome.add_done_callback(partial(self._respond_now, cycle))
+            return
         task = self.loop.create_task(self._respond_later(cycle, outcome))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+
+    def _respond_now(self, cycle: DirectCycle, outcome: EagerFuture[ApiResponse]) -> None:
+        """Respond in the call that ended the future. A server that stops has waited for it as for a task."""
+        self.tasks.discard(cycle)
+        if not outcome.cancelled():
+            self._respond(cycle, outcome.result())
 
     async def _respond_later(self, cycle: DirectCycle, outcome: Coroutine[Any, Any, ApiResponse]) -> None:
         self._respond(cycle, await cycle.finish(outcome))

@@ -176,7 +176,7 @@ async def test_an_error_of_the_server_is_error_100(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(api.node.engine.broker, "publish_now", fail)
+    monkeypatch.setattr(api.node.engine.broker, "begin_publish", fail)
     with capture_logs() as logged:
         assert await api.error("publish", channel="a", data=1) == (100, "internal server error")
         bare = await api.with_headers(**TRANSPORT).post("/api/publish", {"channel": "a", "data": 1})

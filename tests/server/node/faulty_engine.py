@@ -8,11 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.engine import EngineHandler, EngineHealth
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.presence import MemoryPresenceStore
 from tocsin_server.engine.memory.user_connections import MemoryUserConnections
+from tocsin_server.protocol.messages import Position
 
 
 class FaultyEngine(MemoryEngine):
@@ -87,7 +89,22 @@ class _FaultyService:
     def _wait(self, *_: object) -> None:
         """Do nothing at once, so that each call is one that can be hindered."""
 
-    publish_now = subscribe_now = unsubscribe_now = read_history_now = _wait
+    subscribe_now = unsubscribe_now = read_history_now = _wait
+
+    def begin_publish(self, *arguments: Any) -> EagerFuture[Position]:
+        """Publish in a task, so that a publish is a call that can be hindered."""
+        published: EagerFuture[Position] = EagerFuture()
+
+        def end(task: asyncio.Task[Position]) -> None:
+            if published.done():
+                return
+            if error := asyncio.CancelledError() if task.cancelled() else task.exception():
+                published.set_exception(error)
+            else:
+                published.set_result(task.result())
+
+        asyncio.create_task(self.publish(*arguments)).add_done_callback(end)
+        return published
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:

@@ -47,9 +47,9 @@ class MemoryBroker:
 
     async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
         """Store and publish, as Broker describes."""
-        return self.publish_now(channel, publication, options)
+        return self.begin_publish(channel, publication, options)
 
-    def publish_now(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
+    def begin_publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
         """Store and publish. No publish waits."""
         if self._handler is None:
             raise EngineError("the engine is not running")

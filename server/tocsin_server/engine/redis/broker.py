@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.positions import History
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import (
     IDEMPOTENCY_SECONDS,
     NO_POSITION,
@@ -20,6 +21,7 @@ from tocsin_server.engine.broker import (
 )
 from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
+from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
 from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
@@ -128,7 +130,13 @@ class RedisBroker:
             self._handler.on_resubscribed(channels)
 
     async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
-        """Store and publish, as Broker describes.
+        """Store and publish, as Broker describes."""
+        return await self.begin_publish(channel, publication, options)
+
+    def begin_publish(
+        self, channel: str, publication: NewPublication, options: ChannelOptions
+    ) -> EagerFuture[Position]:
+        """Store and publish. Every publish waits for Redis.
 
         If Redis does not reply in time, the publication may have been stored and published. With an
         idempotency key, the publish can be repeated safely.
@@ -145,8 +153,8 @@ class RedisBroker:
             # redirects missing keys to the server that imports the slot, and no node is subscribed there
             # yet.
             message = encoding.publication_without_history(head, stamp, body)
-            await self._commands.execute(self._commands.publish_command, names.pubsub_name, message)
-            return NO_POSITION
+            packed = pack_command(self._commands.publish_command, names.pubsub_name, message)
+            return self._commands.send(packed, names.pubsub_name).then(_no_position)
         seen = self._seen.latest(channel)
         settings = PublishSettings(
             self._commands.publish_command,
@@ -161,7 +169,10 @@ class RedisBroker:
         words = PublishWords(body, b"%d" % stamp, fresh_epoch, b"%d" % seen.offset, seen.epoch.encode())
         first_result = self._keys.idempotency(channel, key).encode() if key else b""
         packed = pack_publish(names, settings, words, _seldom_words(publication), first_result)
-        reply = await self._commands.send(packed, names.meta)
+        return self._commands.send(packed, names.meta).then(partial(self._published, channel))
+
+    def _published(self, channel: str, reply: Any) -> Position:
+        """The position in the reply of publish.lua."""
         if not reply:
             raise EngineFull
         position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION
@@ -173,14 +184,6 @@ class RedisBroker:
         names = [self._keys.idempotency(channel, key) for channel, key in keys]
         replies = [self._commands.execute("PEXPIRE", name, IDEMPOTENCY_SECONDS * 1000) for name in names]
         await asyncio.gather(*replies)
-
-    def publish_now(
-        self,
-        channel: str,
-        publication: NewPublication,
-        options: ChannelOptions,
-    ) -> None:
-        """Return None: every publish waits for Redis."""
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave, as Broker describes."""
@@ -276,6 +279,10 @@ class RedisBroker:
         except ValueError as error:
             name = type(error).__name__  # the text of the error may repeat a part of the message
             self._dropped.drop("malformed_message_dropped", channel=channel, error=name)
+
+
+def _no_position(_receivers: Any) -> Position:
+    return NO_POSITION
 
 
 def _seldom_words(publication: NewPublication) -> SeldomWords | None:

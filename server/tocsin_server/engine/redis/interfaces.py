@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.redis.scripts import Script
 
 Argument = bytes | str | int
@@ -56,8 +57,11 @@ class Commands(Protocol):
         does not run before that one. On a cluster, this command is not sent if that one fails.
         """
 
-    def send(self, packed: bytes, key: str) -> PendingReply:
-        """Send a command that is packed already, and whose key or pub/sub name is `key`."""
+    def send(self, packed: bytes, key: str) -> EagerFuture[Any]:
+        """Send a command that is packed already, and whose key or pub/sub name is `key`.
+
+        What follows from the reply runs in the call that reads it.
+        """
 
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None

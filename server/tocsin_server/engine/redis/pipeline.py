@@ -27,12 +27,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import structlog
 from redis.exceptions import ConnectionError as ConnectionFailed
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.redis import scripts
 from tocsin_server.engine.redis.connections.connection import (
     CONNECTION_ERRORS,
@@ -77,11 +78,12 @@ class RedisCommand:
 
     __slots__ = ("deadline", "packed", "reply")
 
-    def __init__(self, packed: bytes, seconds: float) -> None:
+    def __init__(self, packed: bytes, seconds: float, reply: EagerFuture[Any] | None = None) -> None:
+        """`reply` is the future for the reply, if the caller has made one. It has the same interface."""
         loop = asyncio.get_running_loop()
         self.packed = packed
         self.deadline = loop.time() + seconds
-        self.reply: PendingReply = loop.create_future()
+        self.reply: PendingReply = loop.create_future() if reply is None else cast("PendingReply", reply)
 
     def fail(self, why: str) -> None:
         """Let the reply raise EngineError, unless it is done or cancelled."""
@@ -167,9 +169,11 @@ class Pipeline:
         """Send a command. It fails if it is not sent within `seconds`."""
         return self.enqueue(RedisCommand(pack_command(*command), seconds))
 
-    def send(self, packed: bytes, key: str) -> PendingReply:  # noqa: ARG002 - one server has all keys
+    def send(self, packed: bytes, key: str) -> EagerFuture[Any]:  # noqa: ARG002 - one server has all keys
         """Send a command that is packed already."""
-        return self.enqueue(RedisCommand(packed, COMMAND_SECONDS))
+        reply: EagerFuture[Any] = EagerFuture()
+        self.enqueue(RedisCommand(packed, COMMAND_SECONDS, reply))
+        return reply
 
     def run_script(
         self,
@@ -297,6 +301,7 @@ class Pipeline:
         if not queue or self._in_flight or connection is None or connection.is_closed:
             return
         batch: list[RedisCommand] = []
+        late: list[RedisCommand] = []
         size = 0
         now = asyncio.get_running_loop().time()
         while queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
@@ -304,12 +309,14 @@ class Pipeline:
             length = len(command.packed)
             self.queued_bytes -= length
             if command.deadline <= now:
-                command.fail("the command could not be sent to Redis in time")
+                late.append(command)
             elif not command.reply.done():
                 batch.append(command)
                 size += length
         if batch:
             self._send(connection, batch, now)
+        for command in late:  # what follows from that may make further commands
+            command.fail("the command could not be sent to Redis in time")
 
     def _pop(self) -> RedisCommand:
         command = self._queue.popleft()

@@ -23,6 +23,7 @@ from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.redis.cluster.slots import Host
 from tocsin_server.engine.redis.interfaces import PendingReply
 from tocsin_server.engine.redis.pipeline import EXPIRY_CHECK_SECONDS, MAX_QUEUED_BYTES, RedisCommand
@@ -47,8 +48,9 @@ class RoutedCommand(RedisCommand):
         number: int,
         redirect: Callable[[RoutedCommand, Exception], None],
         after: PendingReply | None = None,
+        reply: EagerFuture[Any] | None = None,
     ) -> None:
-        super().__init__(packed, seconds)
+        super().__init__(packed, seconds, reply)
         self.slot = slot
         self.number = number
         """Its place in the order in which commands were made."""

@@ -23,10 +23,12 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import structlog
 from redis.exceptions import AskError, MovedError
 
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.redis.cluster.pubsub import ShardedPubSubConnection
 from tocsin_server.engine.redis.cluster.redirects import RoutedCommand, SlotQueues
 from tocsin_server.engine.redis.cluster.slots import (
@@ -122,9 +124,11 @@ class Router:
         """Send a command to the master of its key. It fails if it is not sent within `seconds`."""
         return self._route(self._command(pack_command(*command), seconds, slot_of(command[1]), after))
 
-    def send(self, packed: bytes, key: str) -> PendingReply:
+    def send(self, packed: bytes, key: str) -> EagerFuture[Any]:
         """Send a packed command to the master of its key."""
-        return self._route(self._command(packed, COMMAND_SECONDS, slot_of(key), None))
+        reply: EagerFuture[Any] = EagerFuture()
+        self._route(self._command(packed, COMMAND_SECONDS, slot_of(key), None, reply))
+        return reply
 
     def run_script(
         self, script: Script, keys: Sequence[str], *arguments: Argument, after: PendingReply | None = None
@@ -138,8 +142,15 @@ class Router:
         shard = self._shards.get(self._topology.owners[slot_of(key)])
         return None if shard is None else shard.pipeline.connector
 
-    def _command(self, packed: bytes, seconds: float, slot: int, after: PendingReply | None) -> RoutedCommand:
-        return RoutedCommand(packed, seconds, slot, next(self._numbers), self._redirect, after)
+    def _command(
+        self,
+        packed: bytes,
+        seconds: float,
+        slot: int,
+        after: PendingReply | None,
+        reply: EagerFuture[Any] | None = None,
+    ) -> RoutedCommand:
+        return RoutedCommand(packed, seconds, slot, next(self._numbers), self._redirect, after, reply)
 
     def _route(self, command: RoutedCommand) -> PendingReply:
         """Send or hold a command.
