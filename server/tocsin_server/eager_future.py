@@ -17,8 +17,12 @@ from typing import Any, Generic, TypeVar, cast
 T = TypeVar("T")
 U = TypeVar("U")
 
-Step = tuple[Callable[[Any], Any] | None, Callable[[Exception], Any] | None, Callable[[], None] | None]
-"""One of three functions: for a result, for an exception, or for any end."""
+Step = tuple[
+    Callable[[Any], Any] | None,
+    Callable[[Exception], Any] | None,
+    Callable[[BaseException | None], object] | None,
+]
+"""The functions for a result, for an exception, and for any end: the first and second, or the third."""
 
 _AWAITED = RuntimeError("the future has been awaited")
 
@@ -40,22 +44,25 @@ class EagerFuture(Generic[T]):
 
     # --------------------------------------------------------------------------------------------- the layers
 
-    def then(self, convert: Callable[[T], U]) -> EagerFuture[U]:
-        """Replace the result by `convert(result)`, or by what that raises. Returns this future."""
-        return cast("EagerFuture[U]", self._add((convert, None, None)))
+    def then(
+        self, convert: Callable[[T], U], catch: Callable[[Exception], U] | None = None
+    ) -> EagerFuture[U]:
+        """Replace the result by `convert(result)`, and an exception by `catch(exception)`.
+
+        What either of them raises is the exception from then on. A cancellation stays one. Returns this
+        future.
+        """
+        return self._add((convert, catch, None))
 
     def catch(self, convert: Callable[[Exception], U]) -> EagerFuture[T | U]:
-        """Replace an exception by the result `convert(exception)`, or by what that raises.
+        """Replace only an exception, as `then` does. Returns this future."""
+        return self._add((None, convert, None))
 
-        A cancellation stays one. Returns this future.
-        """
-        return cast("EagerFuture[T | U]", self._add((None, convert, None)))
-
-    def always(self, follow: Callable[[], None]) -> EagerFuture[T]:
-        """Call `follow` at any end, a cancellation included. Returns this future."""
+    def always(self, follow: Callable[[BaseException | None], object]) -> EagerFuture[T]:
+        """Call `follow` with the exception or None at any end, even a cancellation. Returns this future."""
         return self._add((None, None, follow))
 
-    def _add(self, step: Step) -> EagerFuture[T]:
+    def _add(self, step: Step) -> EagerFuture[Any]:
         if self._is_done:
             self._run((step,))
         else:
@@ -146,7 +153,7 @@ class EagerFuture(Generic[T]):
         for on_result, on_exception, on_end in steps:
             try:
                 if on_end is not None:
-                    on_end()
+                    on_end(self._exception)
                 elif self._exception is None:
                     if on_result is not None:
                         self._result = on_result(self._result)

@@ -16,6 +16,11 @@ def refuse(_result: object) -> int:
     raise ValueError("refused")
 
 
+def len_of_text(error: Exception) -> int:
+    """A step for an exception."""
+    return len(str(error))
+
+
 def as_text(value: object) -> str:
     """A step that changes what it gets."""
     return f"<{value}>"
@@ -25,7 +30,7 @@ def test_steps_run_in_their_order_in_the_call_that_sets_the_result() -> None:
     """A layer that is called later on the way back adds its step later."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.then(as_text).then(as_text).always(lambda: seen.append("end"))
+    future.then(as_text).then(as_text).always(lambda _: seen.append("end"))
     future.add_done_callback(lambda ended: seen.append(str(ended.result())))
     assert not future.done()
     future.set_result(1)
@@ -46,14 +51,17 @@ def test_an_exception_passes_steps_for_results_until_one_catches_it() -> None:
     """An exception of a step is the exception of the future, and a step may replace it."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.then(refuse).then(lambda _: seen.append("no")).always(lambda: seen.append("end"))
+    future.then(refuse).then(lambda _: seen.append("no")).always(lambda error: seen.append(f"{error}"))
     caught = future.catch(as_text).then(as_text)
     future.set_result(1)
-    assert (caught.result(), seen) == ("<<refused>>", ["end"])
+    assert (caught.result(), seen) == ("<<refused>>", ["refused"])
     other: EagerFuture[int] = EagerFuture()
     other.then(refuse)
     other.set_result(1)
     assert isinstance(other.exception(), ValueError)
+    both: EagerFuture[int] = EagerFuture()
+    both.set_exception(ValueError("early"))
+    assert both.then(refuse, len_of_text).result() == len("early")
     with pytest.raises(ValueError, match="refused"):
         other.result()
 
@@ -62,7 +70,7 @@ def test_nothing_catches_a_cancellation() -> None:
     """The steps for any end run, and what comes later changes nothing."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.catch(as_text).always(lambda: seen.append("end"))
+    future.then(as_text, as_text).catch(as_text).always(lambda _: seen.append("end"))
     assert future.cancel()
     assert not future.cancel()
     assert (future.done(), future.cancelled(), seen) == (True, True, ["end"])

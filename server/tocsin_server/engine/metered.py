@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.delivery import FailingDelivery
@@ -78,13 +78,12 @@ class MeteredBroker:
         if isinstance(begun, Position):
             self._meter.count("publish", started)
             return begun
-        return begun.catch(self._publish_failed).always(partial(self._meter.count, "publish", started))
+        return begun.always(partial(self._publish_ended, started))
 
-    def _publish_failed(self, error: Exception) -> NoReturn:
-        """Count a failed publish, and raise its error."""
-        if isinstance(error, EngineError):
+    def _publish_ended(self, started: float, error: BaseException | None) -> None:
+        if error is not None and isinstance(error, EngineError):
             self._meter.count_error("publish")
-        raise error
+        self._meter.count("publish", started)
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Let idempotency keys expire."""

@@ -151,7 +151,7 @@ class Operations:
             raise self._limit(error, channel) from None
         if isinstance(begun, Position):
             return self._published(begun)
-        return begun.then(self._published).catch(partial(self._publish_failed, channel))
+        return begun.then(self._published, partial(self._publish_failed, channel))
 
     def _published(self, position: Position) -> Position:
         self._metrics.publications.count += 1

@@ -59,10 +59,16 @@ class DirectCycle:
         if isinstance(self._answer, ApiResponse):
             return self._answer
         try:
-            outcome = self._answer(body)
+            return self._answer(body)
         except Exception as error:  # noqa: BLE001 - it is logged
             return self._crashed(error)
-        return outcome.catch(self._crashed) if isinstance(outcome, EagerFuture) else outcome
+
+    def result_of(self, outcome: EagerFuture[ApiResponse]) -> ApiResponse:
+        """The response in a future that has ended, without being cancelled."""
+        try:
+            return outcome.result()
+        except Exception as error:  # noqa: BLE001 - it is logged
+            return self._crashed(error)
 
     async def finish(self, outcome: Coroutine[Any, Any, ApiResponse]) -> ApiResponse:
         """Wait for the response."""

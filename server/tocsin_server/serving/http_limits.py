@@ -520,7 +520,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Respond in the call that ended the future. A server that stops has waited for it as for a task."""
         self.tasks.discard(cycle)
         if not outcome.cancelled():
-            self._respond(cycle, outcome.result())
+            self._respond(cycle, cycle.result_of(outcome))
 
     async def _respond_later(self, cycle: DirectCycle, outcome: Coroutine[Any, Any, ApiResponse]) -> None:
         self._respond(cycle, await cycle.finish(outcome))

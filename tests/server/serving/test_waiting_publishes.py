@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.server.served_node import ServedNode, settings_of
-from tests.support.timing import SOON
+from tests.server.served_node import ServedNode, settings_of, until
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.eager_future import EagerFuture
@@ -26,13 +25,6 @@ def call(method: bytes, body: bytes) -> bytes:
     """A request to the API."""
     head = b"POST /api/%b HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n"
     return head % (method, len(body)) + body
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - nothing else tells
-            await asyncio.sleep(0.001)
 
 
 class Waiting:

@@ -9,6 +9,8 @@ loop. Commands that are made while others are in flight are queued and then sent
 is one connection at a time, and no command is sent again on the next one. When a connection breaks, commands
 in flight fail, and may have been carried out. Queued ones wait for the next connection until their deadline.
 
+What follows from a reply to `send` runs before the next reply is taken. It may make further commands.
+
 The mutable state, and the methods that change it (all synchronous, except for `run` and its parts):
 
     _queue, queued_bytes      enqueue() adds; take_queued(), _send_queued(), _expire(), _fail_queued() remove
