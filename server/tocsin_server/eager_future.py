@@ -124,7 +124,7 @@ class EagerFuture(Generic[T]):
         The exception's traceback has the frames of the tasks that awaited it, which may refer to this future.
         """
         if not self._is_done:
-            woken = asyncio.get_running_loop().create_future()
+            woken = _Wait(self)
             self.add_done_callback(lambda _: None if woken.done() else woken.set_result(None))
             try:
                 yield from woken
@@ -171,3 +171,18 @@ class EagerFuture(Generic[T]):
         except Exception as exception:  # noqa: BLE001 - it is logged
             context = {"message": "Exception in a callback of a future", "exception": exception}
             asyncio.get_running_loop().call_exception_handler(context)
+
+
+class _Wait(asyncio.Future[None]):
+    """What a task waits for that awaits an eager future. A task that is cancelled cancels this first."""
+
+    def __init__(self, awaited: EagerFuture[Any]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._awaited = awaited
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel both at once, and not when the task runs: what is queued until then could be sent."""
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            self._awaited.cancel()
+        return is_cancelled

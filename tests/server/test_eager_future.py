@@ -97,6 +97,7 @@ async def test_a_task_that_is_cancelled_cancels_the_future() -> None:
     waiting = asyncio.ensure_future(future)
     await asyncio.sleep(0)
     waiting.cancel()
+    assert future.done(), "not only when the task runs"
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     assert future.cancelled()

@@ -15,6 +15,7 @@ from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.readiness import RecordingConnector, until_ready
 from tests.server.engine.redis.redis_server import RedisServer, free_ports
 from tests.support.timing import SOON
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.redis import pipeline as module
 from tocsin_server.engine.redis.connections.address import parse_address
@@ -60,6 +61,26 @@ async def test_a_command_is_sent_at_once_if_none_is_in_flight(redis_server: Redi
     assert [command.reply for command in pipeline.in_flight] == [first]
     await first
     assert [command.reply for command in pipeline.in_flight] == others
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_follows_from_a_late_command_does_not_overtake_queued_ones(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """It may make a command in the call that fails the late one, while the others are being sent."""
+    pipeline = Pipeline(Connector(parse_address(redis_server.url), "test"), Backoff(Random(1)))
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    late: EagerFuture[Any] = EagerFuture()
+    made: list[asyncio.Future[Any]] = []
+    late.add_done_callback(lambda _: made.append(pipeline.execute("RPUSH", prefix, "third")))
+    first = pipeline.execute("RPUSH", prefix, "first")
+    pipeline.enqueue(RedisCommand(pack_command("PING"), 0, late))
+    second = pipeline.execute("RPUSH", prefix, "second")
+    assert (await first, await second) == (1, 2)
+    assert await made[0] == 3
+    assert isinstance(late.exception(), EngineError)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
