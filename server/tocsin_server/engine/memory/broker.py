@@ -121,7 +121,7 @@ class MemoryBroker:
         top, stored = self._histories.append(channel, publication, options, now)
         # ChannelOptions guarantees that history_meta_ttl is not shorter.
         self._sweeper.schedule(now + options.history_ttl)
-        if stored:
+        if stored is not None and channel in self._subscribed:
             self._receive(channel, stored, top.epoch, now, may_be_delta)
         return top
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -52,10 +52,16 @@ class ExpiryQueue(Generic[Key]):
             if not queue:
                 del self._queues[length]
 
-    def pop_expired(self, now: float) -> Key | None:
-        """Remove and return one expired key, or None if there is none."""
+    def pop_expired(self, now: float, deadline_of: Callable[[Key], float] | None = None) -> Key | None:
+        """Remove and return one expired key, or None if there is none.
+
+        `deadline_of(key)` is when an expired key really expires, if the caller does not set each deadline.
+        Those that expire behind it wait so long.
+        """
         for queue in self._queues.values():
             key, deadline = next(iter(queue.items()))
+            if deadline <= now and deadline_of is not None:
+                deadline = queue[key] = deadline_of(key)  # the key stays the first
             if deadline <= now:
                 self.cancel(key)
                 return key

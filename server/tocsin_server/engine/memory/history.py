@@ -14,6 +14,12 @@ from tocsin_server.engine.broker import HistoryQuery, NewPublication
 from tocsin_server.engine.memory.expiry import ExpiryQueue
 from tocsin_server.protocol.messages import Position, Publication
 
+DEADLINE_SECONDS = 1.0
+"""For how long the deadlines that one publication sets are those of the publications that follow, too.
+
+Where a deadline turns out to be later, memory that should be freed behind it is freed so much later.
+"""
+
 
 class ChannelHistory:
     """The history of one channel: offsets 1, 2, 3 … within one epoch (docs/protocol.md §10).
@@ -23,16 +29,29 @@ class ChannelHistory:
     `history_meta_ttl`. Its owner then replaces it with one of another epoch.
     """
 
-    __slots__ = ("_epoch", "_kept", "_kept_until", "_known_until", "_offset", "_version", "_version_epoch")
+    __slots__ = (
+        "_epoch",
+        "_kept",
+        "_offset",
+        "_version",
+        "_version_epoch",
+        "deadlines_until",
+        "kept_until",
+        "known_until",
+    )
 
     def __init__(self, epoch: str) -> None:
         self._epoch = epoch
         self._offset = 0
         self._version = 0
         self._version_epoch = ""
-        self._kept_until = math.inf
-        self._known_until = math.inf
+        self.kept_until = 0.0
+        """When the publications expire, if there are any."""
+        self.known_until = math.inf
+        """When the top has been unused for so long that it no longer counts."""
         self._kept: dict[int, Publication] = {}  # by offset, without holes, up to the top
+        self.deadlines_until = 0.0
+        """Until when a publication need not set the deadlines at which the store frees memory."""
 
     @property
     def top(self) -> Position:
@@ -41,20 +60,22 @@ class ChannelHistory:
 
     def is_expired(self, now: float) -> bool:
         """Whether the top has been unused for so long that it no longer counts."""
-        return now >= self._known_until
+        return now >= self.known_until
 
-    def append(self, publication: NewPublication, options: ChannelOptions, now: float) -> Publication | None:
-        """Give a publication the next offset and keep it. Returns None if its version is outdated."""
+    def append(
+        self, publication: NewPublication, options: ChannelOptions, now: float
+    ) -> tuple[Position, Publication | None]:
+        """Give a publication the next offset and keep it. Returns the top, and None if it is outdated."""
         self._use(options, now)
-        if self._is_outdated(publication):
-            return None
-        self._offset += 1
-        stored = Publication(publication.data, self._offset, publication.info, publication.tags)
-        self._kept[self._offset] = stored
-        while len(self._kept) > options.history_size:
-            del self._kept[self._oldest]
-        self._kept_until = now + options.history_ttl
-        return stored
+        if publication.version and self._is_outdated(publication):
+            return self.top, None
+        kept = self._kept
+        offset = self._offset = self._offset + 1
+        stored = kept[offset] = Publication(publication.data, offset, publication.info, publication.tags)
+        while len(kept) > options.history_size:
+            del kept[offset - len(kept) + 1]
+        self.kept_until = now + options.history_ttl
+        return Position(offset, self._epoch), stored
 
     def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
         """Read the part that the query selects from the publications that are kept at `now`."""
@@ -70,7 +91,7 @@ class ChannelHistory:
 
     def drop_expired(self, now: float) -> None:
         """Free the memory of publications that have expired."""
-        if now >= self._kept_until:
+        if now >= self.kept_until:
             self.clear()
 
     @property
@@ -79,12 +100,11 @@ class ChannelHistory:
         return self._offset - len(self._kept) + 1
 
     def _use(self, options: ChannelOptions, now: float) -> None:
-        self.drop_expired(now)
-        self._known_until = now + options.history_meta_ttl
+        if now >= self.kept_until:
+            self.clear()
+        self.known_until = now + options.history_meta_ttl
 
     def _is_outdated(self, publication: NewPublication) -> bool:
-        if not publication.version:
-            return False
         is_comparable = publication.version_epoch in ("", self._version_epoch)
         if is_comparable and publication.version <= self._version:
             return True
@@ -131,11 +151,12 @@ class HistoryStore:
         self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
     ) -> tuple[Position, Publication | None]:
         """Append to a channel's history. Returns its top, and the publication unless it is outdated."""
-        history = self._open(channel, options, now)
-        stored = history.append(publication, options, now)
-        if stored:
+        history = self._histories.get(channel)
+        if history is None or now >= history.deadlines_until:
+            history = self._open(channel, options, now)
+            history.deadlines_until = now + min(DEADLINE_SECONDS, options.history_ttl)
             self._publications.set(channel, options.history_ttl, now)
-        return history.top, stored
+        return history.append(publication, options, now)
 
     def read(
         self, channel: str, query: HistoryQuery, options: ChannelOptions, now: float, *, is_subscribed: bool
@@ -161,12 +182,18 @@ class HistoryStore:
 
     def free_one(self, now: float) -> bool:
         """Free the memory of one expired item. Returns False if there is none."""
-        if (channel := self._publications.pop_expired(now)) is not None:
+        if (channel := self._publications.pop_expired(now, self._kept_until)) is not None:
             self._histories[channel].drop_expired(now)
-        elif (channel := self._tops.pop_expired(now)) is not None:
+        elif (channel := self._tops.pop_expired(now, self._known_until)) is not None:
             self._publications.cancel(channel)
             del self._histories[channel]
         return channel is not None
+
+    def _kept_until(self, channel: str) -> float:
+        return self._histories[channel].kept_until
+
+    def _known_until(self, channel: str) -> float:
+        return self._histories[channel].known_until
 
     def _open(self, channel: str, options: ChannelOptions, now: float) -> ChannelHistory:
         history = self._histories.get(channel)

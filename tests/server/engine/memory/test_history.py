@@ -54,11 +54,12 @@ class ChannelHistoryModel(RuleBasedStateMachine):
     def append(self, options: ChannelOptions, version: int, version_epoch: str) -> None:
         data = b"%d" % self.top
         publication = NewPublication(Raw(data), version=version, version_epoch=version_epoch)
-        stored = self.history.append(publication, options, self.now)
+        top, stored = self.history.append(publication, options, self.now)
         self.top_expires_at = self.now + options.history_meta_ttl
         last_epoch, last_version = self.versions[-1]
         if version and version_epoch in ("", last_epoch) and version <= last_version:
             assert stored is None
+            assert top.offset == self.top
             return
         if version:
             self.versions.append((version_epoch, version))
@@ -66,6 +67,7 @@ class ChannelHistoryModel(RuleBasedStateMachine):
         self.entries = [*self.kept(), Entry(self.top, data)][-options.history_size :]
         self.publications_expire_at = self.now + options.history_ttl
         assert stored
+        assert top.offset == self.top
         assert (stored.offset, bytes(stored.data)) == self.entries[-1]
 
     @rule(options=OPTIONS, query=QUERIES)

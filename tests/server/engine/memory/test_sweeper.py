@@ -41,6 +41,33 @@ async def test_expired_publications_are_freed_without_a_read(broker: MemoryBroke
     assert not time.scheduled
 
 
+async def test_publications_are_kept_from_the_last_one_on(broker: MemoryBroker, time: VirtualTime) -> None:
+    """Several in a second share a deadline in the sweeper. What expires behind it is freed with it."""
+    await broker.publish("news", ONE, HISTORY)
+    time.advance(0.1)
+    await broker.publish("weather", ONE, HISTORY)
+    time.advance(0.4)
+    await broker.publish("news", ONE, HISTORY)
+    time.advance(59.9)
+    assert kept(broker) == 3
+    time.advance(SWEEP_PAUSE_SECONDS)
+    assert kept(broker) == 0
+    assert len(broker._histories) == 2
+    time.advance(540 + SWEEP_PAUSE_SECONDS)
+    assert len(broker._histories) == 0
+    assert not time.scheduled
+
+
+async def test_publications_with_a_brief_lifetime_are_freed_each_time(
+    broker: MemoryBroker, time: VirtualTime
+) -> None:
+    brief = ChannelOptions(history_size=1, history_ttl=0.001, history_meta_ttl=600)
+    for _ in range(3):
+        await broker.publish("news", ONE, brief)
+        time.advance(SWEEP_PAUSE_SECONDS)
+        assert kept(broker) == 0
+
+
 async def test_a_top_may_expire_before_its_publications(broker: MemoryBroker, time: VirtualTime) -> None:
     """As when it is read with other options than it was written with. The sweep continues."""
     await broker.publish("news", ONE, HISTORY)
