@@ -263,13 +263,15 @@ class DirectApi:
         self._paths = {path.encode(): path for path in api.paths}
 
     def open(
-        self, path: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]], peer: str
+        self, url: bytes, headers: Sequence[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], peer: str
     ) -> Callable[[bytes], ApiResponse | Later[ApiResponse]] | ApiResponse | None:
         """What answers a POST request once its whole body is there, or the response that refuses it.
 
-        None: the request is another than a call of a back end, and must take the way of ASGI.
+        `fields` are the first values of the headers. None: the request is another than a call of a back end,
+        and must take the way of ASGI.
         """
-        name, fields = self._paths.get(path), first_values(headers)
+        path, _, query = url.partition(b"?")
+        name = self._paths.get(path)
         if name is None or not self._access.is_plain_call(self._address, fields):
             return None
         if not _FORWARDING_HEADERS.isdisjoint(fields):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tocsin_server import errors
 from tocsin_server.api.auth import ApiKeys, Unauthorized
-from tocsin_server.api.body import coding_of, json_object, json_objects, read_body
+from tocsin_server.api.body import coding_of, decoded, json_object, json_objects, read_body
 from tocsin_server.api.body import content as content_of
 from tocsin_server.api.callers import Caller, LimitReached
 from tocsin_server.api.calls import Context, Method, Pending, api_error, begin, decode, too_many_calls
@@ -48,6 +48,9 @@ PATH_CHARACTERS = 100
 ERROR_MODE_HEADER = b"x-centrifugo-error-mode"
 DOCUMENT_PATH = "/api/openapi.json"
 
+SHORT_BYTES = 4096
+"""A call with no larger body is short, unless it makes several, which take turns then."""
+
 NO_PARAMS = Raw(b"{}")
 
 BATCH = "batch"
@@ -62,7 +65,7 @@ _encode = msgspec.json.Encoder().encode
 _legacy_decoder = msgspec.json.Decoder(LegacyCommand)
 
 
-class Call(NamedTuple):
+class Call(Struct, frozen=True):
     """A request of a known caller, before its body is read."""
 
     request: ApiRequest
@@ -123,7 +126,9 @@ class Api:
     def respond(self, call: Call, body: bytes) -> ApiResponse | Later[ApiResponse]:
         """The response to a call with its whole body, or what to await if something must be waited for."""
         caller = call.caller
-        if not self._turns.take() or not caller.enter_now():
+        turns = self._turns
+        may_run = turns.take_short() if len(body) <= SHORT_BYTES else turns.take()
+        if not may_run or not caller.enter_now():
             return self._respond(call, body)
         is_pending = False
         try:
@@ -173,7 +178,11 @@ class Api:
         """What answers the requests of a method."""
 
         def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse | Later[ApiResponse]:
-            outcome = self._begin(caller, name, method, json_object(body))
+            params = decoded(method.decoder, body)
+            if params is not None:
+                outcome = self._make(caller, name, method, params)
+            else:
+                outcome = self._begin(caller, name, method, json_object(body))
             if not isinstance(outcome, Pending):
                 return response(request, outcome)
             if isinstance(outcome, EagerFuture):
@@ -225,7 +234,7 @@ class Api:
         except Refused as error:
             return error.refusal
         self._node.metrics.api_calls.counts[caller.name,] += calls
-        return begin(partial(method.call, context), request)
+        return begin(method.call, context, request)
 
     async def _legacy_reply(self, caller: Caller, text: Raw) -> LegacyReply:
         await self._turns.wait()
@@ -253,7 +262,8 @@ class Api:
 
     def _too_many(self, request: ApiRequest, error: LimitReached) -> ApiResponse:
         seconds = max(1, math.ceil(error.retry_after_seconds))
-        return self._refusal(request, error.refusal)._replace(headers=((b"retry-after", b"%d" % seconds),))
+        response = self._refusal(request, error.refusal)
+        return msgspec.structs.replace(response, headers=((b"retry-after", b"%d" % seconds),))
 
     def _refused(
         self, request: ApiRequest, error: LimitReached | HTTPException, caller: Caller | None

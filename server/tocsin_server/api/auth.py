@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 
 from starlette.exceptions import HTTPException
@@ -69,16 +68,16 @@ class ApiKeys:
             scheme, _, credentials = request.header(b"authorization").partition(" ")
             if scheme.lower() == SIGNATURE_SCHEME:
                 return self._signer_of(credentials, path)
-        given = [sha256(key).digest() for key in _keys_of(request, self._accepts_parameter)]
-        found = [
-            caller
-            for key in given
-            for digest, caller in self._owners
-            if hmac.compare_digest(key, digest)  # with all of them: a match must not take less time
-        ]
-        if not found:
-            raise self._unauthorized(request, has_key=bool(given))
-        return _valid(found[0]), None
+        owner: Caller | None = None
+        keys = _keys_of(request, self._accepts_parameter)
+        for key in keys:
+            given = sha256(key).digest()
+            for digest, caller in self._owners:  # all of them: a match must not take less time
+                if hmac.compare_digest(given, digest):
+                    owner = owner or caller
+        if owner is None:
+            raise self._unauthorized(request, has_key=bool(keys))
+        return _valid(owner), None
 
     def accepts(self, request: ApiRequest) -> bool:
         """Whether a request has a valid key or signature, with any scope."""
@@ -126,12 +125,14 @@ def _valid(caller: Caller) -> Caller:
     return caller
 
 
-def _keys_of(request: ApiRequest, accepts_parameter: bool) -> Iterator[bytes]:
+def _keys_of(request: ApiRequest, accepts_parameter: bool) -> list[bytes]:
+    keys: list[bytes] = []
     if b"authorization" in request.headers:
         scheme, _, credentials = request.header(b"authorization").partition(" ")
         if scheme.lower() == SCHEME and credentials.strip():
-            yield credentials.strip().encode()
+            keys.append(credentials.strip().encode())
     if key := request.header(_HEADER):
-        yield key.encode()
+        keys.append(key.encode())
     if accepts_parameter and (parameter := request.parameter(PARAMETER)):
-        yield parameter.encode(errors="replace")
+        keys.append(parameter.encode(errors="replace"))
+    return keys

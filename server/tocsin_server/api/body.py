@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from typing import TypeVar
 
+import msgspec
 from msgspec import Raw
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
@@ -13,6 +15,8 @@ from starlette.types import Receive
 from tocsin_server.api.http import ApiRequest
 from tocsin_server.api.signatures import Signature
 from tocsin_server.protocol.json_text import compact
+
+T = TypeVar("T")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some editors and libraries begin UTF-8 with it. Parsers may ignore it (RFC 8259 §8.1)."""
@@ -114,6 +118,21 @@ def json_object(body: bytes) -> Raw:
     if not bytes(text).startswith(b"{"):
         raise HTTPException(400, "The request's body is not a JSON object.")
     return text
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """The value of a JSON object on one line, in canonical form; None if the body may have another form.
+
+    Then `json_object` says what it is. A decoder does not look at the encoding of what it keeps undecoded.
+    """
+    if not body.startswith(b'{"') or b"\n" in body or b"\r" in body:
+        return None
+    try:
+        if not body.isascii():
+            body.decode()
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def json_objects(body: bytes, limit: int) -> list[Raw]:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tocsin_server import errors
 from tocsin_server.config.options import ApiOptions
@@ -37,6 +38,11 @@ class Scope:
 
     methods: frozenset[str] = frozenset()
     channels: Sequence[Glob] = ()
+
+    @cached_property
+    def is_limited(self) -> bool:
+        """Whether there is anything that the caller may not do."""
+        return bool(self.methods or self.channels)
 
     def has_method(self, method: str) -> bool:
         """Whether a method may be called."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import CoroutineType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, TypeVarTuple
 
 import msgspec
 import structlog
@@ -28,6 +28,7 @@ CONCURRENT_CALLS = 250
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+Items = TypeVarTuple("Items")
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,7 +44,7 @@ else:
 log = structlog.get_logger()
 
 
-class Context(NamedTuple):
+class Context(Struct, frozen=True):
     """In which a call runs: its node, who calls, and the turns that it shares with all other calls."""
 
     node: Node
@@ -53,6 +54,8 @@ class Context(NamedTuple):
 
     def permit(self, method: str, request: Struct) -> None:
         """Raise Refused unless the caller may make this call. A broadcast checks its channels itself."""
+        if not self.caller.scope.is_limited:
+            return
         try:
             self.caller.check(method, getattr(request, "channel", None))
         except Refused as error:
@@ -149,13 +152,13 @@ def api_error(refusal: Refusal) -> ApiError:
     return ApiError(refusal.code, refusal.message)
 
 
-def begin(call: Callable[[Item], T | Later[T]], item: Item) -> T | Refusal | Later[T | Refusal]:
-    """The result of `call(item)`, or what to wait for. Every exception becomes a refusal.
+def begin(call: Callable[[*Items], T | Later[T]], *items: *Items) -> T | Refusal | Later[T | Refusal]:
+    """The result of `call(*items)`, or what to wait for. Every exception becomes a refusal.
 
     Errors of the server are logged. Their refusal says nothing about them, except which nodes did not answer.
     """
     try:
-        outcome = call(item)
+        outcome = call(*items)
     except Exception as error:  # noqa: BLE001 - it is logged
         return _refusal_of(error)
     if not isinstance(outcome, Pending):

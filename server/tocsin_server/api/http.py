@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 from starlette._utils import get_route_path
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
@@ -31,29 +31,19 @@ _STATUS_LINES = {
 _encode = msgspec.json.Encoder().encode
 
 
-class ApiRequest:
+class ApiRequest(Struct, frozen=True):
     """One HTTP request without its body, wherever it comes from."""
 
-    __slots__ = ("_find_address", "headers", "method", "path", "query", "root_path")
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: bytes,
-        headers: Mapping[bytes, bytes],
-        find_address: Callable[[], str],
-        root_path: str = "",
-    ) -> None:
-        """`headers` have names in lower case. `find_address` is called only for what is logged."""
-        self.method = method
-        self.path = path
-        """The path, without the prefix at which the application is mounted."""
-        self.query = query
-        self.headers = headers
-        self.root_path = root_path
-        """The prefix at which the application is mounted."""
-        self._find_address = find_address
+    method: str
+    path: str
+    """The path, without the prefix at which the application is mounted."""
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    """By names in lower case."""
+    find_address: Callable[[], str]
+    """Called only for what is logged."""
+    root_path: str = ""
+    """The prefix at which the application is mounted."""
 
     @classmethod
     def of_scope(cls, scope: Scope) -> ApiRequest:
@@ -75,7 +65,7 @@ class ApiRequest:
     @property
     def address(self) -> str:
         """The client's address; empty on a unix socket."""
-        return self._find_address()
+        return self.find_address()
 
     def header(self, name: bytes) -> str:
         """The value of the header with this name in lower case; "" if there is none."""
@@ -91,7 +81,7 @@ def first_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return dict(reversed(headers))
 
 
-class ApiResponse(NamedTuple):
+class ApiResponse(Struct, frozen=True, gc=False):
     """One response."""
 
     body: bytes

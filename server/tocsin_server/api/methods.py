@@ -323,7 +323,7 @@ def _published(position: Position) -> types.PublishResult:
 
 
 async def _published_later(begun: Coroutine[Any, Any, Position]) -> types.PublishResult:
-    return _published(await begun)
+    return types.PublishResult(*await begun)
 
 
 def _new_publication(request: types.PublicationFields) -> NewPublication:

@@ -867,7 +867,7 @@ class Node:
 
     def _room_in(self, channel: str) -> Awaitable[None] | None:
         """Return what a publisher must await, so that it does not outrun a channel's delivery here."""
-        found = self.hub.channels.get(channel)
+        found = self.state.hub.channels.get(channel)
         if found is None or self.fan_out.has_room(found):
             return None
         return self.fan_out.wait_for_room(found)

@@ -128,8 +128,11 @@ class Operations:
         That is a future if the engine has to be waited for, and a coroutine if the channel has no room. The
         same as `publish`, for callers that want no coroutine for each publication.
         """
-        options = self.options_for(channel)
-        check_format(publication.data, options.publication_data_format)
+        options, problem = self._rules.find(channel)
+        if options is None or problem or not channel:
+            options = self.options_for(channel)  # raises
+        if options.publication_data_format:
+            check_format(publication.data, options.publication_data_format)
         room = self._room_in(channel)
         if room is None:
             return self._begin_publish(channel, publication, options)

@@ -6,12 +6,17 @@ uvicorn and `HttpProtocol` see such a request where they look for the cycle of a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from tocsin_server.api.http import TEXT, ApiResponse
 from tocsin_server.eager_future import EagerFuture
+
+if TYPE_CHECKING:
+    from uvicorn.server import ServerState
+
+    from tocsin_server.access import DirectApi
 
 BODY_LIMIT_BYTES = 65_536
 """How large a body may be. It is kept until it is complete, as much of a body as uvicorn keeps."""
@@ -31,6 +36,29 @@ class _NothingWaits:
         """Wake nothing."""
 
 
+class DirectCalls:
+    """The calls of one listening address that need no ASGI: their API, and how responses are written.
+
+    The mutable state is the headers of uvicorn, which every response has, as one text. uvicorn replaces them
+    each second, because the time is among them.
+    """
+
+    def __init__(self, api: DirectApi, server_state: ServerState) -> None:
+        self.api = api
+        self._server_state = server_state
+        self._default_headers: list[tuple[bytes, bytes]] | None = None
+        self._default_lines = b""
+
+    def bytes_of(self, response: ApiResponse, *, keep_alive: bool) -> bytes:
+        """A response as it is sent."""
+        headers = self._server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        last = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        return b"".join((response.head, self._default_lines, last, response.body))
+
+
 class DirectCycle:
     """One request without ASGI, and its response."""
 
@@ -44,7 +72,8 @@ class DirectCycle:
         """`answer` is what gives the response to a body, or the response that refuses the head."""
         self._answer = answer
         self.keep_alive = keep_alive
-        self.body = bytearray()
+        self.body: list[bytes] = []
+        """The parts of the body that have arrived."""
         self.disconnected = False
         self.response_complete = False
 
@@ -55,7 +84,7 @@ class DirectCycle:
 
     def outcome(self) -> Outcome:
         """The response to the request, now that its body is complete, or what to await for it."""
-        body, self.body = bytes(self.body), bytearray()
+        body, self.body = b"".join(self.body), []
         if isinstance(self._answer, ApiResponse):
             return self._answer
         try:

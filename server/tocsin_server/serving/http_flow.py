@@ -55,7 +55,8 @@ class Flow(FlowControl):
         super().__init__(transport)
         self._discard_after_last_response = discard_after_last_response
         self._is_body_full = False
-        self._is_held = False
+        self.is_held = False
+        """Whether the protocol has paused reading."""
 
     def pause_reading(self) -> None:
         """Pause because a body is not consumed."""
@@ -66,14 +67,14 @@ class Flow(FlowControl):
         """Resume, unless the protocol holds. The application waits for a body, or for the client to leave."""
         self._is_body_full = False
         self._discard_after_last_response()
-        if not self._is_held:
+        if not self.is_held:
             super().resume_reading()
 
     def hold(self, is_held: bool) -> None:
         """Pause while bytes have arrived that must not be parsed yet; resume afterwards."""
-        if is_held == self._is_held or self._transport.is_closing():
+        if is_held == self.is_held or self._transport.is_closing():
             return
-        self._is_held = is_held
+        self.is_held = is_held
         if is_held:
             super().pause_reading()
         elif not self._is_body_full:

@@ -7,12 +7,13 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tocsin_server.access import PUBLIC, DirectApi
+from tocsin_server.access import PUBLIC
 from tocsin_server.app import TocsinApp
 from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.serving.accepted_connection import AcceptedConnections
 from tocsin_server.serving.certificate import ServerCertificate
+from tocsin_server.serving.direct_calls import DirectCalls
 from tocsin_server.serving.first_request import FirstRequest, FirstRequests
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import BACKLOG
@@ -38,7 +39,7 @@ class ListeningAddress:
             self.certificate = ServerCertificate(options.tls_certificate, options.tls_key)
         self._proxies = _proxies_of(options)
         self._state: dict[str, Any] = {}
-        self._direct_api: DirectApi | None = None
+        self._direct_calls: DirectCalls | None = None
 
     @property
     def is_tls(self) -> bool:
@@ -54,7 +55,9 @@ class ListeningAddress:
         self._state = {**self._server.lifespan.state, "address": self._address, "server": self._server}
         app = self._server.config.app
         if type(app) is TocsinApp:  # another class may answer before it, or in its place
-            self._direct_api = app.direct_api(self._address)
+            direct_api = app.direct_api(self._address)
+            if direct_api is not None:
+                self._direct_calls = DirectCalls(direct_api, self._server.server_state)
         context = self.certificate.context if self.certificate is not None else None
         make: Callable[..., FirstRequest | HttpProtocol] = self._new_http
         if self._address == PUBLIC:
@@ -75,7 +78,7 @@ class ListeningAddress:
     def _new_http(self, source: Source | None = None) -> HttpProtocol:
         """The protocol of a connection, which comes from `source` if its proxy says so."""
         state = self._state if source is None else {**self._state, "source": source}
-        return HttpProtocol(self._server.config, self._server.server_state, state, self._direct_api)
+        return HttpProtocol(self._server.config, self._server.server_state, state, self._direct_calls)
 
 
 def _proxies_of(options: ServerOptions | AdminOptions) -> TrustedProxies | None:

@@ -11,7 +11,7 @@ from tests.server.api.conftest import KEY, Served, served
 from tests.server.served_node import until
 from tocsin_server.api.calls import attempt_together
 from tocsin_server.errors import Refusal
-from tocsin_server.loop_turns import TURN_SECONDS, LoopTurns
+from tocsin_server.loop_turns import SHORT_CALLS, TURN_SECONDS, LoopTurns
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -166,6 +166,21 @@ async def test_a_caller_that_gives_up_gives_its_turn_to_the_next() -> None:
     assert log[0] == "a"
     assert log[-1] == "d"
     await asyncio.wait_for(turns.wait(), 5)
+
+
+async def test_a_few_short_calls_take_no_turn_and_others_follow_them() -> None:
+    """Behind them, short calls take turns as well, until the event loop has run others."""
+    clock = ManualClock()
+    turns = LoopTurns(clock)
+    for _ in range(SHORT_CALLS):
+        assert turns.take_short()
+        clock.now += TURN_SECONDS
+    assert turns.take_short()
+    clock.now += TURN_SECONDS
+    assert not turns.take_short()
+    assert not turns.take()
+    await asyncio.sleep(0)
+    assert turns.take_short()
 
 
 async def test_concurrent_calls_begin_in_their_order() -> None:

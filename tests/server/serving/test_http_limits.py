@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.support.timing import SOON, TICK
-from tocsin_server.serving import http_limits
+from tocsin_server.serving import http_connection, http_limits
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 
 LIMIT = 3 * TICK
@@ -55,7 +55,7 @@ async def test_a_head_above_the_limit_is_refused() -> None:
 
 async def test_a_client_that_reads_no_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit starts once the server's buffer for it is full."""
-    monkeypatch.setattr(http_limits, "STALL_SECONDS", LIMIT)
+    monkeypatch.setattr(http_connection, "STALL_SECONDS", LIMIT)
 
     async def large(_request: Request) -> Response:
         return Response(bytes(20_000_000))
@@ -123,7 +123,7 @@ async def test_line_breaks_keep_no_connection_open(begin: bytes) -> None:
 @pytest.mark.parametrize("path", [b"/api/info", b"/events?channel=open:1", b"/nowhere"])
 async def test_a_body_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch, path: bytes) -> None:
     """Whether it is read or not, and with any response."""
-    monkeypatch.setattr(http_limits, "BODY_SECONDS", LIMIT)
+    monkeypatch.setattr(http_connection, "BODY_SECONDS", LIMIT)
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         method = b"GET" if path.startswith(b"/events") else b"POST"
         await connection.send(method + b" " + path + b" HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\nx")
@@ -134,8 +134,8 @@ async def test_a_body_that_stops_is_dropped(monkeypatch: pytest.MonkeyPatch, pat
 
 async def test_a_body_that_is_fast_enough_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte gives it time."""
-    monkeypatch.setattr(http_limits, "BODY_SECONDS", LIMIT)
-    monkeypatch.setattr(http_limits, "BODY_BYTES_PER_SECOND", 1 / SOON)
+    monkeypatch.setattr(http_connection, "BODY_SECONDS", LIMIT)
+    monkeypatch.setattr(http_connection, "BODY_BYTES_PER_SECOND", 1 / SOON)
     async with serve_node() as served_node, served_node.tcp() as (connection, _):
         await connection.send(REQUEST + b"{")
         await asyncio.sleep(LIMIT + TICK)
