@@ -46,7 +46,7 @@ WITHOUT_TOKEN = ('{"id":1,"connect":{}}', WITH_TOKEN[1])
 NEVER_REACHED = 1_000_000
 """A limit that is checked, although no round reaches it."""
 
-HOOKS = ("without hooks", "with hooks")
+HOOKS = ("without hooks", "a hook", "two hooks")
 """Clients without a token: admitted by the configuration, or by hooks that answer at once."""
 
 VARIANTS = {
@@ -106,8 +106,9 @@ async def main(name: str, port: int) -> None:
     settings = VARIANTS[name]
     options = settings.server.model_copy(update={"port": port})
     app = create_app(settings)
-    if name == "with hooks":
+    if name in HOOKS[1:]:
         app.hooks.connect(connect)
+    if name == "two hooks":
         app.hooks.subscribe(subscribe)
     async with serving(app, options):
         async for _ in requests():
