@@ -85,14 +85,10 @@ class Method:
         """Decodes a request in the canonical form."""
         return msgspec.json.Decoder(self.request)
 
-    def decode(self, params: Raw) -> Struct:
-        """The request in a JSON object. Raises Refused, which names the member with a wrong type."""
-        return decode(self.decoder, params)
-
     async def decode_in_turns(self, params: Raw, turns: LoopTurns) -> Struct:
-        """The same, in several turns if `params` is large and not in canonical form.
+        """The request in a JSON object, decoded in several turns if it is large and not in canonical form.
 
-        Such a batch is decoded command by command.
+        Such a batch is decoded command by command. Raises Refused, which names the member with a wrong type.
         """
         await turns.wait()
         try:
