@@ -165,7 +165,8 @@ async def subscribe(context: Context, request: types.SubscribeRequest) -> types.
 
     `info` is the information that the channel's other clients see. `data` is part of the push that tells the
     client. With `recover_since` the client also gets the publications after that position. `override` changes
-    the channel's options for these subscriptions. The call also succeeds if the user has no connection.
+    the channel's options for these subscriptions. It is answered once the subscriptions are live. It also
+    succeeds if the user has no connection.
     """
     context.node.operations.options_for(request.channel)
     since = request.recover_since

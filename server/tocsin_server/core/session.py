@@ -286,6 +286,10 @@ class Session:
         """Whether the connection or one of its subscriptions was made with one of these tokens."""
         return self._token_id in token_ids or self._subscriptions.has_token(token_ids)
 
+    def is_setting_up(self, channel: str) -> bool:
+        """Whether a subscription to a channel is being set up."""
+        return not self.is_closed and self._subscriptions.is_setting_up(channel)
+
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
         subscription = self._subscriptions.live_in(channel)

@@ -83,6 +83,11 @@ class Subscriptions:
                 expiry = expires_at
         return expiry
 
+    def is_setting_up(self, channel: str) -> bool:
+        """Whether there is a subscription to a channel that is not live yet."""
+        subscription = self._by_channel.get(channel)
+        return subscription is not None and not subscription.is_live
+
     def live_in(self, channel: str) -> Subscription | None:
         """Return the live subscription to a channel."""
         subscription = self._by_channel.get(channel)

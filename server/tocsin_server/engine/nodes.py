@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -83,8 +84,11 @@ class ControlHandler(Protocol):
     def uid(self) -> str:
         """The node's unique id, the same as in its NodeInfo."""
 
-    def on_control(self, command: ControlCommand) -> None:
-        """Apply a control command to this node's own connections, synchronously."""
+    def on_control(self, command: ControlCommand) -> Collection[asyncio.Future[None]]:
+        """Apply a control command to this node's own connections.
+
+        Returns what must be done before the command counts as applied.
+        """
 
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         """Answer a survey for this node. Waits only for other code to run."""

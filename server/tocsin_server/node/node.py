@@ -491,6 +491,8 @@ class Node:
             count_recoveries(self.metrics, connection.transport_name, requests)
         for request in requests:
             self._perform(connection, request)
+        if self._subscription_setup.awaited:
+            self._subscription_setup.awaited.settle(connection)
         if session.is_closed:
             self._slow_clients.wake(connection)
             if was_attached:
@@ -798,16 +800,24 @@ class Node:
         """Read what these channels missed while their pub/sub connection was interrupted."""
         self._backfill.request_all(channels)
 
-    def on_control(self, command: ControlCommand) -> None:
-        """Execute a control command on this node's connections of a user, or on the node."""
+    def on_control(self, command: ControlCommand) -> Collection[asyncio.Future[None]]:
+        """Execute a control command on this node's connections of a user, or on the node.
+
+        A command that subscribes counts as applied once the subscriptions are live.
+        """
         if isinstance(command.event, Drain):
             if command.event.node == self.uid:
                 self._begin_draining()  # at once, even if the server that runs the node is busy
                 self._on_drain_requested()
-            return
+            return ()
+        setups = []
         for connection in self.hub.connections_of(command.user):
             if _concerns(command, connection.session):
                 self.handle_event(connection, command.event)
+                if isinstance(command.event, events.ServerSubscribe):
+                    end = self._subscription_setup.awaited.end_of(connection, command.event.channel)
+                    setups.append(end)
+        return [end for end in setups if end is not None]
 
     @property
     def known_revocations(self) -> Sequence[Revocation]:

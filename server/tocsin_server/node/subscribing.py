@@ -20,6 +20,7 @@ from tocsin_server.core.positions import History, is_behind
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.errors import EngineError
+from tocsin_server.node.awaited_setups import AwaitedSetups
 from tocsin_server.node.history_reads import HistoryReads
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 
@@ -94,6 +95,7 @@ class SubscriptionSetup(Generic[C]):
         self._on_failed = on_failed
         self._on_reset = on_reset
         self._read: dict[C, list[_Read]] = {}
+        self.awaited: AwaitedSetups[C] = AwaitedSetups()
 
     def begin(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
         """Set up subscriptions: several together, which are opened or fail together.

@@ -36,6 +36,8 @@ class RecordingHandler:
         self.pushes: list[tuple[str, Push]] = []
         self.resubscribed: list[list[str]] = []
         self.commands: list[ControlCommand] = []
+        self.applied: list[asyncio.Future[None]] = []
+        """What must be done before a control command counts as applied."""
         self.requests: list[SurveyRequest] = []
         self.revocations: list[Revocation] = []
         self.known_revocations: list[Revocation] = []
@@ -65,9 +67,10 @@ class RecordingHandler:
         self.resubscribed.append(sorted(channels))
         self._called.set()
 
-    def on_control(self, command: ControlCommand) -> None:
+    def on_control(self, command: ControlCommand) -> Collection[asyncio.Future[None]]:
         self.commands.append(command)
         self._called.set()
+        return self.applied
 
     def on_revocations(self, revocations: Sequence[Revocation]) -> None:
         self.revocations += revocations

@@ -31,6 +31,7 @@ from tocsin_server.core.events import (
     Event,
     Received,
     ServerDisconnect,
+    ServerSubscribe,
     SubscriptionsOpened,
     Timestamp,
 )
@@ -439,6 +440,45 @@ async def test_a_control_command_affects_only_the_connections_it_names(node: Nod
     node.on_control(ControlCommand("bob", disconnect, client=ann[1].session.client))
     node.on_control(ControlCommand("ann", disconnect, exclude_clients=(ann[1].session.client,)))
     assert [connection.closed_with is None for connection in (*ann, bob)] == [False, True, False, True]
+
+
+async def subscribe(node: Node, user: str, channel: str) -> None:
+    await node.operations.control(ControlCommand(user, ServerSubscribe(channel)))
+
+
+async def test_subscribing_a_user_counts_as_applied_once_the_subscriptions_are_live() -> None:
+    """The next publication of a channel without history reaches every connection of the user."""
+    engine, news = FaultyEngine(), new_channel("plain")
+    async with running(engine) as node:
+        clients = [await connected(node, token=token_of("ann")) for _ in range(2)]
+        go_on = engine.block("subscribe")
+        subscribing = asyncio.create_task(subscribe(node, "ann", news))
+        await until(lambda: engine.calls["subscribe"])
+        assert not subscribing.done()
+        go_on.set()
+        await subscribing
+        await publish(node, news, b"1")
+        await until(lambda: all(client.data == [1] for client in clients))
+        assert not node._subscription_setup.awaited
+
+
+@pytest.mark.parametrize("ends_by", ["close", "failure"])
+async def test_subscribing_a_user_does_not_wait_for_a_set_up_that_ended(ends_by: str) -> None:
+    """Nor for a connection that has gone."""
+    engine, news = FaultyEngine(), new_channel("plain")
+    async with running(engine) as node:
+        client = await connected(node, token=token_of("ann"))
+        go_on = engine.block("subscribe")
+        subscribing = asyncio.create_task(subscribe(node, "ann", news))
+        await until(lambda: engine.calls["subscribe"])
+        if ends_by == "close":
+            client.drop()
+        else:
+            engine.failures["subscribe"] = EngineError("gone")
+            go_on.set()
+        await subscribing
+        assert not node._subscription_setup.awaited
+        go_on.set()
 
 
 async def test_node_info_counts_connections_and_channels(node: Node) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tocsin_server.engine.nodes import ControlCommand, ControlHandler, Survey, SurveyRequest
 from tocsin_server.errors import EngineError
 
@@ -22,7 +24,8 @@ class MemoryNodeRegistry:
 
     async def publish_control(self, command: ControlCommand) -> None:
         """Apply a control command to this node."""
-        self._running_handler().on_control(command)
+        if applied := self._running_handler().on_control(command):
+            await asyncio.wait(applied)
 
     async def survey(self, request: SurveyRequest) -> Survey:
         """Survey this node."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -60,6 +61,11 @@ class PendingRequest:
         self.silent: set[str] = set()
         """The uids of live nodes that did not respond in time."""
         self.response_received = asyncio.Event()
+
+    def add(self, response: NodeResponse) -> None:
+        """Note the response of a node."""
+        self.responses[response.uid] = response
+        self.response_received.set()
 
 
 class RedisNodeRegistry:
@@ -140,24 +146,24 @@ class RedisNodeRegistry:
             message = self._signatures.sign(encoding.REQUEST, self._keys.control, _encode_json(request))
             others = await self._other_nodes(handler)
             await self._commands.execute(self._commands.publish_command, self._keys.control, message)
-            response = _respond(handler, request)
+            response = NodeResponse(number, handler.uid)
             if survey is not None:
                 response.info = await handler.node_info(survey)
-            pending.responses[handler.uid] = response
-            await self._wait_for_responses(pending, others)
+            _when_applied(handler, command, lambda: pending.add(response))
+            await self._wait_for_responses(pending, {*others, handler.uid})
             if pending.silent:  # a node that died in the meantime is not silent
-                pending.silent &= await self._other_nodes(handler)
+                pending.silent &= {*await self._other_nodes(handler), handler.uid}
         finally:
             del self._pending[number]
         return pending
 
-    async def _wait_for_responses(self, pending: PendingRequest, others: set[str]) -> None:
+    async def _wait_for_responses(self, pending: PendingRequest, nodes: set[str]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(RESPONSE_SECONDS):
-                while others - pending.responses.keys():
+                while nodes - pending.responses.keys():
                     pending.response_received.clear()
                     await pending.response_received.wait()
-        pending.silent = others - pending.responses.keys()
+        pending.silent = nodes - pending.responses.keys()
 
     async def _other_nodes(self, handler: ControlHandler) -> set[str]:
         """The uids of all other nodes with a lease that is not dead."""
@@ -192,7 +198,8 @@ class RedisNodeRegistry:
             self._dropped.drop_forged("request", "repeated or too old")
             return
         if request.survey is None:
-            self._send(request, _respond(handler, request))
+            response = NodeResponse(request.id, handler.uid)
+            _when_applied(handler, request.command, lambda: self._send(request, response))
             return
         if len(self._answering) >= ANSWERS_LIMIT:
             self._dropped.drop("node_request_dropped", reason=f"{ANSWERS_LIMIT} surveys are being answered")
@@ -218,15 +225,24 @@ class RedisNodeRegistry:
             return
         pending = self._pending.get(response.id)
         if pending is not None:
-            pending.responses[response.uid] = response
-            pending.response_received.set()
+            pending.add(response)
 
 
-def _respond(handler: ControlHandler, request: NodeRequest) -> NodeResponse:
-    """Apply a control command; return a response that has no answer to a survey yet."""
-    if request.command is not None:
-        handler.on_control(request.command)
-    return NodeResponse(request.id, handler.uid)
+def _when_applied(
+    handler: ControlHandler, command: ControlCommand | None, respond: Callable[[], None]
+) -> None:
+    """Apply a control command, if there is one, and respond as soon as it counts as applied."""
+    left = set(handler.on_control(command)) if command is not None else set()
+    if not left:
+        respond()
+
+    def on_done(future: asyncio.Future[None]) -> None:
+        left.discard(future)
+        if not left:
+            respond()
+
+    for future in [*left]:
+        future.add_done_callback(on_done)
 
 
 def _silent_info(uid: str, known: NodeInfo | None = None) -> NodeInfo:

@@ -1,5 +1,7 @@
 """The node registry: control commands and surveys."""
 
+import asyncio
+
 import pytest
 from msgspec import Raw
 
@@ -44,6 +46,19 @@ async def test_a_control_command_arrives_unchanged(node: Node, command: ControlC
     await node.nodes.publish_control(command)
     await node.handler.until_commanded(1)
     assert node.handler.commands == [command]
+
+
+async def test_a_control_command_is_confirmed_once_it_is_applied(node: Node) -> None:
+    """As when a subscription is live."""
+    loop = asyncio.get_running_loop()
+    node.handler.applied = [loop.create_future(), loop.create_future()]
+    publishing = asyncio.create_task(node.nodes.publish_control(COMMANDS["subscribe"]))
+    await node.handler.until_commanded(1)
+    for applied in node.handler.applied:
+        await asyncio.sleep(0)
+        assert not publishing.done()
+        applied.set_result(None)
+    await publishing
 
 
 async def test_control_commands_keep_their_order(node: Node) -> None:

@@ -132,6 +132,30 @@ async def test_a_control_command_names_a_silent_node(
     assert node.handler.commands == [ControlCommand("42", ServerRefresh())]
 
 
+async def test_a_control_command_names_this_node_if_it_is_not_applied_here_in_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if another node did not confirm it."""
+    node.handler.applied = [asyncio.get_running_loop().create_future()]
+    monkeypatch.setattr(nodes, "RESPONSE_SECONDS", QUIET)
+    with pytest.raises(Unanswered, match="no answer from node n1"):
+        await node.nodes.publish_control(ControlCommand("42", ServerRefresh()))
+
+
+async def test_another_node_confirms_a_control_command_once_it_is_applied_there(
+    node: Node, running: Running, redis_server: RedisServer
+) -> None:
+    """Its sender waits for that."""
+    async with running(redis_server.url, "n2") as other:
+        other.handler.applied = [asyncio.get_running_loop().create_future()]
+        publishing = asyncio.create_task(node.nodes.publish_control(ControlCommand("42", ServerRefresh())))
+        await other.handler.until_commanded(1)
+        await asyncio.sleep(QUIET)
+        assert not publishing.done()
+        other.handler.applied[0].set_result(None)
+        await publishing
+
+
 @pytest.mark.usefixtures("short_leases")
 async def test_a_survey_does_not_wait_for_a_stopped_node(
     node: Node, running: Running, redis_server: RedisServer, prefix: str
