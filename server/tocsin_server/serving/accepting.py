@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Callable, Iterable, Sized
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -33,7 +33,7 @@ larger number would delay the clients that are connected already.
 """
 
 LOOK_SECONDS = 0.2
-"""How often a worker notes its connections, of which some may have ended, and looks whether others wait."""
+"""How often a worker that rests looks whether connections wait."""
 
 LONG_LOOKS = 5
 """After so many looks at which connections waited, a worker accepts them although it has its share.
@@ -58,15 +58,34 @@ class Share(NamedTuple):
     """From 0 on."""
 
 
+class NotedConnections(set[Any]):
+    """The connections of a worker. Calls `on_change` after each change of their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_change: Callable[[], None] = lambda: None
+
+    def add(self, connection: object) -> None:
+        """Add a connection."""
+        super().add(connection)
+        self.on_change()
+
+    def discard(self, connection: object) -> None:
+        """Remove a connection, if it has not been removed yet."""
+        super().discard(connection)
+        self.on_change()
+
+
 class Acceptor:
     """Accepts connections as long as its worker does not have its share. Made in a running event loop.
 
-    `connections` are those that the worker has.
+    `connections` are those that the worker has. The other workers know their number at once.
     """
 
-    def __init__(self, share: Share, connections: Sized, make_protocol: Protocols) -> None:
+    def __init__(self, share: Share, connections: NotedConnections, make_protocol: Protocols) -> None:
         self._counts, self._worker = share
         self._connections = connections
+        connections.on_change = self._note
         self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
@@ -97,6 +116,7 @@ class Acceptor:
         self._remove_readers()
         for listening in self._sockets:
             listening.close()
+        self._sockets = []
         self._counts.leave(self._worker)
 
     # ---------------------------------------------------------------------------------- accepting and resting
@@ -104,7 +124,6 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         """Accept some of the connections that wait, as many as belong to this worker's share."""
         for accepted in range(ACCEPTED_TOGETHER):
-            self._note()
             if self._counts.has_share(self._worker) and not self._helps:
                 self._rest()
                 return
@@ -120,7 +139,8 @@ class Acceptor:
             sock.setblocking(False)
             task = self._loop.create_task(self._start_connection(sock))
             self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            self._note()
+            task.add_done_callback(self._on_started)
         self._counts.wake_one()
 
     async def _start_connection(self, sock: socket.socket) -> None:
@@ -129,8 +149,14 @@ class Acceptor:
         except OSError:  # it has ended already
             sock.close()
 
+    def _on_started(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        self._note()
+
     def _note(self) -> None:
-        self._counts.set(self._worker, len(self._connections) + len(self._starting))
+        """Let the others know how many connections this worker has, as long as it accepts some."""
+        if self._sockets:
+            self._counts.set(self._worker, len(self._connections) + len(self._starting))
 
     @property
     def _helps(self) -> bool:
@@ -170,9 +196,8 @@ class Acceptor:
     # ------------------------------------------------------------------------------------------ regular looks
 
     def _look(self) -> None:
-        """Note how many connections are left, and accept if some wait that others should have accepted."""
+        """Accept if connections wait that others should have accepted."""
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
-        self._note()
         waits = self._rests and self._is_waiting()
         self._waited_looks = max(0, min(LONG_LOOKS, self._waited_looks + (1 if waits else -1)))
         self._paused_looks = max(0, self._paused_looks - 1)

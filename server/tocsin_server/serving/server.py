@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from tocsin_server.access import ADMIN, PUBLIC
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
-from tocsin_server.serving.accepting import ACCEPTED_TOGETHER, Acceptor, Share
+from tocsin_server.serving.accepting import ACCEPTED_TOGETHER, Acceptor, NotedConnections, Share
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import (
@@ -99,10 +99,13 @@ class Server(uvicorn.Server):
         self._node.attach_server(self._request_exit)
         admin = self._node.settings.admin
         self.refused = RefusedConnections()
+        self._share = share
+        self._connections = NotedConnections()
+        if share is not None:
+            self.server_state.connections = self._connections
         self._public = ListeningAddress(self, PUBLIC, options)
         self._admin = ListeningAddress(self, ADMIN, admin)
         self._url = ""
-        self._share = share
         self._acceptor: Acceptor | None = None
         self._admin_sockets = list(admin_sockets)
         self._admin_servers: list[asyncio.Server] = []
@@ -162,7 +165,7 @@ class Server(uvicorn.Server):
         libuv accepts one connection per turn of the loop for each registration, so a socket has several.
         """
         if self._share is not None:
-            self._acceptor = Acceptor(self._share, self.server_state.connections, self._public.protocols())
+            self._acceptor = Acceptor(self._share, self._connections, self._public.protocols())
             self._acceptor.start(listening)
             return
         for sock in listening:

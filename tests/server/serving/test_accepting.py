@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -27,8 +28,8 @@ from tests.support.tcp import tcp_server
 from tests.support.timing import STARTED, TICK
 from tests.support.wire_client import WireClient, open_wire
 from tocsin_server.serving import accepting
-from tocsin_server.serving.accepting import Acceptor, Share
-from tocsin_server.serving.connection_counts import FEW, TOLERANCE, ConnectionCounts, share_limit
+from tocsin_server.serving.accepting import Acceptor, NotedConnections, Share
+from tocsin_server.serving.connection_counts import ABSENT, FEW, TOLERANCE, ConnectionCounts, share_limit
 
 WORKERS = 3
 CLIENTS = 90
@@ -77,9 +78,10 @@ def workers(server: Server) -> list[psutil.Process]:
 
 
 def uids(server: Server) -> set[str]:
-    """The nodes of which the others know."""
+    """The nodes that accept connections: from then on they have an address."""
     response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
-    return {node["uid"] for node in response.json().get("result", {"nodes": []})["nodes"]}
+    nodes = response.json().get("result", {"nodes": []})["nodes"]
+    return {node["uid"] for node in nodes if node["address"]}
 
 
 class Clients:
@@ -221,7 +223,7 @@ async def test_redis_sends_a_publication_once_to_each_worker_that_has_subscriber
 class Connection(asyncio.Protocol):
     """Counts itself."""
 
-    def __init__(self, connections: set[Connection]) -> None:
+    def __init__(self, connections: NotedConnections) -> None:
         self.connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -231,18 +233,50 @@ class Connection(asyncio.Protocol):
         self.connections.discard(self)
 
 
+class Alone(NamedTuple):
+    """A worker without others."""
+
+    port: int
+    connections: NotedConnections
+    counts: ConnectionCounts
+
+
 @asynccontextmanager
-async def accepting_alone() -> AsyncIterator[tuple[int, set[Connection]]]:
-    """A worker without others: its port and its connections."""
-    connections: set[Connection] = set()
-    acceptor = Acceptor(Share(ConnectionCounts(1), 0), connections, lambda: Connection(connections))
+async def accepting_alone() -> AsyncIterator[Alone]:
+    connections, counts = NotedConnections(), ConnectionCounts(1)
+    acceptor = Acceptor(Share(counts, 0), connections, lambda: Connection(connections))
     listening = socket.create_server(("127.0.0.1", 0))
     acceptor.start([listening])
     try:
-        yield listening.getsockname()[1], connections
+        yield Alone(listening.getsockname()[1], connections, counts)
     finally:
         acceptor.close()
         acceptor.close()
+
+
+async def test_the_others_know_at_once_how_many_connections_a_worker_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if it rests, and some of them end."""
+    monkeypatch.setattr(accepting, "LOOK_SECONDS", STARTED)
+    async with accepting_alone() as (port, connections, counts):
+        for _ in range(FEW + 1):
+            with socket.create_connection(("127.0.0.1", port)):
+                await until(lambda: len(connections) == 1)
+                await asyncio.sleep(0)
+                assert list(counts._counts) == [1]
+            await until(lambda: not connections)
+            assert list(counts._counts) == [0]
+
+
+async def test_a_worker_that_has_stopped_accepting_does_not_count_again() -> None:
+    """When its last connections end."""
+    async with accepting_alone() as alone:
+        client = socket.create_connection(("127.0.0.1", alone.port))
+        await until(lambda: len(alone.connections) == 1)
+    client.close()
+    await until(lambda: not alone.connections)
+    assert list(alone.counts._counts) == [ABSENT]
 
 
 async def test_a_worker_without_free_files_accepts_again_once_it_has_some(
@@ -250,7 +284,7 @@ async def test_a_worker_without_free_files_accepts_again_once_it_has_some(
 ) -> None:
     """The connection waits, the log says so, and the event loop is not busy in the meantime."""
     monkeypatch.setattr(accepting, "LOOK_SECONDS", TICK / 10)
-    async with accepting_alone() as (port, connections):
+    async with accepting_alone() as (port, connections, _):
         with socket.create_connection(("127.0.0.1", port)), structlog.testing.capture_logs() as logs:
             limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             free = os.dup(0)
@@ -268,7 +302,7 @@ async def test_a_worker_without_free_files_accepts_again_once_it_has_some(
 async def test_a_connection_that_ended_is_freed_without_the_garbage_collector() -> None:
     gc.disable()
     try:
-        async with accepting_alone() as (port, connections):
+        async with accepting_alone() as (port, connections, _):
             with socket.create_connection(("127.0.0.1", port)):
                 await until(lambda: len(connections) == 1)
                 ended = weakref.ref(next(iter(connections)))
