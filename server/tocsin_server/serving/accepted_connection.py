@@ -4,7 +4,7 @@ r"""Connections before HTTP: the header of the PROXY protocol, where it is confi
          \--another peer than a trusted proxy, invalid, too late, too many half open--> dropped
 
 The header is read to its last byte and no further: what follows belongs to TLS or HTTP. All the time the
-connection is half open. Without PROXY protocol and TLS, connections begin with `FirstRequest` at once.
+connection is half open. Without PROXY protocol and TLS, the first request is read at once.
 
 The mutable state is that of `AcceptedConnection`, and the handshakes under way. Only methods of their classes
 changes it.
@@ -28,10 +28,10 @@ from tocsin_server.transports.client_address import normalized
 
 if TYPE_CHECKING:
     from tocsin_server.node.node import Node
-    from tocsin_server.serving.first_request import FirstRequest
     from tocsin_server.serving.http_limits import HttpProtocol
     from tocsin_server.serving.refused_connections import RefusedConnections
     from tocsin_server.transports.client_address import TrustedProxies
+    from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 PROXY_LIMIT = "server.proxy_protocol"
 
@@ -44,7 +44,7 @@ class AcceptedConnections:
 
     def __init__(
         self,
-        make_next: Callable[[Source | None], FirstRequest | HttpProtocol],
+        make_next: Callable[[Source | None, AcceptedConnection], WebSocketConnection | HttpProtocol],
         node: Node,
         connections: set[Any],
         refused: RefusedConnections,
@@ -191,10 +191,8 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         finally:
             self.leave()
 
-    def _make_next(self, source: Source | None) -> FirstRequest | HttpProtocol:
-        following = self._owner.make_next(source)
-        following.accepted = self
-        return following
+    def _make_next(self, source: Source | None) -> WebSocketConnection | HttpProtocol:
+        return self._owner.make_next(source, self)
 
     def _drop(self, reason: str, **fields: Any) -> None:
         self._owner.node.limit_reached(PROXY_LIMIT, reason=reason, **fields)

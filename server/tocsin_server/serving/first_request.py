@@ -1,13 +1,14 @@
 r"""The first bytes of a connection: a WebSocket handshake that arrived as a whole, or anything else.
 
-    accepted --handshake--> WebSocketConnection
+    accepted --handshake--> an open WebSocketConnection
             \--else-------> HttpProtocol, which reads the same bytes again
             \--nothing in time, too many half open--> dropped
 
-Most connections become a WebSocket at once. They are spared what uvicorn sets up for the requests of a
-connection. All the time the connection is half open. The time limit of the head goes on with HTTP.
+Most connections become a WebSocket at once. So each begins as one that is not open yet. It is spared what
+uvicorn sets up for the requests of a connection, and its transport keeps its protocol. All the time the
+connection is half open. The time limit of the head goes on with HTTP.
 
-The mutable state is that of `FirstRequest`. Only its methods change it; asyncio and the node call them.
+The mutable state is that of `FirstRequest`. Only its methods change it; the connection calls them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
 from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
 from tocsin_server.serving.head_deadlines import HeadDeadlines
 from tocsin_server.serving.http_limits import HEADER_LIMIT
-from tocsin_server.serving.websocket_upgrade import kinds_of, open_websocket
+from tocsin_server.serving.websocket_upgrade import kinds_of
 from tocsin_server.transports.websocket.opening import OpeningRequest
-from tocsin_server.transports.websocket.raw import CLOSE_REPLY_SECONDS
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 if TYPE_CHECKING:
     from tocsin_server.node.node import Node
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tocsin_server.serving.http_limits import HttpProtocol
     from tocsin_server.serving.proxy_header import Source
     from tocsin_server.serving.server import Server
-    from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 HANDSHAKE_BYTES = 8192
 """A larger handshake is read as any other request."""
@@ -41,7 +41,9 @@ HANDSHAKE_BYTES = 8192
 class FirstRequests:
     """Makes the protocol of each connection of a listening address."""
 
-    def __init__(self, server: Server, make_http: Callable[[Source | None], HttpProtocol]) -> None:
+    def __init__(
+        self, server: Server, make_http: Callable[[Source | None, FirstRequest], HttpProtocol]
+    ) -> None:
         self.node: Node = server.node
         self.make_http = make_http
         self.connections: set[Any] = server.server_state.connections
@@ -52,9 +54,16 @@ class FirstRequests:
         self.deadlines = HeadDeadlines(self.node.settings.client.stale_timeout)
         """Of the connections whose head has not arrived."""
 
-    def new(self, source: Source | None = None) -> FirstRequest:
-        """The protocol of a connection, which comes from `source` if its proxy says so."""
-        return FirstRequest(self, source)
+    def new(
+        self, source: Source | None = None, accepted: AcceptedConnection | None = None
+    ) -> WebSocketConnection:
+        """The protocol of a connection, which comes from `source` if its proxy says so.
+
+        `accepted` is what it was before: with its TLS handshake or the header of its proxy.
+        """
+        connection = WebSocketConnection(self.node, self.connections)
+        connection.read_first_with(FirstRequest(self, connection, source, accepted))
+        return connection
 
 
 class _Head:
@@ -75,47 +84,60 @@ class _Head:
         self.headers.append((name.lower(), value))
 
 
-class FirstRequest(asyncio.Protocol):
-    """One connection until its first bytes arrive."""
+class FirstRequest:
+    """What a connection is until its first bytes have arrived."""
 
-    __slots__ = ("_abort_timer", "_head_until", "_key", "_owner", "_peer", "_source", "accepted", "transport")
+    __slots__ = (
+        "_accepted",
+        "_connection",
+        "_head_until",
+        "_key",
+        "_owner",
+        "_peer",
+        "_source",
+        "_transport",
+    )
 
-    def __init__(self, owner: FirstRequests, source: Source | None) -> None:
+    def __init__(
+        self,
+        owner: FirstRequests,
+        connection: WebSocketConnection,
+        source: Source | None,
+        accepted: AcceptedConnection | None,
+    ) -> None:
         self._owner = owner
+        self._connection = connection
         self._source = source
+        self._accepted = accepted
         self._key = ""
         self._peer = ""
-        self.transport: asyncio.Transport
+        self._transport: asyncio.Transport
         self._head_until = 0.0
-        self._abort_timer: asyncio.TimerHandle | None = None  # of a refused handshake
-        self.accepted: AcceptedConnection | None = None
-        """What the connection was before: with its TLS handshake or the header of its proxy."""
 
-    # ------------------------------------------------------------------------------------ asyncio and uvicorn
+    # ------------------------------------------------------------------------------- called by the connection
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def begin(self, transport: asyncio.Transport) -> None:
         """Start the time limit, and count the connection as half open, unless it is refused unread."""
         owner, node = self._owner, self._owner.node
-        self.transport = cast("asyncio.Transport", transport)
-        was_accepted = self.accepted is not None
-        if self.accepted is not None:
-            self.accepted.leave()
-            self.accepted = None
-        owner.connections.add(self)
-        self._peer = self._source.address if self._source is not None else _peer_of(self.transport)
+        self._transport = transport
+        was_accepted = self._accepted is not None
+        if self._accepted is not None:
+            self._accepted.leave()
+            self._accepted = None
+        self._peer = self._source.address if self._source is not None else _peer_of(transport)
         self._key = address_key(node, self._peer)
         if not was_accepted and not node.admission.accepts(self._key, time.monotonic()):
             node.limit_reached(CONNECT_RATE_LIMIT, address=self._key)
-            owner.refused.drop(self.transport)
+            owner.refused.drop(transport)
         elif limit := excess_limit(node, owner.connections):
-            self.drop_half_open(limit)
+            self.drop(limit)
         else:
             self._head_until = owner.deadlines.add(self)
-            node.half_open.add(self, self._key)
+            node.half_open.add(self._connection, self._key)
 
-    def data_received(self, data: bytes) -> None:
+    def read(self, data: bytes) -> None:
         """Open a WebSocket, or go on with HTTP."""
-        if self.transport.is_closing():
+        if self._transport.is_closing():
             return
         if len(data) > HANDSHAKE_BYTES or not data.startswith(self._owner.beginnings):
             self._continue_as_http(data)
@@ -137,63 +159,41 @@ class FirstRequest(asyncio.Protocol):
             or not request.asks_for_websocket
         ):
             self._continue_as_http(data)
-        else:
-            self._open(kind, request, data[parsed_bytes:])
+            return
+        self._owner.deadlines.remove(self)
+        connection = self._connection
+        if not connection.answer(kind, request, self._peer):
+            self._owner.node.half_open.remove(connection)
+        elif rest := data[parsed_bytes:]:
+            connection.data_received(rest)
 
-    def eof_received(self) -> None:
-        """Let asyncio close the transport."""
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
-        """Count the connection no longer."""
-        self.leave()
-
-    def shutdown(self) -> None:
-        """End the connection because the server stops. uvicorn calls it."""
-        self.transport.close()
-
-    def drop_half_open(self, limit: str) -> None:
+    def drop(self, limit: str) -> None:
         """Drop the connection because of a limit. No response can be written before its request is read."""
         self._owner.node.limit_reached(limit, address=self._key)
-        self.transport.abort()
+        self._transport.abort()
 
     def leave(self) -> None:
-        """Count the connection no longer: it is lost, or another protocol counts it now."""
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-            self._abort_timer = None
+        """Count the connection no longer: it is lost, or HTTP counts it now."""
         owner = self._owner
         owner.deadlines.remove(self)
-        owner.connections.discard(self)
-        owner.node.half_open.remove(self)
+        owner.connections.discard(self._connection)
+        owner.node.half_open.remove(self._connection)
 
     # -------------------------------------------------------------------------------------- from step to step
 
-    def _open(self, kind: type[WebSocketConnection], request: OpeningRequest, rest: bytes) -> None:
-        owner, transport = self._owner, self.transport
-        self.leave()
-        connection = open_websocket(owner.node, kind, owner.connections, transport, request, self._peer)
-        if connection is None:
-            owner.connections.add(self)
-            loop = asyncio.get_running_loop()
-            self._abort_timer = loop.call_later(CLOSE_REPLY_SECONDS, transport.abort)
-            return
-        transport.set_protocol(connection)
-        if rest:
-            connection.data_received(rest)
-
     def _continue_as_http(self, data: bytes) -> None:
-        http = self._owner.make_http(self._source)
-        http.accepted = self
+        http = self._owner.make_http(self._source, self)
         http.head_until = self._head_until
-        http.connection_made(self.transport)
-        self.transport.set_protocol(http)
-        if not self.transport.is_closing():
+        http.connection_made(self._transport)
+        self._connection.read_first_with(None)
+        self._transport.set_protocol(http)
+        if not self._transport.is_closing():
             http.data_received(data)
 
     def time_out(self) -> None:
         """Drop the connection because its head has not arrived in time."""
         self._owner.node.log_refusal("http_connection_dropped", reason="head_timeout", address=self._peer)
-        self.transport.abort()
+        self._transport.abort()
 
 
 def _peer_of(transport: asyncio.Transport) -> str:

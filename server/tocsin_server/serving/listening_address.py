@@ -11,13 +11,14 @@ from tocsin_server.access import PUBLIC
 from tocsin_server.app import TocsinApp
 from tocsin_server.config.admin_options import AdminOptions
 from tocsin_server.config.options import ServerOptions
-from tocsin_server.serving.accepted_connection import AcceptedConnections
+from tocsin_server.serving.accepted_connection import AcceptedConnection, AcceptedConnections
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.direct_calls import DirectCalls
 from tocsin_server.serving.first_request import FirstRequest, FirstRequests
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import BACKLOG
 from tocsin_server.transports.client_address import TrustedProxies
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 if TYPE_CHECKING:
     from tocsin_server.serving.proxy_header import Source
@@ -59,7 +60,7 @@ class ListeningAddress:
             if direct_api is not None:
                 self._direct_calls = DirectCalls(direct_api, self._server.server_state)
         context = self.certificate.context if self.certificate is not None else None
-        make: Callable[..., FirstRequest | HttpProtocol] = self._new_http
+        make: Callable[..., WebSocketConnection | HttpProtocol] = self._new_http
         if self._address == PUBLIC:
             make = FirstRequests(self._server, self._new_http).new
         if self._proxies is None and context is None:
@@ -75,10 +76,14 @@ class ListeningAddress:
         )
         return accepted.new_connection
 
-    def _new_http(self, source: Source | None = None) -> HttpProtocol:
+    def _new_http(
+        self, source: Source | None = None, accepted: AcceptedConnection | FirstRequest | None = None
+    ) -> HttpProtocol:
         """The protocol of a connection, which comes from `source` if its proxy says so."""
         state = self._state if source is None else {**self._state, "source": source}
-        return HttpProtocol(self._server.config, self._server.server_state, state, self._direct_calls)
+        http = HttpProtocol(self._server.config, self._server.server_state, state, self._direct_calls)
+        http.accepted = accepted
+        return http
 
 
 def _proxies_of(options: ServerOptions | AdminOptions) -> TrustedProxies | None:

@@ -17,10 +17,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from tocsin_server.access import PUBLIC
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import UNIDIRECTIONAL_WEBSOCKET_PATH, WEBSOCKET_PATH
-from tocsin_server.transports.websocket.opening import OpeningRequest, Refused, decide
+from tocsin_server.transports.websocket.opening import OpeningRequest
 from tocsin_server.transports.websocket.raw import (
-    CLOSE_REPLY_SECONDS,
-    UnidirectionalWebSocketConnection,
+    BIDIRECTIONAL,
+    UNIDIRECTIONAL,
+    Kind,
     WebSocketConnection,
 )
 
@@ -33,43 +34,21 @@ if TYPE_CHECKING:
 
 INVALID_HANDSHAKE = "The request is no valid WebSocket handshake."
 
-_KINDS: Mapping[bytes, type[WebSocketConnection]] = {
-    WEBSOCKET_PATH.encode(): WebSocketConnection,
-    UNIDIRECTIONAL_WEBSOCKET_PATH.encode(): UnidirectionalWebSocketConnection,
+_KINDS: Mapping[bytes, Kind] = {
+    WEBSOCKET_PATH.encode(): BIDIRECTIONAL,
+    UNIDIRECTIONAL_WEBSOCKET_PATH.encode(): UNIDIRECTIONAL,
 }
-"""Which connection a path has."""
+"""Which kind of connection a path has."""
 
 
-def kinds_of(node: Connections, root_path: str) -> Mapping[bytes, type[WebSocketConnection]]:
-    """Which connection a path has, with the prefix of a mounted application or without it."""
+def kinds_of(node: Connections, root_path: str) -> Mapping[bytes, Kind]:
+    """Which kind of connection a path has, with the prefix of a mounted application or without it."""
     kinds = {
         path: kind
         for path, kind in _KINDS.items()
         if node.settings.client.unidirectional or not kind.is_unidirectional
     }
     return kinds | {root_path.encode() + path: kind for path, kind in kinds.items()}
-
-
-def open_websocket(
-    node: Connections,
-    kind: type[WebSocketConnection],
-    server_connections: set[Any],
-    transport: asyncio.Transport,
-    request: OpeningRequest,
-    peer: str,
-) -> WebSocketConnection | None:
-    """Answer a handshake. Return its connection, the transport's protocol from now on; None: it is refused.
-
-    A refused client may take a while to read why; then the transport is closed.
-    """
-    decided = decide(node, kind.transport_name, request, peer)
-    if isinstance(decided, Refused):
-        transport.write(decided.response)
-        transport.close()
-        return None
-    connection = kind(node, server_connections, transport, decided)
-    connection.open(decided)
-    return connection
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -91,7 +70,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._transport: asyncio.Transport
         self._chosen: asyncio.Protocol | None = None
-        self._abort_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport until the request is read."""
@@ -118,14 +96,11 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
             request = OpeningRequest(method, query, headers)
-            connections = self._server_state.connections
-            self._chosen = open_websocket(node, kind, connections, self._transport, request, self._peer())
-        loop = asyncio.get_running_loop()
-        if self._chosen is None:
-            self._abort_timer = loop.call_later(CLOSE_REPLY_SECONDS, self._transport.abort)
-        else:
-            # uvicorn installs this object after this call; the chosen one replaces it before the next read
-            loop.call_soon(self._transport.set_protocol, self._chosen)
+            self._chosen = connection = WebSocketConnection(node, self._server_state.connections)
+            connection.connection_made(self._transport)
+            connection.answer(kind, request, self._peer())
+        # uvicorn installs this object after this call; the chosen one replaces it before the next read
+        asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._chosen)
 
     def _refuse_unread(self, node: Connections | None) -> None:
         """Refuse a request that `websockets` does not read, such as one with a body. uvicorn would wait."""
@@ -142,7 +117,5 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on a loss that comes before the chosen protocol is installed."""
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
         if self._chosen is not None:
             self._chosen.connection_lost(exc)

@@ -11,9 +11,10 @@ import pytest
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.server.transports.websocket.raw_session import CONNECT, read_messages
 from tests.support.raw_connection import HANDSHAKE, commands
-from tocsin_server.serving.first_request import HANDSHAKE_BYTES, FirstRequest
+from tocsin_server.serving.first_request import HANDSHAKE_BYTES
 from tocsin_server.serving.http_limits import HEADER_LIMIT, HttpProtocol
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 VERSION = b"Sec-WebSocket-Version: 13\r\n"
@@ -63,7 +64,7 @@ async def test_a_request_has_the_same_answer_however_it_arrives(
         async with served_node.tcp() as (connection, _):
             await until(lambda: served_node.server.server_state.connections)
             await connection.send(data[:20])
-            await until(lambda: not _has(served_node, FirstRequest))
+            await until(lambda: not _has(served_node, WebSocketConnection))
             await connection.send(data[20:])
             assert await connection.response() == status
 
@@ -85,9 +86,9 @@ async def test_the_time_limit_of_the_head_goes_on_with_http() -> None:
     seconds = 1000
     async with serve_node(client={"stale_timeout": seconds}) as served_node, served_node.tcp() as (raw, _):
         connections: Collection[Any] = served_node.server.server_state.connections
-        await until(lambda: _has(served_node, FirstRequest))
+        await until(lambda: _has(served_node, WebSocketConnection))
         (first,) = connections
-        until_when = first._head_until
+        until_when = first._first_request._head_until
         await raw.send(b"G")
         await until(lambda: _has(served_node, HttpProtocol))
         (http,) = connections

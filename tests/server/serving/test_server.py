@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Collection
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -262,8 +264,9 @@ async def test_a_client_whose_network_is_gone_is_dropped_after_the_pong_timeout(
     """
     async with serve_node(client={"pong_timeout": pong_timeout}) as served_node, served_node.tcp():
         await until(lambda: served_node.server.server_state.connections)
-        (connection,) = served_node.server.server_state.connections
-        accepted = connection.transport.get_extra_info("socket")
+        connections: Collection[Any] = served_node.server.server_state.connections
+        (connection,) = connections
+        accepted = connection._transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
 
 

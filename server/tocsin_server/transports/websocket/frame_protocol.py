@@ -27,6 +27,8 @@ One read from a socket has up to 256 KiB, which are 43,000 empty frames.
 _WHOLE_MESSAGES = {0x80 | opcode: opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
 """The opcode of a whole message without extensions, by its first byte (RFC 6455 §5.2)."""
 
+_WHOLE_TEXT = 0x80 | Opcode.TEXT
+
 _HEAD_BYTES = 6
 """The head of a short frame from a client: two bytes, and a mask of four."""
 
@@ -34,6 +36,32 @@ _OPEN = State.OPEN
 
 _LOGGER = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.WARNING)  # the protocol logs every connection that ends
+
+
+def whole_message(data: bytes, max_size: int) -> bytes | None:
+    """Return the message that these bytes are the one frame of, as nearly all reads are. None: another case.
+
+    The frame must have no extension, and a text must be UTF-8 (RFC 6455 §8.1).
+    """
+    payload = _only_payload(data, max_size)
+    if payload is not None and data[0] == _WHOLE_TEXT:
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return None
+    return payload
+
+
+def _only_payload(data: bytes, max_size: int) -> bytes | None:
+    """Return the payload of the one frame of a whole message."""
+    if len(data) < _HEAD_BYTES or data[0] not in _WHOLE_MESSAGES or data[1] < 0x80:
+        return None
+    length, start = data[1] - 0x80, _HEAD_BYTES
+    if length == 126:
+        length, start = data[2] << 8 | data[3], _HEAD_BYTES + 2
+    if length == 127 or len(data) != start + length or length > max_size:
+        return None
+    return apply_mask(data[start:], data[start - 4 : start])
 
 
 class FrameReader(StreamReader):
@@ -100,13 +128,9 @@ class FrameProtocol(Protocol):
         return received
 
     def _only_frame(self, data: bytes) -> Frame | None:
-        """Return the frame of one whole message, as nearly all reads are. `websockets` reads all others."""
-        if len(data) < _HEAD_BYTES or data[0] not in _WHOLE_MESSAGES or data[1] < 0x80:
-            return None
-        length, start = data[1] - 0x80, _HEAD_BYTES
-        if length == 126:
-            length, start = data[2] << 8 | data[3], _HEAD_BYTES + 2
-        if length == 127 or len(data) != start + length or length > self.max_message_size:
+        """Return the frame of one whole message. `websockets` reads all others."""
+        found = _only_payload(data, self.max_message_size)
+        if found is None:
             return None
         reader = self.frames
         is_between_frames = not (reader.buffer or reader.is_in_frame or reader.eof)
@@ -114,7 +138,7 @@ class FrameProtocol(Protocol):
             return None
         if self.extensions or self.state is not _OPEN:
             return None
-        return Frame(_WHOLE_MESSAGES[data[0]], apply_mask(data[start:], data[start - 4 : start]))
+        return Frame(_WHOLE_MESSAGES[data[0]], found)
 
     def release_cycles(self) -> None:
         """Read no further. This object is then freed without the garbage collector.

@@ -2,8 +2,7 @@
 
 A connection has no task, queue or timer of its own: fan-out writes the same bytes to each transport, the
 node keeps the deadlines, and the transport's write buffer is the queue of a slow client. The server that
-accepts connections constructs `WebSocketConnection` once a request asks for an upgrade, and calls it as
-asyncio calls any protocol.
+accepts connections constructs a `WebSocketConnection`, and asyncio calls it as it calls any protocol.
 
 The mutable state is that of `WebSocketConnection` and of its sans-I/O protocol. Only methods of the
 connection change it; asyncio, the server and the node call them.
@@ -14,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
@@ -27,14 +26,16 @@ from tocsin_server.core.rate_limit import NEVER_USED, RateLimit
 from tocsin_server.errors import Disconnect
 from tocsin_server.node.connection import BEHIND_BYTES, CAUGHT_UP_BYTES
 from tocsin_server.protocol.messages import PONG, Ping, ServerMessage
-from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN, FrameProtocol
+from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN, FrameProtocol, whole_message
 from tocsin_server.transports.websocket.framing import (
     DEFLATED_FRAMINGS,
     FRAMINGS,
     LARGE_FRAME_BYTES,
     UNIDIRECTIONAL_DEFLATED_FRAMING,
     UNIDIRECTIONAL_FRAMING,
+    RawFraming,
 )
+from tocsin_server.transports.websocket.opening import OpeningRequest, Refused, decide
 
 if TYPE_CHECKING:
     from tocsin_server.core.session import Session
@@ -70,15 +71,52 @@ _MESSAGE_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _PONG_HEAD = bytes((0x80 | Opcode.PONG,))
 
 
+class Kind(NamedTuple):
+    """What connections of one path have in common."""
+
+    transport_name: str
+    is_unidirectional: bool
+    framings: Mapping[Codec, RawFraming]
+    deflated_framings: Mapping[Codec, RawFraming]
+
+
+BIDIRECTIONAL = Kind("websocket", False, FRAMINGS, DEFLATED_FRAMINGS)
+
+UNIDIRECTIONAL = Kind(
+    "uni_websocket",
+    True,
+    dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_FRAMING),
+    dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_DEFLATED_FRAMING),
+)
+"""The client sends one connect request, and gets pushes alone (protocol §16)."""
+
+
+class FirstRequest(Protocol):
+    """Reads what arrives on a connection until a handshake is answered, or another protocol takes over."""
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Called once the connection is made."""
+
+    def read(self, data: bytes) -> None:
+        """Called with what has arrived."""
+
+    def drop(self, limit: str) -> None:
+        """Drop the connection because of a limit."""
+
+    def leave(self) -> None:
+        """Count the connection no longer."""
+
+
 class WebSocketConnection(asyncio.Protocol):
-    """One WebSocket connection.
+    """One WebSocket connection, from the first byte on.
 
-        open --close()--> closed --answered, or too late--> lost
-          |                  ^
-          +--> finishing ----+
+        accepted --answer()--> open --close()--> closed --answered, or too late--> lost
+                                |                  ^
+                                +--> finishing ----+
 
-    It is finishing once the client has closed or broken the protocol: the commands before that are answered
-    first. Once it is closed, its close frame is written and no message follows.
+    While it is accepted, its first request reads what arrives, unless the server reads the handshake. It has
+    a session once it is open. It is finishing once the client has closed or broken the protocol: the commands
+    before that are answered first. Once it is closed, its close frame is written and no message follows.
 
     What has arrived is read by turns (`node/turns.py`): a few frames, then those of other connections. While
     bytes are unread, or commands wait in the session's backlog, nothing is read from the socket.
@@ -92,6 +130,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_address_key",
         "_connections",
         "_exempt_bytes",
+        "_first_request",
         "_fragments",
         "_frames_full_at",
         "_has_closed",
@@ -102,6 +141,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_is_half_open",
         "_is_paused",
         "_is_reading",
+        "_kind",
         "_message_since",
         "_message_timer",
         "_opcode",
@@ -118,40 +158,65 @@ class WebSocketConnection(asyncio.Protocol):
         "write",
     )
 
-    transport_name = "websocket"
-    is_unidirectional = False
-    framings = FRAMINGS
-    deflated_framings = DEFLATED_FRAMINGS
+    session: Session
 
-    def __init__(
-        self,
-        connections: Connections,
-        server_connections: set[Any],
-        transport: asyncio.Transport,
-        opened: Opened,
-    ) -> None:
-        """Take over a transport whose client gets the response of `opened` next."""
-        handshake, inflation = opened.handshake, opened.inflation
-        self.address = opened.address
-        self.request: ClientRequest | None = opened.request
-        self.framing = self.framings[handshake.codec]
-        self._address_key: str | None = opened.address_key
-        self._is_half_open = True
+    def __init__(self, connections: Connections, server_connections: set[Any]) -> None:
         self._connections = connections
         self._server_connections = server_connections
-        self._inflation = inflation
-        if inflation is None:
-            self._protocol = FrameProtocol(connections.limits.message_bytes)
+        self._first_request: FirstRequest | None = None
+        self._address_key: str | None = None  # of an open connection
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self._message_timer: asyncio.TimerHandle | None = None
+        self._protocol: FrameProtocol | None = None  # made when first needed
+
+    # --------------------------------------------------------------------------------- asyncio and the server
+
+    def read_first_with(self, first_request: FirstRequest | None) -> None:
+        """Let it read what arrives until a handshake is answered. None: another protocol takes over."""
+        self._first_request = first_request
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._server_connections.add(self)
+        if self._first_request is not None:
+            self._first_request.begin(self._transport)
+
+    def answer(self, kind: Kind, request: OpeningRequest, peer: str) -> bool:
+        """Answer a handshake: open the connection, or refuse it. Called once.
+
+        `peer` is the address of the socket's other end. A refused client may take a while to read why.
+        """
+        self._first_request = None
+        decided = decide(self._connections, kind.transport_name, request, peer)
+        if isinstance(decided, Refused):
+            self._transport.write(decided.response)
+            self._transport.close()
+            self._abort_after(CLOSE_REPLY_SECONDS)
+            return False
+        self._open(kind, decided)
+        return True
+
+    def _open(self, kind: Kind, opened: Opened) -> None:
+        """Write the response that opens the connection, and add it to the node."""
+        connections, transport, handshake = self._connections, self._transport, opened.handshake
+        self._kind = kind
+        self.address = opened.address
+        self.request: ClientRequest | None = opened.request
+        self._address_key = opened.address_key
+        self._is_half_open = True
+        self._inflation = opened.inflation
+        if self._inflation is None:
+            self.framing = kind.framings[handshake.codec]
         else:
-            self._protocol = FrameProtocol(connections.limits.message_bytes, [inflation])
-            inflation.on_inflated = self._protocol.frames.count_inflated
-            self.framing = self.deflated_framings[handshake.codec]
-        self._fragments = bytearray()
+            self.framing = kind.deflated_framings[handshake.codec]
+            self._protocol = FrameProtocol(connections.limits.message_bytes, [self._inflation])
+            self._inflation.on_inflated = self._protocol.frames.count_inflated
+        self._fragments: bytes | bytearray = b""
         self._opcode = _TEXT
         self._ping_payload: bytes | None = None  # of the last ping frame; None if the client gets none
         self._frames_full_at = NEVER_USED
         self._message_since = 0.0
-        self._message_timer: asyncio.TimerHandle | None = None
         self._is_busy = False
         self._is_paused = False
         self._is_reading = False
@@ -162,30 +227,21 @@ class WebSocketConnection(asyncio.Protocol):
         self._written_bytes = 0
         self.is_behind = False
         """Whether the transport still has more than BEHIND_BYTES, after it offered them to the socket."""
-        self._abort_timer: asyncio.TimerHandle | None = None
+        self.write: Callable[[bytes], object] = transport.write
         announces_pings = not handshake.uses_ping_frames
         if not announces_pings:
             self._ping_payload = b""
-        self.session: Session = connections.new_session(
-            wants_pong=not (self.is_unidirectional and announces_pings),
+        self.session = connections.new_session(
+            wants_pong=not (kind.is_unidirectional and announces_pings),
             announces_pings=announces_pings,
-            is_unidirectional=self.is_unidirectional,
+            is_unidirectional=kind.is_unidirectional,
         )
-        self._transport = transport
-        self.write: Callable[[bytes], object] = transport.write
-
-    # --------------------------------------------------------------------------------- asyncio and the server
-
-    def open(self, opened: Opened) -> None:
-        """Write the response that opens the connection, and add it to the node. Called once."""
-        transport, connections = self._transport, self._connections
         high = min(BEHIND_BYTES, connections.limits.queue_bytes)
         transport.set_write_buffer_limits(high=high, low=min(CAUGHT_UP_BYTES, high))
         transport.write(opened.response)
-        self._server_connections.add(self)
         connections.attach(self)
         connections.half_open.add(self, opened.address_key)
-        if why := opened.handshake.disconnect_of(is_unidirectional=self.is_unidirectional):
+        if why := handshake.disconnect_of(is_unidirectional=kind.is_unidirectional):
             connections.handle_event(self, events.ServerDisconnect(why))
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -194,19 +250,27 @@ class WebSocketConnection(asyncio.Protocol):
         for timer in (self._abort_timer, self._message_timer):
             if timer is not None:
                 timer.cancel()
+        if self._first_request is not None:
+            self._first_request.leave()
+            self._first_request = None
+        if self._address_key is None:
+            return
         self._connections.handle_event(self, events.ConnectionLost())
         if self.is_behind:
             self.is_behind = False
             self._connections.client_caught_up(self)
         if self._is_half_open:
             self._connections.half_open.remove(self)
-        if self._address_key is not None:
-            self._connections.admission.leave(self._address_key)
-            self._address_key = None
-        self._protocol.release_cycles()
+        self._connections.admission.leave(self._address_key)
+        self._address_key = None
+        if self._protocol is not None:
+            self._protocol.release_cycles()
 
     def drop_half_open(self, limit: str) -> None:
         """Close because newer connections wait for their connect command."""
+        if self._first_request is not None:
+            self._first_request.drop(limit)
+            return
         self._is_half_open = False
         self._connections.limit_reached(limit, client=self.session.client)
         self._refuse_input(errors.RATE_LIMITED)
@@ -259,15 +323,32 @@ class WebSocketConnection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close because the server stops."""
+        if self._address_key is None:
+            self._transport.close()
+            return
         self._connections.handle_event(self, events.ServerDisconnect(errors.SHUTDOWN))
 
     def data_received(self, data: bytes) -> None:
         """Read the first frames; those that are left have a later turn."""
+        if self._protocol is None and self._take_first(data):
+            return
         if self._is_finishing and not self._may_discard(len(data)):
             self._ignores_input = True
             self._update_reading()
         if not self._ignores_input:
             self._read(data)
+
+    def _take_first(self, data: bytes) -> bool:
+        """Take what no protocol reads: the bytes of the first request, and whole messages after it."""
+        if self._address_key is None:
+            if self._first_request is not None:
+                self._first_request.read(data)
+            return True
+        message = whole_message(data, self._connections.limits.message_bytes)
+        if message is None:
+            return False
+        self._connections.receive(self, message)
+        return True
 
     def _may_discard(self, size: int) -> bool:
         full_at = DISCARD_RATE.take(self._frames_full_at, time.monotonic(), size)
@@ -277,7 +358,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Feed the protocol, take its events, write its answers; finish if the client has closed."""
-        protocol, frames = self._protocol, self._protocol.frames
+        protocol = self._frame_protocol
+        frames = protocol.frames
         self._is_reading = True
         frames.frames_left = FRAMES_PER_TURN
         for frame in protocol.read(data):
@@ -303,14 +385,14 @@ class WebSocketConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         """Read the next frames of what has arrived, in a turn of this connection."""
         self._is_reading = False
-        is_over = self._ignores_input or self._transport.is_closing() or self._protocol.reader.eof
+        is_over = self._ignores_input or self._transport.is_closing() or self._frame_protocol.reader.eof
         if not is_over and not self._is_busy:
             self._read(b"")
 
     def _log_failure(self) -> None:
         """Log that the client broke the protocol, such as with a message that is too large."""
-        sent = self._protocol.close_sent
-        if sent is not None and self._protocol.close_rcvd is None and not self._is_finishing:
+        sent = self._frame_protocol.close_sent
+        if sent is not None and self._frame_protocol.close_rcvd is None and not self._is_finishing:
             client, code = self.session.client, int(sent.code)
             self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 
@@ -319,11 +401,18 @@ class WebSocketConnection(asyncio.Protocol):
 
         Frames are only unread here over TLS: elsewhere no end is read while reading is paused.
         """
-        frames = self._protocol.frames
-        frames.discard()
-        frames.eof = True
+        if self._protocol is not None:
+            self._protocol.frames.discard()
+            self._protocol.frames.eof = True
 
     # ------------------------------------------------------------------------------------------------ reading
+
+    @property
+    def _frame_protocol(self) -> FrameProtocol:
+        """What reads all frames from the first on that is not a whole message, and writes control frames."""
+        if self._protocol is None:
+            self._protocol = FrameProtocol(self._connections.limits.message_bytes)
+        return self._protocol
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take one frame; False if the frames after it must be ignored."""
@@ -353,15 +442,17 @@ class WebSocketConnection(asyncio.Protocol):
         if is_whole_message:
             return self._take_message(bytes(frame.data))
         # Joined at once: `max_size` bounds the bytes of a message, not the number of its fragments
+        if not self._fragments:
+            self._fragments = bytearray()
         self._fragments += frame.data
         if not frame.fin:
             return True
         message = bytes(self._fragments)
-        self._fragments.clear()
+        self._fragments = b""
         return self._take_message(message)
 
     def _take_control_frame(self, frame: Frame) -> None:
-        if self._protocol.current_size is None:
+        if self._frame_protocol.current_size is None:
             self._message_since = 0.0
         if frame.opcode is Opcode.PING:
             self._write_pong()
@@ -389,7 +480,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._abort_after(LINGER_SECONDS)
         self._connections.handle_event(self, events.ServerDisconnect(why))
         self._ignores_input = True
-        self._protocol.frames.discard()
+        self._frame_protocol.frames.discard()
         self._update_reading()
         if not self._transport.is_closing():
             self._end_writing()
@@ -420,7 +511,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _write_pong(self) -> None:
         """Write the protocol's answer to a ping before the replies to what follows the ping."""
-        writes = self._protocol.writes
+        writes = self._frame_protocol.writes
         if writes and writes[0][:1] == _PONG_HEAD and not self._transport.is_closing():
             self._write_control(writes.pop(0))
 
@@ -430,7 +521,7 @@ class WebSocketConnection(asyncio.Protocol):
             try:
                 message.decode()
             except UnicodeDecodeError:
-                self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+                self._frame_protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
                 return False
         self._connections.receive(self, message)
         return True
@@ -447,7 +538,9 @@ class WebSocketConnection(asyncio.Protocol):
         """Pause or resume the socket, and ask for a turn if frames are unread and may be read."""
         if self._is_reading:  # or waiting for its turn: read again afterwards
             return
-        has_unread = self._protocol.frames.has_unread_frames and not self._ignores_input
+        has_unread = (
+            self._protocol is not None and self._protocol.frames.has_unread_frames and not self._ignores_input
+        )
         must_pause = self._is_busy or has_unread or self._ignores_input
         if must_pause != self._is_paused and not self._transport.is_closing():
             self._is_paused = must_pause
@@ -460,6 +553,11 @@ class WebSocketConnection(asyncio.Protocol):
             self._connections.reading_turns.add(self._read_on)
 
     # ------------------------------------------------------------------------------------------------ writing
+
+    @property
+    def transport_name(self) -> str:
+        """The name of its kind."""
+        return self._kind.transport_name
 
     @property
     def codec(self) -> Codec:
@@ -494,7 +592,7 @@ class WebSocketConnection(asyncio.Protocol):
         if is_pinged:
             # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
             self._ping_payload = os.urandom(PING_BYTES)
-            self._protocol.send_ping(self._ping_payload)
+            self._frame_protocol.send_ping(self._ping_payload)
             self._flush()
         if frame and not self._has_closed:
             if len(frame) > LARGE_FRAME_BYTES and not self.is_behind:
@@ -508,12 +606,13 @@ class WebSocketConnection(asyncio.Protocol):
         """Write what the protocol has to send: pongs and close frames."""
         if self._transport.is_closing():
             return
-        for data in self._protocol.data_to_send():
+        protocol = self._frame_protocol
+        for data in protocol.data_to_send():
             if data:
                 self._write_control(data)
             else:
                 self._end_writing()
-        if self._protocol.close_expected():
+        if protocol.close_expected():
             self._abort_after(CLOSE_REPLY_SECONDS)
 
     # ------------------------------------------------------------------------------------------------ closing
@@ -523,12 +622,13 @@ class WebSocketConnection(asyncio.Protocol):
         if self._has_closed:
             return
         self._has_closed = True
-        if self._protocol.state is _OPEN:
-            self._protocol.send_close(disconnect.code, disconnect.reason)
+        protocol = self._frame_protocol
+        if protocol.state is _OPEN:
+            protocol.send_close(disconnect.code, disconnect.reason)
             self._flush()
         elif not self._transport.is_closing():
             # The protocol has read on, and its answer concerns what came later. The first reason counts
-            self._protocol.data_to_send()
+            protocol.data_to_send()
             close_frame = Frame(Opcode.CLOSE, Close(disconnect.code, disconnect.reason).serialize())
             self._transport.write(close_frame.serialize(mask=False))
             self._end_writing()
@@ -552,7 +652,7 @@ class WebSocketConnection(asyncio.Protocol):
 
         A reset would discard what the client has not read. The client closes its half once it reads the end.
         """
-        if self._protocol.close_rcvd is None:
+        if self._frame_protocol.close_rcvd is None:
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             self._abort_after(LINGER_SECONDS)
@@ -563,14 +663,3 @@ class WebSocketConnection(asyncio.Protocol):
         if self._abort_timer is None:
             loop = asyncio.get_running_loop()
             self._abort_timer = loop.call_later(seconds, self._transport.abort)
-
-
-class UnidirectionalWebSocketConnection(WebSocketConnection):
-    """A connection whose client sends one connect request, and gets pushes alone (protocol §16)."""
-
-    __slots__ = ()
-
-    transport_name = "uni_websocket"
-    is_unidirectional = True
-    framings = dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_FRAMING)
-    deflated_framings = dict.fromkeys(FRAMINGS, UNIDIRECTIONAL_DEFLATED_FRAMING)

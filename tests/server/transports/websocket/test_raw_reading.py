@@ -64,7 +64,7 @@ async def test_a_client_that_is_closed_and_goes_on_sending_is_not_read() -> None
         await connection.send(commands(CONNECT) + commands(CALL) * (BURST + 2))
         await until(lambda: raw._ignores_input)
         assert raw._is_paused
-        assert not raw._protocol.frames.buffer
+        assert not raw._frame_protocol.frames.buffer
         assert (await connection.closed()).code == 3501
         assert limits_reached(served_node, "client.frame_rate") == 0
 
@@ -101,7 +101,7 @@ async def test_one_read_takes_a_few_frames_and_the_rest_has_later_turns() -> Non
         await connect(connection)
         raw = served_node.connection
         raw.data_received(PING * count + commands(CALL))
-        assert len(raw._protocol.frames.buffer) > len(PING) * (count - FRAMES_PER_TURN)
+        assert len(raw._frame_protocol.frames.buffer) > len(PING) * (count - FRAMES_PER_TURN)
         assert raw._is_paused
         received = [await anext(frames) for frames in [connection.frames()] for _ in range(count + 1)]
         assert received[:count] == [(Op.PONG, b"")] * count
