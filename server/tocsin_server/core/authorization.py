@@ -8,9 +8,9 @@ token's.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from msgspec import Raw
+from msgspec import Raw, Struct, structs
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
@@ -55,6 +55,8 @@ from tocsin_server.protocol.messages import (
 from tocsin_server.protocol.payloads import Binary, Payload
 
 REVOKED = "it was revoked"
+
+NOTHING_ALLOWED: frozenset[Action] = frozenset()
 
 
 def _no_connections(_user: str) -> int:
@@ -116,8 +118,7 @@ class SessionContext:
     """What the commands of one turn may cost."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizedConnection:
+class AuthorizedConnection(Struct, frozen=True):
     """What a connect command is granted."""
 
     info: ClientInfo
@@ -382,7 +383,7 @@ def authorize_subscription(
     options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
-    subscriber = replace(caller, allowed=grant.allowed) if grant.allowed else caller
+    subscriber = structs.replace(caller, allowed=grant.allowed) if grant.allowed else caller
     is_recoverable, is_positioned, receives_joins = _features(subscriber, options, request, since)
     return Subscription(
         request.channel,
@@ -416,7 +417,7 @@ def _is_by_capability(context: SessionContext, caller: Caller, channel: str, opt
     """Whether a client would be refused without its capabilities."""
     if caller.capabilities is None:
         return False
-    return may_subscribe(context, replace(caller, capabilities=None), channel, options) is not None
+    return may_subscribe(context, structs.replace(caller, capabilities=None), channel, options) is not None
 
 
 def check_subscribe_request(
@@ -586,7 +587,7 @@ def caller_of(
 ) -> Caller:
     """Return what counts for decisions about one channel, in which the user has this live subscription."""
     is_subscribed = subscription is not None
-    allowed = subscription.allowed if subscription is not None else frozenset[Action]()
+    allowed = subscription.allowed if subscription is not None else NOTHING_ALLOWED
     return Caller(user, context.options.insecure, granted, is_subscribed, allowed)
 
 
@@ -599,7 +600,7 @@ def _features(
     """
 
     def may(action: Action) -> bool:  # of a subscriber, so the channel's kind does not matter
-        subscriber = replace(caller, is_subscribed=True)
+        subscriber = structs.replace(caller, is_subscribed=True)
         return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
 
     wants_recovery = request.recoverable or since is not None

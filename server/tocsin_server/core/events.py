@@ -14,7 +14,6 @@ Events and effects are msgspec structs, which are made several times faster than
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
@@ -29,7 +28,7 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Serve
 from tocsin_server.protocol.payloads import Payload
 
 
-class Timestamp(NamedTuple):
+class Timestamp(Struct, frozen=True):
     """One moment on both clocks: `monotonic` seconds for deadlines, `unix` seconds for token claims."""
 
     monotonic: float

@@ -5,7 +5,7 @@ A valid subscription token takes precedence over it, the `$` prefix included. `i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core.capabilities import Action, Capabilities
@@ -20,8 +20,7 @@ from tocsin_server.errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """What counts of a connection for a decision about one channel."""
 
     user: str

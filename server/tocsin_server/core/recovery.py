@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from tocsin_server.core.events import HistoryRead
 from tocsin_server.core.positions import History, fitting
 from tocsin_server.protocol.messages import Position, Publication
@@ -50,7 +52,7 @@ def continues(since: Position, history: History, limit: int) -> bool:
     return is_in_order and last < top.offset <= since.offset + limit
 
 
-class FirstPage(NamedTuple):
+class FirstPage(Struct, frozen=True):
     """What the subscribe reply is made from, and whether later pages follow it."""
 
     history: History

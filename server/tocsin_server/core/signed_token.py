@@ -10,7 +10,6 @@ import binascii
 import hmac
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
 
 import jwt
 import msgspec
@@ -27,6 +26,9 @@ _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 CACHED_HEADERS = 256
 """How many headers of tokens are kept read."""
+
+CACHED_KEYS = 64
+"""For how many secrets what signs with them is kept."""
 
 CACHED_BYTES = 512
 """A longer header is not kept."""
@@ -47,7 +49,7 @@ _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_issuer = msgspec.json.Decoder(_Issuer).decode
 
 
-class SignedToken(NamedTuple):
+class SignedToken(Struct, frozen=True):
     """The parts of a token. None of them is verified."""
 
     algorithm: str
@@ -67,7 +69,9 @@ class SignedToken(NamedTuple):
         if self.algorithm not in key.algorithms:
             return False
         if (digest := _DIGESTS.get(self.algorithm)) is not None:
-            return hmac.compare_digest(hmac.digest(key.key, self.signed, digest), self.signature)
+            mac = _keyed(key.key, digest).copy()
+            mac.update(self.signed)
+            return hmac.compare_digest(mac.digest(), self.signature)
         try:
             return bool(_VERIFIERS[self.algorithm].verify(self.signed, key.key, self.signature))
         except (ValueError, TypeError):  # a signature of an impossible length
@@ -87,6 +91,12 @@ def take_apart(token: str) -> SignedToken:
     is_short = len(header_part) <= CACHED_BYTES
     algorithm, key_id = _read_short_header(header_part) if is_short else _read_header(header_part)
     return SignedToken(algorithm, key_id, signed, _decoded(payload_part), _decoded(signature))
+
+
+@lru_cache(CACHED_KEYS)
+def _keyed(secret: bytes, digest: str) -> hmac.HMAC:
+    """What signs with a secret. To copy it takes half the time of making it."""
+    return hmac.new(secret, digestmod=digest)
 
 
 def _read_header(part: bytes) -> tuple[str, str | None]:

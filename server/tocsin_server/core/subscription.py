@@ -8,10 +8,8 @@ The mutable state is that of `Subscription`; only core/subscriptions.py changes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from tocsin_server.config.channel_options import ChannelOptions
@@ -44,7 +42,7 @@ def monotonic_deadline(expire_at: float | None, now: Timestamp) -> float | None:
     return now.monotonic + expire_at - now.unix if expire_at else None
 
 
-class SubscriptionTerms(NamedTuple):
+class SubscriptionTerms(Struct, frozen=True):
     """What a subscription token grants."""
 
     info: ClientInfo
@@ -60,8 +58,7 @@ class SubscriptionTerms(NamedTuple):
     """When the token was issued, in unix seconds; None without a token."""
 
 
-@dataclass(slots=True)
-class Subscription:
+class Subscription(Struct, eq=False):
     """What a session keeps of one channel."""
 
     channel: str
@@ -80,7 +77,7 @@ class Subscription:
     """In which form the client gets publications."""
     expires_at: float | None = None
     """Monotonic seconds; None for never."""
-    data: Payload = field(default_factory=lambda: NO_JSON)
+    data: Payload = NO_JSON
     allowed: frozenset[Action] = frozenset()
     """What its token grants in the channel besides."""
     is_by_capability: bool = False

@@ -30,6 +30,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -48,6 +49,7 @@ from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.node_state import IoRequest, NodeState, Write
+from tocsin_server.core.phases import CLOSED
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
 from tocsin_server.core.tokens import TokenVerifier
@@ -164,7 +166,7 @@ class Node:
         self._context = self._session_context(settings)
         self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
-            self._on_deadline, lambda connection: connection.session.deadline, time.monotonic
+            self._on_deadline, attrgetter("session.deadline"), time.monotonic
         )
         self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
         self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
@@ -414,7 +416,7 @@ class Node:
             self._context if is_executed else self._unlimited_context,
             _new_client_id(),
             self.now(),
-            ping_phase=random.uniform(0.5, 1),  # noqa: S311 - spreads load, hides nothing
+            ping_phase=0.5 + random.random() / 2,  # noqa: S311 - spreads load, hides nothing
             sends_pings=sends_pings,
             wants_pong=wants_pong,
             announces_pings=announces_pings,
@@ -475,25 +477,15 @@ class Node:
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
         session, was_attached = connection.session, connection in self.state.connections
-        self._handling = connection
         now = self.now()
-        try:
-            requests = self.state.apply(connection, event, now)
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("session_failed", client=session.client)
-            requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), now)
-            requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
-        finally:
-            self._handling = None
-        if isinstance(event, events.SubscriptionsOpened):
-            if connection.is_behind:
-                self.state.change_write(connection, is_behind=True)
-            count_recoveries(self.metrics, connection.transport_name, requests)
-        for request in requests:
-            self._perform(connection, request)
+        following: Event | None = event
+        while following is not None:
+            for request in self._apply(connection, following, now):
+                self._perform(connection, request)
+            following = self._subscription_setup.take_opened(connection)
         if self._subscription_setup.awaited:
             self._subscription_setup.awaited.settle(connection)
-        if session.is_closed:
+        if session.phase is CLOSED:
             self._slow_clients.wake(connection)
             if was_attached:
                 self.metrics.connections.counts[connection.transport_name] -= 1
@@ -505,6 +497,23 @@ class Node:
             connection.pause_reading(session.has_waiting_commands)
             if session.needs_turn:
                 self._turns.add(connection)
+
+    def _apply(self, connection: Connection, event: Event, now: Timestamp) -> list[IoRequest]:
+        """Hand an event to a connection's session, and return the I/O that it asks for."""
+        self._handling = connection
+        try:
+            requests = self.state.apply(connection, event, now)
+        except Exception:  # noqa: BLE001 - logged as an error
+            self._log_fault("session_failed", client=connection.session.client)
+            requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), now)
+            requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
+        finally:
+            self._handling = None
+        if isinstance(event, events.SubscriptionsOpened):
+            if connection.is_behind:
+                self.state.change_write(connection, is_behind=True)
+            count_recoveries(self.metrics, connection.transport_name, requests)
+        return requests
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).

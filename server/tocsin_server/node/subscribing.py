@@ -3,8 +3,8 @@
 hold what is received -> subscribe in the broker -> add presence and read history -> merge both
 
 The subscriptions of one connection that are read in the same turn of the loop are confirmed together, with
-one write. The mutable state is the subscriptions that have been read and are not confirmed yet; only
-`SubscriptionSetup` changes it.
+one write. Those that need no wait are confirmed in the step that began them. The mutable state is the
+subscriptions that have been read and are not confirmed yet; only `SubscriptionSetup` changes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from tocsin_server.core.events import HistoryRead, SubscriptionPlan, SubscriptionsOpened
 from tocsin_server.core.node_state import NodeState, StateConnection
@@ -48,7 +50,7 @@ OnFailed = Callable[[C, Sequence[str], Exception], None]
 """Told why subscriptions to channels failed. Called where the exception is being handled."""
 
 
-class _Read(NamedTuple):
+class _Read(Struct, frozen=True):
     """A subscription whose history has been read, and what was read."""
 
     plan: SubscriptionPlan
@@ -96,14 +98,21 @@ class SubscriptionSetup(Generic[C]):
         self._on_reset = on_reset
         self._read: dict[C, list[_Read]] = {}
         self.awaited: AwaitedSetups[C] = AwaitedSetups()
+        self._opened: dict[C, list[_Read]] = {}  # without a wait, in the present step
 
     def begin(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
         """Set up subscriptions: several together, which are opened or fail together.
 
-        No result comes before this has returned.
+        No result comes before this has returned. `take_opened` must follow.
         """
         if len(plans) > 1 or not self._open_now(connection, plans[0]):
             self._spawn(self._open(connection, plans))
+
+    def take_opened(self, connection: C) -> SubscriptionsOpened | None:
+        """Return the subscriptions of a connection that were set up without a wait since the last call."""
+        if connection not in self._opened:
+            return None
+        return self._confirmed(connection, self._opened.pop(connection))
 
     async def _open(self, connection: C, plans: Sequence[SubscriptionPlan]) -> None:
         try:
@@ -128,7 +137,7 @@ class SubscriptionSetup(Generic[C]):
             history = broker.read_history_now(plan.channel, _query(read), plan.options)
             if history is None:
                 return False
-        self._confirm_soon(connection, _Read(plan, history, 0, 0))
+        self._opened.setdefault(connection, []).append(_Read(plan, history, 0, 0))
         return True
 
     async def _open_one(self, connection: C, plan: SubscriptionPlan) -> None:
@@ -194,17 +203,24 @@ class SubscriptionSetup(Generic[C]):
             asyncio.get_running_loop().call_soon(self._confirm, connection)
 
     def _confirm(self, connection: C) -> None:
-        """Continue the histories with what was received meanwhile, and hand them to the session."""
+        """Hand the subscriptions of a connection that have been read to its session."""
         reads = self._read.pop(connection)
         try:
-            opened = self._merge(connection, reads)
-            if opened.histories:
+            opened = self._confirmed(connection, reads)
+            if opened is not None:
                 self._on_opened(connection, opened)
-        except Exception as error:  # noqa: BLE001 - a defect, which its receiver logs
-            self._on_failed(connection, [read.plan.channel for read in reads], error)
         finally:
             for read in reads:
                 self._end_read(connection, read.slot_bytes)
+
+    def _confirmed(self, connection: C, reads: Sequence[_Read]) -> SubscriptionsOpened | None:
+        """Continue the histories with what was received meanwhile. None: none of them is opened now."""
+        try:
+            opened = self._merge(connection, reads)
+        except Exception as error:  # noqa: BLE001 - a defect, which its receiver logs
+            self._on_failed(connection, [read.plan.channel for read in reads], error)
+            return None
+        return opened if opened.histories else None
 
     def _merge(self, connection: C, reads: Sequence[_Read]) -> SubscriptionsOpened:
         """Merge what was read. What does not reach what was received is read again."""
@@ -212,17 +228,18 @@ class SubscriptionSetup(Generic[C]):
         continued: list[str] = []
         resets: list[tuple[C, str]] = []
         room = self._room_in(connection)
-        for plan, history, _, attempt in reads:
+        for one in reads:
+            plan, history = one.plan, one.history
             channel = plan.channel
             if plan.read is None or history is None:
                 histories[channel] = None
                 continue
             page = self._state.merge_one(channel, plan.read, history, room, resets)
             if page is None:
-                self._spawn(self._read_again(connection, plan, attempt + 1))
+                self._spawn(self._read_again(connection, plan, one.attempt + 1))
                 continue
             histories[channel] = page.history
-            room -= sum(one.size for one in page.history.publications)
+            room -= sum(publication.size for publication in page.history.publications)
             if page.is_continued:
                 continued.append(channel)
         for other, channel in resets:

@@ -7,7 +7,7 @@ checking for their presence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -212,10 +212,8 @@ class Command(Wire):
     @property
     def request(self) -> Request | None:
         """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
-        for request in _requests(self):
-            if request is not None:
-                return request
-        return None
+        requests: Iterator[Request] = filter(None, _requests(self))  # none of them is false
+        return next(requests, None)
 
 
 Request = (

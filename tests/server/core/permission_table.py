@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -96,7 +95,7 @@ def _is_permitted(kind: Kind, caller: CallerKind, action: Action, groups: Iterab
     options = permission_options(kind, action, groups)
     rules = ChannelRules(options, {}, personal_namespace="")
     assert rules.kind_of(channel, options) is kind
-    return decide(action, replace(caller.caller(channel)), channel, options, kind) is None
+    return decide(action, caller.caller(channel), channel, options, kind) is None
 
 
 def table() -> str:

@@ -12,13 +12,14 @@ The module has no state. `decide` counts an opened connection in.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from hashlib import sha1
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
+from msgspec import Struct
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
 from websockets.server import ServerProtocol
@@ -57,7 +58,7 @@ BODY_REFUSED = "A WebSocket handshake has no body."
 class OpeningRequest:
     """The request of a handshake. `headers` have their names in lower case, and their order."""
 
-    __slots__ = ("headers", "method", "query", "values")
+    __slots__ = ("asks_for_websocket", "headers", "method", "query", "values")
 
     def __init__(self, method: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.method = method
@@ -68,6 +69,8 @@ class OpeningRequest:
         values = self.values
         for name, value in headers:
             values[name] = b"%b, %b" % (values[name], value) if name in values else value
+        self.asks_for_websocket = _asks_for_websocket(values)
+        """Whether it asks for a WebSocket, and for nothing else."""
 
     def text(self, name: bytes) -> str | None:
         """All values of a header as one text, or None if there is none."""
@@ -79,16 +82,15 @@ class OpeningRequest:
         wanted = name.lower().encode("latin-1")
         return [value.decode("latin-1") for found, value in self.headers if found == wanted]
 
-    @property
-    def asks_for_websocket(self) -> bool:
-        """Whether it asks for a WebSocket, and for nothing else."""
-        options = self.values.get(b"connection", b"").lower()
-        if options != b"upgrade" and b"upgrade" not in [option.strip() for option in options.split(b",")]:
-            return False
-        return self.values.get(b"upgrade", b"").lower() == b"websocket"
+
+def _asks_for_websocket(values: Mapping[bytes, bytes]) -> bool:
+    options = values.get(b"connection", b"").lower()
+    if options != b"upgrade" and b"upgrade" not in [option.strip() for option in options.split(b",")]:
+        return False
+    return values.get(b"upgrade", b"").lower() == b"websocket"
 
 
-class Opened(NamedTuple):
+class Opened(Struct, frozen=True):
     """A handshake that is accepted, and counted in."""
 
     response: bytes
@@ -151,7 +153,8 @@ def decide(connections: Connections, transport: str, request: OpeningRequest, pe
 
 
 def _opened_response(request: OpeningRequest, handshake: Handshake, extensions: str) -> bytes:
-    accept = b64encode(sha1(request.values[b"sec-websocket-key"] + _GUID, usedforsecurity=False).digest())
+    digest = sha1(request.values[b"sec-websocket-key"] + _GUID, usedforsecurity=False).digest()
+    accept = b2a_base64(digest, newline=False)
     if not extensions and handshake.subprotocol is None:
         return b"%b%b\r\n\r\n" % (_OPENED, accept)
     lines = ""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.server.core.playbook import (
     OPEN,
@@ -388,7 +389,7 @@ def test_a_late_deadline_handles_all_that_is_due() -> None:
     """One `DeadlineReached` after several deadlines: the subscription ends, and a ping is sent."""
     playbook = expiring(20, context(OPEN, ping_interval=100, pong_timeout=50))
     assert playbook.session.deadline == START.monotonic + 45
-    late = START._replace(monotonic=START.monotonic + 90, unix=NOW + 90)
+    late = structs.replace(START, monotonic=START.monotonic + 90, unix=NOW + 90)
     playbook.now = late
     (
         playbook
