@@ -28,7 +28,7 @@ from tocsin_server.config.loading import Settings
 from tocsin_server.hooks.answers import Connected, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, SubscribeEvent
 from tocsin_server.logging import configure_logging
-from tocsin_server.serving.server import serving
+from tocsin_server.serving.server import collect_less, serving
 
 CONNECTIONS = 400
 """Connections of one round, at most `AT_ONCE` at the same time."""
@@ -169,4 +169,5 @@ async def _connect(port: int, commands: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     configure_logging("warning")
+    collect_less()  # as `tocsin serve` does
     uvloop.run(main(sys.argv[1], int(sys.argv[2])))

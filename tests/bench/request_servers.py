@@ -28,7 +28,7 @@ from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ApiOptions
 from tocsin_server.logging import configure_logging
-from tocsin_server.serving.server import serving
+from tocsin_server.serving.server import collect_less, serving
 
 PUBLISHED = b'{"result":{"offset":12345,"epoch":"abcdefgh"}}'
 """The body of a response to a publish request."""
@@ -142,4 +142,5 @@ async def main(name: str, port: int) -> None:
 
 if __name__ == "__main__":
     configure_logging("warning")
+    collect_less()  # as `tocsin serve` does
     uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -138,7 +138,8 @@ class Channel(Generic[C]):
     @property
     def subscriber_count(self) -> int:
         """How many subscribers it has here, with those that are being set up."""
-        return len(self) + self._subscribing - len(self._catching_up)  # these count as both
+        waiting = len(self._waiting_for_offset) + len(self._kept_aside)
+        return self._live_count + waiting + self._subscribing  # those that catch up are being set up
 
     @property
     def is_wanted(self) -> bool:

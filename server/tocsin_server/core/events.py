@@ -28,7 +28,7 @@ from tocsin_server.protocol.messages import NO_JSON, ClientInfo, Position, Serve
 from tocsin_server.protocol.payloads import Payload
 
 
-class Timestamp(Struct, frozen=True):
+class Timestamp(Struct, frozen=True, gc=False):
     """One moment on both clocks: `monotonic` seconds for deadlines, `unix` seconds for token claims."""
 
     monotonic: float

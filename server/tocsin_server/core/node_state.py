@@ -22,7 +22,7 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
 from tocsin_server.core.events import Event, HistoryRead, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.phases import REFUSED
+from tocsin_server.core.phases import CLOSED, REFUSED
 from tocsin_server.core.positions import History
 from tocsin_server.core.recovery import FirstPage, first_page
 from tocsin_server.core.session import Session
@@ -164,9 +164,10 @@ class NodeState(Generic[C]):
                 self._apply_effect(connection, effect, requests)
         if unwritten:
             requests.append(Write(unwritten))
-        if connection.session.phase is REFUSED:
+        phase = connection.session.phase
+        if phase is REFUSED:
             self.hub.remove(connection)  # its user was known before the connect command was refused
-        if connection.session.is_closed and connection in self.connections:
+        if phase is CLOSED and connection in self.connections:
             self.connections.discard(connection)
             self.hub.remove(connection)
         return requests

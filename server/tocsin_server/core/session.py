@@ -709,18 +709,19 @@ class Session:
             self._next_ping_at = now.monotonic + interval * self._ping_phase
         expires_at = self._expires_at if self._is_refreshed_by_client else None
         result = ConnectResult(
-            client=self.client,
+            client=self.info.client,
             version=self._context.version,
             expires=expires_at is not None,
             ttl=ttl_seconds(expires_at, now),
             data=self._connect_data,
-            subs=self._subscriptions.connect_results(opened, now),
+            subs=self._subscriptions.connect_results(opened, now) if opened.histories else {},
             ping=max(1, round(interval)) if self._announces_pings else 0,
             pong=self._announces_pings and self._wants_pong,
             node=self._context.node,
         )
         effects: list[Effect] = [Send(Reply(self._connect_command_id, connect=result))]
-        effects += self._subscriptions.go_live(opened)
+        if opened.histories:
+            effects += self._subscriptions.go_live(opened)
         for event in self._early_subscribes:
             effects += self._subscriptions.subscribe_from_server(event, self.info, now)
         self._early_subscribes = ()

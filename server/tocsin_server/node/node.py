@@ -644,25 +644,25 @@ class Node:
         match request:
             case Write(messages):
                 self._send(connection, messages)
-            case events.Authorize():
-                self._authorizations.start(self._authorize(connection, request))
+            case events.OpenSubscriptions(plans):
+                self._subscription_setup.begin(connection, plans)
+            case events.Identify(user):
+                if user and self._is_single_connection:
+                    self._spawn(self._disconnect_others(connection))
+            case node_state.UnsubscribeChannel(channel):
+                self._unsubscribe(channel)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, partial(_client_fields, connection))
                 connection.close(why)
-            case events.Identify(user):
-                if user and self._is_single_connection:
-                    self._spawn(self._disconnect_others(connection))
-            case events.ReserveConnection(user):
-                self._spawn(self._reserve_connection(connection, user))
-            case events.OpenSubscriptions(plans):
-                self._subscription_setup.begin(connection, plans)
-            case node_state.CatchUp(channel):
-                self._catch_ups.begin(connection, channel)
             case events.Execute():
                 self._spawn(self._execute(connection, request))
-            case node_state.UnsubscribeChannel(channel):
-                self._unsubscribe(channel)
+            case events.Authorize():
+                self._authorizations.start(self._authorize(connection, request))
+            case events.ReserveConnection(user):
+                self._spawn(self._reserve_connection(connection, user))
+            case node_state.CatchUp(channel):
+                self._catch_ups.begin(connection, channel)
             case node_state.RemovePresence(channel, client):
                 self._spawn(engine.presence.remove(channel, client))
             case node_state.PublishJoinLeave(channel, push):

@@ -45,11 +45,17 @@ class JsonCodec:
     separator = b"\n"
 
     def decode_commands(self, data: bytes) -> Iterator[Command | Malformed]:
-        """Yield the commands of one message.
+        """Return the commands of one message. Several are decoded as they are needed.
 
         One trailing newline is tolerated. An empty message, an empty line and invalid UTF-8 are malformed.
         """
-        start, end = 0, len(data) - data.endswith(b"\n")
+        end = len(data) - data.endswith(b"\n")
+        if data.find(b"\n", 0, end) < 0:
+            return iter((_decode_command(data[:end]),))
+        return self._decode_lines(data, end)
+
+    def _decode_lines(self, data: bytes, end: int) -> Iterator[Command | Malformed]:
+        start = 0
         while (line_end := data.find(b"\n", start, end)) >= 0:  # thousands of lines may never be reached
             command = _decode_command(data[start:line_end])
             yield command

@@ -43,17 +43,6 @@ def whole_message(data: bytes, max_size: int) -> bytes | None:
 
     The frame must have no extension, and a text must be UTF-8 (RFC 6455 §8.1).
     """
-    payload = _only_payload(data, max_size)
-    if payload is not None and data[0] == _WHOLE_TEXT:
-        try:
-            payload.decode()
-        except UnicodeDecodeError:
-            return None
-    return payload
-
-
-def _only_payload(data: bytes, max_size: int) -> bytes | None:
-    """Return the payload of the one frame of a whole message."""
     if len(data) < _HEAD_BYTES or data[0] not in _WHOLE_MESSAGES or data[1] < 0x80:
         return None
     length, start = data[1] - 0x80, _HEAD_BYTES
@@ -61,7 +50,13 @@ def _only_payload(data: bytes, max_size: int) -> bytes | None:
         length, start = data[2] << 8 | data[3], _HEAD_BYTES + 2
     if length == 127 or len(data) != start + length or length > max_size:
         return None
-    return apply_mask(data[start:], data[start - 4 : start])
+    message = apply_mask(data[start:], data[start - 4 : start])
+    if data[0] == _WHOLE_TEXT:
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            return None
+    return message
 
 
 class FrameReader(StreamReader):
@@ -129,8 +124,8 @@ class FrameProtocol(Protocol):
 
     def _only_frame(self, data: bytes) -> Frame | None:
         """Return the frame of one whole message. `websockets` reads all others."""
-        found = _only_payload(data, self.max_message_size)
-        if found is None:
+        message = whole_message(data, self.max_message_size)
+        if message is None:
             return None
         reader = self.frames
         is_between_frames = not (reader.buffer or reader.is_in_frame or reader.eof)
@@ -138,7 +133,7 @@ class FrameProtocol(Protocol):
             return None
         if self.extensions or self.state is not _OPEN:
             return None
-        return Frame(_WHOLE_MESSAGES[data[0]], found)
+        return Frame(_WHOLE_MESSAGES[data[0]], message)
 
     def release_cycles(self) -> None:
         """Read no further. This object is then freed without the garbage collector.
