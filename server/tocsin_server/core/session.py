@@ -23,7 +23,8 @@ another `Turn`, which the node gives to the sessions that need one, in rotation.
 
 A request waits for authorization only where `SessionContext.needs_authorization` says so. Then the
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
-`authorization_seconds`. All other requests are decided at once, by core/authorization.py.
+`authorization_seconds`. All other requests are decided at once, by core/authorization.py and
+core/subscription_authorization.py.
 
 What was authorized from outside, without or in place of a token, is renewed the same way before it expires,
 if `needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py). A
@@ -51,14 +52,9 @@ from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import events, permissions
 from tocsin_server.core.authorization import (
     AuthorizedConnection,
-    SessionContext,
     authorize_connection,
-    caller_of,
     connection_claims,
     connection_claims_of,
-    issued_at,
-    subscription_claims_of,
-    with_channel_info,
 )
 from tocsin_server.core.capabilities import Action, capabilities
 from tocsin_server.core.client_limits import Exceeded
@@ -82,9 +78,11 @@ from tocsin_server.core.positions import NOTHING_BEFORE, History, may_read_from
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.renewals import Renewals
 from tocsin_server.core.replies import answer, is_error, refuse, send_push
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
+from tocsin_server.core.subscription_authorization import caller_of, subscription_claims_of, with_channel_info
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
-from tocsin_server.core.tokens import ConnectionClaims, embedded
+from tocsin_server.core.tokens import ConnectionClaims, embedded, issued_at
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (
     NO_JSON,

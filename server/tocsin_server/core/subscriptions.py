@@ -12,8 +12,16 @@ from collections.abc import Container, Iterable, Mapping
 
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.authorization import (
-    SessionContext,
+from tocsin_server.core.capabilities import Capabilities
+from tocsin_server.core.channel_names import section_of
+from tocsin_server.core.client_limits import Exceeded
+from tocsin_server.core.events import Approval, Effect, OpenSubscriptions, Send, Timestamp
+from tocsin_server.core.positions import History
+from tocsin_server.core.rate_limit import NEVER_USED
+from tocsin_server.core.replies import refuse, send_push
+from tocsin_server.core.session_context import SessionContext
+from tocsin_server.core.subscription import Subscription, ttl_seconds
+from tocsin_server.core.subscription_authorization import (
     authorize_by_claims,
     authorize_subscription,
     caller_of,
@@ -22,14 +30,6 @@ from tocsin_server.core.authorization import (
     server_side_subscription,
     subscription_claims_of,
 )
-from tocsin_server.core.capabilities import Capabilities
-from tocsin_server.core.channel_names import section_of
-from tocsin_server.core.client_limits import Exceeded
-from tocsin_server.core.events import Approval, Effect, OpenSubscriptions, Send, Timestamp
-from tocsin_server.core.positions import History
-from tocsin_server.core.rate_limit import NEVER_USED
-from tocsin_server.core.replies import refuse, send_push
-from tocsin_server.core.subscription import Subscription, ttl_seconds
 from tocsin_server.core.tokens import SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal, Unsubscribed
 from tocsin_server.protocol.messages import (

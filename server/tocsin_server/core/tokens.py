@@ -146,6 +146,11 @@ class SubscriptionClaims(_Claims, frozen=True, kw_only=True):
 Claims = TypeVar("Claims", bound=StandardClaims)
 
 
+def issued_at(claims: StandardClaims) -> float:
+    """Return when a token was issued, in unix seconds. One that does not say counts as the oldest."""
+    return claims.iat if claims.iat is not None else 0.0
+
+
 def embedded(payload: Raw, base64_payload: str) -> Raw:
     """Return a claim's JSON payload, given as JSON or in base64; NO_JSON if both are empty or null.
 

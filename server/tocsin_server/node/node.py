@@ -41,7 +41,6 @@ from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import AuthorizedOutcome, Event, Timestamp
@@ -52,6 +51,7 @@ from tocsin_server.core.node_state import IoRequest, NodeState, Write
 from tocsin_server.core.phases import CLOSED
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine

@@ -20,12 +20,12 @@ from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core import events
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Effect, Event, SubscriptionsFailed, SubscriptionsOpened, Timestamp
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import Position, Publication

@@ -12,7 +12,6 @@ import pytest
 from tests.server.core.playbook import EPOCH, OPEN, START, context, history_at, opened, opening_failed
 from tests.server.core.recording_connection import RecordingConnection, deliver_all
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.events import (
     ConnectionLost,
@@ -36,6 +35,7 @@ from tocsin_server.core.node_state import (
 )
 from tocsin_server.core.positions import History
 from tocsin_server.core.session import Session
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ClientInfo, Position, PresenceChange, Push
 

@@ -20,9 +20,9 @@ from tests.server.core.playbook import (
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.events import Approval, Authorized, Close, TokensRevoked
 from tocsin_server.core.revocations import Revocation, Revocations
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import ConnectionClaims
 from tocsin_server.protocol.messages import ConnectRequest
 

@@ -23,7 +23,6 @@ from tests.server.core.playbook import (
 )
 from tests.support.tokens import connection_token
 from tocsin_server import errors
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.events import (
     Approval,
     Authorize,
@@ -37,6 +36,7 @@ from tocsin_server.core.events import (
     ServerDisconnect,
 )
 from tocsin_server.core.phases import Phase
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import ConnectionClaims, SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (

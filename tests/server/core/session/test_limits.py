@@ -21,9 +21,9 @@ from tests.server.core.playbook import (
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
 from tocsin_server.core import events
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.events import Close, Execute, Executed, Identify, OpenSubscriptions, Send
 from tocsin_server.core.session import Session
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.protocol.messages import EMPTY, Reply
 
 PUBLISHED = {"publish": {"channel": "news", "data": 1}}

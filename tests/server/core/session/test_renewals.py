@@ -22,7 +22,6 @@ from tests.server.core.playbook import (
 )
 from tests.support.tokens import connection_token, subscription_token
 from tocsin_server import errors
-from tocsin_server.core.authorization import SessionContext
 from tocsin_server.core.events import (
     Approval,
     Authorize,
@@ -41,6 +40,7 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.core.renewals import LEAD_SECONDS, RETRY_SECONDS
 from tocsin_server.core.revocations import Revocation
+from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import ConnectionClaims, ExpiringGrant, SubscriptionClaims
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.protocol.messages import (

@@ -1,0 +1,78 @@
+"""What all sessions of a node share: configuration, tokens and limits, and what they ask the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+
+from tocsin_server.config.client_options import ClientOptions
+from tocsin_server.config.limit_options import LimitOptions
+from tocsin_server.core.channel_names import ChannelRules
+from tocsin_server.core.client_limits import ClientLimits
+from tocsin_server.core.revocations import Revocations
+from tocsin_server.core.tags_filter import TagsFilters
+from tocsin_server.core.tokens import (
+    TokenVerifier,
+)
+from tocsin_server.protocol.messages import (
+    Request,
+)
+
+
+def _no_connections(_user: str) -> int:
+    return 0
+
+
+def _ignore(_client: str, _subject: str, _reason: str) -> None:
+    pass
+
+
+def _ignore_limit(_client: str, _limit: str) -> None:
+    pass
+
+
+def _no_subscribers(_channel: str) -> int:
+    return 0
+
+
+def _needs_no_authorization(_request: Request) -> bool:
+    return False
+
+
+TURN_COST = 48
+"""What the commands of one turn may cost together; a cheap command costs 1, about 5 µs.
+
+One turn may exceed it by its last command.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a node share. They only read it, apart from what they use of `limits`."""
+
+    options: ClientOptions
+    rules: ChannelRules
+    tokens: TokenVerifier
+    node: str
+    version: str
+    connections_of: Callable[[str], int] = _no_connections
+    """Returns how many connections a user has on this node."""
+    report_refusal: Callable[[str, str, str], None] = _ignore
+    """Called with a client id, what was refused, and why: for the operator, not for the client."""
+    report_limit: Callable[[str, str], None] = _ignore_limit
+    """Called with a client id and the key of a limit that refused the client something."""
+    subscribers_in: Callable[[str], int] = _no_subscribers
+    """Returns how many subscribers a channel has on this node, those being set up included."""
+    limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
+    """What clients may use per second."""
+    rpc_methods: Container[str] = frozenset()
+    needs_authorization: Callable[[Request], bool] = _needs_no_authorization
+    """Whether a request waits for an answer from outside the session. Called once per command."""
+    authorization_seconds: float = 5.0
+    """How long such an answer may take."""
+    revocations: Revocations = field(default_factory=Revocations)
+    """Which tokens are invalid although they have not expired. Only the node changes it."""
+    tags_filters: TagsFilters = field(default_factory=TagsFilters)
+    """The filters that subscriptions have requested."""
+    turn_cost: int = TURN_COST
+    """What the commands of one turn may cost."""
