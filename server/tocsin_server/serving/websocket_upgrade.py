@@ -17,13 +17,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from tocsin_server.access import PUBLIC
 from tocsin_server.transports.refusals import log_refusal
 from tocsin_server.transports.websocket.handshake import UNIDIRECTIONAL_WEBSOCKET_PATH, WEBSOCKET_PATH
+from tocsin_server.transports.websocket.kinds import BIDIRECTIONAL, UNIDIRECTIONAL, Kind
 from tocsin_server.transports.websocket.opening import OpeningRequest
-from tocsin_server.transports.websocket.raw import (
-    BIDIRECTIONAL,
-    UNIDIRECTIONAL,
-    Kind,
-    WebSocketConnection,
-)
+from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

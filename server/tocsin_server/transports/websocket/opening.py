@@ -11,13 +11,14 @@ The module has no state. `decide` counts an opened connection in.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from hashlib import sha1
 from http import HTTPStatus
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from msgspec import Struct
 from websockets.datastructures import Headers
@@ -88,6 +89,22 @@ def _asks_for_websocket(values: Mapping[bytes, bytes]) -> bool:
     if options != b"upgrade" and b"upgrade" not in [option.strip() for option in options.split(b",")]:
         return False
     return values.get(b"upgrade", b"").lower() == b"websocket"
+
+
+class FirstRequest(Protocol):
+    """Reads what arrives on a connection until a handshake is answered, or another protocol takes over."""
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Called once the connection is made."""
+
+    def read(self, data: bytes) -> None:
+        """Called with what has arrived."""
+
+    def drop(self, limit: str) -> None:
+        """Drop the connection because of a limit."""
+
+    def leave(self) -> None:
+        """Count the connection no longer."""
 
 
 class Opened(Struct, frozen=True):

@@ -80,10 +80,10 @@ async def test_fragments_take_only_the_memory_of_their_bytes(fragment: bytes) ->
         async for received in connection.frames():
             assert received == (Op.PONG, b"all?")
             break
-        assert sys.getsizeof(served_node.connection._fragments) < 1000 + 2 * len(fragment) * many
+        assert sys.getsizeof(served_node.connection._frames._fragments) < 1000 + 2 * len(fragment) * many
         await connection.send(frame(b'"presence": {"channel": "open:1"}}', Op.CONTINUATION))
         assert await read_messages(connection, 1) == [{"id": 2, "presence": {"presence": {}}}]
-        assert sys.getsizeof(served_node.connection._fragments) < 1000
+        assert sys.getsizeof(served_node.connection._frames._fragments) < 1000
         await connection.send(commands({"id": 3, "presence": {"channel": "open:1"}}))
         assert await read_messages(connection, 1) == [{"id": 3, "presence": {"presence": {}}}]
 

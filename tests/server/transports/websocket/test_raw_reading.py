@@ -10,7 +10,7 @@ from tests.support.raw_connection import Op, close_frame, commands, frame
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
 from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN
-from tocsin_server.transports.websocket.raw import COUNTED_BYTES, DISCARD_RATE
+from tocsin_server.transports.websocket.message_reader import COUNTED_BYTES, DISCARD_RATE
 
 LIMITED = {"frame_rate": 1}
 BURST = 5
@@ -63,8 +63,8 @@ async def test_a_client_that_is_closed_and_goes_on_sending_is_not_read() -> None
         raw = served_node.connection
         await connection.send(commands(CONNECT) + commands(CALL) * (BURST + 2))
         await until(lambda: raw._ignores_input)
-        assert raw._is_paused
-        assert not raw._frame_protocol.frames.buffer
+        assert raw.is_paused
+        assert not raw._frames.protocol.frames.buffer
         assert (await connection.closed()).code == 3501
         assert limits_reached(served_node, "client.frame_rate") == 0
 
@@ -77,9 +77,9 @@ async def test_a_client_that_broke_the_protocol_and_sends_without_end_is_not_rea
         await connection.send(frame(b"", reserved=4))
         await until(lambda: raw._is_finishing)
         raw.data_received(bytes(round(DISCARD_RATE.burst)))
-        was_paused = raw._is_paused
+        was_paused = raw.is_paused
         raw.data_received(bytes(round(DISCARD_RATE.burst)))
-        assert (was_paused, raw._is_paused) == (False, True)
+        assert (was_paused, raw.is_paused) == (False, True)
         assert (await connection.closed()).code == 1002
         await served_node.until_empty()
 
@@ -101,12 +101,12 @@ async def test_one_read_takes_a_few_frames_and_the_rest_has_later_turns() -> Non
         await connect(connection)
         raw = served_node.connection
         raw.data_received(PING * count + commands(CALL))
-        assert len(raw._frame_protocol.frames.buffer) > len(PING) * (count - FRAMES_PER_TURN)
-        assert raw._is_paused
+        assert len(raw._frames.protocol.frames.buffer) > len(PING) * (count - FRAMES_PER_TURN)
+        assert raw.is_paused
         received = [await anext(frames) for frames in [connection.frames()] for _ in range(count + 1)]
         assert received[:count] == [(Op.PONG, b"")] * count
         assert received[count].op == Op.TEXT
-        assert not raw._is_paused
+        assert not raw.is_paused
 
 
 async def test_what_is_unread_is_discarded_when_the_client_is_lost() -> None:
@@ -152,11 +152,11 @@ async def test_each_message_has_its_own_time() -> None:
         await connect(connection)
         raw = served_node.connection
         await connection.send(message[:10])
-        await until(lambda: raw._message_since)
-        first = raw._message_since
+        await until(lambda: raw._frames._message_since)
+        first = raw._frames._message_since
         await connection.send(message[10:] + message[:10])
         assert await read_messages(connection, 1) == [ANSWER]
-        assert raw._message_since > first
+        assert raw._frames._message_since > first
         await connection.send(message[10:])
         assert await read_messages(connection, 1) == [ANSWER]
-        assert not raw._message_since
+        assert not raw._frames._message_since
