@@ -31,7 +31,7 @@ def _event(call: ast.Call, function: ast.Attribute, name: str) -> Iterator[tuple
         yield name, str(ast.literal_eval(given[0])) if given else "info", True
     elif method == "drop" and owner in ("self", "self._dropped"):
         yield name, "warning", True
-    elif method == "_log_fault":
+    elif method == "fault" and owner.endswith("sampled_log"):
         yield name, "error", True
 
 

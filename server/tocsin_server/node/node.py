@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
@@ -43,7 +43,7 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import AuthorizedOutcome, Event, Timestamp
+from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
@@ -56,8 +56,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refusal, Refused
-from tocsin_server.loop_turns import LoopTurns
+from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -77,19 +76,14 @@ from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
+from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks
 from tocsin_server.node.short_tasks import ShortTasks
 from tocsin_server.node.slices import in_slices
-from tocsin_server.node.slots import WAIT_SECONDS, Slots
+from tocsin_server.node.slots import Slots
 from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
-    ClientInfo,
-    ConnectRequest,
-    HistoryRequest,
-    HistoryResult,
-    PresenceRequest,
-    PresenceResult,
     Publication,
     Push,
     ServerMessage,
@@ -99,12 +93,6 @@ from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
-
-READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories and presences are read at once")
-"""The refusal of a command that got no slot to read history within WAIT_SECONDS."""
-
-SLOT_BYTES_PER_SECOND = 4_194_304
-"""How fast histories and presences are read in one slot. A connection has OWNER_SLOTS of them."""
 
 log = structlog.get_logger()
 
@@ -144,7 +132,6 @@ class Node:
         self._key_sets = KeySets(self._tokens, self.metrics)
         self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
         self._application = authorizer
-        self._authorizer: Authorizer | None = None  # it begins with the node
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
         self.services = Services()
@@ -185,7 +172,6 @@ class Node:
             on_slow=self._on_slow,
             on_excess=self._on_excess,
         )
-        self._page_turns = LoopTurns()
         self._read_slots: Slots[Connection] = Slots(settings.limits.recovery_bytes)
         self._catch_ups = CatchUps(
             self._engine_services.broker,
@@ -210,6 +196,17 @@ class Node:
             on_opened=self.handle_event,
             on_failed=self._on_setup_failed,
             on_reset=self._on_reset,
+        )
+        self._session_tasks = SessionTasks(
+            settings,
+            self._engine_services,
+            self.operations,
+            self._read_slots,
+            self._largest_page_bytes,
+            self.sampled_log,
+            handle_event=self.handle_event,
+            limit_reached=self.limit_reached,
+            room_for=self._room_for,
         )
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
@@ -261,7 +258,8 @@ class Node:
         application = self._application
         if application is not None and not application.start():
             application = None
-        self._authorizer = authorizer = authorizer_with(self._key_sets, application)
+        authorizer = authorizer_with(self._key_sets, application)
+        self._session_tasks.authorizer = authorizer
         if authorizer is not None:
             self.kept_headers = authorizer.kept_headers
             self._context = replace(
@@ -282,10 +280,6 @@ class Node:
     def log_refusal(self, event: str, **fields: Any) -> None:
         """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
         self.sampled_log.write(event, **{**_client_fields(self._handling), **fields})
-
-    def _log_fault(self, event: str, **fields: Any) -> None:
-        """Write an error with the traceback of the exception that is being handled."""
-        self.sampled_log.write(event, level="error", exc_info=True, **fields)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -398,7 +392,7 @@ class Node:
         except EngineError as error:
             self.sampled_log.write("engine_call_failed", level="warning", error=str(error))
         except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("task_failed")
+            self.sampled_log.fault("task_failed")
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -504,7 +498,7 @@ class Node:
         try:
             requests = self.state.apply(connection, event, now)
         except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("session_failed", client=connection.session.client)
+            self.sampled_log.fault("session_failed", client=connection.session.client)
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), now)
             requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
         finally:
@@ -612,7 +606,7 @@ class Node:
         except PayloadNotJson:
             self._send_readable(connection, messages)
         except (TypeError, ValueError):  # a value that no codec encodes; logged as an error
-            self._log_fault("session_failed", client=connection.session.client)
+            self.sampled_log.fault("session_failed", client=connection.session.client)
             asyncio.get_running_loop().call_soon(self._disconnect_failed, connection)
 
     def _send_readable(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
@@ -648,7 +642,7 @@ class Node:
                 self._subscription_setup.begin(connection, plans)
             case events.Identify(user):
                 if user and self._is_single_connection:
-                    self._spawn(self._disconnect_others(connection))
+                    self._spawn(self._session_tasks.disconnect_others(connection))
             case node_state.UnsubscribeChannel(channel):
                 self._unsubscribe(channel)
             case events.Close(why):
@@ -656,11 +650,11 @@ class Node:
                 self._closed.add(why, partial(_client_fields, connection))
                 connection.close(why)
             case events.Execute():
-                self._spawn(self._execute(connection, request))
+                self._spawn(self._session_tasks.execute(connection, request))
             case events.Authorize():
-                self._authorizations.start(self._authorize(connection, request))
+                self._authorizations.start(self._session_tasks.authorize(connection, request))
             case events.ReserveConnection(user):
-                self._spawn(self._reserve_connection(connection, user))
+                self._spawn(self._session_tasks.reserve_connection(connection, user))
             case node_state.CatchUp(channel):
                 self._catch_ups.begin(connection, channel)
             case node_state.RemovePresence(channel, client):
@@ -674,36 +668,6 @@ class Node:
     def _is_single_connection(self) -> bool:
         options = self.settings.client
         return options.personal_channel and options.personal_channel_single_connection
-
-    async def _disconnect_others(self, connection: Connection) -> None:
-        """Close the user's connections on all nodes that were identified before this one.
-
-        The order is the same on all nodes, so of connections made at the same time exactly one stays.
-        """
-        session = connection.session
-        if not session.is_closed:
-            close = events.ServerDisconnect(errors.CONNECTION_LIMIT)
-            order = (session.identified_at, session.client)
-            await self.operations.control(ControlCommand(session.user, close, identified_before=order))
-
-    async def _reserve_connection(self, connection: Connection, user: str) -> None:
-        limit, client = self.settings.client.user_connection_limit, connection.session.client
-        outcome: Event = events.ConnectionRefused(errors.SERVER_ERROR)
-        try:
-            await self._engine_services.users.add(user, client, limit)
-            outcome = events.ConnectionReserved()
-        except EngineLimit as error:
-            self.limit_reached(error.limit, client=client, user=user)
-            outcome = events.ConnectionRefused(error.refusal)
-        except EngineError as error:
-            self.sampled_log.write(
-                "connection_not_reserved", level="warning", client=client, error=str(error)
-            )
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("reservation_raised", client=client)
-        if connection.session.is_closed:
-            await self._engine_services.users.remove(user, client)
-        self.handle_event(connection, outcome)
 
     def _on_setup_failed(self, connection: Connection, channels: Sequence[str], error: Exception) -> None:
         """Tell a session why subscriptions could not be set up."""
@@ -724,7 +688,7 @@ class Node:
                     error=str(error),
                 )
             case _:
-                self._log_fault("subscribe_raised", client=client)
+                self.sampled_log.fault("subscribe_raised", client=client)
         self.handle_event(connection, events.SubscriptionsFailed(channels, why))
 
     def _unsubscribe(self, name: str) -> None:
@@ -735,48 +699,6 @@ class Node:
     async def _unsubscribe_later(self, name: str) -> None:
         if name not in self.hub.channels:
             await self._engine_services.broker.unsubscribe(name)
-
-    async def _execute(self, connection: Connection, execute: events.Execute) -> None:
-        """Execute a command. Results that may be large wait until the client has taken what is queued."""
-        if not isinstance(execute.request, HistoryRequest | PresenceRequest):
-            outcome = await self._run_operation(connection, execute)
-            self.handle_event(connection, events.Executed(execute.id, outcome))
-            return
-        await self._room_for(connection)
-        try:
-            async with self._read_slots.slot(connection, WAIT_SECONDS, self._largest_page_bytes):
-                outcome = await self._run_operation(connection, execute)
-                await self._page_turns.wait()  # encoding a page takes about as long as decoding it
-                self.handle_event(connection, events.Executed(execute.id, outcome))
-                await asyncio.sleep(_seconds_of_page(outcome))
-        except TimeoutError:
-            self.limit_reached("limits.recovery_bytes", client=connection.session.client)
-            self.handle_event(connection, events.Executed(execute.id, READS_WAIT))
-
-    async def _run_operation(self, connection: Connection, execute: events.Execute) -> Struct | Refusal:
-        try:
-            return await self.operations.execute(execute, self.settings.client)
-        except Refused as error:
-            return error.refusal
-        except EngineError as error:
-            client = connection.session.client
-            self.sampled_log.write("command_failed", level="warning", client=client, error=str(error))
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("command_raised", client=connection.session.client)
-        return errors.INTERNAL_ERROR
-
-    async def _authorize(self, connection: Connection, authorize: events.Authorize) -> None:
-        is_connect = isinstance(authorize.request, ConnectRequest)
-        outcome: AuthorizedOutcome = errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
-        try:
-            if self._authorizer is not None:
-                outcome = await self._authorizer.authorize(authorize, connection.request)
-        except TimeoutError:  # the session may have refused the request already, at its own deadline
-            client = connection.session.client
-            self.sampled_log.write("authorization_timed_out", level="warning", client=client)
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._log_fault("authorization_raised", client=connection.session.client)
-        self.handle_event(connection, events.Authorized(authorize.id, outcome))
 
     # -------------------------------------------------------------------------------- called by the engine
 
@@ -905,16 +827,6 @@ def _concerns(command: ControlCommand, session: Session) -> bool:
         return False
     limit = command.identified_before
     return limit is None or (session.identified_at, session.client) < tuple(limit)
-
-
-def _seconds_of_page(outcome: Struct | Refusal) -> float:
-    """How long a slot is kept for a large result, so that a client that reads without end leaves time."""
-    items: Collection[Publication | ClientInfo] = ()
-    if isinstance(outcome, HistoryResult):
-        items = outcome.publications
-    elif isinstance(outcome, PresenceResult):
-        items = outcome.presence.values()
-    return sum(item.size for item in items) / SLOT_BYTES_PER_SECOND
 
 
 def _resident_bytes() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -43,6 +43,10 @@ class SampledLog:
         self._clock = clock
         self._rate = RateLimit(LINES_PER_SECOND, BURST)
         self._samples: dict[tuple[str, str], _Sample] = {}
+
+    def fault(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
+        self.write(event, level="error", exc_info=True, **fields)
 
     def write(self, event: str, *, limit: str = "", level: Level = "info", **fields: object) -> None:
         """Write a line, or count it if too many of its kind were written.

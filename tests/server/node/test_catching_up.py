@@ -15,7 +15,7 @@ from tests.server.transports.sse.stream_server import stream_server
 from tests.server.transports.websocket.raw_session import connect, read_messages
 from tests.support.raw_connection import commands
 from tocsin_server.core.positions import History
-from tocsin_server.node import node as node_module
+from tocsin_server.node import session_tasks
 from tocsin_server.node.connection import BEHIND_BYTES
 from tocsin_server.node.slots import OWNER_SLOTS
 
@@ -172,7 +172,7 @@ async def test_histories_wait_until_the_client_has_taken_the_one_before() -> Non
 
 async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that requests histories without end leaves time for the others."""
-    monkeypatch.setattr(node_module, "SLOT_BYTES_PER_SECOND", 5 * len(PAYLOAD))
+    monkeypatch.setattr(session_tasks, "SLOT_BYTES_PER_SECOND", 5 * len(PAYLOAD))
     channel = new_channel("log")
     async with serve_node(client=CLIENT) as served_node:
         await publish(served_node.node, channel, PAYLOAD)
@@ -191,7 +191,7 @@ async def test_a_command_that_gets_no_slot_is_refused(
     method: str, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 111, which is temporary. The limit is exact: another command has the only slot."""
-    monkeypatch.setattr(node_module, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(session_tasks, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr("tocsin_server.node.history_reads.WAIT_SECONDS", 0.05)
     channel = new_channel("open")
     engine = FaultyEngine()
