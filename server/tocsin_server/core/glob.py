@@ -32,7 +32,7 @@ class Glob:
         return self._pattern.matches(name)
 
 
-_TOKEN = re.compile(r"\\.|\[!?\]?[^\]]*\]|[*?{},]|[^\\\[*?{},]+|.", re.DOTALL)
+_TOKEN = re.compile(r"\\.|\[!?+\]?+[^\]]*\]|[*?{},]|[^\\\[*?{},]+|.", re.DOTALL)
 """An escaped character, a set, a character with a meaning, or the text between them."""
 
 

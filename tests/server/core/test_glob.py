@@ -30,6 +30,8 @@ from tocsin_server.core.glob import LENGTH_LIMIT, Glob
         ("a}b", ["a}b"], ["ab"]),
         ("{a{b}", ["{ab"], ["ab"]),
         ("a[b", ["a[b"], ["ab"]),
+        ("[]", ["[]"], ["", "]"]),
+        ("[!]", ["[!]"], ["a", "]"]),
         ("a\\", ["a\\"], ["a"]),
         ("größe:*", ["größe:\n1"], ["grosse:1"]),
     ],
