@@ -1,6 +1,7 @@
 """The contenders of requests: a node with its engine in memory, and bare servers that answer the same bytes.
 
 python -m tests.bench.request_servers NAME PORT    request anything, reply: CPU seconds so far
+python -m tests.bench.request_servers bare_redis PORT REDIS_PORT    the same
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import cast
 
+import hiredis
 import uvicorn
 import uvloop
-from starlette.types import Receive, Scope, Send
+from msgspec import Raw
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -27,6 +31,16 @@ from tocsin_server.app import create_app
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.config.loading import Settings
 from tocsin_server.config.options import ApiOptions
+from tocsin_server.engine.redis import encoding
+from tocsin_server.engine.redis.connections.connection import pack_command
+from tocsin_server.engine.redis.keys import Keys
+from tocsin_server.engine.redis.publish_call import (
+    ChannelNames,
+    PublishSettings,
+    PublishWords,
+    pack_publish,
+)
+from tocsin_server.engine.redis.scripts import PUBLISH
 from tocsin_server.logging import configure_logging
 from tocsin_server.serving.server import collect_less, serving
 
@@ -53,14 +67,66 @@ async def answer_publish(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": PUBLISHED})
 
 
+class BareRedis(asyncio.Protocol):
+    """A connection to Redis that sends the same command for each publish, and resolves its future."""
+
+    def __init__(self) -> None:
+        self._replies: deque[asyncio.Future[object]] = deque()
+        self._parser = hiredis.Reader()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to send."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, command: bytes) -> asyncio.Future[object]:
+        """Send a command at once."""
+        reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._replies.append(reply)
+        self._transport.write(command)
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        """Resolve the futures of the replies."""
+        self._parser.feed(data)
+        while (reply := self._parser.gets()) is not False:
+            self._replies.popleft().set_result(reply)
+
+    async def publish(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request once Redis has stored and published: an ASGI application."""
+        if isinstance(reply := await self.send(PUBLISH_COMMAND), Exception):
+            raise reply
+        await answer_publish(scope, receive, send)
+
+
+def publish_command() -> bytes:
+    """The command with which a node publishes 128 bytes into a channel with history."""
+    body = encoding.encode_body(Raw(b'"%b"' % (b"x" * 126)), None, None)
+    settings = PublishSettings("PUBLISH", encoding.PUBLICATION, 100, 300_000, 2_592_000_000)
+    words = PublishWords(body, b"1767225600000000", b"abcdefghijkl", b"0", b"")
+    return pack_publish(ChannelNames(Keys("bare")).of("bench"), settings, words, None)
+
+
+PUBLISH_COMMAND = publish_command()
+
+
 @contextlib.asynccontextmanager
-async def bare_http(port: int) -> AsyncIterator[None]:
-    """Serve `answer_publish` with uvicorn and httptools."""
+async def bare_redis(port: int, redis_port: int) -> AsyncIterator[None]:
+    """Serve an ASGI function that only publishes into Redis."""
+    _, redis = await asyncio.get_running_loop().create_connection(BareRedis, HOST, redis_port)
+    await redis.send(pack_command("SCRIPT", "LOAD", PUBLISH.text))
+    async with bare_http(port, redis.publish):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def bare_http(port: int, app: ASGIApp = answer_publish) -> AsyncIterator[None]:
+    """Serve an ASGI function with uvicorn and httptools."""
     config = uvicorn.Config(
-        answer_publish,
+        app,
         host=HOST,
         port=port,
         http="httptools",
+        interface="asgi3",
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -126,16 +192,17 @@ async def memory_node(port: int) -> AsyncIterator[None]:
         yield
 
 
-SERVERS: Mapping[str, Callable[[int], AbstractAsyncContextManager[None]]] = {
+SERVERS: Mapping[str, Callable[..., AbstractAsyncContextManager[None]]] = {
     "bare_http": bare_http,
+    "bare_redis": bare_redis,
     "bare_websocket": bare_websocket,
     "memory_node": memory_node,
 }
 
 
-async def main(name: str, port: int) -> None:
+async def main(name: str, *ports: int) -> None:
     """Serve, and tell the CPU seconds when requested."""
-    async with SERVERS[name](port):
+    async with SERVERS[name](*ports):
         async for _ in requests():
             print(time.process_time(), flush=True)
 
@@ -143,4 +210,4 @@ async def main(name: str, port: int) -> None:
 if __name__ == "__main__":
     configure_logging("warning")
     collect_less()  # as `tocsin serve` does
-    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:])))
