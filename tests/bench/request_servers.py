@@ -37,10 +37,11 @@ from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import (
     ChannelNames,
     PublishSettings,
-    PublishWords,
+    PublishState,
     pack_publish,
 )
 from tocsin_server.engine.redis.scripts import PUBLISH
+from tocsin_server.engine.redis.seen_positions import UNSEEN
 from tocsin_server.logging import configure_logging
 from tocsin_server.serving.server import collect_less, serving
 
@@ -102,8 +103,11 @@ def publish_command() -> bytes:
     """The command with which a node publishes 128 bytes into a channel with history."""
     body = encoding.encode_body(Raw(b'"%b"' % (b"x" * 126)), None, None)
     settings = PublishSettings("PUBLISH", encoding.PUBLICATION, 100, 300_000, 2_592_000_000)
-    words = PublishWords(body, b"1767225600000000", b"abcdefghijkl", b"0", b"")
-    return pack_publish(ChannelNames(Keys("bare")).of("bench"), settings, words, None)
+    words = ChannelNames(Keys("bare"), lambda _options, _state: settings).of("bench")
+    state = PublishState(encoding.PUBLICATION, is_stored=True, trusts_absence=True, may_grow=True)
+    return pack_publish(
+        words.beginning(ChannelOptions(), state), body, b"1767225600000000", b"abcdefghijkl", UNSEEN
+    )
 
 
 PUBLISH_COMMAND = publish_command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -23,12 +23,13 @@ from tocsin_server.engine.redis import encoding, scripts
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.epochs import Epochs
 from tocsin_server.engine.redis.interfaces import Argument, Commands, PubSub, StoreState
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import (
     ChannelNames,
     PublishSettings,
-    PublishWords,
+    PublishState,
     SeldomWords,
     pack_publish,
 )
@@ -96,7 +97,7 @@ class RedisBroker:
         commands: Commands,
         pubsub: PubSub,
         clock: SharedClock,
-        make_epoch: Callable[[], str],
+        epochs: Epochs,
         dropped: DroppedMessages,
         state: StoreState,
     ) -> None:
@@ -104,12 +105,12 @@ class RedisBroker:
         self._commands = commands
         self._pubsub = pubsub
         self._clock = clock
-        self._make_epoch = make_epoch
+        self._epochs = epochs
         self._dropped = dropped
         self._trusts_absence = state.trusts_absence
         self._may_grow = state.may_grow
         self._seen = SeenPositions()
-        self._names = ChannelNames(keys)
+        self._names = ChannelNames(keys, self._settings_of)
         self._other_versions = encoding.OtherVersions()
         self._decoding_turns = LoopTurns()
         self._subscribed: dict[bytes, str] = {}  # channels by pub/sub name
@@ -155,28 +156,33 @@ class RedisBroker:
             message = encoding.publication_without_history(head, stamp, body)
             packed = pack_command(self._commands.publish_command, names.pubsub_name, message)
             return self._commands.send(packed, names.pubsub_name).then(_no_position)
-        seen = self._seen.latest(channel)
-        settings = PublishSettings(
+        state = PublishState(head, is_stored, trusts_absence, not is_stored or self._may_grow())
+        own = body, b"%d" % stamp, self._epochs.take(), self._seen.latest(channel)
+        if key or publication.version:
+            first_result = self._keys.idempotency(channel, key).encode() if key else b""
+            beginning = names.seldom_beginning(options, state, first_result)
+            packed = pack_publish(beginning, *own, _seldom_words(publication))
+        else:
+            packed = pack_publish(names.beginning(options, state), *own)
+        return self._commands.send(packed, names.meta).then(partial(self._published, channel))
+
+    def _settings_of(self, options: ChannelOptions, state: PublishState) -> PublishSettings:
+        return PublishSettings(
             self._commands.publish_command,
-            head,
-            options.history_size if is_stored else 0,
+            state.head,
+            options.history_size if state.is_stored else 0,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
-            int(trusts_absence),
-            int(not is_stored or self._may_grow()),
+            int(state.trusts_absence),
+            int(state.may_grow),
         )
-        fresh_epoch = self._make_epoch().encode()
-        words = PublishWords(body, b"%d" % stamp, fresh_epoch, b"%d" % seen.offset, seen.epoch.encode())
-        first_result = self._keys.idempotency(channel, key).encode() if key else b""
-        packed = pack_publish(names, settings, words, _seldom_words(publication), first_result)
-        return self._commands.send(packed, names.meta).then(partial(self._published, channel))
 
     def _published(self, channel: str, reply: Any) -> Position:
         """The position in the reply of publish.lua."""
         if not reply:
             raise EngineFull
         position = Position(int(reply[0]), reply[1].decode()) if reply[1] else NO_POSITION
-        self._seen.record(channel, *position)
+        self._seen.record(channel, position.offset, position.epoch)
         return position
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
@@ -219,7 +225,7 @@ class RedisBroker:
         arguments = ReadArguments(
             self._use_epochs(names, channel, options),
             _ms(options.history_meta_ttl),
-            self._make_epoch(),
+            self._epochs.take().decode(),
             _keep(options),
             int(self._trusts_absence()),
             int(query.keeps_epoch),
@@ -285,9 +291,7 @@ def _no_position(_receivers: Any) -> Position:
     return NO_POSITION
 
 
-def _seldom_words(publication: NewPublication) -> SeldomWords | None:
-    if not publication.idempotency_key and not publication.version:
-        return None
+def _seldom_words(publication: NewPublication) -> SeldomWords:
     return SeldomWords(
         b"%d" % publication.version,
         publication.version_epoch.encode(),

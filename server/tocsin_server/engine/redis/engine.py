@@ -18,6 +18,7 @@ from tocsin_server.engine.redis.connections.connection import describe
 from tocsin_server.engine.redis.deliveries import RedisDeliveryStore
 from tocsin_server.engine.redis.deployment import Deployment, Standalone
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
+from tocsin_server.engine.redis.epochs import Epochs
 from tocsin_server.engine.redis.event_log import RedisEventLog
 from tocsin_server.engine.redis.forwarding import RedisForwarding
 from tocsin_server.engine.redis.interfaces import StoreState
@@ -35,14 +36,6 @@ from tocsin_server.engine.redis.supervisor import Supervisor
 from tocsin_server.engine.redis.user_connections import RedisUserConnections
 from tocsin_server.engine.redis.verification import Verifier
 from tocsin_server.errors import EngineError
-
-EPOCH_BITS = 48
-"""Two epochs are equal with a probability of 1 in 10^14.
-
-One is made for each publish, so it must be quick.
-"""
-
-_AS_LETTERS = bytes.maketrans(b"0123456789", b"ghijklmnop")
 
 START_SECONDS = 5.0
 """The limit for receiving the first probe after Redis has answered."""
@@ -94,7 +87,7 @@ class RedisEngine:
             commands,
             pubsub,
             self._clock,
-            self._make_epoch,
+            Epochs(self._random),
             self._dropped,
             StoreState(self._trusts_absence, self._may_grow),
         )
@@ -291,6 +284,3 @@ class RedisEngine:
     def _may_grow(self) -> bool:
         """Whether Redis has room for new histories and presence entries."""
         return not self._server_checks.is_nearly_full
-
-    def _make_epoch(self) -> str:
-        return (b"%012x" % self._random.getrandbits(EPOCH_BITS)).translate(_AS_LETTERS).decode()

@@ -26,8 +26,9 @@ The mutable state, and the methods that change it (all synchronous, except for `
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
@@ -99,12 +100,49 @@ class RedisCommand:
         """
         if self.reply.done():
             return
-        if not isinstance(reply, ResponseError):
-            self.reply.set_result(reply)
-        elif OUT_OF_MEMORY in str(reply):
-            self.reply.set_exception(EngineFull())
+        if isinstance(reply, ResponseError):
+            self.reply.set_exception(_rejection(reply))
         else:
-            self.reply.set_exception(CommandRejected(f"Redis rejected the command: {reply}"))
+            self.reply.set_result(reply)
+
+
+class EagerCommand(EagerFuture[Any]):
+    """A command that is the future for its own reply. It has the interface of RedisCommand."""
+
+    __slots__ = ("deadline", "packed")
+
+    def __init__(self, packed: bytes, deadline: float) -> None:
+        super().__init__()
+        self.packed = packed
+        self.deadline = deadline
+
+    @property
+    def reply(self) -> PendingReply:
+        """The command itself."""
+        return cast("PendingReply", self)
+
+    def fail(self, why: str) -> None:
+        """As RedisCommand does."""
+        if not self.done():
+            self.set_exception(EngineError(why))
+
+    def resolve(self, reply: Any) -> None:
+        """As RedisCommand does."""
+        if self._is_done:
+            return
+        if isinstance(reply, ResponseError):
+            self.set_exception(_rejection(reply))
+        else:
+            self.set_result(reply)
+
+
+AnyCommand = RedisCommand | EagerCommand
+
+
+def _rejection(reply: ResponseError) -> EngineError:
+    if OUT_OF_MEMORY in str(reply):
+        return EngineFull()
+    return CommandRejected(f"Redis rejected the command: {reply}")
 
 
 class ScriptLoad(RedisCommand):
@@ -138,11 +176,12 @@ class Pipeline:
         """How to make further connections to the server."""
         self._connector = connector
         self._backoff = backoff
-        self._queue: deque[RedisCommand] = deque()
+        self._clock: Callable[[], float] = time.monotonic
+        self._queue: deque[AnyCommand] = deque()
         self.queued_bytes = 0
         """The size of the queued commands."""
-        self._in_flight: deque[RedisCommand] = deque()
-        self._script_missing: list[RedisCommand] = []
+        self._in_flight: deque[AnyCommand] = deque()
+        self._script_missing: list[AnyCommand] = []
         self._is_reloading_scripts = False
         self._sent_at = 0.0
         self._connection: RedisConnection | None = None
@@ -158,7 +197,7 @@ class Pipeline:
         return self._connector.name
 
     @property
-    def in_flight(self) -> list[RedisCommand]:
+    def in_flight(self) -> list[AnyCommand]:
         """The commands that were sent and, as far as is known, not carried out yet, in their order."""
         return [*self._script_missing, *self._in_flight]
 
@@ -173,9 +212,15 @@ class Pipeline:
 
     def send(self, packed: bytes, key: str) -> EagerFuture[Any]:  # noqa: ARG002 - one server has all keys
         """Send a command that is packed already."""
-        reply: EagerFuture[Any] = EagerFuture()
-        self.enqueue(RedisCommand(packed, COMMAND_SECONDS, reply))
-        return reply
+        now = self._clock()
+        command = EagerCommand(packed, now + COMMAND_SECONDS)
+        connection = self._connection
+        if self._in_flight or self._queue or connection is None or not connection.send(packed):
+            self.enqueue(command)
+        else:
+            self._in_flight.append(command)
+            self._sent_at = now
+        return command
 
     def run_script(
         self,
@@ -188,7 +233,7 @@ class Pipeline:
         packed = pack_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
         return self.enqueue(RedisCommand(packed, COMMAND_SECONDS))
 
-    def enqueue(self, command: RedisCommand) -> PendingReply:
+    def enqueue(self, command: AnyCommand) -> PendingReply:
         """Queue a command, and send it now if nothing is in flight."""
         if not self._is_running:
             command.fail("the engine is not running")
@@ -201,7 +246,7 @@ class Pipeline:
                 self._send_queued()
         return command.reply
 
-    def take_queued(self) -> list[RedisCommand]:
+    def take_queued(self) -> list[AnyCommand]:
         """Remove and return the queued commands.
 
         The caller must enqueue each of them somewhere or fail it.
@@ -215,6 +260,7 @@ class Pipeline:
 
     async def run(self) -> NoReturn:
         """Connect, and reconnect, until cancelled. Then all queued commands fail."""
+        self._clock = asyncio.get_running_loop().time
         self._is_running = True
         try:
             with self._expiring():
@@ -252,7 +298,7 @@ class Pipeline:
         while True:
             await connection.wait_for_failure(EXPIRY_CHECK_SECONDS)
             active_at = max(connection.received_at, self._sent_at)
-            if self._in_flight and asyncio.get_running_loop().time() - active_at > REPLY_SECONDS:
+            if self._in_flight and self._clock() - active_at > REPLY_SECONDS:
                 raise TimeoutError
 
     def _report_failure(self, error: Exception) -> None:
@@ -302,10 +348,10 @@ class Pipeline:
         connection, queue = self._connection, self._queue
         if not queue or self._in_flight or connection is None or connection.is_closed:
             return
-        batch: list[RedisCommand] = []
-        late: list[RedisCommand] = []
+        batch: list[AnyCommand] = []
+        late: list[AnyCommand] = []
         size = 0
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         while queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
             command = queue.popleft()
             length = len(command.packed)
@@ -320,26 +366,27 @@ class Pipeline:
         for command in late:  # what follows from that may make further commands
             command.fail("the command could not be sent to Redis in time")
 
-    def _pop(self) -> RedisCommand:
+    def _pop(self) -> AnyCommand:
         command = self._queue.popleft()
         self.queued_bytes -= len(command.packed)
         return command
 
-    def _send(self, connection: RedisConnection, batch: list[RedisCommand], now: float) -> None:
+    def _send(self, connection: RedisConnection, batch: list[AnyCommand], now: float) -> None:
         self._in_flight.extend(batch)
         self._sent_at = now
         connection.send(b"".join([command.packed for command in batch]))
 
     def _on_reply(self, reply: Any) -> None:
+        in_flight = self._in_flight
         if isinstance(reply, Exception):
             self._on_error_reply(reply)
-        elif self._in_flight:
+        elif in_flight:
             # If this raises, the command is still in flight and fails with the others.
-            self._in_flight[0].resolve(reply)
+            in_flight[0].resolve(reply)
         else:
             raise ConnectionFailed("Redis sent a reply without a command")
-        self._in_flight.popleft()
-        if not self._in_flight:
+        in_flight.popleft()
+        if not in_flight:
             self._on_batch_done()
 
     def _on_error_reply(self, reply: Exception) -> None:
@@ -363,16 +410,18 @@ class Pipeline:
            all scripts at once, unless another node loaded the scripts in between.
         2. If that has just been done, fail them.
         """
-        self._backoff.reset()
+        if self._backoff.failures:
+            self._backoff.reset()
         if not self._script_missing:
             self._is_reloading_scripts = False
-            self._send_queued()
+            if self._queue:
+                self._send_queued()
             return
         missing, self._script_missing = self._script_missing, []
         if self._connection is not None and not self._is_reloading_scripts:
             self._is_reloading_scripts = True
             batch = [*map(ScriptLoad, _script_loads()), *missing]
-            self._send(self._connection, batch, asyncio.get_running_loop().time())
+            self._send(self._connection, batch, self._clock())
             return
         self._is_reloading_scripts = False
         for command in missing:

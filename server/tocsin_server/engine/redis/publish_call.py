@@ -1,41 +1,27 @@
 """The call of publish.lua: what it gets, and the bytes of the command.
 
 Each publication with history makes one, so it is packed by one formatting, and not by the general packer.
-What depends on the channel alone, or on its options alone, is packed once.
+What depends on the channel and its options alone is packed once:
+
+    beginning: the script and its keys, CHANNEL_ARGUMENTS, PublishSettings | OWN_ARGUMENTS | SeldomWords
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.scripts import PUBLISH
+from tocsin_server.engine.redis.seen_positions import UNSEEN, SeenPosition
 
 CHANNELS = 1024
 """Of so many channels the packed names are kept: below a megabyte."""
 
-_WORD = b"$%d\r\n%b\r\n"
-
-
-def pack_word(word: bytes) -> bytes:
-    """Encode one word of a command (RESP: its length and its bytes)."""
-    return _WORD % (len(word), word)
-
-
-class ChannelWords(NamedTuple):
-    """What all publications of a channel share."""
-
-    meta: str
-    pubsub_name: str
-    keys: bytes
-    """The words of the keys meta and history."""
-    arguments: bytes
-    """The words of the first arguments: CHANNEL_ARGUMENTS."""
-
-
 CHANNEL_ARGUMENTS = ("pubsub_name", "epochs")
-"""The pub/sub name, and the key of the initial epoch."""
+"""The first arguments: the pub/sub name, and the key of the initial epoch."""
 
 
 class PublishSettings(NamedTuple):
@@ -54,15 +40,11 @@ class PublishSettings(NamedTuple):
     """Whether the publication may begin a history."""
 
 
-class PublishWords(NamedTuple):
-    """The arguments that follow: what each publication has of its own."""
+OWN_ARGUMENTS = ("body", "stamp", "fresh_epoch", "seen_offset", "seen_epoch")
+"""The arguments that follow: what each publication has of its own.
 
-    body: bytes
-    stamp: bytes
-    fresh_epoch: bytes
-    """The epoch of the history if it has to start over."""
-    seen_offset: bytes
-    seen_epoch: bytes
+`fresh_epoch` is the epoch of the history if it has to start over.
+"""
 
 
 class SeldomWords(NamedTuple):
@@ -74,51 +56,103 @@ class SeldomWords(NamedTuple):
     """How long the result of the idempotency key is kept."""
 
 
-ARGUMENTS = CHANNEL_ARGUMENTS + PublishSettings._fields + PublishWords._fields + SeldomWords._fields
+ARGUMENTS = CHANNEL_ARGUMENTS + PublishSettings._fields + OWN_ARGUMENTS + SeldomWords._fields
 """The names of the arguments of publish.lua, in its order."""
+
+
+class PublishState(NamedTuple):
+    """What the settings of a publication depend on, besides the options of its channel."""
+
+    head: bytes
+    is_stored: bool
+    trusts_absence: bool
+    may_grow: bool
+
+
+SettingsOf = Callable[[ChannelOptions, PublishState], PublishSettings]
+
+_OWN_WORDS = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b"
+
+
+def pack_words(*words: bytes) -> bytes:
+    """Encode words of a command (RESP: the length and the bytes of each)."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+_UNSEEN_WORDS = pack_words(b"0", b"")
+
+
+class ChannelWords:
+    """What the publications of a channel share.
+
+    The mutable state is the beginning that was packed last, with the options and the state that it is for.
+    """
+
+    __slots__ = ("_beginning", "_end", "_options", "_settings_of", "_state", "keys", "meta", "pubsub_name")
+
+    def __init__(self, keys: Keys, settings_of: SettingsOf, channel: str) -> None:
+        self.pubsub_name, self.meta, history = keys.of_history(channel)
+        self.keys = pack_words(self.meta.encode(), history.encode())
+        self._end = pack_words(self.pubsub_name.encode(), keys.epochs(channel).encode())
+        self._settings_of = settings_of
+        self._options: ChannelOptions | None = None
+        self._state: PublishState | None = None
+        self._beginning = b""
+
+    def beginning(self, options: ChannelOptions, state: PublishState) -> bytes:
+        """The words up to OWN_ARGUMENTS, if no SeldomWords follow."""
+        if options is not self._options or state != self._state:
+            self._beginning = self._packed(options, state, 2, 0)
+            self._options, self._state = options, state
+        return self._beginning
+
+    def seldom_beginning(self, options: ChannelOptions, state: PublishState, first_result: bytes) -> bytes:
+        """The same if SeldomWords follow.
+
+        `first_result` is the key of the idempotency key's result. Empty: there is none.
+        """
+        count, result = (3, pack_words(first_result)) if first_result else (2, b"")
+        return self._packed(options, state, count, len(SeldomWords._fields), result)
+
+    def _packed(
+        self, options: ChannelOptions, state: PublishState, keys: int, more: int, result: bytes = b""
+    ) -> bytes:
+        settings = _packed_settings(self._settings_of(options, state))
+        return b"".join((_packed_script(keys, more), self.keys, result, self._end, settings))
 
 
 class ChannelNames:
     """Packs the names of channels. The mutable state is a cache of the last CHANNELS ones."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self.of = lru_cache(CHANNELS)(self._pack)
+    def __init__(self, keys: Keys, settings_of: SettingsOf) -> None:
+        self.of = lru_cache(CHANNELS)(lambda channel: ChannelWords(keys, settings_of, channel))
         """The words of a channel."""
-
-    def _pack(self, channel: str) -> ChannelWords:
-        pubsub_name, meta, history = self._keys.of_history(channel)
-        epochs = self._keys.epochs(channel)
-        keys, arguments = (
-            b"".join(pack_word(name.encode()) for name in names)
-            for names in ((meta, history), (pubsub_name, epochs))
-        )
-        return ChannelWords(meta, pubsub_name, keys, arguments)
 
 
 def pack_publish(
-    channel: ChannelWords,
-    settings: PublishSettings,
-    words: PublishWords,
-    seldom: SeldomWords | None,
-    first_result: bytes = b"",
+    beginning: bytes,
+    body: bytes,
+    stamp: bytes,
+    fresh_epoch: bytes,
+    seen: SeenPosition,
+    seldom: SeldomWords | None = None,
 ) -> bytes:
-    """Encode the command. `first_result` is the key of the idempotency key's result. Empty: there is none."""
-    body, stamp, fresh_epoch, seen_offset, seen_epoch = words
-    return _format(settings, 3 if first_result else 2, len(seldom or ())) % (
-        channel.keys,
-        pack_word(first_result) if first_result else b"",
-        *(channel.arguments, len(body), body, len(stamp), stamp, len(fresh_epoch), fresh_epoch),
-        *(len(seen_offset), seen_offset, len(seen_epoch), seen_epoch),
-        b"".join(map(pack_word, seldom)) if seldom else b"",
+    """Encode the command."""
+    return _OWN_WORDS % (
+        *(beginning, len(body), body, len(stamp), stamp, len(fresh_epoch), fresh_epoch),
+        _UNSEEN_WORDS if seen is UNSEEN else pack_words(b"%d" % seen.offset, seen.epoch.encode()),
+        pack_words(*seldom) if seldom else b"",
     )
 
 
 @lru_cache(maxsize=256)  # namespaces have few distinct options
-def _format(settings: PublishSettings, keys: int, more: int) -> bytes:
-    """The format of a command with these settings, in which the other words are missing."""
-    own = len(PublishWords._fields)
-    first = [pack_word(word) for word in (b"EVALSHA", PUBLISH.digest.encode(), b"%d" % keys)]
-    shared = [pack_word(word if isinstance(word, bytes) else str(word).encode()) for word in settings]
-    count = len(first) + keys + len(CHANNEL_ARGUMENTS) + len(shared) + own + more
-    return b"".join([b"*%d\r\n" % count, *first, b"%b" * 3, *shared, _WORD * own, b"%b"])
+def _packed_settings(settings: PublishSettings) -> bytes:
+    return pack_words(*(word if isinstance(word, bytes) else str(word).encode() for word in settings))
+
+
+@lru_cache
+def _packed_script(keys: int, more: int) -> bytes:
+    """The first words of a command with so many keys, and so many words after OWN_ARGUMENTS."""
+    arguments = len(ARGUMENTS) - len(SeldomWords._fields) + more
+    first = (b"EVALSHA", PUBLISH.digest.encode(), b"%d" % keys)
+    return b"*%d\r\n" % (len(first) + keys + arguments) + pack_words(*first)

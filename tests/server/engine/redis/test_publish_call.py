@@ -2,32 +2,57 @@
 
 import pytest
 
+from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import (
     ChannelNames,
     PublishSettings,
-    PublishWords,
+    PublishState,
     SeldomWords,
     pack_publish,
 )
 from tocsin_server.engine.redis.scripts import PUBLISH
+from tocsin_server.engine.redis.seen_positions import UNSEEN, SeenPosition
 
+OPTIONS = ChannelOptions()
+STATE = PublishState(b"1p", is_stored=True, trusts_absence=True, may_grow=False)
 SETTINGS = PublishSettings("SPUBLISH", b"1p", 100, 60_000, 3_600_000, 1, 0)
-WORDS = PublishWords(b"\r\n%d \xff", b"5", b"abcdefghijkl", b"41", b"")
+OWN = (b"\r\n%d \xff", b"5", b"abcdefghijkl")
 SELDOM = SeldomWords(b"7", b"", b"300000")
 
 
+@pytest.mark.parametrize("seen", [UNSEEN, SeenPosition(41, "epoch")], ids=["unseen", "seen"])
 @pytest.mark.parametrize("seldom", [None, SELDOM], ids=["plain", "seldom"])
 @pytest.mark.parametrize("first_result", [b"", b"t:{news}:idem:k"], ids=["no key", "key"])
 def test_a_publish_is_packed_as_the_general_packer_does_it(
-    seldom: SeldomWords | None, first_result: bytes
+    seen: SeenPosition, seldom: SeldomWords | None, first_result: bytes
 ) -> None:
     """Also with line breaks and percent signs in the words."""
     keys = Keys("%d")
     for channel in ("news", "100%", "}", "", "ä"):
         pubsub_name, *names = keys.of_history(channel)
-        names += [first_result.decode()] if first_result else []
-        packed = pack_publish(ChannelNames(keys).of(channel), SETTINGS, WORDS, seldom, first_result)
-        arguments = (pubsub_name, keys.epochs(channel), *SETTINGS, *WORDS, *(seldom or ()))
+        words = ChannelNames(keys, lambda _options, _state: SETTINGS).of(channel)
+        if seldom is not None:
+            names += [first_result.decode()] if first_result else []
+            beginning = words.seldom_beginning(OPTIONS, STATE, first_result)
+        else:
+            beginning = words.beginning(OPTIONS, STATE)
+        packed = pack_publish(beginning, *OWN, seen, seldom)
+        arguments = (pubsub_name, keys.epochs(channel), *SETTINGS, *OWN, *seen[:2], *(seldom or ()))
         assert packed == pack_command("EVALSHA", PUBLISH.digest, len(names), *names, *arguments)
+
+
+def test_a_publish_with_other_options_or_in_another_state_has_other_settings() -> None:
+    """The words of the last ones are kept."""
+    words = ChannelNames(
+        Keys("t"),
+        lambda options, state: PublishSettings("PUBLISH", state.head, options.history_size),
+    ).of("news")
+    one, other = (ChannelOptions(history_size=size, history_ttl=60) for size in (111, 222))
+    delta = STATE._replace(head=b"1d")
+    cases = [(one, STATE), (one, STATE), (other, STATE), (other, delta), (one, delta), (one, STATE)]
+    for options, state in cases:
+        beginning = words.beginning(options, state)
+        assert b"\r\n%d\r\n" % options.history_size in beginning
+        assert b"\r\n%b\r\n" % state.head in beginning

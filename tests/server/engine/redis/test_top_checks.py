@@ -1,5 +1,7 @@
 """Top checks: a node over Redis compares its positions with the tops, in case the last message was lost."""
 
+from typing import cast
+
 import pytest
 
 from tests.server.engine.contract.harness import publication
@@ -9,6 +11,7 @@ from tests.server.engine.redis.test_metrics import sharing
 from tests.server.metrics.metrics_page import of
 from tests.server.served_node import new_channel, publish
 from tests.support.timing import TICK
+from tocsin_server.engine.redis.broker import RedisBroker
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import ChannelNames
 from tocsin_server.node import backfill
@@ -33,7 +36,9 @@ async def test_a_stored_publication_that_was_not_received_is_backfilled(
         running(url, "unreceived") as unreceived,
     ):
         await publish(served.node, news, b"0")
-        monkeypatch.setattr(unreceived.broker, "_names", ChannelNames(UnreceivedKeys(prefix)))
+        broker = cast("RedisBroker", unreceived.broker)
+        names = ChannelNames(UnreceivedKeys(prefix), broker._settings_of)
+        monkeypatch.setattr(broker, "_names", names)
         options = served.node.rules.options_for(news)
         assert options is not None
         for number in (1, 2):

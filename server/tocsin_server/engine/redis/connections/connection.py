@@ -66,10 +66,13 @@ class RedisConnection(asyncio.Protocol):
         """Whether nothing can be sent or received. The owner may not have learned of the failure yet."""
         return self._failure.done() or self._transport.is_closing()
 
-    def send(self, commands: bytes) -> None:
-        """Send packed commands without waiting. Does nothing if the connection is closed."""
-        if not self._transport.is_closing():  # uvloop raises on a write to a closing transport
-            self._transport.write(commands)
+    def send(self, commands: bytes) -> bool:
+        """Send packed commands without waiting. Returns False, and sends nothing, if it is closed."""
+        transport = self._transport
+        if self._failure.done() or transport.is_closing():  # uvloop raises on a write to a closing transport
+            return False
+        transport.write(commands)
+        return True
 
     async def execute(self, *commands: bytes) -> list[Any]:
         """Send packed commands and return the reply to each. Raises one of CONNECTION_ERRORS.

@@ -138,16 +138,17 @@ class Backoff:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._failures = 0
+        self.failures = 0
+        """How many attempts have failed since the last success."""
 
     def reset(self) -> None:
         """The last attempt succeeded: return to the first bound."""
-        self._failures = 0
+        self.failures = 0
 
     def next(self) -> float:
         """The seconds to wait after another failure."""
-        bound = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 16))
-        self._failures += 1
+        bound = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self.failures, 16))
+        self.failures += 1
         return self._random.uniform(0, bound)
 
 
