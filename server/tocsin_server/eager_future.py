@@ -52,17 +52,25 @@ class EagerFuture(Generic[T]):
         What either of them raises is the exception from then on. A cancellation stays one. Returns this
         future.
         """
-        return self._add((convert, catch, None))
+        step = (convert, catch, None)
+        if self._is_done:
+            self._run((step,))
+        else:
+            self._steps.append(step)
+        return cast("EagerFuture[U]", self)
 
     def catch(self, convert: Callable[[Exception], U]) -> EagerFuture[T | U]:
         """Replace only an exception, as `then` does. Returns this future."""
-        return self._add((None, convert, None))
+        step = (None, convert, None)
+        if self._is_done:
+            self._run((step,))
+        else:
+            self._steps.append(step)
+        return cast("EagerFuture[T | U]", self)
 
     def always(self, follow: Callable[[BaseException | None], object]) -> EagerFuture[T]:
         """Call `follow` with the exception or None at any end, even a cancellation. Returns this future."""
-        return self._add((None, None, follow))
-
-    def _add(self, step: Step) -> EagerFuture[Any]:
+        step = (None, None, follow)
         if self._is_done:
             self._run((step,))
         else:

@@ -37,7 +37,6 @@ from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.publish_call import (
     ChannelNames,
     PublishSettings,
-    PublishState,
     pack_publish,
 )
 from tocsin_server.engine.redis.scripts import PUBLISH
@@ -104,10 +103,8 @@ def publish_command() -> bytes:
     body = encoding.encode_body(Raw(b'"%b"' % (b"x" * 126)), None, None)
     settings = PublishSettings("PUBLISH", encoding.PUBLICATION, 100, 300_000, 2_592_000_000)
     words = ChannelNames(Keys("bare"), lambda _options, _state: settings).of("bench")
-    state = PublishState(encoding.PUBLICATION, is_stored=True, trusts_absence=True, may_grow=True)
-    return pack_publish(
-        words.beginning(ChannelOptions(), state), body, b"1767225600000000", b"abcdefghijkl", UNSEEN
-    )
+    beginning = words.beginning(ChannelOptions(), (encoding.PUBLICATION, True, True, True))
+    return pack_publish(beginning, body, b"1767225600000000", b"abcdefghijkl", UNSEEN)
 
 
 PUBLISH_COMMAND = publish_command()

@@ -156,25 +156,27 @@ class RedisBroker:
             message = encoding.publication_without_history(head, stamp, body)
             packed = pack_command(self._commands.publish_command, names.pubsub_name, message)
             return self._commands.send(packed, names.pubsub_name).then(_no_position)
-        state = PublishState(head, is_stored, trusts_absence, not is_stored or self._may_grow())
-        own = body, b"%d" % stamp, self._epochs.take(), self._seen.latest(channel)
-        if key or publication.version:
+        state = (head, is_stored, trusts_absence, not is_stored or self._may_grow())
+        seldom = _seldom_words(publication) if key or publication.version else None
+        if seldom is None:
+            beginning = names.beginning(options, state)
+        else:
             first_result = self._keys.idempotency(channel, key).encode() if key else b""
             beginning = names.seldom_beginning(options, state, first_result)
-            packed = pack_publish(beginning, *own, _seldom_words(publication))
-        else:
-            packed = pack_publish(names.beginning(options, state), *own)
+        fresh_epoch, seen = self._epochs.take(), self._seen.latest(channel)
+        packed = pack_publish(beginning, body, b"%d" % stamp, fresh_epoch, seen, seldom)
         return self._commands.send(packed, names.meta).then(partial(self._published, channel))
 
     def _settings_of(self, options: ChannelOptions, state: PublishState) -> PublishSettings:
+        head, is_stored, trusts_absence, may_grow = state
         return PublishSettings(
             self._commands.publish_command,
-            state.head,
-            options.history_size if state.is_stored else 0,
+            head,
+            options.history_size if is_stored else 0,
             _ms(options.history_ttl),
             _ms(options.history_meta_ttl),
-            int(state.trusts_absence),
-            int(state.may_grow),
+            int(trusts_absence),
+            int(may_grow),
         )
 
     def _published(self, channel: str, reply: Any) -> Position:

@@ -112,7 +112,7 @@ class EagerCommand(EagerFuture[Any]):
     __slots__ = ("deadline", "packed")
 
     def __init__(self, packed: bytes, deadline: float) -> None:
-        super().__init__()
+        EagerFuture.__init__(self)  # half the cost of super()
         self.packed = packed
         self.deadline = deadline
 

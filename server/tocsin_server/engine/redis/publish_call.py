@@ -60,14 +60,11 @@ ARGUMENTS = CHANNEL_ARGUMENTS + PublishSettings._fields + OWN_ARGUMENTS + Seldom
 """The names of the arguments of publish.lua, in its order."""
 
 
-class PublishState(NamedTuple):
-    """What the settings of a publication depend on, besides the options of its channel."""
+PublishState = tuple[bytes, bool, bool, bool]
+"""What the settings depend on, besides the options of the channel.
 
-    head: bytes
-    is_stored: bool
-    trusts_absence: bool
-    may_grow: bool
-
+The head of the message, whether it is stored, `trusts_absence` and `may_grow`.
+"""
 
 SettingsOf = Callable[[ChannelOptions, PublishState], PublishSettings]
 
@@ -138,11 +135,11 @@ def pack_publish(
     seldom: SeldomWords | None = None,
 ) -> bytes:
     """Encode the command."""
-    return _OWN_WORDS % (
-        *(beginning, len(body), body, len(stamp), stamp, len(fresh_epoch), fresh_epoch),
-        _UNSEEN_WORDS if seen is UNSEEN else pack_words(b"%d" % seen.offset, seen.epoch.encode()),
-        pack_words(*seldom) if seldom else b"",
-    )
+    seen_words = _UNSEEN_WORDS if seen is UNSEEN else pack_words(b"%d" % seen.offset, seen.epoch.encode())
+    seldom_words = pack_words(*seldom) if seldom else b""
+    body_size, stamp_size, epoch_size = len(body), len(stamp), len(fresh_epoch)
+    words = (beginning, body_size, body, stamp_size, stamp, epoch_size, fresh_epoch, seen_words, seldom_words)
+    return _OWN_WORDS % words
 
 
 @lru_cache(maxsize=256)  # namespaces have few distinct options

@@ -16,7 +16,7 @@ from tocsin_server.engine.redis.scripts import PUBLISH
 from tocsin_server.engine.redis.seen_positions import UNSEEN, SeenPosition
 
 OPTIONS = ChannelOptions()
-STATE = PublishState(b"1p", is_stored=True, trusts_absence=True, may_grow=False)
+STATE: PublishState = (b"1p", True, True, False)
 SETTINGS = PublishSettings("SPUBLISH", b"1p", 100, 60_000, 3_600_000, 1, 0)
 OWN = (b"\r\n%d \xff", b"5", b"abcdefghijkl")
 SELDOM = SeldomWords(b"7", b"", b"300000")
@@ -47,12 +47,12 @@ def test_a_publish_with_other_options_or_in_another_state_has_other_settings() -
     """The words of the last ones are kept."""
     words = ChannelNames(
         Keys("t"),
-        lambda options, state: PublishSettings("PUBLISH", state.head, options.history_size),
+        lambda options, state: PublishSettings("PUBLISH", state[0], options.history_size),
     ).of("news")
     one, other = (ChannelOptions(history_size=size, history_ttl=60) for size in (111, 222))
-    delta = STATE._replace(head=b"1d")
+    delta = (b"1d", *STATE[1:])
     cases = [(one, STATE), (one, STATE), (other, STATE), (other, delta), (one, delta), (one, STATE)]
     for options, state in cases:
         beginning = words.beginning(options, state)
         assert b"\r\n%d\r\n" % options.history_size in beginning
-        assert b"\r\n%b\r\n" % state.head in beginning
+        assert b"\r\n%b\r\n" % state[0] in beginning
