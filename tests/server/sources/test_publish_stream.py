@@ -200,14 +200,14 @@ async def test_a_channel_that_cannot_take_an_entry_now_holds_up_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also if its entries fill many batches. They stay in order until they can be published."""
-    publish, is_full = Operations.publish, True
+    begin_publish, is_full = Operations.begin_publish, True
 
-    async def refuse(self: Operations, channel: str, publication: Any) -> Any:
+    def refuse(self: Operations, channel: str, publication: Any) -> Any:
         if channel == "log:full" and is_full:
             raise EngineLimit("engine.memory_limit", INTERNAL_ERROR)
-        return await publish(self, channel, publication)
+        return begin_publish(self, channel, publication)
 
-    monkeypatch.setattr(Operations, "publish", refuse)
+    monkeypatch.setattr(Operations, "begin_publish", refuse)
     for number in range(50):
         add(channel="log:full", data=number)
     add(channel="log:a", data=1)

@@ -29,7 +29,7 @@ class Channels:
         self._outcomes = iter(outcomes)
         self.stored: dict[str, list[int]] = {}
 
-    async def publish(self, channel: str, publication: NewPublication) -> None:
+    async def begin_publish(self, channel: str, publication: NewPublication) -> None:
         await asyncio.sleep(0)
         outcome = next(self._outcomes, "stored")
         if outcome == "not stored":
@@ -91,12 +91,12 @@ async def test_a_batch_ends_at_its_deadline(suspended: bool) -> None:
     now = 0.0
     engine = Channels([])
 
-    async def publish(channel: str, publication: NewPublication) -> None:
+    async def begin_publish(channel: str, publication: NewPublication) -> None:
         nonlocal now
         now += 10
-        await Channels.publish(engine, channel, publication)
+        await Channels.begin_publish(engine, channel, publication)
 
-    engine.publish = publish  # type: ignore[method-assign]
+    engine.begin_publish = begin_publish  # type: ignore[method-assign]
     clocks = [lambda: 0.0, lambda: now]
     deadline = Deadline(25, clocks if suspended else clocks[::-1])
     outcome = await engine.publisher().publish(entries(["a"] * 5), deadline)

@@ -65,7 +65,7 @@ class BusySource:
     async def unpublished(self) -> Unpublished:
         return Unpublished(len(self.waiting), 0.0)
 
-    async def publish(self, channel: str, _publication: NewPublication) -> None:
+    async def begin_publish(self, channel: str, _publication: NewPublication) -> None:
         if not self.has_room:
             raise EngineError("the memory of Redis is full")
         self.published.append(channel)

@@ -36,6 +36,7 @@ LEASE_ACQUIRE = _load("lease_acquire")
 LEASE_RENEW = _load("lease_renew")
 LEASE_LIST = _load("lease_list")
 LEASE_EXPIRE = _load("lease_expire")
+KEYS_EXPIRE = _load("keys_expire")
 GET_OR_SET = _load("get_or_set")
 REVOKE = _load("revoke")
 EVENTS_OPEN = _load("lib/events", "events_open")
@@ -71,6 +72,7 @@ ALL = (
     LEASE_RENEW,
     LEASE_LIST,
     LEASE_EXPIRE,
+    KEYS_EXPIRE,
     GET_OR_SET,
     REVOKE,
     EVENTS_OPEN,

@@ -27,13 +27,20 @@ local function append(epoch, size, ttl_ms, top_ttl_ms)
   return offset
 end
 
-if history_size ~= '0' and trusts_absence == '1' and not version then
+if history_size ~= '0' and trusts_absence == '1' and (not version or version == '0') then
+  local result = first_result and call('GET', first_result)
+  if result then
+    return {string.match(result, '^(%d+) (.*)$')}
+  end
   local top = call('HMGET', meta, 'offset', 'epoch')
   local offset, epoch = top[1], top[2]
   -- find_history says when a stored top does not count: if it is below the seen position in the same epoch.
   local is_not_below = epoch and (#offset > #seen_offset or (#offset == #seen_offset and offset >= seen_offset))
   if epoch and (is_not_below or epoch ~= seen_epoch) then
-    return {append(epoch, history_size, history_ttl_ms, meta_ttl_ms), epoch}
+    offset = append(epoch, history_size, history_ttl_ms, meta_ttl_ms)
+    if first_result then
+      call('SET', first_result, offset .. ' ' .. epoch, 'PX', result_ttl_ms)
+    end
+    return {offset, epoch}
   end
 end
-

@@ -1,0 +1,6 @@
+-- Let keys expire, whether they exist or not.
+--   KEYS     any keys of one slot
+--   ARGV     milliseconds from now
+for _, key in ipairs(KEYS) do
+  redis.call('PEXPIRE', key, ARGV[1])
+end
