@@ -82,25 +82,27 @@ _UNSEEN_WORDS = pack_words(b"0", b"")
 class ChannelWords:
     """What the publications of a channel share.
 
-    The mutable state is the beginning that was packed last, with the options and the state that it is for.
+    The mutable state is the words that were packed last, with the options and the state that they are for.
     """
 
-    __slots__ = ("_beginning", "_end", "_options", "_settings_of", "_state", "keys", "meta", "pubsub_name")
+    __slots__ = (
+        *("_beginning", "_names", "_options", "_settings", "_settings_of", "_state"),
+        *("keys", "meta", "pubsub_name"),
+    )
 
     def __init__(self, keys: Keys, settings_of: SettingsOf, channel: str) -> None:
         self.pubsub_name, self.meta, history = keys.of_history(channel)
         self.keys = pack_words(self.meta.encode(), history.encode())
-        self._end = pack_words(self.pubsub_name.encode(), keys.epochs(channel).encode())
+        self._names = pack_words(self.pubsub_name.encode(), keys.epochs(channel).encode())
         self._settings_of = settings_of
         self._options: ChannelOptions | None = None
         self._state: PublishState | None = None
-        self._beginning = b""
+        self._settings = self._beginning = b""
 
     def beginning(self, options: ChannelOptions, state: PublishState) -> bytes:
         """The words up to OWN_ARGUMENTS, if no SeldomWords follow."""
         if options is not self._options or state != self._state:
-            self._beginning = self._packed(options, state, 2, 0)
-            self._options, self._state = options, state
+            self._pack(options, state)
         return self._beginning
 
     def seldom_beginning(self, options: ChannelOptions, state: PublishState, first_result: bytes) -> bytes:
@@ -108,14 +110,18 @@ class ChannelWords:
 
         `first_result` is the key of the idempotency key's result. Empty: there is none.
         """
+        if options is not self._options or state != self._state:
+            self._pack(options, state)
         count, result = (3, pack_words(first_result)) if first_result else (2, b"")
-        return self._packed(options, state, count, len(SeldomWords._fields), result)
+        script = _packed_script(count, len(SeldomWords._fields))
+        return b"".join((script, self.keys, result, self._names, self._settings))
 
-    def _packed(
-        self, options: ChannelOptions, state: PublishState, keys: int, more: int, result: bytes = b""
-    ) -> bytes:
-        settings = _packed_settings(self._settings_of(options, state))
-        return b"".join((_packed_script(keys, more), self.keys, result, self._end, settings))
+    def _pack(self, options: ChannelOptions, state: PublishState) -> None:
+        settings = self._settings_of(options, state)
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in settings]
+        self._settings = pack_words(*words)
+        self._beginning = b"".join((_packed_script(2, 0), self.keys, self._names, self._settings))
+        self._options, self._state = options, state
 
 
 class ChannelNames:
@@ -140,11 +146,6 @@ def pack_publish(
     body_size, stamp_size, epoch_size = len(body), len(stamp), len(fresh_epoch)
     words = (beginning, body_size, body, stamp_size, stamp, epoch_size, fresh_epoch, seen_words, seldom_words)
     return _OWN_WORDS % words
-
-
-@lru_cache(maxsize=256)  # namespaces have few distinct options
-def _packed_settings(settings: PublishSettings) -> bytes:
-    return pack_words(*(word if isinstance(word, bytes) else str(word).encode() for word in settings))
 
 
 @lru_cache
