@@ -133,6 +133,8 @@ class Operations:
             options = self.options_for(channel)  # raises
         if options.publication_data_format:
             check_format(publication.data, options.publication_data_format)
+        if publication.idempotency_key or publication.tags or publication.version_epoch:
+            check_text(publication)
         room = self._room_in(channel)
         if room is None:
             return self._begin_publish(channel, publication, options)
@@ -282,6 +284,17 @@ def check_format(data: Payload, required: str) -> None:
     if not text or (required == "json_object" and bytes(text)[:1] != b"{"):
         form = "JSON object" if required == "json_object" else "JSON"
         raise Refused(errors.bad_request(f"data is no {form}, which publication_data_format requires"))
+
+
+def check_text(publication: NewPublication) -> None:
+    """Refuse strings with half of a surrogate pair. JSON brings none, but an application's call may."""
+    tags = publication.tags or {}
+    strings = (publication.idempotency_key, publication.version_epoch, *tags, *tags.values())
+    try:
+        "".join(strings).encode()
+    except UnicodeEncodeError:
+        reason = "a string has half of a surrogate pair, which UTF-8 does not have"
+        raise Refused(errors.bad_request(reason)) from None
 
 
 def check_binary(data: Binary, options: ChannelOptions) -> None:
