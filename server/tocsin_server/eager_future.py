@@ -24,6 +24,9 @@ Step = tuple[
 ]
 """The functions for a result, for an exception, and for any end: the first and second, or the third."""
 
+_NO_STEPS: list[Step] = []
+"""The steps of a future that is done. Nothing is added to it."""
+
 _AWAITED = RuntimeError("the future has been awaited")
 
 
@@ -151,11 +154,12 @@ class EagerFuture(Generic[T]):
 
     def _end(self) -> None:
         self._is_done = True
-        steps, self._steps = self._steps, []
+        steps, self._steps = self._steps, _NO_STEPS
         self._run(steps)
-        callbacks, self._callbacks = self._callbacks, ()
-        for callback in callbacks:
-            self._call(callback)
+        if self._callbacks:
+            callbacks, self._callbacks = self._callbacks, ()
+            for callback in callbacks:
+                self._call(callback)
 
     def _run(self, steps: list[Step] | tuple[Step]) -> None:
         for on_result, on_exception, on_end in steps:

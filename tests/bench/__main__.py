@@ -172,7 +172,15 @@ async def several_nodes() -> Figures:
         "µs",
         1.5,
     )
-    yield at_most("the same, in a batch of 100", cost["redis batch"], cost["memory batch"], "µs", math.inf)
+    bare = cost["bare over Redis"]
+    for name, one, other in (
+        ("over Redis : a bare ASGI function that sends the same command", cost["redis"], bare),
+        ("that function : one that only answers", bare, cost["bare"]),
+    ):
+        yield at_most(f"the same, {name}", one, other, "µs", math.inf)
+    yield at_most(
+        "over Redis, in a batch of 100 : in memory", cost["redis batch"], cost["memory batch"], "µs", math.inf
+    )
     publishes = await per_cpu_second()
     yield at_least(
         "publishes for a CPU second, in a batch : one for each request",

@@ -1,4 +1,7 @@
-"""CPU time of a node alone for publishing by HTTP into a channel with history: over Redis, and in memory."""
+"""CPU time of a node alone for publishing by HTTP into a channel with history: over Redis, and in memory.
+
+Beside them: bare ASGI functions of which one sends the same command to Redis, and the other only answers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from tests.bench import nodes
 from tests.bench.api_requests import ONE, PUBLISHES
 from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.publishing import BATCH, CHANNELS, DATA
+from tests.server.engine.redis.redis_server import free_ports
+from tests.support.worker import run_worker
 
 ROUNDS = 5
 
@@ -22,10 +27,12 @@ MANY = as_json(
 CONTENDERS = {
     "redis": ("redis", "publish", ONE, PUBLISHES, 1),
     "memory": ("memory", "publish", ONE, PUBLISHES, 1),
+    "bare over Redis": ("bare_redis", "publish", ONE, PUBLISHES, 1),
+    "bare": ("bare_http", "publish", ONE, PUBLISHES, 1),
     "redis batch": ("redis", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
     "memory batch": ("memory", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
 }
-"""The engine, the method, the body, the requests in a round and the publications in each, by contender.
+"""The engine or server, the method, the body, the requests in a round and their publications, by contender.
 
 The kernel counts CPU time in hundredths of a second, so a round has more publications in batches.
 """
@@ -36,16 +43,19 @@ async def cpu_by_engine() -> dict[str, float]:
     figures: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(nodes.run_redis())
-        servers = {
+        nodes_by_engine = {
             "redis": stack.enter_context(nodes.run_node(redis.url)),
             "memory": stack.enter_context(nodes.run_node("")),
         }
-        back_ends = {
-            name: await stack.enter_async_context(BackEnd(server.port)) for name, server in servers.items()
-        }
+        ends = {engine: (node.process.pid, node.port) for engine, node in nodes_by_engine.items()}
+        for name, ports in (("bare_http", ()), ("bare_redis", (redis.port,))):
+            (port,) = free_ports(1)
+            worker = run_worker("tests.bench.request_servers", name, port, *ports)
+            ends[name] = ((await stack.enter_async_context(worker)).pid, port)
+        back_ends = {name: await stack.enter_async_context(BackEnd(port)) for name, (_, port) in ends.items()}
         for round_number in range(ROUNDS + 1):
             for name, (engine, method, body, count, size) in CONTENDERS.items():
-                process = servers[engine].process.pid
+                process, _ = ends[engine]
                 before = nodes.cpu_seconds(process)
                 for _ in range(count):
                     await back_ends[engine].post(method, body)

@@ -14,6 +14,11 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     async def call(self, *values: object) -> list[float]:
         """Send a line. Returns the numbers of the reply."""
         assert self._process.stdin is not None
