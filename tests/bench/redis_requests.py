@@ -32,7 +32,7 @@ CONTENDERS = {
     "redis batch": ("redis", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
     "memory batch": ("memory", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
 }
-"""The engine or server, the method, the body, the requests in a round and their publications, by contender.
+"""Which server, the method, the body, the requests in a round and the publications in each, by contender.
 
 The kernel counts CPU time in hundredths of a second, so a round has more publications in batches.
 """

@@ -61,7 +61,7 @@ class Deadline:
     @property
     def seconds_left(self) -> float:
         """How long the batch may go on. 0 or less: it ends."""
-        return min(end - clock() for clock, end in self._ends)
+        return min([end - clock() for clock, end in self._ends])
 
 
 class Outcome:

@@ -164,7 +164,7 @@ class RedisBroker:
         if seldom is None:
             beginning = names.beginning(options, state)
         else:
-            first_result = self._keys.idempotency(channel, key).encode() if key else b""
+            first_result = self._keys.idempotency(channel, key) if key else ""
             beginning = names.seldom_beginning(options, state, first_result)
         fresh_epoch, seen = self._epochs.take(), self._seen.latest(channel)
         packed = pack_publish(beginning, body, b"%d" % stamp, fresh_epoch, seen, seldom)
@@ -306,11 +306,7 @@ def _no_position(_receivers: Any) -> Position:
 
 
 def _seldom_words(publication: NewPublication) -> SeldomWords:
-    return SeldomWords(
-        b"%d" % publication.version,
-        publication.version_epoch.encode(),
-        b"%d" % (publication.idempotency_seconds * 1000),
-    )
+    return SeldomWords(publication.version, publication.version_epoch, publication.idempotency_seconds * 1000)
 
 
 @lru_cache(maxsize=128)  # channel options have few distinct values, and every publish converts some

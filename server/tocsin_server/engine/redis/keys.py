@@ -117,8 +117,10 @@ class Keys:
 
     def idempotency(self, channel: str, idempotency_key: str) -> str:
         """String: the result of the first publish with an idempotency key, as `<offset> <epoch>`."""
-        key = idempotency_key.replace("%", "%25").replace("}", "%7D")
-        return f"{self._of_channel(channel)}:idem:{key}"
+        key = idempotency_key
+        if "%" in key or "}" in key:
+            key = key.replace("%", "%25").replace("}", "%7D")
+        return f"{self._prefix}:{{{_hash_tag(channel)}}}:idem:{key}"
 
     def presence(self, channel: str) -> str:
         """Hash: client id → presence entry."""

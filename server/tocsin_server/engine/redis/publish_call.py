@@ -50,9 +50,9 @@ OWN_ARGUMENTS = ("body", "stamp", "fresh_epoch", "seen_offset", "seen_epoch")
 class SeldomWords(NamedTuple):
     """The last arguments, which publications without a version and without an idempotency key do not send."""
 
-    version: bytes
-    version_epoch: bytes
-    result_ttl_ms: bytes
+    version: int
+    version_epoch: str
+    result_ttl_ms: int
     """How long the result of the idempotency key is kept."""
 
 
@@ -105,14 +105,14 @@ class ChannelWords:
             self._pack(options, state)
         return self._beginning
 
-    def seldom_beginning(self, options: ChannelOptions, state: PublishState, first_result: bytes) -> bytes:
+    def seldom_beginning(self, options: ChannelOptions, state: PublishState, first_result: str) -> bytes:
         """The same if SeldomWords follow.
 
         `first_result` is the key of the idempotency key's result. Empty: there is none.
         """
         if options is not self._options or state != self._state:
             self._pack(options, state)
-        count, result = (3, pack_words(first_result)) if first_result else (2, b"")
+        count, result = (3, pack_words(first_result.encode())) if first_result else (2, b"")
         script = _packed_script(count, len(SeldomWords._fields))
         return b"".join((script, self.keys, result, self._names, self._settings))
 
@@ -142,10 +142,22 @@ def pack_publish(
 ) -> bytes:
     """Encode the command."""
     seen_words = _UNSEEN_WORDS if seen is UNSEEN else pack_words(b"%d" % seen.offset, seen.epoch.encode())
-    seldom_words = pack_words(*seldom) if seldom else b""
     body_size, stamp_size, epoch_size = len(body), len(stamp), len(fresh_epoch)
+    seldom_words = _pack_seldom(seldom) if seldom else b""
     words = (beginning, body_size, body, stamp_size, stamp, epoch_size, fresh_epoch, seen_words, seldom_words)
     return _OWN_WORDS % words
+
+
+def _pack_seldom(words: SeldomWords) -> bytes:
+    """The last words. Those without a version are the same for all publications of a source."""
+    return _pack_unversioned(words) if words.version == 0 else _pack_texts(words)
+
+
+def _pack_texts(words: SeldomWords) -> bytes:
+    return pack_words(*(str(word).encode() for word in words))
+
+
+_pack_unversioned = lru_cache(_pack_texts)
 
 
 @lru_cache
