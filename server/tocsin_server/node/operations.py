@@ -133,7 +133,7 @@ class Operations:
             options = self.options_for(channel)  # raises
         if options.publication_data_format:
             check_format(publication.data, options.publication_data_format)
-        if publication.idempotency_key or publication.tags or publication.version_epoch:
+        if publication.tags or publication.version_epoch or not publication.idempotency_key.isascii():
             check_text(publication)
         room = self._room_in(channel)
         if room is None:
