@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.timing import SOON
+from tests.server.sources.outbox_table import until
+from tests.support.timing import SOON, TICK
 from tocsin_server.config.source_options import OutboxOptions
+from tocsin_server.eager_future import EagerFuture
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.errors import INTERNAL_ERROR, UNKNOWN_CHANNEL, EngineError, Refused
 from tocsin_server.node.operations import Operations
 from tocsin_server.node.sampled_log import SampledLog
+from tocsin_server.protocol.messages import Position
+from tocsin_server.sources import publishing as publishing_module
 from tocsin_server.sources.entry import SourceEntry
 from tocsin_server.sources.postgres.outbox import Outbox
-from tocsin_server.sources.publishing import DEFECT, Deadline, EntryPublisher
+from tocsin_server.sources.publishing import DEFECT, Deadline, EntryPublisher, Outcome
 
 OUTCOMES = st.sampled_from(["stored", "not stored", "stored without an answer", "full", "refused"])
 
@@ -104,3 +108,60 @@ async def test_a_batch_ends_at_its_deadline(suspended: bool) -> None:
     assert [entry.id for entry in outcome.published] == ["0", "1", "2"]
     assert not outcome.held
     assert not outcome.failures
+
+
+class WaitingChannels:
+    """An engine whose publications end when the test says."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, EagerFuture[Position]]] = []
+
+    def begin_publish(self, channel: str, _publication: NewPublication) -> EagerFuture[Position]:
+        future: EagerFuture[Position] = EagerFuture()
+        self.begun.append((channel, future))
+        return future
+
+    def publishing(self, channels: list[str]) -> asyncio.Task[Outcome]:
+        """A task that publishes an entry into each of these channels."""
+        source = Outbox(OutboxOptions(), 1_000_000)
+        publisher = EntryPublisher(source, cast("Operations", self), SampledLog())
+        return asyncio.create_task(publisher.publish(entries(channels), Deadline(SOON)))
+
+
+async def test_the_next_publication_of_a_channel_begins_in_the_call_that_ends_the_one_before() -> None:
+    """The channels go on beside each other."""
+    engine = WaitingChannels()
+    publishing = engine.publishing(["a", "a", "b", "a"])
+    await until(lambda: len(engine.begun) == 2)
+    for number in (0, 1, 2, 3):
+        engine.begun[number][1].set_result(Position(number, "epoch"))
+        if number in (0, 2):
+            assert engine.begun[-1][0] == "a"
+            assert len(engine.begun) == 3 + number // 2
+    assert [channel for channel, _ in engine.begun] == ["a", "b", "a", "a"]
+    assert {entry.id for entry in (await publishing).published} == {"0", "1", "2", "3"}
+
+
+async def test_a_publication_without_an_answer_holds_its_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cancelled. Nothing follows it in its channel, and others go on."""
+    monkeypatch.setattr(publishing_module, "PUBLISH_SECONDS", 2 * TICK)
+    monkeypatch.setattr(publishing_module, "CHECK_SECONDS", TICK)
+    engine = WaitingChannels()
+    publishing = engine.publishing(["a", "a", "b"])
+    await until(lambda: len(engine.begun) == 2)
+    engine.begun[1][1].set_result(Position(1, "epoch"))
+    outcome = await publishing
+    assert outcome.held == {"a"}
+    assert [entry.id for entry in outcome.published] == ["2"]
+    assert [future.cancelled() for _, future in engine.begun] == [True, False]
+
+
+async def test_a_batch_that_is_cancelled_begins_nothing_further() -> None:
+    """As at the end of a node that stops. What was not sent is not sent."""
+    engine = WaitingChannels()
+    publishing = engine.publishing(["a", "a", "b"])
+    await until(lambda: len(engine.begun) == 2)
+    publishing.cancel()
+    await asyncio.wait([publishing])
+    assert publishing.cancelled()
+    assert [future.cancelled() for _, future in engine.begun] == [True, True]

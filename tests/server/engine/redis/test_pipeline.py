@@ -139,7 +139,9 @@ async def test_a_command_on_a_lost_connection_waits_for_the_next(
     await asyncio.sleep(0)
     await pipeline.execute("PING")
     connector.connection._transport.abort()
+    packed = pipeline.send(pack_command("ECHO", "packed"), "key")
     assert await pipeline.execute("ECHO", "here") == b"here"
+    assert await packed == b"packed"
     assert pipeline.connection_count == 2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
