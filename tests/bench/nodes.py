@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.support.server import Server, run_server
@@ -44,6 +43,8 @@ def run_node(redis_url: str) -> Iterator[Server]:
 
 
 def cpu_seconds(*pids: int) -> float:
-    """User and kernel time of processes since they started."""
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return float(sum(time.user + time.system for time in times))
+    """User and kernel time of processes since they started, in nanoseconds of resolution.
+
+    Linux numbers the clocks of processes so (clock_getcpuclockid(3)). /proc counts hundredths of a second.
+    """
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)

@@ -16,7 +16,7 @@ PUBLISHES = 4000
 """Publishes of each contender in one round."""
 
 ROUNDS = 15
-"""Rounds. Their times are summed because the kernel counts CPU time in hundredths of a second."""
+"""Rounds, whose times are summed."""
 
 BATCH = 100
 BACK_ENDS = 8

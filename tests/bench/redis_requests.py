@@ -34,7 +34,7 @@ CONTENDERS = {
 }
 """Which server, the method, the body, the requests in a round and the publications in each, by contender.
 
-The kernel counts CPU time in hundredths of a second, so a round has more publications in batches.
+A round has more publications in batches, so that it takes as long.
 """
 
 
