@@ -60,7 +60,7 @@ class EagerFuture(Generic[T]):
             self._run((step,))
         else:
             self._steps.append(step)
-        return cast("EagerFuture[U]", self)
+        return self  # type: ignore[return-value]
 
     def catch(self, convert: Callable[[Exception], U]) -> EagerFuture[T | U]:
         """Replace only an exception, as `then` does. Returns this future."""
@@ -69,7 +69,7 @@ class EagerFuture(Generic[T]):
             self._run((step,))
         else:
             self._steps.append(step)
-        return cast("EagerFuture[T | U]", self)
+        return self  # type: ignore[return-value]
 
     def always(self, follow: Callable[[BaseException | None], object]) -> EagerFuture[T]:
         """Call `follow` with the exception or None at any end, even a cancellation. Returns this future."""

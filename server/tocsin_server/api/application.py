@@ -142,7 +142,7 @@ class Api:
         if not isinstance(outcome, Pending):
             return outcome
         if isinstance(outcome, EagerFuture):
-            return outcome.always(lambda _: caller.leave())
+            return outcome.always(caller.leave)
         return self._respond_later(call, outcome)
 
     async def _respond_later(self, call: Call, begun: Later[ApiResponse]) -> ApiResponse:

@@ -121,8 +121,8 @@ class Caller:
                 self._waiting.remove(place)
             raise
 
-    def leave(self) -> None:
-        """Let another request of the caller run: the first that waits."""
+    def leave(self, _error: BaseException | None = None) -> None:
+        """Let another request of the caller run: the first that waits. Can be a step of a future."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
