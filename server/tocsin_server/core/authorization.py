@@ -144,6 +144,31 @@ def connection_claims(
     return found
 
 
+def authorize_refresh(
+    context: SessionContext,
+    info: ClientInfo,
+    granted: frozenset[str],
+    token: str,
+    now: Timestamp,
+    claims: ConnectionClaims | None = None,
+) -> ConnectionClaims | Refusal | Disconnect:
+    """Decide a refresh command of a connection to which its token `granted` these channels."""
+    found = connection_claims(context, info.client, token, now, claims)
+    if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
+        return errors.INTERNAL_ERROR
+    if isinstance(found, Refusal):
+        return errors.CONNECTION_EXPIRED
+    if isinstance(found, Disconnect):
+        return found
+    if found.sub != info.user:
+        context.report_refusal(info.client, "connection token", "it is for another user")
+        return errors.INVALID_TOKEN
+    if frozenset(found.grants) != granted:
+        context.report_refusal(info.client, "connection token", "it grants other channels")
+        return errors.INSUFFICIENT_STATE
+    return found
+
+
 def _token_claims(
     context: SessionContext, client: str, token: str, now: Timestamp
 ) -> ConnectionClaims | Refusal | Disconnect:

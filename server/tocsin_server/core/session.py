@@ -23,8 +23,8 @@ another `Turn`, which the node gives to the sessions that need one, in rotation.
 
 A request waits for authorization only where `SessionContext.needs_authorization` says so. Then the
 session returns `Authorize`, and goes on when `Authorized` arrives, or refuses after
-`authorization_seconds`. All other requests are decided at once, by core/authorization.py and
-core/subscription_authorization.py.
+`authorization_seconds`. All other requests are decided at once, by core/authorization.py,
+core/subscription_authorization.py and core/command_authorization.py.
 
 What was authorized from outside, without or in place of a token, is renewed the same way before it expires,
 if `needs_authorization` holds for its refresh request. No command waits for that (core/renewals.py). A
@@ -49,15 +49,16 @@ from msgspec import Raw
 
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core import events, permissions
+from tocsin_server.core import events
 from tocsin_server.core.authorization import (
     AuthorizedConnection,
     authorize_connection,
-    connection_claims,
+    authorize_refresh,
     connection_claims_of,
 )
-from tocsin_server.core.capabilities import Action, capabilities
+from tocsin_server.core.capabilities import capabilities
 from tocsin_server.core.client_limits import Exceeded
+from tocsin_server.core.command_authorization import ExecutedRequest, authorize_command, check_publish
 from tocsin_server.core.events import (
     Approval,
     Authorize,
@@ -74,13 +75,13 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.core.pending_authorizations import PendingAuthorizations
 from tocsin_server.core.phases import AUTHORIZING, CLOSED, CONNECTED, CONNECTING, NEW, Cause, next_phase
-from tocsin_server.core.positions import NOTHING_BEFORE, History, may_read_from
+from tocsin_server.core.positions import History
 from tocsin_server.core.rate_limit import NEVER_USED
 from tocsin_server.core.renewals import Renewals
 from tocsin_server.core.replies import answer, is_error, refuse, send_push
 from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
-from tocsin_server.core.subscription_authorization import caller_of, subscription_claims_of, with_channel_info
+from tocsin_server.core.subscription_authorization import subscription_claims_of
 from tocsin_server.core.subscriptions import Outcome, Subscriptions
 from tocsin_server.core.tokens import ConnectionClaims, embedded, issued_at
 from tocsin_server.errors import Disconnect, Refusal
@@ -456,7 +457,7 @@ class Session:
             effects = self._run_request(command.id, request, None, now)
         return self._count_error(effects, now) if len(effects) == 1 and is_error(effects[0]) else effects
 
-    def _run_request(  # noqa: C901 - one case per method
+    def _run_request(
         self, command_id: int, request: Request, approval: Approval | None, now: Timestamp
     ) -> list[Effect]:
         match request:
@@ -466,14 +467,10 @@ class Session:
                 return self._subscribe(command_id, request, approval, now)
             case UnsubscribeRequest():
                 return self._apply(self._subscriptions.unsubscribe(command_id, request))
-            case PublishRequest():
-                return self._publish(command_id, request, approval, now)
-            case PresenceRequest() | PresenceStatsRequest():
-                return self._execute(command_id, request, Action.PRESENCE, now)
-            case HistoryRequest():
-                return self._history(command_id, request, now)
-            case RpcRequest():
-                return self._rpc(command_id, request, approval)
+            case PublishRequest() | RpcRequest():
+                return self._execute(command_id, request, approval, now)
+            case PresenceRequest() | PresenceStatsRequest() | HistoryRequest():
+                return self._execute(command_id, request, None, now)
             case SendRequest():
                 return self._close(errors.UNSUPPORTED)
             case RefreshRequest():
@@ -539,11 +536,10 @@ class Session:
         """Refuse what no answer from outside could permit, so that it is not asked about."""
         if isinstance(request, SubscribeRequest):
             refused = self._subscriptions.check(request, self.info)
-            if isinstance(refused, Refusal):
-                return [refuse(command_id, refused)]
-            return [] if refused is None else self._close(refused)
+            return [] if refused is None else self._refuse_command(command_id, refused)
         if isinstance(request, PublishRequest):
-            return self._check_publish(command_id, request, now)
+            why = check_publish(self._context, self.info, self._subscriptions, request, now)
+            return [] if why is None else self._refuse_command(command_id, why)
         return []
 
     def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
@@ -735,19 +731,11 @@ class Session:
             reason = "the connection was admitted without it, so the node renews it"
             self._context.report_refusal(self.client, "connection token", reason)
             return self._close(errors.PROTOCOL_VIOLATION)
-        found = connection_claims(self._context, self.client, request.token, now, claims)
-        if found is errors.SERVER_ERROR:  # the keys cannot be fetched now: the client tries again
-            return [refuse(command_id, errors.INTERNAL_ERROR)]
-        if isinstance(found, Refusal):
-            return self._close(errors.CONNECTION_EXPIRED)
-        if isinstance(found, Disconnect):
-            return self._close(found)
-        if found.sub != self.user:
-            self._context.report_refusal(self.client, "connection token", "it is for another user")
-            return self._close(errors.INVALID_TOKEN)
-        if frozenset(found.grants) != self._granted_channels:
-            self._context.report_refusal(self.client, "connection token", "it grants other channels")
-            return self._close(errors.INSUFFICIENT_STATE)
+        found = authorize_refresh(
+            self._context, self.info, self._granted_channels, request.token, now, claims
+        )
+        if isinstance(found, Refusal | Disconnect):
+            return self._refuse_command(command_id, found)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)
         if _is_over(self._expires_at, now, self._context.tokens.leeway_for(found)):
@@ -771,85 +759,23 @@ class Session:
                 self._renew_before(request.channel, subscription.expires_at, now)
         return effects
 
-    def _publish(
-        self, command_id: int, request: PublishRequest, approval: Approval | None, now: Timestamp
-    ) -> list[Effect]:
-        if request.channel and not request.data:  # without a channel `_execute` closes
-            return [refuse(command_id, errors.bad_request("there is no data"))]
-        return self._execute(command_id, request, Action.PUBLISH, now, approval)
-
-    def _check_publish(self, command_id: int, request: PublishRequest, now: Timestamp) -> list[Effect]:
-        """Refuse a publish command that is not valid, or that is one too many, for every client."""
-        channel = request.channel
-        if not channel:
-            return self._close(errors.PROTOCOL_VIOLATION)
-        if not request.data:
-            return [refuse(command_id, errors.bad_request("there is no data"))]
-        options = permissions.check_name(channel, self._context.rules)
-        if isinstance(options, Refusal):
-            return [refuse(command_id, options)]
-        if refusal := self._decide(Action.PUBLISH, channel, options, is_permitted=True):
-            return [refuse(command_id, refusal)]
-        return self._take_publication(command_id, channel, options, now)
-
-    def _decide(
-        self, action: Action, channel: str, options: ChannelOptions, *, is_permitted: bool
-    ) -> Refusal | None:
-        """Why the client may not do something; with `is_permitted` the name of the channel alone decides."""
-        subscription = self._subscriptions.live_in(channel)
-        caller = caller_of(self._context, self.user, self._subscriptions.capabilities, subscription)
-        kind = self._context.rules.kind_of(channel, options)
-        if is_permitted:
-            return permissions.decide_by_name(action, caller, channel, kind)
-        return permissions.decide(action, caller, channel, options, kind)
-
-    def _take_publication(
-        self, command_id: int, channel: str, options: ChannelOptions, now: Timestamp
-    ) -> list[Effect]:
-        exceeded = self._context.limits.take_publication(self.info, channel, options, now.monotonic)
-        return [] if exceeded is None else self._apply_limit(command_id, exceeded)
-
-    def _history(self, command_id: int, request: HistoryRequest, now: Timestamp) -> list[Effect]:
-        if not may_read_from(request.since, request.reverse):
-            return [refuse(command_id, errors.bad_request(NOTHING_BEFORE))]
-        return self._execute(command_id, request, Action.HISTORY, now)
-
-    def _rpc(self, command_id: int, request: RpcRequest, approval: Approval | None) -> list[Effect]:
-        if request.method not in self._context.rpc_methods:
-            has_methods = self._context.rpc_methods or approval is not None
-            return [refuse(command_id, errors.METHOD_NOT_FOUND if has_methods else errors.NOT_AVAILABLE)]
-        self._executing = Execute(command_id, request, self.info)
-        return [self._executing]
-
     def _execute(
-        self,
-        command_id: int,
-        request: PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest,
-        action: Action,
-        now: Timestamp,
-        approval: Approval | None = None,
+        self, command_id: int, request: ExecutedRequest, approval: Approval | None, now: Timestamp
     ) -> list[Effect]:
-        channel = request.channel
-        if not channel:
-            return self._close(errors.PROTOCOL_VIOLATION)
-        options = permissions.check_name(channel, self._context.rules)
-        if isinstance(options, Refusal):
-            return [refuse(command_id, options)]
-        subscription = self._subscriptions.live_in(channel)
-        is_permitted = approval is not None and approval.is_permitted
-        if refusal := self._decide(action, channel, options, is_permitted=is_permitted):
-            return [refuse(command_id, refusal)]
-        if (
-            approval is None  # else it was taken before the authorization was requested
-            and isinstance(request, PublishRequest)
-            and (exceeded := self._take_publication(command_id, channel, options, now))
-        ):
-            return exceeded
-        info = self.info
-        if subscription is not None:
-            info = with_channel_info(info, subscription.info.chan_info)
-        self._executing = Execute(command_id, request, info, approval is not None and approval.skip_history)
-        return [self._executing]
+        decided = authorize_command(
+            self._context, self.info, self._subscriptions, command_id, request, approval, now
+        )
+        if isinstance(decided, Execute):
+            self._executing = decided
+            return [decided]
+        return self._refuse_command(command_id, decided)
+
+    def _refuse_command(self, command_id: int, why: Refusal | Exceeded | Disconnect) -> list[Effect]:
+        if isinstance(why, Disconnect):
+            return self._close(why)
+        if isinstance(why, Exceeded):
+            return self._apply_limit(command_id, why)
+        return [refuse(command_id, why)]
 
     def _on_executed(self, event: events.Executed) -> list[Effect]:
         executing = self._executing
