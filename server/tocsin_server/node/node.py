@@ -41,7 +41,7 @@ from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
-from tocsin_server.core.channel import CaughtUp, Channel, ChannelMessage, encodable
+from tocsin_server.core.channel import Channel
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.glob import Glob
@@ -63,6 +63,7 @@ from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
+from tocsin_server.node.client_writes import ClientWrites
 from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.deadlines import DeadlineQueue
@@ -86,9 +87,7 @@ from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
     Publication,
     Push,
-    ServerMessage,
 )
-from tocsin_server.protocol.payloads import PayloadNotJson
 from tocsin_server.version import __version__
 
 STOP_SECONDS = 5.0
@@ -120,8 +119,16 @@ class Node:
         self.metrics = metrics or Metrics()
         self.state: NodeState[Connection] = NodeState()
         self.rules = channel_rules(settings)
+        self.sampled_log = SampledLog()
+        self._writes = ClientWrites(
+            self.state,
+            self.metrics,
+            self.sampled_log,
+            handle_event=self.handle_event,
+            on_reset=self._on_reset,
+        )
         self.fan_out: FanOut[Connection] = FanOut(
-            self.metrics, self._disconnect_failed, self._disconnect_unreadable
+            self.metrics, self._writes.disconnect_failed, self._writes.disconnect_unreadable
         )
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.delivery_store = self._engine_services.deliveries
@@ -136,7 +143,6 @@ class Node:
         """What connections keep of their requests; None: nothing, because no hook wants it."""
         self.services = Services()
         """What runs together with the node, such as deliveries and proxies."""
-        self.sampled_log = SampledLog()
         self._closed = ClosedConnections()
         self._handling: Connection | None = None
         """The connection whose event is being handled: who is refused, if something is."""
@@ -182,7 +188,7 @@ class Node:
             self._largest_page_bytes,
             spawn=self._spawn,
             room_for=self._room_for,
-            deliver=self._deliver_page,
+            deliver=self._writes.deliver_page,
             on_reset=self._on_reset,
         )
         self._subscription_setup = SubscriptionSetup(
@@ -547,26 +553,7 @@ class Node:
         if connection in self.state.connections:  # a HEAD request only seems to open a stream
             self.state.change_write(connection, is_behind=False)
             # Later, because the transport may call this in the middle of a write
-            asyncio.get_running_loop().call_soon(self._write_kept, connection)
-
-    def _write_kept(self, connection: Connection) -> None:
-        """Write what was kept aside for a client, channel by channel, until it is behind again.
-
-        If messages of a channel were dropped, a client with a position subscribes again instead, and
-        recovers or is told of the gap.
-        """
-        for name, options in connection.session.live_options:
-            kept = None
-            channel = self.hub.channels.get(name)  # None: the reset of another let a command leave this one
-            if channel is not None and not connection.is_behind and options.slow_policy != "disconnect":
-                kept = channel.release(connection)
-            if kept is None:
-                continue
-            self.metrics.count_undelivered(options.slow_policy, kept.dropped + kept.superseded)
-            if kept.dropped and connection.session.has_position_in(name):
-                self._on_reset(connection, name)
-            elif kept.messages:
-                self._pack_for(connection, name, kept.messages)
+            asyncio.get_running_loop().call_soon(self._writes.write_kept, connection)
 
     def _on_slow(self, connection: Connection) -> None:
         self.limit_reached("client.send_timeout", client=connection.session.client)
@@ -581,55 +568,8 @@ class Node:
         """Wait until a client is no longer behind, or its session is over."""
         return self._slow_clients.wait_for_room(connection, lambda: connection.session.is_closed)
 
-    def _deliver_page(self, connection: Connection, channel: Channel[Connection], added: CaughtUp) -> None:
-        """Write a page of a recovery."""
-        if added.messages:
-            count = self._pack_for(connection, channel.name, added.messages)
-            self.metrics.recovered_publications.count += count
-
-    def _pack_for(self, connection: Connection, name: str, messages: Sequence[ChannelMessage]) -> int:
-        """Write messages of a channel to one connection; return how many its codec could encode."""
-        framing = connection.framing
-        readable = encodable(messages, framing.codec)
-        if readable:
-            payload = framing.pack(name, readable)
-            connection.write(payload)
-            self.count_sent(len(payload))
-        if len(readable) < len(messages):
-            self._disconnect_later(connection)
-        return len(readable)
-
-    def _send(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
-        """Let a connection send messages, up to the first that its codec cannot encode."""
-        try:
-            connection.send(messages)
-        except PayloadNotJson:
-            self._send_readable(connection, messages)
-        except (TypeError, ValueError):  # a value that no codec encodes; logged as an error
-            self.sampled_log.fault("session_failed", client=connection.session.client)
-            asyncio.get_running_loop().call_soon(self._disconnect_failed, connection)
-
-    def _send_readable(self, connection: Connection, messages: Sequence[ServerMessage]) -> None:
-        for message in messages:
-            try:
-                connection.send([message])
-            except PayloadNotJson:
-                self._disconnect_later(connection)
-                return
-
-    def _disconnect_unreadable(self, connection: Connection) -> None:
-        """Close a connection whose codec cannot encode a payload that it must be sent."""
-        self.handle_event(connection, events.ServerDisconnect(errors.INAPPROPRIATE_PROTOCOL))
-
-    def _disconnect_later(self, connection: Connection) -> None:
-        """The same in the loop's next turn: this one is executing what the connection's session asks for."""
-        asyncio.get_running_loop().call_soon(self._disconnect_unreadable, connection)
-
     def _on_turn(self, connection: Connection) -> None:
         self.handle_event(connection, events.Turn())
-
-    def _disconnect_failed(self, connection: Connection) -> None:
-        self.handle_event(connection, events.ServerDisconnect(errors.SERVER_ERROR))
 
     # ---------------------------------------------------------------------------------------------------- I/O
 
@@ -637,7 +577,7 @@ class Node:
         engine = self._engine_services
         match request:
             case Write(messages):
-                self._send(connection, messages)
+                self._writes.send(connection, messages)
             case events.OpenSubscriptions(plans):
                 self._subscription_setup.begin(connection, plans)
             case events.Identify(user):
