@@ -447,7 +447,8 @@ class Session:
             return self._close(errors.PROTOCOL_VIOLATION)
         self._turn_cost += TOKEN_COST if getattr(request, "token", "") else 1
         exceeded = self._take_command(now)
-        is_exempt = isinstance(request, UnsubscribeRequest)  # SDKs reconnect after an error (protocol §4)
+        # SDKs reconnect after an error of an unsubscribe (protocol §4), and `send` has no reply.
+        is_exempt = isinstance(request, UnsubscribeRequest | SendRequest)
         if exceeded is not None and (exceeded.is_final or not is_exempt):
             return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request) and not _is_refresh_without_token(request):

@@ -89,6 +89,12 @@ def test_an_unsubscribe_is_never_refused_for_a_limit() -> None:
     playbook >> requests(1, 20, unsubscribe={"channel": "news"}) << [Close(errors.RATE_LIMITED)]
 
 
+def test_a_message_without_a_reply_gets_none_above_a_limit() -> None:
+    """It closes the connection as it does below the limit (protocol §4)."""
+    playbook = connected(context(command_rate=10, command_burst=5)) >> requests(5)
+    playbook >> {"send": {"data": 1}} << [Close(errors.UNSUPPORTED)]
+
+
 def test_a_rate_of_0_limits_nothing() -> None:
     """Such a limit is off."""
     playbook = connected(context(command_rate=0, command_burst=1, user_command_rate=0))
