@@ -156,12 +156,14 @@ class WorkerPool:
     def _start(self, number: int, worker: Worker) -> None:
         worker.started_at = time.monotonic()
         worker.silent_checks = 0
-        # A signal between fork and the next line would reach every worker except this one.
+        # Until it has its own handlers, the worker takes no signal with those of the parent.
         handled = (signal.SIGINT, signal.SIGTERM, *self._passed_signals)
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
         worker.pid = os.fork()
         if worker.pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+            if self._is_stopping:  # another thread took a signal before `worker.pid` was known
+                os.kill(worker.pid, signal.SIGTERM)
             return
         code = 1
         try:

@@ -55,7 +55,9 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def workers(server: Server) -> set[int]:
-    return {child.pid for child in psutil.Process(server.process.pid).children()}
+    """The process ids of those that run. One that was killed is a zombie until the parent notices."""
+    children = psutil.Process(server.process.pid).children()
+    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
 
 
 def names(server: Server) -> list[str]:
@@ -76,19 +78,23 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
     eventually(lambda: len(names(server)) == WORKERS)
 
 
-def shown_workers(server: Server) -> set[str]:
-    page = read(httpx.get(f"{server.url}/metrics", trust_env=False).content)
+def shown_workers(server: Server, client: httpx.Client) -> set[str]:
+    page = read(client.get(f"{server.url}/metrics").content)
     return {name.rpartition("worker=")[2].rstrip("}") for name in page if name.startswith("tocsin_node_info")}
 
 
 def test_one_scrape_shows_all_workers(server: Server) -> None:
     """Either worker may answer it, also after one of them was replaced."""
     all_workers = {str(number + 1) for number in range(WORKERS)}
-    eventually(
-        lambda: all(shown_workers(server) == all_workers for _ in range(MANY))
-    )  # a busy worker may miss one scrape
-    os.kill(min(workers(server)), signal.SIGKILL)
-    eventually(lambda: len(workers(server)) == WORKERS and shown_workers(server) == all_workers)
+    before = workers(server)
+    new_connections = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(trust_env=False, limits=new_connections) as client:
+        eventually(
+            lambda: all(shown_workers(server, client) == all_workers for _ in range(MANY))
+        )  # a busy worker may miss one scrape
+        os.kill(min(before), signal.SIGKILL)
+        eventually(lambda: len(workers(server) - before) == 1)
+        eventually(lambda: shown_workers(server, client) == all_workers)
 
 
 def test_a_signal_to_the_parent_ends_every_worker(server: Server) -> None:
@@ -176,13 +182,14 @@ async def test_a_worker_that_dies_while_redis_is_away_ends_no_other(tmp_path: Pa
 
 
 @contextlib.contextmanager
-def running_pool(work: str) -> Iterator[subprocess.Popen[str]]:
+def running_pool(work: str, parent: str = "") -> Iterator[subprocess.Popen[str]]:
     """A pool of two workers that run this code, with pauses and checks of a few milliseconds.
 
-    The code finds `number`, `report` and `starts`: how often this worker was started before.
+    The code finds `number`, `report` and `starts`: how often this worker was started before. The code of
+    `parent` runs before the pool, and finds it as `pool`.
     """
     script = f"""
-import pathlib, select, signal, sys, tempfile, time
+import os, pathlib, select, signal, sys, tempfile, threading, time
 from tocsin_server.serving import prefork
 
 prefork.CHECK_SECONDS = {TICK}
@@ -196,7 +203,9 @@ def work(number, parent, report):
 {textwrap.indent(textwrap.dedent(work), "    ")}
     return 0
 
-sys.exit(prefork.WorkerPool(2, work, lambda: print("ready", flush=True)).run())
+pool = prefork.WorkerPool(2, work, lambda: print("ready", flush=True))
+{textwrap.dedent(parent)}
+sys.exit(pool.run())
 """
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -242,6 +251,26 @@ def test_a_worker_that_exits_at_once_is_restarted_after_longer_and_longer_pauses
         pauses = [float(re.findall("pause_seconds=([0-9.]+)", line)[0]) for line in exits]
         assert pauses[-1] > 4 * TICK / 10 > pauses[0]
         process.terminate()
+        assert process.wait(STARTED) == 0
+
+
+def test_a_signal_while_a_worker_is_forked_ends_that_worker_too() -> None:
+    """Any thread may take it, so that its handler runs before the parent knows the worker's process id."""
+    parent = """
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    fork = os.fork
+
+    def fork_during_a_signal():
+        pid = fork()
+        if pid:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not pool._is_stopping:
+                time.sleep(0)
+        return pid
+
+    os.fork = fork_during_a_signal
+    """
+    with running_pool(SERVE, parent) as process:
         assert process.wait(STARTED) == 0
 
 
