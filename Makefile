@@ -6,6 +6,9 @@
 POSTGRES := $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
 export PATH := $(PATH):/usr/sbin:/usr/local/go/bin$(addprefix :,$(POSTGRES))
 
+# Tests start hundreds of processes. Without bytecode on disk, each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
@@ -38,7 +41,11 @@ run: $(SERVER) ## the demo: a small application and its server
 	$(BIN)/tocsin demo $(ARGS)
 
 .PHONY: test
-test: tools check $(JS_PACKAGES) ## check, then every test
+test: tools style $(JS_PACKAGES) ## check, and every test; types are checked beside the tests
+	@$(MAKE) --no-print-directory --jobs 2 types every-test
+
+.PHONY: every-test
+every-test:
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: coverage
@@ -54,12 +61,18 @@ test-guides: guide-tools $(GUIDES) $(GUIDES_JS_PACKAGES) ## the applications of 
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests/guides/scenarios.py $(ARGS)
 
 .PHONY: check
-check: $(DEV) ## format, lint, words, import contracts, types
+check: style types ## format, lint, words, import contracts, types
+
+.PHONY: style
+style: $(DEV)
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/python -m tests.words
 	$(BIN)/lint-imports
-	$(BIN)/mypy
+
+.PHONY: types
+types: $(DEV)
+	nice $(BIN)/mypy
 
 .PHONY: words
 words: $(DEV) ## find words that no file may use (tests/words.py)
