@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
@@ -32,7 +33,7 @@ class Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         point = self._points[name]
         try:
-            return _command(name, point.load())
+            return _command(name, _imported(point))
         except ModuleNotFoundError as error:
             anything = {"ignore_unknown_options": True, "allow_extra_args": True}
             return _command(name, _missing(point, error), **anything)
@@ -68,6 +69,17 @@ def fail(sentence: str) -> NoReturn:
     """Print one sentence on standard error and exit with code 1."""
     print(f"tocsin: {printable(sentence)}", file=sys.stderr)  # noqa: T201 # this is the command line
     sys.exit(1)
+
+
+def _imported(point: EntryPoint) -> Callable[..., Any]:
+    """Import a command. The garbage collector does not visit what was imported, now or at the end."""
+    gc.disable()
+    try:
+        function: Callable[..., Any] = point.load()
+    finally:
+        gc.enable()
+    gc.freeze()
+    return function
 
 
 def _command(name: str, function: Callable[..., Any], **settings: Any) -> Any:
