@@ -146,7 +146,7 @@ async def test_the_table_of_nodes_shows_each_node_and_its_figures(servers: list[
                 pass  # clients of other tests are still leaving
         ids = {node["name"]: node["uid"][:8] for node in (await api.call("info"))["nodes"]}
         table = await asyncio.to_thread(nodes, there, "--api-key", API_KEY)
-    headings, *rows = table.stdout.splitlines()
+    headings, *rows = table.lines
     assert " ".join(headings.split()) == "id name address uptime clients channels memory lag state"
     expected = ("first", here, "3 +2"), ("second", there, "1 +1")
     for row, (name, server, numbers) in zip(rows, expected, strict=True):
