@@ -27,6 +27,7 @@ from tocsin_server.errors import Refusal
 from tocsin_server.hooks.answers import Connected, Published, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, SubscribeEvent
 from tocsin_server.hooks.registry import Hooks
+from tocsin_server.transports.websocket import raw
 
 WEBSOCKETS = 20_000
 STREAMS = 600
@@ -35,7 +36,7 @@ AT_A_TIME = 300
 WARM_UP = 4_000
 CHANNELS = 150
 
-LIMITS = {"stale_timeout": 2, "ping_interval": 2, "pong_timeout": 1}
+LIMITS = {"stale_timeout": 0.5, "ping_interval": 0.5, "pong_timeout": 0.25}
 """Seconds. Short, so that at the end no deadline is left to wait for.
 
 On a slow machine they disconnect some clients, which is one more way to leave.
@@ -220,6 +221,7 @@ KINDS: dict[str, Kind] = {
 }
 
 if __name__ == "__main__":
+    raw.CLOSE_REPLY_SECONDS = 0.5  # clients of hooks leave many closes without a reply
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as a real server has
         sys.stdout.write(f"{runner.run(growth(*KINDS[sys.argv[1]]))}\n")
