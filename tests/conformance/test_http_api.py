@@ -63,7 +63,9 @@ def test_a_request_without_a_valid_key_gets_an_empty_401(
 
 def test_a_server_without_keys_refuses_every_request(insecure_server: Server) -> None:
     """An empty key is not accepted either."""
-    response = httpx.post(insecure_server.url + INFO, json={}, headers={"X-API-Key": ""}, trust_env=False)
+    response = httpx.post(
+        insecure_server.url + INFO, json={}, headers={"X-API-Key": ""}, trust_env=False, verify=NO_TLS
+    )
     assert response.status_code == 401
 
 

@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.support.api import NO_TLS
 from tests.support.server import Server, run_server
 from tocsin_server.api.methods import METHODS
 
@@ -51,7 +52,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def cases(server: Server, path: str, mode: GenerationMode, check: Callable[[Case[Any]], None]) -> None:
     """Call `check` with requests to one path."""
-    document = httpx.get(f"{server.url}/api/openapi.json", trust_env=False).json()
+    document = httpx.get(f"{server.url}/api/openapi.json", trust_env=False, verify=NO_TLS).json()
     schema: BaseSchema = schemathesis.openapi.from_dict(document)
     operation = schema[path]["POST"]
     strategy = operation.as_strategy(generation_mode=mode)

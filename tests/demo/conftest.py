@@ -13,6 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.demo.fake_server import Endpoint, FakeServer, running_fake_server
+from tests.support.api import NO_TLS
 from tests.support.browser import chromium
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED
@@ -89,7 +90,7 @@ def _playwright_timeout() -> None:
 @pytest.fixture
 async def http(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the demo."""
-    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False, verify=NO_TLS) as client:
         yield client
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.api import NO_TLS
 from tests.support.server import Server
 from tests.support.timing import SOON, TICK
 
@@ -28,7 +29,7 @@ class NodesClient:
     async def of(cls, server: Server) -> AsyncIterator[Self]:
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=server.url, timeout=SOON, trust_env=False, limits=limits
+            base_url=server.url, timeout=SOON, trust_env=False, verify=NO_TLS, limits=limits
         ) as http:
             await http.get("/demo/token")
             yield cls(http)

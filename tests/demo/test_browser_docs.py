@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET, connection_token
 from tocsin_server.app import create_app
@@ -90,7 +91,9 @@ async def application() -> AsyncIterator[Application]:
     headers = {"X-API-Key": API_KEY}
     async with (
         serving(app, settings.server) as server,
-        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=SOON, trust_env=False) as http,
+        httpx.AsyncClient(
+            base_url=server.url, headers=headers, timeout=SOON, trust_env=False, verify=NO_TLS
+        ) as http,
     ):
         yield Application(http)
 

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.demo.nodes_client import Json, NodesClient
+from tests.support.api import NO_TLS
 from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import Server
 from tests.support.timing import SOON, TICK
@@ -69,7 +70,7 @@ class Timeline:
 
     async def node_of_new_connection(self, server: Server) -> str:
         """The node that accepts a new connection to the shared port."""
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
             name: str = (await http.get(server.url + "/health/live")).json()["node"]
             return name
 

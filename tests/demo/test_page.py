@@ -27,6 +27,7 @@ from tests.demo.page_actions import (
     send_ten,
     toggle,
 )
+from tests.support.api import NO_TLS
 from tests.support.proxy import run_proxy
 from tests.support.server import Server
 from tests.support.timing import SOON
@@ -77,7 +78,7 @@ async def other(demo: Server, browser: Browser) -> AsyncIterator[Page]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(demo: Server) -> AsyncIterator[httpx.AsyncClient]:
     """The application's HTTP API, for changes from outside the page."""
-    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=demo.url, timeout=SOON, trust_env=False, verify=NO_TLS) as client:
         yield client
 
 

@@ -21,6 +21,7 @@ from tests.demo.page_actions import (
     send_ten,
     toggle,
 )
+from tests.support.api import NO_TLS
 from tests.support.configs import PERMIT_ALL, PRESENCE, Table
 from tests.support.server import Server, run_server
 from tests.support.timing import SOON
@@ -159,7 +160,9 @@ async def test_data_of_any_shape_is_shown(plain: OpenPage) -> None:
     before = await received_counts(page)
     shown = await page.locator(".message").count()
     live_deliveries = await page.locator(".delivery[data-mark=live]").count()
-    async with httpx.AsyncClient(base_url=plain.url, timeout=SOON, trust_env=False) as publisher:
+    async with httpx.AsyncClient(
+        base_url=plain.url, timeout=SOON, trust_env=False, verify=NO_TLS
+    ) as publisher:
         for data in shapes * 2:
             response = await publisher.post("/api/publish", json={"channel": "lobby", "data": data})
             assert "error" not in response.json(), response.text

@@ -19,6 +19,7 @@ import pytest
 
 from tests.demo.conftest import children_of, start_demo, survivors
 from tests.demo.nodes_client import NodesClient
+from tests.support.api import NO_TLS
 from tests.support.event_stream import EventStream, open_event_stream
 from tests.support.server import TOCSIN, Server
 from tests.support.timing import SOON, STARTED, TICK
@@ -68,7 +69,7 @@ async def test_new_connections_reach_every_node(three_nodes: Server, nodes: Node
     names = set(await nodes.all())
     async with asyncio.timeout(SOON):
         while reached != names:
-            async with httpx.AsyncClient(trust_env=False) as http:
+            async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
                 reached.add((await http.get(three_nodes.url + "/health/live")).json()["node"])
     assert len(reached) == 3
 
@@ -188,7 +189,7 @@ def endings(two_node_demos: list[Server]) -> list[Ending]:
 
 
 def deafen_a_node(url: str) -> None:
-    with httpx.Client(base_url=url, trust_env=False) as http:
+    with httpx.Client(base_url=url, trust_env=False, verify=NO_TLS) as http:
         http.get("/demo/token")
         assert http.post("/demo/nodes/node-1/deafen").status_code == 202
 
@@ -253,7 +254,9 @@ def test_the_demo_runs_one_node_without_redis_and_says_so(tmp_path: Path) -> Non
     ) as process:
         assert process.stdout is not None
         notice, listening = process.stdout.readline(), process.stdout.readline()
-        nodes = httpx.get(listening.split()[-1] + "/demo/nodes", trust_env=False).json()["nodes"]
+        nodes = httpx.get(listening.split()[-1] + "/demo/nodes", trust_env=False, verify=NO_TLS).json()[
+            "nodes"
+        ]
         children = psutil.Process(process.pid).children()
         process.terminate()
     assert notice == "redis-server is not on the PATH: the demo runs one node, in memory.\n"

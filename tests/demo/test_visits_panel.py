@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.demo.conftest import new_page
 from tests.demo.page_actions import fact, live, open_page
+from tests.support.api import NO_TLS
 from tests.support.server import Server
 from tests.support.timing import SOON
 
@@ -86,7 +87,9 @@ async def test_a_kill_is_told_by_another_node_and_both_agree_again(
     """The killed node could not say that its connections ended."""
     await agree(visitor)
     killed = await fact(visitor, "websocket", "node").inner_text()
-    async with httpx.AsyncClient(base_url=three_nodes.url, timeout=SOON, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=three_nodes.url, timeout=SOON, trust_env=False, verify=NO_TLS
+    ) as http:
         ended = {
             visit["client"]
             for visit in (await http.get("/demo/visits")).json()["visits"]

@@ -18,6 +18,7 @@ from msgspec import Raw
 from starlette.routing import BaseRoute
 from websockets.asyncio.client import connect
 
+from tests.support.api import NO_TLS
 from tests.support.configs import NAMESPACES, PERMIT_ALL
 from tests.support.raw_connection import RawConnection
 from tests.support.timing import SOON
@@ -149,6 +150,7 @@ class ServedNode:
         return sum(connection.queued_bytes for connection in self.node.state.connections)
 
     def http(self, **options: Any) -> httpx.AsyncClient:
+        options = {"verify": NO_TLS, **options}
         return httpx.AsyncClient(base_url=self.url, timeout=SOON, trust_env=False, **options)
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.served_node import ServedNode, serve_node, settings_of
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
 
@@ -229,7 +230,9 @@ async def test_a_separate_address_serves_what_the_public_one_does_not(
     async with (
         serve_node(admin={"host": "127.0.0.1", "port": 0, **options}) as served_node,
         served_node.http() as http,
-        httpx.AsyncClient(base_url=served_node.server.admin_url, timeout=SOON, trust_env=False) as admin,
+        httpx.AsyncClient(
+            base_url=served_node.server.admin_url, timeout=SOON, trust_env=False, verify=NO_TLS
+        ) as admin,
         served_node.connected(),
     ):
         assert [part for part in PATHS if await call(http, part) == 200] == public

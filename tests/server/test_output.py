@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.api import NO_TLS
 from tests.support.server import TOCSIN, as_toml
 from tests.support.timing import SOON, STARTED
 from tocsin_server.output import QUEUE_LIMIT_BYTES, OutputStream
@@ -150,7 +151,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 def refuse_often(url: str, count: int) -> None:
     """Make requests that each leave a line in the log."""
-    with httpx.Client(base_url=url, trust_env=False, timeout=SOON) as client:
+    with httpx.Client(base_url=url, trust_env=False, verify=NO_TLS, timeout=SOON) as client:
         for _ in range(count):
             assert client.get("/events", headers={"Origin": "https://evil.example"}).status_code == 403
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 from starlette.applications import Starlette
 
 from tests.server.api.websocket_client import WebSocketClient, connected_client
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
 from tocsin_server.api.application import Api, api_routes
@@ -127,7 +128,7 @@ async def served(**sections: Json) -> AsyncIterator[Served]:
     async with (
         serving(app, ServerOptions(port=0)) as server,
         httpx.AsyncClient(
-            base_url=server.url, headers={"X-API-Key": KEY}, timeout=SOON, trust_env=False
+            base_url=server.url, headers={"X-API-Key": KEY}, timeout=SOON, trust_env=False, verify=NO_TLS
         ) as http,
     ):
         yield Served(node, server.url, http)

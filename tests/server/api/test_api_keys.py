@@ -13,6 +13,7 @@ import pytest_asyncio
 import structlog
 
 from tests.server.api.conftest import KEY, SETTINGS, Served, served
+from tests.support.api import NO_TLS
 from tocsin_server.api.methods import METHODS
 from tocsin_server.config.api_key_options import ApiMethod, shared_keys
 from tocsin_server.config.loading import Settings
@@ -200,7 +201,7 @@ async def test_idempotency_keys_of_different_channels_and_callers_stay_apart(api
 
 async def test_a_key_of_another_api_does_not_matter_beside_a_valid_one(api: Served) -> None:
     """The first valid key is the caller's."""
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False, verify=NO_TLS) as http:
         response = await http.post(
             "/api/info", json={}, headers={"Authorization": f"apikey {DESK}", "X-API-Key": KEY}
         )

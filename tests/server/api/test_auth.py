@@ -5,6 +5,7 @@ import pytest
 import structlog
 
 from tests.server.api.conftest import KEY, Served, served
+from tests.support.api import NO_TLS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -12,7 +13,7 @@ INFO = "/api/info"
 
 
 async def _status(api: Served, headers: dict[str, str], path: str = INFO) -> tuple[int, bytes]:
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as other:
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False, verify=NO_TLS) as other:
         response = await other.post(path, json={}, headers=headers)
     return response.status_code, response.content
 

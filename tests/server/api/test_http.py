@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.server.served_node import settings_of
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
@@ -32,7 +33,7 @@ class AddHeader:
 async def _info(app: Starlette, **headers: str) -> httpx.Response:
     async with (
         serving(app, ServerOptions(port=0)) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=SOON, trust_env=False) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=SOON, trust_env=False, verify=NO_TLS) as http,
     ):
         response = await http.post("/api/info", json={}, headers=headers)
         assert (response.status_code, list(response.json())) == (200, ["result"])

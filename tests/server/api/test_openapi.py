@@ -9,6 +9,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.server.api.conftest import Served
+from tests.support.api import NO_TLS
 from tocsin_server.api.methods import METHODS
 from tocsin_server.api.openapi import api_document
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def document(api: Served) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as other:
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False, verify=NO_TLS) as other:
         response = await other.get("/api/openapi.json")
     described: dict[str, Any] = response.json()
     return described

@@ -16,6 +16,7 @@ import pytest_asyncio
 import structlog
 
 from tests.server.api.conftest import Served, served
+from tests.support.api import NO_TLS
 from tocsin.api import publish
 from tocsin.errors import Unauthorized
 from tocsin.publisher import AsyncPublisher, Publisher
@@ -64,7 +65,7 @@ async def send(
     api: Served, header: str, path: str = "/api/publish", body: bytes = BODY, **headers: str
 ) -> httpx.Response:
     """Send a request without any key."""
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=api.url, trust_env=False, verify=NO_TLS) as http:
         return await http.post(path, content=body, headers={"Authorization": header, **headers})
 
 

@@ -16,6 +16,7 @@ import pytest
 from tests.docs.examples import free_ports
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.hooks.receiving_process import receiving
+from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, STANDARD
 from tests.support.server import TOCSIN, Server, as_toml
 from tests.support.timing import TICK, progress_timeout
@@ -83,7 +84,7 @@ class Stored:
 
 async def failing(server: Server, *, is_failing: bool) -> None:
     """Wait until a delivery of any node fails, or none does, as this node says."""
-    async with asyncio.timeout(300 * TICK), httpx.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(300 * TICK), httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         while True:
             headers = {"X-API-Key": API_KEY}
             answer = await http.post(f"{server.api_url}/webhooks", json={}, headers=headers)

@@ -21,6 +21,7 @@ import pytest
 import structlog
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.support.api import NO_TLS
 from tests.support.byte_counter import ByteCounter
 from tests.support.raw_connection import open_tcp
 from tests.support.server import Server, run_server
@@ -79,7 +80,7 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def uids(server: Server) -> set[str]:
     """The nodes that accept connections: from then on they have an address."""
-    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
+    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False, verify=NO_TLS)
     nodes = response.json().get("result", {"nodes": []})["nodes"]
     return {node["uid"] for node in nodes if node["address"]}
 

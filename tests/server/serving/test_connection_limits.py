@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.server.transports.websocket.raw_session import CONNECT, connect
+from tests.support.api import NO_TLS
 from tests.support.raw_connection import HANDSHAKE, RawConnection, close_frame, commands
 from tests.support.timing import TICK
 from tests.support.wire_client import Close
@@ -329,7 +330,7 @@ async def test_a_quick_client_is_served_while_others_hold_half_open_connections(
     async with (
         counting(half_open_limit=20, address_connect_rate=0) as served_node,
         AsyncExitStack() as stack,
-        httpx.AsyncClient(base_url=served_node.url, trust_env=False) as http,
+        httpx.AsyncClient(base_url=served_node.url, trust_env=False, verify=NO_TLS) as http,
     ):
         for number in range(60):
             connection, _ = await stack.enter_async_context(served_node.tcp())

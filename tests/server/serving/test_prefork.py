@@ -21,6 +21,7 @@ from websockets.protocol import State
 
 from tests.server.engine.redis.redis_server import RedisServer, redis_running
 from tests.server.metrics.metrics_page import read
+from tests.support.api import NO_TLS
 from tests.support.event_stream import open_event_stream
 from tests.support.raw_connection import open_tcp
 from tests.support.server import TOCSIN, Server, run_server
@@ -61,7 +62,7 @@ def workers(server: Server) -> set[int]:
 
 
 def names(server: Server) -> list[str]:
-    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False)
+    response = httpx.post(f"{server.api_url}/info", json={}, trust_env=False, verify=NO_TLS)
     return sorted(node["name"] for node in response.json().get("result", {"nodes": []})["nodes"])
 
 
@@ -88,7 +89,7 @@ def test_one_scrape_shows_all_workers(server: Server) -> None:
     all_workers = {str(number + 1) for number in range(WORKERS)}
     before = workers(server)
     new_connections = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(trust_env=False, limits=new_connections) as client:
+    with httpx.Client(trust_env=False, verify=NO_TLS, limits=new_connections) as client:
         eventually(
             lambda: all(shown_workers(server, client) == all_workers for _ in range(MANY))
         )  # a busy worker may miss one scrape

@@ -25,6 +25,7 @@ from tests.server.served_node import (
     subscribed_channels,
     until,
 )
+from tests.support.api import NO_TLS
 from tests.support.event_stream import Event, EventStream, open_event_stream
 from tests.support.raw_connection import commands, open_raw_websocket, open_tcp
 from tests.support.server import Server, run_server
@@ -231,7 +232,7 @@ async def test_a_server_takes_a_socket_that_another_process_passes(monkeypatch: 
             app = create_app(settings_of({}))
             async with serving_app(app, ServerOptions(host=host)) as server:
                 assert server.url == f"http://127.0.0.1:{passed.getsockname()[1]}"
-                async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+                async with httpx.AsyncClient(base_url=server.url, trust_env=False, verify=NO_TLS) as http:
                     assert (await http.get("/health/live")).status_code == 200
 
 

@@ -10,6 +10,7 @@ from httpx_sse import aconnect_sse
 from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 
+from tests.support.api import NO_TLS
 from tocsin_server.app import create_app
 from tocsin_server.config.loading import Settings
 
@@ -31,7 +32,7 @@ async def try_transports(app: Starlette) -> None:
         await websocket.send('{"id":1,"connect":{}}')
         print(*json.loads(await websocket.recv()))  # noqa: T201 - the test reads it
     async with (
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http,
         aconnect_sse(http, "GET", f"http://{authority}/events?channel=news") as source,
     ):
         events = source.aiter_sse()

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import httpx
 from msgspec import Raw
 
+from tests.support.api import NO_TLS
 from tests.support.timing import QUIET, SOON
 from tests.support.tokens import SECRET
 from tocsin_server.app import create_app
@@ -226,6 +227,6 @@ async def stream_server(**sections: Json) -> AsyncIterator[StreamServer]:
     app = create_app(Settings.model_validate(merged))
     async with (
         serving(app, ServerOptions(port=0)) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=SOON, trust_env=False) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=SOON, trust_env=False, verify=NO_TLS) as http,
     ):
         yield StreamServer(app.state.node, server.url, http)

@@ -13,13 +13,14 @@ from sse_starlette.sse import AppStatus
 
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
 from tests.server.transports.sse.stream_server import stream_server
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tocsin_server.engine.broker import NewPublication
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=SOON, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=SOON, trust_env=False, verify=NO_TLS) as client:
         yield client
 
 

@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 
 from tests.server.served_node import publish, until
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
+from tests.support.api import NO_TLS
 from tests.support.timing import SOON
 from tocsin_server import errors
 from tocsin_server.node.node import Node
@@ -35,7 +36,7 @@ async def test_a_stream_works_under_any_server(mounted: Mounted) -> None:
     """Its last message is the disconnect, and a client that leaves is noticed."""
     commands = '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news"}}'
     url = f"http://{mounted.authority}/push/connection/http_stream"
-    async with httpx.AsyncClient(timeout=SOON, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=SOON, trust_env=False, verify=NO_TLS) as http:
         for is_disconnected in (True, False):
             async with http.stream("POST", url, content=commands) as response:
                 lines = response.aiter_lines()

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.server.transports.hosts import Serve, application, under_hypercorn, under_uvicorn
 from tests.server.transports.sse.stream_server import ORIGIN, Json
+from tests.support.api import NO_TLS
 from tests.support.timing import QUIET, SOON
 from tests.support.tokens import connection_token
 from tocsin_server.core.events import ServerDisconnect
@@ -146,7 +147,9 @@ async def test_pages_of_other_origins_are_refused_before_they_connect(mounted: M
 
 async def test_a_plain_request_for_the_path_is_a_bad_request(mounted: MountedNode) -> None:
     """400 and a sentence; the host's own routes are unaffected."""
-    async with httpx.AsyncClient(base_url=f"http://{mounted.authority}", trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=f"http://{mounted.authority}", trust_env=False, verify=NO_TLS
+    ) as http:
         response = await http.get("/push/connection/websocket")
         assert response.status_code == 400
         assert "WebSocket" in response.text
