@@ -72,12 +72,14 @@ def authorize_subscription(
         grant = decided
     else:
         refusal = may_subscribe(context, caller, request.channel, options)
-        by_capability = is_by_capability(context, caller, request.channel, options)
+        if granted is not None:
+            by_capability = is_by_capability(context, caller, request.channel, options)
         if refusal is not None:
             reason = f"{refusal.message}, and no subscription token: {request.channel[:100]}"
             context.report_refusal(info.client, "subscribe", reason)
             return refusal
-    options = overridden(options, grant.override)
+    if grant.override is not None:
+        options = overridden(options, grant.override)
     is_recovering = request.recover or options.auto_cache_recover
     since = Position(request.offset, request.epoch) if is_recovering else None
     subscriber = structs.replace(caller, allowed=grant.allowed) if grant.allowed else caller

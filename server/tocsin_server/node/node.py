@@ -483,7 +483,7 @@ class Node:
             for request in self._apply(connection, following, now):
                 self._perform(connection, request)
             following = self._subscription_setup.take_opened(connection)
-        if self._subscription_setup.awaited:
+        if connection in self._subscription_setup.awaited.by_connection:
             self._subscription_setup.awaited.settle(connection)
         if session.phase is CLOSED:
             self._slow_clients.wake(connection)

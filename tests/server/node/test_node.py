@@ -459,7 +459,7 @@ async def test_subscribing_a_user_counts_as_applied_once_the_subscriptions_are_l
         await subscribing
         await publish(node, news, b"1")
         await until(lambda: all(client.data == [1] for client in clients))
-        assert not node._subscription_setup.awaited
+        assert not node._subscription_setup.awaited.by_connection
 
 
 @pytest.mark.parametrize("ends_by", ["close", "failure"])
@@ -477,7 +477,7 @@ async def test_subscribing_a_user_does_not_wait_for_a_set_up_that_ended(ends_by:
             engine.failures["subscribe"] = EngineError("gone")
             go_on.set()
         await subscribing
-        assert not node._subscription_setup.awaited
+        assert not node._subscription_setup.awaited.by_connection
         go_on.set()
 
 

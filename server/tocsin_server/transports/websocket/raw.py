@@ -81,12 +81,12 @@ class WebSocketConnection(asyncio.Protocol):
         "_is_finishing",
         "_is_half_open",
         "_is_reading",
-        "_kind",
         "_reader",
         "_server_connections",
         "_transport",
         "_written_bytes",
         "address",
+        "codec",
         "framing",
         "has_closed",
         "is_behind",
@@ -94,6 +94,7 @@ class WebSocketConnection(asyncio.Protocol):
         "ping_payload",
         "request",
         "session",
+        "transport_name",
         "write",
     )
 
@@ -138,7 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _open(self, kind: Kind, opened: Opened) -> None:
         """Write the response that opens the connection, and add it to the node."""
         connections, transport, handshake = self._connections, self._transport, opened.handshake
-        self._kind = kind
+        self.transport_name = kind.transport_name
         self.address = opened.address
         self.request: ClientRequest | None = opened.request
         self._address_key = opened.address_key
@@ -148,6 +149,7 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             self.framing = kind.deflated_framings[handshake.codec]
             self._reader = MessageReader(connections, self, opened.inflation)
+        self.codec: Codec = self.framing.codec
         self.ping_payload: bytes | None = None
         """The payload of the last ping frame; None if the client gets none."""
         self._is_busy = False
@@ -265,25 +267,20 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read the first frames; those that are left have a later turn."""
-        if self._reader is None and self._take_first(data):
-            return
+        if self._reader is None:  # nothing but whole messages has arrived
+            if self._address_key is None:
+                if self._first_request is not None:
+                    self._first_request.read(data)
+                return
+            message = whole_message(data, self._connections.limits.message_bytes)
+            if message is not None:
+                self._connections.receive(self, message)
+                return
         if self._is_finishing and not self._frames.may_discard(len(data)):
             self._ignores_input = True
             self._update_reading()
         if not self._ignores_input:
             self._read(data)
-
-    def _take_first(self, data: bytes) -> bool:
-        """Take what no protocol reads: the bytes of the first request, and whole messages after it."""
-        if self._address_key is None:
-            if self._first_request is not None:
-                self._first_request.read(data)
-            return True
-        message = whole_message(data, self._connections.limits.message_bytes)
-        if message is None:
-            return False
-        self._connections.receive(self, message)
-        return True
 
     def _read(self, data: bytes) -> None:
         """Take frames, write the answers of their protocol; finish if the client has closed."""
@@ -375,16 +372,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._connections.reading_turns.add(self._read_on)
 
     # ------------------------------------------------------------------------------------------------ writing
-
-    @property
-    def transport_name(self) -> str:
-        """The name of its kind."""
-        return self._kind.transport_name
-
-    @property
-    def codec(self) -> Codec:
-        """The codec that the handshake chose."""
-        return self.framing.codec
 
     @property
     def queued_bytes(self) -> int:
