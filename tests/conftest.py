@@ -1,5 +1,6 @@
 """Fixtures of every suite: running servers, and plain clients of them; and the check of everything logged."""
 
+import gc
 import itertools
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
@@ -43,6 +44,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put long tests first: at the end, workers without tests steal short ones."""
     items.sort(key=lambda item: not any(item.nodeid.startswith(path) for path in LONG_TESTS))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector visit no module, test or item: there are millions of objects of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

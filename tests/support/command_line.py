@@ -41,10 +41,10 @@ def tocsin(*arguments: str, text: str = "", **environment: str) -> Ended:
             sys, argv=["tocsin", *arguments], stdin=standard_input, stdout=output, stderr=errors
         ),
         mock.patch.dict(os.environ, VARIABLES | environment),
+        mock.patch.object(gc, "freeze"),  # the command expects to have its process for itself
     ):
         with pytest.raises(SystemExit) as ended:
             main()
-        gc.unfreeze()  # the command expects to have its process for itself
         output.seek(0)
         errors.seek(0)
         code = ended.value.code
