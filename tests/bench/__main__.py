@@ -117,7 +117,7 @@ async def one_node() -> Figures:
     hooks = await cpu_per_connection(HOOKS, rounds=25, connections=150)
     for name, kinds, limit in (
         ("a hook", "a connect hook", 1.2),
-        ("two hooks", "and a subscribe hook", math.inf),
+        ("two hooks", "and a subscribe hook", 1.2),
     ):
         yield at_most(
             f"connect, subscribe and leave, with {kinds} that answers at once : without hooks",

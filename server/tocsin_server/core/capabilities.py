@@ -35,6 +35,8 @@ class Action(Enum):
 Right = Literal["sub", "pub", "hst", "prs", "subscribe", "publish", "history", "presence"]
 """How claims write an action: in Centrifugo's three letters, or as a word."""
 
+NO_ACTIONS: frozenset[Action] = frozenset()
+
 _SHORT = {
     "sub": Action.SUBSCRIBE,
     "pub": Action.PUBLISH,
@@ -57,6 +59,8 @@ class Capability(Struct, frozen=True):
 
 def actions(rights: Iterable[Right]) -> frozenset[Action]:
     """Return the actions that a claim writes as rights."""
+    if rights == ():
+        return NO_ACTIONS
     return frozenset(_SHORT.get(right) or Action(right) for right in rights)
 
 

@@ -84,11 +84,10 @@ class PendingAuthorizations(dict[int, PendingAuthorization]):
             return pending.due_at
         return None
 
-    def add(self, command_id: int, request: Request, due_at: float, asked_at: float) -> int:
-        """Keep a request. Returns its number, which `Authorize` and `Authorized` carry."""
-        self._last = number = self._last + 1
-        self[number] = PendingAuthorization(command_id, request, due_at, asked_at)
-        return number
+    def next_number(self) -> int:
+        """Return the number of a request that is kept next. `Authorize` and `Authorized` carry it."""
+        self._last += 1
+        return self._last
 
     def take(self, number: int) -> PendingAuthorization | None:
         """Remove and return a request; None if its time limit has passed."""

@@ -62,6 +62,7 @@ from tocsin_server.core.command_authorization import ExecutedRequest, authorize_
 from tocsin_server.core.events import (
     Approval,
     Authorize,
+    AuthorizedOutcome,
     Close,
     CloseSubscription,
     Effect,
@@ -73,7 +74,7 @@ from tocsin_server.core.events import (
     Send,
     Timestamp,
 )
-from tocsin_server.core.pending_authorizations import PendingAuthorizations
+from tocsin_server.core.pending_authorizations import PendingAuthorization, PendingAuthorizations
 from tocsin_server.core.phases import AUTHORIZING, CLOSED, CONNECTED, CONNECTING, NEW, Cause, next_phase
 from tocsin_server.core.positions import History
 from tocsin_server.core.rate_limit import NEVER_USED
@@ -114,6 +115,8 @@ from tocsin_server.protocol.payloads import Payload
 
 TOKEN_COST = 16
 """What a command with a token costs of a turn: a signature takes 40 µs (HMAC) to 400 µs (P-521) to verify."""
+
+_REFRESHES = (RefreshRequest, SubRefreshRequest)
 
 BACKLOG_COMMANDS = 64
 """How many commands are decoded before they may run. A pong among them is read at once."""
@@ -407,7 +410,7 @@ class Session:
         turn_cost = self._context.turn_cost
         while self._turn_cost < turn_cost:
             if self.backlog and self._may_run(self.backlog[0]):
-                effects += self._run(self.backlog.pop(0), now)
+                effects += self._run(self.backlog.pop(0), effects, now)
             elif self._message is not None and len(self.backlog) < BACKLOG_COMMANDS:
                 effects += self._read_command(self._message)
             else:
@@ -440,7 +443,8 @@ class Session:
         has_room = len(self._authorizing) < self._context.options.channel_limit
         return has_room and self._authorizing.are_all_subscribes
 
-    def _run(self, command: Command | Malformed, now: Timestamp) -> list[Effect]:
+    def _run(self, command: Command | Malformed, before: list[Effect], now: Timestamp) -> list[Effect]:
+        """Run a command. `before` is what earlier ones of this step ask for, and what is not done yet."""
         request = None if isinstance(command, Malformed) else command.request
         phase = NEW if isinstance(request, ConnectRequest) else CONNECTED
         if isinstance(command, Malformed) or request is None or self.phase is not phase:
@@ -453,7 +457,8 @@ class Session:
             return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request) and not _is_refresh_without_token(request):
             effects = self._check_request(command.id, request, now)
-            effects = effects or self._request_authorization(command.id, request, now)
+            is_next = not before or all(type(effect) is Send for effect in before)
+            effects = effects or self._request_authorization(command.id, request, now, is_next=is_next)
         else:
             effects = self._run_request(command.id, request, None, now)
         return self._count_error(effects, now) if len(effects) == 1 and is_error(effects[0]) else effects
@@ -523,15 +528,25 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ authorization
 
-    def _request_authorization(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
-        """Ask outside the session, and go on in `_on_authorized`."""
-        if self.phase is NEW:
-            self._move(Cause.AUTHORIZATION_REQUESTED)
+    def _request_authorization(
+        self, command_id: int, request: Request, now: Timestamp, *, is_next: bool
+    ) -> list[Effect]:
+        """Ask outside the session, and go on at once or in `_on_authorized`.
+
+        Not at once if earlier commands left more than replies to do: what they asked for comes first.
+        """
         if self._authorizing is None:
             self._authorizing = PendingAuthorizations()
         due_at = now.monotonic + self._context.authorization_seconds
-        number = self._authorizing.add(command_id, request, due_at, now.unix)
-        return [Authorize(number, request, self.info)]
+        pending = PendingAuthorization(command_id, request, due_at, now.unix)
+        authorize = Authorize(self._authorizing.next_number(), request, self.info)
+        outcome = self._context.decide_now(authorize) if is_next else None
+        if outcome is not None:
+            return self._on_decided(pending, outcome, now)
+        if self.phase is NEW:
+            self._move(Cause.AUTHORIZATION_REQUESTED)
+        self._authorizing[authorize.id] = pending
+        return [authorize]
 
     def _check_request(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
         """Refuse what no answer from outside could permit, so that it is not asked about."""
@@ -549,13 +564,18 @@ class Session:
         pending = self._authorizing.take(event.id) if self._authorizing else None
         if pending is None:  # it was refused for its time limit
             return []
-        command_id, outcome = pending.command_id, event.outcome
+        return self._on_decided(pending, event.outcome, now)
+
+    def _on_decided(
+        self, pending: PendingAuthorization, outcome: AuthorizedOutcome, now: Timestamp
+    ) -> list[Effect]:
+        command_id = pending.command_id
         pending.check(outcome)
         match outcome:
-            case Disconnect():
-                return self._close(outcome)
             case Approval():
                 return self._run_request(command_id, outcome.request, pending.dated(outcome), now)
+            case Disconnect():
+                return self._close(outcome)
             case RpcResult():
                 return [Send(Reply(command_id, rpc=outcome))]
             case Refusal() if isinstance(pending.request, ConnectRequest):
@@ -884,7 +904,7 @@ class Session:
 
 
 def _is_refresh_without_token(request: Request) -> bool:
-    return isinstance(request, RefreshRequest | SubRefreshRequest) and not request.token
+    return isinstance(request, _REFRESHES) and not request.token
 
 
 def _is_over(moment: float | None, now: Timestamp, delay: float = 0) -> bool:

@@ -9,6 +9,7 @@ from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
+from tocsin_server.core.events import Authorize, AuthorizedOutcome
 from tocsin_server.core.revocations import Revocations
 from tocsin_server.core.tags_filter import TagsFilters
 from tocsin_server.core.tokens import (
@@ -37,6 +38,10 @@ def _no_subscribers(_channel: str) -> int:
 
 def _needs_no_authorization(_request: Request) -> bool:
     return False
+
+
+def _decides_nothing_now(_authorize: Authorize) -> AuthorizedOutcome | None:
+    return None
 
 
 TURN_COST = 48
@@ -70,6 +75,8 @@ class SessionContext:
     """Whether a request waits for an answer from outside the session. Called once per command."""
     authorization_seconds: float = 5.0
     """How long such an answer may take."""
+    decide_now: Callable[[Authorize], AuthorizedOutcome | None] = _decides_nothing_now
+    """Returns the answer if it is there at once. Until then, no event may reach the session."""
     revocations: Revocations = field(default_factory=Revocations)
     """Which tokens are invalid although they have not expired. Only the node changes it."""
     tags_filters: TagsFilters = field(default_factory=TagsFilters)

@@ -14,18 +14,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from types import CoroutineType
 from typing import Any, cast
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core.channel_names import PLAIN
 from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
+from tocsin_server.equal_deadlines import EqualDeadlines
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
 from tocsin_server.hooks.cancellation import current_task, is_cancelled
-from tocsin_server.hooks.deadline import DeadlinePassed, Deadlines
 from tocsin_server.hooks.events import (
     ClientRequest,
     ConnectEvent,
@@ -40,6 +41,7 @@ from tocsin_server.hooks.events import (
 from tocsin_server.hooks.outcomes import InvalidAnswer, outcome_of
 from tocsin_server.hooks.registry import Hooks, RegisteredHook, Section
 from tocsin_server.hooks.threads import Threads
+from tocsin_server.hooks.waiting_call import DeadlinePassed, WaitingCall, as_coroutine, resumed
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
@@ -87,15 +89,27 @@ class CancelledByHook(Exception):
 class _Queue:
     """The events of one kind that one hook is asked about: a hook that is slow holds up no other."""
 
-    __slots__ = ("deadlines", "durations", "hook", "kind", "slots", "unanswered", "unanswered_limit")
+    __slots__ = (
+        "deadlines",
+        "durations",
+        "hook",
+        "kind",
+        "labels",
+        "slots",
+        "unanswered",
+        "unanswered_limit",
+    )
 
     def __init__(self, kind: HookKind, hook: RegisteredHook, settings: Settings, metrics: Metrics) -> None:
         limit = settings.limits.hooks_at_once
         self.hook = hook
         self.kind = kind.value  # a string, because members of enums are slow to read in Python 3.11
         self.slots: Slots[str] = Slots(limit, max(1, limit // OWNER_SHARE))
-        self.deadlines = Deadlines(hook.seconds or settings.client.hook_timeout)
+        seconds = hook.seconds or settings.client.hook_timeout
+        self.deadlines: EqualDeadlines[WaitingCall] = EqualDeadlines(seconds, WaitingCall.cancel)
         self.durations = metrics.hook_seconds.of(self.kind)
+        self.labels = {result: (self.kind, hook.name, result) for result in _RESULTS}
+        """The labels of each result in metrics."""
         self.unanswered = 0
         """How many wait for a slot, or for an answer."""
         self.unanswered_limit = limit * (1 + WAITING_FACTOR)
@@ -116,6 +130,7 @@ class HookDispatcher:
         self._function_seconds = settings.client.hook_timeout
         self._rpc_methods = frozenset(rpc_methods)
         self._metrics = metrics
+        self._calls = metrics.hook_calls.counts
         self._log = SampledLog()
         self._queues: dict[tuple[str, int], _Queue] = {}
         """Of each kind of event and the hook with this identity."""
@@ -197,7 +212,7 @@ class HookDispatcher:
         return request.method not in self._rpc_methods
 
     def _asks_about_subscribe(self, request: SubscribeRequest) -> bool:
-        options = self._rules.options_for(request.channel)
+        options, _ = self._rules.find(request.channel)
         if options is None or not self._hooks_in(options, request):
             return False
         return bool(request.token) or self._rules.kind_of(request.channel, options) is PLAIN
@@ -205,7 +220,7 @@ class HookDispatcher:
     def _hooks_for(self, request: Request) -> tuple[_Queue, ...]:
         """The hooks that are asked about a request, in their order."""
         channel: Any = getattr(request, "channel", None)
-        section = self._settings.client if channel is None else self._rules.options_for(channel)
+        section = self._settings.client if channel is None else self._rules.find(channel)[0]
         return self._hooks_in(section, request)
 
     def _hooks_in(self, section: Section | None, request: Request) -> tuple[_Queue, ...]:
@@ -218,76 +233,102 @@ class HookDispatcher:
 
     async def authorize(self, authorize: Authorize, request: ClientRequest | None) -> AuthorizedOutcome:
         """Ask the hooks about a request, and return what becomes of it. Raises nothing."""
-        asked = authorize.request
-        event = event_of(authorize, request or UNKNOWN_REQUEST)
+        asked, info, asked_at = authorize.request, authorize.info, time.time()
+        event = _EVENTS[type(asked)](asked, info.client, info.user, request or UNKNOWN_REQUEST)
         for queue in self._hooks_for(asked):
-            answered = await self._ask(queue, event, asked, authorize.info.user)
-            if answered is not None:
-                return answered
+            began_at = time.perf_counter()
+            outcome: AuthorizedOutcome | None = None
+            try:
+                answer = await self._answer(queue, event)
+                if answer is not None:
+                    outcome = outcome_of(asked, info.user, answer, asked_at)
+                result = _result(outcome)
+            except Exception as error:  # noqa: BLE001 - logged as an error
+                result, outcome = self._fault(queue, event, error)
+            self._calls[queue.labels[result]] += 1
+            queue.durations.observe(time.perf_counter() - began_at)
+            if outcome is not None:
+                return outcome
         return Approval(asked)
 
-    async def _ask(self, queue: _Queue, event: Event, asked: Request, user: str) -> AuthorizedOutcome | None:
-        """Ask one hook. None: it has no opinion."""
-        started = time.perf_counter()
-        outcome: AuthorizedOutcome | None = None
-        try:
-            answer = await self._answer(queue, event)
-            outcome = None if answer is None else outcome_of(asked, user, answer)
-            result = _result(outcome)
-        except TooManyHooks:
+    def _fault(self, queue: _Queue, event: Event, error: Exception) -> tuple[str, Refusal | Disconnect]:
+        """Log why a hook gave no answer. Returns the label of metrics, and what becomes of the request."""
+        fields = _fields(queue, event)
+        result, outcome = "error", errors.INTERNAL_ERROR
+        if isinstance(error, TooManyHooks):
             result, outcome = "too_many", errors.TOO_MANY_REQUESTS
             self._metrics.limits_reached.add("limits.hooks_at_once")
-            self._log.write("limit_reached", limit="limits.hooks_at_once", **_fields(queue, event))
-        except DeadlinePassed:
-            result, outcome = "timeout", errors.INTERNAL_ERROR
-            self._log.write("hook_timed_out", level="warning", **_fields(queue, event))
-        except InvalidAnswer as error:
-            result, outcome = "error", errors.INTERNAL_ERROR
-            fields = _fields(queue, event)
+            self._log.write("limit_reached", limit="limits.hooks_at_once", **fields)
+        elif isinstance(error, DeadlinePassed):
+            result = "timeout"
+            self._log.write("hook_timed_out", level="warning", **fields)
+        elif isinstance(error, InvalidAnswer):
             self._log.write("hook_answer_invalid", level="error", error=str(error), **fields)
-        except Exception:  # noqa: BLE001 - logged as an error
-            result, outcome = "error", errors.INTERNAL_ERROR
-            self._log.write("hook_raised", level="error", exc_info=True, **_fields(queue, event))
-        if result in _FAULTS and type(asked) is ConnectRequest:
-            outcome = errors.SERVER_ERROR
-        self._metrics.hook_calls.add(queue.kind, queue.hook.name, result)
-        queue.durations.observe(time.perf_counter() - started)
-        return outcome
+        else:
+            self._log.write("hook_raised", level="error", exc_info=True, **fields)
+        return result, errors.SERVER_ERROR if isinstance(event, ConnectEvent) else outcome
 
     async def _answer(self, queue: _Queue, event: Event) -> Answer:
         """The hook's answer. Raises what the hook raises, TooManyHooks, or DeadlinePassed."""
         if queue.unanswered >= queue.unanswered_limit:
             raise TooManyHooks
-        queue.unanswered += 1
-        task = current_task(self._loop)
-        queue.deadlines.begin(task)
+        slots, client = queue.slots, event.client
         try:
-            return await self._call(queue, event)
+            if queue.hook.is_plain or not slots.is_free_for(client):
+                return await self._within_deadline(queue, self._call_in_slot(queue, event))
+            call = cast("Coroutine[Any, Any, Answer]", queue.hook.call(event))
+            if type(call) is not CoroutineType:
+                call = as_coroutine(call)
+            try:
+                waits_for = call.send(None)
+            except StopIteration as answered:  # it did not wait: it needs neither a slot nor a deadline
+                return cast("Answer", answered.value)
+            slots.take(client)
+            return await self._within_deadline(queue, _rest_in_slot(queue, event, call, waits_for))
+        except errors.Refused as error:
+            return error.refusal
         except asyncio.CancelledError as error:
-            if queue.deadlines.take(task):
-                raise DeadlinePassed from None
             if is_cancelled(error):
                 raise
             raise CancelledByHook from None
-        except errors.Refused as error:
-            return error.refusal
+
+    async def _within_deadline(self, queue: _Queue, answer: Coroutine[Any, Any, Answer]) -> Answer:
+        """Await the answer of a call that waits. Raises DeadlinePassed besides."""
+        call = WaitingCall(current_task(self._loop))
+        queue.unanswered += 1
+        queue.deadlines.add(call)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if call.end():
+                raise DeadlinePassed from None
+            raise
         finally:
             queue.unanswered -= 1
-            queue.deadlines.end(task)
+            queue.deadlines.remove(call)
+            call.end()
 
-    async def _call(self, queue: _Queue, event: Event) -> Answer:
+    async def _call_in_slot(self, queue: _Queue, event: Event) -> Answer:
         slots, client = queue.slots, event.client
         if not slots.take_now(client):
             await slots.wait(client)
         try:
             call: Any = queue.hook.call
-            if not queue.hook.is_plain:
-                return cast("Answer", await call(event))
-            threads = self._threads.get(queue.kind)
+            threads = self._threads.get(queue.kind) if queue.hook.is_plain else None
             answered = call(event) if threads is None else await threads.run(call, event)
             return cast("Answer", await answered if inspect.isawaitable(answered) else answered)
         finally:
             slots.give_back(client)
+
+
+async def _rest_in_slot(
+    queue: _Queue, event: Event, call: Coroutine[Any, Any, Any], waits_for: object
+) -> Answer:
+    """Await what is left of a call that has a slot."""
+    try:
+        return cast("Answer", await resumed(call, waits_for))
+    finally:
+        queue.slots.give_back(event.client)
 
 
 def _fields(queue: _Queue, event: Event) -> dict[str, Any]:
@@ -305,22 +346,18 @@ def _fields(queue: _Queue, event: Event) -> dict[str, Any]:
 UNKNOWN_REQUEST = ClientRequest("", "", "", {}, {})
 """The request of a connection that has none."""
 
-_FAULTS = ("too_many", "timeout", "error")
+_RESULTS = ("admitted", "no_opinion", "refused", "disconnected", "too_many", "timeout", "error")
 
 
 def _result(outcome: AuthorizedOutcome | None) -> str:
     """What metrics call the answer of a hook."""
+    if type(outcome) is Approval:
+        return "admitted"
     if outcome is None:
         return "no_opinion"
     if isinstance(outcome, Refusal):
         return "refused"
     return "disconnected" if isinstance(outcome, Disconnect) else "admitted"
-
-
-def event_of(authorize: Authorize, request: ClientRequest) -> Event:
-    """Return the event of a request that waits for an answer."""
-    info = authorize.info
-    return _EVENTS[type(authorize.request)](authorize.request, info.client, info.user, request)
 
 
 def _connect_event(asked: ConnectRequest, client: str, _user: str, request: ClientRequest) -> ConnectEvent:

@@ -104,8 +104,13 @@ def _checked_text(why: Refusal | Disconnect) -> str:
     return reason
 
 
-def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome:
-    """Return what becomes of a request. Raises InvalidAnswer."""
+def outcome_of(
+    request: Request, user: str, answer: Answer, asked_at: float | None = None
+) -> AuthorizedOutcome:
+    """Return what becomes of a request that a hook was asked about at unix second `asked_at`.
+
+    Claims count as issued then. Raises InvalidAnswer.
+    """
     if answer is None:
         return Approval(request)
     kind, convert = _KINDS[type(request)]
@@ -114,7 +119,7 @@ def outcome_of(request: Request, user: str, answer: Answer) -> AuthorizedOutcome
             return checked_refusal(answer)
         raise InvalidAnswer(f"{type(answer).__name__} does not answer {type(request).__name__}")
     try:
-        return convert(request, user, answer)
+        return convert(request, user, answer, asked_at)
     except (TypeError, ValueError, OverflowError) as error:  # such as info that is no JSON
         raise InvalidAnswer(str(error)) from error
 
@@ -140,6 +145,8 @@ def _json(value: Any) -> Raw:
 
 def _text(value: Any, name: str) -> str:
     """Return a string as codecs encode it: as a `str`, and no subclass, without lone surrogates."""
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     try:
@@ -177,7 +184,7 @@ def _capabilities(value: Sequence[Capability]) -> tuple[Capability, ...]:
     return entries
 
 
-def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approval:
+def _connected(request: ConnectRequest, _user: str, answer: Connected, asked_at: float | None) -> Approval:
     subscriptions: dict[str, SubscriptionGrant] = {}
     for channel, granted in answer.subscriptions.items():
         name = _text(channel, "a channel")
@@ -187,6 +194,7 @@ def _connected(request: ConnectRequest, _user: str, answer: Connected) -> Approv
             raise TypeError(f"subscriptions has a {type(granted).__name__}, not Subscribed")
         subscriptions[name] = _grant(granted)
     claims = ConnectionClaims(
+        iat=asked_at,
         expire_at=_unix(answer.expire_at),
         info=_json(answer.info),
         sub=_text(answer.user, "user"),
@@ -206,8 +214,9 @@ def _grant(answer: Subscribed) -> ExpiringGrant:
     )
 
 
-def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed) -> Approval:
+def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed, asked_at: float | None) -> Approval:
     claims = SubscriptionClaims(
+        iat=asked_at,
         channel=request.channel,
         sub=user,
         expire_at=_unix(answer.expire_at),
@@ -218,23 +227,23 @@ def _subscribed(request: SubscribeRequest, user: str, answer: Subscribed) -> App
     return Approval(request, claims, data=payload(answer.data))
 
 
-def _published(request: PublishRequest, _user: str, answer: Published) -> Approval:
+def _published(request: PublishRequest, _user: str, answer: Published, _asked_at: object) -> Approval:
     data = request.data if answer.data is None else payload(answer.data)
     changed = PublishRequest(request.channel, data)
     return Approval(changed, is_permitted=True, skip_history=bool(answer.skip_history))
 
 
-def _refreshed(_request: Request, _user: str, answer: Refreshed) -> Renewal | Refusal:
+def _refreshed(_request: Request, _user: str, answer: Refreshed, _asked_at: object) -> Renewal | Refusal:
     if answer.is_expired:
         return errors.EXPIRED
     return Renewal(_unix(answer.expire_at), _json(answer.info), not isinstance(answer, Undecided))
 
 
-def _called(_request: RpcRequest, _user: str, answer: RpcAnswer) -> RpcResult:
+def _called(_request: RpcRequest, _user: str, answer: RpcAnswer, _asked_at: object) -> RpcResult:
     return RpcResult(Raw(b"null") if answer.data is None else payload(answer.data))
 
 
-_KINDS: Mapping[type, tuple[type, Callable[[Any, str, Any], AuthorizedOutcome]]] = {
+_KINDS: Mapping[type, tuple[type, Callable[[Any, str, Any, float | None], AuthorizedOutcome]]] = {
     ConnectRequest: (Connected, _connected),
     RefreshRequest: (Refreshed, _refreshed),
     SubscribeRequest: (Subscribed, _subscribed),

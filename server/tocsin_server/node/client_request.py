@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -41,6 +41,46 @@ class ClientRequest(Struct, frozen=True):
         return cookie_parser(self.headers.get("cookie", ""))
 
 
+class Headers(Mapping[str, str]):
+    """Headers by their names in lower case, decoded when one is first read."""
+
+    __slots__ = ("_encoded", "_values")
+
+    def __init__(self, encoded: Mapping[bytes, bytes]) -> None:
+        self._encoded: Mapping[bytes, bytes] | None = encoded
+        self._values: dict[str, str] = {}
+
+    def _decoded(self) -> dict[str, str]:
+        if self._encoded is not None:
+            self._values = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in self._encoded.items()
+            }
+            self._encoded = None
+        return self._values
+
+    def __getitem__(self, name: str) -> str:
+        return self._decoded()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._values if self._encoded is None else self._encoded)
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return headers by name, those of equal names as one (RFC 9110 §5.3). Names are in lower case."""
+    values: dict[bytes, bytes] = {}
+    for name, value in headers:
+        values[name] = joined_with(name, values[name], value) if name in values else value
+    return values
+
+
+def joined_with(name: bytes, former: bytes, value: bytes) -> bytes:
+    """Two values of one name as one: cookies as clients join them (RFC 6265 §5.4)."""
+    return b"%b%b%b" % (former, b"; " if name == b"cookie" else b", ", value)
+
+
 class KeptHeaders:
     """Which headers of its request a connection keeps. Immutable."""
 
@@ -48,32 +88,26 @@ class KeptHeaders:
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
         """Keep the headers with these names, in any case; None: all headers."""
-        self._names = None if names is None else frozenset(name.lower() for name in names)
+        self._names = None if names is None else [name.lower().encode("latin-1", "replace") for name in names]
 
     def request(
         self,
         transport: str,
         protocol: str,
         address: str,
-        headers: Iterable[tuple[str, str]],
+        headers: dict[bytes, bytes],
         query: str,
         *,
         cookies_count: bool,
     ) -> ClientRequest:
         """Return what is kept of a request. `query` is that of its address, without the `?`.
 
-        Cookies are not kept unless they count, because the page of a foreign origin may have had them sent.
+        `headers` are as `joined` returns them, and not changed later. Cookies are not kept unless they count,
+        because the page of a foreign origin may have had them sent.
         """
-        kept: dict[str, str] = {}
-        for written, value in headers:
-            name = written.lower()
-            if self._names is not None and name not in self._names:
-                continue
-            if name in kept:
-                kept[name] = f"{kept[name]}{'; ' if name == 'cookie' else ', '}{value}"
-            else:
-                kept[name] = value
-        if not cookies_count:
-            kept.pop("cookie", None)
+        if self._names is not None:
+            headers = {name: headers[name] for name in self._names if name in headers}
+        if not cookies_count and b"cookie" in headers:
+            headers = {name: value for name, value in headers.items() if name != b"cookie"}
         parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
-        return ClientRequest(transport, protocol, address, kept, parameters)
+        return ClientRequest(transport, protocol, address, Headers(headers), parameters)

@@ -43,7 +43,7 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import Event, Timestamp
+from tocsin_server.core.events import AuthorizedOutcome, Event, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
@@ -58,6 +58,7 @@ from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
 from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refused
 from tocsin_server.metrics.registry import Metrics
+from tocsin_server.node.authorizations import Authorizations
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
 from tocsin_server.node.catching_up import CatchUps
@@ -78,7 +79,6 @@ from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
 from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks
-from tocsin_server.node.short_tasks import ShortTasks
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -93,11 +93,18 @@ from tocsin_server.version import __version__
 STOP_SECONDS = 5.0
 """How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
 
+_FIRST_STEPS = (events.Received, events.Turn, events.Authorized)
+"""Events that nothing else follows in the same callback, which could rely on the state that they leave."""
+
 log = structlog.get_logger()
 
 
 class Node:
     """One server process's share of the system. Use inside `async with node.running()`."""
+
+    _handled: Event | None = None
+    _deciding: Connection | None = None
+    """The connection in whose step an authorizer decides, so that its next event must wait."""
 
     def __init__(
         self,
@@ -217,7 +224,7 @@ class Node:
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
-        self._authorizations = ShortTasks()
+        self._authorizations = Authorizations(self.handle_event, self.sampled_log)
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
         add_lifecycle_gauges(self.metrics, self.lifecycle)
@@ -264,14 +271,14 @@ class Node:
         application = self._application
         if application is not None and not application.start():
             application = None
-        authorizer = authorizer_with(self._key_sets, application)
-        self._session_tasks.authorizer = authorizer
+        self._authorizations.authorizer = authorizer = authorizer_with(self._key_sets, application)
         if authorizer is not None:
             self.kept_headers = authorizer.kept_headers
             self._context = replace(
                 self._context,
                 needs_authorization=authorizer.needs_authorization,
                 authorization_seconds=authorizer.authorization_seconds,
+                decide_now=self._decide_now,
             )
             self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
 
@@ -476,6 +483,9 @@ class Node:
 
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
+        if connection is self._deciding:
+            asyncio.get_running_loop().call_soon(self.handle_event, connection, event)
+            return
         session, was_attached = connection.session, connection in self.state.connections
         now = self.now()
         following: Event | None = event
@@ -500,7 +510,7 @@ class Node:
 
     def _apply(self, connection: Connection, event: Event, now: Timestamp) -> list[IoRequest]:
         """Hand an event to a connection's session, and return the I/O that it asks for."""
-        self._handling = connection
+        self._handling, self._handled = connection, event
         try:
             requests = self.state.apply(connection, event, now)
         except Exception:  # noqa: BLE001 - logged as an error
@@ -514,6 +524,20 @@ class Node:
                 self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
         return requests
+
+    def _decide_now(self, authorize: events.Authorize) -> AuthorizedOutcome | None:
+        """Let the authorizer decide about a request of the connection whose event is being handled.
+
+        None: it cannot at once. Code of the application runs meanwhile, so this must be no step of several.
+        """
+        connection, event = self._handling, self._handled
+        if connection is None or self._deciding is not None or type(event) not in _FIRST_STEPS:
+            return None
+        self._handling, self._deciding = None, connection
+        try:
+            return self._authorizations.decide_now(connection, authorize)
+        finally:
+            self._handling, self._handled, self._deciding = connection, event, None
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -592,7 +616,7 @@ class Node:
             case events.Execute():
                 self._spawn(self._session_tasks.execute(connection, request))
             case events.Authorize():
-                self._authorizations.start(self._session_tasks.authorize(connection, request))
+                self._authorizations.add(connection, request)
             case events.ReserveConnection(user):
                 self._spawn(self._session_tasks.reserve_connection(connection, user))
             case node_state.CatchUp(channel):

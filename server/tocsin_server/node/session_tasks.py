@@ -1,8 +1,7 @@
-"""What sessions ask for and what takes time: commands, authorizations, reservations of connections.
+"""What sessions ask for and what takes time: commands, and reservations of connections.
 
 Each coroutine does one thing for one connection, and its result comes back to the session as an event. The
-node runs them as tasks of its own group. The mutable state is the authorizer, which the node sets when it
-starts.
+node runs them as tasks of its own group. The module has no state.
 """
 
 from __future__ import annotations
@@ -15,19 +14,17 @@ from msgspec import Struct
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
-from tocsin_server.core.events import AuthorizedOutcome, Event
+from tocsin_server.core.events import Event
 from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import EngineError, EngineLimit, Refusal, Refused
 from tocsin_server.loop_turns import LoopTurns
-from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.connection import Connection
 from tocsin_server.node.operations import Operations
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.slots import WAIT_SECONDS, Slots
 from tocsin_server.protocol.messages import (
     ClientInfo,
-    ConnectRequest,
     HistoryRequest,
     HistoryResult,
     PresenceRequest,
@@ -68,8 +65,6 @@ class SessionTasks:
         self._handle_event = handle_event
         self._limit_reached = limit_reached
         self._room_for = room_for
-        self.authorizer: Authorizer | None = None
-        """What decides about requests of clients, outside their sessions."""
 
     async def disconnect_others(self, connection: Connection) -> None:
         """Close the user's connections on all nodes that were identified before this one.
@@ -130,20 +125,6 @@ class SessionTasks:
         except Exception:  # noqa: BLE001 - logged as an error
             self._sampled_log.fault("command_raised", client=connection.session.client)
         return errors.INTERNAL_ERROR
-
-    async def authorize(self, connection: Connection, authorize: events.Authorize) -> None:
-        """Ask the authorizer about a request."""
-        is_connect = isinstance(authorize.request, ConnectRequest)
-        outcome: AuthorizedOutcome = errors.SERVER_ERROR if is_connect else errors.INTERNAL_ERROR
-        try:
-            if self.authorizer is not None:
-                outcome = await self.authorizer.authorize(authorize, connection.request)
-        except TimeoutError:  # the session may have refused the request already, at its own deadline
-            client = connection.session.client
-            self._sampled_log.write("authorization_timed_out", level="warning", client=client)
-        except Exception:  # noqa: BLE001 - logged as an error
-            self._sampled_log.fault("authorization_raised", client=connection.session.client)
-        self._handle_event(connection, events.Authorized(authorize.id, outcome))
 
 
 def _seconds_of_page(outcome: Struct | Refusal) -> float:

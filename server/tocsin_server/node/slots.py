@@ -56,18 +56,23 @@ class Slots(Generic[Owner]):
             self.give_back(owner, size)
 
     def take_now(self, owner: Owner, size: int = 1) -> bool:
-        """Take a slot if one is free and no other waits. `give_back` with this size must follow."""
+        """Take a slot if one is free for the owner. `give_back` with this size must follow."""
+        if not self.is_free_for(owner, size):
+            return False
+        self.take(owner, size)
+        return True
+
+    def is_free_for(self, owner: Owner, size: int = 1) -> bool:
+        """Whether the owner may take a slot now: one is free, and no other waits."""
         if self._next or owner in self._waiting or not self._has_room(size):
             return False
-        if self._taken.get(owner, 0) >= self._owner_limit:
-            return False
-        self._take(owner, size)
-        return True
+        return self._taken.get(owner, 0) < self._owner_limit
 
     def _has_room(self, size: int) -> bool:
         return not self._taken_count or self._taken_size + size <= self._limit
 
-    def _take(self, owner: Owner, size: int) -> None:
+    def take(self, owner: Owner, size: int = 1) -> None:
+        """Take a slot that was free. `give_back` with this size must follow."""
         self._taken[owner] = self._taken.get(owner, 0) + 1
         self._taken_count += 1
         self._taken_size += size
@@ -124,7 +129,7 @@ class Slots(Generic[Owner]):
             del self._next[owner]
             waiters.popleft()
             if not waiter.done():  # its wait was cancelled, and `wait` has not learned of it yet
-                self._take(owner, size)
+                self.take(owner, size)
                 waiter.set_result(None)
             if not waiters:
                 del self._waiting[owner]

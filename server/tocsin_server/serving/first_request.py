@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from tocsin_server.equal_deadlines import EqualDeadlines
 from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
-from tocsin_server.serving.head_deadlines import HeadDeadlines
 from tocsin_server.serving.http_limits import HEADER_LIMIT
 from tocsin_server.serving.websocket_upgrade import kinds_of
 from tocsin_server.transports.websocket.opening import OpeningRequest
@@ -51,7 +51,8 @@ class FirstRequests:
         self.kinds = kinds_of(self.node, server.config.root_path)
         self.beginnings = tuple(b"GET " + path for path in self.kinds)
         """How a handshake may begin."""
-        self.deadlines = HeadDeadlines(self.node.settings.client.stale_timeout)
+        seconds = self.node.settings.client.stale_timeout
+        self.deadlines: EqualDeadlines[FirstRequest] = EqualDeadlines(seconds, FirstRequest.time_out)
         """Of the connections whose head has not arrived."""
 
     def new(
@@ -191,7 +192,7 @@ class FirstRequest:
             http.data_received(data)
 
     def time_out(self) -> None:
-        """Drop the connection because its head has not arrived in time."""
+        """Drop the connection because its head has not arrived in time. Its deadline is removed already."""
         self._owner.node.log_refusal("http_connection_dropped", reason="head_timeout", address=self._peer)
         self._transport.abort()
 

@@ -35,7 +35,7 @@ from tocsin_server.hooks import dispatcher
 from tocsin_server.hooks.answers import Answer, Connected, Published, RpcAnswer, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, HookKind, PublishEvent, RpcEvent, SubscribeEvent
 from tocsin_server.hooks.registry import Hooks
-from tocsin_server.node.client_request import ClientRequest, KeptHeaders
+from tocsin_server.node.client_request import ClientRequest, KeptHeaders, joined
 from tocsin_server.node.node import Node
 
 
@@ -409,7 +409,7 @@ async def test_a_node_that_drains_closes_a_client_whose_hook_is_asked() -> None:
 
 async def test_without_hooks_no_request_waits_and_no_connection_keeps_its_request() -> None:
     async with running(lambda hooks: None) as node:
-        assert node._session_tasks.authorizer is None
+        assert node._authorizations.authorizer is None
         assert node.kept_headers is None
 
 
@@ -569,8 +569,9 @@ def kept(
     cookies_count: bool = True,
 ) -> ClientRequest:
     """Return what a connection keeps of its request."""
-    headers = KeptHeaders(names)
-    return headers.request("sse", "json", "192.0.2.1", sent, query, cookies_count=cookies_count)
+    headers = joined((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent)
+    kept_headers = KeptHeaders(names)
+    return kept_headers.request("sse", "json", "192.0.2.1", headers, query, cookies_count=cookies_count)
 
 
 def test_a_connection_keeps_the_headers_that_hooks_want() -> None:

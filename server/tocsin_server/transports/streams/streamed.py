@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tocsin_server import errors
 from tocsin_server.core import events
 from tocsin_server.errors import Disconnect
+from tocsin_server.node.client_request import joined
 from tocsin_server.protocol.messages import ServerMessage
 from tocsin_server.transports.http_request import address_of
 from tocsin_server.transports.origins import origin_is_named
@@ -73,7 +74,7 @@ class StreamedConnection(ABC):
         self.address_key = key
         if (kept := self._connections.kept_headers) is not None:
             query = request.scope["query_string"].decode("latin-1")
-            headers = request.headers.items()
+            headers = joined(request.headers.raw)
             self.request = kept.request(
                 self.transport_name,
                 self.codec.name,

@@ -25,7 +25,7 @@ from tocsin_server.core import events
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.session import Session
 from tocsin_server.errors import Disconnect
-from tocsin_server.node.client_request import ClientRequest
+from tocsin_server.node.client_request import ClientRequest, joined
 from tocsin_server.node.connection import Connections
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.protocol.json import JSON
@@ -128,7 +128,7 @@ class WebSocketEndpoint:
                 connection.transport_name,
                 handshake.codec.name,
                 connection.address,
-                request.headers.items(),
+                joined(request.headers.raw),
                 scope["query_string"].decode("latin-1"),
                 cookies_count=origin_is_named(request, self._connections.limits.allowed_origins),
             )

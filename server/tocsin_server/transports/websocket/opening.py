@@ -25,7 +25,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
 from websockets.server import ServerProtocol
 
-from tocsin_server.node.client_request import ClientRequest
+from tocsin_server.node.client_request import ClientRequest, joined_with
 from tocsin_server.node.connection import Connections
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed, is_named
@@ -69,7 +69,7 @@ class OpeningRequest:
         """The values by name; all of one name together (RFC 9110 §5.3)."""
         values = self.values
         for name, value in headers:
-            values[name] = b"%b, %b" % (values[name], value) if name in values else value
+            values[name] = joined_with(name, values[name], value) if name in values else value
         self.asks_for_websocket = _asks_for_websocket(values)
         """Whether it asks for a WebSocket, and for nothing else."""
 
@@ -257,12 +257,13 @@ def _kept(
 ) -> ClientRequest | None:
     if (kept := connections.kept_headers) is None:
         return None
-    origin, host = _origin_and_host(request)
+    has_cookies = b"cookie" in request.values
     return kept.request(
         transport,
         handshake.codec.name,
         address,
-        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
+        request.values,
         request.query,
-        cookies_count=is_named(origin, host, connections.limits.allowed_origins),
+        cookies_count=has_cookies
+        and is_named(*_origin_and_host(request), connections.limits.allowed_origins),
     )

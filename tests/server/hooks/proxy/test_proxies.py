@@ -51,6 +51,6 @@ async def test_hooks_have_the_proxies_with_their_timeouts_and_headers() -> None:
         proxies.proxies.add_to(hooks)
         assert hooks.longest_seconds(1) > 2
         kept = hooks.kept_headers.request(
-            "websocket", "json", "", [("Cookie", "a=1"), ("X-Other", "1")], "", cookies_count=True
+            "websocket", "json", "", {b"cookie": b"a=1", b"x-other": b"1"}, "", cookies_count=True
         )
         assert dict(kept.headers) == {"cookie": "a=1"}
