@@ -49,7 +49,7 @@ class Authorizations:
     ) -> None:
         self.authorizer: Authorizer | None = None
         self._answer = answer
-        self._log = log
+        self._sampled_log = log
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[tuple[Connection, Authorize]] = deque()
@@ -122,10 +122,10 @@ class Authorizations:
                 outcome = await self.authorizer.authorize(authorize, connection.request)
         except TimeoutError:  # the session may have refused the request already, at its own deadline
             client = connection.session.client
-            self._log.write("authorization_timed_out", level="warning", client=client)
+            self._sampled_log.write("authorization_timed_out", level="warning", client=client)
         except Exception:  # noqa: BLE001 - logged as an error
             client = connection.session.client
-            self._log.fault("authorization_raised", client=client)
+            self._sampled_log.fault("authorization_raised", client=client)
         finally:
             has_waited = self._tasks and self._tasks.pop((connection, authorize.id), None) is not None
         if outcome is None:
