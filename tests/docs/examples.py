@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.timing import SOON, STARTED
+from tests.support.timing import STARTED
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -121,7 +121,7 @@ def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, "PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **variables}
 
 
-async def shell(script: str, folder: Path, seconds: float = SOON, **variables: str) -> str:
+async def shell(script: str, folder: Path, seconds: float = STARTED, **variables: str) -> str:
     """Run a shell script in a folder, which may take so many seconds; return its standard output."""
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", script, cwd=folder, env=environment(folder, variables), stdout=subprocess.PIPE

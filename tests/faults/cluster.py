@@ -72,6 +72,7 @@ class NodeProcess:
             server.wait_until_ready()
         except BaseException:
             process.kill()
+            server.stop()
             raise
         return server
 
@@ -176,7 +177,10 @@ def config_with_engine(url: str) -> Table:
 async def run_cluster(cluster: AnyCluster) -> AsyncIterator[AnyCluster]:
     """Start every node; at the end, stop every node and check how it ended."""
     try:
-        await asyncio.gather(*(node.start() for node in cluster.nodes))
+        starts = await asyncio.gather(*(node.start() for node in cluster.nodes), return_exceptions=True)
+        for error in starts:
+            if error is not None:
+                raise error  # only now that no other process is being started
         yield cluster
     finally:
         await asyncio.gather(*(node.stop() for node in cluster.nodes))

@@ -53,3 +53,4 @@ async def progress_timeout(measure: Callable[[], object], seconds: float = SOON)
             yield
         finally:
             extending.cancel()
+            await asyncio.wait((extending,))

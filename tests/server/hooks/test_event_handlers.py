@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.server.hooks.lifecycle_events import event, events
 from tests.server.served_node import until
+from tests.support.timing import SOON
 from tocsin_server.core.delivery import Outcome, Result
 from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.hooks.event_handlers import HANGING, THREADS, EventHandlers, HandlerSubscriber
@@ -104,6 +105,7 @@ async def test_plain_functions_that_hang_are_bounded_in_number() -> None:
         await until(lambda: calls == THREADS)
         released.set()
         await until(lambda: handler._threads.busy_count == 0)
+        handler._seconds = SOON
         assert (await handler.deliver("d1", events(1))).result is Result.DELIVERED
 
 

@@ -22,7 +22,7 @@ import uvloop
 
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.support.raw_connection import HANDSHAKE, close_frame, commands
-from tests.support.timing import SOON
+from tests.support.timing import progress_timeout
 from tocsin_server.errors import Refusal
 from tocsin_server.hooks.answers import Connected, Published, Subscribed
 from tocsin_server.hooks.events import ConnectEvent, SubscribeEvent
@@ -133,17 +133,20 @@ def event_stream_scripts() -> Iterator[Script]:
 async def run_clients(served_node: ServedNode, scripts: Iterator[Script], count: int) -> None:
     """Run so many clients, some hundreds at a time."""
     loop = asyncio.get_running_loop()
+    ended = 0
 
     async def run_scripts() -> None:
+        nonlocal ended
         for steps, ending in remaining_scripts:
             _, client = await loop.create_connection(
                 partial(ScriptedClient, steps, ending), "127.0.0.1", port
             )
             await client.closed
+            ended += 1
 
     port = served_node.port
     remaining_scripts = itertools.islice(scripts, count)
-    async with asyncio.timeout(10 * SOON), asyncio.TaskGroup() as tasks:
+    async with progress_timeout(lambda: ended), asyncio.TaskGroup() as tasks:
         for _ in range(AT_A_TIME):
             tasks.create_task(run_scripts())
 
