@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 import pytest
 import structlog
 from hypothesis import settings
+from hypothesis.internal.conjecture import engine
 
 from tests.support.api import Api
 from tests.support.configs import INSECURE, SHORT_TIMEOUTS, STANDARD, TOKEN_ONLY
@@ -18,6 +19,9 @@ from tests.support.timing import LONG_TESTS
 _numbers = itertools.count(1001)
 """Literal channel names in tests have smaller numbers, as in `open:1`."""
 
+
+engine.MAX_SHRINKING_SECONDS = 60
+"""Hypothesis would shrink a failing example for five minutes, and pytest end the process after three."""
 
 settings.register_profile("tests", deadline=None)  # a deadline in milliseconds fails on a slow machine
 settings.load_profile("tests")
