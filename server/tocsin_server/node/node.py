@@ -102,8 +102,10 @@ log = structlog.get_logger()
 class Node:
     """One server process's share of the system. Use inside `async with node.running()`."""
 
-    _handled: Event | None = None
-    _deciding: Connection | None = None
+    _handling: Connection | None
+    """The connection whose event is being handled: who is refused, if something is."""
+    _handled: Event | None
+    _deciding: Connection | None
     """The connection in whose step an authorizer decides, so that its next event must wait."""
 
     def __init__(
@@ -151,8 +153,7 @@ class Node:
         self.services = Services()
         """What runs together with the node, such as deliveries and proxies."""
         self._closed = ClosedConnections()
-        self._handling: Connection | None = None
-        """The connection whose event is being handled: who is refused, if something is."""
+        self._handling = self._handled = self._deciding = None
         limits = settings.limits
         self.admission = Admission(limits)
         self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
