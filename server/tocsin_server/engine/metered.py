@@ -18,6 +18,7 @@ from tocsin_server.engine.engine import EngineServices
 from tocsin_server.engine.nodes import ControlCommand, Survey, SurveyRequest
 from tocsin_server.engine.presence import PresenceStats
 from tocsin_server.errors import EngineError
+from tocsin_server.metrics.instruments import Durations
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.protocol.messages import ClientInfo, Position, Push
 
@@ -44,7 +45,11 @@ class Meter:
 
     def count(self, name: str, started: float) -> None:
         """Record the duration of a call that began at `started` (monotonic seconds)."""
-        self._seconds.of(name).observe(time.monotonic() - started)
+        self.durations_of(name).observe(time.monotonic() - started)
+
+    def durations_of(self, name: str) -> Durations:
+        """The recorded durations of one kind of call."""
+        return self._seconds.of(name)
 
     def count_error(self, name: str) -> None:
         """Count a failed call."""
@@ -55,9 +60,10 @@ class MeteredBroker:
     """Measures the calls of an engine's broker. Each method does what Broker describes."""
 
     def __init__(self, engine: EngineServices, meter: Meter) -> None:
-        self._engine = engine
+        self._broker = engine.broker
         self._meter = meter
         self._time = meter.time
+        self._publish_seconds = meter.durations_of("publish")
 
     async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
         """Publish."""
@@ -70,68 +76,68 @@ class MeteredBroker:
         """Publish, at once if the engine can."""
         started = time.monotonic()
         try:
-            begun = self._engine.broker.begin_publish(channel, publication, options)
+            begun = self._broker.begin_publish(channel, publication, options)
         except EngineError:
             self._meter.count_error("publish")
-            self._meter.count("publish", started)
+            self._publish_seconds.observe(time.monotonic() - started)
             raise
         if isinstance(begun, Position):
-            self._meter.count("publish", started)
+            self._publish_seconds.observe(time.monotonic() - started)
             return begun
         return begun.always(partial(self._publish_ended, started))
 
     def _publish_ended(self, started: float, error: BaseException | None) -> None:
         if error is not None and isinstance(error, EngineError):
             self._meter.count_error("publish")
-        self._meter.count("publish", started)
+        self._publish_seconds.observe(time.monotonic() - started)
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Let idempotency keys expire."""
-        await self._time("expire_keys", self._engine.broker.expire_keys(keys))
+        await self._time("expire_keys", self._broker.expire_keys(keys))
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:
         """Publish a join or leave."""
-        await self._time("publish_join_leave", self._engine.broker.publish_join_leave(channel, push))
+        await self._time("publish_join_leave", self._broker.publish_join_leave(channel, push))
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe the node to a channel."""
-        await self._time("subscribe", self._engine.broker.subscribe(channel))
+        await self._time("subscribe", self._broker.subscribe(channel))
 
     def subscribe_now(self, channel: str) -> bool:
         """Subscribe at once, if the engine can."""
         started = time.monotonic()
-        is_subscribed = self._engine.broker.subscribe_now(channel)
+        is_subscribed = self._broker.subscribe_now(channel)
         if is_subscribed:
             self._meter.count("subscribe", started)
         return is_subscribed
 
     async def unsubscribe(self, channel: str) -> None:
         """Unsubscribe the node from a channel."""
-        await self._time("unsubscribe", self._engine.broker.unsubscribe(channel))
+        await self._time("unsubscribe", self._broker.unsubscribe(channel))
 
     def unsubscribe_now(self, channel: str) -> bool:
         """Unsubscribe at once, if the engine can."""
         started = time.monotonic()
-        is_unsubscribed = self._engine.broker.unsubscribe_now(channel)
+        is_unsubscribed = self._broker.unsubscribe_now(channel)
         if is_unsubscribed:
             self._meter.count("unsubscribe", started)
         return is_unsubscribed
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         """Read a channel's history."""
-        return await self._time("read_history", self._engine.broker.read_history(channel, query, options))
+        return await self._time("read_history", self._broker.read_history(channel, query, options))
 
     def read_history_now(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History | None:
         """Read a channel's history at once, if the engine can."""
         started = time.monotonic()
-        history = self._engine.broker.read_history_now(channel, query, options)
+        history = self._broker.read_history_now(channel, query, options)
         if history is not None:
             self._meter.count("read_history", started)
         return history
 
     async def remove_history(self, channel: str) -> None:
         """Remove a channel's stored publications."""
-        await self._time("remove_history", self._engine.broker.remove_history(channel))
+        await self._time("remove_history", self._broker.remove_history(channel))
 
 
 class MeteredPresenceStore:
