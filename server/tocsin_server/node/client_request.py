@@ -51,9 +51,10 @@ class Headers(Mapping[str, str]):
         self._values: dict[str, str] = {}
 
     def _decoded(self) -> dict[str, str]:
-        if self._encoded is not None:
+        encoded = self._encoded  # read once: hooks in other threads may read headers, too
+        if encoded is not None:
             self._values = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in self._encoded.items()
+                name.decode("latin-1"): value.decode("latin-1") for name, value in encoded.items()
             }
             self._encoded = None
         return self._values
@@ -65,7 +66,8 @@ class Headers(Mapping[str, str]):
         return iter(self._decoded())
 
     def __len__(self) -> int:
-        return len(self._values if self._encoded is None else self._encoded)
+        encoded = self._encoded
+        return len(self._values if encoded is None else encoded)
 
 
 def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
