@@ -290,7 +290,10 @@ class Session:
 
     def is_setting_up(self, channel: str) -> bool:
         """Whether a subscription to a channel is being set up."""
-        return not self.is_closed and self._subscriptions.is_setting_up(channel)
+        if self.is_closed:
+            return False
+        is_early = any(event.channel == channel for event in self._early_subscribes)
+        return is_early or self._subscriptions.is_setting_up(channel)
 
     def has_position_in(self, channel: str) -> bool:
         """Whether the client follows positions in a channel, so that it must be told of a gap."""
@@ -415,7 +418,6 @@ class Session:
                 effects += self._read_command(self._message)
             else:
                 break
-        return effects
 
     def _read_command(self, message: Iterator[Command | Malformed]) -> list[Effect]:
         """Decode one command into the backlog; a pong is taken at once."""
@@ -714,6 +716,7 @@ class Session:
         self._move(Cause.CONNECT_REFUSED)
         self._drop_commands()
         self._renewals = None
+        self._early_subscribes = ()
         return [refuse(command_id, refusal)]
 
     def _confirm_connect(self, opened: events.SubscriptionsOpened, now: Timestamp) -> list[Effect]:

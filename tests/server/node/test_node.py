@@ -37,7 +37,7 @@ from tocsin_server.core.events import (
 )
 from tocsin_server.core.session import Session
 from tocsin_server.engine.nodes import ControlCommand, NodeInfo, SurveyRequest
-from tocsin_server.errors import EngineError
+from tocsin_server.errors import EngineError, EngineLimit
 from tocsin_server.node.node import Node
 from tocsin_server.protocol.json import JSON
 
@@ -459,6 +459,29 @@ async def test_subscribing_a_user_counts_as_applied_once_the_subscriptions_are_l
         await subscribing
         await publish(node, news, b"1")
         await until(lambda: all(client.data == [1] for client in clients))
+        assert not node._subscription_setup.awaited.by_connection
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["admitted", "refused"])
+async def test_subscribing_a_user_waits_for_a_connection_that_has_no_connect_reply_yet(
+    is_refused: bool,
+) -> None:
+    engine, news = FaultyEngine(), new_channel("plain")
+    async with running(engine, client={"user_connection_limit": 1}) as node:
+        go_on = engine.block("add")
+        client = FakeConnection(node)
+        number = client.send_command("connect", token=token_of("ann"))
+        await until(lambda: engine.calls["add"])
+        subscribing = asyncio.create_task(subscribe(node, "ann", news))
+        await asyncio.sleep(0)
+        assert not subscribing.done()
+        if is_refused:
+            limit = "client.user_connection_limit"
+            engine.failures["add"] = EngineLimit(limit, errors.too_many_connections(1))
+        go_on.set()
+        await subscribing
+        assert client.reply(number) is not None
+        assert client.session.live_channels == ([] if is_refused else [news])
         assert not node._subscription_setup.awaited.by_connection
 
 
