@@ -346,7 +346,7 @@ class Session:
         waiting = None if self._pong_due_at is None else self._first_waiting
         effects = self._handle(event, now)
         if self.backlog or self._message is not None:
-            effects += self._run_commands(now)
+            self._run_commands(effects, now)
         if waiting is not None and waiting is not self._first_waiting and self._pong_due_at is not None:
             self._pong_due_at = now.monotonic + self._context.options.pong_timeout
         if self._renewals is not None:
@@ -407,9 +407,11 @@ class Session:
 
     # ----------------------------------------------------------------------------------------------- commands
 
-    def _run_commands(self, now: Timestamp) -> list[Effect]:
-        """Run commands, and decode those that follow, as long as they may run and the turn lasts."""
-        effects: list[Effect] = []
+    def _run_commands(self, effects: list[Effect], now: Timestamp) -> None:
+        """Run commands, and decode those that follow, as long as they may run and the turn lasts.
+
+        What they ask for is appended to the `effects` of the event.
+        """
         turn_cost = self._context.turn_cost
         while self._turn_cost < turn_cost:
             if self.backlog and self._may_run(self.backlog[0]):

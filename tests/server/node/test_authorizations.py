@@ -135,6 +135,23 @@ async def test_a_request_is_asked_about_once_what_earlier_commands_asked_for_is_
         assert users == [0, 1]
 
 
+async def test_a_subscribe_behind_a_connect_that_waited_is_asked_about_once_the_user_is_known() -> None:
+    users: list[int] = []
+
+    async def decide(authorize: Authorize) -> AuthorizedOutcome:
+        if isinstance(authorize.request, ConnectRequest):
+            await asyncio.sleep(0)
+        else:
+            users.append(len(node.hub.connections_of("ada")))
+        return await approve(authorize)
+
+    async with running(authorizer=Decider(decide, ConnectRequest, SubscribeRequest)) as node:
+        connection = FakeConnection(node)
+        connection.send_commands({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:a"}})
+        await until(lambda: connection.reply(2))
+        assert users == [1]
+
+
 async def test_an_authorizer_that_disconnects_its_own_client_ends_it_after_the_step() -> None:
     async def decide(authorize: Authorize) -> AuthorizedOutcome:
         node.handle_event(connection, ServerDisconnect(errors.FORCE_DISCONNECT))
