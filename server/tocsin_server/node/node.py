@@ -706,14 +706,36 @@ class Node:
                 self._begin_draining()  # at once, even if the server that runs the node is busy
                 self._on_drain_requested()
             return ()
-        setups = []
-        for connection in self.hub.connections_of(command.user):
-            if _concerns(command, connection.session):
-                self.handle_event(connection, command.event)
-                if isinstance(command.event, events.ServerSubscribe):
-                    end = self._subscription_setup.awaited.end_of(connection, command.event.channel)
-                    setups.append(end)
-        return [end for end in setups if end is not None]
+        ends = [
+            self._control(connection, command.event)
+            for connection in self.hub.connections_of(command.user)
+            if _concerns(command, connection.session)
+        ]
+        return [end for end in ends if end is not None]
+
+    def _control(self, connection: Connection, event: events.ServerEvent) -> asyncio.Future[None] | None:
+        """Apply an event of the API. Returns what must be done before it counts as applied."""
+        if connection is self._deciding:
+            return self._control_later(connection, event)
+        self.handle_event(connection, event)
+        if isinstance(event, events.ServerSubscribe):
+            return self._subscription_setup.awaited.end_of(connection, event.channel)
+        return None
+
+    def _control_later(self, connection: Connection, event: events.ServerEvent) -> asyncio.Future[None]:
+        """Apply an event that an authorizer causes while it decides, after the step of the session."""
+        loop = asyncio.get_running_loop()
+        applied: asyncio.Future[None] = loop.create_future()
+
+        def apply() -> None:
+            end = self._control(connection, event)
+            if end is None:
+                applied.set_result(None)
+            else:
+                end.add_done_callback(lambda _: applied.set_result(None))
+
+        loop.call_soon(apply)
+        return applied
 
     @property
     def known_revocations(self) -> Sequence[Revocation]:

@@ -19,8 +19,10 @@ from tocsin_server.core.events import (
     Authorized,
     AuthorizedOutcome,
     ServerDisconnect,
+    ServerSubscribe,
 )
 from tocsin_server.core.tokens import ConnectionClaims
+from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.node import authorizations
 from tocsin_server.node.authorizations import Authorizations
 from tocsin_server.node.client_request import ClientRequest, KeptHeaders
@@ -150,6 +152,23 @@ async def test_a_subscribe_behind_a_connect_that_waited_is_asked_about_once_the_
         connection.send_commands({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:a"}})
         await until(lambda: connection.reply(2))
         assert users == [1]
+
+
+async def test_an_authorizer_that_subscribes_its_own_client_goes_on_once_the_subscription_is_live() -> None:
+    live: list[list[str]] = []
+
+    async def decide(authorize: Authorize) -> AuthorizedOutcome:
+        if isinstance(authorize.request, ConnectRequest):
+            return await approve(authorize)
+        await node.operations.control(ControlCommand("ada", ServerSubscribe("open:a")))
+        live.append(connection.session.live_channels)
+        return await answer(authorize)
+
+    async with running(authorizer=Decider(decide, ConnectRequest, RpcRequest)) as node:
+        connection = await connected(node)
+        await connection.call("rpc", method="m", data=1)
+        assert live == [["open:a"]]
+        assert not node._subscription_setup.awaited.by_connection
 
 
 async def test_an_authorizer_that_disconnects_its_own_client_ends_it_after_the_step() -> None:
