@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import NoReturn, Self, TypeAlias
 
 from tocsin_server import errors
@@ -52,7 +53,7 @@ class Authorizations:
         self._sampled_log = log
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._queue: deque[tuple[Connection, Authorize]] = deque()
+        self._queue: deque[tuple[Connection, Authorize, Context]] = deque()
         self._tasks: dict[Key, asyncio.Task[AuthorizedOutcome]] = {}
         self._used_seconds = 0.0
         """By decisions since the last turn for the queue began."""
@@ -80,7 +81,7 @@ class Authorizations:
     def add(self, connection: Connection, authorize: Authorize) -> None:
         """Have a request decided: its answer follows later. It may be asked about already."""
         if self._loop is not None and (connection, authorize.id) not in self._tasks:
-            self._queue.append((connection, authorize))
+            self._queue.append((connection, authorize, copy_context()))
             self._schedule(self._loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -93,13 +94,16 @@ class Authorizations:
         self._is_scheduled = False
         began_at, self._used_seconds = self._clock(), 0.0
         while self._queue and self._clock() - began_at < TURN_SECONDS:
-            connection, authorize = self._queue.popleft()
+            connection, authorize, context = self._queue.popleft()
             if not connection.session.is_closed:
-                outcome = self._start(connection, authorize, loop)
-                if outcome is not None:
-                    self._answer(connection, Authorized(authorize.id, outcome))
+                context.run(self._decide, connection, authorize, loop)
         if self._queue:
             self._schedule(loop)
+
+    def _decide(self, connection: Connection, authorize: Authorize, loop: asyncio.AbstractEventLoop) -> None:
+        outcome = self._start(connection, authorize, loop)
+        if outcome is not None:
+            self._answer(connection, Authorized(authorize.id, outcome))
 
     def _start(
         self, connection: Connection, authorize: Authorize, loop: asyncio.AbstractEventLoop
@@ -111,7 +115,8 @@ class Authorizations:
             loop.call_soon(_raise, error)
             return _fault(authorize)
         if task.done():
-            return _fault(authorize) if task.cancelled() else task.result()
+            has_failed = task.cancelled() or task.exception() is not None
+            return _fault(authorize) if has_failed else task.result()
         self._tasks[connection, authorize.id] = task
         return None
 
@@ -123,7 +128,9 @@ class Authorizations:
         except TimeoutError:  # the session may have refused the request already, at its own deadline
             client = connection.session.client
             self._sampled_log.write("authorization_timed_out", level="warning", client=client)
-        except Exception:  # noqa: BLE001 - logged as an error
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001 - logged as an error
             client = connection.session.client
             self._sampled_log.fault("authorization_raised", client=client)
         finally:

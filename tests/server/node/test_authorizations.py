@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,6 +170,46 @@ async def test_an_authorizer_that_subscribes_its_own_client_goes_on_once_the_sub
         await connection.call("rpc", method="m", data=1)
         assert live == [["open:a"]]
         assert not node._subscription_setup.awaited.by_connection
+
+
+async def test_a_queued_request_is_asked_about_in_the_context_of_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, page, pages = 0.0, ContextVar("page", default=0), []
+
+    async def decide(authorize: Authorize) -> AuthorizedOutcome:
+        nonlocal now
+        now += authorizations.TURN_SECONDS
+        pages.append(page.get())
+        return await approve(authorize)
+
+    async def connect(number: int) -> None:
+        page.set(number)
+        FakeConnection(node).send_command("connect")
+
+    async with running(authorizer=Decider(decide, ConnectRequest)) as node:
+        monkeypatch.setattr(node._authorizations, "_clock", lambda: now)
+        await asyncio.gather(*(connect(number) for number in range(1, 5)))
+        await until(lambda: len(pages) == 4)
+        assert pages == [1, 2, 3, 4]
+
+
+class Fault(BaseException):
+    """What is no Exception, and ends no program."""
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+async def test_any_exception_of_an_authorizer_refuses_only_the_request(waits: bool) -> None:
+    async def decide(authorize: Authorize) -> AuthorizedOutcome:
+        if isinstance(authorize.request, ConnectRequest):
+            return await approve(authorize)
+        await asyncio.sleep(0) if waits else None
+        raise Fault
+
+    async with running(authorizer=Decider(decide, ConnectRequest, RpcRequest)) as node:
+        connection = await connected(node)
+        reply = await connection.call("rpc", method="m", data=1)
+        assert reply["error"]["code"] == errors.INTERNAL_ERROR.code
 
 
 async def test_an_authorizer_that_disconnects_its_own_client_ends_it_after_the_step() -> None:
