@@ -159,8 +159,10 @@ class Authorizations:
             self._loop = None
 
     async def _wait(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks.values())
+        # One that was cancelled before its first step has not removed itself
+        while waiting := [task for task in self._tasks.values() if not task.done()]:
+            await asyncio.wait(waiting)
+        self._tasks.clear()
 
     def _cancel(self) -> None:
         for task in self._tasks.values():

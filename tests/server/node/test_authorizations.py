@@ -333,6 +333,25 @@ async def test_what_was_asked_is_cancelled_if_the_context_ends_with_an_exception
     assert (len(made), answers) == (0, [])
 
 
+async def test_a_task_that_is_cancelled_before_its_first_step_does_not_hold_up_the_end() -> None:
+    """Before Python 3.12 a loop whose `call_soon` was replaced starts each task in its next turn."""
+    loop, answers = asyncio.get_running_loop(), Answers()
+    made = answers.of(hang)
+    loop.call_soon = loop.call_soon  # type: ignore[method-assign]
+
+    async def fail() -> None:
+        async with made:
+            made.decide_now(CONNECTION, REQUEST)
+            raise RuntimeError("a fault")
+
+    try:
+        with pytest.raises(RuntimeError, match="a fault"):
+            await fail()
+        assert answers == []
+    finally:
+        del loop.call_soon
+
+
 async def test_outside_the_context_nothing_is_asked() -> None:
     answers = Answers()
     made = answers.of(sleep)
