@@ -75,6 +75,11 @@ class NotedConnections(set[Any]):
         super().discard(connection)
         self.on_change()
 
+    def remove(self, connection: object) -> None:
+        """Remove a connection, as uvicorn's own WebSockets do. Raises KeyError."""
+        super().remove(connection)
+        self.on_change()
+
 
 class Acceptor:
     """Accepts connections as long as its worker does not have its share. Made in a running event loop.

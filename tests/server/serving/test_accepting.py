@@ -270,6 +270,19 @@ async def test_the_others_know_at_once_how_many_connections_a_worker_has(
             assert list(counts._counts) == [0]
 
 
+@pytest.mark.parametrize("end", [NotedConnections.discard, NotedConnections.remove])
+async def test_the_end_of_a_connection_is_noted_however_its_protocol_tells(
+    end: Callable[[NotedConnections, object], None],
+) -> None:
+    """Uvicorn's HTTP discards itself; an application's own WebSocket removes itself."""
+    async with accepting_alone() as (_, connections, counts):
+        one = object()
+        connections.add(one)
+        assert list(counts._counts) == [1]
+        end(connections, one)
+        assert list(counts._counts) == [0]
+
+
 async def test_a_worker_that_has_stopped_accepting_does_not_count_again() -> None:
     """When its last connections end."""
     async with accepting_alone() as alone:
