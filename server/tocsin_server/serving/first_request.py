@@ -63,7 +63,7 @@ class FirstRequests:
         `accepted` is what it was before: with its TLS handshake or the header of its proxy.
         """
         connection = WebSocketConnection(self.node, self.connections)
-        connection.read_first_with(FirstRequest(self, connection, source, accepted))
+        connection.read_first_with(FirstRequest(self, source, accepted))
         return connection
 
 
@@ -102,12 +102,11 @@ class FirstRequest:
     def __init__(
         self,
         owner: FirstRequests,
-        connection: WebSocketConnection,
         source: Source | None,
         accepted: AcceptedConnection | None,
     ) -> None:
         self._owner = owner
-        self._connection = connection
+        self._connection: WebSocketConnection
         self._source = source
         self._accepted = accepted
         self._key = ""
@@ -117,9 +116,10 @@ class FirstRequest:
 
     # ------------------------------------------------------------------------------- called by the connection
 
-    def begin(self, transport: asyncio.Transport) -> None:
+    def begin(self, connection: WebSocketConnection, transport: asyncio.Transport) -> None:
         """Start the time limit, and count the connection as half open, unless it is refused unread."""
         owner, node = self._owner, self._owner.node
+        self._connection = connection  # not before: after a failed TLS handshake, nothing would end the cycle
         self._transport = transport
         was_accepted = self._accepted is not None
         if self._accepted is not None:
@@ -134,7 +134,7 @@ class FirstRequest:
             self.drop(limit)
         else:
             self._head_until = owner.deadlines.add(self)
-            node.half_open.add(self._connection, self._key)
+            node.half_open.add(connection, self._key)
 
     def read(self, data: bytes) -> None:
         """Open a WebSocket, or go on with HTTP."""

@@ -96,7 +96,11 @@ class WebSocketProtocol(asyncio.Protocol):
             connection.connection_made(self._transport)
             connection.answer(kind, request, self._peer())
         # uvicorn installs this object after this call; the chosen one replaces it before the next read
-        asyncio.get_running_loop().call_soon(self._transport.set_protocol, self._chosen)
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._chosen is not None:  # a lost transport would keep it, and it the transport
+            self._transport.set_protocol(self._chosen)
 
     def _refuse_unread(self, node: Connections | None) -> None:
         """Refuse a request that `websockets` does not read, such as one with a body. uvicorn would wait."""
@@ -115,3 +119,4 @@ class WebSocketProtocol(asyncio.Protocol):
         """Pass on a loss that comes before the chosen protocol is installed."""
         if self._chosen is not None:
             self._chosen.connection_lost(exc)
+            self._chosen = None

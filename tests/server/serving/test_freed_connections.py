@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from tests.server.served_node import is_settled, serve_node, until
+from tests.server.served_node import is_settled, serve_node, serve_node_over_tls, until
 from tests.support.raw_connection import HANDSHAKE, frame
 from tests.support.timing import SOON, TICK
+from tocsin_server.serving.first_request import HANDSHAKE_BYTES
 
 COMMANDS = """\
 {"id":1,"connect":{}}
@@ -32,9 +33,13 @@ CONNECTIONS = {
     "WebSocket with an invalid command": HANDSHAKE + frame("nonsense"),
     "WebSocket with an invalid frame": HANDSHAKE + frame("text", reserved=7),
     "invalid handshake": HANDSHAKE.replace(b"Sec-WebSocket-Key", b"Key"),
+    "large invalid handshake": HANDSHAKE.replace(
+        b"Sec-WebSocket-Key", b"Cookie: %b\r\nKey" % (b"x" * HANDSHAKE_BYTES)
+    ),
 }
 
 COUNTED = {
+    "AcceptedConnection",
     "FirstRequest",
     "FrameProtocol",
     "HttpProtocol",
@@ -74,6 +79,23 @@ async def _connect_and_leave(sent: bytes) -> None:
             if sent:
                 await connection.read_some()
                 await until(lambda: is_settled(served_node.node))
-        async with asyncio.timeout(SOON):
-            while _held():  # noqa: ASYNC110 - no event signals it
-                await asyncio.sleep(TICK)
+        await _until_freed()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_connection_whose_tls_handshake_fails_is_freed(certificate: tuple[str, str]) -> None:
+    uvloop.run(_fail_a_handshake(certificate))
+
+
+async def _fail_a_handshake(certificate: tuple[str, str]) -> None:
+    async with serve_node_over_tls(*certificate) as served_node:
+        async with served_node.tcp() as (connection, _):
+            await connection.send(b"no TLS" * 10)
+            await connection.read_to_end()
+        await _until_freed()
+
+
+async def _until_freed() -> None:
+    async with asyncio.timeout(SOON):
+        while _held():  # noqa: ASYNC110 - no event signals it
+            await asyncio.sleep(TICK)

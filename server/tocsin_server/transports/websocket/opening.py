@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from hashlib import sha1
 from http import HTTPStatus
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from msgspec import Struct
 from websockets.datastructures import Headers
@@ -39,6 +39,9 @@ from tocsin_server.transports.websocket.handshake import (
     proxies_of,
     recovery_refusal,
 )
+
+if TYPE_CHECKING:
+    from tocsin_server.transports.websocket.raw import WebSocketConnection
 
 VERSION = b"13"
 """The version of the protocol that RFC 6455 defines."""
@@ -94,7 +97,7 @@ def _asks_for_websocket(values: Mapping[bytes, bytes]) -> bool:
 class FirstRequest(Protocol):
     """Reads what arrives on a connection until a handshake is answered, or another protocol takes over."""
 
-    def begin(self, transport: asyncio.Transport) -> None:
+    def begin(self, connection: WebSocketConnection, transport: asyncio.Transport) -> None:
         """Called once the connection is made."""
 
     def read(self, data: bytes) -> None:

@@ -119,7 +119,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._server_connections.add(self)
         if self._first_request is not None:
-            self._first_request.begin(self._transport)
+            self._first_request.begin(self, self._transport)
 
     def answer(self, kind: Kind, request: OpeningRequest, peer: str) -> bool:
         """Answer a handshake: open the connection, or refuse it. Called once.
