@@ -150,14 +150,17 @@ def pack_publish(
 
 def _pack_seldom(words: SeldomWords) -> bytes:
     """The last words. Those without a version are the same for all publications of a source."""
-    return _pack_unversioned(words) if words.version == 0 else _pack_texts(words)
+    return _pack_unversioned(words.result_ttl_ms) if words.version == 0 else _pack_texts(words)
 
 
 def _pack_texts(words: SeldomWords) -> bytes:
     return pack_words(*(str(word).encode() for word in words))
 
 
-_pack_unversioned = lru_cache(_pack_texts)
+@lru_cache
+def _pack_unversioned(result_ttl_ms: int) -> bytes:
+    """The last words without a version epoch, which may be long, and which counts only beside a version."""
+    return _pack_texts(SeldomWords(0, "", result_ttl_ms))
 
 
 @lru_cache

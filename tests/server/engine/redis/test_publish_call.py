@@ -58,3 +58,11 @@ def test_a_publish_with_other_options_or_in_another_state_has_other_settings() -
         beginning = words.beginning(options, state)
         assert b"\r\n%d\r\n" % options.history_size in beginning
         assert b"\r\n%b\r\n" % state[0] in beginning
+
+
+def test_a_version_epoch_without_a_version_is_left_out() -> None:
+    """It may have megabytes, and the packed words without a version are kept."""
+    packed = [
+        pack_publish(b"", *OWN, UNSEEN, SeldomWords(0, version_epoch, 300_000)) for version_epoch in ("e", "")
+    ]
+    assert packed[0] == packed[1]
