@@ -462,6 +462,24 @@ def test_help_names_every_command_and_a_wrong_name_gets_a_suggestion() -> None:
     assert "Did you mean 'sub'?" in errors
 
 
+def test_a_lost_task_of_a_command_is_on_its_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a test of a command without errors fails, also if the command runs in the process of the test."""
+
+    async def fail() -> None:
+        raise LookupError("lost")
+
+    async def lose_a_task() -> None:
+        lost = asyncio.create_task(fail())
+        await asyncio.wait([lost])
+
+    def main() -> None:
+        asyncio.run(lose_a_task())
+        sys.exit(0)
+
+    monkeypatch.setattr("tests.support.command_line.main", main)
+    assert "LookupError: lost" in tocsin().errors
+
+
 async def test_a_command_whose_package_is_missing_names_the_package_to_install(tmp_path: Path) -> None:
     """As when only the client is installed."""
     script = tmp_path / "client_only.py"
