@@ -167,7 +167,17 @@ class ChannelRules:
             return ""
         if not (channel.isascii() or is_personal(channel)):
             return "has characters beyond ASCII"
+        if not _is_encodable(channel):
+            return "has half of a surrogate pair"
         if not options.channel_regex:
             return ""
         pattern = self._patterns[options.channel_regex]
         return "" if pattern.is_found_in(_after_namespace(channel)) else "does not match channel_regex"
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

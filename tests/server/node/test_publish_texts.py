@@ -36,3 +36,12 @@ async def test_half_of_a_surrogate_pair_is_refused(strings: dict[str, Any]) -> N
         publication = NewPublication(Raw(b"1"), tags={"a": "\U0001f600"}, **whole)
         position = await served.node.operations.publish(channel, publication)
         assert position.offset == 1
+
+
+async def test_half_of_a_surrogate_pair_in_the_name_of_a_channel_is_refused() -> None:
+    """Only the name of a personal channel may have characters beyond ASCII."""
+    async with serve_node() as served:
+        for channel in (f"#{HALF}", f"log:#{HALF}"):
+            with pytest.raises(Refused, match="half of a surrogate pair") as refused:
+                await served.node.operations.publish(channel, NewPublication(Raw(b"1")))
+            assert refused.value.refusal.code == BAD_REQUEST.code
