@@ -16,7 +16,8 @@ import pytest
 
 from tocsin.cli import main
 
-VARIABLES = {"NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+VARIABLES = {"PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+"""The environment of a command, apart from what its test adds: no proxy and no API key of a developer."""
 
 
 class Ended(NamedTuple):
@@ -30,7 +31,7 @@ class Ended(NamedTuple):
 
 
 def tocsin(*arguments: str, text: str = "", **environment: str) -> Ended:
-    """Run a command with this standard input and these environment variables.
+    """Run a command with this standard input and these environment variables. It must print no traceback.
 
     Only if the command runs no event loop may the caller have one.
     """
@@ -41,7 +42,7 @@ def tocsin(*arguments: str, text: str = "", **environment: str) -> Ended:
         mock.patch.multiple(
             sys, argv=["tocsin", *arguments], stdin=standard_input, stdout=output, stderr=errors
         ),
-        mock.patch.dict(os.environ, VARIABLES | environment),
+        mock.patch.dict(os.environ, VARIABLES | environment, clear=True),
         mock.patch.object(gc, "freeze"),  # the command expects to have its process for itself
         mock.patch.object(logging.getLogger(), "handlers", []),  # so logging writes to standard error
     ):
@@ -52,4 +53,6 @@ def tocsin(*arguments: str, text: str = "", **environment: str) -> Ended:
         errors.seek(0)
         code = ended.value.code
         assert isinstance(code, int)
-        return Ended(code, output.read().splitlines(), errors.read())
+        ended_with = Ended(code, output.read().splitlines(), errors.read())
+        assert "Traceback" not in ended_with.errors, ended_with.errors
+        return ended_with

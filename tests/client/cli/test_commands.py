@@ -462,8 +462,8 @@ def test_help_names_every_command_and_a_wrong_name_gets_a_suggestion() -> None:
     assert "Did you mean 'sub'?" in errors
 
 
-def test_a_lost_task_of_a_command_is_on_its_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a test of a command without errors fails, also if the command runs in the process of the test."""
+def test_a_command_whose_task_raises_fails_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the process of the test, where asyncio does not log to the standard error of a process."""
 
     async def fail() -> None:
         raise LookupError("lost")
@@ -477,7 +477,8 @@ def test_a_lost_task_of_a_command_is_on_its_standard_error(monkeypatch: pytest.M
         sys.exit(0)
 
     monkeypatch.setattr("tests.support.command_line.main", main)
-    assert "LookupError: lost" in tocsin().errors
+    with pytest.raises(AssertionError, match="LookupError: lost"):
+        tocsin()
 
 
 async def test_a_command_whose_package_is_missing_names_the_package_to_install(tmp_path: Path) -> None:
