@@ -397,6 +397,9 @@ class Session:
             case events.ServerSubscribe():
                 return self._subscribe_from_server(event, now)
             case events.ServerUnsubscribe():
+                self._early_subscribes = tuple(
+                    early for early in self._early_subscribes if event.channel not in ("", early.channel)
+                )
                 return self._subscriptions.unsubscribe_from_server(event)
             case events.ServerDisconnect(why):
                 return self._close(why)

@@ -257,3 +257,14 @@ def test_a_subscribe_from_the_server_during_the_connect_follows_its_reply() -> N
     playbook >> ServerSubscribe("other") << []
     playbook >> opened("news")
     playbook << [connect_reply(subs={"news": {}}), GoLive("news"), Opening("other")]
+
+
+@pytest.mark.parametrize("channel", ["other", ""], ids=["one", "all"])
+def test_an_unsubscribe_from_the_server_during_the_connect_takes_the_subscribe_before_it_back(
+    channel: str,
+) -> None:
+    playbook = new_connection() >> {"id": 1, "connect": {"token": connection_token("ada", channels=["news"])}}
+    playbook >> ServerSubscribe("other") >> ServerUnsubscribe(channel) >> ServerSubscribe("third") << []
+    playbook >> opened("news")
+    opening = [effect for effect in playbook.effects if isinstance(effect, OpenSubscriptions)]
+    assert [plan.channel for effect in opening for plan in effect.plans] == ["third"]
