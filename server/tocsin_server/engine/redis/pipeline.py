@@ -107,7 +107,10 @@ class RedisCommand:
 
 
 class EagerCommand(EagerFuture[Any]):
-    """A command that is the future for its own reply. It has the interface of RedisCommand."""
+    """A command that is the future for its own reply. It has the interface of RedisCommand.
+
+    Its bytes are released with the reply: a broadcast keeps the futures of all its channels until its end.
+    """
 
     __slots__ = ("deadline", "packed")
 
@@ -123,11 +126,13 @@ class EagerCommand(EagerFuture[Any]):
 
     def fail(self, why: str) -> None:
         """As RedisCommand does."""
+        self.packed = b""
         if not self.done():
             self.set_exception(EngineError(why))
 
     def resolve(self, reply: Any) -> None:
         """As RedisCommand does."""
+        self.packed = b""
         if self._is_done:
             return
         if isinstance(reply, ResponseError):

@@ -1,6 +1,7 @@
 """The pipeline: commands are sent in batches, keep their order, and fail in time."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from random import Random
@@ -61,6 +62,24 @@ async def test_a_command_is_sent_at_once_if_none_is_in_flight(redis_server: Redi
     assert [command.reply for command in pipeline.in_flight] == [first]
     await first
     assert [command.reply for command in pipeline.in_flight] == others
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_reply_that_is_kept_keeps_no_bytes_of_its_command(redis_server: RedisServer) -> None:
+    """A broadcast of a megabyte into a thousand channels would keep a gigabyte."""
+    pipeline = Pipeline(Connector(parse_address(redis_server.url), "test"), Backoff(Random(1)))
+    packed = [pack_command(name, "word") for name in ("ECHO", "ECHO", "UNKNOWN")]
+    references = [sys.getrefcount(one) for one in packed]
+    failed = pipeline.send(packed[0], "")  # it does not run
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    answered, rejected = pipeline.send(packed[1], ""), pipeline.send(packed[2], "")
+    assert await answered == b"word"
+    for reply in (failed, rejected):
+        with pytest.raises(EngineError):
+            await reply
+    assert [sys.getrefcount(one) for one in packed] == references
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
