@@ -121,7 +121,7 @@ async def _report_changes(
         if report != last_report:
             last_report = report
             _send(report)
-        is_needed = report.state == "deaf" and not nodes.has_other_ready_node
+        is_needed = report.state == "deaf" and not nodes.is_replaced
         await shared_port.set_open(is_open=report.state == "ready" or is_needed)
 
 

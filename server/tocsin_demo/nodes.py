@@ -56,9 +56,14 @@ class Nodes:
         return {node.name: node.address for node in self._status.nodes if node.is_ready}
 
     @property
-    def has_other_ready_node(self) -> bool:
-        """Whether a node other than this one is ready."""
-        return bool(self.ready_addresses().keys() - {self.name})
+    def is_replaced(self) -> bool:
+        """Whether another node is ready, and the supervisor knows that this one is not.
+
+        Of nodes that stop being ready at the same time, each may still take the others for ready. The last
+        one of which the supervisor learns finds no other.
+        """
+        ready = self.ready_addresses()
+        return bool(ready) and self.name not in ready
 
     def routes(self, visitors: Visitors) -> list[Route]:
         """Reading is open to every client; commands need a visitor's cookie."""

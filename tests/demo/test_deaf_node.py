@@ -6,6 +6,7 @@ the third receives again by itself after 8 s.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -69,10 +70,15 @@ class Timeline:
     stream: EventStream
 
     async def node_of_new_connection(self, server: Server) -> str:
-        """The node that accepts a new connection to the shared port."""
+        """The node that accepts a new connection to the shared port.
+
+        A share of the port that is closed resets the connections that no node has accepted yet.
+        """
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
-            name: str = (await http.get(server.url + "/health/live")).json()["node"]
-            return name
+            while True:
+                with suppress(httpx.ReadError):
+                    name: str = (await http.get(server.url + "/health/live")).json()["node"]
+                    return name
 
     async def until_new_connections_avoid(self, name: str, server: Server) -> None:
         """Wait until twenty connections in a row are accepted by other nodes."""
