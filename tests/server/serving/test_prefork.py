@@ -56,9 +56,16 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def workers(server: Server) -> set[int]:
-    """The process ids of those that run. One that was killed is a zombie until the parent notices."""
-    children = psutil.Process(server.process.pid).children()
-    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+    """The process ids of those that run."""
+    return {child.pid for child in psutil.Process(server.process.pid).children() if runs(child)}
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended. One that was killed is a zombie until its parent notices."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def names(server: Server) -> list[str]:
