@@ -105,6 +105,7 @@ class Node:
     _handling: Connection | None
     """The connection whose event is being handled: who is refused, if something is."""
     _handled: Event | None
+    """That event: in the step of some, an authorizer may decide at once (`_FIRST_STEPS`)."""
     _deciding: Connection | None
     """The connection in whose step an authorizer decides, so that its next event must wait."""
 
