@@ -7,17 +7,24 @@ is pure: the caller keeps the number.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 NEVER_USED = 0.0
 """The number of a client that has used nothing yet."""
 
+ROUNDING_SECONDS = 1e-9
+"""By so much sums of seconds may be too large, so that the last of a burst is not refused."""
 
-class RateLimit(NamedTuple):
+
+class RateLimit:
     """A limit of `rate` per second, and of `burst` at once after a pause. A rate of 0 is no limit."""
 
-    rate: float
-    burst: float
+    __slots__ = ("_burst_seconds", "_interval", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._interval = 1 / rate if rate else 0.0
+        """The seconds in which the allowance of one comes back."""
+        self._burst_seconds = burst * self._interval + ROUNDING_SECONDS
 
     def take(self, full_at: float, now: float, amount: float = 1) -> float | None:
         """Use `amount` of the allowance; return the new `full_at` to keep, or None if too little is left.
@@ -26,11 +33,11 @@ class RateLimit(NamedTuple):
         """
         if not self.rate:
             return full_at
-        used_until = (max(now, full_at)) + amount / self.rate  # faster than `max`
-        return used_until if used_until - now <= self.burst / self.rate + 1e-9 else None
+        used_until = (full_at if full_at > now else now) + amount * self._interval
+        return used_until if used_until - now <= self._burst_seconds else None
 
     def seconds_until(self, full_at: float, now: float, amount: float = 1) -> float:
         """How many seconds from now `take` would succeed, 0 if it would now. `amount` is at most `burst`."""
         if not self.rate:
             return 0.0
-        return max(0.0, max(full_at, now) + (amount - self.burst) / self.rate - now)
+        return max(0.0, max(full_at, now) + (amount - self.burst) * self._interval - now)

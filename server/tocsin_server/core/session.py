@@ -118,6 +118,9 @@ TOKEN_COST = 16
 
 _REFRESHES = (RefreshRequest, SubRefreshRequest)
 
+_NOT_LIMITED = (UnsubscribeRequest, SendRequest)
+"""SDKs reconnect after an error of an unsubscribe (protocol §4), and `send` has no reply."""
+
 BACKLOG_COMMANDS = 64
 """How many commands are decoded before they may run. A pong among them is read at once."""
 
@@ -357,12 +360,12 @@ class Session:
 
     def _handle(self, event: Event, now: Timestamp) -> list[Effect]:  # noqa: C901, PLR0912 - a case per event
         match event:
-            case events.Received(commands):
+            case events.Received():
                 if self._message is None:
-                    self._message = iter(commands)
+                    self._message = iter(event.commands)
                 else:
                     self._unread = self._unread or deque()
-                    self._unread.append(iter(commands))
+                    self._unread.append(iter(event.commands))
                 return []
             case events.SubscriptionsOpened():
                 if self.phase is CONNECTING:
@@ -415,27 +418,22 @@ class Session:
 
         What they ask for is appended to the `effects` of the event.
         """
-        turn_cost = self._context.turn_cost
+        backlog, turn_cost = self.backlog, self._context.turn_cost
         while self._turn_cost < turn_cost:
-            if self.backlog and self._may_run(self.backlog[0]):
-                effects += self._run(self.backlog.pop(0), effects, now)
-            elif self._message is not None and len(self.backlog) < BACKLOG_COMMANDS:
-                effects += self._read_command(self._message)
-            else:
+            if backlog and self._may_run(backlog[0]):
+                effects += self._run(backlog.pop(0), effects, now)
+            elif self._message is None or len(backlog) >= BACKLOG_COMMANDS:
                 break
-
-    def _read_command(self, message: Iterator[Command | Malformed]) -> list[Effect]:
-        """Decode one command into the backlog; a pong is taken at once."""
-        command = next(message, None)
-        if command is None:
-            self._message = self._unread.popleft() if self._unread else None
-            self._unread = self._unread or None
-        elif isinstance(command, Command) and command.is_pong:
-            self._turn_cost += 1
-            return self._on_pong()
-        else:
-            self.backlog.append(command)
-        return []
+            elif (command := next(self._message, None)) is None:
+                self._message = self._unread.popleft() if self._unread else None
+                self._unread = self._unread or None
+            elif command.is_pong:  # is taken at once
+                self._turn_cost += 1
+                effects += self._on_pong()
+            elif not backlog and self._may_run(command):
+                effects += self._run(command, effects, now)
+            else:
+                backlog.append(command)
 
     def _may_run(self, command: Command | Malformed) -> bool:
         """Whether none of the three cases at the head of this module makes `command` wait."""
@@ -458,9 +456,7 @@ class Session:
             return self._close(errors.PROTOCOL_VIOLATION)
         self._turn_cost += TOKEN_COST if getattr(request, "token", "") else 1
         exceeded = self._take_command(now)
-        # SDKs reconnect after an error of an unsubscribe (protocol §4), and `send` has no reply.
-        is_exempt = isinstance(request, UnsubscribeRequest | SendRequest)
-        if exceeded is not None and (exceeded.is_final or not is_exempt):
+        if exceeded is not None and (exceeded.is_final or not isinstance(request, _NOT_LIMITED)):
             return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request) and not _is_refresh_without_token(request):
             effects = self._check_request(command.id, request, now)

@@ -251,6 +251,8 @@ PONG = Command()
 class Malformed:
     """Marks where the bytes of commands could not be decoded. No command follows it."""
 
+    is_pong = False
+
 
 MALFORMED = Malformed()
 

@@ -393,11 +393,11 @@ class WebSocketConnection(asyncio.Protocol):
         if self._is_half_open and self.session.phase is CONNECTED:
             self._is_half_open = False
             self._connections.half_open.remove(self)
-        encode, is_pinged = self.codec.encode, False
+        is_pinged = False
         if self.ping_payload is not None:
             is_pinged = any(isinstance(message, Ping) for message in messages)
             messages = [message for message in messages if not isinstance(message, Ping)]
-        frame = self.framing.frame([encode(message) for message in messages]) if messages else b""
+        frame = self.framing.frame(list(map(self.codec.encode, messages))) if messages else b""
         if is_pinged:
             # The answer repeats the payload (RFC 6455 §5.5.3), which a client that reads nothing cannot know
             self.ping_payload = os.urandom(PING_BYTES)
