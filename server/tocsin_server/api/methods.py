@@ -324,7 +324,7 @@ def _published(position: Position) -> types.PublishResult:
 
 
 async def _published_later(begun: Coroutine[Any, Any, Position]) -> types.PublishResult:
-    return types.PublishResult(*await begun)
+    return _published(await begun)
 
 
 def _new_publication(request: types.PublicationFields) -> NewPublication:

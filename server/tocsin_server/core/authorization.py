@@ -81,7 +81,7 @@ def authorize_connection(
     if len(request.subs) > options.channel_limit:  # before each of them is looked at
         return _too_many_channels(context, client)
     found = connection_claims(context, client, request.token, now, claims)
-    if isinstance(found, Refusal | Disconnect):
+    if not isinstance(found, ConnectionClaims):
         return found
     limit = options.user_connection_limit
     if limit and found.sub and context.connections_of(found.sub) >= limit:
@@ -96,7 +96,7 @@ def authorize_connection(
         return errors.EXPIRED
     info = ClientInfo(found.sub, client, embedded(found.info, found.b64info))
     subscriptions = _server_side_subscriptions(context, info, found, request.subs, now)
-    if isinstance(subscriptions, Refusal | Disconnect):
+    if not isinstance(subscriptions, dict):
         return subscriptions
     if len(subscriptions) > options.channel_limit:
         return _too_many_channels(context, client)
@@ -136,7 +136,7 @@ def connection_claims(
     Without a token they are an anonymous user's, if that is allowed.
     """
     found = _token_claims(context, client, token, now) if claims is None else claims
-    if isinstance(found, Refusal | Disconnect) or (claims is None and not token):
+    if not isinstance(found, ConnectionClaims) or (claims is None and not token):
         return found
     if context.revocations.covers(found.jti, found.sub, issued_at(found), now.unix):
         context.report_refusal(client, "connection token", REVOKED)

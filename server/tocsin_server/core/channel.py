@@ -173,8 +173,10 @@ class Channel(Generic[C]):
         Returns None if publications are missing before what this node has received. The caller must then read
         history again: the engine stores a publication before it sends it.
         """
-        held = [publication for publication, epoch in self._held if epoch == history.top.epoch]
-        merged = merge(history, held)
+        merged = history
+        if self._held:
+            epoch = history.top.epoch
+            merged = merge(history, [publication for publication, other in self._held if other == epoch])
         if not self.tracker.is_known:
             self.tracker.set(merged.top)
         elif merged.top.epoch == self.tracker.position.epoch and merged.top.offset < self.tracker.offset:

@@ -125,6 +125,8 @@ class ClientLimits:
         """Use one of a user's publications, and one of a channel's."""
         if not self._publications_of_users.take(_key(info), self._user_publications, now):
             return self._too_many_publications_of_user
+        if not options.publish_rate:
+            return None
         limit = RateLimit(options.publish_rate, options.publish_burst)
         if not self._publications_in_channels.take(channel, limit, now):
             key = f"{section_of(channel)}.publish_rate"

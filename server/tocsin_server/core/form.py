@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from tocsin_server.core.tags_filter import TagsFilter
 
 
-class Form(NamedTuple):
+class Form(Struct, frozen=True):
     """What a subscription has been granted. Subscribers of one form and framing get the same bytes."""
 
     uses_delta: bool = False

@@ -55,7 +55,9 @@ class HalfOpen:
         self.remove(connection)
         self._connections[connection] = key
         if key:
-            of_address = self._by_address.setdefault(key, OrderedDict())
+            of_address = self._by_address.get(key)
+            if of_address is None:
+                of_address = self._by_address[key] = OrderedDict()
             of_address[connection] = None
             if self._address_limit and len(of_address) > self._address_limit:
                 self._drop(next(iter(of_address)), ADDRESS_LIMIT)

@@ -282,6 +282,6 @@ class NodeState(Generic[C]):
             gap, resets = (before, position), channel.reset(position)
         for publication in missed:
             channel.receive(publication, history.top.epoch)
-        offset, epoch = channel.tracker.position
-        is_complete = epoch == history.top.epoch and offset >= history.top.offset
+        reached = channel.tracker.position
+        is_complete = reached.epoch == top.epoch and reached.offset >= top.offset
         return Backfilled(len(missed), gap, resets, is_complete)

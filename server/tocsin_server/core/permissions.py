@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from tocsin_server.config.channel_options import ChannelOptions
-from tocsin_server.core.capabilities import Action, Capabilities
+from tocsin_server.core.capabilities import HISTORY, PRESENCE, PUBLISH, SUBSCRIBE, Action, Capabilities
 from tocsin_server.core.channel_names import PLAIN, PRIVATE, ChannelRules, Kind, is_limited_to
 from tocsin_server.core.tokens import Override
 from tocsin_server.errors import (
@@ -49,13 +49,11 @@ def decide(
         return None
     if kind is not PLAIN:
         is_its_user = _is_user_of(channel, caller, kind)
-        if action is Action.SUBSCRIBE:
+        if action is SUBSCRIBE:
             return None if is_its_user else PERMISSION_DENIED
         if not (is_its_user or caller.is_subscribed):
             return PERMISSION_DENIED
-    for_users, for_subscribers, for_anonymous = _options_for(action, options)
-    is_allowed = for_users or (for_subscribers and caller.is_subscribed) if caller.user else for_anonymous
-    return None if is_allowed else PERMISSION_DENIED
+    return None if _is_open(action, caller, options) else PERMISSION_DENIED
 
 
 def decide_by_name(action: Action, caller: Caller, channel: str, kind: Kind) -> Refusal | None:
@@ -80,38 +78,27 @@ def _is_user_of(channel: str, caller: Caller, kind: Kind) -> bool:
 
 
 def _has_feature(action: Action, options: ChannelOptions) -> bool:
-    match action:
-        case Action.HISTORY:
-            return options.keeps_history
-        case Action.PRESENCE:
-            return options.presence
-        case _:
-            return True
+    if action is HISTORY:
+        return options.keeps_history
+    return options.presence if action is PRESENCE else True
 
 
-def _options_for(action: Action, options: ChannelOptions) -> tuple[bool, bool, bool]:
-    """Whether the options permit an action to users, to subscribed users, and to anonymous clients."""
-    match action:
-        case Action.SUBSCRIBE:
-            return options.allow_subscribe_for_client, False, options.allow_subscribe_for_anonymous
-        case Action.PUBLISH:
-            return (
-                options.allow_publish_for_client,
-                options.allow_publish_for_subscriber,
-                options.allow_publish_for_anonymous,
-            )
-        case Action.HISTORY:
-            return (
-                options.allow_history_for_client,
-                options.allow_history_for_subscriber,
-                options.allow_history_for_anonymous,
-            )
-        case Action.PRESENCE:
-            return (
-                options.allow_presence_for_client,
-                options.allow_presence_for_subscriber,
-                options.allow_presence_for_anonymous,
-            )
+def _is_open(action: Action, caller: Caller, options: ChannelOptions) -> bool:
+    """Whether the options permit an action to every client like this one: anonymous, subscribed, or else."""
+    is_subscribed = caller.is_subscribed
+    if action is SUBSCRIBE:
+        return options.allow_subscribe_for_client if caller.user else options.allow_subscribe_for_anonymous
+    if action is PUBLISH:
+        if not caller.user:
+            return options.allow_publish_for_anonymous
+        return options.allow_publish_for_client or (is_subscribed and options.allow_publish_for_subscriber)
+    if action is HISTORY:
+        if not caller.user:
+            return options.allow_history_for_anonymous
+        return options.allow_history_for_client or (is_subscribed and options.allow_history_for_subscriber)
+    if not caller.user:
+        return options.allow_presence_for_anonymous
+    return options.allow_presence_for_client or (is_subscribed and options.allow_presence_for_subscriber)
 
 
 def check_name(channel: str, rules: ChannelRules) -> Refusal | ChannelOptions:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from tocsin_server.protocol.messages import Position, Publication, SincePosition
 
 
-class History(NamedTuple):
+class History(Struct, frozen=True):
     """What an engine read of a history: its top, and the requested publications in the requested order."""
 
     top: Position
@@ -109,7 +110,7 @@ class PositionTracker:
 
     def set(self, position: Position) -> None:
         """Continue from `position`: the first one read, or the one after a reset."""
-        self._offset, self._epoch = position
+        self._offset, self._epoch = position.offset, position.epoch
 
     def advance(self, offset: int, epoch: str) -> Continuity:
         """Judge a received publication. Only NEXT moves the position."""

@@ -33,7 +33,8 @@ class RateLimit:
         """
         if not self.rate:
             return full_at
-        used_until = (full_at if full_at > now else now) + amount * self._interval
+        began = full_at if full_at > now else now  # noqa: FURB136 - three times as fast as `max`
+        used_until = began + amount * self._interval
         return used_until if used_until - now <= self._burst_seconds else None
 
     def seconds_until(self, full_at: float, now: float, amount: float = 1) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -12,7 +11,7 @@ from tocsin_server.core.positions import History, fitting
 from tocsin_server.protocol.messages import Position, Publication
 
 
-class Recovery(NamedTuple):
+class Recovery(Struct, frozen=True):
     """Whether a client can get everything that it missed, and the publications it missed."""
 
     is_recovered: bool
@@ -28,7 +27,7 @@ def recover(since: Position, history: History) -> Recovery:
     `history` holds the publications after `since.offset`, oldest first. The client recovers only if
     nothing is missing between its offset and the top. An empty epoch matches any.
     """
-    top, missed = history
+    top, missed = history.top, history.publications
     if since.epoch and since.epoch != top.epoch:
         return NOT_RECOVERED
     if not missed:
@@ -44,7 +43,7 @@ def continues(since: Position, history: History, limit: int) -> bool:
     Its publications follow `since` without a gap, and end before the top. The whole recovery has at most
     `limit` publications.
     """
-    top, page = history
+    top, page = history.top, history.publications
     if not page or (since.epoch and since.epoch != top.epoch):
         return False
     first, last = page[0].offset, page[-1].offset
@@ -83,7 +82,7 @@ def recover_latest(since: Position, history: History) -> Recovery:
 
     `history` holds that publication, if it is kept. With an empty epoch the client gets it even if it has it.
     """
-    top, kept = history
+    top, kept = history.top, history.publications
     is_current = since.offset == top.offset and since.epoch == top.epoch
     if kept and kept[-1].offset == top.offset:
         return Recovery(True, () if is_current and since.offset > 0 else kept[-1:])

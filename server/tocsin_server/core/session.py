@@ -759,7 +759,7 @@ class Session:
         found = authorize_refresh(
             self._context, self.info, self._granted_channels, request.token, now, claims
         )
-        if isinstance(found, Refusal | Disconnect):
+        if not isinstance(found, ConnectionClaims):
             return self._refuse_command(command_id, found)
         if not self._context.options.insecure:
             self._expires_at = monotonic_deadline(found.expires_at, now)

@@ -159,7 +159,7 @@ class Subscription(Struct, eq=False):
         """
         recovery = self._recovery(history, is_continued)
         wanted = self._wanted(recovery.publications)
-        offset, epoch = history.top if history else (0, "")
+        offset, epoch = (history.top.offset, history.top.epoch) if history else (0, "")
         if recovery.is_recovered and self.since is not None:
             offset = self.since.offset
             if recovery.publications and not wanted:  # the client has nothing else that advances its position

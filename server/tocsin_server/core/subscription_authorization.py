@@ -14,7 +14,7 @@ from msgspec import Raw, structs
 from tocsin_server import errors
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.core import permissions
-from tocsin_server.core.capabilities import Action, Capabilities, actions
+from tocsin_server.core.capabilities import HISTORY, PRESENCE, SUBSCRIBE, Action, Capabilities, actions
 from tocsin_server.core.channel_names import Kind
 from tocsin_server.core.events import Approval, ServerSubscribe, Timestamp
 from tocsin_server.core.form import PLAIN, WITH_DELTA, Form
@@ -57,7 +57,7 @@ def authorize_subscription(
     protocol's order (§4).
     """
     options = check_subscribe_request(context, info, existing, request)
-    if isinstance(options, Refusal | Disconnect):
+    if not isinstance(options, ChannelOptions):
         return options
     form = _form_of(context, options, request)
     if isinstance(form, Refusal):
@@ -109,7 +109,7 @@ def may_subscribe(
 ) -> Refusal | None:
     """Return why a client may not subscribe to a channel without a subscription token; None if it may."""
     kind = context.rules.kind_of(channel, options)
-    return permissions.decide(Action.SUBSCRIBE, caller, channel, options, kind)
+    return permissions.decide(SUBSCRIBE, caller, channel, options, kind)
 
 
 def is_by_capability(context: SessionContext, caller: Caller, channel: str, options: ChannelOptions) -> bool:
@@ -163,7 +163,7 @@ def authorize_by_claims(
 ) -> SubscriptionTerms | Refusal | Disconnect:
     """Decide what a subscription token grants in `channel`; `claims`, if given, replace the token's."""
     found = _subscription_claims(context, info, channel, token, now) if claims is None else claims
-    if isinstance(found, Refusal | Disconnect):
+    if not isinstance(found, SubscriptionClaims):
         return found
     was_issued_at = issued_at(found)
     if context.revocations.covers(found.jti, info.user, was_issued_at, now.unix, channel):
@@ -299,13 +299,11 @@ def _features(
         return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
 
     wants_recovery = request.recoverable or since is not None
-    is_recoverable = options.force_recovery or (
-        wants_recovery and (options.allow_recovery or may(Action.HISTORY))
-    )
+    is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may(HISTORY)))
     is_positioned = options.force_positioning or (
-        request.positioned and (options.allow_positioning or may(Action.HISTORY))
+        request.positioned and (options.allow_positioning or may(HISTORY))
     )
-    wants_joins = options.force_push_join_leave or (request.join_leave and may(Action.PRESENCE))
+    wants_joins = options.force_push_join_leave or (request.join_leave and may(PRESENCE))
     return (
         options.keeps_history and is_recoverable,
         options.keeps_history and (is_recoverable or is_positioned),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -283,10 +284,16 @@ class TokenVerifier:
 
 
 def _decode(payload: bytes, kind: type[Claims]) -> Claims:
+    decoder: msgspec.json.Decoder[Claims] = _decoder(kind)
     try:
-        return msgspec.json.decode(payload, type=kind)
+        return decoder.decode(payload)
     except msgspec.ValidationError:
-        return msgspec.json.decode(canonical(payload, kind), type=kind)
+        return decoder.decode(canonical(payload, kind))
+
+
+@cache
+def _decoder(kind: type[Claims]) -> msgspec.json.Decoder[Claims]:
+    return msgspec.json.Decoder(kind)
 
 
 def _mapping(issuer: Issuer, payload: bytes) -> tuple[str, tuple[list[str], list[str]]]:

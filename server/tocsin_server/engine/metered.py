@@ -41,11 +41,7 @@ class Meter:
             self.count_error(name)
             raise
         finally:
-            self.count(name, started)
-
-    def count(self, name: str, started: float) -> None:
-        """Record the duration of a call that began at `started` (monotonic seconds)."""
-        self.durations_of(name).observe(time.monotonic() - started)
+            self.durations_of(name).observe(time.monotonic() - started)
 
     def durations_of(self, name: str) -> Durations:
         """The recorded durations of one kind of call."""
@@ -64,6 +60,9 @@ class MeteredBroker:
         self._meter = meter
         self._time = meter.time
         self._publish_seconds = meter.durations_of("publish")
+        self._subscribe_seconds = meter.durations_of("subscribe")
+        self._unsubscribe_seconds = meter.durations_of("unsubscribe")
+        self._read_history_seconds = meter.durations_of("read_history")
 
     async def publish(self, channel: str, publication: NewPublication, options: ChannelOptions) -> Position:
         """Publish."""
@@ -108,7 +107,7 @@ class MeteredBroker:
         started = time.monotonic()
         is_subscribed = self._broker.subscribe_now(channel)
         if is_subscribed:
-            self._meter.count("subscribe", started)
+            self._subscribe_seconds.observe(time.monotonic() - started)
         return is_subscribed
 
     async def unsubscribe(self, channel: str) -> None:
@@ -120,7 +119,7 @@ class MeteredBroker:
         started = time.monotonic()
         is_unsubscribed = self._broker.unsubscribe_now(channel)
         if is_unsubscribed:
-            self._meter.count("unsubscribe", started)
+            self._unsubscribe_seconds.observe(time.monotonic() - started)
         return is_unsubscribed
 
     async def read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
@@ -132,7 +131,7 @@ class MeteredBroker:
         started = time.monotonic()
         history = self._broker.read_history_now(channel, query, options)
         if history is not None:
-            self._meter.count("read_history", started)
+            self._read_history_seconds.observe(time.monotonic() - started)
         return history
 
     async def remove_history(self, channel: str) -> None:

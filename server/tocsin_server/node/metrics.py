@@ -16,16 +16,20 @@ from tocsin_server.version import __version__
 
 def count_recoveries(metrics: Metrics, transport: str, requests: Sequence[IoRequest]) -> None:
     """Count how recoveries ended, from the replies that follow once subscriptions are set up."""
-    messages = [message for request in requests if isinstance(request, Write) for message in request.messages]
-    for reply in messages:
-        if isinstance(reply, Reply):
-            if reply.error is not None and reply.error.code == errors.UNRECOVERABLE_POSITION.code:
-                metrics.recoveries.add(transport, "refused")
-            for result in _results(reply):
-                if result.was_recovering:
-                    outcome = "recovered" if result.recovered else "not_recovered"
-                    metrics.recoveries.add(transport, outcome)
-                    metrics.recovered_publications.count += len(result.publications)
+    for request in requests:
+        if isinstance(request, Write):
+            for message in request.messages:
+                if isinstance(message, Reply):
+                    _count_recovery(metrics, transport, message)
+
+
+def _count_recovery(metrics: Metrics, transport: str, reply: Reply) -> None:
+    if reply.error is not None and reply.error.code == errors.UNRECOVERABLE_POSITION.code:
+        metrics.recoveries.add(transport, "refused")
+    for result in _results(reply):
+        if result.was_recovering:
+            metrics.recoveries.add(transport, "recovered" if result.recovered else "not_recovered")
+            metrics.recovered_publications.count += len(result.publications)
 
 
 def _results(reply: Reply) -> Iterable[SubscribeResult]:

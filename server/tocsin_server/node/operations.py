@@ -196,12 +196,12 @@ class Operations:
             limit = limit if 0 <= limit <= limits.history_limit else limits.history_limit
             limit_bytes = limits.history_limit_bytes
         position = None if since is None else Position(since.offset, since.epoch)
-        top, publications = await self._engine.broker.read_history(
+        history = await self._engine.broker.read_history(
             channel, HistoryQuery(position, limit, is_reverse, limit_bytes), options
         )
-        if since is not None and since.epoch and since.epoch != top.epoch:
+        if since is not None and since.epoch and since.epoch != history.top.epoch:
             raise Refused(errors.UNRECOVERABLE_POSITION)
-        return HistoryResult(list(publications), top.epoch, top.offset)
+        return HistoryResult(list(history.publications), history.top.epoch, history.top.offset)
 
     async def remove_history(self, channel: str) -> None:
         """Remove the publications that a channel's history keeps."""

@@ -239,7 +239,8 @@ class SubscriptionSetup(Generic[C]):
                 self._spawn(self._read_again(connection, plan, one.attempt + 1))
                 continue
             histories[channel] = page.history
-            room -= sum(publication.size for publication in page.history.publications)
+            if page.history.publications:
+                room -= sum(publication.size for publication in page.history.publications)
             if page.is_continued:
                 continued.append(channel)
         for other, channel in resets:

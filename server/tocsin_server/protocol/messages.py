@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
@@ -22,7 +22,7 @@ NO_JSON = Raw(b"")
 """An absent payload. Always this object, since msgspec leaves a default value out by identity."""
 
 
-class Position(NamedTuple):
+class Position(Struct, frozen=True, array_like=True, gc=False):
     """A place in a channel's history. Offsets compare only within one epoch."""
 
     offset: int

@@ -253,7 +253,7 @@ class RedisBroker:
         )
         offset, epoch, entries = await self._commands.run_script(scripts.HISTORY_READ, names, *arguments)
         top = Position(int(offset), epoch.decode())
-        self._seen.record(channel, *top)
+        self._seen.record(channel, top.offset, top.epoch)
         for newest in entries[:1] if query.is_reverse else entries[-1:]:
             self._seen.record(channel, _offset(newest), top.epoch, _stamp(newest))
         return History(top, await self._decoding_turns.map(_publication, entries))

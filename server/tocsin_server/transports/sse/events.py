@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import structs
 
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.errors import Disconnect
@@ -34,7 +35,7 @@ def connect_event(client: str, node: str) -> bytes:
 
 def gap_event(channel: str, since: Position, to: Position, positions: StreamPositions) -> bytes:
     """The publications after `since`, up to and with `to`, are a gap; `positions` are those after it."""
-    gap = {"channel": channel, "from": since._asdict(), "to": to._asdict()}
+    gap = {"channel": channel, "from": structs.asdict(since), "to": structs.asdict(to)}
     return b"event: gap\nid: %b\ndata: %b\n\n" % (positions.last_event_id(), _encode(gap))
 
 

@@ -68,13 +68,12 @@ class EventRequest:
     def subscribe_command(self, index: int, since: Position | None) -> Command:
         """The command for the channel at `index` of the query. It recovers from `since`, if there is one."""
         channel = self.channels[index]
-        offset, epoch = since or (0, "")
         request = SubscribeRequest(
             channel,
             self.channel_tokens.get(channel, ""),
             recover=since is not None,
-            epoch=epoch,
-            offset=offset,
+            epoch=since.epoch if since is not None else "",
+            offset=since.offset if since is not None else 0,
             positioned=True,
             recoverable=True,
         )

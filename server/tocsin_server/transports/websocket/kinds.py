@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from tocsin_server.protocol.codec import Codec
 from tocsin_server.transports.websocket.framing import (
@@ -15,7 +16,7 @@ from tocsin_server.transports.websocket.framing import (
 )
 
 
-class Kind(NamedTuple):
+class Kind(Struct, frozen=True, eq=False):
     """What connections of one path have in common."""
 
     transport_name: str

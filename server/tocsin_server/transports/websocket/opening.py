@@ -68,12 +68,11 @@ class OpeningRequest:
         self.method = method
         self.query = query.decode("latin-1")
         self.headers = headers
-        self.values: dict[bytes, bytes] = {}
+        self.values: dict[bytes, bytes] = dict(headers)
         """The values by name; all of one name together (RFC 9110 §5.3)."""
-        values = self.values
-        for name, value in headers:
-            values[name] = joined_with(name, values[name], value) if name in values else value
-        self.asks_for_websocket = _asks_for_websocket(values)
+        if len(self.values) < len(headers):
+            self.values = _joined(headers)
+        self.asks_for_websocket = _asks_for_websocket(self.values)
         """Whether it asks for a WebSocket, and for nothing else."""
 
     def text(self, name: bytes) -> str | None:
@@ -85,6 +84,14 @@ class OpeningRequest:
         """Each value of a header."""
         wanted = name.lower().encode("latin-1")
         return [value.decode("latin-1") for found, value in self.headers if found == wanted]
+
+
+def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The values of headers of which one occurs several times."""
+    values: dict[bytes, bytes] = {}
+    for name, value in headers:
+        values[name] = joined_with(name, values[name], value) if name in values else value
+    return values
 
 
 def _asks_for_websocket(values: Mapping[bytes, bytes]) -> bool:

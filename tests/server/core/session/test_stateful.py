@@ -169,8 +169,8 @@ class Sessions(RuleBasedStateMachine):
         self.node.attach(client)
         token = connection_token("ada", channels=granted, **self._token(lifetime))
         subs = {
-            channel: {"recover": True, "offset": offset, "epoch": epoch}
-            for channel, (offset, epoch) in self.last_positions.items()
+            channel: {"recover": True, "offset": position.offset, "epoch": position.epoch}
+            for channel, position in self.last_positions.items()
         }
         connect = {"token": token, "subs": subs, **({"data": 1} if is_waiting else {})}
         self._send(client, [{"connect": connect}, *map(self._command, more)])
@@ -193,8 +193,8 @@ class Sessions(RuleBasedStateMachine):
             request["flag"] = drawn["flag"]
             request |= drawn["form"]
             if drawn["is_recovering"] and channel in self.last_positions:
-                offset, epoch = self.last_positions[channel]
-                request |= {"recover": True, "offset": offset, "epoch": epoch}
+                position = self.last_positions[channel]
+                request |= {"recover": True, "offset": position.offset, "epoch": position.epoch}
         return {method: request}
 
     def _send(self, client: CheckingClient, frame: list[dict[str, Any]]) -> None:

@@ -40,7 +40,6 @@ from tocsin_server.core.events import (
     ServerUnsubscribe,
 )
 from tocsin_server.core.form import PLAIN, Form
-from tocsin_server.core.positions import History
 from tocsin_server.protocol.json import JSON
 from tocsin_server.protocol.messages import ClientInfo, Reply
 
@@ -483,11 +482,11 @@ def test_recovered_publications_are_quoted_for_a_client_with_deltas() -> None:
 
 def test_a_recovery_has_only_what_the_filter_matches() -> None:
     """The recovery itself is decided by all publications. The position advances over those left out."""
-    top, missed = history_at(6, 4, 5, 6)
-    for publication in missed[:2]:
+    history = history_at(6, 4, 5, 6)
+    for publication in history.publications[:2]:
         publication.tags = {"a": "x"}
     playbook = connected(context(WITH_FORMS))
-    playbook >> subscribe(tf=TAG_A, recover=True, offset=3, epoch=EPOCH) >> opened(news=History(top, missed))
+    playbook >> subscribe(tf=TAG_A, recover=True, offset=3, epoch=EPOCH) >> opened(news=history)
     (sent,) = [json.loads(JSON.encode(one.message)) for one in playbook.effects if isinstance(one, Send)]
     result = sent["subscribe"]
     assert (result["recovered"], result["offset"]) == (True, 3)

@@ -68,12 +68,13 @@ async def publish_five(broker: Broker) -> str:
 
 async def test_a_history_has_an_epoch_from_its_first_access(broker: Broker) -> None:
     """Clients return with the position that they read before the first publication."""
-    top, publications = await broker.read_history("news", TOP_ONLY, HISTORY)
+    history = await broker.read_history("news", TOP_ONLY, HISTORY)
+    top = history.top
     assert top.offset == 0
     assert top.epoch
-    assert not publications
+    assert not history.publications
     assert (await broker.read_history("news", TOP_ONLY, HISTORY)).top == top
-    assert await broker.publish("news", publication(1), HISTORY) == (1, top.epoch)
+    assert await broker.publish("news", publication(1), HISTORY) == Position(1, top.epoch)
 
 
 async def test_concurrent_first_accesses_return_one_epoch(broker: Broker) -> None:
@@ -121,7 +122,7 @@ async def test_a_query_reads_its_part_and_the_top(
     epoch = await publish_five(broker)
     query = HistoryQuery(None if since is None else Position(since, epoch), limit, is_reverse)
     history = await broker.read_history("news", query, THREE)
-    assert history.top == (5, epoch)
+    assert history.top == Position(5, epoch)
     assert offsets(history) == expected
     assert [bytes(publication.data) for publication in history.publications] == [b"%d" % n for n in expected]
 
@@ -146,8 +147,8 @@ async def test_removing_history_keeps_the_top(broker: Broker) -> None:
     """Offsets continue in the same epoch, and removed publications do not return."""
     epoch = await publish_five(broker)
     await broker.remove_history("news")
-    assert await broker.read_history("news", HistoryQuery(limit=-1), THREE) == ((5, epoch), [])
-    assert await broker.publish("news", publication(6), THREE) == (6, epoch)
+    assert await broker.read_history("news", HistoryQuery(limit=-1), THREE) == History(Position(5, epoch), [])
+    assert await broker.publish("news", publication(6), THREE) == Position(6, epoch)
     assert offsets(await broker.read_history("news", HistoryQuery(limit=-1), THREE)) == [6]
     assert offsets(await broker.read_history("news", HistoryQuery(Position(2, epoch), -1), THREE)) == [6]
 

@@ -8,6 +8,7 @@ from msgspec import Raw
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Harness, Node
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, NO_POSITION, Broker, NewPublication
+from tocsin_server.protocol.messages import Position
 
 
 def keyed(number: int, key: str = "k") -> NewPublication:
@@ -83,7 +84,7 @@ async def test_the_result_for_an_outdated_version_is_remembered(node: Node) -> N
     outdated = NewPublication(Raw(b"2"), version=4, idempotency_key="k")
     top = await node.broker.publish("news", outdated, HISTORY)
     await node.broker.publish("news", NewPublication(Raw(b"3"), version=6), HISTORY)
-    assert await node.broker.publish("news", outdated, HISTORY) == top == (1, top.epoch)
+    assert await node.broker.publish("news", outdated, HISTORY) == top == Position(1, top.epoch)
 
 
 NAMES = ("a", "a:idem:x", "a}", "{a}", "a}:idem:x", "*", "a b", "a\nb", "a\0b", "é", "x" * 255)

@@ -8,8 +8,9 @@ from msgspec import Raw
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
 from tests.server.engine.recording_handler import ReceivedPublication, RecordingHandler
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import NO_POSITION, TOP_ONLY, Broker, HistoryQuery, NewPublication
-from tocsin_server.protocol.messages import ClientInfo, Publication
+from tocsin_server.protocol.messages import ClientInfo, Position, Publication
 
 ALL = HistoryQuery(limit=-1)
 
@@ -82,7 +83,7 @@ async def test_the_received_publication_equals_the_stored_one(
     await handler.until_received(1)
     expected = Publication(Raw(b"7"), 1)
     assert handler.received == [ReceivedPublication("news", expected, position.epoch)]
-    assert await broker.read_history("news", ALL, HISTORY) == (position, [expected])
+    assert await broker.read_history("news", ALL, HISTORY) == History(position, [expected])
 
 
 async def test_a_publication_without_history_has_no_position(
@@ -101,11 +102,11 @@ async def test_a_publication_can_skip_history(broker: Broker, handler: Recording
     first = await broker.publish("news", publication(1), HISTORY)
     assert await broker.publish("news", NewPublication(Raw(b"2"), skip_history=True), HISTORY) == NO_POSITION
     second = await broker.publish("news", publication(3), HISTORY)
-    assert second == (2, first.epoch)
+    assert second == Position(2, first.epoch)
     await handler.until_received(3)
     assert handler.received[1] == ReceivedPublication("news", Publication(Raw(b"2")), "")
-    _, kept = await broker.read_history("news", ALL, HISTORY)
-    assert [bytes(publication.data) for publication in kept] == [b"1", b"3"]
+    history = await broker.read_history("news", ALL, HISTORY)
+    assert [bytes(publication.data) for publication in history.publications] == [b"1", b"3"]
 
 
 @pytest.mark.parametrize("options", [HISTORY, NO_HISTORY], ids=["history", "no history"])
@@ -161,8 +162,8 @@ async def test_payloads_arrive_byte_for_byte(
     await broker.publish("news", NewPublication(Raw(payload)), NO_HISTORY)
     await handler.until_received(2)
     assert handler.payloads("news") == [payload, payload]
-    _, kept = await broker.read_history("news", ALL, HISTORY)
-    assert [bytes(publication.data) for publication in kept] == [payload]
+    history = await broker.read_history("news", ALL, HISTORY)
+    assert [bytes(publication.data) for publication in history.publications] == [payload]
 
 
 async def test_a_channel_needs_no_subscribers(broker: Broker) -> None:

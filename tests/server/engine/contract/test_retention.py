@@ -4,7 +4,9 @@ import pytest
 
 from tests.server.engine.contract.harness import Harness, publication
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery, NewPublication
+from tocsin_server.protocol.messages import Position
 
 ALL = HistoryQuery(limit=-1)
 
@@ -71,8 +73,8 @@ async def test_the_top_outlives_the_publications(
     """The next publication is alone in the history, with the next offset."""
     first = await broker.publish("news", publication(1), options)
     await harness.advance(6 * harness.unit)
-    assert await broker.read_history("news", ALL, options) == (first, [])
-    assert await broker.publish("news", publication(2), options) == (2, first.epoch)
+    assert await broker.read_history("news", ALL, options) == History(first, [])
+    assert await broker.publish("news", publication(2), options) == Position(2, first.epoch)
     assert await kept(broker, options) == [2]
 
 
@@ -82,7 +84,7 @@ async def test_expired_publications_do_not_return(
     """Even if the history was not read since they expired."""
     first = await broker.publish("news", publication(1), options)
     await harness.advance(6 * harness.unit)
-    assert await broker.publish("news", publication(2), options) == (2, first.epoch)
+    assert await broker.publish("news", publication(2), options) == Position(2, first.epoch)
     assert await kept(broker, options) == [2]
 
 

@@ -5,9 +5,10 @@ import asyncio
 from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node, publication
 from tests.server.engine.contract.test_nodes import COMMANDS
 from tests.server.engine.contract.test_subscribing import JOIN
+from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import TOP_ONLY, HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
-from tocsin_server.protocol.messages import ClientInfo
+from tocsin_server.protocol.messages import ClientInfo, Position
 from tocsin_server.protocol.payloads import Binary
 
 
@@ -68,12 +69,14 @@ async def test_both_nodes_receive_concurrent_publications_in_the_order_of_offset
 async def test_both_nodes_read_the_same_history(node: Node, other_node: Node) -> None:
     """One epoch and one top. A removal affects both."""
     top = (await node.broker.read_history("news", TOP_ONLY, HISTORY)).top
-    assert await other_node.broker.publish("news", publication(1), HISTORY) == (1, top.epoch)
+    assert await other_node.broker.publish("news", publication(1), HISTORY) == Position(1, top.epoch)
     history = await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)
     assert history == await other_node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)
     assert len(history.publications) == 1
     await other_node.broker.remove_history("news")
-    assert await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY) == ((1, top.epoch), [])
+    assert await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY) == History(
+        Position(1, top.epoch), []
+    )
 
 
 async def test_both_nodes_see_the_same_presence(node: Node, other_node: Node) -> None:

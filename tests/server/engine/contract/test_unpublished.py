@@ -5,6 +5,7 @@ import pytest
 from tests.server.engine.contract.harness import HISTORY, Harness, Node, publication
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import TOP_ONLY, Broker, HistoryQuery
+from tocsin_server.protocol.messages import Position
 
 ALL = HistoryQuery(limit=-1)
 FOLLOWED = HistoryQuery(keeps_epoch=True)
@@ -22,15 +23,15 @@ async def test_the_first_publication_keeps_the_epoch_that_was_read(broker: Broke
     for channel in ("news", "weather"):
         top = (await broker.read_history(channel, TOP_ONLY, HISTORY)).top
         assert (await broker.read_history(channel, ALL, HISTORY)).top == top
-        assert await broker.publish(channel, publication(1), HISTORY) == (1, top.epoch)
+        assert await broker.publish(channel, publication(1), HISTORY) == Position(1, top.epoch)
 
 
 async def test_the_epoch_is_the_same_on_all_nodes(node: Node, other_node: Node) -> None:
     """Whether a history is read, or published to."""
     top = (await node.broker.read_history("news", ALL, HISTORY)).top
     assert (await other_node.broker.read_history("news", ALL, HISTORY)).top == top
-    assert await other_node.broker.publish("news", publication(1), HISTORY) == (1, top.epoch)
-    assert (await node.broker.read_history("news", ALL, HISTORY)).top == (1, top.epoch)
+    assert await other_node.broker.publish("news", publication(1), HISTORY) == Position(1, top.epoch)
+    assert (await node.broker.read_history("news", ALL, HISTORY)).top == Position(1, top.epoch)
 
 
 async def test_a_history_never_returns_to_an_epoch(
@@ -57,4 +58,4 @@ async def test_a_followed_history_keeps_its_epoch(
     for _ in range(20):
         await harness.advance(0.9 * harness.unit)
         assert (await node.broker.read_history("news", FOLLOWED, options)).top == top
-    assert await node.broker.publish("news", publication(1), options) == (1, top.epoch)
+    assert await node.broker.publish("news", publication(1), options) == Position(1, top.epoch)

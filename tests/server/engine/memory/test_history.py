@@ -78,10 +78,10 @@ class ChannelHistoryModel(RuleBasedStateMachine):
             entries = [e for e in entries if (e.offset < bound if query.is_reverse else e.offset > bound)]
         if query.limit >= 0:
             entries = entries[: query.limit]
-        top, publications = self.history.read(query, options, self.now)
+        history = self.history.read(query, options, self.now)
         self.top_expires_at = self.now + options.history_meta_ttl
-        assert top == (self.top, "abcdefgh")
-        assert [Entry(each.offset, bytes(each.data)) for each in publications] == entries
+        assert history.top == Position(self.top, "abcdefgh")
+        assert [Entry(each.offset, bytes(each.data)) for each in history.publications] == entries
 
     @rule()
     def remove_history(self) -> None:
@@ -95,7 +95,7 @@ class ChannelHistoryModel(RuleBasedStateMachine):
 
     @invariant()
     def the_top_and_the_expiry_equal_the_model(self) -> None:
-        assert self.history.top == (self.top, "abcdefgh")
+        assert self.history.top == Position(self.top, "abcdefgh")
         assert self.history.is_expired(self.now) == (self.now >= self.top_expires_at)
 
     def kept(self) -> list[Entry]:

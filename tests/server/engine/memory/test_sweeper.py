@@ -12,10 +12,12 @@ from tests.server.engine.recording_handler import RecordingHandler
 from tests.server.engine.virtual_time import VirtualTime
 from tests.support.timing import SOON
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.core.positions import History
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, TOP_ONLY, NewPublication
 from tocsin_server.engine.memory.broker import MemoryBroker
 from tocsin_server.engine.memory.engine import MemoryEngine
 from tocsin_server.engine.memory.sweeper import ITEMS_PER_STEP, SWEEP_PAUSE_SECONDS, Timer
+from tocsin_server.protocol.messages import Position
 
 HISTORY = ChannelOptions(history_size=10, history_ttl=60, history_meta_ttl=600)
 NO_HISTORY = ChannelOptions()
@@ -94,11 +96,11 @@ async def test_an_expired_history_has_no_effect_before_it_is_freed(time: Virtual
     await broker.publish("news", ONE, HISTORY)
     broker._sweeper.stop()
     time.advance(60)
-    assert await broker.publish("news", ONE, HISTORY) == (2, "a")
+    assert await broker.publish("news", ONE, HISTORY) == Position(2, "a")
     assert kept(broker) == 1
     await broker.subscribe("news")
     time.advance(600)
-    assert await broker.read_history("news", TOP_ONLY, HISTORY) == ((0, "b"), [])
+    assert await broker.read_history("news", TOP_ONLY, HISTORY) == History(Position(0, "b"), [])
     broker._sweeper.start(time.call_later)
     time.advance(600)
     assert len(broker._histories) == 0

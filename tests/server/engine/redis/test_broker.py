@@ -98,7 +98,7 @@ async def test_histories_continue_after_a_restart_with_data(
         history = await node.broker.read_history("news", ALL, HISTORY)
         assert history.top == top
         assert len(history.publications) == 3
-        assert await node.broker.publish("news", publication(4), HISTORY) == (4, top.epoch)
+        assert await node.broker.publish("news", publication(4), HISTORY) == Position(4, top.epoch)
         assert list(await node.presence.members("news")) == ["c1"]
 
 
@@ -200,7 +200,7 @@ async def test_seen_positions_are_forgotten_with_the_subscription(
     top = await publish_many(node, 5)
     await node.broker.unsubscribe("news")
     roll_back(redis_server, prefix, 3)
-    assert await node.broker.publish("news", publication(4), HISTORY) == (4, top.epoch)
+    assert await node.broker.publish("news", publication(4), HISTORY) == Position(4, top.epoch)
 
 
 @pytest.mark.parametrize("replaced", [2, 4], ids=["same length", "longer"])
@@ -219,7 +219,7 @@ async def test_a_read_detects_that_a_lost_end_was_replaced(
         await other.handler.until_received(5)
         proxy.drop_pubsub()
         roll_back(redis_server, prefix, 3)
-        assert await publish_many(node, replaced) == (3 + replaced, top.epoch)
+        assert await publish_many(node, replaced) == Position(3 + replaced, top.epoch)
         history = await other.broker.read_history("news", HistoryQuery(top, -1), HISTORY)
         assert history.top.offset == 0
         assert history.top.epoch != top.epoch
@@ -269,7 +269,7 @@ async def test_offsets_compare_as_numbers(node: Node) -> None:
     positions = await asyncio.gather(
         *(node.broker.publish("news", publication(n), HISTORY) for n in range(95))
     )
-    assert positions[-1] == (104, top.epoch)
+    assert positions[-1] == Position(104, top.epoch)
 
 
 async def test_a_history_without_its_top_is_dropped(

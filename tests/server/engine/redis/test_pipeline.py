@@ -27,6 +27,7 @@ from tocsin_server.engine.redis.connections.connector import (
 )
 from tocsin_server.engine.redis.pipeline import Pipeline, RedisCommand
 from tocsin_server.errors import EngineError
+from tocsin_server.protocol.messages import Position
 
 ALL = HistoryQuery(limit=-1)
 
@@ -132,7 +133,7 @@ async def test_a_rejected_command_changes_nothing(running: Running, volatile_red
         volatile_redis.command("CONFIG", "SET", "maxmemory", "0")
         assert (await node.broker.read_history("a", ALL, HISTORY)).top == top
         repeated = NewPublication(Raw(b"2"), version=9, idempotency_key="k")
-        assert await node.broker.publish("a", repeated, HISTORY) == (2, top.epoch)
+        assert await node.broker.publish("a", repeated, HISTORY) == Position(2, top.epoch)
         await node.catch_up()
         assert node.handler.payloads("a") == [b"1", b"2"]
         assert not node.engine.unready_reason

@@ -23,6 +23,7 @@ from tocsin_server.engine.redis.engine import RedisEngine
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.nodes import NodeRequest, NodeResponse
 from tocsin_server.errors import Unanswered
+from tocsin_server.protocol.messages import Position
 
 DISCONNECT = COMMANDS["disconnect"]
 
@@ -206,7 +207,7 @@ async def test_a_forged_position_does_not_end_a_history(
     message = b"1p1 %d %s\n" % (offset, (top.epoch if epoch is None else epoch).encode()) + body
     redis_server.command("PUBLISH", Keys(prefix).pubsub_name("news"), message)
     await node.catch_up()
-    assert await node.broker.publish("news", publication(2), HISTORY) == (2, top.epoch)
+    assert await node.broker.publish("news", publication(2), HISTORY) == Position(2, top.epoch)
     history = await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)
     assert [bytes(each.data) for each in history.publications] == [b"1", b"2"]
 

@@ -21,7 +21,7 @@ async def test_a_stream_begins_with_its_position_and_continues_with_publications
 ) -> None:
     """The first event has only an id, which a browser keeps silently; each publication has its own id."""
     news = channel("history")
-    _, epoch = await server.publish(news, 1)
+    epoch = (await server.publish(news, 1)).epoch
     async with server.stream(news, begins=False) as stream:
         assert await stream.next() == Event(id=f"1@{epoch}")
         await server.publish(news, 2)
@@ -75,7 +75,7 @@ async def test_a_batch_arrives_complete_with_an_id_for_each_message(
     """On a stream of one channel, and on a stream of two."""
     one, two = channel("history"), channel("history")
     async with server.stream(one) as alone, server.stream(two, one) as both:
-        _, epoch = await server.publish(one, *range(1, 6))
+        epoch = (await server.publish(one, *range(1, 6))).epoch
         for stream, prefix in ((alone, ""), (both, f"0@{(await server.top(two)).epoch},")):
             events = [await stream.next() for _ in range(5)]
             assert [event.data["pub"]["data"] for event in events] == [1, 2, 3, 4, 5]
@@ -115,7 +115,7 @@ async def test_a_stream_recovers_from_its_last_event_id(server: StreamServer, ch
 async def test_the_last_event_id_header_overrides_the_query(server: StreamServer, channel: Name) -> None:
     """The URL stays the same, and a browser that reconnects sends its latest position in the header."""
     news = channel("history")
-    _, epoch = await server.publish(news, 1, 2, 3)
+    epoch = (await server.publish(news, 1, 2, 3)).epoch
     header = {"Last-Event-ID": f"2@{epoch}"}
     async with server.stream(news, headers=header, last_event_id=f"0@{epoch}") as stream:
         assert await stream.numbers(1) == [3]
@@ -134,7 +134,7 @@ async def test_a_channel_in_cache_mode_recovers_its_newest_publication(
 ) -> None:
     """The publications between are not a gap."""
     price = channel("latest")
-    _, epoch = await server.publish(price, 1, 2, 3)
+    epoch = (await server.publish(price, 1, 2, 3)).epoch
     async with server.stream(price, last_event_id=f"1@{epoch}") as stream:
         assert await stream.next() == Event(
             data={"channel": price, "pub": {"data": 3, "offset": 3}}, id=f"3@{epoch}"
@@ -205,7 +205,7 @@ async def test_a_channel_that_the_query_does_not_name_has_no_position(
         assert await stream.next() == Event("subscribe", {"channel": added})
         await server.publish(added, 2)
         assert (await stream.next()).id is None
-        _, epoch = await server.publish(news, 3)
+        epoch = (await server.publish(news, 3)).epoch
         assert (await stream.next()).id == f"1@{epoch}"
 
 

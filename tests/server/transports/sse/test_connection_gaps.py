@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from tests.server.transports.sse.stream_server import Event, StreamServer
 from tocsin_server.core.events import ChannelReset
@@ -18,7 +19,7 @@ Name = Callable[[str], str]
 
 
 def gap(channel: str, since: Position, to: Position, position: str) -> Event:
-    data: dict[str, Any] = {"channel": channel, "from": since._asdict(), "to": to._asdict()}
+    data: dict[str, Any] = {"channel": channel, "from": asdict(since), "to": asdict(to)}
     return Event("gap", data, position)
 
 

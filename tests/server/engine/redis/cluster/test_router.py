@@ -246,10 +246,10 @@ async def test_a_slot_can_be_used_while_it_moves(
     await node.broker.subscribe(channel)
     top = await node.broker.publish(channel, publication(1), HISTORY)
     with cluster.migrating(channel) as move:
-        assert await node.broker.publish(channel, publication(2), HISTORY) == (2, top.epoch)
+        assert await node.broker.publish(channel, publication(2), HISTORY) == Position(2, top.epoch)
         await receives(node, channel)
         move()
-        assert await node.broker.publish(channel, publication(3), HISTORY) == (3, top.epoch)
+        assert await node.broker.publish(channel, publication(3), HISTORY) == Position(3, top.epoch)
         assert (await node.broker.read_history(channel, ALL, HISTORY)).top.offset == 3
         blocked = asyncio.create_task(
             node.broker.publish(channel, NewPublication(Raw(b"4"), idempotency_key="k"), HISTORY)
@@ -259,7 +259,7 @@ async def test_a_slot_can_be_used_while_it_moves(
         removing = asyncio.create_task(node.presence.remove(channel, "c1"))
         await asyncio.sleep(TICK)
         assert not blocked.done()
-    assert await blocked == (4, top.epoch)
+    assert await blocked == Position(4, top.epoch)
     await asyncio.gather(adding, removing)
     assert await node.presence.members(channel) == {}
     await node.handler.until(lambda: [channel] in node.handler.resubscribed)

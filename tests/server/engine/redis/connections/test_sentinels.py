@@ -21,6 +21,7 @@ from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.connections.connector import Backoff, Connector
 from tocsin_server.engine.redis.pipeline import Pipeline
+from tocsin_server.protocol.messages import Position
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ async def test_a_node_follows_a_failover(
         await until_ready(node)
         await node.handler.until(lambda: node.handler.resubscribed == [["news"]])
         assert (await node.broker.read_history("news", HistoryQuery(limit=-1), HISTORY)).top == top
-        assert await node.broker.publish("news", publication(2), HISTORY) == (2, top.epoch)
+        assert await node.broker.publish("news", publication(2), HISTORY) == Position(2, top.epoch)
         node.handler.received.clear()
         await node.broker.publish("news", publication(3), NO_HISTORY)
         await node.handler.until(lambda: b"3" in node.handler.payloads("news"))
