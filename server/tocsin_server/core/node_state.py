@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from tocsin_server.core import events
 from tocsin_server.core.channel import Channel, SubscriberConnection
-from tocsin_server.core.events import Event, HistoryRead, SubscriptionPlan, Timestamp
+from tocsin_server.core.events import Event, GoLive, HistoryRead, Send, SubscriptionPlan, Timestamp
 from tocsin_server.core.hub import Hub
 from tocsin_server.core.phases import CLOSED, REFUSED
 from tocsin_server.core.positions import History
@@ -144,9 +144,9 @@ class NodeState(Generic[C]):
         if self.observe is not None and connection in self.connections:
             self.observe(connection, event, effects, now)
         for effect in effects:
-            if isinstance(effect, events.Send):
+            if isinstance(effect, Send):
                 unwritten.append(effect.message)
-            elif isinstance(effect, events.GoLive):
+            elif isinstance(effect, GoLive):
                 channel = self.hub.channels[effect.channel]
                 channel.go_live(
                     connection,
@@ -167,7 +167,7 @@ class NodeState(Generic[C]):
         phase = connection.session.phase
         if phase is REFUSED:
             self.hub.remove(connection)  # its user was known before the connect command was refused
-        if phase is CLOSED and connection in self.connections:
+        elif phase is CLOSED and connection in self.connections:
             self.connections.discard(connection)
             self.hub.remove(connection)
         return requests

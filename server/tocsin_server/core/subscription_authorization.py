@@ -293,22 +293,27 @@ def _features(
 
     Returns whether the subscription is recoverable, is positioned, and receives joins.
     """
-
-    def may(action: Action) -> bool:  # of a subscriber, so the channel's kind does not matter
-        subscriber = structs.replace(caller, is_subscribed=True)
-        return permissions.decide(action, subscriber, request.channel, options, Kind.PLAIN) is None
-
-    wants_recovery = request.recoverable or since is not None
-    is_recoverable = options.force_recovery or (wants_recovery and (options.allow_recovery or may(HISTORY)))
-    is_positioned = options.force_positioning or (
-        request.positioned and (options.allow_positioning or may(HISTORY))
+    channel, is_recoverable, is_positioned = request.channel, False, False
+    if options.keeps_history:
+        wants_recovery = request.recoverable or since is not None
+        is_recoverable = options.force_recovery or (
+            wants_recovery and (options.allow_recovery or _may(HISTORY, caller, channel, options))
+        )
+        is_positioned = (
+            is_recoverable
+            or options.force_positioning
+            or (request.positioned and (options.allow_positioning or _may(HISTORY, caller, channel, options)))
+        )
+    receives_joins = options.join_leave and (
+        options.force_push_join_leave or (request.join_leave and _may(PRESENCE, caller, channel, options))
     )
-    wants_joins = options.force_push_join_leave or (request.join_leave and may(PRESENCE))
-    return (
-        options.keeps_history and is_recoverable,
-        options.keeps_history and (is_recoverable or is_positioned),
-        options.join_leave and wants_joins,
-    )
+    return is_recoverable, is_positioned, receives_joins
+
+
+def _may(action: Action, caller: Caller, channel: str, options: ChannelOptions) -> bool:
+    """Whether a subscriber may do something in its channel, whose kind does not matter then."""
+    subscriber = structs.replace(caller, is_subscribed=True)
+    return permissions.decide(action, subscriber, channel, options, Kind.PLAIN) is None
 
 
 def subscription_claims_of(approval: Approval | None) -> SubscriptionClaims | None:

@@ -412,7 +412,8 @@ class Subscriptions:
 
     def close_live(self) -> list[Effect]:
         """Close every live subscription, because the session is over. The others follow by `undo`."""
-        live = self.live
-        for subscription in live:
+        effects: list[Effect] = []
+        for subscription in self.live:
             del self._by_channel[subscription.channel]
-        return [subscription.close() for subscription in live]
+            effects.append(subscription.close())
+        return effects

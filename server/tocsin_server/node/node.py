@@ -488,15 +488,18 @@ class Node:
         if connection is self._deciding:
             asyncio.get_running_loop().call_soon(self.handle_event, connection, event)
             return
-        session, was_attached = connection.session, connection in self.state.connections
-        now = self.now()
+        session, setup = connection.session, self._subscription_setup
+        was_attached, now = connection in self.state.connections, self.now()
         following: Event | None = event
         while following is not None:
             for request in self._apply(connection, following, now):
-                self._perform(connection, request)
-            following = self._subscription_setup.take_opened(connection)
-        if connection in self._subscription_setup.awaited.by_connection:
-            self._subscription_setup.awaited.settle(connection)
+                if type(request) is Write:  # what most events ask for
+                    self._writes.send(connection, request.messages)
+                else:
+                    self._perform(connection, request)
+            following = setup.take_opened(connection)
+        if connection in setup.awaited.by_connection:
+            setup.awaited.settle(connection)
         if session.phase is CLOSED:
             self._slow_clients.wake(connection)
             if was_attached:
@@ -602,15 +605,15 @@ class Node:
     def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901, PLR0912 - a case per request
         engine = self._engine_services
         match request:
-            case Write(messages):
-                self._writes.send(connection, messages)
-            case events.OpenSubscriptions(plans):
-                self._subscription_setup.begin(connection, plans)
-            case events.Identify(user):
-                if user and self._is_single_connection:
+            case Write():
+                self._writes.send(connection, request.messages)
+            case events.OpenSubscriptions():
+                self._subscription_setup.begin(connection, request.plans)
+            case events.Identify():
+                if request.user and self._is_single_connection:
                     self._spawn(self._session_tasks.disconnect_others(connection))
-            case node_state.UnsubscribeChannel(channel):
-                self._unsubscribe(channel)
+            case node_state.UnsubscribeChannel():
+                self._unsubscribe(request.channel)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, partial(_client_fields, connection))

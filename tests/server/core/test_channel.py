@@ -293,7 +293,7 @@ def test_a_history_that_ends_before_the_held_publications_must_be_read_again() -
     channel = channel_at(9)
     channel.begin_subscribe()
     assert channel.merge(History(Position(2, EPOCH))) is None
-    assert channel.merge(History(Position(9, EPOCH))) == History(Position(9, EPOCH), [])
+    assert channel.merge(History(Position(9, EPOCH))) == History(Position(9, EPOCH))
 
 
 def test_held_publications_of_another_epoch_do_not_continue_a_history() -> None:
@@ -348,7 +348,7 @@ def test_publications_are_held_only_while_a_subscription_is_set_up() -> None:
     channel.receive(publication(2), EPOCH)
     channel.begin_subscribe()
     assert channel.merge(History(Position(1, EPOCH))) is None
-    assert channel.merge(History(Position(2, EPOCH))) == History(Position(2, EPOCH), [])
+    assert channel.merge(History(Position(2, EPOCH))) == History(Position(2, EPOCH))
 
 
 # ----------------------------------------------------------------------------------------------------- resets

@@ -53,9 +53,9 @@ _DEFLATION = PerMessageDeflate(
 """Compresses messages. Between two of them it has no state."""
 
 
-def frame_of(opcode: Opcode, payload: bytes) -> bytes:
+def frame_of(opcode: int, payload: bytes) -> bytes:
     """One unmasked frame, compressed if that makes it smaller."""
-    frame = Frame(opcode, payload)
+    frame = Frame(Opcode(opcode), payload)
     if SMALLEST_BYTES <= len(payload) <= LARGEST_BYTES:
         compressed = frame.serialize(mask=False, extensions=[_DEFLATION])
         if len(compressed) < len(payload):

@@ -43,15 +43,17 @@ def whole_message(data: bytes, max_size: int) -> bytes | None:
 
     The frame must have no extension, and a text must be UTF-8 (RFC 6455 §8.1).
     """
-    if len(data) < _HEAD_BYTES or data[0] not in _WHOLE_MESSAGES or data[1] < 0x80:
+    if len(data) < _HEAD_BYTES:
         return None
-    length, start = data[1] - 0x80, _HEAD_BYTES
+    first, length, start = data[0], data[1] - 0x80, _HEAD_BYTES
+    if first not in _WHOLE_MESSAGES or length < 0:
+        return None
     if length == 126:
         length, start = data[2] << 8 | data[3], _HEAD_BYTES + 2
     if length == 127 or len(data) != start + length or length > max_size:
         return None
     message = apply_mask(data[start:], data[start - 4 : start])
-    if data[0] == _WHOLE_TEXT:
+    if first == _WHOLE_TEXT:
         try:
             message.decode()
         except UnicodeDecodeError:

@@ -30,7 +30,7 @@ MEDIUM_BYTES = 65_536
 """A payload below this size has its length in two bytes more, a larger one in eight."""
 
 
-def plain_frame(opcode: Opcode, payload: bytes) -> bytes:
+def plain_frame(opcode: int, payload: bytes) -> bytes:
     """One unmasked frame, final and without extensions (RFC 6455 §5.2)."""
     size = len(payload)
     if size < SHORT_BYTES:
@@ -47,10 +47,10 @@ class RawFraming:
     frame, and when it was packed. Only `pack` changes it.
     """
 
-    def __init__(self, codec: Codec, make_frame: Callable[[Opcode, bytes], bytes] = plain_frame) -> None:
+    def __init__(self, codec: Codec, make_frame: Callable[[int, bytes], bytes] = plain_frame) -> None:
         self.codec = codec
         self.make_frame = make_frame
-        self._opcode = Opcode.TEXT if codec.is_text else Opcode.BINARY
+        self._opcode = int(Opcode.TEXT if codec.is_text else Opcode.BINARY)
         self._large_bytes = 0
         self._large_at = 0.0
 
