@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec import Struct
@@ -50,8 +49,7 @@ class NewPublication(Struct, frozen=True):
         return bool(options.allowed_delta_types) and (self.delta or options.delta_publish)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryQuery:
+class HistoryQuery(Struct, frozen=True):
     """Which part of a channel's history to read.
 
     Forward, the result holds offsets above `since`, oldest first. In reverse, it holds offsets below

@@ -236,6 +236,7 @@ class RedisBroker:
         """Read a channel's history, as Broker describes."""
         names = [self._keys.meta(channel), self._keys.history(channel)]
         command, first, last, at_most, limit_bytes = _range_arguments(query)
+        seen = self._seen.latest(channel)
         arguments = ReadArguments(
             self._use_epochs(names, channel, options),
             _ms(options.history_meta_ttl),
@@ -243,7 +244,9 @@ class RedisBroker:
             _keep(options),
             int(self._trusts_absence()),
             int(query.keeps_epoch),
-            *self._seen.latest(channel),
+            seen.offset,
+            seen.epoch,
+            seen.stamp,
             command,
             first,
             last,

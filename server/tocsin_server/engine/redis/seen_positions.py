@@ -5,10 +5,10 @@ They reveal that Redis has lost the end of a history, as after a failover or a r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 
-class SeenPosition(NamedTuple):
+class SeenPosition(Struct, frozen=True, gc=False):
     """A position and the stamp of the publication there (see clock). The stamp is 0 if it is unknown."""
 
     offset: int

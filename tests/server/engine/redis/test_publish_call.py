@@ -41,7 +41,15 @@ def test_a_publish_is_packed_as_the_general_packer_does_it(
         else:
             beginning = words.beginning(OPTIONS, STATE)
         packed = pack_publish(beginning, *OWN, seen, seldom)
-        arguments = (pubsub_name, keys.epochs(channel), *SETTINGS, *OWN, *seen[:2], *(seldom or ()))
+        arguments = (
+            pubsub_name,
+            keys.epochs(channel),
+            *SETTINGS,
+            *OWN,
+            seen.offset,
+            seen.epoch,
+            *(seldom or ()),
+        )
         assert packed == pack_command("EVALSHA", PUBLISH.digest, len(names), *names, *arguments)
 
 
