@@ -43,8 +43,8 @@ class ClockSample(NamedTuple):
 class SharedClock:
     """Converts between this node's monotonic time and the time of the Redis that holds the leases.
 
-    That Redis is the same for all nodes. The mutable state is the recent samples and the difference that is
-    derived from them; only `add_sample` changes it.
+    That Redis is the same for all nodes. The mutable state is the recent samples, and the difference and the
+    error that are derived from them; only `add_sample` changes it.
     """
 
     def __init__(self, keys: Keys, commands: Commands, now: Callable[[], float] = time.monotonic) -> None:
@@ -53,6 +53,8 @@ class SharedClock:
         self._now = now
         self._samples: deque[ClockSample] = deque(maxlen=SAMPLES)
         self._ahead: float | None = None
+        self.error = 0.0
+        """By how many seconds a conversion may be wrong."""
 
     def stamp(self) -> int:
         """The current shared time in microseconds, or UNKNOWN_TIME before the first sample."""
@@ -65,11 +67,12 @@ class SharedClock:
     async def run(self) -> NoReturn:
         """Take samples until cancelled."""
         while True:
-            with suppress(EngineError):
-                await self._sample()
             await asyncio.sleep(SAMPLE_SECONDS)
+            with suppress(EngineError):
+                await self.sample()
 
-    async def _sample(self) -> None:
+    async def sample(self) -> None:
+        """Take one sample. Raises EngineError."""
         sent_at = self._now()
         seconds, microseconds = await self._commands.run_script(scripts.TIME, [self._keys.nodes])
         received_at = self._now()
@@ -81,4 +84,4 @@ class SharedClock:
         if not all(map(sample.agrees_with, self._samples)):
             self._samples.clear()
         self._samples.append(sample)
-        self._ahead = min(self._samples, key=lambda one: one.error).ahead
+        self._ahead, self.error = min(self._samples, key=lambda one: one.error)

@@ -68,10 +68,11 @@ class NewRequests:
     def is_new(self, sender: str, number: int, sent_at: int) -> bool:
         """Whether a request was sent now, after `start`, and is received for the first time.
 
-        `number` increases with each request of a sender. `sent_at` is a stamp (see clock).
+        `number` increases with each request of a sender. `sent_at` is a stamp (see clock). The sender's clock
+        counts as exact as this node's, so that none of the first requests after `start` is refused.
         """
-        sent = self._clock.monotonic(sent_at)
-        if sent < self._started_at or abs(time.monotonic() - sent) > MAX_AGE_SECONDS:
+        sent, error = self._clock.monotonic(sent_at), 2 * self._clock.error
+        if sent < self._started_at - error or abs(time.monotonic() - sent) > MAX_AGE_SECONDS:
             return False
         if number <= self._last_numbers.pop(sender, 0):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from tests.server.engine.contract.harness import HISTORY, NO_HISTORY, Node
 from tests.server.engine.redis.conftest import Running
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.served_node import until
+from tests.support.timing import QUIET
 from tocsin_server.config.channel_options import ChannelOptions
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.redis.clock import SAMPLES, UNKNOWN_TIME, SharedClock
@@ -93,3 +95,18 @@ async def test_a_subscribed_node_knows_when_a_publication_was_published(
         (published_at,) = there.handler.published_at
         wrong = sum(max(sample.error for sample in clock._samples) for clock in clocks)
         assert before - wrong <= published_at <= time.monotonic() + wrong
+
+
+async def test_a_node_that_has_started_knows_the_shared_time(
+    running: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the others would refuse its first requests, and it theirs, as too old."""
+    take_sample = SharedClock.sample
+
+    async def take_slow_sample(self: SharedClock) -> None:
+        await asyncio.sleep(QUIET)
+        await take_sample(self)
+
+    monkeypatch.setattr(SharedClock, "sample", take_slow_sample)
+    async with running(redis_server.url) as node:
+        assert clock_of(node).stamp() != UNKNOWN_TIME
