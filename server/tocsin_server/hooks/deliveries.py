@@ -3,7 +3,8 @@
 For each subscriber and part one task of the node delivers, or tries to claim the part. One more task waits
 for new events, and one balances the claims with other nodes. Without subscribers there is none.
 
-The mutable state is the subscribers, which are added before the node runs, and whether the node drains.
+The mutable state is the subscribers, which are added before the node runs, their parts while it runs, and
+whether the node drains or stops.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+
+import structlog
 
 from tocsin_server.engine.deliveries import DeliveryStore
 from tocsin_server.engine.event_log import EventReader
@@ -29,8 +32,13 @@ POLL_SECONDS = 2.0
 BALANCE_SECONDS = 2.0
 """How often a node finds out whether other nodes have fewer parts. It costs one command for a subscriber."""
 
+STOP_SECONDS = 1.0
+"""How long attempts in flight may go on once the node stops, if another node can repeat them."""
+
 LEAVE_SECONDS = 1.0
 """How long a node that drains tries to tell the others that its parts are theirs. The store may be gone."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +48,8 @@ class _Running:
     subscriber: Subscriber
     report: DeliveryLog
     parts: list[PartDelivery] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    """Those of the parts."""
 
     def give_up(self, surplus: int) -> None:
         """Give up so many parts, with those that are being given up."""
@@ -76,6 +86,7 @@ class Deliveries:
         self._subscribers: dict[str, Subscriber] = {}
         self._running: list[_Running] = []
         self._stopping = asyncio.Event()
+        self._ends_attempts: asyncio.TimerHandle | None = None
         for subscriber in subscribers:
             self.add(subscriber)
 
@@ -120,6 +131,8 @@ class Deliveries:
                         task.cancel()
                     await self._leave()
             finally:
+                if self._ends_attempts is not None:
+                    self._ends_attempts.cancel()
                 self._running.clear()
 
     def drain(self) -> None:
@@ -133,10 +146,23 @@ class Deliveries:
                 part.stop()
 
     def stop(self) -> None:
-        """Deliver what is in the log, without retries, and end. Idempotent."""
+        """Deliver what is in the log, without retries, and end. Idempotent.
+
+        Where another node has the event log, too, it repeats attempts that take longer than STOP_SECONDS.
+        """
         self._stopping.set()
         for part in self._all_parts():
             part.finish()
+        if self._is_shared and self._ends_attempts is None:
+            self._ends_attempts = asyncio.get_running_loop().call_later(STOP_SECONDS, self._end_attempts)
+
+    def _end_attempts(self) -> None:
+        """Cancel the attempts in flight. Their events are not acknowledged."""
+        for running in self._running:
+            if parts := sum(part.has_claim for part in running.parts):
+                log.info("deliveries_left_to_other_nodes", subscriber=running.subscriber.name, parts=parts)
+            for task in running.tasks:
+                task.cancel()
 
     def _begin_parts(self, tasks: asyncio.TaskGroup) -> None:
         """Begin with the parts that are new: the log learns their number from other nodes."""
@@ -152,7 +178,7 @@ class Deliveries:
                     self._clock,
                 )
                 running.parts.append(part)
-                tasks.create_task(part.run())
+                running.tasks.append(tasks.create_task(part.run()))
 
     def _all_parts(self) -> list[PartDelivery]:
         return [part for running in self._running for part in running.parts]

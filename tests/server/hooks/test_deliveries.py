@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.server.hooks.lifecycle_events import WrittenLog, event, events
 from tests.server.served_node import until
+from tests.support.timing import SOON, TICK
 from tocsin_server.core import delivery
 from tocsin_server.core.delivery import Outcome, Result
 from tocsin_server.core.lifecycle import LifecycleEvent
@@ -20,6 +21,7 @@ from tocsin_server.engine.deliveries import DeadLetterLimits
 from tocsin_server.engine.event_log import ClaimLost, StoredEvent
 from tocsin_server.engine.memory.deliveries import MemoryDeliveryStore
 from tocsin_server.errors import EngineError
+from tocsin_server.hooks import deliveries as deliveries_module
 from tocsin_server.hooks import part_delivery
 from tocsin_server.hooks.deliveries import Deliveries
 from tocsin_server.hooks.subscriber import DeliveryOptions
@@ -266,6 +268,30 @@ async def test_a_node_that_stops_waits_for_no_receiver_that_fails() -> None:
         await until(lambda: len(receiver.attempts) == 2)
     assert len(receiver.attempts) <= 4
     assert receiver.taken == []
+
+
+async def test_a_node_that_stops_leaves_a_receiver_that_does_not_answer_to_another_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cancels the attempt, and acknowledges nothing of it. The events have the same delivery id again."""
+    monkeypatch.setattr(deliveries_module, "STOP_SECONDS", TICK)
+    setting, first, second = Setting(), Recorder(), Recorder()
+    first.may_answer.clear()
+    await setting.log.add(events(3))
+    with capture_logs() as logs:
+        async with asyncio.timeout(SOON), setting.delivering(first):
+            await until(lambda: first.attempts)
+    assert logs == [
+        {
+            "event": "deliveries_left_to_other_nodes",
+            "log_level": "info",
+            "subscriber": "webhooks.app",
+            "parts": 1,
+        }
+    ]
+    async with setting.delivering(second):
+        await until(lambda: len(second.taken) == 3)
+    assert second.attempts[0] == first.attempts[0]
 
 
 async def test_another_node_continues_with_the_failing_delivery() -> None:
