@@ -25,6 +25,7 @@ from tocsin_server.api.calls import (
     too_many_calls,
 )
 from tocsin_server.api.webhook_methods import WEBHOOK_METHODS
+from tocsin_server.cancellation import call_as_task
 from tocsin_server.core.events import (
     ServerDisconnect,
     ServerEvent,
@@ -38,6 +39,7 @@ from tocsin_server.engine.broker import NewPublication
 from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.errors import Disconnect, Refusal, Refused, bad_request
 from tocsin_server.node.node import Node
+from tocsin_server.node.session_tasks import log_left_method
 from tocsin_server.node.slices import in_slices
 from tocsin_server.protocol.canonical import is_set
 from tocsin_server.protocol.json_text import compact
@@ -143,7 +145,8 @@ async def rpc(context: Context, request: types.RpcRequest) -> types.RpcResult:
     """Call a method that the embedding application registered. Error 104 if it registered no such method."""
     if request.method not in context.node.operations.rpc_methods:
         raise Refused(errors.NOT_FOUND)
-    return types.RpcResult(await context.node.operations.rpc("", request.method, request.params or NO_JSON))
+    answer = context.node.operations.rpc("", request.method, request.params or NO_JSON)
+    return types.RpcResult(await call_as_task(answer, request.method, log_left_method))
 
 
 async def disconnect(context: Context, request: types.DisconnectRequest) -> types.EmptyResult:

@@ -19,14 +19,16 @@ from contextlib import asynccontextmanager
 from types import CoroutineType
 from typing import Any, cast
 
+import structlog
+
 from tocsin_server import errors
+from tocsin_server.cancellation import current_task, is_cancelled
 from tocsin_server.config.loading import Settings
 from tocsin_server.core.channel_names import PLAIN
 from tocsin_server.core.events import Approval, Authorize, AuthorizedOutcome
 from tocsin_server.equal_deadlines import EqualDeadlines
 from tocsin_server.errors import Disconnect, Refusal
 from tocsin_server.hooks.answers import Answer
-from tocsin_server.hooks.cancellation import current_task, is_cancelled
 from tocsin_server.hooks.events import (
     ClientRequest,
     ConnectEvent,
@@ -76,6 +78,8 @@ KINDS: Mapping[type, HookKind] = {
 }
 
 _OF_CHANNELS = {HookKind.SUBSCRIBE, HookKind.SUB_REFRESH, HookKind.PUBLISH}
+
+log = structlog.get_logger()
 
 
 class TooManyHooks(Exception):
@@ -196,6 +200,13 @@ class HookDispatcher:
             self._threads, self._loop = {}, None
             for queue in self._queues.values():
                 queue.deadlines.close()
+                if queue.unanswered:
+                    log.warning(
+                        "hook_ignores_cancellation",
+                        kind=queue.kind,
+                        hook=queue.hook.name,
+                        calls=queue.unanswered,
+                    )
 
     def needs_authorization(self, request: Request) -> bool:
         """Whether a hook decides about a request."""

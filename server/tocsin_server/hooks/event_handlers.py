@@ -5,9 +5,10 @@
 
 A handler is called with a batch: events of one part of the event log, in their order. When it returns, they
 are acknowledged. If it raises, or takes too long, it gets them again, by the rules of webhooks. A plain
-function runs in a thread. One that hangs keeps its thread, and of each handler at most THREADS hang.
+function runs in a thread. One that hangs keeps its thread. An async function that hangs is cancelled, and
+left if it ignores this. Of each handler at most THREADS hang.
 
-The mutable state is the threads of each handler.
+The mutable state is the threads of each handler, and which of its calls were left.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from typing import Any, TypeVar
 
 import structlog
 
+from tocsin_server.cancellation import call_as_task, is_cancelled
 from tocsin_server.config.event_options import EventType
 from tocsin_server.config.webhook_options import DEFAULT_RETRY_SECONDS
 from tocsin_server.core.delivery import Outcome, Result
 from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetterLimits
-from tocsin_server.hooks.cancellation import is_cancelled
 from tocsin_server.hooks.event_filter import EventFilter
 from tocsin_server.hooks.subscriber import DeliveryOptions, Subscriber
 from tocsin_server.hooks.threads import Threads, is_async
+from tocsin_server.hooks.waiting_call import as_coroutine
 
 THREADS = 8
-"""How many calls of one plain function may run at once, those that hang included."""
+"""How many calls of one plain function may run at once, those that hang included.
+
+As many calls of an async function may ignore that they are cancelled.
+"""
 
 HANDLER_SECONDS = 30.0
 """How long a call may take unless the application says."""
@@ -120,6 +125,7 @@ class HandlerSubscriber:
         self.wants = EventFilter(types, channels).matches
         self._seconds = seconds
         self._threads = Threads(THREADS)
+        self._left: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -132,7 +138,7 @@ class HandlerSubscriber:
 
     async def deliver(self, delivery: str, events: Sequence[LifecycleEvent]) -> Outcome:
         """Call the function, and wait until it returns."""
-        if not self._is_async and not await self._reserves_thread():
+        if not await self._may_call():
             return HANGING
         limit = asyncio.timeout(self._seconds)
         try:
@@ -147,8 +153,10 @@ class HandlerSubscriber:
             return Outcome(Result.FAILED, "the function raised")
         return Outcome(Result.DELIVERED)
 
-    async def _reserves_thread(self) -> bool:
-        """Wait for a thread as long as a call may take. There may be more parts than threads."""
+    async def _may_call(self) -> bool:
+        """Wait for a thread, as long as a call may take. There may be more parts than threads."""
+        if self._is_async:
+            return len(self._left) < THREADS
         try:
             async with asyncio.timeout(self._seconds):
                 await self._threads.reserve()
@@ -159,6 +167,12 @@ class HandlerSubscriber:
     async def _call(self, events: Sequence[LifecycleEvent]) -> None:
         function: Callable[[Sequence[LifecycleEvent]], Any] = self._function
         if self._is_async:
-            await function(events)
+            await call_as_task(as_coroutine(function(events)), self.name, self._on_left)
         else:
             await self._threads.run_reserved(function, events)
+
+    def _on_left(self, task: asyncio.Task[None]) -> None:
+        """Count a call that goes on although it was cancelled, until it ends."""
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        log.warning("event_handler_ignores_cancellation", subscriber=self.name)

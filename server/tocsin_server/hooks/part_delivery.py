@@ -19,12 +19,12 @@ from random import random
 import msgspec
 from msgspec import Raw
 
+from tocsin_server.cancellation import is_cancelled
 from tocsin_server.core.delivery import Batch, GiveUp, Result, RetrySchedule
 from tocsin_server.core.lifecycle import LifecycleEvent
 from tocsin_server.engine.deliveries import DeadLetter, DeliveryStore
 from tocsin_server.engine.event_log import ClaimLost, EventReader, StoredEvent
 from tocsin_server.errors import EngineError
-from tocsin_server.hooks.cancellation import is_cancelled
 from tocsin_server.hooks.delivery_log import DeliveryLog
 from tocsin_server.hooks.subscriber import Subscriber
 from tocsin_server.node.sampled_log import SampledLog

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import NoReturn, Self, TypeAlias
 
-from tocsin_server import errors
+from tocsin_server import cancellation, errors
 from tocsin_server.core.events import Authorize, Authorized, AuthorizedOutcome
 from tocsin_server.eager_task import start_eagerly
 from tocsin_server.node.authorizer import Authorizer
@@ -40,6 +40,7 @@ class Authorizations:
     """Asks an authorizer. `answer` is called with each decision that `decide_now` did not return.
 
     At the end of its context it waits for those that were asked about, and cancels them if that is cancelled.
+    What ignores this is left (cancellation.py).
     """
 
     def __init__(
@@ -148,25 +149,21 @@ class Authorizations:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._queue.clear()
         try:
-            if kind is not None:
-                self._cancel()
-            await self._wait()
-        except asyncio.CancelledError:
-            self._cancel()
-            await self._wait()
-            raise
+            if kind is None:
+                await self._wait()
         finally:
+            await cancellation.end(self._waiting)
+            self._tasks.clear()
             self._loop = None
 
-    async def _wait(self) -> None:
+    @property
+    def _waiting(self) -> list[asyncio.Task[AuthorizedOutcome]]:
         # One that was cancelled before its first step has not removed itself
-        while waiting := [task for task in self._tasks.values() if not task.done()]:
-            await asyncio.wait(waiting)
-        self._tasks.clear()
+        return [task for task in self._tasks.values() if not task.done()]
 
-    def _cancel(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
+    async def _wait(self) -> None:
+        while waiting := self._waiting:
+            await asyncio.wait(waiting)
 
 
 def _fault(authorize: Authorize) -> AuthorizedOutcome:

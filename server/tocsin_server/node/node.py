@@ -38,6 +38,7 @@ import structlog
 from msgspec import structs
 
 from tocsin_server import errors
+from tocsin_server.cancellation import FunctionTasks
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
@@ -78,7 +79,7 @@ from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
-from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks
+from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks, log_left_method
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -87,6 +88,7 @@ from tocsin_server.node.turns import TurnQueue
 from tocsin_server.protocol.messages import (
     Publication,
     Push,
+    RpcRequest,
 )
 from tocsin_server.version import __version__
 
@@ -226,6 +228,7 @@ class Node:
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
         self._tasks: asyncio.TaskGroup | None = None
+        self._rpc_tasks = FunctionTasks(log_left_method)
         self._authorizations = Authorizations(self.handle_event, self.sampled_log)
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
@@ -315,6 +318,7 @@ class Node:
                 self.services.running(),
                 asyncio.timeout(None) as limit,
                 asyncio.TaskGroup() as self._tasks,
+                self._rpc_tasks,
                 self._authorizations,
             ):
                 top_checks = self._tasks.create_task(self._check_tops())
@@ -394,12 +398,14 @@ class Node:
         """Return the current time."""
         return Timestamp(time.monotonic(), time.time())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], rpc_method: str | None = None) -> None:
         """Run work as a task of the node. A failure is logged and ends only that task."""
         if self._tasks is None:
             work.close()
-            return
-        self._tasks.create_task(self._guard(work))
+        elif rpc_method is not None:
+            self._rpc_tasks.start(self._guard(work), rpc_method)
+        else:
+            self._tasks.create_task(self._guard(work))
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -618,6 +624,8 @@ class Node:
                 self.metrics.count_disconnect(why.code)
                 self._closed.add(why, partial(_client_fields, connection))
                 connection.close(why)
+            case events.Execute(_, RpcRequest(method)):
+                self._spawn(self._session_tasks.execute(connection, request), method)
             case events.Execute():
                 self._spawn(self._session_tasks.execute(connection, request))
             case events.Authorize():

@@ -49,7 +49,6 @@ RpcMethod = Callable[[str, Any], Awaitable[Any]]
 May raise Refused.
 """
 
-
 LimitReached = Callable[..., None]
 """Called with the key of a limit that refused something, and with fields for the log."""
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from tocsin_server import errors
+from tocsin_server.cancellation import is_cancelled
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
 from tocsin_server.core.events import Event
@@ -37,6 +40,8 @@ READS_WAIT = errors.because(errors.TOO_MANY_REQUESTS, "too many histories and pr
 
 SLOT_BYTES_PER_SECOND = 4_194_304
 """How fast histories and presences are read in one slot. A connection has OWNER_SLOTS of them."""
+
+log = structlog.get_logger()
 
 
 class SessionTasks:
@@ -122,7 +127,9 @@ class SessionTasks:
         except EngineError as error:
             client = connection.session.client
             self._sampled_log.write("command_failed", level="warning", client=client, error=str(error))
-        except Exception:  # noqa: BLE001 - logged as an error
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
             self._sampled_log.fault("command_raised", client=connection.session.client)
         return errors.INTERNAL_ERROR
 
@@ -135,3 +142,8 @@ def _seconds_of_page(outcome: Struct | Refusal) -> float:
     elif isinstance(outcome, PresenceResult):
         items = outcome.presence.values()
     return sum(item.size for item in items) / SLOT_BYTES_PER_SECOND
+
+
+def log_left_method(task: asyncio.Task[Any]) -> None:
+    """Log that an RPC method, after which a task is named, goes on although it was cancelled."""
+    log.warning("rpc_method_ignores_cancellation", method=task.get_name())

@@ -1,12 +1,19 @@
 """presence, presence_stats, history, history_remove, channels, info, rpc."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.server.api.conftest import Served
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token
 from tocsin_server import __version__
+from tocsin_server.api import methods, types
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -135,3 +142,43 @@ async def test_rpc_calls_a_method_of_the_application(api: Served) -> None:
     """The method is called for the anonymous user."""
     assert await api.result("rpc", method="double", params=[1]) == {"data": {"user": "", "twice": [1, 1]}}
     assert await api.error("rpc", method="other") == (104, "not found")
+
+
+async def test_an_rpc_method_whose_own_await_is_cancelled_is_an_internal_error(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_user: str, _params: Any) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    monkeypatch.setitem(api.node.operations.rpc_methods, "fail", fail)
+    with capture_logs():
+        assert (await api.error("rpc", method="fail"))[0] == 100
+
+
+async def test_an_rpc_method_that_ignores_its_cancellation_holds_up_no_server(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops cancels requests after a while. The method is left."""
+    monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", TICK)
+    began, released = asyncio.Event(), asyncio.Event()
+
+    async def hang(_user: str, _params: Any) -> None:
+        began.set()
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    monkeypatch.setitem(api.node.operations.rpc_methods, "hang", hang)
+    context: Any = SimpleNamespace(node=api.node)
+    request = asyncio.create_task(methods.rpc(context, types.RpcRequest("hang")))
+    with capture_logs() as lines:
+        await began.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(request, SOON)
+    assert [(line["event"], line["method"]) for line in lines] == [
+        ("rpc_method_ignores_cancellation", "hang")
+    ]
+    released.set()

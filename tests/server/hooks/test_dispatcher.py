@@ -7,7 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from io import StringIO
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.server.served_node import (
     token_of,
     until,
 )
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tests.support.tokens import subscription_token
 from tocsin_server import errors
 from tocsin_server.app import create_app
@@ -607,3 +607,39 @@ def test_an_event_in_a_traceback_shows_no_secret() -> None:
     for shown in (repr(event), console.file.getvalue()):
         assert "c1" in shown
         assert "a-secret" not in shown
+
+
+async def test_a_hook_that_ignores_its_cancellation_does_not_prevent_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is left, and the log names it. Its late answer is ignored."""
+    monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
+    monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", TICK)
+    released, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: ConnectEvent) -> Connected:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+        ended.set()
+        return Connected(user="ada")
+
+    with capture_logs() as lines:
+        async with asyncio.timeout(SOON), running(lambda hooks: hooks.connect(hang)) as node:
+            connection = FakeConnection(node)
+            connection.send_command("connect")
+            await asyncio.sleep(0)
+    assert [line for line in lines if line["event"] == "hook_ignores_cancellation"] == [
+        {
+            "event": "hook_ignores_cancellation",
+            "log_level": "warning",
+            "kind": "connect",
+            "hook": "hang",
+            "calls": 1,
+        }
+    ]
+    released.set()
+    await asyncio.wait_for(ended.wait(), SOON)
+    await asyncio.sleep(0)
+    assert connection.received == []
+    assert_nothing_is_left(node)

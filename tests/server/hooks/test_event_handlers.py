@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -86,6 +87,33 @@ async def test_an_async_function_that_hangs_is_cancelled() -> None:
         outcome = await handler.deliver("d1", events(1))
     assert outcome == Outcome(Result.UNREACHABLE, "the call did not return within 0.01 s")
     assert cancelled
+
+
+async def test_an_async_function_that_ignores_its_cancellation_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such calls are bounded in number. Once they end, the next call is made."""
+    monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", 0.005)
+    released = asyncio.Event()
+
+    async def hangs(_: Sequence[LifecycleEvent]) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    handler = HandlerSubscriber(hangs, seconds=0.005)
+    with capture_logs() as logs:
+        async with asyncio.timeout(SOON), handler.open():
+            for _ in range(THREADS):
+                outcome = await handler.deliver("d1", events(1))
+                assert outcome == Outcome(Result.UNREACHABLE, "the call did not return within 0.005 s")
+            assert await handler.deliver("d1", events(1)) == HANGING
+            released.set()
+            await until(lambda: not handler._left)
+            assert (await handler.deliver("d1", events(1))).result is Result.DELIVERED
+    assert [(line["event"], line["subscriber"]) for line in logs] == [
+        ("event_handler_ignores_cancellation", "handlers.hangs")
+    ] * THREADS
 
 
 async def test_plain_functions_that_hang_are_bounded_in_number() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.server.served_node import (
     token_of,
     until,
 )
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tocsin_server import errors
 from tocsin_server.core.events import (
     ConnectionLost,
@@ -640,6 +641,44 @@ async def test_an_rpc_method_without_an_answer_does_not_prevent_a_stop(
         "tasks_cancelled_at_stop"
     ]
     assert_nothing_is_left(node)
+
+
+async def test_an_rpc_method_that_ignores_its_cancellation_does_not_prevent_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is left, and the log names it."""
+    monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
+    monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", TICK)
+    released, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(_user: str, _params: Any) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+        ended.set()
+
+    with capture_logs() as log_lines:
+        async with asyncio.timeout(SOON), running(rpc={"hang": hang}) as node:
+            connection = await connected(node, "open:1")
+            connection.send_command("rpc", method="hang", data={})
+            await asyncio.sleep(0)
+    assert {"event": "rpc_method_ignores_cancellation", "log_level": "warning", "method": "hang"} in log_lines
+    released.set()
+    await asyncio.wait_for(ended.wait(), SOON)
+
+
+async def test_an_rpc_method_whose_own_await_is_cancelled_is_answered_with_an_error() -> None:
+    """The client is not left without an answer, and its next command runs."""
+
+    async def fail(_user: str, _params: Any) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with asyncio.timeout(SOON), running(rpc={"fail": fail}) as node:
+        connection = await connected(node, "open:1")
+        assert (await connection.call("rpc", method="fail", data={}))["error"]["code"] == 100
+        assert (await connection.call("rpc", method="fail", data={}))["error"]["code"] == 100
 
 
 async def test_the_unready_reason_of_a_running_node_is_the_engine_s() -> None:

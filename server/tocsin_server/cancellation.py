@@ -1,0 +1,133 @@
+r"""Cancels the functions of the application, also those that ignore it.
+
+    running --end--> cancelled, ends within CANCEL_SECONDS
+                 \-> goes on: it is left, and nothing waits for it
+
+A task that is left is unknown to `asyncio.all_tasks`, so that `asyncio.run` ends without it, too.
+
+The mutable state is the tasks of a `FunctionTasks`. Only its methods change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.tasks import _unregister_task
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+CANCEL_SECONDS = 1.0
+"""How long a function may take to end once it is cancelled, as to roll a transaction back."""
+
+
+class CancelledByFunction(Exception):
+    """The function awaited something that was cancelled. Its own task was not."""
+
+
+def current_task(loop: asyncio.AbstractEventLoop | None) -> asyncio.Task[Any]:
+    """Return the task that this code runs in. Raises RuntimeError outside a task.
+
+    Without the `loop` that runs it, Python 3.11 makes a system call.
+    """
+    if (task := asyncio.current_task(loop)) is None:
+        raise RuntimeError("hooks are asked in a task")
+    return task
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether an exception means that the current task is cancelled, so that it must be raised again.
+
+    A function that awaits a task of its own which was cancelled raises CancelledError, too. That is a fault
+    of this function, and must not end the task that called it.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[Any]]:
+    """Cancel tasks, and wait for their end, at most CANCEL_SECONDS. Return those that are left.
+
+    If the caller is cancelled meanwhile, the rest is left at once.
+    """
+    for task in tasks:
+        task.cancel()
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+    finally:
+        left = [task for task in tasks if not task.done()]
+        for task in left:
+            _unregister_task(task)
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as asyncio.gather does
+    return left
+
+
+class FunctionTasks:
+    """Tasks that run functions of the application.
+
+    At the end of its context it waits for them, and ends them if it is cancelled. `on_left` is called with
+    each that is left.
+    """
+
+    def __init__(self, on_left: Callable[[asyncio.Task[None]], object]) -> None:
+        self._on_left = on_left
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Begin a task in the context. `name` is that of the task."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._tasks and kind is None:
+                await asyncio.wait(self._tasks)
+        finally:
+            for left in await end(list(self._tasks)):
+                self._on_left(left)
+
+
+async def call_as_task(
+    function: Coroutine[Any, Any, T], name: str, on_left: Callable[[asyncio.Task[T]], object]
+) -> T:
+    """Return the result of an async function of the application, which runs in a task of its own.
+
+    If the caller is cancelled, the function is, and `on_left` is called with its task if it is left. `name`
+    is that of the task. Raises what the function raises, or CancelledByFunction.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(function, name=name)
+    try:
+        await _until_done(task, loop, on_left)
+        if task.cancelled():
+            raise CancelledByFunction
+        return task.result()
+    finally:
+        del task  # else what the function raised refers to this frame, and so to itself
+
+
+async def _until_done(
+    task: asyncio.Task[T], loop: asyncio.AbstractEventLoop, on_left: Callable[[asyncio.Task[T]], object]
+) -> None:
+    """Wait for the end of a task. If the caller is cancelled, end it."""
+    done = loop.create_future()
+    task.add_done_callback(partial(_set, done))
+    try:
+        await done
+    except asyncio.CancelledError:
+        for left in await end((task,)):
+            on_left(left)
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not log it
+        raise
+
+
+def _set(done: asyncio.Future[None], _: object) -> None:
+    if not done.done():
+        done.set_result(None)
