@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from typing import cast
 
 from websockets.extensions import Extension
-from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C, if it is built
+from websockets.frames import CloseCode, Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C, if it is built
 from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
@@ -136,6 +136,18 @@ class FrameProtocol(Protocol):
         if self.extensions or self.state is not _OPEN:
             return None
         return Frame(_WHOLE_MESSAGES[data[0]], message)
+
+    def fail_after(self, code: CloseCode, reason: str) -> None:
+        """Fail the connection for the frame that is being taken (RFC 6455 §7.1.7).
+
+        The protocol has read on. Its answers to what follows in the same read, such as to a close frame, are
+        not sent: those to what came before have been taken.
+        """
+        self.writes = []
+        self.close_rcvd = self.close_sent = self.close_rcvd_then_sent = None
+        self.eof_sent = False
+        self.state = _OPEN
+        self.fail(code, reason)
 
     def release_cycles(self) -> None:
         """Read no further. This object is then freed without the garbage collector.

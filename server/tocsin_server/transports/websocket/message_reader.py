@@ -205,7 +205,7 @@ class MessageReader:
             try:
                 message.decode()
             except UnicodeDecodeError:
-                self.protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+                self.protocol.fail_after(CloseCode.INVALID_DATA, "text is not UTF-8")
                 return False
         self._connections.receive(self._receiver, message)
         return True

@@ -20,7 +20,7 @@ from websockets.streams import StreamReader
 from tests.server.served_node import ServedNode, new_channel, publish, serve_node
 from tests.server.transports.websocket.raw_session import CONNECT, read_messages
 from tests.support.protobuf_client import protobuf_client
-from tests.support.raw_connection import HANDSHAKE, Op, RawConnection, commands, frame
+from tests.support.raw_connection import HANDSHAKE, Op, RawConnection, close_frame, commands, frame
 from tests.support.wire_client import Close, WireClient
 from tocsin_server.transports.websocket.compression import (
     EXTENSIONS,
@@ -275,6 +275,26 @@ async def test_messages_of_usual_ratios_count_as_no_frames() -> None:
         for _ in range(5):
             await connection.send(frame(message, reserved=RSV1) * 10)
         assert len(await read_messages(connection, 51)) == 51
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (frame(deflated(b"\xff\xfe"), reserved=RSV1), 1007),
+        (frame(b"\xff\xff\xff", reserved=RSV1), 1002),
+        (frame(BOMB, reserved=RSV1), 1009),
+    ],
+    ids=["text", "not compressed", "a size"],
+)
+async def test_the_first_fault_counts_and_not_what_follows_in_the_same_read(
+    compressing: ServedNode, broken: bytes, code: int
+) -> None:
+    """Such as a close frame with another code."""
+    async with raw_connection(compressing) as connection:
+        await connection.send(commands(CONNECT))
+        await read_messages(connection, 1)
+        compressing.connection.data_received(broken + close_frame(1000))
+        assert (await connection.closed()).code == code
 
 
 BROKEN = [

@@ -106,6 +106,42 @@ async def test_a_client_that_broke_the_protocol_reads_the_end_at_once(
         await until(lambda: not served_node.server.server_state.connections)
 
 
+NOT_UTF_8 = frame(b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (NOT_UTF_8, 1007),
+        (frame(b"\xff", fin=False) + frame(b"", Op.CONTINUATION), 1007),
+        (frame(b"", 0x3), 1002),
+        (frame(b"x" * 600_000), 1009),
+        (NOT_UTF_8 + frame(b"", 0x3), 1007),
+        (NOT_UTF_8 + frame(b"\xff", Op.PING), 1007),
+    ],
+    ids=["text", "text in fragments", "an opcode", "a size", "text and an opcode", "text and a ping"],
+)
+async def test_the_first_fault_counts_and_not_what_follows_in_the_same_read(
+    served_node: ServedNode, broken: bytes, code: int
+) -> None:
+    """Such as a close frame with another code (RFC 6455 §7.1.7). A ping after the fault is not answered."""
+    async with served_node.tcp() as (connection, _):
+        await connect(connection)
+        with capture_logs() as lines:
+            served_node.connection.data_received(broken + close_frame(1000))
+            frames = [received async for received in connection.frames()]
+        assert [(op, int.from_bytes(payload[:2])) for op, payload in frames] == [(Op.CLOSE, code)]
+        assert [line["code"] for line in lines if line["event"] == "protocol_broken"] == [code]
+
+
+async def test_a_refused_command_counts_before_text_that_is_not_utf_8(served_node: ServedNode) -> None:
+    """And before the close frame after it: the session is over."""
+    async with served_node.tcp() as (connection, _):
+        await connect(connection)
+        served_node.connection.data_received(commands({"id": 0}) + NOT_UTF_8 + close_frame(1000))
+        assert (await connection.closed()).code == 3501
+
+
 async def test_no_message_follows_the_close_frame(served_node: ServedNode) -> None:
     """Neither replies to later commands nor publications."""
     channel = new_channel("log")
