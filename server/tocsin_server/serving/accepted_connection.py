@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.utils import get_remote_addr
 
 from tocsin_server.serving.address_limits import CONNECT_RATE_LIMIT, address_key, excess_limit
+from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.proxy_header import LIMIT_BYTES, InvalidHeader, Source, missing_bytes, parse
 from tocsin_server.transports.client_address import normalized
 
 if TYPE_CHECKING:
     from tocsin_server.node.node import Node
-    from tocsin_server.serving.http_limits import HttpProtocol
     from tocsin_server.serving.refused_connections import RefusedConnections
     from tocsin_server.transports.client_address import TrustedProxies
     from tocsin_server.transports.websocket.raw import WebSocketConnection
@@ -178,9 +178,10 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         self._transport.abort()  # closes its own descriptor, and not the connection
 
     async def _shake_hands(self, sock: socket.socket, source: Source | None, context: ssl.SSLContext) -> None:
+        following = self._make_next(source)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make_next(source),
+                lambda: following,
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self._owner.seconds,
@@ -189,6 +190,8 @@ class AcceptedConnection(asyncio.BufferedProtocol):
         except OSError:
             pass  # the handshake failed or took too long
         finally:
+            if isinstance(following, HttpProtocol):
+                following.release_unopened()
             self.leave()
 
     def _make_next(self, source: Source | None) -> WebSocketConnection | HttpProtocol:

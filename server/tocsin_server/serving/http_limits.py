@@ -104,6 +104,12 @@ class HttpProtocol(HttpConnection):
         super().connection_lost(exc)
         self._release_cycles()
 
+    def release_unopened(self) -> None:
+        """Release what refers to this object, if it got no connection because a TLS handshake failed."""
+        if self.scheme is None:  # it is set once there is a connection
+            self._timer.stop()
+            self._release_cycles()
+
     def data_received(self, data: bytes) -> None:
         """Parse what may be parsed in this turn, and keep the rest."""
         if self._has_upgraded:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -83,15 +84,26 @@ async def _connect_and_leave(sent: bytes) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_connection_whose_tls_handshake_fails_is_freed(certificate: tuple[str, str]) -> None:
-    uvloop.run(_fail_a_handshake(certificate))
+@pytest.mark.parametrize("is_admin", [False, True], ids=["public", "admin"])
+@pytest.mark.parametrize("is_silent", [False, True], ids=["no TLS", "lost"])
+def test_a_connection_whose_tls_handshake_fails_is_freed(
+    certificate: tuple[str, str], *, is_admin: bool, is_silent: bool
+) -> None:
+    """On either address, whether the client sends something else or leaves."""
+    uvloop.run(_fail_a_handshake(*certificate, is_admin=is_admin, is_silent=is_silent))
 
 
-async def _fail_a_handshake(certificate: tuple[str, str]) -> None:
-    async with serve_node_over_tls(*certificate) as served_node:
-        async with served_node.tcp() as (connection, _):
-            await connection.send(b"no TLS" * 10)
-            await connection.read_to_end()
+async def _fail_a_handshake(certificate: str, key: str, *, is_admin: bool, is_silent: bool) -> None:
+    admin = {"host": "127.0.0.1", "port": 0, "tls_certificate": certificate, "tls_key": key}
+    async with serve_node_over_tls(certificate, key, admin=admin) as served_node:
+        server = served_node.server
+        url = urlsplit(server.admin_url if is_admin else server.url)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        await until(lambda: "AcceptedConnection" in _held())
+        if not is_silent:
+            writer.write(b"no TLS" * 10)
+            await reader.read()
+        writer.close()
         await _until_freed()
 
 
