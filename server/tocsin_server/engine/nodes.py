@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSubscribe, ServerUnsubscribe
 
+RESPONSE_SECONDS = 2.0
+"""How long a node may take to respond to a control command or a survey."""
+
 
 class Drain(Struct, frozen=True, tag=True):
     """The control event that drains one node, as SIGTERM does."""

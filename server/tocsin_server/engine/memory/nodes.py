@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tocsin_server.engine.nodes import ControlCommand, ControlHandler, Survey, SurveyRequest
-from tocsin_server.errors import EngineError
+from tocsin_server.engine.nodes import RESPONSE_SECONDS, ControlCommand, ControlHandler, Survey, SurveyRequest
+from tocsin_server.errors import EngineError, Unanswered
 
 
 class MemoryNodeRegistry:
@@ -23,9 +23,12 @@ class MemoryNodeRegistry:
         self._handler = None
 
     async def publish_control(self, command: ControlCommand) -> None:
-        """Apply a control command to this node."""
-        if applied := self._running_handler().on_control(command):
-            await asyncio.wait(applied)
+        """Apply a control command to this node, as NodeRegistry describes."""
+        handler = self._running_handler()
+        if applied := handler.on_control(command):
+            _, waiting = await asyncio.wait(applied, timeout=RESPONSE_SECONDS)
+            if waiting:
+                raise Unanswered([handler.uid])
 
     async def survey(self, request: SurveyRequest) -> Survey:
         """Survey this node."""

@@ -10,7 +10,14 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from tocsin_server.engine.nodes import ControlCommand, ControlHandler, NodeInfo, Survey, SurveyRequest
+from tocsin_server.engine.nodes import (
+    RESPONSE_SECONDS,
+    ControlCommand,
+    ControlHandler,
+    NodeInfo,
+    Survey,
+    SurveyRequest,
+)
 from tocsin_server.engine.redis import encoding
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.dropped_messages import DroppedMessages
@@ -20,9 +27,6 @@ from tocsin_server.engine.redis.membership.failure_detector import DEAD, node_of
 from tocsin_server.engine.redis.signatures import Signatures
 from tocsin_server.engine.redis.verification import NewRequests, Verifier
 from tocsin_server.errors import EngineError, Unanswered
-
-RESPONSE_SECONDS = 2.0
-"""How long a node may take to respond."""
 
 ANSWERS_LIMIT = 100
 """How many surveys of other nodes are answered at a time. A node that drops one counts as silent."""

@@ -7,10 +7,11 @@ from msgspec import Raw
 
 from tests.server.engine.contract.harness import Node
 from tests.server.engine.recording_handler import node_info
+from tests.support.timing import SOON, TICK
 from tocsin_server.core.events import ServerDisconnect, ServerRefresh, ServerSubscribe, ServerUnsubscribe
 from tocsin_server.core.tokens import Flag, Override
 from tocsin_server.engine.nodes import ControlCommand, SurveyRequest
-from tocsin_server.errors import FORCE_DISCONNECT, UNSUBSCRIBED_EXPIRED, Disconnect
+from tocsin_server.errors import FORCE_DISCONNECT, UNSUBSCRIBED_EXPIRED, Disconnect, Unanswered
 from tocsin_server.protocol.messages import Position
 
 COMMANDS = {
@@ -59,6 +60,22 @@ async def test_a_control_command_is_confirmed_once_it_is_applied(node: Node) -> 
         assert not publishing.done()
         applied.set_result(None)
     await publishing
+
+
+async def test_a_node_that_does_not_apply_a_control_command_in_time_is_named(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a subscription does not become live."""
+    for engine in ("memory", "redis"):
+        monkeypatch.setattr(f"tocsin_server.engine.{engine}.nodes.RESPONSE_SECONDS", TICK)
+    loop = asyncio.get_running_loop()
+    node.handler.applied = [loop.create_future(), loop.create_future()]
+    node.handler.applied[0].set_result(None)
+    async with asyncio.timeout(SOON):
+        with pytest.raises(Unanswered) as raised:
+            await node.nodes.publish_control(COMMANDS["subscribe"])
+    assert raised.value.uids == {"n1"}
+    assert not node.handler.applied[1].done()
 
 
 async def test_control_commands_keep_their_order(node: Node) -> None:
