@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from functools import partial, update_wrapper
 from random import random
 from secrets import token_hex
@@ -134,13 +136,17 @@ class _Clients(Generic[C]):
     A connection is never shared with a forked process, since both would read each other's responses. A client
     that a fork copied is neither used nor closed: a thread that is gone may hold its lock.
 
-    The mutable state is the clients and ``_is_closed``. Threads share them, so each change is one operation.
+    A call that waits before its next attempt is woken when the publisher is closed.
+
+    The mutable state is the clients, the calls that wait, and ``_is_closed``. Threads share them, so each
+    change is one operation.
     """
 
     def __init__(self, new_client: Callable[[], C]) -> None:
         self._new_client = new_client
         self._is_closed = False
         self._clients: dict[tuple[int, asyncio.AbstractEventLoop | None], C] = {}
+        self._wakers: dict[tuple[int, object], Callable[[], object]] = {}
 
     def current(self, loop: asyncio.AbstractEventLoop | None = None) -> C:
         """Return the client of this process and loop. Raises ``Disconnected`` once this is closed."""
@@ -157,9 +163,25 @@ class _Clients(Generic[C]):
         if self._is_closed:
             raise Disconnected(CLIENT_CLOSED, "the publisher is closed")
 
+    @contextmanager
+    def waking(self, wake: Callable[[], object]) -> Generator[None]:
+        """Call ``wake`` when this is closed. Raises ``Disconnected`` if it is, also at the end."""
+        key = (os.getpid(), object())
+        self._wakers[key] = wake
+        try:
+            self.check_open()  # not before: `close` may run in another thread
+            yield
+        finally:
+            self._wakers.pop(key, None)
+        self.check_open()
+
     def close(self) -> dict[asyncio.AbstractEventLoop | None, C]:
         """Refuse further calls. Returns the clients of this process, for the caller to close."""
         self._is_closed = True
+        for (process, _), wake in list(self._wakers.items()):
+            if process == os.getpid():
+                with suppress(RuntimeError):  # the event loop has been closed
+                    wake()
         clients, self._clients = self._clients, {}
         return {loop: client for (process, loop), client in clients.items() if process == os.getpid()}
 
@@ -261,7 +283,8 @@ class Publisher:
         attempts = self._endpoint.attempts(call)
         pause = next(attempts)
         while True:
-            time.sleep(pause)
+            if pause:
+                self._pause(pause)
             try:
                 pause = attempts.send(self._post(call))
             except StopIteration as end:
@@ -269,7 +292,7 @@ class Publisher:
                 return result
 
     def close(self) -> None:
-        """Close the connections to the server."""
+        """Close the connections to the server. A call that waits to be sent again raises ``Disconnected``."""
         for http in self._clients.close().values():
             http.close()
 
@@ -278,6 +301,11 @@ class Publisher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _pause(self, seconds: float) -> None:
+        closed = threading.Event()
+        with self._clients.waking(closed.set):
+            closed.wait(seconds)
 
     def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current()
@@ -335,7 +363,8 @@ class AsyncPublisher:
         attempts = self._endpoint.attempts(call)
         pause = next(attempts)
         while True:
-            await asyncio.sleep(pause)
+            if pause:
+                await self._pause(pause)
             try:
                 pause = attempts.send(await self._post(call))
             except StopIteration as end:
@@ -343,7 +372,10 @@ class AsyncPublisher:
                 return result
 
     async def close(self) -> None:
-        """Close the connections to the server. Those of another event loop are closed by that loop."""
+        """Close the connections to the server. Those of another event loop are closed by that loop.
+
+        A call that waits to be sent again raises ``Disconnected``.
+        """
         for loop, http in self._clients.close().items():
             if loop is asyncio.get_running_loop():
                 await http.close()
@@ -358,6 +390,11 @@ class AsyncPublisher:
 
     def _new_client(self) -> _LoopClient:
         return _LoopClient(self._endpoint.target.new_client(HttpClient), self._endpoint.timeout_seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        with self._clients.waking(partial(loop.call_soon_threadsafe, closed.set)), suppress(TimeoutError):
+            await asyncio.wait_for(closed.wait(), seconds)
 
     async def _post(self, call: Call[Any]) -> AttemptOutcome:
         http = self._clients.current(asyncio.get_running_loop())

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -272,25 +271,23 @@ async def recorded_attempts(
 ) -> tuple[list[float], Exception]:
     """The waits between the attempts of one call, which all get this response, and its error."""
     waits: list[float] = []
-    sleep = asyncio.sleep
 
-    async def record(seconds: float) -> None:
+    async def record(_: AsyncPublisher, seconds: float) -> None:
         waits.append(seconds)
-        await sleep(0)
 
     async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(response.replace("\n", "\r\n").encode())
         await writer.drain()
         writer.write_eof()
-        await sleep(TICK)
+        await asyncio.sleep(TICK)
 
-    monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr("tocsin.publisher.asyncio.sleep", record)
+    monkeypatch.setattr(Publisher, "_pause", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(AsyncPublisher, "_pause", record)
     async with hostile_server(script) as server:
         try:
             await send(server.url, 8.0)
         except (CallError, ServerUnreachable) as error:
-            return waits[1:], error
+            return waits, error
     raise AssertionError("no error")
 
 

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.support.timing import SOON
+from tests.support.timing import SOON, TICK
 from tocsin import (
     AsyncPublisher,
     BadProtocol,
     CallError,
     ClientInfo,
+    Disconnected,
     PermissionDenied,
     Position,
     PresenceStats,
@@ -318,3 +320,51 @@ def test_a_cancelled_call_does_not_affect_the_next_one(script: Script) -> None:
             assert await publisher.publish("news", 2) is None
 
     asyncio.run(run())
+
+
+def test_closing_ends_the_wait_before_the_next_attempt(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call raises ``Disconnected`` at once, in its thread."""
+    monkeypatch.setattr(backoff, "delay", lambda *_: 100 * SOON)
+    script.responses.append((503, ""))
+    publisher = Publisher(script.url)
+    raised: list[str] = []
+
+    def publish() -> None:
+        try:
+            publisher.publish("news", 1)
+        except Disconnected as error:
+            raised.append(error.reason)
+
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    while not script.requests or script.responses:
+        time.sleep(TICK)
+    publisher.close()
+    thread.join(SOON)
+    assert raised == ["the publisher is closed"]
+    assert len(script.requests) == 1
+    assert not publisher._clients._wakers
+
+
+@pytest.mark.parametrize("is_other_loop", [False, True])
+async def test_closing_ends_the_wait_of_a_task_before_the_next_attempt(
+    script: Script, monkeypatch: pytest.MonkeyPatch, *, is_other_loop: bool
+) -> None:
+    """As does closing in another event loop."""
+    monkeypatch.setattr(backoff, "delay", lambda *_: 100 * SOON)
+    script.responses.append((503, ""))
+    publisher = AsyncPublisher(script.url)
+    task = asyncio.create_task(publisher.publish("news", 1))
+    async with asyncio.timeout(SOON):
+        while not script.requests or not publisher._clients._wakers:  # noqa: ASYNC110 - no event signals it
+            await asyncio.sleep(TICK)
+        if is_other_loop:
+            await asyncio.to_thread(lambda: asyncio.run(publisher.close()))
+        else:
+            await publisher.close()
+        with pytest.raises(Disconnected, match="closed"):
+            await task
+    assert len(script.requests) == 1
+    assert not publisher._clients._wakers
