@@ -192,17 +192,13 @@ class RedisBroker:
 
     async def expire_keys(self, keys: Sequence[IdempotencyKey]) -> None:
         """Let idempotency keys expire, as Broker describes."""
-        by_slot: dict[str, list[str]] = {}
-        for channel, key in keys:
-            slot = channel if self._commands.is_sharded else ""
-            by_slot.setdefault(slot, []).append(self._keys.idempotency(channel, key))
-        parts = [
-            names[first : first + KEYS_AT_ONCE]
-            for names in by_slot.values()
-            for first in range(0, len(names), KEYS_AT_ONCE)
-        ]
+        names = [self._keys.idempotency(channel, key) for channel, key in keys]
         milliseconds = IDEMPOTENCY_SECONDS * 1000
-        replies = [self._commands.run_script(scripts.KEYS_EXPIRE, part, milliseconds) for part in parts]
+        if self._commands.is_sharded:  # keys of one slot may be on two servers while the slot moves
+            replies = [self._commands.execute("PEXPIRE", name, milliseconds) for name in names]
+        else:
+            parts = [names[first : first + KEYS_AT_ONCE] for first in range(0, len(names), KEYS_AT_ONCE)]
+            replies = [self._commands.run_script(scripts.KEYS_EXPIRE, part, milliseconds) for part in parts]
         await asyncio.gather(*replies)
 
     async def publish_join_leave(self, channel: str, push: Push) -> None:

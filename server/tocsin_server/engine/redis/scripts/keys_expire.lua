@@ -1,5 +1,5 @@
 -- Let keys expire, whether they exist or not.
---   KEYS     any keys of one slot
+--   KEYS     any keys
 --   ARGV     milliseconds from now
 for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, ARGV[1])

@@ -23,8 +23,9 @@ from tests.support.redis_cluster import RedisCluster
 from tests.support.server import run_server
 from tests.support.timing import SOON, TICK
 from tests.support.wire_client import connect_wire
-from tocsin_server.engine.broker import HistoryQuery, NewPublication
+from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
+from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import ClientInfo, Position
 
@@ -263,6 +264,24 @@ async def test_a_slot_can_be_used_while_it_moves(
     await asyncio.gather(adding, removing)
     assert await node.presence.members(channel) == {}
     await node.handler.until(lambda: [channel] in node.handler.resubscribed)
+
+
+async def test_idempotency_keys_expire_while_their_slot_moves(
+    node: Node, cluster: RedisCluster, channels: list[str], prefix: str
+) -> None:
+    """Those that have moved, those that have not, and those that do not exist. None waits for the end."""
+    channel = channels[0]
+    for key in ("k1", "k2", "k3"):
+        draft = NewPublication(Raw(b"1"), idempotency_key=key, idempotency_seconds=100 * IDEMPOTENCY_SECONDS)
+        await node.broker.publish(channel, draft, NO_HISTORY)
+    with cluster.migrating(channel) as move:
+        await node.broker.expire_keys([(channel, "k1"), (channel, "none")])
+        move()
+        await node.broker.expire_keys([(channel, "k2"), (channel, "none")])
+    await node.broker.expire_keys([(channel, "k3"), (channels[1], "none")])
+    for key in ("k1", "k2", "k3"):
+        left = cluster.master_of(channel).command("PTTL", Keys(prefix).idempotency(channel, key))
+        assert 0 < left <= 1000 * IDEMPOTENCY_SECONDS
 
 
 async def test_a_broken_pubsub_connection_affects_one_shard_only(
