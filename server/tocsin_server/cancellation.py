@@ -3,7 +3,8 @@ r"""Cancels the functions of the application, also those that ignore it.
     running --end--> cancelled, ends within CANCEL_SECONDS
                  \-> goes on: it is left, and nothing waits for it
 
-A task that is left is unknown to `asyncio.all_tasks`, so that `asyncio.run` ends without it, too.
+Such a task belongs to its owner alone, which ends it: `asyncio.all_tasks` does not know it. So `asyncio.run`
+does not wait for one that is left, which it would do without a limit.
 
 The mutable state is the tasks of a `FunctionTasks`. Only its methods change it.
 """
@@ -46,10 +47,15 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[Any]]:
-    """Cancel tasks, and wait for their end, at most CANCEL_SECONDS. Return those that are left.
+def own(task: asyncio.Task[Any]) -> None:
+    """Let only the caller end a task, which it must do with `end`."""
+    _unregister_task(task)
 
-    If the caller is cancelled meanwhile, the rest is left at once.
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[Any]]:
+    """Cancel tasks that the caller owns, and wait for their end, at most CANCEL_SECONDS.
+
+    Returns those that are left. If the caller is cancelled meanwhile, the rest is left at once.
     """
     for task in tasks:
         task.cancel()
@@ -59,7 +65,6 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[A
     finally:
         left = [task for task in tasks if not task.done()]
         for task in left:
-            _unregister_task(task)
             task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as asyncio.gather does
     return left
 
@@ -78,6 +83,7 @@ class FunctionTasks:
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Begin a task in the context. `name` is that of the task."""
         task = asyncio.get_running_loop().create_task(work, name=name)
+        own(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -103,6 +109,7 @@ async def call_as_task(
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(function, name=name)
+    own(task)
     try:
         await _until_done(task, loop, on_left)
         if task.cancelled():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
 from tests.support.timing import SOON, TICK
 from tocsin_server import cancellation
-from tocsin_server.cancellation import CancelledByFunction, FunctionTasks, call_as_task, end
+from tocsin_server.cancellation import CancelledByFunction, FunctionTasks, call_as_task, end, own
 
 
 class Fault(Exception):
@@ -112,6 +114,7 @@ async def test_a_second_cancellation_leaves_the_rest_at_once(monkeypatch: pytest
     monkeypatch.setattr(cancellation, "CANCEL_SECONDS", 10 * SOON)
     released = asyncio.Event()
     task = asyncio.create_task(ignores_cancellation(released))
+    own(task)
     ending = asyncio.create_task(end([task]))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -123,15 +126,26 @@ async def test_a_second_cancellation_leaves_the_rest_at_once(monkeypatch: pytest
     await task
 
 
-def test_the_event_loop_ends_without_a_task_that_is_left() -> None:
+async def leaves_its_task() -> None:
+    task = asyncio.create_task(ignores_cancellation(asyncio.Event()))
+    own(task)
+    await asyncio.sleep(0)
+    assert await end([task]) == [task]
+
+
+async def leaves_a_caller() -> None:
+    function = ignores_cancellation(asyncio.Event())
+    caller = asyncio.create_task(call_as_task(function, "name", lambda _: None))
+    await asyncio.sleep(0)
+    assert not caller.done()
+
+
+@pytest.mark.parametrize("main", [leaves_its_task, leaves_a_caller])
+def test_the_event_loop_ends_without_a_task_that_is_left(
+    main: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
     """`asyncio.run` cancels the tasks that it knows, and waits for them without a limit."""
-
-    async def leaves_a_task() -> None:
-        task = asyncio.create_task(ignores_cancellation(asyncio.Event()))
-        await asyncio.sleep(0)
-        assert await end([task]) == [task]
-
-    thread = threading.Thread(target=asyncio.run, args=(leaves_a_task(),), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
     thread.join(SOON)
     assert not thread.is_alive()

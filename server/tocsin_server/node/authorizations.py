@@ -118,6 +118,7 @@ class Authorizations:
         if task.done():
             has_failed = task.cancelled() or task.exception() is not None
             return _fault(authorize) if has_failed else task.result()
+        cancellation.own(task)
         self._tasks[connection, authorize.id] = task
         return None
 
