@@ -311,7 +311,8 @@ class WebSocketConnection(asyncio.Protocol):
     def _log_failure(self) -> None:
         """Log that the client broke the protocol, such as with a message that is too large."""
         sent = self._frames.protocol.close_sent
-        if sent is not None and self._frames.protocol.close_rcvd is None and not self._is_finishing:
+        is_answer = sent is self._frames.protocol.close_rcvd  # the protocol repeats the client's close frame
+        if sent is not None and not is_answer and not self._is_finishing:
             client, code = self.session.client, int(sent.code)
             self._connections.log_refusal("protocol_broken", client=client, code=code, reason=sent.reason)
 

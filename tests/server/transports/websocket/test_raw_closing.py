@@ -118,8 +118,12 @@ NOT_UTF_8 = frame(b"\xff")
         (frame(b"x" * 600_000), 1009),
         (NOT_UTF_8 + frame(b"", 0x3), 1007),
         (NOT_UTF_8 + frame(b"\xff", Op.PING), 1007),
+        (frame(b"{", fin=False), 1002),
     ],
-    ids=["text", "text in fragments", "an opcode", "a size", "text and an opcode", "text and a ping"],
+    ids=[
+        *("text", "text in fragments", "an opcode", "a size", "text and an opcode", "text and a ping"),
+        "half a message",
+    ],
 )
 async def test_the_first_fault_counts_and_not_what_follows_in_the_same_read(
     served_node: ServedNode, broken: bytes, code: int
