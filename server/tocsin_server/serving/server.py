@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from tocsin_server.access import ADMIN, PUBLIC
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.node.node import Node
-from tocsin_server.serving.accepting import ACCEPTED_TOGETHER, Acceptor, NotedConnections, Share
+from tocsin_server.serving.accepting import Acceptor, NotedConnections, Share
 from tocsin_server.serving.certificate import ServerCertificate
 from tocsin_server.serving.http_limits import HttpProtocol
 from tocsin_server.serving.listening import (
@@ -39,6 +39,7 @@ from tocsin_server.serving.listening import (
 from tocsin_server.serving.listening_address import ListeningAddress
 from tocsin_server.serving.prefork import CHECK_SECONDS
 from tocsin_server.serving.refused_connections import RefusedConnections
+from tocsin_server.serving.registrations import Registrations
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
@@ -106,7 +107,7 @@ class Server(uvicorn.Server):
         self._public = ListeningAddress(self, PUBLIC, options)
         self._admin = ListeningAddress(self, ADMIN, admin)
         self._url = ""
-        self._acceptor: Acceptor | None = None
+        self._accepting: list[Acceptor | Registrations] = []
         self._admin_sockets = list(admin_sockets)
         self._admin_servers: list[asyncio.Server] = []
         self._watching: list[asyncio.Task[None]] = []
@@ -160,25 +161,25 @@ class Server(uvicorn.Server):
             self._on_ready(self.url)
 
     async def _accept(self, listening: Sequence[socket.socket]) -> None:
-        """Accept connections of the public sockets: as one of several workers, or all of them.
-
-        libuv accepts one connection per turn of the loop for each registration, so a socket has several.
-        """
+        """Accept connections of the public sockets: as one of several workers, or all of them."""
+        protocols = self._public.protocols()
         if self._share is not None:
-            self._acceptor = Acceptor(self._share, self._connections, self._public.protocols())
-            self._acceptor.start(listening)
+            acceptor = Acceptor(self._share, self._connections, protocols)
+            acceptor.start(listening)
+            self._accepting.append(acceptor)
             return
         for sock in listening:
-            for one in (sock, *(sock.dup() for _ in range(ACCEPTED_TOGETHER - 1))):
-                self.servers.append(await self._public.serve(one))
+            registrations = Registrations(sock, protocols)
+            await registrations.start()
+            self._accepting.append(registrations)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, drain the node, then wait for open requests to end.
 
         The address of [admin] stays open while the node drains: there `/health/ready` says that it does.
         """
-        if self._acceptor is not None:
-            self._acceptor.close()
+        for accepting in self._accepting:
+            accepting.close()
         for server in self.servers:
             server.close()
         await self._node.drain(self._drain_seconds, self._second_signal.is_set)
