@@ -90,7 +90,7 @@ class Registrations:
             return
         self._full_turns = self._full_turns + 1 if self._was_full(accepted) else 0
         self._sparse_turns = self._sparse_turns + 1 if accepted * 2 <= count else 0
-        if self._full_turns == FULL_TURNS:
+        if self._full_turns >= FULL_TURNS and count < ACCEPTED_TOGETHER:
             self._full_turns = 0
             self._adding = self._loop.create_task(self._add(min(count, ACCEPTED_TOGETHER - count)))
         elif self._sparse_turns == SPARSE_TURNS:

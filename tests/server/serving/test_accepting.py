@@ -270,6 +270,23 @@ async def test_the_others_know_at_once_how_many_connections_a_worker_has(
             assert list(counts._counts) == [0]
 
 
+async def test_a_connection_that_comes_alone_costs_one_accept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accept in vain costs as much as one that succeeds."""
+    calls, accept = [], socket.socket.accept
+
+    def counted(listening: socket.socket) -> tuple[socket.socket, object]:
+        calls.append(listening)
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", counted)
+    async with accepting_alone() as (port, connections, _):
+        for number in range(1, FEW):
+            with socket.create_connection(("127.0.0.1", port)):
+                await until(lambda: len(connections) == 1)
+                assert len(calls) == number
+            await until(lambda: not connections)
+
+
 @pytest.mark.parametrize("end", [NotedConnections.discard, NotedConnections.remove])
 async def test_the_end_of_a_connection_is_noted_however_its_protocol_tells(
     end: Callable[[NotedConnections, object], None],
