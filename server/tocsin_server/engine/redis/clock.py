@@ -25,6 +25,12 @@ SAMPLE_SECONDS = 1.0
 SAMPLES = 10
 """Of so many samples the most exact one is used. In the meantime two clocks drift apart by microseconds."""
 
+FIRST_SAMPLES = 5
+"""A node takes at most so many samples when it starts."""
+
+EXACT_SECONDS = 0.001
+"""A sample with this error or a smaller one is exact enough to start with."""
+
 UNKNOWN_TIME = 0
 """The value of an unknown stamp or monotonic time."""
 
@@ -63,6 +69,13 @@ class SharedClock:
     def monotonic(self, stamp: int) -> float:
         """Convert a stamp to seconds of this node's monotonic clock. Returns UNKNOWN_TIME if it cannot."""
         return UNKNOWN_TIME if self._ahead is None or stamp == UNKNOWN_TIME else stamp / 1e6 - self._ahead
+
+    async def start(self) -> None:
+        """Take samples until one is exact enough. Raises EngineError."""
+        for _ in range(FIRST_SAMPLES):
+            await self.sample()
+            if self.error <= EXACT_SECONDS:
+                break
 
     async def run(self) -> NoReturn:
         """Take samples until cancelled."""

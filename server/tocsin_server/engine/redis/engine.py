@@ -251,7 +251,7 @@ class RedisEngine:
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await self._deployment.wait_opened()
-                    await self._clock.sample()
+                    await self._clock.start()
                     tasks.create_task(supervise("clock", self._clock.run))
                     await self._nodes.start(handler)
                     await self._forwarding.start(handler)

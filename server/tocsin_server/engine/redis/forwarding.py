@@ -85,7 +85,6 @@ class RedisForwarding:
     async def start(self, handler: ForwardingHandler) -> None:
         """Call `handler` with commands from now on. Raises EngineError if the node cannot subscribe."""
         self._handler = handler
-        self._new_requests.start()
         self._own_commands = self._keys.commands(handler.uid)
         self._own_receipts = self._keys.receipts(handler.uid)
         await self._pubsub.subscribe(self._own_commands, self._on_commands)

@@ -62,7 +62,10 @@ class NewRequests:
         self._last_numbers: dict[str, int] = {}
 
     def start(self) -> None:
-        """Accept requests that are sent from now on."""
+        """Accept only requests that are sent from now on.
+
+        Not needed where the name that is signed is that of this node: no node knew it before.
+        """
         self._started_at = time.monotonic()
 
     def is_new(self, sender: str, number: int, sent_at: int) -> bool:
