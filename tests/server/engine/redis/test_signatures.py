@@ -299,6 +299,7 @@ async def test_a_malformed_message_between_nodes_is_dropped(
     for head, name in ((encoding.COMMANDS, keys.commands("n1")), (encoding.RECEIPT, keys.receipts("n1"))):
         redis_server.command("PUBLISH", name, signer.sign(head, name, payload))
         redis_server.command("PUBLISH", name, payload)
+    await node.catch_up()  # one payload is a receipt of the next commands
     node.handler.sessions.add(SESSION)
     assert await node.engine.forwarding.forward("n1", SESSION, b"x") is True
     assert node.handler.forwarded == [(SESSION, b"x")]
