@@ -78,7 +78,7 @@ def is_settled(node: Node) -> bool:
 
 
 def _tasks_of(node: Node) -> int:
-    return len(node._authorizations) + (0 if node._tasks is None else len(node._tasks._tasks))
+    return len(node._authorizations) + (0 if node._tasks._group is None else len(node._tasks._group._tasks))
 
 
 async def publish(node: Node, channel: str, *data: bytes) -> Position:

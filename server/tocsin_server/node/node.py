@@ -6,7 +6,7 @@ State changes in synchronous steps only, most of them in `core/node_state.py`. W
 engine it becomes a task of the node's own group, and its result comes back as an event. Nothing here knows a
 socket, HTTP or Redis.
 
-The mutable state is `state` (connections, hub, channels), whether the node runs and drains, and its tasks.
+The mutable state is `state` (connections, hub, channels), and whether the node runs and drains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Coroutine,
     Iterable,
     Mapping,
     Sequence,
@@ -34,11 +33,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, assert_never
 
-import structlog
 from msgspec import structs
 
 from tocsin_server import errors
-from tocsin_server.cancellation import FunctionTasks
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
@@ -75,11 +72,12 @@ from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.lifecycle import LifecycleWriter
 from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_recoveries
+from tocsin_server.node.node_tasks import NodeTasks
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
-from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks, log_left_method
+from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks
 from tocsin_server.node.slices import in_slices
 from tocsin_server.node.slots import Slots
 from tocsin_server.node.slow_clients import SlowClients
@@ -92,13 +90,8 @@ from tocsin_server.protocol.messages import (
 )
 from tocsin_server.version import __version__
 
-STOP_SECONDS = 5.0
-"""How long tasks may go on once the node stops; an RPC method that hangs is cancelled then."""
-
 _FIRST_STEPS = (events.Received, events.Turn, events.Authorized)
 """Events that nothing else follows in the same callback, which could rely on the state that they leave."""
-
-log = structlog.get_logger()
 
 
 class Node:
@@ -132,6 +125,7 @@ class Node:
         self.state: NodeState[Connection] = NodeState()
         self.rules = channel_rules(settings)
         self.sampled_log = SampledLog()
+        self._tasks = NodeTasks(self.sampled_log)
         self._writes = ClientWrites(
             self.state,
             self.metrics,
@@ -149,7 +143,7 @@ class Node:
         )
         self._tokens = TokenVerifier(settings.client, settings.issuers)
         self._key_sets = KeySets(self._tokens, self.metrics)
-        self._revoker = TokenRevoker(self.state, self.handle_event, self._spawn)
+        self._revoker = TokenRevoker(self.state, self.handle_event, self._tasks.spawn)
         self._application = authorizer
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
@@ -178,7 +172,7 @@ class Node:
             self._engine_services.broker,
             self.rules,
             self.state,
-            self._spawn,
+            self._tasks.spawn,
             self._on_backfilled,
             self._on_reset,
         )
@@ -197,7 +191,7 @@ class Node:
             self._read_slots,
             settings.client,
             self._largest_page_bytes,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             room_for=self._room_for,
             deliver=self._writes.deliver_page,
             on_reset=self._on_reset,
@@ -209,7 +203,7 @@ class Node:
             settings.client.recovery_page_bytes,
             self._largest_page_bytes,
             settings.limits.presence_entries,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             on_opened=self.handle_event,
             on_failed=self._on_setup_failed,
             on_reset=self._on_reset,
@@ -227,8 +221,6 @@ class Node:
         )
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
-        self._tasks: asyncio.TaskGroup | None = None
-        self._rpc_tasks = FunctionTasks(log_left_method)
         self._authorizations = Authorizations(self.handle_event, self.sampled_log)
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
@@ -314,20 +306,12 @@ class Node:
         """
         await self.prepare()
         try:
-            async with (
-                self.services.running(),
-                asyncio.timeout(None) as limit,
-                asyncio.TaskGroup() as self._tasks,
-                self._rpc_tasks,
-                self._authorizations,
-            ):
-                top_checks = self._tasks.create_task(self._check_tops())
-                key_sets = self._tasks.create_task(self._key_sets.run())
-                writing = None
-                if self.lifecycle is not None:
-                    writing = self._tasks.create_task(self.lifecycle.run())
+            async with self.services.running(), self._tasks.running(), self._authorizations:
+                top_checks = self._tasks.start(self._check_tops())
+                key_sets = self._tasks.start(self._key_sets.run())
+                writing = None if self.lifecycle is None else self._tasks.start(self.lifecycle.run())
                 for work in self.services:
-                    self._spawn(work.run())
+                    self._tasks.spawn(work.run())
                 try:
                     yield self
                 finally:
@@ -343,11 +327,8 @@ class Node:
                     self._deadlines.stop()
                     self._slow_clients.stop()
                     self._closed.write()
-                    limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
-        except TimeoutError:
-            log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
+                    self._tasks.stop()
         finally:
-            self._tasks = None
             self._is_prepared = False
             await self.engine.stop()
 
@@ -388,7 +369,7 @@ class Node:
     @property
     def unready_reason(self) -> str:
         """Why this node is not ready, as a sentence; empty if it can publish and receive."""
-        if self._tasks is None:
+        if not self._tasks.are_running:
             return "The node is not running."
         if self._is_draining:
             return "The node is draining: its clients reconnect to other nodes, then it stops."
@@ -397,23 +378,6 @@ class Node:
     def now(self) -> Timestamp:
         """Return the current time."""
         return Timestamp(time.monotonic(), time.time())
-
-    def _spawn(self, work: Coroutine[Any, Any, None], rpc_method: str | None = None) -> None:
-        """Run work as a task of the node. A failure is logged and ends only that task."""
-        if self._tasks is None:
-            work.close()
-        elif rpc_method is not None:
-            self._rpc_tasks.start(self._guard(work), rpc_method)
-        else:
-            self._tasks.create_task(self._guard(work))
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except EngineError as error:
-            self.sampled_log.write("engine_call_failed", level="warning", error=str(error))
-        except Exception:  # noqa: BLE001 - logged as an error
-            self.sampled_log.fault("task_failed")
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -450,7 +414,7 @@ class Node:
         self.state.attach(connection)
         self.metrics.connections.counts[connection.transport_name] += 1
         self._deadlines.update(connection)
-        if self._is_draining or self._tasks is None:
+        if self._is_draining or not self._tasks.are_running:
             self._shut_down(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
@@ -512,7 +476,7 @@ class Node:
                 self.metrics.connections.counts[connection.transport_name] -= 1
                 self._deadlines.remove(connection)
                 if session.user and self.settings.client.user_connection_limit:
-                    self._spawn(self._engine_services.users.remove(session.user, session.client))
+                    self._tasks.spawn(self._engine_services.users.remove(session.user, session.client))
         else:
             self._deadlines.update(connection)
             connection.pause_reading(session.has_waiting_commands)
@@ -567,7 +531,7 @@ class Node:
         async def drain_slowly() -> None:
             await self.drain(self.settings.server.drain_seconds, lambda: False)
 
-        self._spawn(drain_slowly())
+        self._tasks.spawn(drain_slowly())
 
     def disconnect_all(self, why: Disconnect) -> None:
         """Close every connection of this node."""
@@ -617,7 +581,7 @@ class Node:
                 self._subscription_setup.begin(connection, request.plans)
             case events.Identify():
                 if request.user and self._is_single_connection:
-                    self._spawn(self._session_tasks.disconnect_others(connection))
+                    self._tasks.spawn(self._session_tasks.disconnect_others(connection))
             case node_state.UnsubscribeChannel():
                 self._unsubscribe(request.channel)
             case events.Close(why):
@@ -625,19 +589,19 @@ class Node:
                 self._closed.add(why, partial(_client_fields, connection))
                 connection.close(why)
             case events.Execute(_, RpcRequest(method)):
-                self._spawn(self._session_tasks.execute(connection, request), method)
+                self._tasks.spawn(self._session_tasks.execute(connection, request), method)
             case events.Execute():
-                self._spawn(self._session_tasks.execute(connection, request))
+                self._tasks.spawn(self._session_tasks.execute(connection, request))
             case events.Authorize():
                 self._authorizations.add(connection, request)
             case events.ReserveConnection(user):
-                self._spawn(self._session_tasks.reserve_connection(connection, user))
+                self._tasks.spawn(self._session_tasks.reserve_connection(connection, user))
             case node_state.CatchUp(channel):
                 self._catch_ups.begin(connection, channel)
             case node_state.RemovePresence(channel, client):
-                self._spawn(engine.presence.remove(channel, client))
+                self._tasks.spawn(engine.presence.remove(channel, client))
             case node_state.PublishJoinLeave(channel, push):
-                self._spawn(engine.broker.publish_join_leave(channel, push))
+                self._tasks.spawn(engine.broker.publish_join_leave(channel, push))
             case _:
                 assert_never(request)
 
@@ -671,7 +635,7 @@ class Node:
     def _unsubscribe(self, name: str) -> None:
         """Unsubscribe from a channel that has no new subscriber. The broker keeps the order of calls."""
         if name not in self.hub.channels and not self._engine_services.broker.unsubscribe_now(name):
-            self._spawn(self._unsubscribe_later(name))
+            self._tasks.spawn(self._unsubscribe_later(name))
 
     async def _unsubscribe_later(self, name: str) -> None:
         if name not in self.hub.channels:

@@ -613,7 +613,7 @@ async def test_a_hook_that_ignores_its_cancellation_does_not_prevent_a_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is left, and the log names it. Its late answer is ignored."""
-    monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
+    monkeypatch.setattr("tocsin_server.node.node_tasks.STOP_SECONDS", TICK)
     monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", TICK)
     released, ended = asyncio.Event(), asyncio.Event()
 

@@ -630,7 +630,7 @@ async def test_an_rpc_method_without_an_answer_does_not_prevent_a_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is cancelled after a while. Other tasks finish before."""
-    monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
+    monkeypatch.setattr("tocsin_server.node.node_tasks.STOP_SECONDS", TICK)
     with capture_logs() as log_lines:
         async with running(rpc={"hang": rpc_that_hangs}) as node:
             connection = await connected(node, "open:1")
@@ -647,7 +647,7 @@ async def test_an_rpc_method_that_ignores_its_cancellation_does_not_prevent_a_st
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is left, and the log names it."""
-    monkeypatch.setattr("tocsin_server.node.node.STOP_SECONDS", TICK)
+    monkeypatch.setattr("tocsin_server.node.node_tasks.STOP_SECONDS", TICK)
     monkeypatch.setattr("tocsin_server.cancellation.CANCEL_SECONDS", TICK)
     released, ended = asyncio.Event(), asyncio.Event()
 
