@@ -23,21 +23,25 @@ from contextvars import Context, copy_context
 from typing import NoReturn, Self, TypeAlias
 
 from tocsin_server import cancellation, errors
-from tocsin_server.core.events import Authorize, Authorized, AuthorizedOutcome
+from tocsin_server.core.events import Authorize, Authorized, AuthorizedOutcome, Received, Turn
 from tocsin_server.eager_task import start_eagerly
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.connection import Connection
+from tocsin_server.node.current_step import CurrentStep
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.protocol.messages import ConnectRequest
 
 TURN_SECONDS = 0.002
 """As long as waiting commands have. A hook that answers at once takes some 10 µs."""
 
+FIRST_STEPS = (Received, Turn, Authorized)
+"""Events that nothing else follows in the same callback, which could rely on the state that they leave."""
+
 Key: TypeAlias = tuple[Connection, int]
 
 
 class Authorizations:
-    """Asks an authorizer. `answer` is called with each decision that `decide_now` did not return.
+    """Asks an authorizer. `answer` is called with each decision that was not returned at once.
 
     At the end of its context it waits for those that were asked about, and cancels them if that is cancelled.
     What ignores this is left (cancellation.py).
@@ -47,11 +51,13 @@ class Authorizations:
         self,
         answer: Callable[[Connection, Authorized], None],
         log: SampledLog,
+        step: CurrentStep,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.authorizer: Authorizer | None = None
         self._answer = answer
         self._sampled_log = log
+        self._step = step
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[tuple[Connection, Authorize, Context]] = deque()
@@ -63,6 +69,21 @@ class Authorizations:
     def __len__(self) -> int:
         """Return how many requests are queued, or wait for an answer."""
         return len(self._queue) + len(self._tasks)
+
+    def decide_in_step(self, authorize: Authorize) -> AuthorizedOutcome | None:
+        """Return the decision about a request of the connection whose event is being handled.
+
+        None: `add` must follow. Code of the application runs meanwhile, so this must be no step of several.
+        """
+        step = self._step
+        connection, event = step.connection, step.event
+        if connection is None or step.deciding is not None or type(event) not in FIRST_STEPS:
+            return None
+        step.connection, step.deciding = None, connection
+        try:
+            return self.decide_now(connection, authorize)
+        finally:
+            step.connection, step.event, step.deciding = connection, event, None
 
     def decide_now(self, connection: Connection, authorize: Authorize) -> AuthorizedOutcome | None:
         """Return the decision about a request. None: `add` must follow.

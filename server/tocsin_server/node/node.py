@@ -21,7 +21,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
     Iterable,
     Mapping,
     Sequence,
@@ -41,7 +40,7 @@ from tocsin_server.core import events, node_state
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.client_limits import ClientLimits
-from tocsin_server.core.events import AuthorizedOutcome, Event, Timestamp
+from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
@@ -53,7 +52,7 @@ from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
-from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
+from tocsin_server.engine.nodes import NodeInfo, SurveyRequest
 from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refused
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizations import Authorizations
@@ -65,15 +64,18 @@ from tocsin_server.node.client_request import KeptHeaders
 from tocsin_server.node.client_writes import ClientWrites
 from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
+from tocsin_server.node.current_step import CurrentStep
 from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.emulated_sessions import EmulatedSessions
+from tocsin_server.node.engine_callbacks import EngineCallbacks
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.lifecycle import LifecycleWriter
 from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_recoveries
 from tocsin_server.node.node_tasks import NodeTasks
 from tocsin_server.node.operations import Operations, RpcMethod
+from tocsin_server.node.refusal_log import RefusalLog, client_fields
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
@@ -83,26 +85,12 @@ from tocsin_server.node.slots import Slots
 from tocsin_server.node.slow_clients import SlowClients
 from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
-from tocsin_server.protocol.messages import (
-    Publication,
-    Push,
-    RpcRequest,
-)
+from tocsin_server.protocol.messages import RpcRequest
 from tocsin_server.version import __version__
-
-_FIRST_STEPS = (events.Received, events.Turn, events.Authorized)
-"""Events that nothing else follows in the same callback, which could rely on the state that they leave."""
 
 
 class Node:
     """One server process's share of the system. Use inside `async with node.running()`."""
-
-    _handling: Connection | None
-    """The connection whose event is being handled: who is refused, if something is."""
-    _handled: Event | None
-    """That event: in the step of some, an authorizer may decide at once (`_FIRST_STEPS`)."""
-    _deciding: Connection | None
-    """The connection in whose step an authorizer decides, so that its next event must wait."""
 
     def __init__(
         self,
@@ -126,6 +114,8 @@ class Node:
         self.rules = channel_rules(settings)
         self.sampled_log = SampledLog()
         self._tasks = NodeTasks(self.sampled_log)
+        self._step = CurrentStep()
+        self._refusals = RefusalLog(self.sampled_log, self.metrics, self._step)
         self._writes = ClientWrites(
             self.state,
             self.metrics,
@@ -150,10 +140,8 @@ class Node:
         self.services = Services()
         """What runs together with the node, such as deliveries and proxies."""
         self._closed = ClosedConnections()
-        self._handling = self._handled = self._deciding = None
-        limits = settings.limits
-        self.admission = Admission(limits)
-        self.half_open = HalfOpen(limits.half_open_limit, limits.address_half_open_limit)
+        self.admission = Admission(settings.limits)
+        self.half_open = HalfOpen(settings.limits.half_open_limit, settings.limits.address_half_open_limit)
         self.emulated_sessions = EmulatedSessions(
             self.uid,
             settings.client.message_limit_bytes,
@@ -219,9 +207,22 @@ class Node:
             limit_reached=self.limit_reached,
             room_for=self._room_for,
         )
+        self.engine_callbacks = EngineCallbacks(
+            self.uid,
+            self.hub,
+            self.fan_out,
+            self._backfill,
+            revoker=self._revoker,
+            emulated_sessions=self.emulated_sessions,
+            step=self._step,
+            awaited_setups=self._subscription_setup.awaited,
+            handle_event=self.handle_event,
+            drain=self._on_drain_command,
+            node_info=self.node_info,
+        )
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
-        self._authorizations = Authorizations(self.handle_event, self.sampled_log)
+        self._authorizations = Authorizations(self.handle_event, self.sampled_log, self._step)
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
         add_lifecycle_gauges(self.metrics, self.lifecycle)
@@ -257,8 +258,8 @@ class Node:
             connections_of=lambda user: len(self.hub.connections_of(user)),
             subscribers_in=self.hub.subscribers_in,
             limits=ClientLimits(settings.client, settings.limits),
-            report_refusal=self._report_refusal,
-            report_limit=lambda client, limit: self.limit_reached(limit, client=client),
+            report_refusal=self._refusals.client_refused,
+            report_limit=self._refusals.client_limit_reached,
             rpc_methods=self.operations.rpc_methods,
             revocations=self._revoker.revocations,
         )
@@ -275,21 +276,17 @@ class Node:
                 self._context,
                 needs_authorization=authorizer.needs_authorization,
                 authorization_seconds=authorizer.authorization_seconds,
-                decide_now=self._decide_now,
+                decide_now=self._authorizations.decide_in_step,
             )
             self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
 
-    def _report_refusal(self, client: str, subject: str, reason: str) -> None:
-        self.log_refusal("client_refused", client=client, subject=subject, error=reason)
-
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
-        self.metrics.limits_reached.add(limit)
-        self.log_refusal("limit_reached", limit=limit, **fields)
+        self._refusals.limit_reached(limit, **fields)
 
     def log_refusal(self, event: str, **fields: Any) -> None:
         """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
-        self.sampled_log.write(event, **{**_client_fields(self._handling), **fields})
+        self._refusals.write(event, **fields)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -350,7 +347,7 @@ class Node:
         self._is_prepared = True
         self._start_authorizer()
         try:
-            await self.engine.start(self)
+            await self.engine.start(self.engine_callbacks)
         except BaseException:
             self._is_prepared = False
             raise
@@ -455,7 +452,7 @@ class Node:
 
     def handle_event(self, connection: Connection, event: Event) -> None:
         """Hand an event to a connection's session, and do what it asks for. Never raises."""
-        if connection is self._deciding:
+        if connection is self._step.deciding:
             asyncio.get_running_loop().call_soon(self.handle_event, connection, event)
             return
         session, setup = connection.session, self._subscription_setup
@@ -485,7 +482,8 @@ class Node:
 
     def _apply(self, connection: Connection, event: Event, now: Timestamp) -> list[IoRequest]:
         """Hand an event to a connection's session, and return the I/O that it asks for."""
-        self._handling, self._handled = connection, event
+        step = self._step
+        step.connection, step.event = connection, event
         try:
             requests = self.state.apply(connection, event, now)
         except Exception:  # noqa: BLE001 - logged as an error
@@ -493,26 +491,12 @@ class Node:
             requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), now)
             requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
         finally:
-            self._handling = None
+            step.connection = None
         if isinstance(event, events.SubscriptionsOpened):
             if connection.is_behind:
                 self.state.change_write(connection, is_behind=True)
             count_recoveries(self.metrics, connection.transport_name, requests)
         return requests
-
-    def _decide_now(self, authorize: events.Authorize) -> AuthorizedOutcome | None:
-        """Let the authorizer decide about a request of the connection whose event is being handled.
-
-        None: it cannot at once. Code of the application runs meanwhile, so this must be no step of several.
-        """
-        connection, event = self._handling, self._handled
-        if connection is None or self._deciding is not None or type(event) not in _FIRST_STEPS:
-            return None
-        self._handling, self._deciding = None, connection
-        try:
-            return self._authorizations.decide_now(connection, authorize)
-        finally:
-            self._handling, self._handled, self._deciding = connection, event, None
 
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
@@ -524,6 +508,10 @@ class Node:
 
     def _shut_down(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
+
+    def _on_drain_command(self) -> None:
+        self._begin_draining()  # at once, even if the server that runs the node is busy
+        self._on_drain_requested()
 
     def _drain_mounted(self) -> None:
         """Send the clients of a mounted node elsewhere; the application around it goes on."""
@@ -586,7 +574,7 @@ class Node:
                 self._unsubscribe(request.channel)
             case events.Close(why):
                 self.metrics.count_disconnect(why.code)
-                self._closed.add(why, partial(_client_fields, connection))
+                self._closed.add(why, partial(client_fields, connection))
                 connection.close(why)
             case events.Execute(_, RpcRequest(method)):
                 self._tasks.spawn(self._session_tasks.execute(connection, request), method)
@@ -640,91 +628,6 @@ class Node:
     async def _unsubscribe_later(self, name: str) -> None:
         if name not in self.hub.channels:
             await self._engine_services.broker.unsubscribe(name)
-
-    # -------------------------------------------------------------------------------- called by the engine
-
-    def on_publication(
-        self,
-        channel: str,
-        publication: Publication,
-        epoch: str,
-        published_at: float,
-        *,
-        may_be_delta: bool,
-    ) -> None:
-        """Queue a publication for the channel's subscribers here; read what is missing before it."""
-        found = self.hub.channels.get(channel)
-        if found is None:
-            return
-        received = found.receive(publication, epoch, published_at, may_be_delta=may_be_delta)
-        if received.needs_backfill:
-            self._backfill.request(found)
-        self.fan_out.wake(found)
-
-    def on_join_leave(self, channel: str, push: Push) -> None:
-        """Queue a join or leave for the subscribers that receive them."""
-        found = self.hub.channels.get(channel)
-        if found is not None:
-            found.receive_join_leave(push)
-            self.fan_out.wake(found)
-
-    def on_resubscribed(self, channels: Collection[str]) -> None:
-        """Read what these channels missed while their pub/sub connection was interrupted."""
-        self._backfill.request_all(channels)
-
-    def on_control(self, command: ControlCommand) -> Collection[asyncio.Future[None]]:
-        """Execute a control command on this node's connections of a user, or on the node.
-
-        A command that subscribes counts as applied once the subscriptions are live.
-        """
-        if isinstance(command.event, Drain):
-            if command.event.node == self.uid:
-                self._begin_draining()  # at once, even if the server that runs the node is busy
-                self._on_drain_requested()
-            return ()
-        ends = [
-            self._control(connection, command.event)
-            for connection in self.hub.connections_of(command.user)
-            if _concerns(command, connection.session)
-        ]
-        return [end for end in ends if end is not None]
-
-    def _control(self, connection: Connection, event: events.ServerEvent) -> asyncio.Future[None] | None:
-        """Apply an event of the API. Returns what must be done before it counts as applied."""
-        if connection is self._deciding:
-            return self._control_later(connection, event)
-        self.handle_event(connection, event)
-        if isinstance(event, events.ServerSubscribe):
-            return self._subscription_setup.awaited.end_of(connection, event.channel)
-        return None
-
-    def _control_later(self, connection: Connection, event: events.ServerEvent) -> asyncio.Future[None]:
-        """Apply an event that an authorizer causes while it decides, after the step of the session."""
-        loop = asyncio.get_running_loop()
-        applied: asyncio.Future[None] = loop.create_future()
-
-        def apply() -> None:
-            end = self._control(connection, event)
-            if end is None:
-                applied.set_result(None)
-            else:
-                end.add_done_callback(lambda _: applied.set_result(None))
-
-        loop.call_soon(apply)
-        return applied
-
-    @property
-    def known_revocations(self) -> Sequence[Revocation]:
-        """All revocations that this node knows, for an engine whose store has lost some."""
-        return self._revoker.revocations.all()
-
-    def on_revocations(self, revocations: Sequence[Revocation]) -> None:
-        """Add revocations, and end the connections and subscriptions of the revoked tokens."""
-        self._revoker.apply(revocations, self.now().unix)
-
-    def on_commands(self, session: bytes, data: bytes) -> bool:
-        """Hand commands that another node received to the emulated connection that they are for."""
-        return self.emulated_sessions.receive(session, data)
 
     async def forward(self, node: str, session: bytes, data: bytes) -> bool:
         """Hand commands to an emulated connection of another node. False: that node or session is gone.
@@ -784,14 +687,6 @@ def _new_client_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def _concerns(command: ControlCommand, session: Session) -> bool:
-    """Whether a control command for a user concerns this connection of the user."""
-    if session.client in command.exclude_clients or command.client not in ("", session.client):
-        return False
-    limit = command.identified_before
-    return limit is None or (session.identified_at, session.client) < tuple(limit)
-
-
 def _resident_bytes() -> int:
     """Return the memory that this process holds; 0 on systems without /proc."""
     try:
@@ -799,16 +694,3 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _client_fields(connection: Connection | None) -> dict[str, str]:
-    """The fields of a log line that name a client."""
-    if connection is None:
-        return {}
-    session = connection.session
-    return {
-        "client": session.client,
-        "user": session.user,
-        "address": connection.address,
-        "transport": connection.transport_name,
-    }

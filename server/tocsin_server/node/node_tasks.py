@@ -68,7 +68,7 @@ class NodeTasks:
     def spawn(self, work: Coroutine[Any, Any, None], rpc_method: str | None = None) -> None:
         """Run work as a task, if the node runs. A failure is logged and ends only that task.
 
-        If it calls an RPC method, this is named, and the node does not wait for it where it cannot be cancelled.
+        `rpc_method` names the method that it calls. If this ignores its cancellation, it is left (cancellation.py).
         """
         if self._group is None:
             work.close()

@@ -27,6 +27,7 @@ from tocsin_server.engine.nodes import ControlCommand
 from tocsin_server.node import authorizations
 from tocsin_server.node.authorizations import Authorizations
 from tocsin_server.node.client_request import ClientRequest, KeptHeaders
+from tocsin_server.node.current_step import CurrentStep
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.protocol.messages import (
     ClientInfo,
@@ -269,7 +270,9 @@ class Answers(list[Authorized]):
 
     def of(self, decide: Decide) -> Authorizations:
         """Return authorizations that ask a function."""
-        made = Authorizations(lambda _connection, answered: self.append(answered), SampledLog())
+        made = Authorizations(
+            lambda _connection, answered: self.append(answered), SampledLog(), CurrentStep()
+        )
         made.authorizer = Decider(decide, ConnectRequest)
         return made
 

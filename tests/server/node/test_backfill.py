@@ -120,7 +120,7 @@ async def test_a_lost_publication_is_read_from_history_after_the_next_one(channe
 async def test_a_lost_last_publication_is_read_after_a_resubscribe() -> None:
     async with serving_lossy(lambda publication: publication.offset == 1, "news") as (node, client):
         await publish(node, "news", 1, 2, 3)
-        node.on_resubscribed(["news", "a channel without subscribers"])
+        node.engine_callbacks.on_resubscribed(["news", "a channel without subscribers"])
         assert await client.data(3) == [1, 2, 3]
 
 
@@ -199,7 +199,7 @@ async def test_a_channel_that_received_more_than_was_read_is_not_read_again() ->
     """This is usual in a channel with many publications."""
     engine = SlowEngine(slow=2)
     async with serving_engine(engine, "news") as (node, client):
-        node.on_resubscribed(["news"])
+        node.engine_callbacks.on_resubscribed(["news"])
         await engine.until_reads(2)
         await publish(node, "news", 1, 2)
         assert await client.data(2) == [1, 2]
@@ -214,7 +214,7 @@ async def test_a_replaced_history_that_a_subscribe_found_is_not_delivered_twice(
     async with serving_engine(engine, "plain:news") as (node, client):
         await publish(node, "plain:news", 1, 2)
         engine.remove_history("plain:news")
-        node.on_resubscribed(["plain:news"])
+        node.engine_callbacks.on_resubscribed(["plain:news"])
         await engine.until_reads(2)
         async with subscribed(node, "plain:news", ',"positioned":true') as other_client:
             await publish(node, "plain:news", 3)

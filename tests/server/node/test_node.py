@@ -431,15 +431,17 @@ async def test_a_control_command_affects_only_the_connections_it_names(node: Nod
     ann = [await connected(node, token=token_of("ann")) for _ in range(3)]
     bob = await connected(node, token=token_of("bob"))
     disconnect = ServerDisconnect(errors.FORCE_DISCONNECT)
-    node.on_control(ControlCommand("ann", disconnect, client=ann[0].session.client))
+    node.engine_callbacks.on_control(ControlCommand("ann", disconnect, client=ann[0].session.client))
     assert [connection.closed_with for connection in (*ann, bob)] == [
         errors.FORCE_DISCONNECT,
         None,
         None,
         None,
     ]
-    node.on_control(ControlCommand("bob", disconnect, client=ann[1].session.client))
-    node.on_control(ControlCommand("ann", disconnect, exclude_clients=(ann[1].session.client,)))
+    node.engine_callbacks.on_control(ControlCommand("bob", disconnect, client=ann[1].session.client))
+    node.engine_callbacks.on_control(
+        ControlCommand("ann", disconnect, exclude_clients=(ann[1].session.client,))
+    )
     assert [connection.closed_with is None for connection in (*ann, bob)] == [False, True, False, True]
 
 

@@ -51,7 +51,7 @@ async def test_many_tokens_are_revoked_with_few_searches() -> None:
         for number in range(50):
             await node.revoke(Revocation(0, token_id=f"t{number}"))
         await until(lambda: all(connection.closed_with for connection in connections))
-        assert len(node.known_revocations) == 50
+        assert len(node.engine_callbacks.known_revocations) == 50
 
 
 async def test_a_user_s_tokens_of_an_earlier_time_end() -> None:
@@ -105,5 +105,7 @@ async def test_a_revocation_that_has_expired_is_refused() -> None:
         later = time.time() + 100
         await node.revoke(Revocation(later, token_id="t"))
         await node.revoke(Revocation(0, token_id="u"))
-        assert node.known_revocations[0].expire_at == later
-        assert node.known_revocations[1].expire_at == pytest.approx(time.time() + 720 * 3600, abs=60)
+        assert node.engine_callbacks.known_revocations[0].expire_at == later
+        assert node.engine_callbacks.known_revocations[1].expire_at == pytest.approx(
+            time.time() + 720 * 3600, abs=60
+        )

@@ -69,7 +69,9 @@ async def test_nodes_restore_what_redis_has_lost(
                 redis_server.client.client_kill_filter(_id=client["id"])
         await until(lambda: redis_server.client.hlen("revoke3:revocations:{all}") >= 2)
         async with sharing(redis_server, "revoke3") as later:
-            assert sorted(map(str, later.known_revocations)) == sorted(map(str, node.known_revocations))
+            assert sorted(map(str, later.engine_callbacks.known_revocations)) == sorted(
+                map(str, node.engine_callbacks.known_revocations)
+            )
 
 
 async def test_nodes_restore_what_redis_has_evicted(
@@ -105,7 +107,12 @@ async def test_a_node_that_missed_more_than_the_stream_keeps_reads_all(
             for number in range(added):
                 await node.revoke(Revocation(0, token_id=f"{added}.{number}"))
             resumed.set()
-            await until(lambda: len(paused.known_revocations) == len(node.known_revocations))
+            await until(
+                lambda: (
+                    len(paused.engine_callbacks.known_revocations)
+                    == len(node.engine_callbacks.known_revocations)
+                )
+            )
 
 
 async def test_a_forged_announcement_revokes_nothing(redis_server: RedisServer) -> None:
@@ -115,5 +122,5 @@ async def test_a_forged_announcement_revokes_nothing(redis_server: RedisServer) 
         for message in (b"", b"t1", b'{"expire_at":1e12,"token_id":"t1"}'):
             redis_server.client.publish("revoke4:revocations:{all}", message)
         await node.revoke(Revocation(0, token_id="t2"))
-        assert [one.token_id for one in node.known_revocations] == ["t2"]
+        assert [one.token_id for one in node.engine_callbacks.known_revocations] == ["t2"]
         assert not connection.closed_with
