@@ -78,7 +78,9 @@ def is_settled(node: Node) -> bool:
 
 
 def _tasks_of(node: Node) -> int:
-    return len(node._authorizations) + (0 if node._tasks._group is None else len(node._tasks._group._tasks))
+    return len(node._session_io.authorizations) + (
+        0 if node._tasks._group is None else len(node._tasks._group._tasks)
+    )
 
 
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
@@ -106,14 +108,14 @@ def assert_nothing_is_left(node: Node) -> None:
     assert not len(node.hub)
     assert not list(node.hub.users)
     assert not node.hub.channels
-    assert not len(node._deadlines)
-    assert not node._deadlines._owners
+    assert not len(node._session_io._deadlines)
+    assert not node._session_io._deadlines._owners
     assert is_settled(node)
     assert not node.fan_out._busy
-    assert not len(node._slow_clients)
-    assert not node._slow_clients._waiters
-    assert not len(node._read_slots)
-    assert not node._catch_ups._channels
+    assert not len(node._session_io._slow_clients)
+    assert not node._session_io._slow_clients._waiters
+    assert not len(node._session_io._read_slots)
+    assert not node._session_io._catch_ups._channels
     assert not subscribed_channels(node)
     assert not present_in(node)
 
@@ -197,7 +199,7 @@ class ServedNode:
             lambda: (
                 not self.node.state.connections
                 and not self.node.hub.channels
-                and not len(self.node._slow_clients)
+                and not len(self.node._session_io._slow_clients)
                 and is_settled(self.node)
             )
         )

@@ -1,42 +1,33 @@
-"""A node: performs the I/O of its connections' sessions, and hands them what the engine sends.
+"""A node: the parts of one server process, from its transports down to its engine, and their life cycle.
 
-    transport --event--> NodeState.apply --requests--> node --> transport, engine --event--> session …
+    transport --event--> Node, SessionIo --> sessions --> transport, engine
+       engine --message--> EngineCallbacks --> channels, FanOut --> transports
 
-State changes in synchronous steps only, most of them in `core/node_state.py`. Where I/O must wait for the
-engine it becomes a task of the node's own group, and its result comes back as an event. Nothing here knows a
-socket, HTTP or Redis.
+State changes in synchronous steps only, most of them in `core/node_state.py`. Nothing here knows a socket,
+HTTP or Redis.
 
-The mutable state is `state` (connections, hub, channels), and whether the node runs and drains.
+The mutable state is `state` (connections, hub, channels), which `SessionIo` and `EngineCallbacks` change, and
+whether the node runs and drains.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
 import time
 import uuid
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from msgspec import structs
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
-from tocsin_server.core import events, node_state
+from tocsin_server.core import events
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.client_limits import ClientLimits
@@ -44,8 +35,7 @@ from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.glob import Glob
 from tocsin_server.core.half_open import HalfOpen
 from tocsin_server.core.hub import Hub
-from tocsin_server.core.node_state import IoRequest, NodeState, Write
-from tocsin_server.core.phases import CLOSED
+from tocsin_server.core.node_state import NodeState
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
 from tocsin_server.core.session_context import SessionContext
@@ -53,39 +43,30 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, EngineError, EngineLimit, Refused
+from tocsin_server.errors import Disconnect, Refused
 from tocsin_server.metrics.registry import Metrics
-from tocsin_server.node.authorizations import Authorizations
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
-from tocsin_server.node.catching_up import CatchUps
 from tocsin_server.node.channel_rules import channel_rules
 from tocsin_server.node.client_request import KeptHeaders
-from tocsin_server.node.client_writes import ClientWrites
-from tocsin_server.node.closed_connections import ClosedConnections
 from tocsin_server.node.connection import Connection, TransportLimits
 from tocsin_server.node.current_step import CurrentStep
-from tocsin_server.node.deadlines import DeadlineQueue
 from tocsin_server.node.drain import drain
 from tocsin_server.node.emulated_sessions import EmulatedSessions
 from tocsin_server.node.engine_callbacks import EngineCallbacks
 from tocsin_server.node.fanout import FanOut
 from tocsin_server.node.key_sets import KeySets, authorizer_with
 from tocsin_server.node.lifecycle import LifecycleWriter
-from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges, count_recoveries
+from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges
 from tocsin_server.node.node_tasks import NodeTasks
 from tocsin_server.node.operations import Operations, RpcMethod
-from tocsin_server.node.refusal_log import RefusalLog, client_fields
+from tocsin_server.node.refusal_log import RefusalLog
 from tocsin_server.node.revoking import TokenRevoker
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.node.services import Services
-from tocsin_server.node.session_tasks import READS_WAIT, SessionTasks
+from tocsin_server.node.session_io import SessionIo
 from tocsin_server.node.slices import in_slices
-from tocsin_server.node.slots import Slots
-from tocsin_server.node.slow_clients import SlowClients
-from tocsin_server.node.subscribing import SubscriptionSetup
 from tocsin_server.node.turns import TurnQueue
-from tocsin_server.protocol.messages import RpcRequest
 from tocsin_server.version import __version__
 
 
@@ -116,45 +97,46 @@ class Node:
         self._tasks = NodeTasks(self.sampled_log)
         self._step = CurrentStep()
         self._refusals = RefusalLog(self.sampled_log, self.metrics, self._step)
-        self._writes = ClientWrites(
-            self.state,
-            self.metrics,
-            self.sampled_log,
-            handle_event=self.handle_event,
-            on_reset=self._on_reset,
-        )
-        self.fan_out: FanOut[Connection] = FanOut(
-            self.metrics, self._writes.disconnect_failed, self._writes.disconnect_unreadable
-        )
         self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
         self.delivery_store = self._engine_services.deliveries
         self.operations = Operations(
             self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
+        self._session_io = SessionIo(
+            settings,
+            self._engine_services,
+            self.state,
+            self.rules,
+            operations=self.operations,
+            tasks=self._tasks,
+            metrics=self.metrics,
+            sampled_log=self.sampled_log,
+            refusals=self._refusals,
+            step=self._step,
+        )
+        writes, handle_event = self._session_io.writes, self._session_io.handle_event
+        self.fan_out: FanOut[Connection] = FanOut(
+            self.metrics, writes.disconnect_failed, writes.disconnect_unreadable
+        )
         self._tokens = TokenVerifier(settings.client, settings.issuers)
         self._key_sets = KeySets(self._tokens, self.metrics)
-        self._revoker = TokenRevoker(self.state, self.handle_event, self._tasks.spawn)
+        self._revoker = TokenRevoker(self.state, handle_event, self._tasks.spawn)
         self._application = authorizer
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
         self.services = Services()
         """What runs together with the node, such as deliveries and proxies."""
-        self._closed = ClosedConnections()
         self.admission = Admission(settings.limits)
         self.half_open = HalfOpen(settings.limits.half_open_limit, settings.limits.address_half_open_limit)
         self.emulated_sessions = EmulatedSessions(
             self.uid,
             settings.client.message_limit_bytes,
             receive=self.receive,
-            handle_event=self.handle_event,
+            handle_event=handle_event,
             limit_reached=self.limit_reached,
         )
         self._context = self._session_context(settings)
         self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
-        self._deadlines: DeadlineQueue[Connection] = DeadlineQueue(
-            self._on_deadline, attrgetter("session.deadline"), time.monotonic
-        )
-        self._turns: TurnQueue[Connection] = TurnQueue(self._on_turn)
         self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
             self._engine_services.broker,
@@ -162,50 +144,7 @@ class Node:
             self.state,
             self._tasks.spawn,
             self._on_backfilled,
-            self._on_reset,
-        )
-        self._slow_clients: SlowClients[Connection] = SlowClients(
-            send_timeout=settings.client.send_timeout,
-            limit_bytes=settings.limits.queued_bytes,
-            clock=time.monotonic,
-            on_slow=self._on_slow,
-            on_excess=self._on_excess,
-        )
-        self._read_slots: Slots[Connection] = Slots(settings.limits.recovery_bytes)
-        self._catch_ups = CatchUps(
-            self._engine_services.broker,
-            self.rules,
-            self.state,
-            self._read_slots,
-            settings.client,
-            self._largest_page_bytes,
-            spawn=self._tasks.spawn,
-            room_for=self._room_for,
-            deliver=self._writes.deliver_page,
-            on_reset=self._on_reset,
-        )
-        self._subscription_setup = SubscriptionSetup(
-            self._engine_services,
-            self.state,
-            self._read_slots,
-            settings.client.recovery_page_bytes,
-            self._largest_page_bytes,
-            settings.limits.presence_entries,
-            spawn=self._tasks.spawn,
-            on_opened=self.handle_event,
-            on_failed=self._on_setup_failed,
-            on_reset=self._on_reset,
-        )
-        self._session_tasks = SessionTasks(
-            settings,
-            self._engine_services,
-            self.operations,
-            self._read_slots,
-            self._largest_page_bytes,
-            self.sampled_log,
-            handle_event=self.handle_event,
-            limit_reached=self.limit_reached,
-            room_for=self._room_for,
+            self._session_io.on_reset,
         )
         self.engine_callbacks = EngineCallbacks(
             self.uid,
@@ -215,14 +154,13 @@ class Node:
             revoker=self._revoker,
             emulated_sessions=self.emulated_sessions,
             step=self._step,
-            awaited_setups=self._subscription_setup.awaited,
-            handle_event=self.handle_event,
+            awaited_setups=self._session_io.awaited_setups,
+            handle_event=handle_event,
             drain=self._on_drain_command,
             node_info=self.node_info,
         )
         self._started_at = time.monotonic()
         self._is_prepared = self._is_draining = False
-        self._authorizations = Authorizations(self.handle_event, self.sampled_log, self._step)
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
         self.lifecycle = self._lifecycle_writer()
         add_lifecycle_gauges(self.metrics, self.lifecycle)
@@ -237,11 +175,6 @@ class Node:
         self.state.observe = writer.observe
         self.services.add_warnings(writer.warnings)
         return writer
-
-    @property
-    def _largest_page_bytes(self) -> int:
-        """How many bytes a page of history may have: `history_limit_bytes`, or one publication."""
-        return max(self.settings.client.history_limit_bytes, self.settings.api.body_limit_bytes)
 
     @property
     def hub(self) -> Hub[Connection]:
@@ -269,14 +202,14 @@ class Node:
         application = self._application
         if application is not None and not application.start():
             application = None
-        self._authorizations.authorizer = authorizer = authorizer_with(self._key_sets, application)
+        self._session_io.authorizations.authorizer = authorizer = authorizer_with(self._key_sets, application)
         if authorizer is not None:
             self.kept_headers = authorizer.kept_headers
             self._context = replace(
                 self._context,
                 needs_authorization=authorizer.needs_authorization,
                 authorization_seconds=authorizer.authorization_seconds,
-                decide_now=self._authorizations.decide_in_step,
+                decide_now=self._session_io.authorizations.decide_in_step,
             )
             self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
 
@@ -303,7 +236,7 @@ class Node:
         """
         await self.prepare()
         try:
-            async with self.services.running(), self._tasks.running(), self._authorizations:
+            async with self.services.running(), self._tasks.running(), self._session_io.authorizations:
                 top_checks = self._tasks.start(self._check_tops())
                 key_sets = self._tasks.start(self._key_sets.run())
                 writing = None if self.lifecycle is None else self._tasks.start(self.lifecycle.run())
@@ -321,9 +254,7 @@ class Node:
                         writing.add_done_callback(lambda _task: self.services.stop())
                     else:
                         self.services.stop()
-                    self._deadlines.stop()
-                    self._slow_clients.stop()
-                    self._closed.write()
+                    self._session_io.stop()
                     self._tasks.stop()
         finally:
             self._is_prepared = False
@@ -408,16 +339,26 @@ class Node:
 
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
-        self.state.attach(connection)
-        self.metrics.connections.counts[connection.transport_name] += 1
-        self._deadlines.update(connection)
+        self._session_io.attach(connection)
         if self._is_draining or not self._tasks.are_running:
             self._shut_down(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """Hand one incoming message to a connection's session. Never raises."""
         self.metrics.received_bytes.count += len(data)
-        self.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+        self._session_io.handle_event(connection, events.Received(connection.codec.decode_commands(data)))
+
+    def handle_event(self, connection: Connection, event: Event) -> None:
+        """Hand an event to a connection's session, and do what it asks for. Never raises."""
+        self._session_io.handle_event(connection, event)
+
+    def client_is_behind(self, connection: Connection) -> None:
+        """Watch how fast a client takes what is queued for it."""
+        self._session_io.client_is_behind(connection)
+
+    def client_caught_up(self, connection: Connection) -> None:
+        """Stop watching a client, and go on with what was kept for it."""
+        self._session_io.client_caught_up(connection)
 
     async def wait_for_keys(self, tokens: Iterable[str]) -> None:
         """Wait while keys of these tokens are being fetched, for a few seconds at most."""
@@ -450,54 +391,6 @@ class Node:
         """Count bytes that a transport sends to one client."""
         self.metrics.sent_bytes.count += size
 
-    def handle_event(self, connection: Connection, event: Event) -> None:
-        """Hand an event to a connection's session, and do what it asks for. Never raises."""
-        if connection is self._step.deciding:
-            asyncio.get_running_loop().call_soon(self.handle_event, connection, event)
-            return
-        session, setup = connection.session, self._subscription_setup
-        was_attached, now = connection in self.state.connections, self.now()
-        following: Event | None = event
-        while following is not None:
-            for request in self._apply(connection, following, now):
-                if type(request) is Write:  # what most events ask for
-                    self._writes.send(connection, request.messages)
-                else:
-                    self._perform(connection, request)
-            following = setup.take_opened(connection)
-        if connection in setup.awaited.by_connection:
-            setup.awaited.settle(connection)
-        if session.phase is CLOSED:
-            self._slow_clients.wake(connection)
-            if was_attached:
-                self.metrics.connections.counts[connection.transport_name] -= 1
-                self._deadlines.remove(connection)
-                if session.user and self.settings.client.user_connection_limit:
-                    self._tasks.spawn(self._engine_services.users.remove(session.user, session.client))
-        else:
-            self._deadlines.update(connection)
-            connection.pause_reading(session.has_waiting_commands)
-            if session.needs_turn:
-                self._turns.add(connection)
-
-    def _apply(self, connection: Connection, event: Event, now: Timestamp) -> list[IoRequest]:
-        """Hand an event to a connection's session, and return the I/O that it asks for."""
-        step = self._step
-        step.connection, step.event = connection, event
-        try:
-            requests = self.state.apply(connection, event, now)
-        except Exception:  # noqa: BLE001 - logged as an error
-            self.sampled_log.fault("session_failed", client=connection.session.client)
-            requests = self.state.apply(connection, events.ServerDisconnect(errors.SERVER_ERROR), now)
-            requests += self.state.apply(connection, event, now)  # closed now: undoes what it set up
-        finally:
-            step.connection = None
-        if isinstance(event, events.SubscriptionsOpened):
-            if connection.is_behind:
-                self.state.change_write(connection, is_behind=True)
-            count_recoveries(self.metrics, connection.transport_name, requests)
-        return requests
-
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Stop being ready, and disconnect every client with a code that makes it reconnect (node/drain.py).
 
@@ -525,109 +418,6 @@ class Node:
         """Close every connection of this node."""
         for connection in list(self.state.connections):
             self.handle_event(connection, events.ServerDisconnect(why))
-
-    def _on_deadline(self, connection: Connection) -> None:
-        self.handle_event(connection, events.DeadlineReached())
-
-    def client_is_behind(self, connection: Connection) -> None:
-        """Watch how fast a client takes what is queued for it."""
-        self._slow_clients.add(connection)
-        self.state.change_write(connection, is_behind=True)
-
-    def client_caught_up(self, connection: Connection) -> None:
-        """Stop watching a client, and go on with what waited for it."""
-        self._slow_clients.remove(connection)
-        if connection in self.state.connections:  # a HEAD request only seems to open a stream
-            self.state.change_write(connection, is_behind=False)
-            # Later, because the transport may call this in the middle of a write
-            asyncio.get_running_loop().call_soon(self._writes.write_kept, connection)
-
-    def _on_slow(self, connection: Connection) -> None:
-        self.limit_reached("client.send_timeout", client=connection.session.client)
-        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
-
-    def _on_excess(self, connection: Connection) -> None:
-        self.limit_reached("limits.queued_bytes", client=connection.session.client)
-        self.handle_event(connection, events.ServerDisconnect(errors.SLOW))
-        connection.drop()
-
-    def _room_for(self, connection: Connection) -> Awaitable[None]:
-        """Wait until a client is no longer behind, or its session is over."""
-        return self._slow_clients.wait_for_room(connection, lambda: connection.session.is_closed)
-
-    def _on_turn(self, connection: Connection) -> None:
-        self.handle_event(connection, events.Turn())
-
-    # ---------------------------------------------------------------------------------------------------- I/O
-
-    def _perform(self, connection: Connection, request: IoRequest) -> None:  # noqa: C901, PLR0912 - a case per request
-        engine = self._engine_services
-        match request:
-            case Write():
-                self._writes.send(connection, request.messages)
-            case events.OpenSubscriptions():
-                self._subscription_setup.begin(connection, request.plans)
-            case events.Identify():
-                if request.user and self._is_single_connection:
-                    self._tasks.spawn(self._session_tasks.disconnect_others(connection))
-            case node_state.UnsubscribeChannel():
-                self._unsubscribe(request.channel)
-            case events.Close(why):
-                self.metrics.count_disconnect(why.code)
-                self._closed.add(why, partial(client_fields, connection))
-                connection.close(why)
-            case events.Execute(_, RpcRequest(method)):
-                self._tasks.spawn(self._session_tasks.execute(connection, request), method)
-            case events.Execute():
-                self._tasks.spawn(self._session_tasks.execute(connection, request))
-            case events.Authorize():
-                self._authorizations.add(connection, request)
-            case events.ReserveConnection(user):
-                self._tasks.spawn(self._session_tasks.reserve_connection(connection, user))
-            case node_state.CatchUp(channel):
-                self._catch_ups.begin(connection, channel)
-            case node_state.RemovePresence(channel, client):
-                self._tasks.spawn(engine.presence.remove(channel, client))
-            case node_state.PublishJoinLeave(channel, push):
-                self._tasks.spawn(engine.broker.publish_join_leave(channel, push))
-            case _:
-                assert_never(request)
-
-    @property
-    def _is_single_connection(self) -> bool:
-        options = self.settings.client
-        return options.personal_channel and options.personal_channel_single_connection
-
-    def _on_setup_failed(self, connection: Connection, channels: Sequence[str], error: Exception) -> None:
-        """Tell a session why subscriptions could not be set up."""
-        client, why = connection.session.client, errors.INTERNAL_ERROR
-        match error:
-            case TimeoutError():  # no slot to read history was free
-                self.limit_reached("limits.recovery_bytes", client=client)
-                why = READS_WAIT
-            case EngineLimit():
-                self.limit_reached(error.limit, client=client, channels=channels[:1])
-                why = error.refusal
-            case EngineError():
-                self.sampled_log.write(
-                    "subscribe_failed",
-                    level="warning",
-                    client=client,
-                    channels=channels[:10],
-                    error=str(error),
-                )
-            case _:
-                self.sampled_log.fault("subscribe_raised", client=client)
-        self.handle_event(connection, events.SubscriptionsFailed(channels, why))
-
-    def _unsubscribe(self, name: str) -> None:
-        """Unsubscribe from a channel that has no new subscriber. The broker keeps the order of calls."""
-        if name not in self.hub.channels and not self._engine_services.broker.unsubscribe_now(name):
-            self._tasks.spawn(self._unsubscribe_later(name))
-
-    async def _unsubscribe_later(self, name: str) -> None:
-        if name not in self.hub.channels:
-            await self._engine_services.broker.unsubscribe(name)
 
     async def forward(self, node: str, session: bytes, data: bytes) -> bool:
         """Hand commands to an emulated connection of another node. False: that node or session is gone.
@@ -666,11 +456,6 @@ class Node:
     def _on_backfilled(self, channel: Channel[Connection], publications: int) -> None:
         self.metrics.backfilled_publications.count += publications
         self.fan_out.wake(channel)
-
-    def _on_reset(self, connection: Connection, channel: str) -> None:
-        """Tell a session that its client misses publications of a channel."""
-        self.metrics.gaps.count += connection.session.has_position_in(channel)
-        self.handle_event(connection, events.ChannelReset(channel))
 
     def _room_in(self, channel: str) -> Awaitable[None] | None:
         """Return what a publisher must await, so that it does not outrun a channel's delivery here."""

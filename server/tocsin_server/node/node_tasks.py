@@ -68,7 +68,8 @@ class NodeTasks:
     def spawn(self, work: Coroutine[Any, Any, None], rpc_method: str | None = None) -> None:
         """Run work as a task, if the node runs. A failure is logged and ends only that task.
 
-        `rpc_method` names the method that it calls. If this ignores its cancellation, it is left (cancellation.py).
+        `rpc_method` names the method that it calls: one that ignores its cancellation is left
+        (cancellation.py).
         """
         if self._group is None:
             work.close()

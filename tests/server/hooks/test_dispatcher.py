@@ -409,7 +409,7 @@ async def test_a_node_that_drains_closes_a_client_whose_hook_is_asked() -> None:
 
 async def test_without_hooks_no_request_waits_and_no_connection_keeps_its_request() -> None:
     async with running(lambda hooks: None) as node:
-        assert node._authorizations.authorizer is None
+        assert node._session_io.authorizations.authorizer is None
         assert node.kept_headers is None
 
 

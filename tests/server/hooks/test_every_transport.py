@@ -165,7 +165,7 @@ async def settle(nodes: Nodes) -> None:
     """Let the hooks that wait answer. Nothing of any connection is left then."""
     for served, decisions in (*nodes.patient.values(), *nodes.hasty.values()):
         decisions.released.set()
-        node, asked = served.node, served.node._authorizations.authorizer
+        node, asked = served.node, served.node._session_io.authorizations.authorizer
         assert isinstance(asked, HookDispatcher)
         await until(lambda node=node, asked=asked: not node.state.connections and not len(asked))  # type: ignore[misc]
         decisions.released.clear()

@@ -166,8 +166,8 @@ async def settled_footprint(served_node: ServedNode) -> Footprint:
     state = served_node.server.server_state
     await until(lambda: not state.connections and not state.tasks)
     await served_node.until_empty()
-    await until(lambda: not served_node.node._deadlines._heap)
-    assert served_node.node._deadlines._timer is None
+    await until(lambda: not served_node.node._session_io._deadlines._heap)
+    assert served_node.node._session_io._deadlines._timer is None
     assert not served_node.node._backfill._in_progress
     return Footprint()
 

@@ -85,7 +85,7 @@ async def test_what_is_decided_at_once_is_answered_in_the_same_call() -> None:
         assert reply is not None
         assert "connect" in reply
         assert node.hub.connections_of("ada") == [connection]
-        assert len(node._authorizations) == 0
+        assert len(node._session_io.authorizations) == 0
 
 
 async def test_a_thousand_commands_at_once_are_answered_in_their_order() -> None:
@@ -112,7 +112,7 @@ async def test_decisions_that_take_long_leave_time_in_each_turn_of_the_loop(
 
     decider = Decider(decide, ConnectRequest)
     async with running(authorizer=decider) as node:
-        monkeypatch.setattr(node._authorizations, "_clock", lambda: now)
+        monkeypatch.setattr(node._session_io.authorizations, "_clock", lambda: now)
         connections = [FakeConnection(node) for _ in range(12)]
         numbers = [connection.send_command("connect") for connection in connections]
         decided = [len(decider.asked)]
@@ -170,7 +170,7 @@ async def test_an_authorizer_that_subscribes_its_own_client_goes_on_once_the_sub
         connection = await connected(node)
         await connection.call("rpc", method="m", data=1)
         assert live == [["open:a"]]
-        assert not node._subscription_setup.awaited.by_connection
+        assert not node._session_io._subscription_setup.awaited.by_connection
 
 
 async def test_a_queued_request_is_asked_about_in_the_context_of_its_connection(
@@ -189,7 +189,7 @@ async def test_a_queued_request_is_asked_about_in_the_context_of_its_connection(
         FakeConnection(node).send_command("connect")
 
     async with running(authorizer=Decider(decide, ConnectRequest)) as node:
-        monkeypatch.setattr(node._authorizations, "_clock", lambda: now)
+        monkeypatch.setattr(node._session_io.authorizations, "_clock", lambda: now)
         await asyncio.gather(*(connect(number) for number in range(1, 5)))
         await until(lambda: len(pages) == 4)
         assert pages == [1, 2, 3, 4]
@@ -259,7 +259,7 @@ async def test_subscriptions_that_are_decided_later_are_asked_about_only_once() 
         gate.set()
         await until(lambda: connection.reply(slow))
         assert len(decider.asked) == 2
-        assert len(node._authorizations) == 0
+        assert len(node._session_io.authorizations) == 0
 
 
 # ------------------------------------------------------------------------------------------- without a node

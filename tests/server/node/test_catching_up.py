@@ -135,7 +135,9 @@ async def test_a_recovery_that_history_outruns_is_told_as_a_gap() -> None:
         async with served_node.tcp(receive_buffer=8192) as (connection, _):
             await connect(connection)
             await connection.send(commands(*subscribes(["short:1"], **SINCE)))
-            await until(lambda: served_node.node._catch_ups._channels and served_node.connection.is_behind)
+            await until(
+                lambda: served_node.node._session_io._catch_ups._channels and served_node.connection.is_behind
+            )
             await publish(served_node.node, "short:1", *[PAYLOAD] * 2 * COUNT)
             async for message in connection.messages():
                 if "unsubscribe" in message.get("push", {}):
@@ -180,8 +182,8 @@ async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pyt
             await connect(connection)
             await connection.send(commands({"id": 2, "history": {"channel": channel, "limit": -1}}))
             await read_messages(connection, 1)
-            assert len(served_node.node._read_slots) == 1
-            await until(lambda: not len(served_node.node._read_slots))
+            assert len(served_node.node._session_io._read_slots) == 1
+            await until(lambda: not len(served_node.node._session_io._read_slots))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ async def test_a_command_that_gets_no_slot_is_refused(
     engine = FaultyEngine()
     async with running(engine, limits={"recovery_bytes": 1}) as node:
         waiting: list[FakeConnection] = [await connected(node) for _ in range(2)]
-        async with node._read_slots.slot(waiting[0]):
+        async with node._session_io._read_slots.slot(waiting[0]):
             reply = await waiting[1].call(method, channel=channel, **request_)
             assert reply["error"] == {
                 "code": 111,

@@ -462,7 +462,7 @@ async def test_subscribing_a_user_counts_as_applied_once_the_subscriptions_are_l
         await subscribing
         await publish(node, news, b"1")
         await until(lambda: all(client.data == [1] for client in clients))
-        assert not node._subscription_setup.awaited.by_connection
+        assert not node._session_io._subscription_setup.awaited.by_connection
 
 
 @pytest.mark.parametrize("is_refused", [False, True], ids=["admitted", "refused"])
@@ -485,7 +485,7 @@ async def test_subscribing_a_user_waits_for_a_connection_that_has_no_connect_rep
         await subscribing
         assert client.reply(number) is not None
         assert client.session.live_channels == ([] if is_refused else [news])
-        assert not node._subscription_setup.awaited.by_connection
+        assert not node._session_io._subscription_setup.awaited.by_connection
 
 
 @pytest.mark.parametrize("ends_by", ["close", "failure"])
@@ -503,7 +503,7 @@ async def test_subscribing_a_user_does_not_wait_for_a_set_up_that_ended(ends_by:
             engine.failures["subscribe"] = EngineError("gone")
             go_on.set()
         await subscribing
-        assert not node._subscription_setup.awaited.by_connection
+        assert not node._session_io._subscription_setup.awaited.by_connection
         go_on.set()
 
 
@@ -603,7 +603,7 @@ async def test_a_node_that_stops_closes_every_connection() -> None:
         errors.SHUTDOWN
     ] * 3
     assert_nothing_is_left(node)
-    assert node._deadlines._timer is None
+    assert node._session_io._deadlines._timer is None
     assert node.unready_reason == "The node is not running."
     with pytest.raises(EngineError):
         await publish(node, "open:1", b"1")

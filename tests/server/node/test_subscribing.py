@@ -49,7 +49,7 @@ async def test_a_subscription_that_fails_does_not_end_those_beside_it() -> None:
         await until(lambda: client.reply(10) and client.reply(11))
         assert "error" in (client.reply(10) or {})
         assert "subscribe" in (client.reply(11) or {})
-        assert not len(node._read_slots)
+        assert not len(node._session_io._read_slots)
 
 
 async def test_a_publication_that_is_larger_than_a_page_is_recovered() -> None:
@@ -65,7 +65,7 @@ async def test_a_publication_that_is_larger_than_a_page_is_recovered() -> None:
         recovered = [one["offset"] for one in reply["subscribe"].get("publications", [])]
         await until(lambda: len(recovered) + len(client.pushes("pub")) == 2)
         assert recovered + [one["offset"] for one in client.pushes("pub")] == [1, 2]
-        await until(lambda: not len(node._read_slots))
+        await until(lambda: not len(node._session_io._read_slots))
 
 
 async def test_presence_that_fails_while_history_is_read_gives_the_slot_back() -> None:
@@ -75,7 +75,7 @@ async def test_presence_that_fails_while_history_is_read_gives_the_slot_back() -
         client = await connected(node)
         engine.failures["add"] = EngineError("broken")
         assert "error" in await client.call("subscribe", channel=channel, **SINCE)
-        assert not len(node._read_slots)
+        assert not len(node._session_io._read_slots)
         engine.failures.clear()
         reply = await client.call("subscribe", channel=channel, **SINCE)
         assert reply["subscribe"]["recovered"]

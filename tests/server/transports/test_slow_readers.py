@@ -134,7 +134,7 @@ async def test_a_client_that_takes_too_little_is_disconnected(
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError, OSError):
             await reading
-    await until(lambda: not len(served.node._slow_clients))
+    await until(lambda: not len(served.node._session_io._slow_clients))
 
 
 @pytest.mark.parametrize("serve", [raw, asgi, sse])
@@ -169,7 +169,7 @@ async def test_the_largest_queue_is_dropped_above_the_limit_of_the_process(serve
         await until(lambda: len(served.node.state.connections) < 3)
         assert sum(one.queued_bytes for one in served.node.state.connections) <= limits["queued_bytes"]
         assert served.node.state.connections
-        await until(lambda: len(served.node._slow_clients) == len(served.node.state.connections))
+        await until(lambda: len(served.node._session_io._slow_clients) == len(served.node.state.connections))
         page = served.node.metrics.page().decode()
         dropped = len(connections) - len(served.node.state.connections)
         assert f'tocsin_limits_reached_total{{limit="limits.queued_bytes"}} {dropped}.0' in page
