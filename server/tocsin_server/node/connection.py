@@ -161,12 +161,6 @@ class Connections(Protocol):
     def emulated_sessions(self) -> EmulatedSessions:
         """The connections whose clients send their commands in requests of their own."""
 
-    async def forward(self, node: str, session: bytes, data: bytes) -> bool:
-        """Hand commands to an emulated connection of another node. False: that node or session is gone.
-
-        `session` is the digest of a session id. Raises EngineError.
-        """
-
     @property
     def uid(self) -> str:
         """The node's unique id."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tocsin_server import errors
 from tocsin_server.core.events import Event, ServerDisconnect
+from tocsin_server.engine.forwarding import Forwarding
 from tocsin_server.node.connection import Connection
 
 SESSION_ID_BYTES = 24
@@ -53,13 +54,14 @@ def session_digest(session: str) -> bytes:
 class EmulatedSessions:
     """The emulated connections of the node `node`, each with the limit of `waiting_limit` waiting bytes.
 
-    `receive` and `handle_event` are those of the node. `limit_reached` counts and logs.
+    `forwarding` is the engine's, `receive` and `handle_event` are the node's. `limit_reached` counts and logs.
     """
 
     def __init__(
         self,
         node: str,
         waiting_limit: int,
+        forwarding: Forwarding,
         *,
         receive: Callable[[Connection, bytes], None],
         handle_event: Callable[[Connection, Event], None],
@@ -68,6 +70,7 @@ class EmulatedSessions:
     ) -> None:
         self._node = node
         self._waiting_limit = waiting_limit
+        self._forwarding = forwarding
         self._receive = receive
         self._handle_event = handle_event
         self._limit_reached = limit_reached
@@ -109,3 +112,10 @@ class EmulatedSessions:
             return False
         self._receive(connection, data)
         return True
+
+    async def forward(self, node: str, session: bytes, data: bytes) -> bool:
+        """Hand commands to an emulated connection of another node. False: that node or session is gone.
+
+        Raises EngineError.
+        """
+        return await self._forwarding.forward(node, session, data)

@@ -13,23 +13,20 @@ whether the node runs and drains.
 from __future__ import annotations
 
 import os
-import random
 import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from msgspec import structs
 
 from tocsin_server import errors
 from tocsin_server.config.loading import Settings
 from tocsin_server.core import events
 from tocsin_server.core.admission import Admission, NotAdmitted
 from tocsin_server.core.channel import Channel
+from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Event, Timestamp
 from tocsin_server.core.glob import Glob
@@ -43,7 +40,7 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.engine.engine import Engine, EngineServices
 from tocsin_server.engine.metered import MeteredEngine
 from tocsin_server.engine.nodes import NodeInfo, SurveyRequest
-from tocsin_server.errors import Disconnect, Refused
+from tocsin_server.errors import Disconnect
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.authorizer import Authorizer
 from tocsin_server.node.backfill import Backfill
@@ -55,9 +52,10 @@ from tocsin_server.node.drain import drain
 from tocsin_server.node.emulated_sessions import EmulatedSessions
 from tocsin_server.node.engine_callbacks import EngineCallbacks
 from tocsin_server.node.fanout import FanOut
-from tocsin_server.node.key_sets import KeySets, authorizer_with
+from tocsin_server.node.key_sets import KeySets
 from tocsin_server.node.lifecycle import LifecycleWriter
 from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges
+from tocsin_server.node.new_sessions import NewSessions
 from tocsin_server.node.node_tasks import NodeTasks
 from tocsin_server.node.operations import Operations, RpcMethod
 from tocsin_server.node.refusal_log import RefusalLog
@@ -92,36 +90,61 @@ class Node:
         self._on_drain_requested: Callable[[], None] = self._drain_mounted
         self.metrics = metrics or Metrics()
         self.state: NodeState[Connection] = NodeState()
-        self.rules = channel_rules(settings)
+        rules = channel_rules(settings)
         self.sampled_log = SampledLog()
         self._tasks = NodeTasks(self.sampled_log)
-        self._step = CurrentStep()
-        self._refusals = RefusalLog(self.sampled_log, self.metrics, self._step)
-        self._engine_services: EngineServices = MeteredEngine(engine, self.metrics)
-        self.delivery_store = self._engine_services.deliveries
+        step = CurrentStep()
+        self._refusals = RefusalLog(self.sampled_log, self.metrics, step)
+        services: EngineServices = MeteredEngine(engine, self.metrics)
+        self.delivery_store = services.deliveries
         self.operations = Operations(
-            self._engine_services, self.rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
+            services, rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._session_io = SessionIo(
             settings,
-            self._engine_services,
+            services,
             self.state,
-            self.rules,
+            rules,
             operations=self.operations,
             tasks=self._tasks,
             metrics=self.metrics,
             sampled_log=self.sampled_log,
             refusals=self._refusals,
-            step=self._step,
+            step=step,
         )
         writes, handle_event = self._session_io.writes, self._session_io.handle_event
         self.fan_out: FanOut[Connection] = FanOut(
             self.metrics, writes.disconnect_failed, writes.disconnect_unreadable
         )
-        self._tokens = TokenVerifier(settings.client, settings.issuers)
-        self._key_sets = KeySets(self._tokens, self.metrics)
-        self._revoker = TokenRevoker(self.state, handle_event, self._tasks.spawn)
-        self._application = authorizer
+        tokens = TokenVerifier(settings.client, settings.issuers)
+        self._key_sets = KeySets(tokens, self.metrics)
+        self._revoker = TokenRevoker(
+            settings,
+            services.revocations,
+            self.state,
+            handle_event=handle_event,
+            spawn=self._tasks.spawn,
+            limit_reached=self.limit_reached,
+        )
+        self._new_sessions = NewSessions(
+            SessionContext(
+                settings.client,
+                rules,
+                tokens,
+                node=self.name,
+                version=__version__,
+                connections_of=lambda user: len(self.hub.connections_of(user)),
+                subscribers_in=self.hub.subscribers_in,
+                limits=ClientLimits(settings.client, settings.limits),
+                report_refusal=self._refusals.client_refused,
+                report_limit=self._refusals.client_limit_reached,
+                rpc_methods=self.operations.rpc_methods,
+                revocations=self._revoker.revocations,
+            ),
+            self._session_io.authorizations,
+            self._key_sets,
+            authorizer,
+        )
         self.kept_headers: KeptHeaders | None = None
         """What connections keep of their requests; None: nothing, because no hook wants it."""
         self.services = Services()
@@ -131,16 +154,15 @@ class Node:
         self.emulated_sessions = EmulatedSessions(
             self.uid,
             settings.client.message_limit_bytes,
+            services.forwarding,
             receive=self.receive,
             handle_event=handle_event,
             limit_reached=self.limit_reached,
         )
-        self._context = self._session_context(settings)
-        self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
         self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
-            self._engine_services.broker,
-            self.rules,
+            services.broker,
+            rules,
             self.state,
             self._tasks.spawn,
             self._on_backfilled,
@@ -153,25 +175,26 @@ class Node:
             self._backfill,
             revoker=self._revoker,
             emulated_sessions=self.emulated_sessions,
-            step=self._step,
+            step=step,
             awaited_setups=self._session_io.awaited_setups,
             handle_event=handle_event,
             drain=self._on_drain_command,
             node_info=self.node_info,
         )
-        self._started_at = time.monotonic()
-        self._is_prepared = self._is_draining = False
+        self._started_at: float | None = None
+        """The monotonic second at which the engine was started; None while it is stopped."""
+        self._is_draining = False
         add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
-        self.lifecycle = self._lifecycle_writer()
+        self.lifecycle = self._lifecycle_writer(rules)
         add_lifecycle_gauges(self.metrics, self.lifecycle)
 
-    def _lifecycle_writer(self) -> LifecycleWriter | None:
+    def _lifecycle_writer(self, rules: ChannelRules) -> LifecycleWriter | None:
         """Observe all sessions from now on, if lifecycle events are recorded."""
         options = self.settings.events
         if not options.types:
             return None
         event_log = self.engine.event_log
-        writer = LifecycleWriter(self.name, self.uid, options, self.rules, event_log, self.now, self.metrics)
+        writer = LifecycleWriter(self.name, self.uid, options, rules, event_log, self.now, self.metrics)
         self.state.observe = writer.observe
         self.services.add_warnings(writer.warnings)
         return writer
@@ -180,38 +203,6 @@ class Node:
     def hub(self) -> Hub[Connection]:
         """The index of this node's connections and channels."""
         return self.state.hub
-
-    def _session_context(self, settings: Settings) -> SessionContext:
-        return SessionContext(
-            settings.client,
-            self.rules,
-            self._tokens,
-            node=self.name,
-            version=__version__,
-            connections_of=lambda user: len(self.hub.connections_of(user)),
-            subscribers_in=self.hub.subscribers_in,
-            limits=ClientLimits(settings.client, settings.limits),
-            report_refusal=self._refusals.client_refused,
-            report_limit=self._refusals.client_limit_reached,
-            rpc_methods=self.operations.rpc_methods,
-            revocations=self._revoker.revocations,
-        )
-
-    def _start_authorizer(self) -> None:
-        """Let new sessions ask the authorizer, if it decides about anything."""
-        application = self._application
-        if application is not None and not application.start():
-            application = None
-        self._session_io.authorizations.authorizer = authorizer = authorizer_with(self._key_sets, application)
-        if authorizer is not None:
-            self.kept_headers = authorizer.kept_headers
-            self._context = replace(
-                self._context,
-                needs_authorization=authorizer.needs_authorization,
-                authorization_seconds=authorizer.authorization_seconds,
-                decide_now=self._session_io.authorizations.decide_in_step,
-            )
-            self._unlimited_context = replace(self._context, limits=ClientLimits.unlimited())
 
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
@@ -257,7 +248,7 @@ class Node:
                     self._session_io.stop()
                     self._tasks.stop()
         finally:
-            self._is_prepared = False
+            self._started_at = None
             await self.engine.stop()
 
     async def _check_tops(self) -> None:
@@ -273,14 +264,14 @@ class Node:
 
         Raises EngineError with a sentence for the operator.
         """
-        if self._is_prepared:
+        if self._started_at is not None:
             return
-        self._is_prepared = True
-        self._start_authorizer()
+        self._started_at = time.monotonic()
+        self.kept_headers = self._new_sessions.start()
         try:
             await self.engine.start(self.engine_callbacks)
         except BaseException:
-            self._is_prepared = False
+            self._started_at = None
             raise
 
     def attach_server(self, on_drain_requested: Callable[[], None]) -> None:
@@ -319,15 +310,12 @@ class Node:
         is_executed: bool = True,
     ) -> Session:
         """Return a session for a new connection; what one that is not executed does counts for no limit."""
-        return Session(
-            self._context if is_executed else self._unlimited_context,
-            _new_client_id(),
-            self.now(),
-            ping_phase=0.5 + random.random() / 2,  # noqa: S311 - spreads load, hides nothing
+        return self._new_sessions.make(
             sends_pings=sends_pings,
             wants_pong=wants_pong,
             announces_pings=announces_pings,
             is_unidirectional=is_unidirectional,
+            is_executed=is_executed,
         )
 
     def admit(self, key: str) -> NotAdmitted | None:
@@ -370,22 +358,7 @@ class Node:
 
         Raises Refused, or EngineError.
         """
-        now = self.now().unix
-        if revocation.expire_at and revocation.expire_at <= now:
-            raise Refused(errors.bad_request("expire_at has passed"))
-        limit = self.settings.limits.revocation_limit
-        if len(self._revoker.revocations) >= limit:
-            self._revoker.revocations.prune(now)
-            if len(self._revoker.revocations) >= limit:
-                self.limit_reached("limits.revocation_limit")
-                reason = f"there are limits.revocation_limit ({limit}) revocations"
-                raise Refused(errors.because(errors.LIMIT_EXCEEDED, reason))
-        complete = structs.replace(
-            revocation,
-            expire_at=revocation.expire_at or now + self.settings.client.token_revocation_ttl,
-            issued_before=revocation.issued_before or (now if revocation.user else 0),
-        )
-        await self._engine_services.revocations.add(complete)
+        await self._revoker.revoke(revocation)
 
     def count_sent(self, size: int) -> None:
         """Count bytes that a transport sends to one client."""
@@ -419,13 +392,6 @@ class Node:
         for connection in list(self.state.connections):
             self.handle_event(connection, events.ServerDisconnect(why))
 
-    async def forward(self, node: str, session: bytes, data: bytes) -> bool:
-        """Hand commands to an emulated connection of another node. False: that node or session is gone.
-
-        Raises EngineError.
-        """
-        return await self._engine_services.forwarding.forward(node, session, data)
-
     async def node_info(self, request: SurveyRequest) -> NodeInfo:
         """Return this node's own figures. Other code runs between slices of the channels."""
         glob = Glob(request.pattern) if request.pattern else None
@@ -444,7 +410,7 @@ class Node:
             num_users=len(list(self.hub.users)),
             num_channels=count,
             num_subs=subscriptions,
-            uptime=int(time.monotonic() - self._started_at),
+            uptime=0 if self._started_at is None else int(time.monotonic() - self._started_at),
             channels=channels,
             address=self.address,
             state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
@@ -463,13 +429,6 @@ class Node:
         if found is None or self.fan_out.has_room(found):
             return None
         return self.fan_out.wait_for_room(found)
-
-
-def _new_client_id() -> str:
-    """Return a random UUID (RFC 9562, version 4), in a third of the time that `uuid` takes."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) % 4]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _resident_bytes() -> int:

@@ -73,7 +73,7 @@ async def test_all_replies_to_a_client_behind_share_one_page() -> None:
         for channel in channels:
             await publish(served_node.node, channel, *[PAYLOAD] * COUNT)
         read: list[int] = []
-        broker = served_node.node._engine_services.broker
+        broker = served_node.node._session_io._engine.broker
         read_history = broker.read_history
 
         async def read_and_count(*arguments: Any) -> History:

@@ -118,7 +118,7 @@ class EmulationEndpoint:
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_FORWARDED)
         self._forwarded_bytes += len(commands)
         try:
-            return await self._connections.forward(node, digest, commands)
+            return await self._connections.emulated_sessions.forward(node, digest, commands)
         except Unanswered:
             raise RequestRefused(HTTPStatus.GATEWAY_TIMEOUT, NODE_SILENT) from None
         except EngineError as error:

@@ -39,7 +39,7 @@ async def test_a_stored_publication_that_was_not_received_is_backfilled(
         broker = cast("RedisBroker", unreceived.broker)
         names = ChannelNames(UnreceivedKeys(prefix), broker._settings_of)
         monkeypatch.setattr(broker, "_names", names)
-        options = served.node.rules.options_for(news)
+        options = served.node.operations.options_for(news)
         assert options is not None
         for number in (1, 2):
             await unreceived.broker.publish(news, publication(number), options)

@@ -143,7 +143,7 @@ async def test_an_address_that_guesses_sessions_is_refused_before_other_nodes_ar
 
     now = client.served.node.now()
     monkeypatch.setattr(client.served.node, "now", lambda: now)
-    monkeypatch.setattr(client.served.node, "forward", forward)
+    monkeypatch.setattr(client.served.node.emulated_sessions, "forward", forward)
     burst = 2 * BURST_SECONDS
     statuses = [(await client.post(session="guessed", node=OTHER_NODE)).status_code for _ in range(burst)]
     assert statuses == [404] * burst
@@ -165,7 +165,7 @@ async def test_clients_with_sessions_on_other_nodes_use_up_nothing(
 
     now = client.served.node.now()
     monkeypatch.setattr(client.served.node, "now", lambda: now)
-    monkeypatch.setattr(client.served.node, "forward", forward)
+    monkeypatch.setattr(client.served.node.emulated_sessions, "forward", forward)
     for _ in range(2 * BURST_SECONDS + 5):
         assert (await client.post(session="elsewhere", node=OTHER_NODE)).status_code == 204
 
@@ -180,7 +180,7 @@ async def test_a_node_that_is_not_reached_is_an_error_that_sdks_reconnect_after(
     async def forward(*_: object) -> bool:
         raise error
 
-    monkeypatch.setattr(client.served.node, "forward", forward)
+    monkeypatch.setattr(client.served.node.emulated_sessions, "forward", forward)
     response = await client.post(session="elsewhere", node=OTHER_NODE)
     assert (response.status_code, response.json()["code"]) == (status, 100)
     assert says in response.json()["message"]
@@ -195,7 +195,7 @@ async def test_commands_on_their_way_to_other_nodes_are_bounded(
     async def forward(*_: object) -> bool:
         return await gate.wait()
 
-    monkeypatch.setattr(client.served.node, "forward", forward)
+    monkeypatch.setattr(client.served.node.emulated_sessions, "forward", forward)
     monkeypatch.setattr(endpoint, "FORWARDED_BYTES", 100)
     first = asyncio.create_task(client.post("x" * 60, session="elsewhere", node=OTHER_NODE))
     second = asyncio.create_task(client.post("x" * 60, session="elsewhere", node=OTHER_NODE))
