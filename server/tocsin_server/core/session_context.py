@@ -12,12 +12,8 @@ from tocsin_server.core.client_limits import ClientLimits
 from tocsin_server.core.events import Authorize, AuthorizedOutcome
 from tocsin_server.core.revocations import Revocations
 from tocsin_server.core.tags_filter import TagsFilters
-from tocsin_server.core.tokens import (
-    TokenVerifier,
-)
-from tocsin_server.protocol.messages import (
-    Request,
-)
+from tocsin_server.core.tokens import TokenVerifier
+from tocsin_server.protocol.messages import Request
 
 
 def _no_connections(_user: str) -> int:

@@ -17,7 +17,7 @@ from tocsin_server.engine.user_connections import UserConnections
 
 
 class EngineHandler(BrokerHandler, ControlHandler, RevocationHandler, ForwardingHandler, Protocol):
-    """All callbacks of an engine, implemented by the node."""
+    """All callbacks of an engine, implemented by the node (node/engine_callbacks.py)."""
 
 
 @dataclass(frozen=True, slots=True)

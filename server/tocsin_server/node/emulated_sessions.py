@@ -54,7 +54,7 @@ def session_digest(session: str) -> bytes:
 class EmulatedSessions:
     """The emulated connections of the node `node`, each with the limit of `waiting_limit` waiting bytes.
 
-    `forwarding` is the engine's, `receive` and `handle_event` are the node's. `limit_reached` counts and logs.
+    `forwarding` is the engine's, `receive` and `handle_event` the node's. `limit_reached` counts and logs.
     """
 
     def __init__(

@@ -6,8 +6,8 @@
 State changes in synchronous steps only, most of them in `core/node_state.py`. Nothing here knows a socket,
 HTTP or Redis.
 
-The mutable state is `state` (connections, hub, channels), which `SessionIo` and `EngineCallbacks` change, and
-whether the node runs and drains.
+The mutable state is `state` (connections, hub, channels), which `SessionIo` and `EngineCallbacks` change; and
+when the node started, whether it drains, and what its server told it, which only `Node` changes.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ class Node:
         self._tasks = NodeTasks(self.sampled_log)
         step = CurrentStep()
         self._refusals = RefusalLog(self.sampled_log, self.metrics, step)
-        services: EngineServices = MeteredEngine(engine, self.metrics)
-        self.delivery_store = services.deliveries
+        engine_services: EngineServices = MeteredEngine(engine, self.metrics)
+        self.delivery_store = engine_services.deliveries
         self.operations = Operations(
-            services, rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
+            engine_services, rules, self.metrics, self._room_in, rpc_methods, self.limit_reached
         )
         self._session_io = SessionIo(
             settings,
-            services,
+            engine_services,
             self.state,
             rules,
             operations=self.operations,
@@ -120,7 +120,7 @@ class Node:
         self._key_sets = KeySets(tokens, self.metrics)
         self._revoker = TokenRevoker(
             settings,
-            services.revocations,
+            engine_services.revocations,
             self.state,
             handle_event=handle_event,
             spawn=self._tasks.spawn,
@@ -154,14 +154,14 @@ class Node:
         self.emulated_sessions = EmulatedSessions(
             self.uid,
             settings.client.message_limit_bytes,
-            services.forwarding,
+            engine_services.forwarding,
             receive=self.receive,
             handle_event=handle_event,
             limit_reached=self.limit_reached,
         )
         self.reading_turns: TurnQueue[Callable[[], None]] = TurnQueue(lambda read_on: read_on())
         self._backfill = Backfill(
-            services.broker,
+            engine_services.broker,
             rules,
             self.state,
             self._tasks.spawn,
@@ -210,7 +210,7 @@ class Node:
 
     def log_refusal(self, event: str, **fields: Any) -> None:
         """Write a line of the refusal log, with the client whose event is being handled, if there is one."""
-        self._refusals.write(event, **fields)
+        self._refusals.log_refusal(event, **fields)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ class RefusalLog:
         self._metrics = metrics
         self._step = step
 
-    def write(self, event: str, **fields: Any) -> None:
+    def log_refusal(self, event: str, **fields: Any) -> None:
         """Write a line of one kind, or count it if there are too many of them."""
         connection = self._step.connection
         if connection is not None:
@@ -28,7 +28,7 @@ class RefusalLog:
     def limit_reached(self, limit: str, **fields: object) -> None:
         """Count and log that a limit refused something. `limit` is its key in the configuration."""
         self._metrics.limits_reached.add(limit)
-        self.write("limit_reached", limit=limit, **fields)
+        self.log_refusal("limit_reached", limit=limit, **fields)
 
     def client_limit_reached(self, client: str, limit: str) -> None:
         """The same for a client."""
@@ -36,7 +36,7 @@ class RefusalLog:
 
     def client_refused(self, client: str, subject: str, reason: str) -> None:
         """Log why something of a client was refused, for the operator."""
-        self.write("client_refused", client=client, subject=subject, error=reason)
+        self.log_refusal("client_refused", client=client, subject=subject, error=reason)
 
 
 def client_fields(connection: Connection) -> dict[str, str]:
