@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.server.served_node import settings_of, until
+from tests.server.served_node import assert_nothing_is_left, is_settled, settings_of, until
 from tocsin_server.core.channel import ChannelMessage
 from tocsin_server.core.events import ConnectionLost
 from tocsin_server.engine.engine import Engine
@@ -140,3 +140,16 @@ async def running(
     node = Node(settings_of(sections), engine or MemoryEngine(), rpc_methods=rpc, authorizer=authorizer)
     async with node.running():
         yield node
+
+
+async def until_settled(node: Node) -> None:
+    """Wait until the node has no task and no fan-out left."""
+    await until(lambda: is_settled(node))
+
+
+async def drop_and_check(node: Node, *connections: FakeConnection) -> None:
+    """Drop the connections, and check that no state is left."""
+    for connection in connections:
+        connection.drop()
+    await until_settled(node)
+    assert_nothing_is_left(node)
