@@ -78,7 +78,7 @@ from tocsin_server.core.pending_authorizations import PendingAuthorization, Pend
 from tocsin_server.core.phases import AUTHORIZING, CLOSED, CONNECTED, CONNECTING, NEW, Cause, next_phase
 from tocsin_server.core.positions import History
 from tocsin_server.core.rate_limit import NEVER_USED
-from tocsin_server.core.renewals import Renewals
+from tocsin_server.core.renewals import Expired, Renewals
 from tocsin_server.core.replies import answer, is_error, refuse, send_push
 from tocsin_server.core.session_context import SessionContext
 from tocsin_server.core.subscription import monotonic_deadline, ttl_seconds
@@ -611,47 +611,26 @@ class Session:
     def _ask_for_renewals(self, now: Timestamp) -> list[Effect]:
         if self._renewals is None or self.phase is not CONNECTED:
             return []
-        effects: list[Effect] = []
-        for number, channel in self._renewals.take_due(now, self._context.authorization_seconds):
-            if not channel:
-                effects.append(Authorize(number, RefreshRequest(), self.info))
-            elif self._subscriptions.renewable(channel) is not None:
-                effects.append(Authorize(number, SubRefreshRequest(channel), self.info))
-            else:
-                self._renewals.cancel(channel)
-        return effects
+        seconds = self._context.authorization_seconds
+        return [*self._renewals.questions(self.info, self._subscriptions, seconds, now)]
 
-    def _on_renewed(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
+    def _on_renewed(self, answer: events.Authorized, now: Timestamp) -> list[Effect]:
         """Go on as the answer to a question of the session itself says."""
-        renewals, outcome = self._renewals, event.outcome
-        question = renewals.take(event.id) if renewals is not None else None
-        if renewals is None or question is None:
+        if self._renewals is None:
             return []
-        channel = question.channel
-        if isinstance(outcome, Disconnect):
-            return self._close(outcome)
-        if isinstance(outcome, Renewal) and 0 < outcome.expire_at <= now.unix:
-            outcome = errors.EXPIRED
-        if isinstance(outcome, Refusal) and outcome.temporary:
-            renewals.retry(channel, now.monotonic)
-            return []
-        renewals.cancel(channel)
-        subscription = self._subscriptions.renewable(channel) if channel else None
-        if isinstance(outcome, Refusal):
-            if not channel:
+        decided = self._renewals.answered(answer, self._subscriptions, now)
+        if isinstance(decided, Disconnect):
+            return self._close(decided)
+        if isinstance(decided, Expired):
+            if not decided.channel:
                 return self._close(errors.CONNECTION_EXPIRED)
-            return [] if subscription is None else self._apply(self._subscriptions.expire_now(channel))
-        if isinstance(outcome, Renewal) and (subscription is not None or not channel):
-            expires_at = monotonic_deadline(outcome.expire_at, now)
-            renewals.schedule_again(channel, expires_at, now.monotonic)
-            asked_at = question.asked_at if outcome.is_decided else None
-            if subscription is not None:
-                subscription.extend(expires_at, outcome.info, asked_at)
-            else:
-                self._extend_connection(expires_at, outcome.info, asked_at)
+            return self._apply(self._subscriptions.expire_now(decided.channel))
+        if decided is not None:
+            extend = self._extend if decided.subscription is None else decided.subscription.extend
+            extend(decided.expires_at, decided.info, decided.asked_at)
         return []
 
-    def _extend_connection(self, expires_at: float | None, info: Raw, issued_at: float | None) -> None:
+    def _extend(self, expires_at: float | None, info: Raw, issued_at: float | None) -> None:
         self._expires_at = expires_at
         if issued_at is not None:
             self._issued_at = issued_at
