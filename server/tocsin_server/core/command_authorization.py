@@ -26,7 +26,9 @@ from tocsin_server.protocol.messages import (
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
+    Request,
     RpcRequest,
+    SubscribeRequest,
 )
 
 ChannelRequest = PublishRequest | PresenceRequest | PresenceStatsRequest | HistoryRequest
@@ -75,14 +77,21 @@ def authorize_command(
     return Execute(command_id, request, info, approval is not None and approval.skip_history)
 
 
-def check_publish(
+def check_before_asking(
     context: SessionContext,
     info: ClientInfo,
     subscriptions: Subscriptions,
-    request: PublishRequest,
+    request: Request,
     now: Timestamp,
 ) -> Refusal | Exceeded | Disconnect | None:
-    """Return why a publish command is refused that is not valid, or one too many, for every client."""
+    """Return why a command is refused without asking anyone outside: no answer could permit it.
+
+    Such as one that is not valid, or one publication too many.
+    """
+    if isinstance(request, SubscribeRequest):
+        return subscriptions.check(request, info)
+    if not isinstance(request, PublishRequest):
+        return None
     options = _check(context, info, subscriptions, request, is_permitted=True)
     if not isinstance(options, ChannelOptions):
         return options

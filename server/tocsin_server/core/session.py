@@ -58,7 +58,7 @@ from tocsin_server.core.authorization import (
 )
 from tocsin_server.core.capabilities import capabilities
 from tocsin_server.core.client_limits import Exceeded
-from tocsin_server.core.command_authorization import ExecutedRequest, authorize_command, check_publish
+from tocsin_server.core.command_authorization import ExecutedRequest, authorize_command, check_before_asking
 from tocsin_server.core.events import (
     Approval,
     Authorize,
@@ -304,16 +304,9 @@ class Session:
         return subscription is not None and subscription.is_positioned
 
     def misses_cache(self, channel: str, history: History | None) -> bool:
-        """Whether a channel in cache mode, just subscribed with this history, has no publication.
-
-        Of a client that does not recover only the top was read. Then only a channel that never had a
-        publication counts as empty.
-        """
+        """Whether a channel in cache mode, just subscribed with this history, has no publication."""
         subscription = self._subscriptions.live_in(channel)
-        if history is None or subscription is None or not subscription.is_cache:
-            return False
-        recovers = subscription.since is not None and subscription.is_recoverable
-        return not history.publications and (recovers or history.top.offset == 0)
+        return subscription is not None and subscription.misses_cache(history)
 
     @property
     def deadline(self) -> float | None:
@@ -459,9 +452,12 @@ class Session:
         if exceeded is not None and (exceeded.is_final or not isinstance(request, _NOT_LIMITED)):
             return self._apply_limit(command.id, exceeded)
         if self._context.needs_authorization(request) and not _is_refresh_without_token(request):
-            effects = self._check_request(command.id, request, now)
-            is_next = not before or all(type(effect) is Send for effect in before)
-            effects = effects or self._request_authorization(command.id, request, now, is_next=is_next)
+            refused = check_before_asking(self._context, self.info, self._subscriptions, request, now)
+            if refused is not None:
+                effects = self._refuse_command(command.id, refused)
+            else:
+                is_next = not before or all(type(effect) is Send for effect in before)
+                effects = self._request_authorization(command.id, request, now, is_next=is_next)
         else:
             effects = self._run_request(command.id, request, None, now)
         return self._count_error(effects, now) if len(effects) == 1 and is_error(effects[0]) else effects
@@ -550,16 +546,6 @@ class Session:
             self._move(Cause.AUTHORIZATION_REQUESTED)
         self._authorizing[authorize.id] = pending
         return [authorize]
-
-    def _check_request(self, command_id: int, request: Request, now: Timestamp) -> list[Effect]:
-        """Refuse what no answer from outside could permit, so that it is not asked about."""
-        if isinstance(request, SubscribeRequest):
-            refused = self._subscriptions.check(request, self.info)
-            return [] if refused is None else self._refuse_command(command_id, refused)
-        if isinstance(request, PublishRequest):
-            why = check_publish(self._context, self.info, self._subscriptions, request, now)
-            return [] if why is None else self._refuse_command(command_id, why)
-        return []
 
     def _on_authorized(self, event: events.Authorized, now: Timestamp) -> list[Effect]:
         if event.id < 0:

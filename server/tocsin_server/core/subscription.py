@@ -134,6 +134,16 @@ class Subscription(Struct, eq=False):
         """Whether only the newest publication of the channel matters."""
         return self.options.force_recovery_mode == "cache"
 
+    def misses_cache(self, history: History | None) -> bool:
+        """Whether it is in cache mode, and the channel had no publication when this history was read.
+
+        If it does not recover, only the top was read. Then only a channel that never had one counts.
+        """
+        if history is None or not self.is_cache:
+            return False
+        recovers = self.since is not None and self.is_recoverable
+        return not history.publications and (recovers or history.top.offset == 0)
+
     def _recovery(self, history: History | None, is_continued: bool) -> Recovery:
         if history is None or self.since is None or not self.is_recoverable:
             return NOT_RECOVERED
