@@ -78,7 +78,7 @@ class Fault(Generic[AnyCluster]):
     `inject` returns when the fault is over; the system may still have to recover from it.
     `detected_by` is one of `DETECTIONS`, or empty for a fault that nothing may detect.
     `detected_within_seconds` is infinite if the design sets no limit.
-    Connections may end only if `ends_connections`. If `allows_publishing`, publishers must make progress.
+    At most `ended_connections` may end. If `allows_publishing`, publishers must make progress.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Fault(Generic[AnyCluster]):
     detected_by: str = ""
     detected_within_seconds: float = math.inf
     history_loss: HistoryLoss = HistoryLoss.NEVER
-    ends_connections: bool = False
+    ended_connections: float = 0
     allows_publishing: bool = False
 
     def violations(self, seen: Observation) -> list[str]:
@@ -96,7 +96,7 @@ class Fault(Generic[AnyCluster]):
             violations.append(f"{seen.gaps_missing} gaps missing, {seen.gaps_unfounded} gaps unfounded")
         if self._has_wrong_loss(seen.histories_lost):
             violations.append(f"{seen.histories_lost} of {len(CHANNELS)} histories were lost")
-        if seen.connections_ended and not self.ends_connections:
+        if seen.connections_ended > self.ended_connections:
             violations.append(f"{seen.connections_ended} connections ended")
         if seen.detected_seconds is None:
             if self.detected_by:

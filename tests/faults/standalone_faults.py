@@ -6,6 +6,7 @@ Each fault is real, and its function checks that it took effect.
 from __future__ import annotations
 
 import asyncio
+import math
 
 import httpx
 
@@ -157,13 +158,13 @@ DEAF = DEAF_SECONDS + LATE_SECONDS
 STANDALONE_FAULTS = FaultGroup(
     standalone_cluster,
     quick=[
-        Fault("kill -9 of a node", kill_node, CONNECTION_ENDED, LATE_SECONDS, ends_connections=True),
+        Fault("kill -9 of a node", kill_node, CONNECTION_ENDED, LATE_SECONDS, ended_connections=math.inf),
         Fault(
             "SIGTERM of each node in turn",
             restart_each_node,
             CONNECTION_ENDED,
             LATE_SECONDS,
-            ends_connections=True,
+            ended_connections=math.inf,
             allows_publishing=True,
         ),
         Fault("CLIENT KILL TYPE pubsub", cut_pubsub_connections, REDIS_DISCONNECTED, LATE_SECONDS),
@@ -182,7 +183,7 @@ STANDALONE_FAULTS = FaultGroup(
         Fault(
             "a node partitioned from Redis", partition_node, REDIS_DISCONNECTED, DEAF, allows_publishing=True
         ),
-        Fault("a subscriber that stops reading", stop_reading, CONNECTION_ENDED),
+        Fault("a subscriber that stops reading", stop_reading, CONNECTION_ENDED, ended_connections=1),
         Fault("Redis restarted, empty", restart_redis_empty, HISTORY_GAP, history_loss=HistoryLoss.ALWAYS),
     ],
 )

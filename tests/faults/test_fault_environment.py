@@ -47,7 +47,7 @@ def test_a_broken_promise_is_a_violation(fault: Fault[Any], seen: Observation, v
     [
         ({"detected_within_seconds": float("inf")}, replace(EXPECTED, detected_seconds=25.0)),
         ({"allows_publishing": False}, replace(EXPECTED, published=0)),
-        ({"ends_connections": True}, replace(EXPECTED, connections_ended=2)),
+        ({"ended_connections": 2}, replace(EXPECTED, connections_ended=2)),
         ({"history_loss": HistoryLoss.POSSIBLE}, replace(EXPECTED, histories_lost=1)),
         ({"history_loss": HistoryLoss.ALWAYS}, replace(EXPECTED, histories_lost=ALL)),
     ],
