@@ -7,8 +7,6 @@ checking for their presence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from operator import attrgetter
 from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
@@ -212,8 +210,19 @@ class Command(Wire):
     @property
     def request(self) -> Request | None:
         """The first method that is set, in the protocol's order (docs/protocol.md §2); None if none is."""
-        requests: Iterator[Request] = filter(None, _requests(self))  # none of them is false
-        return next(requests, None)
+        return (  # no request is false
+            self.connect
+            or self.subscribe
+            or self.unsubscribe
+            or self.publish
+            or self.presence
+            or self.presence_stats
+            or self.history
+            or self.rpc
+            or self.send
+            or self.refresh
+            or self.sub_refresh
+        )
 
 
 Request = (
@@ -228,20 +237,6 @@ Request = (
     | SendRequest
     | RefreshRequest
     | SubRefreshRequest
-)
-
-_requests: Callable[[Command], tuple[Request | None, ...]] = attrgetter(
-    "connect",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "rpc",
-    "send",
-    "refresh",
-    "sub_refresh",
 )
 
 PONG = Command()
