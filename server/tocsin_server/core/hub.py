@@ -62,11 +62,6 @@ class Hub(Generic[C]):
         """The channels that have a subscriber here or are about to get one, by name."""
         return self._channels
 
-    def subscribers_in(self, name: str) -> int:
-        """Return how many subscribers a channel has here, those that are being set up included."""
-        channel = self._channels.get(name)
-        return 0 if channel is None else channel.subscriber_count
-
     def begin_subscribe(self, name: str) -> Channel[C]:
         """Return a channel that gets a subscriber; the first one creates it.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tocsin_server.config.client_options import ClientOptions
 from tocsin_server.config.limit_options import LimitOptions
@@ -16,6 +17,14 @@ from tocsin_server.core.tokens import TokenVerifier
 from tocsin_server.protocol.messages import Request
 
 
+class CountedChannel(Protocol):
+    """What a session needs of a channel."""
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscribers it has on this node, with those that are being set up."""
+
+
 def _no_connections(_user: str) -> int:
     return 0
 
@@ -26,10 +35,6 @@ def _ignore(_client: str, _subject: str, _reason: str) -> None:
 
 def _ignore_limit(_client: str, _limit: str) -> None:
     pass
-
-
-def _no_subscribers(_channel: str) -> int:
-    return 0
 
 
 def _needs_no_authorization(_request: Request) -> bool:
@@ -62,8 +67,8 @@ class SessionContext:
     """Called with a client id, what was refused, and why: for the operator, not for the client."""
     report_limit: Callable[[str, str], None] = _ignore_limit
     """Called with a client id and the key of a limit that refused the client something."""
-    subscribers_in: Callable[[str], int] = _no_subscribers
-    """Returns how many subscribers a channel has on this node, those being set up included."""
+    channels: Mapping[str, CountedChannel] = field(default_factory=dict)
+    """The channels of this node, by name. Each has a subscriber, or one is being set up."""
     limits: ClientLimits = field(default_factory=lambda: ClientLimits(ClientOptions(), LimitOptions()))
     """What clients may use per second."""
     rpc_methods: Container[str] = frozenset()

@@ -125,11 +125,15 @@ def _decoded(part: bytes) -> bytes:
 
     Padding is accepted where it is complete, because some load balancers add it.
     """
-    text = part.rstrip(b"=")
-    padding = len(part) - len(text)
-    if padding and (len(part) % 4 or padding > 2):
-        raise ValueError("its padding is wrong")
+    text = _without_padding(part) if part.endswith(b"=") else part
     last = len(text) % 4
     if last and text[-1] not in _LAST_CHARACTERS[last]:
         raise ValueError("it is no base64url")
     return binascii.a2b_base64(text.translate(_TO_BASE64) + _PADDING[last], strict_mode=True)
+
+
+def _without_padding(part: bytes) -> bytes:
+    text = part.rstrip(b"=")
+    if len(part) % 4 or len(part) - len(text) > 2:
+        raise ValueError("its padding is wrong")
+    return text

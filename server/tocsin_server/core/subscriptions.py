@@ -145,19 +145,21 @@ class Subscriptions:
     def _exceeded_limit(
         self, subscription: Subscription, info: ClientInfo, now: Timestamp
     ) -> Exceeded | None:
-        channel, limit = subscription.channel, subscription.options.subscriber_limit
-        count = self._context.subscribers_in(channel)
-        if limit and count >= limit:
+        channel = self._context.channels.get(subscription.channel)
+        if channel is None:
+            return self._take_new_channels(1, info, now)
+        limit = subscription.options.subscriber_limit
+        if limit and channel.subscriber_count >= limit:
             reason = f"the channel has {limit} subscribers on this node"
-            key = f"{section_of(channel)}.subscriber_limit"
+            key = f"{section_of(subscription.channel)}.subscriber_limit"
             return Exceeded(key, errors.because(errors.LIMIT_EXCEEDED, reason))
-        return None if count else self._take_new_channels(1, info, now)
+        return None
 
     def take_new_channels(self, channels: Iterable[str], info: ClientInfo, now: Timestamp) -> Exceeded | None:
         """Use the allowance of new channels for those of `channels` that have no subscriber here."""
         count = 0
         for channel in channels:
-            count += not self._context.subscribers_in(channel)
+            count += channel not in self._context.channels
         return self._take_new_channels(count, info, now) if count else None
 
     def _take_new_channels(self, count: int, info: ClientInfo, now: Timestamp) -> Exceeded | None:

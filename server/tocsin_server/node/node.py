@@ -134,7 +134,7 @@ class Node:
                 node=self.name,
                 version=__version__,
                 connections_of=lambda user: len(self.hub.connections_of(user)),
-                subscribers_in=self.hub.subscribers_in,
+                channels=self.hub.channels,
                 limits=ClientLimits(settings.client, settings.limits),
                 report_refusal=self._refusals.client_refused,
                 report_limit=self._refusals.client_limit_reached,

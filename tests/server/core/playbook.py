@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
@@ -178,9 +178,6 @@ def context(
         if reached is not None:
             reached.append(limit)
 
-    def subscribers_in(channel: str) -> int:
-        return (subscribers or {}).get(channel, 0)
-
     options = ClientOptions(**{"token_hmac_secret": SECRET, "token_leeway": 0, **client})
     return SessionContext(
         options=options,
@@ -197,9 +194,15 @@ def context(
         rpc_methods=rpc_methods,
         report_refusal=report_refusal,
         report_limit=report_limit,
-        subscribers_in=subscribers_in,
+        channels={name: CountedChannel(count) for name, count in (subscribers or {}).items()},
         limits=ClientLimits(options, LimitOptions(**(limits or {}))),
     )
+
+
+class CountedChannel(NamedTuple):
+    """A channel with so many subscribers."""
+
+    subscriber_count: int
 
 
 def new_connection(session_context: SessionContext | None = None, **kind: Any) -> Playbook:
