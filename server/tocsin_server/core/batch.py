@@ -104,18 +104,24 @@ Recipients = tuple[Framing, list[Subscriber[C]], list[ChannelMessage]]
 class Batch(Generic[C]):
     """Messages that are delivered together, and for each framing and form which subscribers get which."""
 
-    __slots__ = ("_outcomes", "divides_joins", "groups", "messages", "published_at", "work")
+    __slots__ = ("_outcomes", "divides_joins", "groups", "messages", "work")
 
     def __init__(self, messages: list[ChannelMessage]) -> None:
         self.messages = messages
-        self.published_at = next((message.published_at for message in messages if message.published_at), 0.0)
-        """When its oldest publication with a known time was published; 0 if no time is known."""
         self.groups: list[Group[C]] = []
         self.divides_joins = False
         """Whether it has joins or leaves that some of the subscribers do not receive."""
         self.work = 0
         """What determining the recipients has taken so far, in small writes to a transport."""
         self._outcomes: dict[TagsFilter, list[bool]] = {}
+
+    @property
+    def published_at(self) -> float:
+        """When its oldest publication with a known time was published; 0 if no time is known."""
+        for message in self.messages:
+            if message.published_at:
+                return message.published_at
+        return 0.0
 
     @property
     def recipients(self) -> Iterator[Recipients[C]]:

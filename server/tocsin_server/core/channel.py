@@ -27,7 +27,7 @@ from tocsin_server.core.batch import Batch, C, Framing, Group, Subscriber, Subsc
 from tocsin_server.core.channel_message import ChannelMessage, encodable
 from tocsin_server.core.form import PLAIN, Form
 from tocsin_server.core.kept_messages import KeptMessages
-from tocsin_server.core.positions import Continuity, History, PositionTracker, merge
+from tocsin_server.core.positions import NEXT, Continuity, History, PositionTracker, merge
 from tocsin_server.protocol.messages import Position, Publication, Push
 from tocsin_server.protocol.payloads import Payload
 
@@ -91,6 +91,8 @@ class Channel(Generic[C]):
         "_held",
         "_join_receivers",
         "_kept_aside",
+        "_live_count",
+        "_may_have_joins",
         "_queue",
         "_recent",
         "_sent_count",
@@ -109,9 +111,11 @@ class Channel(Generic[C]):
         self.tracker = PositionTracker()
         self.queued_bytes = 0
         self._queue: deque[ChannelMessage] = deque()
+        self._may_have_joins = False  # whether a join or leave is queued, or was since the queue was empty
         self._sent_count = 0  # messages that have left the queue; plus the queue's length: all received
         self._subscribers: dict[Framing, dict[C, Subscriber[C]]] = {}
         self._groups: list[Group[C]] | None = None  # the same by framing and form, cached
+        self._live_count = 0  # how many these are
         self._special_count = 0  # of these, how many have another form than PLAIN
         self._recent: dict[Subscriber[C], None] = {}  # get less of the next batch than their groups
         self._base: Payload | None = None  # the data of the last publication that left, if deltas are used
@@ -132,10 +136,6 @@ class Channel(Generic[C]):
         return self._live_count + waiting
 
     @property
-    def _live_count(self) -> int:
-        return sum(map(len, self._subscribers.values()))
-
-    @property
     def subscriber_count(self) -> int:
         """How many subscribers it has here, with those that are being set up."""
         waiting = len(self._waiting_for_offset) + len(self._kept_aside)
@@ -149,7 +149,7 @@ class Channel(Generic[C]):
     @property
     def _is_delivered(self) -> bool:
         """Whether a message must be queued for anyone."""
-        return bool(self._kept_aside) or any(self._subscribers.values())
+        return bool(self._live_count or self._kept_aside)
 
     @property
     def connections(self) -> list[C]:
@@ -292,6 +292,7 @@ class Channel(Generic[C]):
         """Deliver to a subscriber from the next batch on."""
         if subscriber.form.uses_delta or subscriber.live_since_count > self._sent_count:
             self._recent[subscriber] = None
+        self._live_count += 1
         self._special_count += subscriber.form is not PLAIN
         self._subscribers.setdefault(subscriber.connection.framing, {})[subscriber.connection] = subscriber
         self._groups = None
@@ -301,6 +302,7 @@ class Channel(Generic[C]):
         subscriber = self._subscribers.get(connection.framing, {}).pop(connection, None)
         if subscriber is not None:
             self._recent.pop(subscriber, None)
+            self._live_count -= 1
             self._special_count -= subscriber.form is not PLAIN
             self._groups = None
         return subscriber
@@ -341,24 +343,25 @@ class Channel(Generic[C]):
         Any other result than NEXT leaves the channel unchanged; after GAP and OTHER_EPOCH the caller must
         backfill.
         """
-        if not publication.has_offset:
-            push = Push(self.name, pub=publication)
-            self._append(ChannelMessage(push, "", published_at, may_be_delta=may_be_delta))
-            return Continuity.NEXT
-        if not self.tracker.is_known:
-            self.tracker.set(Position(publication.offset - 1, epoch))
-        continuity = self.tracker.advance(publication.offset, epoch)
-        if continuity is Continuity.NEXT:
+        if publication.offset:
+            continuity = self.tracker.advance(publication.offset, epoch)
+            if continuity is not NEXT:
+                return continuity
             if self._subscribing:
                 self._hold(publication, epoch)
+        else:
+            epoch = ""
+        if self._is_delivered:
             push = Push(self.name, pub=publication)
             self._append(ChannelMessage(push, epoch, published_at, may_be_delta=may_be_delta))
+        if self._waiting_for_offset:
             self._add_caught_up()
-        return continuity
+        return NEXT
 
     def receive_join_leave(self, push: Push) -> None:
         """Queue a join or leave, for the subscribers that receive them."""
-        if self._join_receivers:
+        if self._join_receivers and self._is_delivered:
+            self._may_have_joins = True
             self._append(ChannelMessage(push))
         for subscriber, joins in self._catching_up.values():
             if subscriber.receives_joins:
@@ -380,19 +383,15 @@ class Channel(Generic[C]):
         return [connection for connection in self.connections if connection not in complete]
 
     def _append(self, message: ChannelMessage) -> None:
-        if self._is_delivered:
-            self._queue.append(message)
-            self.queued_bytes += message.size
+        self._queue.append(message)
+        self.queued_bytes += message.size
 
     def _add_caught_up(self) -> None:
-        if self._waiting_for_offset:
-            waiting, offset = self._waiting_for_offset, self.tracker.offset
-            self._waiting_for_offset = [
-                subscriber for subscriber in waiting if subscriber.start_offset > offset
-            ]
-            for subscriber in waiting:
-                if subscriber.start_offset <= offset:
-                    self._add(subscriber)
+        waiting, offset = self._waiting_for_offset, self.tracker.offset
+        self._waiting_for_offset = [subscriber for subscriber in waiting if subscriber.start_offset > offset]
+        for subscriber in waiting:
+            if subscriber.start_offset <= offset:
+                self._add(subscriber)
 
     # ---------------------------------------------------------------------------------------------- deliver
 
@@ -408,8 +407,10 @@ class Channel(Generic[C]):
         """
         first = self._sent_count
         batch: Batch[C] = Batch(self._take_messages())
-        has_joins = not all(message.is_publication for message in batch.messages)
-        batch.divides_joins = has_joins and self._join_receivers != self._live_count
+        if self._may_have_joins:
+            has_joins = not all(message.is_publication for message in batch.messages)
+            batch.divides_joins = has_joins and self._join_receivers != self._live_count
+            self._may_have_joins = self.has_queued
         if self._kept_aside:
             self._keep(batch, first)
         groups, recent = self._subscriber_groups(), self._recent
@@ -429,11 +430,12 @@ class Channel(Generic[C]):
 
     def _link(self, messages: list[ChannelMessage], groups: list[Group[C]]) -> None:
         """Let deltas be made from one publication to the next, if a subscriber uses them."""
-        base, uses_delta = self._base, any(group.form.uses_delta for group in groups)
-        if uses_delta:
+        base = None
+        if self._special_count and any(group.form.uses_delta for group in groups):
+            base = self._base
             for message in messages:
                 base = message.follow(base)
-        self._base = base if uses_delta else None
+        self._base = base
 
     def _recent_groups(self, first: int) -> list[Group[C]]:
         found: dict[tuple[Framing, Form, int], list[Subscriber[C]]] = {}
@@ -455,11 +457,15 @@ class Channel(Generic[C]):
         return since <= last if subscriber.form.uses_delta else since <= self._sent_count
 
     def _take_messages(self) -> list[ChannelMessage]:
-        messages: list[ChannelMessage] = []
-        size = 0
-        while self._queue and size <= BATCH_BYTES:
-            messages.append(self._queue.popleft())
-            size += messages[-1].size
+        queue = self._queue
+        if self.queued_bytes <= BATCH_BYTES:
+            messages, size = list(queue), self.queued_bytes
+            queue.clear()
+        else:
+            messages, size = [], 0
+            while queue and size <= BATCH_BYTES:
+                messages.append(queue.popleft())
+                size += messages[-1].size
         self._sent_count += len(messages)
         self.queued_bytes -= size
         return messages

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from tocsin_server.core.fossil import encode_delta
 from tocsin_server.protocol.codec import Codec
@@ -15,41 +15,27 @@ from tocsin_server.protocol.messages import Push
 from tocsin_server.protocol.payloads import Payload, PayloadNotJson
 
 
-class ChannelMessage:
+class ChannelMessage(Struct, eq=False):
     """A push to a channel's subscribers. Its encoding is made on first use and kept, per codec."""
 
-    __slots__ = (
-        "_base",
-        "_codec",
-        "_delta",
-        "_encoding",
-        "_others",
-        "_quoted",
-        "epoch",
-        "may_be_delta",
-        "published_at",
-        "push",
-        "size",
-    )
+    push: Push
+    epoch: str = ""
+    """The epoch of the publication's offset; empty where no history holds it."""
+    published_at: float = 0.0
+    """Monotonic seconds, 0 if unknown."""
+    may_be_delta: bool = False
+    """Whether its publisher or its namespace permits to deliver it as a delta."""
+    _codec: Codec | None = None  # the first codec that was used, and its encoding
+    _encoding: bytes = b""
+    _others: dict[Codec, bytes] | None = None
+    _base: Payload | None = None  # the data of the channel's publication before this one, if known
+    _quoted: ChannelMessage | None = None
+    _delta: ChannelMessage | None = None
 
-    def __init__(
-        self, push: Push, epoch: str = "", published_at: float = 0.0, *, may_be_delta: bool = False
-    ) -> None:
-        self.push = push
-        self.epoch = epoch
-        """The epoch of the publication's offset; empty where no history holds it."""
-        self.published_at = published_at
-        """Monotonic seconds, 0 if unknown."""
-        self.may_be_delta = may_be_delta
-        """Whether its publisher or its namespace permits to deliver it as a delta."""
-        self.size = push.size
+    @property
+    def size(self) -> int:
         """The payload's approximate size in bytes, for limits."""
-        self._codec: Codec | None = None  # the first codec that was used, and its encoding
-        self._encoding = b""
-        self._others: dict[Codec, bytes] | None = None
-        self._base: Payload | None = None  # the data of the channel's publication before this one, if known
-        self._quoted: ChannelMessage | None = None
-        self._delta: ChannelMessage | None = None
+        return self.push.size
 
     @property
     def is_publication(self) -> bool:
@@ -91,7 +77,7 @@ class ChannelMessage:
         if publication is None:
             return self
         if self._quoted is None:
-            self._quoted = _Quoted(self)
+            self._quoted = _Quoted.of(self)
         return self._quoted
 
     @property
@@ -104,18 +90,17 @@ class ChannelMessage:
         if publication is None:
             return self
         if self._delta is None:
-            self._delta = self.quoted if self._base is None else _Quoted(self, self._base)
+            self._delta = self.quoted if self._base is None else _Quoted.of(self, self._base)
         return self._delta
 
 
-class _Quoted(ChannelMessage):
+class _Quoted(ChannelMessage, eq=False):
     """A publication for subscribers with deltas: its data is quoted, and a delta if there is a base."""
 
-    __slots__ = ()
-
-    def __init__(self, original: ChannelMessage, base: Payload | None = None) -> None:
-        super().__init__(original.push, original.epoch, original.published_at)
-        self._base = base
+    @classmethod
+    def of(cls, original: ChannelMessage, base: Payload | None = None) -> _Quoted:
+        """The same publication in this form."""
+        return cls(original.push, original.epoch, original.published_at, _base=base)
 
     def _encode(self, codec: Codec) -> bytes:
         publication = self.push.pub

@@ -81,10 +81,14 @@ class Continuity(Enum):
         return self in (Continuity.AHEAD, Continuity.OTHER_EPOCH)
 
 
+NEXT = Continuity.NEXT
+"""Of nearly all publications. Members of enums are slow to read from their class in Python 3.11."""
+
+
 class PositionTracker:
     """The position up to which a node has received every publication of a channel.
 
-    unknown --set()--> known --advance()--> known …
+    unknown --set(), advance()--> known --advance()--> known …
     """
 
     __slots__ = ("_epoch", "_offset")
@@ -113,10 +117,13 @@ class PositionTracker:
         self._offset, self._epoch = position.offset, position.epoch
 
     def advance(self, offset: int, epoch: str) -> Continuity:
-        """Judge a received publication. Only NEXT moves the position."""
+        """Judge a received publication. Only NEXT moves the position, which the first publication begins."""
+        if offset == self._offset + 1 and epoch == self._epoch:
+            self._offset = offset
+            return NEXT
+        if not self.is_known:
+            self._offset, self._epoch = offset, epoch
+            return NEXT
         if epoch != self._epoch:
             return Continuity.OTHER_EPOCH
-        if offset == self._offset + 1:
-            self._offset = offset
-            return Continuity.NEXT
         return Continuity.OLD if offset <= self._offset else Continuity.AHEAD
