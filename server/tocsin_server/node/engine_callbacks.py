@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from tocsin_server.core import events
 from tocsin_server.core.events import Event
 from tocsin_server.core.hub import Hub
+from tocsin_server.core.positions import NEXT
 from tocsin_server.core.revocations import Revocation
 from tocsin_server.core.session import Session
 from tocsin_server.engine.nodes import ControlCommand, Drain, NodeInfo, SurveyRequest
@@ -74,7 +75,7 @@ class EngineCallbacks:
         if found is None:
             return
         received = found.receive(publication, epoch, published_at, may_be_delta=may_be_delta)
-        if received.needs_backfill:
+        if received is not NEXT and received.needs_backfill:
             self._backfill.request(found)
         self._fan_out.wake(found)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic
 
 from tocsin_server.core.channel import Batch, C, Channel, ChannelMessage, Framing, Subscriber, encodable
@@ -51,13 +51,16 @@ class FanOut(Generic[C]):
     def __init__(
         self, metrics: Metrics, on_failed: Callable[[C], None], on_unreadable: Callable[[C], None]
     ) -> None:
-        self._metrics = metrics
+        self._deliveries, self._sent_bytes = metrics.deliveries, metrics.sent_bytes
+        self._fanout_seconds = metrics.fanout_seconds
+        self._publish_to_socket_seconds = metrics.publish_to_socket_seconds
         self._log = SampledLog()
         self._on_failed = on_failed
         self._on_unreadable = on_unreadable
         self._batches: deque[tuple[Channel[C], BatchWriting]] = deque()
         self._busy: set[Channel[C]] = set()
         self._is_scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._next_turn: asyncio.Future[None] | None = None
 
     @property
@@ -65,13 +68,9 @@ class FanOut(Generic[C]):
         """Whether no batch is being written."""
         return not self._batches
 
-    def has_room(self, channel: Channel[C]) -> bool:
-        """Whether few enough bytes of a channel are queued that more may be published."""
-        return channel.queued_bytes <= QUEUED_BYTES
-
     async def wait_for_room(self, channel: Channel[C]) -> None:
-        """Wait until a channel has room."""
-        while not self.has_room(channel):
+        """Wait until few enough bytes of a channel are queued that more may be published."""
+        while channel.queued_bytes > QUEUED_BYTES:
             if self._next_turn is None:
                 self._next_turn = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._next_turn)
@@ -87,7 +86,9 @@ class FanOut(Generic[C]):
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()  # a system call, before Python 3.12
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._is_scheduled = False
@@ -131,12 +132,9 @@ class FanOut(Generic[C]):
         for framing, subscribers, messages in batch.recipients:
             count += batch.work - worked
             worked = batch.work
-            has_recipients = has_recipients or bool(subscribers)
-            for weight in self._write_group(channel.name, framing, subscribers, messages):
-                if count and count + weight > SLICE_WRITES:
-                    yield count
-                    count = 0
-                count += weight
+            if subscribers:
+                has_recipients = True
+                count = yield from self._write_group(channel.name, framing, subscribers, messages, count)
             if count >= SLICE_WRITES:
                 yield count
                 count = 0
@@ -150,63 +148,67 @@ class FanOut(Generic[C]):
         framing: Framing,
         subscribers: Sequence[Subscriber[C]],
         messages: Sequence[ChannelMessage],
-    ) -> Iterator[int]:
-        """Write to subscribers that get the same; yield before each part of them what it counts for."""
-        if not subscribers:
-            return
+        count: int,
+    ) -> BatchWriting:
+        """Write to subscribers that get the same, in a slice that counts for `count` already.
+
+        Those whose codec cannot encode a message get what comes before it, and are closed.
+        """
         try:
             payload = framing.pack(name, messages)
         except PayloadNotJson:
-            yield from self._write_readable(name, framing, subscribers, messages)
+            readable = encodable(messages, framing.codec)
+            payload = framing.pack(name, readable) if readable else None
         else:
-            yield from self._write(name, subscribers, messages, payload)
+            readable = messages
+        if payload is not None:
+            size = _slice_size(len(payload))
+            for start in range(0, len(subscribers), size):
+                part = subscribers[start : start + size]
+                weight = len(part) * SLICE_WRITES // size or 1
+                if count and count + weight > SLICE_WRITES:
+                    yield count
+                    count = 0
+                count += weight
+                self._write(name, part, payload)
+            self._deliveries.count += len(readable) * len(subscribers)
+            self._sent_bytes.count += len(payload) * len(subscribers)
+        if readable is not messages:
+            count = yield from self._close_unreadable(subscribers, count)
+        return count
 
-    def _write(
-        self,
-        name: str,
-        subscribers: Sequence[Subscriber[C]],
-        messages: Sequence[ChannelMessage],
-        payload: Any,
-    ) -> Iterator[int]:
-        """Write one payload to each subscriber."""
-        size = _slice_size(len(payload))
-        for start in range(0, len(subscribers), size):
-            part = subscribers[start : start + size]
-            yield max(1, len(part) * SLICE_WRITES // size)
-            for subscriber in part:
-                try:
-                    subscriber.write(payload)
-                except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
-                    self._log.write("write_failed", level="error", exc_info=True, channel=name)
-                    subscriber.retire()
-                    self._on_failed(subscriber.connection)
-        self._metrics.deliveries.count += len(messages) * len(subscribers)
-        self._metrics.sent_bytes.count += len(payload) * len(subscribers)
+    def _write(self, name: str, subscribers: Sequence[Subscriber[C]], payload: Any) -> None:
+        for subscriber in subscribers:
+            try:
+                subscriber.write(payload)
+            except Exception:  # noqa: BLE001 # one transport's failure must not keep the others from their messages
+                self._log.write("write_failed", level="error", exc_info=True, channel=name)
+                subscriber.retire()
+                self._on_failed(subscriber.connection)
 
-    def _write_readable(
-        self,
-        name: str,
-        framing: Framing,
-        subscribers: Sequence[Subscriber[C]],
-        messages: Sequence[ChannelMessage],
-    ) -> Iterator[int]:
-        """Write what comes before the message that the subscribers' codec cannot encode, and close them."""
-        if readable := encodable(messages, framing.codec):
-            yield from self._write(name, subscribers, readable, framing.pack(name, readable))
+    def _close_unreadable(self, subscribers: Sequence[Subscriber[C]], count: int) -> BatchWriting:
+        """Close subscribers, in a slice that counts for `count` already."""
         for start in range(0, len(subscribers), SLICE_CLOSES):
             part = subscribers[start : start + SLICE_CLOSES]
-            yield len(part) * SLICE_WRITES // SLICE_CLOSES
+            weight = len(part) * SLICE_WRITES // SLICE_CLOSES
+            if count and count + weight > SLICE_WRITES:
+                yield count
+                count = 0
+            count += weight
             for subscriber in part:
                 if not subscriber.is_retired:
                     self._on_unreadable(subscriber.connection)
+        return count
 
     def _observe(self, batch: Batch[C], started: float) -> None:
         now = time.monotonic()
-        self._metrics.fanout_seconds.observe(now - started)
-        if batch.published_at:
-            self._metrics.publish_to_socket_seconds.observe(now - batch.published_at)
+        self._fanout_seconds.observe(now - started)
+        if published_at := batch.published_at:
+            self._publish_to_socket_seconds.observe(now - published_at)
 
 
 def _slice_size(payload_bytes: int) -> int:
     """How many times a payload of this size is written in one slice."""
-    return max(1, min(SLICE_WRITES, SLICE_BYTES // max(1, payload_bytes)))
+    if payload_bytes * SLICE_WRITES <= SLICE_BYTES:
+        return SLICE_WRITES
+    return SLICE_BYTES // payload_bytes or 1

@@ -51,7 +51,7 @@ from tocsin_server.node.current_step import CurrentStep
 from tocsin_server.node.drain import drain
 from tocsin_server.node.emulated_sessions import EmulatedSessions
 from tocsin_server.node.engine_callbacks import EngineCallbacks
-from tocsin_server.node.fanout import FanOut
+from tocsin_server.node.fanout import QUEUED_BYTES, FanOut
 from tocsin_server.node.key_sets import KeySets
 from tocsin_server.node.lifecycle import LifecycleWriter
 from tocsin_server.node.metrics import add_gauges, add_lifecycle_gauges
@@ -426,7 +426,7 @@ class Node:
     def _room_in(self, channel: str) -> Awaitable[None] | None:
         """Return what a publisher must await, so that it does not outrun a channel's delivery here."""
         found = self.state.hub.channels.get(channel)
-        if found is None or self.fan_out.has_room(found):
+        if found is None or found.queued_bytes <= QUEUED_BYTES:
             return None
         return self.fan_out.wait_for_room(found)
 

@@ -113,16 +113,17 @@ class MemoryBroker:
     def _publish(
         self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
     ) -> Position:
-        may_be_delta = publication.may_be_delta(options)
+        received: Publication | None
         if not options.keeps_history or publication.skip_history:
-            unstored = Publication(publication.data, 0, publication.info, publication.tags)
-            self._receive(channel, unstored, "", now, may_be_delta)
-            return NO_POSITION
-        top, stored = self._histories.append(channel, publication, options, now)
-        # ChannelOptions guarantees that history_meta_ttl is not shorter.
-        self._sweeper.schedule(now + options.history_ttl)
-        if stored is not None and channel in self._subscribed:
-            self._receive(channel, stored, top.epoch, now, may_be_delta)
+            top = NO_POSITION
+            received = Publication(publication.data, 0, publication.info, publication.tags)
+        else:
+            top, received = self._histories.append(channel, publication, options, now)
+            # ChannelOptions guarantees that history_meta_ttl is not shorter.
+            self._sweeper.schedule(now + options.history_ttl)
+        if received is not None and self._handler is not None and channel in self._subscribed:
+            may_be_delta = publication.may_be_delta(options)
+            self._handler.on_publication(channel, received, top.epoch, now, may_be_delta=may_be_delta)
         return top
 
     def _read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
@@ -132,9 +133,3 @@ class MemoryBroker:
         if history.top.offset or is_subscribed:
             self._sweeper.schedule(now + options.history_meta_ttl)
         return history
-
-    def _receive(
-        self, channel: str, publication: Publication, epoch: str, now: float, may_be_delta: bool
-    ) -> None:
-        if self._handler and channel in self._subscribed:
-            self._handler.on_publication(channel, publication, epoch, now, may_be_delta=may_be_delta)
