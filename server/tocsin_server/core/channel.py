@@ -353,7 +353,8 @@ class Channel(Generic[C]):
             epoch = ""
         if self._is_delivered:
             push = Push(self.name, pub=publication)
-            self._append(ChannelMessage(push, epoch, published_at, may_be_delta=may_be_delta))
+            self._queue.append(ChannelMessage(push, epoch, published_at, may_be_delta=may_be_delta))
+            self.queued_bytes += push.size
         if self._waiting_for_offset:
             self._add_caught_up()
         return NEXT
@@ -362,7 +363,8 @@ class Channel(Generic[C]):
         """Queue a join or leave, for the subscribers that receive them."""
         if self._join_receivers and self._is_delivered:
             self._may_have_joins = True
-            self._append(ChannelMessage(push))
+            self._queue.append(ChannelMessage(push))
+            self.queued_bytes += push.size
         for subscriber, joins in self._catching_up.values():
             if subscriber.receives_joins:
                 joins.append(push)
@@ -381,10 +383,6 @@ class Channel(Generic[C]):
         ]
         self._add_caught_up()
         return [connection for connection in self.connections if connection not in complete]
-
-    def _append(self, message: ChannelMessage) -> None:
-        self._queue.append(message)
-        self.queued_bytes += message.size
 
     def _add_caught_up(self) -> None:
         waiting, offset = self._waiting_for_offset, self.tracker.offset
@@ -413,8 +411,13 @@ class Channel(Generic[C]):
             self._may_have_joins = self.has_queued
         if self._kept_aside:
             self._keep(batch, first)
-        groups, recent = self._subscriber_groups(), self._recent
-        self._link(batch.messages, groups)
+        if self._groups is None:
+            self._groups = self._find_groups()
+        groups, recent = self._groups, self._recent
+        if self._special_count:
+            self._link(batch.messages, groups)
+        else:
+            self._base = None
         if not recent:
             batch.groups = groups
             return batch
@@ -430,12 +433,11 @@ class Channel(Generic[C]):
 
     def _link(self, messages: list[ChannelMessage], groups: list[Group[C]]) -> None:
         """Let deltas be made from one publication to the next, if a subscriber uses them."""
-        base = None
-        if self._special_count and any(group.form.uses_delta for group in groups):
-            base = self._base
+        base, uses_delta = self._base, any(group.form.uses_delta for group in groups)
+        if uses_delta:
             for message in messages:
                 base = message.follow(base)
-        self._base = base
+        self._base = base if uses_delta else None
 
     def _recent_groups(self, first: int) -> list[Group[C]]:
         found: dict[tuple[Framing, Form, int], list[Subscriber[C]]] = {}
@@ -470,16 +472,14 @@ class Channel(Generic[C]):
         self.queued_bytes -= size
         return messages
 
-    def _subscriber_groups(self) -> list[Group[C]]:
-        if self._groups is None:
-            found: dict[tuple[Form, Framing], list[Subscriber[C]]] = {}
-            for framing, group in self._subscribers.items():
-                if not self._special_count:
-                    found[PLAIN, framing] = list(group.values())
-                    continue
-                for subscriber in group.values():
-                    found.setdefault((subscriber.form, framing), []).append(subscriber)
-            if self._special_count:  # those of one filter one after the other, of any framing
-                found = dict(sorted(found.items(), key=lambda one: id(one[0][0].tags_filter)))
-            self._groups = [Group(framing, form, group) for (form, framing), group in found.items() if group]
-        return self._groups
+    def _find_groups(self) -> list[Group[C]]:
+        found: dict[tuple[Form, Framing], list[Subscriber[C]]] = {}
+        for framing, group in self._subscribers.items():
+            if not self._special_count:
+                found[PLAIN, framing] = list(group.values())
+                continue
+            for subscriber in group.values():
+                found.setdefault((subscriber.form, framing), []).append(subscriber)
+        if self._special_count:  # those of one filter one after the other, of any framing
+            found = dict(sorted(found.items(), key=lambda one: id(one[0][0].tags_filter)))
+        return [Group(framing, form, group) for (form, framing), group in found.items() if group]

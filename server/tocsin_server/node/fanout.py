@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic
 
-from tocsin_server.core.channel import Batch, C, Channel, ChannelMessage, Framing, Subscriber, encodable
+from tocsin_server.core.channel import C, Channel, ChannelMessage, Framing, Subscriber, encodable
 from tocsin_server.metrics.registry import Metrics
 from tocsin_server.node.sampled_log import SampledLog
 from tocsin_server.protocol.payloads import PayloadNotJson
@@ -28,6 +28,9 @@ SLICE_WRITES = 200
 
 SLICE_BYTES = 2 * 1_048_576
 """Bytes that a slice writes at most, unless one payload alone is larger: a millisecond for large payloads."""
+
+SMALL_BYTES = SLICE_BYTES // SLICE_WRITES
+"""A payload up to this size is written SLICE_WRITES times in one slice, a larger one less often."""
 
 SLICE_CLOSES = 10
 """Connections that a slice closes. Each unsubscribes from all its channels."""
@@ -139,7 +142,10 @@ class FanOut(Generic[C]):
                 yield count
                 count = 0
         if has_recipients:
-            self._observe(batch, started)
+            now = time.monotonic()
+            self._fanout_seconds.observe(now - started)
+            if published_at := batch.published_at:
+                self._publish_to_socket_seconds.observe(now - published_at)
         return count
 
     def _write_group(
@@ -162,7 +168,7 @@ class FanOut(Generic[C]):
         else:
             readable = messages
         if payload is not None:
-            size = _slice_size(len(payload))
+            size = SLICE_WRITES if len(payload) <= SMALL_BYTES else SLICE_BYTES // len(payload) or 1
             for start in range(0, len(subscribers), size):
                 part = subscribers[start : start + size]
                 weight = len(part) * SLICE_WRITES // size or 1
@@ -199,16 +205,3 @@ class FanOut(Generic[C]):
                 if not subscriber.is_retired:
                     self._on_unreadable(subscriber.connection)
         return count
-
-    def _observe(self, batch: Batch[C], started: float) -> None:
-        now = time.monotonic()
-        self._fanout_seconds.observe(now - started)
-        if published_at := batch.published_at:
-            self._publish_to_socket_seconds.observe(now - published_at)
-
-
-def _slice_size(payload_bytes: int) -> int:
-    """How many times a payload of this size is written in one slice."""
-    if payload_bytes * SLICE_WRITES <= SLICE_BYTES:
-        return SLICE_WRITES
-    return SLICE_BYTES // payload_bytes or 1

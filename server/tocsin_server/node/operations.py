@@ -154,7 +154,8 @@ class Operations:
         except EngineLimit as error:
             raise self._limit(error, channel) from None
         if isinstance(begun, Position):
-            return self._published(begun)
+            self._metrics.publications.count += 1
+            return begun
         return begun.then(self._published, partial(self._publish_failed, channel))
 
     def _published(self, position: Position) -> Position:

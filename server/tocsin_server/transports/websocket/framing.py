@@ -5,6 +5,7 @@ The mutable state is that of each `RawFraming`: what it packed last. Only its `p
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -29,6 +30,9 @@ SHORT_BYTES = 126
 MEDIUM_BYTES = 65_536
 """A payload below this size has its length in two bytes more, a larger one in eight."""
 
+_pack_medium = struct.Struct("!BBH").pack
+_pack_large = struct.Struct("!BBQ").pack
+
 
 def plain_frame(opcode: int, payload: bytes) -> bytes:
     """One unmasked frame, final and without extensions (RFC 6455 §5.2)."""
@@ -36,8 +40,8 @@ def plain_frame(opcode: int, payload: bytes) -> bytes:
     if size < SHORT_BYTES:
         return bytes((0x80 | opcode, size)) + payload
     if size < MEDIUM_BYTES:
-        return bytes((0x80 | opcode, 126, size >> 8, size & 0xFF)) + payload
-    return bytes((0x80 | opcode, 127)) + size.to_bytes(8) + payload
+        return _pack_medium(0x80 | opcode, 126, size) + payload
+    return _pack_large(0x80 | opcode, 127, size) + payload
 
 
 class RawFraming:
