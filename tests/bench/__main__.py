@@ -58,6 +58,14 @@ async def one_node() -> Figures:
     limit = cost / bare * 1.2
     few = await cpu_per_delivery(two, 100, publications=40)
     yield at_most("a delivery, 100 subscribers : bare transports", few["tocsin"], few["bare"], "µs", limit)
+    channels = await cpu_per_delivery(["bare_channels", "tocsin_channels"], 1000, publications=8)
+    yield at_most(
+        f"a delivery, {servers.CHANNELS} channels with 100 subscribers each : bare transports",
+        channels["tocsin_channels"],
+        channels["bare_channels"],
+        "µs",
+        limit,
+    )
     many = await cpu_per_delivery(two, 10_000, publications=1)
     yield at_most(
         "a delivery, 10,000 subscribers : bare transports", many["tocsin"], many["bare"], "µs", limit

@@ -112,10 +112,11 @@ def raise_file_limit() -> None:
 
 
 @asynccontextmanager
-async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
+async def subscribed(kind: str, port: int, count: int, channels: int = 1) -> AsyncIterator[None]:
     """So many subscribers in a process of their own, all subscribed."""
+    arguments = (kind, str(port), str(count), str(channels))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.subscribers", kind, str(port), str(count)), stdin=-1, stdout=-1
+        *(sys.executable, "-m", "tests.bench.subscribers", *arguments), stdin=-1, stdout=-1
     )
     assert process.stdout is not None
     assert process.stdin is not None
@@ -129,8 +130,11 @@ async def subscribed(kind: str, port: int, count: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def bare_transports(count: int) -> AsyncIterator[Deliver]:
-    """Writes ready-made bytes to bare asyncio transports: the lower bound of all contenders."""
+async def bare_transports(count: int, channels: int = 1) -> AsyncIterator[Deliver]:
+    """Writes ready-made bytes to bare asyncio transports: the lower bound of all contenders.
+
+    It takes as many turns of the loop as a node, which writes in the turn after a publish.
+    """
     transports: list[asyncio.Transport] = []
 
     class ConnectionCollector(asyncio.Protocol):
@@ -141,13 +145,16 @@ async def bare_transports(count: int) -> AsyncIterator[Deliver]:
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            for transport in transports:
-                transport.write(FRAME)
+            await asyncio.sleep(0)
+            for group in groups:
+                for transport in group:
+                    transport.write(FRAME)
             await flush_writes()
 
-    async with subscribed("bare", server.sockets[0].getsockname()[1], count):
+    async with subscribed("bare", server.sockets[0].getsockname()[1], count, channels):
         while len(transports) < count:
             await asyncio.sleep(0.01)
+        groups = [transports[number::channels] for number in range(channels)]
         yield deliver
     server.close()
 
@@ -194,26 +201,31 @@ async def tocsin(
     kind: str = "tocsin",
     payloads: Sequence[Raw] = (PAYLOAD,),
     settings: Settings = SETTINGS,
+    channels: int = 1,
 ) -> AsyncIterator[Deliver]:
     """Tocsin, from the node's `publish` on. The HTTP request of a publication is not included.
 
-    `kind` is that of the subscribers. The payloads are published in turn.
+    `kind` is that of the subscribers. The payloads are published in turn, each into every channel.
     """
     app = create_app(settings)
     node = app.state.node
     published = itertools.cycle(payloads)
+    names = ["bench"] if channels == 1 else [f"bench{number}" for number in range(channels)]
 
     async def deliver(burst: int) -> None:
         for _ in range(burst):
-            await node.operations.publish("bench", NewPublication(next(published)))
+            publication = NewPublication(next(published))
+            for name in names:
+                await node.operations.publish(name, publication)
         while not node.fan_out.is_idle:
             await asyncio.sleep(0)
         await flush_writes()
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(app, settings.server))
-        await stack.enter_async_context(subscribed(kind, int(server.url.rsplit(":", 1)[1]), count))
-        assert len(node.hub.channels["bench"]) == count
+        port = int(server.url.rsplit(":", 1)[1])
+        await stack.enter_async_context(subscribed(kind, port, count, channels))
+        assert sum(len(node.hub.channels[name]) for name in names) == count
         yield deliver
 
 
@@ -249,10 +261,15 @@ def http_stream(count: int) -> AbstractAsyncContextManager[Deliver]:
     return tocsin(count, "http_stream")
 
 
+CHANNELS = 10
+"""Of the contenders with several channels. They publish into all of them at the same time."""
+
 CONTENDERS: dict[str, Callable[[int], AbstractAsyncContextManager[Deliver]]] = {
     "bare": bare_transports,
+    "bare_channels": partial(bare_transports, channels=CHANNELS),
     "starlette": starlette,
     "tocsin": tocsin,
+    "tocsin_channels": partial(tocsin, channels=CHANNELS),
     "http_stream": http_stream,
     "plain": plain,
     "deflated": deflated,

@@ -1,11 +1,12 @@
 """A process with many subscribers, which only read.
 
-    python -m tests.bench.subscribers KIND PORT COUNT
+    python -m tests.bench.subscribers KIND PORT COUNT [CHANNELS]
 
 KIND is `bare` (a TCP connection), `starlette` (a WebSocket handshake), `tocsin` or `protobuf` (handshake,
 connect, subscribe), `mixed` (these two by turns), `deflated` (as `tocsin`, with an offer of compression),
-`delta` (as `tocsin`, with deltas), or `http_stream` (one request). It prints `ready` when all are subscribed,
-and ends when its standard input ends.
+`delta` (as `tocsin`, with deltas), or `http_stream` (one request). With several channels, the first one
+subscribes to `bench0`, the second one to `bench1`, and so on by turns. It prints `ready` when all are
+subscribed, and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -95,12 +96,14 @@ class Subscriber(asyncio.Protocol):
             self.ready.set_result(None)
 
 
-async def main(kind: str, port: int, count: int) -> None:
+async def main(kind: str, port: int, count: int, channels: int = 1) -> None:
     loop = asyncio.get_running_loop()
     subscribers = []
     for number in range(count):
         its_kind = ("tocsin", "protobuf")[number % 2] if kind == "mixed" else kind
-        _, subscriber = await loop.create_connection(partial(Subscriber, its_kind), "127.0.0.1", port)
+        channel = "bench" if channels == 1 else f"bench{number % channels}"
+        factory = partial(Subscriber, its_kind, channel)
+        _, subscriber = await loop.create_connection(factory, "127.0.0.1", port)
         subscribers.append(subscriber)
         if number % 100 == 99:
             await subscriber.ready
@@ -110,4 +113,4 @@ async def main(kind: str, port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:])))
