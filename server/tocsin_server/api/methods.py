@@ -299,7 +299,9 @@ def _run(context: Context, command: types.BatchCommand | None) -> types.BatchRep
 
 
 def _reply(name: str, result: Any) -> types.BatchReply:
-    return types.BatchReply(**{name: result})
+    reply = types.BatchReply()
+    setattr(reply, name, result)
+    return reply
 
 
 async def _reply_later(name: str, outcome: Later[Any]) -> types.BatchReply:

@@ -69,10 +69,10 @@ class ChannelHistory:
         self._use(options, now)
         if publication.version and self._is_outdated(publication):
             return self.top, None
-        kept = self._kept
+        kept, size = self._kept, options.history_size
         offset = self._offset = self._offset + 1
         stored = kept[offset] = Publication(publication.data, offset, publication.info, publication.tags)
-        while len(kept) > options.history_size:
+        while len(kept) > size:
             del kept[offset - len(kept) + 1]
         self.kept_until = now + options.history_ttl
         return Position(offset, self._epoch), stored
