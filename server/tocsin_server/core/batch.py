@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from msgspec import Struct
+
 from tocsin_server.core.channel_message import ChannelMessage, encodable
 from tocsin_server.core.form import PLAIN, Form
 from tocsin_server.core.tags_filter import NO_TAGS, TagsFilter
@@ -57,20 +59,18 @@ class SubscriberConnection(Protocol):
 C = TypeVar("C", bound=SubscriberConnection)
 
 
-class Subscriber(Generic[C]):
+class Subscriber(Struct, Generic[C], eq=False):
     """A connection in a channel's fan-out. After `retire` nothing is written to it, even mid-batch."""
 
-    __slots__ = ("connection", "form", "live_since_count", "receives_joins", "start_offset", "write")
-
-    def __init__(self, connection: C, start_offset: int, receives_joins: bool, form: Form = PLAIN) -> None:
-        self.connection = connection
-        self.write = connection.write
-        self.start_offset = start_offset
-        """The client has everything up to this offset."""
-        self.live_since_count = 0
-        """The channel's message count when this subscriber went live."""
-        self.receives_joins = receives_joins
-        self.form = form
+    connection: C
+    write: Callable[[Any], object]
+    """That of the connection, as long as it is not retired."""
+    start_offset: int
+    """The client has everything up to this offset."""
+    receives_joins: bool
+    form: Form = PLAIN
+    live_since_count: int = 0
+    """The channel's message count when this subscriber went live."""
 
     @property
     def is_retired(self) -> bool:

@@ -196,7 +196,7 @@ class Channel(Generic[C]):
 
         If it `catches_up`, publications are still held, and `catch_up` must follow.
         """
-        subscriber = Subscriber(connection, start_offset, receives_joins, form)
+        subscriber = Subscriber(connection, connection.write, start_offset, receives_joins, form)
         if catches_up:
             self._catching_up[connection] = CatchingUp(subscriber, deque(maxlen=HELD_LIMIT))
         else:
