@@ -25,7 +25,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
 from websockets.server import ServerProtocol
 
-from tocsin_server.node.client_request import ClientRequest, joined_with
+from tocsin_server.node.client_request import ClientRequest, joined
 from tocsin_server.node.connection import Connections
 from tocsin_server.transports.hosts import HOST_REFUSED, names_another_site
 from tocsin_server.transports.origins import ORIGIN_REFUSED, is_allowed, is_named
@@ -71,7 +71,7 @@ class OpeningRequest:
         self.values: dict[bytes, bytes] = dict(headers)
         """The values by name; all of one name together (RFC 9110 §5.3)."""
         if len(self.values) < len(headers):
-            self.values = _joined(headers)
+            self.values = joined(headers)
         self.asks_for_websocket = _asks_for_websocket(self.values)
         """Whether it asks for a WebSocket, and for nothing else."""
 
@@ -84,14 +84,6 @@ class OpeningRequest:
         """Each value of a header."""
         wanted = name.lower().encode("latin-1")
         return [value.decode("latin-1") for found, value in self.headers if found == wanted]
-
-
-def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The values of headers of which one occurs several times."""
-    values: dict[bytes, bytes] = {}
-    for name, value in headers:
-        values[name] = joined_with(name, values[name], value) if name in values else value
-    return values
 
 
 def _asks_for_websocket(values: Mapping[bytes, bytes]) -> bool:
