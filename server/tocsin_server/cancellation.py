@@ -52,10 +52,13 @@ def own(task: asyncio.Task[Any]) -> None:
     _unregister_task(task)
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[Any]]:
+async def end(
+    tasks: Collection[asyncio.Task[T]], on_left: Callable[[asyncio.Task[T]], object] = lambda _task: None
+) -> None:
     """Cancel tasks that the caller owns, and wait for their end, at most CANCEL_SECONDS.
 
-    Returns those that are left. If the caller is cancelled meanwhile, the rest is left at once.
+    `on_left` is called with each that is left. If the caller is cancelled meanwhile, the rest is left at
+    once.
     """
     for task in tasks:
         task.cancel()
@@ -63,10 +66,10 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[A
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
     finally:
-        left = [task for task in tasks if not task.done()]
-        for task in left:
-            task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as asyncio.gather does
-    return left
+        for task in tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - as asyncio.gather does
+                on_left(task)
 
 
 class FunctionTasks:
@@ -95,8 +98,7 @@ class FunctionTasks:
             while self._tasks and kind is None:
                 await asyncio.wait(self._tasks)
         finally:
-            for left in await end(list(self._tasks)):
-                self._on_left(left)
+            await end(list(self._tasks), self._on_left)
 
 
 async def call_as_task(
@@ -128,8 +130,7 @@ async def _until_done(
     try:
         await done
     except asyncio.CancelledError:
-        for left in await end((task,)):
-            on_left(left)
+        await end((task,), on_left)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved, so that asyncio does not log it
         raise

@@ -113,24 +113,29 @@ async def test_a_function_that_ignores_its_cancellation_is_left() -> None:
 async def test_a_second_cancellation_leaves_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancellation, "CANCEL_SECONDS", 10 * SOON)
     released = asyncio.Event()
-    task = asyncio.create_task(ignores_cancellation(released))
-    own(task)
-    ending = asyncio.create_task(end([task]))
+    left: list[asyncio.Task[str]] = []
+    caller = asyncio.create_task(call_as_task(ignores_cancellation(released), "name", left.append))
+    await asyncio.sleep(0)
+    caller.cancel()
     for _ in range(3):
         await asyncio.sleep(0)
-    ending.cancel()
+    assert not left
+    caller.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(ending, SOON)
-    assert task not in asyncio.all_tasks()
+        await asyncio.wait_for(caller, SOON)
+    assert len(left) == 1
+    assert left[0] not in asyncio.all_tasks()
     released.set()
-    await task
+    await left[0]
 
 
 async def leaves_its_task() -> None:
     task = asyncio.create_task(ignores_cancellation(asyncio.Event()))
     own(task)
     await asyncio.sleep(0)
-    assert await end([task]) == [task]
+    left: list[asyncio.Task[str]] = []
+    await end([task], left.append)
+    assert left == [task]
 
 
 async def leaves_a_caller() -> None:
