@@ -156,6 +156,7 @@ class _Clients(Generic[C]):
         if client is None:
             self._drop_closed_loops()
             client = self._clients.setdefault(key, self._new_client())
+            self.check_open()  # `close` may have run in another thread meanwhile
         return client
 
     def check_open(self) -> None:
@@ -183,7 +184,7 @@ class _Clients(Generic[C]):
                 with suppress(RuntimeError):  # the event loop has been closed
                     wake()
         clients, self._clients = self._clients, {}
-        return {loop: client for (process, loop), client in clients.items() if process == os.getpid()}
+        return {loop: client for (process, loop), client in list(clients.items()) if process == os.getpid()}
 
     def _drop_closed_loops(self) -> None:
         for process, loop in list(self._clients):

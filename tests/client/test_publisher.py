@@ -348,6 +348,25 @@ def test_closing_ends_the_wait_before_the_next_attempt(
     assert not publisher._clients._wakers
 
 
+def test_a_call_is_not_sent_if_another_thread_closes_while_its_connections_are_made(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is needed for TLS takes milliseconds."""
+    publisher = Publisher(script.url)
+    new_client = publisher._clients._new_client
+
+    def new_client_meanwhile() -> Any:
+        thread = threading.Thread(target=publisher.close)
+        thread.start()
+        thread.join(SOON)
+        return new_client()
+
+    monkeypatch.setattr(publisher._clients, "_new_client", new_client_meanwhile)
+    with pytest.raises(Disconnected, match="closed"):
+        publisher.publish("news", 1)
+    assert not script.requests
+
+
 @pytest.mark.parametrize("is_other_loop", [False, True])
 async def test_closing_ends_the_wait_of_a_task_before_the_next_attempt(
     script: Script, monkeypatch: pytest.MonkeyPatch, *, is_other_loop: bool
