@@ -174,9 +174,11 @@ class Authorizations:
             if kind is None:
                 await self._wait()
         finally:
-            await cancellation.end(self._waiting)
-            self._tasks.clear()
-            self._loop = None
+            try:
+                await cancellation.end(self._waiting)
+            finally:
+                self._tasks.clear()
+                self._loop = None
 
     @property
     def _waiting(self) -> list[asyncio.Task[AuthorizedOutcome]]:

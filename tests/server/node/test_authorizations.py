@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -320,6 +321,36 @@ async def test_what_was_asked_is_cancelled_if_the_context_is() -> None:
     owner.cancel()
     await asyncio.wait([owner])
     assert (owner.cancelled(), len(made), answers) == (True, 0, [])
+
+
+async def test_the_late_answer_of_what_is_left_is_ignored() -> None:
+    """Also if a second cancellation ends the wait for it."""
+    answers, released = Answers(), asyncio.Event()
+
+    async def ignore(authorize: Authorize) -> AuthorizedOutcome:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+        return Approval(authorize.request)
+
+    made = answers.of(ignore)
+
+    async def own() -> None:
+        async with made:
+            made.decide_now(CONNECTION, REQUEST)
+
+    owner = asyncio.create_task(own())
+    for _ in range(2):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not owner.done()
+        owner.cancel()
+    await asyncio.wait([owner])
+    left = len(made)
+    released.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (owner.cancelled(), left, answers) == (True, 0, [])
 
 
 async def test_what_was_asked_is_cancelled_if_the_context_ends_with_an_exception() -> None:
