@@ -78,9 +78,9 @@ def is_settled(node: Node) -> bool:
 
 
 def _tasks_of(node: Node) -> int:
-    return len(node._session_io.authorizations) + (
-        0 if node._tasks._group is None else len(node._tasks._group._tasks)
-    )
+    tasks = node._tasks
+    in_group = 0 if tasks._group is None else len(tasks._group._tasks)
+    return len(node._session_io.authorizations) + in_group + len(tasks._rpc_tasks._tasks)
 
 
 async def publish(node: Node, channel: str, *data: bytes) -> Position:
