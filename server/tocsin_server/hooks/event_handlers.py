@@ -6,7 +6,7 @@
 A handler is called with a batch: events of one part of the event log, in their order. When it returns, they
 are acknowledged. If it raises, or takes too long, it gets them again, by the rules of webhooks. A plain
 function runs in a thread. One that hangs keeps its thread. An async function that hangs is cancelled, and
-left if it ignores this. Of each handler at most THREADS hang.
+left if it ignores this. While THREADS calls of a handler hang, it is not called again.
 
 The mutable state is the threads of each handler, and which of its calls were left.
 """
@@ -35,7 +35,7 @@ from tocsin_server.hooks.waiting_call import as_coroutine
 THREADS = 8
 """How many calls of one plain function may run at once, those that hang included.
 
-As many calls of an async function may ignore that they are cancelled.
+While as many calls of an async function ignore that they are cancelled, no further one is made.
 """
 
 HANDLER_SECONDS = 30.0
