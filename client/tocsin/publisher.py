@@ -313,6 +313,7 @@ class Publisher:
         try:
             return post(http, self._endpoint.timeout_seconds, **self._endpoint.request(call))
         except httpx.RequestError as error:
+            self._clients.check_open()
             return error
         except RuntimeError:
             self._clients.check_open()  # closed by another thread
@@ -402,6 +403,7 @@ class AsyncPublisher:
         try:
             return await http.post(**self._endpoint.request(call))
         except httpx.RequestError as error:
+            self._clients.check_open()
             return error
         except RuntimeError:
             self._clients.check_open()  # closed by another task

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.timing import SOON, TICK
@@ -346,6 +347,22 @@ def test_closing_ends_the_wait_before_the_next_attempt(
     assert raised == ["the publisher is closed"]
     assert len(script.requests) == 1
     assert not publisher._clients._wakers
+
+
+def test_closing_is_why_the_last_attempt_of_another_thread_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error does not say that the server cannot be reached."""
+    publisher = Publisher("http://127.0.0.1:1")
+
+    def breaks(*_: object, **__: object) -> httpx.Response:
+        thread = threading.Thread(target=publisher.close)
+        thread.start()
+        thread.join(SOON)
+        raise httpx.ReadError("Bad file descriptor")
+
+    monkeypatch.setattr("tocsin.publisher.ATTEMPTS", 1)
+    monkeypatch.setattr("tocsin.publisher.post", breaks)
+    with pytest.raises(Disconnected, match="closed"):
+        publisher.publish("news", 1)
 
 
 def test_a_call_is_not_sent_if_another_thread_closes_while_its_connections_are_made(
