@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Generic
 
+from msgspec.structs import astuple
+
 from tocsin_server.core.channel import Channel
 from tocsin_server.core.channel_names import ChannelRules
 from tocsin_server.core.node_state import C, NodeState
@@ -108,7 +110,7 @@ class Backfill(Generic[C]):
             return False  # the last subscriber left meanwhile
         added = self._state.backfill(channel, history, replaced)
         if added.gap is not None:
-            after, up_to = added.gap
+            after, up_to = map(astuple, added.gap)
             self._log.write("history_gap", level="warning", channel=channel.name, after=after, up_to=up_to)
         for connection in added.resets:
             self._on_reset(connection, channel.name)

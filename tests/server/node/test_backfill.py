@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Raw
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
 from tocsin_server.app import create_app
@@ -139,6 +141,18 @@ async def test_a_gap_that_history_cannot_fill_ends_a_subscription_with_a_positio
         assert await client.data(1) == [1]
         push = await client.next_push()
         assert push == {"channel": "news", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
+
+
+async def test_a_gap_is_logged_with_both_positions_as_arrays() -> None:
+    """The offset and the epoch of what was received last, and of what history no longer holds."""
+    async with serving_lossy(lambda publication: publication.offset in (1, 10), "news") as (node, client):
+        with capture_logs() as log_lines:
+            await publish(node, "news", *range(1, 11))
+            await client.data(1)
+            await client.next_push()
+        epoch = (await node.operations.history("news", 0, None, is_reverse=False)).epoch
+    (line,) = (log_line for log_line in log_lines if log_line["event"] == "history_gap")
+    assert json.loads(json.dumps([line["after"], line["up_to"]])) == [[1, epoch], [5, epoch]]
 
 
 async def test_a_subscription_without_a_position_continues_after_a_gap() -> None:
