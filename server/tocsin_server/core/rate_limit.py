@@ -10,8 +10,11 @@ from __future__ import annotations
 NEVER_USED = 0.0
 """The number of a client that has used nothing yet."""
 
-ROUNDING_SECONDS = 1e-9
-"""By so much sums of seconds may be too large, so that the last of a burst is not refused."""
+ROUNDING_SECONDS = 2**-26
+"""By so much a sum may become too large with each of a burst, so that the last one is not refused.
+
+It is twice the rounding error of a monotonic clock that has run for two to four years.
+"""
 
 
 class RateLimit:
@@ -24,7 +27,7 @@ class RateLimit:
         self.burst = burst
         self._interval = 1 / rate if rate else 0.0
         """The seconds in which the allowance of one comes back."""
-        self._burst_seconds = burst * self._interval + ROUNDING_SECONDS
+        self._burst_seconds = burst * (self._interval + ROUNDING_SECONDS)
 
     def take(self, full_at: float, now: float, amount: float = 1) -> float | None:
         """Use `amount` of the allowance; return the new `full_at` to keep, or None if too little is left.
