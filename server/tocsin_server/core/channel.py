@@ -122,7 +122,7 @@ class Channel(Generic[C]):
         self._waiting_for_offset: list[
             Subscriber[C]
         ] = []  # their replies reach beyond what was received here
-        self._join_receivers = 0
+        self._join_receivers = 0  # of the live ones and those kept aside, how many receive joins
         self._subscribing = 0
         self._held: deque[tuple[Publication, str]] = deque()
         self.held_bytes = 0
@@ -340,7 +340,7 @@ class Channel(Generic[C]):
 
         `may_be_delta`: subscribers that use deltas may get it as one.
 
-        Any other result than NEXT leaves the channel unchanged; after GAP and OTHER_EPOCH the caller must
+        Any other result than NEXT leaves the channel unchanged; after AHEAD and OTHER_EPOCH the caller must
         backfill.
         """
         if publication.offset:
@@ -407,7 +407,8 @@ class Channel(Generic[C]):
         batch: Batch[C] = Batch(self._take_messages())
         if self._may_have_joins:
             has_joins = not all(message.is_publication for message in batch.messages)
-            batch.divides_joins = has_joins and self._join_receivers != self._live_count
+            all_count = self._live_count + len(self._kept_aside)
+            batch.divides_joins = has_joins and self._join_receivers != all_count
             self._may_have_joins = self.has_queued
         if self._kept_aside:
             self._keep(batch, first)

@@ -144,6 +144,19 @@ def test_a_batch_that_is_being_written_is_not_kept() -> None:
     assert connection.received == [1, 2]
 
 
+def test_a_join_is_kept_only_for_subscribers_that_receive_joins() -> None:
+    """And a subscriber that receives none gets none while another is behind."""
+    channel, connection = behind(DROP_OLDEST, receives_joins=True)
+    other = RecordingConnection()
+    channel.begin_subscribe()
+    channel.go_live(other, 1, receives_joins=False)
+    channel.receive_join_leave(JOIN)
+    receive(channel, 2)
+    release(channel, connection)
+    assert other.received == [2]
+    assert connection.received == [1, JSON.wrap_push(JSON.encode_push(JOIN)), 2]
+
+
 def test_a_subscriber_whose_messages_are_kept_counts_and_can_leave() -> None:
     channel, connection = behind(DROP_OLDEST)
     assert (len(channel), channel.is_wanted) == (1, True)
