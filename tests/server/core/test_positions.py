@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.server.core.playbook import EPOCH, history_at
 from tests.server.core.recording_connection import StoredHistory
+from tocsin_server.core.events import ServerSubscribe
 from tocsin_server.core.positions import (
     Continuity,
     History,
@@ -32,6 +34,14 @@ def stored_history(published: int, size: int, is_expired: bool) -> StoredHistory
 
 def offsets(recovery: History) -> list[int]:
     return [publication.offset for publication in recovery.publications]
+
+
+def test_nodes_send_each_other_a_position_as_an_array() -> None:
+    """Nodes of all versions read it."""
+    event = ServerSubscribe("news", since=Position(3, EPOCH))
+    encoded = msgspec.json.encode(event)
+    assert msgspec.json.decode(encoded)["since"] == [3, EPOCH]
+    assert msgspec.json.decode(encoded, type=ServerSubscribe) == event
 
 
 # ---------------------------------------------------------------------------------------------------- recover
