@@ -1,12 +1,13 @@
-r"""The first bytes of a connection: a WebSocket handshake that arrived as a whole, or anything else.
+r"""The first bytes of a connection: those of a WebSocket handshake, or anything else.
 
     accepted --handshake--> an open WebSocketConnection
             \--else-------> HttpProtocol, which reads the same bytes again
             \--nothing in time, too many half open--> dropped
 
 Most connections become a WebSocket at once. So each begins as one that is not open yet. It is spared what
-uvicorn sets up for the requests of a connection, and its transport keeps its protocol. All the time the
-connection is half open. The time limit of the head goes on with HTTP.
+uvicorn sets up for the requests of a connection, and its transport keeps its protocol. Thousands of
+handshakes that arrive byte by byte cost little, too. All the time the connection is half open. The time limit
+of the head goes on with HTTP.
 
 The mutable state is that of `FirstRequest`. Only its methods change it; the connection calls them.
 """
@@ -95,6 +96,7 @@ class FirstRequest:
         "_key",
         "_owner",
         "_peer",
+        "_received",
         "_source",
         "_transport",
     )
@@ -111,6 +113,8 @@ class FirstRequest:
         self._accepted = accepted
         self._key = ""
         self._peer = ""
+        self._received = b""
+        """What has arrived of a head that may be that of a handshake."""
         self._transport: asyncio.Transport
         self._head_until = 0.0
 
@@ -137,11 +141,16 @@ class FirstRequest:
             node.half_open.add(connection, self._key)
 
     def read(self, data: bytes) -> None:
-        """Open a WebSocket, or go on with HTTP."""
+        """Open a WebSocket, or go on with HTTP. A part of a head is kept until the rest has arrived."""
         if self._transport.is_closing():
             return
-        if len(data) > HANDSHAKE_BYTES or not data.startswith(self._owner.beginnings):
+        if self._received:
+            data = self._received + data
+        if not self._may_be_handshake(data):
             self._continue_as_http(data)
+            return
+        if b"\n\r\n" not in data and b"\n\n" not in data:  # no empty line ends the head yet
+            self._received = data
             return
         head, parsed_bytes = _Head(), 0
         try:
@@ -181,6 +190,13 @@ class FirstRequest:
         owner.node.half_open.remove(self._connection)
 
     # -------------------------------------------------------------------------------------- from step to step
+
+    def _may_be_handshake(self, data: bytes) -> bool:
+        """Whether a handshake may begin with these bytes. To continue as HTTP costs far more."""
+        if len(data) > HANDSHAKE_BYTES:
+            return False
+        beginnings = self._owner.beginnings
+        return data.startswith(beginnings) or any(beginning.startswith(data) for beginning in beginnings)
 
     def _continue_as_http(self, data: bytes) -> None:
         http = self._owner.make_http(self._source, self)

@@ -64,13 +64,32 @@ async def test_a_request_has_the_same_answer_however_it_arrives(
         async with served_node.tcp() as (connection, _):
             await until(lambda: served_node.server.server_state.connections)
             await connection.send(data[:20])
-            await until(lambda: not _has(served_node, WebSocketConnection))
+            await until(lambda: _has_read(served_node))
             await connection.send(data[20:])
             assert await connection.response() == status
 
 
 def _has(served_node: ServedNode, kind: type) -> bool:
     return any(isinstance(one, kind) for one in served_node.server.server_state.connections)
+
+
+def _has_read(served_node: ServedNode) -> bool:
+    """Whether the first bytes of the only connection have arrived."""
+    (connection,) = served_node.server.server_state.connections
+    first_request = getattr(connection, "_first_request", None)
+    return first_request is None or bool(first_request._received)
+
+
+async def test_a_handshake_that_arrives_byte_by_byte_opens_a_websocket(served_node: ServedNode) -> None:
+    """It costs no HTTP protocol. Thousands of them would hold up the node."""
+    async with served_node.tcp() as (connection, _):
+        for byte in HANDSHAKE:
+            assert not _has(served_node, HttpProtocol)
+            await connection.send(bytes([byte]))
+        assert await connection.response() == 101
+        await connection.send(commands(CONNECT))
+        (reply,) = await read_messages(connection, 1)
+        assert reply["connect"]["client"], json.dumps(reply)
 
 
 async def test_frames_right_behind_a_handshake_are_read(served_node: ServedNode) -> None:
@@ -89,7 +108,7 @@ async def test_the_time_limit_of_the_head_goes_on_with_http() -> None:
         await until(lambda: _has(served_node, WebSocketConnection))
         (first,) = connections
         until_when = first._first_request._head_until
-        await raw.send(b"G")
+        await raw.send(b"P")
         await until(lambda: _has(served_node, HttpProtocol))
         (http,) = connections
         assert http._head_until == pytest.approx(until_when, abs=0.1)
