@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Collection
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.server.transports.websocket.raw_session import CONNECT, read_messages
 from tests.support.raw_connection import HANDSHAKE, commands
-from tocsin_server.serving.first_request import HANDSHAKE_BYTES
+from tocsin_server.serving.first_request import HANDSHAKE_BYTES, FirstRequest
 from tocsin_server.serving.http_limits import HEADER_LIMIT, HttpProtocol
 from tocsin_server.transports.websocket.handshake import HEAD_LIMIT_BYTES
 from tocsin_server.transports.websocket.raw import WebSocketConnection
@@ -80,15 +82,24 @@ def _has_read(served_node: ServedNode) -> bool:
     return first_request is None or bool(first_request._received)
 
 
-async def test_a_handshake_that_arrives_byte_by_byte_opens_a_websocket(served_node: ServedNode) -> None:
+def _has_received(first_request: FirstRequest, data: bytes) -> bool:
+    return first_request._received == data
+
+
+async def test_a_handshake_that_arrives_in_parts_opens_a_websocket(served_node: ServedNode) -> None:
     """It costs no HTTP protocol. Thousands of them would hold up the node."""
-    async with served_node.tcp() as (connection, _):
-        for byte in HANDSHAKE:
-            assert not _has(served_node, HttpProtocol)
-            await connection.send(bytes([byte]))
-        assert await connection.response() == 101
-        await connection.send(commands(CONNECT))
-        (reply,) = await read_messages(connection, 1)
+    connections: Collection[Any] = served_node.server.server_state.connections
+    async with served_node.tcp() as (raw, _):
+        await until(lambda: connections)
+        (connection,) = connections
+        first_request = connection._first_request
+        for first, end in pairwise((0, 1, 2, 30, len(HANDSHAKE) - 1)):
+            await raw.send(HANDSHAKE[first:end])
+            await until(partial(_has_received, first_request, HANDSHAKE[:end]))
+            assert connections == {connection}
+        await raw.send(HANDSHAKE[-1:] + commands(CONNECT))
+        assert await raw.response() == 101
+        (reply,) = await read_messages(raw, 1)
         assert reply["connect"]["client"], json.dumps(reply)
 
 
