@@ -33,7 +33,7 @@ def current_task(loop: asyncio.AbstractEventLoop | None) -> asyncio.Task[Any]:
     Without the `loop` that runs it, Python 3.11 makes a system call.
     """
     if (task := asyncio.current_task(loop)) is None:
-        raise RuntimeError("hooks are asked in a task")
+        raise RuntimeError("this code runs in no task")
     return task
 
 
