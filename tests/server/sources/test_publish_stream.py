@@ -77,7 +77,7 @@ async def test_entries_are_published_in_order_and_deleted(
         await until_empty(redis_server, prefix)
         assert await published(node, "log:a") == [1, *range(3, 300)]
         assert await published(node, "log:b") == [2]
-        assert node.metrics.source_publications.counts[SOURCE,] == 299
+        await until(lambda: node.metrics.source_publications.counts[SOURCE,] == 299)
 
 
 async def test_an_entry_has_what_a_call_of_the_api_has(
@@ -131,7 +131,7 @@ async def test_an_entry_that_cannot_be_published_is_kept_with_the_reason(
         assert "data" not in kept[5]
         assert reasons[5] == "bad request: there is no channel"
         assert reasons[6].startswith("it has the unknown field")
-        assert node.metrics.source_failures.counts[SOURCE,] == 13
+        await until(lambda: node.metrics.source_failures.counts[SOURCE,] == 13)
 
 
 async def test_an_entry_for_a_channel_that_is_not_allowed_fails(
@@ -231,8 +231,8 @@ async def test_a_full_redis_keeps_entries_and_takes_failures(volatile_redis: Red
             filling.xadd(stream, {"channel": channel, "data": 1})
         filling.config_set("maxmemory", 1)
         filling.execute()
-        await until(lambda: volatile_redis.command("XLEN", stream) == 1)
-        assert node.metrics.source_failures.counts[SOURCE,] == 1
+        await until(lambda: node.metrics.source_failures.counts[SOURCE,] == 1)
+        assert volatile_redis.command("XLEN", stream) == 1
         volatile_redis.command("PEXPIRE", claim, 60_000)
         await until(lambda: volatile_redis.command("PTTL", claim) <= 3000)
         volatile_redis.command("CONFIG", "SET", "maxmemory", 0)
