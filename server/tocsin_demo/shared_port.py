@@ -4,11 +4,11 @@ It replaces a load balancer that checks `/health/ready`: a node that is not read
 operating system gives new connections to the other nodes. Established connections stay.
 """
 
-import asyncio
 import socket
 
 from tocsin_demo.settings import HOST
 from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.registrations import Registrations
 from tocsin_server.serving.server import Server
 
 
@@ -18,26 +18,14 @@ class SharedPort:
     def __init__(self, server: Server, port: int) -> None:
         self._server = server
         self._port = port
-        self._listener: asyncio.Server | None = None
+        self._registrations: Registrations | None = None
 
     async def set_open(self, *, is_open: bool) -> None:
-        """Open or close this share, unless it is so already."""
-        if is_open and self._listener is None:
-            self._listener = await self._listen()
-            self._server.servers.append(self._listener)  # so that the server closes it when it drains
-        elif not is_open and self._listener is not None:
-            self._listener.close()
-            self._server.servers.remove(self._listener)
-            self._listener = None
-
-    async def _listen(self) -> asyncio.Server:
-        shared = socket.create_server((HOST, self._port), backlog=BACKLOG, reuse_port=True)
-        return await asyncio.get_running_loop().create_server(self._protocol, sock=shared, backlog=BACKLOG)
-
-    def _protocol(self) -> asyncio.Protocol:
-        """Create a protocol as uvicorn does for its own sockets."""
-        config = self._server.config
-        protocol: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-            config=config, server_state=self._server.server_state, app_state=self._server.lifespan.state
-        )
-        return protocol
+        """Open or close this share, unless it is so already. At its end no connection waits in its queue."""
+        if is_open and self._registrations is None:
+            shared = socket.create_server((HOST, self._port), backlog=BACKLOG, reuse_port=True)
+            self._registrations = await self._server.accept(shared)
+        elif not is_open and self._registrations is not None:
+            self._registrations.accept_waiting()
+            self._registrations.close()
+            self._registrations = None

@@ -68,7 +68,12 @@ SYSTEMD_HOST = "systemd"
 
 def is_passed_or_unix(host: str) -> bool:
     """Whether a host is a unix socket or a socket that another process passes, which have no port."""
-    return host == SYSTEMD_HOST or host.startswith((UNIX_PREFIX, FD_PREFIX))
+    return is_passed(host) or host.startswith(UNIX_PREFIX)
+
+
+def is_passed(host: str) -> bool:
+    """Whether a host is a socket that another process passes."""
+    return host == SYSTEMD_HOST or host.startswith(FD_PREFIX)
 
 
 def host_list(value: object) -> object:

@@ -183,8 +183,9 @@ class Node:
         )
         self._started_at: float | None = None
         """The monotonic second at which the engine was started; None while it is stopped."""
-        self._is_draining = False
-        add_gauges(self.metrics, self.name, self.state, engine, lambda: self._is_draining)
+        self.is_draining = False
+        """Whether it sends its clients to other nodes, because it stops."""
+        add_gauges(self.metrics, self.name, self.state, engine, lambda: self.is_draining)
         self.lifecycle = self._lifecycle_writer(rules)
         add_lifecycle_gauges(self.metrics, self.lifecycle)
 
@@ -256,7 +257,7 @@ class Node:
             await self._backfill.check_tops()
 
     def _begin_draining(self) -> None:
-        self._is_draining = True
+        self.is_draining = True
         self.services.drain()
 
     async def prepare(self) -> None:
@@ -290,7 +291,7 @@ class Node:
         """Why this node is not ready, as a sentence; empty if it can publish and receive."""
         if not self._tasks.are_running:
             return "The node is not running."
-        if self._is_draining:
+        if self.is_draining:
             return "The node is draining: its clients reconnect to other nodes, then it stops."
         return self.engine.unready_reason
 
@@ -328,7 +329,7 @@ class Node:
     def attach(self, connection: Connection) -> None:
         """Add a connection. Its transport then hands over events, the last of them `ConnectionLost`."""
         self._session_io.attach(connection)
-        if self._is_draining or not self._tasks.are_running:
+        if self.is_draining or not self._tasks.are_running:
             self._shut_down(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
@@ -413,7 +414,7 @@ class Node:
             uptime=0 if self._started_at is None else int(time.monotonic() - self._started_at),
             channels=channels,
             address=self.address,
-            state="draining" if self._is_draining else "deaf" if self.engine.unready_reason else "ready",
+            state="draining" if self.is_draining else "deaf" if self.engine.unready_reason else "ready",
             memory_bytes=_resident_bytes(),
             lag_seconds=self.engine.lag_seconds,
             warnings=(*self.warnings, *self._key_sets.warnings),

@@ -72,6 +72,9 @@ class AcceptedConnections:
 class AcceptedConnection(asyncio.BufferedProtocol):
     """One connection until it is given to HTTP."""
 
+    awaits_request = True
+    """The server that stops waits a moment for its first request."""
+
     def __init__(self, owner: AcceptedConnections) -> None:
         self._owner = owner
         self._key = ""

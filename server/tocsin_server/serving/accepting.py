@@ -24,6 +24,7 @@ import structlog
 
 from tocsin_server.serving.connection_counts import ConnectionCounts
 from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.starting import Protocols, StartingConnections
 
 ACCEPTED_TOGETHER = 8
 """How many connections of a socket one turn of the event loop accepts.
@@ -45,9 +46,6 @@ PAUSE_LOOKS = 5
 """How many looks a worker pauses that cannot accept, as because the machine has no file for it."""
 
 log = structlog.get_logger()
-
-Protocols = Callable[[], asyncio.BaseProtocol]
-"""Makes the protocol of each connection that a socket accepts."""
 
 
 class Share(NamedTuple):
@@ -91,10 +89,10 @@ class Acceptor:
         self._counts, self._worker = share
         self._connections = connections
         connections.on_change = self._note
-        self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[socket.socket, select.poll] = {}
-        self._starting: set[asyncio.Task[None]] = set()
+        self.starting = StartingConnections(make_protocol, self._note)
+        """Those that are accepted and have no protocol yet."""
         self._rests = False
         self._waited_looks = 0
         self._paused_looks = 0
@@ -144,27 +142,13 @@ class Acceptor:
             except OSError as error:
                 self._pause(error)
                 return
-            sock.setblocking(False)
-            task = self._loop.create_task(self._start_connection(sock))
-            self._starting.add(task)
-            self._note()
-            task.add_done_callback(self._on_started)
+            self.starting.start(sock)
         self._counts.wake_one()
-
-    async def _start_connection(self, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._make_protocol, sock)
-        except OSError:  # it has ended already
-            sock.close()
-
-    def _on_started(self, task: asyncio.Task[None]) -> None:
-        self._starting.discard(task)
-        self._note()
 
     def _note(self) -> None:
         """Let the others know how many connections this worker has, as long as it accepts some."""
         if self._sockets:
-            self._counts.set(self._worker, len(self._connections) + len(self._starting))
+            self._counts.set(self._worker, len(self._connections) + len(self.starting))
 
     @property
     def _helps(self) -> bool:

@@ -140,6 +140,11 @@ class HttpConnection(HttpToolsProtocol):
         super().resume_writing()
 
     @property
+    def awaits_request(self) -> bool:
+        """Whether this is a new connection without a request, or the head of one has begun and not ended."""
+        return self._is_head
+
+    @property
     def _is_responding(self) -> bool:
         return self._running is not None and not self._running.response_complete
 

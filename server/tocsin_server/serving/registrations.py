@@ -20,10 +20,10 @@ import asyncio
 import contextlib
 import select
 import socket
-from collections.abc import Callable
 
 from tocsin_server.serving.accepting import ACCEPTED_TOGETHER
 from tocsin_server.serving.listening import BACKLOG
+from tocsin_server.serving.starting import Protocols, StartingConnections
 
 FULL_TURNS = 4
 """The number of registrations is doubled after so many turns in a row in which each accepted a connection.
@@ -41,9 +41,11 @@ Turns without a connection do not count: registrations cost nothing then.
 class Registrations:
     """The registrations of a listening socket in the running event loop."""
 
-    def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(self, listening: socket.socket, make_protocol: Protocols) -> None:
         self._listening = listening
         self._make_protocol = make_protocol
+        self.starting = StartingConnections(make_protocol)
+        """Those of `accept_waiting` that have no protocol yet."""
         self._loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
         self._adding: asyncio.Task[None] | None = None
@@ -66,6 +68,22 @@ class Registrations:
             self._waiting = select.poll()
             self._waiting.register(self._listening, select.POLLIN)
             await self._register(self._accept, self._listening, BACKLOG)
+
+    def accept_waiting(self) -> None:
+        """Accept every connection that waits in the queue of the socket.
+
+        For a socket that no other process has, before it is closed: the kernel then resets those that wait.
+        """
+        if not self._servers:
+            return
+        for _ in range(BACKLOG):
+            try:
+                accepted, _ = self._listening.accept()
+            except (ConnectionAbortedError, InterruptedError):
+                continue
+            except OSError:  # none waits any longer, or the process has no file descriptor for it
+                return
+            self.starting.start(accepted)
 
     def close(self) -> None:
         """Stop accepting. Idempotent."""
@@ -109,9 +127,7 @@ class Registrations:
             for _ in range(count):
                 await self._register(self._accept, self._listening.dup(), BACKLOG)
 
-    async def _register(
-        self, make_protocol: Callable[[], asyncio.BaseProtocol], listening: socket.socket, backlog: int
-    ) -> None:
+    async def _register(self, make_protocol: Protocols, listening: socket.socket, backlog: int) -> None:
         self._servers.append(await self._loop.create_server(make_protocol, sock=listening, backlog=backlog))
 
     def _keep(self, count: int) -> None:

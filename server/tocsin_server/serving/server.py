@@ -5,6 +5,9 @@ process stay independent.
 
     signal or API drain --> no new connections --> the node drains --> open requests end --> the process exits
     second signal       --> what is left is dropped at once
+
+A connection that was accepted just before the stop has a moment for its first request. From the drain on, the
+response to each request ends its connection.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from starlette.applications import Starlette
 
 from tocsin_server.access import ADMIN, PUBLIC
 from tocsin_server.config.options import ServerOptions
+from tocsin_server.config.values import is_passed
 from tocsin_server.node.node import Node
 from tocsin_server.serving.accepting import Acceptor, NotedConnections, Share
 from tocsin_server.serving.certificate import ServerCertificate
@@ -40,10 +44,20 @@ from tocsin_server.serving.listening_address import ListeningAddress
 from tocsin_server.serving.prefork import CHECK_SECONDS
 from tocsin_server.serving.refused_connections import RefusedConnections
 from tocsin_server.serving.registrations import Registrations
+from tocsin_server.serving.starting import Protocols
 from tocsin_server.serving.websocket_upgrade import WebSocketProtocol
 
 GRACE_SECONDS = 10
 """How long open requests may take to end after the drain. After that their connections are dropped."""
+
+FIRST_REQUEST_SECONDS = 1.0
+"""How long a server that stops waits for requests that have not arrived whole.
+
+Their clients had connected before: a request may be on its way, and they have no reason to send it again.
+"""
+
+FIRST_REQUEST_CHECK_SECONDS = 0.02
+"""How often the server looks whether it waits for requests."""
 
 FORCED_SECONDS = 1
 """How long requests may take to end once their connections are dropped, and then the application to stop."""
@@ -107,6 +121,8 @@ class Server(uvicorn.Server):
         self._public = ListeningAddress(self, PUBLIC, options)
         self._admin = ListeningAddress(self, ADMIN, admin)
         self._url = ""
+        self._owns_sockets = not any(map(is_passed, options.hosts))
+        self._protocols: Protocols
         self._accepting: list[Acceptor | Registrations] = []
         self._admin_sockets = list(admin_sockets)
         self._admin_servers: list[asyncio.Server] = []
@@ -162,16 +178,21 @@ class Server(uvicorn.Server):
 
     async def _accept(self, listening: Sequence[socket.socket]) -> None:
         """Accept connections of the public sockets: as one of several workers, or all of them."""
-        protocols = self._public.protocols()
+        self._protocols = self._public.protocols()
         if self._share is not None:
-            acceptor = Acceptor(self._share, self._connections, protocols)
+            acceptor = Acceptor(self._share, self._connections, self._protocols)
             acceptor.start(listening)
             self._accepting.append(acceptor)
             return
         for sock in listening:
-            registrations = Registrations(sock, protocols)
-            await registrations.start()
-            self._accepting.append(registrations)
+            await self.accept(sock)
+
+    async def accept(self, listening: socket.socket) -> Registrations:
+        """Accept connections of a public socket, until it is closed or the server stops. After `startup`."""
+        registrations = Registrations(listening, self._protocols)
+        await registrations.start()
+        self._accepting.append(registrations)
+        return registrations
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, drain the node, then wait for open requests to end.
@@ -179,12 +200,15 @@ class Server(uvicorn.Server):
         The address of [admin] stays open while the node drains: there `/health/ready` says that it does.
         """
         for accepting in self._accepting:
+            if self._owns_sockets and isinstance(accepting, Registrations):
+                accepting.accept_waiting()
             accepting.close()
         for server in self.servers:
             server.close()
         await self._node.drain(self._drain_seconds, self._second_signal.is_set)
         for server in self._admin_servers:
             server.close()
+        await self._wait_for_first_requests()
         for task in self._watching:
             task.cancel()
         dropping = asyncio.create_task(self._drop_open_connections())
@@ -197,6 +221,25 @@ class Server(uvicorn.Server):
         ):  # otherwise the loop would cancel the application, and uvicorn log that as an error
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lifespan.shutdown(), FORCED_SECONDS)
+
+    async def _wait_for_first_requests(self) -> None:
+        """Wait until the head of each connection's first request has arrived, for a moment at most."""
+        until = asyncio.get_running_loop().time() + FIRST_REQUEST_SECONDS
+        while (
+            self._awaits_requests
+            and asyncio.get_running_loop().time() < until
+            and not self._second_signal.is_set()
+        ):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_REQUEST_CHECK_SECONDS):
+                    await self._second_signal.wait()
+
+    @property
+    def _awaits_requests(self) -> bool:
+        return any(one.starting for one in self._accepting) or any(
+            getattr(connection, "awaits_request", False)  # uvicorn's own WebSockets do not
+            for connection in self.server_state.connections
+        )
 
     async def _drop_open_connections(self) -> None:
         """Drop connections that are still open after GRACE_SECONDS, or at the second signal.

@@ -158,7 +158,7 @@ async def test_a_node_that_cannot_publish_lets_another_one_read(
             add(channel="log:a", data=1)
             await until_empty(redis_server, prefix)
             assert not is_reading(second, SOURCE)
-            first._is_draining = True
+            first.is_draining = True
             await until(lambda: is_reading(second, SOURCE))
             assert not is_reading(first, SOURCE)
             add(channel="log:a", data=2)

@@ -114,6 +114,11 @@ class WebSocketConnection(asyncio.Protocol):
         """Let it read what arrives until a handshake is answered. None: another protocol takes over."""
         self._first_request = first_request
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether the first request has not arrived whole."""
+        return self._first_request is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._transport = cast("asyncio.Transport", transport)

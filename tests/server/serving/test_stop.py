@@ -1,0 +1,157 @@
+"""A server that stops: the requests of connections that it had accepted, and the last response of each."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+import pytest
+import uvloop
+
+from tests.server.served_node import ServedNode, serve_node, serve_node_over_tls, trusting, until
+from tests.support.raw_connection import HANDSHAKE, RawConnection
+from tests.support.timing import SOON, STARTED, TICK
+from tests.support.wire_client import Close
+from tocsin_server.app import create_app
+from tocsin_server.config.options import ServerOptions
+from tocsin_server.serving import server as server_module
+from tocsin_server.serving.registrations import Registrations
+from tocsin_server.serving.server import serving as serving_app
+
+AT_ONCE = {"drain_seconds": 0}
+BODY = b'{"channel": "news", "data": 1}'
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
+PUBLISH = b"POST /api/publish HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that stop wait for first requests as long as a slow machine may need."""
+    monkeypatch.setattr(server_module, "FIRST_REQUEST_SECONDS", STARTED)
+
+
+async def stop(served_node: ServedNode) -> None:
+    """Begin to stop a server once it has accepted a connection, and wait until it accepts no other."""
+    await until(lambda: served_node.server.server_state.connections)
+    served_node.server.should_exit = True
+    await until(lambda: served_node.node.is_draining)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("sent_before", [0, 6])
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [(LIVE, 200), (PUBLISH, 200), (HANDSHAKE, 101)],
+    ids=["live", "publish", "websocket"],
+)
+async def test_a_request_of_a_new_connection_may_arrive_during_the_stop(
+    request_: bytes, status: int, sent_before: int
+) -> None:
+    """Nothing of it, or a part, has arrived before."""
+    async with serve_node(server=AT_ONCE) as served_node, served_node.tcp() as (connection, _):
+        await connection.send(request_[:sent_before])
+        await stop(served_node)
+        await connection.send(request_[sent_before:])
+        assert await connection.response() == status
+        if status == 101:
+            assert await connection.closed() == Close(3001, "shutdown")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_tls_handshake_may_go_on_during_the_stop(certificate: tuple[str, str]) -> None:
+    async with serve_node_over_tls(*certificate, server=AT_ONCE) as served_node:
+        client = socket.create_connection(("127.0.0.1", served_node.port), SOON)
+        client.setblocking(False)
+        await stop(served_node)
+        reader, writer = await asyncio.open_connection(
+            sock=client, ssl=trusting(certificate[0]), server_hostname="127.0.0.1"
+        )
+        writer.write(LIVE)
+        assert await RawConnection(reader, writer).response() == 200
+        writer.close()
+
+
+async def test_a_connection_without_a_request_is_closed_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "FIRST_REQUEST_SECONDS", TICK)
+    async with serve_node(server=AT_ONCE) as served_node, served_node.tcp() as (connection, _):
+        await stop(served_node)
+        assert await connection.read_some() == b""
+
+
+@pytest.mark.usefixtures("patient")
+async def test_an_idle_connection_is_closed_at_once() -> None:
+    """It has had a response. Only the first request of a connection is waited for."""
+    async with serve_node(server=AT_ONCE) as served_node, served_node.tcp() as (connection, _):
+        await connection.send(LIVE)
+        await connection.read_until_responses(1)
+        await stop(served_node)
+        assert await connection.read_some() == b""
+
+
+def arriving_last(monkeypatch: pytest.MonkeyPatch, port: int, count: int) -> Sequence[socket.socket]:
+    """Clients that connect when the server has begun to stop, and before its socket is closed."""
+    clients: list[socket.socket] = []
+    for name in ("accept_waiting", "close"):
+        original = getattr(Registrations, name)
+
+        def connect_first(registrations: Registrations, original=original) -> None:  # type: ignore[no-untyped-def]
+            while len(clients) < count:
+                clients.append(socket.create_connection(("127.0.0.1", port), SOON))
+                clients[-1].setblocking(False)
+            original(registrations)
+
+        monkeypatch.setattr(Registrations, name, connect_first)
+    return clients
+
+
+@pytest.mark.usefixtures("patient")
+def test_connections_in_the_queue_of_the_socket_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serve_node(server=AT_ONCE) as served_node:
+            clients = arriving_last(monkeypatch, served_node.port, 20)
+            served_node.server.should_exit = True
+            await until(lambda: served_node.node.is_draining)
+            for client in clients:
+                with client:
+                    reader, writer = await asyncio.open_connection(sock=client)
+                    writer.write(LIVE)
+                    assert await RawConnection(reader, writer).response() == 200
+                    writer.close()
+
+    uvloop.run(main())
+
+
+@pytest.mark.usefixtures("patient")
+async def test_connections_in_the_queue_of_a_passed_socket_are_left_to_the_next_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        options = ServerOptions(host=f"fd:{passed.fileno()}", drain_seconds=0)
+        async with serving_app(create_app(), options):
+            clients = arriving_last(monkeypatch, passed.getsockname()[1], 20)
+        async with serving_app(create_app(), options):
+            for client in clients:
+                reader, writer = await asyncio.open_connection(sock=client)
+                writer.write(LIVE)
+                assert await RawConnection(reader, writer).response() == 200
+                writer.close()
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/api/info"])
+async def test_a_response_ends_its_connection_while_the_node_drains(path: str) -> None:
+    """So a client sends its next request to another node, before this one closes idle connections."""
+    async with serve_node() as served_node, served_node.http() as http:
+
+        async def connection_header() -> str:
+            response = await (http.get(path) if "health" in path else http.post(path, json={}))
+            assert response.status_code == 200
+            return str(response.headers.get("connection", ""))
+
+        assert await connection_header() == ""
+        (connection,) = served_node.server.server_state.connections
+        served_node.node._begin_draining()
+        assert await connection_header() == "close"
+        await until(lambda: connection not in served_node.server.server_state.connections)
