@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from cryptography import x509
 from tests.server.conftest import new_certificate
 from tests.server.engine.redis.redis_server import redis_running
 from tests.server.served_node import (
+    ServedNode,
     new_channel,
     publish,
     serve_node_over_tls,
@@ -102,14 +104,16 @@ async def test_every_transport_works_over_tls(certificate: tuple[str, str]) -> N
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_slow_client_over_tls_is_closed_as_slow(
-    certificate: tuple[str, str], new_loop: Callable[[], asyncio.AbstractEventLoop]
+    certificate: tuple[str, str],
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The write buffer of TLS has the same limit in both loops, and the connection is dropped in time."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_be_slow(certificate))
+        runner.run(_be_slow(certificate, monkeypatch))
 
 
-async def _be_slow(certificate: tuple[str, str]) -> None:
+async def _be_slow(certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     channel = new_channel("plain")
     limits = {"queue_limit_bytes": 300_000, "message_limit_bytes": 100_000}
     async with serve_node_over_tls(*certificate, client=limits) as served_node:
@@ -117,15 +121,26 @@ async def _be_slow(certificate: tuple[str, str]) -> None:
             await wire.connect()
             await wire.call("subscribe", channel=channel)
             wire.connection.transport.pause_reading()
-            connection = served_node.connection
-            queued = 0
+            queued_bytes = queued_at_end(served_node, monkeypatch)
             while served_node.node.hub.channels.get(channel) is not None:
                 await publish(served_node.node, channel, b'"' + b"x" * 20_000 + b'"')
-                queued = max(queued, connection.queued_bytes)
-            assert 300_000 <= queued < 600_000
+            assert 300_000 <= queued_bytes[0] < 600_000
             assert list(served_node.node.metrics._disconnects.counts) == [("3008",)]
             wire.connection.transport.resume_reading()
         await served_node.until_empty()
+
+
+def queued_at_end(served_node: ServedNode, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What is queued for the node's only client when the server closes the connection, once it does."""
+    connection, handle_event = served_node.connection, served_node.node.handle_event
+    queued_bytes: list[int] = []
+
+    def note(of: Any, event: Any) -> None:
+        queued_bytes.append(connection.queued_bytes)
+        handle_event(of, event)
+
+    monkeypatch.setattr(served_node.node, "handle_event", note)
+    return queued_bytes
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
