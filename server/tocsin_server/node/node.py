@@ -373,6 +373,10 @@ class Node:
         self._begin_draining()
         return await drain(list(self.state.connections), self._shut_down, seconds, is_hurried)
 
+    def hurry(self) -> None:
+        """Cancel what calls of clients are doing as soon as the node stops, or now if it is stopping."""
+        self._tasks.hurry()
+
     def _shut_down(self, connection: Connection) -> None:
         self.handle_event(connection, events.ServerDisconnect(errors.SHUTDOWN))
 

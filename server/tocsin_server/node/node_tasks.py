@@ -1,7 +1,7 @@
 """The tasks of a node: calls of the engine and the application that take time, and background work.
 
 The mutable state is the tasks: in a group with a time limit for its end while the node runs, and those of RPC
-methods. Only the methods of `NodeTasks` change it.
+methods; and how long they may go on once the node stops. Only the methods of `NodeTasks` change it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ class NodeTasks:
         self._group: asyncio.TaskGroup | None = None
         self._rpc_tasks = FunctionTasks(log_left_method)
         self._time_limit: asyncio.Timeout | None = None
+        self._is_stopping = False
+        self._is_hurried = False
 
     @property
     def are_running(self) -> bool:
         """Whether the node runs, so that it has tasks."""
         return self._group is not None
+
+    @property
+    def _stop_seconds(self) -> float:
+        return 0.0 if self._is_hurried else STOP_SECONDS
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -49,14 +55,21 @@ class NodeTasks:
             ):
                 yield self
         except TimeoutError:
-            log.warning("tasks_cancelled_at_stop", after_seconds=STOP_SECONDS)
+            log.warning("tasks_cancelled_at_stop", after_seconds=self._stop_seconds)
         finally:
             self._group = self._time_limit = None
 
     def stop(self) -> None:
         """Cancel the tasks that are not done after STOP_SECONDS. The end of the context must follow."""
+        self._is_stopping = True
         if self._time_limit is not None:
-            self._time_limit.reschedule(asyncio.get_running_loop().time() + STOP_SECONDS)
+            self._time_limit.reschedule(asyncio.get_running_loop().time() + self._stop_seconds)
+
+    def hurry(self) -> None:
+        """Cancel the tasks as soon as the node stops, or now if it is stopping."""
+        self._is_hurried = True
+        if self._is_stopping:
+            self.stop()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work inside the context, as a task for the caller to end. If it fails, the node ends."""

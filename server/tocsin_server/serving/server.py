@@ -265,6 +265,7 @@ class Server(uvicorn.Server):
         """Stop gracefully, or at once if the server is stopping already."""
         if self.should_exit:
             self._second_signal.set()
+            self._node.hurry()
         self.should_exit = True
 
     def reload_certificates(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire_client import Close
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
+from tocsin_server.node import node_tasks
 from tocsin_server.serving import server as server_module
 from tocsin_server.serving.registrations import Registrations
 from tocsin_server.serving.server import serving as serving_app
@@ -155,3 +157,23 @@ async def test_a_response_ends_its_connection_while_the_node_drains(path: str) -
         served_node.node._begin_draining()
         assert await connection_header() == "close"
         await until(lambda: connection not in served_node.server.server_state.connections)
+
+
+async def test_a_second_signal_cancels_what_calls_are_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RPC method that hangs does not delay the end."""
+    monkeypatch.setattr(node_tasks, "STOP_SECONDS", 2 * STARTED)
+    called = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    async with (
+        asyncio.timeout(STARTED),
+        serve_node(server=AT_ONCE, rpc_methods={"hang": hang}) as served_node,
+        served_node.connected() as wire,
+    ):
+        await wire.send({"id": 9, "rpc": {"method": "hang"}})
+        await called.wait()
+        for _ in range(2):
+            served_node.server.handle_exit(signal.SIGTERM, None)
