@@ -63,6 +63,12 @@ EXPIRY_CHECK_SECONDS = 0.25
 A timer for each command would cost more than reading its reply.
 """
 
+READ_SECONDS = 0.001
+"""How long a reply that is late is waited for once more, so that the event loop reads what has arrived.
+
+After it was blocked for long, it may look at timers first.
+"""
+
 OUT_OF_MEMORY = "command not allowed when used memory"
 """A part of the error of a command for which Redis has no memory. Within a script, other words precede it."""
 
@@ -302,9 +308,15 @@ class Pipeline:
         self._send_queued()
         while True:
             await connection.wait_for_failure(EXPIRY_CHECK_SECONDS)
-            active_at = max(connection.received_at, self._sent_at)
-            if self._in_flight and self._clock() - active_at > REPLY_SECONDS:
-                raise TimeoutError
+            if self._is_late(connection):
+                await connection.wait_for_failure(READ_SECONDS)
+                if self._is_late(connection):
+                    raise TimeoutError
+
+    def _is_late(self, connection: RedisConnection) -> bool:
+        """Whether Redis has not sent the next reply in time."""
+        active_at = max(connection.received_at, self._sent_at)
+        return bool(self._in_flight) and self._clock() - active_at > REPLY_SECONDS
 
     def _report_failure(self, error: Exception) -> None:
         if not self.unready_reason:

@@ -23,7 +23,7 @@ class ProxiedConnection:
 
 
 class BlackholeProxy:
-    """Forwards `port` to a server. `segments` counts the segments that clients sent."""
+    """Forwards `port` to a server. `segments` counts the segments of clients that have `counted`."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -31,6 +31,7 @@ class BlackholeProxy:
         self._drops_all = False
         self._drops_subscribers = False
         self.port = 0
+        self.counted = b""
         self.segments = 0
 
     @property
@@ -80,7 +81,7 @@ class BlackholeProxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if is_upwards:
-                    self.segments += 1
+                    self.segments += self.counted in data
                     subscribes = not connection.is_pubsub and _SUBSCRIBE.search(data) is not None
                     connection.is_pubsub |= subscribes
                     connection.is_dropping |= subscribes and self._drops_subscribers
