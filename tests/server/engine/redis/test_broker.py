@@ -17,6 +17,7 @@ from tocsin_server.engine.nodes import SurveyRequest
 from tocsin_server.engine.redis import broker as broker_module
 from tocsin_server.engine.redis import scripts
 from tocsin_server.engine.redis.broker import ReadArguments
+from tocsin_server.engine.redis.membership.lease import Lease
 from tocsin_server.engine.redis.publish_call import ARGUMENTS
 from tocsin_server.protocol.messages import ClientInfo, Position, Publication
 
@@ -104,9 +105,17 @@ async def test_histories_continue_after_a_restart_with_data(
 
 @pytest.mark.usefixtures("short_leases")
 async def test_histories_start_over_after_a_restart_without_data(
-    running: Running, volatile_redis: RedisServer
+    running: Running, volatile_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In another epoch. The node writes its presence entries again."""
+    move_entries = Lease._move_entries
+
+    async def move_later(lease: Lease) -> None:
+        """The node then receives the joins of its own entries."""
+        await node.handler.until(lambda: bool(node.handler.resubscribed))
+        await move_entries(lease)
+
+    monkeypatch.setattr(Lease, "_move_entries", move_later)
     async with running(volatile_redis.url) as node:
         await node.broker.subscribe("news")
         await node.presence.add("news", ClientInfo("42", "c1"), is_announced=True)

@@ -29,6 +29,13 @@ async def started(server: RedisServer, prefix: str, uid: str, options: ChannelOp
     return node
 
 
+async def until_mixed(node: Node, *, is_mixed: bool = True) -> None:
+    """Wait until a node knows of a node with another configuration, or of none."""
+    async with asyncio.timeout(STARTED):
+        while node.engine._lease.is_mixed != is_mixed:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(QUIET / 10)
+
+
 @pytest.fixture(autouse=True)
 def short_notice(monkeypatch: pytest.MonkeyPatch, short_leases: None) -> None:
     monkeypatch.setattr(lease, "NOTICE_SECONDS", lease.RENEW_SECONDS * 1.5)
@@ -46,6 +53,7 @@ async def plain(redis_server: RedisServer, prefix: str) -> AsyncIterator[Node]:
 async def keeping(redis_server: RedisServer, prefix: str, plain: Node) -> AsyncIterator[Node]:
     """A node that keeps history, and started later."""
     node = await started(redis_server, prefix, "keeping", HISTORY)
+    await until_mixed(plain)
     yield node
     await node.engine.stop()
 
@@ -97,11 +105,10 @@ async def test_an_initial_epoch_ends_when_nodes_disagree(redis_server: RedisServ
     node = await started(redis_server, prefix, "n1", HISTORY)
     since = (await node.broker.read_history("news", TOP_ONLY, HISTORY)).top
     plain = await started(redis_server, prefix, "plain", NO_HISTORY)
+    await until_mixed(node)
     await plain.broker.publish("news", publication(1), NO_HISTORY)
     await plain.engine.stop()
-    async with asyncio.timeout(STARTED):
-        while node.engine._lease.is_mixed:  # type: ignore[attr-defined]  # noqa: ASYNC110
-            await asyncio.sleep(QUIET / 10)
+    await until_mixed(node, is_mixed=False)
     assert (await node.broker.read_history("news", TOP_ONLY, HISTORY)).top.epoch != since.epoch
     await node.engine.stop()
 

@@ -21,10 +21,11 @@ from tests.support.api import Api
 from tests.support.configs import STANDARD
 from tests.support.redis_cluster import RedisCluster
 from tests.support.server import run_server
-from tests.support.timing import SOON, TICK
+from tests.support.timing import SOON, STARTED, TICK
 from tests.support.wire_client import connect_wire
 from tocsin_server.engine.broker import IDEMPOTENCY_SECONDS, HistoryQuery, NewPublication
 from tocsin_server.engine.nodes import SurveyRequest
+from tocsin_server.engine.redis.cluster import router
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.errors import EngineError
 from tocsin_server.protocol.messages import ClientInfo, Position
@@ -51,6 +52,15 @@ async def node(running: Running, cluster: RedisCluster) -> AsyncIterator[Node]:
     """A node over the cluster."""
     async with running(cluster.url) as node:
         yield node
+
+
+@pytest.fixture
+def patient_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands wait for the cluster, however long it takes on a slow machine."""
+    monkeypatch.setattr(router, "COMMAND_SECONDS", 10 * STARTED)
+    defaults = router.Router.execute.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "seconds", 10 * STARTED)
 
 
 class Traffic:
@@ -173,6 +183,7 @@ async def test_a_killed_master_is_replaced_by_its_replica(
     assert list(await node.presence.members(channel)) == ["c1"]
 
 
+@pytest.mark.usefixtures("patient_commands")
 async def test_queued_commands_of_a_killed_master_go_to_its_replica(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
@@ -239,6 +250,7 @@ async def test_the_channels_of_a_moved_slot_move_with_it(
     assert not node.engine.unready_reason
 
 
+@pytest.mark.usefixtures("patient_commands")
 async def test_a_slot_can_be_used_while_it_moves(
     node: Node, cluster: RedisCluster, channels: list[str]
 ) -> None:
