@@ -91,7 +91,7 @@ async def test_with_too_many_held_channels_the_reader_sleeps(monkeypatch: pytest
     monkeypatch.setattr(reader, "HOLD_SECONDS", 0.2)
     source = BusySource()
     async with source.reader().running():
-        await until(lambda: source.calls["read"] == 2)
+        await until(lambda: source.calls["read"] >= 2)
         await turns(1000)
         assert source.calls["claim"] < 20
         source.has_room = True
