@@ -6,7 +6,7 @@ from tests.support.configs import API_KEY, HISTORY, PERMIT_ALL, PRESENCE
 from tests.support.tokens import SECRET
 
 CHANNEL_LIMIT = 6
-SEND_ONCE = {"publish_rate": 1, "publish_burst": 1}
+SEND_ONCE = {"publish_rate": 0.001, "publish_burst": 1}
 
 Table = dict[str, Any]
 

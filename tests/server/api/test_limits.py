@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,13 @@ def _publications(count: int) -> list[Any]:
     return [{"publish": {"channel": "plain", "data": n}} for n in range(count)]
 
 
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key gets a part of its burst back, however slow the machine is."""
+    monkeypatch.setattr("tocsin_server.api.application.time", SimpleNamespace(monotonic=lambda: 1000.0))
+
+
+@pytest.mark.usefixtures("stopped_clock")
 async def test_a_key_has_exactly_its_burst_and_then_error_111() -> None:
     """Commands of a batch and channels of a broadcast count one by one; each key has a rate of its own."""
     async with served(api=SLOW) as api:
@@ -49,6 +57,7 @@ async def test_a_request_with_more_calls_than_the_burst_can_never_be_done() -> N
         assert len((await api.call("batch", commands=_publications(5)))["replies"]) == 5
 
 
+@pytest.mark.usefixtures("stopped_clock")
 async def test_commands_of_the_legacy_endpoint_are_refused_one_by_one() -> None:
     async with served(api=SLOW) as api:
         command = json.dumps({"method": "publish", "params": {"channel": "plain", "data": 1}})

@@ -151,7 +151,7 @@ async def test_a_request_that_is_not_signed_right_is_refused(
     assert "signature=" not in str(lines)
 
 
-@pytest.mark.parametrize(("age", "status"), [(55, 200), (-55, 200), (65, 401), (-65, 401)])
+@pytest.mark.parametrize(("age", "status"), [(30, 200), (-30, 200), (90, 401), (-90, 401)])
 async def test_the_time_must_be_within_the_window(api: Served, age: float, status: int) -> None:
     response = await send(api, authorization(age=age))
     assert response.status_code == status
