@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.server.engine.redis import redis_server
 from tests.support.timing import STARTED
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -132,12 +132,8 @@ async def shell(script: str, folder: Path, seconds: float = STARTED, **variables
 
 
 def free_ports(*numbers: str) -> dict[str, str]:
-    """A free port for each port number of a page. Ports that are found together differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in numbers]
-    found = [str(made.getsockname()[1]) for made in sockets]
-    for made in sockets:
-        made.close()
-    return dict(zip(numbers, found, strict=True))
+    """A free port for each port number of a page."""
+    return dict(zip(numbers, map(str, redis_server.free_ports(len(numbers))), strict=True))
 
 
 def replaced(text: str, words: Mapping[str, str]) -> str:

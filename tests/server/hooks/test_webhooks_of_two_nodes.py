@@ -13,8 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs.examples import free_ports
-from tests.server.engine.redis.redis_server import RedisServer, redis_running
+from tests.server.engine.redis.redis_server import RedisServer, free_ports, redis_running
 from tests.server.hooks.receiving_process import receiving
 from tests.support.api import NO_TLS
 from tests.support.configs import API_KEY, STANDARD
@@ -109,7 +108,7 @@ async def test_nothing_is_lost_while_the_receiver_and_a_node_are_killed(
     The receiver is killed while clients connect. Later it is frozen, so that requests are in flight at the
     node that is then killed. It answers them when that node is dead, and gets them again from the other.
     """
-    port = int(free_ports("8000")["8000"])
+    (port,) = free_ports(1)
     stored = Stored(tmp_path / "stored")
     url = f"http://127.0.0.1:{port}/events"
     with node("first", redis, url, tmp_path) as first, node("second", redis, url, tmp_path) as second:
