@@ -93,7 +93,7 @@ async def test_threads_of_plain_hooks_that_hang_stay_counted() -> None:
                 *(connection.call("publish", channel=news, data=1) for connection in connections)
             )
             assert {reply["error"]["code"] for reply in replies} == {errors.INTERNAL_ERROR.code}
-            assert len(started) == 2
+            await until(lambda: len(started) == 2)
         finally:
             release.set()
         await until(lambda: is_settled(node))

@@ -15,6 +15,7 @@ import pytest
 
 from tests.server.engine.redis.certificates import write_certificate
 from tests.server.hooks.lifecycle_events import event, events
+from tests.support.tcp import refusing_port
 from tests.support.webhook_receiver import Receiver
 from tocsin_server.config.webhook_options import WebhookOptions
 from tocsin_server.core.delivery import Outcome, Result
@@ -108,21 +109,22 @@ async def test_an_answer_after_the_timeout_does_not_count() -> None:
     receiver = Receiver()
     async with receiver.serving() as url, opened(url, timeout=0.05) as webhook:
         receiver.may_answer.clear()
-        outcome = await webhook.deliver("d1", events(1))
-        assert outcome == Outcome(Result.UNREACHABLE, "no complete answer within 0.05 s")
+        while not receiver.requests:  # within the timeout, a slow machine may not even connect
+            outcome = await webhook.deliver("d1", events(1))
+            assert outcome == Outcome(Result.UNREACHABLE, "no complete answer within 0.05 s")
+        attempted = len(receiver.requests)
         receiver.may_answer.set()
     async with receiver.serving() as url, opened(url) as webhook:
         assert (await webhook.deliver("d1", events(1))).result is Result.DELIVERED
-    assert [request.delivery for request in receiver.requests] == ["d1", "d1"]
+    assert len(receiver.requests) > attempted
+    assert {request.delivery for request in receiver.requests} == {"d1"}
 
 
 async def test_a_receiver_that_is_not_there_is_named_without_its_address() -> None:
     """A query may hold a secret."""
-    receiver = Receiver()
-    async with receiver.serving() as url:
-        pass
-    async with opened(f"{url}?key=hunter2") as webhook:
-        outcome = await webhook.deliver("d1", events(1))
+    with refusing_port() as port:
+        async with opened(f"http://127.0.0.1:{port}/events?key=hunter2") as webhook:
+            outcome = await webhook.deliver("d1", events(1))
     assert outcome.result is Result.UNREACHABLE
     assert outcome.error.startswith("ConnectError")
     assert "hunter2" not in outcome.error
