@@ -92,14 +92,23 @@ async def test_a_user_cannot_subscribe_to_the_channel_of_another_team(applicatio
         assert (kind, code) == ("refused", 3500 if has_subscription_token else 103)
 
 
+async def until_all_have_left(application: Application, channel: str) -> None:
+    """Wait until the clients of earlier tests have left a channel."""
+    async with asyncio.timeout(SOON):
+        while (await application.call("presence_stats", channel=channel))["num_clients"]:
+            await asyncio.sleep(TICK)
+
+
 async def test_a_client_without_an_identity_is_refused(application: Application) -> None:
     """At its connect or its subscribe command."""
+    await until_all_have_left(application, "team:red")
     async with subscribing(application, "team:red") as subscriber:
         assert (await subscriber.first_of("subscribed", "refused"))[0] == "refused"
     assert (await application.call("presence_stats", channel="team:red"))["num_clients"] == 0
 
 
 async def test_the_application_shows_who_is_there(application: Application) -> None:
+    await until_all_have_left(application, "team:red")
     async with application.visitor("ann") as ann, application.visitor("ben") as ben:
         assert await ann.get("/online") == {"users": []}
         async with subscribing(application, "team:red", ann) as of_ann:
