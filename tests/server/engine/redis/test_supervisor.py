@@ -3,7 +3,7 @@
 import pytest
 
 from tests.server.engine.redis.conftest import Running
-from tests.server.engine.redis.readiness import until_not_ready, until_ready
+from tests.server.engine.redis.readiness import until_ready, until_unready_reason
 from tests.server.engine.redis.redis_server import RedisServer
 from tests.server.engine.redis.test_engine import assert_works
 from tests.support.timing import TICK
@@ -33,7 +33,6 @@ async def test_a_component_that_fails_is_reported_and_restarted(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kind, step, fail)
-            reason = await until_not_ready(node)
-            assert component in reason
+            await until_unready_reason(node, component)
         await until_ready(node)
         await assert_works(node)
