@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 
 from tests.support.api import NO_TLS
 from tests.support.configs import NAMESPACES, PERMIT_ALL
-from tests.support.raw_connection import RawConnection
+from tests.support.raw_connection import RawConnection, open_streams
 from tests.support.timing import SOON
 from tests.support.tokens import SECRET
 from tests.support.wire_client import WireClient
@@ -185,7 +185,7 @@ class ServedNode:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 2**16)
+        reader, writer = await open_streams(receive_buffer or 2**16, sock=sock)
         try:
             yield RawConnection(reader, writer), writer
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import struct
@@ -71,6 +72,32 @@ def close_frame(code: int = 1000, reason: bytes = b"") -> bytes:
     return frame(struct.pack("!H", code) + reason, Op.CLOSE)
 
 
+class ResetReader(asyncio.StreamReader):
+    """Gives all bytes that arrived before the server reset the connection, and then its end.
+
+    A server that closes while the client still sends resets the connection. asyncio then drops what it has
+    not yet read, and raises an error in place of what it has.
+    """
+
+    def set_exception(self, exc: Exception) -> None:
+        transport = self._transport  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            while data := os.read(transport.get_extra_info("socket").fileno(), 65536):
+                self.feed_data(data)
+        self.feed_eof()
+
+
+async def open_streams(
+    limit: int = 2**16, **target: Any
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The streams of a connection to a `host` and `port`, or of a connected `sock`."""
+    loop = asyncio.get_running_loop()
+    reader = ResetReader(limit, loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, **target)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 class RawConnection:
     """Sends bytes, and reads frames."""
 
@@ -111,8 +138,8 @@ class RawConnection:
     async def read_until_responses(self, count: int) -> list[int]:
         """Read the next responses, each of which has a length or is chunked; their statuses."""
         statuses = []
-        async with asyncio.timeout(SOON):
-            for _ in range(count):
+        for _ in range(count):
+            async with asyncio.timeout(SOON):
                 head = await self._reader.readuntil(b"\r\n\r\n")
                 statuses.append(int(head.split(b" ", 2)[1]))
                 length = re.search(rb"(?i)content-length: (\d+)", head)
@@ -128,12 +155,13 @@ class RawConnection:
 
     async def frames(self) -> AsyncGenerator[Frame]:
         """The frames until the server closes the connection."""
-        try:
-            async with asyncio.timeout(SOON):
-                while True:
-                    yield await self._frame()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+        while True:
+            try:
+                async with asyncio.timeout(SOON):
+                    received = await self._frame()
+            except asyncio.IncompleteReadError:
+                return
+            yield received
 
     async def messages(self) -> AsyncGenerator[Any]:
         """The messages until the server closes the connection, without pings."""
@@ -156,9 +184,7 @@ class RawConnection:
     async def read_to_end(self) -> bytes:
         """All bytes until the server closes the connection."""
         async with asyncio.timeout(SOON):
-            with contextlib.suppress(ConnectionError):
-                return await self._reader.read()
-        return b""
+            return await self._reader.read()
 
     async def _frame(self) -> Frame:
         first, second = await self._reader.readexactly(2)
@@ -175,7 +201,7 @@ class RawConnection:
 @contextlib.asynccontextmanager
 async def open_tcp(server: Server) -> AsyncIterator[RawConnection]:
     """A connection on which nothing has been sent yet."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    reader, writer = await open_streams(host="127.0.0.1", port=server.port)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield RawConnection(reader, writer)
