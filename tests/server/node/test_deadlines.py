@@ -236,7 +236,7 @@ def test_each_owner_is_handled_exactly_when_due(steps: list[tuple[str, int, int 
         recorder = new_recorder(monkeypatch)
         owners = [Owner(None) for _ in range(4)]
         due: dict[int, float] = {}
-        expected: set[tuple[float, int]] = set()
+        expected: list[tuple[float, int]] = []
         for step, number, seconds in steps:
             if step == "move":
                 deadline = None if seconds is None else recorder.time.now + seconds
@@ -248,7 +248,7 @@ def test_each_owner_is_handled_exactly_when_due(steps: list[tuple[str, int, int 
                 due.pop(number, None)
             else:
                 end = recorder.time.now + number
-                expected |= {(when, owner) for owner, when in due.items() if when <= end}
+                expected += [(when, owner) for owner, when in due.items() if when <= end]
                 due = {owner: when for owner, when in due.items() if when > end}
                 recorder.time.advance(number)
         handled = [(when, owners.index(owner)) for when, owner in recorder.handled]
