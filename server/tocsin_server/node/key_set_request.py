@@ -51,7 +51,7 @@ async def fetch_key_set(client: httpx.AsyncClient, url: str) -> FetchedKeySet:
     try:
         async with asyncio.timeout(FETCH_SECONDS):
             headers, body = await _get(client, httpx.URL(url))
-    except TimeoutError:
+    except (TimeoutError, httpx.TimeoutException):
         raise FetchFailed(f"no complete answer within {FETCH_SECONDS:g} s") from None
     except httpx.HTTPError as error:
         raise FetchFailed(f"{type(error).__name__}: {error}"[:200]) from None
