@@ -235,6 +235,7 @@ async def test_an_authorizer_that_disconnects_another_client_ends_it_at_once() -
         return await approve(authorize)
 
     async with running(authorizer=Decider(decide, ConnectRequest)) as node:
+        node._session_io.authorizations._clock = lambda: 0.0
         first, second = FakeConnection(node), FakeConnection(node)
         first.send_command("connect")
         number = second.send_command("connect")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,7 +175,15 @@ async def test_histories_wait_until_the_client_has_taken_the_one_before() -> Non
 
 async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that requests histories without end leaves time for the others."""
+    slept: list[float] = []
+    is_over = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await is_over.wait()
+
     monkeypatch.setattr(session_tasks, "SLOT_BYTES_PER_SECOND", 5 * len(PAYLOAD))
+    monkeypatch.setattr(session_tasks, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     channel = new_channel("log")
     async with serve_node(client=CLIENT) as served_node:
         await publish(served_node.node, channel, PAYLOAD)
@@ -183,6 +192,8 @@ async def test_a_slot_is_kept_for_a_while_after_a_large_history(monkeypatch: pyt
             await connection.send(commands({"id": 2, "history": {"channel": channel, "limit": -1}}))
             await read_messages(connection, 1)
             assert len(served_node.node._session_io._read_slots) == 1
+            assert slept == [pytest.approx(0.2, rel=0.1)]
+            is_over.set()
             await until(lambda: not len(served_node.node._session_io._read_slots))
 
 

@@ -30,7 +30,7 @@ async def test_subscriptions_that_are_being_set_up_count_as_subscribers() -> Non
 
 async def test_a_limit_that_is_reached_is_counted_and_logged_by_its_key() -> None:
     """The line names the client, and nothing of what it sent."""
-    async with running(client={"command_rate": 1, "command_burst": 2}) as node:
+    async with running(client={"command_rate": 0.001, "command_burst": 2}) as node:
         connection = await connected(node)
         await connection.call("presence", channel="news")
         with capture_logs() as lines:
