@@ -264,10 +264,9 @@ async def test_the_others_know_at_once_how_many_connections_a_worker_has(
         for _ in range(FEW + 1):
             with socket.create_connection(("127.0.0.1", port)):
                 await until(lambda: len(connections) == 1)
-                await asyncio.sleep(0)
-                assert list(counts._counts) == [1]
+                await until(lambda: list(counts._counts) == [1])
             await until(lambda: not connections)
-            assert list(counts._counts) == [0]
+            await until(lambda: list(counts._counts) == [0])
 
 
 async def test_a_connection_that_comes_alone_costs_one_accept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tests.support.timing import TICK
 from tests.support.wire_client import Close
 from tocsin_server.serving import address_limits, refused_connections
 from tocsin_server.serving.http_limits import HttpProtocol
+from tocsin_server.serving.refused_connections import RefusedConnections
 
 STREAM = b"GET /events?channel=open:1 HTTP/1.1\r\nHost: here\r\n\r\n"
 CALL = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -98,6 +99,14 @@ async def test_sockets_above_twice_the_rate_are_closed_unread(
 ) -> None:
     """A few stay open for a while, so that their clients cannot connect again at once."""
     monkeypatch.setattr(refused_connections, "REFUSED_LIMIT", refused_limit)
+    open_after_each: list[int] = []
+    drop = RefusedConnections.drop
+
+    def recorded_drop(refused: RefusedConnections, transport: asyncio.Transport) -> None:
+        drop(refused, transport)
+        open_after_each.append(len(refused))
+
+    monkeypatch.setattr(RefusedConnections, "drop", recorded_drop)
     async with counting(address_connect_rate=1) as served_node:
         count = 0
         while not limits_reached(served_node, "limits.address_connect_rate"):
@@ -107,11 +116,11 @@ async def test_sockets_above_twice_the_rate_are_closed_unread(
                 if count > 20:
                     await asyncio.sleep(0)
         assert count >= 21
-        refused = served_node.server.refused
-        assert len(refused) == refused_limit
         async with served_node.tcp() as (connection, _):
             await connection.send(CALL)
             assert await connection.read_to_end() == b""
+        assert set(open_after_each) == {refused_limit}
+        refused = served_node.server.refused
         await until(lambda: not len(refused) and not served_node.server.server_state.connections)
 
 

@@ -63,8 +63,10 @@ async def test_a_request_has_the_same_answer_however_it_arrives(
         await connection.send(data)
         assert await connection.response() == status
     if data.endswith(b"\r\n\r\n") and b"HTTX" not in data:
+        connections: Collection[Any] = served_node.server.server_state.connections
+        await until(lambda: not connections)
         async with served_node.tcp() as (connection, _):
-            await until(lambda: served_node.server.server_state.connections)
+            await until(lambda: connections)
             await connection.send(data[:20])
             await until(lambda: _has_read(served_node))
             await connection.send(data[20:])

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import random
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import wraps
@@ -20,7 +21,7 @@ import uvloop
 
 from tests.server.served_node import serve_node, trusting, until
 from tests.server.serving.test_accepted_connection import LINE, PROXIED, REQUEST, ROUTES
-from tests.support.timing import SOON
+from tests.support.timing import SOON, STARTED
 from tocsin_server.app import create_app
 from tocsin_server.config.options import ServerOptions
 from tocsin_server.serving.accepting import ACCEPTED_TOGETHER
@@ -41,7 +42,7 @@ def on_uvloop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def main() -> None:
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(STARTED):
                 await test(*args, **kwargs)
 
         uvloop.run(main())
@@ -84,6 +85,10 @@ def arrive(port: int, count: int) -> list[socket.socket]:
     for client in clients:
         client.setblocking(False)
         client.connect_ex(("127.0.0.1", port))
+    for client in clients:
+        waiting = select.poll()
+        waiting.register(client, select.POLLOUT)
+        assert waiting.poll(1000 * SOON)
     return clients
 
 

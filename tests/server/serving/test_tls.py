@@ -29,6 +29,7 @@ from tests.server.served_node import (
 )
 from tests.support.server import run_server
 from tests.support.timing import SOON, TICK
+from tocsin_server.serving import certificate as certificate_module
 from tocsin_server.serving.certificate import ServerCertificate
 
 
@@ -165,8 +166,11 @@ async def test_a_handshake_that_does_not_end_is_dropped(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_new_certificate_is_shown_and_open_connections_stay(files: tuple[str, str]) -> None:
+async def test_a_new_certificate_is_shown_and_open_connections_stay(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a server name and without. The key may be of another type."""
+    monkeypatch.setattr(certificate_module, "CHECK_SECONDS", 100 * SOON)
     context = trusting(files[0])
     async with serve_node_over_tls(*files) as served_node, served_node.wire(ssl=context) as wire:
         await wire.connect()

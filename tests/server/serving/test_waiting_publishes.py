@@ -65,7 +65,7 @@ async def test_a_waiting_publish_has_no_task(waiting: Waiting) -> None:
         before = asyncio.all_tasks()
         await connection.send(call(b"publish", PUBLISH))
         await waiting.until_begun(1)
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
         assert waiting.node.node.metrics.publications.count == 0
         waiting.publishes[0].set_result(position(7))
         assert waiting.node.node.metrics.publications.count == 1
