@@ -8,6 +8,7 @@ import httpx
 import pytest
 from msgspec import Raw
 
+from tests.server.served_node import until
 from tests.server.transports.sse.stream_server import StreamServer, stream_server
 from tests.support.timing import SOON, TICK
 from tests.support.tokens import connection_token
@@ -141,4 +142,4 @@ async def test_a_client_that_disconnects_during_the_opening_is_lost_at_once(
     assert len(server.node.hub) == 0
     gate.open()
     await server.until_empty()
-    assert server.node.admission.count == 0
+    await until(lambda: server.node.admission.count == 0)

@@ -249,7 +249,7 @@ async def test_connections_are_counted_at_the_limits_of_addresses(kind: str) -> 
             async with streaming(served, kind) as second:
                 assert second.status == 503
                 assert "retry-after:" in second.head
-        await served.until_empty()
+        await until(lambda: served.node.admission.count == 0)
         async with streaming(served, kind) as third:
             assert third.status == 200
 

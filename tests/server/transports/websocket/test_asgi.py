@@ -59,10 +59,10 @@ async def mounted(request: pytest.FixtureRequest) -> AsyncIterator[MountedNode]:
 
 
 async def call(connection: ClientConnection, *commands: Json) -> list[Json]:
-    """Send commands in one frame; the messages up to the last command's reply."""
+    """Send commands in one frame; the messages up to the last command's reply, and those in its frame."""
     await connection.send("\n".join(map(json.dumps, commands)))
     messages: list[Json] = []
-    while not messages or messages[-1].get("id") != commands[-1]["id"]:
+    while not any(message.get("id") == commands[-1]["id"] for message in messages):
         messages += await next_frame(connection)
     return messages
 
@@ -77,9 +77,9 @@ async def next_frame(connection: ClientConnection) -> list[Json]:
 
 async def closed(connection: ClientConnection) -> tuple[int | None, str | None]:
     """Read until the server closes: with what code and reason."""
-    async with asyncio.timeout(SOON):
-        with contextlib.suppress(websockets.ConnectionClosed):
-            while True:
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            async with asyncio.timeout(SOON):
                 await connection.recv()
     return connection.close_code, connection.close_reason
 
@@ -219,8 +219,10 @@ async def test_a_client_that_aborts_leaves_its_channels_at_once(mounted: Mounted
     """Other clients get its leave long before the next ping."""
     subscribe = {"id": 2, "subscribe": {"channel": "seen:1"}}
     async with mounted.opened() as watcher:
-        await call(watcher, CONNECT, subscribe)
-        assert "join" in (await next_frame(watcher))[0]["push"]
+        messages = await call(watcher, CONNECT, subscribe)
+        if len(messages) == 2:
+            messages += await next_frame(watcher)
+        assert "join" in messages[2]["push"]
         async with mounted.opened() as connection:
             await call(connection, CONNECT, subscribe)
             assert "join" in (await next_frame(watcher))[0]["push"]

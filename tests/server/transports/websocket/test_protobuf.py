@@ -151,8 +151,8 @@ async def test_pings_are_empty_messages() -> None:
     """A client that answers none is disconnected, and one pong too many is a violation."""
     async with serve_node(client={"allow_anonymous": True, "ping_interval": 1, "pong_timeout": 0.5}) as quick:
         async with protobuf_client(quick.websocket_url) as client:
-            await client.call("connect")
             client.answers_pings = False
+            await client.call("connect")
             assert await client.closed() == Close(3012, "no pong")
             assert client.pings == 1
         async with protobuf_client(quick.websocket_url) as client:

@@ -7,7 +7,7 @@ import pytest
 from tests.server.served_node import ServedNode, serve_node, until
 from tests.server.transports.websocket.raw_session import CONNECT, connect, read_messages
 from tests.support.raw_connection import Op, close_frame, commands, frame
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tests.support.wire_client import Close
 from tocsin_server.transports.websocket.frame_protocol import FRAMES_PER_TURN
 from tocsin_server.transports.websocket.message_reader import COUNTED_BYTES, DISCARD_RATE
@@ -146,7 +146,7 @@ async def test_each_message_has_its_own_time() -> None:
     """A client that always has the next message under way is not late."""
     message = commands(CALL)
     async with (
-        serve_node(client={"message_timeout": 4 * TICK}) as served_node,
+        serve_node(client={"message_timeout": SOON}) as served_node,
         served_node.tcp() as (connection, _),
     ):
         await connect(connection)
