@@ -221,17 +221,19 @@ async def _hold(
 ) -> WireError | None:
     """Connect, and answer pings until the connection ends. Return the error of the connect command, if any.
 
-    Raises ``TimeoutError`` if the connection lasts.
+    Raises ``TimeoutError`` if the connection lasts. Its time begins with the reply to the connect command.
     """
+    loop = asyncio.get_running_loop()
     with suppress(ConnectionClosed):
         await opened.send(json.dumps({"id": 1, "connect": {"token": target.token, "name": "doctor"}}))
-        async with asyncio.timeout(target.hold_seconds):
+        async with asyncio.timeout(OPEN_SECONDS) as limit:
             async for message in opened:
                 for reply in decode_replies(str(message)):
                     if reply.error is not None:
                         return reply.error
                     if reply.connect is not None and not ping_seconds.done():
                         ping_seconds.set_result(min(reply.connect.ping, LONGEST_PING_SECONDS))
+                        limit.reschedule(loop.time() + target.hold_seconds)
                     if reply.is_ping:
                         await opened.send(PONG)
     return None
