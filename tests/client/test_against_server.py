@@ -145,7 +145,7 @@ async def test_joins_arrive_and_a_forced_disconnect_is_raised(
 ) -> None:
     name, joined = channel("open"), asyncio.Queue[Any]()
     async with Client(server.url) as watcher, Client(server.url, token=connection_token("bob")) as client:
-        watcher.subscribe(name, on_join=joined.put, on_publication=print)
+        await watcher.subscribe(name, on_join=joined.put, on_publication=print).ready()
         news = await client.subscribe(name).ready()
         async with asyncio.timeout(2 * SOON):
             while (event := await joined.get()).info.user != "bob":

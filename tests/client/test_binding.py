@@ -66,6 +66,7 @@ FORKING = """
 async def test_a_forked_process_cannot_use_the_connection_of_its_parent(scripted: ScriptedServer) -> None:
     """It could otherwise write into its parent's connection, or close it."""
     await asyncio.to_thread(run_script, FORKING, scripted.url)
+    await scripted.until(lambda server: len(server.received) >= 4)
     methods = [next(name for name in command if name != "id") for command in scripted.received]
     assert methods == ["connect", "subscribe", "publish", "unsubscribe"]
 
