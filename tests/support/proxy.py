@@ -59,12 +59,16 @@ class Proxy:
         if self._is_cut:
             writer.transport.abort()
             return
-        async with tcp_connection(self._server.port) as (upstream_reader, upstream_writer):
-            self._connections |= {writer, upstream_writer}
-            try:
-                await asyncio.gather(forward(reader, upstream_writer), forward(upstream_reader, writer))
-            finally:
-                self._connections -= {writer, upstream_writer}
+        self._connections.add(writer)
+        try:
+            async with tcp_connection(self._server.port) as (upstream_reader, upstream_writer):
+                self._connections.add(upstream_writer)
+                try:
+                    await asyncio.gather(forward(reader, upstream_writer), forward(upstream_reader, writer))
+                finally:
+                    self._connections.discard(upstream_writer)
+        finally:
+            self._connections.discard(writer)
 
 
 @contextlib.asynccontextmanager
