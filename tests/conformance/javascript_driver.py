@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.recorded_events import RecordedEvents
 from tests.support.refusal import Refused
-from tests.support.timing import SOON
+from tests.support.timing import SOON, STARTED
 
 SCRIPTS = Path(__file__).with_name("js")
 
@@ -21,6 +21,7 @@ class JavaScriptDriver:
 
     def __init__(self, process: Process) -> None:
         self.events = RecordedEvents()
+        self.is_ready = asyncio.Event()
         self._process = process
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -40,7 +41,9 @@ class JavaScriptDriver:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             message = json.loads(line)
-            if "event" in message:
+            if "ready" in message:
+                self.is_ready.set()
+            elif "event" in message:
                 await self.events.record(**message)
             elif "error" in message:
                 error = Refused(message["error"]["code"], message["error"]["message"])
@@ -51,11 +54,13 @@ class JavaScriptDriver:
 
 @contextlib.asynccontextmanager
 async def run_script(script: str) -> AsyncIterator[JavaScriptDriver]:
-    """A running script. It ends with its standard input."""
+    """A script that is ready for calls. It ends with its standard input."""
     process = await asyncio.create_subprocess_exec("node", script, cwd=SCRIPTS, stdin=PIPE, stdout=PIPE)
     driver = JavaScriptDriver(process)
     reading = asyncio.create_task(driver.read())
     try:
+        async with asyncio.timeout(STARTED):
+            await driver.is_ready.wait()
         yield driver
     finally:
         assert process.stdin is not None

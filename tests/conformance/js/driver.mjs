@@ -1,5 +1,6 @@
 // Connects a JavaScript client to a test. Commands arrive as JSON lines on standard input: {number, call, args}.
-// Results ({number, result} or {number, error}) and events ({event, …}) are printed on standard output.
+// Results ({number, result} or {number, error}) and events ({event, …}) are printed on standard output,
+// after {ready}.
 import readline from "node:readline";
 
 export function emit(event, details = {}) {
@@ -8,6 +9,7 @@ export function emit(event, details = {}) {
 
 // `calls` maps names of commands to (async) functions with one object of arguments.
 export async function serve(calls) {
+  print({ ready: true });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { number, call, args } = JSON.parse(line);
     Promise.resolve()
