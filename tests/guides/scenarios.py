@@ -95,7 +95,7 @@ async def test_a_user_cannot_subscribe_to_the_channel_of_another_team(applicatio
 async def until_all_have_left(application: Application, channel: str) -> None:
     """Wait until the clients of earlier tests have left a channel."""
     async with asyncio.timeout(SOON):
-        while (await application.call("presence_stats", channel=channel))["num_clients"]:
+        while (await application.call("presence_stats", channel=channel))["num_clients"]:  # noqa: ASYNC110 - the resource has to be polled
             await asyncio.sleep(TICK)
 
 
