@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
+from tocsin_server.engine.redis import verification
 from tocsin_server.engine.redis.clock import SharedClock
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.verification import MAX_AGE_SECONDS, NewRequests
 
+NOW = 100.0
+"""The time of the node's clock, which stands still: a test may take any time."""
 AHEAD = 1_000_000.0
 READING_SECONDS = 0.2
 """How long it took to read the shared clock. So a conversion may be wrong by half of it."""
 
 
 @pytest.fixture
-def requests() -> NewRequests:
+def requests(monkeypatch: pytest.MonkeyPatch) -> NewRequests:
     """Those of a node that starts now, and knows the shared time as exactly as one reading allows."""
-    clock = SharedClock(Keys("unused"), None)  # type: ignore[arg-type]  # no sample is taken
-    now = time.monotonic()
-    clock.add_sample(now + AHEAD, now - READING_SECONDS, now)
+    monkeypatch.setattr(verification, "time", SimpleNamespace(monotonic=lambda: NOW))
+    clock = SharedClock(Keys("unused"), None, lambda: NOW)  # type: ignore[arg-type]  # no sample is taken
+    clock.add_sample(NOW + AHEAD, NOW - READING_SECONDS, NOW)
     found = NewRequests(clock)
     found.start()
     return found
@@ -28,7 +31,7 @@ def requests() -> NewRequests:
 
 def sent(seconds: float) -> int:
     """The stamp of a request that was sent so many seconds from now."""
-    return round((time.monotonic() + seconds + AHEAD) * 1e6)
+    return round((NOW + seconds + AHEAD) * 1e6)
 
 
 def test_a_request_is_new_once(requests: NewRequests) -> None:
