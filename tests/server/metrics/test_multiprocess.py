@@ -16,6 +16,12 @@ from tocsin_server.metrics.multiprocess import WorkerMetrics, merge
 from tocsin_server.metrics.registry import Metrics
 
 
+@pytest.fixture(autouse=True)
+def patient_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker is left out because the machine is slow."""
+    monkeypatch.setattr(multiprocess, "READ_SECONDS", SOON)
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder with a path short enough for a socket."""
