@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,13 +66,19 @@ async def test_a_node_that_is_killed_under_load_loses_and_repeats_nothing(
 
     A lock keeps the first node from deleting a row that it has published. The second one deletes it.
     """
-    config, count = config_of(table, redis_server, prefix), 300
+    config, is_killed = config_of(table, redis_server, prefix), asyncio.Event()
 
-    async def write() -> None:
-        for number in range(1, count):
+    async def write() -> int:
+        """Write until the first node is dead, and 50 times more. Returns the next number."""
+        for number in itertools.count(1):
             await table.insert("log:rows", number)
             words = ("channel", "log:entries", "data", number)
             redis_server.command("XADD", f"{prefix}:publish", "*", *words)
+            if not is_killed.is_set():
+                last = number + 50
+            elif number == last:
+                break
+        return number + 1
 
     await table.insert("log:rows", 0)
     async with table.other_back_end() as other:
@@ -84,7 +91,8 @@ async def test_a_node_that_is_killed_under_load_loses_and_repeats_nothing(
                 writing = asyncio.create_task(write())
                 await until_published(first, "log:rows", 100)
                 first.process.kill()
-                await writing
+                is_killed.set()
+                count = await writing
                 assert await until_published(second, "log:rows", count) == list(range(count))
                 assert await until_published(second, "log:entries", count - 1) == list(range(1, count))
                 await table.until_empty("data <> '0'")
