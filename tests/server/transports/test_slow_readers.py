@@ -20,7 +20,7 @@ from tests.server.served_node import until
 from tests.server.transports.hosts import application, under_uvicorn
 from tests.server.transports.sse.stream_server import stream_server
 from tests.support.raw_connection import HANDSHAKE, commands
-from tests.support.timing import TICK
+from tests.support.timing import SOON, TICK
 from tocsin_server.engine.broker import NewPublication
 from tocsin_server.node import slow_clients
 from tocsin_server.node.node import Node
@@ -138,8 +138,11 @@ async def test_a_client_that_takes_too_little_is_disconnected(
 
 
 @pytest.mark.parametrize("serve", [raw, asgi, sse])
-async def test_a_slow_reader_that_goes_on_reading_gets_everything(serve: Serve) -> None:
+async def test_a_slow_reader_that_goes_on_reading_gets_everything(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is behind for longer than `send_timeout`, and is not slow."""
+    monkeypatch.setattr(slow_clients, "LEAST_RATE", 1_000_000 / SOON)
     async with serve({**CLIENT, "send_timeout": 10 * TICK}, {}) as served, subscribed(served) as sock:
         loop = asyncio.get_running_loop()
         await publish(served, 4)
