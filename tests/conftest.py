@@ -65,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def short_timeouts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short timeouts and small limits."""
+    """A server with short timeouts."""
     with run_server(SHORT_TIMEOUTS, tmp_path_factory.mktemp("short-timeouts")) as running:
         yield running
 

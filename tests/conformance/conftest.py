@@ -1,7 +1,7 @@
 """The SDKs and packages under test, ready to be driven."""
 
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from tests.conformance.sdks.centrifuge_js import centrifuge_js
 from tests.conformance.sdks.centrifuge_python import centrifuge_python
 from tests.conformance.sdks.contract import Sdk
 from tests.support.api import Api
-from tests.support.server import Server
+from tests.support.configs import FEW_CHANNELS
+from tests.support.server import Server, run_server
 from tests.support.wire_client import connect_wire
 
 SDKS: dict[str, Callable[[], AbstractAsyncContextManager[Sdk]]] = {
@@ -32,6 +33,13 @@ def node_modules() -> None:
     """Install the npm packages beside the scripts that import them, unless they are there."""
     if not (SCRIPTS / "node_modules").is_dir():
         subprocess.run([SCRIPTS / "install"], check=True)
+
+
+@pytest.fixture(scope="session")
+def few_channels_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a limit of ten channels, and a personal channel for each user."""
+    with run_server(FEW_CHANNELS, tmp_path_factory.mktemp("few-channels")) as running:
+        yield running
 
 
 @pytest.fixture

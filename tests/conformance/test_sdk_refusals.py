@@ -76,10 +76,10 @@ async def test_a_second_subscription_to_a_channel_is_refused(server: Server, sdk
 
 
 async def test_channels_beyond_the_limit_are_refused(
-    short_timeouts_server: Server, sdk: Sdk, channel: Name
+    few_channels_server: Server, sdk: Sdk, channel: Name
 ) -> None:
     """With a limit of ten channels the eleventh is error 106, and the ten work."""
-    await as_user(sdk, short_timeouts_server)
+    await as_user(sdk, few_channels_server)
     names = [channel("open") for _ in range(11)]
     for name in names:
         await sdk.subscribe(name)

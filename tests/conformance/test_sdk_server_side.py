@@ -105,19 +105,19 @@ async def test_joins_reach_server_side_subscriptions(server: Server, new_sdk: Ne
 
 
 async def test_every_user_has_a_personal_channel(
-    short_timeouts_server: Server, sdk: Sdk, channel: Name
+    few_channels_server: Server, sdk: Sdk, channel: Name
 ) -> None:
     """With personal channels a user is subscribed to `#<user>` on connect."""
     user = channel("user").replace(":", "-")
-    await sdk.connect(short_timeouts_server.websocket_url, token=connection_token(user))
+    await sdk.connect(few_channels_server.websocket_url, token=connection_token(user))
     assert (await sdk.events.next("server_subscribed"))["channel"] == f"#{user}"
-    async with Api(short_timeouts_server) as api:
+    async with Api(few_channels_server) as api:
         await api.publish(f"#{user}", {"for": "you"})
     assert (await sdk.events.next("server_publication"))["data"] == {"for": "you"}
 
 
-async def test_an_anonymous_client_has_no_personal_channel(short_timeouts_server: Server, sdk: Sdk) -> None:
-    await sdk.connect(short_timeouts_server.websocket_url)
+async def test_an_anonymous_client_has_no_personal_channel(few_channels_server: Server, sdk: Sdk) -> None:
+    await sdk.connect(few_channels_server.websocket_url)
     await sdk.events.next("connected")
     await sdk.subscribe("lobby")
     await sdk.events.next("subscribed")

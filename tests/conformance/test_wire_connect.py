@@ -187,12 +187,10 @@ async def test_the_connect_command_may_name_channels(server: Server, channel: Na
     assert list(result["subs"]) == [news]
 
 
-async def test_a_token_with_too_many_channels_is_refused(
-    short_timeouts_server: Server, channel: Name
-) -> None:
+async def test_a_token_with_too_many_channels_is_refused(few_channels_server: Server, channel: Name) -> None:
     """More server-side channels than the limit close with 3505."""
     token = connection_token("", channels=[channel("open") for _ in range(11)])
-    async with open_wire(short_timeouts_server) as wire:
+    async with open_wire(few_channels_server) as wire:
         await wire.send({"id": 1, "connect": {"token": token}})
         assert await wire.closed() == Close(3505, "channel limit")
 

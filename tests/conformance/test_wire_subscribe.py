@@ -260,7 +260,7 @@ async def test_an_expired_server_side_subscription_closes_the_connection(
         Api(short_timeouts_server) as api,
         connect_wire(short_timeouts_server, token=connection_token(user)) as wire,
     ):
-        await api.call("subscribe", user=user, channel=channel("open"), expire_at=seconds_from_now(1))
+        await api.call("subscribe", user=user, channel=channel("open"), expire_at=seconds_from_now(2))
         assert await wire.closed() == Close(3006, "subscription expired")
 
 

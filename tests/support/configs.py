@@ -91,13 +91,15 @@ SHORT_TIMEOUTS: Table = {
         "stale_timeout": 1,
         "expired_close_delay": 1,
         "token_leeway": 0,
-        "channel_limit": 10,
-        "message_limit_bytes": 4096,
-        "queue_limit_bytes": 65536,
-        "personal_channel": True,
     },
 }
-"""Short timeouts, small limits, and a personal channel for every user."""
+"""Short timeouts, for tests of what follows them. A slow machine may be late for others."""
+
+FEW_CHANNELS: Table = {
+    **STANDARD,
+    "client": {**STANDARD["client"], "channel_limit": 10, "personal_channel": True},
+}
+"""A client may have ten channels, and each user has a personal one."""
 
 TOKEN_ONLY: Table = {
     "server": {"drain_seconds": 1},
