@@ -86,15 +86,19 @@ class NodeProcess:
             await self._stop(process)
 
     async def _stop(self, process: Process) -> None:
-        """Send SIGTERM and wait. Kill the process if it takes too long, or if this task is cancelled."""
+        """Send SIGTERM and wait. Kill the process if it takes too long, or if this task is cancelled.
+
+        Its pipe stays open until then: at its end a node drains too, and would take the signal for a second
+        one, which ends the drain.
+        """
         self.signal(signal.SIGTERM)
-        _input(process).close()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await process.wait()
         finally:
             self.signal(signal.SIGKILL)
+            _input(process).close()
 
 
 def milliseconds(seconds_from_now: float = 0) -> float:
