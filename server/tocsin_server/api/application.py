@@ -29,7 +29,7 @@ from tocsin_server.api.body import content as content_of
 from tocsin_server.api.callers import Caller, LimitReached
 from tocsin_server.api.calls import Context, Method, Pending, api_error, begin, decode, too_many_calls
 from tocsin_server.api.http import ApiRequest, ApiResponse, error_response, json_response, status_error
-from tocsin_server.api.methods import COMMANDS, METHODS, weight
+from tocsin_server.api.methods import COMMANDS, METHODS
 from tocsin_server.api.openapi import api_document
 from tocsin_server.api.signatures import Signature
 from tocsin_server.api.types import CALLS_LIMIT, LegacyCommand, LegacyReply
@@ -133,13 +133,13 @@ class Api:
         is_pending = False
         try:
             outcome = call.answer(call.request, self._content(call, body), caller)
-            is_pending = isinstance(outcome, Pending)
+            is_pending = not isinstance(outcome, ApiResponse)
         except (LimitReached, HTTPException) as error:
             return self._refused(call.request, error, caller)
         finally:
             if not is_pending:
                 caller.leave()
-        if not isinstance(outcome, Pending):
+        if isinstance(outcome, ApiResponse):
             return outcome
         if isinstance(outcome, EagerFuture):
             return outcome.always(caller.leave)
@@ -169,21 +169,22 @@ class Api:
         content = self._content(call, body)
         await self._turns.wait()
         outcome = call.answer(call.request, content, call.caller)
-        return await outcome if isinstance(outcome, Pending) else outcome
+        return outcome if isinstance(outcome, ApiResponse) else await outcome
 
     def _content(self, call: Call, body: bytes) -> bytes:
         return content_of(body, self._body_limit, call.coding, call.signature)
 
     def _answer_of(self, name: str, method: Method) -> Answer:
         """What answers the requests of a method."""
+        decoder, result, is_wrapped = method.decoder, method.result, method.is_wrapped
 
         def answer(request: ApiRequest, body: bytes, caller: Caller) -> ApiResponse | Later[ApiResponse]:
-            params = decoded(method.decoder, body)
+            params = decoded(decoder, body)
             if params is not None:
                 outcome = self._make(caller, name, method, params)
             else:
                 outcome = self._begin(caller, name, method, json_object(body))
-            if not isinstance(outcome, Pending):
+            if isinstance(outcome, result) or not isinstance(outcome, Pending):
                 return response(request, outcome)
             if isinstance(outcome, EagerFuture):
                 return outcome.then(partial(response, request))
@@ -195,7 +196,7 @@ class Api:
         def response(request: ApiRequest, outcome: Any) -> ApiResponse:
             if isinstance(outcome, Refusal):
                 return self._refusal(request, outcome)
-            return json_response({"result": outcome} if method.is_wrapped else outcome)
+            return json_response({"result": outcome} if is_wrapped else outcome)
 
         return answer
 
@@ -227,7 +228,7 @@ class Api:
     def _make(self, caller: Caller, name: str, method: Method, request: Struct) -> Any:
         context = Context(self._node, caller, self._turns, self._dead_letters)
         try:
-            calls = weight(request)
+            calls = 1 if method.weigh is None else method.weigh(request)
             caller.take(calls, time.monotonic())
             if name != BATCH:
                 context.permit(name, request)

@@ -35,7 +35,10 @@ class Unauthorized(HTTPException):
 
 
 class ApiKeys:
-    """The configured keys and their owners. Without keys only an insecure API accepts requests."""
+    """The configured keys and their owners. Without keys only an insecure API accepts requests.
+
+    The mutable state is the owners of the keys that callers have sent, and the signatures that were used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         api = settings.api
@@ -44,6 +47,11 @@ class ApiKeys:
         self._seen = SeenSignatures(api.signature_window)
         self._insecure = Caller("", api, calls_per_second=api.calls_per_second) if api.insecure else None
         self._owners: list[tuple[bytes, Caller]] = []
+        self._found: dict[bytes, Caller] = {}
+        """The owner by the header of a request: at most one header for each configured key.
+
+        It is found by a secret hash of all its bytes, so the time does not tell how near a guess is.
+        """
         self._named: dict[str, tuple[Caller, list[str]]] = {}
         for number, key in enumerate(api.keys):
             caller = Caller(f"api.keys[{number}]", api, calls_per_second=api.calls_per_second)
@@ -64,7 +72,11 @@ class ApiKeys:
         """
         if self._insecure is not None:
             return self._insecure, None
-        if b"authorization" in request.headers:
+        headers = request.headers
+        has_header_alone = b"authorization" not in headers and not (self._accepts_parameter and request.query)
+        if has_header_alone and (found := self._found.get(headers.get(_HEADER, b""))):
+            return _valid(found), None
+        if b"authorization" in headers:
             scheme, _, credentials = request.header(b"authorization").partition(" ")
             if scheme.lower() == SIGNATURE_SCHEME:
                 return self._signer_of(credentials, path)
@@ -77,6 +89,8 @@ class ApiKeys:
                     owner = owner or caller
         if owner is None:
             raise self._unauthorized(request, has_key=bool(keys))
+        if has_header_alone:
+            self._found[headers[_HEADER]] = owner
         return _valid(owner), None
 
     def accepts(self, request: ApiRequest) -> bool:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some editors and libraries begin UTF-8 with it. Parsers may ignore it (RFC 8259 §8.1)."""
 
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"  # numbers, which are found in a fifth of the time
 _WHITESPACE = " \t\r\n"
 _GAP = re.compile(f"[{_WHITESPACE}]*")
 _scan = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode  # a number of any length, unread
@@ -125,7 +126,7 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
 
     Then `json_object` says what it is. A decoder does not look at the encoding of what it keeps undecoded.
     """
-    if not body.startswith(b'{"') or b"\n" in body or b"\r" in body:
+    if not body.startswith(b'{"') or _LINE_FEED in body or _CARRIAGE_RETURN in body:
         return None
     try:
         if not body.isascii():

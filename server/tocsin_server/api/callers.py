@@ -67,7 +67,12 @@ class Caller:
     full_at: float = NEVER_USED
     running: int = 0
     """How many requests run."""
+    at_most: int = field(init=False)
+    """How many may run."""
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.at_most = self.options.concurrent_requests
 
     def check(self, method: str, channel: str | None) -> None:
         """Raise Refused with 103 unless the caller may call a method, and for this channel if it has one."""
@@ -96,7 +101,7 @@ class Caller:
 
     def enter_now(self) -> bool:
         """Whether another request of the caller may run now. Then `leave` must follow when it has ended."""
-        if self.running >= self.options.concurrent_requests:
+        if self.running >= self.at_most:
             return False
         self.running += 1
         return True
@@ -108,7 +113,7 @@ class Caller:
         """
         if self.enter_now():
             return
-        if len(self._waiting) >= WAITING_FACTOR * self.options.concurrent_requests:
+        if len(self._waiting) >= WAITING_FACTOR * self.at_most:
             raise LimitReached("api.concurrent_requests", "too many requests with this key at a time", 1.0)
         place = asyncio.get_running_loop().create_future()
         self._waiting.append(place)

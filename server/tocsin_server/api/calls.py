@@ -79,6 +79,8 @@ class Method:
     result: type[Struct]
     is_wrapped: bool = True
     """Whether the response has the result under `result`. Otherwise the response is the result."""
+    weigh: Callable[[Any], int] | None = None
+    """How many calls a request counts as. May raise Refused. None: one."""
 
     @cached_property
     def decoder(self) -> msgspec.json.Decoder[Struct]:

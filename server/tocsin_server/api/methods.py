@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from tocsin_server import errors
 from tocsin_server.api import types
@@ -240,9 +240,20 @@ async def batch(context: Context, request: types.BatchRequest) -> types.BatchRes
     )
 
 
+def _calls_of_broadcast(request: types.BroadcastRequest) -> int:
+    return len(request.channels)
+
+
+def _calls_of_batch(request: types.BatchRequest) -> int:
+    calls = sum(len(one.broadcast.channels) if one and one.broadcast else 1 for one in request.commands)
+    if calls > types.CALLS_LIMIT:
+        raise Refused(too_many_calls("calls, each channel of a broadcast being one"))
+    return calls
+
+
 COMMANDS = {
     "publish": Method(publish, types.PublishRequest, types.PublishResult),
-    "broadcast": Method(broadcast, types.BroadcastRequest, types.BroadcastResult),
+    "broadcast": Method(broadcast, types.BroadcastRequest, types.BroadcastResult, weigh=_calls_of_broadcast),
     "presence": Method(presence, types.ChannelRequest, types.PresenceResult),
     "presence_stats": Method(presence_stats, types.ChannelRequest, types.PresenceStatsResult),
     "history": Method(history, types.HistoryRequest, types.HistoryResult),
@@ -265,21 +276,9 @@ METHODS = {
     **COMMANDS,
     "drain": Method(drain, types.DrainRequest, types.EmptyResult),
     **WEBHOOK_METHODS,
-    "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False),
+    "batch": Method(batch, types.BatchRequest, types.BatchResult, is_wrapped=False, weigh=_calls_of_batch),
 }
 """The methods with a path of their own, `/api/<name>`."""
-
-
-def weight(request: Struct) -> int:
-    """How many calls a request counts as. Raises Refused for a batch with too many."""
-    if isinstance(request, types.BroadcastRequest):
-        return len(request.channels)
-    if isinstance(request, types.BatchRequest):
-        calls = sum(len(one.broadcast.channels) if one and one.broadcast else 1 for one in request.commands)
-        if calls > types.CALLS_LIMIT:
-            raise Refused(too_many_calls("calls, each channel of a broadcast being one"))
-        return calls
-    return 1
 
 
 def _run(context: Context, command: types.BatchCommand | None) -> types.BatchReply | Later[types.BatchReply]:

@@ -59,6 +59,9 @@ CHUNK_OVERHEAD = 8
 A chunk of one byte has 5. Sizes, extensions and trailers are all of them.
 """
 
+SURELY_SMALL_BYTES = HEAD_LIMIT_BYTES - 2 * PIECE_BYTES
+"""A head of which so much was counted is small enough: its first and last piece are not among it."""
+
 HEAD_TOO_LARGE = f"The head of the request has more than {HEAD_LIMIT_BYTES} bytes."
 TOO_MANY_HEADERS = f"The request has more than {HEADER_LIMIT} headers."
 CHUNKS_TOO_LARGE = "The chunked body of the request has too many bytes that are no content."
@@ -69,17 +72,10 @@ INVALID_REQUEST = "The request is not valid HTTP."
 class HttpProtocol(HttpConnection):
     """One HTTP connection: parses its requests, and has them answered in their order."""
 
-    _unread = b""
-    _direct: DirectCycle | None = None
-    """The request without ASGI whose body is not complete."""
-    _is_waiting_turn = False
-    _has_upgraded = False
-    _is_body_unparsed = False
-    _refusal: tuple[HTTPStatus, str] | None = None
-    _body_left = 0
-    _chunk_bytes = 0
-    _discarded_bytes = 0
-    _is_chunked = False
+    __slots__ = (
+        *("_body_left", "_chunk_bytes", "_direct", "_direct_calls", "_discarded_bytes", "_has_upgraded"),
+        *("_is_body_unparsed", "_is_chunked", "_is_waiting_turn", "_refusal", "_unread"),
+    )
 
     def __init__(
         self,
@@ -91,6 +87,12 @@ class HttpProtocol(HttpConnection):
         """With `direct_calls`, calls of the API need no ASGI application."""
         super().__init__(config, server_state, app_state)
         self._direct_calls = direct_calls
+        self._unread = b""
+        self._direct: DirectCycle | None = None
+        """The request without ASGI whose body is not complete."""
+        self._is_waiting_turn = self._has_upgraded = self._is_body_unparsed = self._is_chunked = False
+        self._refusal: tuple[HTTPStatus, str] | None = None
+        self._body_left = self._chunk_bytes = self._discarded_bytes = 0
 
     # ------------------------------------------------------------------------------------------------ asyncio
 
@@ -98,7 +100,7 @@ class HttpProtocol(HttpConnection):
         """Tell every request that its client is gone; uvicorn tells the last."""
         self._unread = b""
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
+            if cycle is not None:
                 cycle.disconnected = True
                 cycle.message_event.set()
         self.pipeline.clear()
@@ -115,7 +117,7 @@ class HttpProtocol(HttpConnection):
         """Parse what may be parsed in this turn, and keep the rest."""
         if self._has_upgraded:
             return
-        if self._is_last_response:
+        if self._running is not None and self._is_last_response:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > DISCARDED_BYTES:
                 self._drop("data_after_last_request")
@@ -130,10 +132,9 @@ class HttpProtocol(HttpConnection):
     @property
     def _must_wait(self) -> bool:
         """Whether what follows belongs to a later request than the one that is being answered."""
-        running = self._running
-        if running is None or running.response_complete:
+        if self._running is None:
             return False
-        return self._is_message_complete or not self._is_head_complete or self.cycle is not running
+        return self._is_message_complete or not self._is_head_complete or self.cycle is not self._running
 
     @property
     def _is_last_response(self) -> bool:
@@ -147,7 +148,9 @@ class HttpProtocol(HttpConnection):
 
     def _parse_pieces(self, data: bytes) -> None:
         start = pieces = 0
-        while start < len(data) and pieces < PIECES_PER_TURN and not self._must_wait:
+        while start < len(data) and pieces < PIECES_PER_TURN:
+            if self._running is not None and self._must_wait:
+                break
             piece = data[start : start + (self._body_left or PIECE_BYTES)]
             start += len(piece)
             pieces += 1
@@ -235,7 +238,7 @@ class HttpProtocol(HttpConnection):
     def _upgrade(self) -> None:
         if self._refusal is not None:  # because of its head
             return
-        if self._is_responding:  # a handshake behind another request: its response would be mixed with that
+        if self._running is not None:  # a handshake behind another request, which would mix their responses
             self._refusal = (HTTPStatus.BAD_REQUEST, INVALID_REQUEST)
             return
         self._has_upgraded = True
@@ -259,7 +262,7 @@ class HttpProtocol(HttpConnection):
         if self.transport.is_closing():
             return
         running = self._running
-        if running is not None and not running.response_complete:
+        if running is not None:
             if self._must_wait:
                 self._end_after(running)
                 return
@@ -303,7 +306,8 @@ class HttpProtocol(HttpConnection):
     def on_headers_complete(self) -> None:
         """The head is complete: stop its time limit, and begin the request."""
         self._is_head_complete = True
-        self._refusal = self._refusal or self._refusal_of_head
+        if self._head_bytes > SURELY_SMALL_BYTES or len(self.headers) > HEADER_LIMIT:
+            self._refusal = self._refusal or self._refusal_of_head
         self._stop_head()
         if self._refusal is not None:
             return
@@ -324,8 +328,7 @@ class HttpProtocol(HttpConnection):
 
     @property
     def _refusal_of_head(self) -> tuple[HTTPStatus, str] | None:
-        is_large = self._head_bytes > HEAD_LIMIT_BYTES - 2 * PIECE_BYTES  # without the first and last piece
-        if is_large and self._exact_head_bytes > HEAD_LIMIT_BYTES:
+        if self._exact_head_bytes > HEAD_LIMIT_BYTES:
             return (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE)
         if len(self.headers) > HEADER_LIMIT:
             return (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_MANY_HEADERS)
@@ -377,7 +380,7 @@ class HttpProtocol(HttpConnection):
         if self._direct is not None:
             self._answer(self._direct)
             return
-        if self._is_responding:
+        if self._running is not None:
             self._node.half_open.remove(self)
         else:  # it was answered before its body was complete, and is half open since then
             self._start_idling()
@@ -391,6 +394,7 @@ class HttpProtocol(HttpConnection):
 
     def on_response_complete(self) -> None:
         """A response is complete: parse what has arrived behind its request, or be idle."""
+        self._running = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -411,15 +415,19 @@ class HttpProtocol(HttpConnection):
         """Begin a request without ASGI, if it is one that may be answered so, at once."""
         if self._direct_calls is None or self._is_chunked or self.expect_100_continue:
             return False
-        if self._is_responding or self._body_left > BODY_LIMIT_BYTES or self._body_writer.is_paused:
+        if self._running is not None or self._body_left > BODY_LIMIT_BYTES or self._body_writer.is_paused:
             return False
         parser = self.parser
-        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+        if parser.get_method() != b"POST" or parser.should_upgrade():
+            return False
+        keep_alive: bool = parser.should_keep_alive()
+        # Without the header `Connection` only HTTP/1.1 keeps a connection. To make its version takes long.
+        if (b"connection" in fields or not keep_alive) and parser.get_http_version() != "1.1":
             return False
         answer = self._direct_calls.api.open(self.url, self.headers, fields, self._address)
         if answer is None:
             return False
-        keep_alive = parser.should_keep_alive() and not self._node.is_draining
+        keep_alive = keep_alive and not self._node.is_draining
         self.cycle = self._running = self._direct = DirectCycle(answer, keep_alive=keep_alive)
         return True
 

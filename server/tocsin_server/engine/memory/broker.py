@@ -29,7 +29,7 @@ class MemoryBroker:
 
     def __init__(self, clock: Callable[[], float], make_epoch: Callable[[], str]) -> None:
         self._clock = clock
-        self._histories = HistoryStore(make_epoch)
+        self._histories = HistoryStore(make_epoch, self._schedule)
         self._idempotency = IdempotencyKeys()
         self._sweeper = Sweeper((self._histories, self._idempotency), clock)
         self._subscribed: set[str] = set()
@@ -114,13 +114,14 @@ class MemoryBroker:
         self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
     ) -> Position:
         received: Publication | None
-        if not options.keeps_history or publication.skip_history:
+        appended = (
+            None if publication.skip_history else self._histories.append(channel, publication, options, now)
+        )
+        if appended is None:
             top = NO_POSITION
             received = Publication(publication.data, 0, publication.info, publication.tags)
         else:
-            top, received = self._histories.append(channel, publication, options, now)
-            # ChannelOptions guarantees that history_meta_ttl is not shorter.
-            self._sweeper.schedule(now + options.history_ttl)
+            top, received = appended
         if received is not None and self._handler is not None and channel in self._subscribed:
             may_be_delta = publication.may_be_delta(options)
             self._handler.on_publication(channel, received, top.epoch, now, may_be_delta=may_be_delta)
@@ -129,7 +130,7 @@ class MemoryBroker:
     def _read_history(self, channel: str, query: HistoryQuery, options: ChannelOptions) -> History:
         now = self._clock()
         is_subscribed = channel in self._subscribed
-        history = self._histories.read(channel, query, options, now, is_subscribed=is_subscribed)
-        if history.top.offset or is_subscribed:
-            self._sweeper.schedule(now + options.history_meta_ttl)
-        return history
+        return self._histories.read(channel, query, options, now, is_subscribed=is_subscribed)
+
+    def _schedule(self, deadline: float) -> None:
+        self._sweeper.schedule(deadline)

@@ -30,18 +30,13 @@ class ChannelHistory:
     """
 
     __slots__ = (
-        "_epoch",
-        "_kept",
-        "_offset",
-        "_version",
-        "_version_epoch",
-        "deadlines_until",
-        "kept_until",
-        "known_until",
+        *("_epoch", "_kept", "_meta_ttl", "_offset", "_size", "_ttl", "_version", "_version_epoch"),
+        *("deadlines_until", "kept_until", "known_until", "options"),
     )
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, epoch: str, options: ChannelOptions) -> None:
         self._epoch = epoch
+        self.use_options(options)
         self._offset = 0
         self._version = 0
         self._version_epoch = ""
@@ -62,24 +57,32 @@ class ChannelHistory:
         """Whether the top has been unused for so long that it no longer counts."""
         return now >= self.known_until
 
-    def append(
-        self, publication: NewPublication, options: ChannelOptions, now: float
-    ) -> tuple[Position, Publication | None]:
+    def use_options(self, options: ChannelOptions) -> None:
+        """Apply the options of the channel from now on: numbers, which are read faster than options."""
+        self.options = options
+        self._size, self._ttl = options.history_size, options.history_ttl
+        self._meta_ttl = options.history_meta_ttl
+
+    def append(self, publication: NewPublication, now: float) -> tuple[Position, Publication | None]:
         """Give a publication the next offset and keep it. Returns the top, and None if it is outdated."""
-        self._use(options, now)
+        kept = self._kept
+        if now >= self.kept_until:
+            kept.clear()
+        self.known_until = now + self._meta_ttl
         if publication.version and self._is_outdated(publication):
             return self.top, None
-        kept, size = self._kept, options.history_size
         offset = self._offset = self._offset + 1
         stored = kept[offset] = Publication(publication.data, offset, publication.info, publication.tags)
-        while len(kept) > size:
+        while len(kept) > self._size:
             del kept[offset - len(kept) + 1]
-        self.kept_until = now + options.history_ttl
+        self.kept_until = now + self._ttl
         return Position(offset, self._epoch), stored
 
     def read(self, query: HistoryQuery, options: ChannelOptions, now: float) -> History:
         """Read the part that the query selects from the publications that are kept at `now`."""
-        self._use(options, now)
+        if now >= self.kept_until:
+            self.clear()
+        self.known_until = now + options.history_meta_ttl
         if not query.limit:
             return History(self.top, [])
         found = (self._kept[offset] for offset in self._offsets(query))
@@ -100,11 +103,6 @@ class ChannelHistory:
     def _oldest(self) -> int:
         """The first offset that is kept, or the next offset if none is."""
         return self._offset - len(self._kept) + 1
-
-    def _use(self, options: ChannelOptions, now: float) -> None:
-        if now >= self.kept_until:
-            self.clear()
-        self.known_until = now + options.history_meta_ttl
 
     def _is_outdated(self, publication: NewPublication) -> bool:
         is_comparable = publication.version_epoch in ("", self._version_epoch)
@@ -131,11 +129,12 @@ class HistoryStore:
 
     A history without publications has the initial epoch, which all such histories share. It exists only while
     this node is subscribed to its channel. Readers never see anything that has expired; `free_one` only
-    returns its memory.
+    returns its memory. `schedule(deadline)` is called when memory can be freed at a deadline.
     """
 
-    def __init__(self, make_epoch: Callable[[], str]) -> None:
+    def __init__(self, make_epoch: Callable[[], str], schedule: Callable[[float], None]) -> None:
         self._make_epoch = make_epoch
+        self._schedule = schedule
         self._histories: dict[str, ChannelHistory] = {}
         self._initial_epochs: dict[float, tuple[str, float]] = {}  # by history_meta_ttl, with their expiry
         self._publications = ExpiryQueue[str]()  # channels whose history keeps publications
@@ -151,14 +150,21 @@ class HistoryStore:
 
     def append(
         self, channel: str, publication: NewPublication, options: ChannelOptions, now: float
-    ) -> tuple[Position, Publication | None]:
-        """Append to a channel's history. Returns its top, and the publication unless it is outdated."""
+    ) -> tuple[Position, Publication | None] | None:
+        """Append to a channel's history. Returns its top, and the publication unless it is outdated.
+
+        None: the channel keeps no history.
+        """
         history = self._histories.get(channel)
-        if history is None or now >= history.deadlines_until:
+        if history is None or now >= history.deadlines_until or history.options is not options:
+            if not options.keeps_history:
+                return None
             history = self._open(channel, options, now)
+            history.use_options(options)
             history.deadlines_until = now + min(DEADLINE_SECONDS, options.history_ttl)
             self._publications.set(channel, options.history_ttl, now)
-        return history.append(publication, options, now)
+            self._schedule(now + options.history_ttl)  # options.history_meta_ttl is not shorter
+        return history.append(publication, now)
 
     def read(
         self, channel: str, query: HistoryQuery, options: ChannelOptions, now: float, *, is_subscribed: bool
@@ -167,7 +173,9 @@ class HistoryStore:
         history = self._histories.get(channel)
         if not is_subscribed and (history is None or history.is_expired(now)):
             return History(Position(0, self._initial_epoch(options, now)))
-        return self._open(channel, options, now).read(query, options, now)
+        found = self._open(channel, options, now).read(query, options, now)
+        self._schedule(now + options.history_meta_ttl)
+        return found
 
     def remove_history(self, channel: str) -> None:
         """Remove the publications of a channel, if there are any."""
@@ -200,7 +208,7 @@ class HistoryStore:
     def _open(self, channel: str, options: ChannelOptions, now: float) -> ChannelHistory:
         history = self._histories.get(channel)
         if history is None or history.is_expired(now):
-            history = self._histories[channel] = ChannelHistory(self._initial_epoch(options, now))
+            history = self._histories[channel] = ChannelHistory(self._initial_epoch(options, now), options)
         self._tops.set(channel, options.history_meta_ttl, now)
         return history
 

@@ -39,7 +39,7 @@ class ChannelHistoryModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.history = ChannelHistory("abcdefgh")
+        self.history = ChannelHistory("abcdefgh", ChannelOptions())
         self.entries: list[Entry] = []
         self.top = 0
         self.versions = [("", 0)]
@@ -54,7 +54,8 @@ class ChannelHistoryModel(RuleBasedStateMachine):
     def append(self, options: ChannelOptions, version: int, version_epoch: str) -> None:
         data = b"%d" % self.top
         publication = NewPublication(Raw(data), version=version, version_epoch=version_epoch)
-        top, stored = self.history.append(publication, options, self.now)
+        self.history.use_options(options)
+        top, stored = self.history.append(publication, self.now)
         self.top_expires_at = self.now + options.history_meta_ttl
         last_epoch, last_version = self.versions[-1]
         if version and version_epoch in ("", last_epoch) and version <= last_version:
