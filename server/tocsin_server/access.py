@@ -280,7 +280,7 @@ class DirectApi:
             self._clients.check(peer, fields)
         find_address = partial(self._clients.address_of, peer, headers)
         call = self._api.open(ApiRequest("POST", name, query, fields, find_address))
-        return call if isinstance(call, ApiResponse) else partial(self._api.respond, call)
+        return call if type(call) is ApiResponse else partial(self._api.respond, call)
 
 
 class _Answer:

@@ -103,7 +103,8 @@ def publish_command() -> bytes:
     body = encoding.encode_body(Raw(b'"%b"' % (b"x" * 126)), None, None)
     settings = PublishSettings("PUBLISH", encoding.PUBLICATION, 100, 300_000, 2_592_000_000)
     words = ChannelNames(Keys("bare"), lambda _options, _state: settings).of("bench")
-    beginning = words.beginning(ChannelOptions(), (encoding.PUBLICATION, True, True, True))
+    words.use_options(ChannelOptions())
+    beginning = words.beginning((encoding.PUBLICATION, True, True, True))
     return pack_publish(beginning, body, b"1767225600000000", b"abcdefghijkl", UNSEEN)
 
 

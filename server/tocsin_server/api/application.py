@@ -133,13 +133,13 @@ class Api:
         is_pending = False
         try:
             outcome = call.answer(call.request, self._content(call, body), caller)
-            is_pending = not isinstance(outcome, ApiResponse)
+            is_pending = type(outcome) is not ApiResponse
         except (LimitReached, HTTPException) as error:
             return self._refused(call.request, error, caller)
         finally:
             if not is_pending:
                 caller.leave()
-        if isinstance(outcome, ApiResponse):
+        if type(outcome) is ApiResponse:
             return outcome
         if isinstance(outcome, EagerFuture):
             return outcome.always(caller.leave)
@@ -184,7 +184,7 @@ class Api:
                 outcome = self._make(caller, name, method, params)
             else:
                 outcome = self._begin(caller, name, method, json_object(body))
-            if isinstance(outcome, result) or not isinstance(outcome, Pending):
+            if type(outcome) is result or not isinstance(outcome, Pending):
                 return response(request, outcome)
             if isinstance(outcome, EagerFuture):
                 return outcome.then(partial(response, request))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import final
 
 import msgspec
 from msgspec import Struct
@@ -81,8 +82,9 @@ def first_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return dict(reversed(headers))
 
 
+@final
 class ApiResponse(Struct, frozen=True, gc=False):
-    """One response."""
+    """One response. As with positions, `type(…) is ApiResponse` tells it from a future of one."""
 
     body: bytes
     status: int = 200

@@ -318,7 +318,7 @@ def _publish(
     node: Node, channel: str, publication: NewPublication
 ) -> types.PublishResult | Later[types.PublishResult]:
     begun = node.operations.begin_publish(channel, publication)
-    if isinstance(begun, Position):
+    if type(begun) is Position:
         return _published(begun)
     return begun.then(_published) if isinstance(begun, EagerFuture) else _published_later(begun)
 

@@ -47,12 +47,14 @@ class HalfOpen:
 
         A connection that is counted already begins to wait again.
         """
-        if self._connections.get(connection) == key:
+        known = self._connections.get(connection)
+        if known == key:
             self._connections.move_to_end(connection)
             if key:
                 self._by_address[key].move_to_end(connection)
             return
-        self.remove(connection)
+        if known is not None:
+            self.remove(connection)
         self._connections[connection] = key
         if key:
             of_address = self._by_address.get(key)

@@ -80,7 +80,7 @@ class MeteredBroker:
             self._meter.count_error("publish")
             self._publish_seconds.observe(time.monotonic() - started)
             raise
-        if isinstance(begun, Position):
+        if type(begun) is Position:
             self._publish_seconds.observe(time.monotonic() - started)
             return begun
         return begun.always(partial(self._publish_ended, started))

@@ -153,7 +153,7 @@ class Operations:
             begun = self._engine.broker.begin_publish(channel, publication, options)
         except EngineLimit as error:
             raise self._limit(error, channel) from None
-        if isinstance(begun, Position):
+        if type(begun) is Position:
             self._metrics.publications.count += 1
             return begun
         return begun.then(self._published, partial(self._publish_failed, channel))

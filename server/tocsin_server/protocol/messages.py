@@ -7,7 +7,7 @@ checking for their presence.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, final
 
 from msgspec import Meta, Raw, Struct
 
@@ -20,8 +20,13 @@ NO_JSON = Raw(b"")
 """An absent payload. Always this object, since msgspec leaves a default value out by identity."""
 
 
+@final
 class Position(Struct, frozen=True, array_like=True, gc=False):
-    """A place in a channel's history. Offsets compare only within one epoch."""
+    """A place in a channel's history. Offsets compare only within one epoch.
+
+    Where a publish returns a position or a future of one, `type(…) is Position` tells them apart.
+    `isinstance` takes 30 times as long to find that a future is no struct.
+    """
 
     offset: int
     epoch: str

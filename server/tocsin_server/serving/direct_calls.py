@@ -80,12 +80,12 @@ class DirectCycle:
     @property
     def is_refused(self) -> bool:
         """Whether the response does not depend on the body."""
-        return isinstance(self._answer, ApiResponse)
+        return type(self._answer) is ApiResponse
 
     def outcome(self) -> Outcome:
         """The response to the request, now that its body is complete, or what to await for it."""
         body, self.body = b"".join(self.body), []
-        if isinstance(self._answer, ApiResponse):
+        if type(self._answer) is ApiResponse:
             return self._answer
         try:
             return self._answer(body)

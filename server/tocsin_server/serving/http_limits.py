@@ -435,7 +435,7 @@ class HttpProtocol(HttpConnection):
         """Answer a request without ASGI, as its body is complete, or its head is refused."""
         self._direct = None
         outcome = cycle.outcome()
-        if isinstance(outcome, ApiResponse):
+        if type(outcome) is ApiResponse:
             self._respond(cycle, outcome)
             return
         self._node.half_open.remove(self)

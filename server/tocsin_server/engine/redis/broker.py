@@ -146,10 +146,12 @@ class RedisBroker:
         idempotency key, the publish can be repeated safely.
         """
         names = self._names.of(channel)
+        if names.options is not options:
+            names.use_options(options)
         body = encoding.encode_body(publication.data, publication.info, publication.tags)
         stamp = self._clock.stamp()
-        head = encoding.DELTA_PUBLICATION if publication.may_be_delta(options) else encoding.PUBLICATION
-        is_stored = options.keeps_history and not publication.skip_history
+        head = names.delta_head if publication.delta else names.head
+        is_stored = names.keeps_history and not publication.skip_history
         trusts_absence = publication.skip_history or self._trusts_absence()
         key = publication.idempotency_key
         if not is_stored and trusts_absence and not key:
@@ -162,12 +164,12 @@ class RedisBroker:
         state = (head, is_stored, trusts_absence, not is_stored or self._may_grow())
         seldom = _seldom_words(publication) if key or publication.version else None
         if seldom is None:
-            beginning = names.beginning(options, state)
+            beginning = names.beginning(state)
         else:
             first_result = self._keys.idempotency(channel, key) if key else ""
-            beginning = names.seldom_beginning(options, state, first_result)
+            beginning = names.seldom_beginning(state, first_result)
         fresh_epoch, seen = self._epochs.take(), self._seen.latest(channel)
-        packed = pack_publish(beginning, body, b"%d" % stamp, fresh_epoch, seen, seldom)
+        packed = pack_publish(beginning, body, str(stamp).encode(), fresh_epoch, seen, seldom)
         return self._commands.send(packed, names.meta).then(partial(self._published, channel))
 
     def _settings_of(self, options: ChannelOptions, state: PublishState) -> PublishSettings:

@@ -1,6 +1,6 @@
 """The call of publish.lua: what it gets, and the bytes of the command.
 
-Each publication with history makes one, so it is packed by one formatting, and not by the general packer.
+Each publication with history makes one, so it is packed by one `join`, and not by the general packer.
 What depends on the channel and its options alone is packed once:
 
     beginning: the script and its keys, CHANNEL_ARGUMENTS, PublishSettings | OWN_ARGUMENTS | SeldomWords
@@ -13,9 +13,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tocsin_server.config.channel_options import ChannelOptions
+from tocsin_server.engine.broker import NewPublication
+from tocsin_server.engine.redis import encoding
 from tocsin_server.engine.redis.keys import Keys
 from tocsin_server.engine.redis.scripts import PUBLISH
 from tocsin_server.engine.redis.seen_positions import UNSEEN, SeenPosition
+from tocsin_server.protocol.messages import NO_JSON
 
 CHANNELS = 1024
 """Of so many channels the packed names are kept: below a megabyte."""
@@ -68,8 +71,6 @@ The head of the message, whether it is stored, `trusts_absence` and `may_grow`.
 
 SettingsOf = Callable[[ChannelOptions, PublishState], PublishSettings]
 
-_OWN_WORDS = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b"
-
 
 def pack_words(*words: bytes) -> bytes:
     """Encode words of a command (RESP: the length and the bytes of each)."""
@@ -79,15 +80,22 @@ def pack_words(*words: bytes) -> bytes:
 _UNSEEN_WORDS = pack_words(b"0", b"")
 
 
+@lru_cache(maxsize=1024)
+def _size_of(word: int) -> bytes:
+    """What precedes a word of so many bytes."""
+    return b"$%d\r\n" % word
+
+
 class ChannelWords:
     """What the publications of a channel share.
 
-    The mutable state is the words that were packed last, with the options and the state that they are for.
+    The mutable state is what follows from the options of the channel, and the words that were packed last,
+    with the state that they are for.
     """
 
     __slots__ = (
-        *("_beginning", "_names", "_options", "_settings", "_settings_of", "_state"),
-        *("keys", "meta", "pubsub_name"),
+        *("_beginning", "_names", "_settings", "_settings_of", "_state"),
+        *("delta_head", "head", "keeps_history", "keys", "meta", "options", "pubsub_name"),
     )
 
     def __init__(self, keys: Keys, settings_of: SettingsOf, channel: str) -> None:
@@ -95,33 +103,48 @@ class ChannelWords:
         self.keys = pack_words(self.meta.encode(), history.encode())
         self._names = pack_words(self.pubsub_name.encode(), keys.epochs(channel).encode())
         self._settings_of = settings_of
-        self._options: ChannelOptions | None = None
+        self.options: ChannelOptions | None = None
+        self.keeps_history = False
+        self.head = self.delta_head = encoding.PUBLICATION
+        """The heads of the messages of a publication, and of one that is published with `delta`."""
         self._state: PublishState | None = None
         self._settings = self._beginning = b""
 
-    def beginning(self, options: ChannelOptions, state: PublishState) -> bytes:
-        """The words up to OWN_ARGUMENTS, if no SeldomWords follow."""
-        if options is not self._options or state != self._state:
-            self._pack(options, state)
+    def use_options(self, options: ChannelOptions) -> None:
+        """Use the options of the channel from now on. To read them for each publication would take long."""
+        self.options = options
+        self.keeps_history = options.keeps_history
+        self.head, self.delta_head = (
+            encoding.DELTA_PUBLICATION if one.may_be_delta(options) else encoding.PUBLICATION
+            for one in (NewPublication(NO_JSON), NewPublication(NO_JSON, delta=True))
+        )
+        self._state = None
+
+    def beginning(self, state: PublishState) -> bytes:
+        """The words up to OWN_ARGUMENTS, if no SeldomWords follow. The options must have been set."""
+        if state != self._state:
+            self._pack(state)
         return self._beginning
 
-    def seldom_beginning(self, options: ChannelOptions, state: PublishState, first_result: str) -> bytes:
+    def seldom_beginning(self, state: PublishState, first_result: str) -> bytes:
         """The same if SeldomWords follow.
 
         `first_result` is the key of the idempotency key's result. Empty: there is none.
         """
-        if options is not self._options or state != self._state:
-            self._pack(options, state)
+        if state != self._state:
+            self._pack(state)
         count, result = (3, pack_words(first_result.encode())) if first_result else (2, b"")
         script = _packed_script(count, len(SeldomWords._fields))
         return b"".join((script, self.keys, result, self._names, self._settings))
 
-    def _pack(self, options: ChannelOptions, state: PublishState) -> None:
-        settings = self._settings_of(options, state)
+    def _pack(self, state: PublishState) -> None:
+        if self.options is None:
+            raise ValueError("the options of the channel are not known")
+        settings = self._settings_of(self.options, state)
         words = [word if isinstance(word, bytes) else str(word).encode() for word in settings]
         self._settings = pack_words(*words)
         self._beginning = b"".join((_packed_script(2, 0), self.keys, self._names, self._settings))
-        self._options, self._state = options, state
+        self._state = state
 
 
 class ChannelNames:
@@ -142,10 +165,10 @@ def pack_publish(
 ) -> bytes:
     """Encode the command."""
     seen_words = _UNSEEN_WORDS if seen is UNSEEN else pack_words(b"%d" % seen.offset, seen.epoch.encode())
-    body_size, stamp_size, epoch_size = len(body), len(stamp), len(fresh_epoch)
+    body_size, stamp_size, epoch_size = _size_of(len(body)), _size_of(len(stamp)), _size_of(len(fresh_epoch))
     seldom_words = _pack_seldom(seldom) if seldom else b""
-    words = (beginning, body_size, body, stamp_size, stamp, epoch_size, fresh_epoch, seen_words, seldom_words)
-    return _OWN_WORDS % words
+    own = (body_size, body, b"\r\n", stamp_size, stamp, b"\r\n", epoch_size, fresh_epoch, b"\r\n")
+    return b"".join((beginning, *own, seen_words, seldom_words))
 
 
 def _pack_seldom(words: SeldomWords) -> bytes:

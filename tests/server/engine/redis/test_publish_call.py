@@ -35,11 +35,12 @@ def test_a_publish_is_packed_as_the_general_packer_does_it(
     for channel in ("news", "100%", "}", "", "ä"):
         pubsub_name, *names = keys.of_history(channel)
         words = ChannelNames(keys, lambda _options, _state: SETTINGS).of(channel)
+        words.use_options(OPTIONS)
         if seldom is not None:
             names += [first_result] if first_result else []
-            beginning = words.seldom_beginning(OPTIONS, STATE, first_result)
+            beginning = words.seldom_beginning(STATE, first_result)
         else:
-            beginning = words.beginning(OPTIONS, STATE)
+            beginning = words.beginning(STATE)
         packed = pack_publish(beginning, *OWN, seen, seldom)
         arguments = (
             pubsub_name,
@@ -63,7 +64,9 @@ def test_a_publish_with_other_options_or_in_another_state_has_other_settings() -
     delta = (b"1d", *STATE[1:])
     cases = [(one, STATE), (one, STATE), (other, STATE), (other, delta), (one, delta), (one, STATE)]
     for options, state in cases:
-        beginning = words.beginning(options, state)
+        if words.options is not options:
+            words.use_options(options)
+        beginning = words.beginning(state)
         assert b"\r\n%d\r\n" % options.history_size in beginning
         assert b"\r\n%b\r\n" % state[0] in beginning
 
