@@ -5,17 +5,28 @@ Beside them: bare ASGI functions of which one sends the same command to Redis, a
 
 from __future__ import annotations
 
-import statistics
+import asyncio
 from contextlib import AsyncExitStack
 
 from tests.bench import nodes
-from tests.bench.api_requests import ONE, PUBLISHES
+from tests.bench.api_requests import ONE
 from tests.bench.http_back_end import BackEnd, as_json, publication
 from tests.bench.publishing import BATCH, CHANNELS, DATA
+from tests.bench.turns import Turns
 from tests.server.engine.redis.redis_server import free_ports
 from tests.support.worker import run_worker
 
-ROUNDS = 5
+PUBLISHES = 400
+"""Publishes of each contender in one round. In batches it has four times as many: that takes as long."""
+
+ROUNDS = 15
+"""Rounds with the same processes."""
+
+PROCESSES = 3
+"""How many processes of each server are started, one after the other."""
+
+BACK_ENDS = 8
+"""Back ends that publish at once, each as soon as its last publication is stored."""
 
 MANY = as_json(
     {
@@ -24,23 +35,32 @@ MANY = as_json(
     }
 )
 
-CONTENDERS = {
-    "redis": ("redis", "publish", ONE, PUBLISHES, 1),
-    "memory": ("memory", "publish", ONE, PUBLISHES, 1),
-    "bare over Redis": ("bare_redis", "publish", ONE, PUBLISHES, 1),
-    "bare": ("bare_http", "publish", ONE, PUBLISHES, 1),
-    "redis batch": ("redis", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
-    "memory batch": ("memory", "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
-}
-"""Which server, the method, the body, the requests in a round and the publications in each, by contender.
+SERVERS = {"redis": "redis", "memory": "memory", "bare over Redis": "bare_redis", "bare": "bare_http"}
 
-A round has more publications in batches, so that it takes as long.
+CONTENDERS = {
+    **{name: (server, 1, "publish", ONE, PUBLISHES, 1) for name, server in SERVERS.items()},
+    **{
+        f"{name}, many": (server, BACK_ENDS, "publish", ONE, PUBLISHES // BACK_ENDS, 1)
+        for name, server in SERVERS.items()
+    },
+    "redis, batch": ("redis", 1, "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
+    "memory, batch": ("memory", 1, "batch", MANY, 4 * PUBLISHES // BATCH, BATCH),
+}
+"""By contender: the server, the back ends, the method, the body.
+
+Then the requests of each back end in a round, and the publications in each request.
 """
 
 
-async def cpu_by_engine() -> dict[str, float]:
-    """The median CPU microseconds of one publication, by contender. They take turns."""
-    figures: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+async def cpu_by_engine() -> Turns:
+    """The CPU microseconds of one publication, by contender."""
+    turns = Turns()
+    for _ in range(PROCESSES):
+        await _take_turns(turns)
+    return turns
+
+
+async def _take_turns(turns: Turns) -> None:
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(nodes.run_redis())
         nodes_by_engine = {
@@ -52,14 +72,23 @@ async def cpu_by_engine() -> dict[str, float]:
             (port,) = free_ports(1)
             worker = run_worker("tests.bench.request_servers", name, port, *ports)
             ends[name] = ((await stack.enter_async_context(worker)).pid, port)
-        back_ends = {name: await stack.enter_async_context(BackEnd(port)) for name, (_, port) in ends.items()}
-        for round_number in range(ROUNDS + 1):
-            for name, (engine, method, body, count, size) in CONTENDERS.items():
-                process, _ = ends[engine]
-                before = nodes.cpu_seconds(process)
-                for _ in range(count):
-                    await back_ends[engine].post(method, body)
-                spent = nodes.cpu_seconds(process) - before
-                if round_number:  # the first round warms up
-                    figures[name].append(spent * 1e6 / (count * size))
-    return {name: statistics.median(values) for name, values in figures.items()}
+        back_ends = {
+            name: [await stack.enter_async_context(BackEnd(port)) for _ in range(BACK_ENDS)]
+            for name, (_, port) in ends.items()
+        }
+
+        async def turn(name: str) -> float:
+            server, at_once, method, body, count, size = CONTENDERS[name]
+            process, _ = ends[server]
+            before = nodes.cpu_seconds(process)
+            await asyncio.gather(
+                *(_post(back_end, method, body, count) for back_end in back_ends[server][:at_once])
+            )
+            return (nodes.cpu_seconds(process) - before) * 1e6 / (at_once * count * size)
+
+        await turns.take(list(CONTENDERS), turn, ROUNDS, warm_up=4)
+
+
+async def _post(back_end: BackEnd, method: str, body: bytes, count: int) -> None:
+    for _ in range(count):
+        await back_end.post(method, body)
